@@ -1,0 +1,102 @@
+"""The ``gguf-hub`` command: finds the sub-command, runs it, and turns errors into one clear line.
+
+Sub-commands are imported only when they are called, so that ``--help`` is instant: the table below
+holds their one-line help.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from gguf_hub import __version__
+from gguf_hub.errors import GgufHubError
+
+COMMANDS = {
+    "pick": "Choose the right quant for this machine.",
+    "list": "List the GGUF files of the catalog.",
+    "download": "Download files, verified, by name, quant or pattern.",
+    "verify": "Check files: structure, then SHA-256.",
+    "inspect": "Show what a GGUF file holds.",
+    "run": "Generate text with a model.",
+    "doctor": "Show what gguf-hub sees of this machine.",
+}
+"""Sub-command -> one line of help. Its code is ``gguf_hub.cli.<name>:command``."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command called ``cmd_name``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"gguf_hub.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; name the nearest ones when there is none."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from gguf_hub.cli.console import near
+
+            raise click.UsageError(f"no such command `{args[0]}`{near(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="gguf-hub")
+def cli() -> None:
+    """Pick, download, verify and run GGUF models on this machine.
+
+    Exit codes: 0 fine, 1 found a problem or failed, 2 wrong usage.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with 0 (fine), 1 (problem or failure) or 2 (usage)."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line and return the exit code; never a traceback for bad input."""
+    from gguf_hub.cli import console
+
+    try:
+        code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GgufHubError as error:
+        console.error(error.message, hint=error.hint)
+        return error.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "gguf-hub"
+        text = error.format_message().rstrip(".")
+        console.error(text[:1].lower() + text[1:], hint=f"`{where} --help` shows the usage")
+        return 2
+    except click.ClickException as error:
+        console.error(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # the reader (`| head`) has gone; that is its right
+        sys.stderr.close()
+        return 0

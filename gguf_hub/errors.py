@@ -1,0 +1,152 @@
+"""Every error that gguf-hub raises on purpose.
+
+Each says what is wrong, where, what was expected and what was found. ``hint`` names the next
+command or step; the command line prints it as a paragraph of its own.
+
+::
+
+    GgufHubError                     exit code 1
+    ├── UsageError                   exit code 2: a value that can never be right
+    ├── CatalogError                 catalog.yaml: all problems, each with its place
+    ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
+    ├── GgufError                    a file that is not a sound GGUF; carries ``path`` and ``issues``
+    │   └── UnsupportedGgufError     sound, but not something that this version can use
+    ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
+    ├── ContextFullError             more tokens than the context holds
+    ├── HubError                     carries ``repo_id``
+    │   ├── HubUnreachableError      no network, no server, a timeout
+    │   ├── RepoNotFoundError
+    │   ├── GatedRepoError           needs a token or an accepted licence
+    │   ├── RevisionNotFoundError
+    │   └── RemoteFileNotFoundError  near names in the hint
+    └── DownloadError                carries ``path``
+        ├── DiskFullError
+        ├── ChecksumError            the bytes are not those that the hub announces
+        └── LockedError              another process is at it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence
+
+
+class GgufHubError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What is wrong, where, expected and found; lower case, no full stop at the end.
+        hint: The next step, or None.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(GgufHubError):
+    """A value that can never be right, whatever the machine or the hub says."""
+
+    exit_code = 2
+
+
+class CatalogError(GgufHubError):
+    """A catalog that cannot be read; ``issues`` lists every problem as ``place: problem``."""
+
+    def __init__(self, path: Path | str, issues: Sequence[str], *, hint: str | None = None) -> None:
+        lines = "\n".join(f"  {issue}" for issue in issues)
+        count = "1 problem" if len(issues) == 1 else f"{len(issues)} problems"
+        super().__init__(f"catalog `{path}`: {count}\n{lines}", hint=hint)
+        self.path = Path(path)
+        self.issues = tuple(issues)
+
+
+class ModelNotFoundError(GgufHubError):
+    """A model argument that names no file, no catalog quant and no repository."""
+
+
+class GgufError(GgufHubError):
+    """A file that is not a sound GGUF.
+
+    Args:
+        message: One line that names the file and its first or only problem.
+        path: The file, or None for bytes that have none.
+        issues: All problems as text, when more than one was collected.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | str | None = None,
+        issues: Sequence[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.issues = tuple(issues)
+
+
+class UnsupportedGgufError(GgufError):
+    """A sound GGUF that this version cannot use (architecture, tensor type, tokenizer)."""
+
+
+class TokenizerError(GgufHubError):
+    """Text or a vocabulary that the tokenizer cannot work with."""
+
+
+class ContextFullError(GgufHubError):
+    """More tokens than the context holds."""
+
+
+class HubError(GgufHubError):
+    """The hub said no, or said nothing."""
+
+    def __init__(self, message: str, *, repo_id: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.repo_id = repo_id
+
+
+class HubUnreachableError(HubError):
+    """No network, no server, or a timeout."""
+
+
+class RepoNotFoundError(HubError):
+    """No such repository, or a private one without a token."""
+
+
+class GatedRepoError(HubError):
+    """The repository wants a token, or its licence accepted."""
+
+
+class RevisionNotFoundError(HubError):
+    """The repository has no such branch, tag or commit."""
+
+
+class RemoteFileNotFoundError(HubError):
+    """The repository has no such file."""
+
+
+class DownloadError(GgufHubError):
+    """A download that could not be finished; nothing was left under the final name."""
+
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class DiskFullError(DownloadError):
+    """Not enough space for what is still to come."""
+
+
+class ChecksumError(DownloadError):
+    """The bytes are not those that the hub announces."""
+
+
+class LockedError(DownloadError):
+    """Another process works on the same file."""

@@ -1,0 +1,1 @@
+"""Compiled arithmetic. The only room that imports numba."""

@@ -1,0 +1,47 @@
+"""Fixtures that every test may use.
+
+Real third-party data lies beside the project, in ``../shared/data``; tests that need it skip, with
+a reason, where it is absent. No test writes outside its own folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real third-party data."""
+    if not DATA.is_dir():
+        pytest.skip("no ../shared/data beside the project")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the user's settings, tokens, caches and records out of every test."""
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "gguf-hub-home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture
+def gguf_hub(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: ``code, stdout, stderr = gguf_hub("pick", "--json")``."""
+    from gguf_hub.cli.main import run
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
