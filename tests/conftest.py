@@ -6,10 +6,12 @@ a reason, where it is absent. No test writes outside its own folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -45,3 +47,12 @@ def gguf_hub(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub on loopback that the command line and ``HfHub()`` find through ``HF_ENDPOINT``."""
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+    assert server.errors == []
