@@ -1,0 +1,207 @@
+"""The vocabulary of a GGUF file: tokens, scores, types and special ids, checked once.
+
+Source: the ``tokenizer.ggml.*`` keys of ggml/docs/gguf.md; defaults of a ``llama`` (SentencePiece)
+vocabulary as in llama.cpp, src/llama-vocab.cpp, ``llama_vocab::impl::load``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from gguf_hub.errors import TokenizerError, UnsupportedGgufError
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+# Texts that end a turn where the file names no id for it; llama.cpp stops at the same ones.
+_END_TEXTS = (
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<end_of_turn>",
+    "<EOT>", "< EOT >", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+)  # fmt: skip
+
+
+class TokenType(IntEnum):
+    """What a token is, as stored in ``tokenizer.ggml.token_type``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """A checked SentencePiece vocabulary; the three sequences have one entry per token."""
+
+    tokens: Sequence[str]
+    scores: Sequence[float]
+    types: Sequence[int]
+    byte_ids: Mapping[int, int]
+    """Value of a byte -> id of its token ``<0xNN>``; empty where there is no byte fallback."""
+    bos_id: int | None
+    eos_id: int | None
+    unk_id: int | None
+    pad_id: int | None
+    eog_ids: frozenset[int]
+    """Every id that ends a generation."""
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def ids_of(self, *types: TokenType) -> list[int]:
+        """Return the ids of the tokens of these types, in order."""
+        return [i for i, kind in enumerate(self.types) if kind in types]
+
+
+def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
+    """Return the vocabulary of GGUF metadata.
+
+    Args:
+        metadata: Keys and plain values; arrays may be lists or numpy arrays.
+
+    Raises:
+        UnsupportedGgufError: No vocabulary, or one of another kind than ``llama``.
+        TokenizerError: The vocabulary contradicts itself; the message lists every problem.
+    """
+    _check_model(metadata)
+    read = _Reader(metadata)
+    tokens = read.tokens()
+    types = read.numbers("token_type", "integer", len(tokens))
+    scores = read.numbers("scores", "floating", len(tokens))
+    byte_ids = read.byte_ids(tokens, types)
+    bos_id, eos_id = read.id("bos_token_id", 1), read.id("eos_token_id", 2)
+    unk_id, pad_id = read.id("unknown_token_id", 0), read.id("padding_token_id", None)
+    ends = {eos_id, read.id("eot_token_id", None), read.id("eom_token_id", None)}
+    flags = [read.flag("add_bos_token", True), read.flag("add_eos_token", False)]
+    space_prefix = read.flag("add_space_prefix", True)
+    read.finish()
+    return Vocab(
+        tokens=tokens, scores=scores.tolist(), types=types.tolist(), byte_ids=byte_ids,
+        bos_id=bos_id, eos_id=eos_id, unk_id=unk_id, pad_id=pad_id,
+        eog_ids=frozenset(i for i in ends if i is not None) | _named_ends(tokens, types),
+        add_bos=flags[0], add_eos=flags[1], add_space_prefix=space_prefix,
+    )  # fmt: skip
+
+
+def _check_model(metadata: Mapping[str, Any]) -> None:
+    """Raise unless the vocabulary is a SentencePiece one."""
+    model = metadata.get("tokenizer.ggml.model")
+    if model is None:
+        raise UnsupportedGgufError(
+            "the file holds no vocabulary: no key `tokenizer.ggml.model`",
+            hint="text needs a vocabulary; token ids work without one",
+        )
+    if model != "llama":
+        raise UnsupportedGgufError(
+            f"tokenizer `{model}` is not supported: expected `llama` (SentencePiece), "
+            "the kind that Mixtral, Mistral and Llama 2 use"
+        )
+
+
+def _named_ends(tokens: Sequence[str], types: np.ndarray) -> frozenset[int]:
+    """Return the special tokens whose text says that they end a turn."""
+    special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
+    return frozenset(i for i in special.tolist() if tokens[i] in _END_TEXTS)
+
+
+class _Reader:
+    """Takes values out of metadata and collects every problem on the way."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = metadata
+        self._issues: list[str] = []
+        self._n_vocab = 0
+
+    def _get(self, name: str) -> Any:
+        return self._metadata.get(f"tokenizer.ggml.{name}")
+
+    def tokens(self) -> list[str]:
+        """Return the texts of all tokens."""
+        found = self._get("tokens")
+        if not isinstance(found, (list, tuple, np.ndarray)) or len(found) == 0:
+            raise TokenizerError("the vocabulary is empty: `tokenizer.ggml.tokens` has no token")
+        tokens = list(found)
+        wrong = next((i for i, token in enumerate(tokens) if not isinstance(token, str)), None)
+        if wrong is not None:
+            raise TokenizerError(f"`tokenizer.ggml.tokens` entry {wrong} is not a text")
+        self._n_vocab = len(tokens)
+        return tokens
+
+    def numbers(self, name: str, kind: str, count: int) -> np.ndarray:
+        """Return a numeric array with one entry per token; zeros where it is unusable."""
+        found = self._get(name)
+        array = np.asarray([] if found is None else found)
+        if found is None:
+            self._issues.append(f"`tokenizer.ggml.{name}` is missing")
+        elif array.ndim != 1 or len(array) != count:
+            self._issues.append(f"`tokenizer.ggml.{name}`: expected {count} entries, one for each "
+                                f"token, found {array.size}")  # fmt: skip
+        elif not np.issubdtype(array.dtype, getattr(np, kind)):
+            self._issues.append(f"`tokenizer.ggml.{name}`: expected {kind} numbers, "
+                                f"found {array.dtype}")  # fmt: skip
+        elif kind == "floating" and np.isnan(array).any():
+            self._issues.append(f"`tokenizer.ggml.{name}` entry {int(np.isnan(array).argmax())} "
+                                "is not a number (NaN)")  # fmt: skip
+        else:
+            return array
+        return np.zeros(count, dtype=np.float32 if kind == "floating" else np.int32)
+
+    def byte_ids(self, tokens: Sequence[str], types: np.ndarray) -> dict[int, int]:
+        """Return byte value -> id; a byte token must be written ``<0xNN>``."""
+        ids: dict[int, int] = {}
+        for i in np.flatnonzero(types == TokenType.BYTE).tolist():
+            match = _BYTE.fullmatch(tokens[i])
+            if match is None:
+                self._issues.append(
+                    f"token {i} is a byte token but reads `{tokens[i][:40]}`, not `<0xNN>`"
+                )
+            else:
+                ids[int(match[1], 16)] = i
+        if ids and len(ids) < 256:
+            absent = next(byte for byte in range(256) if byte not in ids)
+            self._issues.append(f"byte tokens: expected all 256, found {len(ids)}; "
+                                f"`<0x{absent:02X}>` is missing")  # fmt: skip
+        return ids
+
+    def id(self, name: str, default: int | None) -> int | None:
+        """Return a special token's id: the file's, else the default where it exists."""
+        value = self._get(name)
+        if value is None:
+            return default if default is None or default < self._n_vocab else None
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            self._issues.append(f"`tokenizer.ggml.{name}`: expected a token id, found {value!r}")
+        elif not 0 <= int(value) < self._n_vocab:
+            self._issues.append(f"`tokenizer.ggml.{name}`: expected an id in "
+                                f"[0, {self._n_vocab - 1}], found {value}")  # fmt: skip
+        else:
+            return int(value)
+        return None
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a yes or no."""
+        value = self._get(name)
+        if value is None:
+            return default
+        if not isinstance(value, (bool, np.bool_)):
+            self._issues.append(f"`tokenizer.ggml.{name}`: expected true or false, found {value!r}")
+        return bool(value)
+
+    def finish(self) -> None:
+        """Raise if anything was wrong."""
+        if self._issues:
+            count = "1 problem" if len(self._issues) == 1 else f"{len(self._issues)} problems"
+            lines = "\n".join(f"  {issue}" for issue in self._issues)
+            raise TokenizerError(
+                f"the vocabulary cannot be used: {count}\n{lines}",
+                hint="the file is damaged or badly converted; `gguf-hub verify` tells more",
+            )
