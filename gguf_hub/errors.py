@@ -14,7 +14,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ContextFullError             more tokens than the context holds
     ├── HubError                     carries ``repo_id``
-    │   ├── HubUnreachableError      no network, no server, a timeout
+    │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
     │   ├── RepoNotFoundError
     │   ├── GatedRepoError           needs a token or an accepted licence
     │   ├── RevisionNotFoundError
@@ -111,7 +111,24 @@ class HubError(GgufHubError):
 
 
 class HubUnreachableError(HubError):
-    """No network, no server, or a timeout."""
+    """No network, no server, a timeout, or a server that is too busy.
+
+    Args:
+        message: As for every error.
+        retry_after_s: When another try makes sense (0: soon, at our own pace); None where it
+            does not, because nothing answers at all.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        repo_id: str | None = None,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, repo_id=repo_id, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class RepoNotFoundError(HubError):

@@ -11,6 +11,7 @@ test sets, and a log of all requests::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -168,6 +169,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, hub: HubServer) -> None:
         self.hub = hub
+        self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
         self.origin = f"http://127.0.0.1:{self.server_port}"
         # a short poll, so that closing takes no half second
@@ -184,6 +186,9 @@ class _Server(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
 
 
@@ -200,7 +205,16 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every small answer waits 40 ms for the client's ACK
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the log is ``HubServer.requests``."""
@@ -322,8 +336,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "EntryNotFound", "Entry not found", headers)
         if self.server.hub.redirect and _is_large(path):
             digest = sha256(data)
+            query = f"sig={digest[:8]}&name={quote(path)}"
             headers |= {
-                "Location": f"{self.server.hub.cdn}/cdn/{digest}?sig={digest[:8]}&name={quote(path)}",
+                "Location": f"{self.server.hub.cdn}/cdn/{digest}?{query}",
                 "X-Linked-Etag": f'"{digest}"',
                 "X-Linked-Size": str(len(data)),
             }

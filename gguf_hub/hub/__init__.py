@@ -1,0 +1,31 @@
+"""What a Hugging Face Hub has, and byte ranges of it.
+
+The only importer of huggingface_hub, and the one place where its errors become ours. This room
+knows nothing about quants, about files on disk or about whom to tell.
+"""
+
+from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.interface import (
+    DEFAULT_ENDPOINT,
+    ByteStream,
+    FileFacts,
+    Hub,
+    RemoteFile,
+    RepoListing,
+    default_cache_dir,
+    default_endpoint,
+    is_offline,
+)
+
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "ByteStream",
+    "FileFacts",
+    "HfHub",
+    "Hub",
+    "RemoteFile",
+    "RepoListing",
+    "default_cache_dir",
+    "default_endpoint",
+    "is_offline",
+]

@@ -1,0 +1,124 @@
+"""What the program asks of a hub, and the data that comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repository.
+
+    Attributes:
+        path: Path inside the repository, with ``/``.
+        size_bytes: Its size.
+        sha256: SHA-256 of the content in hex; None for small files that git itself keeps.
+        blob_id: Git's id; for small files that is the SHA-1 of the content with git's header.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str | None
+    blob_id: str
+
+    @property
+    def etag(self) -> str:
+        """The name that the hub and every cache know the content by."""
+        return self.sha256 or self.blob_id
+
+
+@dataclass(frozen=True)
+class RepoListing:
+    """All files of a repository at one commit; ``revision`` is what was asked for."""
+
+    repo_id: str
+    revision: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+    def find(self, path: str) -> RemoteFile | None:
+        """Return the file at ``path``, or None."""
+        return next((file for file in self.files if file.path == path), None)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Where the bytes of a file come from right now.
+
+    Attributes:
+        url: Where to read: often a signed link on another host that expires.
+        etag: What the hub calls the content, without quotes; None when it does not say.
+        size_bytes: Size that the hub announces; None when it does not say.
+    """
+
+    repo_id: str
+    path: str
+    url: str
+    etag: str | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ByteStream:
+    """Bytes under way.
+
+    Attributes:
+        start: Offset of the first byte; 0 when the server sends the whole file instead.
+        etag: The server's strong validator as it stands in the header, for ``if_range``.
+        chunks: The bytes.
+    """
+
+    start: int
+    etag: str | None
+    chunks: Iterator[bytes]
+
+
+class Hub(Protocol):
+    """What the program asks of a hub."""
+
+    endpoint: str
+
+    def list_files(self, repo_id: str, revision: str = "main") -> RepoListing:
+        """Return all files of a repository at a branch, tag or commit."""
+        ...
+
+    def file_facts(self, repo_id: str, path: str, revision: str = "main") -> FileFacts:
+        """Return where the bytes of one file are."""
+        ...
+
+    def open_range(
+        self, facts: FileFacts, start: int, stop: int | None = None, *, if_range: str | None = None
+    ) -> AbstractContextManager[ByteStream]:
+        """Open the bytes from ``start`` to before ``stop`` (None: to the end)."""
+        ...
+
+    def ping(self, timeout_s: float = 3.0) -> str | None:
+        """Return None when the hub answers, else the reason why not."""
+        ...
+
+
+def default_endpoint() -> str:
+    """Return the hub's address: ``HF_ENDPOINT`` as it is now, else huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def default_cache_dir() -> Path:
+    """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(name):
+            return Path(folder).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def is_offline() -> bool:
+    """Tell whether ``HF_HUB_OFFLINE`` forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -1,0 +1,223 @@
+"""From huggingface_hub's and its HTTP library's exceptions to ours, each with a next step.
+
+Messages never quote a link: signed ones are as good as a password while they last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gguf_hub.errors import (
+    GatedRepoError,
+    GgufHubError,
+    HubError,
+    HubUnreachableError,
+    RemoteFileNotFoundError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+    UsageError,
+)
+from gguf_hub.hub.interface import FileFacts
+
+BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request was about: everything that a message may name."""
+
+    endpoint: str
+    repo_id: str | None
+    revision: str
+    path: str | None
+
+
+@contextmanager
+def translated(
+    endpoint: str,
+    repo_id: str | None,
+    *,
+    revision: str = "main",
+    path: str | None = None,
+    is_api: bool = True,
+) -> Iterator[None]:
+    """Turn what huggingface_hub or its HTTP library raises inside into an error of ours.
+
+    Args:
+        endpoint: The hub's address.
+        repo_id: What was asked for, as far as there is one.
+        revision: Likewise.
+        path: Likewise.
+        is_api: The answer is parsed inside, so that a parse error is the server's fault.
+    """
+    asked = Asked(endpoint, repo_id, revision, path)
+    try:
+        yield
+    except GgufHubError:
+        raise
+    except Exception as exc:
+        error = _explain(exc, asked)
+        if error is None and is_api and isinstance(exc, (ValueError, LookupError, TypeError)):
+            error = _not_a_hub(exc, asked)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def refusal(response: Any, facts: FileFacts, endpoint: str) -> Exception:
+    """Return the error for a response that is neither 200 nor 206 to a ranged request."""
+    asked = Asked(endpoint, facts.repo_id, "main", facts.path)
+    status = response.status_code
+    is_signed = urlsplit(facts.url).netloc != urlsplit(endpoint).netloc
+    if status == 403 and is_signed:
+        return HubUnreachableError(
+            f"`{facts.path}`: the file host refuses its signed link (403), which may have expired",
+            repo_id=facts.repo_id,
+            retry_after_s=0.0,
+            hint="repeat the command: it asks for a new link",
+        )
+    return _by_code(response, asked) or _by_status(response, asked)
+
+
+def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
+    """Return our error for one of theirs, or None for an exception that is not theirs."""
+    from huggingface_hub import errors as hf
+    from huggingface_hub.utils import httpx
+
+    if isinstance(exc, hf.OfflineModeIsEnabled):
+        return offline(asked.endpoint)
+    if isinstance(exc, hf.HFValidationError):
+        return UsageError(
+            f"`{asked.repo_id}` is not a repository name: {exc}", hint="write it as `org/name`"
+        )
+    if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
+        return _by_code(exc.response, asked) or _by_status(exc.response, asked)
+    if isinstance(exc, httpx.TooManyRedirects):
+        return HubError(f"`{asked.endpoint}` redirects in circles", repo_id=asked.repo_id)
+    if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return _unreachable(exc, asked)
+    return None
+
+
+def offline(endpoint: str) -> HubUnreachableError:
+    """Return the error for a question that offline mode forbids."""
+    return HubUnreachableError(
+        f"`{endpoint}` must not be asked: offline mode is on (HF_HUB_OFFLINE)",
+        hint="unset HF_HUB_OFFLINE, or name a file that is on this machine",
+    )
+
+
+def _unreachable(exc: Exception, asked: Asked) -> HubUnreachableError:
+    from huggingface_hub.utils import httpx
+
+    reason = str(exc) or type(exc).__name__
+    is_silent = isinstance(exc, httpx.TimeoutException)
+    is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
+    what = (
+        f"`{asked.path}`: the connection failed"
+        if asked.path and is_cut
+        else (f"cannot reach `{asked.endpoint}`")
+    )
+    return HubUnreachableError(
+        f"{what}: {'no answer in time' if is_silent else reason}",
+        repo_id=asked.repo_id,
+        retry_after_s=0.0 if is_silent or is_cut else None,
+        hint="check the network, the proxy and HF_ENDPOINT; `gguf-hub doctor` shows what it sees",
+    )
+
+
+def _not_a_hub(exc: Exception, asked: Asked) -> HubError:
+    return HubError(
+        f"`{asked.endpoint}` does not answer as a Hugging Face hub does: {type(exc).__name__}",
+        repo_id=asked.repo_id,
+        hint="check HF_ENDPOINT, and that no login page of the network is in the way",
+    )
+
+
+def _by_code(response: Any, asked: Asked) -> GgufHubError | None:
+    """Return the error that the hub's ``X-Error-Code`` names, or None."""
+    make: Callable[[Any, Asked], GgufHubError] | None = {
+        "GatedRepo": _gated,
+        "RepoNotFound": _no_repo,
+        "RevisionNotFound": _no_revision,
+        "EntryNotFound": _no_file,
+    }.get(response.headers.get("X-Error-Code"))
+    return make(response, asked) if make else None
+
+
+def _gated(response: Any, asked: Asked) -> GgufHubError:
+    page = f"{asked.endpoint}/{asked.repo_id}"
+    wants = "wants a token" if response.status_code == 401 else "is not open to this token"
+    return GatedRepoError(
+        f"repository `{asked.repo_id}` is gated and {wants}",
+        repo_id=asked.repo_id,
+        hint=f"accept its terms at {page}, then log in with `hf auth login`, "
+        f"or pass --token with one from {asked.endpoint}/settings/tokens",
+    )
+
+
+def _no_repo(response: Any, asked: Asked) -> GgufHubError:
+    return RepoNotFoundError(
+        f"no repository `{asked.repo_id}` at `{asked.endpoint}`, or it is private",
+        repo_id=asked.repo_id,
+        hint="check the spelling; for a private one log in with `hf auth login` or pass --token",
+    )
+
+
+def _no_revision(response: Any, asked: Asked) -> GgufHubError:
+    return RevisionNotFoundError(
+        f"repository `{asked.repo_id}` has no revision `{asked.revision}`",
+        repo_id=asked.repo_id,
+        hint=f"its branches are listed at {asked.endpoint}/{asked.repo_id}/tree/main; "
+        "without --revision you get `main`",
+    )
+
+
+def _no_file(response: Any, asked: Asked) -> GgufHubError:
+    return RemoteFileNotFoundError(
+        f"repository `{asked.repo_id}` has no file `{asked.path}`",
+        repo_id=asked.repo_id,
+        hint=f"`gguf-hub download {asked.repo_id} --include '*.gguf' --dry-run` lists what it has",
+    )
+
+
+def _by_status(response: Any, asked: Asked) -> GgufHubError:
+    status, repo_id = response.status_code, asked.repo_id
+    if status in BUSY_STATUSES:
+        wait_s = _wait_asked(response.headers)
+        words = "too many requests" if status == 429 else "the server is in trouble"
+        later = f" (wait {wait_s:.0f} s)" if wait_s else ""
+        return HubUnreachableError(
+            f"`{asked.endpoint}` answers {status}: {words}{later}",
+            repo_id=repo_id,
+            retry_after_s=wait_s,
+            hint="repeat the command later"
+            + ("; with a token the limit is higher (`hf auth login`)" if status == 429 else ""),
+        )
+    if status == 401:
+        # without an error code this is about the token itself
+        return RepoNotFoundError(
+            f"`{asked.endpoint}` refuses the token, or `{repo_id}` needs one (401)",
+            repo_id=repo_id,
+            hint="log in again with `hf auth login`, or pass --token",
+        )
+    about = f" for `{asked.path or repo_id}`" if asked.path or repo_id else ""
+    return HubError(f"`{asked.endpoint}` answers {status}{about}", repo_id=repo_id)
+
+
+def _wait_asked(headers: Any) -> float:
+    """Return the seconds that a busy server asks for; 0 when it does not say.
+
+    Source: RFC 9110 section 10.2.3 (Retry-After) and the hub's ``RateLimit: "api";r=0;t=55``.
+    """
+    fields = dict(
+        part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
+    )
+    if fields.get("r") == "0" and fields.get("t", "").isdigit():
+        return float(fields["t"])
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else 0.0
