@@ -1,0 +1,192 @@
+"""The record of model files that were verified, wherever they lie.
+
+An entry stands for "these bytes had this SHA-256 at that time"; it holds as long as the file's size
+and modification time are those that were recorded. Losing the record costs nothing but another
+check of each file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.paths import data_dir
+from gguf_hub.progress import SILENT, Progress
+
+VERSION = 1
+LOCK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that was found to be whole.
+
+    Attributes:
+        path: Absolute path.
+        repo_id: Repository it came from; None when nobody knows.
+        commit: Commit in that repository; None likewise.
+        filename: Path inside the repository, or the file's own name.
+        size_bytes: Size when it was verified.
+        sha256: SHA-256 of its bytes in hex.
+        mtime_ns: Modification time when it was verified.
+        verified_at: That moment in UTC, ISO 8601.
+    """
+
+    path: Path
+    repo_id: str | None
+    commit: str | None
+    filename: str
+    size_bytes: int
+    sha256: str
+    mtime_ns: int
+    verified_at: str
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        sha256: str,
+        *,
+        repo_id: str | None = None,
+        commit: str | None = None,
+        filename: str | None = None,
+    ) -> StoredFile:
+        """Describe the file at ``path`` as it is now, just verified to have ``sha256``."""
+        stat = path.stat()
+        return cls(
+            path=_absolute(path),
+            repo_id=repo_id,
+            commit=commit,
+            filename=filename or path.name,
+            size_bytes=stat.st_size,
+            sha256=sha256,
+            mtime_ns=stat.st_mtime_ns,
+            verified_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def is_unchanged(self) -> bool:
+        """Tell whether the file is there with the size and time that were recorded."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
+
+
+class Store:
+    """The record, kept as one JSON file that several processes may use at once.
+
+    Args:
+        folder: Where it lies; the data folder of gguf-hub when None.
+        progress: Who is told when the record cannot be read or written.
+    """
+
+    def __init__(self, folder: Path | None = None, *, progress: Progress = SILENT) -> None:
+        self._folder = folder or data_dir()
+        self._path = self._folder / "files.json"
+        self._progress = progress
+
+    def entries(self) -> list[StoredFile]:
+        """Return all entries, also of files that have changed or gone since."""
+        return list(self._read().values())
+
+    def find(self, path: Path) -> StoredFile | None:
+        """Return the entry of the file at ``path``, following links, or None."""
+        known = self._read()
+        entry = known.get(str(_absolute(path)))
+        if entry is None:
+            real = os.path.realpath(path)
+            entry = next((e for e in known.values() if os.path.realpath(e.path) == real), None)
+        return entry
+
+    def find_verified(self, path: Path) -> StoredFile | None:
+        """Return the entry of the file at ``path`` if it still holds, else None."""
+        entry = self.find(path)
+        return entry if entry and entry.is_unchanged() else None
+
+    def copies_of(self, sha256: str) -> list[StoredFile]:
+        """Return the entries that still hold for files with this content."""
+        return [e for e in self.entries() if e.sha256 == sha256 and e.is_unchanged()]
+
+    def in_repo(self, repo_id: str) -> list[StoredFile]:
+        """Return the entries that still hold for files of a repository, newest first."""
+        found = [e for e in self.entries() if e.repo_id == repo_id and e.is_unchanged()]
+        return sorted(found, key=lambda e: e.verified_at, reverse=True)
+
+    def add(self, entry: StoredFile) -> None:
+        """Record a verified file; a record that cannot be written is told, not raised."""
+        self._change(lambda known: known.update({str(entry.path): entry}))
+
+    def remove(self, path: Path) -> None:
+        """Forget the file at ``path``; nothing happens to the file."""
+        self._change(lambda known: known.pop(str(_absolute(path)), None))
+
+    def _change(self, edit: Callable[[dict[str, StoredFile]], object]) -> None:
+        """Read, edit and write the entries while no other process does."""
+        import filelock
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{self._path}.lock", timeout=LOCK_TIMEOUT_S):
+                known = self._read()
+                edit(known)
+                self._write(known)
+        except (OSError, filelock.Timeout) as exc:
+            reason = getattr(exc, "strerror", None) or "another process holds it"
+            self._progress.note(
+                f"note: cannot write the record of files `{self._path}`: {reason}; "
+                "files will be checked again when they are used"
+            )
+
+    def _read(self) -> dict[str, StoredFile]:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, UnicodeDecodeError) as exc:
+            return self._set_aside(str(exc))
+        try:
+            return _parse(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            return self._set_aside(str(exc))
+
+    def _set_aside(self, reason: str) -> dict[str, StoredFile]:
+        """Move an unreadable record out of the way, so that nothing of it is overwritten."""
+        aside = self._path.with_name("files.unreadable.json")
+        with contextlib.suppress(OSError):
+            self._path.replace(aside)
+        self._progress.note(
+            f"note: the record of files was unreadable ({reason}) and lies now at `{aside}`; "
+            "files will be checked again when they are used"
+        )
+        return {}
+
+    def _write(self, known: dict[str, StoredFile]) -> None:
+        rows = [asdict(entry) | {"path": str(entry.path)} for entry in known.values()]
+        text = json.dumps({"version": VERSION, "files": rows}, indent=1)
+        part = self._path.with_name(f"files.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(self._path)
+
+
+def _parse(data: dict[str, Any]) -> dict[str, StoredFile]:
+    if data["version"] != VERSION:
+        raise ValueError(f"version {data['version']}, this program knows {VERSION}")
+    names = {field.name for field in fields(StoredFile)}
+    entries = []
+    for row in data["files"]:
+        if set(row) != names or not isinstance(row["size_bytes"], int):
+            raise ValueError(f"an entry with fields {sorted(row)}")
+        entries.append(StoredFile(**row | {"path": Path(row["path"])}))
+    return {str(entry.path): entry for entry in entries}
+
+
+def _absolute(path: Path) -> Path:
+    """Return the absolute path without following links: a link in a cache is a name of its own."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`
