@@ -1,0 +1,215 @@
+"""The tensor table against the file: types, shapes, sizes, and where the data lies.
+
+llama.cpp wants the data of all tensors in the order of the table, one after another, padded to the
+alignment, and inside of the file. So does this room.
+
+Source: gguf_init_from_reader in ggml/src/gguf.cpp at ggml commit c2cdd2b2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gguf_hub.gguf.format import (
+    INT64_MAX,
+    TensorInfo,
+    align,
+    count_elements,
+    tensor_size_bytes,
+)
+from gguf_hub.gguf.header import Header, TensorEntry
+from gguf_hub.gguf.issues import Issue, Issues
+from gguf_hub.gguf.strings import shown
+from gguf_hub.quants.types import REMOVED_TYPE_IDS, TYPE_COUNT, QuantType
+
+_TYPES = {int(type): type for type in QuantType}
+_NEWER_BELOW = 256
+"""Type ids from TYPE_COUNT up to here are taken for newer types, beyond for damage."""
+
+
+@dataclass(frozen=True)
+class TensorTable:
+    """The tensors that can be believed in, and what is wrong with the others.
+
+    Attributes:
+        tensors: By name, in file order; those whose shape and type make sense.
+        issues: Problems of rows and of the places of their data.
+    """
+
+    tensors: dict[str, TensorInfo]
+    issues: tuple[Issue, ...]
+
+
+def read_table(header: Header) -> TensorTable:
+    """Check the rows of the tensor table and where they say that their data lies."""
+    issues = Issues()
+    tensors: dict[str, TensorInfo] = {}
+    for entry in header.entries:
+        if entry.name in tensors:
+            issues.add(
+                "GGUF-TENSOR-NAME-DUPLICATE", _place(entry), "is in the table twice", entry.at
+            )
+        info = _check_row(entry, header.alignment, issues)
+        if info:
+            tensors.setdefault(entry.name, info)
+    if header.is_whole:
+        _check_order(header, issues)
+        _check_bounds(header, tuple(tensors.values()), issues)
+        _check_totals(header, tensors, issues)
+    return TensorTable(tensors, issues.found())
+
+
+def _place(entry: TensorEntry) -> str:
+    return f"tensor `{shown(entry.name)}`"
+
+
+def _check_row(entry: TensorEntry, alignment: int, issues: Issues) -> TensorInfo | None:
+    """Check one row by itself; None when the size of its data cannot be known."""
+    type = _check_type(entry, issues)
+    if not _check_shape(entry, issues) or type is None:
+        return None
+    row = entry.shape[0] if entry.shape else 1
+    if row % type.block_size:
+        issues.add(
+            "GGUF-TENSOR-BLOCK",
+            _place(entry),
+            f"rows of {row:,} weights do not fill {type.name} blocks of {type.block_size}",
+            entry.at,
+        )
+        return None
+    size_bytes = tensor_size_bytes(entry.shape, type)
+    if size_bytes > INT64_MAX - alignment:
+        issues.add(
+            "GGUF-TENSOR-OVERFLOW",
+            _place(entry),
+            f"shape {list(entry.shape)} of {type.name} is {size_bytes:,} bytes",
+            entry.at,
+        )
+        return None
+    return TensorInfo(entry.name, entry.shape, type, entry.offset, size_bytes)
+
+
+def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
+    """Return the type, or None and an issue."""
+    id = entry.type_id
+    if id in _TYPES:
+        return _TYPES[id]
+    if TYPE_COUNT <= id < _NEWER_BELOW:
+        code, what = "GGUF-TENSOR-TYPE-UNKNOWN", f"type {id} is newer than this version knows"
+    elif id in REMOVED_TYPE_IDS:
+        code, what = "GGUF-TENSOR-TYPE", f"type {id} was removed from the format"
+    else:
+        code, what = "GGUF-TENSOR-TYPE", f"type {id}, expected 0 to {TYPE_COUNT - 1}"
+    issues.add(code, _place(entry), what, entry.at)
+    return None
+
+
+def _check_shape(entry: TensorEntry, issues: Issues) -> bool:
+    """Check the dimensions; False when the number of elements means nothing."""
+    shape, place, at = entry.shape, _place(entry), entry.at
+    if not shape:
+        issues.add("GGUF-TENSOR-SCALAR", place, "has no dimension: a single number", at)
+    if any(n < 0 for n in shape):
+        issues.add("GGUF-TENSOR-DIM-NEGATIVE", place, f"shape {list(shape)} as 64-bit integers", at)
+        return False
+    if any(n > 2**32 for n in shape):
+        issues.add("GGUF-TENSOR-DIM-HUGE", place, f"shape {list(shape)}", at)
+    if 0 in shape:
+        issues.add("GGUF-TENSOR-DIM-ZERO", place, f"shape {list(shape)} holds no element", at)
+    if count_elements(shape) > INT64_MAX:
+        issues.add(
+            "GGUF-TENSOR-OVERFLOW", place, f"shape {list(shape)}: 2**63 elements or more", at
+        )
+        return False
+    return True
+
+
+def _check_order(header: Header, issues: Issues) -> None:
+    """Check that the data of each tensor starts where that of the one before it ends."""
+    for entry in header.entries:
+        if entry.offset % header.alignment:
+            issues.add(
+                "GGUF-TENSOR-ALIGNMENT",
+                _place(entry),
+                f"offset {entry.offset:,} is no multiple of {header.alignment:,}",
+                entry.at,
+            )
+    offsets = [entry.offset for entry in header.entries]
+    for before, entry in zip(header.entries, header.entries[1:], strict=False):
+        if entry.offset < before.offset:
+            issues.add(
+                "GGUF-TENSOR-ORDER",
+                _place(entry),
+                f"offset {entry.offset:,} lies before that of `{shown(before.name)}`",
+                entry.at,
+            )
+    ordered = sorted(range(len(offsets)), key=offsets.__getitem__)
+    _check_neighbours(header, [header.entries[i] for i in ordered], issues)
+
+
+def _check_neighbours(header: Header, ordered: list[TensorEntry], issues: Issues) -> None:
+    """Look for shared and for unused bytes between tensors that lie side by side."""
+    end: int | None = 0
+    owner = ""
+    for entry in ordered:
+        size = _size_or_none(entry)
+        if end is not None and entry.offset < end and size != 0:
+            message = f"starts at {entry.offset:,}, before the end of `{owner}` at {end:,}"
+            issues.add("GGUF-TENSOR-OVERLAP", _place(entry), message, entry.at)
+        elif end is not None and entry.offset > align(end, header.alignment):
+            gap = entry.offset - align(end, header.alignment)
+            issues.add(
+                "GGUF-TENSOR-GAP", _place(entry), f"{gap:,} unused bytes before it", entry.at
+            )
+        if size is None:
+            end = None
+        elif end is None or entry.offset + size > end:
+            end, owner = entry.offset + size, shown(entry.name)
+
+
+def _size_or_none(entry: TensorEntry) -> int | None:
+    """Bytes of the data, or None when the row makes no sense."""
+    type = _TYPES.get(entry.type_id)
+    if type is None or any(n < 0 for n in entry.shape):
+        return None
+    return tensor_size_bytes(entry.shape, type)
+
+
+def _check_bounds(header: Header, tensors: tuple[TensorInfo, ...], issues: Issues) -> None:
+    """Check that the file holds the data of every tensor; say how much is missing."""
+    room = header.size_bytes - header.data_offset
+    cut = [info for info in tensors if info.offset + info.size_bytes > max(room, 0)]
+    if not cut:
+        return
+    place, start = f"tensor `{shown(cut[0].name)}`", header.data_offset + cut[0].offset
+    missing = max(info.offset + info.size_bytes for info in cut) - room
+    if missing > sum(align(info.size_bytes, header.alignment) for info in tensors):
+        message = (
+            f"its data is said to start at {start:,}, in a file of {header.size_bytes:,} bytes"
+        )
+    else:
+        message = (
+            f"the file ends too early: {missing:,} bytes are missing, "
+            f"{len(cut):,} of {len(tensors):,} tensors are not whole"
+        )
+    issues.add("GGUF-TENSOR-BOUNDS", place, message, start)
+
+
+def _check_totals(header: Header, tensors: dict[str, TensorInfo], issues: Issues) -> None:
+    """Check sums over all tensors, and what follows the last one."""
+    n_elements = sum(info.n_elements for info in tensors.values())
+    if n_elements > header.size_bytes * 8:
+        issues.add(
+            "GGUF-PARAMS",
+            "file",
+            f"{n_elements:,} parameters announced in a file of {header.size_bytes:,} bytes",
+        )
+    padded = sum(align(info.size_bytes, header.alignment) for info in tensors.values())
+    if padded > INT64_MAX:
+        issues.add("GGUF-TENSOR-OVERFLOW", "file", f"all tensors together are {padded:,} bytes")
+    if len(tensors) == len(header.entries):
+        ends = (info.offset + info.size_bytes for info in tensors.values())
+        end = header.data_offset + align(max(ends, default=0), header.alignment)
+        if header.size_bytes > end:
+            extra = header.size_bytes - end
+            issues.add("GGUF-TRAILING-BYTES", f"offset {end}", f"{extra:,} bytes follow", end)

@@ -1,0 +1,253 @@
+"""Writing GGUF files: header, then tensors in a stream, under a temporary name until all is there.
+
+Memory stays constant: data comes as arrays, as chunks, or as ranges of other files that the
+kernel copies. Nothing appears under the final name unless it is whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gguf_hub.errors import GgufError
+from gguf_hub.gguf.atomic import new_file
+from gguf_hub.gguf.copying import FileRange, copy_range, write_all
+from gguf_hub.gguf.format import (
+    ALIGNMENT_KEY,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    VERSION,
+    ByteOrder,
+    Field,
+    TensorInfo,
+    TensorLike,
+    ValueType,
+    align,
+    tensor_size_bytes,
+)
+from gguf_hub.gguf.strings import StringArray, encode, shown
+from gguf_hub.progress import SILENT, Progress, Task
+
+TensorData = Any
+"""Bytes-like, an array, one ``FileRange`` or a tuple, or a function that yields chunks."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything will stand in a file.
+
+    Attributes:
+        header: The bytes before the data section, padded.
+        tensors: In file order, with their offsets.
+        size_bytes: Length of the whole file.
+        alignment: Bytes.
+    """
+
+    header: bytes
+    tensors: tuple[TensorInfo, ...]
+    size_bytes: int
+    alignment: int
+
+
+def plan_file(
+    fields: Mapping[str, Field],
+    tensors: Iterable[TensorLike],
+    *,
+    alignment: int | None = None,
+    version: int = VERSION,
+    byte_order: ByteOrder = "little",
+) -> Plan:
+    """Lay out a file without writing it.
+
+    Args:
+        fields: Metadata in the order to write it.
+        tensors: Name, shape and type of each tensor, in the order to write them.
+        alignment: Bytes, a power of two; by default what ``fields`` says, or else 32.
+        version: 1, 2 or 3.
+        byte_order: Of numbers in the header; data is written as it is given.
+    """
+    fields, alignment = _with_alignment(fields, alignment)
+    infos, at = [], 0
+    for spec in tensors:
+        size_bytes = tensor_size_bytes(spec.shape, spec.type)
+        infos.append(TensorInfo(spec.name, tuple(spec.shape), spec.type, at, size_bytes))
+        at += align(size_bytes, alignment)
+    header = encode_header(fields, infos, version=version, byte_order=byte_order)
+    header += bytes(align(len(header), alignment) - len(header))
+    return Plan(header, tuple(infos), len(header) + at, alignment)
+
+
+def _with_alignment(
+    fields: Mapping[str, Field], alignment: int | None
+) -> tuple[Mapping[str, Field], int]:
+    """Make the metadata say the alignment when it is not the default."""
+    stated = fields[ALIGNMENT_KEY].value if ALIGNMENT_KEY in fields else None
+    if alignment is None:
+        return fields, stated or DEFAULT_ALIGNMENT
+    if alignment == (stated or DEFAULT_ALIGNMENT):
+        return fields, alignment
+    return {**fields, ALIGNMENT_KEY: Field(ValueType.UINT32, alignment)}, alignment
+
+
+def encode_header(
+    fields: Mapping[str, Field],
+    tensors: Sequence[TensorInfo],
+    *,
+    version: int = VERSION,
+    byte_order: ByteOrder = "little",
+) -> bytes:
+    """Return the bytes of a header, without padding behind it."""
+    encoder = _Encoder(version, byte_order)
+    encoder.start(len(tensors), len(fields))
+    for key, field in fields.items():
+        encoder.field(key, field)
+    for info in tensors:
+        encoder.tensor(info)
+    return b"".join(encoder.parts)
+
+
+class _Encoder:
+    """Turns a header into bytes."""
+
+    def __init__(self, version: int, byte_order: ByteOrder) -> None:
+        self.version = version
+        self.order = "<" if byte_order == "little" else ">"
+        self.count = struct.Struct(self.order + ("I" if version == 1 else "Q"))
+        self.parts: list[bytes] = []
+
+    def start(self, n_tensors: int, n_fields: int) -> None:
+        self.parts.append(MAGIC + struct.pack(self.order + "I", self.version))
+        self.parts.append(self.count.pack(n_tensors) + self.count.pack(n_fields))
+
+    def string(self, text: str | bytes) -> None:
+        raw = encode(text) if isinstance(text, str) else text
+        self.parts += [self.count.pack(len(raw)), raw]
+
+    def field(self, key: str, field: Field) -> None:
+        self.string(key)
+        self.parts.append(struct.pack(self.order + "I", field.type))
+        try:
+            if field.type is ValueType.ARRAY:
+                self.array(field)
+            elif field.type is ValueType.STRING:
+                self.string(field.value)
+            else:
+                self.parts.append(struct.pack(self.order + field.type.code, field.value))
+        except (struct.error, OverflowError) as exc:
+            raise GgufError(
+                f"key `{shown(key)}`: {field.value!r:.60} does not fit {field.type_name}"
+            ) from exc
+
+    def array(self, field: Field) -> None:
+        element = field.element_type
+        assert element is not None, "an array knows the type of its elements"
+        self.parts.append(struct.pack(self.order + "I", element))
+        self.parts.append(self.count.pack(len(field.value)))
+        if element is ValueType.STRING:
+            value = field.value
+            for raw in value.iter_bytes() if isinstance(value, StringArray) else value:
+                self.string(raw)
+        else:
+            dtype = element.dtype.newbyteorder(self.order)  # type: ignore[arg-type]
+            self.parts.append(np.asarray(field.value).astype(dtype).tobytes())
+
+    def tensor(self, info: TensorInfo) -> None:
+        self.string(info.name)
+        width = "I" if self.version == 1 else "q"
+        row = f"{self.order}I{len(info.shape)}{width}iQ"
+        self.parts.append(struct.pack(row, len(info.shape), *info.shape, info.type, info.offset))
+
+
+def write_gguf(
+    path: Path | str,
+    fields: Mapping[str, Field],
+    tensors: Iterable[tuple[TensorLike, TensorData]],
+    *,
+    alignment: int | None = None,
+    version: int = VERSION,
+    byte_order: ByteOrder = "little",
+    progress: Progress = SILENT,
+) -> tuple[TensorInfo, ...]:
+    """Write a GGUF file; it appears under its name only when it is whole and on the disk.
+
+    Args:
+        path: The file; an existing one is replaced at the very end.
+        fields: Metadata with its GGUF types, in the order to write it.
+        tensors: Pairs of a tensor's name, shape and type, and its data: bytes, an array, one
+            ``FileRange`` or a tuple of them, or a function that yields chunks when its turn comes.
+        alignment: Bytes; by default what ``fields`` says, or else 32.
+        version: 1, 2 or 3.
+        byte_order: Of numbers in the header; data is written as it is given.
+        progress: Where to report bytes written.
+
+    Returns:
+        The tensors as they stand in the file.
+
+    Raises:
+        GgufError: Data that is not as long as its shape and type say, or a value that its type
+            cannot hold.
+        DiskFullError: Not enough space in the folder.
+        LockedError: Another process writes the same file.
+    """
+    path = Path(path)
+    pairs = list(tensors)
+    plan = plan_file(
+        fields,
+        [spec for spec, _ in pairs],
+        alignment=alignment,
+        version=version,
+        byte_order=byte_order,
+    )
+    with (
+        new_file(path, plan.size_bytes) as target,
+        progress.task(f"write {path.name}", plan.size_bytes) as task,
+    ):
+        write_all(target, plan.header)
+        task.advance(len(plan.header))
+        for info, (_, data) in zip(plan.tensors, pairs, strict=True):
+            _write_tensor(target, info, data, plan.alignment, task)
+    return plan.tensors
+
+
+def _write_tensor(
+    target: int, info: TensorInfo, data: TensorData, alignment: int, task: Task
+) -> None:
+    """Write the data of one tensor and its padding."""
+    written = sum(_write_data(target, data, task))
+    if written != info.size_bytes:
+        raise GgufError(
+            f"tensor `{shown(info.name)}`: {written:,} bytes of data, "
+            f"but shape {list(info.shape)} of {info.type.name} is {info.size_bytes:,}"
+        )
+    padding = align(written, alignment) - written
+    write_all(target, bytes(padding))
+    task.advance(padding)
+
+
+def _write_data(target: int, data: TensorData, task: Task) -> Iterator[int]:
+    """Write data of any kind; yield the bytes written piece by piece."""
+    if isinstance(data, FileRange):
+        data = (data,)
+    if isinstance(data, tuple):
+        for piece in data:
+            for n in copy_range(piece, target):
+                task.advance(n)
+                yield n
+        return
+    for chunk in data() if callable(data) else (data,):
+        view = _as_bytes(chunk)
+        write_all(target, view)
+        task.advance(view.nbytes)
+        yield view.nbytes
+
+
+def _as_bytes(chunk: Any) -> memoryview:
+    """View of anything that holds bytes."""
+    if isinstance(chunk, np.ndarray):
+        chunk = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8)
+    return memoryview(chunk).cast("B")
