@@ -1,0 +1,40 @@
+"""Random numbers as llama.cpp draws them: one seed gives the same draws here as there.
+
+Source: Matsumoto and Nishimura 1998 (MT19937, ``init_genrand``); ``std::generate_canonical`` of
+libstdc++, bits/random.tcc.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+
+
+class MersenneTwister:
+    """``std::mt19937`` with the uniform draws of libstdc++.
+
+    Args:
+        seed: In [0, 2**32); -1 takes one from the system.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = secrets.randbits(32) if seed < 0 else seed
+        state = [self.seed]
+        for i in range(1, 624):
+            last = state[-1]
+            state.append((1812433253 * (last ^ (last >> 30)) + i) & 0xFFFFFFFF)
+        # Python's generator is the same one, but seeds itself in another way.
+        self._bits = random.Random()
+        self._bits.setstate((3, (*state, 624), None))
+
+    def bits(self) -> int:
+        """Return the next 32 bits."""
+        return self._bits.getrandbits(32)
+
+    def uniform(self) -> float:
+        """Return a double in [0, 1): ``uniform_real_distribution<double>``, two draws."""
+        return min(self._bits.getrandbits(64) / 2**64, 1 - 2**-53)
+
+    def uniform_single(self) -> float:
+        """Return a float in [0, 1): ``uniform_real_distribution<float>``, one draw."""
+        return min(self._bits.getrandbits(32) / 2**32, 1 - 2**-24)
