@@ -33,6 +33,8 @@ def is_utf8(text: str) -> bool:
 
 def shown(text: str) -> str:
     """Return text for a message: short, and nothing that moves a terminal's cursor."""
+    if len(text) <= 80 and text.isprintable():
+        return text
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:80])
     return printable + ("..." if len(text) > 80 else "")
 

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gguf_hub.errors import DiskFullError, GgufError, GgufHubError, LockedError
+from gguf_hub.gguf import atomic, copying
+from gguf_hub.gguf.atomic import new_file
+from gguf_hub.gguf.copying import FileRange
+from gguf_hub.gguf.format import Field, TensorSpec, ValueType
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.writer import plan_file, write_gguf
+from gguf_hub.progress import SilentProgress, Task
+from gguf_hub.quants.types import QuantType
+
+SPEC = TensorSpec("rows", (32, 2), QuantType.F16)
+ROWS = np.arange(64, dtype=np.float16)
+FIELDS = {"general.architecture": Field.of("llama")}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def chunks() -> Iterator[bytes]:
+    raw = ROWS.tobytes()
+    yield raw[:50]
+    yield raw[50:]
+
+
+@pytest.mark.parametrize("kind", ["array", "bytes", "chunks", "range", "ranges"])
+def test_data_comes_in_many_forms(path: Path, tmp_path: Path, kind: str) -> None:
+    other = tmp_path / "other.bin"
+    other.write_bytes(b"xx" + ROWS.tobytes() + b"yy")
+    forms = {
+        "array": ROWS.reshape(2, 32), "bytes": ROWS.tobytes(), "chunks": chunks,
+        "range": FileRange(other, 2, 128),
+        "ranges": (FileRange(other, 2, 60), FileRange(other, 62, 68)),
+    }  # fmt: skip
+    second = TensorSpec("last", (3,), QuantType.I8)
+    write_gguf(path, FIELDS, [(SPEC, forms[kind]), (second, b"\1\2\3")])
+    file = GgufFile.open(path)
+    assert file.tensor_bytes("rows").tobytes() == ROWS.tobytes()
+    assert file.tensor_bytes("last").tolist() == [1, 2, 3]
+    assert file.size_bytes % file.alignment == 0
+
+
+@pytest.mark.parametrize("alignment", [1, 8, 32, 4096])
+def test_alignment_is_kept_and_recorded(path: Path, alignment: int) -> None:
+    write_gguf(path, FIELDS, [(TensorSpec("a", (3,), QuantType.I8), b"abc"), (SPEC, ROWS)],
+               alignment=alignment)  # fmt: skip
+    file = GgufFile.open(path)
+    assert file.alignment == alignment
+    assert file.tensors["rows"].offset == max(3, alignment)
+    assert file.data_offset % alignment == 0
+    assert ("general.alignment" in file.fields) == (alignment != 32)
+
+
+def test_alignment_of_the_metadata_counts(path: Path) -> None:
+    fields = {**FIELDS, "general.alignment": Field(ValueType.UINT32, 64)}
+    assert plan_file(fields, [SPEC, SPEC]).tensors[1].offset == 128
+    assert plan_file(fields, [SPEC], alignment=64).alignment == 64
+    assert plan_file(fields, [SPEC], alignment=32).alignment == 32
+
+
+@pytest.mark.parametrize("raw", [b"short", bytes(129)])
+def test_data_of_the_wrong_length_leaves_nothing(path: Path, raw: bytes) -> None:
+    path.write_bytes(b"old")
+    with pytest.raises(GgufError, match=r"tensor `rows`: \d+ bytes of data.*128"):
+        write_gguf(path, FIELDS, [(SPEC, raw)])
+    assert path.read_bytes() == b"old"
+    assert names(path.parent) == [path.name]
+
+
+def test_a_range_that_ends_early_is_noticed(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.bin").write_bytes(b"abc")
+    with pytest.raises(GgufError, match="3 bytes of data"):
+        write_gguf(path, FIELDS, [(SPEC, FileRange(tmp_path / "short.bin", 0, 128))])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [Field(ValueType.UINT8, 256), Field(ValueType.UINT32, "x"), Field(ValueType.INT8, -200)],
+)
+def test_a_value_that_its_type_cannot_hold_is_refused(path: Path, field: Field) -> None:
+    with pytest.raises(GgufError, match=r"key `a\.b`.*does not fit"):
+        write_gguf(path, {"a.b": field}, [])
+    assert not path.exists()
+
+
+def test_kernel_copy_and_buffer_copy_agree(path: Path, tmp_path: Path, monkeypatch) -> None:
+    raw = np.random.default_rng(0).bytes(3 << 20)
+    (tmp_path / "a.bin").write_bytes(raw)
+    spec = TensorSpec("x", (3 << 20,), QuantType.I8)
+
+    def refuse(*args: object) -> int:
+        raise OSError(errno.EXDEV, "not here")
+
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(copying.os, "copy_file_range", refuse, raising=False)
+        write_gguf(path, {}, [(spec, FileRange(tmp_path / "a.bin", 0, len(raw)))])
+        assert GgufFile.open(path).tensor_bytes("x").tobytes() == raw
+
+
+def test_an_error_of_the_disk_while_copying_is_ours(
+    path: Path, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(128))
+
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(copying.os, "copy_file_range", full, raising=False)
+    with pytest.raises(DiskFullError, match="no space left"):
+        write_gguf(path, {}, [(SPEC, FileRange(tmp_path / "a.bin", 0, 128))])
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_space_is_checked_first(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(DiskFullError, match=r"needed, 10 B free") as caught:
+        write_gguf(path, FIELDS, [(SPEC, ROWS)])
+    assert caught.value.hint
+    assert names(path.parent) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(GgufHubError, match=r"cannot write .*no such file or directory"):
+        write_gguf(tmp_path / "none" / "a.gguf", {}, [])
+
+
+def test_two_writers_of_one_file_do_not_mix(path: Path) -> None:
+    with new_file(path, 1), pytest.raises(LockedError, match="another process"), new_file(path, 1):
+        pytest.fail("the second writer came in")
+    assert path.exists()
+
+
+def test_what_a_killed_writer_left_is_overwritten(path: Path) -> None:
+    part = path.with_name("model.gguf.part")
+    part.write_bytes(b"x" * 5000)
+    write_gguf(path, FIELDS, [(SPEC, ROWS)])
+    assert GgufFile.open(path).tensor_bytes("rows").tobytes() == ROWS.tobytes()
+    assert not part.exists()
+
+
+def test_a_writer_that_waited_does_not_cut_the_finished_file(path: Path, monkeypatch) -> None:
+    """Opened before the rename, locked after it: the descriptor is then that of the result."""
+    part = path.with_name("model.gguf.part")
+    lock, calls = atomic._lock, []
+
+    def slow(target: int, name: Path) -> None:
+        calls.append(target)
+        if len(calls) == 1:
+            os.write(target, b"finished")
+            part.replace(path)
+        lock(target, name)
+
+    monkeypatch.setattr(atomic, "_lock", slow)
+    with new_file(path, 1) as target:
+        assert path.read_bytes() == b"finished"
+        os.write(target, b"second")
+    assert len(calls) == 2
+    assert path.read_bytes() == b"second"
+
+
+class Counting(SilentProgress):
+    """Adds up what it is told."""
+
+    total = 0
+    done = 0
+
+    def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
+        self.total = total or 0
+        task = super().task(label, total)
+        task.advance = self.advance  # type: ignore[method-assign]
+        return task
+
+    def advance(self, n: int) -> None:
+        self.done += n
+
+
+def test_progress_reaches_its_total(path: Path) -> None:
+    progress = Counting()
+    write_gguf(path, FIELDS, [(SPEC, chunks)], progress=progress)
+    assert progress.done == progress.total == path.stat().st_size
