@@ -1,0 +1,9 @@
+"""What this machine has and what of it this process may use, as data.
+
+Deciding is not done here: ``fit`` does that with the numbers.
+"""
+
+from gguf_hub.hardware.detect import Hardware, detect
+from gguf_hub.hardware.gpus import Gpu
+
+__all__ = ["Gpu", "Hardware", "detect"]

@@ -1,0 +1,114 @@
+"""Looks at this machine once and returns what it saw as data."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_hub.hardware.cgroup import MemoryLimit, cpu_quota, memory_limit
+from gguf_hub.hardware.cpus import count_cores, cpu_name, threads_within, usable_cpus
+from gguf_hub.hardware.gpus import Gpu, detect_gpus
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the machine has, and what of it this process may use; None is what nobody tells.
+
+    Attributes:
+        ram_total_bytes: Physical memory of the machine.
+        ram_available_bytes: What a program can take now, within all limits, without swapping.
+        ram_limit_bytes: The tightest limit of the container, or None without one.
+        n_cores_physical: Physical cores that this process may run on.
+        n_threads: Threads to compute with: those cores, within the CPU quota.
+        cpu_name: As the maker calls it.
+        gpus: Graphics processors with memory of their own.
+        disk_free_bytes: Free space where the files would go.
+        notes: What could not be seen, in words.
+    """
+
+    ram_total_bytes: int | None
+    ram_available_bytes: int | None
+    ram_limit_bytes: int | None
+    n_cores_physical: int
+    n_threads: int
+    cpu_name: str
+    gpus: tuple[Gpu, ...]
+    disk_free_bytes: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def vram_free_bytes(self) -> int:
+        """Free memory of all GPUs together: programs spread the layers of a model over them."""
+        return sum(gpu.vram_free_bytes for gpu in self.gpus)
+
+
+def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
+    """Look at this machine; never raises for anything that is missing.
+
+    Args:
+        target: Where files would be written; it need not exist yet. The current folder if None.
+        root: The root of the file system, for what Linux tells in files (another one in tests).
+    """
+    notes: list[str] = []
+    total_bytes, free_bytes = _host_memory(notes)
+    limit = memory_limit(root)
+    cpus = usable_cpus()
+    n_cores = count_cores(root, cpus) or _psutil_cores(len(cpus))
+    gpus = detect_gpus(root)
+    notes.extend(gpus.notes)
+    return Hardware(
+        ram_total_bytes=total_bytes,
+        ram_available_bytes=available_bytes(free_bytes, limit),
+        ram_limit_bytes=_real_limit(limit, total_bytes),
+        n_cores_physical=n_cores,
+        n_threads=threads_within(n_cores, cpu_quota(root)),
+        cpu_name=cpu_name(root),
+        gpus=gpus.gpus,
+        disk_free_bytes=_disk_free(target or Path(), notes),
+        notes=tuple(notes),
+    )
+
+
+def available_bytes(host_free_bytes: int | None, limit: MemoryLimit | None) -> int | None:
+    """Return the smaller of what the host has free and what the container has left."""
+    known = [host_free_bytes, limit.available_bytes if limit else None]
+    return min((each for each in known if each is not None), default=None)
+
+
+def _real_limit(limit: MemoryLimit | None, total_bytes: int | None) -> int | None:
+    """A limit above the memory of the machine limits nothing."""
+    if limit is None or (total_bytes is not None and limit.limit_bytes >= total_bytes):
+        return None
+    return limit.limit_bytes
+
+
+def _host_memory(notes: list[str]) -> tuple[int | None, int | None]:
+    """Return (total, available) as the host sees them."""
+    import psutil
+
+    try:
+        memory = psutil.virtual_memory()
+    except Exception as error:  # a locked-down /proc fails in ways that differ by system
+        notes.append(f"the memory of this machine cannot be read: {error}")
+        return None, None
+    return memory.total, memory.available
+
+
+def _psutil_cores(n_cpus: int) -> int:
+    """Count physical cores where there is no /sys to read."""
+    import psutil
+
+    return min(psutil.cpu_count(logical=False) or n_cpus, n_cpus)
+
+
+def _disk_free(target: Path, notes: list[str]) -> int | None:
+    """Return the free space at the nearest folder that exists."""
+    path = target.absolute()
+    for folder in (path, *path.parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    notes.append(f"the free space at {target} cannot be read")
+    return None

@@ -1,0 +1,147 @@
+"""Graphics memory: NVIDIA through NVML or nvidia-smi, AMD through sysfs.
+
+What is there but cannot be read is told in a note; what is not there is no error.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.units import MIB
+
+TIMEOUT_S = 5.0  # a driver that hangs must not hang us
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One graphics processor and its own memory."""
+
+    name: str
+    vram_total_bytes: int
+    vram_free_bytes: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """GPUs that were seen, and what could not be seen."""
+
+    gpus: tuple[Gpu, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def detect_gpus(root: Path) -> Found:
+    """Return the GPUs of this machine; ``root`` is the root of the file system."""
+    nvidia = _nvidia(root)
+    amd = amd_gpus(root / "sys/class/drm")
+    return Found(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
+
+
+def _nvidia(root: Path) -> Found:
+    """Ask NVML, or else nvidia-smi; say nothing where there is neither driver nor program."""
+    problem = ""
+    try:
+        with warnings.catch_warnings():  # the retired package of the same name warns
+            warnings.simplefilter("ignore")
+            import pynvml
+        return nvml_gpus(pynvml)
+    except ImportError:
+        pass  # the extra `gpu` is not installed
+    except Exception as error:  # pynvml raises classes that it makes at run time
+        problem = f"NVML: {error}"
+    program = shutil.which("nvidia-smi")
+    if program:
+        return smi_gpus([program])
+    if (root / "proc/driver/nvidia/version").exists():
+        reason = problem or "neither nvidia-ml-py (`pip install gguf-hub[gpu]`) nor nvidia-smi"
+        return Found(notes=(f"an NVIDIA driver is loaded but its GPUs cannot be read: {reason}",))
+    return Found()
+
+
+def nvml_gpus(nvml: Any) -> Found:
+    """Ask NVML, given its module; raises what the module raises when there is no driver."""
+    nvml.nvmlInit()
+    try:
+        gpus, notes = [], []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            name = nvml.nvmlDeviceGetName(handle)
+            name = name.decode() if isinstance(name, bytes) else str(name)
+            try:
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            except nvml.NVMLError as error:
+                notes.append(_shared_memory(name, str(error)))
+                continue
+            gpus.append(Gpu(name, int(memory.total), int(memory.free)))
+        return Found(tuple(gpus), tuple(notes))
+    finally:
+        nvml.nvmlShutdown()
+
+
+def smi_gpus(program: Sequence[str]) -> Found:
+    """Ask nvidia-smi, given the words that start it."""
+    query = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            [*program, *query], capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return Found(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
+    except OSError as error:
+        return Found(notes=(f"nvidia-smi cannot be run: {error.strerror or error}",))
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        return Found(notes=(f"nvidia-smi failed: {lines[0]}",))
+    return parse_smi(done.stdout)
+
+
+def parse_smi(text: str) -> Found:
+    """Read nvidia-smi's table; sizes are MiB, e.g. ``NVIDIA GeForce RTX 3090, 24576, 23900``."""
+    gpus, notes = [], []
+    for line in filter(str.strip, text.splitlines()):
+        name, *sizes = (part.strip() for part in line.rsplit(",", 2))
+        if len(sizes) == 2 and all(size.isdecimal() for size in sizes):
+            gpus.append(Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB))
+        else:
+            notes.append(_shared_memory(name, ", ".join(sizes) or "no figures"))
+    return Found(tuple(gpus), tuple(notes))
+
+
+def _shared_memory(name: str, reason: str) -> str:
+    """Say what is known of a GPU without memory of its own (GB10, Jetson) or none it tells of."""
+    return f"{name}: tells no memory of its own ({reason}); if it shares the RAM, count that"
+
+
+def amd_gpus(folder: Path) -> Found:
+    """Read the cards that the amdgpu driver lists under ``/sys/class/drm``.
+
+    Source: kernel documentation, gpu/amdgpu/driver-misc.rst: mem_info_vram_total, ..._used.
+    """
+    gpus = []
+    for card in sorted(folder.glob("card*")):
+        if not re.fullmatch(r"card\d+", card.name):
+            continue  # a connector: card0-HDMI-A-1
+        total = _number_in(card / "device/mem_info_vram_total")
+        used = _number_in(card / "device/mem_info_vram_used")
+        if total and used is not None:
+            name = _text_in(card / "device/product_name") or f"AMD GPU ({card.name})"
+            gpus.append(Gpu(name, total, max(0, total - used)))
+    return Found(tuple(gpus))
+
+
+def _number_in(path: Path) -> int | None:
+    text = _text_in(path)
+    return int(text) if text.isdecimal() else None
+
+
+def _text_in(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
