@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 import secrets
 
+import numpy as np
+
 
 class MersenneTwister:
     """``std::mt19937`` with the uniform draws of libstdc++.
@@ -37,4 +39,5 @@ class MersenneTwister:
 
     def uniform_single(self) -> float:
         """Return a float in [0, 1): ``uniform_real_distribution<float>``, one draw."""
-        return min(self._bits.getrandbits(32) / 2**32, 1 - 2**-24)
+        value = float(np.float32(self._bits.getrandbits(32)) / np.float32(2**32))
+        return min(value, 1 - 2**-24)

@@ -73,6 +73,9 @@ def test_a_draw_is_the_first_token_whose_reach_is_the_random_number() -> None:
     reach = np.cumsum(PROBS)
     expected = [int(np.searchsorted(reach, rng.uniform())) for _ in range(200)]
     assert draws(s, 200) == expected
+    # std::discrete_distribution over the same weights and seed, compiled with g++ 12
+    s.reset()
+    assert draws(s, 20) == [3, 1, 3, 2, 1, 1, 2, 1, 1, 2, 1, 3, 3, 0, 3, 2, 2, 0, 0, 2]
 
 
 def test_a_single_candidate_costs_no_random_number() -> None:
