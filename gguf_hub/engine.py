@@ -1,0 +1,176 @@
+"""Generation: token ids in, one (token id, log probability) after another out.
+
+The engine knows nothing about text, files or flags. It keeps count of what the cache holds, so
+that a prompt that starts like the last one is computed only from where they differ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.sampler import Sampled, Sampler
+
+
+class Forward(Protocol):
+    """A model with its cache: what the engine needs of it.
+
+    Attributes:
+        n_ctx: Positions that the cache holds.
+        n_batch: Most tokens of one pass over the weights.
+    """
+
+    n_ctx: int
+    n_batch: int
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+    ) -> NDArray[np.float32]:
+        """Return logits of the last token, [1, V], or of every one, [len(tokens), V].
+
+        ``tokens`` stand at ``position`` and after; what the cache held there is overwritten.
+        """
+        ...
+
+
+@dataclass
+class Timings:
+    """What a generation cost so far.
+
+    Attributes:
+        n_cached: Tokens of the prompt that the cache already held.
+        n_prompt: Tokens of the prompt that were computed.
+        prompt_s: Seconds for them.
+        n_generated: Tokens sampled.
+        generate_s: Seconds for them, from the end of the prompt.
+    """
+
+    n_cached: int = 0
+    n_prompt: int = 0
+    prompt_s: float = 0.0
+    n_generated: int = 0
+    generate_s: float = 0.0
+
+    @property
+    def prompt_tok_per_s(self) -> float:
+        """Speed of the prompt."""
+        return self.n_prompt / self.prompt_s if self.prompt_s else 0.0
+
+    @property
+    def generate_tok_per_s(self) -> float:
+        """Speed of generation; the first token comes with the prompt and does not count."""
+        steps = max(0, self.n_generated - 1)
+        return steps / self.generate_s if self.generate_s else 0.0
+
+
+class Engine:
+    """Generates with one model.
+
+    Args:
+        model: Computes logits; the engine alone may use its cache.
+    """
+
+    def __init__(self, model: Forward) -> None:
+        self.model = model
+        self.timings = Timings()
+        self.finish_reason: str | None = None
+        self._cached: list[int] = []
+
+    def prefill(self, tokens: Sequence[int], progress: Progress = SILENT) -> NDArray[np.float32]:
+        """Bring the cache to hold exactly ``tokens``; compute only what it does not hold yet.
+
+        Args:
+            tokens: At least one.
+            progress: Told about batches.
+
+        Returns:
+            Logits after the last token, [V].
+
+        Raises:
+            UsageError: No tokens.
+            ContextFullError: More tokens than the context holds; the cache is as it was.
+        """
+        if not tokens:
+            raise UsageError("the prompt is empty: expected at least one token")
+        if len(tokens) > self.model.n_ctx:
+            raise ContextFullError(
+                f"the prompt has {len(tokens)} tokens, more than the context of {self.model.n_ctx}",
+                hint=f"ask for a larger context: `-c {len(tokens) + 256}`, or shorten the prompt",
+            )
+        start = min(_common_prefix(self._cached, tokens), len(tokens) - 1)
+        began = time.perf_counter()
+        with progress.task("prompt", len(tokens) - start, unit="tokens") as task:
+            for at in range(start, len(tokens), self.model.n_batch):
+                batch = tokens[at : at + self.model.n_batch]
+                logits = self._step(batch, at)
+                task.advance(len(batch))
+        self.timings.n_cached, self.timings.n_prompt = start, len(tokens) - start
+        self.timings.prompt_s = time.perf_counter() - began
+        return logits
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        *,
+        max_tokens: int = -1,
+        stop_ids: Collection[int] = (),
+        progress: Progress = SILENT,
+    ) -> Iterator[Sampled]:
+        """Yield sampled tokens after a prompt.
+
+        Args:
+            prompt: Token ids, the beginning-of-sequence token included where the model wants it.
+            sampler: Chooses among the logits; sees prompt and output for its penalties.
+            max_tokens: How many at most; negative for until the context is full.
+            stop_ids: Tokens that end the text; they are not yielded.
+            progress: Told about the prompt.
+
+        ``finish_reason`` is ``"stop"`` after a stop token and ``"length"`` after ``max_tokens`` or
+        a full context; ``timings`` are of this generation.
+        """
+        self.timings, self.finish_reason = Timings(), None
+        tokens = list(prompt)
+        logits = self.prefill(tokens, progress)
+        began = time.perf_counter()
+        while max_tokens < 0 or self.timings.n_generated < max_tokens:
+            sampled = sampler.sample(logits, tokens)
+            if sampled.token_id in stop_ids:
+                self.finish_reason = "stop"
+                return
+            tokens.append(sampled.token_id)
+            self.timings.n_generated += 1
+            self.timings.generate_s = time.perf_counter() - began
+            yield sampled
+            is_last = self.timings.n_generated == max_tokens
+            if is_last or len(tokens) > self.model.n_ctx:
+                break
+            logits = self._step(tokens[-1:], len(tokens) - 1)
+        self.finish_reason = "length"
+
+    def reset(self) -> None:
+        """Forget what the cache holds."""
+        self._cached = []
+
+    def _step(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        """Compute tokens at a position; return logits after the last one, [V]."""
+        del self._cached[position:]  # while it runs, and if it fails, those positions are unknown
+        logits = self.model.forward(tokens, position)
+        self._cached.extend(tokens)
+        last: NDArray[np.float32] = logits[-1]
+        return last
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many leading tokens two sequences share."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

@@ -1,0 +1,59 @@
+"""Which instructions this CPU has, and so which of our kernels run on it.
+
+Light: needs llvmlite's binding only, not numba.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from gguf_hub.errors import UsageError
+
+ISAS = ("generic", "avx2", "avx512vnni")
+"""Instruction sets that have kernels of their own, poorest first.
+
+``generic`` is plain loops that LLVM compiles for whatever CPU this is.
+"""
+
+_NEEDS = {
+    "avx2": ("avx2", "fma", "f16c"),
+    "avx512vnni": ("avx2", "fma", "f16c", "avx512vnni", "avx512vl", "avx512bw"),
+}
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPU that kernels are compiled for.
+
+    Attributes:
+        name: LLVM's name of it, e.g. ``znver4``.
+        features: LLVM's feature string, e.g. ``+avx2,+fma,-avx512f``.
+        isa: One of ``ISAS``.
+    """
+
+    name: str
+    features: str
+    isa: str
+
+
+def detect_cpu() -> Cpu:
+    """Return this machine's CPU; ``GGUF_HUB_ISA`` forces a poorer instruction set.
+
+    Raises:
+        UsageError: ``GGUF_HUB_ISA`` names none, or one that this CPU lacks.
+    """
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    able = ["generic", *(isa for isa, needs in _NEEDS.items() if all(map(features.get, needs)))]
+    isa = os.environ.get("GGUF_HUB_ISA") or able[-1]
+    if isa not in able:
+        raise UsageError(
+            f"GGUF_HUB_ISA is `{isa}`: expected one of {', '.join(able)} on this CPU",
+            hint="unset GGUF_HUB_ISA to use the best of them",
+        )
+    if isa == "avx2" and able[-1] != "avx2":
+        # forced: compile as for a machine that has no more than that
+        return Cpu(name="x86-64-v3", features="", isa=isa)
+    return Cpu(name=llvm.get_host_cpu_name(), features=features.flatten(), isa=isa)

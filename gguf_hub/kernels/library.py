@@ -1,0 +1,91 @@
+"""From a kernel's name to the Python function that numba compiles.
+
+The name is a step of ``ops``, with the weight type behind a dot where the step reads weights:
+``matmul.Q4_K``. Which inner loops it gets depends on the CPU's instruction set.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from numba.extending import register_jitable
+
+from gguf_hub.kernels import generic, runner, steps
+from gguf_hub.kernels.ops import ARGUMENTS
+
+MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
+"""What every step is given before its arguments."""
+
+
+def kernel_function(name: str, isa: str) -> Callable:
+    """Return the function of a step for an instruction set.
+
+    Args:
+        name: E.g. ``matmul.Q4_K``, ``rms_norm``, or ``run_program`` (see ``runner``).
+        isa: One of ``cpu.ISAS``.
+    """
+    if name == "run_program":
+        return runner.run_program
+    step, _, weight_type = name.partition(".")
+    function = _make(step, weight_type, isa)
+    found = tuple(inspect.signature(function).parameters)
+    assert found == MEMORY + ARGUMENTS[step], f"{name}: {found}"
+    return function
+
+
+def _make(step: str, weight_type: str, isa: str) -> Callable:
+    if step == "get_rows":
+        return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
+    if step == "matmul":
+        return steps.make_matmul(_dot(weight_type, isa))
+    if step == "expert_matmul":
+        return steps.make_expert_matmul(_dot(weight_type, isa))
+    if step == "quantize_q8_0":
+        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _floats_q8_0)
+    if step == "quantize_q8_k":
+        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _floats_q8_k)
+    if step in ("rope_store", "attention"):
+        halves = _halves(isa)
+        if step == "rope_store":
+            return steps.make_rope_store(halves.store_half)
+        return steps.make_attention(halves.dot_half, halves.add_half)
+    return getattr(steps, step)
+
+
+@register_jitable
+def _floats_q8_0(n):
+    return n // 32 * 2
+
+
+@register_jitable
+def _floats_q8_k(n):
+    return n // 256 * 25
+
+
+def _dot(weight_type: str, isa: str) -> Callable:
+    if isa == "generic":
+        return getattr(generic, f"dot_{weight_type.lower()}")
+    from gguf_hub.kernels import x86
+
+    return x86.dot_products(isa)[weight_type]
+
+
+def _activations(isa: str):
+    """Return the module that quantises activations."""
+    if isa == "generic":
+        return generic
+    from gguf_hub.kernels import x86_activations
+
+    return x86_activations
+
+
+def _halves(isa: str):
+    """Return the module with the inner loops over halves."""
+    if isa == "generic":
+        from gguf_hub.kernels import generic_halves
+
+        return generic_halves
+    from gguf_hub.kernels import x86_halves
+
+    return x86_halves

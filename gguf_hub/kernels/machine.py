@@ -1,0 +1,152 @@
+"""Memory, a program of steps, and the threads that run it.
+
+The machine knows nothing of models: ``model.program`` tells it what to compute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
+from gguf_hub.kernels.ops import HEADER, ROW, Step
+from gguf_hub.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the steps compute in (see ``ops``)."""
+
+    n: NDArray[np.int64]
+    f: NDArray[np.float32]
+    q: NDArray[np.int8]
+    kv: NDArray[np.uint16]
+    files: tuple[NDArray[np.uint8], ...]
+
+    @classmethod
+    def allocate(
+        cls, *, n: int, f: int, q: int, kv: int, files: Sequence[NDArray[np.uint8]]
+    ) -> Memory:
+        """Return memory of the given element counts; pages cost nothing until they are used."""
+        return cls(
+            n=np.zeros(HEADER + n, np.int64),
+            f=np.zeros(f, np.float32),
+            q=np.zeros(q, np.int8),
+            kv=np.zeros(kv, np.uint16),
+            files=tuple(files),
+        )
+
+    def bases(self) -> NDArray[np.int64]:
+        """Return the addresses that kernels start from."""
+        arrays = (self.n, self.f, self.q, self.kv, *self.files)
+        return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
+class Machine:
+    """Runs programs on ``n_threads`` threads: the caller's and its own workers.
+
+    Args:
+        builder: Where machine code comes from.
+        memory: What the programs compute in.
+        n_threads: How many threads run each step.
+
+    Call ``close`` (or use it as a context manager) to end the workers.
+    """
+
+    def __init__(self, builder: KernelBuilder, memory: Memory, n_threads: int) -> None:
+        self.memory = memory
+        self.n_threads = n_threads
+        self._builder = builder
+        self._bases = memory.bases()
+        self._barrier = np.zeros(32, np.int64)
+        address = builder.addresses(["run_program"])["run_program"]
+        self._run_program = KERNEL_TYPE(address)
+        self._program = 0
+        self._starts = [threading.Semaphore(0) for _ in range(n_threads - 1)]
+        self._ends = threading.Semaphore(0)
+        self._workers = [
+            threading.Thread(target=self._work, args=(tid,), daemon=True, name=f"gguf-hub-{tid}")
+            for tid in range(1, n_threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> NDArray[np.int64]:
+        """Compile (or fetch from the cache) the kernels of a program and lay it out for ``run``."""
+        addresses = self._builder.addresses([step.kernel for step in steps], progress)
+        program = np.zeros(2 + ROW * len(steps), np.int64)
+        program[:2] = len(steps), self._barrier.ctypes.data
+        for i, step in enumerate(steps):
+            row = (addresses[step.kernel], step.is_barrier_after, step.file, *step.arguments)
+            program[2 + ROW * i :][: len(row)] = row
+        return program
+
+    def run(self, program: NDArray[np.int64]) -> None:
+        """Run a program to its end on all threads."""
+        self._program = program.ctypes.data
+        for start in self._starts:
+            start.release()
+        self._run_as(0)
+        for _ in self._starts:
+            self._ends.acquire()
+
+    def close(self) -> None:
+        """End the workers; the machine cannot run any more."""
+        self._program = 0
+        for start in self._starts:
+            start.release()
+        for worker in self._workers:
+            worker.join()
+        self._starts, self._workers = [], []
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run_as(self, tid: int) -> None:
+        # ctypes releases the interpreter's lock for the length of the call
+        self._run_program(tid, self.n_threads, self._program, self._bases.ctypes.data)
+
+    def _work(self, tid: int) -> None:
+        start = self._starts[tid - 1]
+        while True:
+            start.acquire()
+            if self._program == 0:
+                return
+            self._run_as(tid)
+            self._ends.release()
+
+
+class PlainMachine:
+    """Runs programs as plain Python, one element after another: the reference for ``Machine``.
+
+    Args:
+        memory: What the programs compute in.
+        functions: Kernel name -> function of a step, as ``library.kernel_function`` gives it.
+    """
+
+    n_threads = 1
+
+    def __init__(self, memory: Memory, functions) -> None:
+        self.memory = memory
+        self._functions = functions
+
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Sequence[Step]:
+        """Return the steps; there is nothing to compile."""
+        return steps
+
+    def run(self, program: Sequence[Step]) -> None:
+        """Run all steps."""
+        m = self.memory
+        for step in program:
+            kernel = self._functions(step.kernel, "generic")
+            kernel(0, 1, m.n, m.f, m.q, m.kv, m.files[step.file], *step.arguments)
+
+    def close(self) -> None:
+        """End nothing."""

@@ -1,0 +1,97 @@
+"""The steps that a program is made of: their names, their arguments, and the memory they share.
+
+Pure Python: a program is built without numba. A step computes on all worker threads at once, each
+on its own share of rows; ``machine`` runs step after step with a barrier in between.
+
+Memory, shared by all steps (offsets count elements):
+
+==== ======= ==========================================================================
+name element what
+==== ======= ==========================================================================
+n    int64   counts and indices of this call: the header below, token ids, routing
+f    float32 activations, norms, constants
+q    int8    quantised activations
+kv   uint16  the K/V cache: halves, [layer, K or V, head_kv, position, head_dim]
+w    uint8   the model file, mapped
+==== ======= ==========================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS = range(4)
+"""Places of the header in ``n``: tokens in this call, cache position of the first one, how many of
+them want logits, and (token, expert) pairs."""
+
+HEADER = 16
+"""Elements of ``n`` that are reserved for the header."""
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    # the embeddings of the call's tokens, as floats
+    "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
+    # the rows that want logits, one after another
+    "copy_rows": ("x", "width", "rows", "y", "count"),
+    # cosine and sine of every (token, frequency), from the inverse frequencies
+    "rope_table": ("frequencies", "half", "factor", "table"),
+    # y[t] = x[t] / rms(x[t]) * gain
+    "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),
+    # activation rows in the form that a weight type wants
+    "quantize_q8_0": ("x", "width", "xq", "xf", "count"),
+    "quantize_q8_k": ("x", "width", "xq", "xf", "count"),
+    # y[t, r] (+)= dot(weight row r, activation row t)
+    "matmul": (
+        "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
+        "y", "y_stride", "is_added", "count",
+    ),
+    # rotate q and k by position; put k and v into the cache
+    "rope_store": (
+        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "n_rot", "table",
+        "k_cache", "v_cache", "n_ctx",
+    ),
+    # softmax(q k^T / sqrt(head_dim)) v, causal
+    "attention": (
+        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scores", "y",
+    ),
+    # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
+    "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),
+    # matmul of each (token, expert) pair with that expert's matrix
+    "expert_matmul": (
+        "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
+        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride",
+    ),
+    # SwiGLU, in place of gate
+    "silu_mul": ("gate", "up", "width", "count"),
+    # x[t] += sum over its pairs of weight * y[pair]
+    "combine": ("y", "weights", "n_expert_used", "width", "x"),
+}  # fmt: skip
+"""Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
+``frequencies`` are places in ``f``; ``count`` is a place in the header of ``n``."""
+
+
+ROW = 24
+"""int64 elements of a program row: kernel address, barrier flag, file, arguments."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program.
+
+    Attributes:
+        kernel: ``matmul.Q4_K``: the step and, where it reads weights, their type.
+        file: Which mapped file holds the weights.
+        arguments: As ``ARGUMENTS`` names them, in that order.
+        is_barrier_after: Whether the next step needs this one's results.
+    """
+
+    kernel: str
+    file: int
+    arguments: tuple[int, ...]
+    is_barrier_after: bool
+
+
+def step(kernel: str, *, file: int = 0, barrier: bool = True, **arguments: int) -> Step:
+    """Return a step, its arguments given by name."""
+    names = ARGUMENTS[kernel.partition(".")[0]]
+    assert arguments.keys() == set(names), f"{kernel}: {set(names) ^ arguments.keys()}"
+    return Step(kernel, file, tuple(int(arguments[name]) for name in names), barrier)

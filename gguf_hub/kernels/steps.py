@@ -1,0 +1,327 @@
+"""The steps of a forward pass, as functions that every worker thread calls with its own ``tid``.
+
+Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
+names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
+allocated, no bound is checked: ``model.program`` lays out the memory.
+
+Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
+P pairs = T x A, S cached positions.
+
+Steps that differ by weight type or CPU are made by ``make_...`` functions from their inner loops.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.kernels.elementary import exp32
+from gguf_hub.kernels.generic import ANY_ORDER
+from gguf_hub.kernels.ops import N_PAIRS, N_TOKENS, POSITION
+
+_ROWS = 16  # weight rows that stay in cache while all tokens pass over them
+
+
+@register_jitable
+def share(items, tid, nth):
+    """Return this thread's range of ``items``: with 10 items on 4 threads, thread 1 has 2..5."""
+    return items * tid // nth, items * (tid + 1) // nth
+
+
+# -- rows in and out -----------------------------------------------------------------------------
+
+
+def make_get_rows(dequantize):
+    """Return the embedding lookup for one weight type."""
+
+    def get_rows(tid, nth, n, f, q, kv, w, w0, row_bytes, n_in, ids, y):
+        first, last = share(n[N_TOKENS], tid, nth)
+        for t in range(first, last):
+            dequantize(w, w0 + row_bytes * n[ids + t], f, y + n_in * t, n_in)
+
+    return get_rows
+
+
+def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
+    """Gather the rows that want logits."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        source = x + width * n[rows + t]
+        for i in range(width):
+            f[y + width * t + i] = f[source + i]
+
+
+# -- norm, activations ---------------------------------------------------------------------------
+
+
+@register_jitable(fastmath=ANY_ORDER)
+def _sum_of_squares(f, x, n):
+    """Sum in float64, as ggml does, but in any order."""
+    total = 0.0
+    for i in range(n):
+        value = np.float64(f[x + i])
+        total += value * value
+    return total
+
+
+def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
+    """Source: Zhang and Sennrich, arXiv 1910.07467; the mean is taken in float64 as in ggml."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        row = x + width * t
+        mean = _sum_of_squares(f, row, width) / width
+        scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
+        for i in range(width):
+            f[y + width * t + i] = f[row + i] * scale * f[gain + i]
+
+
+def make_quantize(quantize_row, floats_per_row):
+    """Return the step that turns float rows into int8 rows with scales and sums."""
+
+    def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
+        first, last = share(n[count], tid, nth)
+        for t in range(first, last):
+            at = xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, xq + width * t, f, at, width)
+
+    return quantize
+
+
+# -- matrix products -------------------------------------------------------------------------------
+
+
+def make_matmul(dot):
+    """Return the matrix product for one weight type."""
+
+    def matmul(
+        tid, nth, n, f, q, kv, w,
+        w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+    ):  # fmt: skip
+        first, last = share(n_out, tid, nth)
+        for block in range((last - first + _ROWS - 1) // _ROWS):
+            begin = first + _ROWS * block
+            end = min(begin + _ROWS, last)
+            for t in range(n[count]):
+                for r in range(begin, end):
+                    value = dot(
+                        w, w0 + row_bytes * r, q, xq + xq_stride * t, f, xf + xf_stride * t, n_in
+                    )
+                    at = y + y_stride * t + r
+                    if is_added:
+                        value += f[at]
+                    f[at] = value
+
+    return matmul
+
+
+def make_expert_matmul(dot):
+    """Return the matrix product of (token, expert) pairs for one weight type."""
+
+    def expert_matmul(
+        tid, nth, n, f, q, kv, w,
+        experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride,
+    ):  # fmt: skip
+        first, last = share(n_out, tid, nth)
+        for e in range(n_expert):
+            begin, end = n[starts + e], n[starts + e + 1]
+            if begin == end or n[experts + e] == 0:  # nobody chose it, or it is of another type
+                continue
+            for block in range((last - first + _ROWS - 1) // _ROWS):
+                row = first + _ROWS * block
+                stop = min(row + _ROWS, last)
+                for i in range(begin, end):
+                    pair = n[order + i]
+                    x = pair // pairs_per_x
+                    for r in range(row, stop):
+                        f[y + y_stride * pair + r] = dot(
+                            w, n[experts + e] + row_bytes * r,
+                            q, xq + xq_stride * x, f, xf + xf_stride * x, n_in,
+                        )  # fmt: skip
+
+    return expert_matmul
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
+    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision."""
+    first, last = share(n[N_TOKENS], tid, nth)
+    for t in range(first, last):
+        position = np.float64(n[POSITION] + t)
+        for i in range(half):
+            angle = position * np.float64(f[frequencies + i])
+            f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
+            f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
+
+
+@register_jitable
+def _rotate(f, x, table, half):
+    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files want."""
+    for i in range(half):
+        cos, sin = f[table + i], f[table + half + i]
+        a, b = f[x + 2 * i], f[x + 2 * i + 1]
+        f[x + 2 * i] = a * cos - b * sin
+        f[x + 2 * i + 1] = a * sin + b * cos
+
+
+def make_rope_store(store_half):
+    """Return the step that rotates q and k and fills the cache."""
+
+    def rope_store(
+        tid, nth, n, f, q, kv, w,
+        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, table, k_cache, v_cache, n_ctx,
+    ):  # fmt: skip
+        heads = n_head + n_head_kv
+        first, last = share(n[N_TOKENS] * heads, tid, nth)
+        for item in range(first, last):
+            t, head = item // heads, item % heads
+            turn = table + n_rot * t
+            if head < n_head:
+                _rotate(f, q0 + head_dim * (n_head * t + head), turn, n_rot // 2)
+                continue
+            head -= n_head
+            row = head_dim * (n_head_kv * t + head)
+            _rotate(f, k0 + row, turn, n_rot // 2)
+            place = head_dim * (n_ctx * head + n[POSITION] + t)
+            for i in range(head_dim):
+                store_half(kv, k_cache + place + i, f[k0 + row + i])
+                store_half(kv, v_cache + place + i, f[v0 + row + i])
+
+    return rope_store
+
+
+@register_jitable(fastmath=ANY_ORDER)
+def _sum(f, x, n):
+    total = np.float32(0)
+    for i in range(n):
+        total += f[x + i]
+    return total
+
+
+@register_jitable
+def _softmax(f, x, n):
+    """Replace ``f[x:x+n]`` by its softmax."""
+    top = f[x]
+    for i in range(1, n):
+        top = max(top, f[x + i])
+    for i in range(n):
+        f[x + i] = exp32(f[x + i] - top)
+    inverse = np.float32(1) / _sum(f, x, n)
+    for i in range(n):
+        f[x + i] *= inverse
+
+
+def make_attention(dot_half, add_half):
+    """Return attention over the cache.
+
+    Args:
+        dot_half: ``(f, fo, kv, ko, n)``: dot product of floats with halves.
+        add_half: ``(f, fo, factor, kv, vo, n)``: add ``factor`` times halves to floats.
+    """
+
+    def attention(
+        tid, nth, n, f, q, kv, w,
+        q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scores, y,
+    ):  # fmt: skip
+        group = n_head // n_head_kv
+        scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
+        mine = scores + tid * group * n_ctx
+        item = tid  # dealt like cards: later tokens see more positions and cost more
+        while item < n[N_TOKENS] * n_head_kv:
+            t, head = item // n_head_kv, item % n_head_kv
+            item += nth
+            seen = n[POSITION] + t + 1
+            rows = head * n_ctx * head_dim
+            first = head_dim * (n_head * t + head * group)
+            for s in range(seen):
+                for g in range(group):
+                    query = q0 + first + head_dim * g
+                    product = dot_half(f, query, kv, k_cache + rows + head_dim * s, head_dim)
+                    f[mine + n_ctx * g + s] = product * scale
+            for g in range(group):
+                _softmax(f, mine + n_ctx * g, seen)
+            for i in range(group * head_dim):
+                f[y + first + i] = np.float32(0)
+            for s in range(seen):
+                for g in range(group):
+                    factor = f[mine + n_ctx * g + s]
+                    place = v_cache + rows + head_dim * s
+                    add_half(f, y + first + head_dim * g, factor, kv, place, head_dim)
+
+    return attention
+
+
+# -- experts ---------------------------------------------------------------------------------------
+
+
+@register_jitable
+def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
+    """Choose the experts of one token: the largest logits, and the softmax over them.
+
+    The same as softmax over all experts, top A, renormalised (arXiv 2401.04088, section 2.1).
+    """
+    for a in range(n_expert_used):
+        best = np.int64(-1)
+        for e in range(n_expert):
+            is_taken = False
+            for b in range(a):
+                is_taken = is_taken or n[chosen + b] == e
+            if not is_taken and (best < 0 or f[logits + e] > f[logits + best]):
+                best = np.int64(e)
+        n[chosen + a] = best
+        f[weights + a] = f[logits + best]
+    _softmax(f, weights, n_expert_used)
+
+
+def route(
+    tid, nth, n, f, q, kv, w,
+    logits, n_expert, n_expert_used, chosen, weights, starts, order,
+):  # fmt: skip
+    """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
+
+    With T = 2, A = 2 and choices (5, 1), (1, 7): pairs 0..3 belong to experts 5, 1, 1, 7; order is
+    1 2 0 3 and expert 1's pairs are order[starts[1]:starts[2]] = 1, 2.
+    """
+    if tid != 0:
+        return
+    for t in range(n[N_TOKENS]):
+        _choose(
+            n, f, logits + n_expert * t, n_expert, n_expert_used,
+            chosen + n_expert_used * t, weights + n_expert_used * t,
+        )  # fmt: skip
+    for e in range(n_expert + 1):
+        n[starts + e] = 0
+    for p in range(n[N_PAIRS]):
+        n[starts + n[chosen + p] + 1] += 1
+    for e in range(n_expert):
+        n[starts + e + 1] += n[starts + e]
+    for p in range(n[N_PAIRS]):
+        e = n[chosen + p]
+        n[order + n[starts + e]] = p
+        n[starts + e] += 1
+    for e in range(n_expert):  # each start has moved to the next one's place: move them back
+        n[starts + n_expert - e] = n[starts + n_expert - e - 1]
+    n[starts] = 0
+
+
+def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
+    """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[gate + i]
+        f[gate + i] = x / (np.float32(1) + exp32(-x)) * f[up + i]
+
+
+def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
+    """Add the experts' answers, weighted, to the residual stream."""
+    first, last = share(width, tid, nth)
+    for t in range(n[N_TOKENS]):
+        for a in range(n_expert_used):
+            pair = n_expert_used * t + a
+            weight = f[weights + pair]
+            for i in range(first, last):
+                f[x + width * t + i] += weight * f[y + width * pair + i]

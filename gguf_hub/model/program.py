@@ -1,0 +1,361 @@
+"""The llama graph as a list of steps: what is computed, in which order, and where it lies.
+
+Shape letters: T tokens of a call (at most ``n_batch``), D n_embd, H heads, K kv heads, d head_dim,
+F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of the cache.
+
+The graph is Llama's (arXiv 2302.13971) with grouped-query attention, and Mixtral's sparse mixture
+of experts (arXiv 2401.04088): softmax over the router's two best of eight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.kernels.activations import ACTIVATION_OF, ActivationKind, activation_floats
+from gguf_hub.kernels.machine import Memory
+from gguf_hub.kernels.ops import HEADER, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.model.config import ModelConfig
+from gguf_hub.model.weights import Experts, Layer, Matrix, Weights
+
+_ALIGN = 16  # elements; keeps float rows on cache lines
+
+
+class Arena:
+    """Hands out places in one array of ``Memory``; ``size`` is what must be allocated."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.size = start
+
+    def take(self, n: int) -> int:
+        """Return the offset of ``n`` fresh elements."""
+        offset = self.size
+        self.size += -(-n // _ALIGN) * _ALIGN
+        return offset
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Rows of activations as the weights that read them want them.
+
+    Attributes:
+        x: Offset in ``f`` of the plain rows, [rows, width].
+        width: Elements of a row.
+        places: Kind of activation (see ``kernels.activations``) -> offsets in ``q`` and ``f``.
+    """
+
+    x: int
+    width: int
+    places: dict[ActivationKind, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much memory a program is laid out for.
+
+    Attributes:
+        n_ctx: Positions of the cache, S.
+        n_batch: Most tokens of one call, T.
+        n_outputs: Most rows of logits of one call.
+        n_threads: Threads that run it.
+    """
+
+    n_ctx: int
+    n_batch: int
+    n_outputs: int
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps and where their inputs and outputs lie.
+
+    Attributes:
+        steps: In order of execution.
+        ids: Offset in ``n`` of the token ids, [T].
+        rows: Offset in ``n`` of the rows that want logits, [n_outputs].
+        logits: Offset in ``f``, [n_outputs, V].
+        chosen: For each layer, offset in ``n`` of the chosen experts, [T, A]; empty when dense.
+        expert_weights: For each layer, offset in ``f`` of their weights, [T, A].
+        constants: Offset -> floats to be put into ``f`` before the first run.
+        tables: Offset -> int64 to be put into ``n`` before the first run.
+        sizes: Elements to allocate of n, f, q, kv.
+    """
+
+    steps: tuple[Step, ...]
+    ids: int
+    rows: int
+    logits: int
+    chosen: tuple[int, ...]
+    expert_weights: tuple[int, ...]
+    constants: dict[int, NDArray[np.float32]]
+    tables: dict[int, NDArray[np.int64]]
+    sizes: dict[str, int]
+
+    def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
+        """Return memory for this program, constants and tables in place."""
+        memory = Memory.allocate(
+            n=self.sizes["n"] - HEADER,
+            f=self.sizes["f"],
+            q=self.sizes["q"],
+            kv=self.sizes["kv"],
+            files=files,
+        )
+        for offset, values in self.constants.items():
+            memory.f[offset : offset + len(values)] = values
+        for offset, table in self.tables.items():
+            memory.n[offset : offset + len(table)] = table
+        return memory
+
+
+class ProgramBuilder:
+    """Writes the steps of a model for given limits; ``build`` returns them."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, limits: Limits) -> None:
+        self._config = config
+        self._weights = weights
+        self._limits = limits
+        self._n, self._f, self._q, self._kv = Arena(HEADER), Arena(), Arena(), Arena()
+        self._steps: list[Step] = []
+        self._constants: dict[int, NDArray[np.float32]] = {}
+        self._tables: dict[int, NDArray[np.int64]] = {}
+        self._chosen: list[int] = []
+        self._expert_weights: list[int] = []
+        self._lay_out()
+
+    def build(self) -> Program:
+        """Return the program of one forward pass."""
+        self._embed()
+        for layer in self._weights.layers:
+            self._attention(layer)
+            self._feed_forward(layer)
+        logits = self._head()
+        return Program(
+            steps=tuple(self._steps),
+            ids=self._ids,
+            rows=self._rows,
+            logits=logits,
+            chosen=tuple(self._chosen),
+            expert_weights=tuple(self._expert_weights),
+            constants=self._constants,
+            tables=self._tables,
+            sizes={
+                "n": self._n.size,
+                "f": self._f.size,
+                "q": self._q.size,
+                "kv": self._kv.size,
+            },
+        )
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        """Take the places that all layers share; a layer's results are gone with the next one."""
+        c, t = self._config, self._limits.n_batch
+        pairs = t * max(1, c.n_expert_used)
+        d_head = c.n_head * c.head_dim
+        self._ids = self._n.take(t)
+        self._rows = self._n.take(self._limits.n_outputs)
+        self._x = self._f.take(t * c.n_embd)  # the residual stream [T, D]
+        self._h = self._activations(t, c.n_embd)  # what a block reads of it, normed [T, D]
+        self._queries = self._f.take(t * d_head)  # [T, H, d]
+        self._keys = self._f.take(t * c.n_embd_kv)  # [T, K, d]
+        self._values = self._f.take(t * c.n_embd_kv)  # [T, K, d]
+        self._attended = self._activations(t, d_head)  # [T, H, d]
+        group = c.n_head // c.n_head_kv
+        self._scores = self._f.take(self._limits.n_threads * group * self._limits.n_ctx)
+        self._gate = self._activations(pairs, c.n_ff)  # [P, F]
+        self._up = self._f.take(pairs * c.n_ff)  # [P, F]
+        self._answers = self._f.take(pairs * c.n_embd)  # [P, D]
+        self._router_logits = self._f.take(t * max(1, c.n_expert))  # [T, E]
+        self._starts = self._n.take(c.n_expert + 1)
+        self._order = self._n.take(pairs)
+        self._rope_table = self._f.take(t * c.rope.n_rot)
+        self._epsilon = self._constant(np.array([c.rms_epsilon], np.float32))
+        self._magnitude = self._constant(np.array([c.rope.magnitude()], np.float32))
+        self._frequencies = self._constant(self._rope_frequencies())
+
+    def _activations(self, rows: int, width: int) -> Activations:
+        places = Activations(self._f.take(rows * width), width)
+        blocks: tuple[tuple[ActivationKind, int], ...] = (("q8_0", 32), ("q8_k", 256))
+        for kind, block in blocks:
+            if width % block == 0:
+                floats = activation_floats(kind, width)
+                places.places[kind] = (self._q.take(rows * width), self._f.take(rows * floats))
+        places.places["f32"] = (0, places.x)
+        return places
+
+    def _rope_frequencies(self) -> NDArray[np.float32]:
+        frequencies = np.array(self._config.rope.frequencies())
+        factors = self._weights.rope_factors
+        return np.asarray(frequencies if factors is None else frequencies / factors, np.float32)
+
+    def _constant(self, values: NDArray[np.float32]) -> int:
+        offset = self._f.take(len(values))
+        self._constants[offset] = values
+        return offset
+
+    def _table(self, values: list[int]) -> int:
+        offset = self._n.take(len(values))
+        self._tables[offset] = np.array(values, np.int64)
+        return offset
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:
+        """Append a step; the next one waits for it unless it is not the last of its group."""
+        self._steps.append(step(kernel, barrier=is_last, **arguments))
+
+    def _embed(self) -> None:
+        c, embedding = self._config, self._weights.token_embd
+        self._add(
+            f"get_rows.{embedding.type.name}", is_last=False,
+            w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=c.n_embd, ids=self._ids,
+            y=self._x,
+        )  # fmt: skip
+        self._add(
+            "rope_table", frequencies=self._frequencies, half=c.rope.n_rot // 2,
+            factor=self._magnitude, table=self._rope_table,
+        )  # fmt: skip
+
+    def _norm(self, x: int, gain: NDArray[np.float32], y: Activations, count: int) -> None:
+        self._add(
+            "rms_norm", x=x, gain=self._constant(gain), width=y.width, epsilon=self._epsilon,
+            y=y.x, count=count,
+        )  # fmt: skip
+
+    def _quantize(self, rows: Activations, readers: list[Matrix], count: int) -> None:
+        """Bring activation rows into every form that their readers want."""
+        kinds = dict.fromkeys(ACTIVATION_OF[matrix.type] for matrix in readers)
+        for kind in kinds:
+            if kind != "f32":
+                xq, xf = rows.places[kind]
+                self._add(f"quantize_{kind}", x=rows.x, width=rows.width, xq=xq, xf=xf, count=count)
+
+    def _matmul(
+        self,
+        matrix: Matrix,
+        rows: Activations,
+        y: int,
+        *,
+        count: int = N_TOKENS,
+        is_added: bool = False,
+        is_last: bool = False,
+    ) -> None:
+        """Multiply activation rows with a matrix: [rows, n_in] -> [rows, n_out]."""
+        kind = ACTIVATION_OF[matrix.type]
+        xq, xf = rows.places[kind]
+        self._add(
+            f"matmul.{matrix.type.name}", is_last=is_last,
+            w0=matrix.offset, row_bytes=matrix.row_bytes, n_in=matrix.n_in, n_out=matrix.n_out,
+            xq=xq, xq_stride=rows.width, xf=xf, xf_stride=activation_floats(kind, rows.width),
+            y=y, y_stride=matrix.n_out, is_added=is_added, count=count,
+        )  # fmt: skip
+
+    def _attention(self, layer: Layer) -> None:
+        c, limits = self._config, self._limits
+        size = c.n_head_kv * limits.n_ctx * c.head_dim
+        k_cache, v_cache = self._kv.take(size), self._kv.take(size)  # [K, S, d] each
+        self._norm(self._x, layer.attn_norm, self._h, N_TOKENS)
+        self._quantize(self._h, [layer.attn_q, layer.attn_k, layer.attn_v], N_TOKENS)
+        self._matmul(layer.attn_q, self._h, self._queries)
+        self._matmul(layer.attn_k, self._h, self._keys)
+        self._matmul(layer.attn_v, self._h, self._values, is_last=True)
+        self._add(
+            "rope_store", q0=self._queries, k0=self._keys, v0=self._values,
+            n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
+            n_rot=c.rope.n_rot, table=self._rope_table,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
+        )  # fmt: skip
+        self._add(
+            "attention", q0=self._queries,
+            n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
+            scores=self._scores, y=self._attended.x,
+        )  # fmt: skip
+        self._quantize(self._attended, [layer.attn_output], N_TOKENS)
+        self._matmul(layer.attn_output, self._attended, self._x, is_added=True, is_last=True)
+
+    def _feed_forward(self, layer: Layer) -> None:
+        self._norm(self._x, layer.ffn_norm, self._h, N_TOKENS)
+        if layer.router is None:
+            self._dense(layer)
+        else:
+            self._mixture(layer, layer.router)
+
+    def _dense(self, layer: Layer) -> None:
+        gate, up, down = layer.gate, layer.up, layer.down
+        assert isinstance(gate, Matrix) and isinstance(up, Matrix) and isinstance(down, Matrix)
+        self._quantize(self._h, [gate, up], N_TOKENS)
+        self._matmul(gate, self._h, self._gate.x)
+        self._matmul(up, self._h, self._up, is_last=True)
+        self._gated([down], N_TOKENS)
+        self._matmul(down, self._gate, self._x, is_added=True, is_last=True)
+
+    def _mixture(self, layer: Layer, router: Matrix) -> None:
+        c = self._config
+        gate, up, down = layer.gate, layer.up, layer.down
+        assert isinstance(gate, Experts) and isinstance(up, Experts) and isinstance(down, Experts)
+        chosen = self._n.take(self._limits.n_batch * c.n_expert_used)  # [T, A]
+        weights = self._f.take(self._limits.n_batch * c.n_expert_used)  # [T, A]
+        self._chosen.append(chosen)
+        self._expert_weights.append(weights)
+        self._quantize(self._h, [router, *gate.matrices, *up.matrices], N_TOKENS)
+        self._matmul(router, self._h, self._router_logits, is_last=True)
+        self._add(
+            "route", logits=self._router_logits, n_expert=c.n_expert,
+            n_expert_used=c.n_expert_used, chosen=chosen, weights=weights,
+            starts=self._starts, order=self._order,
+        )  # fmt: skip
+        self._expert_matmul(gate, self._h, self._gate.x, c.n_expert_used, is_last=False)
+        self._expert_matmul(up, self._h, self._up, c.n_expert_used, is_last=True)
+        self._gated(list(down.matrices), N_PAIRS)
+        self._expert_matmul(down, self._gate, self._answers, 1, is_last=True)
+        self._add(
+            "combine", y=self._answers, weights=weights, n_expert_used=c.n_expert_used,
+            width=c.n_embd, x=self._x,
+        )  # fmt: skip
+
+    def _gated(self, readers: list[Matrix], count: int) -> None:
+        """SwiGLU between up and down: gate = silu(gate) * up, in the form that down wants."""
+        self._add("silu_mul", gate=self._gate.x, up=self._up, width=self._config.n_ff, count=count)
+        self._quantize(self._gate, readers, count)
+
+    def _expert_matmul(
+        self, experts: Experts, rows: Activations, y: int, pairs_per_x: int, *, is_last: bool
+    ) -> None:
+        """Multiply the rows of each pair with its expert: [P, n_in] -> [P, n_out].
+
+        Experts of one layer may differ in type; each type is a step, whose table holds 0 for the
+        experts that are not its own.
+        """
+        types = list(dict.fromkeys(matrix.type for matrix in experts.matrices))
+        first = experts.matrices[0]
+        for type_ in types:
+            offsets = [m.offset if m.type == type_ else 0 for m in experts.matrices]
+            kind = ACTIVATION_OF[type_]
+            xq, xf = rows.places[kind]
+            self._add(
+                f"expert_matmul.{type_.name}", is_last=is_last and type_ == types[-1],
+                experts=self._table(offsets), n_expert=len(offsets),
+                row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
+                starts=self._starts, order=self._order, pairs_per_x=pairs_per_x,
+                xq=xq, xq_stride=rows.width, xf=xf,
+                xf_stride=activation_floats(kind, rows.width), y=y, y_stride=first.n_out,
+            )  # fmt: skip
+
+    def _head(self) -> int:
+        """Norm and output matrix, for the rows that want logits; return where the logits lie."""
+        c, outputs = self._config, self._limits.n_outputs
+        wanted = self._f.take(outputs * c.n_embd)
+        final = self._activations(outputs, c.n_embd)
+        logits = self._f.take(outputs * c.n_vocab)
+        self._add(
+            "copy_rows", x=self._x, width=c.n_embd, rows=self._rows, y=wanted, count=N_OUTPUTS
+        )
+        self._norm(wanted, self._weights.output_norm, final, N_OUTPUTS)
+        self._quantize(final, [self._weights.output], N_OUTPUTS)
+        self._matmul(self._weights.output, final, logits, count=N_OUTPUTS, is_last=True)
+        return logits

@@ -1,0 +1,205 @@
+"""A model ready to compute: mapped weights, a program, a cache, worker threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.kernels.build import KernelBuilder
+from gguf_hub.kernels.machine import Machine
+from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.model.config import ModelConfig, read_config
+from gguf_hub.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.model.weights import read_weights
+from gguf_hub.progress import SILENT, Progress
+
+N_BATCH = 512
+"""Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts a layer gave its tokens to.
+
+    Attributes:
+        experts: [T, A] int64, largest weight first.
+        weights: [T, A] float32, each row sums to 1.
+    """
+
+    experts: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+class Transformer:
+    """Token ids in, logits out. The cache is a row of positions that the caller counts.
+
+    Attributes:
+        config: Sizes of the model.
+        n_ctx: Positions that the cache holds.
+        n_batch: Most tokens of one pass.
+        n_threads: Threads that compute.
+    """
+
+    def __init__(
+        self, config: ModelConfig, program: Program, machine: Machine, limits: Limits
+    ) -> None:
+        self.config = config
+        self.n_ctx = limits.n_ctx
+        self.n_batch = limits.n_batch
+        self.n_threads = limits.n_threads
+        self._n_outputs = limits.n_outputs
+        self._program = program
+        self._machine = machine
+        self._memory = machine.memory
+        self._code = machine.load(program.steps)
+
+    @classmethod
+    def open(
+        cls,
+        file: GgufFile,
+        *,
+        n_ctx: int = 0,
+        n_batch: int = N_BATCH,
+        n_threads: int = 0,
+        all_logits: bool = False,
+        builder: KernelBuilder | None = None,
+        progress: Progress = SILENT,
+    ) -> Transformer:
+        """Make a model of an open file ready; weights stay where they are, in the mapped file.
+
+        Args:
+            file: The GGUF file; keep it open as long as the model is used.
+            n_ctx: Positions of the cache; 0 for as many as the model was trained on.
+            n_batch: Most tokens of one pass over the weights.
+            n_threads: Threads that compute; 0 for one for each core this process may use.
+            all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            builder: Where machine code comes from; for this CPU when None.
+            progress: Told about compiling, once per machine.
+
+        Raises:
+            UnsupportedGgufError: Not a model that runs here.
+            UsageError: A size that cannot be.
+        """
+        if file.byte_order != "little":
+            raise _big_endian(file.path)
+        config = read_config(file.metadata, _n_vocab(file))
+        limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
+        weights = read_weights(file, config)
+        program = ProgramBuilder(config, weights, limits).build()
+        builder = builder or KernelBuilder()
+        builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
+        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        return cls(config, program, machine, limits)
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+    ) -> NDArray[np.float32]:
+        """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
+
+        Positions before must have been computed; those after are overwritten.
+
+        Args:
+            tokens: Token ids, at least one.
+            position: Cache position of the first one.
+            all_logits: Return logits of every token, not of the last only.
+
+        Returns:
+            Logits [len(tokens), V] or [1, V], float32; yours to keep.
+
+        Raises:
+            ContextFullError: The tokens do not fit the cache.
+        """
+        if position + len(tokens) > self.n_ctx:
+            raise ContextFullError(
+                f"{position + len(tokens)} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        logits = []
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            is_last = start + len(batch) == len(tokens)
+            wanted = range(len(batch)) if all_logits else range(len(batch) - 1, len(batch))
+            rows = wanted if all_logits or is_last else range(0)
+            logits.append(self._pass(batch, position + start, rows))
+        return np.concatenate(logits)
+
+    def routing(self, n_tokens: int) -> list[Routing]:
+        """Return the routing of the last pass, layer by layer; empty for a dense model.
+
+        Args:
+            n_tokens: How many tokens that pass had.
+        """
+        n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
+        places = zip(self._program.chosen, self._program.expert_weights, strict=True)
+        return [
+            Routing(
+                n[chosen : chosen + n_tokens * a].reshape(n_tokens, a).copy(),
+                f[weights : weights + n_tokens * a].reshape(n_tokens, a).copy(),
+            )
+            for chosen, weights in places
+        ]
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._machine.close()
+
+    def __enter__(self) -> Transformer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
+        """Run the program once: at most ``n_batch`` tokens."""
+        assert len(rows) <= self._n_outputs, "laid out for fewer rows of logits"
+        n, program = self._memory.n, self._program
+        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
+        n[N_PAIRS] = len(tokens) * self.config.n_expert_used
+        n[program.ids : program.ids + len(tokens)] = tokens
+        n[program.rows : program.rows + len(rows)] = rows
+        self._machine.run(self._code)
+        size = len(rows) * self.config.n_vocab
+        logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
+        return logits.reshape(len(rows), self.config.n_vocab)
+
+
+def _n_vocab(file: GgufFile) -> int:
+    """Return the rows of the embedding matrix: what token ids may be."""
+    embedding = file.tensors.get("token_embd.weight")
+    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
+
+
+def _big_endian(path: Path) -> Exception:
+    from gguf_hub.errors import UnsupportedGgufError
+
+    return UnsupportedGgufError(
+        f"`{path}` is big-endian: expected little-endian",
+        path=path,
+        hint=f"`gguf-hub upgrade {path} OUT` converts it",
+    )
+
+
+def _limits(
+    config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, all_logits: bool
+) -> Limits:
+    for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_threads", n_threads)):
+        if value < 0:
+            raise UsageError(f"{name} {value}: expected 0 (the default) or more")
+    n_ctx = n_ctx or config.n_ctx_train
+    n_batch = min(n_batch or N_BATCH, n_ctx)
+    n_threads = n_threads or _usable_cores()
+    return Limits(n_ctx, n_batch, n_batch if all_logits else 1, n_threads)
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
