@@ -19,7 +19,7 @@ _FACTORS = {
     "g": GB, "gb": GB, "gib": GIB,
     "t": TB, "tb": TB, "tib": TIB,
 }  # fmt: skip
-_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
+_SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 
 
 def parse_size(text: str, *, default_unit: str = "b") -> int:

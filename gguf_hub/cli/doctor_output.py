@@ -1,0 +1,93 @@
+"""How ``gguf-hub doctor`` shows its report to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_hub.cli import console
+
+Lines = list[tuple[str, str]]
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Print the report on stdout, notes and problems on stderr."""
+    for title, lines in (
+        ("versions", _versions(report["versions"])),
+        ("processor", _processor(report["cpu"])),
+        ("memory", _memory(report)),
+        ("folders", _folders(report)),
+        ("hub", _hub(report["hub"])),
+        ("catalog", _catalog(report["catalog"])),
+    ):
+        console.say(console.style(title, bold=True))
+        for label, value in lines:
+            console.say(f"  {label:<18}{value}")
+    for text in report["notes"]:
+        console.note(f"note: {text}")
+    for problem in report["problems"]:
+        console.error(problem)
+    if not report["problems"]:
+        console.note(console.style("no problems found", "green"))
+
+
+def _versions(versions: dict[str, str | None]) -> Lines:
+    return [(name, text or "not installed") for name, text in versions.items()]
+
+
+def _processor(cpu: dict[str, Any]) -> Lines:
+    isa = cpu["isa"]
+    return [
+        ("name", cpu["name"]),
+        ("kernels", f"{isa}, compiled for {cpu['llvm_name']}" if isa else "none, see below"),
+        ("cores", f"{cpu['n_cores_physical']} physical for this process"),
+        ("threads", f"{cpu['n_threads']} by default"),
+    ]
+
+
+def _memory(report: dict[str, Any]) -> Lines:
+    memory = report["memory"]
+    lines = [
+        ("RAM", _size(memory["ram_total_bytes"])),
+        ("available", _size(memory["ram_available_bytes"])),
+        ("container limit", _size(memory["ram_limit_bytes"], unknown="none")),
+    ]
+    for gpu in report["gpus"]:
+        free, total = _size(gpu["vram_free_bytes"]), _size(gpu["vram_total_bytes"])
+        lines.append(("GPU", f"{gpu['name']}: {free} free of {total}"))
+    return lines if report["gpus"] else [*lines, ("GPU", "none seen")]
+
+
+def _folders(report: dict[str, Any]) -> Lines:
+    lines = [
+        (name, f"{folder['path']}{_remark(folder)}") for name, folder in report["folders"].items()
+    ]
+    return [*lines, ("free for models", _size(report["disk_free_bytes"]))]
+
+
+def _remark(folder: dict[str, Any]) -> str:
+    if not folder["is_writable"]:
+        return " (not writable)"
+    return "" if folder["exists"] else " (not there yet)"
+
+
+def _hub(hub: dict[str, Any]) -> Lines:
+    state = "offline (HF_HUB_OFFLINE)" if hub["is_offline"] else "answers"
+    return [
+        ("endpoint", hub["endpoint"]),
+        ("state", "no answer, see below" if hub["problem"] else state),
+        ("token", "present" if hub["has_token"] else "none (public files need none)"),
+    ]
+
+
+def _catalog(catalog: dict[str, Any]) -> Lines:
+    holds = f"{catalog['n_files']} files of {catalog['repo_id']}"
+    return [
+        ("file", catalog["path"]),
+        ("holds", holds if catalog["repo_id"] else "not sound, see below"),
+    ]
+
+
+def _size(size_bytes: int | None, *, unknown: str = "unknown") -> str:
+    from gguf_hub.units import format_gb
+
+    return unknown if size_bytes is None else format_gb(size_bytes)

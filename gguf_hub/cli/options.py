@@ -1,0 +1,44 @@
+"""Options that several commands share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Size(click.ParamType):
+    """A size in bytes: ``24GB``, ``24GiB``, or a bare number of gigabytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes that the text names.
+
+        Raises:
+            UsageError: The text is no size; it names the option.
+        """
+        from gguf_hub.errors import UsageError
+        from gguf_hub.units import parse_size
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value), default_unit="gb")
+        except UsageError as error:
+            where = f"`{param.opts[0]}`: " if param else ""
+            raise UsageError(f"{where}{error.message}", hint=error.hint) from error
+
+
+SIZE = Size()
+
+catalog_option = click.option(
+    "--catalog",
+    "catalog_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A catalog of your own (also GGUF_HUB_CATALOG).",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,0 +1,137 @@
+"""``gguf-hub doctor``: tells what is there, names what is wrong, never shows a token."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """A hub that says hello."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A hub that answers, as HF_ENDPOINT; returns its address."""
+    server = HTTPServer(("127.0.0.1", 0), _Answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    yield endpoint
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address where nobody answers, as HF_ENDPOINT."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+
+
+def examined(gguf_hub, *args: object) -> tuple[int, dict[str, Any]]:
+    """Exit code and data of ``gguf-hub doctor --json``."""
+    code, out, _ = gguf_hub("doctor", "--json", *args)
+    return code, json.loads(out)
+
+
+def test_sound_machine_has_no_problems(gguf_hub, hub: str) -> None:
+    code, data = examined(gguf_hub)
+    assert (code, data["problems"]) == (0, [])
+    assert data["hub"] == {
+        "endpoint": hub, "is_offline": False, "problem": None, "has_token": False
+    }  # fmt: skip
+    assert data["catalog"]["n_files"] == 8
+    assert data["cpu"]["isa"] in ("generic", "avx2", "avx512vnni")
+    assert data["cpu"]["n_threads"] >= 1
+    assert data["memory"]["ram_available_bytes"] > 0
+    assert data["versions"]["huggingface_hub"].split(".")[0] >= "2"
+
+
+def test_people_read_the_same(gguf_hub, hub: str) -> None:
+    code, out, err = gguf_hub("doctor")
+    assert code == 0
+    for title in ("versions", "processor", "memory", "folders", "hub", "catalog"):
+        assert title in out.splitlines()
+    assert f"  endpoint          {hub}" in out
+    assert "no problems found" in err
+
+
+def test_silent_hub_is_a_problem(gguf_hub, nobody: None) -> None:
+    code, out, err = gguf_hub("doctor")
+    assert code == 1
+    assert "no answer, see below" in out
+    assert "error: hub: " in err
+
+
+def test_wanted_silence_is_none(gguf_hub, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, data = examined(gguf_hub)
+    assert (code, data["hub"]["is_offline"]) == (0, True)
+    assert "offline (HF_HUB_OFFLINE)" in gguf_hub("doctor")[1]
+
+
+def test_token_is_told_and_never_shown(gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_averysecretword")
+    code, out, err = gguf_hub("doctor")
+    as_json = gguf_hub("doctor", "--json")
+    assert code == 0
+    assert "token             present" in out
+    assert "secretword" not in f"{out}{err}{as_json}"
+
+
+def test_unsound_catalog_is_a_problem(gguf_hub, hub: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("[]")
+    code, data = examined(gguf_hub, "--catalog", path)
+    assert code == 1
+    assert "expected a mapping" in data["problems"][0]
+    assert data["catalog"] == {"path": str(path), "repo_id": None, "n_files": 0}
+    assert "not sound, see below" in gguf_hub("doctor", "--catalog", path)[1]
+
+
+def test_folder_that_cannot_be_written_is_a_problem(
+    gguf_hub, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "file" / "home"))
+    code, data = examined(gguf_hub)
+    assert code == 1
+    assert data["problems"] == [
+        f"the folder for records is not writable: {tmp_path / 'file/home/data'}"
+    ]
+    assert "compiled kernels go to the temporary folder" in data["notes"][0]
+    assert "(not writable)" in gguf_hub("doctor")[1]
+
+
+def test_instruction_set_that_this_cpu_lacks_is_a_problem(
+    gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GGUF_HUB_ISA", "mmx")
+    code, data = examined(gguf_hub)
+    assert (code, data["cpu"]["isa"]) == (1, None)
+    assert "GGUF_HUB_ISA is `mmx`" in data["problems"][0]
+    assert "none, see below" in gguf_hub("doctor")[1]
+
+
+def test_nothing_is_written(gguf_hub, hub: str, tmp_path: Path) -> None:
+    gguf_hub("doctor")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
