@@ -37,7 +37,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def gguf_hub(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in this process: ``code, stdout, stderr = gguf_hub("pick", "--json")``."""
+    """Run the command line here: ``code, stdout, stderr = gguf_hub("pick", "--json")``."""
     from gguf_hub.cli.main import run
 
     def call(*args: object) -> tuple[int, str, str]:

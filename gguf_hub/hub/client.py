@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError
+from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.interface import (
     ByteStream,
     FileFacts,
@@ -22,7 +23,6 @@ from gguf_hub.hub.translate import offline, refusal, translated
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
-CHUNK_BYTES = 1 << 20
 
 _T = TypeVar("_T")
 
@@ -74,6 +74,8 @@ class HfHub:
             RevisionNotFoundError: The repository has no such revision.
             HubUnreachableError: The hub does not answer.
         """
+        if ".." in revision.split("/") or revision.startswith("/"):
+            raise UsageError(f"`{revision}` is no branch, tag or commit", hint="try `main`")
 
         def resolve() -> str:
             info = self._api().model_info(repo_id, revision=revision, timeout=self.timeout_s)
@@ -238,15 +240,19 @@ def _check_online(endpoint: str) -> None:
 
 
 def _commit(info: Any) -> str:
-    """Return the commit of a model's info; what is no hub may leave it out."""
-    if not isinstance(info.sha, str):
+    """Return the commit of a model's info, which becomes the name of a folder."""
+    if not re.fullmatch(r"[0-9a-f]{40}", str(info.sha)):
         raise ValueError("no commit in the answer")
-    return info.sha
+    return str(info.sha)
 
 
 def _remote_file(entry: Any) -> RemoteFile:
+    """Return one file of a listing; its ids, which become names of files, must be plain hex."""
     sha256 = entry.lfs.sha256 if entry.lfs else None
-    return RemoteFile(entry.path, entry.size, sha256, entry.blob_id)
+    for digest in filter(None, (sha256, entry.blob_id)):
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest):
+            raise ValueError("an id that is no hash")
+    return RemoteFile(entry.path, int(entry.size), sha256, entry.blob_id)
 
 
 def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
@@ -266,5 +272,6 @@ def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
     return ByteStream(
         start=start if is_range else 0,
         etag=etag if is_strong else None,
-        chunks=response.iter_bytes(CHUNK_BYTES),
+        # chunks as they arrive: with a size of their own, what a cut connection brought is lost
+        chunks=response.iter_bytes(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def test_listing_of_a_revision_is_that_of_its_commit(server: HubServer) -> None:
         ("org/nothing", "main", RepoNotFoundError, ["org/nothing", "private", "hf auth login"]),
         (REPO, "nothing", RevisionNotFoundError, [REPO, "`nothing`", "main"]),
         ("a/b/c", "main", UsageError, ["a/b/c", "org/name"]),
+        (REPO, "../../x", UsageError, ["`../../x` is no branch"]),
     ],
-    ids=["no repo", "no revision", "no repo name"],
+    ids=["no repo", "no revision", "no repo name", "no revision name"],
 )
 def test_listing_says_what_is_missing(
     server: HubServer, repo_id: str, revision: str, error: type[GgufHubError], words: list[str]
@@ -113,6 +115,15 @@ def test_offline_mode_asks_nobody(server: HubServer, monkeypatch: pytest.MonkeyP
 def test_what_is_no_hub_is_called_that(server: HubServer, body: bytes) -> None:
     server.faults.append(Fault("GET", "/api/models/*", body=body))
     with pytest.raises(HubError, match="does not answer as a Hugging Face hub does"):
+        hub().list_files(REPO)
+
+
+@pytest.mark.parametrize("oid", ["../../../x", "", "A" * 64], ids=["path", "empty", "letters"])
+def test_ids_that_are_no_hashes_are_refused(server: HubServer, oid: str) -> None:
+    entry = {"type": "file", "path": "a.gguf", "size": 1, "oid": "0" * 40}
+    entry["lfs"] = {"oid": oid or "x", "size": 1, "pointerSize": 1}
+    server.faults.append(Fault("GET", "*/tree/*", body=json.dumps([entry]).encode()))
+    with pytest.raises(HubError, match="does not answer as"):
         hub().list_files(REPO)
 
 

@@ -1,0 +1,327 @@
+"""Verified files on disk: what is there already, what is missing, and getting it.
+
+Nothing takes its final name before its bytes are those that the hub announces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from gguf_hub.download.digest import matches, sha256_file
+from gguf_hub.download.move import Mover, Source, move_bytes
+from gguf_hub.download.names import is_gguf
+from gguf_hub.download.places import Place
+from gguf_hub.errors import (
+    ChecksumError,
+    DiskFullError,
+    DownloadError,
+    GgufError,
+    LockedError,
+    UnsupportedGgufError,
+)
+from gguf_hub.hub import Hub, RemoteFile, RepoListing
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.store import Store, StoredFile
+from gguf_hub.units import MB, format_gb
+
+RESERVE_BYTES = 64 * MB
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class State(str, Enum):
+    """What is known about a file before anything is done."""
+
+    VERIFIED = "verified"  # there, and recorded as whole
+    UNCHECKED = "unchecked"  # there with the right size; must be hashed
+    ELSEWHERE = "elsewhere"  # a verified copy lies in another place of this machine
+    PARTIAL = "partial"  # the first bytes of it are there
+    DIFFERENT = "different"  # another file has its name, and would be replaced
+    MISSING = "missing"
+
+
+class Status(str, Enum):
+    """What was done for a file."""
+
+    PRESENT = "present"  # was there and recorded: nothing read, nothing fetched
+    CHECKED = "checked"  # was there: hashed
+    COPIED = "copied"  # from another place of this machine
+    DOWNLOADED = "downloaded"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file, where it goes, and how many of its bytes must still come from the hub."""
+
+    file: RemoteFile
+    path: Path
+    state: State
+    fetch_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download would do."""
+
+    listing: RepoListing
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files."""
+        return sum(planned.file.size_bytes for planned in self.files)
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes still to come from the hub."""
+        return sum(planned.fetch_bytes for planned in self.files)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is there and whole.
+
+    Attributes:
+        path: Where users find it.
+        file: What the hub announces.
+        sha256: SHA-256 of its bytes.
+        status: What it took.
+        gguf_problem: Why the file, although it is what the hub has, is not a usable GGUF.
+    """
+
+    path: Path
+    file: RemoteFile
+    sha256: str
+    status: Status
+    gguf_problem: str | None = None
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space where ``folder`` is or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Gets files of one hub into one place.
+
+    Args:
+        hub: Where they come from.
+        place: Where they go.
+        store: The record of verified files.
+        progress: Who is told.
+        free_bytes: How much space a folder has left.
+        move: What moves the bytes.
+    """
+
+    hub: Hub
+    place: Place
+    store: Store
+    progress: Progress = SILENT
+    free_bytes: Callable[[Path], int] = free_bytes
+    move: Mover = move_bytes
+
+    def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
+        """Return what fetching would do; touches nothing."""
+        return Plan(listing, tuple(self._survey(listing, file) for file in files))
+
+    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+        """Make the files be there, each one verified.
+
+        Args:
+            listing: The repository at one commit.
+            files: Files of it.
+
+        Raises:
+            DiskFullError: Not enough space for all of them; found out before the first byte.
+            ChecksumError: The bytes are not those that the hub announces; none are kept.
+            LockedError: Another process writes one of the files.
+            DownloadError: The place cannot be written.
+            HubError: The hub refuses or stays away; what came is kept for the next run.
+        """
+        self._require_space(self.plan(listing, files))
+        return [self._fetch_one(listing, file) for file in files]
+
+    def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
+        path = self.place.path_of(listing, file)
+        content, part = self.place.content_of(listing, file), self.place.part_of(listing, file)
+        recorded = self.store.find_verified(content)
+        size_bytes, have_bytes = _size(content), _size(part) or 0
+        if recorded and recorded.sha256 == file.sha256:
+            state = State.VERIFIED
+        elif size_bytes == file.size_bytes:
+            state = State.UNCHECKED
+        elif self._copy_elsewhere(file):
+            state = State.ELSEWHERE
+        elif have_bytes:
+            state = State.PARTIAL
+        else:
+            state = State.MISSING if size_bytes is None else State.DIFFERENT
+        is_here = state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
+        to_come = 0 if is_here else max(file.size_bytes - have_bytes, 0)
+        return PlannedFile(file, path, state, to_come)
+
+    def _copy_elsewhere(self, file: RemoteFile) -> StoredFile | None:
+        return next(iter(self.store.copies_of(file.sha256)), None) if file.sha256 else None
+
+    def _require_space(self, plan: Plan) -> None:
+        copied = [p.file.size_bytes for p in plan.files if p.state is State.ELSEWHERE]
+        needed_bytes = plan.fetch_bytes + sum(copied)
+        free = self.free_bytes(self.place.root)
+        if needed_bytes and needed_bytes + RESERVE_BYTES > free:
+            raise DiskFullError(
+                f"not enough space at `{self.place.root}`: {format_gb(needed_bytes)} to come "
+                f"(and {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
+                path=self.place.root,
+                hint="free some space, choose another disk with --local-dir or --cache-dir, "
+                "or a smaller quant (`gguf-hub pick`)",
+            )
+
+    def _fetch_one(self, listing: RepoListing, file: RemoteFile) -> Fetched:
+        planned = self._survey(listing, file)
+        with _told(planned.path):
+            if planned.state is State.VERIFIED and file.sha256:
+                path = self.place.accept(listing, file, self.place.content_of(listing, file))
+                return Fetched(path, file, file.sha256, Status.PRESENT)
+            with self._locked(listing, file):
+                return (
+                    self._check_what_is_there(listing, file)
+                    or self._copy(listing, file)
+                    or self._download(listing, file)
+                )
+
+    def _check_what_is_there(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        content = self.place.content_of(listing, file)
+        if _size(content) != file.size_bytes:
+            return None
+        sha256 = sha256_file(content, progress=self.progress)
+        if matches(content, file, sha256):
+            return self._accept(listing, file, content, sha256, Status.CHECKED)
+        self.progress.note(f"`{content}` is not what the hub has; it will be replaced")
+        return None
+
+    def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        """Take the bytes from a verified copy on this machine, if there is one."""
+        copy = self._copy_elsewhere(file)
+        if copy is None:
+            return None
+        part = self.place.part_of(listing, file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(copy.path, part)
+        sha256 = sha256_file(part, progress=self.progress, label=f"check {file.path}")
+        if matches(part, file, sha256):
+            return self._accept(listing, file, part, sha256, Status.COPIED)
+        part.unlink()
+        self.store.remove(copy.path)
+        self.progress.note(f"`{copy.path}` has changed since it was verified")
+        return None
+
+    def _download(self, listing: RepoListing, file: RemoteFile) -> Fetched:
+        part = self.place.part_of(listing, file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        source = Source(listing.repo_id, listing.commit, file)
+        is_resumed = bool(_size(part))
+        while True:
+            self.move(self.hub, source, part, self.progress)
+            sha256 = sha256_file(part, progress=self.progress, label=f"check {file.path}")
+            if matches(part, file, sha256):
+                return self._accept(listing, file, part, sha256, Status.DOWNLOADED)
+            part.unlink()
+            if not is_resumed:
+                raise _wrong_bytes(listing, file, sha256)
+            self.progress.note(f"`{file.path}`: what an earlier run left was bad; starting over")
+            is_resumed = False
+
+    def _accept(
+        self, listing: RepoListing, file: RemoteFile, content: Path, sha256: str, status: Status
+    ) -> Fetched:
+        """Give verified bytes their name, record them, and look whether they make a GGUF."""
+        path = self.place.accept(listing, file, content)
+        self.store.add(
+            StoredFile.of(
+                path,
+                sha256,
+                repo_id=listing.repo_id,
+                commit=listing.commit,
+                filename=file.path,
+            )
+        )
+        problem = gguf_problem(path) if is_gguf(file.path) else None
+        if problem:
+            self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
+        return Fetched(path, file, sha256, status, problem)
+
+    @contextlib.contextmanager
+    def _locked(self, listing: RepoListing, file: RemoteFile) -> Iterator[None]:
+        """Keep other processes, huggingface_hub's too, from writing the same file."""
+        import filelock
+
+        path = self.place.lock_of(listing, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(path, timeout=0):
+                yield
+        except filelock.Timeout as exc:
+            raise LockedError(
+                f"another process is downloading `{file.path}` to `{self.place.root}`",
+                path=path,
+                hint="wait until it is done, then repeat the command",
+            ) from exc
+
+
+def gguf_problem(path: Path) -> str | None:
+    """Return why a file cannot be opened as a GGUF, or None."""
+    from gguf_hub.gguf.reader import GgufFile
+
+    try:
+        with GgufFile.open(path):
+            return None
+    except UnsupportedGgufError:
+        return None  # sound, only not for this version
+    except GgufError as error:
+        return error.message
+
+
+def _size(path: Path) -> int | None:
+    """Return the size of a file, or None when there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _wrong_bytes(listing: RepoListing, file: RemoteFile, sha256: str) -> ChecksumError:
+    expected = f"SHA-256 {file.sha256}" if file.sha256 else f"git id {file.blob_id}"
+    return ChecksumError(
+        f"`{file.path}` of `{listing.repo_id}` arrived damaged: expected {expected}, "
+        f"found SHA-256 {sha256}; nothing was kept",
+        path=file.path,
+        hint="repeat the command; if it stays so, something between here and the hub alters bytes",
+    )
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into ours."""
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        if exc.errno in _NO_ROOM:
+            raise DiskFullError(
+                f"the disk is full: cannot go on with `{path}`",
+                path=path,
+                hint="free some space and repeat the command: it goes on from what is there",
+            ) from exc
+        raise DownloadError(
+            f"cannot write `{path}`: {reason}",
+            path=path,
+            hint="check the folder and who owns it, or choose another with --local-dir",
+        ) from exc
