@@ -1,0 +1,223 @@
+"""Oracles of the kernels: numpy, written from the formats, with no eye on speed.
+
+Formats: struct block_* in ggml/src/ggml-common.h and dequantize_row_* in ggml/src/ggml-quants.c.
+Each struct is a numpy dtype here, and each packed field is spread out into one integer for each
+weight, so that nothing is shared with the kernels' way of walking through a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_hub.quants.types import QuantType
+
+F16, U8, I8 = "<f2", "u1", "i1"
+
+STRUCTS = {
+    QuantType.Q4_0: [("d", F16), ("qs", U8, 16)],
+    QuantType.Q4_1: [("d", F16), ("m", F16), ("qs", U8, 16)],
+    QuantType.Q5_0: [("d", F16), ("qh", U8, 4), ("qs", U8, 16)],
+    QuantType.Q5_1: [("d", F16), ("m", F16), ("qh", U8, 4), ("qs", U8, 16)],
+    QuantType.Q8_0: [("d", F16), ("qs", I8, 32)],
+    QuantType.Q2_K: [("scales", U8, 16), ("qs", U8, 64), ("d", F16), ("dmin", F16)],
+    QuantType.Q3_K: [("hmask", U8, 32), ("qs", U8, 64), ("scales", U8, 12), ("d", F16)],
+    QuantType.Q4_K: [("d", F16), ("dmin", F16), ("scales", U8, 12), ("qs", U8, 128)],
+    QuantType.Q5_K: [
+        ("d", F16), ("dmin", F16), ("scales", U8, 12), ("qh", U8, 32), ("qs", U8, 128),
+    ],
+    QuantType.Q6_K: [("ql", U8, 128), ("qh", U8, 64), ("scales", I8, 16), ("d", F16)],
+}  # fmt: skip
+
+
+def dequantize(type: QuantType, blocks: np.ndarray) -> np.ndarray:
+    """Return the float32 weights, [n], of blocks given as bytes (uint8, any shape)."""
+    raw = np.ascontiguousarray(blocks, dtype=np.uint8).reshape(-1)
+    if type == QuantType.F32:
+        return raw.view("<f4").copy()
+    if type == QuantType.F16:
+        return raw.view("<f2").astype(np.float32)
+    if type == QuantType.BF16:
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    product, minimum = scaled_and_minimum(type, raw)
+    return product - minimum
+
+
+def scaled_and_minimum(type: QuantType, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both parts of quantised weights, float32 [n] each: weight = scaled - minimum."""
+    raw = np.ascontiguousarray(blocks, dtype=np.uint8).reshape(-1)
+    fields = raw.view(np.dtype(STRUCTS[type]))
+    assert fields.dtype.itemsize == type.type_size
+    steps, scale, minimum = _PARTS[type](fields)
+    steps = steps.reshape(*scale.shape, -1).astype(np.float32)
+    # float32 throughout, rounded after each step as ggml does: first scale * step, then - minimum
+    scaled = (scale[..., None] * steps).astype(np.float32)
+    return scaled.reshape(-1), np.broadcast_to(minimum[..., None], steps.shape).reshape(-1)
+
+
+def single(field: np.ndarray) -> np.ndarray:
+    """Half precision to float32, [B]."""
+    return field.astype(np.float32)
+
+
+def nibbles(qs: np.ndarray) -> np.ndarray:
+    """[..., b] bytes -> [..., 2 b]: all low halves, then all high halves."""
+    return np.concatenate([qs & 15, qs >> 4], axis=-1).astype(np.int32)
+
+
+def bits(qh: np.ndarray) -> np.ndarray:
+    """[..., b] bytes -> [..., 8 b] bits, least significant first."""
+    return np.unpackbits(qh, axis=-1, bitorder="little").astype(np.int32)
+
+
+def pairs(qs: np.ndarray) -> np.ndarray:
+    """[..., b] bytes -> [..., 4 b]: the four pairs of bits, the lowest pair of all bytes first."""
+    return np.concatenate([qs >> s & 3 for s in (0, 2, 4, 6)], axis=-1).astype(np.int32)
+
+
+def _q4_0(x):
+    return nibbles(x["qs"]) - 8, single(x["d"]), np.zeros(len(x), np.float32)
+
+
+def _q4_1(x):
+    return nibbles(x["qs"]), single(x["d"]), -single(x["m"])
+
+
+def _q5_0(x):
+    steps = nibbles(x["qs"]) + 16 * bits(x["qh"])
+    return steps - 16, single(x["d"]), np.zeros(len(x), np.float32)
+
+
+def _q5_1(x):
+    return nibbles(x["qs"]) + 16 * bits(x["qh"]), single(x["d"]), -single(x["m"])
+
+
+def _q8_0(x):
+    return x["qs"].astype(np.int32), single(x["d"]), np.zeros(len(x), np.float32)
+
+
+def _q2_k(x):
+    """16 groups of 16; scale in the low half of a byte, minimum in the high half."""
+    steps = pairs(x["qs"].reshape(-1, 2, 32))
+    scale = single(x["d"])[:, None] * (x["scales"] & 15).astype(np.float32)
+    minimum = single(x["dmin"])[:, None] * (x["scales"] >> 4).astype(np.float32)
+    return steps, scale, minimum
+
+
+def _q3_k(x):
+    """16 groups of 16; a clear bit in hmask takes 4 off; six-bit scales stored with 32 added."""
+    low = pairs(x["qs"].reshape(-1, 2, 32)).reshape(-1, 256)
+    # bit k of hmask byte l belongs to weight 32 k + l
+    high = bits(x["hmask"]).reshape(-1, 32, 8).transpose(0, 2, 1).reshape(-1, 256)
+    scale_low = nibbles(x["scales"][:, :8])
+    scale_high = pairs(x["scales"][:, 8:])
+    scale = single(x["d"])[:, None] * (scale_low + 16 * scale_high - 32).astype(np.float32)
+    return low + 4 * high - 4, scale, np.zeros_like(scale)
+
+
+def _scales_and_minima(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[B, 12] bytes -> eight six-bit scales and eight six-bit minima, [B, 8] each.
+
+    Bytes 0-3 hold scales 0-3, bytes 4-7 minima 0-3, in six bits; their upper two bits are the
+    upper two of scales 4-7 and minima 4-7, whose low four are in the halves of bytes 8-11.
+    """
+    first, second, third = scales[:, 0:4], scales[:, 4:8], scales[:, 8:12]
+    scale = np.concatenate([first & 63, (third & 15) | (first >> 6) << 4], axis=1)
+    minimum = np.concatenate([second & 63, (third >> 4) | (second >> 6) << 4], axis=1)
+    return scale.astype(np.float32), minimum.astype(np.float32)
+
+
+def _q4_k(x):
+    scale, minimum = _scales_and_minima(x["scales"])
+    steps = nibbles(x["qs"].reshape(-1, 4, 32))
+    return steps, single(x["d"])[:, None] * scale, single(x["dmin"])[:, None] * minimum
+
+
+def _q5_k(x):
+    low, scale, minimum = _q4_k(x)
+    # bit k of qh byte l belongs to weight 32 k + l
+    high = bits(x["qh"]).reshape(-1, 32, 8).transpose(0, 2, 1).reshape(-1, 256)
+    return low.reshape(-1, 256) + 16 * high, scale, minimum
+
+
+def _q6_k(x):
+    """16 groups of 16 with signed scales; halves of 128 weights, stored with 32 added."""
+    low = nibbles(x["ql"].reshape(-1, 2, 64))
+    high = pairs(x["qh"].reshape(-1, 2, 32))
+    scale = single(x["d"])[:, None] * x["scales"].astype(np.float32)
+    return low + 16 * high - 32, scale, np.zeros_like(scale)
+
+
+_PARTS = {
+    QuantType.Q4_0: _q4_0,
+    QuantType.Q4_1: _q4_1,
+    QuantType.Q5_0: _q5_0,
+    QuantType.Q5_1: _q5_1,
+    QuantType.Q8_0: _q8_0,
+    QuantType.Q2_K: _q2_k,
+    QuantType.Q3_K: _q3_k,
+    QuantType.Q4_K: _q4_k,
+    QuantType.Q5_K: _q5_k,
+    QuantType.Q6_K: _q6_k,
+}
+
+
+def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps, int8 [n], and scales, float32 [n / block_size], of a row of activations.
+
+    A scale is the largest magnitude of the block over 127 in float32. A block that holds an
+    infinity or NaN has the scale NaN and steps of zero, so that it cannot pass unseen.
+    """
+    blocks = x.astype(np.float32).reshape(-1, block_size)
+    finite = np.isfinite(blocks).all(axis=1)
+    blocks = np.where(finite[:, None], blocks, np.float32(0))
+    scale = np.abs(blocks).max(axis=1) / np.float32(127)
+    ratio = blocks / np.where(scale > 0, scale, np.float32(1))[:, None]
+    ratio = np.where(scale[:, None] > 0, ratio, np.float32(0))
+    # half away from zero; in float64, where adding a half to a float32 is exact
+    steps = np.trunc(np.abs(ratio.astype(np.float64)) + 0.5) * np.sign(ratio)
+    scale = np.where(finite, scale, np.float32(np.nan))
+    return np.clip(steps, -127, 127).astype(np.int8).reshape(-1), scale
+
+
+def group_sums(steps: np.ndarray, scale: np.ndarray, group_size: int) -> np.ndarray:
+    """Return scale times the sum of the steps for each group, float32 [n / group_size]."""
+    sums = steps.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(np.float32)
+    return np.repeat(scale, len(sums) // len(scale)) * sums
+
+
+def activations(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the int8 array ``q`` and the float32 array ``f`` of a row, as ``kind`` lays it out."""
+    if kind == "f32":
+        return np.zeros(0, np.int8), x.astype(np.float32)
+    if kind == "q8_0":
+        steps, scale = quantize_activations(x, 32)
+        return steps, np.concatenate([scale, group_sums(steps, scale, 32)])
+    steps, scale = quantize_activations(x, 256)
+    sums = [group_sums(steps, scale, size) for size in (16, 32)]
+    return steps, np.concatenate([scale, *sums])
+
+
+def activation_values(kind: str, q: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """Return the values, float64 [n], that a row laid out as ``kind`` stands for."""
+    if kind == "f32":
+        return f.astype(np.float64)
+    block_size = 32 if kind == "q8_0" else 256
+    scale = f[: len(q) // block_size].astype(np.float64)
+    return np.repeat(scale, block_size) * q
+
+
+def dot(type: QuantType, blocks: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Return the dot product of a weight row with activation values, in float64, and its size.
+
+    Returns:
+        The product, and the sum of the magnitudes of all terms that enter it (with the minima
+        apart from the scaled steps, as they are summed apart): what rounding errors scale with.
+    """
+    weights = dequantize(type, blocks).astype(np.float64)
+    if type.block_size == 1:
+        magnitude = np.abs(weights)
+    else:
+        scaled, minimum = scaled_and_minimum(type, blocks)
+        magnitude = np.abs(scaled.astype(np.float64)) + np.abs(minimum.astype(np.float64))
+        weights = scaled.astype(np.float64) - minimum
+    return float(weights @ values), float(magnitude @ np.abs(values))
