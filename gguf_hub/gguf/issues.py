@@ -283,6 +283,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "llama.cpp#25475",
         ),
         Rule(
+            "GGUF-TOKENIZER-ID-IGNORED",
+            _W,
+            "a special token outside of the vocabulary that loaders can do without",
+            "llama.cpp",
+        ),
+        Rule(
             "GGUF-TOKENIZER-BYTE",
             _E,
             "a byte token that is not `<0x00>` to `<0xFF>`",
@@ -296,7 +302,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "CVE-2025-49847",
         ),
         Rule("GGUF-TOKENIZER-TOKEN-UTF8", _W, "a token that is not UTF-8", "spec"),
-        Rule("GGUF-TOKENIZER-VOCAB-SIZE", _E, "vocabulary and `vocab_size` differ", "ggml 35"),
+        Rule("GGUF-TOKENIZER-VOCAB-SIZE", _W, "vocabulary and `vocab_size` differ", "own"),
         Rule(
             "GGUF-TEMPLATE",
             _W,

@@ -39,6 +39,14 @@ def shown(text: str) -> str:
     return printable + ("..." if len(text) > 80 else "")
 
 
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class StringArray(Sequence[str]):
     """A read-only array of strings that lies in a buffer.
 
@@ -108,6 +116,15 @@ class StringArray(Sequence[str]):
         """Return the bytes of each string as an array ``[n]``."""
         starts = np.frombuffer(array("Q", self._starts), np.uint64).astype(np.int64)
         return np.diff(starts) - self._prefix_bytes
+
+    def not_utf8(self) -> list[int]:
+        """Return the indices of the strings that are not UTF-8."""
+        region = bytes(self._buffer[self._starts[0] : self._starts[-1]])
+        lengths = self.lengths()
+        # a length below 128 reads as ASCII, so the whole region is text when every string is
+        if not lengths.size or (lengths.max() < 128 and _is_utf8(region)):
+            return []
+        return [i for i, raw in enumerate(self.iter_bytes()) if not _is_utf8(raw)]
 
     def __eq__(self, other: object) -> bool:
         """Compare with any sequence of str."""

@@ -1,0 +1,73 @@
+"""The two layouts of a mixture of experts: one tensor per expert, or all in one.
+
+Until April 2024 llama.cpp wrote ``blk.N.ffn_gate.E.weight``, one tensor for each expert E; since
+then ``blk.N.ffn_gate_exps.weight`` holds the experts one after another, ``ne = [in, out, E]``.
+October 2024 was the last month in which it could read the first kind.
+
+Source: LLM_TENSOR_FFN_*_EXP and _EXPS in llama.cpp; pull requests #6387 and #10026.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["dense", "split", "merged", "mixed"]
+PARTS = ("gate", "down", "up")
+_SPLIT = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)\.(\d{1,6})\.weight")
+_MERGED = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)_exps\.weight")
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Which expert a split tensor belongs to."""
+
+    block: int
+    part: str
+    expert: int
+
+    @property
+    def merged_name(self) -> str:
+        """Name of the tensor that holds it in the merged layout."""
+        return f"blk.{self.block}.ffn_{self.part}_exps.weight"
+
+
+def parse_split(name: str) -> Expert | None:
+    """Return which expert the tensor ``name`` holds; None when it is no split expert."""
+    match = _SPLIT.fullmatch(name)
+    return Expert(int(match[1]), match[2], int(match[3])) if match else None
+
+
+def is_merged(name: str) -> bool:
+    """Tell whether a tensor holds merged experts."""
+    return _MERGED.fullmatch(name) is not None
+
+
+def split_name(block: int, part: str, expert: int) -> str:
+    """Return the name of one expert's tensor in the split layout."""
+    return f"blk.{block}.ffn_{part}.{expert}.weight"
+
+
+def layout(names: Iterable[str]) -> Layout:
+    """Return how a file holds its experts."""
+    kinds = {
+        "split" if parse_split(name) else "merged"
+        for name in names
+        if parse_split(name) or is_merged(name)
+    }
+    if not kinds:
+        return "dense"
+    return "mixed" if len(kinds) > 1 else ("split" if "split" in kinds else "merged")
+
+
+def group_split(names: Iterable[str]) -> dict[str, dict[int, str]]:
+    """Return merged name -> {expert: its tensor} for all split experts, in file order."""
+    groups: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        expert = parse_split(name)
+        if expert:
+            groups[expert.merged_name][expert.expert] = name
+    return dict(groups)

@@ -1,0 +1,120 @@
+"""The metadata keys that programs know, and the types that they insist on.
+
+llama.cpp reads a key with one exact type and refuses any other, even where the number would fit.
+
+Source: docs/gguf.md of ggml; LLM_KV_NAMES in src/llama-arch.cpp and the getters of
+src/llama-model-loader.cpp and src/llama-vocab.cpp of llama.cpp at ggml commit c2cdd2b2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gguf_hub.gguf.format import ALIGNMENT_KEY, Field, ValueType
+
+_U16, _U32, _F32 = ("uint16",), ("uint32",), ("float32",)
+_TEXT, _BOOL = ("string",), ("bool",)
+_TEXTS, _IDS = ("array of string",), ("array of int32", "array of uint32")
+_U32_OR_LAYERS = ("uint32", "array of int32", "array of uint32")
+
+SPECIAL_IDS = ("bos", "eos", "unknown")
+"""Special tokens that programs feed or wait for; ``tokenizer.ggml.<name>_token_id``."""
+OTHER_IDS = (
+    "eot", "eom", "separator", "seperator", "padding", "cls", "mask",
+    "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
+)  # fmt: skip
+"""Special tokens that loaders ignore when they make no sense."""
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "general.architecture": _TEXT,
+    "general.name": _TEXT,
+    "general.author": _TEXT,
+    "general.version": _TEXT,
+    "general.organization": _TEXT,
+    "general.basename": _TEXT,
+    "general.finetune": _TEXT,
+    "general.description": _TEXT,
+    "general.quantized_by": _TEXT,
+    "general.size_label": _TEXT,
+    "general.license": _TEXT,
+    "general.license.name": _TEXT,
+    "general.license.link": _TEXT,
+    "general.url": _TEXT,
+    "general.doi": _TEXT,
+    "general.uuid": _TEXT,
+    "general.repo_url": _TEXT,
+    "general.source.url": _TEXT,
+    "general.source.repo_url": _TEXT,
+    "general.type": _TEXT,
+    "general.tags": _TEXTS,
+    "general.languages": _TEXTS,
+    "general.file_type": _U32,
+    "general.quantization_version": _U32,
+    ALIGNMENT_KEY: _U32,
+    "{arch}.vocab_size": _U32,
+    "{arch}.context_length": _U32,
+    "{arch}.embedding_length": _U32,
+    "{arch}.block_count": _U32,
+    "{arch}.feed_forward_length": _U32_OR_LAYERS,
+    "{arch}.expert_count": _U32,
+    "{arch}.expert_used_count": _U32,
+    "{arch}.attention.head_count": _U32_OR_LAYERS,
+    "{arch}.attention.head_count_kv": _U32_OR_LAYERS,
+    "{arch}.attention.key_length": _U32,
+    "{arch}.attention.value_length": _U32,
+    "{arch}.attention.layer_norm_epsilon": _F32,
+    "{arch}.attention.layer_norm_rms_epsilon": _F32,
+    "{arch}.rope.dimension_count": _U32,
+    "{arch}.rope.freq_base": _F32,
+    "{arch}.rope.scale_linear": _F32,
+    "{arch}.rope.scaling.type": _TEXT,
+    "{arch}.rope.scaling.factor": _F32,
+    "{arch}.rope.scaling.attn_factor": _F32,
+    "{arch}.rope.scaling.original_context_length": _U32,
+    "{arch}.rope.scaling.finetuned": _BOOL,
+    "tokenizer.ggml.model": _TEXT,
+    "tokenizer.ggml.pre": _TEXT,
+    "tokenizer.ggml.tokens": _TEXTS,
+    "tokenizer.ggml.scores": ("array of float32",),
+    "tokenizer.ggml.token_type": _IDS,
+    "tokenizer.ggml.merges": _TEXTS,
+    "tokenizer.ggml.add_bos_token": _BOOL,
+    "tokenizer.ggml.add_eos_token": _BOOL,
+    "tokenizer.ggml.add_space_prefix": _BOOL,
+    "tokenizer.ggml.remove_extra_whitespaces": _BOOL,
+    "tokenizer.chat_template": _TEXT,
+    "split.no": _U16,
+    "split.count": _U16,
+    "split.tensors.count": ("int32",),
+    **{f"tokenizer.ggml.{name}_token_id": _U32 for name in (*SPECIAL_IDS, *OTHER_IDS)},
+}
+"""Key -> names of the types that programs take (``Field.type_name``)."""
+
+
+def architecture(fields: Mapping[str, Field]) -> str:
+    """Return ``general.architecture``, or "" when it is absent or no text."""
+    field = fields.get("general.architecture")
+    return field.value if field is not None and field.type is ValueType.STRING else ""
+
+
+def expected_types(key: str, arch: str) -> tuple[str, ...]:
+    """Return the names of the types that programs take for a key; none for unknown keys."""
+    if arch and key.startswith(f"{arch}."):
+        key = "{arch}" + key[len(arch) :]
+    return KEYS.get(key, ())
+
+
+def has_right_type(key: str, field: Field, arch: str) -> bool:
+    """Tell whether programs take a field; always for unknown keys."""
+    expected = expected_types(key, arch)
+    if not expected or field.type_name in expected:
+        return True
+    is_empty = field.type is ValueType.ARRAY and len(field.value) == 0
+    return is_empty and any(name.startswith("array") for name in expected)
+
+
+def number(fields: Mapping[str, Field], key: str) -> Any:
+    """Return a number, or None when the key is absent or holds none."""
+    field = fields.get(key)
+    return field.value if field is not None and field.type.is_number else None

@@ -1,0 +1,132 @@
+"""Rules for the vocabulary: its arrays belong together, and special tokens lie inside of it.
+
+Source: llama_vocab::impl::load in src/llama-vocab.cpp of llama.cpp at ggml commit c2cdd2b2.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from gguf_hub.gguf.format import Field
+from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.issues import Issues
+from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS, expected_types, has_right_type
+from gguf_hub.gguf.strings import StringArray, shown
+
+KNOWN_MODELS = frozenset(
+    {"llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "no_vocab", "none"}
+)
+PREFIX = "tokenizer.ggml."
+BYTE_TYPE = 6
+_BYTE = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
+_LONG_BYTES = 4096
+
+
+def check_tokenizer(header: Header, issues: Issues) -> None:
+    """Check the tokenizer's keys against each other."""
+    fields = {
+        key[len(PREFIX) :]: field for key, field in header.fields.items() if key.startswith(PREFIX)
+    }
+    if not fields:
+        if header.entries and "general.architecture" in header.fields:
+            issues.add("GGUF-TOKENIZER-MISSING", "file", "no `tokenizer.ggml` keys")
+        return
+    right = {name: field for name, field in fields.items() if _check_type(name, field, issues)}
+    _check_model(right, issues)
+    tokens = right["tokens"].value if "tokens" in right else None
+    if isinstance(tokens, StringArray):
+        _check_lengths(right, len(tokens), issues)
+        _check_ids(right, len(tokens), issues)
+        _check_texts(tokens, issues)
+        _check_bytes(right, tokens, issues)
+    elif tokens is not None:
+        _check_lengths(right, 0, issues)
+    _check_scores(right, "scores" in fields, issues)
+
+
+def _place(name: str) -> str:
+    return f"key `{PREFIX}{shown(name)}`"
+
+
+def _check_type(name: str, field: Field, issues: Issues) -> bool:
+    """Check the type that programs insist on."""
+    if has_right_type(PREFIX + name, field, ""):
+        return True
+    expected = " or ".join(expected_types(PREFIX + name, ""))
+    message = f"is {field.type_name}, expected {expected}"
+    issues.add("GGUF-TOKENIZER-TYPE", _place(name), message, field.offset)
+    return False
+
+
+def _check_model(fields: dict[str, Field], issues: Issues) -> None:
+    """Check that some program knows the tokenizer."""
+    field = fields.get("model")
+    if field and field.value not in KNOWN_MODELS:
+        message = f"`{shown(field.value)}` is none of {', '.join(sorted(KNOWN_MODELS))}"
+        issues.add("GGUF-TOKENIZER-UNKNOWN", _place("model"), message, field.offset)
+
+
+def _check_lengths(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
+    """Check that there is a score and a type for every token, where there are any."""
+    if n_tokens == 0:
+        issues.add("GGUF-TOKENIZER-EMPTY", _place("tokens"), "no tokens", fields["tokens"].offset)
+    for name in ("scores", "token_type"):
+        field = fields.get(name)
+        if field and len(field.value) != n_tokens:
+            message = f"{len(field.value):,} elements for {n_tokens:,} tokens"
+            issues.add("GGUF-TOKENIZER-LENGTH", _place(name), message, field.offset)
+
+
+def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> None:
+    """SentencePiece cannot choose between merges without scores."""
+    field = fields.get("scores")
+    model = fields.get("model")
+    if field is None:
+        if model and model.value == "llama" and "tokens" in fields and not was_there:
+            issues.add("GGUF-TOKENIZER-SCORES", _place("scores"), "missing")
+        return
+    wrong = np.flatnonzero(~np.isfinite(field.value))
+    if wrong.size:
+        message = f"{wrong.size:,} scores are no finite numbers, the first is {wrong[0]:,}"
+        issues.add("GGUF-TOKENIZER-SCORES", _place("scores"), message, field.offset)
+
+
+def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
+    """Check that special tokens are tokens."""
+    for names, code in ((SPECIAL_IDS, "ID"), (OTHER_IDS, "ID-IGNORED")):
+        for name in names:
+            field = fields.get(f"{name}_token_id")
+            if field and field.value >= n_tokens:
+                place = _place(f"{name}_token_id")
+                message = f"token {field.value:,} of {n_tokens:,}"
+                issues.add(f"GGUF-TOKENIZER-{code}", place, message, field.offset)
+
+
+def _check_texts(tokens: StringArray, issues: Issues) -> None:
+    """Check the texts of tokens, without decoding them one by one."""
+    lengths = tokens.lengths()
+    for code, found, what in (
+        ("EMPTY", np.flatnonzero(lengths == 0), "has no text"),
+        ("LONG", np.flatnonzero(lengths > _LONG_BYTES), f"is longer than {_LONG_BYTES:,} bytes"),
+        ("UTF8", tokens.not_utf8(), "is not UTF-8"),
+    ):
+        if len(found):
+            more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+            message = f"token {found[0]:,} {what}{more}"
+            issues.add(f"GGUF-TOKENIZER-TOKEN-{code}", _place("tokens"), message)
+
+
+def _check_bytes(fields: dict[str, Field], tokens: StringArray, issues: Issues) -> None:
+    """Check that byte tokens name a byte."""
+    field = fields.get("token_type")
+    if field is None:
+        return
+    for i in np.flatnonzero(field.value[: len(tokens)] == BYTE_TYPE):
+        raw = tokens.bytes_at(int(i))
+        if not _BYTE.fullmatch(raw):
+            message = (
+                f"byte token {i:,} is `{shown(tokens[int(i)])}`, expected `<0x00>` to `<0xFF>`"
+            )
+            issues.add("GGUF-TOKENIZER-BYTE", _place("tokens"), message)
