@@ -80,11 +80,12 @@ def command(
 
 def _memory(ram: int | None, vram: int | None) -> tuple[int, int]:
     """Return the bytes to judge by: as given, else as this machine has them available."""
+    if ram is not None:  # a what-if question: the GPU of this machine is no part of it
+        return ram, vram or 0
+
     from gguf_hub.errors import GgufHubError
     from gguf_hub.hardware import detect
 
-    if ram is not None:  # a what-if question: the GPU of this machine is no part of it
-        return ram, vram or 0
     seen = detect()
     if seen.ram_available_bytes is None:
         raise GgufHubError(
