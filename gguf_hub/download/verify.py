@@ -1,0 +1,202 @@
+"""Is a file on disk what it should be? First its structure, then its SHA-256.
+
+What the SHA-256 should be is told by whoever knows: the user, the record of verified files, the
+notes that huggingface_hub leaves beside files, and last the hub.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gguf_hub.download.digest import sha256_file
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.store import Store, StoredFile
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.issues import Issue
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Verdict(str, Enum):
+    """What a check comes to."""
+
+    VERIFIED = "verified"
+    DAMAGED = "damaged"
+    DIFFERENT = "not what the hub has"
+    NOT_GIVEN = "not the given SHA-256"
+    UNKNOWN = "sound, origin unknown"
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing was found wrong."""
+        return self in (Verdict.VERIFIED, Verdict.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a file should be, and who says so.
+
+    Attributes:
+        sha256: In hex.
+        source: ``given``, ``record``, ``metadata`` (beside the file), ``cache`` or ``hub``.
+        repo_id: Repository that it belongs to, as far as that is known.
+        commit: Its commit, likewise.
+        filename: Its path there, likewise.
+        size_bytes: Its size, likewise.
+    """
+
+    sha256: str
+    source: str
+    repo_id: str | None = None
+    commit: str | None = None
+    filename: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome for one file; ``sha256`` is None when a wrong size made hashing pointless."""
+
+    path: Path
+    size_bytes: int
+    verdict: Verdict
+    sha256: str | None
+    expected: Expected | None
+    issues: tuple[Issue, ...]
+
+    @property
+    def is_published_so(self) -> bool:
+        """The file is damaged, yet byte for byte what its publisher has."""
+        return (
+            self.verdict is Verdict.DAMAGED
+            and self.expected is not None
+            and self.sha256 == self.expected.sha256
+        )
+
+
+AskHub = Callable[[], Expected | None]
+
+
+def verify_file(
+    path: Path,
+    *,
+    given_sha256: str | None = None,
+    store: Store,
+    ask_hub: AskHub = lambda: None,
+    progress: Progress = SILENT,
+) -> Verification:
+    """Check one file, and record it when it is what it should be.
+
+    Args:
+        path: An existing GGUF file.
+        given_sha256: What the user says that it must be, in hex.
+        store: The record; asked, and told when the file is verified.
+        ask_hub: Asked last, and only when nobody nearer knows.
+        progress: Told while the file is read.
+
+    Raises:
+        GgufError: The file cannot be read.
+        HubError: From ``ask_hub``.
+    """
+    from gguf_hub.gguf.validate import validate_file
+
+    report = validate_file(path)
+    expected = expectation(path, given_sha256, store) or ask_hub()
+    size_bytes = path.stat().st_size
+    sha256 = None
+    if expected is None or expected.size_bytes in (None, size_bytes):
+        sha256 = sha256_file(path, progress=progress)
+    verdict = _verdict(report.is_sound, sha256, expected)
+    if verdict is Verdict.VERIFIED and expected and sha256:
+        _record(path, sha256, expected, store)
+    return Verification(path, size_bytes, verdict, sha256, expected, report.issues)
+
+
+def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> Verdict:
+    if not is_sound:
+        return Verdict.DAMAGED
+    if expected is None:
+        return Verdict.UNKNOWN
+    if sha256 == expected.sha256:
+        return Verdict.VERIFIED
+    return Verdict.NOT_GIVEN if expected.source == "given" else Verdict.DIFFERENT
+
+
+def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
+    known = store.find(path)
+    if known and known.sha256 == sha256:
+        # what is known of its origin stays, when this time nobody said more
+        expected = Expected(
+            sha256,
+            expected.source,
+            expected.repo_id or known.repo_id,
+            expected.commit or known.commit,
+            expected.filename or known.filename,
+        )
+    entry = StoredFile.of(
+        path,
+        sha256,
+        repo_id=expected.repo_id,
+        commit=expected.commit,
+        filename=expected.filename,
+    )
+    store.add(entry)
+
+
+def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected | None:
+    """Return what a file should be as far as this machine knows, or None.
+
+    Args:
+        path: The file.
+        given_sha256: What the user says.
+        store: The record of verified files.
+    """
+    if given_sha256 is not None:
+        return Expected(given_sha256.lower(), "given")
+    known = store.find(path)
+    if known is not None:
+        return Expected(
+            known.sha256, "record", known.repo_id, known.commit, known.filename, known.size_bytes
+        )
+    return _from_cache(path) or _from_metadata(path)
+
+
+def _from_cache(path: Path) -> Expected | None:
+    """Read the names of the Hugging Face cache: ``models--org--name/blobs/<sha256>``."""
+    real = Path(os.path.realpath(path))
+    if real.parent.name != "blobs" or not _SHA256.fullmatch(real.name):
+        return None
+    folder = real.parent.parent
+    kind, *names = folder.name.split("--")
+    repo_id = "/".join(names) if kind == "models" and names else None
+    try:
+        snapshot = Path(os.path.abspath(path)).relative_to(folder / "snapshots")  # noqa: PTH100
+    except ValueError:
+        return Expected(real.name, "cache", repo_id)
+    commit, *parts = snapshot.parts
+    return Expected(real.name, "cache", repo_id, commit, "/".join(parts))
+
+
+def _from_metadata(path: Path) -> Expected | None:
+    """Read the three lines that huggingface_hub writes for a file in ``--local-dir``.
+
+    Source: huggingface_hub 2.4.0, _local_folder.py: commit, etag, time of writing.
+    """
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
+    for folder in absolute.parents:
+        filename = absolute.relative_to(folder).as_posix()
+        note = folder / ".cache" / "huggingface" / "download" / f"{filename}.metadata"
+        try:
+            commit, etag = note.read_text(encoding="utf-8").split()[:2]
+        except (OSError, ValueError):
+            continue
+        if _SHA256.fullmatch(etag):
+            return Expected(etag, "metadata", commit=commit, filename=filename)
+    return None
