@@ -1,8 +1,9 @@
 """Block arithmetic for any CPU: plain loops that are right everywhere.
 
-Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results. This
-file has the unpacked types and the activations; ``generic_legacy`` the types with blocks of 32,
-``generic_k`` those with blocks of 256. All are offered from here.
+Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results, but for
+the dot products of unpacked types, which are summed in another order when compiled. This file has
+the unpacked types and the activations; ``generic_legacy`` the types with blocks of 32, ``generic_k``
+those with blocks of 256. All are offered from here.
 
 Three families, one member for each of the thirteen types:
 
