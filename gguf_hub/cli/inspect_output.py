@@ -1,0 +1,250 @@
+"""How ``gguf-hub inspect`` shows what it found: lines and tables for people, data for programs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from gguf_hub.cli import console
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.format import Field, TensorInfo
+    from gguf_hub.gguf.inspection import Inspection
+    from gguf_hub.gguf.summary import Share, Summary
+
+_FEW = 8
+_WIDE = 100
+_VERDICT = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
+
+
+def print_summary(found: Inspection) -> None:
+    """Print the summary: facts, shares, and who loads the file."""
+    console.say(console.style(found.name, bold=True))
+    for label, text in _facts(found.summary):
+        console.say(f"  {label:<15}{text}")
+    total = found.summary.data_bytes or 1
+    for title, shares in (("parts", found.summary.parts), ("types", found.summary.types)):
+        for i, share in enumerate(shares):
+            console.say(f"  {title if i == 0 else '':<15}{_share(share, total)}")
+    for i, loader in enumerate(found.compatibility.loaders):
+        word, colour = _VERDICT[loader.loads]
+        reason = f": {loader.reason}" if loader.reason else ""
+        label = "loads in" if i == 0 else ""
+        console.say(f"  {label:<15}{loader.name:<30}{console.style(word, colour)}{reason}")
+    command = remedy(found)
+    if command:
+        console.say(f"  {'mend it':<15}{console.style(command, 'cyan')}")
+
+
+def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Labels and texts of the facts that the file tells."""
+    from gguf_hub.units import format_gib, format_size
+
+    if summary.name:
+        yield "name", clean(summary.name)
+    yield "architecture", clean(summary.architecture) or "not told"
+    if summary.n_params:
+        active = summary.n_params_active != summary.n_params
+        more = f", {_billions(summary.n_params_active)} active per token" if active else ""
+        yield "parameters", _billions(summary.n_params) + more
+    gib = f" ({format_gib(summary.size_bytes)})" if summary.size_bytes >= 1e9 else ""
+    bits = f", {summary.bits_per_weight:.2f} bits per weight" if summary.bits_per_weight else ""
+    yield "size", format_size(summary.size_bytes) + gib + bits
+    if summary.file_type:
+        yield "quantisation", summary.file_type
+    if summary.n_layer is not None:
+        yield "shape", _shape(summary)
+    if summary.n_ctx_train is not None:
+        scaling = f", {clean(summary.rope_scaling)} scaling" if summary.rope_scaling else ""
+        yield "context", f"{summary.n_ctx_train:,} tokens{scaling}"
+    yield "tokenizer", _tokenizer(summary)
+    yield "chat template", "yes" if summary.has_chat_template else "no"
+    if summary.license:
+        yield "licence", clean(summary.license)
+    yield "layout", _layout(summary)
+
+
+def _billions(n: int) -> str:
+    """Parameters as people say them: 46.70 B, 260.0 k."""
+    for factor, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if n >= factor:
+            return f"{n / factor:.2f} {unit}"
+    return str(n)
+
+
+def _shape(summary: Summary) -> str:
+    parts = [f"{summary.n_layer} blocks", f"width {summary.n_embd:,}" if summary.n_embd else ""]
+    if summary.n_head:
+        kv = f" ({summary.n_head_kv} for keys and values)" if summary.n_head_kv else ""
+        parts.append(f"{summary.n_head} heads{kv}")
+    if summary.n_expert:
+        parts.append(f"{summary.n_expert} experts, {summary.n_expert_used} in use")
+    return ", ".join(filter(None, parts))
+
+
+def _tokenizer(summary: Summary) -> str:
+    tokens = f"{summary.n_vocab:,} tokens" if summary.n_vocab is not None else ""
+    return ", ".join(filter(None, (clean(summary.tokenizer), tokens))) or "none"
+
+
+def _layout(summary: Summary) -> str:
+    kinds = {
+        "split": "one tensor per expert",
+        "merged": "merged experts",
+        "mixed": "experts both split and merged",
+    }
+    endian = "big-endian" if summary.byte_order == "big" else ""
+    shard = f"shard {summary.shard[0]} of {summary.shard[1]}" if summary.shard else ""
+    kind = kinds.get(summary.layout, "")
+    tensors = f"{summary.n_tensors:,} tensors"
+    return ", ".join(filter(None, (f"GGUF v{summary.version}", endian, tensors, kind, shard)))
+
+
+def _share(share: Share, total_bytes: int) -> str:
+    from gguf_hub.units import format_size
+
+    percent = f"{share.size_bytes / total_bytes * 100:.1f} %"
+    tensors = f"{share.n_tensors:,} tensor{'s' * (share.n_tensors != 1)}"
+    return f"{share.name:<14}{format_size(share.size_bytes):>10} {percent:>8}   {tensors}"
+
+
+def remedy(found: Inspection) -> str:
+    """Return the command that makes more programs load the file, or ""."""
+    path = PurePath(found.name)
+    out = path.with_name(f"{path.stem}.upgraded.gguf")
+    here, there = shlex.quote(str(path)), shlex.quote(str(out))
+    return {
+        "upgrade": f"gguf-hub upgrade {here} {there}",
+        "merge": f"gguf-hub merge {here} OUT.gguf",
+        "download": "gguf-hub download",
+        "": "",
+    }[found.compatibility.remedy]
+
+
+def print_metadata(found: Inspection, *, full: bool) -> None:
+    """Print keys, types and values."""
+    rows = [
+        [clean(key), field.type_name, _shown(field, full)]
+        for key, field in found.header.fields.items()
+    ]
+    console.print_table(rows, ["key", "type", "value"])
+
+
+def _shown(field: Field, full: bool) -> str:
+    """A value on one line; long ones shortened."""
+    if field.element_type is None:
+        text = clean(_single(field.value, field.type.name))
+        cut = not full and len(text) > _WIDE
+        return f"{text[:_WIDE]}... ({len(text):,} characters)" if cut else text
+    n = len(field.value)
+    items = field.value[: n if full else _FEW]
+    kind = field.element_type.name
+    text = ", ".join(clean(repr(i) if isinstance(i, str) else _single(i, kind)) for i in items)
+    return f"[{text}{', ...' if n > len(items) else ''}] ({n:,})"
+
+
+def _single(value: Any, kind: str) -> str:
+    """A number or text; a float32 with no more digits than it has."""
+    if kind == "FLOAT32":
+        from numpy import float32
+
+        value = float32(value)
+    return str(value)
+
+
+def print_tensors(found: Inspection, pattern: str) -> None:
+    """Print a table of the tensors whose name matches."""
+    from gguf_hub.units import format_size
+
+    rows = [
+        [clean(t.name), " × ".join(map(str, t.shape)), t.type.name, format_size(t.size_bytes),
+         str(found.header.data_offset + t.offset)]
+        for t in _matching(found, pattern)
+    ]  # fmt: skip
+    columns = ["left", "right", "left", "right", "right"]
+    console.print_table(rows, ["tensor", "shape", "type", "size", "offset"], align=columns)
+    if not rows:
+        console.note(f"no tensor matches `{pattern}`")
+
+
+def _matching(found: Inspection, pattern: str) -> list[TensorInfo]:
+    return [t for t in found.table.tensors.values() if fnmatchcase(t.name, pattern)]
+
+
+def print_issues(found: Inspection) -> None:
+    """Print what is wrong on stderr."""
+    for issue in found.report.issues:
+        if issue.severity.value == "error":
+            console.error(f"{issue} [{issue.code}]")
+        else:
+            console.warn(f"{issue} [{issue.code}]")
+
+
+def as_dict(
+    found: Inspection, *, metadata: bool, pattern: str | None, full: bool
+) -> dict[str, Any]:
+    """Return everything for JSON, with stable keys."""
+    summary = asdict(found.summary)
+    data = {
+        "path": found.name,
+        **{
+            key: clean(value) if isinstance(value, str) else value for key, value in summary.items()
+        },
+        "bits_per_weight": found.summary.bits_per_weight,
+        "compatibility": [asdict(loader) for loader in found.compatibility.loaders],
+        "remedy": remedy(found) or None,
+        "verdict": found.report.verdict,
+        "issues": found.report.as_dict()["issues"],
+    }
+    if metadata:
+        data["metadata"] = {
+            clean(key): _json_field(field, full) for key, field in found.header.fields.items()
+        }
+    if pattern:
+        data["tensors"] = [_json_tensor(info, found) for info in _matching(found, pattern)]
+    return data
+
+
+def _json_field(field: Field, full: bool) -> dict[str, Any]:
+    """A field for JSON: arrays cut to their first elements unless they are wanted whole."""
+    if field.element_type is None:
+        return {"type": field.type_name, "value": _json_value(field.value)}
+    n = len(field.value)
+    items = field.value[: n if full else _FEW]
+    values = items if isinstance(items, list) else items.tolist()
+    return {"type": field.type_name, "length": n, "value": [_json_value(v) for v in values]}
+
+
+def _json_value(value: Any) -> Any:
+    """A value that JSON can hold: infinities and NaN become text."""
+    if isinstance(value, str):
+        return clean(value, keep_lines=True)
+    is_odd = isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
+    return str(value) if is_odd else value
+
+
+def _json_tensor(info: TensorInfo, found: Inspection) -> dict[str, Any]:
+    return {
+        "name": clean(info.name),
+        "shape": list(info.shape),
+        "type": info.type.name,
+        "size_bytes": info.size_bytes,
+        "offset": found.header.data_offset + info.offset,
+    }
+
+
+def clean(text: str, *, keep_lines: bool = False) -> str:
+    """Return text from a file as it may be printed: nothing that steers a terminal.
+
+    Args:
+        text: Text, perhaps with surrogates in place of bytes that are not UTF-8.
+        keep_lines: Leave control characters to JSON, which escapes them.
+    """
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if keep_lines:
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

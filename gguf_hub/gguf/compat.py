@@ -1,0 +1,139 @@
+"""Which programs load a file, why not, and what mends it.
+
+Source: llama.cpp pull requests #1957 (GGUF v2), #4406 (Mixtral), #6387 (merged experts), #10026
+(split experts removed), and the tensor types of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from gguf_hub.gguf.issues import Issue, Severity
+from gguf_hub.gguf.summary import Summary
+from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
+
+T = QuantType
+Remedy = Literal["upgrade", "merge", "download", ""]
+
+_OF_EARLY_2024 = {
+    T.IQ2_XXS, T.IQ2_XS, T.IQ3_XXS, T.IQ1_S, T.IQ4_NL, T.IQ3_S, T.IQ2_S, T.IQ4_XS, T.IQ1_M,
+    T.BF16, T.TQ1_0, T.TQ2_0, T.F64, T.I64,
+}  # fmt: skip
+_AFTER_2024 = {T.MXFP4, T.NVFP4, T.Q1_0, T.Q2_0}
+_RUNNABLE = {type.name for type in RUNNABLE_TYPES}
+_TOKENIZERS = {"llama", "no_vocab", "none", ""}
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A program and whether it loads the file.
+
+    Attributes:
+        name: The program.
+        loads: Whether it does; None where that is not known.
+        reason: Why not, or what it needs; "" when there is nothing to say.
+    """
+
+    name: str
+    loads: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """Who loads a file, and which command mends it ("" for none)."""
+
+    loaders: tuple[Loader, ...]
+    remedy: Remedy
+
+
+def compatibility(summary: Summary, issues: Iterable[Issue]) -> Compatibility:
+    """Tell which programs load a file.
+
+    Args:
+        summary: Of the file.
+        issues: What a validation found.
+    """
+    damage = next((issue for issue in issues if issue.severity is Severity.ERROR), None)
+    rules: tuple[tuple[str, Callable[[Summary], Loader]], ...] = (
+        ("gguf-hub", _gguf_hub),
+        ("llama.cpp since October 2024", _llama_cpp_now),
+        ("llama.cpp before", _llama_cpp_before),
+    )
+    if damage:
+        loaders = tuple(Loader(name, False, f"damaged: {damage}") for name, _ in rules)
+        return Compatibility(loaders, "download" if damage.code in _CUT else "")
+    return Compatibility(tuple(rule(summary) for _, rule in rules), _remedy(summary))
+
+
+_CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZEROS"}
+
+
+def _remedy(summary: Summary) -> Remedy:
+    """The command that makes more programs load the file."""
+    if summary.shard:
+        return "merge"
+    needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
+    return "upgrade" if needs else ""
+
+
+def _gguf_hub(summary: Summary) -> Loader:
+    name = "gguf-hub"
+    types = {share.name for share in summary.types}
+    if summary.architecture != "llama":
+        return Loader(name, False, f"architecture `{summary.architecture}`, expected `llama`")
+    if summary.n_tensors == 0:
+        return Loader(name, False, "a vocabulary without a model")
+    if summary.byte_order == "big":
+        return Loader(name, False, "big-endian")
+    if types - _RUNNABLE:
+        return Loader(name, False, f"tensor types {_listed(types - _RUNNABLE)}")
+    if summary.tokenizer not in _TOKENIZERS:
+        return Loader(name, False, f"tokenizer `{summary.tokenizer}`, expected `llama`")
+    if summary.shard:
+        return Loader(name, False, "one shard of a set")
+    return Loader(name, True, "")
+
+
+def _llama_cpp_now(summary: Summary) -> Loader:
+    name = "llama.cpp since October 2024"
+    if summary.version == 1:
+        return Loader(name, False, "GGUF version 1")
+    if summary.byte_order == "big":
+        return Loader(name, False, "big-endian")
+    if summary.layout in ("split", "mixed"):
+        return Loader(name, False, "one tensor per expert")
+    if summary.architecture != "llama":
+        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
+    newer = {share.name for share in summary.types} & {type.name for type in _AFTER_2024}
+    if newer:
+        return Loader(name, True, f"a build that knows {_listed(newer)}")
+    return Loader(name, True, "")
+
+
+def _llama_cpp_before(summary: Summary) -> Loader:
+    name = "llama.cpp before"
+    if summary.version == 1:
+        return Loader(name, False, "GGUF version 1")
+    if summary.byte_order == "big":
+        return Loader(name, False, "big-endian")
+    if summary.architecture != "llama":
+        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
+    types = {share.name for share in summary.types}
+    newer = types & {type.name for type in _AFTER_2024}
+    if newer:
+        return Loader(name, False, f"tensor types {_listed(newer)}")
+    if types & {type.name for type in _OF_EARLY_2024}:
+        new = _listed(types & {type.name for type in _OF_EARLY_2024})
+        return Loader(name, True, f"a build of 2024 that knows {new}")
+    if summary.layout == "merged":
+        return Loader(name, True, "from April 2024 on (merged experts)")
+    if summary.layout == "split":
+        return Loader(name, True, "from December 2023 on (experts)")
+    return Loader(name, True, "")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

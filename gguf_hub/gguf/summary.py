@@ -1,0 +1,201 @@
+"""What a GGUF holds, in numbers: parameters, sizes by part and by type, context, vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
+from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo, ValueType
+from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.layout import TensorTable
+from gguf_hub.quants.types import FileType
+
+PARTS = ("embeddings", "attention", "feed-forward", "experts", "output", "other")
+_FILE_TYPES = {int(type): type.name for type in FileType}
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of the tensors of a file, added up."""
+
+    name: str
+    n_tensors: int
+    n_params: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a GGUF holds. Numbers are None, and texts empty, where the file does not tell.
+
+    Attributes:
+        n_params: Weights in all tensors.
+        n_params_active: Weights that take part in one token: of the experts only those in use.
+        data_bytes: Bytes of all tensors, without padding.
+        types: Shares by tensor type, the largest first.
+        parts: Shares by part of the model, in the order of ``PARTS``.
+        layout: How the experts are stored.
+        file_type: Name of the mix that it was quantised to (``general.file_type``).
+        shard: Which of how many files of a set this is, counted from 1; None for a whole model.
+    """
+
+    architecture: str
+    name: str
+    license: str
+    version: int
+    byte_order: ByteOrder
+    alignment: int
+    size_bytes: int
+    header_bytes: int
+    n_fields: int
+    n_tensors: int
+    n_params: int
+    n_params_active: int
+    data_bytes: int
+    file_type: str
+    types: tuple[Share, ...]
+    parts: tuple[Share, ...]
+    layout: Layout
+    n_layer: int | None
+    n_embd: int | None
+    n_head: int | None
+    n_head_kv: int | None
+    n_ff: int | None
+    n_expert: int | None
+    n_expert_used: int | None
+    n_ctx_train: int | None
+    rope_freq_base: float | None
+    rope_scaling: str
+    n_vocab: int | None
+    tokenizer: str
+    has_chat_template: bool
+    shard: tuple[int, int] | None = field(default=None)
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Bits of storage for one weight over all tensors."""
+        return self.data_bytes * 8 / self.n_params if self.n_params else None
+
+
+def summarize(header: Header, table: TensorTable) -> Summary:
+    """Add up a file.
+
+    Args:
+        header: Of the file.
+        table: Its tensors.
+    """
+    fields, arch = header.fields, architecture(header.fields)
+    tensors = tuple(table.tensors.values())
+
+    def hparam(name: str) -> Any:
+        return _scalar(fields, f"{arch}.{name}")
+
+    parts = _shares(tensors, part_of)
+    return Summary(
+        architecture=arch,
+        name=_text(fields, "general.name"),
+        license=_text(fields, "general.license"),
+        version=header.version,
+        byte_order=header.byte_order,
+        alignment=header.alignment,
+        size_bytes=header.size_bytes,
+        header_bytes=header.data_offset,
+        n_fields=len(fields),
+        n_tensors=len(header.entries),
+        n_params=sum(info.n_elements for info in tensors),
+        n_params_active=_active(parts, hparam("expert_count"), hparam("expert_used_count")),
+        data_bytes=sum(info.size_bytes for info in tensors),
+        file_type=_file_type(fields),
+        types=tuple(sorted(_shares(tensors, _type_of).values(), key=lambda s: -s.size_bytes)),
+        parts=tuple(parts[name] for name in PARTS if name in parts),
+        layout=layout(table.tensors),
+        n_layer=hparam("block_count"),
+        n_embd=hparam("embedding_length"),
+        n_head=hparam("attention.head_count"),
+        n_head_kv=hparam("attention.head_count_kv"),
+        n_ff=hparam("feed_forward_length"),
+        n_expert=hparam("expert_count"),
+        n_expert_used=hparam("expert_used_count"),
+        n_ctx_train=hparam("context_length"),
+        rope_freq_base=hparam("rope.freq_base"),
+        rope_scaling=_text(fields, f"{arch}.rope.scaling.type"),
+        n_vocab=_n_vocab(fields, arch),
+        tokenizer=_text(fields, "tokenizer.ggml.model"),
+        has_chat_template="tokenizer.chat_template" in fields,
+        shard=_shard(fields),
+    )
+
+
+def part_of(info: TensorInfo) -> str:
+    """Return which part of a model a tensor belongs to: one of ``PARTS``."""
+    name = info.name
+    if parse_split(name) or is_merged(name):
+        return "experts"
+    if name in ("token_embd.weight", "output.weight"):
+        return "embeddings" if name.startswith("token") else "output"
+    stem = name.split(".")[2] if name.startswith("blk.") and name.count(".") >= 3 else ""
+    if len(info.shape) < 2 or stem == "ffn_gate_inp":
+        return "other"
+    if stem.startswith("attn_"):
+        return "attention"
+    return "feed-forward" if stem.startswith("ffn_") else "other"
+
+
+def _type_of(info: TensorInfo) -> str:
+    return info.type.name
+
+
+def _shares(tensors: Iterable[TensorInfo], group: Callable[[TensorInfo], str]) -> dict[str, Share]:
+    """Add up tensors by a group."""
+    sums: dict[str, list[int]] = {}
+    for info in tensors:
+        row = sums.setdefault(group(info), [0, 0, 0])
+        row[0] += 1
+        row[1] += info.n_elements
+        row[2] += info.size_bytes
+    return {name: Share(name, *row) for name, row in sums.items()}
+
+
+def _active(parts: Mapping[str, Share], n_expert: int | None, n_used: int | None) -> int:
+    """Count the weights that take part in one token."""
+    total = sum(share.n_params for share in parts.values())
+    experts = parts["experts"].n_params if "experts" in parts else 0
+    if not experts or not n_expert or n_used is None:
+        return total
+    return total - experts + experts * min(n_used, n_expert) // n_expert
+
+
+def _scalar(fields: Mapping[str, Field], key: str) -> Any:
+    """A number; of one per block the largest."""
+    found = fields.get(key)
+    if found is not None and isinstance(found.value, np.ndarray):
+        return found.value.max().item() if found.value.size else None
+    return number(fields, key)
+
+
+def _text(fields: Mapping[str, Field], key: str) -> str:
+    found = fields.get(key)
+    return found.value if found is not None and found.type is ValueType.STRING else ""
+
+
+def _file_type(fields: Mapping[str, Field]) -> str:
+    value = number(fields, "general.file_type")
+    return "" if value is None else _FILE_TYPES.get(value, f"type {value}")
+
+
+def _n_vocab(fields: Mapping[str, Field], arch: str) -> int | None:
+    tokens = fields.get("tokenizer.ggml.tokens")
+    if tokens is not None and tokens.type is ValueType.ARRAY:
+        return len(tokens.value)
+    stated: int | None = number(fields, f"{arch}.vocab_size")
+    return stated
+
+
+def _shard(fields: Mapping[str, Field]) -> tuple[int, int] | None:
+    no, count = number(fields, "split.no"), number(fields, "split.count")
+    return (no + 1, count) if no is not None and count is not None and count > 1 else None
