@@ -12,6 +12,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── GgufError                    a file that is not a sound GGUF; carries ``path`` and ``issues``
     │   └── UnsupportedGgufError     sound, but not something that this version can use
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
+    ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ContextFullError             more tokens than the context holds
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
@@ -96,6 +97,10 @@ class UnsupportedGgufError(GgufError):
 
 class TokenizerError(GgufHubError):
     """Text or a vocabulary that the tokenizer cannot work with."""
+
+
+class ChatTemplateError(GgufHubError):
+    """A chat template that has an error, asks for too much, or refuses the conversation."""
 
 
 class ContextFullError(GgufHubError):

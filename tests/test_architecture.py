@@ -38,6 +38,7 @@ OWNERS = {
     "tqdm": {"cli"},
     "yaml": {"catalog"},
     "psutil": {"hardware"},
+    "jinja2": {"chat"},
 }
 
 HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}
