@@ -31,6 +31,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "gguf-hub-home"))
+    # kernels are compiled once for all tests and runs: their folder is named after their sources
+    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 

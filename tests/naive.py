@@ -191,6 +191,9 @@ def activations(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int8), x.astype(np.float32)
     if kind == "q8_0":
         steps, scale = quantize_activations(x, 32)
+        is_half = (scale >= 2.0**-14) & (scale <= 65504)  # ggml's block_q8_0 keeps a half
+        half = np.where(is_half, scale, 0).astype(np.float16).astype(np.float32)
+        scale = np.where(is_half, half, scale)
         return steps, np.concatenate([scale, group_sums(steps, scale, 32)])
     steps, scale = quantize_activations(x, 256)
     sums = [group_sums(steps, scale, size) for size in (16, 32)]

@@ -15,17 +15,19 @@ import ctypes
 import hashlib
 import os
 import platform
+import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from gguf_hub.kernels.cpu import Cpu, detect_cpu
+from gguf_hub.kernels.children import compile_in_children, object_path
+from gguf_hub.kernels.cpu import ENTRY, Cpu, detect_cpu, target_machine
 from gguf_hub.paths import writable_cache_dir
 from gguf_hub.progress import SILENT, Progress
 
-ENTRY = "gguf_hub_kernel"
+_KEEP_S = 30 * 24 * 3600
 
 
 class KernelBuilder:
@@ -38,7 +40,7 @@ class KernelBuilder:
 
     def __init__(self, cpu: Cpu | None = None, folder: Path | None = None) -> None:
         self.cpu = cpu or detect_cpu()
-        self._folder = folder or writable_cache_dir(f"kernels-{_key(self.cpu)}")
+        self._folder = folder or _cache_folder(self.cpu)
         self._addresses: dict[str, int] = {}
         self._linker = _Linker(self.cpu)
 
@@ -51,32 +53,36 @@ class KernelBuilder:
         """
         wanted = dict.fromkeys(names)
         missing = [name for name in wanted if name not in self._addresses]
-        to_compile = [name for name in missing if not self._object(name).is_file()]
+        to_compile = [name for name in missing if not object_path(self._folder, name).is_file()]
         if to_compile:
-            progress.note(f"compiling {len(to_compile)} kernels for this CPU (once)")
+            progress.note(f"compiling {len(to_compile)} kernels for this CPU, once")
             with progress.task("compile kernels", len(to_compile), unit="kernels") as task:
-                for name in to_compile:
-                    self._compile(name)
-                    task.advance(1)
+                compile_in_children(to_compile, self.cpu, self._folder, task)
         for name in missing:
-            self._addresses[name] = self._linker.link(self._object(name).read_bytes())
+            code = object_path(self._folder, name).read_bytes()
+            self._addresses[name] = self._linker.link(code)
         return {name: self._addresses[name] for name in wanted}
 
-    def _object(self, name: str) -> Path:
-        return self._folder / f"{name}.o"
 
-    def _compile(self, name: str) -> None:
-        from gguf_hub.kernels.compile import compile_kernel
+def _cache_folder(cpu: Cpu) -> Path:
+    """Return the folder of finished objects; ``GGUF_HUB_KERNEL_CACHE`` moves it."""
+    name = f"kernels-{_key(cpu)}"
+    base = os.environ.get("GGUF_HUB_KERNEL_CACHE")
+    if base:
+        folder = Path(base) / name
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = writable_cache_dir(name)
+    _forget_old(folder)
+    return folder
 
-        _write_atomic(self._object(name), compile_kernel(name, self.cpu))
 
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that another process sees it whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).replace(path)
+def _forget_old(folder: Path) -> None:
+    """Remove sibling folders that no start has used for a month: other versions, other CPUs."""
+    os.utime(folder)
+    for other in folder.parent.glob("kernels-*"):
+        if time.time() - other.stat().st_mtime > _KEEP_S:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _key(cpu: Cpu) -> str:
@@ -110,15 +116,6 @@ class _Linker:
         engine.finalize_object()
         self._engines.append(engine)
         return engine.get_function_address(ENTRY)
-
-
-def target_machine(cpu: Cpu):
-    """Return LLVM's description of the machine to emit code for."""
-    import llvmlite.binding as llvm
-
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=cpu.name, features=cpu.features, opt=3, jit=True, codemodel="jitdefault"
-    )
 
 
 KERNEL_TYPE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)

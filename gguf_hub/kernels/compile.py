@@ -16,8 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from gguf_hub.kernels.build import ENTRY, target_machine
-from gguf_hub.kernels.cpu import Cpu
+from gguf_hub.kernels.cpu import ENTRY, Cpu, target_machine
 from gguf_hub.kernels.library import MEMORY, kernel_function
 
 _INT64 = types.int64

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from gguf_hub.errors import UsageError
 
+ENTRY = "gguf_hub_kernel"
+"""Name of the one function that an object file of ours offers."""
+
 ISAS = ("generic", "avx2", "avx512vnni")
 """Instruction sets that have kernels of their own, poorest first.
 
@@ -57,3 +60,12 @@ def detect_cpu() -> Cpu:
         # forced: compile as for a machine that has no more than that
         return Cpu(name="x86-64-v3", features="", isa=isa)
     return Cpu(name=llvm.get_host_cpu_name(), features=features.flatten(), isa=isa)
+
+
+def target_machine(cpu: Cpu):
+    """Return LLVM's description of the machine to emit code for."""
+    import llvmlite.binding as llvm
+
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu.name, features=cpu.features, opt=3, jit=True, codemodel="jitdefault"
+    )

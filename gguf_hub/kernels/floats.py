@@ -12,6 +12,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 _SMALLEST_HALF = np.float32(2.0**-24)
+_SMALLEST_NORMAL_HALF = np.float32(2.0**-14)
+_LARGEST_HALF = np.float32(65504)
 _ONE_HALF = np.float32(0.5)
 _ONE_HALF_BITS = 0x3F000000
 _REBIAS = (127 - 15) << 23
@@ -91,6 +93,14 @@ def half_bits(value):
     # 13 bits fall away: add just under half of their weight, and the rest of it when odd
     rounded = magnitude - _REBIAS + 0xFFF + (magnitude >> 13 & 1)
     return sign | min(rounded >> 13, 0x7C00)
+
+
+@register_jitable
+def as_half(value):
+    """Return a positive float32 rounded to a half, or as it is where no normal half is near."""
+    if value < _SMALLEST_NORMAL_HALF or value > _LARGEST_HALF:
+        return value
+    return half_value(half_bits(value))
 
 
 @register_jitable

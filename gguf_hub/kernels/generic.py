@@ -1,9 +1,9 @@
 """Block arithmetic for any CPU: plain loops that are right everywhere.
 
-Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results, but for
-the dot products of unpacked types, which are summed in another order when compiled. This file has
-the unpacked types and the activations; ``generic_legacy`` the types with blocks of 32, ``generic_k``
-those with blocks of 256. All are offered from here.
+Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results, but
+for the dot products of unpacked types, which are summed in another order when compiled. The
+unpacked types and the activations are in this file, the types with blocks of 32 in
+``generic_legacy``, those with blocks of 256 in ``generic_k``; all are offered from here.
 
 Three families, one member for each of the thirteen types:
 
@@ -32,6 +32,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from gguf_hub.kernels.floats import (
+    as_half,
     at,
     bfloat_at,
     bfloat_bits,
@@ -166,13 +167,18 @@ def dot_bf16(w, o, q, qo, f, fo, n):
 
 @register_jitable
 def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
-    """Quantise activations in blocks of 32: n steps, then n/32 scales and n/32 sums."""
+    """Quantise activations in blocks of 32: n steps, then n/32 scales and n/32 sums.
+
+    The scale is rounded to a half (where one is near) after the steps were taken, as in ggml's
+    block_q8_0: results then follow llama.cpp's.
+    """
     nb = n // 32
     for b in range(nb):
         d = _activation_scale(x, xo + 32 * b, 32)
         _write_steps(x, xo + 32 * b, q, qo + 32 * b, d, 32)
-        f[fo + b] = d
-        f[fo + nb + b] = d * np.float32(_sum_steps(q, qo + 32 * b, 32))
+        half = as_half(d)
+        f[fo + b] = half
+        f[fo + nb + b] = half * np.float32(_sum_steps(q, qo + 32 * b, 32))
 
 
 @register_jitable

@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "copy_rows": ("x", "width", "rows", "y", "count"),
     # cosine and sine of every (token, frequency), from the inverse frequencies
     "rope_table": ("frequencies", "half", "factor", "table"),
-    # y[t] = x[t] / rms(x[t]) * gain
+    # each row divided by its root mean square, times the gain
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),
     # activation rows in the form that a weight type wants
     "quantize_q8_0": ("x", "width", "xq", "xf", "count"),

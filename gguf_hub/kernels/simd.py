@@ -16,7 +16,10 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, register_model
+from numba.extending import intrinsic, lower_builtin, register_jitable, register_model
+
+machine_code = register_jitable
+"""Marks a function that works on vectors: it exists only compiled, never as plain Python."""
 
 _ELEMENTS = {
     "i8": ir.IntType(8),
@@ -135,6 +138,7 @@ def _loader(vector: Vector):
 load_i8x16 = _loader(i8x16)
 load_i8x32 = _loader(i8x32)
 load_i16x8 = _loader(i16x8)
+load_i32x8 = _loader(i32x8)
 load_f32x8 = _loader(f32x8)
 
 
@@ -493,23 +497,13 @@ def splat_lane_pair(typingctx, vector, pair):
 
 
 @intrinsic
-def abs_f32x8(typingctx, value):
-    """Return the magnitudes of the lanes."""
+def max_i32x8(typingctx, a, b):
+    """Return the larger of each lane."""
 
     def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.fabs.v8f32", f32x8.ir(), args)
+        return _llvm(builder, "llvm.smax.v8i32", i32x8.ir(), args)
 
-    return f32x8(f32x8), codegen
-
-
-@intrinsic
-def max_f32x8(typingctx, a, b):
-    """Return the larger of each lane; ``b`` where one of the two is NaN."""
-
-    def codegen(context, builder, sig, args):
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-
-    return f32x8(f32x8, f32x8), codegen
+    return i32x8(i32x8, i32x8), codegen
 
 
 @intrinsic
@@ -546,20 +540,10 @@ def sum_i32x8(typingctx, value):
 
 
 @intrinsic
-def top_f32x8(typingctx, value):
+def top_i32x8(typingctx, value):
     """Return the largest lane."""
 
     def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.vector.reduce.fmax.v8f32", ir.FloatType(), args)
+        return _llvm(builder, "llvm.vector.reduce.smax.v8i32", ir.IntType(32), args)
 
-    return types.float32(f32x8), codegen
-
-
-@intrinsic
-def rounded_to_half(typingctx, value):
-    """Return a float32 rounded to the nearest half."""
-
-    def codegen(context, builder, sig, args):
-        return builder.fpext(builder.fptrunc(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.float32), codegen
+    return types.int32(i32x8), codegen

@@ -12,7 +12,6 @@ Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
 from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import (
@@ -26,6 +25,7 @@ from gguf_hub.kernels.simd import (
     load_i8x16,
     load_i8x32,
     load_u32,
+    machine_code,
     madd,
     maddubs,
     sign,
@@ -40,13 +40,13 @@ from gguf_hub.kernels.simd import (
 # -- sums of products of bytes, four to a 32-bit lane ---------------------------------------------
 
 
-@register_jitable
+@machine_code
 def _dot4_avx2(unsigned, signed):
     """i8x32 x i8x32 -> i32x8; the unsigned side at most 128, or pairs would saturate."""
     return madd(maddubs(unsigned, signed), splat_i16x16(1))
 
 
-@register_jitable
+@machine_code
 def _dot4_vnni(unsigned, signed):
     return simd.dpbusd(splat_i32x8(0), unsigned, signed)
 
@@ -55,7 +55,7 @@ def _dot4_vnni(unsigned, signed):
 
 
 def _q8_0(dot4):
-    @register_jitable
+    @machine_code
     def dot(w, o, q, qo, f, fo, n):
         total = splat_f32x8(0)
         for b in range(n // 32):
@@ -82,7 +82,7 @@ def _small(dot4, type_size, *, high_bits, minimum, offset):
     """
     nibbles = type_size - 16
 
-    @register_jitable
+    @machine_code
     def dot(w, o, q, qo, f, fo, n):
         blocks = n // 32
         total = splat_f32x8(0)
@@ -106,7 +106,7 @@ def _small(dot4, type_size, *, high_bits, minimum, offset):
 # -- blocks of 256 --------------------------------------------------------------------------------
 
 
-@register_jitable
+@machine_code
 def _scales_mins_k4(w, p):
     """Return the eight 6-bit scales and eight 6-bit minima of Q4_K and Q5_K, a byte each.
 
@@ -124,13 +124,13 @@ def _scales_mins_k4(w, p):
     return scales, mins
 
 
-@register_jitable
+@machine_code
 def _add_scaled(total, weights, x, scale):
     """Add ``weights * x * scale`` to the lanes of an i32x8."""
     return total + madd(maddubs(weights, x), scale)
 
 
-@register_jitable
+@machine_code
 def _mins_k4(mins, f, sums):
     """Return the eight products of minimum and activation sum."""
     return f32x8_from_i32(simd.i32x8_from_u8(simd.i8x8_of(mins))) * load_f32x8(f, sums)
@@ -140,7 +140,7 @@ def _q4_or_q5(type_size, has_fifth_bit):
     """Return the dot product of Q4_K or Q5_K."""
     nibbles = type_size - 128
 
-    @register_jitable
+    @machine_code
     def dot(w, o, q, qo, f, fo, n):
         blocks = n // 256
         total = splat_f32x8(0)
@@ -171,7 +171,7 @@ def _q4_or_q5(type_size, has_fifth_bit):
     return dot
 
 
-@register_jitable
+@machine_code
 def _products_16(factors, f, sums):
     """Return sixteen small integers times sixteen activation sums, added to eight lanes."""
     low = f32x8_from_i32(simd.i32x8_from_i8(simd.low_i8x8(factors)))
@@ -179,7 +179,7 @@ def _products_16(factors, f, sums):
     return fma(high, load_f32x8(f, sums + 8), low * load_f32x8(f, sums))
 
 
-@register_jitable
+@machine_code
 def dot_q6_k(w, o, q, qo, f, fo, n):
     """128 low nibbles, 64 bytes of two high bits each, 16 scales (int8), d; weights are -32..31."""
     blocks = n // 256
@@ -211,7 +211,7 @@ def dot_q6_k(w, o, q, qo, f, fo, n):
     return sum_f32x8(total - shift)
 
 
-@register_jitable
+@machine_code
 def _scales_q3(w, p):
     """Return the sixteen 6-bit scales of Q3_K, less 32, as i8x16.
 
@@ -230,7 +230,7 @@ def _scales_q3(w, p):
     return concat(simd.i8x8_of(first), simd.i8x8_of(last)) - 32
 
 
-@register_jitable
+@machine_code
 def dot_q3_k(w, o, q, qo, f, fo, n):
     """32 bytes of third bits, 64 bytes of two low bits, 12 bytes of scales, d; weights -4..3."""
     blocks = n // 256
@@ -256,7 +256,7 @@ def dot_q3_k(w, o, q, qo, f, fo, n):
     return sum_f32x8(total - shift)
 
 
-@register_jitable
+@machine_code
 def dot_q2_k(w, o, q, qo, f, fo, n):
     """16 bytes of scale (low nibble) and minimum (high), 64 bytes of two-bit weights, d, dmin."""
     blocks = n // 256
@@ -286,7 +286,7 @@ def dot_q2_k(w, o, q, qo, f, fo, n):
 def _float(load8, load1, item):
     """Return the dot product for weights that are floats of ``item`` bytes."""
 
-    @register_jitable
+    @machine_code
     def dot(w, o, q, qo, f, fo, n):
         a = splat_f32x8(0)
         b = splat_f32x8(0)

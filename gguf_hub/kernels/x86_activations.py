@@ -6,31 +6,39 @@ Halves are rounded to even and the scale is multiplied by, not divided by, as gg
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
+from gguf_hub.kernels.floats import as_half
 from gguf_hub.kernels.simd import (
-    abs_f32x8,
     load_f32x8,
-    max_f32x8,
+    load_i32x8,
+    machine_code,
+    max_i32x8,
     round_i32x8,
-    rounded_to_half,
     splat_f32x8,
+    splat_i32x8,
     store_i8_of_i32x8,
     sum_i32x8,
-    top_f32x8,
+    top_i32x8,
 )
 
+_INFINITY_BITS = np.int32(0x7F800000)
 
-@register_jitable
+
+@machine_code
 def _magnitude(x, xo, n):
-    """Return the largest magnitude of ``n`` values, a multiple of 8; NaN passes through."""
-    top = abs_f32x8(load_f32x8(x, xo))
+    """Return the largest magnitude of ``n`` values, a multiple of 8; NaN if one is not finite.
+
+    Without their signs, floats are ordered as their bits are; NaN and infinity come last.
+    """
+    mask = splat_i32x8(0x7FFFFFFF)
+    top = load_i32x8(x, xo) & mask
     for i in range(1, n // 8):
-        top = max_f32x8(top, abs_f32x8(load_f32x8(x, xo + 8 * i)))
-    return top_f32x8(top)
+        top = max_i32x8(top, load_i32x8(x, xo + 8 * i) & mask)
+    bits = top_i32x8(top)
+    return np.float32(np.nan) if bits >= _INFINITY_BITS else np.int32(bits).view(np.float32)
 
 
-@register_jitable
+@machine_code
 def _steps(x, xo, q, qo, inverse, n):
     """Write ``n`` values, a multiple of 8, times ``inverse`` as int8; return their sum."""
     total = np.int32(0)
@@ -41,28 +49,29 @@ def _steps(x, xo, q, qo, inverse, n):
     return total
 
 
-@register_jitable
+@machine_code
 def _inverse(top):
     """Return 127 over the largest magnitude; 0 for a row of zeros."""
     return splat_f32x8(np.float32(127) / top if top > 0 else np.float32(0))
 
 
-@register_jitable
+@machine_code
 def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
     """Blocks of 32: steps, scales, sums (layout in ``activations``).
 
-    The scale is kept as a half, as in ggml's block_q8_0: results then follow llama.cpp's.
+    The scale is kept as a half where one is near, as in ggml's block_q8_0: results then follow
+    llama.cpp's.
     """
     blocks = n // 32
     for b in range(blocks):
         top = _magnitude(x, xo + 32 * b, 32)
-        d = rounded_to_half(top / np.float32(127))
+        d = as_half(top / np.float32(127))
         total = _steps(x, xo + 32 * b, q, qo + 32 * b, _inverse(top), 32)
         f[fo + b] = d
         f[fo + blocks + b] = d * np.float32(total)
 
 
-@register_jitable
+@machine_code
 def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
     """Blocks of 256: steps, scales, sums over 16 and over 32 (layout in ``activations``)."""
     blocks = n // 256

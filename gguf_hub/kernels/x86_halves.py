@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
 from gguf_hub.kernels.simd import (
     fma,
     get,
     get_half,
     load_f16x8,
     load_f32x8,
+    machine_code,
     splat_f32x8,
     store_f16,
     store_f32x8,
@@ -17,13 +16,13 @@ from gguf_hub.kernels.simd import (
 )
 
 
-@register_jitable
+@machine_code
 def store_half(kv, at, value):
     """Store one float as a half, rounded to nearest even."""
     store_f16(kv, at, value)
 
 
-@register_jitable
+@machine_code
 def dot_half(f, fo, kv, ko, n):
     """Return the dot product of ``n`` floats at ``f[fo:]`` with halves at ``kv[ko:]``."""
     a = splat_f32x8(0)
@@ -38,7 +37,7 @@ def dot_half(f, fo, kv, ko, n):
     return total
 
 
-@register_jitable
+@machine_code
 def add_half(f, fo, factor, kv, vo, n):
     """Add ``factor`` times ``n`` halves at ``kv[vo:]`` to ``f[fo:]``."""
     wide = splat_f32x8(factor)

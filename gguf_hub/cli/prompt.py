@@ -1,0 +1,55 @@
+"""The prompt of a command: from a flag, a file or stdin."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from gguf_hub.errors import GgufHubError, UsageError
+
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
+
+
+def read_prompt(text: str | None, path: Path | None, *, escape: bool) -> str:
+    """Return the prompt.
+
+    Args:
+        text: What ``-p`` says.
+        path: What ``-f`` names; ``-`` is stdin. One newline at its end does not count.
+        escape: Whether to resolve ``\\n``, ``\\t``, ``\\xNN`` and so on.
+
+    Raises:
+        UsageError: Both are given.
+        GgufHubError: The file cannot be read.
+    """
+    if text is not None and path is not None:
+        raise UsageError("-p and -f both give a prompt", hint="leave one of them out")
+    if path is not None:
+        text = _read(path)
+    return unescape(text or "") if escape else (text or "")
+
+
+def unescape(text: str) -> str:
+    r"""Resolve ``\n \r \t \' \" \\ \xNN``; anything else after a backslash stays as it is."""
+
+    def replace(match: re.Match[str]) -> str:
+        what = match[1]
+        if what[0] == "x" and len(what) > 1:
+            return chr(int(what[1:], 16))
+        return _ESCAPES.get(what, match[0])
+
+    return _ESCAPE.sub(replace, text)
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file, or of stdin for ``-``."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as exc:
+        raise GgufHubError(f"prompt file `{path}` is not UTF-8 text: {exc.reason}") from exc
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise GgufHubError(f"cannot read prompt file `{path}`: {reason}") from exc

@@ -1,0 +1,208 @@
+"""``gguf-hub run``: generate text with a model, under llama.cpp's flags."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli.options import catalog_option
+from gguf_hub.cli.sampling import sampling_options
+
+if TYPE_CHECKING:
+    from gguf_hub.engine import Engine, Timings
+    from gguf_hub.sampler import Sampler
+    from gguf_hub.tokenizer import Tokenizer
+
+CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
+
+
+@click.command("run", context_settings=CONTEXT)
+@click.argument("model", required=False)
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument.")
+@click.option("-p", "--prompt", default=None, help="Text to start from.")
+@click.option(
+    "-f",
+    "--file",
+    "prompt_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the prompt from a file; `-` is stdin.",
+)
+@click.option(
+    "-n",
+    "--predict",
+    "--n-predict",
+    default=-1,
+    show_default=True,
+    metavar="N",
+    help="Tokens to generate; -1 until the context is full.",
+)
+@click.option(
+    "-c",
+    "--ctx-size",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Context in tokens; 0 for what the model was trained on.",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Most prompt tokens of one pass over the weights.",
+)
+@click.option(
+    "-t",
+    "--threads",
+    default=0,
+    metavar="N",
+    help="Threads; 0 for one for each core this process may use.",
+)
+@click.option(
+    "-ngl",
+    "--n-gpu-layers",
+    "--gpu-layers",
+    default=None,
+    metavar="N",
+    help="Accepted for llama.cpp's sake; everything runs on the CPU.",
+)
+@sampling_options
+@click.option(
+    "-e",
+    "--escape/--no-escape",
+    default=True,
+    show_default=True,
+    help="Read \\n, \\t and so on in the prompt.",
+)
+@click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-sequence token.")
+@click.option("--no-display-prompt", is_flag=True, help="Print only what is generated.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@click.option("-y", "--yes", is_flag=True, help="Download without asking.")
+@click.option("--no-perf", is_flag=True, help="Do not print timings.")
+@catalog_option
+def command(model: str | None, model_option: str | None, **options: Any) -> None:
+    """Generate text with a model.
+
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
+    without one, the quant that fits this machine is picked. What is not on disk is downloaded and
+    verified first. Text goes to stdout, timings to stderr.
+    """
+    from gguf_hub.cli import console
+    from gguf_hub.sampler import SamplerConfig
+
+    if model and model_option:
+        raise click.UsageError("MODEL is given twice, as an argument and with -m")
+    sampling = {name: options[name] for name in sampling_options.names}
+    config = SamplerConfig.from_options(**sampling)
+    _check(options)
+    prompt = _prompt(options)
+    if options["n_gpu_layers"] not in (None, "0"):
+        console.note("-ngl is ignored: this runner computes on the CPU")
+    path = _path(model or model_option, options)
+    _generate(path, prompt, config, options)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse values that can never be right, before anything is downloaded."""
+    lowest = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1}
+    for name, low in lowest.items():
+        if options[name] < low:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+
+
+def _prompt(options: dict[str, Any]) -> str:
+    """Return the prompt from -p or -f, escapes resolved."""
+    from gguf_hub.cli.prompt import read_prompt
+
+    return read_prompt(options["prompt"], options["prompt_file"], escape=options["escape"])
+
+
+def _path(model: str | None, options: dict[str, Any]) -> Path:
+    """Return the model file, fetched first where it is not on disk."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.models import resolve_model
+
+    return resolve_model(
+        model,
+        catalog_path=options["catalog_path"],
+        token=options["token"],
+        revision=options["revision"],
+        progress=ConsoleProgress(),
+        assume_yes=options["yes"],
+    )
+
+
+def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> None:
+    """Load the model, print the text as it comes, then the timings."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.engine import Engine
+    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.model.transformer import Transformer
+    from gguf_hub.sampler import Sampler
+    from gguf_hub.tokenizer import load_tokenizer
+
+    began = time.perf_counter()
+    progress = ConsoleProgress()
+    with (
+        GgufFile.open(path) as file,
+        Transformer.open(
+            file,
+            n_ctx=options["ctx_size"],
+            n_batch=options["batch_size"],
+            n_threads=max(0, options["threads"]),
+            progress=progress,
+        ) as model,
+    ):
+        tokenizer = load_tokenizer(file.metadata)
+        engine = Engine(model)
+        loaded_s = time.perf_counter() - began
+        if not options["no_display_prompt"]:
+            click.echo(prompt, nl=False)
+        sampler = Sampler(config, tokenizer)
+        try:
+            for text in _stream(engine, tokenizer, sampler, prompt, options):
+                click.echo(text, nl=False)
+        finally:
+            click.echo()
+            if not options["no_perf"]:
+                _print_timings(loaded_s, engine.timings)
+
+
+def _stream(
+    engine: Engine, tokenizer: Tokenizer, sampler: Sampler, prompt: str, options: dict[str, Any]
+) -> Iterator[str]:
+    """Yield generated text as it becomes complete."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.tokenizer import StreamDecoder
+
+    decoder = StreamDecoder(tokenizer)
+    for sampled in engine.generate(
+        tokenizer.encode(prompt, parse_special=True),
+        sampler,
+        max_tokens=options["predict"],
+        stop_ids=() if options["ignore_eos"] else tokenizer.eog_ids,
+        progress=ConsoleProgress(),
+    ):
+        yield decoder.feed(sampled.token_id)
+    yield decoder.flush()
+
+
+def _print_timings(loaded_s: float, timings: Timings) -> None:
+    """Print what loading, prompt and generation took, on stderr."""
+    from gguf_hub.cli.console import note
+    from gguf_hub.units import format_duration
+
+    note(
+        f"\nload {format_duration(loaded_s)}"
+        f" · prompt {timings.n_prompt} tokens, {timings.prompt_tok_per_s:.1f} tok/s"
+        f" · generated {timings.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
+    )

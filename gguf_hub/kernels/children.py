@@ -1,0 +1,117 @@
+"""Compiling kernels in child processes: on all cores, and with numba in none of ours.
+
+A child reads kernel names from stdin, one a line, and answers each with a line when the object file
+lies in its place. Run as ``python -m gguf_hub.kernels.children FOLDER CPU FEATURES ISA``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from gguf_hub.errors import GgufHubError
+from gguf_hub.kernels.cpu import Cpu
+from gguf_hub.progress import Task
+
+_DONE = "done"
+
+
+def object_path(folder: Path, name: str) -> Path:
+    """Return where the object file of a kernel lies."""
+    return folder / f"{name}.o"
+
+
+def compile_in_children(names: Sequence[str], cpu: Cpu, folder: Path, task: Task) -> None:
+    """Compile kernels, one child for each core; ``task`` advances with each that is done.
+
+    Raises:
+        GgufHubError: A child failed; what it printed last is in the message.
+    """
+    queue = deque(sorted(names, key=_is_quick))
+    failures: list[str] = []
+    n_children = min(len(names), _usable_cores())
+    threads = [
+        threading.Thread(target=_feed, args=(queue, cpu, folder, task, failures))
+        for _ in range(n_children)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise GgufHubError(
+            f"compiling kernels failed: {failures[0]}",
+            hint="`gguf-hub doctor` shows versions; GGUF_HUB_ISA=generic avoids SIMD kernels",
+        )
+
+
+def _is_quick(name: str) -> bool:
+    """Kernels that read weights take longest and go first."""
+    return "." not in name
+
+
+def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[str]) -> None:
+    """Give names to one child until there are none left or it fails."""
+    arguments = [str(folder), cpu.name, cpu.features, cpu.isa]
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gguf_hub.kernels.children", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert child.stdin and child.stdout
+        with child:
+            while queue and not failures:
+                try:
+                    name = queue.popleft()
+                except IndexError:
+                    break  # another thread took the last one
+                try:
+                    print(name, file=child.stdin, flush=True)
+                    answer = child.stdout.readline().strip()
+                except BrokenPipeError:
+                    answer = ""
+                if answer != _DONE:
+                    errors.seek(0)
+                    lines = errors.read().strip().splitlines()
+                    failures.append(f"`{name}`: {lines[-1] if lines else 'no answer'}")
+                    break
+                task.advance(1)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _serve(folder: Path, cpu: Cpu) -> None:
+    """Compile the kernels that stdin names."""
+    from gguf_hub.kernels.compile import compile_kernel
+
+    for line in sys.stdin:
+        name = line.strip()
+        _write_atomic(object_path(folder, name), compile_kernel(name, cpu))
+        sys.stdout.write(f"{_DONE}\n")
+        sys.stdout.flush()
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that another process sees it whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(temporary).replace(path)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), Cpu(*sys.argv[2:]))
