@@ -30,11 +30,12 @@ def each(function, values: np.ndarray, dtype) -> np.ndarray:
 
 
 def random_floats(n: int) -> np.ndarray:
-    """Any bit pattern, and a share of values near the range of halves."""
+    """Any bit pattern, values near the range of halves, and ties between bfloat16."""
     rng = np.random.default_rng(5)
     patterns = rng.integers(0, 2**32, n, dtype=np.uint32).view(np.float32)
     near = (rng.standard_normal(n) * 2.0 ** rng.integers(-30, 17, n)).astype(np.float32)
-    return np.concatenate([SPECIAL, patterns, near])
+    ties = (patterns.view(np.uint32) & 0xFFFF0000 | 0x8000).view(np.float32)[: n // 10]
+    return np.concatenate([SPECIAL, patterns, near, ties])
 
 
 def bfloat_oracle(values: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ def test_steps_round_half_away_from_zero(kind: str, mode: str) -> None:
 
 @each_mode
 @each_kind
-@pytest.mark.parametrize("size", [0.0, 1e-45, 3e-44, 1e-38, 3e38])
+@pytest.mark.parametrize("size", [0.0, 1e-45, 3e-44, 2.66e-43, 1e-38, 1e-3, 1.0, 3e38])
 def test_activations_of_any_size_stay_within_half_a_step(kind: str, size: float, mode: str) -> None:
     x = np.linspace(-1, 1, 256).astype(np.float32) * np.float32(size)
     q, f = quantized(kind, x, mode)
@@ -191,8 +191,10 @@ def test_activations_of_any_size_stay_within_half_a_step(kind: str, size: float,
     assert_same_bits(f, want_f)
     block_size = 32 if kind == "q8_0" else 256
     scale = np.repeat(f[: 256 // block_size].astype(np.float64), block_size)
-    # half a step, one more rounding of x/d, and where scales are subnormal their own rounding
-    allowed = scale * 0.5 * (1 + 255 * 2 * EPSILON) + 128 * 2.0**-150
+    # half a step, the rounding of x/d, and 127 times that of the scale: to a half in q8_0 (relative
+    # 2**-11), and where it is subnormal to a multiple of 2**-149
+    steps = 0.5 * (1 + 255 * 2 * EPSILON) + (128 * 2.0**-11 if kind == "q8_0" else 128 * EPSILON)
+    allowed = scale * steps + 128 * 2.0**-150
     assert (np.abs(x - scale * q) <= allowed).all()
 
 
