@@ -12,11 +12,11 @@ kind     ``q``       ``f``, with ``nb`` blocks of 32 (``q8_0``) or 256 (``q8_k``
                      group of 32
 ======== =========== ============================================================================
 
-A value is its block's scale times its step; a sum is the scale times the sum of the steps. Scales of
-``q8_0`` are rounded to halves (those within the range of normal halves), as ggml's are. The sums
-serve the types that have a minimum beside the scale: the dot product of a group with a constant
-minimum is the minimum times the group's sum. This file is plain Python; the arithmetic is in
-``generic`` and in the paths for particular processors.
+A value is its block's scale times its step; a sum is the scale times the sum of the steps. Scales
+of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's are. The sums serve the
+types that have a minimum beside the scale: the dot product of a group with a constant minimum is
+the minimum times the group's sum. This file is plain Python; the arithmetic is in ``generic`` and
+in the paths for particular processors.
 """
 
 from __future__ import annotations
