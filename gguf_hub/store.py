@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,12 @@ class Store:
     def remove(self, path: Path) -> None:
         """Forget the file at ``path``; nothing happens to the file."""
         self._change(lambda known: known.pop(str(_absolute(path)), None))
+
+    def distrust(self, path: Path) -> None:
+        """Keep what is known of the file at ``path``, but no longer take it for whole."""
+        entry = self.find_verified(path)
+        if entry is not None:
+            self.add(replace(entry, mtime_ns=0))
 
     def _change(self, edit: Callable[[dict[str, StoredFile]], object]) -> None:
         """Read, edit and write the entries while no other process does."""

@@ -40,6 +40,7 @@ class Fault:
         body: Send this body instead.
         drop_after: Cut the connection after so many bytes of body.
         stall_s: Wait so long before the body.
+        bytes_per_s: Send the body this slowly.
         flip_at: Flip the lowest bit of the byte at this offset of the file.
         ignore_range: Answer 200 with the whole file to a ranged request.
     """
@@ -52,6 +53,7 @@ class Fault:
     body: bytes | None = None
     drop_after: int | None = None
     stall_s: float = 0.0
+    bytes_per_s: float | None = None
     flip_at: int | None = None
     ignore_range: bool = False
 
@@ -404,6 +406,8 @@ class _Handler(BaseHTTPRequestHandler):
                 chunk = chunk[: drop_after - start]
             self.wfile.write(chunk)
             self.record.sent_bytes += len(chunk)
+            if self.fault.bytes_per_s:
+                time.sleep(len(chunk) / self.fault.bytes_per_s)
             if drop_after is not None and self.record.sent_bytes >= drop_after:
                 self._cut()
                 return

@@ -149,6 +149,24 @@ class Fetcher:
         self._require_space(self.plan(listing, files))
         return [self._fetch_one(listing, file) for file in files]
 
+    def check(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+        """Return the files if all of them are in the place and whole, else nothing.
+
+        The hub is never asked: the listing may be one that was made from the place itself.
+
+        Raises:
+            LockedError: Another process writes one of the files.
+            DownloadError: A file cannot be read, or not accepted into the place.
+        """
+        found = []
+        for file in files:
+            with _told(self.place.path_of(listing, file)), self._locked(listing, file):
+                done = self._check_what_is_there(listing, file)
+            if done is None:
+                return []
+            found.append(done)
+        return found
+
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
         path = self.place.path_of(listing, file)
         content, part = self.place.content_of(listing, file), self.place.part_of(listing, file)
@@ -158,7 +176,7 @@ class Fetcher:
             state = State.VERIFIED
         elif size_bytes == file.size_bytes:
             state = State.UNCHECKED
-        elif self._copy_elsewhere(file):
+        elif self.copy_of(file):
             state = State.ELSEWHERE
         elif have_bytes:
             state = State.PARTIAL
@@ -168,7 +186,8 @@ class Fetcher:
         to_come = 0 if is_here else max(file.size_bytes - have_bytes, 0)
         return PlannedFile(file, path, state, to_come)
 
-    def _copy_elsewhere(self, file: RemoteFile) -> StoredFile | None:
+    def copy_of(self, file: RemoteFile) -> StoredFile | None:
+        """Return a verified file of this machine with the same content, or None."""
         return next(iter(self.store.copies_of(file.sha256)), None) if file.sha256 else None
 
     def _require_space(self, plan: Plan) -> None:
@@ -204,12 +223,12 @@ class Fetcher:
         sha256 = sha256_file(content, progress=self.progress)
         if matches(content, file, sha256):
             return self._accept(listing, file, content, sha256, Status.CHECKED)
-        self.progress.note(f"`{content}` is not what the hub has; it will be replaced")
+        self.progress.note(f"`{content}` is not what it should be: it is damaged")
         return None
 
     def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         """Take the bytes from a verified copy on this machine, if there is one."""
-        copy = self._copy_elsewhere(file)
+        copy = self.copy_of(file)
         if copy is None:
             return None
         part = self.place.part_of(listing, file)
@@ -286,7 +305,7 @@ def gguf_problem(path: Path) -> str | None:
     except UnsupportedGgufError:
         return None  # sound, only not for this version
     except GgufError as error:
-        return error.message
+        return error.issues[0] if error.issues else error.message
 
 
 def _size(path: Path) -> int | None:

@@ -65,7 +65,11 @@ ModelRef = LocalFile | CatalogQuant | RepoQuant | RepoFile
 
 
 def parse_ref(
-    text: str, *, catalog: Mapping[str, str] | None = None, endpoint: str | None = None
+    text: str,
+    *,
+    catalog: Mapping[str, str] | None = None,
+    endpoint: str | None = None,
+    is_remote: bool = False,
 ) -> ModelRef:
     """Return what a model argument names.
 
@@ -75,6 +79,7 @@ def parse_ref(
             ``hf://org/repo[@revision]/file``; or a page or download link of the hub.
         catalog: The catalog's quants, each with its file name.
         endpoint: A hub whose links are taken too, besides huggingface.co.
+        is_remote: Files on this machine do not count: something to download is named.
 
     Raises:
         ModelNotFoundError: It is none of these; the hint names what is near.
@@ -82,7 +87,7 @@ def parse_ref(
     """
     catalog = catalog or {}
     # unlike Path's, this test is False for names that no file can have
-    if os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
+    if not is_remote and os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
         return LocalFile(Path(text).expanduser())
     for quant, filename in catalog.items():
         if text.lower() in (quant.lower(), filename.lower()):
@@ -90,9 +95,11 @@ def parse_ref(
     if re.match(r"https?://", text, re.IGNORECASE):
         return _parse_link(text, endpoint)
     ref = _parse_repo(text.removeprefix("hf://"))
-    if ref is None or (_is_path_like(text) and not text.startswith("hf://")):
-        raise _nothing(text, list(catalog))
-    return ref
+    if ref is not None and (text.startswith("hf://") or not _is_path_like(text)):
+        return ref
+    raise _no_such_quant(text, list(catalog)) or (
+        _nothing_remote(text) if is_remote else _nothing(text)
+    )
 
 
 def _parse_repo(text: str) -> RepoQuant | RepoFile | None:
@@ -131,19 +138,32 @@ def _is_path_like(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~")) or "\\" in text
 
 
-def _nothing(text: str, quants: Sequence[str]) -> ModelNotFoundError:
-    """Say what is near: a quant of the catalog, or a file in that folder."""
+def _no_such_quant(text: str, quants: Sequence[str]) -> ModelNotFoundError | None:
+    """Return the error for what is written like a quant, but is none of the catalog."""
+    if not looks_like_quant(text):
+        return None
+    near = difflib.get_close_matches(text.upper(), quants, n=2, cutoff=0.5)
+    return ModelNotFoundError(
+        f"the catalog has no quant `{text}`" + _did_you_mean(near),
+        hint=f"it has {', '.join(quants)}; another repository's is written `org/repo:{text}`",
+    )
+
+
+def _nothing_remote(text: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"`{text}` names no repository and no quant of the catalog",
+        hint="name a quant of the catalog (`gguf-hub list`), `org/repo`, `org/repo:QUANT` "
+        "or `org/repo/file.gguf`",
+    )
+
+
+def _nothing(text: str) -> ModelNotFoundError:
+    """Say what is near: files in that folder."""
     path = Path(text).expanduser()
     if os.path.isdir(path):  # noqa: PTH112 - as above
         files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"
         return ModelNotFoundError(f"`{text}` is a folder, not a model", hint=listed)
-    if looks_like_quant(text):
-        near = difflib.get_close_matches(text.upper(), quants, n=2, cutoff=0.5)
-        return ModelNotFoundError(
-            f"the catalog has no quant `{text}`" + _did_you_mean(near),
-            hint=f"it has {', '.join(quants)}; another repository's is written `org/repo:{text}`",
-        )
     siblings = [entry.name for entry in _entries(path.parent) if is_gguf(entry.name)]
     near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
     return ModelNotFoundError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def check(path: Path, store: Store, **options: object) -> Verification:
     return verify_file(path, store=store, **options)
 
 
-def with_last_byte_changed(data: bytes) -> bytes:
+def with_another_letter(data: bytes) -> bytes:
     """Another text of the same length: as sound as before, but other bytes."""
     return data.replace(b"nothing", b"nothinG")
 
@@ -67,9 +68,22 @@ def test_the_record_notices_what_changed_since(file: Path, store: Store, sound: 
     store.add(StoredFile.of(file, sha256(sound), repo_id=REPO, commit="c", filename=NAME))
     done = check(file, store)
     assert (done.verdict, done.expected.source) == (Verdict.VERIFIED, "record")
-    file.write_bytes(with_last_byte_changed(sound))
+    file.write_bytes(with_another_letter(sound))
     changed = check(file, store)
     assert (changed.verdict, changed.expected.repo_id) == (Verdict.DIFFERENT, REPO)
+
+
+def test_bytes_that_changed_without_a_trace_are_no_longer_trusted(
+    file: Path, store: Store, sound: bytes
+) -> None:
+    store.add(StoredFile.of(file, sha256(sound), repo_id=REPO, commit="c", filename=NAME))
+    stat = file.stat()
+    file.write_bytes(with_another_letter(sound))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert store.find_verified(file) is not None
+    for _ in range(2):
+        assert check(file, store).verdict is Verdict.DIFFERENT
+        assert store.find_verified(file) is None
 
 
 def test_what_is_known_of_the_origin_survives_a_check_with_a_given_hash(
@@ -105,7 +119,7 @@ def test_downloads_of_any_client_say_themselves_what_they_should_be(
     source, repo_id = ("cache", REPO) if where == "cache" else ("metadata", None)
     assert found == Expected(sha256(sound), source, repo_id, commit, NAME)
     assert check(path, Store(tmp_path / "record")).verdict is Verdict.VERIFIED
-    path.write_bytes(with_last_byte_changed(sound))
+    path.write_bytes(with_another_letter(sound))
     assert check(path, Store(tmp_path / "record 2")).verdict is Verdict.DIFFERENT
 
 
