@@ -20,6 +20,7 @@ COMMANDS = {
     "download": "Download files, verified, by name, quant or pattern.",
     "verify": "Check files: structure, then SHA-256.",
     "inspect": "Show what a GGUF file holds.",
+    "upgrade": "Bring an old GGUF up to date, losslessly.",
     "run": "Generate text with a model.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }

@@ -18,6 +18,11 @@ from gguf_hub.units import format_size
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def part_name(path: Path) -> Path:
+    """Return what a file is called while it is being written."""
+    return path.with_name(path.name + ".part")
+
+
 @contextlib.contextmanager
 def new_file(path: Path, size_bytes: int) -> Iterator[int]:
     """Give a descriptor to write a file that takes its name when the block ends well.
@@ -34,7 +39,7 @@ def new_file(path: Path, size_bytes: int) -> Iterator[int]:
         LockedError: Another process writes the same file.
         GgufHubError: The folder does not exist or may not be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_name(path)
     try:
         require_space(path.parent, size_bytes)
         target = _open_locked(part, path)

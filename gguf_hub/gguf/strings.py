@@ -117,6 +117,12 @@ class StringArray(Sequence[str]):
         starts = np.frombuffer(array("Q", self._starts), np.uint64).astype(np.int64)
         return np.diff(starts) - self._prefix_bytes
 
+    def copy(self) -> StringArray:
+        """Return an array with a buffer of its own."""
+        first, last = self._starts[0], self._starts[-1]
+        starts = array("Q", (at - first for at in self._starts))
+        return StringArray(bytes(self._buffer[first:last]), starts, self._prefix_bytes)
+
     def not_utf8(self) -> list[int]:
         """Return the indices of the strings that are not UTF-8."""
         region = bytes(self._buffer[self._starts[0] : self._starts[-1]])

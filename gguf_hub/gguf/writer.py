@@ -7,7 +7,7 @@ kernel copies. Nothing appears under the final name unless it is whole.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import GgufError
-from gguf_hub.gguf.atomic import new_file
+from gguf_hub.gguf.atomic import new_file, part_name
 from gguf_hub.gguf.copying import FileRange, copy_range, write_all
 from gguf_hub.gguf.format import (
     ALIGNMENT_KEY,
@@ -172,6 +172,7 @@ def write_gguf(
     version: int = VERSION,
     byte_order: ByteOrder = "little",
     progress: Progress = SILENT,
+    prove: Callable[[Path], None] | None = None,
 ) -> tuple[TensorInfo, ...]:
     """Write a GGUF file; it appears under its name only when it is whole and on the disk.
 
@@ -184,6 +185,7 @@ def write_gguf(
         version: 1, 2 or 3.
         byte_order: Of numbers in the header; data is written as it is given.
         progress: Where to report bytes written.
+        prove: Called with the temporary file before it takes its name; what it raises removes it.
 
     Returns:
         The tensors as they stand in the file.
@@ -203,14 +205,14 @@ def write_gguf(
         version=version,
         byte_order=byte_order,
     )
-    with (
-        new_file(path, plan.size_bytes) as target,
-        progress.task(f"write {path.name}", plan.size_bytes) as task,
-    ):
-        write_all(target, plan.header)
-        task.advance(len(plan.header))
-        for info, (_, data) in zip(plan.tensors, pairs, strict=True):
-            _write_tensor(target, info, data, plan.alignment, task)
+    with new_file(path, plan.size_bytes) as target:
+        with progress.task(f"write {path.name}", plan.size_bytes) as task:
+            write_all(target, plan.header)
+            task.advance(len(plan.header))
+            for info, (_, data) in zip(plan.tensors, pairs, strict=True):
+                _write_tensor(target, info, data, plan.alignment, task)
+        if prove:
+            prove(part_name(path))
     return plan.tensors
 
 

@@ -1,0 +1,160 @@
+"""Writing a GGUF anew from ranges of others: the plan, the copy, and the proof that it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gguf_hub.errors import GgufError
+from gguf_hub.gguf.copying import FileRange
+from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.strings import StringArray, shown
+from gguf_hub.gguf.swap import swapped
+from gguf_hub.gguf.writer import plan_file, write_gguf
+from gguf_hub.progress import SILENT, Progress
+
+COMPARE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of the new file and where its data lies.
+
+    Attributes:
+        spec: Name, shape and type.
+        ranges: The bytes, one range after another.
+        swaps: Whether their words must be turned round.
+    """
+
+    spec: TensorSpec
+    ranges: tuple[FileRange, ...]
+    swaps: bool = False
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A file that is to be written from others.
+
+    Attributes:
+        fields: Its metadata.
+        parts: Its tensors, in order.
+        changes: What differs from the old file, one sentence each; empty when nothing does.
+    """
+
+    fields: dict[str, Field]
+    parts: tuple[Part, ...]
+    changes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the new file."""
+        return plan_file(self.fields, [part.spec for part in self.parts]).size_bytes
+
+    def write(self, path: Path, *, compare: bool = False, progress: Progress = SILENT) -> None:
+        """Write the file; it appears under its name only when it is whole.
+
+        Args:
+            path: The new file, or the old one that it replaces at the very end.
+            compare: Compare every byte with its source before that.
+            progress: Where to report bytes.
+
+        Raises:
+            GgufError: What was written differs from its source.
+            DiskFullError: Not enough space.
+            LockedError: Another process writes the same file.
+        """
+        write_gguf(
+            path,
+            self.fields,
+            [(part.spec, _data(part)) for part in self.parts],
+            progress=progress,
+            prove=(lambda part: self.compare(part, progress)) if compare else None,
+        )
+
+    def compare(self, path: Path, progress: Progress = SILENT) -> None:
+        """Compare every byte of a written file with what it was made from.
+
+        Raises:
+            GgufError: They differ, or the file cannot be read.
+        """
+        file = GgufFile.open(path)
+        total = sum(info.size_bytes for info in file.tensors.values())
+        if list(file.tensors) != [part.spec.name for part in self.parts]:
+            raise GgufError(f"`{path}` does not hold the tensors that it should", path=path)
+        with progress.task(f"compare {path.name}", total) as task:
+            for part in self.parts:
+                info = file.tensors[part.spec.name]
+                for n in _compare(path, file.data_offset, info, part):
+                    task.advance(n)
+
+
+def detached(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Return metadata that does not hold its file open: some systems then refuse to replace it."""
+    return {
+        key: Field(field.type, _copied(field.value), field.element_type)
+        for key, field in fields.items()
+    }
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, StringArray):
+        return value.copy()
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def range_of(file: GgufFile, info: TensorInfo) -> FileRange:
+    """Return where a tensor's data lies in its file."""
+    return FileRange(file.path, file.data_offset + info.offset, info.size_bytes)
+
+
+def joined(ranges: Iterable[FileRange]) -> tuple[FileRange, ...]:
+    """Put ranges together that lie side by side."""
+    found: list[FileRange] = []
+    for piece in ranges:
+        last = found[-1] if found else None
+        if last and last.path == piece.path and last.offset + last.size_bytes == piece.offset:
+            found[-1] = FileRange(last.path, last.offset, last.size_bytes + piece.size_bytes)
+        else:
+            found.append(piece)
+    return tuple(found)
+
+
+def _data(part: Part) -> Any:
+    """Data of a part for the writer."""
+    if part.swaps:
+        return lambda: swapped(part.ranges, part.spec.type)
+    return part.ranges
+
+
+def _compare(path: Path, data_offset: int, info: TensorInfo, part: Part) -> Iterator[int]:
+    """Compare one tensor with its source; yield bytes as they are found equal."""
+    with path.open("rb") as file:
+        file.seek(data_offset + info.offset)
+        left = info.size_bytes
+        for chunk in swapped(part.ranges, info.type) if part.swaps else _chunks(part.ranges):
+            if file.read(len(chunk)) != bytes(chunk):
+                break
+            left -= len(chunk)
+            yield len(chunk)
+        if left:
+            where = data_offset + info.offset + info.size_bytes - left
+            raise GgufError(
+                f"`{path}`: tensor `{shown(info.name)}` differs from its source at offset {where}",
+                path=path,
+                hint="the disk or its memory is failing; the old file is untouched",
+            )
+
+
+def _chunks(ranges: tuple[FileRange, ...]) -> Iterator[bytes | np.ndarray[Any, Any]]:
+    """Yield the bytes of ranges."""
+    for piece in ranges:
+        with piece.path.open("rb") as file:
+            file.seek(piece.offset)
+            for at in range(0, piece.size_bytes, COMPARE_BYTES):
+                chunk = file.read(min(COMPARE_BYTES, piece.size_bytes - at))
+                yield chunk
