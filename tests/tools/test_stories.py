@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tools import stories
 from tools.stories import words
 from tools.stories.abroad import LANGUAGES, tell_abroad
+from tools.stories.entropy import CountingRandom, nats_per_story
 from tools.stories.teller import Teller
 
 SAMPLE = range(1500)
@@ -157,3 +159,19 @@ def test_the_command_prints_held_out_stories() -> None:
     )  # fmt: skip
     wanted = [stories.story(stories.HELD_OUT + n).text for n in range(2)]
     assert done.stdout == "".join(text + "\n\n" for text in wanted)
+
+
+def test_the_information_of_a_story_is_what_was_drawn() -> None:
+    rng = CountingRandom(0)
+    rng.choice("abcd")
+    rng.sample("abcde", 2)
+    assert rng.nats == pytest.approx(math.log(4) + math.log(5 * 4))
+
+
+def test_counting_does_not_change_the_story() -> None:
+    for seed in range(20):
+        assert stories.tell(CountingRandom(seed)) == stories.story(seed)
+
+
+def test_a_story_holds_many_choices_and_more_words() -> None:
+    assert 40 < nats_per_story(0, 200) < 100

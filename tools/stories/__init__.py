@@ -14,7 +14,7 @@ from tools.stories import facts, script
 from tools.stories.abroad import LANGUAGES, tell_abroad
 from tools.stories.teller import Story, Teller
 
-__all__ = ["HELD_OUT", "document", "documents", "play", "story"]
+__all__ = ["HELD_OUT", "document", "documents", "play", "put", "story", "tell"]
 
 HELD_OUT = 10_000_000
 """Seeds from here on are never trained on."""
@@ -41,7 +41,11 @@ ASK_ABOUT = (
 
 def story(seed: int) -> Story:
     """Tell the story that belongs to ``seed``."""
-    rng = Random(seed)
+    return tell(Random(seed))
+
+
+def tell(rng: Random) -> Story:
+    """Tell the story that ``rng`` decides."""
     if rng.random() < ABROAD_SHARE:
         return tell_abroad(rng, rng.choice(LANGUAGES))
     return play(rng.choice(script.names()), Teller(rng))
@@ -56,8 +60,11 @@ def play(plot: str, teller: Teller) -> Story:
 
 def document(seed: int) -> str:
     """Return the story of ``seed`` as the model reads it: bare, under its title, or asked for."""
-    rng = Random(f"form {seed}")
-    tale = story(seed)
+    return put(story(seed), Random(f"form {seed}"))
+
+
+def put(tale: Story, rng: Random) -> str:
+    """Put a story the way that ``rng`` decides."""
     form = rng.random()
     if form < TITLE_SHARE:
         return f"Title: {tale.title}\n\n{tale.text}"

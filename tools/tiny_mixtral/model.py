@@ -138,10 +138,11 @@ class Experts(nn.Module):
         order = chosen.flatten().argsort(stable=True)  # [N*A]
         counts = chosen.flatten().bincount(minlength=probs.shape[1])  # [E]
         rows = order // self.n_used  # token of each sorted assignment
-        blocks = x.to(torch.bfloat16)[rows].split(counts.tolist())
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
+        blocks = x.to(dtype)[rows].split(counts.tolist())
 
         # 2) every expert on its block
-        gate, up, down = (w.to(torch.bfloat16) for w in (self.gate, self.up, self.down))
+        gate, up, down = (weight.to(dtype) for weight in (self.gate, self.up, self.down))
         outs = [
             F.linear(F.silu(F.linear(block, gate[e])) * F.linear(block, up[e]), down[e])
             for e, block in enumerate(blocks)

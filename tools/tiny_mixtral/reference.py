@@ -80,17 +80,18 @@ class Reference:
     def _experts(self, prefix: str, x: Array) -> tuple[Array, NDArray[np.int64]]:
         probs = _softmax(x @ self.weights[prefix + "ffn_gate_inp.weight"].T)  # [T, E]
         chosen = np.argsort(-probs, axis=1)[:, : self.meta["llama.expert_used_count"]]  # [T, A]
+        weights = np.take_along_axis(probs, chosen, 1)
+        weights /= weights.sum(1, keepdims=True)  # [T, A]
         out = np.zeros_like(x)
-        for row, experts in enumerate(chosen):
-            share = probs[row, experts] / probs[row, experts].sum()
-            for weight, expert in zip(share, experts, strict=True):
-                gate, up, down = (
-                    self.weights[f"{prefix}ffn_{name}.{expert}.weight"]
-                    for name in ("gate", "up", "down")
-                )
-                hidden = gate @ x[row]
-                hidden = hidden / (1 + np.exp(-hidden)) * (up @ x[row])  # [F]
-                out[row] += weight * (down @ hidden)
+        for expert in range(probs.shape[1]):
+            rows, ranks = np.nonzero(chosen == expert)
+            gate, up, down = (
+                self.weights[f"{prefix}ffn_{name}.{expert}.weight"]
+                for name in ("gate", "up", "down")
+            )
+            hidden = x[rows] @ gate.T
+            hidden = hidden / (1 + np.exp(-hidden)) * (x[rows] @ up.T)  # [n, F]
+            out[rows] += weights[rows, ranks, None] * (hidden @ down.T)
         return out, np.bincount(chosen.ravel(), minlength=probs.shape[1])
 
 
