@@ -75,7 +75,11 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     if options["dry_run"]:
         print_plan(plan, free_bytes, as_json=options["as_json"])
         return
-    fetched = fetcher.fetch(listing, files)
+    try:
+        fetched = fetcher.fetch(listing, files)
+    except KeyboardInterrupt:
+        console.note("\nwhat came so far is kept: repeat the command to go on from there")
+        raise
     print_result(plan, fetched, as_json=options["as_json"], is_quiet=options["quiet"])
 
 

@@ -155,13 +155,14 @@ class Fetcher:
         The hub is never asked: the listing may be one that was made from the place itself.
 
         Raises:
-            LockedError: Another process writes one of the files.
-            DownloadError: A file cannot be read, or not accepted into the place.
+            DownloadError: A file cannot be read.
         """
         found = []
         for file in files:
-            with _told(self.place.path_of(listing, file)), self._locked(listing, file):
-                done = self._check_what_is_there(listing, file)
+            with _told(self.place.path_of(listing, file)):
+                # no lock: nothing is written, so that a read-only cache will do
+                done = self._take_recorded(listing, file)
+                done = done or self._check_what_is_there(listing, file)
             if done is None:
                 return []
             found.append(done)
@@ -204,17 +205,27 @@ class Fetcher:
             )
 
     def _fetch_one(self, listing: RepoListing, file: RemoteFile) -> Fetched:
-        planned = self._survey(listing, file)
-        with _told(planned.path):
-            if planned.state is State.VERIFIED and file.sha256:
-                path = self.place.accept(listing, file, self.place.content_of(listing, file))
-                return Fetched(path, file, file.sha256, Status.PRESENT)
+        with _told(self.place.path_of(listing, file)):
+            if done := self._take_recorded(listing, file):
+                return done
             with self._locked(listing, file):
                 return (
-                    self._check_what_is_there(listing, file)
+                    self._take_recorded(listing, file)  # another process may just have done it
+                    or self._check_what_is_there(listing, file)
                     or self._copy(listing, file)
                     or self._download(listing, file)
                 )
+
+    def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        """Take the file as it is when the record knows these very bytes, under whatever name."""
+        content = self.place.content_of(listing, file)
+        known = self.store.find_verified(content)
+        if known is None or known.sha256 != file.sha256:
+            return None
+        path = self.place.accept(listing, file, content)
+        if (known.path, known.commit) != (path, listing.commit):
+            self._record(listing, file, path, known.sha256)
+        return Fetched(path, file, known.sha256, Status.PRESENT)
 
     def _check_what_is_there(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         content = self.place.content_of(listing, file)
@@ -263,19 +274,21 @@ class Fetcher:
     ) -> Fetched:
         """Give verified bytes their name, record them, and look whether they make a GGUF."""
         path = self.place.accept(listing, file, content)
-        self.store.add(
-            StoredFile.of(
-                path,
-                sha256,
-                repo_id=listing.repo_id,
-                commit=listing.commit,
-                filename=file.path,
-            )
-        )
+        self._record(listing, file, path, sha256)
         problem = gguf_problem(path) if is_gguf(file.path) else None
         if problem:
             self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
         return Fetched(path, file, sha256, status, problem)
+
+    def _record(self, listing: RepoListing, file: RemoteFile, path: Path, sha256: str) -> None:
+        entry = StoredFile.of(
+            path,
+            sha256,
+            repo_id=listing.repo_id,
+            commit=listing.commit,
+            filename=file.path,
+        )
+        self.store.add(entry)
 
     @contextlib.contextmanager
     def _locked(self, listing: RepoListing, file: RemoteFile) -> Iterator[None]:
