@@ -11,18 +11,18 @@ from typing import Any
 
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.keys import architecture
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import map_file
+from gguf_hub.gguf.shards import find_shards
 from gguf_hub.gguf.validate.deep import check_data
-from gguf_hub.gguf.validate.llama import check_llama
+from gguf_hub.gguf.validate.model import check_model
 from gguf_hub.gguf.validate.names import check_names
 from gguf_hub.gguf.validate.report import Level, Report
+from gguf_hub.gguf.validate.shards import check_shard, check_together, is_shard
 from gguf_hub.gguf.validate.template import check_templates
-from gguf_hub.gguf.validate.tokenizer import check_tokenizer
 from gguf_hub.progress import SILENT, Progress
 
-__all__ = ["Level", "Report", "validate_file", "validate_source"]
+__all__ = ["Level", "Report", "validate_file", "validate_set", "validate_source"]
 
 
 def validate_file(
@@ -44,7 +44,7 @@ def validate_file(
     """
     path = Path(path)
     issues = Issues()
-    header, table = _check_header(map_file(path), level, issues)
+    header, table = _check_header(map_file(path), path, level, issues)
     if level == "deep" and header.is_whole:
         check_data(path, header, table, issues, progress)
     return Report(path, level, header, issues.found())
@@ -59,31 +59,53 @@ def validate_source(source: Any, name: str, level: Level = "structure") -> Repor
         level: ``"header"`` or ``"structure"``.
     """
     issues = Issues()
-    header, _ = _check_header(source, level, issues)
+    header, _ = _check_header(source, name, level, issues)
     return Report(name, level, header, issues.found())
 
 
-def _check_header(source: Any, level: Level, issues: Issues) -> tuple[Header, TensorTable]:
+def validate_set(
+    path: Path | str, level: Level = "structure", *, progress: Progress = SILENT
+) -> tuple[Report, ...]:
+    """Check all shards of a model, each by itself and all together.
+
+    Args:
+        path: Any shard.
+        level: As for ``validate_file``.
+        progress: Where the deep level reports bytes.
+
+    Returns:
+        A report for each shard that is there, in order; what concerns the whole set, a missing
+        shard among them, stands in the first.
+
+    Raises:
+        GgufError: The file's name is not that of a shard, or no shard is there.
+    """
+    paths = find_shards(Path(path))
+    there = [shard for shard in paths if shard.is_file()]
+    if not there:
+        validate_file(path)
+    reports = [validate_file(shard, level, progress=progress) for shard in there]
+    issues = Issues()
+    for missing in (shard for shard in paths if shard not in there):
+        issues.add("GGUF-SPLIT-MISSING", f"shard `{missing.name}`", "is not there")
+    check_together(reports, is_complete=len(there) == len(paths), issues=issues)
+    first = reports[0]
+    whole = Report(first.path, first.level, first.header, first.issues + issues.found())
+    return (whole, *reports[1:])
+
+
+def _check_header(
+    source: Any, name: Path | str, level: Level, issues: Issues
+) -> tuple[Header, TensorTable]:
     """Check everything that needs no data."""
     header = read_header(source)
     table = read_table(header)
     issues.extend(header.issues + table.issues)
     check_names(header, issues)
     if level != "header" and header.is_whole:
-        check_tokenizer(header, issues)
+        check_shard(name, header, issues)
         check_templates(header, issues)
-        _check_architecture(header, table, issues)
+        # of the rest a shard holds some, and its siblings the others
+        if not is_shard(header.fields):
+            check_model(header, table.tensors, issues)
     return header, table
-
-
-def _check_architecture(header: Header, table: TensorTable, issues: Issues) -> None:
-    """Apply the rules of the architecture, if the file names one that there are rules for."""
-    arch = architecture(header.fields)
-    if not arch:
-        if header.entries:
-            issues.add("GGUF-ARCH-MISSING", "key `general.architecture`", "missing")
-    elif arch == "llama":
-        check_llama(header, table.tensors, issues)
-    elif header.entries:
-        message = f"`{arch}`: tensors and numbers are not checked"
-        issues.add("GGUF-ARCH-UNKNOWN", "key `general.architecture`", message)

@@ -69,7 +69,7 @@ def check_llama(header: Header, tensors: Mapping[str, TensorInfo], issues: Issue
     fields, arch = header.fields, architecture(header.fields)
     if not _check_types(fields, arch, issues):
         return
-    if header.entries and not _check_required(fields, arch, issues):
+    if tensors and not _check_required(fields, arch, issues):
         return
     if _check_ranges(fields, arch, issues) and tensors:
         numbers = _numbers(fields, arch, tensors)

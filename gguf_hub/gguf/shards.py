@@ -1,0 +1,293 @@
+"""Models in several files: finding the shards, reading them as one, cutting and joining.
+
+Shard ``i`` of ``n`` is ``NAME-0000i-of-0000n.gguf``. The first holds all metadata, every one holds
+three keys: ``split.no`` (from 0), ``split.count`` and ``split.tensors.count`` (of the whole model).
+
+Source: tools/gguf-split/gguf-split.cpp and llama_split_path in src/llama.cpp of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gguf_hub.errors import GgufError
+from gguf_hub.gguf.atomic import require_space
+from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
+from gguf_hub.gguf.keys import number
+from gguf_hub.gguf.reader import GgufFile, Metadata
+from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
+from gguf_hub.gguf.strings import shown
+from gguf_hub.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+MAX_SHARDS = 99_999
+_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def shard_path(prefix: Path | str, no: int, count: int) -> Path:
+    """Return the name of shard ``no`` (from 0) of ``count``."""
+    return Path(f"{prefix}-{no + 1:05d}-of-{count:05d}.gguf")
+
+
+def parse_shard(path: Path) -> tuple[Path, int, int] | None:
+    """Return prefix, number (from 0) and count that a file's name tells, or None."""
+    match = _NAME.fullmatch(path.name)
+    return (path.with_name(match[1]), int(match[2]) - 1, int(match[3])) if match else None
+
+
+def find_shards(path: Path) -> tuple[Path, ...]:
+    """Return all shards of the set that a file belongs to, in order, whether they exist or not.
+
+    Raises:
+        GgufError: The name is not that of a shard.
+    """
+    found = parse_shard(path)
+    if found is None:
+        raise GgufError(
+            f"`{path}` is a shard, but its name does not say which",
+            path=path,
+            hint="shards are named NAME-00001-of-00003.gguf: rename it to what it was",
+        )
+    prefix, _, count = found
+    return tuple(shard_path(prefix, no, count) for no in range(count))
+
+
+class GgufSet:
+    """The shards of a model as one file; also a context manager.
+
+    Attributes:
+        files: The shards in order.
+        fields: Metadata of the first, without the keys that tell of shards.
+        metadata: The same as plain Python values.
+        tensors: Of all shards, in order; offsets are those in their own file.
+    """
+
+    def __init__(self, files: Sequence[GgufFile]) -> None:
+        self.files = tuple(files)
+        self.path = files[0].path
+        self.fields: Mapping[str, Field] = {
+            key: field for key, field in files[0].fields.items() if key not in SPLIT_KEYS
+        }
+        self.metadata: Mapping[str, Any] = Metadata(self.fields)
+        self._owner = {name: file for file in self.files for name in file.tensors}
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: info for file in self.files for name, info in file.tensors.items()
+        }
+
+    @classmethod
+    def open(cls, path: Path | str) -> GgufSet:
+        """Open the whole set that a shard belongs to.
+
+        Args:
+            path: Any shard.
+
+        Raises:
+            GgufError: A shard is missing, damaged, or of another set.
+        """
+        files: list[GgufFile] = []
+        for no, shard in enumerate(find_shards(Path(path))):
+            if not shard.is_file():
+                hint = f"all shards must lie in `{shard.parent}`"
+                raise GgufError(f"shard `{shard}` is missing", path=shard, hint=hint)
+            file = GgufFile.open(shard)
+            problem = set_problem(file, no, files)
+            if problem:
+                raise GgufError(f"`{shard}`: {problem[1]}", path=shard)
+            files.append(file)
+        return cls(_whole(files))
+
+    def owner(self, name: str) -> GgufFile:
+        """Return the shard that holds a tensor."""
+        return self._owner[name]
+
+    def tensor_bytes(self, name: str) -> NDArray[np.uint8]:
+        """Return a tensor's data, ``uint8[size_bytes]``, read-only and not copied.
+
+        Raises:
+            KeyError: The model has no such tensor.
+        """
+        return self._owner[name].tensor_bytes(name)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for file in self.files:
+            file.close()
+
+    def __enter__(self) -> GgufSet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of all files."""
+        self.close()
+
+
+def open_model(path: Path | str) -> GgufFile | GgufSet:
+    """Open a model in one file or in several.
+
+    Args:
+        path: The file, or any shard.
+
+    Raises:
+        GgufError: It, or one of the other shards, cannot be read safely.
+    """
+    file = GgufFile.open(path)
+    count = number(file.fields, "split.count")
+    return GgufSet.open(path) if count is not None and count > 1 else file
+
+
+def set_problem(file: GgufFile, no: int, before: Sequence[GgufFile]) -> tuple[str, str] | None:
+    """Tell what keeps a file from being shard ``no`` of the set of those before it.
+
+    Returns:
+        Code of the rule and what is wrong, or None.
+    """
+    found = parse_shard(file.path)
+    stated, count = number(file.fields, "split.no"), number(file.fields, "split.count")
+    if stated is None or count is None:
+        return "GGUF-SPLIT-KEY", "does not say which shard it is"
+    if stated != no:
+        return "GGUF-SPLIT-NO", f"is number {stated} (from 0), expected {no}"
+    if found and found[2] != count:
+        return "GGUF-SPLIT-COUNT", f"says {count} shards, its name {found[2]}"
+    for other in before:
+        twice = next((name for name in file.tensors if name in other.tensors), None)
+        if twice is not None:
+            where = other.path.name
+            return "GGUF-SPLIT-DUPLICATE", f"tensor `{shown(twice)}` is in `{where}` too"
+    return None
+
+
+def _whole(files: list[GgufFile]) -> list[GgufFile]:
+    """Return the shards if they hold as many tensors as the model has."""
+    announced = number(files[0].fields, "split.tensors.count")
+    found = sum(len(file.tensors) for file in files)
+    if announced is not None and announced != found:
+        raise GgufError(
+            f"`{files[0].path}`: its {len(files)} shards hold {found:,} tensors, "
+            f"{announced:,} are announced",
+            path=files[0].path,
+        )
+    return files
+
+
+# -- joining and cutting ---------------------------------------------------------------------
+
+
+def plan_merge(path: Path | str) -> Rewrite:
+    """Plan one file for all shards.
+
+    Args:
+        path: Any shard.
+
+    Raises:
+        GgufError: A shard is missing, damaged, or of another set.
+    """
+    model = GgufSet.open(path)
+    parts = tuple(
+        Part(TensorSpec(name, info.shape, info.type), (range_of(model.owner(name), info),))
+        for name, info in model.tensors.items()
+    )
+    change = f"{len(model.files)} shards become one file of {len(parts):,} tensors"
+    return Rewrite(detached(model.fields), parts, (change,))
+
+
+def plan_split(
+    path: Path | str,
+    *,
+    max_size_bytes: int | None = None,
+    max_tensors: int | None = None,
+    is_first_empty: bool = False,
+) -> tuple[Rewrite, ...]:
+    """Plan the shards of a file, its tensors in order.
+
+    Args:
+        path: A whole model.
+        max_size_bytes: Most bytes of tensors in a shard; one larger tensor stands alone.
+        max_tensors: Most tensors in a shard.
+        is_first_empty: Put metadata alone into the first shard.
+
+    Raises:
+        GgufError: The file is damaged, a shard itself, or big-endian.
+    """
+    file = GgufFile.open(path)
+    if (number(file.fields, "split.count") or 0) > 1:
+        raise GgufError(f"`{path}` is a shard already", path=path)
+    groups = list(_groups(file, max_size_bytes, max_tensors))
+    if is_first_empty or not groups:
+        groups.insert(0, [])
+    if len(groups) > MAX_SHARDS:
+        raise GgufError(f"{len(groups):,} shards, at most {MAX_SHARDS:,}", path=path)
+    return tuple(_shard(file, no, groups) for no in range(len(groups)))
+
+
+def _groups(
+    file: GgufFile, max_size_bytes: int | None, max_tensors: int | None
+) -> Iterator[list[TensorInfo]]:
+    """Cut the tensors into groups that keep to the limits."""
+    group: list[TensorInfo] = []
+    size_bytes = 0
+    for info in file.tensors.values():
+        padded = align(info.size_bytes, file.alignment)
+        is_too_large = max_size_bytes is not None and size_bytes + padded > max_size_bytes
+        if group and (is_too_large or len(group) == max_tensors):
+            yield group
+            group, size_bytes = [], 0
+        group.append(info)
+        size_bytes += padded
+    if group:
+        yield group
+
+
+def _shard(file: GgufFile, no: int, groups: Sequence[Sequence[TensorInfo]]) -> Rewrite:
+    """Return one shard."""
+    fields = {
+        "split.no": Field(ValueType.UINT16, no),
+        "split.count": Field(ValueType.UINT16, len(groups)),
+        "split.tensors.count": Field(ValueType.INT32, len(file.tensors)),
+    }
+    if no == 0:
+        own = detached(file.fields)
+        fields = {**{k: f for k, f in own.items() if k not in SPLIT_KEYS}, **fields}
+    elif "general.alignment" in file.fields:
+        fields["general.alignment"] = file.fields["general.alignment"]
+    parts = tuple(
+        Part(TensorSpec(info.name, info.shape, info.type), (range_of(file, info),))
+        for info in groups[no]
+    )
+    return Rewrite(fields, parts, (f"{len(parts):,} tensors",))
+
+
+def write_shards(
+    prefix: Path, shards: Sequence[Rewrite], *, progress: Progress = SILENT
+) -> tuple[Path, ...]:
+    """Write all shards, or none: what was written before a failure is removed.
+
+    Raises:
+        DiskFullError: Not enough space for all of them.
+    """
+    paths = tuple(shard_path(prefix, no, len(shards)) for no in range(len(shards)))
+    require_space(prefix.parent, sum(shard.size_bytes for shard in shards))
+    written: list[Path] = []
+    try:
+        for path, shard in zip(paths, shards, strict=True):
+            shard.write(path, progress=progress)
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return paths

@@ -1,0 +1,32 @@
+"""What a whole model must keep: a vocabulary, and the rules of its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_hub.gguf.format import TensorInfo
+from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.issues import Issues
+from gguf_hub.gguf.keys import architecture
+from gguf_hub.gguf.validate.llama import check_llama
+from gguf_hub.gguf.validate.tokenizer import check_tokenizer
+
+
+def check_model(header: Header, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+    """Check the vocabulary, and the architecture if there are rules for it.
+
+    Args:
+        header: Holds the metadata: of the file, or of the first shard.
+        tensors: Of the whole model, by name.
+        issues: Takes what is found.
+    """
+    check_tokenizer(header, issues)
+    arch = architecture(header.fields)
+    if not arch:
+        if header.entries or tensors:
+            issues.add("GGUF-ARCH-MISSING", "key `general.architecture`", "missing")
+    elif arch == "llama":
+        check_llama(header, tensors, issues)
+    elif header.entries or tensors:
+        message = f"`{arch}`: tensors and numbers are not checked"
+        issues.add("GGUF-ARCH-UNKNOWN", "key `general.architecture`", message)
