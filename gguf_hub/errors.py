@@ -7,6 +7,7 @@ command or step; the command line prints it as a paragraph of its own.
 
     GgufHubError                     exit code 1
     ├── UsageError                   exit code 2: a value that can never be right
+    │   └── GrammarError             a grammar or JSON schema that cannot be followed
     ├── CatalogError                 catalog.yaml: all problems, each with its place
     ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
     ├── GgufError                    a file that is not a sound GGUF; carries ``path`` and ``issues``
@@ -52,6 +53,10 @@ class UsageError(GgufHubError):
     """A value that can never be right, whatever the machine or the hub says."""
 
     exit_code = 2
+
+
+class GrammarError(UsageError):
+    """A grammar or JSON schema with an error, or one that a grammar cannot express."""
 
 
 class CatalogError(GgufHubError):

@@ -1,0 +1,272 @@
+"""A grammar as a network: nodes, and edges that read a byte, read a token, or call a rule.
+
+Each rule is a part of the network with a start and an end; repetition is a loop, not recursion, so
+that only real recursion (a list in a list) needs a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_hub.errors import GrammarError
+from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
+from gguf_hub.grammar.utf8 import ByteRanges, byte_sequences
+
+MAX_NODES = 150_000
+FEW = 8  # copies of a repeated part from which on its counting is worth hiding
+
+
+class Network:
+    """The nodes of a grammar; node 0 is the start, the lists are indexed by node.
+
+    Args:
+        rules: The grammar.
+        root: Its first rule.
+
+    Raises:
+        GrammarError: A rule begins with itself, or the network grows too large.
+    """
+
+    def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
+        self.byte_edges: list[list[tuple[int, int, int]]] = []
+        """(first byte, last byte, target)."""
+        self.token_edges: list[list[tuple[Token, int]]] = []
+        self.free_edges: list[list[int]] = []
+        self.calls: list[list[tuple[int, int]]] = []
+        """(start of the called rule, node to return to)."""
+        self.is_end: list[bool] = []
+        self.twins: dict[int, tuple[int, int]] = {}
+        """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
+        self._starts: dict[str, int] = {}
+        self._classes: dict[Ranges, int] = {}
+        self._empty_names = empty_rules(rules)
+        self._node()  # 0 is the start
+        for name in rules:
+            self._starts[name] = self._node()
+        for name, rule in rules.items():
+            self._build(rule, self._starts[name], self._end())
+        self.free_edges[0].append(self._starts[root])
+        self.is_tail = [self._leads_to_end_only(node) for node in range(len(self.is_end))]
+        """Nodes from which nothing is left of their rule: a call there needs no way back."""
+        self._refuse_left_recursion()
+
+    def _node(self) -> int:
+        if len(self.is_end) >= MAX_NODES:
+            raise GrammarError(
+                f"the grammar is too large: over {MAX_NODES:,} nodes when written out",
+                hint="repeat less, or move what is repeated into a rule of its own",
+            )
+        for edges in (self.byte_edges, self.token_edges, self.free_edges, self.calls):
+            edges.append([])
+        self.is_end.append(False)
+        return len(self.is_end) - 1
+
+    def _end(self) -> int:
+        node = self._node()
+        self.is_end[node] = True
+        return node
+
+    def _build(self, tree: Node, start: int, end: int) -> None:
+        """Add what leads from ``start`` to ``end`` by reading ``tree``."""
+        if isinstance(tree, Literal):
+            self._build_text(tree.text.encode(), start, end)
+        elif isinstance(tree, Chars):
+            self._build_class(tree.ranges, start, end)
+        elif isinstance(tree, Ref):
+            self.calls[start].append((self._starts[tree.name], end))
+        elif isinstance(tree, Token):
+            self.token_edges[start].append((tree, end))
+        elif isinstance(tree, Seq):
+            self._build_chain(list(tree.items), start, end)
+        elif isinstance(tree, Alt):
+            for option in tree.options:
+                inner = self._node()
+                self.free_edges[start].append(inner)
+                self._build(option, inner, end)
+        else:
+            self._build_repeat(tree, start, end)
+
+    def _build_chain(self, items: list[Node], start: int, end: int) -> None:
+        for item in items:
+            after = self._node()
+            self._build(item, start, after)
+            start = after
+        self.free_edges[start].append(end)
+
+    def _build_text(self, data: bytes, start: int, end: int) -> None:
+        for byte in data:
+            after = self._node()
+            self.byte_edges[start].append((byte, byte, after))
+            start = after
+        self.free_edges[start].append(end)
+
+    def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
+        """Read one character: in place when all are ASCII, else by a call of a shared part."""
+        if _is_ascii(ranges):
+            self.byte_edges[start] += [(low, high, end) for low, high in ranges]
+        else:
+            self.calls[start].append((self._class_start(ranges), end))
+
+    def _class_start(self, ranges: Ranges) -> int:
+        """Return the start of the part that reads one character of a class."""
+        if ranges not in self._classes:
+            self._classes[ranges] = first = self._node()
+            tails: dict[ByteRanges, int] = {(): self._end()}  # what is left to read -> node
+            for sequence in byte_sequences(ranges):
+                for i in range(len(sequence) - 1, 0, -1):
+                    rest = sequence[i:]
+                    if rest not in tails:
+                        tails[rest] = self._node()
+                        self.byte_edges[tails[rest]].append((*rest[0], tails[rest[1:]]))
+                self.byte_edges[first].append((*sequence[0], tails[sequence[1:]]))
+        return self._classes[ranges]
+
+    def _build_repeat(self, tree: Repeat, start: int, end: int) -> None:
+        """Write out the copies that are counted; a loop stands for those that are not."""
+        item = tree.item
+        copies = max(tree.low, tree.high or 0)
+        can_hide = copies >= FEW and not is_empty(item, self._empty_names)
+        if copies > 1 and isinstance(item, (Seq, Alt, Repeat)):
+            item = self._as_rule(item)
+        if isinstance(item, Chars) and not _is_ascii(item.ranges):
+            self._class_start(item.ranges)  # so that all copies have as many nodes
+        spans = []
+        for i in range(copies):
+            first = len(self.is_end)
+            after = self._node()
+            if i >= tree.low:
+                self.free_edges[start].append(end)
+            self._build(item, start, after)
+            spans.append((start, first))
+            start = after
+        if can_hide:
+            self._add_twins(item, tree, end, spans)
+        if tree.high is None:
+            start = self._loop(item, start)
+        self.free_edges[start].append(end)
+
+    def _loop(self, item: Node, start: int) -> int:
+        """Add any number of ``item`` after ``start``; return the node before and after each."""
+        loop = self._node()
+        self.free_edges[start].append(loop)
+        after = self._node()
+        self._build(item, loop, after)
+        self.free_edges[after].append(loop)
+        return loop
+
+    def _add_twins(self, item: Node, tree: Repeat, end: int, spans: list[tuple[int, int]]) -> None:
+        """Note for each counted copy the loop that it cannot be told from for some time.
+
+        ``a{0,1000}`` after 3 of them reads the next 900 bytes as ``a*`` does, and ``a{1000}`` as
+        an ``a*`` that cannot be left.
+        """
+        nowhere = self._node()
+        staying, leaving = self._loop(item, nowhere), self._loop(item, nowhere)
+        self.free_edges[leaving].append(end)
+        size = len(self.is_end) - leaving
+        last = tree.high if tree.high is not None else tree.low
+        for i, (start, first) in enumerate(spans):
+            counted = [start, *range(first, first + size - 1)]
+            left = (tree.low if i < tree.low else last) - i
+            twin = staying if i < tree.low else leaving
+            for k, node in enumerate(counted):
+                # A place inside a copy may have read all of it but a byte: one copy less is left.
+                self.twins[node] = (twin + k, left - (1 if k else 0))
+
+    def _as_rule(self, tree: Node) -> Ref:
+        """Give a part a rule of its own, so that its copies are calls."""
+        name = f"({len(self._starts)})"  # no name that a grammar could write
+        self._starts[name] = self._node()
+        if is_empty(tree, self._empty_names):
+            self._empty_names.add(name)
+        self._build(tree, self._starts[name], self._end())
+        return Ref(name)
+
+    # What is known about nodes
+
+    def reach(self, node: int) -> set[int]:
+        """Return the nodes that free edges lead to, ``node`` included."""
+        seen, stack = {node}, [node]
+        while stack:
+            for target in self.free_edges[stack.pop()]:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        return seen
+
+    def _leads_to_end_only(self, node: int) -> bool:
+        if self.is_end[node]:
+            return not self.free_edges[node]
+        if self.byte_edges[node] or self.token_edges[node] or self.calls[node]:
+            return False
+        reached = self.reach(node)
+        return all(
+            self.is_end[n] or (self.free_edges[n] and not self.byte_edges[n]
+                               and not self.token_edges[n] and not self.calls[n])
+            for n in reached
+        ) and any(self.is_end[n] for n in reached)  # fmt: skip
+
+    def _refuse_left_recursion(self) -> None:
+        """Raise if a rule can call itself before it has read anything."""
+        empty = {self._starts[name] for name in self._empty_names}
+        begins = {start: self._called_first(start, empty) for start in self._starts.values()}
+        names = {start: name for name, start in self._starts.items()}
+        for start, name in names.items():
+            seen: set[int] = set()
+            stack = list(begins[start])
+            while stack:
+                at = stack.pop()
+                if at == start:
+                    shown = name if not name.startswith("(") else "a group in parentheses"
+                    raise GrammarError(
+                        f"the grammar's rule `{shown}` can begin with itself, without an end",
+                        hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
+                    )
+                if at not in seen:
+                    seen.add(at)
+                    stack += begins.get(at, ())
+
+    def _called_first(self, start: int, empty: set[int]) -> set[int]:
+        """Return the starts of the rules that a rule can call before it reads."""
+        return {target for n in self._skim(start, empty) for target, _ in self.calls[n]}
+
+    def _skim(self, start: int, empty: set[int]) -> set[int]:
+        """Return the nodes of a rule that are reached without reading."""
+        seen, stack = {start}, [start]
+        while stack:
+            node = stack.pop()
+            following = self.free_edges[node] + [
+                back for at, back in self.calls[node] if at in empty
+            ]
+            for target in following:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        return seen
+
+
+def empty_rules(rules: Mapping[str, Node]) -> set[str]:
+    """Return the names of the rules that can match nothing."""
+    empty: set[str] = set()
+    while True:
+        found = {name for name, rule in rules.items() if is_empty(rule, empty)} - empty
+        if not found:
+            return empty
+        empty |= found
+
+
+def is_empty(tree: Node, empty: set[str]) -> bool:
+    """Tell whether a tree can match nothing, given the rules that can."""
+    if isinstance(tree, Seq):
+        return all(is_empty(item, empty) for item in tree.items)
+    if isinstance(tree, Alt):
+        return any(is_empty(option, empty) for option in tree.options)
+    if isinstance(tree, Repeat):
+        return tree.low == 0 or is_empty(tree.item, empty)
+    if isinstance(tree, Ref):
+        return tree.name in empty
+    return isinstance(tree, Literal) and not tree.text
+
+
+def _is_ascii(ranges: Ranges) -> bool:
+    return all(high < 0x80 for _, high in ranges)

@@ -1,0 +1,293 @@
+"""Which tokens of a vocabulary a grammar allows next.
+
+The vocabulary is a trie of bytes, level after level in arrays; a mask is one walk of it, all tokens
+at once, through the automaton's rows. Masks are kept by state.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_hub.errors import GrammarError
+from gguf_hub.grammar.automaton import DEAD, Automaton
+from gguf_hub.grammar.gbnf import Node, Token, parse_gbnf
+from gguf_hub.grammar.network import Network
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_MAX_TOKEN_BYTES = 256  # longer tokens are never allowed
+_MAX_MASKS = 512
+
+
+class GrammarVocab(Protocol):
+    """What a grammar needs of a tokenizer."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens."""
+
+    @property
+    def eog_ids(self) -> frozenset[int]:
+        """Ids that end a generation."""
+
+    def token_bytes(self, token_id: int, special: bool = False) -> bytes:
+        """Return the bytes that a token prints."""
+
+    def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
+        """Return the ids of a text."""
+
+
+class TokenTrie:
+    """The tokens of a vocabulary by their bytes; made once, used by every grammar.
+
+    Nodes are numbered level by level, 0 is the root; the children of a node follow each other.
+    """
+
+    def __init__(self, vocab: GrammarVocab) -> None:
+        self.vocab = vocab
+        self.n_vocab = vocab.n_vocab
+        texts = [vocab.token_bytes(i) for i in range(self.n_vocab)]
+        order = sorted(
+            (i for i, t in enumerate(texts) if 0 < len(t) <= _MAX_TOKEN_BYTES),
+            key=texts.__getitem__,
+        )
+        self._build([texts[i] for i in order], np.array(order, dtype=np.int64))
+
+    def _build(self, texts: list[bytes], ids: Ints) -> None:
+        lengths = np.array([len(t) for t in texts], dtype=np.int64)
+        self.width = width = int(lengths.max(initial=0))
+        grid = np.zeros((len(texts), width), dtype=np.uint8)
+        for i, text in enumerate(texts):
+            grid[i, : len(text)] = np.frombuffer(text, dtype=np.uint8)
+        # Sorted, a token shares its first `shared` bytes with the token before: its nodes at
+        # depths over `shared` are new.
+        same = np.cumprod(grid[1:] == grid[:-1], axis=1).sum(axis=1) if len(texts) > 1 else []
+        shared = np.zeros(len(texts), dtype=np.int64)
+        shared[1:] = np.minimum(same, np.minimum(lengths[1:], lengths[:-1]))
+        parents, values = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
+        node_of = np.zeros(len(texts), dtype=np.int64)  # node at the depth reached
+        n_nodes = 1
+        for depth in range(1, width + 1):
+            deep = lengths >= depth
+            new = deep & (shared < depth)
+            parents.append(node_of[new])
+            values.append(grid[new, depth - 1])
+            numbers = n_nodes + np.cumsum(new) - 1
+            node_of = np.where(deep, numbers, node_of)
+            n_nodes += int(new.sum())
+        self.byte = np.concatenate(values)
+        parent = np.concatenate(parents)
+        counts = np.bincount(parent[1:], minlength=n_nodes)
+        self.n_children: Ints = counts
+        self.first_child: Ints = 1 + np.cumsum(counts) - counts
+        self.n_nodes = n_nodes
+        self.token_node = np.full(self.n_vocab, n_nodes, dtype=np.int64)  # n_nodes: nowhere
+        self.token_node[ids] = node_of
+
+    def children(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """Return (positions in ``nodes`` of the parents, the children) of all children."""
+        counts = self.n_children[nodes]
+        parents = np.repeat(np.arange(len(nodes)), counts)
+        offsets = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return parents, self.first_child[nodes][parents] + offsets
+
+
+class Grammar:
+    """A grammar, ready for any vocabulary.
+
+    Args:
+        rules: Trees by name.
+        root: Name of the rule that the whole output must match.
+
+    Raises:
+        GrammarError: A rule begins with itself, or the grammar is too large.
+    """
+
+    def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
+        self.rules = dict(rules)
+        self.network = Network(self.rules, root)
+
+    @classmethod
+    def from_gbnf(cls, text: str, root: str = "root") -> Grammar:
+        """Return the grammar that GBNF describes.
+
+        Raises:
+            GrammarError: With line and column of what is wrong.
+        """
+        return cls(parse_gbnf(text, root), root)
+
+    def accepts(self, text: str) -> bool:
+        """Tell whether a whole text matches."""
+        automaton = self._automaton
+        state = automaton.start
+        for byte in text.encode("utf-8", errors="surrogatepass"):
+            state = automaton.next_state(state, byte)
+        return automaton.is_accepting(state)
+
+    @cached_property
+    def _automaton(self) -> Automaton:
+        return Automaton(self.network)
+
+
+class TokenGrammar:
+    """A grammar on a vocabulary; what is learned serves every matcher.
+
+    Args:
+        grammar: The grammar.
+        trie: The vocabulary.
+        max_states: States (1 kB each) after which matchers move on to a fresh automaton.
+
+    Raises:
+        GrammarError: The grammar names a token that the vocabulary does not have.
+    """
+
+    def __init__(self, grammar: Grammar, trie: TokenTrie, max_states: int = 20_000) -> None:
+        self.trie = trie
+        self.max_states = max_states
+        self._network = grammar.network
+        self._token_ids = {
+            token: self._resolve(token)
+            for edges in grammar.network.token_edges
+            for token, _ in edges
+        }
+        self._ends = np.array(sorted(trie.vocab.eog_ids), dtype=np.int64)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget all states; matchers that are under way keep theirs."""
+        self.automaton = Automaton(self._network, self.trie.width)
+        self._masks: OrderedDict[int, Mask] = OrderedDict()
+
+    def matcher(self) -> Matcher:
+        """Return a matcher at the start of the grammar."""
+        return Matcher(self)
+
+    def mask(self, state: int) -> Mask:
+        """Return the tokens allowed in a state, bool [V]; not to be written to."""
+        state = self.automaton.coarse(state)
+        known = self._masks.get(state)
+        if known is not None:
+            self._masks.move_to_end(state)
+            return known
+        mask = self._walk(state)
+        for token, _ in self.automaton.token_edges(state):
+            self._allow(mask, token)
+        if self.automaton.is_accepting(state):
+            mask[self._ends] = True
+        mask.flags.writeable = False
+        self._masks[state] = mask
+        if len(self._masks) > _MAX_MASKS:
+            self._masks.popitem(last=False)
+        return mask
+
+    def next_state(self, state: int, token_id: int) -> int:
+        """Return the state after a token; ``DEAD`` where it is not allowed."""
+        automaton = self.automaton
+        after = [
+            target
+            for token, target in automaton.token_edges(state)
+            if (self._token_ids[token] == token_id) != token.negated
+        ]
+        data = self.trie.vocab.token_bytes(token_id)
+        if data and self.trie.token_node[token_id] < self.trie.n_nodes:
+            at = state
+            for byte in data:
+                at = automaton.next_state(at, byte)
+            after.append(at)
+        return automaton.union(after) if len(after) > 1 else (after[0] if after else DEAD)
+
+    def _walk(self, state: int) -> Mask:
+        """Return the tokens whose bytes can be read from a state."""
+        trie, automaton = self.trie, self.automaton
+        is_alive = np.zeros(trie.n_nodes + 1, dtype=np.bool_)
+        nodes = np.zeros(1, dtype=np.int64)
+        states = np.array([state])
+        while len(nodes):
+            for unknown in set(states[~automaton.is_expanded[states]].tolist()):
+                automaton.expand(unknown)
+            parents, nodes = trie.children(nodes)
+            states = automaton.rows[states[parents], trie.byte[nodes]]
+            alive = np.flatnonzero(states)
+            nodes, states = nodes[alive], states[alive]
+            is_alive[nodes] = True
+        mask: Mask = is_alive[trie.token_node]
+        return mask
+
+    def _allow(self, mask: Mask, token: Token) -> None:
+        if token.negated:
+            keep = bool(mask[self._token_ids[token]])
+            mask[:] = True
+            mask[self._token_ids[token]] = keep
+        else:
+            mask[self._token_ids[token]] = True
+
+    def _resolve(self, token: Token) -> int:
+        """Return the id of a token that the grammar names."""
+        if isinstance(token.token, int):
+            if token.token >= self.trie.n_vocab:
+                raise GrammarError(f"grammar: expected a token id in [0, {self.trie.n_vocab - 1}], "
+                                   f"found <[{token.token}]>")  # fmt: skip
+            return token.token
+        ids = self.trie.vocab.encode(token.token, add_bos=False, parse_special=True)
+        if len(ids) != 1:
+            raise GrammarError(
+                f"grammar: `{token.token}` is no single token of this vocabulary: "
+                f"it is {len(ids)} of them"
+            )
+        return ids[0]
+
+
+class Matcher:
+    """Where one generation is in its grammar."""
+
+    def __init__(self, grammar: TokenGrammar) -> None:
+        self._grammar = grammar
+        self._automaton = grammar.automaton
+        self._state = grammar.automaton.start
+
+    def mask(self) -> Mask:
+        """Return the tokens allowed next, bool [V], end tokens where the output may end."""
+        self._follow()
+        return self._grammar.mask(self._state)
+
+    def accept(self, token_id: int) -> None:
+        """Go on by one token.
+
+        Raises:
+            GrammarError: The grammar does not allow the token here.
+        """
+        self._follow()
+        if token_id in self._grammar.trie.vocab.eog_ids and self.is_complete:
+            return
+        state = self._grammar.next_state(self._state, token_id)
+        if state == DEAD:
+            raise GrammarError(f"the grammar does not allow token {token_id} here")
+        self._state = state
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output matches the grammar as it stands."""
+        return self._automaton.is_accepting(self._state)
+
+    def copy(self) -> Matcher:
+        """Return a matcher at the same place."""
+        twin = Matcher(self._grammar)
+        twin._automaton, twin._state = self._automaton, self._state
+        return twin
+
+    def _follow(self) -> None:
+        """Move to the grammar's present automaton; make a fresh one when it has grown large."""
+        grammar = self._grammar
+        if self._automaton is grammar.automaton and self._automaton.n_states > grammar.max_states:
+            grammar.renew()
+        if self._automaton is not grammar.automaton:
+            stacks = self._automaton.stacks(self._state)
+            self._automaton = grammar.automaton
+            self._state = self._automaton.state_of(stacks)
