@@ -118,5 +118,5 @@ class _Linker:
         return engine.get_function_address(ENTRY)
 
 
-KERNEL_TYPE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
-"""C type of a kernel's entry: ``tid, nth, address of op, address of bases``."""
+KERNEL_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 4)
+"""C type of a kernel's entry: ``(tid, nth, address of op, address of bases) -> 0``."""

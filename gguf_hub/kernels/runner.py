@@ -59,7 +59,7 @@ def _call(typingctx, function, tid, nth, op, bases):
     """Call a kernel by its address."""
 
     def codegen(context, builder, sig, args):
-        kernel_type = ir.FunctionType(ir.VoidType(), [_INT64] * 4)
+        kernel_type = ir.FunctionType(ir.IntType(32), [_INT64] * 4)
         kernel = builder.inttoptr(args[0], kernel_type.as_pointer())
         builder.call(kernel, args[1:])
         return context.get_dummy_value()

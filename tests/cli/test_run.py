@@ -1,0 +1,141 @@
+"""``gguf-hub run``: golden text, flags, and bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gguf_hub.cli.prompt import unescape
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.tokenizer import load_tokenizer
+from tests.hub_server import HubServer
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def stories(data: Path) -> Path:
+    return data / "models" / "stories260K.f32.gguf"
+
+
+def test_the_golden_text_token_for_token(gguf_hub: Cli, stories: Path) -> None:
+    golden = json.loads(stories.with_name("stories260K.golden.json").read_text())
+    code, out, err = gguf_hub("run", stories, "-p", "", "--temp", 0, "-n", 200)
+    tokenizer = load_tokenizer(GgufFile.open(stories).metadata)
+    expected = b"".join(map(tokenizer.token_bytes, golden["greedy"][:200])).decode()
+    assert code == 0
+    assert out == expected + "\n"
+    assert golden["text"].startswith(expected)
+    assert "prompt 1 tokens" in err and "generated 200 tokens" in err
+
+
+def test_the_prompt_is_printed_unless_told_otherwise(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-n", 5)
+    _, whole, _ = gguf_hub(*shared)
+    _, rest, _ = gguf_hub(*shared, "--no-display-prompt", "--no-perf")
+    assert whole == "Once upon a time" + rest
+    assert len(rest) > 5
+
+
+def test_underscores_and_the_model_flag_work_as_in_llama_cpp(gguf_hub: Cli, stories: Path) -> None:
+    card = ["-ngl", 35, "-m", stories, "-c", 256, "--temp", 0.7, "--repeat_penalty", 1.1, "-n", 8]
+    code, out, err = gguf_hub("run", *card, "-p", "Lily", "--seed", 1)
+    assert code == 0
+    assert out.startswith("Lily")
+    assert "-ngl is ignored: this runner computes on the CPU" in err
+
+
+def test_the_same_seed_gives_the_same_text(gguf_hub: Cli, stories: Path) -> None:
+    arguments = ("run", stories, "-p", "The", "-n", 24, "--no-perf")
+    texts = [gguf_hub(*arguments, "--seed", seed)[1] for seed in (7, 7, 8)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_prompt_comes_from_a_file(gguf_hub: Cli, stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("Tom went\n")
+    code, out, _ = gguf_hub("run", stories, "-f", tmp_path / "p.txt", "-n", 3, "--temp", 0)
+    assert code == 0
+    assert out.startswith("Tom went")
+
+
+def test_a_missing_model_is_fetched_from_the_hub_first(
+    gguf_hub: Cli, stories: Path, hub_server: HubServer
+) -> None:
+    hub_server.add_repo("org/stories", {"stories.F32.gguf": stories.read_bytes()})
+    arguments = ("run", "org/stories:F32", "-p", "", "--temp", 0, "-n", 4)
+    code, out, err = gguf_hub(*arguments)
+    assert (code, out) == (0, " Once upon a time\n")
+    assert "1.2 MB" in err  # what it costs is said first
+    before = len(hub_server.body_requests())
+    assert gguf_hub(*arguments)[:2] == (0, " Once upon a time\n")
+    assert len(hub_server.body_requests()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-n", "-5"], "--predict -5: expected -2 or more"),
+        (["-c", "-1"], "--ctx-size -1: expected 0 or more"),
+        (["-b", "0"], "--batch-size 0: expected 1 or more"),
+        (["--top-p", "1.5"], "top_p"),
+        (["--temp", "warm"], "'warm' is not a valid float"),
+        (["-m", "x"], "MODEL is given twice"),
+        (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
+        (["--no-such-flag"], "no such option '--no-such-flag'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_clear_line(
+    gguf_hub: Cli, stories: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = gguf_hub("run", stories, *arguments)
+    assert (code, out) == (2, "")
+    assert message.lower() in err.lower()
+    assert "Traceback" not in err
+
+
+def broken(kind: str, folder: Path, stories: Path) -> Path:
+    path = folder / "model.gguf"
+    if kind == "missing":
+        return path
+    contents: dict[str, Any] = {
+        "empty": b"",
+        "a web page": b"<!DOCTYPE html><html><body>Not found</body></html>",
+        "an LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        "truncated": stories.read_bytes()[:200_000],
+        "text": b"hello there, this is no model at all",
+    }
+    path.write_bytes(contents[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "a web page", "an LFS pointer", "truncated", "text"]
+)
+def test_a_bad_file_is_one_clear_error_with_a_hint(
+    kind: str, gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    code, out, err = gguf_hub("run", broken(kind, tmp_path, stories), "-p", "x", "-n", 2)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert "hint: " in err
+    assert "Traceback" not in err
+
+
+def test_a_prompt_longer_than_the_context_says_what_to_do(gguf_hub: Cli, stories: Path) -> None:
+    code, _, err = gguf_hub("run", stories, "-p", "word " * 50, "-c", 16)
+    assert code == 1
+    assert "more than the context of 16" in err
+    assert "hint: ask for a larger context" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(r"a\nb\t\\", "a\nb\t\\"), (r"\x41\"\'", "A\"'"), (r"\q \x", r"\q \x"), ("plain", "plain")],
+)
+def test_escapes(text: str, expected: str) -> None:
+    assert unescape(text) == expected

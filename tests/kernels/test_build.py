@@ -1,0 +1,112 @@
+"""Compiling, caching and linking kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.kernels import build
+from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
+from gguf_hub.kernels.compile import compile_entry
+from gguf_hub.kernels.cpu import Cpu, detect_cpu
+from gguf_hub.kernels.library import MEMORY, kernel_function
+from gguf_hub.kernels.ops import ARGUMENTS
+from gguf_hub.quants.types import RUNNABLE_TYPES
+from tests.notes import Notes
+
+
+def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) -> None:
+    notes = Notes()
+    KernelBuilder(folder=tmp_path).addresses(["copy_rows"], notes)
+    assert notes.texts == ["compiling 1 kernels for this CPU, once"]
+    (kernel,) = tmp_path.iterdir()
+    made = kernel.stat().st_mtime_ns
+    again = Notes()
+    KernelBuilder(folder=tmp_path).addresses(["copy_rows"], again)
+    assert again.texts == []
+    assert kernel.stat().st_mtime_ns == made
+
+
+def test_a_warm_start_does_without_numba(tmp_path: Path) -> None:
+    KernelBuilder(folder=tmp_path).addresses(["copy_rows"])
+    code = (
+        "import sys; from pathlib import Path; from gguf_hub.kernels.build import KernelBuilder\n"
+        f"KernelBuilder(folder=Path({str(tmp_path)!r})).addresses(['copy_rows'])\n"
+        "print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_machine_code_computes(tmp_path: Path) -> None:
+    builder = KernelBuilder()  # machine code lives as long as it does
+    address = builder.addresses(["copy_rows"])["copy_rows"]
+    n = np.array([2, 0, 2, 0, *[0] * 12, 1, 0], np.int64)  # rows 1 and 0 of x
+    f = np.arange(12, dtype=np.float32)
+    empty = np.zeros(1, np.uint8)
+    bases = np.array([a.ctypes.data for a in (n, f, empty, empty, empty)], np.int64)
+    op = np.array([0, 0, 3, 16, 6, 2], np.int64)  # file, x, width, rows, y, count
+    KERNEL_TYPE(address)(0, 1, op.ctypes.data, bases.ctypes.data)
+    assert f.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 0, 1, 2]
+
+
+def test_a_kernel_that_could_raise_is_refused() -> None:
+    def divides(tid, nth, op, bases):  # type: ignore[no-untyped-def]
+        if nth > tid:
+            raise ValueError("too many")
+
+    with pytest.raises(RuntimeError, match="can raise"):
+        compile_entry(divides, detect_cpu())
+
+
+def test_a_failing_compilation_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(GgufHubError, match="compiling kernels failed: `no_such_step`") as caught:
+        KernelBuilder(folder=tmp_path).addresses(["no_such_step"])
+    assert "doctor" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_folder_depends_on_the_cpu() -> None:
+    cpu = detect_cpu()
+    other = Cpu(cpu.name, cpu.features, "another")
+    assert build._key(cpu) == build._key(cpu) != build._key(other)
+
+
+def test_folders_unused_for_a_month_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(tmp_path))
+    old, recent = tmp_path / "kernels-old", tmp_path / "kernels-recent"
+    for folder in (old, recent):
+        folder.mkdir()
+    os.utime(old, (time.time() - 40 * 24 * 3600,) * 2)
+    KernelBuilder()
+    assert not old.exists()
+    assert recent.exists()
+
+
+def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUF_HUB_ISA", "avx9000")
+    with pytest.raises(UsageError, match="GGUF_HUB_ISA is `avx9000`: expected one of generic"):
+        detect_cpu()
+
+
+def step_names() -> list[str]:
+    types = sorted(type_.name for type_ in RUNNABLE_TYPES)
+    weighted = ("get_rows", "matmul", "expert_matmul")
+    plain = [name for name in ARGUMENTS if name not in weighted]
+    return plain + [f"{name}.{type_}" for name in weighted for type_ in types]
+
+
+@pytest.mark.parametrize("name", step_names())
+def test_every_step_has_a_kernel_for_each_instruction_set(name: str) -> None:
+    for isa in ("generic", "avx2", "avx512vnni"):
+        function = kernel_function(name, isa)  # asserts that its arguments are those of ops
+        assert function.__code__.co_varnames[: len(MEMORY)] == MEMORY
