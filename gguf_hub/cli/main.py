@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "Check files: structure, then SHA-256.",
     "inspect": "Show what a GGUF file holds.",
     "upgrade": "Bring an old GGUF up to date, losslessly.",
+    "edit": "Change metadata and names of tensors.",
     "split": "Cut a GGUF into shards.",
     "merge": "Join the shards of a GGUF into one file.",
     "run": "Generate text with a model.",

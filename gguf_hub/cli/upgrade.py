@@ -58,6 +58,7 @@ def command(
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.outputs import check_target
+    from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.upgrade import plan_upgrade
 
     if sum((target is not None, check, in_place)) != 1:
@@ -65,6 +66,8 @@ def command(
     plan = plan_upgrade(source, layout)  # type: ignore[arg-type]
     written = None
     if plan.changes and not check:
+        if in_place:
+            require_own(source)
         written = check_target(source, target, force=force) if target else source
         progress = console.ConsoleProgress(enabled=not no_progress)
         plan.write(written, compare=compare or in_place, progress=progress)

@@ -105,6 +105,21 @@ def _lock(target: int, path: Path) -> None:
         raise LockedError(f"another process is writing `{path}`", path=path) from exc
 
 
+def require_own(path: Path) -> None:
+    """Raise when changing a file would change another one, such as a blob of a cache.
+
+    Raises:
+        GgufHubError: It is a link, or has other names.
+        OSError: There is no such file.
+    """
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        kind = "a link" if path.is_symlink() else "one of several names of a file"
+        raise GgufHubError(
+            f"`{path}` is {kind}: changing it would change what others see under that content",
+            hint="write a new file instead",
+        )
+
+
 def require_space(folder: Path, size_bytes: int) -> None:
     """Raise unless the folder's file system has room.
 

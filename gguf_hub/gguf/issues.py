@@ -98,6 +98,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "own bound",
             True,
         ),
+        Rule(
+            "GGUF-EDIT-UNFINISHED",
+            _E,
+            "an edit was interrupted; `gguf-hub edit FILE` finishes it",
+            "own",
+        ),
         Rule("GGUF-TRAILING-BYTES", _W, "bytes after the last tensor", "spec is silent"),
     ),
     "Keys and values": (

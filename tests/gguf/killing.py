@@ -79,5 +79,53 @@ def upgrade(source: Path, target: Path) -> int:
     return survive(lambda: plan_upgrade(source).write(target), check)
 
 
+def edit(source: Path, target: Path) -> int:
+    """Kill an edit in place: when it is finished the file is the old one or the new one."""
+    from gguf_hub.gguf.edit import Edits, plan_edit
+    from gguf_hub.gguf.journal import apply_patches, journal_name, recover
+    from gguf_hub.gguf.reader import GgufFile
+
+    before = source.read_bytes()
+    target.write_bytes(before)
+    wanted = {f"llama.{name}": "7" for name in ("context_length", "rope.dimension_count")}
+    edits = Edits(
+        values={**wanted, "general.name": "SYNTHETIC", "tokenizer.ggml.eos_token_id": "9"}
+    )
+    patches = plan_edit(target, edits).patches
+    assert patches
+    assert len(patches) > 3
+    apply_patches(target, patches)
+    after = target.read_bytes()
+    target.write_bytes(before)
+
+    def check(is_done: bool) -> None:
+        GgufFile.open(target)
+        recover(target)
+        assert target.read_bytes() in (before, after), "neither old nor new"
+        assert not is_done or target.read_bytes() == after
+        assert not journal_name(target).exists()
+        target.write_bytes(before)
+
+    def action() -> None:
+        apply_patches(target, patches)
+
+    def half_recovered() -> None:
+        # dies once more while it finishes what another crash left
+        recover(target)
+
+    points = survive(action, check)
+    for stop in range(points):
+        target.write_bytes(before)
+        child = os.fork()
+        if child == 0:
+            die_before(stop)
+            action()
+        os.waitpid(child, 0)
+        if journal_name(target).exists():
+            survive(half_recovered, lambda is_done: None)
+        assert target.read_bytes() in (before, after)
+    return points
+
+
 if __name__ == "__main__":
-    print({"upgrade": upgrade}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))
+    print({"upgrade": upgrade, "edit": edit}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))
