@@ -10,8 +10,9 @@ command or step; the command line prints it as a paragraph of its own.
     │   └── GrammarError             a grammar or JSON schema that cannot be followed
     ├── CatalogError                 catalog.yaml: all problems, each with its place
     ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
-    ├── GgufError                    a file that is not a sound GGUF; carries ``path`` and ``issues``
+    ├── GgufError                    no sound GGUF; carries ``path`` and ``issues``
     │   └── UnsupportedGgufError     sound, but not something that this version can use
+    ├── CheckpointError              a checkpoint folder that cannot be converted: all problems
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ContextFullError             more tokens than the context holds
@@ -29,8 +30,8 @@ command or step; the command line prints it as a paragraph of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 
 class GgufHubError(Exception):
@@ -100,6 +101,24 @@ class UnsupportedGgufError(GgufError):
     """A sound GGUF that this version cannot use (architecture, tensor type, tokenizer)."""
 
 
+class CheckpointError(GgufHubError):
+    """A checkpoint that cannot be converted; ``issues`` lists every problem as ``place: problem``.
+
+    Args:
+        path: The folder, or the file in it.
+        issues: What is wrong; one is told in the same line, several as a list.
+        hint: The next step, or None.
+    """
+
+    def __init__(self, path: Path | str, issues: Sequence[str], *, hint: str | None = None) -> None:
+        shown = [*issues[:20], *([f"... and {len(issues) - 20} more"] if len(issues) > 20 else [])]
+        lines = "\n".join(f"  {issue}" for issue in shown)
+        text = issues[0] if len(issues) == 1 else f"{len(issues)} problems\n{lines}"
+        super().__init__(f"`{path}`: {text}", hint=hint)
+        self.path = Path(path)
+        self.issues = tuple(issues)
+
+
 class TokenizerError(GgufHubError):
     """Text or a vocabulary that the tokenizer cannot work with."""
 
@@ -115,7 +134,9 @@ class ContextFullError(GgufHubError):
 class HubError(GgufHubError):
     """The hub said no, or said nothing."""
 
-    def __init__(self, message: str, *, repo_id: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, repo_id: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.repo_id = repo_id
 

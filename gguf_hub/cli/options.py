@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """A size in bytes: ``24GB``, ``24GiB``, or a bare number of gigabytes."""
 
     name = "size"

@@ -13,7 +13,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
 
 def read_prompt(text: str | None, path: Path | None, *, escape: bool) -> str:
-    """Return the prompt.
+    r"""Return the prompt.
 
     Args:
         text: What ``-p`` says.

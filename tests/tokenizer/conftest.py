@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gguf_hub.gguf.reader import GgufFile
 
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.tokenizer import Tokenizer, load_tokenizer
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_hub.gguf.reader import GgufFile
 
 from gguf_hub.errors import TokenizerError, UnsupportedGgufError
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.tokenizer import load_tokenizer, read_vocab
 from tests.tokenizer.small import small_metadata
 
