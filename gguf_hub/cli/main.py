@@ -24,7 +24,10 @@ COMMANDS = {
     "edit": "Change metadata and names of tensors.",
     "split": "Cut a GGUF into shards.",
     "merge": "Join the shards of a GGUF into one file.",
+    "convert": "Convert a Hugging Face checkpoint to GGUF.",
+    "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }
 """Sub-command -> one line of help. Its code is ``gguf_hub.cli.<name>:command``."""

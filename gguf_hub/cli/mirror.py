@@ -1,0 +1,135 @@
+"""``gguf-hub mirror``: this machine's verified files for other machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.mirror import Mirror, Snapshot
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command("mirror")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 for every machine of the network.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    help="Port to listen on.",
+)
+@click.option(
+    "--token",
+    envvar="GGUF_HUB_MIRROR_TOKEN",
+    metavar="TOKEN",
+    help="What clients must send; made up where other machines can connect "
+    "(also GGUF_HUB_MIRROR_TOKEN).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@json_option
+def command(host: str, port: int, token: str | None, verbose: bool, as_json: bool) -> None:
+    """Serve verified files to other machines, as a hub does.
+
+    Other machines download from it with gguf-hub, `hf download`, llama.cpp or curl when
+    HF_ENDPOINT is the address that is printed. It offers every file that was downloaded or
+    verified by gguf-hub and has not changed since, under the repository that it came from; files
+    that were made here are in `local/models`. Nothing can be written. Ctrl-C ends it.
+    """
+    import secrets
+
+    from gguf_hub.mirror import Mirror, Shelf
+    from gguf_hub.store import Store
+
+    if token is None and host not in _LOCAL_HOSTS:
+        token = secrets.token_urlsafe(24)
+    shelf = Shelf(Store(progress=console.ConsoleProgress()))
+    log = console.note if verbose else None
+    with Mirror(shelf, host=host, port=port, token=token, log=log) as mirror:
+        try:
+            listings = [found for name in shelf.repo_ids() if (found := shelf.snapshot(name))]
+            _announce(mirror, listings, as_json)
+            mirror.serve_forever()
+        except KeyboardInterrupt:
+            console.note("\nstopped")
+
+
+def _announce(mirror: Mirror, listings: list[Snapshot], as_json: bool) -> None:
+    """Print where it is, what it has and how to use it."""
+    if as_json:
+        console.print_json(_report(mirror, listings))
+    else:
+        console.say(f"HF_ENDPOINT={mirror.endpoint}")
+        if mirror.token:
+            console.say(f"HF_TOKEN={mirror.token}")
+    if not mirror.is_local:
+        console.warn(
+            "other machines can connect; what they send and get is not encrypted, so use it in "
+            "a network that you trust"
+        )
+    _tell_contents(listings)
+    _tell_usage(mirror, listings)
+
+
+def _report(mirror: Mirror, listings: list[Snapshot]) -> dict[str, Any]:
+    return {
+        "endpoint": mirror.endpoint,
+        "host": mirror.host,
+        "port": mirror.port,
+        "token": mirror.token,
+        "repos": [
+            {
+                "repo_id": listing.repo_id,
+                "commit": listing.commit,
+                "files": [
+                    {"filename": path, "size_bytes": entry.size_bytes, "sha256": entry.sha256}
+                    for path, entry in listing.files.items()
+                ],
+            }
+            for listing in listings
+        ],
+    }
+
+
+def _tell_contents(listings: list[Snapshot]) -> None:
+    from gguf_hub.units import format_size
+
+    for listing in listings:
+        console.note(console.style(listing.repo_id, bold=True))
+        for path, entry in listing.files.items():
+            console.note(f"  {path}  {format_size(entry.size_bytes)}")
+    if not listings:
+        console.warn(
+            "there is nothing to serve yet: `gguf-hub download` and `gguf-hub verify` add files, "
+            "also while this runs"
+        )
+
+
+def _tell_usage(mirror: Mirror, listings: list[Snapshot]) -> None:
+    repo_id = listings[0].repo_id if listings else "org/repo"
+    path = next(iter(listings[0].files)) if listings else "file.gguf"
+    settings = f"HF_ENDPOINT={mirror.endpoint}"
+    bearer = ""
+    if mirror.token:
+        settings += f" HF_TOKEN={mirror.token}"
+        bearer = f" -H 'Authorization: Bearer {mirror.token}'"
+    url = f"{mirror.endpoint}/{repo_id}/resolve/main/{path}"
+    where = "on this machine" if mirror.is_local else "on any machine of the network"
+    console.note(f"\nto download {where}, with any of these:")
+    for line in (
+        f"{settings} gguf-hub download {repo_id} {path}",
+        f"{settings} hf download {repo_id} {path} --local-dir .",
+        f"curl -O{bearer} {url}",
+    ):
+        console.note(f"  {console.style(line, 'cyan')}")
+    console.note("\nCtrl-C ends it")
