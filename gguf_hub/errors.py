@@ -18,6 +18,8 @@ command or step; the command line prints it as a paragraph of its own.
     ├── ContextFullError             more tokens than the context holds
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
+    │   │   └── LinkRefusedError     a signed link that has expired, or is used too much
+    │   ├── FileChangedError         other bytes than the listing named, by now
     │   ├── RepoNotFoundError
     │   ├── GatedRepoError           needs a token or an accepted licence
     │   ├── RevisionNotFoundError
@@ -160,6 +162,14 @@ class HubUnreachableError(HubError):
     ) -> None:
         super().__init__(message, repo_id=repo_id, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class LinkRefusedError(HubUnreachableError):
+    """A file host refuses its signed link: it has expired, or too many connections use it."""
+
+
+class FileChangedError(HubError):
+    """The hub serves other bytes than those that it listed."""
 
 
 class RepoNotFoundError(HubError):

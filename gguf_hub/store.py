@@ -88,8 +88,8 @@ class Store:
     """
 
     def __init__(self, folder: Path | None = None, *, progress: Progress = SILENT) -> None:
-        self._folder = folder or data_dir()
-        self._path = self._folder / "files.json"
+        self.folder = folder or data_dir()
+        self._path = self.folder / "files.json"
         self._progress = progress
 
     def entries(self) -> list[StoredFile]:
@@ -138,7 +138,7 @@ class Store:
         import filelock
 
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{self._path}.lock", timeout=LOCK_TIMEOUT_S):
                 known = self._read()
                 edit(known)

@@ -8,21 +8,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from gguf_hub.download.digest import matches, sha256_file
-from gguf_hub.download.move import Mover, Source, move_bytes
+from gguf_hub.download.hashbook import HashBook
+from gguf_hub.download.journal import journal_of, read_journal
+from gguf_hub.download.link import Source
+from gguf_hub.download.locking import only_one
+from gguf_hub.download.move import Moved, Mover, RangeMover
 from gguf_hub.download.names import is_gguf
 from gguf_hub.download.places import Place
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
     DownloadError,
+    FileChangedError,
     GgufError,
-    LockedError,
     UnsupportedGgufError,
 )
 from gguf_hub.hub import Hub, RemoteFile, RepoListing
@@ -119,6 +125,8 @@ class Fetcher:
         progress: Who is told.
         free_bytes: How much space a folder has left.
         move: What moves the bytes.
+        is_forced: Go on where there seems to be too little space.
+        max_workers: How many files at once.
     """
 
     hub: Hub
@@ -126,7 +134,9 @@ class Fetcher:
     store: Store
     progress: Progress = SILENT
     free_bytes: Callable[[Path], int] = free_bytes
-    move: Mover = move_bytes
+    move: Mover = field(default_factory=RangeMover)
+    is_forced: bool = False
+    max_workers: int = 1
 
     def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
         """Return what fetching would do; touches nothing."""
@@ -146,8 +156,20 @@ class Fetcher:
             DownloadError: The place cannot be written.
             HubError: The hub refuses or stays away; what came is kept for the next run.
         """
-        self._require_space(self.plan(listing, files))
-        return [self._fetch_one(listing, file) for file in files]
+        if not self.is_forced:
+            self._require_space(self.plan(listing, files))
+        cancel = threading.Event()
+        if min(self.max_workers, len(files)) <= 1:
+            return [self._fetch_one(listing, file, cancel) for file in files]
+        with ThreadPoolExecutor(self.max_workers) as pool:
+            futures = [pool.submit(self._fetch_one, listing, file, cancel) for file in files]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                return [future.result() for future in _failed_first(futures)]
+            except BaseException:
+                cancel.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
     def check(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
         """Return the files if all of them are in the place and whole, else nothing.
@@ -170,9 +192,9 @@ class Fetcher:
 
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
         path = self.place.path_of(listing, file)
-        content, part = self.place.content_of(listing, file), self.place.part_of(listing, file)
+        content = self.place.content_of(listing, file)
         recorded = self.store.find_verified(content)
-        size_bytes, have_bytes = _size(content), _size(part) or 0
+        size_bytes, have_bytes = _size(content), self._have_bytes(listing, file)
         if recorded and recorded.sha256 == file.sha256:
             state = State.VERIFIED
         elif size_bytes == file.size_bytes:
@@ -186,6 +208,15 @@ class Fetcher:
         is_here = state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
         to_come = 0 if is_here else max(file.size_bytes - have_bytes, 0)
         return PlannedFile(file, path, state, to_come)
+
+    def _have_bytes(self, listing: RepoListing, file: RemoteFile) -> int:
+        """Return how much an earlier run, or another client, has left of a file."""
+        part = self.place.part_of(listing, file)
+        told = read_journal(part, file.etag, file.size_bytes)
+        if told:
+            return told.have_bytes
+        sizes = [_size(path) or 0 for path in (part, *self.place.leftovers_of(listing, file))]
+        return min(max(sizes), file.size_bytes)
 
     def copy_of(self, file: RemoteFile) -> StoredFile | None:
         """Return a verified file of this machine with the same content, or None."""
@@ -201,20 +232,35 @@ class Fetcher:
                 f"(and {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
                 path=self.place.root,
                 hint="free some space, choose another disk with --local-dir or --cache-dir, "
-                "or a smaller quant (`gguf-hub pick`)",
+                "or a smaller quant (`gguf-hub pick`); --force tries all the same",
             )
 
-    def _fetch_one(self, listing: RepoListing, file: RemoteFile) -> Fetched:
+    def _fetch_one(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> Fetched:
         with _told(self.place.path_of(listing, file)):
             if done := self._take_recorded(listing, file):
                 return done
-            with self._locked(listing, file):
-                return (
-                    self._take_recorded(listing, file)  # another process may just have done it
-                    or self._check_what_is_there(listing, file)
-                    or self._copy(listing, file)
-                    or self._download(listing, file)
-                )
+            try:
+                return self._make_be_there(listing, file, cancel)
+            except FileChangedError as error:
+                newer = self.hub.list_files(listing.repo_id, listing.revision)
+                changed = newer.find(file.path)
+                if changed is None or changed.etag == file.etag:
+                    raise
+                self.progress.note(f"{error.message}: it was replaced; starting over with that")
+                return self._make_be_there(newer, changed, cancel)
+
+    def _make_be_there(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> Fetched:
+        with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
+            return (
+                self._take_recorded(listing, file)  # another process may just have done it
+                or self._check_what_is_there(listing, file)
+                or self._copy(listing, file)
+                or self._download(listing, file, cancel)
+            )
 
     def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         """Take the file as it is when the record knows these very bytes, under whatever name."""
@@ -253,29 +299,44 @@ class Fetcher:
         self.progress.note(f"`{copy.path}` has changed since it was verified")
         return None
 
-    def _download(self, listing: RepoListing, file: RemoteFile) -> Fetched:
+    def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
         part = self.place.part_of(listing, file)
         part.parent.mkdir(parents=True, exist_ok=True)
+        self._take_leftover(listing, file, part)
         source = Source(listing.repo_id, listing.commit, file)
-        is_resumed = bool(_size(part))
-        while True:
-            self.move(self.hub, source, part, self.progress)
-            sha256 = sha256_file(part, progress=self.progress, label=f"check {file.path}")
-            if matches(part, file, sha256):
-                return self._accept(listing, file, part, sha256, Status.DOWNLOADED)
-            part.unlink()
-            if not is_resumed:
-                raise _wrong_bytes(listing, file, sha256)
-            self.progress.note(f"`{file.path}`: what an earlier run left was bad; starting over")
-            is_resumed = False
+        moved = self.move(self.hub, source, part, progress=self.progress, cancel=cancel)
+        label = f"check {file.path}"
+        sha256 = moved.sha256 or sha256_file(part, progress=self.progress, label=label)
+        if not matches(part, file, sha256):
+            _drop(part)
+            raise _wrong_bytes(listing, file, sha256)
+        self._remember(sha256, moved)
+        done = self._accept(listing, file, part, sha256, Status.DOWNLOADED)
+        journal_of(part).unlink(missing_ok=True)
+        return done
+
+    def _take_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
+        """Go on with what another client left when it was stopped, if that is more than ours."""
+        leftovers = self.place.leftovers_of(listing, file)
+        if not leftovers or part.exists():
+            return
+        largest = max(leftovers, key=lambda path: _size(path) or 0)
+        self.progress.note(f"going on with `{largest.name}`, which another program left")
+        largest.replace(part)
+
+    def _remember(self, sha256: str, moved: Moved) -> None:
+        """Keep the hashes of segments: with them a damaged file can be repaired."""
+        if moved.hashes and len(moved.hashes.hashes) > 1:
+            with contextlib.suppress(OSError):  # they are a help, not a need
+                HashBook(self.store.folder).add(sha256, moved.hashes)
 
     def _accept(
         self, listing: RepoListing, file: RemoteFile, content: Path, sha256: str, status: Status
     ) -> Fetched:
-        """Give verified bytes their name, record them, and look whether they make a GGUF."""
+        """Look whether verified bytes make a GGUF, give them their name, and record them."""
+        problem = gguf_problem(content) if is_gguf(file.path) else None
         path = self.place.accept(listing, file, content)
         self._record(listing, file, path, sha256)
-        problem = gguf_problem(path) if is_gguf(file.path) else None
         if problem:
             self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
         return Fetched(path, file, sha256, status, problem)
@@ -290,22 +351,16 @@ class Fetcher:
         )
         self.store.add(entry)
 
-    @contextlib.contextmanager
-    def _locked(self, listing: RepoListing, file: RemoteFile) -> Iterator[None]:
-        """Keep other processes, huggingface_hub's too, from writing the same file."""
-        import filelock
 
-        path = self.place.lock_of(listing, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(path, timeout=0):
-                yield
-        except filelock.Timeout as exc:
-            raise LockedError(
-                f"another process is downloading `{file.path}` to `{self.place.root}`",
-                path=path,
-                hint="wait until it is done, then repeat the command",
-            ) from exc
+def _failed_first(futures: Sequence[Future[Fetched]]) -> list[Future[Fetched]]:
+    """Return the futures, or only one that failed: the others then wait in vain."""
+    failed = [f for f in futures if f.done() and f.exception() is not None]
+    return failed[:1] or list(futures)
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    journal_of(part).unlink(missing_ok=True)
 
 
 def gguf_problem(path: Path) -> str | None:

@@ -1,164 +1,239 @@
-"""The bytes of one file, from the hub to a part file: one connection, going on after failures.
-
-Whether they are the right bytes is for the caller to check.
-"""
+"""From a hub to a part file, going on with whatever an earlier run left there."""
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import dataclass
+import hashlib
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from gguf_hub.errors import HubError, HubUnreachableError
-from gguf_hub.hub import ByteStream, FileFacts, Hub, RemoteFile
-from gguf_hub.progress import Progress, Task
-from gguf_hub.units import format_size
+from gguf_hub.download.engine import Begin, Settings, Transfer, chunks_of
+from gguf_hub.download.journal import Journal, Progressed, Start, journal_of, read_journal
+from gguf_hub.download.link import Source
+from gguf_hub.download.names import is_gguf
+from gguf_hub.download.partfile import PartFile
+from gguf_hub.download.segments import Piece, SegmentHashes, Segments
+from gguf_hub.download.wholehash import Prefix
+from gguf_hub.errors import GgufError
+from gguf_hub.hub import Hub
+from gguf_hub.progress import Progress
+from gguf_hub.units import MB, format_size
 
-WAITS_S = (1.0, 2.0, 4.0, 8.0, 8.0)
-LONGEST_WAIT_S = 120.0
+WORTH_STOPPING_BYTES = 64 * MB
+"""A smaller file comes so fast that an early look at its header saves nothing."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """One file of a repository at one commit."""
+class Moved:
+    """What came: the SHA-256 of the part, and of its segments, as far as they were computed."""
 
-    repo_id: str
-    commit: str
-    file: RemoteFile
+    sha256: str | None = None
+    hashes: SegmentHashes | None = None
 
 
 class Mover(Protocol):
     """Whatever fills a part file."""
 
-    def __call__(self, hub: Hub, source: Source, part: Path, progress: Progress) -> None:
-        """Make ``part`` as long as the file, keeping the bytes that it has already.
+    def __call__(
+        self,
+        hub: Hub,
+        source: Source,
+        part: Path,
+        *,
+        progress: Progress,
+        cancel: threading.Event,
+    ) -> Moved:
+        """Make ``part`` the whole file, going on with what is there of it.
 
         Args:
             hub: Where to ask.
             source: What to fetch.
-            part: File to fill; may hold the first bytes from an earlier run.
-            progress: Told of every chunk.
+            part: File to fill.
+            progress: Told how far it is.
+            cancel: Ends the work when set.
 
         Raises:
             HubError: The hub refuses, or stays away for too long; ``part`` keeps what came.
             OSError: ``part`` cannot be written.
+            CancelledError: ``cancel`` was set.
         """
         ...
 
 
 @dataclass(frozen=True)
-class StreamMover:
-    """Moves bytes through one connection; tries again from where it broke off.
+class RangeMover:
+    """Moves bytes over several connections, resumable and hashed.
 
     Args:
-        waits_s: Pauses between tries that bring nothing new; after the last one it gives up.
+        settings: How hard to try.
+        is_forced: Fetch even what cannot work.
+        worth_stopping_bytes: From this size on the header is looked at while the rest comes.
     """
 
-    waits_s: tuple[float, ...] = WAITS_S
+    settings: Settings = field(default_factory=Settings)
+    is_forced: bool = False
+    worth_stopping_bytes: int = WORTH_STOPPING_BYTES
 
-    def __call__(self, hub: Hub, source: Source, part: Path, progress: Progress) -> None:
+    def __call__(
+        self,
+        hub: Hub,
+        source: Source,
+        part: Path,
+        *,
+        progress: Progress,
+        cancel: threading.Event,
+    ) -> Moved:
         """Fill ``part``; see ``Mover``."""
-        size_bytes = source.file.size_bytes
-        part.touch()
-        with part.open("r+b") as out:
-            # more than the file has can only be another file's
-            if out.seek(0, os.SEEK_END) > size_bytes:
-                _cut(out, 0)
-            label = f"download {Path(source.file.path).name}"
-            with progress.task(label, size_bytes, done=out.tell()) as task:
-                transfer = _Transfer(hub, source, out, task)
-                self._run(transfer, progress)
-            out.flush()
-            os.fsync(out.fileno())
+        is_second_look = False
+        while True:
+            told = self._told(source, part, progress)
+            attempt = _Attempt(hub, source, part, told, self, progress, cancel, is_second_look)
+            moved = attempt.run()
+            if source.file.sha256 in (None, moved.sha256) or is_second_look:
+                return moved
+            is_second_look = self._distrust(source, part, progress)
 
-    def _run(self, transfer: _Transfer, progress: Progress) -> None:
-        """Pour until nothing is missing, with a pause after each connection that broke."""
-        furthest, failures = transfer.have_bytes, 0
-        while not transfer.is_complete and (error := transfer.pour()):
-            # only bytes beyond the furthest point count, else a server could keep us busy for ever
-            failures = 0 if transfer.have_bytes > furthest else failures + 1
-            furthest = max(furthest, transfer.have_bytes)
-            asked_s = error.retry_after_s or 0.0
-            if failures > len(self.waits_s) or asked_s > LONGEST_WAIT_S:
-                raise error
-            wait_s = max(asked_s, self.waits_s[max(failures - 1, 0)] if self.waits_s else 0.0)
-            at = format_size(transfer.have_bytes)
-            progress.note(f"{error.message}; going on from {at} in {wait_s:.0f} s")
-            time.sleep(wait_s)
+    def _told(self, source: Source, part: Path, progress: Progress) -> Progressed:
+        """Return what is there of the file."""
+        file = source.file
+        told = read_journal(part, file.etag, file.size_bytes)
+        size_bytes = part.stat().st_size if part.exists() else 0
+        if told and size_bytes == file.size_bytes:
+            return told
+        journal = journal_of(part)
+        if journal.exists():
+            # of another file, or of a part that is gone: nothing of it may be mixed in
+            journal.replace(journal.with_name(f"{journal.name}.aside"))
+            progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
+        if size_bytes > file.size_bytes:
+            part.unlink()  # more than the file has can only be another file's
+        return adopt(part, self.settings.cut(file.size_bytes))
+
+    def _distrust(self, source: Source, part: Path, progress: Progress) -> bool:
+        """Have those segments fetched again that may be bad; return whether that is all of them.
+
+        Nobody knows which: those that were found and not fetched are tried first.
+        """
+        file = source.file
+        told = read_journal(part, file.etag, file.size_bytes)
+        if told and told.adopted:
+            progress.note(f"`{file.path}`: what was found of it was bad; fetching that again")
+            for index in told.adopted:
+                del told.done[index]
+            told.adopted.clear()
+            Journal(part, file.etag, told).close()
+            return False
+        progress.note(f"`{file.path}` arrived damaged; looking for the bytes that differ")
+        segments = told.segments if told else self.settings.cut(file.size_bytes)
+        Journal(part, file.etag, Progressed(segments)).close()
+        return True
 
 
-@dataclass
-class _Transfer:
-    """A file under way, over as many connections as it takes."""
+@dataclass(frozen=True)
+class _Attempt:
+    """One go at a part."""
 
     hub: Hub
     source: Source
-    out: BinaryIO
-    task: Task
-    etag: str | None = None
+    part: Path
+    told: Progressed
+    mover: RangeMover
+    progress: Progress
+    cancel: threading.Event
+    is_second_look: bool
 
-    @property
-    def have_bytes(self) -> int:
-        """How many bytes are there; the file's position is always its end."""
-        return self.out.tell()
+    def run(self) -> Moved:
+        file = self.source.file
+        with PartFile(self.part, file.size_bytes, is_compare=self.is_second_look) as part:
+            journal = Journal(self.part, file.etag, self.told)
+            try:
+                transfer = Transfer(
+                    self.hub,
+                    self.source,
+                    part,
+                    begin_with(part, self.told),
+                    journal=journal,
+                    settings=self.mover.settings,
+                    progress=self.progress,
+                    cancel=self.cancel,
+                    check_start=self._check_start if self._is_worth_a_look() else None,
+                )
+                sha256 = transfer.run()
+                journal.sync(part.fd)
+            finally:
+                journal.close()
+        done = transfer.board.done
+        hashes = tuple(done[index] for index in range(len(self.told.segments)))
+        return Moved(sha256, SegmentHashes(self.told.segments, hashes))
 
-    @property
-    def is_complete(self) -> bool:
-        """Tell whether nothing is missing."""
-        return self.have_bytes >= self.source.file.size_bytes
+    def _is_worth_a_look(self) -> bool:
+        file = self.source.file
+        is_large = file.size_bytes >= self.mover.worth_stopping_bytes
+        return is_large and is_gguf(file.path) and not self.mover.is_forced
 
-    def pour(self) -> HubUnreachableError | None:
-        """Append what one connection brings; return why it ended before the file did, or None."""
-        try:
-            with self.hub.open_range(self._facts(), self.have_bytes, if_range=self.etag) as stream:
-                self.etag = stream.etag or self.etag
-                self._restart_at(stream.start)
-                self._append(stream)
-        except HubUnreachableError as error:
-            return error
-        if self.is_complete:
-            return None
-        return HubUnreachableError(
-            f"`{self.source.file.path}`: the server ended at byte {self.have_bytes} "
-            f"of {self.source.file.size_bytes}",
-            repo_id=self.source.repo_id,
-            hint="repeat the command; it goes on from what is there",
+    def _check_start(self, prefix: Prefix) -> None:
+        """Stop a file that cannot work before the rest of it comes.
+
+        Raises:
+            GgufError: Its header is wrong, or promises more than the file holds.
+            NotYetError: The header is not all there.
+        """
+        from gguf_hub.gguf.issues import Severity
+        from gguf_hub.gguf.validate import validate_source
+
+        file = self.source.file
+        report = validate_source(prefix, file.path)
+        if report.is_sound:
+            return
+        errors = [str(issue) for issue in report.issues if issue.severity is Severity.ERROR]
+        raise GgufError(
+            f"`{file.path}` of `{self.source.repo_id}` cannot work: {errors[0]}; stopped after "
+            f"{format_size(prefix.ready_bytes)} of {format_size(file.size_bytes)}",
+            path=file.path,
+            issues=errors,
+            hint="choose another file; with --force you get this one all the same",
         )
 
-    def _facts(self) -> FileFacts:
-        """Ask for a fresh link and make sure that it leads to what the listing named."""
-        file = self.source.file
-        facts = self.hub.file_facts(self.source.repo_id, file.path, self.source.commit)
-        found = (facts.size_bytes or file.size_bytes, facts.etag or file.etag)
-        if found != (file.size_bytes, file.etag):
-            raise HubError(
-                f"`{file.path}`: the hub lists {file.size_bytes} bytes with id {file.etag}, "
-                f"but serves {found[0]} bytes with id {found[1]}",
-                repo_id=self.source.repo_id,
-                hint="repeat the command; if it stays so, the hub or a mirror is broken",
-            )
-        return facts
 
-    def _restart_at(self, start: int) -> None:
-        """Go back when the server sends the whole file: it knows no ranges, or it has another."""
-        if start != self.have_bytes:
-            self.task.advance(start - self.have_bytes)
-            _cut(self.out, start)
-
-    def _append(self, stream: ByteStream) -> None:
-        for chunk in stream.chunks:
-            piece = chunk[: self.source.file.size_bytes - self.have_bytes]
-            self.out.write(piece)
-            self.task.advance(len(piece))
-            if len(piece) < len(chunk):
-                return
+def begin_with(part: PartFile, told: Progressed) -> Begin:
+    """Return where to begin: begun segments go on if their bytes are those of the journal."""
+    segments, pieces = told.segments, []
+    for index in range(len(segments)):
+        if index in told.done:
+            continue
+        piece = Piece(index, segments.start(index))
+        if start := told.starts.get(index):
+            known = Piece(index, piece.at)
+            for chunk in chunks_of(part, piece.at, piece.at + start.n_bytes):
+                known.hasher.update(chunk)
+                known.at += len(chunk)
+            piece = known if known.hasher.hexdigest() == start.sha256 else piece
+        pieces.append(piece)
+    return Begin(segments, told.done, tuple(pieces))
 
 
-def _cut(out: BinaryIO, size_bytes: int) -> None:
-    out.seek(size_bytes)
-    out.truncate()
+def adopt(part: Path, segments: Segments) -> Progressed:
+    """Take up what another program, or an older version, left: whatever is not empty.
 
+    Whether it is right shows in the end; until then it is remembered as found, not fetched.
 
-move_bytes: Mover = StreamMover()
+    Args:
+        part: A file whose bytes, as far as they go, are in their places; may be missing.
+        segments: How the file is cut.
+    """
+    told = Progressed(segments)
+    if not part.exists():
+        return told
+    with part.open("rb") as file:
+        for index in range(len(segments)):
+            data = file.read(segments.length(index))
+            if data.count(0) == len(data):
+                continue  # a hole: space that was set aside and never written
+            sha256 = hashlib.sha256(data).hexdigest()
+            if len(data) < segments.length(index):
+                told.starts[index] = Start(len(data), sha256)
+                continue
+            told.done[index] = sha256
+            told.adopted.add(index)
+    return told

@@ -37,6 +37,13 @@ class Place(Protocol):
         """Return where its bytes gather until they are verified, on the same file system."""
         ...
 
+    def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
+        """Return what huggingface_hub left of this content when it was stopped.
+
+        Only for whoever holds the lock: else it may be at work on them.
+        """
+        ...
+
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the lock file that huggingface_hub takes too while it writes this file."""
         ...
@@ -82,6 +89,10 @@ class HfCache:
     def part_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return a name beside the blob."""
         return self._repo(listing) / "blobs" / f"{file.etag}.gguf-hub.part"
+
+    def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
+        """Return ``blobs/<etag>.<some id>.incomplete``."""
+        return sorted((self._repo(listing) / "blobs").glob(f"{file.etag}*.incomplete"))
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the cache's own lock of the blob."""
@@ -132,6 +143,11 @@ class LocalFolder:
         """Return a name in the hidden folder, where nobody takes it for a model."""
         return self._own / "download" / f"{file.etag}.gguf-hub.part"
 
+    def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
+        """Return ``<hash of the name>.<etag>.<some id>.incomplete`` beside the metadata."""
+        folder = self._note_of(file.path).parent
+        return sorted(folder.glob(f"*.{file.etag}*.incomplete"))
+
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the lock beside the metadata."""
         return self._own / "download" / f"{file.path}.lock"
@@ -142,12 +158,23 @@ class LocalFolder:
         if content != path:
             path.parent.mkdir(parents=True, exist_ok=True)
             content.replace(path)
-        metadata = self._own / "download" / f"{file.path}.metadata"
-        lines = (listing.commit, file.etag, str(time.time()))
-        _write_atomically(metadata, "".join(f"{line}\n" for line in lines))
+        write_note(self._note_of(file.path), path, listing.commit, file.etag)
         _write_if_new(self._own / ".gitignore", "*", is_once=True)
         _write_if_new(self._own / "CACHEDIR.TAG", CACHEDIR_TAG, is_once=True)
         return path
+
+    def _note_of(self, filename: str) -> Path:
+        return self._own / "download" / f"{filename}.metadata"
+
+
+def write_note(note: Path, path: Path, commit: str, etag: str) -> None:
+    """Write the three lines by which huggingface_hub knows a file in a folder.
+
+    It believes them as long as the file is not newer than they are; a clock that was set back
+    meanwhile must not make it so.
+    """
+    written_at = max(time.time(), path.stat().st_mtime)
+    _write_atomically(note, f"{commit}\n{etag}\n{written_at}\n")
 
 
 def _folder_name(repo_id: str) -> str:

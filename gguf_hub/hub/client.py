@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from gguf_hub.hub.translate import offline, refusal, translated
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
+_IMPORTING = threading.Lock()
 
 _T = TypeVar("_T")
 
@@ -113,7 +116,13 @@ class HfHub:
 
     @contextmanager
     def open_range(
-        self, facts: FileFacts, start: int, stop: int | None = None, *, if_range: str | None = None
+        self,
+        facts: FileFacts,
+        start: int,
+        stop: int | None = None,
+        *,
+        if_range: str | None = None,
+        window_bytes: int | None = None,
     ) -> Iterator[ByteStream]:
         """Open the bytes of a file; the connection closes with the ``with`` block.
 
@@ -123,8 +132,11 @@ class HfHub:
             stop: Byte after the last one; None for the end of the file.
             if_range: ``etag`` of an earlier stream: the server sends the whole file from 0 when
                 it is no longer the same.
+            window_bytes: How much may be under way before anybody reads it; the system's own
+                choice when None.
 
         Raises:
+            LinkRefusedError: The link has expired, or is used by too many.
             HubUnreachableError: The connection failed, now or half-way, or the link has expired.
             HubError: The server answers with something else.
         """
@@ -139,6 +151,8 @@ class HfHub:
             ) as response:
                 if response.status_code not in (200, 206):
                     raise refusal(response, facts, self.endpoint)
+                if window_bytes:
+                    _narrow(response, window_bytes)
                 yield _byte_stream(response, facts, start)
 
     def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
@@ -211,6 +225,13 @@ class HfHub:
 
 
 def _huggingface_hub() -> Any:
+    # what warnings are shown is one setting for all threads: only one of them may touch it
+    with _IMPORTING:
+        return _import_quietly()
+
+
+@functools.cache
+def _import_quietly() -> Any:
     import warnings
 
     with warnings.catch_warnings():
@@ -255,6 +276,16 @@ def _remote_file(entry: Any) -> RemoteFile:
     return RemoteFile(entry.path, int(entry.size), sha256, entry.blob_id)
 
 
+def _narrow(response: Any, window_bytes: int) -> None:
+    """Keep the system from taking in megabytes that a limited reader has no use for yet."""
+    import socket
+
+    stream = response.extensions.get("network_stream")
+    plain = stream and stream.get_extra_info("socket")
+    if plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+
+
 def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
     """Return the bytes of a 200 or 206 response, checked to begin where they should."""
     headers = response.headers
@@ -269,8 +300,11 @@ def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
     etag = headers.get("etag", "")
     # a weak validator does not promise equal bytes (RFC 9110 section 13.1.5)
     is_strong = etag and not etag.startswith("W/")
+    total = found.rpartition("/")[2] if is_range else headers.get("content-length", "")
     return ByteStream(
         start=start if is_range else 0,
+        is_whole=not is_range,
+        total_bytes=int(total) if total.isdigit() else None,
         etag=etag if is_strong else None,
         # chunks as they arrive: with a size of their own, what a cut connection brought is lost
         chunks=response.iter_bytes(),

@@ -73,11 +73,15 @@ class ByteStream:
         start: Offset of the first byte; 0 when the server sends the whole file instead.
         etag: The server's strong validator as it stands in the header, for ``if_range``.
         chunks: The bytes.
+        is_whole: The server sends the whole file although a range was asked for.
+        total_bytes: Size of the whole file, as far as the server says.
     """
 
     start: int
     etag: str | None
     chunks: Iterator[bytes]
+    is_whole: bool = False
+    total_bytes: int | None = None
 
 
 class Hub(Protocol):
@@ -94,7 +98,13 @@ class Hub(Protocol):
         ...
 
     def open_range(
-        self, facts: FileFacts, start: int, stop: int | None = None, *, if_range: str | None = None
+        self,
+        facts: FileFacts,
+        start: int,
+        stop: int | None = None,
+        *,
+        if_range: str | None = None,
+        window_bytes: int | None = None,
     ) -> AbstractContextManager[ByteStream]:
         """Open the bytes from ``start`` to before ``stop`` (None: to the end)."""
         ...

@@ -16,6 +16,7 @@ from gguf_hub.errors import (
     GgufHubError,
     HubError,
     HubUnreachableError,
+    LinkRefusedError,
     RemoteFileNotFoundError,
     RepoNotFoundError,
     RevisionNotFoundError,
@@ -74,7 +75,7 @@ def refusal(response: Any, facts: FileFacts, endpoint: str) -> Exception:
     status = response.status_code
     is_signed = urlsplit(facts.url).netloc != urlsplit(endpoint).netloc
     if status == 403 and is_signed:
-        return HubUnreachableError(
+        return LinkRefusedError(
             f"`{facts.path}`: the file host refuses its signed link (403), which may have expired",
             repo_id=facts.repo_id,
             retry_after_s=0.0,
@@ -98,6 +99,8 @@ def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
         return _by_code(exc.response, asked) or _by_status(exc.response, asked)
     if isinstance(exc, httpx.TooManyRedirects):
         return HubError(f"`{asked.endpoint}` redirects in circles", repo_id=asked.repo_id)
+    if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
+        return _untrusted(reason, asked)
     if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return _unreachable(exc, asked)
     return None
@@ -108,6 +111,30 @@ def offline(endpoint: str) -> HubUnreachableError:
     return HubUnreachableError(
         f"`{endpoint}` must not be asked: offline mode is on (HF_HUB_OFFLINE)",
         hint="unset HF_HUB_OFFLINE, or name a file that is on this machine",
+    )
+
+
+def _tls_reason(exc: BaseException) -> str | None:
+    """Return why a secure connection could not be made, or None when something else is wrong."""
+    import ssl
+
+    cause: BaseException | None = exc
+    while cause is not None:
+        # a connection that broke half-way is an SSLError too, but worth another try
+        if isinstance(cause, ssl.SSLError) and not isinstance(
+            cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+        ):
+            return getattr(cause, "verify_message", None) or cause.reason or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _untrusted(reason: str, asked: Asked) -> HubError:
+    return HubError(
+        f"no secure connection for `{asked.path or asked.endpoint}`: {reason}",
+        repo_id=asked.repo_id,
+        hint="check the clock, the proxy and HF_ENDPOINT; certificates of your own go into "
+        "SSL_CERT_FILE",
     )
 
 
