@@ -21,9 +21,9 @@ LAYERS = {
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
-    "model": 3,
+    "model": 3, "convert": 3,
     "engine": 4,
-    "llama": 5,
+    "llama": 5, "perplexity": 5,
     "server": 6, "compat": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
@@ -39,10 +39,13 @@ OWNERS = {
     "yaml": {"catalog"},
     "psutil": {"hardware"},
     "jinja2": {"chat"},
+    "safetensors": {"convert"},
+    "sentencepiece": {"convert"},
 }
 
 HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
+RUN_TOWER |= {"convert", "perplexity"}
 
 
 def modules() -> dict[str, Path]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "split": "Cut a GGUF into shards.",
     "merge": "Join the shards of a GGUF into one file.",
     "convert": "Convert a Hugging Face checkpoint to GGUF.",
+    "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
     "mirror": "Serve verified files to other machines, as a hub does.",

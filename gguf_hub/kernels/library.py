@@ -37,6 +37,8 @@ def kernel_function(name: str, isa: str) -> Callable:
 def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step == "get_rows":
         return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
+    if step in ("decode", "encode"):
+        return _transcoder(step, weight_type, isa)
     if step == "matmul":
         return steps.make_matmul(_dot(weight_type, isa))
     if step == "expert_matmul":
@@ -61,6 +63,18 @@ def _floats_q8_0(n):
 @register_jitable
 def _floats_q8_k(n):
     return n // 256 * 25
+
+
+def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
+    """Return a step of the quantiser."""
+    from gguf_hub.kernels import encode, lanes
+
+    if isa != "generic":
+        from gguf_hub.kernels import simd_lanes as lanes
+    if step == "encode":
+        return encode.make_encode(encode.make_encode_row(weight_type, lanes))
+    name = f"dequantize_{weight_type.lower()}"
+    return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
 
 
 def _dot(weight_type: str, isa: str) -> Callable:

@@ -24,6 +24,10 @@ N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS = range(4)
 """Places of the header in ``n``: tokens in this call, cache position of the first one, how many of
 them want logits, and (token, expert) pairs."""
 
+CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 4, 5, 16
+"""Places in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
+for each thread the first row with a number that is too large or none at all, or -1."""
+
 HEADER = 16
 """Elements of ``n`` that are reserved for the header."""
 
@@ -60,6 +64,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
         "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride",
     ),
+    # rows of the quantiser's chunk: weights to floats, floats to blocks
+    "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),
+    "encode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch"),
     # SwiGLU, in place of gate
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]

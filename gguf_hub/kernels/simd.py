@@ -94,6 +94,7 @@ for _python_operator, _name in (
     (operator.add, "add"),
     (operator.sub, "sub"),
     (operator.mul, "mul"),
+    (operator.truediv, "div"),
     (operator.and_, "and_"),
     (operator.or_, "or_"),
     (operator.xor, "xor"),
