@@ -222,7 +222,7 @@ def _patches(
     old_plan = plan_file(file.fields, tuple(file.tensors.values()), version=file.version)
     specs = [dataclasses.replace(info, name=names[name]) for name, info in file.tensors.items()]
     new_plan = plan_file(fields, specs, version=file.version)
-    start = file.data[: file.data_offset].tobytes()
+    start = file.data[: len(old_plan.header)].tobytes()
     if old_plan.header != start or len(new_plan.header) != len(start):
         return None
     if [t.offset for t in old_plan.tensors] != [t.offset for t in new_plan.tensors]:

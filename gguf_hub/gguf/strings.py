@@ -47,6 +47,10 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
+_FAR = 2**64 - 1
+"""Past the end of any file, and the most that ``array("Q")`` holds."""
+
+
 class StringArray(Sequence[str]):
     """A read-only array of strings that lies in a buffer.
 
@@ -171,7 +175,11 @@ def walk(
         for _ in range(count):
             at += prefix + unpack(buffer, at)[0]
             append(at)
-    except (struct.error, OverflowError):
-        # struct.error: no room for a prefix; OverflowError: a length near 2**64
+    except struct.error:
+        # no room for a prefix where the last string ends
         pass
+    except OverflowError:
+        # a length near 2**64: its string ends beyond any file, and so the last start must lie
+        if at > _FAR:
+            append(_FAR)
     return starts

@@ -6,6 +6,7 @@ kernel copies. Nothing appears under the final name unless it is whole.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,13 +43,15 @@ class Plan:
     """Where everything will stand in a file.
 
     Attributes:
-        header: The bytes before the data section, padded.
+        header: The bytes before the data section, without padding.
+        data_offset: Where the data section starts, in bytes.
         tensors: In file order, with their offsets.
         size_bytes: Length of the whole file.
         alignment: Bytes.
     """
 
     header: bytes
+    data_offset: int
     tensors: tuple[TensorInfo, ...]
     size_bytes: int
     alignment: int
@@ -78,8 +81,8 @@ def plan_file(
         infos.append(TensorInfo(spec.name, tuple(spec.shape), spec.type, at, size_bytes))
         at += align(size_bytes, alignment)
     header = encode_header(fields, infos, version=version, byte_order=byte_order)
-    header += bytes(align(len(header), alignment) - len(header))
-    return Plan(header, tuple(infos), len(header) + at, alignment)
+    data_offset = align(len(header), alignment)
+    return Plan(header, data_offset, tuple(infos), data_offset + at, alignment)
 
 
 def _with_alignment(
@@ -208,27 +211,26 @@ def write_gguf(
     with new_file(path, plan.size_bytes) as target:
         with progress.task(f"write {path.name}", plan.size_bytes) as task:
             write_all(target, plan.header)
-            task.advance(len(plan.header))
+            task.advance(plan.data_offset)
             for info, (_, data) in zip(plan.tensors, pairs, strict=True):
-                _write_tensor(target, info, data, plan.alignment, task)
+                # padding is left to the file system: nobody has to hold or write zeros
+                os.lseek(target, plan.data_offset + info.offset, os.SEEK_SET)
+                _write_tensor(target, info, data, task)
+                task.advance(align(info.size_bytes, plan.alignment) - info.size_bytes)
+            os.ftruncate(target, plan.size_bytes)
         if prove:
             prove(part_name(path))
     return plan.tensors
 
 
-def _write_tensor(
-    target: int, info: TensorInfo, data: TensorData, alignment: int, task: Task
-) -> None:
-    """Write the data of one tensor and its padding."""
+def _write_tensor(target: int, info: TensorInfo, data: TensorData, task: Task) -> None:
+    """Write the data of one tensor."""
     written = sum(_write_data(target, data, task))
     if written != info.size_bytes:
         raise GgufError(
             f"tensor `{shown(info.name)}`: {written:,} bytes of data, "
             f"but shape {list(info.shape)} of {info.type.name} is {info.size_bytes:,}"
         )
-    padding = align(written, alignment) - written
-    write_all(target, bytes(padding))
-    task.advance(padding)
 
 
 def _write_data(target: int, data: TensorData, task: Task) -> Iterator[int]:

@@ -124,7 +124,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     raws = [path.read_bytes()[:20_000] for path in small]
     spec = TensorSpec("t", (32,), QuantType.Q4_0)
     plan = plan_file(FIELDS, [spec])
-    return [*raws, plan.header + bytes(32)]
+    return [*raws, plan.header.ljust(plan.size_bytes, b"\0")]
 
 
 FIELDS = {

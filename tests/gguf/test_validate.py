@@ -292,6 +292,15 @@ def test_the_documentation_gives_a_reason_for_every_difference() -> None:
 # -- single rules ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("length", [100, 2**31, 2**62, 2**63, 2**64 - 50, 2**64 - 9, 2**64 - 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_string_of_an_array_that_leaves_the_file_is_named(length: int, which: int) -> None:
+    words = [raw.text("word")] * which + [struct.pack("<Q", length), bytes(40)]
+    report = validate_source(raw.with_kv(raw.array("a", 8, 3, b"".join(words))), "bytes")
+    assert [issue.code for issue in report.issues] == ["GGUF-STRING-LENGTH"]
+    assert report.issues[0].message.startswith(f"string {which} of the array")
+
+
 @pytest.mark.parametrize("id", [*sorted(REMOVED_TYPE_IDS), 256, 2**31, 2**32 - 1])
 def test_removed_and_impossible_types_are_damage(id: int) -> None:
     assert "GGUF-TENSOR-TYPE" in codes(raw.with_tensors(T(type_id=id)))

@@ -67,6 +67,14 @@ def test_alignment_is_kept_and_recorded(path: Path, alignment: int) -> None:
     assert ("general.alignment" in file.fields) == (alignment != 32)
 
 
+def test_a_huge_alignment_costs_neither_memory_nor_disk(path: Path) -> None:
+    write_gguf(path, FIELDS, [(SPEC, ROWS)], alignment=1 << 30)
+    file = GgufFile.open(path)
+    assert (file.data_offset, file.size_bytes) == (1 << 30, 2 << 30)
+    assert file.tensor_bytes("rows").tobytes() == ROWS.tobytes()
+    assert path.stat().st_blocks * 512 < 1 << 20
+
+
 def test_alignment_of_the_metadata_counts(path: Path) -> None:
     fields = {**FIELDS, "general.alignment": Field(ValueType.UINT32, 64)}
     assert plan_file(fields, [SPEC, SPEC]).tensors[1].offset == 128
