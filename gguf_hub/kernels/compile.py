@@ -19,6 +19,9 @@ from numba.extending import intrinsic, register_jitable
 from gguf_hub.kernels.cpu import ENTRY, Cpu, target_machine
 from gguf_hub.kernels.library import MEMORY, kernel_function
 
+# loops over the eight sub-blocks of a block are unrolled whole: their lanes are then constants
+llvm.set_option("", "--unroll-threshold=2000")
+
 _INT64 = types.int64
 _HUGE = 2**58  # nominal length of arrays whose bounds the program, not the array, knows
 

@@ -40,9 +40,9 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step in ("decode", "encode"):
         return _transcoder(step, weight_type, isa)
     if step == "matmul":
-        return steps.make_matmul(_dot(weight_type, isa))
+        return steps.make_matmul(_products(weight_type, isa))
     if step == "expert_matmul":
-        return steps.make_expert_matmul(_dot(weight_type, isa))
+        return steps.make_expert_matmul(_products(weight_type, isa))
     if step == "quantize_q8_0":
         return steps.make_quantize(_activations(isa).quantize_row_q8_0, _floats_q8_0)
     if step == "quantize_q8_k":
@@ -77,12 +77,25 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
     return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
 
 
-def _dot(weight_type: str, isa: str) -> Callable:
+def _products(weight_type: str, isa: str) -> Callable:
+    """Return the dot products of a weight row with several activation rows (see ``steps``)."""
     if isa == "generic":
-        return getattr(generic, f"dot_{weight_type.lower()}")
+        return generic_products(getattr(generic, f"dot_{weight_type.lower()}"))
     from gguf_hub.kernels import x86
 
-    return x86.dot_products(isa)[weight_type]
+    return x86.products_of(weight_type, isa)
+
+
+def generic_products(dot: Callable) -> Callable:
+    """Return what ``steps.make_matmul`` wants, made of one dot product after another."""
+
+    @register_jitable
+    def products(w, o, q, qs, f, fs, n, places, is_added):
+        for t in range(len(qs)):
+            value = dot(w, o, q, qs[t], f, fs[t], n)
+            f[places[t]] = f[places[t]] + value if is_added else value
+
+    return products
 
 
 def _activations(isa: str):

@@ -207,6 +207,22 @@ load_bf16x8 = _half_loader("bf16")
 
 
 @intrinsic
+def load_strided_f16x8(typingctx, array, offset, stride):
+    """Load eight halves of a byte array, ``stride`` bytes apart, and widen them to float32."""
+
+    def codegen(context, builder, sig, args):
+        halves = ir.Constant(ir.VectorType(ir.HalfType(), 8), ir.Undefined)
+        place = args[1]
+        for i in range(8):
+            pointer = _pointer(context, builder, sig.args[0], args[0], place, ir.HalfType())
+            halves = builder.insert_element(halves, builder.load(pointer, align=1), _i32(i))
+            place = builder.add(place, context.cast(builder, args[2], sig.args[2], types.int64))
+        return builder.fpext(halves, f32x8.ir())
+
+    return f32x8(array, types.int64, stride), codegen
+
+
+@intrinsic
 def store_f16(typingctx, array, index, value):
     """Store one float32 as a half at ``array[index]`` (uint16), rounded to nearest even."""
 
@@ -216,6 +232,124 @@ def store_f16(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.float32), codegen
+
+
+# -- several tokens side by side -----------------------------------------------------------------
+
+
+@intrinsic
+def repeat(typingctx, vector, tokens):
+    """Put a vector side by side with itself, once for each of a tuple's elements."""
+    wide = Vector(vector.element, vector.lanes * len(tokens))
+
+    def codegen(context, builder, sig, args):
+        return _pick(builder, args[0], list(range(vector.lanes)) * len(tokens))
+
+    return wide(vector, tokens), codegen
+
+
+def _rows_loader(single: Vector):
+    @intrinsic
+    def load(typingctx, array, starts, offset):
+        wide = Vector(single.element, single.lanes * len(starts))
+
+        def codegen(context, builder, sig, args):
+            parts = []
+            for t in range(len(starts)):
+                index = builder.add(builder.extract_value(args[1], t), args[2])
+                pointer = _pointer(context, builder, sig.args[0], args[0], index, single.ir())
+                parts.append(builder.load(pointer, align=1))
+            return _join(builder, parts)
+
+        return wide(array, starts, types.int64), codegen
+
+    return load
+
+
+load_rows_i8x32 = _rows_loader(i8x32)
+"""Load 32 bytes at ``array[start + offset]`` for each start of a tuple, side by side."""
+load_rows_f32x8 = _rows_loader(f32x8)
+
+
+@intrinsic
+def splat_rows_f32x8(typingctx, array, starts, offset):
+    """Fill eight lanes with ``array[start + offset]`` for each start of a tuple, side by side."""
+    wide = Vector("f32", 8 * len(starts))
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        parts = []
+        for t in range(len(starts)):
+            index = builder.add(builder.extract_value(args[1], t), args[2])
+            parts.append(_splat(builder, builder.load(builder.gep(data, [index])), f32x8))
+        return _join(builder, parts)
+
+    return wide(array, starts, types.int64), codegen
+
+
+@intrinsic
+def splat_lanes(typingctx, vector, lane):
+    """Fill each eight lanes with one of them: lane 3 of 8 T gives 8 x lane 3, 8 x lane 11, ..."""
+    count = vector.lanes // 8
+
+    def codegen(context, builder, sig, args):
+        parts = _parts(builder, args[0], 8, count)
+        return _join(
+            builder, [_splat(builder, builder.extract_element(p, args[1]), f32x8) for p in parts]
+        )
+
+    return vector(vector, types.int64), codegen
+
+
+def _zeros(single: Vector):
+    @intrinsic
+    def zeros(typingctx, tokens):
+        wide = Vector(single.element, single.lanes * len(tokens))
+
+        def codegen(context, builder, sig, args):
+            zero = 0.0 if wide.is_float else 0
+            return ir.Constant(wide.ir(), [zero] * wide.lanes)
+
+        return wide(tokens), codegen
+
+    return zeros
+
+
+zeros_f32x8 = _zeros(f32x8)
+"""Zeros, eight floats for each element of a tuple."""
+zeros_i32x8 = _zeros(i32x8)
+
+
+@intrinsic
+def first_lane_f32x8(typingctx, value):
+    """Return eight floats: ``value``, then zeros."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(ir.Constant(f32x8.ir(), [0.0] * 8), args[0], _i32(0))
+
+    return f32x8(types.float32), codegen
+
+
+@intrinsic
+def store_rows(typingctx, array, places, values, is_added):
+    """Store lane t of ``values`` at ``array[places[t]]``, or add it to what is there.
+
+    ``values`` may be a scalar where there is one place.
+    """
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        is_added = builder.icmp_signed("!=", args[3], ir.Constant(args[3].type, 0))
+        for t in range(len(places)):
+            value = args[2]
+            if isinstance(values, Vector):
+                value = builder.extract_element(value, _i32(t))
+            place = builder.gep(data, [builder.extract_value(args[1], t)])
+            total = builder.fadd(builder.load(place), value)
+            builder.store(builder.select(is_added, total, value), place)
+        return context.get_dummy_value()
+
+    return types.void(array, places, values, types.int64), codegen
 
 
 # -- making and taking apart -------------------------------------------------------------------
@@ -307,13 +441,14 @@ i32x8_from_i8 = _widener(Vector("i8", 8), i32x8, signed=True)
 
 
 @intrinsic
-def f32x8_from_i32(typingctx, value):
-    """Convert eight integers to float32."""
+def floats(typingctx, integers):
+    """Convert 32-bit integers to float32."""
+    result = Vector("f32", integers.lanes)
 
     def codegen(context, builder, sig, args):
-        return builder.sitofp(args[0], f32x8.ir())
+        return builder.sitofp(args[0], result.ir())
 
-    return f32x8(i32x8), codegen
+    return result(integers), codegen
 
 
 @intrinsic
@@ -349,76 +484,103 @@ def fma(typingctx, a, b, c):
     return c(c, c, c), codegen
 
 
+def _parts(builder, vector, lanes: int, count: int):
+    """Cut a vector into ``count`` pieces of ``lanes``."""
+    if count == 1:
+        return [vector]
+    starts = range(0, lanes * count, lanes)
+    return [_pick(builder, vector, range(start, start + lanes)) for start in starts]
+
+
+def _pick(builder, vector, lanes):
+    """Return some lanes of a vector, in the order given."""
+    lanes = list(lanes)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    return builder.shuffle_vector(vector, vector, mask)
+
+
+def _join(builder, parts):
+    """Put pieces of one length side by side."""
+    joined = parts[0]
+    for n, part in enumerate(parts[1:], start=1):
+        width = part.type.count
+        if n > 1:  # shuffles want two operands of one length
+            undefined = ir.Constant(part.type, ir.Undefined)
+            lanes = [*range(width), *[width] * (width * (n - 1))]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), width * n), lanes)
+            part = builder.shuffle_vector(part, undefined, mask)
+        lanes = [*range(width * n), *range(width * n, width * (n + 1))]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+        joined = builder.shuffle_vector(joined, part, mask)
+    return joined
+
+
 @intrinsic
-def sum_f32x8(typingctx, value):
-    """Return the sum of the lanes, added pairwise."""
+def sums_f32x8(typingctx, vector):
+    """Add up each eight lanes, pairwise: f32 x 8 T -> f32 x T (a scalar for T = 1)."""
+    count = vector.lanes // 8
+    result = types.float32 if count == 1 else Vector("f32", count)
 
     def codegen(context, builder, sig, args):
-        vector = args[0]
-        lanes = 8
-        while lanes > 1:
-            lanes //= 2
-            picks = (list(range(lanes)), list(range(lanes, 2 * lanes)))
-            halves = [
-                builder.shuffle_vector(
-                    vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), lanes), pick)
-                )
-                for pick in picks
+        sums = []
+        for part in _parts(builder, args[0], 8, count):
+            lanes = 8
+            while lanes > 1:
+                lanes //= 2
+                low = _pick(builder, part, range(lanes))
+                part = builder.fadd(low, _pick(builder, part, range(lanes, 2 * lanes)))
+            sums.append(builder.extract_element(part, _i32(0)))
+        if count == 1:
+            return sums[0]
+        joined = ir.Constant(result.ir(), ir.Undefined)
+        for i, value in enumerate(sums):
+            joined = builder.insert_element(joined, value, _i32(i))
+        return joined
+
+    return result(vector), codegen
+
+
+def _instruction(name: str, *sources: str, result: str):
+    """Return a compiled function that runs a 256-bit instruction on each 256 bits of vectors.
+
+    Args:
+        name: LLVM's name of it.
+        sources: Element kinds of the arguments.
+        result: Element kind of the result.
+    """
+
+    def typed(*vectors):
+        bits = {"i8": 8, "i16": 16, "i32": 32, "f32": 32}
+        count = vectors[0].lanes * bits[sources[0]] // 256
+        target = Vector(result, 256 // bits[result] * count)
+
+        def codegen(context, builder, sig, args):
+            columns = [
+                _parts(builder, arg, 256 // bits[kind], count)
+                for arg, kind in zip(args, sources, strict=True)
             ]
-            vector = builder.fadd(*halves)
-        return builder.extract_element(vector, _i32(0))
+            piece = ir.VectorType(_ELEMENTS[result], 256 // bits[result])
+            parts = [_llvm(builder, name, piece, list(row)) for row in zip(*columns, strict=True)]
+            return _join(builder, parts)
 
-    return types.float32(f32x8), codegen
+        return target(*vectors), codegen
 
-
-@intrinsic
-def maddubs(typingctx, unsigned, signed):
-    """Multiply bytes (unsigned x signed) and add neighbours, saturating: i8x32 -> i16x16."""
-
-    def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.x86.avx2.pmadd.ub.sw", i16x16.ir(), args)
-
-    return i16x16(i8x32, i8x32), codegen
+    if len(sources) == 2:
+        return intrinsic(lambda typingctx, a, b: typed(a, b))
+    return intrinsic(lambda typingctx, a, b, c: typed(a, b, c))
 
 
-@intrinsic
-def madd(typingctx, a, b):
-    """Multiply 16-bit lanes and add neighbours: i16x16 -> i32x8."""
+maddubs = _instruction("llvm.x86.avx2.pmadd.ub.sw", "i8", "i8", result="i16")
+"""Multiply bytes (unsigned x signed) and add neighbours, saturating: i8 x 32 -> i16 x 16."""
 
-    def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.x86.avx2.pmadd.wd", i32x8.ir(), args)
+madd = _instruction("llvm.x86.avx2.pmadd.wd", "i16", "i16", result="i32")
+"""Multiply 16-bit lanes and add neighbours: i16 x 16 -> i32 x 8."""
 
-    return i32x8(i16x16, i16x16), codegen
+sign = _instruction("llvm.x86.avx2.psign.b", "i8", "i8", result="i8")
+"""The first with the sign of the second applied, byte by byte (0 where that is 0)."""
 
-
-@intrinsic
-def sign(typingctx, a, b):
-    """Return ``a`` with the sign of ``b`` applied, lane by lane (0 where b is 0)."""
-
-    def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.x86.avx2.psign.b", i8x32.ir(), args)
-
-    return i8x32(i8x32, i8x32), codegen
-
-
-@intrinsic
-def dpbusd(typingctx, total, unsigned, signed):
-    """Add four products of bytes (unsigned x signed) to each 32-bit lane (AVX512-VNNI)."""
-
-    def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.x86.avx512.vpdpbusd.256", i32x8.ir(), args)
-
-    return i32x8(i32x8, i8x32, i8x32), codegen
-
-
-@intrinsic
-def dpwssd(typingctx, total, a, b):
-    """Add two products of 16-bit numbers to each 32-bit lane (AVX512-VNNI)."""
-
-    def codegen(context, builder, sig, args):
-        return _llvm(builder, "llvm.x86.avx512.vpdpwssd.256", i32x8.ir(), args)
-
-    return i32x8(i32x8, i16x16, i16x16), codegen
+dpbusd = _instruction("llvm.x86.avx512.vpdpbusd.256", "i32", "i8", "i8", result="i32")
+"""Add four products of bytes (unsigned x signed) to each 32-bit lane (AVX512-VNNI)."""
 
 
 # -- what the CPU is told about memory and waiting ------------------------------------------------

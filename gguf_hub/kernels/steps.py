@@ -92,31 +92,46 @@ def make_quantize(quantize_row, floats_per_row):
 # -- matrix products -------------------------------------------------------------------------------
 
 
-def make_matmul(dot):
-    """Return the matrix product for one weight type."""
+def make_matmul(products):
+    """Return the matrix product for one weight type.
+
+    Args:
+        products: ``(w, o, q, qs, f, fs, n, places, is_added)``: the dot products of the weight row
+            at byte ``o`` with the activation rows at ``q[qs[t]:]``, ``f[fs[t]:]``, to be put at
+            ``f[places[t]]``; ``qs``, ``fs`` and ``places`` are tuples of one length.
+    """
 
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
+        rows = n[count]
         for block in range((last - first + _ROWS - 1) // _ROWS):
             begin = first + _ROWS * block
             end = min(begin + _ROWS, last)
-            for t in range(n[count]):
-                for r in range(begin, end):
-                    value = dot(
-                        w, w0 + row_bytes * r, q, xq + xq_stride * t, f, xf + xf_stride * t, n_in
-                    )
-                    at = y + y_stride * t + r
-                    if is_added:
-                        value += f[at]
-                    f[at] = value
+            t = 0
+            while t < rows:
+                a, x, z = xq + xq_stride * t, xf + xf_stride * t, y + y_stride * t
+                if t + 4 <= rows:
+                    for r in range(begin, end):
+                        products(
+                            w, w0 + row_bytes * r,
+                            q, (a, a + xq_stride, a + 2 * xq_stride, a + 3 * xq_stride),
+                            f, (x, x + xf_stride, x + 2 * xf_stride, x + 3 * xf_stride), n_in,
+                            (z + r, z + y_stride + r, z + 2 * y_stride + r, z + 3 * y_stride + r),
+                            is_added,
+                        )  # fmt: skip
+                    t += 4
+                else:
+                    for r in range(begin, end):
+                        products(w, w0 + row_bytes * r, q, (a,), f, (x,), n_in, (z + r,), is_added)
+                    t += 1
 
     return matmul
 
 
-def make_expert_matmul(dot):
+def make_expert_matmul(products):
     """Return the matrix product of (token, expert) pairs for one weight type."""
 
     def expert_matmul(
@@ -127,19 +142,38 @@ def make_expert_matmul(dot):
         first, last = share(n_out, tid, nth)
         for e in range(n_expert):
             begin, end = n[starts + e], n[starts + e + 1]
-            if begin == end or n[experts + e] == 0:  # nobody chose it, or it is of another type
+            w0 = n[experts + e]
+            if begin == end or w0 == 0:  # nobody chose it, or it is of another type
                 continue
             for block in range((last - first + _ROWS - 1) // _ROWS):
                 row = first + _ROWS * block
                 stop = min(row + _ROWS, last)
-                for i in range(begin, end):
-                    pair = n[order + i]
-                    x = pair // pairs_per_x
-                    for r in range(row, stop):
-                        f[y + y_stride * pair + r] = dot(
-                            w, n[experts + e] + row_bytes * r,
-                            q, xq + xq_stride * x, f, xf + xf_stride * x, n_in,
-                        )  # fmt: skip
+                i = begin
+                while i < end:
+                    a = n[order + i]
+                    xa = a // pairs_per_x
+                    if i + 4 <= end:
+                        b, c, d = n[order + i + 1], n[order + i + 2], n[order + i + 3]
+                        xb, xc, xd = b // pairs_per_x, c // pairs_per_x, d // pairs_per_x
+                        for r in range(row, stop):
+                            z = y + r
+                            products(
+                                w, w0 + row_bytes * r,
+                                q, (xq + xq_stride * xa, xq + xq_stride * xb,
+                                    xq + xq_stride * xc, xq + xq_stride * xd),
+                                f, (xf + xf_stride * xa, xf + xf_stride * xb,
+                                    xf + xf_stride * xc, xf + xf_stride * xd), n_in,
+                                (z + y_stride * a, z + y_stride * b,
+                                 z + y_stride * c, z + y_stride * d), 0,
+                            )  # fmt: skip
+                        i += 4
+                    else:
+                        for r in range(row, stop):
+                            products(
+                                w, w0 + row_bytes * r, q, (xq + xq_stride * xa,),
+                                f, (xf + xf_stride * xa,), n_in, (y + y_stride * a + r,), 0,
+                            )  # fmt: skip
+                        i += 1
 
     return expert_matmul
 

@@ -1,10 +1,13 @@
-"""Dot products of a quantised row with an activation row, for AVX2 and AVX512-VNNI.
+"""Dot products of quantised rows with activation rows, for AVX2 and AVX512-VNNI.
 
-Same names, arguments and results as in ``generic``: ``dot(w, o, q, qo, f, fo, n)`` is the dot
-product of the ``n`` weights at byte ``o`` of the file with the activation row at ``q[qo:]``,
-``f[fo:]`` (formats: ``activations``). Integer products of unsigned weights and signed activations
-are exact; what an unsigned weight is too large by (8, 16, 32 ...) is taken off at the end of each
-block through the sums that the activation row carries.
+``dots(w, o, q, qs, f, fs, n)`` multiplies the ``n`` weights at byte ``o`` of the file with several
+activation rows at once: row t lies at ``q[qs[t]:]`` and ``f[fs[t]:]`` (formats: ``activations``).
+Weights are unpacked once for all rows; the rows' products lie side by side in one wide vector,
+which LLVM keeps in as many registers. The sums of a row do not depend on how many go with it.
+
+Integer products of unsigned weights and signed activations are exact; what an unsigned weight is
+too large by (8, 16, 32 ...) is taken off at the end of each block through the sums that the
+activation row carries.
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 """
@@ -17,90 +20,156 @@ from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import (
     bits_i8x32,
     concat,
-    f32x8_from_i32,
+    first_lane_f32x8,
+    floats,
     fma,
-    get,
     load_f16,
     load_f32x8,
     load_i8x16,
     load_i8x32,
+    load_rows_f32x8,
+    load_rows_i8x32,
+    load_strided_f16x8,
     load_u32,
     machine_code,
     madd,
     maddubs,
+    repeat,
     sign,
     splat_f32x8,
+    splat_i8x32,
     splat_i16x16,
-    splat_i32x8,
     splat_lane,
     splat_lane_pair,
-    sum_f32x8,
+    splat_lanes,
+    splat_rows_f32x8,
+    sums_f32x8,
+    zeros_f32x8,
+    zeros_i32x8,
 )
 
 # -- sums of products of bytes, four to a 32-bit lane ---------------------------------------------
 
 
 @machine_code
-def _dot4_avx2(unsigned, signed):
-    """i8x32 x i8x32 -> i32x8; the unsigned side at most 128, or pairs would saturate."""
-    return madd(maddubs(unsigned, signed), splat_i16x16(1))
+def _dot4_avx2(weights, x, rows):
+    """i8 x 32 T times i8 x 32 T -> i32 x 8 T; weights at most 128, or pairs would saturate."""
+    return madd(maddubs(weights, x), repeat(splat_i16x16(1), rows))
 
 
 @machine_code
-def _dot4_vnni(unsigned, signed):
-    return simd.dpbusd(splat_i32x8(0), unsigned, signed)
+def _dot4_vnni(weights, x, rows):
+    return simd.dpbusd(zeros_i32x8(rows), weights, x)
 
 
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _q8_0(dot4):
-    @machine_code
-    def dot(w, o, q, qo, f, fo, n):
-        total = splat_f32x8(0)
-        for b in range(n // 32):
-            p = o + 34 * b
-            weights = load_i8x32(w, p + 2)
-            x = load_i8x32(q, qo + 32 * b)
-            products = dot4(sign(weights, weights), sign(x, weights))
-            scale = load_f16(w, p) * get(f, fo + b)
-            total = fma(splat_f32x8(scale), f32x8_from_i32(products), total)
-        return sum_f32x8(total)
+def _q8_0_avx2():
+    """Return the dot products of Q8_0: the signs of the weights go over to the activations."""
 
-    return dot
+    @machine_code
+    def multiply(weights, x, rows):
+        weights = repeat(weights, rows)
+        return _dot4_avx2(sign(weights, weights), sign(x, weights), rows)
+
+    return _q8_0(multiply, np.float32(0))
+
+
+def _q8_0_vnni():
+    """Return the dot products of Q8_0: weights plus 128, which the sums take off again."""
+
+    @machine_code
+    def multiply(weights, x, rows):
+        return _dot4_vnni(repeat(weights ^ splat_i8x32(-128), rows), x, rows)
+
+    return _q8_0(multiply, np.float32(-128))
+
+
+def _q8_0(multiply, offset):
+    """Return the dot products of Q8_0.
+
+    Args:
+        multiply: Sum of products of bytes, four to a lane.
+        offset: What its weights are too large by, negated.
+    """
+
+    @machine_code
+    def dots(w, o, q, qs, f, fs, n):
+        blocks = n // 32
+        total = zeros_f32x8(qs)
+        for g in range(n // 256):  # eight blocks: their scales fill a vector
+            p = o + 8 * 34 * g
+            d = load_strided_f16x8(w, p, 34)
+            if offset:
+                m = repeat(d * splat_f32x8(offset), qs)
+                total = fma(m, load_rows_f32x8(f, fs, blocks + 8 * g), total)
+            scales = repeat(d, qs) * load_rows_f32x8(f, fs, 8 * g)
+            for j in range(8):
+                x = load_rows_i8x32(q, qs, 256 * g + 32 * j)
+                products = multiply(load_i8x32(w, p + 34 * j + 2), x, qs)
+                total = fma(splat_lanes(scales, j), floats(products), total)
+        for b in range(n // 256 * 8, blocks):
+            p = o + 34 * b
+            d = load_f16(w, p)
+            if offset:
+                m = repeat(first_lane_f32x8(d * offset), qs)
+                total = fma(m, splat_rows_f32x8(f, fs, blocks + b), total)
+            products = multiply(load_i8x32(w, p + 2), load_rows_i8x32(q, qs, 32 * b), qs)
+            scale = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
+            total = fma(scale, floats(products), total)
+        return sums_f32x8(total)
+
+    return dots
 
 
 def _small(dot4, type_size, *, high_bits, minimum, offset):
-    """Return the dot product of Q4_0, Q4_1, Q5_0 or Q5_1: nibbles, perhaps a fifth bit.
+    """Return the dot products of Q4_0, Q4_1, Q5_0 or Q5_1: nibbles, perhaps a fifth bit.
 
     Args:
         dot4: Sum of products of bytes.
         type_size: Bytes of a block.
         high_bits: Byte of the block where 32 fifth bits begin; 0 for none.
-        minimum: Whether a second half holds the block's minimum.
+        minimum: Byte of the block where its minimum lies, a half; 0 for none.
         offset: What an unsigned weight is too large by, where there is no minimum.
     """
     nibbles = type_size - 16
+    less = np.float32(-offset)
 
     @machine_code
-    def dot(w, o, q, qo, f, fo, n):
-        blocks = n // 32
-        total = splat_f32x8(0)
-        shift = np.float32(0)
-        for b in range(blocks):
-            p = o + type_size * b
-            packed = load_i8x16(w, p + nibbles)
-            weights = concat(packed & 15, packed >> 4)
-            if high_bits:
-                weights = weights | bits_i8x32(load_u32(w, p + high_bits), 16)
-            products = dot4(weights, load_i8x32(q, qo + 32 * b))
-            d = load_f16(w, p)
-            total = fma(splat_f32x8(d * get(f, fo + b)), f32x8_from_i32(products), total)
-            m = load_f16(w, p + 2) if minimum else d * np.float32(-offset)
-            shift = fma(m, get(f, fo + blocks + b), shift)
-        return sum_f32x8(total) + shift
+    def unpack(w, p):
+        packed = load_i8x16(w, p + nibbles)
+        weights = concat(packed & 15, packed >> 4)
+        if high_bits:
+            return weights | bits_i8x32(load_u32(w, p + high_bits), 16)
+        return weights
 
-    return dot
+    @machine_code
+    def dots(w, o, q, qs, f, fs, n):
+        blocks = n // 32
+        total = zeros_f32x8(qs)
+        for g in range(n // 256):  # eight blocks: their scales fill a vector
+            p = o + 8 * type_size * g
+            d = load_strided_f16x8(w, p, type_size)
+            m = load_strided_f16x8(w, p + minimum, type_size) if minimum else d * splat_f32x8(less)
+            total = fma(repeat(m, qs), load_rows_f32x8(f, fs, blocks + 8 * g), total)
+            scales = repeat(d, qs) * load_rows_f32x8(f, fs, 8 * g)
+            for j in range(8):
+                x = load_rows_i8x32(q, qs, 256 * g + 32 * j)
+                products = dot4(repeat(unpack(w, p + type_size * j), qs), x, qs)
+                total = fma(splat_lanes(scales, j), floats(products), total)
+        for b in range(n // 256 * 8, blocks):
+            p = o + type_size * b
+            d = load_f16(w, p)
+            m = load_f16(w, p + minimum) if minimum else d * less
+            sums = splat_rows_f32x8(f, fs, blocks + b)
+            total = fma(repeat(first_lane_f32x8(m), qs), sums, total)
+            products = dot4(repeat(unpack(w, p), qs), load_rows_i8x32(q, qs, 32 * b), qs)
+            scale = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
+            total = fma(scale, floats(products), total)
+        return sums_f32x8(total)
+
+    return dots
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------
@@ -125,32 +194,26 @@ def _scales_mins_k4(w, p):
 
 
 @machine_code
-def _add_scaled(total, weights, x, scale):
-    """Add ``weights * x * scale`` to the lanes of an i32x8."""
-    return total + madd(maddubs(weights, x), scale)
-
-
-@machine_code
-def _mins_k4(mins, f, sums):
-    """Return the eight products of minimum and activation sum."""
-    return f32x8_from_i32(simd.i32x8_from_u8(simd.i8x8_of(mins))) * load_f32x8(f, sums)
+def _add_scaled(total, weights, scale, q, qs, at):
+    """Add weights times activations times scale to the lanes of an i32 x 8 T."""
+    products = maddubs(repeat(weights, qs), load_rows_i8x32(q, qs, at))
+    return total + madd(products, repeat(scale, qs))
 
 
 def _q4_or_q5(type_size, has_fifth_bit):
-    """Return the dot product of Q4_K or Q5_K."""
+    """Return the dot products of Q4_K or Q5_K."""
     nibbles = type_size - 128
 
     @machine_code
-    def dot(w, o, q, qo, f, fo, n):
+    def dots(w, o, q, qs, f, fs, n):
         blocks = n // 256
-        total = splat_f32x8(0)
-        shift = splat_f32x8(0)
+        total = zeros_f32x8(qs)
+        shift = zeros_f32x8(qs)
         for b in range(blocks):
             p = o + type_size * b
             scales, mins = _scales_mins_k4(w, p + 4)
             scale = simd.i16x8_from_u8(simd.i8x8_of(scales))
-            low = splat_i32x8(0)
-            high = splat_i32x8(0)
+            products = zeros_i32x8(qs)
             for c in range(4):
                 packed = load_i8x32(w, p + nibbles + 32 * c)
                 even = packed & 15
@@ -159,56 +222,58 @@ def _q4_or_q5(type_size, has_fifth_bit):
                     fifth = load_i8x32(w, p + 16)
                     even = even | (((fifth >> (2 * c)) & 1) << 4)
                     odd = odd | (((fifth >> (2 * c + 1)) & 1) << 4)
-                x = qo + 256 * b + 64 * c
-                low = _add_scaled(low, even, load_i8x32(q, x), splat_lane(scale, 2 * c))
-                high = _add_scaled(high, odd, load_i8x32(q, x + 32), splat_lane(scale, 2 * c + 1))
-            d = splat_f32x8(load_f16(w, p) * get(f, fo + b))
-            total = fma(d, f32x8_from_i32(low + high), total)
-            products = _mins_k4(mins, f, fo + 17 * blocks + 8 * b)
-            shift = fma(splat_f32x8(load_f16(w, p + 2)), products, shift)
-        return sum_f32x8(total - shift)
+                at = 256 * b + 64 * c
+                products = _add_scaled(products, even, splat_lane(scale, 2 * c), q, qs, at)
+                products = _add_scaled(products, odd, splat_lane(scale, 2 * c + 1), q, qs, at + 32)
+            d = repeat(splat_f32x8(load_f16(w, p)), qs) * splat_rows_f32x8(f, fs, b)
+            total = fma(d, floats(products), total)
+            low = splat_f32x8(load_f16(w, p + 2)) * floats(simd.i32x8_from_u8(simd.i8x8_of(mins)))
+            sums = load_rows_f32x8(f, fs, 17 * blocks + 8 * b)
+            shift = fma(repeat(low, qs), sums, shift)
+        return sums_f32x8(total - shift)
 
-    return dot
-
-
-@machine_code
-def _products_16(factors, f, sums):
-    """Return sixteen small integers times sixteen activation sums, added to eight lanes."""
-    low = f32x8_from_i32(simd.i32x8_from_i8(simd.low_i8x8(factors)))
-    high = f32x8_from_i32(simd.i32x8_from_i8(simd.high_i8x8(factors)))
-    return fma(high, load_f32x8(f, sums + 8), low * load_f32x8(f, sums))
+    return dots
 
 
 @machine_code
-def dot_q6_k(w, o, q, qo, f, fo, n):
+def _shift_16(shift, factor, factors, f, fs, at):
+    """Add factor times sixteen small integers times sixteen activation sums to eight lanes."""
+    low = splat_f32x8(factor) * floats(simd.i32x8_from_i8(simd.low_i8x8(factors)))
+    high = splat_f32x8(factor) * floats(simd.i32x8_from_i8(simd.high_i8x8(factors)))
+    shift = fma(repeat(low, fs), load_rows_f32x8(f, fs, at), shift)
+    return fma(repeat(high, fs), load_rows_f32x8(f, fs, at + 8), shift)
+
+
+@machine_code
+def dots_q6_k(w, o, q, qs, f, fs, n):
     """128 low nibbles, 64 bytes of two high bits each, 16 scales (int8), d; weights are -32..31."""
     blocks = n // 256
-    total = splat_f32x8(0)
-    shift = splat_f32x8(0)
+    total = zeros_f32x8(qs)
+    shift = zeros_f32x8(qs)
     for b in range(blocks):
         p = o + 210 * b
         scales = load_i8x16(w, p + 192)
         scale = simd.i16x16_from_i8(scales)
-        sums = splat_i32x8(0)
+        products = zeros_i32x8(qs)
         for half in range(2):
             first = load_i8x32(w, p + 64 * half)
             second = load_i8x32(w, p + 64 * half + 32)
             top = load_i8x32(w, p + 128 + 32 * half)
-            x = qo + 256 * b + 128 * half
+            at = 256 * b + 128 * half
             k = 4 * half
             u = (first & 15) | ((top << 4) & 48)
-            sums = _add_scaled(sums, u, load_i8x32(q, x), splat_lane_pair(scale, k))
+            products = _add_scaled(products, u, splat_lane_pair(scale, k), q, qs, at)
             u = (second & 15) | ((top << 2) & 48)
-            sums = _add_scaled(sums, u, load_i8x32(q, x + 32), splat_lane_pair(scale, k + 1))
+            products = _add_scaled(products, u, splat_lane_pair(scale, k + 1), q, qs, at + 32)
             u = (first >> 4) | (top & 48)
-            sums = _add_scaled(sums, u, load_i8x32(q, x + 64), splat_lane_pair(scale, k + 2))
+            products = _add_scaled(products, u, splat_lane_pair(scale, k + 2), q, qs, at + 64)
             u = (second >> 4) | ((top >> 2) & 48)
-            sums = _add_scaled(sums, u, load_i8x32(q, x + 96), splat_lane_pair(scale, k + 3))
+            products = _add_scaled(products, u, splat_lane_pair(scale, k + 3), q, qs, at + 96)
         d = load_f16(w, p + 208)
-        total = fma(splat_f32x8(d * get(f, fo + b)), f32x8_from_i32(sums), total)
-        products = _products_16(scales, f, fo + blocks + 16 * b)
-        shift = fma(splat_f32x8(d * np.float32(32)), products, shift)
-    return sum_f32x8(total - shift)
+        scaled = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
+        total = fma(scaled, floats(products), total)
+        shift = _shift_16(shift, d * np.float32(32), scales, f, fs, blocks + 16 * b)
+    return sums_f32x8(total - shift)
 
 
 @machine_code
@@ -231,97 +296,113 @@ def _scales_q3(w, p):
 
 
 @machine_code
-def dot_q3_k(w, o, q, qo, f, fo, n):
+def dots_q3_k(w, o, q, qs, f, fs, n):
     """32 bytes of third bits, 64 bytes of two low bits, 12 bytes of scales, d; weights -4..3."""
     blocks = n // 256
-    total = splat_f32x8(0)
-    shift = splat_f32x8(0)
+    total = zeros_f32x8(qs)
+    shift = zeros_f32x8(qs)
     for b in range(blocks):
         p = o + 110 * b
         scales = _scales_q3(w, p + 96)
         scale = simd.i16x16_from_i8(scales)
         top = load_i8x32(w, p)
-        sums = splat_i32x8(0)
+        products = zeros_i32x8(qs)
         for half in range(2):
             packed = load_i8x32(w, p + 32 + 32 * half)
             for j in range(4):
                 k = 4 * half + j
                 u = ((packed >> (2 * j)) & 3) | (((top >> k) & 1) << 2)
-                x = load_i8x32(q, qo + 256 * b + 32 * k)
-                sums = _add_scaled(sums, u, x, splat_lane_pair(scale, k))
+                at = 256 * b + 32 * k
+                products = _add_scaled(products, u, splat_lane_pair(scale, k), q, qs, at)
         d = load_f16(w, p + 108)
-        total = fma(splat_f32x8(d * get(f, fo + b)), f32x8_from_i32(sums), total)
-        products = _products_16(scales, f, fo + blocks + 16 * b)
-        shift = fma(splat_f32x8(d * np.float32(4)), products, shift)
-    return sum_f32x8(total - shift)
+        scaled = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
+        total = fma(scaled, floats(products), total)
+        shift = _shift_16(shift, d * np.float32(4), scales, f, fs, blocks + 16 * b)
+    return sums_f32x8(total - shift)
 
 
 @machine_code
-def dot_q2_k(w, o, q, qo, f, fo, n):
+def dots_q2_k(w, o, q, qs, f, fs, n):
     """16 bytes of scale (low nibble) and minimum (high), 64 bytes of two-bit weights, d, dmin."""
     blocks = n // 256
-    total = splat_f32x8(0)
-    shift = splat_f32x8(0)
+    total = zeros_f32x8(qs)
+    shift = zeros_f32x8(qs)
     for b in range(blocks):
         p = o + 84 * b
         factors = load_i8x16(w, p)
         scale = simd.i16x16_from_i8(factors & 15)
-        sums = splat_i32x8(0)
+        products = zeros_i32x8(qs)
         for half in range(2):
             packed = load_i8x32(w, p + 16 + 32 * half)
             for j in range(4):
                 k = 4 * half + j
-                x = load_i8x32(q, qo + 256 * b + 32 * k)
-                sums = _add_scaled(sums, (packed >> (2 * j)) & 3, x, splat_lane_pair(scale, k))
-        d = splat_f32x8(load_f16(w, p + 80) * get(f, fo + b))
-        total = fma(d, f32x8_from_i32(sums), total)
-        products = _products_16(factors >> 4, f, fo + blocks + 16 * b)
-        shift = fma(splat_f32x8(load_f16(w, p + 82)), products, shift)
-    return sum_f32x8(total - shift)
+                u = (packed >> (2 * j)) & 3
+                at = 256 * b + 32 * k
+                products = _add_scaled(products, u, splat_lane_pair(scale, k), q, qs, at)
+        d = repeat(splat_f32x8(load_f16(w, p + 80)), qs) * splat_rows_f32x8(f, fs, b)
+        total = fma(d, floats(products), total)
+        shift = _shift_16(shift, load_f16(w, p + 82), factors >> 4, f, fs, blocks + 16 * b)
+    return sums_f32x8(total - shift)
 
 
 # -- floats ---------------------------------------------------------------------------------------
 
 
 def _float(load8, load1, item):
-    """Return the dot product for weights that are floats of ``item`` bytes."""
+    """Return the dot products for weights that are floats of ``item`` bytes."""
 
     @machine_code
-    def dot(w, o, q, qo, f, fo, n):
-        a = splat_f32x8(0)
-        b = splat_f32x8(0)
+    def dots(w, o, q, qs, f, fs, n):
+        a = zeros_f32x8(fs)
+        b = zeros_f32x8(fs)
         whole = n // 16
         for i in range(whole):
             j = 16 * i
-            a = fma(load8(w, o + item * j), load_f32x8(f, fo + j), a)
-            b = fma(load8(w, o + item * (j + 8)), load_f32x8(f, fo + j + 8), b)
-        total = sum_f32x8(a + b)
+            first, second = load8(w, o + item * j), load8(w, o + item * (j + 8))
+            a = fma(repeat(first, fs), load_rows_f32x8(f, fs, j), a)
+            b = fma(repeat(second, fs), load_rows_f32x8(f, fs, j + 8), b)
+        a = a + b
         for j in range(16 * whole, n):
-            total = fma(load1(w, o + item * j), get(f, fo + j), total)
-        return total
+            single = repeat(first_lane_f32x8(load1(w, o + item * j)), fs)
+            a = fma(single, splat_rows_f32x8(f, fs, j), a)
+        return sums_f32x8(a)
 
-    return dot
+    return dots
 
 
-def dot_products(isa: str) -> dict:
-    """Return the dot product of every type for an x86 instruction set.
+# -- by name --------------------------------------------------------------------------------------
+
+
+def products_of(weight_type: str, isa: str):
+    """Return the dot products of one type as ``steps`` wants them: results go to ``f[places[t]]``.
 
     Args:
+        weight_type: E.g. ``Q4_K``.
         isa: ``avx2`` or ``avx512vnni``.
     """
+    dots = _dots_by_type(isa)[weight_type]
+
+    @machine_code
+    def products(w, o, q, qs, f, fs, n, places, is_added):
+        simd.store_rows(f, places, dots(w, o, q, qs, f, fs, n), is_added)
+
+    return products
+
+
+def _dots_by_type(isa: str) -> dict:
     dot4 = _dot4_vnni if isa == "avx512vnni" else _dot4_avx2
     return {
         "F32": _float(load_f32x8, simd.load_f32, 4),
         "F16": _float(simd.load_f16x8, load_f16, 2),
         "BF16": _float(simd.load_bf16x8, simd.load_bf16, 2),
-        "Q8_0": _q8_0(dot4),
-        "Q4_0": _small(dot4, 18, high_bits=0, minimum=False, offset=8),
-        "Q4_1": _small(dot4, 20, high_bits=0, minimum=True, offset=0),
-        "Q5_0": _small(dot4, 22, high_bits=2, minimum=False, offset=16),
-        "Q5_1": _small(dot4, 24, high_bits=4, minimum=True, offset=0),
-        "Q2_K": dot_q2_k,
-        "Q3_K": dot_q3_k,
+        "Q8_0": _q8_0_vnni() if isa == "avx512vnni" else _q8_0_avx2(),
+        "Q4_0": _small(dot4, 18, high_bits=0, minimum=0, offset=8),
+        "Q4_1": _small(dot4, 20, high_bits=0, minimum=2, offset=0),
+        "Q5_0": _small(dot4, 22, high_bits=2, minimum=0, offset=16),
+        "Q5_1": _small(dot4, 24, high_bits=4, minimum=2, offset=0),
+        "Q2_K": dots_q2_k,
+        "Q3_K": dots_q3_k,
         "Q4_K": _q4_or_q5(144, False),
         "Q5_K": _q4_or_q5(176, True),
-        "Q6_K": dot_q6_k,
+        "Q6_K": dots_q6_k,
     }

@@ -12,7 +12,7 @@ from gguf_hub.kernels.simd import (
     splat_f32x8,
     store_f16,
     store_f32x8,
-    sum_f32x8,
+    sums_f32x8,
 )
 
 
@@ -31,7 +31,7 @@ def dot_half(f, fo, kv, ko, n):
     for i in range(whole):
         a = fma(load_f32x8(f, fo + 16 * i), load_f16x8(kv, ko + 16 * i), a)
         b = fma(load_f32x8(f, fo + 16 * i + 8), load_f16x8(kv, ko + 16 * i + 8), b)
-    total = sum_f32x8(a + b)
+    total = sums_f32x8(a + b)
     for i in range(16 * whole, n):
         total = fma(get(f, fo + i), get_half(kv, ko + i), total)
     return total
