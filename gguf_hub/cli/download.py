@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
+from gguf_hub.cli.download_engine import engine_options, mover_for
 from gguf_hub.cli.download_output import print_plan, print_result
 from gguf_hub.cli.options import catalog_option, json_option
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     "--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Another cache."
 )
 @click.option("--token", help="Access token; else HF_TOKEN or the one of `hf auth login`.")
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Show what would come, fetch nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the paths only.")
 @click.option("--no-progress", is_flag=True, help="Draw no bars.")
@@ -65,11 +66,18 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     target = _target(repo, filenames, options, catalog)
     has_bars = not (options["quiet"] or options["no_progress"])
     progress = SILENT if options["quiet"] else console.ConsoleProgress(enabled=has_bars)
-    hub = open_hub(options["token"])
-    fetcher = Fetcher(hub, _place(options), Store(progress=progress), progress)
-
+    hub = open_hub(options["token"], timeout_s=options["timeout_s"])
     listing = list_repo(hub, target, catalog)
     files = select(listing, target.wanted)
+    fetcher = Fetcher(
+        hub,
+        _place(options),
+        Store(progress=progress),
+        progress,
+        move=mover_for(options, len(files)),
+        is_forced=options["is_forced"],
+        max_workers=options["max_workers"],
+    )
     plan = fetcher.plan(listing, files)
     free_bytes = fetcher.free_bytes(fetcher.place.root)
     if options["dry_run"]:
@@ -147,8 +155,3 @@ def _tell_old_habits(options: dict[str, Any]) -> None:
         console.note("note: --local-dir-use-symlinks is a thing of the past: files are files")
     if options["resume_download"]:
         console.note("note: --resume-download is not needed: downloads always go on")
-    if os.environ.get("HF_HUB_ENABLE_HF_TRANSFER", "").upper() in ("1", "ON", "YES", "TRUE"):
-        console.note(
-            "note: HF_HUB_ENABLE_HF_TRANSFER is set; gguf-hub moves the bytes itself, because "
-            "hf_transfer can neither resume nor verify"
-        )

@@ -166,11 +166,11 @@ def locate(argument: str, catalog: Catalog, store: Store) -> list[Path]:
     )
 
 
-def open_hub(token: str | None) -> HfHub:
+def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
     """Return the hub, with a warning when a token would travel in clear text."""
     from gguf_hub.hub import HfHub
 
-    hub = HfHub(token=token)
+    hub = HfHub(token=token, timeout_s=timeout_s)
     if hub.is_token_exposed():
         console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can read the token")
     return hub

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -101,15 +102,7 @@ class HfHub:
         """
 
         def ask() -> FileFacts:
-            hf = _huggingface_hub()
-            url = self._url(hf.hf_hub_url(repo_id, path, revision=revision))
-            meta = hf.get_hf_file_metadata(
-                url,
-                token=self._token,
-                timeout=self.timeout_s,
-                endpoint=self.endpoint,
-                library_name="gguf-hub",
-            )
+            url, meta = self._head(repo_id, path, revision)
             return FileFacts(repo_id, path, urljoin(url, meta.location), meta.etag, meta.size)
 
         return self._retrying(ask, repo_id, revision, path)
@@ -140,7 +133,7 @@ class HfHub:
             HubUnreachableError: The connection failed, now or half-way, or the link has expired.
             HubError: The server answers with something else.
         """
-        headers = self._headers(facts.url)
+        headers = self.headers_for(facts)
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if if_range:
             headers["If-Range"] = if_range
@@ -154,6 +147,44 @@ class HfHub:
                 if window_bytes:
                     _narrow(response, window_bytes)
                 yield _byte_stream(response, facts, start)
+
+    def headers_for(self, facts: FileFacts) -> dict[str, str]:
+        """Return what a request for a file's bytes must carry; a token only for the hub itself."""
+        _check_online(self.endpoint)
+        from huggingface_hub.utils import build_hf_headers
+
+        is_own = _origin(facts.url) == _origin(self.endpoint)
+        headers: dict[str, str] = build_hf_headers(
+            token=self._token if is_own else False, library_name="gguf-hub"
+        )
+        # compressed bytes would make every offset wrong
+        return headers | {"Accept-Encoding": "identity"}
+
+    def fetch_xet(self, repo_id: str, path: str, revision: str, target: Path) -> None:
+        """Fetch a whole file to ``target`` through hf_xet, as huggingface_hub does.
+
+        Raises:
+            HubError: The file is not in Hugging Face's chunk store, or hf_xet fails.
+        """
+        _check_online(self.endpoint)
+        with translated(self.endpoint, repo_id, revision=revision, path=path):
+            _, meta = self._head(repo_id, path, revision)
+            if meta.xet_file_data is None:
+                raise HubError(
+                    f"`{path}` of `{repo_id}` is not to be had through xet",
+                    repo_id=repo_id,
+                    hint="leave --engine away: ranges work with every hub",
+                )
+            from huggingface_hub.file_download import xet_get
+            from huggingface_hub.utils import build_hf_headers
+
+            xet_get(
+                incomplete_path=target,
+                xet_file_data=meta.xet_file_data,
+                headers=build_hf_headers(token=self._token, library_name="gguf-hub"),
+                expected_size=meta.size,
+                displayed_filename=path,
+            )
 
     def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
         """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file.
@@ -196,17 +227,18 @@ class HfHub:
         """Put our endpoint in front: the library froze its own when it was imported."""
         return self.endpoint + urlsplit(url).path
 
-    def _headers(self, url: str) -> dict[str, str]:
-        """Return request headers; the token only for the hub's own origin."""
-        _check_online(self.endpoint)
-        from huggingface_hub.utils import build_hf_headers
-
-        is_own = _origin(url) == _origin(self.endpoint)
-        headers: dict[str, str] = build_hf_headers(
-            token=self._token if is_own else False, library_name="gguf-hub"
+    def _head(self, repo_id: str, path: str, revision: str) -> tuple[str, Any]:
+        """Ask for the facts of a file; return the link that was asked and what came."""
+        hf = _huggingface_hub()
+        url = self._url(hf.hf_hub_url(repo_id, path, revision=revision))
+        meta = hf.get_hf_file_metadata(
+            url,
+            token=self._token,
+            timeout=self.timeout_s,
+            endpoint=self.endpoint,
+            library_name="gguf-hub",
         )
-        # compressed bytes would make every offset wrong
-        return headers | {"Accept-Encoding": "identity"}
+        return url, meta
 
     def _retrying(
         self, ask: Callable[[], _T], repo_id: str, revision: str, path: str | None = None

@@ -109,6 +109,14 @@ class Hub(Protocol):
         """Open the bytes from ``start`` to before ``stop`` (None: to the end)."""
         ...
 
+    def headers_for(self, facts: FileFacts) -> dict[str, str]:
+        """Return what a request for a file's bytes must carry; a token only for the hub itself."""
+        ...
+
+    def fetch_xet(self, repo_id: str, path: str, revision: str, target: Path) -> None:
+        """Fetch a whole file to ``target`` through hf_xet."""
+        ...
+
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers, else the reason why not."""
         ...
