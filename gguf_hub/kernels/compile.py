@@ -19,9 +19,6 @@ from numba.extending import intrinsic, register_jitable
 from gguf_hub.kernels.cpu import ENTRY, Cpu, target_machine
 from gguf_hub.kernels.library import MEMORY, kernel_function
 
-# loops over the eight sub-blocks of a block are unrolled whole: their lanes are then constants
-llvm.set_option("", "--unroll-threshold=2000")
-
 _INT64 = types.int64
 _HUGE = 2**58  # nominal length of arrays whose bounds the program, not the array, knows
 
@@ -78,6 +75,10 @@ def entry_of(kernel):
 
 def compile_kernel(name: str, cpu: Cpu) -> bytes:
     """Return the object file of kernel ``name`` with one entry, ``ENTRY(tid, nth, op, bases)``."""
+    # In products of a row, loops over the sub-blocks of a block must be unrolled whole: lanes of
+    # vectors are then constants. Elsewhere that would only be long to compile.
+    is_product = name.startswith(("matmul.", "expert_matmul."))
+    llvm.set_option("", f"--unroll-threshold={2000 if is_product else 300}")
     function = kernel_function(name, cpu.isa)
     raw = getattr(function, "takes_addresses", False)
     return compile_entry(function if raw else entry_of(function), cpu)
