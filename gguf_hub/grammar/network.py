@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
+from gguf_hub.grammar.trees import growing
 from gguf_hub.grammar.utf8 import ByteRanges, byte_sequences
 
-MAX_NODES = 150_000
+MAX_NODES = 80_000
 FEW = 8  # copies of a repeated part from which on its counting is worth hiding
 
 
@@ -39,7 +40,7 @@ class Network:
         """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
         self._starts: dict[str, int] = {}
         self._classes: dict[Ranges, int] = {}
-        self._empty_names = empty_rules(rules)
+        self._empty_names = growing(rules, is_empty)
         self._node()  # 0 is the start
         for name in rules:
             self._starts[name] = self._node()
@@ -243,16 +244,6 @@ class Network:
                     seen.add(target)
                     stack.append(target)
         return seen
-
-
-def empty_rules(rules: Mapping[str, Node]) -> set[str]:
-    """Return the names of the rules that can match nothing."""
-    empty: set[str] = set()
-    while True:
-        found = {name for name, rule in rules.items() if is_empty(rule, empty)} - empty
-        if not found:
-            return empty
-        empty |= found
 
 
 def is_empty(tree: Node, empty: set[str]) -> bool:

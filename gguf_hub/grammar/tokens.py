@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.automaton import DEAD, Automaton
 from gguf_hub.grammar.gbnf import Node, Token, parse_gbnf
 from gguf_hub.grammar.network import Network
+from gguf_hub.grammar.schema import schema_to_rules
+from gguf_hub.grammar.trees import format_gbnf
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -112,6 +114,8 @@ class Grammar:
 
     def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
         self.rules = dict(rules)
+        self.left_out: tuple[str, ...] = ()
+        """Parts of a JSON schema that the grammar does not hold."""
         self.network = Network(self.rules, root)
 
     @classmethod
@@ -122,6 +126,26 @@ class Grammar:
             GrammarError: With line and column of what is wrong.
         """
         return cls(parse_gbnf(text, root), root)
+
+    @classmethod
+    def from_schema(cls, schema: Any, *, strict: bool = True) -> Grammar:
+        """Return the grammar of JSON that satisfies a JSON schema.
+
+        Args:
+            schema: The schema as data, or as JSON text.
+            strict: Refuse what a grammar cannot hold; otherwise ``left_out`` lists it.
+
+        Raises:
+            GrammarError: The schema is wrong, cannot be satisfied, or (strict) cannot be held.
+        """
+        rules, left_out = schema_to_rules(schema, strict=strict)
+        grammar = cls(rules)
+        grammar.left_out = tuple(left_out)
+        return grammar
+
+    def to_gbnf(self) -> str:
+        """Return the grammar as GBNF text."""
+        return format_gbnf(self.rules)
 
     def accepts(self, text: str) -> bool:
         """Tell whether a whole text matches."""
