@@ -63,7 +63,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     "--threads",
     default=0,
     metavar="N",
-    help="Threads; 0 for one for each core this process may use.",
+    help="Threads; 0 for one for each physical core this process may use.",
 )
 @click.option(
     "-ngl",
@@ -129,7 +129,7 @@ def _prompt(options: dict[str, Any]) -> str:
 def _path(model: str | None, options: dict[str, Any]) -> Path:
     """Return the model file, fetched first where it is not on disk."""
     from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.models import resolve_model
+    from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
 
     return resolve_model(
         model,
@@ -138,6 +138,7 @@ def _path(model: str | None, options: dict[str, Any]) -> Path:
         revision=options["revision"],
         progress=ConsoleProgress(),
         assume_yes=options["yes"],
+        n_ctx=options["ctx_size"] or DEFAULT_N_CTX,
     )
 
 
@@ -146,6 +147,7 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.engine import Engine
     from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.hardware import usable_threads
     from gguf_hub.model.transformer import Transformer
     from gguf_hub.sampler import Sampler
     from gguf_hub.tokenizer import load_tokenizer
@@ -158,7 +160,7 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
             file,
             n_ctx=options["ctx_size"],
             n_batch=options["batch_size"],
-            n_threads=max(0, options["threads"]),
+            n_threads=options["threads"] if options["threads"] > 0 else usable_threads(),
             progress=progress,
         ) as model,
     ):

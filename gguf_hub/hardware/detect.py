@@ -53,8 +53,7 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
     notes: list[str] = []
     total_bytes, free_bytes = _host_memory(notes)
     limit = memory_limit(root)
-    cpus = usable_cpus()
-    n_cores = count_cores(root, cpus) or _psutil_cores(len(cpus))
+    n_cores = _usable_cores(root)
     gpus = detect_gpus(root)
     notes.extend(gpus.notes)
     return Hardware(
@@ -68,6 +67,17 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
         disk_free_bytes=_disk_free(target or Path(), notes),
         notes=tuple(notes),
     )
+
+
+def usable_threads(root: Path = Path("/")) -> int:
+    """Return how many threads to compute with: physical cores, within affinity and quota."""
+    return threads_within(_usable_cores(root), cpu_quota(root))
+
+
+def _usable_cores(root: Path) -> int:
+    """Count the physical cores that this process may run on."""
+    cpus = usable_cpus()
+    return count_cores(root, cpus) or _psutil_cores(len(cpus))
 
 
 def available_bytes(host_free_bytes: int | None, limit: MemoryLimit | None) -> int | None:

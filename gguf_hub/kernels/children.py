@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.kernels.cpu import Cpu
+from gguf_hub.kernels.cpu import Cpu, usable_cores
 from gguf_hub.progress import Task
 
 _DONE = "done"
@@ -35,7 +35,7 @@ def compile_in_children(names: Sequence[str], cpu: Cpu, folder: Path, task: Task
     """
     queue = deque(sorted(names, key=_is_quick))
     failures: list[str] = []
-    n_children = min(len(names), _usable_cores())
+    n_children = min(len(names), usable_cores())
     threads = [
         threading.Thread(target=_feed, args=(queue, cpu, folder, task, failures))
         for _ in range(n_children)
@@ -86,12 +86,6 @@ def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[
                     failures.append(f"`{name}`: {lines[-1] if lines else 'no answer'}")
                     break
                 task.advance(1)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _serve(folder: Path, cpu: Cpu) -> None:

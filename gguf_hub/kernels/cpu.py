@@ -62,6 +62,13 @@ def detect_cpu() -> Cpu:
     return Cpu(name=llvm.get_host_cpu_name(), features=features.flatten(), isa=isa)
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def target_machine(cpu: Cpu):
     """Return LLVM's description of the machine to emit code for."""
     import llvmlite.binding as llvm

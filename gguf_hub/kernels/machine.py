@@ -68,6 +68,7 @@ class Machine:
         self._program = 0
         self._starts = [threading.Semaphore(0) for _ in range(n_threads - 1)]
         self._ends = threading.Semaphore(0)
+        self._n_running = 0
         self._workers = [
             threading.Thread(target=self._work, args=(tid,), daemon=True, name=f"gguf-hub-{tid}")
             for tid in range(1, n_threads)
@@ -87,15 +88,23 @@ class Machine:
 
     def run(self, program: NDArray[np.int64]) -> None:
         """Run a program to its end on all threads."""
+        self._drain()
         self._program = program.ctypes.data
         for start in self._starts:
             start.release()
+            self._n_running += 1
         self._run_as(0)
-        for _ in self._starts:
+        self._drain()
+
+    def _drain(self) -> None:
+        """Wait for the workers; an interrupted ``run`` leaves some for the next call."""
+        while self._n_running:
             self._ends.acquire()
+            self._n_running -= 1
 
     def close(self) -> None:
         """End the workers; the machine cannot run any more."""
+        self._drain()
         self._program = 0
         for start in self._starts:
             start.release()

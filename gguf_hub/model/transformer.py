@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels.build import KernelBuilder
+from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.kernels.machine import Machine
 from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
@@ -194,12 +194,5 @@ def _limits(
             raise UsageError(f"{name} {value}: expected 0 (the default) or more")
     n_ctx = n_ctx or config.n_ctx_train
     n_batch = min(n_batch or N_BATCH, n_ctx)
-    n_threads = n_threads or _usable_cores()
+    n_threads = n_threads or usable_cores()
     return Limits(n_ctx, n_batch, n_batch if all_logits else 1, n_threads)
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
