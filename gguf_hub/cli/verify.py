@@ -17,7 +17,8 @@ from gguf_hub.cli.verify_output import print_row, row_of, row_of_error
 
 if TYPE_CHECKING:
     from gguf_hub.catalog import Catalog
-    from gguf_hub.download.verify import Expected
+    from gguf_hub.download.expected import Expected
+    from gguf_hub.download.verify import Verification
     from gguf_hub.progress import Progress
     from gguf_hub.store import Store
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--sha256", "given_sha256", metavar="HEX", help="What the one file must be.")
+@click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
+@click.option("--token", help="Access token, for --repair.")
 @click.option("--offline", is_flag=True, help="Do not ask the hub.")
 @click.option("--no-progress", is_flag=True, help="Draw no bars.")
 @catalog_option
@@ -36,6 +39,9 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     should be is taken from --sha256, the record of what was verified before, the Hugging Face
     cache or the notes of `--local-dir`, and last from the hub.
 
+    With --repair, a bad file is made whole in place: only the segments that are wrong are fetched,
+    if this program fetched the file once; else all of it is read, and what differs is written.
+
     Exit code 1 when a file is damaged, different or missing.
     """
     from gguf_hub.catalog import load_catalog
@@ -44,7 +50,10 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     _check_hash(given_sha256, files)
     progress = console.ConsoleProgress(enabled=not options["no_progress"])
     catalog = load_catalog(options["catalog_path"])
-    checker = _Checker(catalog, Store(progress=progress), progress, options["offline"])
+    is_repair, token = options["is_repair"], options["token"]
+    checker = _Checker(
+        catalog, Store(progress=progress), progress, options["offline"], is_repair, token
+    )
     rows = []
     for argument in files:
         for row in checker.check(argument, given_sha256):
@@ -81,24 +90,49 @@ class _Checker:
     store: Store
     progress: Progress
     is_offline: bool
+    is_repair: bool
+    token: str | None
 
     def check(self, argument: str, given_sha256: str | None) -> Iterator[dict[str, Any]]:
         """Yield a row for each file that the argument names."""
-        from gguf_hub.download.verify import verify_file
         from gguf_hub.errors import GgufHubError
 
         try:
             for path in self._paths(argument):
-                done = verify_file(
-                    path,
-                    given_sha256=given_sha256,
-                    store=self.store,
-                    ask_hub=partial(self._ask_hub, path),
-                    progress=self.progress,
-                )
-                yield row_of(done)
+                done = self._verify(path, given_sha256)
+                if self.is_repair and done.is_repairable:
+                    yield self._repair(path, done)
+                else:
+                    yield row_of(done)
         except GgufHubError as error:
             yield row_of_error(argument, error)
+
+    def _verify(self, path: Path, given_sha256: str | None) -> Verification:
+        from gguf_hub.download.verify import verify_file
+
+        return verify_file(
+            path,
+            given_sha256=given_sha256,
+            store=self.store,
+            ask_hub=partial(self._ask_hub, path),
+            progress=self.progress,
+        )
+
+    def _repair(self, path: Path, done: Verification) -> dict[str, Any]:
+        """Make a file whole; return its row as it is then, with what was wrong before."""
+        from dataclasses import asdict
+
+        from gguf_hub.cli.models import open_hub
+        from gguf_hub.download.repair import repair, source_of
+
+        hub = open_hub(self.token)
+        known = done.expected
+        if known and not known.repo_id:
+            known = self._ask_hub(path) or known
+        source = source_of(path, done.expected, known, hub)
+        took = repair(path, source, hub=hub, store=self.store, progress=self.progress)
+        row = row_of(self._verify(path, None))
+        return row | {"bad_ranges": [list(r) for r in done.bad_ranges], "repaired": asdict(took)}
 
     def _paths(self, argument: str) -> list[Path]:
         from gguf_hub.cli.models import locate
@@ -110,7 +144,7 @@ class _Checker:
     def _ask_hub(self, path: Path) -> Expected | None:
         """Ask about a file that has the name of one of the catalog; nobody else can be asked."""
         from gguf_hub.cli.models import open_hub
-        from gguf_hub.download.verify import Expected
+        from gguf_hub.download.expected import Expected
         from gguf_hub.errors import HubError
 
         if self.is_offline or path.name not in {file.filename for file in self.catalog.files}:

@@ -29,6 +29,7 @@ _KNOWN_LATER = (
     "commit",
     "filename",
 )
+_MOST_RANGES = 4
 _COLOURS = {"verified": "green", "sound, origin unknown": "yellow"}
 
 
@@ -48,6 +49,8 @@ def row_of(done: Verification) -> dict[str, Any]:
         "commit": expected and expected.commit,
         "filename": expected and expected.filename,
         "is_published_so": done.is_published_so,
+        "bad_ranges": [list(pair) for pair in done.bad_ranges],
+        "repaired": None,
         "issues": [
             {
                 "code": issue.code,
@@ -67,7 +70,8 @@ def row_of_error(argument: str, error: GgufHubError) -> dict[str, Any]:
     unknown: dict[str, Any] = dict.fromkeys(_KNOWN_LATER)
     head = {"path": argument, "verdict": "not checked", "is_good": False}
     told = {"error": error.message, "hint": error.hint}
-    return head | unknown | {"is_published_so": False, "issues": []} | told
+    rest = {"is_published_so": False, "bad_ranges": [], "repaired": None, "issues": []}
+    return head | unknown | rest | told
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -92,6 +96,7 @@ def _details(row: dict[str, Any]) -> list[str]:
     lines = [
         f"{issue['severity']}: {issue['place']}: {issue['message']}" for issue in row["issues"]
     ]
+    lines += _damage(row)
     if row["sha256"] is None:
         expected = format_size(row["expected_size_bytes"])
         lines.append(
@@ -107,11 +112,30 @@ def _details(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _damage(row: dict[str, Any]) -> list[str]:
+    """Say where bytes are wrong, and what a repair took."""
+    from gguf_hub.units import format_size
+
+    ranges = row["bad_ranges"]
+    lines = []
+    if ranges:
+        n_bytes = sum(stop - start for start, stop in ranges)
+        shown = ", ".join(f"{start:,} to {stop:,}" for start, stop in ranges[:_MOST_RANGES])
+        more = f" and {len(ranges) - _MOST_RANGES} more" if len(ranges) > _MOST_RANGES else ""
+        lines.append(f"wrong somewhere in {format_size(n_bytes)}: bytes {shown}{more}")
+    if row["repaired"]:
+        fetched, changed = (row["repaired"][key] for key in ("fetched_bytes", "changed_bytes"))
+        lines.append(f"repaired: {format_size(fetched)} fetched, {format_size(changed)} written")
+    return lines
+
+
 def _hint(row: dict[str, Any]) -> str:
     if row["is_published_so"]:
         return "these are the publisher's very bytes: fetching them again does not help"
     if row["verdict"] == "not the given SHA-256":
         return "make sure that the SHA-256 belongs to this very file and revision"
+    if row["bad_ranges"]:
+        return f"`gguf-hub verify --repair {row['path']}` fetches only what is wrong"
     return f"`{_download_again(row)}` fetches it again and checks it"
 
 

@@ -26,6 +26,8 @@ class Board:
         over: Set when nothing more shall be fetched: all is there, or something is wrong.
         error: What is wrong.
         done: SHA-256 of every segment that is there.
+        n_received: Bytes that came and were missing before.
+        n_kept: Those of them that were not damaged on the way.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class Board:
         self.error: BaseException | None = None
         self.n_connections = n_connections
         self.n_received = 0
+        self.n_kept = 0
         self._todo = {piece.index: piece for piece in pieces}
         self._expected = expected or {}
         self._only: int | None = None
         self._not_before = 0.0
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
 
     # --- for whoever fetches
 
@@ -82,6 +85,13 @@ class Board:
         """Count bytes that were missing before."""
         with self._changed:
             self.n_received += n_bytes
+            self.n_kept += n_bytes
+
+    def refuse(self, piece: Piece) -> None:
+        """Have a finished segment fetched again, and its bytes not counted: it is damaged."""
+        with self._changed:
+            self.n_kept -= self.segments.length(piece.index)
+            self.forget(piece.index)
 
     def accept(self, piece: Piece) -> str | None:
         """Return the SHA-256 of a finished segment; None when it is not what it must be."""

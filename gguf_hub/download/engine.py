@@ -214,7 +214,7 @@ class Transfer:
 
     def _work(self, worker: int) -> None:
         """Fetch one run after the other, with a pause after each that broke."""
-        failures, received = 0, 0
+        failures, kept = 0, 0
         while run := self.board.claim(worker):
             sink = _Sink(self.board, self._part, self._journal, run)
             link = None
@@ -224,10 +224,10 @@ class Transfer:
                 failures = 0
             except HubUnreachableError as error:
                 if failures == 0 or sink.n_new:
-                    received = self.board.n_received
+                    kept = self.board.n_kept
                 failures = 0 if sink.n_new else failures + 1
                 # others may do well: only when nobody gets anything there is no sense in going on
-                is_hopeless = self.board.n_received == received
+                is_hopeless = self.board.n_kept == kept
                 sink.give_back()
                 self._after(error, link, failures, is_hopeless)
             finally:
@@ -370,8 +370,13 @@ class _Sink:
         del self._run[piece.index]
         sha256 = self._board.accept(piece)
         if sha256 is None:
-            self._board.forget(piece.index)
-            raise HubUnreachableError("a segment arrived damaged", retry_after_s=0.0)
+            self._board.refuse(piece)
+            self.n_new = 0
+            raise HubUnreachableError(
+                f"the bytes from {self._board.segments.start(piece.index):,} arrived damaged",
+                retry_after_s=0.0,
+                hint="something between here and the hub alters bytes: try another network",
+            )
         if self._journal:
             self._journal.add(piece.index, sha256)
         self._board.finish(piece.index, sha256)

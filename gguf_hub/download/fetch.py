@@ -6,16 +6,16 @@ Nothing takes its final name before its bytes are those that the hub announces.
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from gguf_hub.download.digest import matches, sha256_file
+from gguf_hub.download.diskerrors import explained
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.journal import journal_of, read_journal
 from gguf_hub.download.link import Source
@@ -26,7 +26,6 @@ from gguf_hub.download.places import Place
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
-    DownloadError,
     FileChangedError,
     GgufError,
     UnsupportedGgufError,
@@ -37,7 +36,6 @@ from gguf_hub.store import Store, StoredFile
 from gguf_hub.units import MB, format_gb
 
 RESERVE_BYTES = 64 * MB
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class State(str, Enum):
@@ -181,7 +179,7 @@ class Fetcher:
         """
         found = []
         for file in files:
-            with _told(self.place.path_of(listing, file)):
+            with explained(self.place.path_of(listing, file)):
                 # no lock: nothing is written, so that a read-only cache will do
                 done = self._take_recorded(listing, file)
                 done = done or self._check_what_is_there(listing, file)
@@ -238,7 +236,7 @@ class Fetcher:
     def _fetch_one(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
     ) -> Fetched:
-        with _told(self.place.path_of(listing, file)):
+        with explained(self.place.path_of(listing, file)):
             if done := self._take_recorded(listing, file):
                 return done
             try:
@@ -392,23 +390,3 @@ def _wrong_bytes(listing: RepoListing, file: RemoteFile, sha256: str) -> Checksu
         path=file.path,
         hint="repeat the command; if it stays so, something between here and the hub alters bytes",
     )
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into ours."""
-    try:
-        yield
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        if exc.errno in _NO_ROOM:
-            raise DiskFullError(
-                f"the disk is full: cannot go on with `{path}`",
-                path=path,
-                hint="free some space and repeat the command: it goes on from what is there",
-            ) from exc
-        raise DownloadError(
-            f"cannot write `{path}`: {reason}",
-            path=path,
-            hint="check the folder and who owns it, or choose another with --local-dir",
-        ) from exc

@@ -177,6 +177,31 @@ def write_note(note: Path, path: Path, commit: str, etag: str) -> None:
     _write_atomically(note, f"{commit}\n{etag}\n{written_at}\n")
 
 
+def find_note(path: Path) -> tuple[Path, str, str, str] | None:
+    """Return what huggingface_hub noted of a file in a folder, or None.
+
+    Returns:
+        The note, and as it says the commit, the etag and the path in the repository.
+    """
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
+    for folder in absolute.parents:
+        filename = absolute.relative_to(folder).as_posix()
+        note = folder / ".cache" / "huggingface" / "download" / f"{filename}.metadata"
+        with contextlib.suppress(OSError, ValueError):
+            commit, etag = note.read_text(encoding="utf-8").split()[:2]
+            return note, commit, etag, filename
+    return None
+
+
+def refresh_note(path: Path) -> None:
+    """Have a file in a folder, which was just written with the right bytes, believed in again."""
+    found = find_note(path)
+    if found:
+        note, commit, etag, _ = found
+        with contextlib.suppress(OSError):
+            write_note(note, path, commit, etag)
+
+
 def _folder_name(repo_id: str) -> str:
     return "--".join(("models", *repo_id.split("/")))
 

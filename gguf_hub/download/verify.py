@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gguf_hub.download.digest import sha256_file
+from gguf_hub.download.expected import Expected
+from gguf_hub.download.hashbook import HashBook
+from gguf_hub.download.places import find_note
+from gguf_hub.download.repair import find_damage
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.store import Store, StoredFile
 
@@ -40,29 +44,18 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a file should be, and who says so.
+class Verification:
+    """The outcome for one file.
 
     Attributes:
-        sha256: In hex.
-        source: ``given``, ``record``, ``metadata`` (beside the file), ``cache`` or ``hub``.
-        repo_id: Repository that it belongs to, as far as that is known.
-        commit: Its commit, likewise.
-        filename: Its path there, likewise.
-        size_bytes: Its size, likewise.
+        path: The file.
+        size_bytes: Its size.
+        verdict: What the check comes to.
+        sha256: Of its bytes; None when a wrong size made hashing pointless.
+        expected: What it should be, and who says so.
+        issues: What is wrong with its structure.
+        bad_ranges: Where its bytes are wrong, start and stop, as far as that can be told.
     """
-
-    sha256: str
-    source: str
-    repo_id: str | None = None
-    commit: str | None = None
-    filename: str | None = None
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The outcome for one file; ``sha256`` is None when a wrong size made hashing pointless."""
 
     path: Path
     size_bytes: int
@@ -70,6 +63,7 @@ class Verification:
     sha256: str | None
     expected: Expected | None
     issues: tuple[Issue, ...]
+    bad_ranges: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_published_so(self) -> bool:
@@ -79,6 +73,12 @@ class Verification:
             and self.expected is not None
             and self.sha256 == self.expected.sha256
         )
+
+    @property
+    def is_repairable(self) -> bool:
+        """The file is not what it should be, and what that is has a name."""
+        is_wrong = self.expected is not None and self.sha256 != self.expected.sha256
+        return is_wrong and self.verdict in (Verdict.DAMAGED, Verdict.DIFFERENT)
 
 
 AskHub = Callable[[], Expected | None]
@@ -119,7 +119,18 @@ def verify_file(
     elif sha256 and (known := store.find(path)) and known.sha256 != sha256:
         # bytes can change without a trace in size and time: the record must not vouch for them
         store.distrust(path)
-    return Verification(path, size_bytes, verdict, sha256, expected, report.issues)
+    bad_ranges = _bad_ranges(path, sha256, expected, store, progress)
+    return Verification(path, size_bytes, verdict, sha256, expected, report.issues, bad_ranges)
+
+
+def _bad_ranges(
+    path: Path, sha256: str | None, expected: Expected | None, store: Store, progress: Progress
+) -> tuple[tuple[int, int], ...]:
+    """Return where the bytes are wrong, if the hashes of segments were kept."""
+    if expected is None or sha256 == expected.sha256:
+        return ()
+    hashes = HashBook(store.folder).find(expected.sha256)
+    return tuple(find_damage(path, hashes, progress=progress).ranges) if hashes else ()
 
 
 def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> Verdict:
@@ -192,14 +203,8 @@ def _from_metadata(path: Path) -> Expected | None:
 
     Source: huggingface_hub 2.4.0, _local_folder.py: commit, etag, time of writing.
     """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
-    for folder in absolute.parents:
-        filename = absolute.relative_to(folder).as_posix()
-        note = folder / ".cache" / "huggingface" / "download" / f"{filename}.metadata"
-        try:
-            commit, etag = note.read_text(encoding="utf-8").split()[:2]
-        except (OSError, ValueError):
-            continue
-        if _SHA256.fullmatch(etag):
-            return Expected(etag, "metadata", commit=commit, filename=filename)
-    return None
+    found = find_note(path)
+    if found is None or not _SHA256.fullmatch(found[2]):
+        return None
+    _, commit, etag, filename = found
+    return Expected(etag, "metadata", commit=commit, filename=filename)

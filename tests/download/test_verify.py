@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gguf_hub.download.expected import Expected
 from gguf_hub.download.fetch import Fetcher
 from gguf_hub.download.places import HfCache, LocalFolder
-from gguf_hub.download.verify import Expected, Verdict, Verification, expectation, verify_file
+from gguf_hub.download.verify import Verdict, Verification, expectation, verify_file
 from gguf_hub.errors import GgufError
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf

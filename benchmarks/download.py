@@ -1,0 +1,314 @@
+"""Downloads against aria2c and hf, and the promises of the engine, measured on loopback.
+
+    python benchmarks/download.py speed --size 4GB --rounds 5      # needs nginx and aria2c
+    python benchmarks/download.py slow --size 400MB                # 20 MB/s per connection
+    python benchmarks/download.py kill --size 1GB --kills 200
+    python benchmarks/download.py limit --rate 10MB/s --seconds 30
+    python benchmarks/download.py repair --size 2GB
+
+A small hub answers the API and redirects each file to nginx, as the real one redirects to its file
+hosts. Add a delay from outside, in a network namespace of its own:
+
+    unshare -n sh -c 'ip link set lo up; tc qdisc add dev lo root netem delay 10ms; python ... slow'
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from gguf_hub.download.segments import Segments
+from gguf_hub.units import parse_size
+
+REPO, NAME, COMMIT = "bench/model", "model.bin", "c" * 40
+PORT = 8765
+NGINX = """
+worker_processes 1;
+daemon on;
+pid {root}/nginx.pid;
+error_log {root}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  log_format count '$status $body_bytes_sent';
+  access_log {root}/access.log count;
+  sendfile on; tcp_nopush on; etag on; keepalive_requests 100000;
+  client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
+  uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
+  server {{ listen 127.0.0.1:{port}; root {root}/www; {extra} }}
+}}
+"""
+
+
+class Bench:
+    """A file, nginx that serves it, and a hub that redirects there."""
+
+    def __init__(self, root: Path, size_bytes: int, extra: str = "") -> None:
+        self.root, self.size_bytes = root, size_bytes
+        (root / "www").mkdir()
+        self.file = root / "www" / NAME
+        self.sha256 = _make_file(self.file, size_bytes)
+        (root / "nginx.conf").write_text(NGINX.format(root=root, port=PORT, extra=extra))
+        subprocess.run(["nginx", "-c", root / "nginx.conf"], check=True)
+        self.url = f"http://127.0.0.1:{PORT}/{NAME}"
+        self.hub = _Hub(self)
+        threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.hub.shutdown()
+        pid = int((self.root / "nginx.pid").read_text())
+        os.kill(pid, 15)
+
+    def sent_bytes(self) -> int:
+        """Bytes of bodies that nginx has sent since the start."""
+        time.sleep(0.3)
+        lines = (self.root / "access.log").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines)
+
+    def forget(self) -> None:
+        """Begin counting anew."""
+        os.truncate(self.root / "access.log", 0)
+
+    def environment(self) -> dict[str, str]:
+        home = str(self.root / "home")
+        own = {"HF_ENDPOINT": self.hub.origin, "HF_HOME": home, "GGUF_HUB_HOME": home}
+        return os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def download(self, target: Path, *options: str) -> list[str]:
+        line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "-q"]
+        return [*line, "--local-dir", str(target), *options]
+
+
+class _Hub(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.origin = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        bench = self.server.bench
+        lfs = {"oid": bench.sha256, "size": bench.size_bytes, "pointerSize": 134}
+        entry = {"type": "file", "path": NAME, "size": bench.size_bytes, "oid": "0" * 40}
+        if "/tree/" in self.path:
+            self._answer(200, {}, [entry | {"lfs": lfs}])
+        elif self.path.startswith("/api/models/"):
+            info = {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": NAME}], "tags": []}
+            self._answer(200, {}, info)
+        elif "/resolve/" in self.path:
+            headers = {
+                "Location": bench.url,
+                "X-Repo-Commit": COMMIT,
+                "X-Linked-Etag": f'"{bench.sha256}"',
+                "X-Linked-Size": str(bench.size_bytes),
+            }
+            self._answer(302, headers, None)
+        else:
+            self._answer(404, {}, None)
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int, headers: dict[str, str], data: object) -> None:
+        body = b"" if data is None else json.dumps(data).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _make_file(path: Path, size_bytes: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        while size_bytes:
+            chunk = os.urandom(min(size_bytes, 1 << 24))
+            file.write(chunk)
+            digest.update(chunk)
+            size_bytes -= len(chunk)
+    return digest.hexdigest()
+
+
+def _timed(line: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.monotonic()
+    subprocess.run(line, env=env, check=True, stdout=subprocess.DEVNULL)
+    wall_s = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _peak_mb(line: list[str], env: dict[str, str]) -> float:
+    code = (
+        "import resource,subprocess,sys;subprocess.run(sys.argv[1:],check=True,stdout=2);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line], env=env, check=True, capture_output=True, text=True
+    )
+    return int(done.stdout) / 1024
+
+
+def speed(bench: Bench, rounds: int, *, with_aria2c: bool = True) -> None:
+    """Wall time with the check of the whole file, alternating."""
+    out, env = bench.root / "out", bench.environment()
+    hf = f"hf download {REPO} {NAME} --local-dir {out} --quiet && sha256sum {out}/{NAME}"
+    aria2c = ["aria2c", "-q", "-x8", "-s8", "-k1M", f"--checksum=sha-256={bench.sha256}"]
+    lines = {"gguf-hub": bench.download(out)}
+    if with_aria2c:
+        lines["aria2c -x8 --checksum"] = [*aria2c, "-d", str(out), bench.url]
+    lines["hf download; sha256sum"] = ["sh", "-c", hf]
+    walls: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
+    for _ in range(rounds):
+        for name, line in lines.items():
+            walls[name].append(_timed(line, env))
+            shutil.rmtree(out)
+            shutil.rmtree(bench.root / "home", ignore_errors=True)
+    gb = bench.size_bytes / 1e9
+    print(f"{gb:.2f} GB, median of {rounds} (least to most); load now {os.getloadavg()[0]:.1f}")
+    ours = statistics.median(wall for wall, _ in walls["gguf-hub"])
+    for name, figures in walls.items():
+        wall_s, cpu_s = (statistics.median(column) for column in zip(*figures, strict=True))
+        least, most = min(f[0] for f in figures), max(f[0] for f in figures)
+        print(
+            f"{name:24} {wall_s:6.2f} s ({least:.2f} to {most:.2f})  {gb * 1e3 / wall_s:6.0f} MB/s"
+            f"  {cpu_s / gb:5.2f} CPU s/GB  gguf-hub takes {ours / wall_s:.2f}x of its time"
+        )
+    print(f"gguf-hub: at most {_peak_mb(lines['gguf-hub'], env):.0f} MB of memory")
+
+
+def kill(bench: Bench, kills: int) -> None:
+    """End the download by SIGKILL at random points; each next one goes on."""
+    env, connections = bench.environment(), 8
+    segment_bytes = Segments.of_size(bench.size_bytes).segment_bytes
+    rng, n, n_whole, wrong = random.Random(0), 0, 0, 0
+    out, rounds, worst = bench.root / "out", 0, 0.0
+    lost = []
+    while n < kills:
+        bench.forget()
+        rounds += 1
+        here = 0
+        while True:
+            child = subprocess.Popen(bench.download(out), env=env, stdout=subprocess.DEVNULL)
+            try:
+                child.wait(rng.uniform(1.0, 6.0) if n < kills else None)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                n, here = n + 1, here + 1
+                final = out / NAME
+                wrong += final.exists() and final.stat().st_size != bench.size_bytes
+                continue
+            break
+        assert child.returncode == 0
+        n_whole += hashlib.sha256((out / NAME).read_bytes()).hexdigest() == bench.sha256
+        extra = bench.sent_bytes() - bench.size_bytes
+        lost.append(extra)
+        if here:
+            worst = max(worst, extra / (here * connections * segment_bytes))
+        shutil.rmtree(out)
+        shutil.rmtree(bench.root / "home", ignore_errors=True)
+    print(
+        f"{n} kills in {rounds} downloads of {bench.size_bytes:,} bytes: {n_whole} of {rounds} "
+        f"whole, {wrong} times something else under the final name\n"
+        f"fetched beyond the size: {sum(lost):,} bytes; allowed "
+        f"{n * connections * segment_bytes:,} (kills x {connections} connections x "
+        f"{segment_bytes:,}); worst download {worst:.2f} of it"
+    )
+
+
+def limit(bench: Bench, rate: str, seconds: float) -> None:
+    """Keep to a rate; measured by what is written, and by what the server sent."""
+    out, per_s = bench.root / "out", parse_size(rate.removesuffix("/s"))
+    line = bench.download(out, "--limit-rate", rate)
+    start = time.monotonic()
+    subprocess.run(line, env=bench.environment(), check=True, stdout=subprocess.DEVNULL)
+    wall_s = time.monotonic() - start
+    print(
+        f"{bench.size_bytes:,} bytes at {rate} in {wall_s:.2f} s, start and check included: "
+        f"{bench.size_bytes / wall_s / per_s:.3f} of the rate"
+    )
+
+
+def repair(bench: Bench) -> None:
+    """Flip three bytes of a finished file and have it repaired."""
+    out, env = bench.root / "out", bench.environment()
+    subprocess.run(bench.download(out), env=env, check=True, stdout=subprocess.DEVNULL)
+    path = out / NAME
+    with path.open("r+b") as file:
+        for at in (5, bench.size_bytes // 2, bench.size_bytes - 1):
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 1]))
+    bench.forget()
+    for options in ([], ["--repair"], []):
+        line = [sys.executable, "-m", "gguf_hub", "verify", str(path), *options]
+        done = subprocess.run(line, env=env, capture_output=True, text=True)
+        print(f"$ verify {' '.join(options)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    is_whole = hashlib.sha256(path.read_bytes()).hexdigest() == bench.sha256
+    print(f"{bench.sent_bytes():,} bytes fetched; the file is {'' if is_whole else 'NOT '}whole")
+
+
+@contextlib.contextmanager
+def _bench(folder: str | None, size_bytes: int, extra: str = "") -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory(dir=folder) as root:
+        bench = Bench(Path(root), size_bytes, extra)
+        Path(root).chmod(0o755)
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speed", "slow", "kill", "limit", "repair"])
+    parser.add_argument("--size", default="1GB")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rate", default="10MB/s")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--folder", help="where files lie; the temporary folder by default")
+    args = parser.parse_args()
+    size_bytes = parse_size(args.size)
+    if args.what == "limit":
+        size_bytes = int(parse_size(args.rate.removesuffix("/s")) * args.seconds)
+    extra = "limit_rate 20m;" if args.what == "slow" else ""
+    with _bench(args.folder, size_bytes, extra) as bench:
+        if args.what in ("speed", "slow"):
+            speed(bench, args.rounds, with_aria2c=args.what == "speed")
+        elif args.what == "kill":
+            kill(bench, args.kills)
+        elif args.what == "limit":
+            limit(bench, args.rate, args.seconds)
+        else:
+            repair(bench)
+
+
+if __name__ == "__main__":
+    main()
