@@ -25,8 +25,8 @@ from gguf_hub.quants.types import FileType, QuantType
 OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 Contents = Literal["all", "weights", "vocabulary"]
 
-_PIECE_WEIGHTS = 1 << 20
-"""Weights that are in memory at a time, in a few copies: some 25 MB."""
+_PIECE_WEIGHTS = 1 << 18
+"""Weights that are in memory at a time, in a few copies: some megabytes, as caches hold."""
 
 
 @dataclass(frozen=True)

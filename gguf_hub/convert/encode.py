@@ -13,6 +13,9 @@ from gguf_hub.quants.types import QuantType
 TYPES = (QuantType.F32, QuantType.F16, QuantType.BF16, QuantType.Q8_0)
 """What ``encode`` writes."""
 
+_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
+"""Added before the fraction is cut off, it rounds halves away from zero, and 0.49999997 to 0."""
+
 
 class NotEncodableError(ValueError):
     """A weight that a type cannot hold.
@@ -89,14 +92,15 @@ def _encode_q8_0(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
         inverse = np.float32(1) / scale
         halves = scale.astype("<f2")
     inverse[~np.isfinite(inverse)] = 0
-    _require_finite(np.broadcast_to(halves, rows.shape), rows, "Q8_0")
+    if not np.isfinite(halves).all():
+        at = int(np.argmin(np.isfinite(halves)))
+        index = at * block_size + int(np.abs(rows[at]).argmax())
+        raise _too_large(index, float(rows.reshape(-1)[index]), "Q8_0")
     blocks = np.empty((len(rows), type_size), np.uint8)
     blocks[:, :2] = halves.view(np.uint8)
     scaled = rows * inverse
-    # away from zero where the fraction is a half; adding 0.5 first would round 0.49999997 up
-    whole = np.trunc(scaled)
-    away = np.where(np.abs(scaled - whole) >= 0.5, np.copysign(np.float32(1), scaled), 0)
-    blocks[:, 2:] = (whole + away).astype(np.int8).view(np.uint8)
+    scaled += np.copysign(_BELOW_HALF, scaled)
+    blocks[:, 2:] = scaled.astype(np.int8).view(np.uint8)  # cuts the fraction off
     return blocks.reshape(-1)
 
 
@@ -108,7 +112,11 @@ def _require_finite(encoded: NDArray[Any], weights: NDArray[np.float32], type: s
     index = int(np.argmin(finite.reshape(-1)))
     value = float(weights.reshape(-1)[index])
     if math.isfinite(value):
-        hint = "--outtype f32 holds every weight, bf16 all but the very largest"
-        raise NotEncodableError(index, f"{value:g} is too large for {type}", hint)
+        raise _too_large(index, value, type)
     reason = "is not a number (NaN)" if math.isnan(value) else "is infinite"
     raise NotEncodableError(index, reason, "the checkpoint is damaged: download it again")
+
+
+def _too_large(index: int, value: float, type: str) -> NotEncodableError:
+    hint = "--outtype f32 holds every weight, bf16 all but the very largest"
+    return NotEncodableError(index, f"{value:g} is too large for {type}", hint)

@@ -71,8 +71,7 @@ def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
     for name in ("add_bos_token", "add_eos_token"):
         if isinstance(settings.get(name), bool):
             values[f"tokenizer.ggml.{name}"] = settings[name]
-    if isinstance(settings.get("add_prefix_space"), bool):
-        values["tokenizer.ggml.add_space_prefix"] = settings["add_prefix_space"]
+    values |= _space_prefix(settings, processor)
     template = _chat_template(folder, settings)
     return values | ({"tokenizer.chat_template": template} if template else {})
 
@@ -148,6 +147,16 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str
         content = token.get("content") if isinstance(token, dict) else None
         if key.isdecimal() and isinstance(content, str):
             yield int(key), content, token.get("special") is True
+
+
+def _space_prefix(settings: Mapping[str, Any], processor: Any) -> dict[str, bool]:
+    """Return whether a space is put before a text; nothing where that is as usual."""
+    stated = settings.get("add_prefix_space")
+    if isinstance(stated, bool):
+        return {"tokenizer.ggml.add_space_prefix": stated}
+    if processor.encode("a", out_type=str)[0].startswith("▁"):
+        return {}
+    return {"tokenizer.ggml.add_space_prefix": False}
 
 
 def _special_ids(

@@ -125,7 +125,7 @@ In the morning the sun came up, and the fox slept under a tree near the water.
 """
 
 
-def tokenizer_model(n: int = 290) -> bytes:
+def tokenizer_model(n: int = 290, **options: Any) -> bytes:
     """A SentencePiece model with byte fallback, as Llama's and Mixtral's."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -139,5 +139,6 @@ def tokenizer_model(n: int = 290) -> bytes:
         allow_whitespace_only_pieces=True,
         hard_vocab_limit=False,
         minloglevel=2,
+        **options,
     )
     return model.getvalue()

@@ -199,16 +199,16 @@ def test_rows_that_do_not_fill_blocks_stay_f16(tmp_path: Path, convert: Convert)
 
 
 def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
-    # an embedding of 36 MB in float32, twice: alone and as output matrix
+    # an embedding of 13 MB in float32, and an output matrix like it
     folder = checkpoints.write(
-        tmp_path / "model", dtype="BF16", vocab_size=280_000, num_hidden_layers=1
+        tmp_path / "model", dtype="BF16", vocab_size=100_000, num_hidden_layers=1
     )
     plan = plan_conversion(folder, contents="weights", outtype="q8_0")
     tracemalloc.start()
     plan.write(tmp_path / "out.gguf")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 30e6
+    assert peak < 10e6
 
 
 # -- what the configuration says ------------------------------------------------------------------

@@ -52,16 +52,16 @@ def test_stored_bfloat16_survives() -> None:
     np.testing.assert_array_equal(encode(decode(bits, "BF16"), T.BF16).view(np.uint16), bits[0])
 
 
-def test_real_weights_lose_no_more_than_in_published_blocks(data: Path) -> None:
+@pytest.mark.parametrize("type", [T.F16, T.BF16, T.Q8_0], ids=lambda t: t.name)
+def test_real_weights_become_the_bytes_that_ggml_makes(type: QuantType, data: Path) -> None:
     folder = data / "quants"
     cases = json.loads((folder / "quant_vectors.json").read_text())["vectors"]
-    inputs = [case for case in cases if case["type"] == "Q8_0" and case.get("input")]
+    inputs = [case for case in cases if case["type"] == type.name and case.get("input")]
     assert inputs
     for case in inputs:
-        exact = np.fromfile(folder / case["input"], np.float32).reshape(-1, 32)
-        found = dequantize(T.Q8_0, encode(exact, T.Q8_0))
-        rmse = np.sqrt(np.mean((found - exact.reshape(-1)).astype(np.float64) ** 2))
-        assert rmse <= 1.0001 * case["rmse"]
+        weights = np.fromfile(folder / case["input"], np.float32).reshape(-1, 32)
+        expected = np.fromfile(folder / case["blocks"], np.uint8)
+        np.testing.assert_array_equal(encode(weights, type), expected)
 
 
 @given(values=st.lists(FINITE, min_size=32, max_size=32))
@@ -72,6 +72,27 @@ def test_q8_0_is_within_half_a_step(values: list[float]) -> None:
     # half a step, and what rounding the scale to half precision moves 127 steps
     allowed = largest / 254 + largest * 2**-11 + 127 * 2**-25
     assert np.abs(found - exact[0]).max() <= allowed
+
+
+def test_q8_0_rounds_halves_away_from_zero() -> None:
+    # a largest weight of 127 makes the step 1
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    weights = np.zeros((1, 32), np.float32)
+    weights[0, :8] = [127, 0.5, -0.5, below, 1.5, -2.5, 126.5, -below]
+    found = encode(weights, T.Q8_0)[2:10].view(np.int8).tolist()
+    assert found == [127, 1, -1, 0, 2, -3, 127, 0]
+    # every float32 next to a half, on both sides
+    halves = np.arange(0.5, 127, dtype=np.float32)
+    for near in (
+        np.nextafter(halves, np.float32(0)),
+        halves,
+        np.nextafter(halves, np.float32(200)),
+    ):
+        rows = np.concatenate([near, np.zeros(-len(near) % 31, np.float32)]).reshape(-1, 31)
+        rows = np.hstack([np.full((len(rows), 1), 127, np.float32), rows])
+        blocks = encode(rows, T.Q8_0).reshape(-1, 34)
+        expected = np.floor(np.abs(rows.astype(np.float64)) + 0.5)
+        np.testing.assert_array_equal(blocks[:, 2:].view(np.int8), expected)
 
 
 def test_a_block_of_zeros_stays_zero() -> None:

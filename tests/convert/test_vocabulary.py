@@ -107,6 +107,14 @@ def test_flags_are_carried_over(folder: Path) -> None:
     assert (vocab.add_bos, vocab.add_eos, vocab.add_space_prefix) == (False, True, False)
 
 
+def test_a_model_without_space_prefix_is_noticed(folder: Path) -> None:
+    model = checkpoints.tokenizer_model(add_dummy_prefix=False)
+    (folder / "tokenizer.model").write_bytes(model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    tokenizer = load_tokenizer(metadata(folder))
+    assert tokenizer.encode(checkpoints.TEXT) == [1, *processor.encode(checkpoints.TEXT)]
+
+
 @pytest.mark.parametrize(
     ("stated", "file", "expected"),
     [
