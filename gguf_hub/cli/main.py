@@ -15,6 +15,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError
 
 COMMANDS = {
+    "quickstart": "See everything at work: quantise, serve, download, verify, run.",
     "pick": "Choose the right quant for this machine.",
     "list": "List the GGUF files of the catalog.",
     "download": "Download files, verified, by name, quant or pattern.",

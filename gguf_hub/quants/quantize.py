@@ -14,7 +14,7 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.quants.plan import Conversion, Layout, QuantizePlan, plan_quantize
 from gguf_hub.quants.recipes import FLOATS, Recipe
-from gguf_hub.quants.transcode import Transcoder
+from gguf_hub.quants.transcode import Transcoder, kernels_of
 from gguf_hub.quants.types import FileType, QuantType
 
 if TYPE_CHECKING:
@@ -102,6 +102,12 @@ def write_quantized(
         transcoder.prepare((part.source_type, part.spec.type) for part in computed)
         tensors = [(part.spec, _data(part, transcoder)) for part in plan.parts]
         write_gguf(target, plan.fields, tensors, progress=progress)
+
+
+def kernel_names(plan: QuantizePlan) -> list[str]:
+    """Return the kernels that a plan takes, for compiling those of several plans together."""
+    computed = [part for part in plan.parts if _is_computed(part)]
+    return kernels_of((part.source_type, part.spec.type) for part in computed)
 
 
 def _is_computed(part: Conversion) -> bool:

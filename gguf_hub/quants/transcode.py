@@ -96,8 +96,7 @@ class Transcoder:
 
     def prepare(self, pairs: Iterable[tuple[QuantType, QuantType]]) -> None:
         """Compile all at once what these pairs (type of rows, type of blocks) need."""
-        names = [(f"decode.{source.name}", f"encode.{type.name}") for source, type in pairs]
-        self._builder.addresses([name for pair in names for name in pair], self._progress)
+        self._builder.addresses(kernels_of(pairs), self._progress)
 
     def chunks(
         self,
@@ -193,6 +192,12 @@ class Transcoder:
         if np.isfinite(value):
             what += f": {type.name} holds magnitudes up to {_LARGEST[type]:,.0f}"
         raise GgufError(what, hint="the file is damaged, or was converted wrongly")
+
+
+def kernels_of(pairs: Iterable[tuple[QuantType, QuantType]]) -> list[str]:
+    """Return the names of the kernels that these pairs (type of rows, type of blocks) need."""
+    names = ((f"decode.{source.name}", f"encode.{type.name}") for source, type in pairs)
+    return list(dict.fromkeys(["run_program", *(name for pair in names for name in pair)]))
 
 
 def _chunk_rows(row_length: int) -> int:
