@@ -1,0 +1,96 @@
+"""``gguf-hub quantize``: order of arguments, the plan, what is said, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gguf_hub.gguf.reader import GgufFile
+from tests.synth import SMALL, TINY, write_mixtral
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_mixtral(tmp_path / "in.gguf", SMALL, layout="split", recipe="F16")
+
+
+def test_writes_the_file_and_says_where(source: Path, tmp_path: Path, gguf_hub) -> None:
+    target = tmp_path / "out.gguf"
+    code, out, err = gguf_hub("quantize", source, target, "q8_0", "--layout", "merged", "-t", 2)
+    assert (code, out) == (0, f"{target}\n")
+    assert "bits per weight (was 13.6 MB)" in err
+    assert "blk.0.ffn_up_exps.weight" in GgufFile.open(target).tensors
+
+
+def test_a_dry_run_shows_every_tensor_and_writes_nothing(source: Path, gguf_hub) -> None:
+    target = source.with_name("out.gguf")
+    code, out, err = gguf_hub("quantize", source, target, "Q4_K_M", "--dry-run")
+    assert code == 0
+    rows = [" ".join(line.split()) for line in out.splitlines()[2:]]
+    assert len(rows) == len(GgufFile.open(source).tensors)
+    assert rows[0] == "token_embd.weight 256 x 320 F16 Q4_K 163.8 kB 46.1 kB"
+    assert "would be: 4.2 MB, 4.9" in err
+    assert "--layout merged" in err
+    assert not target.exists()
+
+
+def test_json_tells_the_same(source: Path, gguf_hub) -> None:
+    target = source.with_name("out.gguf")
+    arguments = ["quantize", source, target, "Q4_K", "--recipe", "card", "--dry-run", "--json"]
+    report = json.loads(gguf_hub(*arguments)[1])
+    assert (report["file_type"], report["written"]) == ("Q4_K_M", None)
+    kinds = {tensor["name"]: tensor["to"] for tensor in report["tensors"]}
+    assert kinds["blk.0.attn_output.weight"] == "Q4_K"  # today's mix says Q5_K
+    assert kinds["output.weight"] == "Q6_K"
+    written = json.loads(gguf_hub(*arguments[:-2], "--json", "-t", 1)[1])
+    assert written["written"] == str(target)
+    assert written["size_bytes"] == report["size_bytes"] == target.stat().st_size
+
+
+def test_pure_and_the_outputs_type(source: Path, gguf_hub) -> None:
+    options = ["--pure", "--output-tensor-type", "f16", "--dry-run", "--json"]
+    report = json.loads(gguf_hub("quantize", source, "out.gguf", "Q5_K_M", *options)[1])
+    kinds = {tensor["name"]: tensor["to"] for tensor in report["tensors"]}
+    assert kinds["blk.1.attn_v.weight"] == "Q5_K"
+    assert kinds["output.weight"] == "F16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Q9"], "`Q9` is no type to quantise to"),
+        (["Q4_0", "--output-tensor-type", "Q4_K_M"], "`Q4_K_M` is no type of a tensor"),
+        (["Q4_0", "--recipe", "best"], "'best' is not one of"),
+        (["Q4_0", "-t", "-1"], "-1"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], said: str, source: Path, gguf_hub) -> None:
+    code, out, err = gguf_hub("quantize", source, "out.gguf", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_the_cards_recipe_wants_eight_experts(tmp_path: Path, gguf_hub) -> None:
+    source = write_mixtral(tmp_path / "in.gguf", TINY)
+    code, _, err = gguf_hub("quantize", source, "out.gguf", "Q4_0", "--recipe", "card")
+    assert code == 2
+    assert "8 experts: this one has 4" in err
+
+
+def test_an_existing_file_is_kept_unless_forced(source: Path, tmp_path: Path, gguf_hub) -> None:
+    target = tmp_path / "out.gguf"
+    target.write_text("mine")
+    code, _, err = gguf_hub("quantize", source, target, "Q8_0")
+    assert (code, target.read_text()) == (1, "mine")
+    assert "--force" in err
+    assert gguf_hub("quantize", source, target, "Q8_0", "-f", "-t", 2)[0] == 0
+    assert gguf_hub("quantize", target, tmp_path / "x.gguf", "F16")[0] == 1  # Q8_0 has fewer bits
+    assert gguf_hub("quantize", source, source, "Q8_0", "-f")[0] == 2
+
+
+def test_an_input_that_is_not_there(tmp_path: Path, gguf_hub) -> None:
+    code, out, err = gguf_hub("quantize", tmp_path / "no.gguf", tmp_path / "out.gguf", "Q8_0")
+    assert (code, out) == (1, "")
+    assert "no such file" in err
