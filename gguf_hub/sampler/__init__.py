@@ -6,8 +6,9 @@ room knows ids and numbers, nothing of text; only DRY's sequence breakers ask a 
 
 from __future__ import annotations
 
-from gguf_hub.sampler.chain import Sampled, Sampler
+from gguf_hub.sampler.chain import Constraint, Sampled, Sampler
 from gguf_hub.sampler.config import SamplerConfig, parse_samplers
 from gguf_hub.sampler.filters import Candidates, log_softmax
 
-__all__ = ["Candidates", "Sampled", "Sampler", "SamplerConfig", "log_softmax", "parse_samplers"]
+__all__ = ["Candidates", "Constraint", "Sampled", "Sampler", "SamplerConfig", "log_softmax",
+           "parse_samplers"]  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,25 +37,45 @@ class Sampled(NamedTuple):
     logprob: float
 
 
+class Constraint(Protocol):
+    """What the output must follow, such as a grammar's ``Matcher``."""
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Return the tokens allowed next, bool [V]."""
+
+    def accept(self, token_id: int) -> None:
+        """Go on by one token."""
+
+
 class Sampler:
     """Chooses tokens; the same seed and the same logits give the same tokens.
 
     Args:
         config: Checked settings (``SamplerConfig.from_options``).
         vocab: The tokenizer, needed only for DRY's sequence breakers.
+        constraint: Allows some tokens at each step and is told which one was chosen.
 
     Raises:
         UsageError: DRY is on, has sequence breakers, and no vocabulary was given.
     """
 
-    def __init__(self, config: SamplerConfig, vocab: BreakerVocab | None = None) -> None:
+    def __init__(
+        self,
+        config: SamplerConfig,
+        vocab: BreakerVocab | None = None,
+        constraint: Constraint | None = None,
+    ) -> None:
         self.config = config
+        self._constraint = constraint
         self._breakers = self._find_breakers(vocab)
         self._steps = self._chain()
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: random numbers from the seed, mirostat from its start."""
+        """Begin anew: random numbers from the seed, mirostat from its start.
+
+        A constraint stays where it is: give each generation its own.
+        """
         self._rng = MersenneTwister(self.config.seed)
         self._xtc_rng = MersenneTwister(self._rng.seed)
         self._mu = 2 * self.config.mirostat_tau
@@ -65,18 +85,12 @@ class Sampler:
         """The seed in use, drawn from the system where the settings say -1."""
         return self._rng.seed
 
-    def sample(
-        self,
-        logits: Floats,
-        recent: Sequence[int] = (),
-        mask: npt.NDArray[np.bool_] | None = None,
-    ) -> Sampled:
+    def sample(self, logits: Floats, recent: Sequence[int] = ()) -> Sampled:
         """Choose the next token.
 
         Args:
             logits: float32 [V]; left as they are.
             recent: Ids so far, prompt included, the newest last.
-            mask: bool [V], True where a token is allowed (a grammar's); None allows all.
 
         Raises:
             GgufError: The logits hold NaN or infinity, or no token is allowed.
@@ -86,10 +100,12 @@ class Sampler:
                 "the model computed logits that are no finite numbers: its weights are damaged",
                 hint="`gguf-hub verify --deep` finds the tensor",
             )
-        candidates = self._start(logits, mask)
+        candidates = self._start(logits)
         for step in self._steps:
             candidates = step(candidates, recent)
         chosen = self._draw(candidates, len(logits))
+        if self._constraint is not None:
+            self._constraint.accept(chosen)
         return Sampled(chosen, filters.log_prob(logits, chosen))
 
     # The chain
@@ -134,7 +150,7 @@ class Sampler:
         c = self.config
         return c.dry_multiplier > 0 and c.dry_base >= 1 and c.dry_penalty_last_n != 0
 
-    def _start(self, logits: Floats, mask: npt.NDArray[np.bool_] | None) -> Candidates:
+    def _start(self, logits: Floats) -> Candidates:
         """Return all candidates, biased and masked."""
         if self.config.logit_bias:
             logits = logits.copy()
@@ -143,8 +159,9 @@ class Sampler:
                     raise UsageError(f"logit_bias: expected a token id in [0, {len(logits) - 1}], "
                                      f"found {token_id}")  # fmt: skip
                 logits[token_id] += bias
-        ids = np.arange(len(logits)) if mask is None else np.flatnonzero(mask)
-        if mask is not None:
+        ids = np.arange(len(logits))
+        if self._constraint is not None:
+            ids = np.flatnonzero(self._constraint.mask()[: len(logits)])
             logits = logits[ids]
         if len(ids) == 0 or logits.max() == -np.inf:
             raise GgufError(

@@ -18,8 +18,23 @@ LOGITS = np.log(PROBS).astype(np.float32)
 OFF: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temp": 1.0}
 
 
-def sampler(**options: Any) -> Sampler:
-    return Sampler(SamplerConfig.from_options(**{"seed": 42, **options}))
+class Allow:
+    """A constraint that allows the same tokens each time and remembers what was chosen."""
+
+    def __init__(self, *allowed: bool) -> None:
+        self.allowed = np.array(allowed)
+        self.chosen: list[int] = []
+
+    def mask(self) -> np.ndarray:
+        return self.allowed
+
+    def accept(self, token_id: int) -> None:
+        self.chosen.append(token_id)
+
+
+def sampler(*allowed: bool, **options: Any) -> Sampler:
+    config = SamplerConfig.from_options(**{"seed": 42, **options})
+    return Sampler(config, constraint=Allow(*allowed) if allowed else None)
 
 
 def draws(s: Sampler, n: int, logits: np.ndarray = LOGITS) -> list[int]:
@@ -80,9 +95,8 @@ def test_a_draw_is_the_first_token_whose_reach_is_the_random_number() -> None:
 
 def test_a_single_candidate_costs_no_random_number() -> None:
     with_forced, without = sampler(**OFF), sampler(**OFF)
-    forced = np.array([-np.inf, 0, -np.inf, -np.inf], dtype=np.float32)
-    out = [with_forced.sample(LOGITS, mask=forced > -1).token_id for _ in range(5)]
-    assert out == [1] * 5
+    forced = np.array([0], dtype=np.float32)
+    assert draws(with_forced, 5, forced) == [0] * 5
     assert draws(with_forced, 50) == draws(without, 50)
 
 
@@ -111,8 +125,15 @@ def test_greedy_takes_the_best_and_of_equals_the_lowest_id() -> None:
 def test_greedy_heeds_penalties_bias_and_mask() -> None:
     assert sampler(temp=0, repeat_penalty=2.0).sample(LOGITS, [1]).token_id == 3
     assert sampler(temp=0, logit_bias={0: 9.0}).sample(LOGITS).token_id == 0
-    mask = np.array([True, False, True, False])
-    assert sampler(temp=0).sample(LOGITS, mask=mask).token_id == 2
+    assert sampler(True, False, True, False, temp=0).sample(LOGITS).token_id == 2
+
+
+def test_a_constraint_bounds_what_is_drawn_and_is_told() -> None:
+    allow = Allow(True, False, False, True, True)  # one more than the model has logits for
+    s = Sampler(SamplerConfig.from_options(seed=1, **OFF), constraint=allow)
+    tokens = draws(s, 2000)
+    assert chi_square(tokens, renormalised(0, 3)) < 16.3
+    assert allow.chosen == tokens
 
 
 def test_penalties_look_back_as_far_as_asked() -> None:
@@ -177,7 +198,7 @@ def test_damaged_logits_are_an_error_with_a_hint(bad: float) -> None:
 
 def test_nothing_allowed_is_an_error() -> None:
     with pytest.raises(GgufError, match="no token is possible"):
-        sampler().sample(LOGITS, mask=np.zeros(4, dtype=bool))
+        sampler(False, False, False, False).sample(LOGITS)
     with pytest.raises(GgufError, match="no token is possible"):
         sampler(logit_bias=dict.fromkeys(range(4), -math.inf)).sample(LOGITS)
 

@@ -17,7 +17,8 @@ _MOST_FRACTION_DIGITS = 15
 
 def plain_integer() -> Node:
     """Return any whole number of up to 15 digits."""
-    return seq(optional(Literal("-")), natural_range(0, _FAR))
+    natural = alt(Literal("0"), seq(Chars(((0x31, 0x39),)), repeat(DIGIT, 0, 14)))
+    return seq(optional(Literal("-")), natural)
 
 
 def plain_number() -> Node:

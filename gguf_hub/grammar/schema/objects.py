@@ -147,8 +147,8 @@ def _candidates(conversion: Conversion, s: Plain, count: int) -> Iterator[str]:
     names = conversion.document.plain(s.get("propertyNames", True))
     if isinstance(names, dict):
         yield from (value for value in names.get("enum", ()) if isinstance(value, str))
+        digits = max(int(names.get("minLength", 0)) - 3, 1)
+        yield from (f"key{i:0{digits}d}" for i in range(1, count))
         yield from samples(_pattern_key(names.get("pattern", "^[a-z]+$")), 20 * count)
-        yield from (f"k{i:0{names.get('minLength', 1)}d}"[: names.get("maxLength", 99)]
-                    for i in range(10 * count))  # fmt: skip
     for pattern in s.get("patternProperties", {}):
         yield from samples(_pattern_key(pattern), count)

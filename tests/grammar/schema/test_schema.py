@@ -221,6 +221,36 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{"ab": 1}],
         [{}, {"ab": 2}],
     ),
+    "keys of two patterns": (
+        {"type": "object", "patternProperties": {"^a": {}, "b$": {}}, "required": ["ab"]},
+        [{"ab": 1}],
+        [{"ab": 1, "a": 2}, {}],
+    ),
+    "keys of a pattern that cannot be followed": (
+        {"type": "object", "patternProperties": {"(?=a)": {"type": "null"}}, "required": ["a"]},
+        [{"a": None}],
+        [{"a": 1}, {"a": None, "ab": None}],
+    ),
+    "key names that are no texts": (
+        {"type": "object", "additionalProperties": True, "propertyNames": {"type": "null"}},
+        [{}],
+        [{"a": 1}],
+    ),
+    "key names by choice": (
+        {
+            "additionalProperties": True,
+            "propertyNames": {"anyOf": [{"const": "a"}]},
+            "required": ["a"],
+            "type": "object",
+        },
+        [{"a": 1}],
+        [{"b": 1}],
+    ),
+    "longer names of our own": (
+        {"type": "object", "minProperties": 2, "propertyNames": {"minLength": 9}},
+        [{"key000001": 1, "key000002": 2}],
+        [{"key1": 1, "key2": 2}],
+    ),
     "required undeclared": (
         {"type": "object", "required": ["a"], "additionalProperties": {"type": "integer"}},
         [{"a": 1}],
@@ -453,6 +483,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "fractions": ({"type": "number", "multipleOf": 0.1}, "expected a whole number"),
     "no multiples": ({"type": "number", "multipleOf": 0}, "expected over 0"),
     "not a pattern": ({"type": "string", "not": {"pattern": "a"}}, "`not`"),
+    "no key pattern": (
+        {"type": "object", "patternProperties": {"(": {}}, "required": ["a"]},
+        "pattern",
+    ),
+    "too many counts": (
+        {"type": "object", "properties": {f"p{i}": {} for i in range(90)}, "minProperties": 80},
+        "too many rules",
+    ),
     "two patterns": (
         {"type": "string", "allOf": [{"pattern": "a"}, {"pattern": "b"}]},
         "`pattern` stands twice",
