@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     default=0,
     type=click.IntRange(0, 512),
     metavar="N",
-    help="Threads; 0 for one for each core this process may use.",
+    help="Threads; 0 for one for each physical core this process may use.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show each tensor's type and size.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
@@ -71,6 +71,7 @@ def command(
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.outputs import check_target
+    from gguf_hub.hardware import usable_threads
     from gguf_hub.quants.plan import plan_quantize
     from gguf_hub.quants.quantize import write_quantized
     from gguf_hub.quants.recipes import parse_file_type
@@ -88,7 +89,8 @@ def command(
     if not dry_run:
         written = check_target(source, target, force=force)
         progress = console.ConsoleProgress(enabled=not no_progress)
-        write_quantized(plan, written, n_threads=threads, progress=progress)
+        n_threads = threads or usable_threads()
+        write_quantized(plan, written, n_threads=n_threads, progress=progress)
     _report(plan, written, as_json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from gguf_hub.gguf.format import count_elements
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.quants.plan import Conversion, Layout, QuantizePlan, plan_quantize
 from gguf_hub.quants.recipes import FLOATS, Recipe
@@ -95,7 +95,7 @@ def write_quantized(
         Transcoder(
             file.data,
             row_length=row_length,
-            n_threads=n_threads or _usable_cores(),
+            n_threads=n_threads or usable_cores(),
             progress=progress,
         ) as transcoder,
     ):
@@ -130,9 +130,3 @@ def _data(part: Conversion, transcoder: Transcoder) -> Any:
 
     result: Callable[[], Iterator[NDArray[np.uint8]]] = chunks
     return result
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -127,4 +127,4 @@ def test_kernels_are_asked_for_together() -> None:
     fresh = Remembering()
     with Transcoder(np.zeros(64, np.uint8), row_length=32, n_threads=1, builder=fresh) as made:
         made.prepare([(T.F16, T.F16), (T.F16, T.BF16)])
-    assert set(fresh.asked[-1]) == {"decode.F16", "encode.F16", "encode.BF16"}
+    assert set(fresh.asked[-1]) >= {"decode.F16", "encode.F16", "encode.BF16"}
