@@ -38,12 +38,14 @@ def command(
     """Show what a GGUF file holds.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
-    of a file on the hub only the header is fetched. Exit code 1 when the file is damaged.
+    of a file on the hub only the header is fetched. Shards on this machine are added up. Exit code
+    1 when the file is damaged.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli import inspect_output as output
     from gguf_hub.cli.sources import open_source
-    from gguf_hub.gguf.inspection import inspect
+    from gguf_hub.gguf.inspection import inspect, inspect_set
+    from gguf_hub.gguf.shards import parse_shard
 
     if model is None and pattern not in (None, "*"):
         # `--tensors FILE`: the pattern was left out, and the file stands in its place
@@ -52,6 +54,8 @@ def command(
         raise click.UsageError("missing argument FILE")
     source = open_source(model, revision=revision, token=token, catalog_path=catalog_path)
     found = inspect(source.data, source.name)
+    if source.path and found.summary.shard and parse_shard(source.path):
+        found = inspect_set(source.path)
     if as_json:
         console.print_json(output.as_dict(found, metadata=metadata, pattern=pattern, full=full))
     elif metadata or pattern:

@@ -98,7 +98,9 @@ def _layout(summary: Summary) -> str:
         "mixed": "experts both split and merged",
     }
     endian = "big-endian" if summary.byte_order == "big" else ""
-    shard = f"shard {summary.shard[0]} of {summary.shard[1]}" if summary.shard else ""
+    shard = f"{summary.n_shards} shards" if summary.n_shards > 1 else ""
+    if summary.shard:
+        shard = f"shard {summary.shard[0]} of {summary.shard[1]}"
     kind = kinds.get(summary.layout, "")
     tensors = f"{summary.n_tensors:,} tensors"
     return ", ".join(filter(None, (f"GGUF v{summary.version}", endian, tensors, kind, shard)))
@@ -162,7 +164,7 @@ def print_tensors(found: Inspection, pattern: str) -> None:
 
     rows = [
         [clean(t.name), " × ".join(map(str, t.shape)), t.type.name, format_size(t.size_bytes),
-         str(found.header.data_offset + t.offset)]
+         str(found.starts[t.name])]
         for t in _matching(found, pattern)
     ]  # fmt: skip
     columns = ["left", "right", "left", "right", "right"]
@@ -233,7 +235,7 @@ def _json_tensor(info: TensorInfo, found: Inspection) -> dict[str, Any]:
         "shape": list(info.shape),
         "type": info.type.name,
         "size_bytes": info.size_bytes,
-        "offset": found.header.data_offset + info.offset,
+        "offset": found.starts[info.name],
     }
 
 

@@ -73,7 +73,7 @@ _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZE
 
 def _remedy(summary: Summary) -> Remedy:
     """The command that makes more programs load the file."""
-    if summary.shard:
+    if summary.shard or summary.n_shards > 1:
         return "merge"
     needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
     return "upgrade" if needs else ""
@@ -92,8 +92,8 @@ def _gguf_hub(summary: Summary) -> Loader:
         return Loader(name, False, f"tensor types {_listed(types - _RUNNABLE)}")
     if summary.tokenizer not in _TOKENIZERS:
         return Loader(name, False, f"tokenizer `{summary.tokenizer}`, expected `llama`")
-    if summary.shard:
-        return Loader(name, False, "one shard of a set")
+    if summary.shard or summary.n_shards > 1:
+        return Loader(name, False, "in shards")
     return Loader(name, True, "")
 
 

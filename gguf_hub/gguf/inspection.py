@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gguf_hub.gguf.compat import Compatibility, compatibility
@@ -10,16 +12,24 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import raise_unreadable
 from gguf_hub.gguf.summary import Summary, summarize
-from gguf_hub.gguf.validate import Report, validate_source
+from gguf_hub.gguf.validate import Report, validate_set, validate_source
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that a header tells."""
+    """All that a header tells.
+
+    Attributes:
+        name: What the file is called.
+        header: Of the file, or of the first shard.
+        table: Tensors of the file, or of all shards.
+        starts: Where the data of each tensor starts in its file, in bytes.
+    """
 
     name: str
     header: Header
     table: TensorTable
+    starts: Mapping[str, int]
     summary: Summary
     report: Report
     compatibility: Compatibility
@@ -41,4 +51,50 @@ def inspect(source: Any, name: str) -> Inspection:
         raise_unreadable(name, header.issues)
     table = read_table(header)
     summary = summarize(header, table)
-    return Inspection(name, header, table, summary, report, compatibility(summary, report.issues))
+    starts = _starts(header, table)
+    found = compatibility(summary, report.issues)
+    return Inspection(name, header, table, starts, summary, report, found)
+
+
+def _starts(header: Header, table: TensorTable) -> dict[str, int]:
+    return {name: header.data_offset + info.offset for name, info in table.tensors.items()}
+
+
+def inspect_set(path: Path) -> Inspection:
+    """Look at all shards of a model together.
+
+    Args:
+        path: Any shard.
+
+    Raises:
+        GgufError: The header of a shard cannot be read to its end.
+    """
+    reports = validate_set(path)
+    for report in reports:
+        if not report.header.is_whole:
+            raise_unreadable(report.path, report.header.issues)
+    tables = [read_table(report.header) for report in reports]
+    tensors = {name: info for table in tables for name, info in table.tensors.items()}
+    starts = {
+        name: start
+        for report, table in zip(reports, tables, strict=True)
+        for name, start in _starts(report.header, table).items()
+    }
+    table = TensorTable(tensors, ())
+    first = reports[0]
+    summary = _of_set(summarize(first.header, table), reports)
+    issues = tuple(issue for report in reports for issue in report.issues)
+    report = replace(first, issues=issues)
+    found = compatibility(summary, issues)
+    return Inspection(str(first.path), first.header, table, starts, summary, report, found)
+
+
+def _of_set(summary: Summary, reports: Sequence[Report]) -> Summary:
+    """Put the sums over all shards in place of those of the first."""
+    return replace(
+        summary,
+        size_bytes=sum(report.header.size_bytes for report in reports),
+        n_tensors=sum(len(report.header.entries) for report in reports),
+        n_shards=len(reports),
+        shard=None,
+    )

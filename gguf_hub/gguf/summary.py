@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Summary:
         parts: Shares by part of the model, in the order of ``PARTS``.
         layout: How the experts are stored.
         file_type: Name of the mix that it was quantised to (``general.file_type``).
+        n_shards: How many files of a set were added up.
         shard: Which of how many files of a set this is, counted from 1; None for a whole model.
     """
 
@@ -74,7 +75,8 @@ class Summary:
     n_vocab: int | None
     tokenizer: str
     has_chat_template: bool
-    shard: tuple[int, int] | None = field(default=None)
+    n_shards: int = 1
+    shard: tuple[int, int] | None = None
 
     @property
     def bits_per_weight(self) -> float | None:

@@ -13,6 +13,7 @@ import pytest
 from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.inspection import inspect
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer
@@ -239,6 +240,29 @@ def test_shards_other_architectures_and_vocabularies(tmp_path: Path) -> None:
     found = inspect(path.read_bytes(), "a")
     assert found.summary.bits_per_weight is None
     assert compatibility(found.summary, ()).remedy == ""
+
+
+def test_shards_are_added_up(gguf_hub, model: Path, tmp_path: Path) -> None:
+    gguf_hub("split", model, tmp_path / "part", "--max-tensors", 15)
+    shards = [tmp_path / f"part-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    whole, data = inspected(gguf_hub, model), inspected(gguf_hub, shards[1])
+    for key in ("n_params", "n_params_active", "data_bytes", "types", "parts", "n_tensors"):
+        assert data[key] == whole[key], key
+    assert data["n_shards"] == 3
+    assert data["size_bytes"] == sum(path.stat().st_size for path in shards)
+    assert data["remedy"].startswith("gguf-hub merge")
+    assert [loader["loads"] for loader in data["compatibility"]] == [False, False, True]
+    assert "3 shards" in gguf_hub("inspect", shards[2])[1]
+    (row,) = inspected(gguf_hub, shards[0], "--tensors", "output.weight")["tensors"]
+    raw, last = GgufFile.open(model), shards[2].read_bytes()
+    start, end = row["offset"], row["offset"] + row["size_bytes"]
+    assert last[start:end] == raw.tensor_bytes("output.weight").tobytes()
+    shards[1].unlink()
+    code, out, err = gguf_hub("inspect", shards[2])
+    assert (code, "part-00002-of-00003.gguf" in err) == (1, True)
+    assert "2 shards" in out
+    os.truncate(shards[2], 30)
+    assert gguf_hub("inspect", shards[0])[0] == 1
 
 
 def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_hub) -> None:
