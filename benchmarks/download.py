@@ -22,6 +22,7 @@ import os
 import random
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,6 @@ from gguf_hub.download.segments import Segments
 from gguf_hub.units import parse_size
 
 REPO, NAME, COMMIT = "bench/model", "model.bin", "c" * 40
-PORT = 8765
 NGINX = """
 worker_processes 1;
 daemon on;
@@ -62,9 +62,10 @@ class Bench:
         (root / "www").mkdir()
         self.file = root / "www" / NAME
         self.sha256 = _make_file(self.file, size_bytes)
-        (root / "nginx.conf").write_text(NGINX.format(root=root, port=PORT, extra=extra))
+        port = _free_port()
+        (root / "nginx.conf").write_text(NGINX.format(root=root, port=port, extra=extra))
         subprocess.run(["nginx", "-c", root / "nginx.conf"], check=True)
-        self.url = f"http://127.0.0.1:{PORT}/{NAME}"
+        self.url = f"http://127.0.0.1:{port}/{NAME}"
         self.hub = _Hub(self)
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
 
@@ -109,6 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
         bench = self.server.bench
         lfs = {"oid": bench.sha256, "size": bench.size_bytes, "pointerSize": 134}
@@ -139,6 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _make_file(path: Path, size_bytes: int) -> str:
@@ -201,6 +212,15 @@ def speed(bench: Bench, rounds: int, *, with_aria2c: bool = True) -> None:
     print(f"gguf-hub: at most {_peak_mb(lines['gguf-hub'], env):.0f} MB of memory")
 
 
+def _wait_for_begin(child: subprocess.Popen[bytes], out: Path) -> None:
+    """Wait until a download has opened its journal: a new one each time."""
+    seen = {path.stat().st_ino for path in out.rglob("*.journal")}
+    while child.poll() is None:
+        if {path.stat().st_ino for path in out.rglob("*.journal")} - seen:
+            return
+        time.sleep(0.02)
+
+
 def kill(bench: Bench, kills: int) -> None:
     """End the download by SIGKILL at random points; each next one goes on."""
     env, connections = bench.environment(), 8
@@ -215,7 +235,8 @@ def kill(bench: Bench, kills: int) -> None:
         while True:
             child = subprocess.Popen(bench.download(out), env=env, stdout=subprocess.DEVNULL)
             try:
-                child.wait(rng.uniform(1.0, 6.0) if n < kills else None)
+                _wait_for_begin(child, out)
+                child.wait(rng.uniform(0.0, 5.0) if n < kills else None)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

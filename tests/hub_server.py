@@ -400,14 +400,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, body: bytes) -> None:
         time.sleep(self.fault.stall_s)
         drop_after = self.fault.drop_after
-        for start in range(0, len(body), CHUNK):
-            chunk = body[start : start + CHUNK]
+        rate = self.fault.bytes_per_s
+        step = max(int(rate / 20), 1) if rate else CHUNK
+        for start in range(0, len(body), step):
+            chunk = body[start : start + step]
             if drop_after is not None:
                 chunk = chunk[: drop_after - start]
             self.wfile.write(chunk)
             self.record.sent_bytes += len(chunk)
-            if self.fault.bytes_per_s:
-                time.sleep(len(chunk) / self.fault.bytes_per_s)
+            if rate:
+                time.sleep(len(chunk) / rate)
             if drop_after is not None and self.record.sent_bytes >= drop_after:
                 self._cut()
                 return
