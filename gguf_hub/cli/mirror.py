@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,11 +12,13 @@ from gguf_hub.cli.options import json_option
 
 if TYPE_CHECKING:
     from gguf_hub.mirror import Mirror, Snapshot
+    from gguf_hub.store import Store, StoredFile
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command("mirror")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -38,13 +41,21 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
 @json_option
-def command(host: str, port: int, token: str | None, verbose: bool, as_json: bool) -> None:
+def command(
+    files: tuple[Path, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     """Serve verified files to other machines, as a hub does.
 
     Other machines download from it with gguf-hub, `hf download`, llama.cpp or curl when
     HF_ENDPOINT is the address that is printed. It offers every file that was downloaded or
-    verified by gguf-hub and has not changed since, under the repository that it came from; files
-    that were made here are in `local/models`. Nothing can be written. Ctrl-C ends it.
+    verified by gguf-hub and has not changed since, in the repository that it came from, and FILES,
+    which are checked first: those of unknown origin are in `local/models`. Nothing can be written.
+    Ctrl-C ends it.
     """
     import secrets
 
@@ -53,15 +64,38 @@ def command(host: str, port: int, token: str | None, verbose: bool, as_json: boo
 
     if token is None and host not in _LOCAL_HOSTS:
         token = secrets.token_urlsafe(24)
-    shelf = Shelf(Store(progress=console.ConsoleProgress()))
-    log = console.note if verbose else None
-    with Mirror(shelf, host=host, port=port, token=token, log=log) as mirror:
+    store = Store(progress=console.ConsoleProgress())
+    shelf = Shelf(store, [entry for path in files for entry in _check(path, store)])
+    with Mirror(
+        shelf,
+        host=host,
+        port=port,
+        token=token,
+        on_request=console.note if verbose else None,
+        on_error=console.warn,
+    ) as mirror:
         try:
             listings = [found for name in shelf.repo_ids() if (found := shelf.snapshot(name))]
             _announce(mirror, listings, as_json)
             mirror.serve_forever()
         except KeyboardInterrupt:
             console.note("\nstopped")
+
+
+def _check(path: Path, store: Store) -> list[StoredFile]:
+    """Check a file; return an entry for it, or nothing when the record has one now."""
+    from gguf_hub.download.verify import verify_file
+    from gguf_hub.errors import GgufError
+    from gguf_hub.store import StoredFile
+
+    done = verify_file(path, store=store, progress=console.ConsoleProgress())
+    if not done.verdict.is_good or done.sha256 is None:
+        raise GgufError(
+            f"`{path}` is not served: {done.verdict.value}",
+            path=path,
+            hint=f"`gguf-hub verify {path}` says what is wrong",
+        )
+    return [] if store.find_verified(path) else [StoredFile.of(path, done.sha256)]
 
 
 def _announce(mirror: Mirror, listings: list[Snapshot], as_json: bool) -> None:
@@ -110,8 +144,8 @@ def _tell_contents(listings: list[Snapshot]) -> None:
             console.note(f"  {path}  {format_size(entry.size_bytes)}")
     if not listings:
         console.warn(
-            "there is nothing to serve yet: `gguf-hub download` and `gguf-hub verify` add files, "
-            "also while this runs"
+            "there is nothing to serve yet: name files, or add some with `gguf-hub download` and "
+            "`gguf-hub verify`, also while this runs"
         )
 
 

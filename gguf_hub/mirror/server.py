@@ -34,7 +34,8 @@ class Mirror:
         host: Name or address to listen on; ``0.0.0.0`` or ``::`` for all of this machine.
         port: Port; 0 for a free one.
         token: What clients must carry; needed on every address but this machine's own.
-        log: Told one line for each request, and what went wrong; never of a token.
+        on_request: Told one line for each request; never of a token.
+        on_error: Told one line for each request that could not be answered.
         max_connections: Connections at once; others wait until one ends.
         idle_s: Seconds after which a silent connection is closed.
 
@@ -50,7 +51,8 @@ class Mirror:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
-        log: Log | None = None,
+        on_request: Log | None = None,
+        on_error: Log | None = None,
         max_connections: int = MAX_CONNECTIONS,
         idle_s: float = IDLE_S,
     ) -> None:
@@ -65,9 +67,11 @@ class Mirror:
         self.token = token or None
         routes = Routes(shelf, self.token)
         try:
-            self._server = _Server(family, address, routes, log, max_connections, idle_s)
+            self._server = _Server(family, address, routes, max_connections)
         except OSError as exc:
             raise _cannot_listen(host, port, exc) from exc
+        self._server.on_request, self._server.on_error = on_request, on_error
+        self._server.idle_s = idle_s
         self.port: int = self._server.server_address[1]
         self.host = _reachable(family, address)
         self._thread: threading.Thread | None = None
@@ -118,20 +122,16 @@ class _Server(ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 256
 
+    on_request: Log | None = None
+    on_error: Log | None = None
+    idle_s = IDLE_S
+    is_closing = False
+
     def __init__(
-        self,
-        family: int,
-        address: tuple[Any, ...],
-        routes: Routes,
-        log: Log | None,
-        max_connections: int,
-        idle_s: float,
+        self, family: int, address: tuple[Any, ...], routes: Routes, max_connections: int
     ) -> None:
         self.address_family = family
         self.routes = routes
-        self.log = log
-        self.idle_s = idle_s
-        self.is_closing = False
         self._slots = threading.BoundedSemaphore(max_connections)
         self._connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
@@ -169,8 +169,8 @@ class _Server(ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell what went wrong, unless a client has merely gone."""
         error = sys.exc_info()[1]
-        if self.log and not isinstance(error, (ConnectionError, TimeoutError)):
-            self.log(f"{client_address[0]}: {type(error).__name__}: {error}")
+        if self.on_error and not isinstance(error, (ConnectionError, TimeoutError)):
+            self.on_error(f"{client_address[0]}: {type(error).__name__}: {error}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -241,10 +241,12 @@ class _Handler(BaseHTTPRequestHandler):
         return connection.sendfile(body.file, body.start, body.n_bytes)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Tell one line about a request; ``%a`` keeps control characters off the terminal."""
-        if self.server.log:
+        """Tell one line about a request, without control characters that a terminal obeys."""
+        if self.server.on_request:
             text = format % args
-            self.server.log(f"{self.client_address[0]} {text.encode('unicode_escape').decode()}")
+            self.server.on_request(
+                f"{self.client_address[0]} {text.encode('unicode_escape').decode()}"
+            )
 
 
 def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -55,10 +55,12 @@ class Shelf:
 
     Args:
         store: The record; asked anew each time.
+        more: Files to offer that the record does not know: checked just now, of unknown origin.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, more: Sequence[StoredFile] = ()) -> None:
         self._store = store
+        self._more = tuple(more)
         self._given: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -102,7 +104,8 @@ class Shelf:
 
     def _entries(self) -> list[StoredFile]:
         """Return the entries that hold now, newest first."""
-        held = [entry for entry in self._store.entries() if entry.is_unchanged()]
+        known = (*self._store.entries(), *self._more)
+        held = [entry for entry in known if entry.is_unchanged()]
         return sorted(held, key=lambda entry: entry.verified_at, reverse=True)
 
     def _in_repo(self, repo_id: str) -> list[StoredFile]:

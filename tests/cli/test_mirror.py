@@ -17,6 +17,7 @@ import pytest
 from gguf_hub.paths import data_dir
 from gguf_hub.store import Store
 from tests.mirror.files import REPO, add
+from tests.synth import write_mixtral
 
 DATA = os.urandom(1_000_000)
 NAME = "m.Q4_0.gguf"
@@ -138,6 +139,34 @@ def test_json_says_where_it_is_and_what_it_has(announced: Run) -> None:
     assert [set(file) for file in repo["files"]] == [{"filename", "size_bytes", "sha256"}] * 2
 
 
+def test_files_of_unknown_origin_are_checked_and_served(announced: Run, tmp_path: Path) -> None:
+    path = write_mixtral(tmp_path / "made.gguf")
+    code, out, _ = announced("--json", path)
+    assert code == 0
+    local = json.loads(out)["repos"][0]
+    assert (local["repo_id"], [f["filename"] for f in local["files"]]) == (
+        "local/models", ["made.gguf"],
+    )  # fmt: skip
+    assert json.loads(announced("--json")[1])["repos"][0]["repo_id"] == REPO  # not recorded
+
+
+def test_a_named_file_that_is_known_stays_in_its_repository(announced: Run, tmp_path: Path) -> None:
+    data = write_mixtral(tmp_path / "made.gguf").read_bytes()
+    path = add(Store(data_dir()), tmp_path / "files", {"known.gguf": data})["known.gguf"]
+    (repo,) = json.loads(announced("--json", path)[1])["repos"]
+    assert repo["repo_id"] == REPO
+    assert "known.gguf" in [file["filename"] for file in repo["files"]]
+
+
+def test_a_damaged_file_is_not_served(announced: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"<html>")
+    code, out, err = announced(path)
+    assert (code, out) == (1, "")
+    assert f"`{path}` is not served" in err
+    assert f"gguf-hub verify {path}" in err
+
+
 def test_nothing_to_serve_is_told(announced: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GGUF_HUB_HOME", "/nonexistent")
     code, _, err = announced()
@@ -149,6 +178,7 @@ def test_nothing_to_serve_is_told(announced: Run, monkeypatch: pytest.MonkeyPatc
     ("args", "code", "words"),
     [
         (["--port", "99999"], 2, "--port"),
+        (["nothing.gguf"], 2, "nothing.gguf"),
         (["--host", "192.0.2.1"], 1, "cannot listen on `192.0.2.1`"),
         (["--host", "0.0.0.0", "--token", ""], 2, "no token"),
     ],

@@ -166,7 +166,7 @@ def test_a_silent_client_is_sent_away(serve: Serve) -> None:
 
 def test_a_client_that_goes_away_does_no_harm(serve: Serve) -> None:
     lines: list[str] = []
-    mirror = serve(log=lines.append)
+    mirror = serve(on_request=lines.append, on_error=lines.append)
     for _ in range(3):
         with socket.create_connection((mirror.host, mirror.port), timeout=20) as connection:
             connection.sendall(f"GET {FILE} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -175,9 +175,43 @@ def test_a_client_that_goes_away_does_no_harm(serve: Serve) -> None:
     assert [line for line in lines if "Error" in line] == []
 
 
+def test_an_empty_file_is_served(mirror: Mirror, store: Store, tmp_path: Path) -> None:
+    add(store, tmp_path / "files", {"empty.gguf": b""})
+    target = FILE.replace("m.Q4_0", "empty")
+    assert get(mirror, target) == (200, b"")
+    assert get(mirror, target, Range="bytes=0-")[0] == 416
+
+
+def test_a_file_that_becomes_shorter_on_the_way_ends_the_connection(
+    serve: Serve, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = add(store, tmp_path / "files", {"cut.gguf": b"x" * 1000}).values()
+    mirror = serve()
+
+    def open_then_cut(entry: object) -> object:
+        file = path.open("rb", buffering=0)
+        os.truncate(path, 10)
+        return file
+
+    monkeypatch.setattr("gguf_hub.mirror.routes.open_unchanged", open_then_cut)
+    with pytest.raises(http.client.IncompleteRead):
+        get(mirror, FILE.replace("m.Q4_0", "cut"))
+
+
+def test_what_goes_wrong_inside_is_a_line_of_the_log_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    mirror = serve(on_error=lines.append)
+    monkeypatch.setattr("gguf_hub.mirror.routes.Routes.answer", lambda *_: 1 / 0)
+    with pytest.raises(http.client.RemoteDisconnected):
+        get(mirror, FILE)
+    assert any("ZeroDivisionError" in line for line in lines)
+
+
 def test_each_request_is_a_line_of_the_log_without_its_token(serve: Serve) -> None:
     lines: list[str] = []
-    mirror = serve(log=lines.append, token="tok-en")
+    mirror = serve(on_request=lines.append, token="tok-en")
     assert get(mirror, "/api/models")[0] == 401
     get(mirror, "/api/models", Authorization="Bearer tok-en")
     raw(mirror, b"GET /\x1b[31m HTTP/1.0\r\n\r\n")
@@ -195,6 +229,24 @@ def test_the_real_client_downloads_and_verifies(
     (fetched,) = fetcher.fetch(listing, select(listing, Wanted(quant="Q4_0")))
     assert fetched.path.read_bytes() == DATA
     assert fetched.sha256 == hashlib.sha256(DATA).hexdigest()
+
+
+def test_every_question_that_huggingface_hub_asks_is_answered(mirror: Mirror) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=mirror.endpoint, token=False)
+    info = api.model_info(REPO, files_metadata=True)
+    assert [(s.rfilename, s.size) for s in info.siblings or []] == [
+        ("m.Q4_0.gguf", len(DATA)), ("m.Q8_0.gguf", 2),
+    ]  # fmt: skip
+    assert [model.id for model in api.list_models(search="model")] == [REPO]
+    assert api.list_repo_refs(REPO).branches[0].target_commit == info.sha
+    assert api.list_repo_files(REPO, revision=info.sha) == ["m.Q4_0.gguf", "m.Q8_0.gguf"]
+    (found,) = api.get_paths_info(REPO, ["m.Q8_0.gguf", "nothing"])
+    assert found.lfs.sha256 == hashlib.sha256(b"q8").hexdigest()
+    assert (api.repo_exists(REPO), api.repo_exists("org/no")) == (True, False)
+    assert (api.file_exists(REPO, "m.Q8_0.gguf"), api.file_exists(REPO, "no")) == (True, False)
+    assert (api.revision_exists(REPO, "main"), api.revision_exists(REPO, "v2")) == (True, False)
 
 
 def test_the_real_client_needs_the_token(serve: Serve) -> None:
