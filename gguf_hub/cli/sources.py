@@ -26,20 +26,29 @@ class Source:
 
 
 class HubRanges:
-    """A file on a hub as a ``RangeSource``; counts what it reads."""
+    """A file on a hub as a ``RangeSource``."""
 
     def __init__(self, hub: HfHub, facts: FileFacts, size_bytes: int) -> None:
         self._hub = hub
         self._facts = facts
         self.size_bytes = size_bytes
-        self.n_requests = 0
-        self.n_bytes = 0
 
     def read(self, offset: int, n: int) -> bytes:
-        """Return ``n`` bytes from ``offset``."""
-        self.n_requests += 1
-        self.n_bytes += n
-        return self._hub.read_range(self._facts, offset, offset + n)
+        """Return ``n`` bytes from ``offset``.
+
+        Raises:
+            HubUnreachableError: Fewer came: the file is there, and the connection was not.
+        """
+        from gguf_hub.errors import HubUnreachableError
+
+        found = self._hub.read_range(self._facts, offset, offset + n)
+        if len(found) < n:
+            raise HubUnreachableError(
+                f"`{self._facts.path}`: {len(found):,} of {n:,} bytes came from the hub",
+                repo_id=self._facts.repo_id,
+                hint="try again; `gguf-hub doctor` looks at the connection",
+            )
+        return found
 
 
 def open_source(

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_hub.cli.sources import HubRanges
+from gguf_hub.errors import HubUnreachableError
 from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.hub import FileFacts
 from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
@@ -165,6 +168,17 @@ def test_a_remote_header_costs_one_or_two_ranges(
     ranged = hub_server.body_requests()
     assert 1 <= len(ranged) <= 2
     assert sum(request.sent_bytes for request in ranged) <= 2_000_000
+
+
+def test_a_range_that_comes_short_is_no_damage() -> None:
+    class Short:
+        def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
+            return bytes(stop - start - 1)
+
+    facts = FileFacts("org/mix", "a.gguf", "http://x", None, 100)
+    ranges = HubRanges(Short(), facts, 100)  # type: ignore[arg-type]
+    with pytest.raises(HubUnreachableError, match="9 of 10 bytes"):
+        ranges.read(0, 10)
 
 
 def test_a_quant_that_the_hub_does_not_have(gguf_hub, hub_server: HubServer) -> None:
