@@ -155,3 +155,12 @@ def test_the_embedded_model_is_there_or_its_absence_is_told(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny-mixtral.f16.gguf").write_bytes(b"")
     assert embedded_model() == tmp_path / "data" / "tiny-mixtral.f16.gguf"
+
+
+def test_the_model_in_the_package_is_a_small_mixtral() -> None:
+    path = embedded_model()
+    assert path.stat().st_size <= 12_000_000
+    with GgufFile.open(path) as file:
+        assert file.metadata["llama.expert_count"] == 8
+        assert file.metadata["llama.expert_used_count"] == 2
+        assert {tensor.shape[0] % 256 for tensor in file.tensors.values()} == {0}
