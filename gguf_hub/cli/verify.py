@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--sha256", "given_sha256", metavar="HEX", help="What the one file must be.")
+@click.option("--deep", "is_deep", is_flag=True, help="Look at every block of the weights too.")
 @click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
 @click.option("--token", help="Access token, for --repair.")
 @click.option("--offline", is_flag=True, help="Do not ask the hub.")
@@ -50,9 +51,14 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     _check_hash(given_sha256, files)
     progress = console.ConsoleProgress(enabled=not options["no_progress"])
     catalog = load_catalog(options["catalog_path"])
-    is_repair, token = options["is_repair"], options["token"]
     checker = _Checker(
-        catalog, Store(progress=progress), progress, options["offline"], is_repair, token
+        catalog,
+        Store(progress=progress),
+        progress,
+        is_offline=options["offline"],
+        is_deep=options["is_deep"],
+        is_repair=options["is_repair"],
+        token=options["token"],
     )
     rows = []
     for argument in files:
@@ -90,6 +96,7 @@ class _Checker:
     store: Store
     progress: Progress
     is_offline: bool
+    is_deep: bool
     is_repair: bool
     token: str | None
 
@@ -115,6 +122,7 @@ class _Checker:
             given_sha256=given_sha256,
             store=self.store,
             ask_hub=partial(self._ask_hub, path),
+            level="deep" if self.is_deep else "structure",
             progress=self.progress,
         )
 

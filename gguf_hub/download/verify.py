@@ -24,6 +24,7 @@ from gguf_hub.store import Store, StoredFile
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.issues import Issue
+    from gguf_hub.gguf.validate import Level
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -90,6 +91,7 @@ def verify_file(
     given_sha256: str | None = None,
     store: Store,
     ask_hub: AskHub = lambda: None,
+    level: Level = "structure",
     progress: Progress = SILENT,
 ) -> Verification:
     """Check one file, and record it when it is what it should be.
@@ -99,6 +101,7 @@ def verify_file(
         given_sha256: What the user says that it must be, in hex.
         store: The record; asked, and told when the file is verified.
         ask_hub: Asked last, and only when nobody nearer knows.
+        level: How closely to look at the structure; ``"deep"`` reads every block.
         progress: Told while the file is read.
 
     Raises:
@@ -107,7 +110,7 @@ def verify_file(
     """
     from gguf_hub.gguf.validate import validate_file
 
-    report = validate_file(path)
+    report = validate_file(path, level, progress=progress)
     expected = expectation(path, given_sha256, store) or ask_hub()
     size_bytes = path.stat().st_size
     sha256 = None

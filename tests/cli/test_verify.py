@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from gguf_hub.gguf.format import Field
+from gguf_hub.gguf.format import Field, TensorSpec
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer, sha256
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
@@ -81,6 +83,16 @@ def test_offline_asks_nobody(server: HubServer, row: Row, file: Path) -> None:
     code, found = row(file, "--offline")
     assert (code, found["verdict"]) == (0, "sound, origin unknown")
     assert server.requests == []
+
+
+def test_deep_looks_at_every_block(row: Row, tmp_path: Path) -> None:
+    path = tmp_path / "nan.gguf"
+    weights = np.array([1, np.nan], np.float32)
+    write_gguf(path, {}, [(TensorSpec("t", (2,), QuantType.F32), weights)])
+    assert row(path, "--offline")[1]["verdict"] == "sound, origin unknown"
+    code, found = row(path, "--offline", "--deep")
+    assert (code, found["verdict"]) == (1, "damaged")
+    assert "GGUF-DATA-NAN" in {issue["code"] for issue in found["issues"]}
 
 
 def test_a_hub_that_does_not_answer_is_told_and_no_failure(
