@@ -200,7 +200,7 @@ def _generate(path: Path, prompt: str, seed: int, n_threads: int, guide: Guide) 
     began = time.perf_counter()
     with (
         GgufFile.open(path) as file,
-        Transformer.open(file, n_threads=n_threads, progress=guide.progress) as model,
+        Transformer.open(file, n_cores=n_threads, progress=guide.progress) as model,
     ):
         tokenizer = load_tokenizer(file.metadata)
         config = SamplerConfig.from_options(temp=TEMPERATURE, seed=seed)

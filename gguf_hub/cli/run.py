@@ -63,7 +63,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     "--threads",
     default=0,
     metavar="N",
-    help="Threads; 0 for one for each physical core this process may use.",
+    help="Threads; 0 for as many physical cores as pay.",
 )
 @click.option(
     "-ngl",
@@ -160,7 +160,8 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
             file,
             n_ctx=options["ctx_size"],
             n_batch=options["batch_size"],
-            n_threads=options["threads"] if options["threads"] > 0 else usable_threads(),
+            n_threads=max(0, options["threads"]),
+            n_cores=usable_threads(),
             progress=progress,
         ) as model,
     ):

@@ -23,6 +23,8 @@ from gguf_hub.progress import SILENT, Progress
 N_BATCH = 512
 """Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
 
+_BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -68,6 +70,7 @@ class Transformer:
         n_ctx: int = 0,
         n_batch: int = N_BATCH,
         n_threads: int = 0,
+        n_cores: int = 0,
         all_logits: bool = False,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
@@ -78,7 +81,8 @@ class Transformer:
             file: The GGUF file; keep it open as long as the model is used.
             n_ctx: Positions of the cache; 0 for as many as the model was trained on.
             n_batch: Most tokens of one pass over the weights.
-            n_threads: Threads that compute; 0 for one for each core this process may use.
+            n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
+            n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
             builder: Where machine code comes from; for this CPU when None.
             progress: Told about compiling, once per machine.
@@ -90,8 +94,11 @@ class Transformer:
         if file.byte_order != "little":
             raise _big_endian(file.path)
         config = read_config(file.metadata, _n_vocab(file))
-        limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
         weights = read_weights(file, config)
+        n_threads = n_threads or paying_threads(
+            weights.active_bytes(config), n_cores or usable_cores()
+        )
+        limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
@@ -170,6 +177,18 @@ class Transformer:
         return logits.reshape(len(rows), self.config.n_vocab)
 
 
+def paying_threads(active_bytes: int, n_cores: int) -> int:
+    """Return how many threads to compute with: no more than have work worth a barrier.
+
+    A token of a small model takes less time than waking a thread on a busy machine.
+
+    Args:
+        active_bytes: Bytes of weights that one token reads.
+        n_cores: Most threads there may be.
+    """
+    return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
+
+
 def _n_vocab(file: GgufFile) -> int:
     """Return the rows of the embedding matrix: what token ids may be."""
     embedding = file.tensors.get("token_embd.weight")
@@ -194,5 +213,4 @@ def _limits(
             raise UsageError(f"{name} {value}: expected 0 (the default) or more")
     n_ctx = n_ctx or config.n_ctx_train
     n_batch = min(n_batch or N_BATCH, n_ctx)
-    n_threads = n_threads or usable_cores()
     return Limits(n_ctx, n_batch, n_batch if all_logits else 1, n_threads)

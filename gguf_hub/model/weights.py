@@ -38,6 +38,11 @@ class Matrix:
         """Bytes from one row to the next."""
         return self.type.row_bytes(self.n_in)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole matrix."""
+        return self.row_bytes * self.n_out
+
 
 @dataclass(frozen=True)
 class Experts:
@@ -71,6 +76,19 @@ class Weights:
     output_norm: NDArray[np.float32]
     output: Matrix
     rope_factors: NDArray[np.float32] | None
+
+    def active_bytes(self, config: ModelConfig) -> int:
+        """Return the bytes of weights that one token reads: of the experts only those used."""
+        total = self.output.size_bytes
+        for layer in self.layers:
+            dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
+            total += sum(matrix.size_bytes for matrix in dense if matrix)
+            for part in (layer.gate, layer.up, layer.down):
+                if isinstance(part, Matrix):
+                    total += part.size_bytes
+                else:
+                    total += part.matrices[0].size_bytes * config.n_expert_used
+        return total
 
 
 class _Tensors:

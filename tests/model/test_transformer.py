@@ -17,7 +17,7 @@ from gguf_hub.kernels.library import kernel_function
 from gguf_hub.kernels.machine import PlainMachine
 from gguf_hub.model.config import read_config
 from gguf_hub.model.program import Limits, ProgramBuilder
-from gguf_hub.model.transformer import Transformer
+from gguf_hub.model.transformer import Transformer, paying_threads
 from gguf_hub.model.weights import read_weights
 from tests.synth import TINY, Shape, write_mixtral
 
@@ -212,3 +212,24 @@ def test_a_missing_tensor_is_named(tmp_path: Path, open_model: Any) -> None:
 def test_a_negative_size_is_refused(tmp_path: Path, open_model: Any) -> None:
     with pytest.raises(UsageError, match="n_ctx -1: expected 0"):
         open_model(write_mixtral(tmp_path / "m.gguf", SMALL), n_ctx=-1)
+
+
+@pytest.mark.parametrize(
+    ("active_bytes", "n_cores", "expected"),
+    [(10**5, 8, 1), (2 * 10**7, 8, 2), (7 * 10**9, 8, 8), (7 * 10**9, 1, 1)],
+)
+def test_small_models_get_fewer_threads(active_bytes: int, n_cores: int, expected: int) -> None:
+    assert paying_threads(active_bytes, n_cores) == expected
+
+
+@pytest.mark.parametrize("layout", ["split", "merged"])
+def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> None:
+    file = GgufFile.open(write_mixtral(tmp_path / "m.gguf", SMALL, layout=layout, recipe="Q4_K_M"))
+    config = read_config(file.metadata, SMALL.n_vocab)
+    by_name = {name: info.size_bytes for name, info in file.tensors.items()}
+    experts = sum(size for name, size in by_name.items() if "ffn_" in name and "norm" not in name
+                  and "gate_inp" not in name)  # fmt: skip
+    unread = by_name["token_embd.weight"] + experts // 2  # two of four are used
+    norms = sum(size for name, size in by_name.items() if "norm" in name)
+    expected = sum(by_name.values()) - unread - norms
+    assert read_weights(file, config).active_bytes(config) == expected
