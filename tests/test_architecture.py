@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,7 @@ RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llam
 RUN_TOWER |= {"convert", "perplexity"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name inside the package -> file."""
     names = {}
@@ -69,14 +70,17 @@ def layer(module: str) -> int:
     return LAYERS[module] if module in LAYERS else LAYERS[room(module)]
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """Every absolute dotted name that a file imports, inside functions too."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def inner(name: str) -> str | None:
