@@ -339,5 +339,5 @@ def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
         total_bytes=int(total) if total.isdigit() else None,
         etag=etag if is_strong else None,
         # chunks as they arrive: with a size of their own, what a cut connection brought is lost
-        chunks=response.iter_bytes(),
+        chunks=response.iter_bytes() if "content-encoding" in headers else response.iter_raw(),
     )
