@@ -20,8 +20,9 @@ from tools.tiny_mixtral.reference import Reference  # noqa: E402
 
 TOY = model.Config(n_vocab=512, n_ctx=32, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, n_ff=48)
 RECIPE = training.Recipe(
-    n_steps=30, n_rows=4, n_workers=1, warmup_steps=4, log_every=1, save_every=10
-)
+    n_steps=30, n_rows=4, n_workers=1, opening_steps=6, opening_rows=8, opening_ctx=16,
+    warmup_steps=4, log_every=1, save_every=10, peak_lr=1e-2, peak_muon_lr=1e-2,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +91,41 @@ def test_no_position_sees_the_future() -> None:
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
-    recipe = training.Recipe(n_steps=1000, warmup_steps=100, decay_share=0.3, peak_lr=2.0)
-    rates = [recipe.lr(step) for step in range(1001)]
-    assert rates[0] == 0.02
-    assert rates[100:700] == [2.0] * 600
-    assert rates[850] == pytest.approx(1.0)
-    assert rates[1000] == 0
+    recipe = training.Recipe(n_steps=1000, warmup_steps=100, decay_share=0.3)
+    shares = [recipe.lr_share(step) for step in range(1001)]
+    assert shares[0] == 0.01
+    assert shares[100:700] == [1.0] * 600
+    assert shares[850] == pytest.approx(0.5)
+    assert shares[1000] == 0
+
+
+def test_lessons_begin_with_openings_and_go_on_with_whole_stories(work: Path) -> None:
+    lessons, _ = training.prepare(work, TOY, RECIPE)
+    ids = torch.from_numpy(np.fromfile(work / "train.bin", np.uint16).astype(np.int64))
+    for step in range(RECIPE.opening_steps):
+        inputs, targets = lessons[step]
+        assert inputs.shape == (8, 16)
+        assert (inputs[:, 0] == text.BOS).all()
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    inputs, targets = lessons[RECIPE.opening_steps + 2]
+    size = RECIPE.n_rows * TOY.n_ctx
+    assert torch.equal(inputs.flatten(), ids[2 * size : 3 * size])
+    assert torch.equal(targets.flatten(), ids[2 * size + 1 : 3 * size + 1])
+
+
+def test_a_head_of_the_last_layer_begins_by_saying_what_it_looks_at() -> None:
+    """With all attention on one token, that token is what the untrained model expects."""
+    config = model.Config()
+    untrained = model.TinyMixtral(config)
+    untrained.init_weights(0)
+    attn = untrained.blocks[-1].attn
+    with torch.no_grad():
+        seen = torch.nn.functional.rms_norm(untrained.token_embd.weight, (config.n_embd,))
+        values = attn.v(seen).unflatten(1, (config.n_head_kv, -1))  # [V, K, d]
+        group = config.n_head // config.n_head_kv
+        wrote = attn.output(values.repeat_interleave(group, 1).flatten(1))  # [V, D]
+        best = (wrote @ untrained.output_weight().T).argmax(1)
+    assert (best == torch.arange(config.n_vocab)).float().mean() > 0.95
 
 
 def test_every_story_begins_with_bos_and_ends_with_eos(work: Path) -> None:
@@ -112,24 +142,24 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(work: Path, tmp_pat
     class Stop(Exception):
         pass
 
-    class Stopping(training.Batches):
+    class Stopping(training.Lessons):
         def __getitem__(self, step: int):
             if step == 15:
                 raise Stop
             return super().__getitem__(step)
 
-    batches, held_out = training.prepare(work, TOY, RECIPE)
+    lessons, held_out = training.prepare(work, TOY, RECIPE)
     with pytest.raises(Stop):
-        stopping = Stopping(work / "train.bin", RECIPE.n_rows, TOY.n_ctx)
+        stopping = Stopping(work / "train.bin", TOY, RECIPE)
         training.Run(work, TOY, RECIPE).train(stopping, held_out)
     resumed = training.Run(work, TOY, RECIPE)
     assert resumed.step == 10
-    resumed.train(batches, held_out)
+    resumed.train(lessons, held_out)
 
     other = tmp_path / "whole"
     other.mkdir()
     whole = training.Run(other, TOY, RECIPE)
-    whole.train(batches, held_out)
+    whole.train(lessons, held_out)
     for one, two in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, two)
 

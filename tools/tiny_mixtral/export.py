@@ -115,7 +115,7 @@ def tensors(model: TinyMixtral) -> Iterator[tuple[str, Array]]:
             for name in ("gate", "up", "down"):
                 yield f"blk.{i}.ffn_{name}.{expert}.weight", _array(getattr(ffn, name)[expert])
     yield "output_norm.weight", _array(model.output_norm.weight)
-    yield "output.weight", _array(model.output.weight)
+    yield "output.weight", _array(model.output_weight())
 
 
 def _array(weight: object) -> Array:

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EMBEDDING_STD, WEIGHT_STD, RESIDUAL_STD = 0.5, 0.04, 0.03
+OUTPUT_GAIN, COPY_GAIN = 0.15, 4.0
+
 
 @dataclass(frozen=True)
 class Config:
@@ -194,7 +197,6 @@ class TinyMixtral(nn.Module):
         self.token_embd = nn.Embedding(config.n_vocab, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.output_norm = RMSNorm(config.n_embd, config.rms_eps)
-        self.output = nn.Linear(config.n_embd, config.n_vocab, bias=False)
         exponent = torch.arange(0, config.head_dim, 2).double() / config.head_dim  # [d/2]
         position = torch.arange(config.n_ctx).double()
         angle = torch.outer(position, config.rope_freq_base**-exponent)  # [T, d/2]
@@ -202,14 +204,37 @@ class TinyMixtral(nn.Module):
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
     def init_weights(self, seed: int) -> None:
-        """Draw all matrices from a normal distribution; narrower where a residual is written."""
+        """Draw the weights so that to look at a word is to expect it again.
+
+        A story is full of words that come again (names, things, colours), but from small random
+        weights a model of this size takes more than five million tokens to notice. So tokens begin
+        far apart, and what the heads of the last layer write begins as the output's reading of
+        what they look at.
+        """
         generator = torch.Generator().manual_seed(seed)
-        residual = 0.02 / (2 * self.config.n_layer) ** 0.5 * 2
         for name, weight in self.named_parameters():
-            if weight.dim() == 1:
-                continue
-            std = residual if name.endswith(("attn.output.weight", "ffn.down")) else 0.04
-            nn.init.normal_(weight, std=0.02 if "token_embd" in name else std, generator=generator)
+            if weight.dim() > 1:
+                std = RESIDUAL_STD if name.endswith(("attn.output.weight", "down")) else WEIGHT_STD
+                std = EMBEDDING_STD if name == "token_embd.weight" else std
+                nn.init.normal_(weight, std=std, generator=generator)
+        attn = self.blocks[-1].attn
+        with torch.no_grad():
+            self.output_norm.weight.fill_(OUTPUT_GAIN)
+            values = attn.v.weight.unflatten(0, (self.config.n_head_kv, -1))  # [K, d, D]
+            group = self.config.n_head // self.config.n_head_kv
+            values = values.repeat_interleave(group, 0).flatten(0, 1)  # [H*d, D]
+            attn.output.weight.copy_(self._turned(values).T * COPY_GAIN)
+
+    def output_weight(self) -> Tensor:
+        """Return the output matrix [V, D]: the embedding, turned by half its width.
+
+        One set of numbers learns both, so that a word that is seen is also a word that can be
+        said; the turn keeps a token from predicting itself.
+        """
+        return self._turned(self.token_embd.weight)
+
+    def _turned(self, rows: Tensor) -> Tensor:
+        return rows.roll(self.config.n_embd // 2, dims=-1)
 
     def forward(self, tokens: Tensor) -> Output:
         """Predict the next token at every position of ``tokens`` [B, T]."""
@@ -220,5 +245,5 @@ class TinyMixtral(nn.Module):
             x, layer_balance, layer_share = block(x, self.cos[:t], self.sin[:t])
             balance.append(layer_balance)
             share.append(layer_share)
-        logits = self.output(self.output_norm(x))
+        logits = F.linear(self.output_norm(x), self.output_weight())
         return Output(logits.float(), torch.stack(balance), torch.stack(share))
