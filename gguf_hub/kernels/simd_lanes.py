@@ -11,11 +11,24 @@ from numba.extending import intrinsic
 
 from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import (
-    f32x8,
     fma,
+)
+from gguf_hub.kernels.simd_memory import (
+    load_bf16,
+    load_bf16x8,
+    load_f16,
+    load_f16x8,
+    load_f32,
     load_f32x8,
-    machine_code,
+    load_i8x16,
     store_f32x8,
+)
+from gguf_hub.kernels.vectors import (
+    call_llvm,
+    f32x8,
+    i8x16,
+    machine_code,
+    pointer_to,
 )
 
 __all__ = ["fma"]
@@ -66,7 +79,7 @@ def _unary(name: str):
     @intrinsic
     def apply(typingctx, a):
         def codegen(context, builder, sig, args):
-            return simd._llvm(builder, f"llvm.{name}.v8f32", f32x8.ir(), args)
+            return call_llvm(builder, f"llvm.{name}.v8f32", f32x8.ir(), args)
 
         return f32x8(f32x8), codegen
 
@@ -123,7 +136,7 @@ def gather(typingctx, array, index, stride):
 
 
 def _byte_pointer(context, builder, sig, args, pointee):
-    return simd._pointer(context, builder, sig.args[0], args[0], args[1], pointee)
+    return pointer_to(context, builder, sig.args[0], args[0], args[1], pointee)
 
 
 def _stored(change, lanes_type: ir.Type):
@@ -166,19 +179,19 @@ def _store_i8x16(typingctx, array, index, value):
     """Store sixteen bytes."""
 
     def codegen(context, builder, sig, args):
-        pointer = _byte_pointer(context, builder, sig, args, simd.i8x16.ir())
+        pointer = _byte_pointer(context, builder, sig, args, i8x16.ir())
         builder.store(args[2], pointer, align=1)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, simd.i8x16), codegen
+    return types.void(array, types.int64, i8x16), codegen
 
 
 @machine_code
 def pack_nibbles(q, at, w, to, n):
     """Write ``n`` bytes, a multiple of 16: steps ``at ...`` below, ``at + n ...`` above."""
     for i in range(n // 16):
-        low = simd.load_i8x16(q, at + 16 * i) & 15
-        high = simd.load_i8x16(q, at + n + 16 * i) << 4
+        low = load_i8x16(q, at + 16 * i) & 15
+        high = load_i8x16(q, at + n + 16 * i) << 4
         _store_i8x16(w, to + 16 * i, low | high)
 
 
@@ -199,6 +212,6 @@ def _widened(load8, load1, size: int):
     return dequantize
 
 
-dequantize_f32 = _widened(load_f32x8, simd.load_f32, 4)
-dequantize_f16 = _widened(simd.load_f16x8, simd.load_f16, 2)
-dequantize_bf16 = _widened(simd.load_bf16x8, simd.load_bf16, 2)
+dequantize_f32 = _widened(load_f32x8, load_f32, 4)
+dequantize_f16 = _widened(load_f16x8, load_f16, 2)
+dequantize_bf16 = _widened(load_bf16x8, load_bf16, 2)

@@ -20,32 +20,44 @@ from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import (
     bits_i8x32,
     concat,
-    first_lane_f32x8,
     floats,
     fma,
-    load_f16,
-    load_f32x8,
-    load_i8x16,
-    load_i8x32,
-    load_rows_f32x8,
-    load_rows_i8x32,
-    load_strided_f16x8,
-    load_u32,
-    machine_code,
     madd,
     maddubs,
-    repeat,
     sign,
     splat_f32x8,
     splat_i8x32,
     splat_i16x16,
     splat_lane,
     splat_lane_pair,
+)
+from gguf_hub.kernels.simd_memory import (
+    load_bf16,
+    load_bf16x8,
+    load_f16,
+    load_f16x8,
+    load_f32,
+    load_f32x8,
+    load_i8x16,
+    load_i8x32,
+    load_strided_f16x8,
+    load_u32,
+    load_u64,
+)
+from gguf_hub.kernels.simd_rows import (
+    first_lane_f32x8,
+    load_rows_f32x8,
+    load_rows_i8x32,
+    repeat,
     splat_lanes,
     splat_rows_f32x8,
+    store_rows,
     sums_f32x8,
     zeros_f32x8,
     zeros_i32x8,
+)
+from gguf_hub.kernels.vectors import (
+    machine_code,
 )
 
 # -- sums of products of bytes, four to a 32-bit lane ---------------------------------------------
@@ -283,7 +295,7 @@ def _scales_q3(w, p):
     Twelve bytes: low nibbles of scales 0-7 below, of 8-15 above, in the first eight bytes; byte
     8 + j % 4 holds two more bits for each of the scales j, j + 4, j + 8, j + 12.
     """
-    low = simd.load_u64(w, p)
+    low = load_u64(w, p)
     top = np.uint64(load_u32(w, p + 8))
     four, two = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x03030303)
     shift2, shift4, shift32 = np.uint64(2), np.uint64(4), np.uint64(32)
@@ -384,7 +396,7 @@ def products_of(weight_type: str, isa: str):
 
     @machine_code
     def products(w, o, q, qs, f, fs, n, places, is_added):
-        simd.store_rows(f, places, dots(w, o, q, qs, f, fs, n), is_added)
+        store_rows(f, places, dots(w, o, q, qs, f, fs, n), is_added)
 
     return products
 
@@ -392,9 +404,9 @@ def products_of(weight_type: str, isa: str):
 def _dots_by_type(isa: str) -> dict:
     dot4 = _dot4_vnni if isa == "avx512vnni" else _dot4_avx2
     return {
-        "F32": _float(load_f32x8, simd.load_f32, 4),
-        "F16": _float(simd.load_f16x8, load_f16, 2),
-        "BF16": _float(simd.load_bf16x8, simd.load_bf16, 2),
+        "F32": _float(load_f32x8, load_f32, 4),
+        "F16": _float(load_f16x8, load_f16, 2),
+        "BF16": _float(load_bf16x8, load_bf16, 2),
         "Q8_0": _q8_0_vnni() if isa == "avx512vnni" else _q8_0_avx2(),
         "Q4_0": _small(dot4, 18, high_bits=0, minimum=0, offset=8),
         "Q4_1": _small(dot4, 20, high_bits=0, minimum=2, offset=0),

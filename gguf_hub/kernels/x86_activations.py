@@ -9,16 +9,20 @@ import numpy as np
 
 from gguf_hub.kernels.floats import as_half
 from gguf_hub.kernels.simd import (
-    load_f32x8,
-    load_i32x8,
-    machine_code,
     max_i32x8,
     round_i32x8,
     splat_f32x8,
     splat_i32x8,
-    store_i8_of_i32x8,
     sum_i32x8,
     top_i32x8,
+)
+from gguf_hub.kernels.simd_memory import (
+    load_f32x8,
+    load_i32x8,
+    store_i8_of_i32x8,
+)
+from gguf_hub.kernels.vectors import (
+    machine_code,
 )
 
 _INFINITY_BITS = np.int32(0x7F800000)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from gguf_hub.kernels.simd import (
     fma,
+    splat_f32x8,
+)
+from gguf_hub.kernels.simd_memory import (
     get,
     get_half,
     load_f16x8,
     load_f32x8,
-    machine_code,
-    splat_f32x8,
     store_f16,
     store_f32x8,
+)
+from gguf_hub.kernels.simd_rows import (
     sums_f32x8,
+)
+from gguf_hub.kernels.vectors import (
+    machine_code,
 )
 
 

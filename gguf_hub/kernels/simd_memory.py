@@ -1,0 +1,165 @@
+"""Loads and stores of vectors and of unaligned scalars. None checks bounds.
+
+An index counts elements of the array; for byte arrays it is the byte.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.kernels.vectors import (
+    Vector,
+    f32x8,
+    i8x16,
+    i8x32,
+    i32,
+    i32x8,
+    pointer_to,
+    splat,
+)
+
+
+def _loader(vector: Vector):
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
+            return builder.load(pointer, align=1)
+
+        return vector(array, types.int64), codegen
+
+    return load
+
+
+load_i8x16 = _loader(i8x16)
+load_i8x32 = _loader(i8x32)
+load_i32x8 = _loader(i32x8)
+load_f32x8 = _loader(f32x8)
+
+
+@intrinsic
+def store_f32x8(typingctx, array, index, value):
+    """Store eight floats at ``array[index:index+8]``."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], f32x8.ir())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, f32x8), codegen
+
+
+def _scalar_loader(element: ir.Type, numba_type, widen):
+    """Load one unaligned scalar at a byte offset of a byte array."""
+
+    @intrinsic
+    def load(typingctx, array, offset):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], element)
+            return widen(builder, builder.load(pointer, align=1))
+
+        return numba_type(array, types.int64), codegen
+
+    return load
+
+
+load_u32 = _scalar_loader(ir.IntType(32), types.uint32, lambda b, x: x)
+load_u64 = _scalar_loader(ir.IntType(64), types.uint64, lambda b, x: x)
+load_f32 = _scalar_loader(ir.FloatType(), types.float32, lambda b, x: x)
+load_f16 = _scalar_loader(ir.HalfType(), types.float32, lambda b, x: b.fpext(x, ir.FloatType()))
+"""A half at a byte offset, as float32 (one instruction where the CPU has F16C)."""
+load_bf16 = _scalar_loader(
+    ir.IntType(16),
+    types.float32,
+    lambda b, x: b.bitcast(b.shl(b.zext(x, ir.IntType(32)), i32(16)), ir.FloatType()),
+)
+
+
+def _half_loader(element: str):
+    """Load eight halves and widen them to float32; the index counts array elements."""
+
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, sig, args):
+            if element == "f16":
+                halves = ir.VectorType(ir.HalfType(), 8)
+                pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], halves)
+                return builder.fpext(builder.load(pointer, align=1), f32x8.ir())
+            halves = ir.VectorType(ir.IntType(16), 8)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], halves)
+            wide = builder.zext(builder.load(pointer, align=1), i32x8.ir())
+            shift = splat(builder, i32(16), i32x8)
+            return builder.bitcast(builder.shl(wide, shift), f32x8.ir())
+
+        return f32x8(array, types.int64), codegen
+
+    return load
+
+
+load_f16x8 = _half_loader("f16")
+load_bf16x8 = _half_loader("bf16")
+
+
+@intrinsic
+def load_strided_f16x8(typingctx, array, offset, stride):
+    """Load eight halves of a byte array, ``stride`` bytes apart, and widen them to float32."""
+
+    def codegen(context, builder, sig, args):
+        halves = ir.Constant(ir.VectorType(ir.HalfType(), 8), ir.Undefined)
+        place = args[1]
+        for i in range(8):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.HalfType())
+            halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(i))
+            place = builder.add(place, context.cast(builder, args[2], sig.args[2], types.int64))
+        return builder.fpext(halves, f32x8.ir())
+
+    return f32x8(array, types.int64, stride), codegen
+
+
+@intrinsic
+def store_f16(typingctx, array, index, value):
+    """Store one float32 as a half at ``array[index]`` (uint16), rounded to nearest even."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.HalfType())
+        builder.store(builder.fptrunc(args[2], ir.HalfType()), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.float32), codegen
+
+
+@intrinsic
+def get(typingctx, array, index):
+    """Return ``array[index]`` for an index known not to be negative: one load, nothing else."""
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.int64), codegen
+
+
+@intrinsic
+def get_half(typingctx, array, index):
+    """Return the half at ``array[index]`` (uint16) as float32."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.HalfType())
+        return builder.fpext(builder.load(pointer, align=1), ir.FloatType())
+
+    return types.float32(array, types.int64), codegen
+
+
+@intrinsic
+def store_i8_of_i32x8(typingctx, array, index, value):
+    """Store the low bytes of eight integers at ``array[index:index+8]``."""
+
+    def codegen(context, builder, sig, args):
+        bytes8 = ir.VectorType(ir.IntType(8), 8)
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], bytes8)
+        builder.store(builder.trunc(args[2], bytes8), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, i32x8), codegen

@@ -1,0 +1,163 @@
+"""Several tokens side by side in one wide vector, which LLVM keeps in as many registers.
+
+A tuple of starts says how many tokens there are and where each one's row begins.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.kernels.vectors import (
+    Vector,
+    f32x8,
+    i8x32,
+    i32,
+    i32x8,
+    join,
+    parts_of,
+    pick,
+    pointer_to,
+    splat,
+)
+
+
+@intrinsic
+def repeat(typingctx, vector, tokens):
+    """Put a vector side by side with itself, once for each of a tuple's elements."""
+    wide = Vector(vector.element, vector.lanes * len(tokens))
+
+    def codegen(context, builder, sig, args):
+        return pick(builder, args[0], list(range(vector.lanes)) * len(tokens))
+
+    return wide(vector, tokens), codegen
+
+
+def _rows_loader(single: Vector):
+    @intrinsic
+    def load(typingctx, array, starts, offset):
+        wide = Vector(single.element, single.lanes * len(starts))
+
+        def codegen(context, builder, sig, args):
+            parts = []
+            for t in range(len(starts)):
+                index = builder.add(builder.extract_value(args[1], t), args[2])
+                pointer = pointer_to(context, builder, sig.args[0], args[0], index, single.ir())
+                parts.append(builder.load(pointer, align=1))
+            return join(builder, parts)
+
+        return wide(array, starts, types.int64), codegen
+
+    return load
+
+
+load_rows_i8x32 = _rows_loader(i8x32)
+"""Load 32 bytes at ``array[start + offset]`` for each start of a tuple, side by side."""
+load_rows_f32x8 = _rows_loader(f32x8)
+
+
+@intrinsic
+def splat_rows_f32x8(typingctx, array, starts, offset):
+    """Fill eight lanes with ``array[start + offset]`` for each start of a tuple, side by side."""
+    wide = Vector("f32", 8 * len(starts))
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        parts = []
+        for t in range(len(starts)):
+            index = builder.add(builder.extract_value(args[1], t), args[2])
+            parts.append(splat(builder, builder.load(builder.gep(data, [index])), f32x8))
+        return join(builder, parts)
+
+    return wide(array, starts, types.int64), codegen
+
+
+@intrinsic
+def splat_lanes(typingctx, vector, lane):
+    """Fill each eight lanes with one of them: lane 3 of 8 T gives 8 x lane 3, 8 x lane 11, ..."""
+    count = vector.lanes // 8
+
+    def codegen(context, builder, sig, args):
+        parts = parts_of(builder, args[0], 8, count)
+        return join(
+            builder, [splat(builder, builder.extract_element(p, args[1]), f32x8) for p in parts]
+        )
+
+    return vector(vector, types.int64), codegen
+
+
+def _zeros(single: Vector):
+    @intrinsic
+    def zeros(typingctx, tokens):
+        wide = Vector(single.element, single.lanes * len(tokens))
+
+        def codegen(context, builder, sig, args):
+            zero = 0.0 if wide.is_float else 0
+            return ir.Constant(wide.ir(), [zero] * wide.lanes)
+
+        return wide(tokens), codegen
+
+    return zeros
+
+
+zeros_f32x8 = _zeros(f32x8)
+"""Zeros, eight floats for each element of a tuple."""
+zeros_i32x8 = _zeros(i32x8)
+
+
+@intrinsic
+def first_lane_f32x8(typingctx, value):
+    """Return eight floats: ``value``, then zeros."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(ir.Constant(f32x8.ir(), [0.0] * 8), args[0], i32(0))
+
+    return f32x8(types.float32), codegen
+
+
+@intrinsic
+def store_rows(typingctx, array, places, values, is_added):
+    """Store lane t of ``values`` at ``array[places[t]]``, or add it to what is there.
+
+    ``values`` may be a scalar where there is one place.
+    """
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        is_added = builder.icmp_signed("!=", args[3], ir.Constant(args[3].type, 0))
+        for t in range(len(places)):
+            value = args[2]
+            if isinstance(values, Vector):
+                value = builder.extract_element(value, i32(t))
+            place = builder.gep(data, [builder.extract_value(args[1], t)])
+            total = builder.fadd(builder.load(place), value)
+            builder.store(builder.select(is_added, total, value), place)
+        return context.get_dummy_value()
+
+    return types.void(array, places, values, types.int64), codegen
+
+
+@intrinsic
+def sums_f32x8(typingctx, vector):
+    """Add up each eight lanes, pairwise: f32 x 8 T -> f32 x T (a scalar for T = 1)."""
+    count = vector.lanes // 8
+    result = types.float32 if count == 1 else Vector("f32", count)
+
+    def codegen(context, builder, sig, args):
+        sums = []
+        for part in parts_of(builder, args[0], 8, count):
+            lanes = 8
+            while lanes > 1:
+                lanes //= 2
+                low = pick(builder, part, range(lanes))
+                part = builder.fadd(low, pick(builder, part, range(lanes, 2 * lanes)))
+            sums.append(builder.extract_element(part, i32(0)))
+        if count == 1:
+            return sums[0]
+        joined = ir.Constant(result.ir(), ir.Undefined)
+        for i, value in enumerate(sums):
+            joined = builder.insert_element(joined, value, i32(i))
+        return joined
+
+    return result(vector), codegen
