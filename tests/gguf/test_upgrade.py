@@ -8,13 +8,15 @@ import pytest
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf import rewrite
+from gguf_hub.gguf.copying import BLOCK_BYTES
 from gguf_hub.gguf.experts import group_split, layout, split_name
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType
+from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.swap import WORDS, swap_blocks
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.validate import validate_file
-from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.gguf.writer import plan_file, write_gguf
 from gguf_hub.quants.types import QuantType
 from tests.synth import SMALL, TINY, Shape, metadata, random_blocks, tensors, write_mixtral
 
@@ -57,7 +59,30 @@ def test_the_full_mixtral_becomes_323_tensors_of_the_same_size(tmp_path: Path) -
     plan = plan_upgrade(path)
     assert len(plan.parts) == 323
     assert sum(r.size_bytes for part in plan.parts for r in part.ranges) == 26_440_753_152
-    assert plan.changes == ("one tensor per expert becomes one for all: 995 tensors, then 323",)
+    assert plan.changes[0] == "one tensor per expert becomes one for all: 995 tensors, then 323"
+    # every expert of the new file lies in its blocks as it did in the old one
+    assert len(plan.changes) == 2
+    new = plan_file(plan.fields, [part.spec for part in plan.parts])
+    for info, part in zip(new.tensors, plan.parts, strict=True):
+        assert (new.data_offset + info.offset - part.ranges[0].offset) % BLOCK_BYTES == 0
+    header = read_header(new.header)
+    assert header.is_whole
+    assert header.data_offset == new.data_offset
+
+
+@pytest.mark.parametrize("alignment", [32, 64, 1 << 16])
+def test_blocks_are_kept_in_step(tmp_path: Path, alignment: int, monkeypatch) -> None:
+    monkeypatch.setattr("gguf_hub.gguf.rewrite.LEAST_IN_STEP_BYTES", 0)
+    path = write_mixtral(tmp_path / "in.gguf", SMALL, recipe="Q8_0", alignment=alignment)
+    new = upgraded(path)
+    assert validate_file(new.path).issues == ()
+    old = GgufFile.open(path)
+    offset = new.data_offset + new.tensors["blk.0.attn_q.weight"].offset
+    assert (offset - old.data_offset - old.tensors["blk.0.attn_q.weight"].offset) % BLOCK_BYTES == 0
+    assert plan_upgrade(new.path).changes == ()
+    # the key is worked out anew, and leaves no trace of its own
+    back = plan_upgrade(new.path, "split")
+    assert {k: f for k, f in back.fields.items() if k != "gguf_hub.padding"} == dict(old.fields)
 
 
 def test_splitting_undoes_merging(tmp_path: Path) -> None:

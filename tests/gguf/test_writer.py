@@ -12,6 +12,7 @@ import pytest
 from gguf_hub.errors import DiskFullError, GgufError, GgufHubError, LockedError
 from gguf_hub.gguf import atomic, copying
 from gguf_hub.gguf.atomic import new_file
+from gguf_hub.gguf.copying import BLOCK_BYTES as BLOCK
 from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.reader import GgufFile
@@ -106,6 +107,20 @@ def test_a_value_that_its_type_cannot_hold_is_refused(path: Path, field: Field) 
     with pytest.raises(GgufError, match=r"key `a\.b`.*does not fit"):
         write_gguf(path, {"a.b": field}, [])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("start", [0, 1, BLOCK - 1, BLOCK, BLOCK + 5000])
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 10**8])
+def test_whole_blocks_are_copied_by_themselves(start: int, size: int) -> None:
+    at, end, steps = start, start + size, []
+    while at < end:
+        steps.append((at, copying._step(at, end)))
+        at += steps[-1][1]
+    assert at == end
+    whole = [(a, n) for a, n in steps if a % BLOCK == 0 and n % BLOCK == 0]
+    inside = max(0, end // BLOCK * BLOCK - -(-start // BLOCK) * BLOCK)
+    assert sum(n for _, n in whole) == inside
+    assert len(steps) - len(whole) <= 2
 
 
 def test_kernel_copy_and_buffer_copy_agree(path: Path, tmp_path: Path, monkeypatch) -> None:
