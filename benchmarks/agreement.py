@@ -4,9 +4,9 @@
 
 PYTHON is the interpreter of an environment with llama-cpp-python. The model (tiny-mixtral by
 default) is quantised to the catalog's eight types, with today's mix and with the catalog's, experts
-merged; both programs read the same tokens. Two controls say how much of a difference is the quantised
-activations' alone: ``f16`` is the model as it is, and ``llama.cpp's own`` compares llama.cpp's logits
-of one batch with its logits of one token after another.
+merged; both programs read the same tokens. Two controls say how much of a difference quantised
+activations make by themselves: ``f16`` is the model as it is, and ``llama.cpp's own`` compares
+llama.cpp's logits of one batch with its logits of one token after another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ import numpy as np
 from llama_cpp import Llama
 path, ids, out, n_batch = sys.argv[1:]
 ids = np.load(ids).tolist()
-model = Llama(path, n_ctx=len(ids), n_batch=int(n_batch), n_threads=1, logits_all=True, verbose=False)
+n_ctx, n_batch = len(ids), int(n_batch)
+model = Llama(path, n_ctx=n_ctx, n_batch=n_batch, n_threads=1, logits_all=True, verbose=False)
 model.eval(ids)
 np.save(out, model.scores[: len(ids)])
 """
