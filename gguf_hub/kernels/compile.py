@@ -75,10 +75,11 @@ def entry_of(kernel):
 
 def compile_kernel(name: str, cpu: Cpu) -> bytes:
     """Return the object file of kernel ``name`` with one entry, ``ENTRY(tid, nth, op, bases)``."""
-    # In products of a row, loops over the sub-blocks of a block must be unrolled whole: lanes of
-    # vectors are then constants. Elsewhere that would only be long to compile.
+    # In AVX2's products of a row, loops over the sub-blocks must be unrolled whole: lanes of
+    # vectors are then constants. Elsewhere that would be long to compile, and where panels are
+    # multiplied it would spill all registers.
     is_product = name.startswith(("matmul.", "expert_matmul."))
-    llvm.set_option("", f"--unroll-threshold={2000 if is_product else 300}")
+    llvm.set_option("", f"--unroll-threshold={2000 if is_product and cpu.isa == 'avx2' else 300}")
     function = kernel_function(name, cpu.isa)
     raw = getattr(function, "takes_addresses", False)
     return compile_entry(function if raw else entry_of(function), cpu)
