@@ -15,9 +15,10 @@ kind     ``q``                           ``f``
 
 There are ``nb`` blocks of 32 (``q8_0``) or 256 (``q8_k``) values. A value is its block's scale
 times its step. Scales of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's
-are. The sums serve the types that have a minimum beside the scale, or whose weights are kept unsigned: the
-dot product of a group with a constant minimum is the minimum times the group's sum. This file is
-plain Python; the arithmetic is in ``generic`` and in the paths for particular processors.
+are. The sums serve the types that have a minimum beside the scale, or whose weights are kept
+unsigned: the dot product of a group with a constant minimum is the minimum times the group's sum.
+This file is plain Python; the arithmetic is in ``generic`` and in the paths for particular
+processors.
 """
 
 from __future__ import annotations

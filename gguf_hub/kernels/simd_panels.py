@@ -405,6 +405,78 @@ def load_halves(typingctx, w, offset, row_bytes):
 
 
 @intrinsic
+def load_words(typingctx, w, offset, row_bytes):
+    """Return the 32 bits at ``offset`` of sixteen rows ``row_bytes`` apart, as i32x16."""
+
+    def codegen(context, builder, sig, args):
+        words = ir.Constant(i32x16.ir(), ir.Undefined)
+        for r in range(16):
+            place = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
+            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.IntType(32))
+            words = builder.insert_element(words, builder.load(pointer, align=1), i32(r))
+        return words
+
+    return i32x16(w, types.int64, types.int64), codegen
+
+
+@intrinsic
+def repeated(typingctx, value):
+    """Return an i32x16 four times side by side."""
+
+    def codegen(context, builder, sig, args):
+        return pick(builder, args[0], list(range(16)) * 4)
+
+    return Vector("i32", 64)(i32x16), codegen
+
+
+@intrinsic
+def spread_bits(typingctx, value, first):
+    """Return an i32x64 of bytes that are 16 or 0, by the sixteen bits from ``first`` on.
+
+    Vector k of the four gets four of them: four bits, times 1 + 2**7 + 2**14 + 2**21, come to stand
+    eight apart.
+    """
+
+    def codegen(context, builder, sig, args):
+        def constant(n):
+            return splat(builder, i32(n), i32x16)
+
+        parts = []
+        for k in range(4):
+            bits = builder.add(builder.trunc(args[1], ir.IntType(32)), i32(4 * k))
+            four = builder.lshr(args[0], splat(builder, bits, i32x16))
+            four = builder.and_(four, constant(15))
+            apart = builder.mul(four, constant(0x00204081 << 4))
+            parts.append(builder.and_(apart, constant(0x10101010)))
+        return join(builder, parts)
+
+    return Vector("i32", 64)(i32x16, types.int64), codegen
+
+
+@intrinsic
+def splat_i32x16(typingctx, value):
+    """Fill sixteen lanes with one number."""
+
+    def codegen(context, builder, sig, args):
+        return splat(builder, builder.trunc(args[0], ir.IntType(32)), i32x16)
+
+    return i32x16(types.int64), codegen
+
+
+@intrinsic
+def signed_byte(typingctx, value, k):
+    """Return byte ``k`` of each lane, a signed one."""
+
+    def codegen(context, builder, sig, args):
+        k = builder.trunc(args[1], ir.IntType(32))
+        bits = builder.sub(i32(24), builder.shl(k, i32(3)))
+        moved = builder.shl(args[0], splat(builder, bits, i32x16))
+        return builder.ashr(moved, splat(builder, i32(24), i32x16))
+
+    return i32x16(i32x16, types.int64), codegen
+
+
+@intrinsic
 def low_halves(typingctx, value):
     """Return the low 16 bits of each lane, a half, as f32x16."""
 

@@ -55,8 +55,6 @@ from gguf_hub.kernels.simd_memory import (
 from gguf_hub.kernels.vectors import machine_code
 from gguf_hub.kernels.x86 import scales_mins_k4, scales_q3
 
-_ = (quarters_from, bits_i8x64, load_i16x16_at, scales_q3)
-
 
 def products_of(weight_type: str):
     """Return the dot product of one type as ``steps`` wants it: the result goes to ``f[place]``."""
@@ -140,15 +138,22 @@ def _pair_q8_0(w, p, step):
     return concat(load_i8x32(w, p + 2) ^ -128, load_i8x32(w, p + step + 2) ^ -128)
 
 
-def _nibbles(type_size: int):
-    """Return the nibbles of two blocks that end in sixteen bytes of them: all low, all high."""
+def _nibbles(type_size: int, fifth_bits: int = 0):
+    """Return the nibbles of two blocks that end in sixteen bytes of them: all low, all high.
+
+    A block may have 32 fifth bits at ``fifth_bits``.
+    """
     at = type_size - 16
 
     @machine_code
     def nibbles(w, p, step):
         first, second = load_i8x16(w, p + at), load_i8x16(w, p + step + at)
         both = concat(concat(first, first), concat(second, second))
-        return right(both, 0, 4, 0, 4) & 15
+        weights = right(both, 0, 4, 0, 4) & 15
+        if fifth_bits:
+            first, second = load_u32(w, p + fifth_bits), load_u32(w, p + step + fifth_bits)
+            weights = weights | bits_i8x64(first, second, 16)
+        return weights
 
     return nibbles
 
@@ -226,9 +231,79 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
     return _super(type_size, 0, block, has_minima=True)
 
 
+@machine_code
+def _sum_less_offset(products, scale, q, sums_16, bits):
+    """Return the sum of products of weights that are too large by 2**bits.
+
+    Args:
+        products: Sums of scale times weight times activation, i32 x 16.
+        scale: The sixteen scales, 16 bits each.
+        q: Activations; the sums of sixteen of them lie at ``sums_16``.
+        sums_16: See ``q``.
+        bits: See above.
+    """
+    excess = simd.madd(scale, load_i16x16_at(q, sums_16))
+    return sum_of(halves_added(products) - (excess << bits))
+
+
+@machine_code
+def _block_q6_k(w, p, q, at, sums_16, sums_32):
+    scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
+    scales = widened(scale)
+    total = zeros_i32x16()
+    for half in range(2):
+        packed = load_i8x64(w, p + 64 * half)
+        top = twice(load_i8x32(w, p + 128 + 32 * half))
+        low = (packed & 15) | ((right(top, 0, 0, 2, 2) & 3) << 4)
+        high = (packed >> 4) | ((right(top, 4, 4, 6, 6) & 3) << 4)
+        x = at + 128 * half
+        low, high = maddubs(low, load_i8x64(q, x)), maddubs(high, load_i8x64(q, x + 64))
+        total = dpwssd(total, low, permute(scales, quarters_from(8 * half)))
+        total = dpwssd(total, high, permute(scales, quarters_from(8 * half + 4)))
+    return _sum_less_offset(total, scale, q, sums_16, 5), np.int32(0)
+
+
+@machine_code
+def _block_q3_k(w, p, q, at, sums_16, sums_32):
+    scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
+    scales = widened(scale)
+    third = twice(load_i8x32(w, p))
+    total = zeros_i32x16()
+    for i in range(4):
+        packed = twice(load_i8x32(w, p + 32 + 32 * (i // 2)))
+        j = 4 * (i % 2)
+        weights = right(packed, j, j, j + 2, j + 2) & 3
+        k = 2 * i
+        weights = weights | ((right(third, k, k, k + 1, k + 1) & 1) << 2)
+        products = maddubs(weights, load_i8x64(q, at + 64 * i))
+        total = dpwssd(total, products, permute(scales, quarters_from(4 * i)))
+    return _sum_less_offset(total, scale, q, sums_16, 2), np.int32(0)
+
+
+@machine_code
+def _block_q2_k(w, p, q, at, sums_16, sums_32):
+    factors = load_i8x16(w, p)
+    scales = widened(simd.i16x16_from_i8(factors & 15))
+    total = zeros_i32x16()
+    for i in range(4):
+        packed = twice(load_i8x32(w, p + 16 + 32 * (i // 2)))
+        j = 4 * (i % 2)
+        weights = right(packed, j, j, j + 2, j + 2) & 3
+        products = maddubs(weights, load_i8x64(q, at + 64 * i))
+        total = dpwssd(total, products, permute(scales, quarters_from(4 * i)))
+    minima = simd.madd(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
+    return sum_of(halves_added(total)), sum_of(minima)
+
+
 LANES_OF = {
     "Q8_0": _small(34, _pair_q8_0, offset=128, has_minimum=False),
     "Q4_0": _small(18, _nibbles(18), offset=8, has_minimum=False),
+    "Q4_1": _small(20, _nibbles(20), offset=0, has_minimum=True),
+    "Q5_0": _small(22, _nibbles(22, fifth_bits=2), offset=16, has_minimum=False),
+    "Q5_1": _small(24, _nibbles(24, fifth_bits=4), offset=0, has_minimum=True),
+    "Q2_K": _super(84, 80, _block_q2_k, has_minima=True),
+    "Q3_K": _super(110, 108, _block_q3_k, has_minima=False),
     "Q4_K": _q4_or_q5(144, False),
     "Q5_K": _q4_or_q5(176, True),
+    "Q6_K": _super(210, 208, _block_q6_k, has_minima=False),
 }
