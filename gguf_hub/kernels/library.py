@@ -91,9 +91,12 @@ def _product(step: str, weight_type: str, isa: str) -> Callable:
         from gguf_hub.kernels import panel_steps, x512_panels, x512_rows
 
         if weight_type in x512_panels.PANELS:
-            panels = x512_panels.lanes_of(x512_panels.PANELS[weight_type])
+            panel_type = x512_panels.PANELS[weight_type]
+            unpack, multiply = x512_panels.lanes_of(panel_type)
             products = x512_rows.products_of(weight_type)
-            return getattr(panel_steps, f"make_{step}")(*panels, products)
+            return getattr(panel_steps, f"make_{step}")(
+                unpack, multiply, products, panel_type.block
+            )
     return getattr(steps, f"make_{step}")(_products(weight_type, isa))
 
 

@@ -25,19 +25,30 @@ _FEW = 2
 """Tokens from which on unpacking pays."""
 
 
-def make_matrix_product(unpack, multiply, products):
+def make_matrix_product(unpack, multiply, products, block):
     """Return this thread's share of one matrix times some tokens.
 
     Args:
         unpack: Writes one lane of 32 rows to a panel (see ``x512_panels.lanes_of``).
         multiply: Multiplies it with a tuple of tokens.
         products: The dot product of one row with one token, as ``steps.make_matmul`` wants it.
+        block: Weights of a block.
     """
+
+    @register_jitable
+    def blocks_of_lane(n_in, lane):
+        return (n_in // block - lane + LANES - 1) // LANES
+
+    @register_jitable
+    def lines_ahead(size_bytes, n_in, tiles):
+        """Return how many cache lines to ask for at each block of each tile."""
+        steps = tiles * (n_in // block)
+        return (size_bytes // 64 + steps - 1) // steps
 
     @register_jitable
     def tile(
         slots, lane, n, f, q, n_in, order, begin, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, z, y_stride, is_added, panel, partial,
+        xq, xq_stride, xf, xf_stride, z, y_stride, is_added, panel, partial, w, ahead, lines,
     ):  # fmt: skip
         """Add one lane of 32 rows to the sums of a tuple of tokens."""
         pairs = pairs_at(n, order, begin, slots)
@@ -45,7 +56,7 @@ def make_matrix_product(unpack, multiply, products):
         fs = places_of(pairs, pairs_per_x, xf, xf_stride)
         ys = places_of(pairs, 1, z, y_stride)
         parts = places_of(slots, 1, partial, ROWS)
-        sums = multiply(n_in, lane, q, panel, qs, f, fs)
+        sums = multiply(n_in, lane, q, panel, qs, f, fs, w, ahead, lines)
         if lane > 0:
             sums = add_from(sums, f, parts)
         elif is_added:
@@ -61,28 +72,33 @@ def make_matrix_product(unpack, multiply, products):
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added, panel, partial,
     ):  # fmt: skip
         """Multiply rows ``first`` to ``last``, whole panels."""
+        size_bytes = ROWS * row_bytes
+        tiles = (count + 5) // 6
         for row in range(first, last):
-            o = w0 + row_bytes * ROWS * row
+            o = w0 + size_bytes * row
+            z = y + ROWS * row
+            # the next panel's weights are on their way while this one's are multiplied
+            ahead = o + size_bytes
+            lines = lines_ahead(size_bytes, n_in, tiles) if row + 1 < last else 0
             for lane in range(LANES):
                 unpack(w, o, row_bytes, n_in, lane, q, panel)
                 i = 0
                 while i < count:
                     if count - i > 4 and count - i != 8:
-                        slots = next_slots((0, 1, 2, 3, 4, 5), i, count)
                         tile(
-                            slots, lane, n, f, q, n_in, order, begin, pairs_per_x,
-                            xq, xq_stride, xf, xf_stride, y + ROWS * row, y_stride, is_added,
-                            panel, partial,
+                            next_slots((0, 1, 2, 3, 4, 5), i, count), lane, n, f, q, n_in,
+                            order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
+                            z, y_stride, is_added, panel, partial, w, ahead, lines,
                         )  # fmt: skip
                         i += 6
                     else:
-                        slots = next_slots((0, 1, 2, 3), i, count)
                         tile(
-                            slots, lane, n, f, q, n_in, order, begin, pairs_per_x,
-                            xq, xq_stride, xf, xf_stride, y + ROWS * row, y_stride, is_added,
-                            panel, partial,
+                            next_slots((0, 1, 2, 3), i, count), lane, n, f, q, n_in,
+                            order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
+                            z, y_stride, is_added, panel, partial, w, ahead, lines,
                         )  # fmt: skip
                         i += 4
+                    ahead += 64 * lines * blocks_of_lane(n_in, lane)
 
     @register_jitable
     def by_rows(
@@ -121,9 +137,9 @@ def make_matrix_product(unpack, multiply, products):
     return product
 
 
-def make_matmul(unpack, multiply, products):
+def make_matmul(unpack, multiply, products, block):
     """Return the matrix product for one weight type; arguments as ``make_matrix_product``'s."""
-    product = make_matrix_product(unpack, multiply, products)
+    product = make_matrix_product(unpack, multiply, products, block)
 
     def matmul(
         tid, nth, n, f, q, kv, w,
@@ -139,9 +155,9 @@ def make_matmul(unpack, multiply, products):
     return matmul
 
 
-def make_expert_matmul(unpack, multiply, products):
+def make_expert_matmul(unpack, multiply, products, block):
     """Return the matrix product of (token, expert) pairs for one weight type."""
-    product = make_matrix_product(unpack, multiply, products)
+    product = make_matrix_product(unpack, multiply, products, block)
 
     def expert_matmul(
         tid, nth, n, f, q, kv, w,

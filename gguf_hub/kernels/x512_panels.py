@@ -30,6 +30,7 @@ from gguf_hub.kernels.simd_panels import (
     multiply_16,
     multiply_32,
     negative,
+    prefetch,
     repeated,
     signed_byte,
     splat_i32x16,
@@ -80,10 +81,12 @@ def lanes_of(panel_type: PanelType) -> tuple[Callable, Callable]:
             unpack_block(w, at + 16 * row_bytes, row_bytes, q, p + record)
 
     @machine_code
-    def multiply(n, lane, q, panel, qs, f, fs):
+    def multiply(n, lane, q, panel, qs, f, fs, w, ahead, lines):
         total = zeros_f32(qs)
         blocks = n // block
         for i in range((blocks - lane + LANES - 1) // LANES):
+            for line in range(lines):
+                prefetch(w, ahead + 64 * (lines * i + line))
             p = panel + 2 * record * i
             total = multiply_block(total, q, p, qs, f, fs, lane + LANES * i, blocks)
         return total
