@@ -39,14 +39,12 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
     if step in ("decode", "encode"):
         return _transcoder(step, weight_type, isa)
-    if step == "matmul":
-        return steps.make_matmul(_products(weight_type, isa))
-    if step == "expert_matmul":
-        return steps.make_expert_matmul(_products(weight_type, isa))
+    if step in ("matmul", "expert_matmul"):
+        return _product(step, weight_type, isa)
     if step == "quantize_q8_0":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _floats_q8_0)
+        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _bytes_q8_0, _floats_q8_0)
     if step == "quantize_q8_k":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _floats_q8_k)
+        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _bytes_q8_k, _floats_q8_k)
     if step in ("rope_store", "attention"):
         halves = _halves(isa)
         if step == "rope_store":
@@ -56,8 +54,18 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
 
 
 @register_jitable
+def _bytes_q8_0(n):
+    return n + n // 32 * 4
+
+
+@register_jitable
 def _floats_q8_0(n):
     return n // 32 * 2
+
+
+@register_jitable
+def _bytes_q8_k(n):
+    return n + n // 256 * 48
 
 
 @register_jitable
@@ -75,6 +83,21 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
         return encode.make_encode(encode.make_encode_row(weight_type, lanes))
     name = f"dequantize_{weight_type.lower()}"
     return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
+
+
+def _product(step: str, weight_type: str, isa: str) -> Callable:
+    """Return a matrix product: by panels where the instruction set has them for this type."""
+    if isa == "avx512vnni":
+        from gguf_hub.kernels import panel_steps, x512_panels, x512_rows
+
+        if weight_type in x512_panels.PANELS:
+            panel_type = x512_panels.PANELS[weight_type]
+            unpack, multiply = x512_panels.lanes_of(panel_type)
+            products = x512_rows.products_of(weight_type)
+            return getattr(panel_steps, f"make_{step}")(
+                unpack, multiply, products, panel_type.block
+            )
+    return getattr(steps, f"make_{step}")(_products(weight_type, isa))
 
 
 def _products(weight_type: str, isa: str) -> Callable:

@@ -31,6 +31,10 @@ for each thread the first row with a number that is too large or none at all, or
 HEADER = 16
 """Elements of ``n`` that are reserved for the header."""
 
+SCRATCH = ("panel", "panel_stride", "partial", "partial_stride")
+"""Arguments of matrix products: where the first thread's unpacked weights lie in ``q``, and its
+sums of 32 rows for each token in ``f``, and how far apart the threads' are (``panel_steps``)."""
+
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
@@ -46,7 +50,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # y[t, r] (+)= dot(weight row r, activation row t)
     "matmul": (
         "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
-        "y", "y_stride", "is_added", "count",
+        "y", "y_stride", "is_added", "count", *SCRATCH,
     ),
     # rotate q and k by position; put k and v into the cache
     "rope_store": (
@@ -62,7 +66,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # matmul of each (token, expert) pair with that expert's matrix
     "expert_matmul": (
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
-        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride",
+        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride", *SCRATCH,
     ),
     # rows of the quantiser's chunk: weights to floats, floats to blocks
     "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),

@@ -77,14 +77,14 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
             f[y + width * t + i] = f[row + i] * scale * f[gain + i]
 
 
-def make_quantize(quantize_row, floats_per_row):
+def make_quantize(quantize_row, steps_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
     def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
         first, last = share(n[count], tid, nth)
         for t in range(first, last):
-            at = xf + floats_per_row(width) * t
-            quantize_row(f, x + width * t, q, xq + width * t, f, at, width)
+            steps, floats = xq + steps_per_row(width) * t, xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, steps, f, floats, width)
 
     return quantize
 
@@ -104,6 +104,7 @@ def make_matmul(products):
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         rows = n[count]
@@ -138,6 +139,7 @@ def make_expert_matmul(products):
         tid, nth, n, f, q, kv, w,
         experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         for e in range(n_expert):

@@ -14,13 +14,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.kernels.activations import ACTIVATION_OF, ActivationKind, activation_floats
+from gguf_hub.kernels.activations import (
+    ACTIVATION_OF,
+    ActivationKind,
+    activation_bytes,
+    activation_floats,
+)
 from gguf_hub.kernels.machine import Memory
 from gguf_hub.kernels.ops import HEADER, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.kernels.scratch import panel_bytes, partial_floats
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.model.weights import Experts, Layer, Matrix, Weights
 
-_ALIGN = 16  # elements; keeps float rows on cache lines
+_ALIGN = 64  # elements; keeps rows and panels on cache lines
 
 
 class Arena:
@@ -172,6 +178,7 @@ class ProgramBuilder:
         self._router_logits = self._f.take(t * max(1, c.n_expert))  # [T, E]
         self._starts = self._n.take(c.n_expert + 1)
         self._order = self._n.take(pairs)
+        self._scratch = self._thread_scratch(max(c.n_embd, d_head, c.n_ff))
         self._rope_table = self._f.take(t * c.rope.n_rot)
         self._epsilon = self._constant(np.array([c.rms_epsilon], np.float32))
         self._magnitude = self._constant(np.array([c.rope.magnitude()], np.float32))
@@ -182,10 +189,21 @@ class ProgramBuilder:
         blocks: tuple[tuple[ActivationKind, int], ...] = (("q8_0", 32), ("q8_k", 256))
         for kind, block in blocks:
             if width % block == 0:
-                floats = activation_floats(kind, width)
-                places.places[kind] = (self._q.take(rows * width), self._f.take(rows * floats))
+                steps, floats = activation_bytes(kind, width), activation_floats(kind, width)
+                places.places[kind] = (self._q.take(rows * steps), self._f.take(rows * floats))
         places.places["f32"] = (0, places.x)
         return places
+
+    def _thread_scratch(self, n_in: int) -> dict[str, int]:
+        """Take what each thread needs for products of rows of up to ``n_in`` weights."""
+        threads, t = self._limits.n_threads, max(self._limits.n_batch, self._limits.n_outputs)
+        panel, partial = panel_bytes(n_in), partial_floats(t)
+        return {
+            "panel": self._q.take(threads * panel),
+            "panel_stride": panel,
+            "partial": self._f.take(threads * partial),
+            "partial_stride": partial,
+        }
 
     def _rope_frequencies(self) -> NDArray[np.float32]:
         frequencies = np.array(self._config.rope.frequencies())
@@ -250,8 +268,9 @@ class ProgramBuilder:
         self._add(
             f"matmul.{matrix.type.name}", is_last=is_last,
             w0=matrix.offset, row_bytes=matrix.row_bytes, n_in=matrix.n_in, n_out=matrix.n_out,
-            xq=xq, xq_stride=rows.width, xf=xf, xf_stride=activation_floats(kind, rows.width),
-            y=y, y_stride=matrix.n_out, is_added=is_added, count=count,
+            xq=xq, xq_stride=activation_bytes(kind, rows.width),
+            xf=xf, xf_stride=activation_floats(kind, rows.width),
+            y=y, y_stride=matrix.n_out, is_added=is_added, count=count, **self._scratch,
         )  # fmt: skip
 
     def _attention(self, layer: Layer) -> None:
@@ -342,8 +361,9 @@ class ProgramBuilder:
                 experts=self._table(offsets), n_expert=len(offsets),
                 row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
                 starts=self._starts, order=self._order, pairs_per_x=pairs_per_x,
-                xq=xq, xq_stride=rows.width, xf=xf,
-                xf_stride=activation_floats(kind, rows.width), y=y, y_stride=first.n_out,
+                xq=xq, xq_stride=activation_bytes(kind, rows.width),
+                xf=xf, xf_stride=activation_floats(kind, rows.width),
+                y=y, y_stride=first.n_out, **self._scratch,
             )  # fmt: skip
 
     def _head(self) -> int:
