@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from numba.extending import register_jitable
 
-from gguf_hub.kernels import generic, runner, steps
+from gguf_hub.kernels import generic, reading, runner, steps
 from gguf_hub.kernels.ops import ARGUMENTS
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
@@ -52,6 +52,8 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         if step == "rope_store":
             return steps.make_rope_store(halves.store_half)
         return steps.make_attention(halves.dot_half, halves.add_half)
+    if step == "read_bytes":
+        return reading.read_bytes
     return getattr(steps, step)
 
 

@@ -71,6 +71,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x"),
+    # read bytes of the file and do nothing with them: how fast memory is
+    "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
 """Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
 ``frequencies`` are places in ``f``; ``count`` is a place in the header of ``n``."""

@@ -82,6 +82,8 @@ class Program:
         constants: Offset -> floats to be put into ``f`` before the first run.
         tables: Offset -> int64 to be put into ``n`` before the first run.
         sizes: Elements to allocate of n, f, q, kv.
+        active_bytes: Bytes of weights that one token reads.
+        cache_token_bytes: Bytes that one position takes in the K/V cache.
     """
 
     steps: tuple[Step, ...]
@@ -93,6 +95,8 @@ class Program:
     constants: dict[int, NDArray[np.float32]]
     tables: dict[int, NDArray[np.int64]]
     sizes: dict[str, int]
+    active_bytes: int
+    cache_token_bytes: int
 
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""
@@ -147,6 +151,8 @@ class ProgramBuilder:
                 "q": self._q.size,
                 "kv": self._kv.size,
             },
+            active_bytes=self._weights.active_bytes(self._config),
+            cache_token_bytes=2 * self._kv.size // self._limits.n_ctx,
         )
 
     # -- memory ----------------------------------------------------------------------------------

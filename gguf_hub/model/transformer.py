@@ -153,6 +153,15 @@ class Transformer:
             for chosen, weights in places
         ]
 
+    @property
+    def active_bytes(self) -> int:
+        """Bytes of weights that one token reads: of the experts only those in use."""
+        return self._program.active_bytes
+
+    def cache_bytes(self, n_positions: int) -> int:
+        """Return the bytes that some positions take in the K/V cache."""
+        return self._program.cache_token_bytes * n_positions
+
     def close(self) -> None:
         """End the worker threads."""
         self._machine.close()
