@@ -11,7 +11,7 @@ name element what
 n    int64   counts and indices of this call: the header below, token ids, routing
 f    float32 activations, norms, constants
 q    int8    quantised activations
-kv   uint16  the K/V cache: halves, [layer, K or V, head_kv, position, head_dim]
+kv   uint16  the K/V cache, [layer, K or V, head_kv, as ``cache`` says]
 w    uint8   the model file, mapped
 ==== ======= ==========================================================================
 """
@@ -55,7 +55,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     ),
     # softmax(q k^T / sqrt(head_dim)) v, causal
     "attention": (
-        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scores", "y",
+        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
     ),
     # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
     "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.kernels import cache
 from gguf_hub.kernels.activations import ACTIVATION_OF, ActivationKind, activation_floats
 from gguf_hub.kernels.machine import Memory
 from gguf_hub.kernels.ops import HEADER, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
@@ -60,12 +61,16 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that run it.
+        key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
+        value_type: Type of the values.
     """
 
     n_ctx: int
     n_batch: int
     n_outputs: int
     n_threads: int
+    key_type: str = "F16"
+    value_type: str = "F16"
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class ProgramBuilder:
                 "kv": self._kv.size,
             },
             active_bytes=self._weights.active_bytes(self._config),
-            cache_token_bytes=2 * self._kv.size // self._limits.n_ctx,
+            cache_token_bytes=2 * self._kv.size // cache.padded(self._limits.n_ctx),
         )
 
     # -- memory ----------------------------------------------------------------------------------
@@ -170,8 +175,8 @@ class ProgramBuilder:
         self._keys = self._f.take(t * c.n_embd_kv)  # [T, K, d]
         self._values = self._f.take(t * c.n_embd_kv)  # [T, K, d]
         self._attended = self._activations(t, d_head)  # [T, H, d]
-        group = c.n_head // c.n_head_kv
-        self._scores = self._f.take(self._limits.n_threads * group * self._limits.n_ctx)
+        floats = cache.scratch_floats(c.n_head // c.n_head_kv, c.head_dim)
+        self._attention_scratch = self._f.take(self._limits.n_threads * floats)
         self._gate = self._activations(pairs, c.n_ff)  # [P, F]
         self._up = self._f.take(pairs * c.n_ff)  # [P, F]
         self._answers = self._f.take(pairs * c.n_embd)  # [P, D]
@@ -262,24 +267,28 @@ class ProgramBuilder:
 
     def _attention(self, layer: Layer) -> None:
         c, limits = self._config, self._limits
-        size = c.n_head_kv * limits.n_ctx * c.head_dim
-        k_cache, v_cache = self._kv.take(size), self._kv.take(size)  # [K, S, d] each
+        n_ctx = cache.padded(limits.n_ctx)
+        types = f"{limits.key_type}.{limits.value_type}"
+        k_size = cache.key_elements(limits.key_type, c.head_dim, n_ctx)
+        v_size = cache.value_elements(limits.value_type, c.head_dim, n_ctx)
+        k_cache = self._kv.take(c.n_head_kv * k_size)  # [K, S, d], in pieces
+        v_cache = self._kv.take(c.n_head_kv * v_size)  # [K, d, S], in pieces
         self._norm(self._x, layer.attn_norm, self._h, N_TOKENS)
         self._quantize(self._h, [layer.attn_q, layer.attn_k, layer.attn_v], N_TOKENS)
         self._matmul(layer.attn_q, self._h, self._queries)
         self._matmul(layer.attn_k, self._h, self._keys)
         self._matmul(layer.attn_v, self._h, self._values, is_last=True)
         self._add(
-            "rope_store", q0=self._queries, k0=self._keys, v0=self._values,
+            f"rope_store.{types}", q0=self._queries, k0=self._keys, v0=self._values,
             n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
             n_rot=c.rope.n_rot, table=self._rope_table,
-            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=n_ctx,
         )  # fmt: skip
         self._add(
-            "attention", q0=self._queries,
+            f"attention.{types}", q0=self._queries,
             n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
-            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
-            scores=self._scores, y=self._attended.x,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=n_ctx,
+            scratch=self._attention_scratch, y=self._attended.x,
         )  # fmt: skip
         self._quantize(self._attended, [layer.attn_output], N_TOKENS)
         self._matmul(layer.attn_output, self._attended, self._x, is_added=True, is_last=True)
