@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.opening import opening_options
 from gguf_hub.cli.options import catalog_option, json_option
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
@@ -68,6 +69,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     metavar="N",
     help="Most prompt tokens of one pass over the weights.",
 )
+@opening_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking.")

@@ -21,17 +21,17 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
         GgufHubError: The file is none that runs here.
     """
     from gguf_hub.bench import Plan
+    from gguf_hub.cli.opening import open_file
     from gguf_hub.gguf.layout import read_table
-    from gguf_hub.gguf.reader import GgufFile
     from gguf_hub.gguf.summary import summarize
     from gguf_hub.hardware.cpus import cpu_name
     from gguf_hub.kernels.build import KernelBuilder
 
     plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
-    with GgufFile.open(path) as file:
+    with open_file(path, options, progress) as file:
         builder = KernelBuilder()
         runs = [
-            _run(file, plan, n_threads, options["batch_size"], builder, progress)
+            _run(file, plan, options, progress, n_threads=n_threads, builder=builder)
             for n_threads in dict.fromkeys(options["threads"])
         ]
         return {
@@ -39,6 +39,8 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
             "cpu": cpu_name(Path("/")),
             "isa": builder.cpu.isa,
             "n_batch": options["batch_size"],
+            "cache_type_k": options["cache_type_k"],
+            "cache_type_v": options["cache_type_v"],
             "n_prompt": plan.n_prompt,
             "n_gen": plan.n_gen,
             "n_depth": plan.n_depth,
@@ -63,24 +65,18 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
 def _run(
     file: GgufFile,
     plan: Plan,
-    n_threads: int,
-    n_batch: int,
-    builder: KernelBuilder,
+    options: dict[str, Any],
     progress: Progress,
+    *,
+    n_threads: int,
+    builder: KernelBuilder,
 ) -> dict[str, Any]:
     """Measure with one number of threads."""
     from gguf_hub.bench import measure, read_bytes_per_s
-    from gguf_hub.hardware import usable_threads
-    from gguf_hub.model.transformer import Transformer
+    from gguf_hub.cli.opening import open_model
 
-    with Transformer.open(
-        file,
-        n_ctx=plan.n_ctx,
-        n_batch=n_batch,
-        n_threads=n_threads,
-        n_cores=usable_threads(),
-        builder=builder,
-        progress=progress,
+    with open_model(
+        file, options, progress, n_ctx=plan.n_ctx, n_threads=n_threads, builder=builder
     ) as model:
         run = measure(model, plan, progress)
         read = read_bytes_per_s(file.data, model.n_threads, builder)

@@ -49,6 +49,10 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return steps.make_quantize(_activations(isa).quantize_row_q8_k, _floats_q8_k)
     if step in ("rope_store", "attention"):
         return _over_cache(step, weight_type, isa)
+    if step == "advise_experts":
+        from gguf_hub.kernels import paging
+
+        return paging.advise_experts
     if step == "read_bytes":
         return reading.read_bytes
     return getattr(steps, step)

@@ -59,6 +59,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     ),
     # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
     "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),
+    # ask the system for the matrices of the chosen experts, for a file larger than memory
+    "advise_experts": ("experts", "n_expert", "size", "starts"),
     # matmul of each (token, expert) pair with that expert's matrix
     "expert_matmul": (
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",

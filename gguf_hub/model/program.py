@@ -63,6 +63,7 @@ class Limits:
         n_threads: Threads that run it.
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
+        is_paged: Whether the weights are larger than memory, and experts are to be asked for.
     """
 
     n_ctx: int
@@ -71,6 +72,7 @@ class Limits:
     n_threads: int
     key_type: str = "F16"
     value_type: str = "F16"
+    is_paged: bool = False
 
 
 @dataclass(frozen=True)
@@ -324,6 +326,8 @@ class ProgramBuilder:
             n_expert_used=c.n_expert_used, chosen=chosen, weights=weights,
             starts=self._starts, order=self._order,
         )  # fmt: skip
+        if self._limits.is_paged:
+            self._ask_for(gate, up, down)
         self._expert_matmul(gate, self._h, self._gate.x, c.n_expert_used, is_last=False)
         self._expert_matmul(up, self._h, self._up, c.n_expert_used, is_last=True)
         self._gated(list(down.matrices), N_PAIRS)
@@ -332,6 +336,16 @@ class ProgramBuilder:
             "combine", y=self._answers, weights=weights, n_expert_used=c.n_expert_used,
             width=c.n_embd, x=self._x,
         )  # fmt: skip
+
+    def _ask_for(self, *parts: Experts) -> None:
+        """Have the chosen experts read from disk while the first of them computes."""
+        for experts in parts:
+            self._add(
+                "advise_experts", is_last=False,
+                experts=self._table([matrix.offset for matrix in experts.matrices]),
+                n_expert=len(experts.matrices), starts=self._starts,
+                size=max(matrix.size_bytes for matrix in experts.matrices),
+            )  # fmt: skip
 
     def _gated(self, readers: list[Matrix], count: int) -> None:
         """SwiGLU between up and down: gate = silu(gate) * up, in the form that down wants."""

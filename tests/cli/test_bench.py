@@ -35,6 +35,8 @@ FACTS = {
     "cpu": {"type": "string", "minLength": 1},
     "isa": {"enum": ["generic", "avx2", "avx512vnni"]},
     "n_batch": {"const": 512},
+    "cache_type_k": {"enum": ["f16", "q8_0"]},
+    "cache_type_v": {"enum": ["f16", "q8_0"]},
     "n_prompt": {"type": "integer"},
     "n_gen": {"type": "integer"},
     "n_depth": {"type": "integer"},
