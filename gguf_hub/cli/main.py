@@ -29,6 +29,7 @@ COMMANDS = {
     "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "warmup": "Compile the kernels of models ahead of their first run.",
     "bench": "Measure how fast a model runs on this machine.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
