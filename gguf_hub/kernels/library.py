@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from numba.extending import register_jitable
 
-from gguf_hub.kernels import generic, runner, steps
+from gguf_hub.kernels import generic, reading, runner, steps
 from gguf_hub.kernels.ops import ARGUMENTS
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
@@ -46,10 +46,13 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step == "quantize_q8_k":
         return steps.make_quantize(_activations(isa).quantize_row_q8_k, _bytes_q8_k, _floats_q8_k)
     if step in ("rope_store", "attention"):
-        halves = _halves(isa)
-        if step == "rope_store":
-            return steps.make_rope_store(halves.store_half)
-        return steps.make_attention(halves.dot_half, halves.add_half)
+        return _over_cache(step, weight_type, isa)
+    if step == "advise_experts":
+        from gguf_hub.kernels import paging
+
+        return paging.advise_experts
+    if step == "read_bytes":
+        return reading.read_bytes
     return getattr(steps, step)
 
 
@@ -130,12 +133,10 @@ def _activations(isa: str):
     return x86_activations
 
 
-def _halves(isa: str):
-    """Return the module with the inner loops over halves."""
-    if isa == "generic":
-        from gguf_hub.kernels import generic_halves
+def _over_cache(step: str, cache_types: str, isa: str) -> Callable:
+    """Return a step that writes or reads the cache; its types are written ``F16.Q8_0``."""
+    from gguf_hub.kernels import attention, attention_simd
 
-        return generic_halves
-    from gguf_hub.kernels import x86_halves
-
-    return x86_halves
+    key_type, value_type = cache_types.split(".")
+    make = attention.make_attention if step == "attention" else attention.make_rope_store
+    return make(attention_simd.keys_of(key_type, isa), attention_simd.values_of(value_type, isa))

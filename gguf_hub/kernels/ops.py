@@ -11,7 +11,7 @@ name element what
 n    int64   counts and indices of this call: the header below, token ids, routing
 f    float32 activations, norms, constants
 q    int8    quantised activations
-kv   uint16  the K/V cache: halves, [layer, K or V, head_kv, position, head_dim]
+kv   uint16  the K/V cache, [layer, K or V, head_kv, as ``cache`` says]
 w    uint8   the model file, mapped
 ==== ======= ==========================================================================
 """
@@ -59,10 +59,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     ),
     # softmax(q k^T / sqrt(head_dim)) v, causal
     "attention": (
-        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scores", "y",
+        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
     ),
     # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
     "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),
+    # ask the system for the matrices of the chosen experts, for a file larger than memory
+    "advise_experts": ("experts", "n_expert", "size", "starts"),
     # matmul of each (token, expert) pair with that expert's matrix
     "expert_matmul": (
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
@@ -75,6 +77,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x"),
+    # read bytes of the file and do nothing with them: how fast memory is
+    "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
 """Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
 ``frequencies`` are places in ``f``; ``count`` is a place in the header of ``n``."""
