@@ -58,6 +58,7 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     from gguf_hub.cli.models import list_repo, open_hub
     from gguf_hub.download.fetch import Fetcher
     from gguf_hub.download.plan import select
+    from gguf_hub.hub import default_cache_dir
     from gguf_hub.progress import SILENT
     from gguf_hub.store import Store
 
@@ -77,6 +78,7 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
         move=mover_for(options, len(files)),
         is_forced=options["is_forced"],
         max_workers=options["max_workers"],
+        caches=(default_cache_dir(),),
     )
     plan = fetcher.plan(listing, files)
     free_bytes = fetcher.free_bytes(fetcher.place.root)

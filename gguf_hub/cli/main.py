@@ -29,6 +29,11 @@ COMMANDS = {
     "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "ls": "List the model files on this machine.",
+    "path": "Print where a model lies on this machine, and nothing else.",
+    "du": "Show what models take on the disk, by repository.",
+    "rm": "Remove model files, after asking.",
+    "gc": "Show, or remove, what is left behind and of no use.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from gguf_hub.download.cachedir import repos_of
 from gguf_hub.download.digest import matches, sha256_file
 from gguf_hub.download.diskerrors import explained
+from gguf_hub.download.folderbook import FolderBook
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.journal import journal_of, read_journal
 from gguf_hub.download.link import Source
 from gguf_hub.download.locking import only_one
 from gguf_hub.download.move import Moved, Mover, RangeMover
 from gguf_hub.download.names import is_gguf
-from gguf_hub.download.places import Place
+from gguf_hub.download.places import PART_SUFFIX, Place
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
@@ -125,6 +127,7 @@ class Fetcher:
         move: What moves the bytes.
         is_forced: Go on where there seems to be too little space.
         max_workers: How many files at once.
+        caches: Hugging Face caches whose bytes are copied rather than fetched again.
     """
 
     hub: Hub
@@ -135,6 +138,7 @@ class Fetcher:
     move: Mover = field(default_factory=RangeMover)
     is_forced: bool = False
     max_workers: int = 1
+    caches: tuple[Path, ...] = ()
 
     def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
         """Return what fetching would do; touches nothing."""
@@ -156,6 +160,7 @@ class Fetcher:
         """
         if not self.is_forced:
             self._require_space(self.plan(listing, files))
+        self._remember_place()
         cancel = threading.Event()
         if min(self.max_workers, len(files)) <= 1:
             return [self._fetch_one(listing, file, cancel) for file in files]
@@ -197,7 +202,7 @@ class Fetcher:
             state = State.VERIFIED
         elif size_bytes == file.size_bytes:
             state = State.UNCHECKED
-        elif self.copy_of(file):
+        elif self._copies_of(file):
             state = State.ELSEWHERE
         elif have_bytes:
             state = State.PARTIAL
@@ -219,6 +224,14 @@ class Fetcher:
     def copy_of(self, file: RemoteFile) -> StoredFile | None:
         """Return a verified file of this machine with the same content, or None."""
         return next(iter(self.store.copies_of(file.sha256)), None) if file.sha256 else None
+
+    def _copies_of(self, file: RemoteFile) -> list[Path]:
+        """Return where the same content lies: verified copies, then what caches have of it."""
+        if not file.sha256:
+            return []
+        blobs = (repo / "blobs" / file.sha256 for cache in self.caches for repo in repos_of(cache))
+        copies = [entry.path for entry in self.store.copies_of(file.sha256)]
+        return [*copies, *(blob for blob in blobs if _size(blob) == file.size_bytes)]
 
     def _require_space(self, plan: Plan) -> None:
         copied = [p.file.size_bytes for p in plan.files if p.state is State.ELSEWHERE]
@@ -282,19 +295,20 @@ class Fetcher:
         return None
 
     def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
-        """Take the bytes from a verified copy on this machine, if there is one."""
-        copy = self.copy_of(file)
-        if copy is None:
-            return None
-        part = self.place.part_of(listing, file)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(copy.path, part)
-        sha256 = sha256_file(part, progress=self.progress, label=f"check {file.path}")
-        if matches(part, file, sha256):
-            return self._accept(listing, file, part, sha256, Status.COPIED)
-        part.unlink()
-        self.store.remove(copy.path)
-        self.progress.note(f"`{copy.path}` has changed since it was verified")
+        """Take the bytes from a copy on this machine, if there is one that is whole."""
+        for copy in self._copies_of(file):
+            part = self.place.part_of(listing, file)
+            # a name of its own: what was fetched so far must outlive a copy that is damaged
+            new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(copy, new)
+            sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
+            if matches(new, file, sha256):
+                _drop(part)
+                return self._accept(listing, file, new, sha256, Status.COPIED)
+            new.unlink()
+            self.store.remove(copy)
+            self.progress.note(f"`{copy}` is not what it should be: it is damaged")
         return None
 
     def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
@@ -321,6 +335,11 @@ class Fetcher:
         largest = max(leftovers, key=lambda path: _size(path) or 0)
         self.progress.note(f"going on with `{largest.name}`, which another program left")
         largest.replace(part)
+
+    def _remember_place(self) -> None:
+        """Keep where files go: what is left there can then be found again."""
+        with contextlib.suppress(OSError):  # that is a help, not a need
+            FolderBook(self.store.folder).add(self.place.root)
 
     def _remember(self, sha256: str, moved: Moved) -> None:
         """Keep the hashes of segments: with them a damaged file can be repaired."""
