@@ -11,7 +11,7 @@ import click
 
 from gguf_hub.cli import console
 from gguf_hub.cli.doctor_output import print_report
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 if TYPE_CHECKING:
     from gguf_hub.hardware import Hardware
@@ -21,6 +21,7 @@ PACKAGES = ("gguf-hub", "huggingface_hub", "numba", "llvmlite", "numpy", "psutil
 
 
 @click.command("doctor")
+@offline_option
 @catalog_option
 @json_option
 def command(catalog_path: Path | None, as_json: bool) -> int:

@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -68,6 +68,11 @@ class PlannedFile:
     path: Path
     state: State
     fetch_bytes: int
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether no byte must come, as far as that can be told without reading."""
+        return self.state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -208,9 +213,8 @@ class Fetcher:
             state = State.PARTIAL
         else:
             state = State.MISSING if size_bytes is None else State.DIFFERENT
-        is_here = state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
-        to_come = 0 if is_here else max(file.size_bytes - have_bytes, 0)
-        return PlannedFile(file, path, state, to_come)
+        planned = PlannedFile(file, path, state, max(file.size_bytes - have_bytes, 0))
+        return replace(planned, fetch_bytes=0) if planned.is_here else planned
 
     def _have_bytes(self, listing: RepoListing, file: RemoteFile) -> int:
         """Return how much an earlier run, or another client, has left of a file."""

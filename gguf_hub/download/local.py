@@ -24,6 +24,17 @@ class Target:
     wanted: Wanted
     revision: str | None = None
 
+    @property
+    def text(self) -> str:
+        """What a message calls it."""
+        at = f" at `{self.revision}`" if self.revision else ""
+        if self.wanted.filenames:
+            names = ", ".join(f"`{name}`" for name in self.wanted.filenames)
+            return f"{names} of {self.repo_id}{at}"
+        quant = f":{self.wanted.quant}" if self.wanted.quant else ""
+        patterns = ", ".join(f"`{glob}`" for glob in self.wanted.include)
+        return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
+
 
 def target_of(ref: CatalogQuant | RepoQuant | RepoFile, catalog: Catalog) -> Target:
     """Return what a model argument wants.

@@ -209,6 +209,7 @@ class HfHub:
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
         try:
+            _check_online(self.endpoint)
             with translated(self.endpoint, None):
                 response = _session().head(self.endpoint, timeout=timeout_s, follow_redirects=False)
         except GgufHubError as error:
@@ -229,6 +230,7 @@ class HfHub:
 
     def _head(self, repo_id: str, path: str, revision: str) -> tuple[str, Any]:
         """Ask for the facts of a file; return the link that was asked and what came."""
+        _check_online(self.endpoint)
         hf = _huggingface_hub()
         url = self._url(hf.hf_hub_url(repo_id, path, revision=revision))
         meta = hf.get_hf_file_metadata(
