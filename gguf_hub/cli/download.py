@@ -11,7 +11,13 @@ from gguf_hub.cli import console
 from gguf_hub.cli.download_engine import engine_options, mover_for
 from gguf_hub.cli.download_output import print_plan, print_result
 from gguf_hub.cli.download_target import find_here, place_from, require_here, target_from
-from gguf_hub.cli.options import catalog_option, json_option, offline_option
+from gguf_hub.cli.options import (
+    catalog_option,
+    json_option,
+    no_progress_option,
+    offline_option,
+    progress_option,
+)
 
 
 @click.command("download")
@@ -34,7 +40,8 @@ from gguf_hub.cli.options import catalog_option, json_option, offline_option
 @engine_options
 @click.option("--dry-run", is_flag=True, help="Show what would come, fetch nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the paths only.")
-@click.option("--no-progress", is_flag=True, help="Draw no bars.")
+@progress_option
+@no_progress_option
 @click.option("--local-dir-use-symlinks", hidden=True)
 @click.option("--resume-download", is_flag=True, hidden=True)
 @offline_option
@@ -55,14 +62,12 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     from gguf_hub.download.fetch import Fetcher
     from gguf_hub.download.plan import select
     from gguf_hub.hub import default_cache_dir, is_offline
-    from gguf_hub.progress import SILENT
     from gguf_hub.store import Store
 
+    progress = console.progress_for(options["progress"], is_quiet=options["quiet"])
     _tell_old_habits(options)
     catalog = load_catalog(options["catalog_path"])
     target, place = target_from(repo, filenames, options, catalog), place_from(options)
-    has_bars = not (options["quiet"] or options["no_progress"])
-    progress = SILENT if options["quiet"] else console.ConsoleProgress(enabled=has_bars)
     hub = open_hub(options["token"], timeout_s=options["timeout_s"])
     store = Store(progress=progress)
     if is_offline():

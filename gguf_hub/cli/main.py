@@ -92,6 +92,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code; never a traceback for bad input."""
     from gguf_hub.cli import console
 
+    console.use_text()
     try:
         code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
         sys.stdout.flush()

@@ -68,3 +68,14 @@ offline_option = click.option(
     callback=_go_offline,
     help="Ask no hub: what is on this machine must do (also HF_HUB_OFFLINE=1).",
 )
+
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="Bars on a terminal; or one JSON event per line on stderr; or nothing.",
+)
+no_progress_option = click.option(
+    "--no-progress", "progress", flag_value="none", help="The same as --progress none."
+)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.options import catalog_option, json_option, offline_option
+from gguf_hub.cli.options import (
+    catalog_option,
+    json_option,
+    no_progress_option,
+    offline_option,
+    progress_option,
+)
 from gguf_hub.cli.verify_output import print_row, row_of, row_of_error
 
 if TYPE_CHECKING:
@@ -29,7 +35,8 @@ if TYPE_CHECKING:
 @click.option("--deep", "is_deep", is_flag=True, help="Look at every block of the weights too.")
 @click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
 @click.option("--token", help="Access token, for --repair.")
-@click.option("--no-progress", is_flag=True, help="Draw no bars.")
+@progress_option
+@no_progress_option
 @offline_option
 @catalog_option
 @json_option
@@ -48,8 +55,8 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     from gguf_hub.catalog import load_catalog
     from gguf_hub.store import Store
 
+    progress = console.progress_for(options["progress"])
     _check_hash(given_sha256, files)
-    progress = console.ConsoleProgress(enabled=not options["no_progress"])
     catalog = load_catalog(options["catalog_path"])
     checker = _Checker(
         catalog,

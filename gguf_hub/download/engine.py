@@ -152,8 +152,6 @@ class Transfer:
             self._watch()
         finally:
             self._leave(threads)
-        if self.board.error:
-            raise self.board.error
         assert self._whole.sha256 is not None
         return self._whole.sha256
 
@@ -168,6 +166,8 @@ class Transfer:
                 if self._cancel.is_set():
                     raise CancelledError
             self._tell_bytes(task, told_bytes)
+            if self.board.error:
+                raise self.board.error
 
     def _tell_bytes(self, task: Task, told_bytes: int) -> int:
         n = self.board.n_received

@@ -25,6 +25,7 @@ from gguf_hub.download.locking import only_one
 from gguf_hub.download.move import Moved, Mover, RangeMover
 from gguf_hub.download.names import is_gguf
 from gguf_hub.download.places import PART_SUFFIX, Place
+from gguf_hub.download.total import totalled
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
@@ -163,9 +164,16 @@ class Fetcher:
             DownloadError: The place cannot be written.
             HubError: The hub refuses or stays away; what came is kept for the next run.
         """
+        plan = self.plan(listing, files)
         if not self.is_forced:
-            self._require_space(self.plan(listing, files))
+            self._require_space(plan)
         self._remember_place()
+        if len(files) == 1 or not plan.fetch_bytes:
+            return self._fetch_all(listing, files)
+        with totalled(self.progress, plan.fetch_bytes) as progress:
+            return replace(self, progress=progress)._fetch_all(listing, files)
+
+    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
         cancel = threading.Event()
         if min(self.max_workers, len(files)) <= 1:
             return [self._fetch_one(listing, file, cancel) for file in files]
