@@ -132,8 +132,9 @@ def _hub(problems: list[str]) -> dict[str, Any]:
     problem = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
     if problem:
         problems.append(f"hub: {problem}")
-    if hub.is_token_exposed():
-        problems.append(f"hub: {hub.endpoint} is plain http: the token travels in clear text")
+    if hub.is_exposed():
+        secret = "the token travels in clear text" if hub.has_token() else "files can be changed"
+        problems.append(f"hub: {hub.endpoint} is plain http: {secret}")
     return {
         "endpoint": hub.endpoint,
         "is_offline": is_offline(),

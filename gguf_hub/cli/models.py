@@ -192,12 +192,13 @@ def find_here(target: Target, store: Store) -> list[Path]:
 
 
 def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
-    """Return the hub, with a warning when a token would travel in clear text."""
+    """Return the hub, with a warning when others can read and change what travels."""
     from gguf_hub.hub import HfHub
 
     hub = HfHub(token=token, timeout_s=timeout_s)
-    if hub.is_token_exposed():
-        console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can read the token")
+    if hub.is_exposed():
+        reads = "read the token and change files" if hub.has_token() else "change files unnoticed"
+        console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can {reads}")
     return hub
 
 

@@ -147,7 +147,11 @@ class Fetcher:
     caches: tuple[Path, ...] = ()
 
     def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
-        """Return what fetching would do; touches nothing."""
+        """Return what fetching would do; touches nothing.
+
+        Raises:
+            DownloadError: A file would lead out of the place.
+        """
         return Plan(listing, tuple(self._survey(listing, file) for file in files))
 
     def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
@@ -207,6 +211,7 @@ class Fetcher:
         return found
 
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
+        self.place.check(listing, file)
         path = self.place.path_of(listing, file)
         content = self.place.content_of(listing, file)
         recorded = self.store.find_verified(content)
@@ -277,6 +282,7 @@ class Fetcher:
     def _make_be_there(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
     ) -> Fetched:
+        self.place.check(listing, file)
         with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
             return (
                 self._take_recorded(listing, file)  # another process may just have done it

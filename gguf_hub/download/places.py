@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gguf_hub.download.cachedir import repo_folder
 from gguf_hub.download.notes import Note, lock_of, note_of, own_folder, write_atomically
+from gguf_hub.errors import DownloadError
 from gguf_hub.hub import RemoteFile, RepoListing
 
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Files here can be fetched again.\n"
@@ -27,6 +28,14 @@ class Place(Protocol):
     """Somewhere that files of a repository are put."""
 
     root: Path
+
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Refuse a file for which something would be written outside of the place.
+
+        Raises:
+            DownloadError: A folder in its path is a link that leads out.
+        """
+        ...
 
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the name that the file has, or will have, for users."""
@@ -79,6 +88,12 @@ class HfCache:
     def __init__(self, root: Path, *, symlink: Callable[[str, Path], None] = os.symlink) -> None:
         self.root = root
         self._symlink = symlink
+
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Look at the folders under the commit, and at those of the revision's name."""
+        repo = self._repo(listing)
+        _require_inside(repo / "snapshots" / listing.commit, file.path)
+        _require_inside(repo / "refs", listing.revision)
 
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the link under the commit."""
@@ -134,6 +149,11 @@ class LocalFolder:
         self.root = root
         self._own = own_folder(root)
 
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Look at the folders of the file, and at those of its note."""
+        _require_inside(self.root, file.path)
+        _require_inside(self._own / "download", file.path)
+
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the name in the folder."""
         return self.root / file.path
@@ -165,6 +185,19 @@ class LocalFolder:
         _write_if_new(self._own / ".gitignore", "*", is_once=True)
         _write_if_new(self._own / "CACHEDIR.TAG", CACHEDIR_TAG, is_once=True)
         return path
+
+
+def _require_inside(base: Path, name: str) -> None:
+    """Refuse a name of which a folder leads out of ``base``; ``base`` itself may be a link."""
+    inside = os.path.realpath(base)
+    folder = (base / name).parent
+    real = Path(os.path.realpath(folder))
+    if not real.is_relative_to(inside):
+        raise DownloadError(
+            f"`{folder}` is a link that leads out of `{base}`, to `{real}`: nothing is put there",
+            path=folder,
+            hint="remove the link, or choose another folder with --local-dir",
+        )
 
 
 def _write_if_new(path: Path, text: str, *, is_once: bool = False) -> None:

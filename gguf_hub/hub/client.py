@@ -54,11 +54,10 @@ class HfHub:
         self._token = token
         self._retry_waits_s = retry_waits_s
 
-    def is_token_exposed(self) -> bool:
-        """Tell whether a token would travel in clear text: plain http to another machine."""
+    def is_exposed(self) -> bool:
+        """Tell whether others can read and change what travels: plain http to another machine."""
         parts = urlsplit(self.endpoint)
-        is_near = parts.hostname in ("localhost", "::1") or str(parts.hostname).startswith("127.")
-        return parts.scheme == "http" and not is_near and self.has_token()
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
     def has_token(self) -> bool:
         """Tell whether requests carry a token (which is never shown)."""
@@ -281,6 +280,16 @@ def _session() -> Any:
     from huggingface_hub.utils import get_session
 
     return get_session()
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine; a name that only begins like an address is not."""
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
