@@ -78,6 +78,7 @@ class Request:
     query: dict[str, list[str]]
     headers: dict[str, str]
     origin: str
+    client_port: int  # the same for requests over one connection
     status: int = 0
     sent_bytes: int = 0
 
@@ -239,7 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.form = self.rfile.read(int(headers.get("content-length", 0))).decode()
         self.record = Request(
-            self.command, path, parse_qs(parts.query), headers, self.server.origin
+            self.command,
+            path,
+            parse_qs(parts.query),
+            headers,
+            self.server.origin,
+            self.client_address[1],
         )
         hub.requests.append(self.record)
         self.fault = hub.take_fault(self.command, path, self.server.origin) or Fault("*", "*")

@@ -295,6 +295,8 @@ class Transfer:
             at = sink.feed(at, memoryview(chunk))
             stall.saw(len(chunk))
             if sink.is_complete:
+                # the end of the body must be seen, or the connection is not used again
+                next(stream.chunks, None)
                 return
 
 

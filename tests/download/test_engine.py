@@ -55,6 +55,14 @@ def test_several_connections_share_one_link(server: HubServer, fetcher: Make) ->
     assert sent_bytes(server) == len(BIG)
 
 
+def test_connections_are_used_again(server: HubServer, fetcher: Make) -> None:
+    server.redirect = True
+    fetch(fetcher(replace(QUICK, connections=2)))
+    bodies = server.body_requests()
+    assert len(bodies) > 4
+    assert len({r.client_port for r in bodies}) <= 2
+
+
 def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, place: Place) -> None:
     done = fetch(fetcher())
     kept = HashBook(fetcher().store.folder).find(done.sha256)
