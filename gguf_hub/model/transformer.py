@@ -18,7 +18,13 @@ from gguf_hub.kernels.machine import Machine
 from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
-from gguf_hub.model.residency import Lock, ask_for, dense_ranges, is_advisable
+from gguf_hub.model.residency import (
+    Lock,
+    ask_for,
+    dense_ranges,
+    is_advisable,
+    use_small_pages,
+)
 from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
@@ -122,7 +128,9 @@ class Transformer:
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        memory = program.memory([file.data])
+        use_small_pages(memory.kv)
+        machine = Machine(builder, memory, limits.n_threads)
         return cls(config, program, machine, limits)
 
     def forward(
