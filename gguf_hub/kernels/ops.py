@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
-    # cosine and sine of every (token, frequency), from the inverse frequencies
+    # cosine and sine of every (token, frequency), from frequencies as sums of two floats
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each row divided by its root mean square, times the gain
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),

@@ -184,12 +184,17 @@ def make_expert_matmul(products):
 
 
 def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
-    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision."""
+    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision.
+
+    A frequency is the sum of two floats, ``half`` apart: of one alone an angle at position 30,000
+    would be off by 0.002.
+    """
     first, last = share(n[N_TOKENS], tid, nth)
     for t in range(first, last):
         position = np.float64(n[POSITION] + t)
         for i in range(half):
-            angle = position * np.float64(f[frequencies + i])
+            frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
+            angle = position * frequency
             f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
             f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
 

@@ -219,9 +219,12 @@ class ProgramBuilder:
         }
 
     def _rope_frequencies(self) -> NDArray[np.float32]:
-        frequencies = np.array(self._config.rope.frequencies())
-        factors = self._weights.rope_factors
-        return np.asarray(frequencies if factors is None else frequencies / factors, np.float32)
+        """Return the frequencies as float32, then what these lack of double precision."""
+        exact = np.array(self._config.rope.frequencies())
+        if self._weights.rope_factors is not None:
+            exact = exact / self._weights.rope_factors
+        rounded = exact.astype(np.float32)
+        return np.concatenate((rounded, (exact - rounded).astype(np.float32)))
 
     def _constant(self, values: NDArray[np.float32]) -> int:
         offset = self._f.take(len(values))
