@@ -16,26 +16,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gguf_hub.kernels.scratch import LANES, PANEL_BYTES
-from gguf_hub.kernels.simd_panels import (
-    add_floats,
-    add_minima,
-    add_scaled,
+from gguf_hub.kernels.simd_columns import (
     load_columns,
     load_columns_i32x64,
     load_halves,
     load_words,
     low_halves,
+    negative,
+    repeated,
+    signed_byte,
+    splat_i32x16,
+    spread_bits,
+)
+from gguf_hub.kernels.simd_panels import (
+    add_floats,
+    add_minima,
+    add_scaled,
     multiply_4_pairs,
     multiply_8_pairs,
     multiply_16,
     multiply_32,
-    negative,
     prefetch,
-    repeated,
-    signed_byte,
-    splat_i32x16,
     splat_sums,
-    spread_bits,
     store_panel,
     zeros_f32,
     zeros_i32,
