@@ -2,7 +2,9 @@
 
 Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
 names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
-allocated, no bound is checked: ``model.program`` lays out the memory.
+allocated, no bound is checked: ``model.program`` lays out the memory. Long loops index with
+``np.uintp``: a signed index could be negative, which counts from the end, and LLVM then makes no
+SIMD code.
 
 Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
 P pairs = T x A, S cached positions.
@@ -50,7 +52,7 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
     for t in range(first, last):
         source = x + width * n[rows + t]
         for i in range(width):
-            f[y + width * t + i] = f[source + i]
+            f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
 
 
 # -- norm, activations ---------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def _sum_of_squares(f, x, n):
     """Sum in float64, as ggml does, but in any order."""
     total = 0.0
     for i in range(n):
-        value = np.float64(f[x + i])
+        value = np.float64(f[np.uintp(x + i)])
         total += value * value
     return total
 
@@ -74,7 +76,8 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
         mean = _sum_of_squares(f, row, width) / width
         scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
         for i in range(width):
-            f[y + width * t + i] = f[row + i] * scale * f[gain + i]
+            normed = f[np.uintp(row + i)] * scale
+            f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
 def make_quantize(quantize_row, steps_per_row, floats_per_row):
@@ -277,8 +280,8 @@ def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
-        x = f[gate + i]
-        f[gate + i] = x / (np.float32(1) + exp32(-x)) * f[up + i]
+        x = f[np.uintp(gate + i)]
+        f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
 
 
 def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
@@ -289,4 +292,4 @@ def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
             pair = n_expert_used * t + a
             weight = f[weights + pair]
             for i in range(first, last):
-                f[x + width * t + i] += weight * f[y + width * pair + i]
+                f[np.uintp(x + width * t + i)] += weight * f[np.uintp(y + width * pair + i)]
