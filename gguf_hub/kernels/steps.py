@@ -21,7 +21,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.kernels.elementary import exp32
 from gguf_hub.kernels.generic import ANY_ORDER
-from gguf_hub.kernels.ops import N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_TOKENS, POSITION
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
 
@@ -247,7 +247,7 @@ def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
 
 def route(
     tid, nth, n, f, q, kv, w,
-    logits, n_expert, n_expert_used, chosen, weights, starts, order,
+    logits, n_expert, n_expert_used, chosen, weights, starts, order, count,
 ):  # fmt: skip
     """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
 
@@ -256,18 +256,19 @@ def route(
     """
     if tid != 0:
         return
-    for t in range(n[N_TOKENS]):
+    tokens = n[count]
+    for t in range(tokens):
         _choose(
             n, f, logits + n_expert * t, n_expert, n_expert_used,
             chosen + n_expert_used * t, weights + n_expert_used * t,
         )  # fmt: skip
     for e in range(n_expert + 1):
         n[starts + e] = 0
-    for p in range(n[N_PAIRS]):
+    for p in range(tokens * n_expert_used):
         n[starts + n[chosen + p] + 1] += 1
     for e in range(n_expert):
         n[starts + e + 1] += n[starts + e]
-    for p in range(n[N_PAIRS]):
+    for p in range(tokens * n_expert_used):
         e = n[chosen + p]
         n[order + n[starts + e]] = p
         n[starts + e] += 1
@@ -284,10 +285,10 @@ def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
         f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
 
 
-def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
+def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x, count):
     """Add the experts' answers, weighted, to the residual stream."""
     first, last = share(width, tid, nth)
-    for t in range(n[N_TOKENS]):
+    for t in range(n[count]):
         for a in range(n_expert_used):
             pair = n_expert_used * t + a
             weight = f[weights + pair]

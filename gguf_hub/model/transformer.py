@@ -15,7 +15,7 @@ from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.kernels.machine import Machine
-from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
 from gguf_hub.model.residency import (
@@ -169,7 +169,8 @@ class Transformer:
         """Return the routing of the last pass, layer by layer; empty for a dense model.
 
         Args:
-            n_tokens: How many tokens that pass had.
+            n_tokens: How many tokens that pass had, all with logits: the last layer routes only
+                those that want some.
         """
         n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
         places = zip(self._program.chosen, self._program.expert_weights, strict=True)
@@ -206,6 +207,7 @@ class Transformer:
         n, program = self._memory.n, self._program
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
+        n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
         n[program.rows : program.rows + len(rows)] = rows
         self._machine.run(self._code)
