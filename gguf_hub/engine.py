@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.sampler import Sampled, Sampler
+from gguf_hub.sampler import Sampled
 
 
 class Forward(Protocol):
@@ -37,6 +37,14 @@ class Forward(Protocol):
 
         ``tokens`` stand at ``position`` and after; what the cache held there is overwritten.
         """
+        ...
+
+
+class Chooser(Protocol):
+    """What chooses among logits: a ``Sampler``, or something around one."""
+
+    def sample(self, logits: NDArray[np.float32], recent: Sequence[int] = ()) -> Sampled:
+        """Return the next token, given logits [V] and the ids so far."""
         ...
 
 
@@ -118,7 +126,7 @@ class Engine:
     def generate(
         self,
         prompt: Sequence[int],
-        sampler: Sampler,
+        sampler: Chooser,
         *,
         max_tokens: int = -1,
         stop_ids: Collection[int] = (),
@@ -154,6 +162,37 @@ class Engine:
                 break
             logits = self._step(tokens[-1:], len(tokens) - 1)
         self.finish_reason = "length"
+
+    @property
+    def cached(self) -> list[int]:
+        """The tokens that the cache holds, a copy."""
+        return list(self._cached)
+
+    @property
+    def n_cached(self) -> int:
+        """How many tokens the cache holds."""
+        return len(self._cached)
+
+    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Compute tokens after those that the cache holds; return logits after the last one, [V].
+
+        Raises:
+            UsageError: No tokens.
+            ContextFullError: They do not fit.
+        """
+        if not tokens:
+            raise UsageError("no tokens to compute: expected at least one")
+        for at in range(0, len(tokens), self.model.n_batch):
+            logits = self._step(tokens[at : at + self.model.n_batch], len(self._cached))
+        return logits
+
+    def keep(self, n_tokens: int) -> None:
+        """Forget all but the first tokens of the cache."""
+        del self._cached[n_tokens:]
+
+    def adopt(self, tokens: Sequence[int]) -> None:
+        """Believe that the cache holds these tokens: somebody has put them back."""
+        self._cached = list(tokens)
 
     def reset(self) -> None:
         """Forget what the cache holds."""

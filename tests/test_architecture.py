@@ -22,10 +22,11 @@ LAYERS = {
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
-    "engine": 4,
-    "llama": 5, "perplexity": 5,
-    "server": 6, "compat": 6,
-    "cli": 7, "__main__": 8,
+    "engine": 4, "pretrained": 4,
+    "completion": 5, "perplexity": 5,
+    "llama": 6, "server": 6,
+    "compat": 7, "langchain": 7,
+    "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 # third-party package -> the rooms that may import it
@@ -45,7 +46,7 @@ OWNERS = {
 
 HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
-RUN_TOWER |= {"convert", "perplexity"}
+RUN_TOWER |= {"convert", "perplexity", "grammar", "completion", "compat", "langchain"}
 
 
 @cache
@@ -111,7 +112,7 @@ def test_modules_import_only_from_lower_layers_or_their_own_room() -> None:
     assert wrong == []
 
 
-def test_the_towers_meet_only_in_the_cli() -> None:
+def test_the_towers_meet_only_in_the_cli_and_in_pretrained() -> None:
     wrong = [
         f"{a} -> {b}"
         for a, b in EDGES
@@ -119,6 +120,11 @@ def test_the_towers_meet_only_in_the_cli() -> None:
         or (room(a) in RUN_TOWER and room(b) in HUB_TOWER)
     ]
     assert wrong == []
+
+
+def test_only_llama_asks_for_a_pretrained_model() -> None:
+    users = {a for a, b in EDGES if b == "pretrained"}
+    assert users == {"llama.model"}
 
 
 def test_there_are_no_import_cycles() -> None:

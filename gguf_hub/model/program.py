@@ -77,6 +77,8 @@ class Program:
         ids: Offset in ``n`` of the token ids, [T].
         rows: Offset in ``n`` of the rows that want logits, [n_outputs].
         logits: Offset in ``f``, [n_outputs, V].
+        hidden: Offset in ``f`` of what the logits are computed from, normed, [n_outputs, D].
+        caches: Offset in ``kv`` of every layer's K and V, [K, S, d] each.
         chosen: For each layer, offset in ``n`` of the chosen experts, [T, A]; empty when dense.
         expert_weights: For each layer, offset in ``f`` of their weights, [T, A].
         constants: Offset -> floats to be put into ``f`` before the first run.
@@ -88,19 +90,26 @@ class Program:
     ids: int
     rows: int
     logits: int
+    hidden: int
+    caches: tuple[int, ...]
     chosen: tuple[int, ...]
     expert_weights: tuple[int, ...]
     constants: dict[int, NDArray[np.float32]]
     tables: dict[int, NDArray[np.int64]]
     sizes: dict[str, int]
 
-    def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
-        """Return memory for this program, constants and tables in place."""
+    def memory(self, files: list[NDArray[np.uint8]], n_slots: int = 1) -> Memory:
+        """Return memory for this program, constants and tables in place.
+
+        Args:
+            files: What is mapped.
+            n_slots: How many caches, one after another.
+        """
         memory = Memory.allocate(
             n=self.sizes["n"] - HEADER,
             f=self.sizes["f"],
             q=self.sizes["q"],
-            kv=self.sizes["kv"],
+            kv=self.sizes["kv"] * n_slots,
             files=files,
         )
         for offset, values in self.constants.items():
@@ -121,6 +130,7 @@ class ProgramBuilder:
         self._steps: list[Step] = []
         self._constants: dict[int, NDArray[np.float32]] = {}
         self._tables: dict[int, NDArray[np.int64]] = {}
+        self._caches: list[int] = []
         self._chosen: list[int] = []
         self._expert_weights: list[int] = []
         self._lay_out()
@@ -131,12 +141,14 @@ class ProgramBuilder:
         for layer in self._weights.layers:
             self._attention(layer)
             self._feed_forward(layer)
-        logits = self._head()
+        logits, hidden = self._head()
         return Program(
             steps=tuple(self._steps),
             ids=self._ids,
             rows=self._rows,
             logits=logits,
+            hidden=hidden,
+            caches=tuple(self._caches),
             chosen=tuple(self._chosen),
             expert_weights=tuple(self._expert_weights),
             constants=self._constants,
@@ -258,6 +270,7 @@ class ProgramBuilder:
         c, limits = self._config, self._limits
         size = c.n_head_kv * limits.n_ctx * c.head_dim
         k_cache, v_cache = self._kv.take(size), self._kv.take(size)  # [K, S, d] each
+        self._caches += k_cache, v_cache
         self._norm(self._x, layer.attn_norm, self._h, N_TOKENS)
         self._quantize(self._h, [layer.attn_q, layer.attn_k, layer.attn_v], N_TOKENS)
         self._matmul(layer.attn_q, self._h, self._queries)
@@ -346,8 +359,8 @@ class ProgramBuilder:
                 xf_stride=activation_floats(kind, rows.width), y=y, y_stride=first.n_out,
             )  # fmt: skip
 
-    def _head(self) -> int:
-        """Norm and output matrix, for the rows that want logits; return where the logits lie."""
+    def _head(self) -> tuple[int, int]:
+        """Norm and output matrix, for the rows that want logits; return where both results lie."""
         c, outputs = self._config, self._limits.n_outputs
         wanted = self._f.take(outputs * c.n_embd)
         final = self._activations(outputs, c.n_embd)
@@ -358,4 +371,4 @@ class ProgramBuilder:
         self._norm(wanted, self._weights.output_norm, final, N_OUTPUTS)
         self._quantize(final, [self._weights.output], N_OUTPUTS)
         self._matmul(self._weights.output, final, logits, count=N_OUTPUTS, is_last=True)
-        return logits
+        return logits, final.x

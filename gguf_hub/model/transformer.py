@@ -42,20 +42,30 @@ class Routing:
 class Transformer:
     """Token ids in, logits out. The cache is a row of positions that the caller counts.
 
+    There may be several caches, called slots, for sequences that do not know of each other.
+
     Attributes:
         config: Sizes of the model.
         n_ctx: Positions that the cache holds.
         n_batch: Most tokens of one pass.
         n_threads: Threads that compute.
+        n_slots: How many caches there are.
     """
 
     def __init__(
-        self, config: ModelConfig, program: Program, machine: Machine, limits: Limits
+        self,
+        config: ModelConfig,
+        program: Program,
+        machine: Machine,
+        limits: Limits,
+        n_slots: int = 1,
     ) -> None:
         self.config = config
         self.n_ctx = limits.n_ctx
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
+        self.n_slots = n_slots
+        self._slot = 0
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -72,6 +82,7 @@ class Transformer:
         n_threads: int = 0,
         n_cores: int = 0,
         all_logits: bool = False,
+        n_slots: int = 1,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -84,6 +95,7 @@ class Transformer:
             n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            n_slots: How many caches of ``n_ctx`` positions.
             builder: Where machine code comes from; for this CPU when None.
             progress: Told about compiling, once per machine.
 
@@ -102,11 +114,11 @@ class Transformer:
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
-        return cls(config, program, machine, limits)
+        machine = Machine(builder, program.memory([file.data], n_slots), limits.n_threads)
+        return cls(config, program, machine, limits, n_slots)
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
 
@@ -116,6 +128,7 @@ class Transformer:
             tokens: Token ids, at least one.
             position: Cache position of the first one.
             all_logits: Return logits of every token, not of the last only.
+            slot: Which cache.
 
         Returns:
             Logits [len(tokens), V] or [1, V], float32; yours to keep.
@@ -128,6 +141,7 @@ class Transformer:
                 f"{position + len(tokens)} tokens do not fit a context of {self.n_ctx}",
                 hint="ask for a larger context with `-c`",
             )
+        self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
@@ -136,6 +150,63 @@ class Transformer:
             rows = wanted if all_logits or is_last else range(0)
             logits.append(self._pass(batch, position + start, rows))
         return np.concatenate(logits)
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Compute one token of each of several sequences.
+
+        Args:
+            rows: (slot, token id, position) of each; no slot twice.
+
+        Returns:
+            Logits [len(rows), V].
+
+        NOTE: one pass for each sequence. A pass over the weights for all of them needs a position
+        and a cache for each token in ``rope_table``, ``rope_store`` and ``attention``; see
+        docs/design.md. Callers need not change then.
+        """
+        return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
+
+    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return what the logits of every token would be computed from, [len(tokens), D].
+
+        The cache of slot 0 is overwritten. The model must have been opened with ``all_logits``.
+
+        Raises:
+            ContextFullError: The tokens do not fit the cache.
+        """
+        width, at = self.config.n_embd, self._program.hidden
+        hidden = []
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            self.forward(batch, start, all_logits=True)
+            rows = self._memory.f[at : at + len(batch) * width].copy()
+            hidden.append(rows.reshape(len(batch), width))
+        return np.concatenate(hidden)
+
+    def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
+        """Return a copy of the first positions of a cache, [layers x 2, K, n_positions, d]."""
+        return np.stack([cache[:, :n_positions] for cache in self._caches(slot)])
+
+    def load_cache(self, saved: NDArray[np.uint16], slot: int = 0) -> None:
+        """Put back what ``save_cache`` returned."""
+        for cache, values in zip(self._caches(slot), saved, strict=True):
+            cache[:, : values.shape[1]] = values
+
+    def _caches(self, slot: int) -> list[NDArray[np.uint16]]:
+        """Return views of every layer's K and V, [K, S, d] each."""
+        c = self.config
+        first = slot * self._program.sizes["kv"]
+        size = c.n_head_kv * self.n_ctx * c.head_dim
+        starts = [first + offset for offset in self._program.caches]
+        kv, shape = self._memory.kv, (c.n_head_kv, self.n_ctx, c.head_dim)
+        return [kv[start : start + size].reshape(shape) for start in starts]
+
+    def _select(self, slot: int) -> None:
+        """Let the next passes use this cache."""
+        assert 0 <= slot < self.n_slots, "no such slot"
+        if slot != self._slot:
+            self._machine.select_cache(slot * self._program.sizes["kv"])
+            self._slot = slot
 
     def routing(self, n_tokens: int) -> list[Routing]:
         """Return the routing of the last pass, layer by layer; empty for a dense model.
