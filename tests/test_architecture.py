@@ -42,6 +42,11 @@ OWNERS = {
     "jinja2": {"chat"},
     "safetensors": {"convert"},
     "sentencepiece": {"convert"},
+    "langchain_core": {"langchain"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server", "cli"},
+    "prompt_toolkit": {"cli"},
 }
 
 HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}

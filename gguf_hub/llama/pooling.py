@@ -35,8 +35,7 @@ def pool(
     if not normalize:
         return found
     lengths = np.linalg.norm(found, axis=-1, keepdims=True)
-    unit: NDArray[np.float32] = found / np.where(lengths == 0, 1, lengths)
-    return unit
+    return np.asarray(found / np.where(lengths == 0, 1, lengths), np.float32)
 
 
 def _pooled(hidden: NDArray[np.float32], pooling: Pooling) -> NDArray[np.float32]:
