@@ -258,6 +258,6 @@ def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 def _calls(calls: list[dict[str, Any]] | None) -> list[ToolCall]:
     """Return OpenAI's calls as LangChain's."""
     return [
-        ToolCall(name=call["name"], args=call["args"], id=call["id"])
+        ToolCall(name=call["name"], args=call["args"], id=call["id"], type="tool_call")
         for call in parse_tool_calls(calls or [], return_id=True)
     ]
