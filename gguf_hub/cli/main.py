@@ -29,6 +29,7 @@ COMMANDS = {
     "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -15,7 +16,7 @@ JSON_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 class GrammarBook:
-    """Makes matchers for one vocabulary.
+    """Makes matchers for one vocabulary; threads may share it.
 
     Args:
         vocab: The model's tokenizer.
@@ -24,6 +25,7 @@ class GrammarBook:
     def __init__(self, vocab: GrammarVocab) -> None:
         self._vocab = vocab
         self._trie: TokenTrie | None = None
+        self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], TokenGrammar] = OrderedDict()
 
     def gbnf(self, text: str, root: str = "root") -> Matcher:
@@ -51,11 +53,12 @@ class GrammarBook:
         )
 
     def _matcher(self, key: tuple[str, str], make: Any) -> Matcher:
-        known = self._known.get(key)
-        if known is None:
-            self._trie = self._trie or TokenTrie(self._vocab)
-            known = self._known[key] = TokenGrammar(make(), self._trie)
-            if len(self._known) > _MAX_GRAMMARS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return known.matcher()
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                self._trie = self._trie or TokenTrie(self._vocab)
+                known = self._known[key] = TokenGrammar(make(), self._trie)
+                if len(self._known) > _MAX_GRAMMARS:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(key)
+            return known.matcher()

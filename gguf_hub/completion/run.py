@@ -83,6 +83,11 @@ class Run:
         """Whether no more logits are wanted."""
         return self.finish_reason is not None
 
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text that ended it."""
+        return self._stop.found
+
     def begin(self) -> Piece | None:
         """Return the last piece at once if nothing is to be written, else None."""
         return self._finish("", "length") if self._limit <= 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,16 @@ def sampler_config(options: Mapping[str, Any]) -> SamplerConfig:
     return SamplerConfig.from_options(**named)
 
 
+_MOST_BIAS = 1000.0  # more than any logits differ by, and no trouble for their arithmetic
+
+
+def _clamped(bias: float) -> float:
+    return bias if bias == -math.inf else max(-_MOST_BIAS, min(_MOST_BIAS, bias))
+
+
 def _bias(given: Mapping[Any, Any]) -> dict[int, float]:
     try:
-        return {int(token_id): float(value) for token_id, value in given.items()}
+        return {int(token_id): _clamped(float(value)) for token_id, value in given.items()}
     except (TypeError, ValueError) as exc:
         raise UsageError(
             f"logit_bias: expected token ids and numbers, found {dict(given)}",

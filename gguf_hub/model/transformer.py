@@ -166,10 +166,10 @@ class Transformer:
         """
         return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
 
-    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
         """Return what the logits of every token would be computed from, [len(tokens), D].
 
-        The cache of slot 0 is overwritten. The model must have been opened with ``all_logits``.
+        The cache of that slot is overwritten. The model must have been opened with ``all_logits``.
 
         Raises:
             ContextFullError: The tokens do not fit the cache.
@@ -178,7 +178,7 @@ class Transformer:
         hidden = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
-            self.forward(batch, start, all_logits=True)
+            self.forward(batch, start, all_logits=True, slot=slot)
             rows = self._memory.f[at : at + len(batch) * width].copy()
             hidden.append(rows.reshape(len(batch), width))
         return np.concatenate(hidden)
@@ -191,6 +191,12 @@ class Transformer:
         """Put back what ``save_cache`` returned."""
         for cache, values in zip(self._caches(slot), saved, strict=True):
             cache[:, : values.shape[1]] = values
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        """Copy the first positions of one slot's cache into another's."""
+        pairs = zip(self._caches(source), self._caches(target), strict=True)
+        for there, here in pairs:
+            here[:, :n_positions] = there[:, :n_positions]
 
     def _caches(self, slot: int) -> list[NDArray[np.uint16]]:
         """Return views of every layer's K and V, [K, S, d] each."""

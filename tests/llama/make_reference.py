@@ -21,6 +21,11 @@ TOOL = {
         },
     },
 }
+OTHER_SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "age": {"enum": [1, 2]}},
+    "required": ["name", "age"],
+}
 CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "200 tokens": ("create_completion", ["Once upon a time"], {**GREEDY, "max_tokens": 200}),
     "defaults": ("__call__", ["Lily and Tom"], GREEDY),

@@ -22,14 +22,9 @@ from gguf_hub.llama import (
     MinTokensLogitsProcessor,
 )
 from tests.hub_server import HubServer
-from tests.llama.make_reference import TOOL
+from tests.llama.make_reference import OTHER_SCHEMA, TOOL
 
 USER = [{"role": "user", "content": "Hi"}]
-SCHEMA = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 5}, "age": {"enum": [1, 2]}},
-    "required": ["name", "age"],
-}
 
 
 def text(answer: Any) -> str:
@@ -140,8 +135,8 @@ def test_a_wrong_grammar_says_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "response_format",
     [
-        {"type": "json_object", "schema": SCHEMA},
-        {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
+        {"type": "json_object", "schema": OTHER_SCHEMA},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": OTHER_SCHEMA}},
     ],
     ids=["llama-cpp-python's", "OpenAI's"],
 )
@@ -164,7 +159,7 @@ def calls_of(stream: Any) -> list[dict[str, str]]:
     return [{"name": c["name"], "arguments": c["arguments"]} for c in calls.values()]
 
 
-OTHER = {"type": "function", "function": {"name": "tell", "parameters": SCHEMA}}
+OTHER = {"type": "function", "function": {"name": "tell", "parameters": OTHER_SCHEMA}}
 
 
 @pytest.mark.parametrize(

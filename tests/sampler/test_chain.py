@@ -197,9 +197,9 @@ def test_damaged_logits_are_an_error_with_a_hint(bad: float) -> None:
 
 
 def test_nothing_allowed_is_an_error() -> None:
-    with pytest.raises(GgufError, match="no token is possible"):
+    with pytest.raises(UsageError, match="no token is possible"):
         sampler(False, False, False, False).sample(LOGITS)
-    with pytest.raises(GgufError, match="no token is possible"):
+    with pytest.raises(UsageError, match="no token is possible"):
         sampler(logit_bias=dict.fromkeys(range(4), -math.inf)).sample(LOGITS)
 
 
