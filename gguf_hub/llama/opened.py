@@ -200,7 +200,7 @@ class Opened:
     def load_state(self, state: LlamaState) -> None:
         """Go back to a saved state."""
         with self.host.lock:
-            self.host.model.load_cache(state.cache)
+            self.host.model.load_cache(state.cache, state.n_tokens)
             self.host.touch().adopt(state.input_ids.tolist())
             self.scores[: len(state.scores)] = state.scores
             if len(state.scores):

@@ -184,28 +184,32 @@ class Transformer:
         return np.concatenate(hidden)
 
     def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
-        """Return a copy of the first positions of a cache, [layers x 2, K, n_positions, d]."""
-        return np.stack([cache[:, :n_positions] for cache in self._caches(slot)])
+        """Return a copy of the first positions of a cache, for ``load_cache`` alone to read."""
+        return np.concatenate([part.ravel() for part in self._parts(n_positions, slot)])
 
-    def load_cache(self, saved: NDArray[np.uint16], slot: int = 0) -> None:
-        """Put back what ``save_cache`` returned."""
-        for cache, values in zip(self._caches(slot), saved, strict=True):
-            cache[:, : values.shape[1]] = values
+    def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
+        """Put back what ``save_cache`` returned for as many positions."""
+        at = 0
+        for part in self._parts(n_positions, slot):
+            part[:] = saved[at : at + part.size].reshape(part.shape)
+            at += part.size
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy the first positions of one slot's cache into another's."""
-        pairs = zip(self._caches(source), self._caches(target), strict=True)
-        for there, here in pairs:
-            here[:, :n_positions] = there[:, :n_positions]
+        there, here = self._parts(n_positions, source), self._parts(n_positions, target)
+        for old, new in zip(there, here, strict=True):
+            new[:] = old
 
-    def _caches(self, slot: int) -> list[NDArray[np.uint16]]:
-        """Return views of every layer's K and V, [K, S, d] each."""
+    def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
+        """Return views of what the first positions of a cache take: [K, n_positions x d] each.
+
+        This is the one place outside the kernels that knows how a cache is laid out.
+        """
         c = self.config
-        first = slot * self._program.sizes["kv"]
-        size = c.n_head_kv * self.n_ctx * c.head_dim
+        first, row = slot * self._program.sizes["kv"], self.n_ctx * c.head_dim
         starts = [first + offset for offset in self._program.caches]
-        kv, shape = self._memory.kv, (c.n_head_kv, self.n_ctx, c.head_dim)
-        return [kv[start : start + size].reshape(shape) for start in starts]
+        caches = [self._memory.kv[start : start + c.n_head_kv * row] for start in starts]
+        return [kv.reshape(c.n_head_kv, row)[:, : n_positions * c.head_dim] for kv in caches]
 
     def _select(self, slot: int) -> None:
         """Let the next passes use this cache."""

@@ -233,3 +233,42 @@ def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> N
     norms = sum(size for name, size in by_name.items() if "norm" in name)
     expected = sum(by_name.values()) - unread - norms
     assert read_weights(file, config).active_bytes(config) == expected
+
+
+# -- slots ----------------------------------------------------------------------------------------
+
+
+def test_sequences_in_slots_do_not_know_of_each_other(models: Path, open_model: Any) -> None:
+    path = models / "stories260K.f32.gguf"
+    alone, model = open_model(path, n_ctx=64), open_model(path, n_ctx=64, n_slots=3)
+    texts = {0: [1, 403, 407, 261], 1: [1, 378], 2: [1, 403, 407, 5, 6, 7]}
+    for slot, tokens in texts.items():
+        model.forward(tokens[:-1], 0, slot=slot)
+    rows = [(slot, tokens[-1], len(tokens) - 1) for slot, tokens in texts.items()]
+    for tokens, logits in zip(texts.values(), model.decode(rows), strict=True):
+        assert np.array_equal(logits, alone.forward(tokens, 0)[-1])
+
+
+def test_a_cache_is_copied_saved_and_put_back(models: Path, open_model: Any) -> None:
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=64, n_slots=2)
+    tokens = list(range(300, 340))
+    expected = model.forward([*tokens, 5], 0)
+    model.forward(tokens, 0)
+    saved = model.save_cache(len(tokens))
+    model.copy_cache(0, 1, len(tokens))
+    model.forward([7] * 50, 0)
+    assert np.array_equal(model.forward([5], len(tokens), slot=1), expected)
+    model.load_cache(saved, len(tokens))
+    assert np.array_equal(model.forward([5], len(tokens)), expected)
+
+
+def test_embeddings_are_what_logits_are_computed_from(models: Path, open_model: Any) -> None:
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=64, n_batch=4, all_logits=True)
+    tokens = [1, 403, 407, 261, 378, 432]
+    hidden = model.embed(tokens)
+    assert hidden.shape == (6, 64)
+    file = GgufFile.open(models / "stories260K.f32.gguf")
+    name = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
+    matrix = file.tensor_bytes(name).view(np.float32).reshape(512, 64)
+    logits = model.forward(tokens, 0, all_logits=True)
+    assert np.abs(hidden @ matrix.T - logits).max() < 1e-3
