@@ -59,14 +59,18 @@ class Run:
         job: What to write.
         tokenizer: The model's.
         n_ctx: Positions of the cache: where they end, the text ends.
+        is_whole: After an empty prompt the output is a text of its own, so that the space that the
+            encoder puts in front of every text is taken off.
     """
 
-    def __init__(self, job: Job, tokenizer: Tokenizer, n_ctx: int) -> None:
+    def __init__(
+        self, job: Job, tokenizer: Tokenizer, n_ctx: int, *, is_whole: bool = True
+    ) -> None:
         self.job = job
         self.tokens = list(job.prompt)
         """Prompt and output; the last one is to be computed next."""
         self.finish_reason: str | None = None
-        at_start = all(tokenizer.is_control(i) for i in job.prompt)
+        at_start = is_whole and all(tokenizer.is_control(i) for i in job.prompt)
         self._decoder = StreamDecoder(tokenizer, at_start=at_start)
         self._stop = StopText(job.stops)
         self._waiting: list[Chance] = []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.completion import Chooser, sampler_config
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.llama.arguments import check_extra
 from gguf_hub.llama.cache import LlamaRAMCache
 from gguf_hub.llama.grammar import LlamaGrammar
@@ -33,7 +34,7 @@ class Opened:
         model_path: The GGUF file.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
         n_batch: Most tokens of one pass over the weights.
-        n_threads: Threads that compute; None for as many as pay.
+        n_threads: Threads that compute, no more than there are cores; None for as many as pay.
         seed: Of the random numbers of calls that give none; -1 for another one each time.
         logits_all: Keep the logits of all tokens in ``scores``.
         embedding: Be ready for ``embed`` and ``create_embedding``.
@@ -107,7 +108,8 @@ class Opened:
                 has_all=self._embedding,
                 n_ctx=n_ctx,
                 n_batch=n_batch,
-                n_threads=max(0, n_threads or 0),
+                # programs name numbers of their author's machine: more threads than cores only wait
+                n_threads=min(max(0, n_threads or 0), usable_cores()),
             )
             self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
         self.metadata = plain_metadata(self._metadata)
