@@ -60,12 +60,14 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that run it.
+        n_slots: Caches, of which a call may use one for each token (see ``model.rows``).
     """
 
     n_ctx: int
     n_batch: int
     n_outputs: int
     n_threads: int
+    n_slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Program:
     Attributes:
         steps: In order of execution.
         ids: Offset in ``n`` of the token ids, [T].
+        headers: Offset in ``n`` of (tokens, position) for each sequence, [n_slots + 1, 2].
         rows: Offset in ``n`` of the rows that want logits, [n_outputs].
         logits: Offset in ``f``, [n_outputs, V].
         hidden: Offset in ``f`` of what the logits are computed from, normed, [n_outputs, D].
@@ -83,11 +86,13 @@ class Program:
         expert_weights: For each layer, offset in ``f`` of their weights, [T, A].
         constants: Offset -> floats to be put into ``f`` before the first run.
         tables: Offset -> int64 to be put into ``n`` before the first run.
-        sizes: Elements to allocate of n, f, q, kv.
+        sizes: Elements to allocate of n, f, q, and kv of one slot.
+        n_slots: How many caches, one after another.
     """
 
     steps: tuple[Step, ...]
     ids: int
+    headers: int
     rows: int
     logits: int
     hidden: int
@@ -98,18 +103,15 @@ class Program:
     tables: dict[int, NDArray[np.int64]]
     sizes: dict[str, int]
 
-    def memory(self, files: list[NDArray[np.uint8]], n_slots: int = 1) -> Memory:
-        """Return memory for this program, constants and tables in place.
+    n_slots: int = 1
 
-        Args:
-            files: What is mapped.
-            n_slots: How many caches, one after another.
-        """
+    def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
+        """Return memory for this program, constants and tables in place."""
         memory = Memory.allocate(
             n=self.sizes["n"] - HEADER,
             f=self.sizes["f"],
             q=self.sizes["q"],
-            kv=self.sizes["kv"] * n_slots,
+            kv=self.sizes["kv"] * self.n_slots,
             files=files,
         )
         for offset, values in self.constants.items():
@@ -145,6 +147,7 @@ class ProgramBuilder:
         return Program(
             steps=tuple(self._steps),
             ids=self._ids,
+            headers=self._headers,
             rows=self._rows,
             logits=logits,
             hidden=hidden,
@@ -159,6 +162,7 @@ class ProgramBuilder:
                 "q": self._q.size,
                 "kv": self._kv.size,
             },
+            n_slots=self._limits.n_slots,
         )
 
     # -- memory ----------------------------------------------------------------------------------
@@ -169,6 +173,7 @@ class ProgramBuilder:
         pairs = t * max(1, c.n_expert_used)
         d_head = c.n_head * c.head_dim
         self._ids = self._n.take(t)
+        self._headers = self._n.take(2 * (self._limits.n_slots + 1))
         self._rows = self._n.take(self._limits.n_outputs)
         self._x = self._f.take(t * c.n_embd)  # the residual stream [T, D]
         self._h = self._activations(t, c.n_embd)  # what a block reads of it, normed [T, D]

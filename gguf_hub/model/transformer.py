@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from gguf_hub.kernels.machine import Machine
 from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.model.rows import RowProgram, write_row_program
 from gguf_hub.model.weights import read_weights
 from gguf_hub.progress import SILENT, Progress
 
@@ -53,19 +54,15 @@ class Transformer:
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        program: Program,
-        machine: Machine,
-        limits: Limits,
-        n_slots: int = 1,
+        self, config: ModelConfig, program: Program, machine: Machine, limits: Limits
     ) -> None:
         self.config = config
         self.n_ctx = limits.n_ctx
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
-        self.n_slots = n_slots
+        self.n_slots = limits.n_slots
         self._slot = 0
+        self._row_programs: dict[int, RowProgram] = {}
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -111,11 +108,12 @@ class Transformer:
             weights.active_bytes(config), n_cores or usable_cores()
         )
         limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
+        limits = replace(limits, n_slots=n_slots)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data], n_slots), limits.n_threads)
-        return cls(config, program, machine, limits, n_slots)
+        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        return cls(config, program, machine, limits)
 
     def forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
@@ -152,19 +150,45 @@ class Transformer:
         return np.concatenate(logits)
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Compute one token of each of several sequences.
+        """Compute one token of each of several sequences, in one pass over the weights.
 
         Args:
             rows: (slot, token id, position) of each; no slot twice.
 
         Returns:
-            Logits [len(rows), V].
+            Logits [len(rows), V]; a row's bits are those of ``forward``.
 
-        NOTE: one pass for each sequence. A pass over the weights for all of them needs a position
-        and a cache for each token in ``rope_table``, ``rope_store`` and ``attention``; see
-        docs/design.md. Callers need not change then.
+        Raises:
+            ContextFullError: A token does not fit its cache.
         """
-        return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
+        most = min(self.n_batch, self._n_outputs)
+        if len(rows) == 1 or most == 1:
+            return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
+        found = [self._row_pass(rows[at : at + most]) for at in range(0, len(rows), most)]
+        return np.concatenate(found)
+
+    def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Run a program of as many sequences, once."""
+        slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
+        if max(positions) >= self.n_ctx:
+            raise ContextFullError(
+                f"{max(positions) + 1} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        size = next(size for size in self._row_sizes() if size >= len(rows))
+        if size not in self._row_programs:
+            self._row_programs[size] = write_row_program(
+                self._program, self.config, size, self._machine.load
+            )
+        self._select(0)
+        row_program = self._row_programs[size]
+        row_program.place(slots, positions, self._memory.n)
+        return self._run(row_program.code, tokens, positions[0], range(len(rows)))
+
+    def _row_sizes(self) -> list[int]:
+        """Return for how many sequences programs are written: powers of two, and the most."""
+        most = min(self.n_batch, self._n_outputs, self.n_slots)
+        return [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
         """Return what the logits of every token would be computed from, [len(tokens), D].
@@ -246,13 +270,19 @@ class Transformer:
 
     def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
         """Run the program once: at most ``n_batch`` tokens."""
+        return self._run(self._code, tokens, position, rows)
+
+    def _run(
+        self, code: NDArray[np.int64], tokens: Sequence[int], position: int, rows: range
+    ) -> NDArray[np.float32]:
+        """Run a program; return the logits of the rows that want some."""
         assert len(rows) <= self._n_outputs, "laid out for fewer rows of logits"
         n, program = self._memory.n, self._program
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
         n[program.rows : program.rows + len(rows)] = rows
-        self._machine.run(self._code)
+        self._machine.run(code)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)

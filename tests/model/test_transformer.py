@@ -238,15 +238,30 @@ def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> N
 # -- slots ----------------------------------------------------------------------------------------
 
 
-def test_sequences_in_slots_do_not_know_of_each_other(models: Path, open_model: Any) -> None:
-    path = models / "stories260K.f32.gguf"
-    alone, model = open_model(path, n_ctx=64), open_model(path, n_ctx=64, n_slots=3)
-    texts = {0: [1, 403, 407, 261], 1: [1, 378], 2: [1, 403, 407, 5, 6, 7]}
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", ["stories260K.f32", "synth-mixtral-256.q4_k_m"])
+def test_sequences_in_slots_do_not_know_of_each_other(
+    name: str, n_threads: int, models: Path, open_model: Any
+) -> None:
+    # one pass for several sequences gives the bits of a pass for each
+    path = models / f"{name}.gguf"
+    alone = open_model(path, n_ctx=64, n_threads=n_threads)
+    model = open_model(path, n_ctx=64, n_threads=n_threads, n_slots=5, all_logits=True)
+    texts = {3: [1, 403, 407, 261], 0: [1, 378], 4: [1, 403, 407, 5, 6, 7], 1: [1, 9, 8]}
     for slot, tokens in texts.items():
-        model.forward(tokens[:-1], 0, slot=slot)
-    rows = [(slot, tokens[-1], len(tokens) - 1) for slot, tokens in texts.items()]
-    for tokens, logits in zip(texts.values(), model.decode(rows), strict=True):
-        assert np.array_equal(logits, alone.forward(tokens, 0)[-1])
+        model.forward(tokens, 0, slot=slot)
+    for count in (4, 3, 2, 1, 4):
+        for slot in list(texts)[:count]:
+            texts[slot].append(20 + slot)
+        rows = [(slot, texts[slot][-1], len(texts[slot]) - 1) for slot in list(texts)[:count]]
+        for (slot, _, _), logits in zip(rows, model.decode(rows), strict=True):
+            assert np.array_equal(logits, alone.forward(texts[slot], 0)[-1])
+
+
+def test_a_sequence_that_does_not_fit_is_refused(models: Path, open_model: Any) -> None:
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=8, n_slots=2, all_logits=True)
+    with pytest.raises(ContextFullError, match="9 tokens do not fit a context of 8"):
+        model.decode([(0, 5, 0), (1, 5, 8)])
 
 
 def test_a_cache_is_copied_saved_and_put_back(models: Path, open_model: Any) -> None:
