@@ -40,8 +40,9 @@ LLAMA_ROPE_SCALING_TYPE_YARN = 2
 GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q8_0 = 0, 1, 2, 8
 
 __all__ = [
-    "Llama", "LlamaCache", "LlamaGrammar", "LlamaRAMCache", "LlamaState", "LogitsProcessorList",
-    "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall",
+    "Llama", "LlamaCache", "LlamaGrammar", "LlamaPromptLookupDecoding", "LlamaRAMCache",
+    "LlamaState", "LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList",
+    "install", "uninstall",
 ]  # fmt: skip
 
 # submodule of llama_cpp -> names that programs import from there
@@ -50,7 +51,16 @@ _SUBMODULES = {
               "StoppingCriteriaList"),
     "llama_grammar": ("LlamaGrammar",),
     "llama_cache": ("LlamaCache", "LlamaRAMCache"),
+    "llama_speculative": ("LlamaPromptLookupDecoding",),
 }  # fmt: skip
+
+
+class LlamaPromptLookupDecoding:
+    """Accepted as ``draft_model``: the text is the same without it, and so is the speed here."""
+
+    def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
+        self.max_ngram_size = max_ngram_size
+        self.num_pred_tokens = num_pred_tokens
 
 
 def install() -> ModuleType:

@@ -34,7 +34,7 @@ class Opened:
         model_path: The GGUF file.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
         n_batch: Most tokens of one pass over the weights.
-        n_threads: Threads that compute, no more than there are cores; None for as many as pay.
+        n_threads: The most threads; no more compute than there are cores, and than pay.
         seed: Of the random numbers of calls that give none; -1 for another one each time.
         logits_all: Keep the logits of all tokens in ``scores``.
         embedding: Be ready for ``embed`` and ``create_embedding``.
@@ -108,8 +108,8 @@ class Opened:
                 has_all=self._embedding,
                 n_ctx=n_ctx,
                 n_batch=n_batch,
-                # programs name numbers of their author's machine: more threads than cores only wait
-                n_threads=min(max(0, n_threads or 0), usable_cores()),
+                # programs name numbers of their author's machine: more threads than pay only wait
+                n_cores=min(max(0, n_threads or 0), usable_cores()),
             )
             self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
         self.metadata = plain_metadata(self._metadata)
