@@ -216,9 +216,7 @@ class Sampler:
         return int(c.ids[picked])
 
     def _pick(self, probs: filters.Doubles) -> int:
-        """Return an index drawn by probability; a single candidate costs no draw."""
-        if len(probs) == 1:
-            return 0
+        """Return an index drawn by probability; a single candidate costs a draw, too."""
         reach = np.cumsum(probs)
         index = int(np.searchsorted(reach, self._rng.uniform() * reach[-1], side="left"))
         return min(index, len(probs) - 1)

@@ -51,6 +51,16 @@ CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
         ["Once upon a time"],
         {**GREEDY, "frequency_penalty": 0.7, "presence_penalty": 0.5, "max_tokens": 60},
     ),
+    "seed": ("create_completion", ["Tom and"], {"seed": 7, "max_tokens": 60}),
+    "seed, warm": (
+        "create_completion", ["Once"], {"seed": 8, "temperature": 1.4, "max_tokens": 40},
+    ),
+    "seed, min p": ("create_completion", ["Lily"], {"seed": 3, "min_p": 0.2, "max_tokens": 40}),
+    "seed, nothing off": (
+        "create_completion",
+        ["The"],
+        {"seed": 11, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 40},
+    ),
     "logit bias": (
         "create_completion", ["Once"], {**GREEDY, "logit_bias": {"407": -100}, "max_tokens": 8},
     ),
