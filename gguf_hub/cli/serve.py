@@ -10,6 +10,7 @@ import click
 from gguf_hub.cli.options import catalog_option
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them, not we
 _NEED = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
 
 
@@ -119,6 +120,7 @@ def _serve(service: Any, options: dict[str, Any]) -> None:
     family = socket.AF_INET6 if ":" in options["host"] else socket.AF_INET
     config = uvicorn.Config(
         app, log_level="info" if options["verbose"] else "warning", access_log=options["verbose"],
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=options["grace"] + 1, server_header=False,
     )  # fmt: skip
     with _listening(family, options["host"], options["port"]) as listener:
