@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from gguf_hub.llama import Llama
 from gguf_hub.llama.pooling import Pooling
 
@@ -40,6 +38,7 @@ try:
     )
     from langchain_core.runnables import Runnable
     from langchain_core.utils.function_calling import convert_to_openai_tool
+    from pydantic import BaseModel, ConfigDict, Field
 except ImportError as exc:  # pragma: no cover
     raise ImportError(
         "gguf_hub.langchain needs langchain-core: `pip install 'gguf-hub[langchain]'`"

@@ -37,7 +37,7 @@ def client(stories: Path, kernels: None) -> Iterator[Llama]:
 
 @pytest.fixture(scope="module")
 def url(stories: Path, kernels: None) -> Iterator[Any]:
-    from tests.server.conftest import Running
+    from tests.server.running import Running
 
     with ExitStack() as stack:
         yield Running(stories, stack, {}).http

@@ -86,6 +86,7 @@ def _server() -> Any:
     from gguf_hub.errors import UsageError
 
     try:
+        import_module("uvicorn")
         import_module("gguf_hub.server.app")
         return import_module("gguf_hub.server.opening")
     except ImportError as exc:

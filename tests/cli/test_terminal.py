@@ -55,10 +55,13 @@ def test_ctrl_c_ends_the_answer_and_ctrl_d_the_session(data: Path, kernels: None
     terminal.wait(r"(?s)Tell me a story\..{600}")  # the line's echo is over, the answer goes on
     terminal.type("\x03")
     terminal.wait(r"\(stopped\)")
+    terminal.wait(">")
     terminal.type("/stats\r")
     terminal.wait(r"answer \d+ tokens")
+    terminal.wait(">")
     terminal.type("/set temp 0.1\r")
-    terminal.wait(r"temp 0\.1\s")
+    terminal.wait(r"temp 0\.1\s+temp 0\.1\s")  # typed, and told
+    terminal.wait(">")
     terminal.type("\x04")
     terminal.wait("generated")
     assert terminal.close() == 0

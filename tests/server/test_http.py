@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from gguf_hub.llama import Llama
-from tests.server.conftest import Running
+from tests.server.running import Running
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 ENDLESS: dict[str, Any] = {"prompt": "Once", "max_tokens": 250, "ignore_eos": True}
 

@@ -11,7 +11,7 @@ import pytest
 
 from gguf_hub.llama import Llama
 from tests.llama.make_reference import OTHER_SCHEMA, TOOL
-from tests.server.conftest import Running
+from tests.server.running import Running
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 USER = [{"role": "user", "content": "Hi"}]

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Running
+from tests.server.running import Running
 
+pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("selenium", reason="selenium is not installed")
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
