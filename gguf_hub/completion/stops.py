@@ -25,7 +25,8 @@ class StopText:
         self._held += text
         places = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
         if places:
-            end, self.found = min(places)
+            # what is complete first counts, however the text is cut; of several, the longest
+            end, self.found = min(places, key=lambda place: (place[0] + len(place[1]), place[0]))
             shown, self._held = self._held[:end], ""
             return shown
         split = len(self._held) - self._n_doubtful()
