@@ -30,6 +30,13 @@ COMMANDS = {
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
     "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
+    "warmup": "Compile the kernels of models ahead of their first run.",
+    "bench": "Measure how fast a model runs on this machine.",
+    "ls": "List the model files on this machine.",
+    "path": "Print where a model lies on this machine, and nothing else.",
+    "du": "Show what models take on the disk, by repository.",
+    "rm": "Remove model files, after asking.",
+    "gc": "Show, or remove, what is left behind and of no use.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }
@@ -88,6 +95,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code; never a traceback for bad input."""
     from gguf_hub.cli import console
 
+    console.use_text()
     try:
         code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
         sys.stdout.flush()
@@ -98,7 +106,9 @@ def run(args: list[str] | None = None) -> int:
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "gguf-hub"
         text = error.format_message().rstrip(".")
-        console.error(text[:1].lower() + text[1:], hint=f"`{where} --help` shows the usage")
+        if not text[:2].isupper():  # MODEL stays as it is
+            text = text[:1].lower() + text[1:]
+        console.error(text, hint=f"`{where} --help` shows the usage")
         return 2
     except click.ClickException as error:
         console.error(error.format_message())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.options import SIZE, catalog_option, json_option
+from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
 from gguf_hub.cli.pick_output import print_pick, report
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ MAX_N_CTX = 2**20
     show_default=True,
     help="What counts among the files that fit.",
 )
+@offline_option
 @catalog_option
 @json_option
 def command(

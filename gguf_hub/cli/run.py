@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_hub.cli.options import catalog_option
+from gguf_hub.cli.opening import opening_options
+from gguf_hub.cli.options import catalog_option, offline_option
 from gguf_hub.cli.sampling import sampling_options
 from gguf_hub.cli.writing import read_wanted, writing_options
 
 if TYPE_CHECKING:
     from gguf_hub.cli.writing import Wanted
-    from gguf_hub.engine import Timings
+    from gguf_hub.engine import Engine, Timings
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
@@ -72,6 +73,14 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     metavar="N",
     help="Accepted for llama.cpp's sake; everything runs on the CPU.",
 )
+@click.option(
+    "--lookup",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Guess up to N tokens from the text so far and check them in one pass.",
+)
+@opening_options
 @sampling_options
 @writing_options
 @click.option(
@@ -87,6 +96,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking.")
 @click.option("--no-perf", is_flag=True, help="Do not print timings.")
+@offline_option
 @catalog_option
 def command(model: str | None, model_option: str | None, **options: Any) -> None:
     """Generate text with a model.
@@ -113,7 +123,7 @@ def command(model: str | None, model_option: str | None, **options: Any) -> None
 
 def _check(options: dict[str, Any]) -> None:
     """Refuse values that can never be right, before anything is downloaded."""
-    lowest = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1}
+    lowest = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup": 0}
     for name, low in lowest.items():
         if options[name] < low:
             flag = "--" + name.replace("_", "-")
@@ -148,26 +158,26 @@ def _generate(
 ) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.opening import open_file, open_model
     from gguf_hub.cli.prompt_cache import prompt_cache
     from gguf_hub.cli.speaking import speak
     from gguf_hub.cli.writer import Writer
     from gguf_hub.engine import Engine
-    from gguf_hub.gguf.reader import GgufFile
-    from gguf_hub.hardware import usable_threads
-    from gguf_hub.model.transformer import Transformer
+    from gguf_hub.lookup import PromptLookup
     from gguf_hub.tokenizer import load_tokenizer
 
     began = time.perf_counter()
     progress = ConsoleProgress()
+    n_threads = max(0, options["threads"])
     with (
-        GgufFile.open(path) as file,
-        Transformer.open(
+        open_file(path, options, progress) as file,
+        open_model(
             file,
+            options,
+            progress,
             n_ctx=options["ctx_size"],
-            n_batch=options["batch_size"],
-            n_threads=max(0, options["threads"]),
-            n_cores=usable_threads(),
-            progress=progress,
+            n_threads=n_threads,
+            n_logits=options["lookup"] + 1,
         ) as model,
     ):
         tokenizer = load_tokenizer(file.metadata)
@@ -175,12 +185,24 @@ def _generate(
         loaded_s = time.perf_counter() - began
         writer = Writer(engine, tokenizer, config, options["predict"], wanted.grammar,
                         wanted.schema, options["ignore_eos"])  # fmt: skip
+        if options["lookup"]:
+            writer.drafter = PromptLookup(options["lookup"])
         try:
             with prompt_cache(engine, model, options):
                 speak(writer, wanted, prompt, file.metadata, options)
         finally:
             if not options["no_perf"]:
                 _print_timings(loaded_s, engine.timings)
+        _tell_if_full(engine, options["predict"])
+
+
+def _tell_if_full(engine: Engine, wanted: int) -> None:
+    """Say so, and what would help, where the context ended the text."""
+    from gguf_hub.cli.console import note
+
+    if engine.finish_reason == "length" and engine.timings.n_generated != wanted:
+        n_ctx = engine.model.n_ctx
+        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger")
 
 
 def _print_timings(loaded_s: float, timings: Timings) -> None:
@@ -192,4 +214,5 @@ def _print_timings(loaded_s: float, timings: Timings) -> None:
         f"\nload {format_duration(loaded_s)}"
         f" · prompt {timings.n_prompt} tokens, {timings.prompt_tok_per_s:.1f} tok/s"
         f" · generated {timings.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
+        + (f" · {timings.n_accepted} of {timings.n_drafted} guesses" if timings.n_drafted else "")
     )

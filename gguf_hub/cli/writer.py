@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_hub.completion import Run
-    from gguf_hub.engine import Engine
+    from gguf_hub.engine import Drafter, Engine
     from gguf_hub.progress import Progress
     from gguf_hub.sampler import SamplerConfig
     from gguf_hub.tokenizer import Tokenizer
@@ -27,6 +27,7 @@ class Writer:
         schema: JSON schema that every text must satisfy, or None.
         ignores_eos: Go on after the end-of-sequence token.
         run: The last text.
+        drafter: Guesses tokens, which are checked several at a time; None for none.
     """
 
     engine: Engine
@@ -37,6 +38,7 @@ class Writer:
     schema: str | None = None
     ignores_eos: bool = False
     run: Run | None = None
+    drafter: Drafter | None = None
 
     def __post_init__(self) -> None:
         from gguf_hub.completion import GrammarBook
@@ -87,7 +89,8 @@ class Writer:
             if run.is_done:
                 self.engine.finish_reason = run.finish_reason
                 return
-            logits = self.engine.extend(run.tokens[-1:])
+            n_left = -1 if self.max_tokens < 0 else self.max_tokens - run.n_generated
+            logits = self.engine.next_logits(run.tokens, self.drafter, n_left)
 
     def set_option(self, name: str, value: Any) -> None:
         """Change one setting of the sampler.

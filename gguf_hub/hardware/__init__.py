@@ -3,7 +3,7 @@
 Deciding is not done here: ``fit`` does that with the numbers.
 """
 
-from gguf_hub.hardware.detect import Hardware, detect, usable_threads
+from gguf_hub.hardware.detect import Hardware, available_ram_bytes, detect, usable_threads
 from gguf_hub.hardware.gpus import Gpu
 
-__all__ = ["Gpu", "Hardware", "detect", "usable_threads"]
+__all__ = ["Gpu", "Hardware", "available_ram_bytes", "detect", "usable_threads"]

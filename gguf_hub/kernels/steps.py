@@ -2,7 +2,9 @@
 
 Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
 names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
-allocated, no bound is checked: ``model.program`` lays out the memory.
+allocated, no bound is checked: ``model.program`` lays out the memory. Long loops index with
+``np.uintp``: a signed index could be negative, which counts from the end, and LLVM then makes no
+SIMD code.
 
 Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
 P pairs = T x A, S cached positions.
@@ -57,7 +59,7 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
     for t in range(first, last):
         source = x + width * n[rows + t]
         for i in range(width):
-            f[y + width * t + i] = f[source + i]
+            f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
 
 
 # -- norm, activations ---------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def _sum_of_squares(f, x, n):
     """Sum in float64, as ggml does, but in any order."""
     total = 0.0
     for i in range(n):
-        value = np.float64(f[x + i])
+        value = np.float64(f[np.uintp(x + i)])
         total += value * value
     return total
 
@@ -81,17 +83,18 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
         mean = _sum_of_squares(f, row, width) / width
         scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
         for i in range(width):
-            f[y + width * t + i] = f[row + i] * scale * f[gain + i]
+            normed = f[np.uintp(row + i)] * scale
+            f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
-def make_quantize(quantize_row, floats_per_row):
+def make_quantize(quantize_row, steps_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
     def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
         first, last = share(n[count], tid, nth)
         for t in range(first, last):
-            at = xf + floats_per_row(width) * t
-            quantize_row(f, x + width * t, q, xq + width * t, f, at, width)
+            steps, floats = xq + steps_per_row(width) * t, xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, steps, f, floats, width)
 
     return quantize
 
@@ -111,6 +114,7 @@ def make_matmul(products):
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         rows = n[count]
@@ -145,6 +149,7 @@ def make_expert_matmul(products):
         tid, nth, n, f, q, kv, w,
         experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         for e in range(n_expert):
@@ -185,54 +190,23 @@ def make_expert_matmul(products):
     return expert_matmul
 
 
-# -- attention -------------------------------------------------------------------------------------
+# -- positions -------------------------------------------------------------------------------------
 
 
 def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
-    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision."""
+    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision.
+
+    A frequency is the sum of two floats, ``half`` apart: of one alone an angle at position 30,000
+    would be off by 0.002.
+    """
     first, last = share(n[N_TOKENS], tid, nth)
     for t in range(first, last):
         position = np.float64(n[POSITION] + t)
         for i in range(half):
-            angle = position * np.float64(f[frequencies + i])
+            frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
+            angle = position * frequency
             f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
             f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
-
-
-@register_jitable
-def _rotate(f, x, table, half):
-    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files want."""
-    for i in range(half):
-        cos, sin = f[table + i], f[table + half + i]
-        a, b = f[x + 2 * i], f[x + 2 * i + 1]
-        f[x + 2 * i] = a * cos - b * sin
-        f[x + 2 * i + 1] = a * sin + b * cos
-
-
-def make_rope_store(store_half):
-    """Return the step that rotates q and k and fills the cache."""
-
-    def rope_store(
-        tid, nth, n, f, q, kv, w,
-        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, table, k_cache, v_cache, n_ctx,
-    ):  # fmt: skip
-        heads = n_head + n_head_kv
-        first, last = share(n[N_TOKENS] * heads, tid, nth)
-        for item in range(first, last):
-            t, head = item // heads, item % heads
-            turn = table + n_rot * t
-            if head < n_head:
-                _rotate(f, q0 + head_dim * (n_head * t + head), turn, n_rot // 2)
-                continue
-            head -= n_head
-            row = head_dim * (n_head_kv * t + head)
-            _rotate(f, k0 + row, turn, n_rot // 2)
-            place = head_dim * (n_ctx * head + n[POSITION] + t)
-            for i in range(head_dim):
-                store_half(kv, k_cache + place + i, f[k0 + row + i])
-                store_half(kv, v_cache + place + i, f[v0 + row + i])
-
-    return rope_store
 
 
 @register_jitable(fastmath=ANY_ORDER)
@@ -254,46 +228,6 @@ def _softmax(f, x, n):
     inverse = np.float32(1) / _sum(f, x, n)
     for i in range(n):
         f[x + i] *= inverse
-
-
-def make_attention(dot_half, add_half):
-    """Return attention over the cache.
-
-    Args:
-        dot_half: ``(f, fo, kv, ko, n)``: dot product of floats with halves.
-        add_half: ``(f, fo, factor, kv, vo, n)``: add ``factor`` times halves to floats.
-    """
-
-    def attention(
-        tid, nth, n, f, q, kv, w,
-        q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scores, y,
-    ):  # fmt: skip
-        group = n_head // n_head_kv
-        scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
-        mine = scores + tid * group * n_ctx
-        item = tid  # dealt like cards: later tokens see more positions and cost more
-        while item < n[N_TOKENS] * n_head_kv:
-            t, head = item // n_head_kv, item % n_head_kv
-            item += nth
-            seen = n[POSITION] + t + 1
-            rows = head * n_ctx * head_dim
-            first = head_dim * (n_head * t + head * group)
-            for s in range(seen):
-                for g in range(group):
-                    query = q0 + first + head_dim * g
-                    product = dot_half(f, query, kv, k_cache + rows + head_dim * s, head_dim)
-                    f[mine + n_ctx * g + s] = product * scale
-            for g in range(group):
-                _softmax(f, mine + n_ctx * g, seen)
-            for i in range(group * head_dim):
-                f[y + first + i] = np.float32(0)
-            for s in range(seen):
-                for g in range(group):
-                    factor = f[mine + n_ctx * g + s]
-                    place = v_cache + rows + head_dim * s
-                    add_half(f, y + first + head_dim * g, factor, kv, place, head_dim)
-
-    return attention
 
 
 # -- experts ---------------------------------------------------------------------------------------
@@ -353,8 +287,8 @@ def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
-        x = f[gate + i]
-        f[gate + i] = x / (np.float32(1) + exp32(-x)) * f[up + i]
+        x = f[np.uintp(gate + i)]
+        f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
 
 
 def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
@@ -365,4 +299,4 @@ def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
             pair = n_expert_used * t + a
             weight = f[weights + pair]
             for i in range(first, last):
-                f[x + width * t + i] += weight * f[y + width * pair + i]
+                f[np.uintp(x + width * t + i)] += weight * f[np.uintp(y + width * pair + i)]

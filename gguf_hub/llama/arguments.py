@@ -21,13 +21,16 @@ _IDLE: dict[str, tuple[Any, ...]] = {
     "yarn_orig_ctx": (None, 0),
     "draft_model": (None,),
     "tokenizer": (None,),
-    "type_k": (None, 1),
-    "type_v": (None, 1),
+    "type_k": (None, 1, 8),
+    "type_v": (None, 1, 8),
     "spm_infill": (None, False),
 }
 """Of these a caller may expect another result; what only steers a GPU or memory is not here."""
 
 _REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
+
+CACHE_TYPES = {8: "Q8_0"}
+"""ggml's number -> type of keys or values in the cache; ``F16`` where there is no other."""
 
 STEERING = frozenset({
     "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "use_mmap", "use_mlock",

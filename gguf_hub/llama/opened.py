@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gguf_hub.completion import Chooser, sampler_config
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels.cpu import usable_cores
-from gguf_hub.llama.arguments import check_extra
+from gguf_hub.llama.arguments import CACHE_TYPES, check_extra
 from gguf_hub.llama.cache import LlamaRAMCache
 from gguf_hub.llama.grammar import LlamaGrammar
 from gguf_hub.llama.host import Host, plain_metadata
@@ -90,13 +90,19 @@ class Opened:
         self.cache: LlamaRAMCache | None = None
         self._logits_all, self._embedding = logits_all, embedding
         self._pooling_type = pooling_type
-        self._open(n_ctx, n_batch, n_threads, vocab_only)
+        types = {
+            name: CACHE_TYPES.get(arguments.get(argument) or 1, "F16")
+            for name, argument in (("key_type", "type_k"), ("value_type", "type_v"))
+        }
+        self._open(n_ctx, n_batch, n_threads, vocab_only, **types)
         self.set_seed(seed)
         self.chat_format = chat_format
 
     _metadata: Mapping[str, Any]
 
-    def _open(self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool) -> None:
+    def _open(
+        self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **types: str
+    ) -> None:
         if vocab_only:
             with GgufFile.open(Path(self.model_path)) as file:
                 self._metadata = dict(file.metadata)
@@ -110,6 +116,7 @@ class Opened:
                 n_batch=n_batch,
                 # programs name numbers of their author's machine: more threads than pay only wait
                 n_cores=min(max(0, n_threads or 0), usable_cores()),
+                **types,
             )
             self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
         self.metadata = plain_metadata(self._metadata)

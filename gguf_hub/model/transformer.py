@@ -11,14 +11,24 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.kernels import cache
 from gguf_hub.kernels.build import KernelBuilder
+from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.kernels.machine import Machine
 from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.model.residency import (
+    Lock,
+    ask_for,
+    dense_ranges,
+    is_advisable,
+    use_small_pages,
+)
+from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.rows import RowProgram, write_row_program
-from gguf_hub.model.weights import read_weights
+from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
 
 N_BATCH = 512
@@ -63,6 +73,7 @@ class Transformer:
         self.n_slots = limits.n_slots
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
+        self._cache_types = limits.key_type, limits.value_type
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -80,6 +91,11 @@ class Transformer:
         n_cores: int = 0,
         all_logits: bool = False,
         n_slots: int = 1,
+        n_logits: int = 1,
+        key_type: str = "F16",
+        value_type: str = "F16",
+        is_paged: bool = False,
+        lock: Lock = "none",
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -93,8 +109,13 @@ class Transformer:
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
             n_slots: How many caches of ``n_ctx`` positions.
+            n_logits: Or for so many, of batches that are no larger.
+            key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
+            value_type: Type of the values in the cache.
+            is_paged: The file is larger than memory: read ahead what each token needs of it.
+            lock: What of the weights must stay in memory.
             builder: Where machine code comes from; for this CPU when None.
-            progress: Told about compiling, once per machine.
+            progress: Told about compiling, once per machine, and when locking is refused.
 
         Raises:
             UnsupportedGgufError: Not a model that runs here.
@@ -107,12 +128,21 @@ class Transformer:
         n_threads = n_threads or paying_threads(
             weights.active_bytes(config), n_cores or usable_cores()
         )
-        limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
-        limits = replace(limits, n_slots=n_slots)
+        _check_cache_types(key_type, value_type)
+        limits = replace(
+            _limits(config, n_ctx, n_batch, n_threads, 0 if all_logits else n_logits),
+            n_slots=n_slots,
+            key_type=key_type,
+            value_type=value_type,
+            is_paged=is_paged and is_advisable(),
+        )
+        _settle(file, weights, limits, lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        memory = program.memory([file.data])
+        use_small_pages(memory.kv)
+        machine = Machine(builder, memory, limits.n_threads)
         return cls(config, program, machine, limits)
 
     def forward(
@@ -225,15 +255,15 @@ class Transformer:
             new[:] = old
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
-        """Return views of what the first positions of a cache take: [K, n_positions x d] each.
-
-        This is the one place outside the kernels that knows how a cache is laid out.
-        """
-        c = self.config
-        first, row = slot * self._program.sizes["kv"], self.n_ctx * c.head_dim
-        starts = [first + offset for offset in self._program.caches]
-        caches = [self._memory.kv[start : start + c.n_head_kv * row] for start in starts]
-        return [kv.reshape(c.n_head_kv, row)[:, : n_positions * c.head_dim] for kv in caches]
+        """Return views of what the first positions of a cache take, in pieces of 32 positions."""
+        c, first = self.config, slot * self._program.sizes["kv"]
+        found = []
+        for i, offset in enumerate(self._program.caches):
+            kv = self._memory.kv[first + offset :]
+            parts = cache.key_parts if i % 2 == 0 else cache.value_parts
+            type_ = self._cache_types[i % 2]
+            found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
+        return found
 
     def _select(self, slot: int) -> None:
         """Let the next passes use this cache."""
@@ -257,6 +287,15 @@ class Transformer:
             )
             for chosen, weights in places
         ]
+
+    @property
+    def active_bytes(self) -> int:
+        """Bytes of weights that one token reads: of the experts only those in use."""
+        return self._program.active_bytes
+
+    def cache_bytes(self, n_positions: int) -> int:
+        """Return the bytes that some positions take in the K/V cache."""
+        return self._program.cache_token_bytes * n_positions
 
     def close(self) -> None:
         """End the worker threads."""
@@ -300,6 +339,25 @@ def paying_threads(active_bytes: int, n_cores: int) -> int:
     return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
 
 
+def _settle(
+    file: GgufFile, weights: Weights, limits: Limits, lock: Lock, progress: Progress
+) -> None:
+    """Bring weights into memory, and keep them there, as far as that was asked for."""
+    dense = dense_ranges(weights)
+    if limits.is_paged:
+        ask_for(file.data, dense)
+    if lock != "none":
+        refusal = lock_ranges(file.data, dense if lock == "dense" else [(0, file.data.size)])
+        if refusal:
+            progress.note(refusal)
+
+
+def _check_cache_types(*names: str) -> None:
+    for name in names:
+        if name not in CACHE_TYPES:
+            raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
+
+
 def _n_vocab(file: GgufFile) -> int:
     """Return the rows of the embedding matrix: what token ids may be."""
     embedding = file.tensors.get("token_embd.weight")
@@ -316,12 +374,11 @@ def _big_endian(path: Path) -> Exception:
     )
 
 
-def _limits(
-    config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, all_logits: bool
-) -> Limits:
+def _limits(config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, n_logits: int) -> Limits:
+    """Return checked limits; 0 stands for defaults, and ``n_logits`` 0 for all of a batch."""
     for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_threads", n_threads)):
         if value < 0:
             raise UsageError(f"{name} {value}: expected 0 (the default) or more")
     n_ctx = n_ctx or config.n_ctx_train
     n_batch = min(n_batch or N_BATCH, n_ctx)
-    return Limits(n_ctx, n_batch, n_batch if all_logits else 1, n_threads)
+    return Limits(n_ctx, n_batch, min(n_logits or n_batch, n_batch), n_threads)
