@@ -5,3 +5,12 @@ imported by the one room that owns it, when that room is used.
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Return ``Llama``, whose room is imported only when it is asked for."""
+    if name == "Llama":
+        from importlib import import_module
+
+        return import_module("gguf_hub.llama").Llama
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.sampler import Sampled, Sampler
+from gguf_hub.sampler import Sampled
 
 
 class Forward(Protocol):
@@ -38,6 +38,14 @@ class Forward(Protocol):
 
         ``tokens`` stand at ``position`` and after; what the cache held there is overwritten.
         """
+        ...
+
+
+class Chooser(Protocol):
+    """What chooses among logits: a ``Sampler``, or something around one."""
+
+    def sample(self, logits: NDArray[np.float32], recent: Sequence[int] = ()) -> Sampled:
+        """Return the next token, given logits [V] and the ids so far."""
         ...
 
 
@@ -119,6 +127,7 @@ class Engine:
                 f"the prompt has {len(tokens)} tokens, more than the context of {self.model.n_ctx}",
                 hint=f"ask for a larger context: `-c {len(tokens) + 256}`, or shorten the prompt",
             )
+        self._ahead.clear()
         start = min(_common_prefix(self._cached, tokens), len(tokens) - 1)
         began = time.perf_counter()
         with progress.task("prompt", len(tokens) - start, unit="tokens") as task:
@@ -133,7 +142,7 @@ class Engine:
     def generate(
         self,
         prompt: Sequence[int],
-        sampler: Sampler,
+        sampler: Chooser,
         *,
         max_tokens: int = -1,
         stop_ids: Collection[int] = (),
@@ -171,11 +180,44 @@ class Engine:
             is_last = self.timings.n_generated == max_tokens
             if is_last or len(tokens) > self.model.n_ctx:
                 break
-            logits = self._next(tokens, drafter, max_tokens - self.timings.n_generated)
+            logits = self.next_logits(tokens, drafter, max_tokens - self.timings.n_generated)
         self.finish_reason = "length"
 
-    def _next(
-        self, tokens: Sequence[int], drafter: Drafter | None, n_wanted: int
+    @property
+    def cached(self) -> list[int]:
+        """The tokens that the cache holds, a copy."""
+        return list(self._cached)
+
+    @property
+    def n_cached(self) -> int:
+        """How many tokens the cache holds."""
+        return len(self._cached)
+
+    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Compute tokens after those that the cache holds; return logits after the last one, [V].
+
+        Raises:
+            UsageError: No tokens.
+            ContextFullError: They do not fit.
+        """
+        if not tokens:
+            raise UsageError("no tokens to compute: expected at least one")
+        self._ahead.clear()
+        for at in range(0, len(tokens), self.model.n_batch):
+            logits = self._step(tokens[at : at + self.model.n_batch], len(self._cached))
+        return logits
+
+    def keep(self, n_tokens: int) -> None:
+        """Forget all but the first tokens of the cache."""
+        del self._cached[n_tokens:]
+
+    def adopt(self, tokens: Sequence[int]) -> None:
+        """Believe that the cache holds these tokens: somebody has put them back."""
+        self._ahead.clear()
+        self._cached = list(tokens)
+
+    def next_logits(
+        self, tokens: Sequence[int], drafter: Drafter | None = None, n_wanted: int = -1
     ) -> NDArray[np.float32]:
         """Return logits after the last token, [V]: from a guess that came true, or computed.
 

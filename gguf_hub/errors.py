@@ -16,6 +16,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ContextFullError             more tokens than the context holds
+    ├── BusyError                    the server has as many requests as it takes
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
     │   │   └── LinkRefusedError     a signed link that has expired, or is used too much
@@ -131,6 +132,10 @@ class ChatTemplateError(GgufHubError):
 
 class ContextFullError(GgufHubError):
     """More tokens than the context holds."""
+
+
+class BusyError(GgufHubError):
+    """The server has as many requests waiting as it takes; ask again later."""
 
 
 class HubError(GgufHubError):

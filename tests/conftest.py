@@ -6,6 +6,7 @@ a reason, where it is absent. No test writes outside its own folder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Let fixtures that outlive a test share the kernels of all tests, too."""
+    os.environ["GGUF_HUB_KERNEL_CACHE"] = str(ROOT / ".pytest_cache" / "kernels")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The small Mixtral that ships inside the package."""
+    return ROOT / "gguf_hub" / "data" / "tiny-mixtral.f16.gguf"
 
 
 @pytest.fixture

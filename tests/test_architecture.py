@@ -23,10 +23,11 @@ LAYERS = {
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
     "lookup": 3,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
-    "engine": 4,
-    "llama": 5, "perplexity": 5, "bench": 5,
-    "server": 6, "compat": 6,
-    "cli": 7, "__main__": 8,
+    "engine": 4, "pretrained": 4,
+    "completion": 5, "perplexity": 5, "bench": 5,
+    "llama": 6, "server": 6,
+    "compat": 7, "langchain": 7,
+    "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 # third-party package -> the rooms that may import it
@@ -42,11 +43,17 @@ OWNERS = {
     "jinja2": {"chat"},
     "safetensors": {"convert"},
     "sentencepiece": {"convert"},
+    "langchain_core": {"langchain"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server", "cli"},
+    "prompt_toolkit": {"cli"},
 }
 
 HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
-RUN_TOWER |= {"lookup", "convert", "perplexity", "bench"}
+RUN_TOWER |= {"convert", "perplexity", "grammar", "completion", "compat", "langchain"}
+RUN_TOWER |= {"lookup", "bench"}
 
 
 @cache
@@ -112,7 +119,7 @@ def test_modules_import_only_from_lower_layers_or_their_own_room() -> None:
     assert wrong == []
 
 
-def test_the_towers_meet_only_in_the_cli() -> None:
+def test_the_towers_meet_only_in_the_cli_and_in_pretrained() -> None:
     wrong = [
         f"{a} -> {b}"
         for a, b in EDGES
@@ -120,6 +127,11 @@ def test_the_towers_meet_only_in_the_cli() -> None:
         or (room(a) in RUN_TOWER and room(b) in HUB_TOWER)
     ]
     assert wrong == []
+
+
+def test_only_llama_asks_for_a_pretrained_model() -> None:
+    users = {a for a, b in EDGES if b == "pretrained"}
+    assert users == {"llama.model"}
 
 
 def test_there_are_no_import_cycles() -> None:

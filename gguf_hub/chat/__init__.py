@@ -13,8 +13,8 @@ from gguf_hub.chat.formats import FORMATS, NamedFormat, find_format
 from gguf_hub.chat.messages import ChatFormat, ChatPrompt, Message
 from gguf_hub.chat.template import TEMPLATE_KEY, TemplateFormat
 
-__all__ = ["FORMATS", "ChatFormat", "ChatPrompt", "Message", "NamedFormat", "TemplateFormat",
-           "choose_format", "find_format"]  # fmt: skip
+__all__ = ["FORMATS", "TEMPLATE_KEY", "ChatFormat", "ChatPrompt", "Message", "NamedFormat",
+           "TemplateFormat", "choose_format", "find_format"]  # fmt: skip
 
 
 def choose_format(

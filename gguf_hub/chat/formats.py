@@ -247,7 +247,12 @@ FORMATS: dict[str, NamedFormat] = {
 }  # fmt: skip
 """Name -> format."""
 
-_ALIASES = {"llama2": "llama2-sys", "mistral": "mistral-instruct"}
+_ALIASES = {
+    "llama2": "llama2-sys",
+    "mistral": "mistral-instruct",
+    # its tools are held by their schemas, as with every format
+    "chatml-function-calling": "chatml",
+}
 
 
 def find_format(name: str) -> NamedFormat:

@@ -29,6 +29,7 @@ COMMANDS = {
     "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
     "warmup": "Compile the kernels of models ahead of their first run.",
     "bench": "Measure how fast a model runs on this machine.",
     "ls": "List the model files on this machine.",

@@ -27,7 +27,7 @@ def read_prompt(text: str | None, path: Path | None, *, escape: bool) -> str:
     if text is not None and path is not None:
         raise UsageError("-p and -f both give a prompt", hint="leave one of them out")
     if path is not None:
-        text = _read(path)
+        text = read_text(path, "prompt")
     return unescape(text or "") if escape else (text or "")
 
 
@@ -43,13 +43,18 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(replace, text)
 
 
-def _read(path: Path) -> str:
-    """Return the text of a file, or of stdin for ``-``."""
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a file, or of stdin for ``-``; one newline at its end does not count.
+
+    Raises:
+        GgufHubError: It cannot be read.
+    """
+    what = what.replace("_", " ")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return data.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as exc:
-        raise GgufHubError(f"prompt file `{path}` is not UTF-8 text: {exc.reason}") from exc
+        raise GgufHubError(f"{what} file `{path}` is not UTF-8 text: {exc.reason}") from exc
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
-        raise GgufHubError(f"cannot read prompt file `{path}`: {reason}") from exc
+        raise GgufHubError(f"cannot read {what} file `{path}`: {reason}") from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ import click
 from gguf_hub.cli.opening import opening_options
 from gguf_hub.cli.options import catalog_option, offline_option
 from gguf_hub.cli.sampling import sampling_options
+from gguf_hub.cli.writing import read_wanted, writing_options
 
 if TYPE_CHECKING:
+    from gguf_hub.cli.writing import Wanted
     from gguf_hub.engine import Engine, Timings
-    from gguf_hub.sampler import Sampler
-    from gguf_hub.tokenizer import Tokenizer
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
@@ -83,6 +82,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 )
 @opening_options
 @sampling_options
+@writing_options
 @click.option(
     "-e",
     "--escape/--no-escape",
@@ -111,13 +111,14 @@ def command(model: str | None, model_option: str | None, **options: Any) -> None
     if model and model_option:
         raise click.UsageError("MODEL is given twice, as an argument and with -m")
     sampling = {name: options[name] for name in sampling_options.names}
-    config = SamplerConfig.from_options(**sampling)
+    wanted = read_wanted(options)
+    config = SamplerConfig.from_options(**sampling, logit_bias=wanted.logit_bias)
     _check(options)
     prompt = _prompt(options)
     if options["n_gpu_layers"] not in (None, "0"):
         console.note("-ngl is ignored: this runner computes on the CPU")
     path = _path(model or model_option, options)
-    _generate(path, prompt, config, options)
+    _generate(path, prompt, config, wanted, options)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -152,12 +153,17 @@ def _path(model: str | None, options: dict[str, Any]) -> Path:
     )
 
 
-def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> None:
+def _generate(
+    path: Path, prompt: str, config: Any, wanted: Wanted, options: dict[str, Any]
+) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.opening import open_file, open_model
+    from gguf_hub.cli.prompt_cache import prompt_cache
+    from gguf_hub.cli.speaking import speak
+    from gguf_hub.cli.writer import Writer
     from gguf_hub.engine import Engine
-    from gguf_hub.sampler import Sampler
+    from gguf_hub.lookup import PromptLookup
     from gguf_hub.tokenizer import load_tokenizer
 
     began = time.perf_counter()
@@ -177,38 +183,17 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
         tokenizer = load_tokenizer(file.metadata)
         engine = Engine(model)
         loaded_s = time.perf_counter() - began
-        if not options["no_display_prompt"]:
-            click.echo(prompt, nl=False)
-        sampler = Sampler(config, tokenizer)
+        writer = Writer(engine, tokenizer, config, options["predict"], wanted.grammar,
+                        wanted.schema, options["ignore_eos"])  # fmt: skip
+        if options["lookup"]:
+            writer.drafter = PromptLookup(options["lookup"])
         try:
-            for text in _stream(engine, tokenizer, sampler, prompt, options):
-                click.echo(text, nl=False)
+            with prompt_cache(engine, model, options):
+                speak(writer, wanted, prompt, file.metadata, options)
         finally:
-            click.echo()
             if not options["no_perf"]:
                 _print_timings(loaded_s, engine.timings)
         _tell_if_full(engine, options["predict"])
-
-
-def _stream(
-    engine: Engine, tokenizer: Tokenizer, sampler: Sampler, prompt: str, options: dict[str, Any]
-) -> Iterator[str]:
-    """Yield generated text as it becomes complete."""
-    from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.lookup import PromptLookup
-    from gguf_hub.tokenizer import StreamDecoder
-
-    decoder = StreamDecoder(tokenizer)
-    for sampled in engine.generate(
-        tokenizer.encode(prompt, parse_special=True),
-        sampler,
-        max_tokens=options["predict"],
-        stop_ids=() if options["ignore_eos"] else tokenizer.eog_ids,
-        drafter=PromptLookup(options["lookup"]) if options["lookup"] else None,
-        progress=ConsoleProgress(),
-    ):
-        yield decoder.feed(sampled.token_id)
-    yield decoder.flush()
 
 
 def _tell_if_full(engine: Engine, wanted: int) -> None:

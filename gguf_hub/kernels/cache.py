@@ -91,3 +91,32 @@ def key_elements(type_: str, head_dim: int, n_ctx: int) -> int:
 def value_elements(type_: str, head_dim: int, n_ctx: int) -> int:
     """Return the elements of one head's values; ``n_ctx`` is padded."""
     return n_tiles(head_dim) * _VALUE_TILES[type_](n_ctx)
+
+
+def key_parts(kv, type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int) -> list:
+    """Return views of what the first positions of a layer's keys take.
+
+    Args:
+        kv: The cache, from where the layer's keys begin.
+        type_: Type of the keys.
+        n_head_kv: Heads.
+        head_dim: Length of a head.
+        n_ctx: Length of the cache.
+        n_positions: How many positions; whole pieces of 32 are taken.
+    """
+    size = key_elements(type_, head_dim, padded(n_ctx))
+    taken = padded(n_positions) // LANES * _KEY_BLOCKS[type_](head_dim)
+    return [kv[: n_head_kv * size].reshape(n_head_kv, size)[:, :taken]]
+
+
+def value_parts(
+    kv, type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int
+) -> list:
+    """Return views of what the first positions of a layer's values take (see ``key_parts``)."""
+    length, tiles = padded(n_ctx), n_head_kv * n_tiles(head_dim)
+    size = _VALUE_TILES[type_](length)
+    rows = kv[: tiles * size].reshape(tiles, size)
+    if type_ == "F16":
+        return [rows[:, : LANES * n_positions]]
+    steps = LANES // 2 * length
+    return [rows[:, : LANES // 2 * n_positions], rows[:, steps : steps + n_positions]]

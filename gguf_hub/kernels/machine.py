@@ -95,6 +95,11 @@ class Machine:
             program[2 + ROW * i :][: len(row)] = row
         return program
 
+    def select_cache(self, first: int) -> None:
+        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
+        self._drain()
+        self._bases[3] = self.memory.kv[first:].ctypes.data
+
     def run(self, program: NDArray[np.int64]) -> None:
         """Run a program to its end on all threads."""
         self._drain()
@@ -154,17 +159,23 @@ class PlainMachine:
     def __init__(self, memory: Memory, functions) -> None:
         self.memory = memory
         self._functions = functions
+        self._first = 0
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Sequence[Step]:
         """Return the steps; there is nothing to compile."""
         return steps
 
+    def select_cache(self, first: int) -> None:
+        """Let the programs that follow see the cache from element ``first`` on."""
+        self._first = first
+
     def run(self, program: Sequence[Step]) -> None:
         """Run all steps."""
         m = self.memory
+        kv = m.kv[self._first :]
         for step in program:
             kernel = self._functions(step.kernel, "generic")
-            kernel(0, 1, m.n, m.f, m.q, m.kv, m.files[step.file], *step.arguments)
+            kernel(0, 1, m.n, m.f, m.q, kv, m.files[step.file], *step.arguments)
 
     def close(self) -> None:
         """End nothing."""

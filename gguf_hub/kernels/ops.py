@@ -38,6 +38,8 @@ sums of 32 rows for each token in ``f``, and how far apart the threads' are (``p
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
+    # how many tokens, and the position of the first, for the steps that follow
+    "set_row": ("at",),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
     # cosine and sine of every (token, frequency), from frequencies as sums of two floats

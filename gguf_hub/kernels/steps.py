@@ -46,6 +46,13 @@ def make_get_rows(dequantize):
     return get_rows
 
 
+def set_row(tid, nth, n, f, q, kv, w, at):
+    """Write the header that the next steps read: number of tokens, position of the first."""
+    if tid == 0:
+        n[N_TOKENS] = n[at]
+        n[POSITION] = n[at + 1]
+
+
 def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
     """Gather the rows that want logits."""
     first, last = share(n[count], tid, nth)

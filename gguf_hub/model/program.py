@@ -92,6 +92,7 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that run it.
+        n_slots: Caches, of which a call may use one for each token (see ``model.rows``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
         is_paged: Whether the weights are larger than memory, and experts are to be asked for.
@@ -101,6 +102,7 @@ class Limits:
     n_batch: int
     n_outputs: int
     n_threads: int
+    n_slots: int = 1
     key_type: str = "F16"
     value_type: str = "F16"
     is_paged: bool = False
@@ -113,12 +115,17 @@ class Program:
     Attributes:
         steps: In order of execution.
         ids: Offset in ``n`` of the token ids, [T].
+        headers: Offset in ``n`` of (tokens, position) for each sequence, [n_slots + 1, 2].
         rows: Offset in ``n`` of the rows that want logits, [n_outputs].
         logits: Offset in ``f``, [n_outputs, V].
+        hidden: Offset in ``f`` of what the logits are computed from, normed, [n_outputs, D].
+        caches: Offset in ``kv`` of every layer's K and V in turn (see ``kernels.cache``).
         chosen: For each layer, offset in ``n`` of the chosen experts, [T, A]; empty when dense.
         expert_weights: For each layer, offset in ``f`` of their weights, [T, A].
         constants: Offset -> floats to be put into ``f`` before the first run.
         tables: Offset -> int64 to be put into ``n`` before the first run.
+        sizes: Elements to allocate of n, f, q, and kv of one slot.
+        n_slots: How many caches, one after another.
         sizes: Elements to allocate of n, f, q, kv.
         active_bytes: Bytes of weights that one token reads.
         cache_token_bytes: Bytes that one position takes in the K/V cache.
@@ -126,8 +133,11 @@ class Program:
 
     steps: tuple[Step, ...]
     ids: int
+    headers: int
     rows: int
     logits: int
+    hidden: int
+    caches: tuple[int, ...]
     chosen: tuple[int, ...]
     expert_weights: tuple[int, ...]
     constants: dict[int, NDArray[np.float32]]
@@ -136,13 +146,15 @@ class Program:
     active_bytes: int
     cache_token_bytes: int
 
+    n_slots: int = 1
+
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""
         memory = Memory.allocate(
             n=self.sizes["n"] - HEADER,
             f=self.sizes["f"],
             q=self.sizes["q"],
-            kv=self.sizes["kv"],
+            kv=self.sizes["kv"] * self.n_slots,
             files=files,
         )
         for offset, values in self.constants.items():
@@ -163,6 +175,7 @@ class ProgramBuilder:
         self._steps: list[Step] = []
         self._constants: dict[int, NDArray[np.float32]] = {}
         self._tables: dict[int, NDArray[np.int64]] = {}
+        self._caches: list[int] = []
         self._chosen: list[int] = []
         self._expert_weights: list[int] = []
         self._lay_out()
@@ -177,12 +190,15 @@ class ProgramBuilder:
                 stream = self._wanted(stream)
             self._project(layer, stream)
             self._feed_forward(layer, stream)
-        logits = self._head(stream)
+        logits, hidden = self._head(stream)
         return Program(
             steps=tuple(self._steps),
             ids=self._ids,
+            headers=self._headers,
             rows=self._rows,
             logits=logits,
+            hidden=hidden,
+            caches=tuple(self._caches),
             chosen=tuple(self._chosen),
             expert_weights=tuple(self._expert_weights),
             constants=self._constants,
@@ -193,6 +209,7 @@ class ProgramBuilder:
                 "q": self._q.size,
                 "kv": self._kv.size,
             },
+            n_slots=self._limits.n_slots,
             active_bytes=self._weights.active_bytes(self._config),
             cache_token_bytes=2 * self._kv.size // cache.padded(self._limits.n_ctx),
         )
@@ -205,6 +222,7 @@ class ProgramBuilder:
         pairs = t * max(1, c.n_expert_used)
         d_head = c.n_head * c.head_dim
         self._ids = self._n.take(t)
+        self._headers = self._n.take(2 * (self._limits.n_slots + 1))
         self._rows = self._n.take(self._limits.n_outputs)
         self._x = self._f.take(t * c.n_embd)  # the residual stream [T, D]
         self._h = self._activations(t, c.n_embd)  # what a block reads of it, normed [T, D]
@@ -326,6 +344,7 @@ class ProgramBuilder:
         v_size = cache.value_elements(limits.value_type, c.head_dim, n_ctx)
         k_cache = self._kv.take(c.n_head_kv * k_size)  # [K, S, d], in pieces
         v_cache = self._kv.take(c.n_head_kv * v_size)  # [K, d, S], in pieces
+        self._caches += k_cache, v_cache
         self._norm(self._x, layer.attn_norm, self._h, N_TOKENS)
         self._quantize(self._h, [layer.attn_q, layer.attn_k, layer.attn_v], N_TOKENS)
         self._matmul(layer.attn_q, self._h, self._queries)
@@ -450,12 +469,12 @@ class ProgramBuilder:
                 y=y, y_stride=first.n_out, **self._scratch,
             )  # fmt: skip
 
-    def _head(self, stream: Stream) -> int:
-        """Norm and output matrix; return where the logits lie."""
+    def _head(self, stream: Stream) -> tuple[int, int]:
+        """Norm and output matrix; return where logits and what they come from lie."""
         c, outputs = self._config, self._limits.n_outputs
         final = self._activations(outputs, c.n_embd)
         logits = self._f.take(outputs * c.n_vocab)
         self._norm(stream.x, self._weights.output_norm, final, stream.count)
         self._quantize(final, [self._weights.output], stream.count)
         self._matmul(self._weights.output, final, logits, count=stream.count, is_last=True)
-        return logits
+        return logits, final.x

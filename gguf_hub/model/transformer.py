@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.kernels import cache
 from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
@@ -26,6 +27,7 @@ from gguf_hub.model.residency import (
     use_small_pages,
 )
 from gguf_hub.model.residency import lock as lock_ranges
+from gguf_hub.model.rows import RowProgram, write_row_program
 from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
 
@@ -51,11 +53,14 @@ class Routing:
 class Transformer:
     """Token ids in, logits out. The cache is a row of positions that the caller counts.
 
+    There may be several caches, called slots, for sequences that do not know of each other.
+
     Attributes:
         config: Sizes of the model.
         n_ctx: Positions that the cache holds.
         n_batch: Most tokens of one pass.
         n_threads: Threads that compute.
+        n_slots: How many caches there are.
     """
 
     def __init__(
@@ -65,6 +70,10 @@ class Transformer:
         self.n_ctx = limits.n_ctx
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
+        self.n_slots = limits.n_slots
+        self._slot = 0
+        self._row_programs: dict[int, RowProgram] = {}
+        self._cache_types = limits.key_type, limits.value_type
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -81,6 +90,7 @@ class Transformer:
         n_threads: int = 0,
         n_cores: int = 0,
         all_logits: bool = False,
+        n_slots: int = 1,
         n_logits: int = 1,
         key_type: str = "F16",
         value_type: str = "F16",
@@ -98,6 +108,7 @@ class Transformer:
             n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            n_slots: How many caches of ``n_ctx`` positions.
             n_logits: Or for so many, of batches that are no larger.
             key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
             value_type: Type of the values in the cache.
@@ -120,6 +131,7 @@ class Transformer:
         _check_cache_types(key_type, value_type)
         limits = replace(
             _limits(config, n_ctx, n_batch, n_threads, 0 if all_logits else n_logits),
+            n_slots=n_slots,
             key_type=key_type,
             value_type=value_type,
             is_paged=is_paged and is_advisable(),
@@ -134,7 +146,7 @@ class Transformer:
         return cls(config, program, machine, limits)
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
 
@@ -144,6 +156,7 @@ class Transformer:
             tokens: Token ids, at least one.
             position: Cache position of the first one.
             all_logits: Return logits of every token, not of the last only.
+            slot: Which cache.
 
         Returns:
             Logits [len(tokens), V] or [1, V], float32; yours to keep.
@@ -156,6 +169,7 @@ class Transformer:
                 f"{position + len(tokens)} tokens do not fit a context of {self.n_ctx}",
                 hint="ask for a larger context with `-c`",
             )
+        self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
@@ -164,6 +178,99 @@ class Transformer:
             rows = wanted if all_logits or is_last else range(0)
             logits.append(self._pass(batch, position + start, rows))
         return np.concatenate(logits)
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Compute one token of each of several sequences, in one pass over the weights.
+
+        Args:
+            rows: (slot, token id, position) of each; no slot twice.
+
+        Returns:
+            Logits [len(rows), V]; a row's bits are those of ``forward``.
+
+        Raises:
+            ContextFullError: A token does not fit its cache.
+        """
+        most = min(self.n_batch, self._n_outputs)
+        if len(rows) == 1 or most == 1:
+            return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
+        found = [self._row_pass(rows[at : at + most]) for at in range(0, len(rows), most)]
+        return np.concatenate(found)
+
+    def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Run a program of as many sequences, once."""
+        slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
+        if max(positions) >= self.n_ctx:
+            raise ContextFullError(
+                f"{max(positions) + 1} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        size = next(size for size in self._row_sizes() if size >= len(rows))
+        if size not in self._row_programs:
+            self._row_programs[size] = write_row_program(
+                self._program, self.config, size, self._machine.load
+            )
+        self._select(0)
+        row_program = self._row_programs[size]
+        row_program.place(slots, positions, self._memory.n)
+        return self._run(row_program.code, tokens, positions[0], range(len(rows)))
+
+    def _row_sizes(self) -> list[int]:
+        """Return for how many sequences programs are written: powers of two, and the most."""
+        most = min(self.n_batch, self._n_outputs, self.n_slots)
+        return [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        """Return what the logits of every token would be computed from, [len(tokens), D].
+
+        The cache of that slot is overwritten. The model must have been opened with ``all_logits``.
+
+        Raises:
+            ContextFullError: The tokens do not fit the cache.
+        """
+        width, at = self.config.n_embd, self._program.hidden
+        hidden = []
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            self.forward(batch, start, all_logits=True, slot=slot)
+            rows = self._memory.f[at : at + len(batch) * width].copy()
+            hidden.append(rows.reshape(len(batch), width))
+        return np.concatenate(hidden)
+
+    def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
+        """Return a copy of the first positions of a cache, for ``load_cache`` alone to read."""
+        return np.concatenate([part.ravel() for part in self._parts(n_positions, slot)])
+
+    def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
+        """Put back what ``save_cache`` returned for as many positions."""
+        at = 0
+        for part in self._parts(n_positions, slot):
+            part[:] = saved[at : at + part.size].reshape(part.shape)
+            at += part.size
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        """Copy the first positions of one slot's cache into another's."""
+        there, here = self._parts(n_positions, source), self._parts(n_positions, target)
+        for old, new in zip(there, here, strict=True):
+            new[:] = old
+
+    def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
+        """Return views of what the first positions of a cache take, in pieces of 32 positions."""
+        c, first = self.config, slot * self._program.sizes["kv"]
+        found = []
+        for i, offset in enumerate(self._program.caches):
+            kv = self._memory.kv[first + offset :]
+            parts = cache.key_parts if i % 2 == 0 else cache.value_parts
+            type_ = self._cache_types[i % 2]
+            found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
+        return found
+
+    def _select(self, slot: int) -> None:
+        """Let the next passes use this cache."""
+        assert 0 <= slot < self.n_slots, "no such slot"
+        if slot != self._slot:
+            self._machine.select_cache(slot * self._program.sizes["kv"])
+            self._slot = slot
 
     def routing(self, n_tokens: int) -> list[Routing]:
         """Return the routing of the last pass, layer by layer; empty for a dense model.
@@ -203,6 +310,12 @@ class Transformer:
 
     def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
         """Run the program once: at most ``n_batch`` tokens."""
+        return self._run(self._code, tokens, position, rows)
+
+    def _run(
+        self, code: NDArray[np.int64], tokens: Sequence[int], position: int, rows: range
+    ) -> NDArray[np.float32]:
+        """Run a program; return the logits of the rows that want some."""
         assert len(rows) <= self._n_outputs, "laid out for fewer rows of logits"
         n, program = self._memory.n, self._program
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
@@ -210,7 +323,7 @@ class Transformer:
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
         n[program.rows : program.rows + len(rows)] = rows
-        self._machine.run(self._code)
+        self._machine.run(code)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)

@@ -93,7 +93,8 @@ class Sampler:
             recent: Ids so far, prompt included, the newest last.
 
         Raises:
-            GgufError: The logits hold NaN or infinity, or no token is allowed.
+            GgufError: The logits hold NaN or infinity.
+            UsageError: No token is allowed.
         """
         if not np.isfinite(logits.max(initial=-np.inf)):
             raise GgufError(
@@ -164,7 +165,7 @@ class Sampler:
             ids = np.flatnonzero(self._constraint.mask()[: len(logits)])
             logits = logits[ids]
         if len(ids) == 0 or logits.max() == -np.inf:
-            raise GgufError(
+            raise UsageError(
                 "no token is possible here: every one is banned",
                 hint="loosen the grammar or the logit bias",
             )
@@ -215,9 +216,7 @@ class Sampler:
         return int(c.ids[picked])
 
     def _pick(self, probs: filters.Doubles) -> int:
-        """Return an index drawn by probability; a single candidate costs no draw."""
-        if len(probs) == 1:
-            return 0
+        """Return an index drawn by probability; a single candidate costs a draw, too."""
         reach = np.cumsum(probs)
         index = int(np.searchsorted(reach, self._rng.uniform() * reach[-1], side="left"))
         return min(index, len(probs) - 1)

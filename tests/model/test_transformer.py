@@ -253,3 +253,60 @@ def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> N
     norms = sum(size for name, size in by_name.items() if "norm" in name)
     expected = sum(by_name.values()) - unread - norms
     assert read_weights(file, config).active_bytes(config) == expected
+
+
+# -- slots ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", ["stories260K.f32", "synth-mixtral-256.q4_k_m"])
+def test_sequences_in_slots_do_not_know_of_each_other(
+    name: str, n_threads: int, models: Path, open_model: Any
+) -> None:
+    # one pass for several sequences gives the bits of a pass for each
+    path = models / f"{name}.gguf"
+    alone = open_model(path, n_ctx=64, n_threads=n_threads)
+    model = open_model(path, n_ctx=64, n_threads=n_threads, n_slots=5, all_logits=True)
+    texts = {3: [1, 403, 407, 261], 0: [1, 378], 4: [1, 403, 407, 5, 6, 7], 1: [1, 9, 8]}
+    for slot, tokens in texts.items():
+        model.forward(tokens, 0, slot=slot)
+    for count in (4, 3, 2, 1, 4):
+        for slot in list(texts)[:count]:
+            texts[slot].append(20 + slot)
+        rows = [(slot, texts[slot][-1], len(texts[slot]) - 1) for slot in list(texts)[:count]]
+        for (slot, _, _), logits in zip(rows, model.decode(rows), strict=True):
+            assert np.array_equal(logits, alone.forward(texts[slot], 0)[-1])
+
+
+def test_a_sequence_that_does_not_fit_is_refused(models: Path, open_model: Any) -> None:
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=8, n_slots=2, all_logits=True)
+    with pytest.raises(ContextFullError, match="9 tokens do not fit a context of 8"):
+        model.decode([(0, 5, 0), (1, 5, 8)])
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+def test_a_cache_is_copied_saved_and_put_back(kind: str, models: Path, open_model: Any) -> None:
+    model = open_model(
+        models / "stories260K.f32.gguf", n_ctx=70, n_slots=2, key_type=kind, value_type=kind
+    )
+    tokens = list(range(300, 340))
+    expected = model.forward([*tokens, 5], 0)
+    model.forward(tokens, 0)
+    saved = model.save_cache(len(tokens))
+    model.copy_cache(0, 1, len(tokens))
+    model.forward([7] * 50, 0)
+    assert np.array_equal(model.forward([5], len(tokens), slot=1), expected)
+    model.load_cache(saved, len(tokens))
+    assert np.array_equal(model.forward([5], len(tokens)), expected)
+
+
+def test_embeddings_are_what_logits_are_computed_from(models: Path, open_model: Any) -> None:
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=64, n_batch=4, all_logits=True)
+    tokens = [1, 403, 407, 261, 378, 432]
+    hidden = model.embed(tokens)
+    assert hidden.shape == (6, 64)
+    file = GgufFile.open(models / "stories260K.f32.gguf")
+    name = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
+    matrix = file.tensor_bytes(name).view(np.float32).reshape(512, 64)
+    logits = model.forward(tokens, 0, all_logits=True)
+    assert np.abs(hidden @ matrix.T - logits).max() < 1e-3

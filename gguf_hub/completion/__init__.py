@@ -1,0 +1,17 @@
+"""One text under way: from logits to pieces of text, and the shapes in which they are handed out.
+
+The room knows prompts, stop texts, log probabilities, OpenAI's answers, conversations and tools.
+It knows no engine and no cache: whoever computes logits feeds them to a ``Run``. So the command
+line, ``Llama``, LangChain and the server write the same text from the same settings.
+"""
+
+from __future__ import annotations
+
+from gguf_hub.completion.chooser import Chance, Chooser
+from gguf_hub.completion.grammars import GrammarBook
+from gguf_hub.completion.run import Job, Piece, Run
+from gguf_hub.completion.settings import sampler_config
+from gguf_hub.completion.stops import StopText
+
+__all__ = ["Chance", "Chooser", "GrammarBook", "Job", "Piece", "Run", "StopText",
+           "sampler_config"]  # fmt: skip

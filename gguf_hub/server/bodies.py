@@ -1,0 +1,151 @@
+"""What requests may say: OpenAI's fields, llama-cpp-python's and llama-server's.
+
+Unknown fields are ignored, as OpenAI's own server and llama-server do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_CHOICES = 8
+MAX_PROMPTS = 64
+
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Stop = str | Annotated[list[str], Field(max_length=16)] | None
+Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
+Bias = dict[str, float] | list[tuple[int, float | bool]] | None
+
+
+class Sampling(BaseModel):
+    """How tokens are chosen; None for the default."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    logit_bias: Bias = None
+    seed: Seed = None
+    grammar: str | None = None
+    ignore_eos: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the sampler wants to know."""
+        names = set(Sampling.model_fields) - {"grammar", "ignore_eos"}
+        found = self.model_dump(include=names, exclude_none=True)
+        if isinstance(self.logit_bias, list):
+            found["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}
+        return found
+
+
+def _bias(value: float | bool) -> float:
+    """Return a bias; llama-server writes ``false`` for a token that must not come."""
+    return float("-inf") if value is False else float(value)
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides."""
+
+    include_usage: bool = False
+
+
+class CompletionBody(Sampling):
+    """``/v1/completions``."""
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = ""
+    model: str | None = None
+    suffix: str | None = None
+    max_tokens: int | None = 16
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    stop: Stop = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    echo: bool = False
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+
+class ChatMessage(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatBody(Sampling):
+    """``/v1/chat/completions``."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    model: str | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    stop: Stop = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class EmbeddingBody(BaseModel):
+    """``/v1/embeddings``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input: str | list[str] | list[TokenId] | list[list[TokenId]]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class NativeBody(Sampling):
+    """llama-server's ``/completion``."""
+
+    prompt: str | list[TokenId] = ""
+    n_predict: int = -1
+    stop: Stop = None
+    stream: bool = False
+    n_probs: int = Field(0, ge=0, le=20)
+    json_schema: Any = None
+    cache_prompt: bool = True
+
+
+class TokenizeBody(BaseModel):
+    """llama-server's ``/tokenize``."""
+
+    content: str = ""
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+class DetokenizeBody(BaseModel):
+    """llama-server's ``/detokenize``."""
+
+    tokens: list[TokenId] = []

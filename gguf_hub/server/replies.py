@@ -1,0 +1,103 @@
+"""Bytes of replies: JSON that can hold any text, events, errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from gguf_hub.errors import BusyError, GgufHubError, UsageError
+
+
+def dumps(data: Any) -> str:
+    """Return JSON in ASCII: halves of surrogate pairs, which some clients send, pass too."""
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+
+
+class Json(Response):
+    """A JSON reply."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return dumps(content).encode("ascii")
+
+
+class Events(StreamingResponse):
+    """Server-sent events, one for each dictionary, ``[DONE]`` at the end.
+
+    Args:
+        chunks: The dictionaries.
+        has_done: Whether the end is told, as OpenAI's interface wants it.
+    """
+
+    def __init__(self, chunks: AsyncIterator[Any], *, has_done: bool = True) -> None:
+        self._chunks = chunks
+        super().__init__(
+            _events(chunks, has_done),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send; whatever happens, end the work that the chunks come from."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if (close := getattr(self._chunks, "aclose", None)) is not None:
+                await close()
+
+
+async def _events(chunks: AsyncIterator[Any], has_done: bool) -> AsyncIterator[str]:
+    try:
+        async for chunk in chunks:
+            yield f"data: {dumps(chunk)}\n\n"
+    except Exception as exc:  # the head is sent: all that can be done is to say it in the stream
+        yield f"data: {dumps(error_body(exc))}\n\n"
+        return
+    if has_done:
+        yield "data: [DONE]\n\n"
+
+
+def error_body(exc: Exception) -> dict[str, Any]:
+    """Return an error in OpenAI's shape."""
+    status = status_of(exc)
+    kind = {400: "invalid_request_error", 429: "rate_limit_error", 401: "authentication_error"}
+    message = str(exc) if isinstance(exc, GgufHubError) else f"{type(exc).__name__}: {exc}"
+    hint = getattr(exc, "hint", None)
+    return {
+        "error": {
+            "message": f"{message}; {hint}" if hint else message,
+            "type": kind.get(status, "server_error"),
+            "param": None,
+            "code": status,
+        }
+    }
+
+
+def status_of(exc: Exception) -> int:
+    """Return the status that an error of ours has."""
+    from gguf_hub.errors import ChatTemplateError, ContextFullError, TokenizerError
+
+    if isinstance(exc, BusyError):
+        return 429
+    asked_wrong = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)
+    return 400 if isinstance(exc, asked_wrong) else 500
+
+
+def error(status: int, message: str, kind: str = "invalid_request_error") -> Json:
+    """Return an error reply."""
+    return Json(
+        {"error": {"message": message, "type": kind, "param": None, "code": status}}, status
+    )
+
+
+async def reply_to_error(request: Request, exc: Exception) -> Response:
+    """Return the reply to an error of ours."""
+    headers = {"Retry-After": "1"} if isinstance(exc, BusyError) else None
+    return Json(error_body(exc), status_of(exc), headers)

@@ -1,0 +1,279 @@
+"""One model behind the routes: its facts, and requests made into tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.chat import ChatFormat, choose_format
+from gguf_hub.completion import Chooser, GrammarBook, Job, Piece, Run, sampler_config
+from gguf_hub.errors import UsageError
+from gguf_hub.sampler import Sampler
+from gguf_hub.server.bodies import Sampling
+from gguf_hub.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.server.worker import Worker
+from gguf_hub.tokenizer import Tokenizer
+
+FALLBACK_FORMAT = "chatml"
+"""For models that bring no template, as llama-server takes it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the server tells of its model.
+
+    Attributes:
+        name: Under which clients ask for it.
+        path: The file.
+        description: ``general.name`` and the like, for people.
+        n_params: Weights.
+        size_bytes: Of the file.
+        n_ctx: Positions of each slot.
+        n_ctx_train: Positions that the model was trained on.
+        n_embd: Width.
+        n_vocab: Tokens.
+        n_slots: Requests that are computed at once.
+        quant: Type of most weights.
+        chat_template: The model's own, or empty.
+    """
+
+    name: str
+    path: str
+    description: str
+    n_params: int
+    size_bytes: int
+    n_ctx: int
+    n_ctx_train: int
+    n_embd: int
+    n_vocab: int
+    n_slots: int
+    quant: str
+    chat_template: str = ""
+
+
+class Service:
+    """What routes work with.
+
+    Args:
+        facts: Of the model.
+        tokenizer: The model's.
+        metadata: Of the file, for its template.
+        scheduler: Shares the model.
+        chat_format: A format by name, in place of the model's template.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        tokenizer: Tokenizer,
+        metadata: Any,
+        scheduler: Scheduler,
+        chat_format: str | None = None,
+    ) -> None:
+        self.facts = facts
+        self.tokenizer = tokenizer
+        self.created = int(time.time())
+        self.errors: list[Exception] = []
+        self.scheduler = scheduler
+        self.worker = Worker(scheduler, self.errors.append)
+        self._grammars = GrammarBook(tokenizer)
+        self.chat_format = _chat_format(tokenizer, metadata, chat_format)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        tokens: Sequence[int],
+        body: Sampling,
+        *,
+        max_tokens: int | None,
+        stops: Sequence[str],
+        n_top: int | None = None,
+        schema: Any = None,
+        choice: int = 0,
+    ) -> Run:
+        """Return the run of a request.
+
+        Args:
+            tokens: The prompt.
+            body: How tokens are chosen.
+            max_tokens: The most; None or negative for as many as the context holds.
+            stops: Texts that end it.
+            n_top: How many likely tokens to name at each place; None for none.
+            schema: JSON schema of the output, where the body has no grammar.
+            choice: Number of the answer; each has a seed of its own.
+
+        Raises:
+            UsageError: The prompt is empty or too long, or an option cannot be.
+        """
+        n_ctx = self.facts.n_ctx
+        tokens = self._checked(tokens)
+        if len(tokens) >= n_ctx:
+            raise UsageError(
+                f"the prompt has {len(tokens)} tokens, more than the context of {n_ctx} can "
+                "answer: expected fewer",
+                hint="shorten it, or start the server with a larger `-c`",
+            )
+        settings = body.settings()
+        if (seed := settings.get("seed")) is not None and seed >= 0:
+            settings["seed"] = (seed + choice) % 2**32
+        elif seed is not None:
+            settings["seed"] = -1
+        sampler = Sampler(sampler_config(settings), self.tokenizer, self._constraint(body, schema))
+        job = Job(
+            prompt=tuple(tokens),
+            chooser=Chooser(sampler, n_top=n_top),
+            max_tokens=-1 if max_tokens is None else max_tokens,
+            stops=tuple(stops),
+            stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
+        )
+        return Run(job, self.tokenizer, n_ctx)
+
+    def _constraint(self, body: Sampling, schema: Any) -> Any:
+        if body.grammar is not None:
+            return self._grammars.gbnf(body.grammar)
+        return None if schema is None else self._grammars.schema(schema)
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the token ids of a prompt; ids stay as they are."""
+        if not isinstance(prompt, str):
+            return self._checked(prompt)
+        return self._checked(self.tokenizer.encode(prompt, parse_special=True))
+
+    def _checked(self, tokens: Sequence[int]) -> list[int]:
+        """Return ids that the model can compute."""
+        bos = self.tokenizer.bos_id
+        found = list(tokens) or ([] if bos is None else [bos])
+        if not found:
+            raise UsageError("the prompt is empty: expected at least one token")
+        wrong = next((i for i in found if not 0 <= i < self.facts.n_vocab), None)
+        if wrong is not None:
+            raise UsageError(
+                f"the prompt has the token {wrong}: expected [0, {self.facts.n_vocab - 1}]"
+            )
+        return found
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def start(self, runs: Sequence[Run]) -> list[Stream]:
+        """Take runs in, all or none; return where their pieces come out.
+
+        Raises:
+            BusyError: Too many are waiting.
+        """
+        streams = [Stream(run) for run in runs]
+        self.worker.submit(*(stream.task for stream in streams))
+        return streams
+
+    async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Return one vector of length 1 for each text, the mean of its last hidden states.
+
+        Raises:
+            UsageError: A text is too long.
+            BusyError: Too many are waiting.
+        """
+        checked = [self._checked(tokens) for tokens in texts]
+        longest = max(map(len, checked))
+        if longest > self.facts.n_ctx:
+            raise UsageError(
+                f"a text has {longest} tokens, more than the context of {self.facts.n_ctx}",
+                hint="cut it in parts, or start the server with a larger `-c`",
+            )
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in checked]
+        tasks = [
+            _embed_task(tokens, future) for tokens, future in zip(checked, futures, strict=True)
+        ]
+        self.worker.submit(*tasks)
+        try:
+            hidden = await asyncio.gather(*futures)
+        finally:
+            for task in tasks:
+                task.is_cancelled = True
+        return [_unit(rows.mean(axis=0)) for rows in hidden]
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Let what is under way end, for a while, then stop."""
+        self.worker.stop(grace_s)
+
+
+class Stream:
+    """The pieces of one run, as they come; leaving it cancels the run.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self.task = Task(run, self._put, self._put)
+
+    def _put(self, item: Piece | Exception) -> None:
+        # the loop is closed when the server has stopped, and nobody listens any more
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield pieces until the last one.
+
+        Raises:
+            GgufHubError: What went wrong while it was computed.
+        """
+        try:
+            while True:
+                item = await self._queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish_reason is not None:
+                    return
+        finally:
+            self.task.cancel()
+
+    async def all(self) -> list[Piece]:
+        """Return all pieces."""
+        return [piece async for piece in self]
+
+
+def _embed_task(tokens: list[int], future: asyncio.Future[NDArray[np.float32]]) -> EmbedTask:
+    loop = future.get_loop()
+
+    def settle(action: Any, value: Any) -> None:
+        def act() -> None:
+            if not future.done():
+                action(value)
+
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(act)
+
+    return EmbedTask(
+        tokens,
+        done=lambda hidden: settle(future.set_result, hidden),
+        fail=lambda exc: settle(future.set_exception, exc),
+    )
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = float(np.linalg.norm(vector))
+    return np.asarray(vector / (length or 1.0), np.float32)
+
+
+def _chat_format(tokenizer: Tokenizer, metadata: Any, name: str | None) -> ChatFormat:
+    texts = tokenizer.vocab.tokens
+    found = choose_format(
+        metadata,
+        name,
+        bos_token="" if tokenizer.bos_id is None else texts[tokenizer.bos_id],
+        eos_token="" if tokenizer.eos_id is None else texts[tokenizer.eos_id],
+    )
+    fallback = choose_format({}, FALLBACK_FORMAT)
+    assert fallback is not None
+    return found or fallback

@@ -1,0 +1,62 @@
+"""The thread that computes: it turns the scheduler's crank as long as there is work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from gguf_hub.errors import BusyError
+from gguf_hub.server.scheduler import EmbedTask, Scheduler, Task
+
+
+class Worker:
+    """Runs a scheduler in a thread of its own.
+
+    Args:
+        scheduler: What to do.
+        on_error: Is told what should never happen.
+    """
+
+    def __init__(self, scheduler: Scheduler, on_error: Callable[[Exception], None]) -> None:
+        self.scheduler = scheduler
+        self._on_error = on_error
+        self._wake = threading.Condition()
+        self._is_stopping = self._is_over = False
+        self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
+        self._thread.start()
+
+    def submit(self, *tasks: Task | EmbedTask) -> None:
+        """Take tasks in.
+
+        Raises:
+            BusyError: Too many are waiting, or the server is about to stop.
+        """
+        with self._wake:
+            if self._is_stopping:
+                raise BusyError("the server is about to stop", hint="ask another one")
+            self.scheduler.submit(*tasks)
+            self._wake.notify()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Take nothing in any more; let what is under way end within ``grace_s``, then end it."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        self._thread.join(grace_s)
+        self._is_over = True
+        self._thread.join()
+
+    def _work(self) -> None:
+        scheduler = self.scheduler
+        while True:
+            with self._wake:
+                while not scheduler.has_work and not self._is_stopping:
+                    self._wake.wait()
+            if self._is_over or (self._is_stopping and not scheduler.has_work):
+                break
+            try:
+                scheduler.round()
+            except Exception as exc:  # nothing of one request may end the others' server
+                self._on_error(exc)
+                scheduler.drop_all(exc)
+        scheduler.drop_all(BusyError("the server has stopped"))

@@ -1,0 +1,263 @@
+"""Sessions in turns, with scripted lines in place of a person."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gguf_hub.chat import find_format
+from gguf_hub.cli.session import ChatSession, TextSession
+from gguf_hub.cli.typing_lines import PlainLines
+from gguf_hub.cli.writer import Writer
+from gguf_hub.engine import Engine
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.model.transformer import Transformer
+from gguf_hub.sampler import SamplerConfig
+from gguf_hub.tokenizer import load_tokenizer
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+class Script:
+    """Lines of a list; Ctrl-C where it says so."""
+
+    def __init__(self, *lines: Any) -> None:
+        self.lines = list(lines)
+
+    def read(self) -> str | None:
+        line = self.lines.pop(0) if self.lines else None
+        if line is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return line
+
+
+@pytest.fixture(scope="module")
+def stories(data: Path) -> Path:
+    return data / "models" / "stories260K.f32.gguf"
+
+
+@pytest.fixture(scope="module")
+def writer(stories: Path, kernels: None) -> Iterator[Writer]:
+    with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=256) as model:
+        tokenizer = load_tokenizer(file.metadata)
+        yield Writer(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=12)
+
+
+@pytest.fixture
+def out() -> dict[str, list[str]]:
+    return {"show": [], "tell": []}
+
+
+@pytest.fixture
+def chat(writer: Writer, out: dict[str, list[str]]) -> Callable[..., ChatSession]:
+    def open_(*lines: Any, **options: Any) -> ChatSession:
+        return ChatSession(
+            writer, Script(*lines), out["show"].append, out["tell"].append,
+            chat_format=find_format("alpaca"), **options,
+        )  # fmt: skip
+
+    return open_
+
+
+def told(out: dict[str, list[str]]) -> str:
+    return "\n".join(out["tell"])
+
+
+def test_turns_are_remembered(chat: Any, out: Any) -> None:
+    session = chat("Who is Tom?", "And Lily?", "", "/exit", "never")
+    session.loop()
+    assert [m["role"] for m in session.messages] == ["user", "assistant"] * 2
+    assert session.messages[1]["content"] in "".join(out["show"])
+    assert session.lines.lines == ["never"]
+
+
+def test_reset_forgets(chat: Any, out: Any) -> None:
+    session = chat("Who?", "/reset")
+    session.loop()
+    assert session.messages == []
+    assert "forgotten" in told(out)
+
+
+def test_a_session_is_saved_and_loaded(chat: Any, out: Any, tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    first = chat("/system Be brief.", "Who?", f"/save {file}")
+    first.loop()
+    second = chat(f"/load {file}")
+    second.loop()
+    assert (second.messages, second.system) == (first.messages, "Be brief.")
+    file.write_text("[]")
+    chat(f"/load {file}", "/load", f"/load {tmp_path / 'none'}").loop()
+    assert "is no saved session" in told(out)
+    assert "expected a file name" in told(out)
+    assert "cannot read" in told(out)
+
+
+def test_settings_change(chat: Any, writer: Writer, out: Any) -> None:
+    before = writer.config
+    chat("/set temp 0.5", "/set top-k 3", "/set", "/set tempo 1", "/set top_p 7").loop()
+    assert (writer.config.temp, writer.config.top_k) == (0.5, 3)
+    assert "top_k 3" in told(out)
+    assert "did you mean `temp`?" in told(out)
+    assert "expected [0, 1], found 7" in told(out)
+    writer.config = before
+    writer.set_option("temp", 0)
+
+
+def test_unknown_commands_and_help(chat: Any, out: Any) -> None:
+    chat("/hlp", "/help", "/stats").loop()
+    assert "no such command `/hlp`" in told(out)
+    assert "/reset" in told(out)
+    assert "tok/s" in told(out)
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_session(
+    writer: Writer, out: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    session = ChatSession(
+        writer, Script("Who?", KeyboardInterrupt, "/stats"), show, out["tell"].append,
+        chat_format=find_format("alpaca"),
+    )  # fmt: skip
+    session.loop()
+    assert "(stopped)" in told(out)
+    assert "tok/s" in told(out)  # the loop went on
+
+
+def test_a_full_context_is_told_and_the_session_goes_on(chat: Any, out: Any) -> None:
+    session = chat("word " * 400, "Who?")
+    session.loop()
+    assert "more than the context of 256" in told(out)
+    assert len(session.messages) == 2
+
+
+def test_two_write_one_text(writer: Writer, out: Any) -> None:
+    session = TextSession(
+        writer, Script("Tom"), out["show"].append, out["tell"].append,
+        stops=(" there",), prefix="<", suffix=">",
+    )  # fmt: skip
+    session.begin("Once upon", writes=True)
+    assert "".join(out["show"]) == " a time, there"
+    session.loop()
+    text = writer.tokenizer.decode(session.tokens)
+    assert text.startswith("Once upon a time, there <Tom\n>")
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_lines_go_on_after_a_backslash(typed: Any) -> None:
+    typed("one\\\ntwo\nthree\\\n")
+    lines = PlainLines()
+    assert [lines.read(), lines.read(), lines.read()] == ["one\ntwo", "three", None]
+
+
+def test_the_cards_interactive_line_runs(gguf_hub: Cli, embedded: Path, typed: Any) -> None:
+    typed("Tell me a story.\n/stats\n/exit\n")
+    code, out, err = gguf_hub(
+        "run", "-ngl", 35, "-m", embedded, "--color", "-c", 512, "--temp", 0.7,
+        "--repeat_penalty", 1.1, "-n", -1, "-i", "-ins", "-s", 1,
+    )  # fmt: skip
+    assert code == 0
+    assert len(out) > 20
+    assert "-ngl is ignored" in err
+    assert "context" in err
+
+
+def test_a_single_turn_answers_one_question(gguf_hub: Cli, embedded: Path, typed: Any) -> None:
+    typed("")
+    shared = ("run", embedded, "-st", "-n", 8, "--temp", 0, "--no-perf")
+    code, out, _ = gguf_hub(*shared, "-p", "Tell me a story.")
+    assert code == 0
+    typed("Tell me a story.\n")
+    assert gguf_hub(*shared)[1] == out != "\n"
+
+
+def test_a_base_model_takes_turns_at_a_text(gguf_hub: Cli, stories: Path, typed: Any) -> None:
+    typed("Lily\n")
+    code, out, _ = gguf_hub("run", stories, "-p", "Once upon", "-i", "-r", " there", "--temp", 0,
+                            "-n", 10)  # fmt: skip
+    assert code == 0
+    assert out.startswith("Once upon a time, there")
+    typed("")
+    _, out, err = gguf_hub("run", stories, "-cnv", "--temp", 0, "-n", 4)
+    assert "`chatml` is used" in err
+
+
+def test_a_saved_prompt_costs_nothing_the_next_time(
+    gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompt.cache"
+    shared = ("run", stories, "-p", "Once upon a time, Tom", "-n", 5, "--temp", 0,
+              "--prompt-cache", file)  # fmt: skip
+    _, first, err = gguf_hub(*shared)
+    assert "prompt 8 tokens" in err
+    _, second, err = gguf_hub(*shared)
+    assert first == second
+    assert "prompt 1 tokens" in err
+    file.write_bytes(b"nonsense")
+    code, third, err = gguf_hub(*shared, "--prompt-cache-ro")
+    assert (code, third) == (0, first)
+    assert "is no prompt cache" in err
+    assert file.read_bytes() == b"nonsense"
+
+
+# -- what holds the text ------------------------------------------------------------------------
+
+
+def test_grammars_schemas_and_biases_hold_the_text(
+    gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    shared = ("run", stories, "-p", "Is it?", "--no-display-prompt", "--no-perf", "-s", 3)
+    assert gguf_hub(*shared, "--grammar", 'root ::= "yes" | "no"')[1] in ("yes\n", "no\n")
+    file = tmp_path / "g.gbnf"
+    file.write_text("root ::= [0-9]{3}")
+    assert gguf_hub(*shared, "--grammar-file", file)[1].strip().isdigit()
+    schema = '{"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2}'
+    assert isinstance(json.loads(gguf_hub(*shared, "-j", schema)[1]), list)
+    shared = ("run", stories, "-p", "Once", "--temp", 0, "-n", 1, "--no-perf")
+    assert gguf_hub(*shared)[1] == "Once upon\n"
+    assert gguf_hub(*shared, "-l", "407-inf")[1] != "Once upon\n"
+    stopped = gguf_hub("run", stories, "-p", "Once upon", "--temp", 0, "-n", 9, "-r", " there")
+    assert stopped[1] == "Once upon a time,\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grammar", "x", "-j", "{}"], "--grammar and --json-schema both hold the output"),
+        (["-l", "words"], "--logit-bias words: expected a token id, a sign and a number"),
+        (["-sys", "a", "-sysf", "b"], "--system-prompt and --system-prompt-file say the same"),
+        (["--color", "pink"], "'pink' is not one of"),
+        (["-cnv", "--chat-template", "nope", "-p", "x"], "no chat format `nope`"),
+        (["--grammar", "root ::= (", "-p", "x"], "line 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_said(
+    gguf_hub: Cli, stories: Path, arguments: list[str], message: str
+) -> None:
+    code, _, err = gguf_hub("run", stories, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_colours_come_when_asked(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once", "-n", 1, "--temp", 0, "--no-perf")
+    assert gguf_hub(*shared, "--color")[1] == "\x1b[33mOnce\x1b[0m upon\n"
+    assert gguf_hub(*shared, "--color", "off")[1] == gguf_hub(*shared)[1] == "Once upon\n"

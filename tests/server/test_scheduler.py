@@ -1,0 +1,209 @@
+"""Who is computed when, on a model that counts: no HTTP, no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gguf_hub.completion import Chooser, Job, Piece, Run
+from gguf_hub.errors import BusyError, UsageError
+from gguf_hub.sampler import Sampler, SamplerConfig
+from gguf_hub.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.tokenizer import Tokenizer, read_vocab
+
+
+class Counter:
+    """Says that the next token is the last one plus one; keeps what every slot holds."""
+
+    n_ctx, n_batch, n_slots = 32, 4, 2
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.held: list[list[int]] = [[] for _ in range(self.n_slots)]
+
+    def _put(self, slot: int, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        assert position <= len(self.held[slot]), "a hole in the cache"
+        self.held[slot][position:] = tokens
+        logits = np.zeros(100, np.float32)
+        logits[tokens[-1] + 1] = 9
+        return logits
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self.calls.append(("prompt", slot, len(tokens)))
+        return self._put(slot, tokens, position)[None]
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        self.calls.append(("decode", [slot for slot, _, _ in rows]))
+        return np.stack([self._put(slot, [token], at) for slot, token, at in rows])
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        self.held[slot] = list(tokens)
+        return np.ones((len(tokens), 3), np.float32)
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        self.calls.append(("copy", source, target, n_positions))
+        self.held[target] = self.held[source][:n_positions]
+
+
+TOKENIZER = Tokenizer(
+    read_vocab(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": [f"{i:02}" for i in range(100)],
+            "tokenizer.ggml.scores": [0.0] * 100,
+            "tokenizer.ggml.token_type": [1] * 100,
+        }
+    )
+)
+
+
+class Asked:
+    """A task and what came of it."""
+
+    def __init__(self, prompt: list[int], n: int = 3, **options: Any) -> None:
+        chooser = Chooser(Sampler(SamplerConfig(temp=0)))
+        job = Job(tuple(prompt), chooser, max_tokens=n, **options)
+        self.pieces: list[Piece] = []
+        self.errors: list[Exception] = []
+        self.task = Task(Run(job, TOKENIZER, 32), self.pieces.append, self.errors.append)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.pieces) and self.pieces[-1].finish_reason is not None
+
+
+def work(scheduler: Scheduler, *asked: Asked) -> None:
+    scheduler.submit(*(a.task for a in asked))
+    while scheduler.has_work:
+        scheduler.round()
+
+
+@pytest.fixture
+def model() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def scheduler(model: Counter) -> Scheduler:
+    return Scheduler(model, n_waiting=2)
+
+
+def test_one_text_is_written(scheduler: Scheduler, model: Counter) -> None:
+    asked = Asked([10, 11])
+    work(scheduler, asked)
+    assert asked.text == "121314"
+    assert asked.pieces[-1].finish_reason == "length"
+    assert model.calls == [("prompt", 0, 2), ("decode", [0]), ("decode", [0])]
+
+
+def test_texts_take_turns_and_begin_when_a_slot_is_free(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    asked = [Asked([10 * i], n=n) for i, n in ((1, 6), (2, 2), (3, 3), (4, 1))]
+    work(scheduler, *asked)
+    assert [a.text for a in asked] == ["111213141516", "2122", "313233", "41"]
+    together = [call[1] for call in model.calls if call[0] == "decode"]
+    assert [0, 1] in together  # several rows in one call
+    assert model.calls.index(("prompt", 1, 1)) < 4  # the second did not wait for the first
+    assert scheduler.counts.finished == 4
+
+
+def test_a_long_prompt_does_not_stop_the_others(scheduler: Scheduler, model: Counter) -> None:
+    work_first, long = Asked([10], n=5), Asked(list(range(20, 35)), n=2)
+    work(scheduler, work_first, long)
+    kinds = [call[0] for call in model.calls]
+    first, last = kinds.index("decode"), len(kinds) - kinds[::-1].index("prompt") - 1
+    assert first < last  # tokens of the short one came between batches of the long one
+    assert long.text == "3536"
+
+
+def test_a_shared_beginning_is_not_computed_again(scheduler: Scheduler, model: Counter) -> None:
+    work(scheduler, Asked([1, 2, 3, 4], n=1))
+    model.calls.clear()
+    again = Asked([1, 2, 3, 9], n=1)
+    work(scheduler, again)
+    assert model.calls == [("prompt", 0, 1)]
+    assert again.task.n_cached == 3
+
+
+def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    prompt = list(range(1, 21))
+    first = Asked(prompt, n=8)
+    scheduler.submit(first.task)
+    for _ in range(6):
+        scheduler.round()
+    second = Asked([*prompt, 50], n=1)
+    work(scheduler, second)
+    assert ("copy", 0, 1, 20) in model.calls
+    assert (second.text, second.task.n_cached) == ("51", 20)
+    assert first.text == "".join(str(i) for i in range(21, 29))
+
+
+def test_who_goes_frees_a_slot_before_the_next_token(scheduler: Scheduler) -> None:
+    gone, stays = Asked([10], n=20), Asked([30], n=20)
+    scheduler.submit(gone.task, stays.task)
+    for _ in range(4):
+        scheduler.round()
+    n_before = len(gone.pieces)
+    gone.task.cancel()
+    scheduler.round()
+    assert scheduler.n_busy == 1
+    assert len(gone.pieces) == n_before
+    assert scheduler.counts.cancelled == 1
+
+
+def test_who_goes_while_waiting_is_never_computed(scheduler: Scheduler, model: Counter) -> None:
+    asked = [Asked([10 * i], n=2) for i in (1, 2, 3)]
+    scheduler.submit(*(a.task for a in asked))
+    asked[2].task.cancel()
+    while scheduler.has_work:
+        scheduler.round()
+    assert asked[2].pieces == []
+
+
+def test_too_many_are_refused_all_or_none(scheduler: Scheduler) -> None:
+    scheduler.submit(*(Asked([i]).task for i in range(1, 4)))  # two slots, two may wait
+    with pytest.raises(BusyError, match="are waiting"):
+        scheduler.submit(Asked([5]).task, Asked([6]).task)
+    scheduler.submit(Asked([7]).task)
+    assert scheduler.counts.refused == 1
+
+
+def test_an_error_ends_its_own_text_alone(scheduler: Scheduler) -> None:
+    def no(ids: Any, logits: Any) -> bool:
+        raise UsageError("no")
+
+    bad, good = Asked([10], criteria=(no,)), Asked([20])
+    work(scheduler, bad, good)
+    assert [str(error) for error in bad.errors] == ["no"]
+    assert good.text == "212223"
+    assert scheduler.n_busy == 0
+
+
+def test_texts_are_embedded_between_others(scheduler: Scheduler) -> None:
+    vectors: list[Any] = []
+    other = Asked([10], n=4)
+    scheduler.submit(other.task, EmbedTask([1, 2], vectors.append, vectors.append))
+    while scheduler.has_work:
+        scheduler.round()
+    assert vectors[0].shape == (2, 3)
+    assert other.text == "11121314"
+
+
+def test_nothing_to_write_is_told_at_once(scheduler: Scheduler, model: Counter) -> None:
+    asked = Asked([10], n=0)
+    work(scheduler, asked)
+    assert asked.is_done
+    assert model.calls == []
