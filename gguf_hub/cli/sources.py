@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from gguf_hub.hub import FileFacts, HfHub
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,32 +20,6 @@ class Source:
     name: str
     data: Any
     path: Path | None
-
-
-class HubRanges:
-    """A file on a hub as a ``RangeSource``."""
-
-    def __init__(self, hub: HfHub, facts: FileFacts, size_bytes: int) -> None:
-        self._hub = hub
-        self._facts = facts
-        self.size_bytes = size_bytes
-
-    def read(self, offset: int, n: int) -> bytes:
-        """Return ``n`` bytes from ``offset``.
-
-        Raises:
-            HubUnreachableError: Fewer came: the file is there, and the connection was not.
-        """
-        from gguf_hub.errors import HubUnreachableError
-
-        found = self._hub.read_range(self._facts, offset, offset + n)
-        if len(found) < n:
-            raise HubUnreachableError(
-                f"`{self._facts.path}`: {len(found):,} of {n:,} bytes came from the hub",
-                repo_id=self._facts.repo_id,
-                hint="try again; `gguf-hub doctor` looks at the connection",
-            )
-        return found
 
 
 def open_source(
@@ -89,6 +60,7 @@ def _on_hub(
     from gguf_hub.download.refs import CatalogQuant, LocalFile, RepoFile, parse_ref
     from gguf_hub.errors import HubError
     from gguf_hub.hub import HfHub
+    from gguf_hub.hub.ranges import HubRanges
 
     catalog = load_catalog(catalog_path)
     hub = HfHub(token=token)
