@@ -60,6 +60,14 @@ def format_gib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.2f} GiB"
 
 
+def format_count(n: int) -> str:
+    """Return a count as people say it: ``46.70 B``, ``260.0 k``."""
+    for factor, unit in ((GB, "B"), (MB, "M"), (KB, "k")):
+        if n >= factor:
+            return f"{n / factor:.{2 if factor >= MB else 1}f} {unit}"
+    return str(n)
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration for people: ``0.8 s``, ``47 s``, ``3 min 05 s``, ``2 h 10 min``."""
     if seconds < 10:

@@ -194,19 +194,27 @@ def activations(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         is_half = (scale >= 2.0**-14) & (scale <= 65504)  # ggml's block_q8_0 keeps a half
         half = np.where(is_half, scale, 0).astype(np.float16).astype(np.float32)
         scale = np.where(is_half, half, scale)
-        return steps, np.concatenate([scale, group_sums(steps, scale, 32)])
+        q = np.concatenate([steps, step_sums(steps, 32, "<i4")])
+        return q, np.concatenate([scale, group_sums(steps, scale, 32)])
     steps, scale = quantize_activations(x, 256)
     sums = [group_sums(steps, scale, size) for size in (16, 32)]
-    return steps, np.concatenate([scale, *sums])
+    q = np.concatenate([steps, *(step_sums(steps, size, "<i2") for size in (16, 32))])
+    return q, np.concatenate([scale, *sums])
+
+
+def step_sums(steps: np.ndarray, group_size: int, dtype: str) -> np.ndarray:
+    """Return the bytes, int8, of the sums of the steps of each group."""
+    return steps.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(dtype).view(np.int8)
 
 
 def activation_values(kind: str, q: np.ndarray, f: np.ndarray) -> np.ndarray:
     """Return the values, float64 [n], that a row laid out as ``kind`` stands for."""
     if kind == "f32":
         return f.astype(np.float64)
-    block_size = 32 if kind == "q8_0" else 256
-    scale = f[: len(q) // block_size].astype(np.float64)
-    return np.repeat(scale, block_size) * q
+    block_size, block_bytes = (32, 36) if kind == "q8_0" else (256, 304)
+    n = len(q) // block_bytes * block_size
+    scale = f[: n // block_size].astype(np.float64)
+    return np.repeat(scale, block_size) * q[:n]
 
 
 def dot(type: QuantType, blocks: np.ndarray, values: np.ndarray) -> tuple[float, float]:

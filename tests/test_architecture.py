@@ -23,7 +23,7 @@ LAYERS = {
     "download": 3, "survey": 4, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
     "engine": 4,
-    "llama": 5, "perplexity": 5,
+    "llama": 5, "perplexity": 5, "bench": 5,
     "server": 6, "compat": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
@@ -46,7 +46,7 @@ OWNERS = {
 
 HUB_TOWER = {"catalog", "hardware", "fit", "survey", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
-RUN_TOWER |= {"convert", "perplexity"}
+RUN_TOWER |= {"convert", "perplexity", "bench"}
 
 
 @cache

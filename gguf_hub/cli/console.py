@@ -25,6 +25,7 @@ def print_table(
     headers: Sequence[str],
     *,
     align: Sequence[str] | None = None,
+    is_markdown: bool = False,
 ) -> None:
     """Print a table on stdout; cells may carry colour.
 
@@ -32,13 +33,14 @@ def print_table(
         rows: Cells as text.
         headers: Column names.
         align: ``"left"`` or ``"right"`` for each column; all left when None.
+        is_markdown: Draw it as Markdown does, for issues and READMEs.
     """
     from tabulate import tabulate
 
     text = tabulate(
         list(rows),
         headers=headers,
-        tablefmt="simple",
+        tablefmt="pipe" if is_markdown else "simple",
         disable_numparse=True,
         colalign=align,
         missingval="-",

@@ -42,15 +42,15 @@ def print_summary(found: Inspection) -> None:
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     """Labels and texts of the facts that the file tells."""
-    from gguf_hub.units import format_gib, format_size
+    from gguf_hub.units import format_count, format_gib, format_size
 
     if summary.name:
         yield "name", clean(summary.name)
     yield "architecture", clean(summary.architecture) or "not told"
     if summary.n_params:
         active = summary.n_params_active != summary.n_params
-        more = f", {_billions(summary.n_params_active)} active per token" if active else ""
-        yield "parameters", _billions(summary.n_params) + more
+        more = f", {format_count(summary.n_params_active)} active per token" if active else ""
+        yield "parameters", format_count(summary.n_params) + more
     gib = f" ({format_gib(summary.size_bytes)})" if summary.size_bytes >= 1e9 else ""
     bits = f", {summary.bits_per_weight:.2f} bits per weight" if summary.bits_per_weight else ""
     yield "size", format_size(summary.size_bytes) + gib + bits
@@ -66,14 +66,6 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.license:
         yield "licence", clean(summary.license)
     yield "layout", _layout(summary)
-
-
-def _billions(n: int) -> str:
-    """Parameters as people say them: 46.70 B, 260.0 k."""
-    for factor, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if n >= factor:
-            return f"{n / factor:.2f} {unit}"
-    return str(n)
 
 
 def _shape(summary: Summary) -> str:

@@ -29,6 +29,8 @@ COMMANDS = {
     "quantize": "Write a model in smaller types.",
     "perplexity": "Measure how well a model predicts a text.",
     "run": "Generate text with a model.",
+    "warmup": "Compile the kernels of models ahead of their first run.",
+    "bench": "Measure how fast a model runs on this machine.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }
@@ -97,7 +99,9 @@ def run(args: list[str] | None = None) -> int:
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "gguf-hub"
         text = error.format_message().rstrip(".")
-        console.error(text[:1].lower() + text[1:], hint=f"`{where} --help` shows the usage")
+        if not text[:2].isupper():  # MODEL stays as it is
+            text = text[:1].lower() + text[1:]
+        console.error(text, hint=f"`{where} --help` shows the usage")
         return 2
     except click.ClickException as error:
         console.error(error.format_message())

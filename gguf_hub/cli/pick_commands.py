@@ -31,7 +31,8 @@ def _for_us(model: Model, fit: Fit) -> list[str]:
         get = [f"gguf-hub download {name} --local-dir ."] if get else []
         get.append(f"gguf-hub merge {first} {whole}")
         name = whole
-    return [*get, f"gguf-hub run {name} -c {fit.wish.n_ctx} {PROMPT}"]
+    kv = " -ctk q8_0 -ctv q8_0" if fit.wish.kv_type == "q8_0" else ""
+    return [*get, f"gguf-hub run {name} -c {fit.wish.n_ctx}{kv} {PROMPT}"]
 
 
 def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:

@@ -186,8 +186,8 @@ def _warnings(found: Pick) -> list[str]:
             f"the model was trained on {shape.n_ctx_train} tokens of context: beyond them, at "
             f"{wish.n_ctx}, it writes nonsense"
         )
-    if wish.engine == "gguf-hub" and wish.kv_type != "f16":
-        lines.append(f"`gguf-hub run` keeps K/V as f16: {wish.kv_type} is what it would take")
+    if wish.engine == "gguf-hub" and wish.kv_type == "f32":
+        lines.append("`gguf-hub run` keeps K/V as f16 or q8_0: f32 is what it would take")
     if wish.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
         lines.append("the GPU's bandwidth is not known, so neither are speeds: --gpu-bandwidth")
     chosen, free = found.chosen, machine.disk_free_bytes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_hub.cli.opening import opening_options
 from gguf_hub.cli.options import catalog_option
 from gguf_hub.cli.sampling import sampling_options
 
@@ -73,6 +74,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     metavar="N",
     help="Accepted for llama.cpp's sake; everything runs on the CPU.",
 )
+@opening_options
 @sampling_options
 @click.option(
     "-e",
@@ -145,24 +147,18 @@ def _path(model: str | None, options: dict[str, Any]) -> Path:
 def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.opening import open_file, open_model
     from gguf_hub.engine import Engine
-    from gguf_hub.gguf.reader import GgufFile
-    from gguf_hub.hardware import usable_threads
-    from gguf_hub.model.transformer import Transformer
     from gguf_hub.sampler import Sampler
     from gguf_hub.tokenizer import load_tokenizer
 
     began = time.perf_counter()
     progress = ConsoleProgress()
+    n_threads = max(0, options["threads"])
     with (
-        GgufFile.open(path) as file,
-        Transformer.open(
-            file,
-            n_ctx=options["ctx_size"],
-            n_batch=options["batch_size"],
-            n_threads=max(0, options["threads"]),
-            n_cores=usable_threads(),
-            progress=progress,
+        open_file(path, options, progress) as file,
+        open_model(
+            file, options, progress, n_ctx=options["ctx_size"], n_threads=n_threads
         ) as model,
     ):
         tokenizer = load_tokenizer(file.metadata)
@@ -178,6 +174,7 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
             click.echo()
             if not options["no_perf"]:
                 _print_timings(loaded_s, engine.timings)
+        _tell_if_full(engine, options["predict"])
 
 
 def _stream(
@@ -197,6 +194,15 @@ def _stream(
     ):
         yield decoder.feed(sampled.token_id)
     yield decoder.flush()
+
+
+def _tell_if_full(engine: Engine, wanted: int) -> None:
+    """Say so, and what would help, where the context ended the text."""
+    from gguf_hub.cli.console import note
+
+    if engine.finish_reason == "length" and engine.timings.n_generated != wanted:
+        n_ctx = engine.model.n_ctx
+        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger")
 
 
 def _print_timings(loaded_s: float, timings: Timings) -> None:

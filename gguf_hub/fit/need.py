@@ -60,10 +60,10 @@ def need_of(facts: FileFacts, wish: Wish, *, n_threads: int = 1) -> Need:
 def _runner(facts: FileFacts, wish: Wish, n_threads: int) -> Need:
     """Our runner; ``runner.py`` has the formulas of its scratch."""
     shape = facts.shape
-    limits = Limits(wish.n_ctx, min(N_BATCH, wish.n_ctx), n_threads)
+    limits = Limits(min(N_BATCH, wish.n_ctx), n_threads)
     return Need(
         weights_bytes=facts.weights_bytes,
-        kv_bytes=_in_type(kv_elements(shape, wish.n_ctx), wish.kv_type),
+        kv_bytes=2 * kv_elements(shape, wish.n_ctx, wish.kv_type),
         scratch_bytes=touched_bytes(facts, limits),
         overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * shape.n_vocab,
     )

@@ -21,9 +21,12 @@ from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.strings import StringArray
+from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_PIECE_BYTES = 64 << 20
 
 
 class Metadata(Mapping[str, Any]):
@@ -72,7 +75,7 @@ class GgufFile:
         fields: Metadata with its GGUF types, in file order.
         metadata: Metadata as plain Python values.
         tensors: By name, in file order.
-        data: The whole file, ``uint8[size_bytes]``, read-only.
+        data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
     """
 
     def __init__(
@@ -86,11 +89,15 @@ class GgufFile:
         self.data = data
 
     @classmethod
-    def open(cls, path: Path | str) -> GgufFile:
+    def open(
+        cls, path: Path | str, *, is_mapped: bool = True, progress: Progress = SILENT
+    ) -> GgufFile:
         """Map a file and read its header.
 
         Args:
             path: A GGUF file: version 1 to 3, either byte order.
+            is_mapped: False to read all of it into memory of our own.
+            progress: Told about that reading.
 
         Raises:
             GgufError: There is no such file, or it cannot be read safely.
@@ -101,7 +108,8 @@ class GgufFile:
         header = read_header(buffer)
         table = read_table(header)
         raise_unreadable(path, header.issues + table.issues)
-        return cls(path, header, table.tensors, np.frombuffer(buffer, np.uint8))
+        mapped = np.frombuffer(buffer, np.uint8)
+        return cls(path, header, table.tensors, mapped if is_mapped else _copied(mapped, progress))
 
     @property
     def version(self) -> int:
@@ -178,6 +186,18 @@ def map_file(path: Path) -> mmap.mmap | bytes:
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         raise GgufError(f"cannot read `{path}`: {reason}", path=path) from exc
+
+
+def _copied(mapped: NDArray[np.uint8], progress: Progress) -> NDArray[np.uint8]:
+    """Return a copy of a mapped file in memory of our own."""
+    data = np.empty_like(mapped)
+    with progress.task("read the file", data.size) as task:
+        for at in range(0, data.size, _PIECE_BYTES):
+            piece = mapped[at : at + _PIECE_BYTES]
+            data[at : at + piece.size] = piece
+            task.advance(piece.size)
+    data.flags.writeable = False
+    return data
 
 
 def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:

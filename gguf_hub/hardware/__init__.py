@@ -3,7 +3,7 @@
 Deciding is not done here: ``fit`` does that with the numbers.
 """
 
-from gguf_hub.hardware.detect import Hardware, detect, usable_threads
+from gguf_hub.hardware.detect import Hardware, available_ram_bytes, detect, usable_threads
 from gguf_hub.hardware.gpus import Gpu
 from gguf_hub.hardware.probe import Speeds, machine_key, measure, remembered
 
@@ -11,6 +11,7 @@ __all__ = [
     "Gpu",
     "Hardware",
     "Speeds",
+    "available_ram_bytes",
     "detect",
     "machine_key",
     "measure",

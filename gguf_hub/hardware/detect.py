@@ -113,6 +113,11 @@ def usable_threads(root: Path = Path("/")) -> int:
     return threads_within(_usable_cores(root), cpu_quota(root))
 
 
+def available_ram_bytes(root: Path = Path("/")) -> int | None:
+    """Return what a program can take of memory now, page cache included; None if nobody tells."""
+    return available_bytes(_host_memory([])[1], memory_limit(root))
+
+
 def _usable_cores(root: Path) -> int:
     """Count the physical cores that this process may run on."""
     cpus = usable_cpus()

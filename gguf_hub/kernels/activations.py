@@ -3,20 +3,22 @@
 Weights of a quantised type are multiplied in integers, so the activations are quantised to eight
 bits first. An activation row of ``n`` values lies in two arrays, int8 ``q`` and float32 ``f``:
 
-======== =========== ============================================================================
-kind     ``q``       ``f``, with ``nb`` blocks of 32 (``q8_0``) or 256 (``q8_k``) values
-======== =========== ============================================================================
-``f32``  unused      the ``n`` values
-``q8_0`` ``n`` steps ``nb`` scales, then ``nb`` sums of a block
-``q8_k`` ``n`` steps ``nb`` scales, then 16 ``nb`` sums of a group of 16, then 8 ``nb`` sums of a
-                     group of 32
-======== =========== ============================================================================
+======== =============================== =========================================================
+kind     ``q``                           ``f``
+======== =============================== =========================================================
+``f32``  unused                          the ``n`` values
+``q8_0`` ``n`` steps; of each 32 of them ``nb`` scales; of each 32 steps the sum times the scale
+         the sum as int32
+``q8_k`` ``n`` steps; of each 16 the sum ``nb`` scales; of each 16 steps the sum times the scale;
+         as int16; of each 32 likewise   of each 32 likewise
+======== =============================== =========================================================
 
-A value is its block's scale times its step; a sum is the scale times the sum of the steps. Scales
-of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's are. The sums serve the
-types that have a minimum beside the scale: the dot product of a group with a constant minimum is
-the minimum times the group's sum. This file is plain Python; the arithmetic is in ``generic`` and
-in the paths for particular processors.
+There are ``nb`` blocks of 32 (``q8_0``) or 256 (``q8_k``) values. A value is its block's scale
+times its step. Scales of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's
+are. The sums serve the types that have a minimum beside the scale, or whose weights are kept
+unsigned: the dot product of a group with a constant minimum is the minimum times the group's sum.
+This file is plain Python; the arithmetic is in ``generic`` and in the paths for particular
+processors.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ ACTIVATION_OF: dict[QuantType, ActivationKind] = {
 }
 """Type of the weights -> kind of the activations they are multiplied with."""
 
-# kind -> (values in a block, floats that go with it)
-_BLOCKS = {"f32": (1, 1), "q8_0": (32, 2), "q8_k": (256, 25)}
+# kind -> (values in a block, bytes and floats that go with it)
+_BLOCKS = {"f32": (1, 0, 1), "q8_0": (32, 32 + 4, 2), "q8_k": (256, 256 + 32 + 16, 25)}
 
 
 def activation_floats(kind: ActivationKind, n: int) -> int:
@@ -55,11 +57,13 @@ def activation_floats(kind: ActivationKind, n: int) -> int:
         kind: One of the values of ``ACTIVATION_OF``.
         n: Values in the row; they must fill whole blocks of the kind.
     """
-    block_size, floats = _BLOCKS[kind]
+    block_size, _, floats = _BLOCKS[kind]
     assert n % block_size == 0, f"{n} values do not fill {kind} blocks of {block_size}"
     return n // block_size * floats
 
 
-def activation_steps(kind: ActivationKind, n: int) -> int:
-    """Return how many int8 steps go with a row of ``n`` activations: ``n``, or none for floats."""
-    return 0 if kind == "f32" else n
+def activation_bytes(kind: ActivationKind, n: int) -> int:
+    """Return how many bytes of ``q`` a row of ``n`` activations takes: none for floats."""
+    block_size, size_bytes, _ = _BLOCKS[kind]
+    assert n % block_size == 0, f"{n} values do not fill {kind} blocks of {block_size}"
+    return n // block_size * size_bytes

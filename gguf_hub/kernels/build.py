@@ -44,6 +44,22 @@ class KernelBuilder:
         self._addresses: dict[str, int] = {}
         self._linker = _Linker(self.cpu)
 
+    @property
+    def folder(self) -> Path:
+        """Where finished objects are kept."""
+        return self._folder
+
+    def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
+        """Compile the named kernels that the cache lacks; return how many those were."""
+        missing = [
+            name for name in dict.fromkeys(names) if not object_path(self._folder, name).is_file()
+        ]
+        if missing:
+            progress.note(f"compiling {len(missing)} kernels for this CPU, once")
+            with progress.task("compile kernels", len(missing), unit="kernels") as task:
+                compile_in_children(missing, self.cpu, self._folder, task)
+        return len(missing)
+
     def addresses(self, names: Iterable[str], progress: Progress = SILENT) -> dict[str, int]:
         """Return the machine code address of every named kernel.
 
@@ -53,11 +69,7 @@ class KernelBuilder:
         """
         wanted = dict.fromkeys(names)
         missing = [name for name in wanted if name not in self._addresses]
-        to_compile = [name for name in missing if not object_path(self._folder, name).is_file()]
-        if to_compile:
-            progress.note(f"compiling {len(to_compile)} kernels for this CPU, once")
-            with progress.task("compile kernels", len(to_compile), unit="kernels") as task:
-                compile_in_children(to_compile, self.cpu, self._folder, task)
+        self.compile(missing, progress)
         for name in missing:
             code = object_path(self._folder, name).read_bytes()
             self._addresses[name] = self._linker.link(code)

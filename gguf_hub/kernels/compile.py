@@ -75,10 +75,12 @@ def entry_of(kernel):
 
 def compile_kernel(name: str, cpu: Cpu) -> bytes:
     """Return the object file of kernel ``name`` with one entry, ``ENTRY(tid, nth, op, bases)``."""
-    # In products of a row, loops over the sub-blocks of a block must be unrolled whole: lanes of
-    # vectors are then constants. Elsewhere that would only be long to compile.
+    # In products of a row, loops over the sub-blocks must be unrolled whole: lanes of vectors are
+    # then constants. Loops over a panel must not be: all registers would be spilled. What is no
+    # product would only be long to compile.
     is_product = name.startswith(("matmul.", "expert_matmul."))
-    llvm.set_option("", f"--unroll-threshold={2000 if is_product else 300}")
+    threshold = (2000 if cpu.isa == "avx2" else 800) if is_product else 300
+    llvm.set_option("", f"--unroll-threshold={threshold}")
     function = kernel_function(name, cpu.isa)
     raw = getattr(function, "takes_addresses", False)
     return compile_entry(function if raw else entry_of(function), cpu)

@@ -167,7 +167,7 @@ def dot_bf16(w, o, q, qo, f, fo, n):
 
 @register_jitable
 def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
-    """Quantise activations in blocks of 32: n steps, then n/32 scales and n/32 sums.
+    """Quantise activations in blocks of 32 (layout in ``activations``).
 
     The scale is rounded to a half (where one is near) after the steps were taken, as in ggml's
     block_q8_0: results then follow llama.cpp's.
@@ -177,13 +177,15 @@ def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
         d = _activation_scale(x, xo + 32 * b, 32)
         _write_steps(x, xo + 32 * b, q, qo + 32 * b, d, 32)
         half = as_half(d)
+        total = _sum_steps(q, qo + 32 * b, 32)
         f[fo + b] = half
-        f[fo + nb + b] = half * np.float32(_sum_steps(q, qo + 32 * b, 32))
+        f[fo + nb + b] = half * np.float32(total)
+        _write_bytes(q, qo + n + 4 * b, total, 4)
 
 
 @register_jitable
 def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
-    """Quantise activations in blocks of 256: n steps, then n/256 scales, 16 and 8 sums for each."""
+    """Quantise activations in blocks of 256 (layout in ``activations``)."""
     nb = n // 256
     for b in range(nb):
         d = _activation_scale(x, xo + 256 * b, 256)
@@ -195,6 +197,10 @@ def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
             f[fo + nb + 16 * b + 2 * j] = d * np.float32(first)
             f[fo + nb + 16 * b + 2 * j + 1] = d * np.float32(second)
             f[fo + 17 * nb + 8 * b + j] = d * np.float32(first + second)
+            sums = qo + n + 32 * b + 4 * j
+            _write_bytes(q, sums, first, 2)
+            _write_bytes(q, sums + 2, second, 2)
+            _write_bytes(q, qo + n + 32 * nb + 16 * b + 2 * j, first + second, 2)
 
 
 @register_jitable
@@ -237,3 +243,11 @@ def _sum_steps(q, qo, n):
     for i in range(n):
         total = np.int32(total + at(q, qo + i))
     return total
+
+
+@register_jitable
+def _write_bytes(q, at, value, size):
+    """Write an integer as ``size`` bytes, the lowest first."""
+    for i in range(size):
+        byte = value >> 8 * i & 255
+        q[np.uintp(at + i)] = np.int8(byte - 256 if byte > 127 else byte)

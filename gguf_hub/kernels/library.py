@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from numba.extending import register_jitable
 
-from gguf_hub.kernels import generic, runner, steps
+from gguf_hub.kernels import generic, reading, runner, steps
 from gguf_hub.kernels.ops import ARGUMENTS
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
@@ -39,25 +39,36 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
     if step in ("decode", "encode"):
         return _transcoder(step, weight_type, isa)
-    if step == "matmul":
-        return steps.make_matmul(_products(weight_type, isa))
-    if step == "expert_matmul":
-        return steps.make_expert_matmul(_products(weight_type, isa))
+    if step in ("matmul", "expert_matmul"):
+        return _product(step, weight_type, isa)
     if step == "quantize_q8_0":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _floats_q8_0)
+        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _bytes_q8_0, _floats_q8_0)
     if step == "quantize_q8_k":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _floats_q8_k)
+        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _bytes_q8_k, _floats_q8_k)
     if step in ("rope_store", "attention"):
-        halves = _halves(isa)
-        if step == "rope_store":
-            return steps.make_rope_store(halves.store_half)
-        return steps.make_attention(halves.dot_half, halves.add_half)
+        return _over_cache(step, weight_type, isa)
+    if step == "advise_experts":
+        from gguf_hub.kernels import paging
+
+        return paging.advise_experts
+    if step == "read_bytes":
+        return reading.read_bytes
     return getattr(steps, step)
+
+
+@register_jitable
+def _bytes_q8_0(n):
+    return n + n // 32 * 4
 
 
 @register_jitable
 def _floats_q8_0(n):
     return n // 32 * 2
+
+
+@register_jitable
+def _bytes_q8_k(n):
+    return n + n // 256 * 48
 
 
 @register_jitable
@@ -75,6 +86,21 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
         return encode.make_encode(encode.make_encode_row(weight_type, lanes))
     name = f"dequantize_{weight_type.lower()}"
     return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
+
+
+def _product(step: str, weight_type: str, isa: str) -> Callable:
+    """Return a matrix product: by panels where the instruction set has them for this type."""
+    if isa == "avx512vnni":
+        from gguf_hub.kernels import panel_steps, x512_panels, x512_rows
+
+        if weight_type in x512_panels.PANELS:
+            panel_type = x512_panels.PANELS[weight_type]
+            unpack, multiply = x512_panels.lanes_of(panel_type)
+            products = x512_rows.products_of(weight_type)
+            return getattr(panel_steps, f"make_{step}")(
+                unpack, multiply, products, panel_type.block
+            )
+    return getattr(steps, f"make_{step}")(_products(weight_type, isa))
 
 
 def _products(weight_type: str, isa: str) -> Callable:
@@ -107,12 +133,10 @@ def _activations(isa: str):
     return x86_activations
 
 
-def _halves(isa: str):
-    """Return the module with the inner loops over halves."""
-    if isa == "generic":
-        from gguf_hub.kernels import generic_halves
+def _over_cache(step: str, cache_types: str, isa: str) -> Callable:
+    """Return a step that writes or reads the cache; its types are written ``F16.Q8_0``."""
+    from gguf_hub.kernels import attention, attention_simd
 
-        return generic_halves
-    from gguf_hub.kernels import x86_halves
-
-    return x86_halves
+    key_type, value_type = cache_types.split(".")
+    make = attention.make_attention if step == "attention" else attention.make_rope_store
+    return make(attention_simd.keys_of(key_type, isa), attention_simd.values_of(value_type, isa))

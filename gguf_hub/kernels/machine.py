@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.kernels.ops import HEADER, ROW, Step
@@ -33,10 +34,10 @@ class Memory:
     ) -> Memory:
         """Return memory of the given element counts; pages cost nothing until they are used."""
         return cls(
-            n=np.zeros(HEADER + n, np.int64),
-            f=np.zeros(f, np.float32),
-            q=np.zeros(q, np.int8),
-            kv=np.zeros(kv, np.uint16),
+            n=_zeros(HEADER + n, np.int64),
+            f=_zeros(f, np.float32),
+            q=_zeros(q, np.int8),
+            kv=_zeros(kv, np.uint16),
             files=tuple(files),
         )
 
@@ -44,6 +45,14 @@ class Memory:
         """Return the addresses that kernels start from."""
         arrays = (self.n, self.f, self.q, self.kv, *self.files)
         return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
+def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return ``n`` zeros that start on a cache line, as vectors of 64 bytes want."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(n + 64 // item, dtype)
+    skipped = -raw.ctypes.data % 64 // item
+    return raw[skipped : skipped + n]
 
 
 class Machine:

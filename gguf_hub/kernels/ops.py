@@ -11,7 +11,7 @@ name element what
 n    int64   counts and indices of this call: the header below, token ids, routing
 f    float32 activations, norms, constants
 q    int8    quantised activations
-kv   uint16  the K/V cache: halves, [layer, K or V, head_kv, position, head_dim]
+kv   uint16  the K/V cache, [layer, K or V, head_kv, as ``cache`` says]
 w    uint8   the model file, mapped
 ==== ======= ==========================================================================
 """
@@ -31,6 +31,10 @@ for each thread the first row with a number that is too large or none at all, or
 HEADER = 16
 """Elements of ``n`` that are reserved for the header."""
 
+SCRATCH = ("panel", "panel_stride", "partial", "partial_stride")
+"""Arguments of matrix products: where the first thread's unpacked weights lie in ``q``, and its
+sums of 32 rows for each token in ``f``, and how far apart the threads' are (``panel_steps``)."""
+
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
@@ -46,7 +50,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # y[t, r] (+)= dot(weight row r, activation row t)
     "matmul": (
         "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
-        "y", "y_stride", "is_added", "count",
+        "y", "y_stride", "is_added", "count", *SCRATCH,
     ),
     # rotate q and k by position; put k and v into the cache
     "rope_store": (
@@ -55,14 +59,16 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     ),
     # softmax(q k^T / sqrt(head_dim)) v, causal
     "attention": (
-        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scores", "y",
+        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
     ),
     # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
     "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),
+    # ask the system for the matrices of the chosen experts, for a file larger than memory
+    "advise_experts": ("experts", "n_expert", "size", "starts"),
     # matmul of each (token, expert) pair with that expert's matrix
     "expert_matmul": (
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
-        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride",
+        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride", *SCRATCH,
     ),
     # rows of the quantiser's chunk: weights to floats, floats to blocks
     "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),
@@ -71,6 +77,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x"),
+    # read bytes of the file and do nothing with them: how fast memory is
+    "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
 """Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
 ``frequencies`` are places in ``f``; ``count`` is a place in the header of ``n``."""

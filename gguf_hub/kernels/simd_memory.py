@@ -21,7 +21,9 @@ from gguf_hub.kernels.vectors import (
 )
 
 
-def _loader(vector: Vector):
+def loader(vector: Vector):
+    """Return a compiled function ``(array, index)`` that loads a vector."""
+
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, sig, args):
@@ -33,10 +35,10 @@ def _loader(vector: Vector):
     return load
 
 
-load_i8x16 = _loader(i8x16)
-load_i8x32 = _loader(i8x32)
-load_i32x8 = _loader(i32x8)
-load_f32x8 = _loader(f32x8)
+load_i8x16 = loader(i8x16)
+load_i8x32 = loader(i8x32)
+load_i32x8 = loader(i32x8)
+load_f32x8 = loader(f32x8)
 
 
 @intrinsic
@@ -163,3 +165,21 @@ def store_i8_of_i32x8(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, i32x8), codegen
+
+
+def _integer_storer(bits: int):
+    @intrinsic
+    def store(typingctx, array, offset, value):
+        def codegen(context, builder, sig, args):
+            integer = ir.IntType(bits)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], integer)
+            builder.store(builder.trunc(args[2], integer), pointer, align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
+
+    return store
+
+
+store_i16, store_i32 = _integer_storer(16), _integer_storer(32)
+"""Store an integer at a byte offset of a byte array."""

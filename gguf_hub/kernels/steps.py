@@ -77,14 +77,14 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
             f[y + width * t + i] = f[row + i] * scale * f[gain + i]
 
 
-def make_quantize(quantize_row, floats_per_row):
+def make_quantize(quantize_row, steps_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
     def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
         first, last = share(n[count], tid, nth)
         for t in range(first, last):
-            at = xf + floats_per_row(width) * t
-            quantize_row(f, x + width * t, q, xq + width * t, f, at, width)
+            steps, floats = xq + steps_per_row(width) * t, xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, steps, f, floats, width)
 
     return quantize
 
@@ -104,6 +104,7 @@ def make_matmul(products):
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         rows = n[count]
@@ -138,6 +139,7 @@ def make_expert_matmul(products):
         tid, nth, n, f, q, kv, w,
         experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride,
+        panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         for e in range(n_expert):
@@ -178,7 +180,7 @@ def make_expert_matmul(products):
     return expert_matmul
 
 
-# -- attention -------------------------------------------------------------------------------------
+# -- positions -------------------------------------------------------------------------------------
 
 
 def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
@@ -190,42 +192,6 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
             angle = position * np.float64(f[frequencies + i])
             f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
             f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
-
-
-@register_jitable
-def _rotate(f, x, table, half):
-    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files want."""
-    for i in range(half):
-        cos, sin = f[table + i], f[table + half + i]
-        a, b = f[x + 2 * i], f[x + 2 * i + 1]
-        f[x + 2 * i] = a * cos - b * sin
-        f[x + 2 * i + 1] = a * sin + b * cos
-
-
-def make_rope_store(store_half):
-    """Return the step that rotates q and k and fills the cache."""
-
-    def rope_store(
-        tid, nth, n, f, q, kv, w,
-        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, table, k_cache, v_cache, n_ctx,
-    ):  # fmt: skip
-        heads = n_head + n_head_kv
-        first, last = share(n[N_TOKENS] * heads, tid, nth)
-        for item in range(first, last):
-            t, head = item // heads, item % heads
-            turn = table + n_rot * t
-            if head < n_head:
-                _rotate(f, q0 + head_dim * (n_head * t + head), turn, n_rot // 2)
-                continue
-            head -= n_head
-            row = head_dim * (n_head_kv * t + head)
-            _rotate(f, k0 + row, turn, n_rot // 2)
-            place = head_dim * (n_ctx * head + n[POSITION] + t)
-            for i in range(head_dim):
-                store_half(kv, k_cache + place + i, f[k0 + row + i])
-                store_half(kv, v_cache + place + i, f[v0 + row + i])
-
-    return rope_store
 
 
 @register_jitable(fastmath=ANY_ORDER)
@@ -247,46 +213,6 @@ def _softmax(f, x, n):
     inverse = np.float32(1) / _sum(f, x, n)
     for i in range(n):
         f[x + i] *= inverse
-
-
-def make_attention(dot_half, add_half):
-    """Return attention over the cache.
-
-    Args:
-        dot_half: ``(f, fo, kv, ko, n)``: dot product of floats with halves.
-        add_half: ``(f, fo, factor, kv, vo, n)``: add ``factor`` times halves to floats.
-    """
-
-    def attention(
-        tid, nth, n, f, q, kv, w,
-        q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scores, y,
-    ):  # fmt: skip
-        group = n_head // n_head_kv
-        scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
-        mine = scores + tid * group * n_ctx
-        item = tid  # dealt like cards: later tokens see more positions and cost more
-        while item < n[N_TOKENS] * n_head_kv:
-            t, head = item // n_head_kv, item % n_head_kv
-            item += nth
-            seen = n[POSITION] + t + 1
-            rows = head * n_ctx * head_dim
-            first = head_dim * (n_head * t + head * group)
-            for s in range(seen):
-                for g in range(group):
-                    query = q0 + first + head_dim * g
-                    product = dot_half(f, query, kv, k_cache + rows + head_dim * s, head_dim)
-                    f[mine + n_ctx * g + s] = product * scale
-            for g in range(group):
-                _softmax(f, mine + n_ctx * g, seen)
-            for i in range(group * head_dim):
-                f[y + first + i] = np.float32(0)
-            for s in range(seen):
-                for g in range(group):
-                    factor = f[mine + n_ctx * g + s]
-                    place = v_cache + rows + head_dim * s
-                    add_half(f, y + first + head_dim * g, factor, kv, place, head_dim)
-
-    return attention
 
 
 # -- experts ---------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ i8x16, i8x32 = Vector("i8", 16), Vector("i8", 32)
 i16x8, i16x16 = Vector("i16", 8), Vector("i16", 16)
 i32x8 = Vector("i32", 8)
 f32x8 = Vector("f32", 8)
+i8x64, i16x32, i32x16, f32x16 = (
+    Vector("i8", 64), Vector("i16", 32), Vector("i32", 16), Vector("f32", 16),
+)  # fmt: skip
 
 # -- operators ---------------------------------------------------------------------------------
 

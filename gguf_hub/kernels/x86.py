@@ -188,7 +188,7 @@ def _small(dot4, type_size, *, high_bits, minimum, offset):
 
 
 @machine_code
-def _scales_mins_k4(w, p):
+def scales_mins_k4(w, p):
     """Return the eight 6-bit scales and eight 6-bit minima of Q4_K and Q5_K, a byte each.
 
     Twelve bytes at ``p``: the first four hold scales 0-3 in their low six bits, the next four
@@ -223,7 +223,7 @@ def _q4_or_q5(type_size, has_fifth_bit):
         shift = zeros_f32x8(qs)
         for b in range(blocks):
             p = o + type_size * b
-            scales, mins = _scales_mins_k4(w, p + 4)
+            scales, mins = scales_mins_k4(w, p + 4)
             scale = simd.i16x8_from_u8(simd.i8x8_of(scales))
             products = zeros_i32x8(qs)
             for c in range(4):
@@ -289,7 +289,7 @@ def dots_q6_k(w, o, q, qs, f, fs, n):
 
 
 @machine_code
-def _scales_q3(w, p):
+def scales_q3(w, p):
     """Return the sixteen 6-bit scales of Q3_K, less 32, as i8x16.
 
     Twelve bytes: low nibbles of scales 0-7 below, of 8-15 above, in the first eight bytes; byte
@@ -315,7 +315,7 @@ def dots_q3_k(w, o, q, qs, f, fs, n):
     shift = zeros_f32x8(qs)
     for b in range(blocks):
         p = o + 110 * b
-        scales = _scales_q3(w, p + 96)
+        scales = scales_q3(w, p + 96)
         scale = simd.i16x16_from_i8(scales)
         top = load_i8x32(w, p)
         products = zeros_i32x8(qs)

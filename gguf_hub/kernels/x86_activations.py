@@ -20,6 +20,8 @@ from gguf_hub.kernels.simd_memory import (
     load_f32x8,
     load_i32x8,
     store_i8_of_i32x8,
+    store_i16,
+    store_i32,
 )
 from gguf_hub.kernels.vectors import (
     machine_code,
@@ -61,7 +63,7 @@ def _inverse(top):
 
 @machine_code
 def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
-    """Blocks of 32: steps, scales, sums (layout in ``activations``).
+    """Blocks of 32 (layout in ``activations``).
 
     The scale is kept as a half where one is near, as in ggml's block_q8_0: results then follow
     llama.cpp's.
@@ -73,11 +75,12 @@ def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
         total = _steps(x, xo + 32 * b, q, qo + 32 * b, _inverse(top), 32)
         f[fo + b] = d
         f[fo + blocks + b] = d * np.float32(total)
+        store_i32(q, qo + n + 4 * b, total)
 
 
 @machine_code
 def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
-    """Blocks of 256: steps, scales, sums over 16 and over 32 (layout in ``activations``)."""
+    """Blocks of 256 (layout in ``activations``)."""
     blocks = n // 256
     for b in range(blocks):
         top = _magnitude(x, xo + 256 * b, 256)
@@ -91,3 +94,7 @@ def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
             f[fo + blocks + 16 * b + 2 * j] = d * np.float32(first)
             f[fo + blocks + 16 * b + 2 * j + 1] = d * np.float32(second)
             f[fo + 17 * blocks + 8 * b + j] = d * np.float32(first + second)
+            sums = qo + n + 32 * b + 4 * j
+            store_i16(q, sums, first)
+            store_i16(q, sums + 2, second)
+            store_i16(q, qo + n + 32 * blocks + 16 * b + 2 * j, first + second)

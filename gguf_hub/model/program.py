@@ -14,13 +14,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.kernels.activations import ACTIVATION_OF, ActivationKind, activation_floats
+from gguf_hub.kernels import cache
+from gguf_hub.kernels.activations import (
+    ACTIVATION_OF,
+    ActivationKind,
+    activation_bytes,
+    activation_floats,
+)
 from gguf_hub.kernels.machine import Memory
 from gguf_hub.kernels.ops import HEADER, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.kernels.scratch import panel_bytes, partial_floats
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.model.weights import Experts, Layer, Matrix, Weights
 
-_ALIGN = 16  # elements; keeps float rows on cache lines
+_ALIGN = 64  # elements; keeps rows and panels on cache lines
 
 
 class Arena:
@@ -60,12 +67,18 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that run it.
+        key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
+        value_type: Type of the values.
+        is_paged: Whether the weights are larger than memory, and experts are to be asked for.
     """
 
     n_ctx: int
     n_batch: int
     n_outputs: int
     n_threads: int
+    key_type: str = "F16"
+    value_type: str = "F16"
+    is_paged: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,8 @@ class Program:
         constants: Offset -> floats to be put into ``f`` before the first run.
         tables: Offset -> int64 to be put into ``n`` before the first run.
         sizes: Elements to allocate of n, f, q, kv.
+        active_bytes: Bytes of weights that one token reads.
+        cache_token_bytes: Bytes that one position takes in the K/V cache.
     """
 
     steps: tuple[Step, ...]
@@ -93,6 +108,8 @@ class Program:
     constants: dict[int, NDArray[np.float32]]
     tables: dict[int, NDArray[np.int64]]
     sizes: dict[str, int]
+    active_bytes: int
+    cache_token_bytes: int
 
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""
@@ -147,6 +164,8 @@ class ProgramBuilder:
                 "q": self._q.size,
                 "kv": self._kv.size,
             },
+            active_bytes=self._weights.active_bytes(self._config),
+            cache_token_bytes=2 * self._kv.size // cache.padded(self._limits.n_ctx),
         )
 
     # -- memory ----------------------------------------------------------------------------------
@@ -164,14 +183,15 @@ class ProgramBuilder:
         self._keys = self._f.take(t * c.n_embd_kv)  # [T, K, d]
         self._values = self._f.take(t * c.n_embd_kv)  # [T, K, d]
         self._attended = self._activations(t, d_head)  # [T, H, d]
-        group = c.n_head // c.n_head_kv
-        self._scores = self._f.take(self._limits.n_threads * group * self._limits.n_ctx)
+        floats = cache.scratch_floats(c.n_head // c.n_head_kv, c.head_dim)
+        self._attention_scratch = self._f.take(self._limits.n_threads * floats)
         self._gate = self._activations(pairs, c.n_ff)  # [P, F]
         self._up = self._f.take(pairs * c.n_ff)  # [P, F]
         self._answers = self._f.take(pairs * c.n_embd)  # [P, D]
         self._router_logits = self._f.take(t * max(1, c.n_expert))  # [T, E]
         self._starts = self._n.take(c.n_expert + 1)
         self._order = self._n.take(pairs)
+        self._scratch = self._thread_scratch(max(c.n_embd, d_head, c.n_ff))
         self._rope_table = self._f.take(t * c.rope.n_rot)
         self._epsilon = self._constant(np.array([c.rms_epsilon], np.float32))
         self._magnitude = self._constant(np.array([c.rope.magnitude()], np.float32))
@@ -182,10 +202,21 @@ class ProgramBuilder:
         blocks: tuple[tuple[ActivationKind, int], ...] = (("q8_0", 32), ("q8_k", 256))
         for kind, block in blocks:
             if width % block == 0:
-                floats = activation_floats(kind, width)
-                places.places[kind] = (self._q.take(rows * width), self._f.take(rows * floats))
+                steps, floats = activation_bytes(kind, width), activation_floats(kind, width)
+                places.places[kind] = (self._q.take(rows * steps), self._f.take(rows * floats))
         places.places["f32"] = (0, places.x)
         return places
+
+    def _thread_scratch(self, n_in: int) -> dict[str, int]:
+        """Take what each thread needs for products of rows of up to ``n_in`` weights."""
+        threads, t = self._limits.n_threads, max(self._limits.n_batch, self._limits.n_outputs)
+        panel, partial = panel_bytes(n_in), partial_floats(t)
+        return {
+            "panel": self._q.take(threads * panel),
+            "panel_stride": panel,
+            "partial": self._f.take(threads * partial),
+            "partial_stride": partial,
+        }
 
     def _rope_frequencies(self) -> NDArray[np.float32]:
         frequencies = np.array(self._config.rope.frequencies())
@@ -250,30 +281,35 @@ class ProgramBuilder:
         self._add(
             f"matmul.{matrix.type.name}", is_last=is_last,
             w0=matrix.offset, row_bytes=matrix.row_bytes, n_in=matrix.n_in, n_out=matrix.n_out,
-            xq=xq, xq_stride=rows.width, xf=xf, xf_stride=activation_floats(kind, rows.width),
-            y=y, y_stride=matrix.n_out, is_added=is_added, count=count,
+            xq=xq, xq_stride=activation_bytes(kind, rows.width),
+            xf=xf, xf_stride=activation_floats(kind, rows.width),
+            y=y, y_stride=matrix.n_out, is_added=is_added, count=count, **self._scratch,
         )  # fmt: skip
 
     def _attention(self, layer: Layer) -> None:
         c, limits = self._config, self._limits
-        size = c.n_head_kv * limits.n_ctx * c.head_dim
-        k_cache, v_cache = self._kv.take(size), self._kv.take(size)  # [K, S, d] each
+        n_ctx = cache.padded(limits.n_ctx)
+        types = f"{limits.key_type}.{limits.value_type}"
+        k_size = cache.key_elements(limits.key_type, c.head_dim, n_ctx)
+        v_size = cache.value_elements(limits.value_type, c.head_dim, n_ctx)
+        k_cache = self._kv.take(c.n_head_kv * k_size)  # [K, S, d], in pieces
+        v_cache = self._kv.take(c.n_head_kv * v_size)  # [K, d, S], in pieces
         self._norm(self._x, layer.attn_norm, self._h, N_TOKENS)
         self._quantize(self._h, [layer.attn_q, layer.attn_k, layer.attn_v], N_TOKENS)
         self._matmul(layer.attn_q, self._h, self._queries)
         self._matmul(layer.attn_k, self._h, self._keys)
         self._matmul(layer.attn_v, self._h, self._values, is_last=True)
         self._add(
-            "rope_store", q0=self._queries, k0=self._keys, v0=self._values,
+            f"rope_store.{types}", q0=self._queries, k0=self._keys, v0=self._values,
             n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
             n_rot=c.rope.n_rot, table=self._rope_table,
-            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=n_ctx,
         )  # fmt: skip
         self._add(
-            "attention", q0=self._queries,
+            f"attention.{types}", q0=self._queries,
             n_head=c.n_head, n_head_kv=c.n_head_kv, head_dim=c.head_dim,
-            k_cache=k_cache, v_cache=v_cache, n_ctx=limits.n_ctx,
-            scores=self._scores, y=self._attended.x,
+            k_cache=k_cache, v_cache=v_cache, n_ctx=n_ctx,
+            scratch=self._attention_scratch, y=self._attended.x,
         )  # fmt: skip
         self._quantize(self._attended, [layer.attn_output], N_TOKENS)
         self._matmul(layer.attn_output, self._attended, self._x, is_added=True, is_last=True)
@@ -309,6 +345,8 @@ class ProgramBuilder:
             n_expert_used=c.n_expert_used, chosen=chosen, weights=weights,
             starts=self._starts, order=self._order,
         )  # fmt: skip
+        if self._limits.is_paged:
+            self._ask_for(gate, up, down)
         self._expert_matmul(gate, self._h, self._gate.x, c.n_expert_used, is_last=False)
         self._expert_matmul(up, self._h, self._up, c.n_expert_used, is_last=True)
         self._gated(list(down.matrices), N_PAIRS)
@@ -317,6 +355,16 @@ class ProgramBuilder:
             "combine", y=self._answers, weights=weights, n_expert_used=c.n_expert_used,
             width=c.n_embd, x=self._x,
         )  # fmt: skip
+
+    def _ask_for(self, *parts: Experts) -> None:
+        """Have the chosen experts read from disk while the first of them computes."""
+        for experts in parts:
+            self._add(
+                "advise_experts", is_last=False,
+                experts=self._table([matrix.offset for matrix in experts.matrices]),
+                n_expert=len(experts.matrices), starts=self._starts,
+                size=max(matrix.size_bytes for matrix in experts.matrices),
+            )  # fmt: skip
 
     def _gated(self, readers: list[Matrix], count: int) -> None:
         """SwiGLU between up and down: gate = silu(gate) * up, in the form that down wants."""
@@ -342,8 +390,9 @@ class ProgramBuilder:
                 experts=self._table(offsets), n_expert=len(offsets),
                 row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
                 starts=self._starts, order=self._order, pairs_per_x=pairs_per_x,
-                xq=xq, xq_stride=rows.width, xf=xf,
-                xf_stride=activation_floats(kind, rows.width), y=y, y_stride=first.n_out,
+                xq=xq, xq_stride=activation_bytes(kind, rows.width),
+                xf=xf, xf_stride=activation_floats(kind, rows.width),
+                y=y, y_stride=first.n_out, **self._scratch,
             )  # fmt: skip
 
     def _head(self) -> int:

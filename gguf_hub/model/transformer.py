@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels.build import KernelBuilder
+from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.kernels.machine import Machine
 from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
-from gguf_hub.model.weights import read_weights
+from gguf_hub.model.residency import Lock, ask_for, dense_ranges, is_advisable
+from gguf_hub.model.residency import lock as lock_ranges
+from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
 
 N_BATCH = 512
@@ -72,6 +75,10 @@ class Transformer:
         n_threads: int = 0,
         n_cores: int = 0,
         all_logits: bool = False,
+        key_type: str = "F16",
+        value_type: str = "F16",
+        is_paged: bool = False,
+        lock: Lock = "none",
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -84,8 +91,12 @@ class Transformer:
             n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
+            value_type: Type of the values in the cache.
+            is_paged: The file is larger than memory: read ahead what each token needs of it.
+            lock: What of the weights must stay in memory.
             builder: Where machine code comes from; for this CPU when None.
-            progress: Told about compiling, once per machine.
+            progress: Told about compiling, once per machine, and when locking is refused.
 
         Raises:
             UnsupportedGgufError: Not a model that runs here.
@@ -98,7 +109,14 @@ class Transformer:
         n_threads = n_threads or paying_threads(
             weights.active_bytes(config), n_cores or usable_cores()
         )
-        limits = _limits(config, n_ctx, n_batch, n_threads, all_logits)
+        _check_cache_types(key_type, value_type)
+        limits = replace(
+            _limits(config, n_ctx, n_batch, n_threads, all_logits),
+            key_type=key_type,
+            value_type=value_type,
+            is_paged=is_paged and is_advisable(),
+        )
+        _settle(file, weights, limits, lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
@@ -153,6 +171,15 @@ class Transformer:
             for chosen, weights in places
         ]
 
+    @property
+    def active_bytes(self) -> int:
+        """Bytes of weights that one token reads: of the experts only those in use."""
+        return self._program.active_bytes
+
+    def cache_bytes(self, n_positions: int) -> int:
+        """Return the bytes that some positions take in the K/V cache."""
+        return self._program.cache_token_bytes * n_positions
+
     def close(self) -> None:
         """End the worker threads."""
         self._machine.close()
@@ -187,6 +214,25 @@ def paying_threads(active_bytes: int, n_cores: int) -> int:
         n_cores: Most threads there may be.
     """
     return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
+
+
+def _settle(
+    file: GgufFile, weights: Weights, limits: Limits, lock: Lock, progress: Progress
+) -> None:
+    """Bring weights into memory, and keep them there, as far as that was asked for."""
+    dense = dense_ranges(weights)
+    if limits.is_paged:
+        ask_for(file.data, dense)
+    if lock != "none":
+        refusal = lock_ranges(file.data, dense if lock == "dense" else [(0, file.data.size)])
+        if refusal:
+            progress.note(refusal)
+
+
+def _check_cache_types(*names: str) -> None:
+    for name in names:
+        if name not in CACHE_TYPES:
+            raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
 
 
 def _n_vocab(file: GgufFile) -> int:

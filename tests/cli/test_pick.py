@@ -408,8 +408,10 @@ def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> N
         f"gguf-hub merge {first} m.Q8_0.gguf",
         f"gguf-hub run m.Q8_0.gguf -c 64 {say}",
     ]
-    _, data = picked(gguf_hub, folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64)
-    assert data["commands"] == [f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 {say}"]
+    args = (folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64, "--kv-type", "q8_0")
+    _, data = picked(gguf_hub, *args)
+    run = f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 -ctk q8_0 -ctv q8_0"
+    assert data["commands"] == [f"{run} {say}"]
     _, data = picked(gguf_hub, "org/m:Q6_K", "--for", "llama.cpp", "--ram", "1GB", "--ctx", 64)
     assert data["commands"] == [
         "gguf-hub download org/m:Q6_K --local-dir .",

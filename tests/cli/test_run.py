@@ -82,6 +82,7 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
         (["-c", "-1"], "--ctx-size -1: expected 0 or more"),
         (["-b", "0"], "--batch-size 0: expected 1 or more"),
         (["--top-p", "1.5"], "top_p"),
+        (["-ctk", "q5_1"], "`q5_1`: expected f16 or q8_0"),
         (["--temp", "warm"], "'warm' is not a valid float"),
         (["-m", "x"], "MODEL is given twice"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
@@ -131,6 +132,28 @@ def test_a_prompt_longer_than_the_context_says_what_to_do(gguf_hub: Cli, stories
     assert code == 1
     assert "more than the context of 16" in err
     assert "hint: ask for a larger context" in err
+
+
+def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) -> None:
+    code, _, err = gguf_hub("run", stories, "-p", "", "--temp", 0, "-c", 16)
+    assert code == 0
+    assert "stopped: the context of 16 tokens is full; `-c 32` makes it larger" in err
+    assert "stopped" not in gguf_hub("run", stories, "-p", "", "-c", 16, "-n", 4)[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--no-mmap",), ("--mlock",), ("--mlock-dense",), ("-ctk", "q8_0", "-ctv", "Q8_0"),
+     ("--cache-type-k", "q8_0")],
+    ids=" ".join,
+)  # fmt: skip
+def test_memory_and_cache_do_not_change_the_text(
+    gguf_hub: Cli, stories: Path, options: tuple[str, ...]
+) -> None:
+    arguments = ("run", stories, "-p", "Once", "--temp", 0, "-n", 16)
+    expected = gguf_hub(*arguments)[1]
+    code, out, err = gguf_hub(*arguments, *options)
+    assert (code, out) == (0, expected), err
 
 
 @pytest.mark.parametrize(

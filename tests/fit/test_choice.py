@@ -189,7 +189,7 @@ def test_estimates_choose_where_nothing_is_published() -> None:
             48,
             "quality",
             "Q6_K: the best that fits 48 GB of RAM; Q8_0 is better by about 0.3 % but needs "
-            "50.4 GB",
+            "50.5 GB",
         ),
         (
             64,

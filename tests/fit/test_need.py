@@ -55,18 +55,21 @@ def test_need_names_its_terms_for_llama_cpp() -> None:
 @pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 128), ("q8_0", 68), ("f32", 256)])
 @pytest.mark.parametrize("engine", ["gguf-hub", "llama.cpp"])
 def test_kv_cache_by_type(engine: str, kv_type: str, kib_a_token: int) -> None:
-    wish = Wish(n_ctx=1000, kv_type=kv_type, engine=engine)
-    assert need_of(FACTS["Q2_K"], wish).kv_bytes == 1000 * kib_a_token * 1024
+    wish = Wish(n_ctx=1024, kv_type=kv_type, engine=engine)
+    assert need_of(FACTS["Q2_K"], wish).kv_bytes == 1024 * kib_a_token * 1024
 
 
 def test_our_runner_takes_less_scratch_at_long_contexts() -> None:
     wish = Wish(n_ctx=32768)
     ours = need_of(FACTS["Q4_K_M"], wish, n_threads=2)
     assert ours.kv_bytes == 4 * GIB
-    assert ours.scratch_bytes < 0.25 * GB  # scores of one token and head group for each thread
+    assert ours.scratch_bytes < 0.25 * GB
+    assert (
+        ours.scratch_bytes == need_of(FACTS["Q4_K_M"], Wish(n_ctx=512), n_threads=2).scratch_bytes
+    )
     assert ours.overhead_bytes == RUNNER_BYTES + 32000 * RUNNER_VOCAB_BYTES
     more = need_of(FACTS["Q4_K_M"], wish, n_threads=16)
-    assert more.scratch_bytes - ours.scratch_bytes == 14 * 4 * 32768 * 4
+    assert (more.scratch_bytes - ours.scratch_bytes) / 14 < 300_000  # for each thread
 
 
 def test_parts_add_up_to_the_tensors() -> None:

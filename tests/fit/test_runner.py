@@ -24,23 +24,26 @@ ODD = Shape(
 )
 
 
-@pytest.mark.parametrize("layout", ["split", "merged"])
-@pytest.mark.parametrize("limits", [Limits(64, 32, 1), Limits(50, 50, 4), Limits(7, 3, 2, 3)])
+@pytest.mark.parametrize(("layout", "kv_type"), [("split", "f16"), ("merged", "q8_0")])
+@pytest.mark.parametrize("n_ctx", [64, 50])
+@pytest.mark.parametrize("limits", [Limits(32, 1), Limits(50, 4), Limits(3, 2, 3)])
 @pytest.mark.parametrize("shape", [TINY, SMALL, DENSE, ODD], ids=["tiny", "small", "dense", "odd"])
 def test_formulas_take_what_the_program_takes(
-    tmp_path: Path, shape: Shape, limits: Limits, layout: str
+    tmp_path: Path, shape: Shape, limits: Limits, layout: str, kv_type: str, n_ctx: int
 ) -> None:
     path = write_mixtral(tmp_path / "model.gguf", shape, layout=layout, sparse=True)
     facts = facts_of_file(path)
     with GgufFile.open(path) as file:
         config = read_config(file.metadata, shape.n_vocab)
-        own = program.Limits(limits.n_ctx, limits.n_batch, limits.n_outputs, limits.n_threads)
+        types = (kv_type.upper(), kv_type.upper())
+        own = program.Limits(n_ctx, limits.n_batch, limits.n_outputs, limits.n_threads, *types)
         # norms of a sparse file are zeros, but they are there
         sizes = program.ProgramBuilder(config, read_weights(file, config), own).build().sizes
     predicted = dict.fromkeys("nfq", 0)
     for area in areas(facts.shape, limits):
         predicted[area.array] += area.n_elements
-    assert predicted | {"kv": kv_elements(facts.shape, limits.n_ctx)} == sizes
+    kv = {"kv": kv_elements(facts.shape, n_ctx, kv_type)}
+    assert predicted | kv == sizes
 
 
 def test_kinds_of_activations_are_the_runners() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gguf_hub.kernels.activations import ACTIVATION_OF, activation_floats, activation_steps
+from gguf_hub.kernels.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.quants.types import RUNNABLE_TYPES
 
 
@@ -13,15 +13,15 @@ def test_every_type_that_the_runner_computes_with_has_a_kind_of_activations() ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "n", "floats", "steps"),
+    ("kind", "n", "floats", "size_bytes"),
     [
         ("f32", 7, 7, 0),
-        ("q8_0", 96, 3 + 3, 96),
-        ("q8_k", 512, 2 + 2 * 16 + 2 * 8, 512),
+        ("q8_0", 96, 3 + 3, 96 + 3 * 4),
+        ("q8_k", 512, 2 + 2 * 16 + 2 * 8, 512 + 2 * (16 + 8) * 2),
     ],
 )
-def test_row_sizes_count_scales_and_sums(kind, n: int, floats: int, steps: int) -> None:
-    assert (activation_floats(kind, n), activation_steps(kind, n)) == (floats, steps)
+def test_row_sizes_count_scales_and_sums(kind, n: int, floats: int, size_bytes: int) -> None:
+    assert (activation_floats(kind, n), activation_bytes(kind, n)) == (floats, size_bytes)
 
 
 @pytest.mark.parametrize(("kind", "n"), [("q8_0", 33), ("q8_k", 128)])

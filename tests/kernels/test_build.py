@@ -14,6 +14,7 @@ import pytest
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.kernels import build
 from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
+from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.compile import compile_entry
 from gguf_hub.kernels.cpu import Cpu, detect_cpu
 from gguf_hub.kernels.library import MEMORY, kernel_function
@@ -101,8 +102,10 @@ def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch: pytest.Mo
 def step_names() -> list[str]:
     types = sorted(type_.name for type_ in RUNNABLE_TYPES)
     weighted = ("get_rows", "matmul", "expert_matmul", "decode", "encode")
-    plain = [name for name in ARGUMENTS if name not in weighted]
+    cached = ("rope_store", "attention")
+    plain = [name for name in ARGUMENTS if name not in weighted + cached]
     all_ = plain + [f"{name}.{type_}" for name in weighted for type_ in types]
+    all_ += [f"{name}.{k}.{v}" for name in cached for k in CACHE_TYPES for v in CACHE_TYPES]
     return [name for name in all_ if name != "encode.F32"]  # F32 is copied
 
 

@@ -1,0 +1,324 @@
+"""Speed and memory of the runner against llama.cpp, in turns, on Mixtral-shaped files.
+
+    python benchmarks/vs_llama_cpp.py --peer PYTHON [--types Q4_0 ...] [--cells pp256 tg0 ...]
+        [--threads 1 2] [--rounds 5] [--layers 2] [--json FILE] [--keep DIR]
+    python benchmarks/vs_llama_cpp.py --report FILE
+
+PYTHON is the interpreter of an environment with llama-cpp-python, built for this machine from its
+source package. Files have Mixtral's full width (4096/14336, 8 experts) and few layers, the card's
+mix and random weights; gguf-hub reads the split layout, llama.cpp the merged one. Each program is
+one process that is told to measure by a pipe, so loading is not repeated and rounds alternate:
+gguf-hub, llama.cpp plain, llama.cpp with repacked weights (its default). Of the last two the better
+one counts, cell by cell. Figures are medians.
+
+Cells: ``pp32 pp256 pp512`` prompts, ``tg0 tg2048 tg8192`` generation behind that many tokens,
+``start`` from the start of the process to the first token of a 16-token prompt (kernels compiled,
+file in memory), ``memory`` peaks. ``--json FILE`` keeps every sample; a later run adds its types,
+threads and cells to it, so that the whole can be measured in slices; ``--report`` prints all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+CELLS = ("pp32", "pp256", "pp512", "tg0", "tg2048", "tg8192", "start", "memory")
+PROGRAMS = ("ours", "plain", "repack")
+N_DECODE = 16
+PAUSE_S = 0.05  # for the other program's threads to go to sleep
+
+
+class Worker:
+    """One program in a process of its own."""
+
+    def __init__(self, name: str, python: str) -> None:
+        self.process = subprocess.Popen(
+            [python, str(ROOT / "benchmarks" / "vs_workers.py"), "serve", name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def ask(self, op: str, **arguments: Any) -> Any:
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"op": op, **arguments}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args}: ended at `{op}`")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def write_files(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Write the model for each program; a file that is there already is used."""
+    from tests.synth import Shape, write_mixtral
+
+    layouts = {"ours": options.layout, "theirs": "merged"}
+    paths = {}
+    for who, layout in layouts.items():
+        path = paths[who] = folder / f"mixtral-{options.layers}l-{layout}.{name}.gguf"
+        if not path.is_file():
+            new = path.with_suffix(".new")
+            write_mixtral(new, Shape(n_layer=options.layers), layout=layout, recipe=name)
+            new.replace(path)
+    return paths
+
+
+def cache_file(options: argparse.Namespace, folder: Path, n_depth: int) -> str:
+    """Return llama.cpp's cache of ``n_depth`` tokens, made by a small model of equal attention."""
+    from tests.synth import Shape, write_mixtral
+
+    target = folder / f"cache-{options.layers}l-{n_depth}.state"
+    if not target.is_file():
+        model = folder / "attention-only.gguf"
+        shape = Shape(n_layer=options.layers, n_ff=256, n_expert=0)
+        write_mixtral(model, shape, recipe="Q8_0")
+        worker = Worker("plain", options.peer)
+        worker.ask("open", path=str(model), n_threads=max(options.threads), n_ctx=n_depth + 64)
+        worker.ask("save", n_depth=n_depth, target=str(target))
+        worker.close()
+        model.unlink()
+    return str(target)
+
+
+def measure_type(
+    name: str, options: argparse.Namespace, folder: Path, record: dict[str, Any]
+) -> None:
+    """Measure all cells of a type; put them into ``record``."""
+    paths = write_files(name, options, folder)
+    depths = [int(cell[2:]) for cell in options.cells if cell.startswith("tg")]
+    deepest = max(depths, default=0)
+    state = cache_file(options, folder, deepest) if deepest else None
+    workers = {}
+    for program in PROGRAMS:
+        python = sys.executable if program == "ours" else options.peer
+        workers[program] = Worker(program, python)
+    files = {program: str(paths["ours" if program == "ours" else "theirs"]) for program in PROGRAMS}
+    n_ctx = max(1024, deepest + 2 * N_DECODE)
+    for program in ("plain", "repack"):
+        workers[program].ask("open", path=files[program], n_threads=1, n_ctx=n_ctx)
+    anon = dict.fromkeys(PROGRAMS, 0)
+    for n_threads in options.threads:
+        facts = workers["ours"].ask("open", path=files["ours"], n_threads=n_threads, n_ctx=n_ctx)
+        for program in ("plain", "repack"):
+            workers[program].ask("threads", n_threads=n_threads)
+        record["read_bytes_per_s"][str(n_threads)] = workers["ours"].ask(
+            "bandwidth", n_threads=n_threads
+        )
+        for cell in options.cells:
+            if cell == "memory":
+                continue
+            if cell == "start":
+                samples = start_times(files, n_threads, options)
+            else:
+                samples = rounds(workers, cell, state, options.rounds)
+            put(record, name, n_threads, cell, samples, facts)
+            for program in PROGRAMS:
+                now = workers[program].ask("memory")["anon_bytes"]
+                anon[program] = max(anon[program], now)
+    if "memory" in options.cells:
+        peaks = {p: [workers[p].ask("memory")["peak_bytes"]] for p in PROGRAMS}
+        put(record, name, 0, "peak", peaks, {})
+        put(record, name, 0, "anon", {p: [anon[p]] for p in PROGRAMS}, {})
+    for worker in workers.values():
+        worker.close()
+
+
+def rounds(
+    workers: dict[str, Worker], cell: str, state: str | None, n: int
+) -> dict[str, list[float]]:
+    """Tokens per second of each program, in turns; a first round does not count."""
+    kind, number = cell[:2], int(cell[2:])
+    samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
+    for i in range(n + 1):
+        for j in range(len(PROGRAMS)):
+            program = PROGRAMS[(i + j) % len(PROGRAMS)]
+            time.sleep(PAUSE_S)
+            if kind == "pp":
+                rate = number / workers[program].ask("prompt", n=number)
+            else:
+                rate = N_DECODE / workers[program].ask(
+                    "decode", n=N_DECODE, n_depth=number, state=state
+                )
+            if i:
+                samples[program].append(rate)
+    return samples
+
+
+def start_times(
+    files: dict[str, str], n_threads: int, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds from the start of a process to its first token; a first round does not count."""
+    samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
+    script = str(ROOT / "benchmarks" / "vs_workers.py")
+    for i in range(options.rounds + 1):
+        for program in PROGRAMS:
+            python = sys.executable if program == "ours" else options.peer
+            began = time.perf_counter()
+            with subprocess.Popen(
+                [python, script, "first", program, files[program], str(n_threads)],
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as process:
+                assert process.stdout
+                if not process.stdout.readline().strip().isdigit():
+                    raise SystemExit(f"{program}: no first token")
+                if i:
+                    samples[program].append(time.perf_counter() - began)
+    return samples
+
+
+def put(
+    record: dict[str, Any],
+    name: str,
+    n_threads: int,
+    cell: str,
+    samples: dict[str, list[Any]],
+    facts: dict[str, Any],
+) -> None:
+    """Add a cell to the record, show it, and take the place of an earlier one."""
+    row = {"type": name, "threads": n_threads, "cell": cell, "samples": samples, **facts}
+    key = (name, n_threads, cell)
+    record["rows"] = [r for r in record["rows"] if (r["type"], r["threads"], r["cell"]) != key]
+    record["rows"].append(row)
+    print("  ".join(line(row, record)), flush=True)
+
+
+# -- what is shown -------------------------------------------------------------------------------
+
+
+def is_rate(cell: str) -> bool:
+    return cell[:2] in ("pp", "tg")
+
+
+def verdict(row: dict[str, Any]) -> tuple[float, float, str, float]:
+    """Median of ours, of the better of theirs, which that was, and the ratio: above 1 we win."""
+    medians = {program: statistics.median(values) for program, values in row["samples"].items()}
+    choose = max if is_rate(row["cell"]) else min
+    best = choose(("plain", "repack"), key=lambda program: medians[program])
+    ours, theirs = medians["ours"], medians[best]
+    return ours, theirs, best, ours / theirs if is_rate(row["cell"]) else theirs / ours
+
+
+def line(row: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """The cells of a row as text."""
+    ours, theirs, best, ratio = verdict(row)
+    cell = row["cell"]
+    scale, unit = (1, "tok/s") if is_rate(cell) else (1, "s") if cell == "start" else (1e6, "MB")
+    share = ""
+    if cell.startswith("tg"):
+        size_bytes = row["active_bytes"] + row["cache_bytes"] * (int(cell[2:]) + N_DECODE // 2)
+        rate = ours * size_bytes
+        share = f"{rate / 1e9:5.1f} GB/s = {rate / limit(record, row['threads']):.0%} of memory"
+    threads = f"{row['threads']}t" if row["threads"] else "  "
+    return [f"{row['type']:7}", threads, f"{cell:7}", f"{ours / scale:9.2f}",
+            f"{theirs / scale:9.2f} {unit:5}", f"({best:6})", f"{ratio:6.2f}", share]  # fmt: skip
+
+
+def limit(record: dict[str, Any], n_threads: int) -> float:
+    found: float = record["read_bytes_per_s"][str(n_threads)]
+    return found
+
+
+def report(record: dict[str, Any]) -> None:
+    """Print all rows, then the geometric mean of each cell over its types."""
+    shown = (*CELLS[:-1], "peak", "anon")
+    order = {(t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES)}
+    rows = sorted(record["rows"], key=lambda r: (r["threads"], order[r["type"], r["cell"]]))
+    print(f"\n{record['cpu']}; {record['layers']} layers; memory reads "
+          + ", ".join(f"{rate / 1e9:.1f} GB/s on {n} thread(s)"
+                      for n, rate in sorted(record["read_bytes_per_s"].items())))  # fmt: skip
+    print(f"{'type':7}      {'cell':7}  {'gguf-hub':>9}  {'llama.cpp':>9}{'':18}{'ratio':>6}")
+    groups: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        print("  ".join(line(row, record)))
+        groups.setdefault((row["threads"], row["cell"]), []).append(verdict(row)[3])
+    print("\ngeometric means over the types (above 1: gguf-hub is ahead)")
+    for (n_threads, cell), ratios in groups.items():
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        threads = f"{n_threads}t" if n_threads else "  "
+        print(f"{threads}  {cell:7}  {mean:5.2f}   least {min(ratios):5.2f}   {len(ratios)} types")
+    scaling(rows)
+
+
+def scaling(rows: list[dict[str, Any]]) -> None:
+    """Print how much faster two threads are than one, for each type that has both."""
+    rates = {(r["type"], r["cell"], r["threads"]): verdict(r)[:2] for r in rows}
+    for name, cell, n_threads in rates:
+        if n_threads == 2 and is_rate(cell) and (name, cell, 1) in rates:
+            one, two = rates[name, cell, 1], rates[name, cell, 2]
+            print(f"two threads against one: {name:7} {cell:7} {two[0] / one[0]:.2f} "
+                  f"(llama.cpp {two[1] / one[1]:.2f})")  # fmt: skip
+
+
+def load_record(options: argparse.Namespace) -> dict[str, Any]:
+    """What an earlier slice wrote, or an empty record."""
+    from gguf_hub.hardware.cpus import cpu_name
+
+    empty = {
+        "cpu": cpu_name(Path("/")), "layers": options.layers, "read_bytes_per_s": {}, "rows": [],
+    }  # fmt: skip
+    if options.json and options.json.is_file():
+        found: dict[str, Any] = json.loads(options.json.read_text())
+        if (found["cpu"], found["layers"]) == (empty["cpu"], empty["layers"]):
+            return found
+        raise SystemExit(f"{options.json} is of another machine or other files")
+    return empty
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", help="interpreter that has llama_cpp")
+    parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES)
+    parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
+    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layout", default="split", choices=("split", "merged"), help="of ours")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add every sample to FILE")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="write models there, leave them")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="print what FILE holds")
+    options = parser.parse_args()
+    if not options.report and not options.peer:
+        parser.error("--peer is needed")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    if options.report:
+        report(json.loads(options.report.read_text()))
+        return
+    record = load_record(options)
+    print(f"load {os.getloadavg()[0]:.1f}, {options.rounds} rounds", flush=True)
+    with tempfile.TemporaryDirectory(prefix="gguf-hub-vs-") as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in options.types:
+            measure_type(name, options, folder, record)
+            if options.json:
+                options.json.write_text(json.dumps(record, indent=1))
+            if not options.keep:
+                for path in folder.glob(f"*.{name}.gguf"):
+                    path.unlink()
+    report(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""How keys and values lie in the K/V cache, in elements of two bytes; and what attention needs.
+
+Both are cut into pieces of 32 numbers that belong to 32 *results* of one step of attention, so that
+a vector of them meets one number of the query, or one weight, and nothing is summed across lanes.
+S is the cache's length, a multiple of 32; d the length of a head.
+
+========= ========================================= ==========================================
+type      keys of a head                            values of a head
+========= ========================================= ==========================================
+``F16``   [S / 32, d, 32 positions]                 [d / 32, S, 32 dimensions]
+``Q8_0``  [S / 32]: steps [d, 32 positions] in      [d / 32]: steps [S, 32 dimensions] in
+          bytes, then scales [d / 32, 32 positions] bytes, then scales [S]
+========= ========================================= ==========================================
+
+With d = 128, key dimension 5 of position 70 is element (70 // 32 * 128 + 5) * 32 + 70 % 32 = 8358
+of its head. A scale of ``Q8_0`` stands for 32 dimensions of one position, as in ggml's block_q8_0.
+A head whose length is no multiple of 32 has a last piece that is partly unused.
+
+Plain Python, and what kernels are compiled from.
+"""
+
+from __future__ import annotations
+
+CACHE_TYPES = ("F16", "Q8_0")
+"""Types that keys and values may have."""
+
+LANES = 32
+"""Numbers of a piece."""
+
+CHUNK = 256
+"""Positions that are scored before their values are added up: these scores stay in cache."""
+
+ROWS = 4
+"""Rows of queries that share each reading of keys and values."""
+
+TOKENS = 16
+"""Tokens of a prompt that pass over a chunk while it is in cache."""
+
+TOP, SUM, STATE = 0, 1, 2
+"""The state of a row between chunks: its largest score, the sum of its weights; their number."""
+
+
+def n_tiles(head_dim: int) -> int:
+    """Return the pieces that a head's dimensions take."""
+    return (head_dim + LANES - 1) // LANES
+
+
+def f16_key_block(head_dim: int) -> int:
+    """Return the elements of 32 positions' keys."""
+    return LANES * head_dim
+
+
+def q8_0_key_block(head_dim: int) -> int:
+    """Return the elements of 32 positions' keys."""
+    return LANES // 2 * head_dim + LANES * n_tiles(head_dim)
+
+
+def f16_value_tile(n_ctx: int) -> int:
+    """Return the elements of 32 dimensions' values at all positions."""
+    return LANES * n_ctx
+
+
+def q8_0_value_tile(n_ctx: int) -> int:
+    """Return the elements of 32 dimensions' values at all positions."""
+    return LANES // 2 * n_ctx + n_ctx
+
+
+def scratch_floats(group: int, head_dim: int) -> int:
+    """Return the floats that attention needs for each thread.
+
+    Scores and weights of some rows over a chunk, two factors for each of these; then state and sums
+    of all rows of a block of tokens.
+    """
+    return 2 * ROWS * CHUNK + 4 * ROWS + TOKENS * group * (STATE + LANES * n_tiles(head_dim))
+
+
+_KEY_BLOCKS = {"F16": f16_key_block, "Q8_0": q8_0_key_block}
+_VALUE_TILES = {"F16": f16_value_tile, "Q8_0": q8_0_value_tile}
+
+
+def padded(n_ctx: int) -> int:
+    """Return the length of a cache for ``n_ctx`` positions."""
+    return (n_ctx + LANES - 1) // LANES * LANES
+
+
+def key_elements(type_: str, head_dim: int, n_ctx: int) -> int:
+    """Return the elements of one head's keys; ``n_ctx`` is padded."""
+    return n_ctx // LANES * _KEY_BLOCKS[type_](head_dim)
+
+
+def value_elements(type_: str, head_dim: int, n_ctx: int) -> int:
+    """Return the elements of one head's values; ``n_ctx`` is padded."""
+    return n_tiles(head_dim) * _VALUE_TILES[type_](n_ctx)

@@ -1,0 +1,179 @@
+"""Matrix products by panels: 32 weight rows are unpacked once for all tokens that meet them.
+
+Rows that fill no panel, and tokens that are too few to pay for unpacking, go through the dot
+products of one row with one token. Sums are the same to the last bit, so that nobody can tell.
+
+A thread's scratch is a panel of one lane at ``q[panel:]``, and at ``f[partial:]`` 32 sums for each
+token, which grow lane by lane.
+"""
+
+from __future__ import annotations
+
+from numba.extending import register_jitable
+
+from gguf_hub.kernels.scratch import LANES, ROWS
+from gguf_hub.kernels.simd_panels import (
+    add_from,
+    next_slots,
+    pairs_at,
+    places_of,
+    store_tile,
+)
+from gguf_hub.kernels.steps import share
+
+_FEW = 2
+"""Tokens from which on unpacking pays."""
+
+
+def make_matrix_product(unpack, multiply, products, block):
+    """Return this thread's share of one matrix times some tokens.
+
+    Args:
+        unpack: Writes one lane of 32 rows to a panel (see ``x512_panels.lanes_of``).
+        multiply: Multiplies it with a tuple of tokens.
+        products: The dot product of one row with one token, as ``steps.make_matmul`` wants it.
+        block: Weights of a block.
+    """
+
+    @register_jitable
+    def blocks_of_lane(n_in, lane):
+        return (n_in // block - lane + LANES - 1) // LANES
+
+    @register_jitable
+    def lines_ahead(size_bytes, n_in, tiles):
+        """Return how many cache lines to ask for at each block of each tile."""
+        steps = tiles * (n_in // block)
+        return (size_bytes // 64 + steps - 1) // steps
+
+    @register_jitable
+    def tile(
+        slots, lane, n, f, q, n_in, order, begin, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, z, y_stride, is_added, panel, partial, w, ahead, lines,
+    ):  # fmt: skip
+        """Add one lane of 32 rows to the sums of a tuple of tokens."""
+        pairs = pairs_at(n, order, begin, slots)
+        qs = places_of(pairs, pairs_per_x, xq, xq_stride)
+        fs = places_of(pairs, pairs_per_x, xf, xf_stride)
+        ys = places_of(pairs, 1, z, y_stride)
+        parts = places_of(slots, 1, partial, ROWS)
+        sums = multiply(n_in, lane, q, panel, qs, f, fs, w, ahead, lines)
+        if lane > 0:
+            sums = add_from(sums, f, parts)
+        elif is_added:
+            sums = add_from(sums, f, ys)
+        if lane == LANES - 1:
+            store_tile(sums, f, ys)
+        else:
+            store_tile(sums, f, parts)
+
+    @register_jitable
+    def by_panels(
+        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, panel, partial,
+    ):  # fmt: skip
+        """Multiply rows ``first`` to ``last``, whole panels."""
+        size_bytes = ROWS * row_bytes
+        tiles = (count + 5) // 6
+        for row in range(first, last):
+            o = w0 + size_bytes * row
+            z = y + ROWS * row
+            # the next panel's weights are on their way while this one's are multiplied
+            ahead = o + size_bytes
+            lines = lines_ahead(size_bytes, n_in, tiles) if row + 1 < last else 0
+            for lane in range(LANES):
+                unpack(w, o, row_bytes, n_in, lane, q, panel)
+                i = 0
+                while i < count:
+                    if count - i > 4 and count - i != 8:
+                        tile(
+                            next_slots((0, 1, 2, 3, 4, 5), i, count), lane, n, f, q, n_in,
+                            order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
+                            z, y_stride, is_added, panel, partial, w, ahead, lines,
+                        )  # fmt: skip
+                        i += 6
+                    else:
+                        tile(
+                            next_slots((0, 1, 2, 3), i, count), lane, n, f, q, n_in,
+                            order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
+                            z, y_stride, is_added, panel, partial, w, ahead, lines,
+                        )  # fmt: skip
+                        i += 4
+                    ahead += 64 * lines * blocks_of_lane(n_in, lane)
+
+    @register_jitable
+    def by_rows(
+        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+    ):  # fmt: skip
+        """Multiply rows ``first`` to ``last``, one with one token."""
+        for i in range(count):
+            (pair,) = pairs_at(n, order, begin, (i,))
+            a = xq + xq_stride * (pair // pairs_per_x)
+            x = xf + xf_stride * (pair // pairs_per_x)
+            for r in range(first, last):
+                products(
+                    w, w0 + row_bytes * r, q, (a,), f, (x,), n_in,
+                    (y + y_stride * pair + r,), is_added,
+                )  # fmt: skip
+
+    @register_jitable
+    def product(
+        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    ):  # fmt: skip
+        panels = n_out // ROWS if count >= _FEW else 0
+        if panels > 0:
+            first, last = share(panels, tid, nth)
+            by_panels(
+                first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+                xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+            )  # fmt: skip
+        first, last = share(n_out - ROWS * panels, tid, nth)
+        by_rows(
+            ROWS * panels + first, ROWS * panels + last, n, f, q, w, w0, row_bytes, n_in, order,
+            begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+        )  # fmt: skip
+
+    return product
+
+
+def make_matmul(unpack, multiply, products, block):
+    """Return the matrix product for one weight type; arguments as ``make_matrix_product``'s."""
+    product = make_matrix_product(unpack, multiply, products, block)
+
+    def matmul(
+        tid, nth, n, f, q, kv, w,
+        w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+        panel, panel_stride, partial, partial_stride,
+    ):  # fmt: skip
+        product(
+            tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+            panel + panel_stride * tid, partial + partial_stride * tid,
+        )  # fmt: skip
+
+    return matmul
+
+
+def make_expert_matmul(unpack, multiply, products, block):
+    """Return the matrix product of (token, expert) pairs for one weight type."""
+    product = make_matrix_product(unpack, multiply, products, block)
+
+    def expert_matmul(
+        tid, nth, n, f, q, kv, w,
+        experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride,
+        panel, panel_stride, partial, partial_stride,
+    ):  # fmt: skip
+        for e in range(n_expert):
+            begin, end = n[starts + e], n[starts + e + 1]
+            w0 = n[experts + e]
+            if begin == end or w0 == 0:  # nobody chose it, or it is of another type
+                continue
+            product(
+                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, end - begin,
+                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
+                panel + panel_stride * tid, partial + partial_stride * tid,
+            )  # fmt: skip
+
+    return expert_matmul
