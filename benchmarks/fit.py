@@ -3,11 +3,13 @@
     python benchmarks/fit.py memory              # peak memory on eight synthetic models
     python benchmarks/fit.py speed               # tokens a second on the same
     python benchmarks/fit.py calibrate           # rates for gguf_hub/fit/rates.py
+    python benchmarks/fit.py probe               # pick's bandwidth against a compiled pass
 
 Each model runs in a child of its own. Memory is what is the process's own (RssAnon of
 /proc/self/status) plus the pages of the model file that it has touched (Rss of that mapping in
 /proc/self/smaps), with the whole context in use. Speed is that of generating at half a context; the
-bandwidth in the prediction is measured right before. Speed needs a quiet machine.
+bandwidth in the prediction is measured right before. Speed needs a quiet machine: on a busy one
+take `--threads 1`, for which the clock counts the time of the CPU alone (as it does to calibrate).
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ CASES = (
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["memory", "speed", "calibrate", "child"])
+    parser.add_argument("what", choices=["memory", "speed", "calibrate", "probe", "child"])
     parser.add_argument("child", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="Where models are written; they are removed.")
     parser.add_argument("--threads", type=int, default=0, help="0 for as many as pay.")
@@ -84,9 +86,8 @@ def main() -> None:
         print(json.dumps(run_model(Path(path), int(n_ctx), int(n_threads), fill == "fill")))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        {"memory": memory, "speed": speed, "calibrate": calibrate}[options.what](
-            Path(folder), options
-        )
+        tasks = {"memory": memory, "speed": speed, "calibrate": calibrate, "probe": probe}
+        tasks[options.what](Path(folder), options)
 
 
 # ---- in the child ------------------------------------------------------------------------------
@@ -109,9 +110,10 @@ def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[s
         half = 8 if is_filled else n_ctx // 2 - N_GENERATED
         engine = Engine(model)
         sampler = Sampler(SamplerConfig(seed=1), tokenizer)
-        times = [time.perf_counter()]
+        clock = time.process_time if n_threads == 1 else time.perf_counter
+        times = [clock()]
         for _ in engine.generate(tokens[:half], sampler, max_tokens=N_GENERATED):
-            times.append(time.perf_counter())
+            times.append(clock())
         steps = [b - a for a, b in pairwise(times[1:])]
         result = {
             "tok_per_s": 1 / statistics.median(steps),
@@ -154,15 +156,16 @@ def child(path: Path, n_ctx: int, n_threads: int, *, is_filled: bool) -> dict[st
     return found
 
 
-def machine() -> Machine:
-    """This machine, its bandwidth measured now."""
+def machine(n_threads: int = 0) -> Machine:
+    """This machine, its bandwidth measured now with so many threads (0: as many as pay)."""
     seen = detect()
+    n_threads = n_threads or seen.n_threads
     isa = os.environ.get("GGUF_HUB_ISA") or isa_of(seen.simd)
     return Machine(
         ram_bytes=seen.ram_available_bytes or 0,
-        n_threads=seen.n_threads,
+        n_threads=n_threads,
         isa=isa,
-        ram_bytes_per_s=bandwidth(seen.n_threads),
+        ram_bytes_per_s=bandwidth(n_threads),
     )
 
 
@@ -233,7 +236,7 @@ def memory(folder: Path, options: argparse.Namespace) -> None:
 
 def speed(folder: Path, options: argparse.Namespace) -> None:
     """Predicted and measured tokens a second."""
-    here = machine()
+    here = machine(options.threads)
     print(f"read bandwidth {(here.ram_bytes_per_s or 0) / 1e9:.1f} GB/s, {here.n_threads} threads")
     print("| model | type | context | MB a token | GB/s | predicted tok/s | measured | off |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
@@ -244,7 +247,8 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
         for _ in range(options.rounds):
             rate = max(rate, bandwidth(here.n_threads))
             found = child(path, n_ctx, options.threads, is_filled=False)
-            tok_per_s = max(tok_per_s, found["tok_per_s"])
+            key = "tok_per_s" if options.threads != 1 else "best_tok_per_s"
+            tok_per_s = max(tok_per_s, found[key])
         now = replace(here, ram_bytes_per_s=rate)
         guess = speed_of(facts, wish, now, place(facts, wish, now))
         assert guess
@@ -253,6 +257,20 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
             f"| {guess.about_tok_per_s:.1f} | {tok_per_s:.1f} "
             f"| {guess.about_tok_per_s / tok_per_s - 1:+.0%} |"
         )
+
+
+def probe(folder: Path, options: argparse.Namespace) -> None:
+    """What `gguf-hub pick` measures against the compiled pass of `gguf-hub bench`, in turns."""
+    from gguf_hub.bench.bandwidth import read_bytes_per_s
+
+    print("| threads | pick (numpy) GB/s | bench (compiled) GB/s |")
+    print("|---:|---:|---:|")
+    for n_threads in range(1, detect().n_threads + 1):
+        ours = theirs = 0.0
+        for _ in range(options.rounds):
+            ours = max(ours, bandwidth(n_threads))
+            theirs = max(theirs, read_bytes_per_s(np.zeros(0, np.uint8), n_threads))
+        print(f"| {n_threads} | {ours / 1e9:.1f} | {theirs / 1e9:.1f} |")
 
 
 # ---- rates -------------------------------------------------------------------------------------

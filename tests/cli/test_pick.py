@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,7 @@ def test_table_ends_with_the_reason_and_the_next_commands(
     lines = out.splitlines()
     assert max(map(len, lines[:10])) <= width
     row = next(line for line in lines if line.startswith("Q3_K_M"))
-    for cell in ("20.36", "21.14", "94 %", "fits in RAM", "~", "7.7 %", "<- pick"):
+    for cell in ("20.36", "21.1", "94 %", "fits in RAM", "~", "7.7 %", "<- pick"):
         assert cell in row
     assert ("4.4194" in row) == (width == 120)
     assert any(line.startswith("Q3_K_M: the best that fits 24 GB") for line in lines)
@@ -249,6 +251,16 @@ def test_a_question_about_other_memory_leaves_this_machines_gpu_out(gguf_hub, ma
     machine(8, 80)
     assert picked(gguf_hub, "--ram", "12GB")[1]["vram_bytes"] == 0
     assert picked(gguf_hub, "--vram", "0")[0] == 1  # its own RAM, no GPU
+
+
+def test_on_a_warm_cache_nothing_slow_is_imported() -> None:
+    code = (
+        "from gguf_hub.cli.main import run\nimport sys\nrun(['pick', '--no-probe', '--ram', '64'])"
+    )
+    code += "\nprint(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded & {"numpy", "huggingface_hub", "numba", "llvmlite", "matplotlib"} == set()
 
 
 def test_memory_that_cannot_be_read_has_to_be_told(gguf_hub, machine) -> None:
@@ -512,7 +524,7 @@ def test_labels_of_a_plot_do_not_overlap(ram_gb: int) -> None:
 def test_without_matplotlib_the_extra_is_named(
     gguf_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = gguf_hub("pick", "--plot", tmp_path / "pick.png", "--no-probe")
     assert (code, out) == (1, "")
     assert "pip install 'gguf-hub[plot]'" in err
