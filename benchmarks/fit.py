@@ -280,13 +280,21 @@ def calibrate(folder: Path, options: argparse.Namespace) -> None:
     """Print one core's rate of each type, of the K/V cache, and the time of a layer.
 
     One thread, so that memory does not hold it up. A small and a large model of a type differ by
-    bytes alone; many layers of next to nothing give the time of a layer; a long context against a
-    short one gives the cache.
+    bytes alone; many layers of next to nothing give the time of a layer; with experts, that of an
+    expert; wider ones, that of an element; a long context against a short one gives the cache.
     """
     tiny = replace(LARGE, n_layer=32, n_embd=256, n_head=4, n_head_kv=1, n_ff=256, n_vocab=512)
-    layer_s = _seconds(folder, replace(tiny, n_layer=64), "Q8_0", 128, options)
-    layer_s = (layer_s - _seconds(folder, tiny, "Q8_0", 128, options)) / 32
-    print(f"layer_s={layer_s * 1e6:.0f}e-6,")
+    first_s = _seconds(folder, tiny, "Q8_0", 128, options)
+    layer_s = (
+        _seconds(folder, replace(tiny, n_layer=64), "Q8_0", 128, options) - first_s
+    ) / 32  # the bytes of such a layer, 0.4 MB, are in it
+    mixed = replace(tiny, n_expert=8, n_expert_used=2)
+    expert_s = (_seconds(folder, mixed, "Q8_0", 128, options) - first_s) / 32 / 2
+    print(f"layer_s={layer_s * 1e6:.0f}e-6,\nexpert_s={expert_s * 1e6:.0f}e-6,")
+    wide_s = _seconds(folder, replace(tiny, n_ff=4096), "Q8_0", 128, options) - first_s
+    wide_bytes = 32 * 3 * 256 * (4096 - 256) * QuantType.Q8_0.bits_per_weight / 8
+    gate_s = max(0.0, wide_s - wide_bytes / bandwidth(1)) / 32 / (4096 - 256)
+    print(f"gate_s={gate_s * 1e9:.1f}e-9,")
     base = replace(LARGE, n_layer=2, n_vocab=512)
     rates = {}
     for recipe in ("F32", "F16", "BF16", "Q4_0", "Q5_0", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M",
@@ -299,7 +307,8 @@ def calibrate(folder: Path, options: argparse.Namespace) -> None:
             sizes.append(facts.active_bytes)
         type_ = recipe.removesuffix("_M")
         assert type_ in QuantType.__members__
-        rates[type_] = (sizes[1] - sizes[0]) / (times[1] - times[0] - 4 * layer_s)
+        others_s = 4 * (layer_s + gate_s * base.n_ff)
+        rates[type_] = (sizes[1] - sizes[0]) / (times[1] - times[0] - others_s)
         print(f"{type_}={rates[type_] / 1e9:.1f},", flush=True)
     wide = replace(tiny, n_layer=8, n_embd=1024, n_head=16, n_head_kv=4, n_ff=256)
     short = _seconds(folder, wide, "Q8_0", 128, options)

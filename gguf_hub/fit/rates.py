@@ -26,13 +26,17 @@ class Rates:
         share: Of the measured read bandwidth.
         core_bytes_per_s: Type of weights -> bytes a second of one core.
         core_kv_bytes_per_s: The same for the K/V cache.
-        layer_s: Time of a layer besides reading: norms, routing, barriers.
+        layer_s: Time of a layer besides reading: norms, rotation, barriers.
+        expert_s: Time of each expert that a token uses in a layer: routing and dealing out.
+        gate_s: Time of one core for each element between up and down (the SwiGLU).
     """
 
     share: float
     core_bytes_per_s: Mapping[QuantType, float]
     core_kv_bytes_per_s: float
     layer_s: float
+    expert_s: float = 0.0
+    gate_s: float = 0.0
 
     def core_of(self, type_: QuantType) -> float:
         """Return the rate of a type; of an unknown one the slowest of the known."""
@@ -51,13 +55,13 @@ def _gb(**rates: float) -> dict[QuantType, float]:
 # benchmarks/fit.py --calibrate, see docs/fit.md for machine and date
 RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
-        share=0.9,
+        share=0.95,
         core_bytes_per_s=_gb(
-            F32=12, F16=8, BF16=8, Q4_0=13, Q4_1=13, Q5_0=13, Q5_1=13, Q8_0=20,
-            Q2_K=10, Q3_K=11, Q4_K=18, Q5_K=15, Q6_K=18,
+            F32=34.3, F16=27.9, BF16=27.0, Q4_0=28.8, Q4_1=28.8, Q5_0=26.2, Q5_1=26.2, Q8_0=30.3,
+            Q2_K=16.9, Q3_K=19.7, Q4_K=25.1, Q5_K=27.3, Q6_K=27.7,
         ),
-        core_kv_bytes_per_s=4e9,
-        layer_s=60e-6,
+        core_kv_bytes_per_s=17.8e9,
+        layer_s=24e-6,
     ),
     "avx2": Rates(
         share=0.9,

@@ -19,7 +19,7 @@ from gguf_hub.fit.machine import (
 )
 from gguf_hub.fit.need import need_of
 from gguf_hub.fit.placement import Placement, Verdict
-from gguf_hub.fit.rates import GPU_SHARE, rates_of
+from gguf_hub.fit.rates import GPU_SHARE, Rates, rates_of
 
 Basis = Literal["measured", "assumed"]
 
@@ -98,7 +98,15 @@ def _host_seconds(facts: FileFacts, wish: Wish, machine: Machine, placement: Pla
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
     kv_bytes = need_of(facts, wish).kv_bytes / 2 * (1 - dense)
     seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s)
-    return seconds + facts.shape.n_layer * rates.layer_s * (dense < 1)
+    return seconds + _layer_seconds(facts, rates, threads) * (1 - dense)
+
+
+def _layer_seconds(facts: FileFacts, rates: Rates, threads: int) -> float:
+    """Time of all layers besides reading."""
+    shape = facts.shape
+    gates = max(1, shape.n_expert_used) * shape.n_ff
+    layer_s = rates.layer_s + shape.n_expert_used * rates.expert_s + gates * rates.gate_s / threads
+    return shape.n_layer * layer_s
 
 
 def _threads(facts: FileFacts, wish: Wish, machine: Machine) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from gguf_hub.units import GIB, MIB
 
 TIMEOUT_S = 5.0  # a driver that hangs must not hang us
-MAX_CARVED_BYTES = 4 * GIB  # what firmware sets aside of the RAM for graphics, at most
+MAX_CARVED_BYTES = 3 * GIB  # what firmware sets aside of the RAM for graphics; cards have more
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import UsageError
@@ -63,6 +63,7 @@ def test_a_smaller_kv_type_makes_room() -> None:
     assert name_of(judged(round(22.5 * GB), wish=replace(wish, kv_type="q8_0"))) == "Q3_K_M"
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(ram_bytes=st.integers(0, 100 * GB), policy=st.sampled_from(POLICIES))
 def test_choice_holds_what_the_policy_promises(ram_bytes: int, policy: str) -> None:
     fits = judged(ram_bytes).fits
@@ -83,6 +84,7 @@ def test_choice_holds_what_the_policy_promises(ram_bytes: int, policy: str) -> N
         assert chosen.facts.weights_bytes == min(fit.facts.weights_bytes for fit in rivals)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(small=st.integers(0, 100 * GB), more=st.integers(0, 100 * GB))
 def test_more_memory_never_gives_a_worse_file_by_quality(small: int, more: int) -> None:
     before = choose(judged(small).fits, "quality")
@@ -92,6 +94,7 @@ def test_more_memory_never_gives_a_worse_file_by_quality(small: int, more: int) 
         assert after.facts.perplexity <= before.facts.perplexity
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(order=st.permutations(FILES), policy=st.sampled_from(POLICIES))
 def test_order_of_the_files_does_not_matter(order: list[FileFacts], policy: str) -> None:
     wish = replace(BARE, policy=policy)
@@ -244,6 +247,7 @@ def test_reason_without_figures(policy: str, reason: str) -> None:
     assert judged(28 * GB, files, replace(BARE, policy=policy)).reason == reason
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(ram_bytes=st.integers(0, 100 * GB), policy=st.sampled_from(POLICIES))
 def test_a_memory_as_large_as_a_reason_asks_for_is_enough(ram_bytes: int, policy: str) -> None:
     found = judged(ram_bytes, wish=replace(BARE, policy=policy))

@@ -204,9 +204,10 @@ def test_amd_cards_are_read_and_connectors_are_not(tmp_path: Path) -> None:
     [
         (1, 30, Gpu("APU", 31 * GIB, 30 * GIB, is_unified=True)),
         (16, 32, Gpu("APU", 16 * GIB, 16 * GIB)),
+        (4, 16, Gpu("APU", 4 * GIB, 4 * GIB)),
         (2, None, Gpu("APU", 2 * GIB, 2 * GIB)),
     ],
-    ids=["graphics in the processor", "a card, whatever it could map", "an old kernel"],
+    ids=["in the processor", "a card, whatever it could map", "a small card", "an old kernel"],
 )
 def test_amd_graphics_that_share_the_ram(
     tmp_path: Path, vram_gib: int, gtt_gib: int | None, expected: Gpu
