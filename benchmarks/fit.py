@@ -47,7 +47,7 @@ MEAN_OF_STEPS = {QuantType.Q2_K: 1.5, QuantType.Q4_K: 7.5, QuantType.Q5_K: 15.5}
 MIXTRAL = synth.Shape(n_layer=4, n_embd=1024, n_head=16, n_head_kv=4, n_ff=3584, n_ctx=8192)
 WIDE = synth.Shape(n_layer=2, n_embd=2048, n_head=32, n_head_kv=8, n_ff=5632, n_ctx=8192)
 MANY = synth.Shape(
-    n_layer=6, n_embd=768, n_head=12, n_head_kv=4, n_ff=1536, n_expert=16, n_expert_used=4,
+    n_layer=6, n_embd=1024, n_head=16, n_head_kv=4, n_ff=1536, n_expert=16, n_expert_used=4,
     n_ctx=8192,
 )  # fmt: skip
 DENSE = synth.Shape(
@@ -280,16 +280,20 @@ def calibrate(folder: Path, options: argparse.Namespace) -> None:
     """Print one core's rate of each type, of the K/V cache, and the time of a layer.
 
     One thread, so that memory does not hold it up. A small and a large model of a type differ by
-    bytes alone; many layers of next to nothing give the time of a layer; with experts, that of an
-    expert; wider ones, that of an element; a long context against a short one gives the cache.
+    bytes alone; many layers of next to nothing give the time of a layer; experts against one matrix
+    of the same bytes, that of an expert; wider layers, that of an element; a long context against a
+    short one, the cache.
     """
     tiny = replace(LARGE, n_layer=32, n_embd=256, n_head=4, n_head_kv=1, n_ff=256, n_vocab=512)
     first_s = _seconds(folder, tiny, "Q8_0", 128, options)
     layer_s = (
         _seconds(folder, replace(tiny, n_layer=64), "Q8_0", 128, options) - first_s
     ) / 32  # the bytes of such a layer, 0.4 MB, are in it
-    mixed = replace(tiny, n_expert=8, n_expert_used=2)
-    expert_s = (_seconds(folder, mixed, "Q8_0", 128, options) - first_s) / 32 / 2
+    # four experts of sixteen against one as wide as the four: the same bytes, lying apart
+    whole = replace(MANY, n_expert=0, n_expert_used=0, n_ff=4 * MANY.n_ff, n_vocab=512)
+    parts = replace(MANY, n_vocab=512)
+    apart_s = _seconds(folder, parts, "Q8_0", 128, options)
+    expert_s = (apart_s - _seconds(folder, whole, "Q8_0", 128, options)) / MANY.n_layer / 4
     print(f"layer_s={layer_s * 1e6:.0f}e-6,\nexpert_s={expert_s * 1e6:.0f}e-6,")
     wide_s = _seconds(folder, replace(tiny, n_ff=4096), "Q8_0", 128, options) - first_s
     wide_bytes = 32 * 3 * 256 * (4096 - 256) * QuantType.Q8_0.bits_per_weight / 8

@@ -14,13 +14,16 @@ from gguf_hub.quants.types import QuantType
 
 T = QuantType
 
+TOKEN_S, WORD_S = 60e-6, 5e-9
+"""What a token takes besides the model: the loop, and sampling for each word of the vocabulary."""
+
 GPU_SHARE = 0.6
 """Of a GPU's bandwidth. Source: Mixtral on an M2 Max, llama.cpp pull request 4406: 0.45 to 0.77."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What an engine reaches.
+    """What an engine reaches; times are seconds.
 
     Attributes:
         share: Of the measured read bandwidth.
@@ -57,11 +60,13 @@ RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,
         core_bytes_per_s=_gb(
-            F32=34.3, F16=27.9, BF16=27.0, Q4_0=28.8, Q4_1=28.8, Q5_0=26.2, Q5_1=26.2, Q8_0=30.3,
-            Q2_K=16.9, Q3_K=19.7, Q4_K=25.1, Q5_K=27.3, Q6_K=27.7,
+            F32=34.1, F16=27.3, BF16=27.0, Q4_0=27.6, Q4_1=27.6, Q5_0=27.6, Q5_1=27.6, Q8_0=33.8,
+            Q2_K=19.2, Q3_K=22.1, Q4_K=28.3, Q5_K=26.8, Q6_K=30.0,
         ),
-        core_kv_bytes_per_s=17.8e9,
-        layer_s=24e-6,
+        core_kv_bytes_per_s=19.4e9,
+        layer_s=26e-6,
+        expert_s=13e-6,
+        gate_s=8.1e-9,
     ),
     "avx2": Rates(
         share=0.9,

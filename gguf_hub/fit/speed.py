@@ -19,7 +19,7 @@ from gguf_hub.fit.machine import (
 )
 from gguf_hub.fit.need import need_of
 from gguf_hub.fit.placement import Placement, Verdict
-from gguf_hub.fit.rates import GPU_SHARE, Rates, rates_of
+from gguf_hub.fit.rates import GPU_SHARE, TOKEN_S, WORD_S, Rates, rates_of
 
 Basis = Literal["measured", "assumed"]
 
@@ -98,7 +98,8 @@ def _host_seconds(facts: FileFacts, wish: Wish, machine: Machine, placement: Pla
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
     kv_bytes = need_of(facts, wish).kv_bytes / 2 * (1 - dense)
     seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s)
-    return seconds + _layer_seconds(facts, rates, threads) * (1 - dense)
+    seconds += _layer_seconds(facts, rates, threads) * (1 - dense)
+    return seconds + TOKEN_S + WORD_S * facts.shape.n_vocab
 
 
 def _layer_seconds(facts: FileFacts, rates: Rates, threads: int) -> float:
