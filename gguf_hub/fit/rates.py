@@ -28,7 +28,7 @@ class Rates:
     Attributes:
         share: Of the measured read bandwidth.
         core_bytes_per_s: Type of weights -> bytes a second of one core.
-        core_kv_bytes_per_s: The same for the K/V cache.
+        core_kv_bytes_per_s: The same for the K/V cache where four queries share a key.
         layer_s: Time of a layer besides reading: norms, rotation, barriers.
         expert_s: Time of each expert that a token uses in a layer: routing and dealing out.
         gate_s: Time of one core for each element between up and down (the SwiGLU).

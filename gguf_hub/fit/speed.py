@@ -97,7 +97,9 @@ def _host_seconds(facts: FileFacts, wish: Wish, machine: Machine, placement: Pla
         read_bytes = here * (facts.expert_share if is_expert else 1.0)
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
     kv_bytes = need_of(facts, wish).kv_bytes / 2 * (1 - dense)
-    seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s)
+    # attention computes for each query that shares a key: fewer of them are done sooner
+    sharing = facts.shape.n_head / facts.shape.n_head_kv / 4
+    seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s / sharing)
     seconds += _layer_seconds(facts, rates, threads) * (1 - dense)
     return seconds + TOKEN_S + WORD_S * facts.shape.n_vocab
 
