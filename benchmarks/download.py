@@ -1,15 +1,14 @@
 """Downloads against aria2c and hf, and the promises of the engine, measured on loopback.
 
     python benchmarks/download.py speed --size 4GB --rounds 5      # needs nginx and aria2c
-    python benchmarks/download.py slow --size 400MB                # 20 MB/s per connection
+    python benchmarks/download.py slow --size 1GB --rounds 3       # 20 ms, 20 MB/s a connection
     python benchmarks/download.py kill --size 1GB --kills 200
     python benchmarks/download.py limit --rate 10MB/s --seconds 30
     python benchmarks/download.py repair --size 2GB
 
 A small hub answers the API and redirects each file to nginx, as the real one redirects to its file
-hosts. Add a delay from outside, in a network namespace of its own:
-
-    unshare -n sh -c 'ip link set lo up; tc qdisc add dev lo root netem delay 10ms; python ... slow'
+hosts. For `slow` both lie behind a relay (benchmarks/relay.py, a process of its own) that hands
+bytes on 10 ms later in either direction, at 20 MB/s for every connection.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ from pathlib import Path
 from gguf_hub.download.segments import Segments
 from gguf_hub.units import parse_size
 
+DELAY_MS = 10.0  # in each direction
+MB_PER_S = 20.0  # of a connection
 REPO, NAME, COMMIT = "bench/model", "model.gguf", "c" * 40
 NGINX = """
 worker_processes 1;
@@ -50,7 +51,7 @@ http {{
   sendfile on; tcp_nopush on; etag on; keepalive_requests 100000;
   client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
   uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
-  server {{ listen 127.0.0.1:{port}; root {root}/www; {extra} }}
+  server {{ listen 127.0.0.1:{port}; root {root}/www; }}
 }}
 """
 
@@ -58,19 +59,38 @@ http {{
 class Bench:
     """A file, nginx that serves it, and a hub that redirects there."""
 
-    def __init__(self, root: Path, size_bytes: int, extra: str = "") -> None:
+    def __init__(self, root: Path, size_bytes: int) -> None:
         self.root, self.size_bytes = root, size_bytes
         (root / "www").mkdir()
         self.file = root / "www" / NAME
         self.sha256 = _make_file(self.file, size_bytes)
         port = _free_port()
-        (root / "nginx.conf").write_text(NGINX.format(root=root, port=port, extra=extra))
+        (root / "nginx.conf").write_text(NGINX.format(root=root, port=port))
         subprocess.run(["nginx", "-c", root / "nginx.conf"], check=True)
-        self.url = f"http://127.0.0.1:{port}/{NAME}"
+        self.port = port
         self.hub = _Hub(self)
+        self.hub_port = self.hub.server_port
+        self._relay: subprocess.Popen[str] | None = None
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
 
+    @property
+    def url(self) -> str:
+        """Where the file is."""
+        return f"http://127.0.0.1:{self.port}/{NAME}"
+
+    def move_away(self, delay_ms: float, mb_per_s: float) -> None:
+        """Put a relay before the hub and nginx."""
+        line = [sys.executable, str(Path(__file__).with_name("relay.py"))]
+        line += [f"--delay-ms={delay_ms}", f"--mb-per-s={mb_per_s}"]
+        ports = [str(self.port), str(self.hub_port)]
+        self._relay = subprocess.Popen([*line, *ports], stdout=subprocess.PIPE, text=True)
+        assert self._relay.stdout
+        self.port, self.hub_port = json.loads(self._relay.stdout.readline())
+
     def close(self) -> None:
+        if self._relay:
+            self._relay.kill()
+            self._relay.wait()
         self.hub.shutdown()
         pid = int((self.root / "nginx.pid").read_text())
         os.kill(pid, 15)
@@ -87,8 +107,10 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         home = str(self.root / "home")
-        own = {"HF_ENDPOINT": self.hub.origin, "HF_HOME": home, "GGUF_HUB_HOME": home}
-        return os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        origin = f"http://127.0.0.1:{self.hub_port}"
+        own = {"HF_ENDPOINT": origin, "HF_HOME": home, "GGUF_HUB_HOME": home}
+        quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+        return os.environ | own | quiet
 
     def download(self, target: Path, *options: str) -> list[str]:
         line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "-q"]
@@ -101,7 +123,6 @@ class _Hub(ThreadingHTTPServer):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.origin = f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -187,32 +208,87 @@ def _peak_mb(line: list[str], env: dict[str, str]) -> float:
     return int(done.stdout) / 1024
 
 
-def speed(bench: Bench, rounds: int, *, with_aria2c: bool = True) -> None:
+def speed(bench: Bench, rounds: int) -> None:
     """Wall time with the check of the whole file, alternating."""
-    out, env = bench.root / "out", bench.environment()
+    out = bench.root / "out"
     hf = f"hf download {REPO} {NAME} --local-dir {out} --quiet && sha256sum {out}/{NAME}"
     aria2c = ["aria2c", "-q", "-x8", "-s8", "-k1M", f"--checksum=sha-256={bench.sha256}"]
-    lines = {"gguf-hub": bench.download(out)}
-    if with_aria2c:
-        lines["aria2c -x8 --checksum"] = [*aria2c, "-d", str(out), bench.url]
-    lines["hf download; sha256sum"] = ["sh", "-c", hf]
-    walls: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
+    lines = {
+        "gguf-hub": bench.download(out),
+        "aria2c -x8 --checksum": [*aria2c, "-d", str(out), bench.url],
+        "hf download; sha256sum": ["sh", "-c", hf],
+    }
+    walls = _alternate(bench, lines, rounds)
+    _report(bench, walls, rounds)
+    for name in list(lines)[1:]:
+        ratio = _median_s(walls["gguf-hub"]) / _median_s(walls[name])
+        print(f"gguf-hub takes {ratio:.2f}x the time of `{name}`")
+    print(f"gguf-hub: at most {_peak_mb(lines['gguf-hub'], bench.environment()):.0f} MB of memory")
+
+
+def slow(bench: Bench, rounds: int) -> None:
+    """The same far away, against `hf download` as it is, which checks nothing."""
+    bench.move_away(DELAY_MS, MB_PER_S)
+    rates = [_plain_mb_per_s(bench, n) for n in (1, 8, 12)]
+    told = ", ".join(f"{rate:.0f} MB/s over {n}" for n, rate in zip((1, 8, 12), rates, strict=True))
+    print(f"{2 * DELAY_MS:.0f} ms away, {MB_PER_S:.0f} MB/s a connection; plain ones bring {told}")
+    out = bench.root / "out"
+    hf = ["hf", "download", REPO, NAME, "--local-dir", str(out), "--quiet"]
+    walls = _alternate(bench, {"gguf-hub": bench.download(out), "hf download": hf}, rounds)
+    _report(bench, walls, rounds)
+    ratio = _median_s(walls["hf download"]) / _median_s(walls["gguf-hub"])
+    print(f"gguf-hub is {ratio:.2f}x as fast as `hf download`")
+
+
+Figures = list[tuple[float, float]]
+
+
+def _alternate(bench: Bench, lines: dict[str, list[str]], rounds: int) -> dict[str, Figures]:
+    """Wall and CPU seconds of each command, one after the other in every round."""
+    walls: dict[str, Figures] = {name: [] for name in lines}
     for _ in range(rounds):
         for name, line in lines.items():
-            walls[name].append(_timed(line, env))
-            shutil.rmtree(out)
+            walls[name].append(_timed(line, bench.environment()))
+            shutil.rmtree(bench.root / "out")
             shutil.rmtree(bench.root / "home", ignore_errors=True)
+    return walls
+
+
+def _median_s(figures: Figures) -> float:
+    return statistics.median(wall_s for wall_s, _ in figures)
+
+
+def _report(bench: Bench, walls: dict[str, Figures], rounds: int) -> None:
     gb = bench.size_bytes / 1e9
     print(f"{gb:.2f} GB, median of {rounds} (least to most); load now {os.getloadavg()[0]:.1f}")
-    ours = statistics.median(wall for wall, _ in walls["gguf-hub"])
     for name, figures in walls.items():
         wall_s, cpu_s = (statistics.median(column) for column in zip(*figures, strict=True))
         least, most = min(f[0] for f in figures), max(f[0] for f in figures)
         print(
             f"{name:24} {wall_s:6.2f} s ({least:.2f} to {most:.2f})  {gb * 1e3 / wall_s:6.0f} MB/s"
-            f"  {cpu_s / gb:5.2f} CPU s/GB  gguf-hub takes {ours / wall_s:.2f}x of its time"
+            f"  {cpu_s / gb:5.2f} CPU s/GB"
         )
-    print(f"gguf-hub: at most {_peak_mb(lines['gguf-hub'], env):.0f} MB of memory")
+
+
+def _plain_mb_per_s(bench: Bench, n_connections: int, seconds: float = 2.0) -> float:
+    """What plain sockets get: were it less than the server allows, the relay would be the limit."""
+    counts = [0] * n_connections
+
+    def read(k: int) -> None:
+        buffer = bytearray(1 << 20)
+        with socket.create_connection(("127.0.0.1", bench.port)) as connection:
+            connection.sendall(f"GET /{NAME} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            while time.monotonic() < until and (n := connection.recv_into(buffer)):
+                counts[k] += n
+
+    start = time.monotonic()
+    until = start + seconds
+    threads = [threading.Thread(target=read, args=(k,)) for k in range(n_connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / 1e6 / (time.monotonic() - start)
 
 
 def _wait_for_begin(child: subprocess.Popen[bytes], out: Path) -> None:
@@ -304,9 +380,9 @@ def repair(bench: Bench) -> None:
 
 
 @contextlib.contextmanager
-def _bench(folder: str | None, size_bytes: int, extra: str = "") -> Iterator[Bench]:
+def _bench(folder: str | None, size_bytes: int) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(dir=folder) as root:
-        bench = Bench(Path(root), size_bytes, extra)
+        bench = Bench(Path(root), size_bytes)
         Path(root).chmod(0o755)
         try:
             yield bench
@@ -327,10 +403,9 @@ def main() -> None:
     size_bytes = parse_size(args.size)
     if args.what == "limit":
         size_bytes = int(parse_size(args.rate.removesuffix("/s")) * args.seconds)
-    extra = "limit_rate 20m;" if args.what == "slow" else ""
-    with _bench(args.folder, size_bytes, extra) as bench:
+    with _bench(args.folder, size_bytes) as bench:
         if args.what in ("speed", "slow"):
-            speed(bench, args.rounds, with_aria2c=args.what == "speed")
+            (speed if args.what == "speed" else slow)(bench, args.rounds)
         elif args.what == "kill":
             kill(bench, args.kills)
         elif args.what == "limit":

@@ -33,7 +33,8 @@ class Progress(Protocol):
         """Start a piece of work.
 
         Args:
-            label: What is being done, e.g. ``"download mixtral.Q4_K_M.gguf"``.
+            label: What is being done: a verb, and after a space the file's name, e.g.
+                ``"download mixtral.Q4_K_M.gguf"``.
             total: How many units there are, or None when nobody knows.
             unit: What is counted: ``"B"`` for bytes, else a noun.
             done: Units done by an earlier run (a resumed download).

@@ -34,6 +34,7 @@ class Fault:
     Args:
         method: HTTP method, or ``"*"``.
         path: Glob over the decoded path, e.g. ``"*/resolve/*"``, ``"/cdn/*"``, ``"/api/*"``.
+        origin: Only requests that come to this origin: the hub's own, or the file host's.
         times: How many requests it hits; None for all.
         status: Answer with this status instead.
         headers: More headers (they replace those of the same name; None takes one away).
@@ -47,6 +48,7 @@ class Fault:
 
     method: str
     path: str
+    origin: str | None = None
     times: int | None = None
     status: int | None = None
     headers: Mapping[str, str | None] = field(default_factory=dict)
@@ -57,9 +59,10 @@ class Fault:
     flip_at: int | None = None
     ignore_range: bool = False
 
-    def hits(self, method: str, path: str) -> bool:
+    def hits(self, method: str, path: str, origin: str) -> bool:
         """Tell whether the fault is meant for this request, and count it if so."""
-        if self.times == 0 or self.method not in ("*", method) or not fnmatchcase(path, self.path):
+        is_meant = self.method in ("*", method) and fnmatchcase(path, self.path)
+        if self.times == 0 or not is_meant or self.origin not in (None, origin):
             return False
         if self.times is not None:
             self.times -= 1
@@ -75,6 +78,7 @@ class Request:
     query: dict[str, list[str]]
     headers: dict[str, str]
     origin: str
+    client_port: int  # the same for requests over one connection
     status: int = 0
     sent_bytes: int = 0
 
@@ -147,10 +151,10 @@ class HubServer:
         """Return the requests for the content of files (not HEAD, not the listing)."""
         return [r for r in self.requests if r.method == "GET" and not r.path.startswith("/api/")]
 
-    def take_fault(self, method: str, path: str) -> Fault | None:
+    def take_fault(self, method: str, path: str, origin: str) -> Fault | None:
         """Return the first fault that hits, counted."""
         with self._lock:
-            return next((f for f in self.faults if f.hits(method, path)), None)
+            return next((f for f in self.faults if f.hits(method, path, origin)), None)
 
     def close(self) -> None:
         """Stop listening."""
@@ -236,10 +240,15 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.form = self.rfile.read(int(headers.get("content-length", 0))).decode()
         self.record = Request(
-            self.command, path, parse_qs(parts.query), headers, self.server.origin
+            self.command,
+            path,
+            parse_qs(parts.query),
+            headers,
+            self.server.origin,
+            self.client_address[1],
         )
         hub.requests.append(self.record)
-        self.fault = hub.take_fault(self.command, path) or Fault("*", "*")
+        self.fault = hub.take_fault(self.command, path, self.server.origin) or Fault("*", "*")
         try:
             if self.fault.status is not None:
                 raise _Refused(self.fault.status, "", "injected fault")

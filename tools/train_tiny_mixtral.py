@@ -33,7 +33,7 @@ class Recipe:
     """How to train; the numbers of the shipped model are the defaults."""
 
     seed: int = 2024
-    n_steps: int = 1850
+    n_steps: int = 3900
     n_rows: int = 8
     opening_steps: int = 300
     opening_rows: int = 32

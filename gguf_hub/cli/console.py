@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from gguf_hub.progress import Task
+from gguf_hub.cli.events import EventProgress
+from gguf_hub.progress import SILENT, Progress, Task
 
 
 def print_json(data: Any) -> None:
@@ -58,18 +59,43 @@ def say(text: str = "") -> None:
     click.echo(text, color=_colour(sys.stdout))
 
 
+_events: EventProgress | None = None
+
+
+def use_events() -> EventProgress:
+    """Have everything that goes to stderr be events, until ``use_text``."""
+    global _events
+    _events = _events or EventProgress()
+    return _events
+
+
+def use_text() -> None:
+    """Have what goes to stderr be text for people again."""
+    global _events
+    _events = None
+
+
 def note(text: str) -> None:
     """Print one line of talk on stderr."""
+    if _events:
+        _events.note(click.unstyle(text))
+        return
     click.echo(text, err=True, color=_colour(sys.stderr))
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
+    if _events:
+        _events.warning(text)
+        return
     note(f"{style('warning:', 'yellow', bold=True)} {text}")
 
 
 def error(text: str, *, hint: str | None = None) -> None:
     """Print an error on stderr, and its hint as a paragraph of its own."""
+    if _events:
+        _events.error(text, hint)
+        return
     note(f"{style('error:', 'red', bold=True)} {text}")
     if hint:
         note(f"\n{style('hint:', 'cyan', bold=True)} {hint}")
@@ -137,3 +163,15 @@ class ConsoleProgress:
     def note(self, text: str) -> None:
         """Print the line on stderr."""
         note(text)
+
+
+def progress_for(kind: str, *, is_quiet: bool = False) -> Progress:
+    """Return who is told of progress.
+
+    Args:
+        kind: ``auto`` draws bars on a terminal, ``json`` writes events, ``none`` only notes.
+        is_quiet: Not even notes, unless events are asked for.
+    """
+    if kind == "json":
+        return use_events()
+    return SILENT if is_quiet else ConsoleProgress(enabled=kind == "auto")

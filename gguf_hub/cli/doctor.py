@@ -11,7 +11,7 @@ import click
 
 from gguf_hub.cli import console
 from gguf_hub.cli.doctor_output import print_report
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 if TYPE_CHECKING:
     from gguf_hub.hardware import Hardware
@@ -21,6 +21,7 @@ PACKAGES = ("gguf-hub", "huggingface_hub", "numba", "llvmlite", "numpy", "psutil
 
 
 @click.command("doctor")
+@offline_option
 @catalog_option
 @json_option
 def command(catalog_path: Path | None, as_json: bool) -> int:
@@ -145,8 +146,9 @@ def _hub(problems: list[str]) -> dict[str, Any]:
     problem = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
     if problem:
         problems.append(f"hub: {problem}")
-    if hub.is_token_exposed():
-        problems.append(f"hub: {hub.endpoint} is plain http: the token travels in clear text")
+    if hub.is_exposed():
+        secret = "the token travels in clear text" if hub.has_token() else "files can be changed"
+        problems.append(f"hub: {hub.endpoint} is plain http: {secret}")
     return {
         "endpoint": hub.endpoint,
         "is_offline": is_offline(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 
 @click.command("inspect")
@@ -23,6 +23,7 @@ from gguf_hub.cli.options import catalog_option, json_option
 @click.option("--full", is_flag=True, help="Print long arrays and texts whole.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file on the hub.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
 @catalog_option
 @json_option
 def command(

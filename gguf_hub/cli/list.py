@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 if TYPE_CHECKING:
     from gguf_hub.catalog import Catalog, CatalogFile
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("repo", required=False, metavar="[ORG/REPO]")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
 @catalog_option
 @json_option
 def command(

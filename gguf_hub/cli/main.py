@@ -31,6 +31,11 @@ COMMANDS = {
     "run": "Generate text with a model.",
     "warmup": "Compile the kernels of models ahead of their first run.",
     "bench": "Measure how fast a model runs on this machine.",
+    "ls": "List the model files on this machine.",
+    "path": "Print where a model lies on this machine, and nothing else.",
+    "du": "Show what models take on the disk, by repository.",
+    "rm": "Remove model files, after asking.",
+    "gc": "Show, or remove, what is left behind and of no use.",
     "mirror": "Serve verified files to other machines, as a hub does.",
     "doctor": "Show what gguf-hub sees of this machine.",
 }
@@ -89,6 +94,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code; never a traceback for bad input."""
     from gguf_hub.cli import console
 
+    console.use_text()
     try:
         code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
         sys.stdout.flush()

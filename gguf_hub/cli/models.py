@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gguf_hub.catalog import Catalog, CatalogFile
     from gguf_hub.download.fetch import Fetcher, Plan
     from gguf_hub.download.local import Target
+    from gguf_hub.errors import HubUnreachableError
     from gguf_hub.hub import HfHub, Hub, RepoListing
     from gguf_hub.progress import Progress
     from gguf_hub.store import Store
@@ -56,6 +57,7 @@ def resolve_model(
     """
     from gguf_hub.catalog import load_catalog
     from gguf_hub.download.local import find_verified
+    from gguf_hub.hub import is_offline
     from gguf_hub.store import Store
 
     if argument is not None and os.path.isfile(argument):  # noqa: PTH113 - False for odd names
@@ -70,7 +72,11 @@ def resolve_model(
     paths = find_verified(target, store)
     if not paths:
         fetcher = cache_fetcher(open_hub(token), store, progress)
-        paths = _check_cached(target, fetcher) or _get(target, fetcher, catalog, assume_yes)
+        paths = _check_cached(target, fetcher)
+    if not paths:
+        if is_offline():
+            raise missing_offline(target.text)
+        paths = _get(target, fetcher, catalog, assume_yes)
     return paths[0]
 
 
@@ -138,38 +144,58 @@ def _check_cached(target: Target, fetcher: Fetcher) -> list[Path]:
     return [done.path for done in fetcher.check(*cached)] if cached else []
 
 
+def missing_offline(what: str) -> HubUnreachableError:
+    """Return the error for what offline mode forbids to fetch."""
+    from gguf_hub.errors import HubUnreachableError
+
+    return HubUnreachableError(
+        f"{what}: not on this machine, and offline mode is on: no hub is asked for it",
+        hint="`gguf-hub ls` shows what is here; without --offline and HF_HUB_OFFLINE it would "
+        "be fetched",
+    )
+
+
 def locate(argument: str, catalog: Catalog, store: Store) -> list[Path]:
     """Return the files of this machine that a model argument names, verified or not.
 
     Raises:
         ModelNotFoundError: It names nothing, or what it names was not downloaded.
     """
-    from gguf_hub.download.local import find_cached, find_verified
-    from gguf_hub.download.places import HfCache
     from gguf_hub.errors import ModelNotFoundError
-    from gguf_hub.hub import default_cache_dir
 
     found = target_for(argument, catalog)
     if isinstance(found, Path):
         return [found]
-    if paths := find_verified(found, store):
+    if paths := find_here(found, store):
         return paths
-    if cached := find_cached(found, default_cache_dir()):
-        listing, files = cached
-        cache = HfCache(default_cache_dir())
-        return [cache.path_of(listing, file) for file in files]
     raise ModelNotFoundError(
         f"`{argument}` is not on this machine", hint=f"`gguf-hub download {argument}` fetches it"
     )
 
 
+def find_here(target: Target, store: Store) -> list[Path]:
+    """Return the wanted files of this machine, verified or not; nothing if one is missing."""
+    from gguf_hub.download.local import find_cached, find_verified
+    from gguf_hub.download.places import HfCache
+    from gguf_hub.hub import default_cache_dir
+
+    if paths := find_verified(target, store):
+        return paths
+    if cached := find_cached(target, default_cache_dir()):
+        listing, files = cached
+        cache = HfCache(default_cache_dir())
+        return [cache.path_of(listing, file) for file in files]
+    return []
+
+
 def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
-    """Return the hub, with a warning when a token would travel in clear text."""
+    """Return the hub, with a warning when others can read and change what travels."""
     from gguf_hub.hub import HfHub
 
     hub = HfHub(token=token, timeout_s=timeout_s)
-    if hub.is_token_exposed():
-        console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can read the token")
+    if hub.is_exposed():
+        reads = "read the token and change files" if hub.has_token() else "change files unnoticed"
+        console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can {reads}")
     return hub
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,38 @@ catalog_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _go_offline(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Say it where everything looks, child processes too, until the command ends."""
+    if value:
+        ctx.call_on_close(partial(_set_offline, os.environ.get("HF_HUB_OFFLINE")))
+        _set_offline("1")
+
+
+def _set_offline(value: str | None) -> None:
+    if value is None:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    else:
+        os.environ["HF_HUB_OFFLINE"] = value
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_go_offline,
+    help="Ask no hub: what is on this machine must do (also HF_HUB_OFFLINE=1).",
+)
+
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="Bars on a terminal; or one JSON event per line on stderr; or nothing.",
+)
+no_progress_option = click.option(
+    "--no-progress", "progress", flag_value="none", help="The same as --progress none."
+)

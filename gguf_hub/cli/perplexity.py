@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -59,6 +59,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking.")
 @click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@offline_option
 @catalog_option
 @json_option
 def command(model: str | None, model_option: str | None, as_json: bool, **options: Any) -> None:

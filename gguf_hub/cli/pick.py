@@ -9,7 +9,7 @@ import click
 
 from gguf_hub.cli import console
 from gguf_hub.cli.machines import DISK, RATE
-from gguf_hub.cli.options import SIZE, catalog_option, json_option
+from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
 
 if TYPE_CHECKING:
     from gguf_hub.cli.machines import Seen
@@ -68,6 +68,7 @@ MAX_N_CTX = 2**20
 @click.option("--no-probe", is_flag=True, help="Measure no speeds; take those known already.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
 @catalog_option
 @json_option
 def command(models: tuple[str, ...], **options: Any) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.opening import opening_options
-from gguf_hub.cli.options import catalog_option
+from gguf_hub.cli.options import catalog_option, offline_option
 from gguf_hub.cli.sampling import sampling_options
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking.")
 @click.option("--no-perf", is_flag=True, help="Do not print timings.")
+@offline_option
 @catalog_option
 def command(model: str | None, model_option: str | None, **options: Any) -> None:
     """Generate text with a model.

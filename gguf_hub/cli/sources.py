@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_hub.download.local import Target
 
 
 @dataclass(frozen=True)
@@ -42,42 +45,48 @@ def open_source(
         GgufError: The local file cannot be read.
         GgufHubError: The argument names nothing, or the hub says no.
     """
+    from gguf_hub.catalog import load_catalog
+    from gguf_hub.cli.models import missing_offline, target_for
     from gguf_hub.gguf.reader import map_file
+    from gguf_hub.hub import is_offline
 
     path = Path(argument).expanduser()
     # a file that exists needs neither the catalog nor a hub
     if path.exists():
         return Source(str(path), map_file(path), path)
-    return _on_hub(argument, revision, token, catalog_path)
+    catalog = load_catalog(catalog_path)
+    found = target_for(argument, catalog)
+    assert not isinstance(found, Path), "files on this machine were found above"
+    target = replace(found, revision=revision or found.revision)
+    if is_offline():
+        if here := _here(target):
+            return Source(str(here), map_file(here), here)
+        raise missing_offline(target.text)
+    return _on_hub(target, token)
 
 
-def _on_hub(
-    argument: str, revision: str | None, token: str | None, catalog_path: Path | None
-) -> Source:
+def _here(target: Target) -> Path | None:
+    """Return the first wanted file as this machine has it, verified or not."""
+    from gguf_hub.cli.models import find_here
+    from gguf_hub.store import Store
+
+    return next(iter(find_here(target, Store())), None)
+
+
+def _on_hub(target: Target, token: str | None) -> Source:
     """Find a file on a hub."""
-    from gguf_hub.catalog import load_catalog
-    from gguf_hub.download.plan import Wanted, select
-    from gguf_hub.download.refs import CatalogQuant, LocalFile, RepoFile, parse_ref
+    from gguf_hub.cli.models import open_hub
+    from gguf_hub.download.plan import select
     from gguf_hub.errors import HubError
-    from gguf_hub.hub import HfHub
     from gguf_hub.hub.ranges import HubRanges
 
-    catalog = load_catalog(catalog_path)
-    hub = HfHub(token=token)
-    quants = {file.quant: file.filename for file in catalog.files}
-    ref = parse_ref(argument, catalog=quants, endpoint=hub.endpoint)
-    assert not isinstance(ref, LocalFile), "files on this machine were found above"
-    if isinstance(ref, CatalogQuant):
-        repo_id, filename = catalog.repo_id, quants[ref.quant]
-        revision = revision or catalog.revision
-    elif isinstance(ref, RepoFile):
-        repo_id, filename = ref.repo_id, ref.filename
-        revision = revision or ref.revision or "main"
+    hub = open_hub(token)
+    repo_id, revision = target.repo_id, target.revision or "main"
+    if target.wanted.filenames:
+        filename = target.wanted.filenames[0]
     else:
-        repo_id = ref.repo_id
-        listing = hub.list_files(repo_id, revision or ref.revision or "main")
-        filename = select(listing, Wanted(quant=ref.quant))[0].path
-        revision = listing.commit
+        listing = hub.list_files(repo_id, revision)
+        filename, revision = select(listing, target.wanted)[0].path, listing.commit
     facts = hub.file_facts(repo_id, filename, revision)
     if facts.size_bytes is None:
         raise HubError(f"the hub does not say how long `{filename}` is", repo_id=repo_id)

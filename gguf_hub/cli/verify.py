@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import (
+    catalog_option,
+    json_option,
+    no_progress_option,
+    offline_option,
+    progress_option,
+)
 from gguf_hub.cli.verify_output import print_row, row_of, row_of_error
 
 if TYPE_CHECKING:
@@ -29,8 +35,9 @@ if TYPE_CHECKING:
 @click.option("--deep", "is_deep", is_flag=True, help="Look at every block of the weights too.")
 @click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
 @click.option("--token", help="Access token, for --repair.")
-@click.option("--offline", is_flag=True, help="Do not ask the hub.")
-@click.option("--no-progress", is_flag=True, help="Draw no bars.")
+@progress_option
+@no_progress_option
+@offline_option
 @catalog_option
 @json_option
 def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) -> int:
@@ -48,14 +55,13 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     from gguf_hub.catalog import load_catalog
     from gguf_hub.store import Store
 
+    progress = console.progress_for(options["progress"])
     _check_hash(given_sha256, files)
-    progress = console.ConsoleProgress(enabled=not options["no_progress"])
     catalog = load_catalog(options["catalog_path"])
     checker = _Checker(
         catalog,
         Store(progress=progress),
         progress,
-        is_offline=options["offline"],
         is_deep=options["is_deep"],
         is_repair=options["is_repair"],
         token=options["token"],
@@ -95,7 +101,6 @@ class _Checker:
     catalog: Catalog
     store: Store
     progress: Progress
-    is_offline: bool
     is_deep: bool
     is_repair: bool
     token: str | None
@@ -154,8 +159,9 @@ class _Checker:
         from gguf_hub.cli.models import open_hub
         from gguf_hub.download.expected import Expected
         from gguf_hub.errors import HubError
+        from gguf_hub.hub import is_offline
 
-        if self.is_offline or path.name not in {file.filename for file in self.catalog.files}:
+        if is_offline() or path.name not in {file.filename for file in self.catalog.files}:
             return None
         catalog = self.catalog
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gguf_hub.download.segments import Piece, Segments
 
@@ -49,6 +49,7 @@ class Board:
         self._expected = expected or {}
         self._only: int | None = None
         self._not_before = 0.0
+        self._is_sealed = False
         self._changed = threading.Condition(threading.RLock())
 
     # --- for whoever fetches
@@ -149,6 +150,17 @@ class Board:
                 self.error = error
                 self.over.set()
             self._changed.notify_all()
+
+    def seal(self) -> None:
+        """Let no thread write any more: the file is about to be closed."""
+        with self._changed:
+            self._is_sealed = True
+
+    def while_open(self, write: Callable[[], None]) -> None:
+        """Let a thread that ends write what it still holds, unless it is too late for that."""
+        with self._changed:
+            if not self._is_sealed:
+                write()
 
     def begun(self) -> list[Piece]:
         """Return the unfinished segments of which the first bytes are there."""

@@ -10,19 +10,22 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from gguf_hub.download.cachedir import repos_of
 from gguf_hub.download.digest import matches, sha256_file
 from gguf_hub.download.diskerrors import explained
+from gguf_hub.download.folderbook import FolderBook
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.journal import journal_of, read_journal
 from gguf_hub.download.link import Source
 from gguf_hub.download.locking import only_one
 from gguf_hub.download.move import Moved, Mover, RangeMover
 from gguf_hub.download.names import is_gguf
-from gguf_hub.download.places import Place
+from gguf_hub.download.places import PART_SUFFIX, Place
+from gguf_hub.download.total import totalled
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
@@ -66,6 +69,11 @@ class PlannedFile:
     path: Path
     state: State
     fetch_bytes: int
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether no byte must come, as far as that can be told without reading."""
+        return self.state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class Fetcher:
         move: What moves the bytes.
         is_forced: Go on where there seems to be too little space.
         max_workers: How many files at once.
+        caches: Hugging Face caches whose bytes are copied rather than fetched again.
     """
 
     hub: Hub
@@ -135,9 +144,14 @@ class Fetcher:
     move: Mover = field(default_factory=RangeMover)
     is_forced: bool = False
     max_workers: int = 1
+    caches: tuple[Path, ...] = ()
 
     def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
-        """Return what fetching would do; touches nothing."""
+        """Return what fetching would do; touches nothing.
+
+        Raises:
+            DownloadError: A file would lead out of the place.
+        """
         return Plan(listing, tuple(self._survey(listing, file) for file in files))
 
     def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
@@ -154,8 +168,16 @@ class Fetcher:
             DownloadError: The place cannot be written.
             HubError: The hub refuses or stays away; what came is kept for the next run.
         """
+        plan = self.plan(listing, files)
         if not self.is_forced:
-            self._require_space(self.plan(listing, files))
+            self._require_space(plan)
+        self._remember_place()
+        if len(files) == 1 or not plan.fetch_bytes:
+            return self._fetch_all(listing, files)
+        with totalled(self.progress, plan.fetch_bytes) as progress:
+            return replace(self, progress=progress)._fetch_all(listing, files)
+
+    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
         cancel = threading.Event()
         if min(self.max_workers, len(files)) <= 1:
             return [self._fetch_one(listing, file, cancel) for file in files]
@@ -189,6 +211,7 @@ class Fetcher:
         return found
 
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
+        self.place.check(listing, file)
         path = self.place.path_of(listing, file)
         content = self.place.content_of(listing, file)
         recorded = self.store.find_verified(content)
@@ -197,15 +220,14 @@ class Fetcher:
             state = State.VERIFIED
         elif size_bytes == file.size_bytes:
             state = State.UNCHECKED
-        elif self.copy_of(file):
+        elif self._copies_of(file):
             state = State.ELSEWHERE
         elif have_bytes:
             state = State.PARTIAL
         else:
             state = State.MISSING if size_bytes is None else State.DIFFERENT
-        is_here = state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
-        to_come = 0 if is_here else max(file.size_bytes - have_bytes, 0)
-        return PlannedFile(file, path, state, to_come)
+        planned = PlannedFile(file, path, state, max(file.size_bytes - have_bytes, 0))
+        return replace(planned, fetch_bytes=0) if planned.is_here else planned
 
     def _have_bytes(self, listing: RepoListing, file: RemoteFile) -> int:
         """Return how much an earlier run, or another client, has left of a file."""
@@ -219,6 +241,14 @@ class Fetcher:
     def copy_of(self, file: RemoteFile) -> StoredFile | None:
         """Return a verified file of this machine with the same content, or None."""
         return next(iter(self.store.copies_of(file.sha256)), None) if file.sha256 else None
+
+    def _copies_of(self, file: RemoteFile) -> list[Path]:
+        """Return where the same content lies: verified copies, then what caches have of it."""
+        if not file.sha256:
+            return []
+        blobs = (repo / "blobs" / file.sha256 for cache in self.caches for repo in repos_of(cache))
+        copies = [entry.path for entry in self.store.copies_of(file.sha256)]
+        return [*copies, *(blob for blob in blobs if _size(blob) == file.size_bytes)]
 
     def _require_space(self, plan: Plan) -> None:
         copied = [p.file.size_bytes for p in plan.files if p.state is State.ELSEWHERE]
@@ -252,6 +282,7 @@ class Fetcher:
     def _make_be_there(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
     ) -> Fetched:
+        self.place.check(listing, file)
         with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
             return (
                 self._take_recorded(listing, file)  # another process may just have done it
@@ -282,19 +313,20 @@ class Fetcher:
         return None
 
     def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
-        """Take the bytes from a verified copy on this machine, if there is one."""
-        copy = self.copy_of(file)
-        if copy is None:
-            return None
-        part = self.place.part_of(listing, file)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(copy.path, part)
-        sha256 = sha256_file(part, progress=self.progress, label=f"check {file.path}")
-        if matches(part, file, sha256):
-            return self._accept(listing, file, part, sha256, Status.COPIED)
-        part.unlink()
-        self.store.remove(copy.path)
-        self.progress.note(f"`{copy.path}` has changed since it was verified")
+        """Take the bytes from a copy on this machine, if there is one that is whole."""
+        for copy in self._copies_of(file):
+            part = self.place.part_of(listing, file)
+            # a name of its own: what was fetched so far must outlive a copy that is damaged
+            new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(copy, new)
+            sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
+            if matches(new, file, sha256):
+                _drop(part)
+                return self._accept(listing, file, new, sha256, Status.COPIED)
+            new.unlink()
+            self.store.remove(copy)
+            self.progress.note(f"`{copy}` is not what it should be: it is damaged")
         return None
 
     def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
@@ -321,6 +353,11 @@ class Fetcher:
         largest = max(leftovers, key=lambda path: _size(path) or 0)
         self.progress.note(f"going on with `{largest.name}`, which another program left")
         largest.replace(part)
+
+    def _remember_place(self) -> None:
+        """Keep where files go: what is left there can then be found again."""
+        with contextlib.suppress(OSError):  # that is a help, not a need
+            FolderBook(self.store.folder).add(self.place.root)
 
     def _remember(self, sha256: str, moved: Moved) -> None:
         """Keep the hashes of segments: with them a damaged file can be repaired."""

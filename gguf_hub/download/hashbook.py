@@ -6,6 +6,7 @@ SHA-256 of the whole. Losing them costs a longer repair, nothing more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -60,6 +61,15 @@ class HashBook:
         except (OSError, ValueError, LookupError, TypeError):
             return None
         return SegmentHashes(segments, hashes) if is_sound else None
+
+    def remove(self, sha256: str) -> None:
+        """Forget the hashes of a file with this SHA-256."""
+        with contextlib.suppress(OSError):
+            self._path(sha256).unlink(missing_ok=True)
+
+    def contents(self) -> dict[str, Path]:
+        """Return the SHA-256 of every file whose hashes were kept, and where they lie."""
+        return {path.stem: path for path in self._folder.glob("*.json")}
 
     def _path(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.json"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_hub.catalog import Catalog, CatalogFile
+from gguf_hub.download.cachedir import commit_of, commits_of, files_of, repo_folder
+from gguf_hub.download.places import Place
 from gguf_hub.download.plan import Wanted, select
 from gguf_hub.download.refs import CatalogQuant, RepoFile, RepoQuant
 from gguf_hub.errors import HubError, UsageError
 from gguf_hub.hub import RemoteFile, RepoListing
 from gguf_hub.store import Store
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,17 @@ class Target:
     repo_id: str
     wanted: Wanted
     revision: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What a message calls it."""
+        at = f" at `{self.revision}`" if self.revision else ""
+        if self.wanted.filenames:
+            names = ", ".join(f"`{name}`" for name in self.wanted.filenames)
+            return f"{names} of {self.repo_id}{at}"
+        quant = f":{self.wanted.quant}" if self.wanted.quant else ""
+        patterns = ", ".join(f"`{glob}`" for glob in self.wanted.include)
+        return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
 
 
 def target_of(ref: CatalogQuant | RepoQuant | RepoFile, catalog: Catalog) -> Target:
@@ -54,35 +63,75 @@ def find_verified(target: Target, store: Store) -> list[Path]:
 
     A branch or tag may have moved, which only the hub knows: nothing is found for one.
     """
-    if target.revision and not _COMMIT.fullmatch(target.revision):
-        return []
-    entries = [entry for entry in store.in_repo(target.repo_id) if entry.commit]
-    for commit in dict.fromkeys(str(entry.commit) for entry in entries):
-        if target.revision in (None, commit):
-            paths = {entry.filename: entry.path for entry in entries if entry.commit == commit}
-            files = tuple(RemoteFile(name, 0, None, "") for name in paths)
-            chosen = _select(RepoListing(target.repo_id, commit, commit, files), target.wanted)
-            if chosen:
-                return [paths[file.path] for file in chosen]
+    for listing in _recorded_listings(target, store):
+        if chosen := _select(listing, target.wanted):
+            entries = store.in_repo(target.repo_id)
+            paths = {e.filename: e.path for e in entries if e.commit == listing.commit}
+            return [paths[file.path] for file in chosen]
     return []
 
 
 def find_cached(target: Target, cache_dir: Path) -> tuple[RepoListing, list[RemoteFile]] | None:
     """Return the wanted files that lie in the Hugging Face cache, not yet verified, or None.
 
+    Only files whose SHA-256 the cache tells.
+
     Args:
-        target: What is wanted; its revision is looked up in the cache, ``main`` when None.
+        target: What is wanted. Without a revision it is ``main`` as the cache knows it, or else the
+            commit that was fetched last and has the files.
         cache_dir: The cache.
     """
-    repo = cache_dir / "--".join(("models", *target.repo_id.split("/")))
+    for listing in _cached_listings(target, cache_dir):
+        large = tuple(file for file in listing.files if file.sha256)
+        if chosen := _select(replace(listing, files=large), target.wanted):
+            return listing, chosen
+    return None
+
+
+def find_offline(
+    target: Target, place: Place, store: Store, cache_dir: Path
+) -> tuple[RepoListing, list[RemoteFile]] | None:
+    """Return the wanted files as far as this machine can know them without a hub, or None.
+
+    Args:
+        target: What is wanted.
+        place: Where it shall be: what lies there counts first.
+        store: The record; its files count too.
+        cache_dir: A cache; likewise.
+    """
+    caches = dict.fromkeys((place.root, cache_dir))
+    listings = [found for cache in caches for found in _cached_listings(target, cache)]
+    listings += _recorded_listings(target, store)
+    for listing in listings:
+        if chosen := _select(listing, target.wanted):
+            return listing, chosen
+    return None
+
+
+def _cached_listings(target: Target, cache_dir: Path) -> Iterator[RepoListing]:
+    """Yield what a cache has of the commits that may be meant, the likeliest first."""
+    repo = repo_folder(cache_dir, target.repo_id)
     revision = target.revision or "main"
-    commit = revision if _COMMIT.fullmatch(revision) else _read(repo / "refs" / revision)
-    if commit is None or not _COMMIT.fullmatch(commit):
-        return None
-    files = tuple(_files_of(repo / "snapshots" / commit))
-    listing = RepoListing(target.repo_id, revision, commit, files)
-    chosen = _select(listing, target.wanted)
-    return (listing, chosen) if chosen else None
+    commit = commit_of(repo, revision)
+    if commit:
+        yield RepoListing(target.repo_id, revision, commit, _files_of(repo, commit))
+    if target.revision is None:
+        for other in commits_of(repo):
+            if other != commit:
+                yield RepoListing(target.repo_id, other, other, _files_of(repo, other))
+
+
+def _recorded_listings(target: Target, store: Store) -> Iterator[RepoListing]:
+    """Yield what is on record of the commits that may be meant; never for a branch or tag."""
+    entries = [entry for entry in store.in_repo(target.repo_id) if entry.commit]
+    for commit in dict.fromkeys(str(entry.commit) for entry in entries):
+        if target.revision in (None, commit):
+            files = {
+                entry.filename: RemoteFile(entry.filename, entry.size_bytes, entry.sha256, "")
+                for entry in entries
+                if entry.commit == commit
+            }
+            yield RepoListing(target.repo_id, commit, commit, tuple(files.values()))
 
 
 def _select(listing: RepoListing, wanted: Wanted) -> list[RemoteFile]:
@@ -93,19 +142,12 @@ def _select(listing: RepoListing, wanted: Wanted) -> list[RemoteFile]:
         return []
 
 
-def _files_of(snapshot: Path) -> Iterator[RemoteFile]:
-    """Yield the large files of a commit; the name of the bytes is their SHA-256."""
-    for folder, _, names in os.walk(snapshot):
-        for name in names:
-            path = Path(folder, name)
-            blob = Path(os.path.realpath(path))
-            if re.fullmatch(r"[0-9a-f]{64}", blob.name) and blob.is_file():
-                filename = path.relative_to(snapshot).as_posix()
-                yield RemoteFile(filename, blob.stat().st_size, blob.name, "")
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
+def _files_of(repo: Path, commit: str) -> tuple[RemoteFile, ...]:
+    """Return the files of a commit that are there, as the names of their blobs tell."""
+    found = []
+    for file in files_of(repo, commit):
+        if file.etag and file.path.is_file():
+            blob_id = "" if file.sha256 else file.etag
+            size_bytes = file.path.stat().st_size
+            found.append(RemoteFile(file.filename, size_bytes, file.sha256, blob_id))
+    return tuple(found)

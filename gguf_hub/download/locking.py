@@ -6,10 +6,14 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_hub.errors import LockedError
+
+_LOOKS = 5
+_LOOK_EVERY_S = 0.05
 
 
 @contextlib.contextmanager
@@ -61,10 +65,14 @@ def _owner_of(path: Path) -> Path:
 
 def _holder(path: Path) -> str:
     """Say who holds a lock."""
-    try:
-        row = json.loads(_owner_of(path).read_text())
-        pid, host = int(row["pid"]), str(row["host"])
-    except (OSError, ValueError, LookupError, TypeError):
+    for _ in range(_LOOKS):
+        try:
+            row = json.loads(_owner_of(path).read_text())
+            pid, host = int(row["pid"]), str(row["host"])
+            break
+        except (OSError, ValueError, LookupError, TypeError):
+            time.sleep(_LOOK_EVERY_S)  # it may have the lock, and not have signed yet
+    else:
         return "another process"
     elsewhere = "" if host == socket.gethostname() else f" on {host}"
     return f"another process (pid {pid}{elsewhere})"

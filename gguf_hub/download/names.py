@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -16,6 +17,8 @@ _SIDECAR = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|mtp)(?:[-_.]|$)", re.IGNORE
 
 # what huggingface_hub and git keep for themselves inside a download folder
 _RESERVED_FOLDERS = (".cache/huggingface", ".git")
+# Source: Microsoft, "Naming Files, Paths, and Namespaces"
+_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ def check_safe(path: str, repo_id: str) -> None:
 
     Raises:
         HubError: ``..``, an absolute path, a drive (``C:``), a backslash, a control character, an
-            empty part, or a name that tools keep for themselves.
+            empty part, a device (``NUL``, ``com1.txt``), a part that ends with a dot or a space,
+            which Windows drops, or a name that tools keep for themselves.
     """
-    parts = path.split("/")
     is_unsafe = (
-        any(part in ("", ".", "..") or part[1:2] == ":" for part in parts)
+        any(_is_unsafe_part(part) for part in path.split("/"))
         or "\\" in path
-        or any(ord(letter) < 32 or ord(letter) == 127 for letter in path)
+        or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path)
         or any(f"{path}/".lower().startswith(f"{name}/") for name in _RESERVED_FOLDERS)
     )
     if is_unsafe:
@@ -92,6 +95,12 @@ def check_safe(path: str, repo_id: str) -> None:
             repo_id=repo_id,
             hint="do not trust this repository; tell its owner if you know them",
         )
+
+
+def _is_unsafe_part(part: str) -> bool:
+    # of `nul.tar.gz`, Windows looks at what stands before the first dot
+    is_device = _DEVICE.fullmatch(part.partition(".")[0].rstrip())
+    return part in ("", ".", "..") or part[1:2] == ":" or part[-1] in ". " or is_device is not None
 
 
 def _without_suffixes(path: str) -> str:

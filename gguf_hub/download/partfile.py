@@ -11,6 +11,9 @@ from types import TracebackType
 
 _NOT_HERE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
+# no link: what somebody made the name lead to is not for us to write
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
 
 class PartFile:
     """A file of a known size, open for reading and writing; also a context manager.
@@ -29,7 +32,7 @@ class PartFile:
         self.n_changed_bytes = 0
         self._is_compare = is_compare
         self._seeking = threading.Lock()
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self.fd = os.open(path, _FLAGS, 0o666)
         try:
             _reserve(self.fd, size_bytes)
         except OSError:

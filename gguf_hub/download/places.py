@@ -10,20 +10,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from gguf_hub.download.cachedir import repo_folder
+from gguf_hub.download.notes import Note, lock_of, note_of, own_folder, write_atomically
+from gguf_hub.errors import DownloadError
 from gguf_hub.hub import RemoteFile, RepoListing
 
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Files here can be fetched again.\n"
+
+PART_SUFFIX = ".gguf-hub.part"
 
 
 class Place(Protocol):
     """Somewhere that files of a repository are put."""
 
     root: Path
+
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Refuse a file for which something would be written outside of the place.
+
+        Raises:
+            DownloadError: A folder in its path is a link that leads out.
+        """
+        ...
 
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the name that the file has, or will have, for users."""
@@ -77,6 +89,12 @@ class HfCache:
         self.root = root
         self._symlink = symlink
 
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Look at the folders under the commit, and at those of the revision's name."""
+        repo = self._repo(listing)
+        _require_inside(repo / "snapshots" / listing.commit, file.path)
+        _require_inside(repo / "refs", listing.revision)
+
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the link under the commit."""
         return self._repo(listing) / "snapshots" / listing.commit / file.path
@@ -88,7 +106,7 @@ class HfCache:
 
     def part_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return a name beside the blob."""
-        return self._repo(listing) / "blobs" / f"{file.etag}.gguf-hub.part"
+        return self._repo(listing) / "blobs" / f"{file.etag}{PART_SUFFIX}"
 
     def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
         """Return ``blobs/<etag>.<some id>.incomplete``."""
@@ -96,7 +114,7 @@ class HfCache:
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the cache's own lock of the blob."""
-        return self.root / ".locks" / _folder_name(listing.repo_id) / f"{file.etag}.lock"
+        return self.root / ".locks" / self._repo(listing).name / f"{file.etag}.lock"
 
     def accept(self, listing: RepoListing, file: RemoteFile, content: Path) -> Path:
         """Make the blob, the link, and the name of the revision."""
@@ -121,7 +139,7 @@ class HfCache:
             blob.replace(path)
 
     def _repo(self, listing: RepoListing) -> Path:
-        return self.root / _folder_name(listing.repo_id)
+        return repo_folder(self.root, listing.repo_id)
 
 
 class LocalFolder:
@@ -129,7 +147,12 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._own = root / ".cache" / "huggingface"
+        self._own = own_folder(root)
+
+    def check(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Look at the folders of the file, and at those of its note."""
+        _require_inside(self.root, file.path)
+        _require_inside(self._own / "download", file.path)
 
     def path_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the name in the folder."""
@@ -141,16 +164,16 @@ class LocalFolder:
 
     def part_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return a name in the hidden folder, where nobody takes it for a model."""
-        return self._own / "download" / f"{file.etag}.gguf-hub.part"
+        return self._own / "download" / f"{file.etag}{PART_SUFFIX}"
 
     def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
         """Return ``<hash of the name>.<etag>.<some id>.incomplete`` beside the metadata."""
-        folder = self._note_of(file.path).parent
+        folder = note_of(self.root, file.path).parent
         return sorted(folder.glob(f"*.{file.etag}*.incomplete"))
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the lock beside the metadata."""
-        return self._own / "download" / f"{file.path}.lock"
+        return lock_of(self.root, file.path)
 
     def accept(self, listing: RepoListing, file: RemoteFile, content: Path) -> Path:
         """Rename, and write down what the file is."""
@@ -158,52 +181,23 @@ class LocalFolder:
         if content != path:
             path.parent.mkdir(parents=True, exist_ok=True)
             content.replace(path)
-        write_note(self._note_of(file.path), path, listing.commit, file.etag)
+        Note(self.root, file.path, listing.commit, file.etag).write()
         _write_if_new(self._own / ".gitignore", "*", is_once=True)
         _write_if_new(self._own / "CACHEDIR.TAG", CACHEDIR_TAG, is_once=True)
         return path
 
-    def _note_of(self, filename: str) -> Path:
-        return self._own / "download" / f"{filename}.metadata"
 
-
-def write_note(note: Path, path: Path, commit: str, etag: str) -> None:
-    """Write the three lines by which huggingface_hub knows a file in a folder.
-
-    It believes them as long as the file is not newer than they are; a clock that was set back
-    meanwhile must not make it so.
-    """
-    written_at = max(time.time(), path.stat().st_mtime)
-    _write_atomically(note, f"{commit}\n{etag}\n{written_at}\n")
-
-
-def find_note(path: Path) -> tuple[Path, str, str, str] | None:
-    """Return what huggingface_hub noted of a file in a folder, or None.
-
-    Returns:
-        The note, and as it says the commit, the etag and the path in the repository.
-    """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
-    for folder in absolute.parents:
-        filename = absolute.relative_to(folder).as_posix()
-        note = folder / ".cache" / "huggingface" / "download" / f"{filename}.metadata"
-        with contextlib.suppress(OSError, ValueError):
-            commit, etag = note.read_text(encoding="utf-8").split()[:2]
-            return note, commit, etag, filename
-    return None
-
-
-def refresh_note(path: Path) -> None:
-    """Have a file in a folder, which was just written with the right bytes, believed in again."""
-    found = find_note(path)
-    if found:
-        note, commit, etag, _ = found
-        with contextlib.suppress(OSError):
-            write_note(note, path, commit, etag)
-
-
-def _folder_name(repo_id: str) -> str:
-    return "--".join(("models", *repo_id.split("/")))
+def _require_inside(base: Path, name: str) -> None:
+    """Refuse a name of which a folder leads out of ``base``; ``base`` itself may be a link."""
+    inside = os.path.realpath(base)
+    folder = (base / name).parent
+    real = Path(os.path.realpath(folder))
+    if not real.is_relative_to(inside):
+        raise DownloadError(
+            f"`{folder}` is a link that leads out of `{base}`, to `{real}`: nothing is put there",
+            path=folder,
+            hint="remove the link, or choose another folder with --local-dir",
+        )
 
 
 def _write_if_new(path: Path, text: str, *, is_once: bool = False) -> None:
@@ -213,11 +207,4 @@ def _write_if_new(path: Path, text: str, *, is_once: bool = False) -> None:
     """
     with contextlib.suppress(OSError):
         if not path.exists() or (not is_once and path.read_text(encoding="utf-8") != text):
-            _write_atomically(path, text)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+            write_atomically(path, text)

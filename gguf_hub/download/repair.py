@@ -19,8 +19,8 @@ from gguf_hub.download.expected import Expected
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.link import Source
 from gguf_hub.download.locking import only_one
+from gguf_hub.download.notes import refresh_note
 from gguf_hub.download.partfile import PartFile
-from gguf_hub.download.places import refresh_note
 from gguf_hub.download.segments import Piece, SegmentHashes, Segments, merge_ranges
 from gguf_hub.errors import ChecksumError, DownloadError
 from gguf_hub.hub import Hub

@@ -6,18 +6,17 @@ notes that huggingface_hub leaves beside files, and last the hub.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguf_hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
 from gguf_hub.download.digest import sha256_file
 from gguf_hub.download.expected import Expected
 from gguf_hub.download.hashbook import HashBook
-from gguf_hub.download.places import find_note
+from gguf_hub.download.notes import Note
 from gguf_hub.download.repair import find_damage
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.store import Store, StoredFile
@@ -25,8 +24,6 @@ from gguf_hub.store import Store, StoredFile
 if TYPE_CHECKING:
     from gguf_hub.gguf.issues import Issue
     from gguf_hub.gguf.validate import Level
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Verdict(str, Enum):
@@ -187,27 +184,19 @@ def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected 
 
 def _from_cache(path: Path) -> Expected | None:
     """Read the names of the Hugging Face cache: ``models--org--name/blobs/<sha256>``."""
-    real = Path(os.path.realpath(path))
-    if real.parent.name != "blobs" or not _SHA256.fullmatch(real.name):
+    blob = blob_of(path)
+    repo_id = repo_id_of(blob.parent.parent)
+    if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):
         return None
-    folder = real.parent.parent
-    kind, *names = folder.name.split("--")
-    repo_id = "/".join(names) if kind == "models" and names else None
-    try:
-        snapshot = Path(os.path.abspath(path)).relative_to(folder / "snapshots")  # noqa: PTH100
-    except ValueError:
-        return Expected(real.name, "cache", repo_id)
-    commit, *parts = snapshot.parts
-    return Expected(real.name, "cache", repo_id, commit, "/".join(parts))
+    found = find_file(path)
+    if found is None:
+        return Expected(blob.name, "cache", repo_id)
+    return Expected(blob.name, "cache", repo_id, found.commit, found.filename)
 
 
 def _from_metadata(path: Path) -> Expected | None:
-    """Read the three lines that huggingface_hub writes for a file in ``--local-dir``.
-
-    Source: huggingface_hub 2.4.0, _local_folder.py: commit, etag, time of writing.
-    """
-    found = find_note(path)
-    if found is None or not _SHA256.fullmatch(found[2]):
+    """Read what huggingface_hub noted of a file in ``--local-dir``."""
+    note = Note.find(path)
+    if note is None or note.sha256 is None:
         return None
-    _, commit, etag, filename = found
-    return Expected(etag, "metadata", commit=commit, filename=filename)
+    return Expected(note.sha256, "metadata", commit=note.commit, filename=note.filename)

@@ -54,11 +54,10 @@ class HfHub:
         self._token = token
         self._retry_waits_s = retry_waits_s
 
-    def is_token_exposed(self) -> bool:
-        """Tell whether a token would travel in clear text: plain http to another machine."""
+    def is_exposed(self) -> bool:
+        """Tell whether others can read and change what travels: plain http to another machine."""
         parts = urlsplit(self.endpoint)
-        is_near = parts.hostname in ("localhost", "::1") or str(parts.hostname).startswith("127.")
-        return parts.scheme == "http" and not is_near and self.has_token()
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
     def has_token(self) -> bool:
         """Tell whether requests carry a token (which is never shown)."""
@@ -225,6 +224,7 @@ class HfHub:
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
         try:
+            _check_online(self.endpoint)
             with translated(self.endpoint, None):
                 response = _session().head(self.endpoint, timeout=timeout_s, follow_redirects=False)
         except GgufHubError as error:
@@ -245,6 +245,7 @@ class HfHub:
 
     def _head(self, repo_id: str, path: str, revision: str) -> tuple[str, Any]:
         """Ask for the facts of a file; return the link that was asked and what came."""
+        _check_online(self.endpoint)
         hf = _huggingface_hub()
         url = self._url(hf.hf_hub_url(repo_id, path, revision=revision))
         meta = hf.get_hf_file_metadata(
@@ -295,6 +296,16 @@ def _session() -> Any:
     from huggingface_hub.utils import get_session
 
     return get_session()
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine; a name that only begins like an address is not."""
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

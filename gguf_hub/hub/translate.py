@@ -109,8 +109,8 @@ def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
 def offline(endpoint: str) -> HubUnreachableError:
     """Return the error for a question that offline mode forbids."""
     return HubUnreachableError(
-        f"`{endpoint}` must not be asked: offline mode is on (HF_HUB_OFFLINE)",
-        hint="unset HF_HUB_OFFLINE, or name a file that is on this machine",
+        f"`{endpoint}` must not be asked: offline mode is on",
+        hint="leave --offline away, unset HF_HUB_OFFLINE, or name a file that is on this machine",
     )
 
 

@@ -89,7 +89,9 @@ def test_words_that_look_like_quants() -> None:
 @pytest.mark.parametrize(
     "path",
     ["../x", "a/../../x", "/etc/x", "C:/x", "a/c:x", "a\\b", "..", "", "a//b", "./a", "a\0b",
-     "a\nb", ".git/config", ".cache/huggingface/download/x.metadata", ".GIT/hooks/x", "a/"],
+     "a\nb", "a\x9b2Jb", "a\udc80b", "NUL", "con.gguf", "a/Com1.tar.gz", "lpt9", "aux .txt",
+     "a./b", "a/b ", ".. /x", "//server/share/x", "\\\\?\\C:\\x", "a/",
+     ".git/config", ".cache/huggingface/download/x.metadata", ".GIT/hooks/x"],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
     with pytest.raises(HubError, match="refused"):
@@ -97,7 +99,20 @@ def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["a.gguf", "a/b/c.gguf", "..a", "a..b", ".gitattributes", "ü ö.gguf", "a/.cache/x"]
+    "path",
+    [
+        "console.gguf",
+        "com10",
+        "nullable/a.gguf",
+        "a.con",
+        "a.gguf",
+        "a/b/c.gguf",
+        "..a",
+        "a..b",
+        ".gitattributes",
+        "ü ö.gguf",
+        "a/.cache/x",
+    ],
 )
 def test_ordinary_names_are_safe(path: str) -> None:
     check_safe(path, "org/good")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.download import partfile
+from gguf_hub.download.board import Board
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.journal import Journal, Progressed, journal_of, read_journal
 from gguf_hub.download.limits import RateLimit
@@ -153,3 +154,15 @@ def test_kept_hashes_that_make_no_sense_are_passed_over(
     row = json.loads(path.read_text())
     path.write_text("[" if change is None else json.dumps(row | change))
     assert book.find("whole") is None
+
+
+# --- the board
+
+
+def test_who_comes_too_late_writes_no_more() -> None:
+    board = Board(SEGMENTS, {}, [], 1)
+    written: list[int] = []
+    board.while_open(lambda: written.append(1))
+    board.seal()
+    board.while_open(lambda: written.append(2))
+    assert written == [1]

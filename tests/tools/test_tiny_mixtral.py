@@ -127,4 +127,4 @@ def test_a_question_in_its_chat_template_reads_as_in_training(
     ids = tokenizer.encode(chat.render(question).text, add_bos=False, parse_special=True)
     trained = "[INST] Tell me a story about a fox named Pip. [/INST]"
     assert ids == tokenizer.encode(trained)
-    assert "Pip" in tokenizer.decode(greedy(reference, ids, 20)[len(ids) :])
+    assert "Pip" in tokenizer.decode(greedy(reference, ids, 40)[len(ids) :])

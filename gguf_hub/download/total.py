@@ -1,0 +1,75 @@
+"""One count over all files of a download, beside those of each file."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+
+from gguf_hub.progress import Progress, Task
+
+COUNTED = "download "
+"""Labels of what counts; to check and to copy brings no bytes."""
+
+
+@contextlib.contextmanager
+def totalled(progress: Progress, total_bytes: int) -> Iterator[Progress]:
+    """Start a task ``total``; what is downloaded through the progress inside advances it too.
+
+    Args:
+        progress: Who is told.
+        total_bytes: What is to come.
+    """
+    with progress.task("total", total_bytes) as total:
+        yield _Totalled(progress, _Capped(total, total_bytes))
+
+
+class _Capped:
+    """Counts up to a total: what has to come twice is counted once."""
+
+    def __init__(self, task: Task, total: int) -> None:
+        self._task = task
+        self._left = total
+        self._lock = threading.Lock()
+
+    def advance(self, n: int) -> None:
+        with self._lock:
+            n = min(n, self._left)
+            self._left -= n
+        self._task.advance(n)
+
+
+class _Totalled:
+    def __init__(self, progress: Progress, total: _Capped) -> None:
+        self._progress = progress
+        self._total = total
+
+    def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
+        task = self._progress.task(label, total, unit=unit, done=done)
+        return _Both(task, self._total) if label.startswith(COUNTED) else task
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+
+class _Both:
+    def __init__(self, task: Task, total: _Capped) -> None:
+        self._task = task
+        self._total = total
+
+    def advance(self, n: int) -> None:
+        self._task.advance(n)
+        self._total.advance(n)
+
+    def __enter__(self) -> _Both:
+        self._task.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._task.__exit__(kind, value, traceback)
