@@ -61,7 +61,7 @@ RUNNER: Mapping[str, Rates] = {
         share=0.95,
         core_bytes_per_s=_gb(
             F32=34.1, F16=27.3, BF16=27.0, Q4_0=27.6, Q4_1=27.6, Q5_0=27.6, Q5_1=27.6, Q8_0=33.8,
-            Q2_K=19.2, Q3_K=22.1, Q4_K=28.3, Q5_K=26.8, Q6_K=30.0,
+            Q2_K=19.2, Q3_K=19.7, Q4_K=28.3, Q5_K=26.8, Q6_K=30.0,
         ),
         core_kv_bytes_per_s=19.4e9,
         layer_s=26e-6,
