@@ -1,4 +1,4 @@
-"""How fast engines read weights: measured figures, by instruction set and type.
+"""How fast engines read weights, by instruction set and type.
 
 ``core`` is what one core computes when memory does not hold it up, in bytes of weights a second.
 ``share`` is how much of the measured bandwidth an engine gets.
@@ -55,7 +55,8 @@ def _gb(**rates: float) -> dict[QuantType, float]:
     return {QuantType[name]: rate * 1e9 for name, rate in rates.items()}
 
 
-# benchmarks/fit.py --calibrate, see docs/fit.md for machine and date
+# avx512vnni: benchmarks/fit.py calibrate, see docs/fit.md for machine and date; the other two are
+# guesses on the slow side
 RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,

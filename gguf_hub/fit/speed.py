@@ -1,7 +1,7 @@
 """How many tokens a second a file makes: bytes that a token reads over the speed of reading.
 
 A roofline: a type is read at the slower of what memory gives and what the cores of an engine
-compute. Rates are measured ones, ``benchmarks/fit.py --calibrate`` prints them anew.
+compute. Rates are measured ones, ``benchmarks/fit.py calibrate`` prints them anew.
 """
 
 from __future__ import annotations
