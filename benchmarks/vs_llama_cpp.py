@@ -80,6 +80,14 @@ def write_files(name: str, options: argparse.Namespace, folder: Path) -> dict[st
     return paths
 
 
+def bring_into_memory(path: Path) -> None:
+    """Read a file through, as a system may have put idle pages out."""
+    buffer = bytearray(1 << 24)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
 def cache_file(options: argparse.Namespace, folder: Path, n_depth: int) -> str:
     """Return llama.cpp's cache of ``n_depth`` tokens, made by a small model of equal attention."""
     from tests.synth import Shape, write_mixtral
@@ -124,6 +132,8 @@ def measure_type(
         for cell in options.cells:
             if cell == "memory":
                 continue
+            for path in paths.values():
+                bring_into_memory(path)
             if cell == "start":
                 samples = start_times(files, n_threads, options)
             else:

@@ -7,6 +7,7 @@ that a prompt that starts like the last one is computed only from where they dif
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +41,14 @@ class Forward(Protocol):
         ...
 
 
+class Drafter(Protocol):
+    """Guesses what comes next; a wrong guess costs time, never a token."""
+
+    def draft(self, tokens: Sequence[int]) -> list[int]:
+        """Return tokens that may follow; none for no guess."""
+        ...
+
+
 @dataclass
 class Timings:
     """What a generation cost so far.
@@ -50,6 +59,8 @@ class Timings:
         prompt_s: Seconds for them.
         n_generated: Tokens sampled.
         generate_s: Seconds for them, from the end of the prompt.
+        n_drafted: Tokens that a drafter guessed.
+        n_accepted: Those of them that came true.
     """
 
     n_cached: int = 0
@@ -57,6 +68,8 @@ class Timings:
     prompt_s: float = 0.0
     n_generated: int = 0
     generate_s: float = 0.0
+    n_drafted: int = 0
+    n_accepted: int = 0
 
     @property
     def prompt_tok_per_s(self) -> float:
@@ -82,6 +95,8 @@ class Engine:
         self.timings = Timings()
         self.finish_reason: str | None = None
         self._cached: list[int] = []
+        # guessed tokens that the model has computed already, each with the logits after it
+        self._ahead: deque[tuple[int, NDArray[np.float32]]] = deque()
 
     def prefill(self, tokens: Sequence[int], progress: Progress = SILENT) -> NDArray[np.float32]:
         """Bring the cache to hold exactly ``tokens``; compute only what it does not hold yet.
@@ -122,6 +137,7 @@ class Engine:
         *,
         max_tokens: int = -1,
         stop_ids: Collection[int] = (),
+        drafter: Drafter | None = None,
         progress: Progress = SILENT,
     ) -> Iterator[Sampled]:
         """Yield sampled tokens after a prompt.
@@ -131,12 +147,15 @@ class Engine:
             sampler: Chooses among the logits; sees prompt and output for its penalties.
             max_tokens: How many at most; negative for until the context is full.
             stop_ids: Tokens that end the text; they are not yielded.
+            drafter: Guesses tokens, which the model checks several at a time; the text is the same
+                as without. The model must give logits of as many tokens, plus one.
             progress: Told about the prompt.
 
         ``finish_reason`` is ``"stop"`` after a stop token and ``"length"`` after ``max_tokens`` or
         a full context; ``timings`` are of this generation.
         """
         self.timings, self.finish_reason = Timings(), None
+        self._ahead.clear()
         tokens = list(prompt)
         logits = self.prefill(tokens, progress)
         began = time.perf_counter()
@@ -152,8 +171,36 @@ class Engine:
             is_last = self.timings.n_generated == max_tokens
             if is_last or len(tokens) > self.model.n_ctx:
                 break
-            logits = self._step(tokens[-1:], len(tokens) - 1)
+            logits = self._next(tokens, drafter, max_tokens - self.timings.n_generated)
         self.finish_reason = "length"
+
+    def _next(
+        self, tokens: Sequence[int], drafter: Drafter | None, n_wanted: int
+    ) -> NDArray[np.float32]:
+        """Return logits after the last token, [V]: from a guess that came true, or computed.
+
+        Args:
+            tokens: The whole text; all but the last are in the cache.
+            drafter: Who guesses, if any.
+            n_wanted: Tokens to come; negative for no limit.
+        """
+        if self._ahead and self._ahead[0][0] == tokens[-1]:
+            self.timings.n_accepted += 1
+            return self._ahead.popleft()[1]
+        self._ahead.clear()
+        position = len(tokens) - 1
+        if drafter is None:
+            return self._step(tokens[-1:], position)
+        n_most = self.model.n_ctx - len(tokens)
+        n_most = n_most if n_wanted < 0 else min(n_most, n_wanted - 1)
+        draft = drafter.draft(tokens)[:n_most]
+        if not draft:
+            return self._step(tokens[-1:], position)
+        self.timings.n_drafted += len(draft)
+        rows = self._rows([tokens[-1], *draft], position, all_logits=True)
+        self._ahead.extend(zip(draft, rows[1:], strict=True))
+        first: NDArray[np.float32] = rows[0]
+        return first
 
     def reset(self) -> None:
         """Forget what the cache holds."""
@@ -161,11 +208,17 @@ class Engine:
 
     def _step(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         """Compute tokens at a position; return logits after the last one, [V]."""
-        del self._cached[position:]  # while it runs, and if it fails, those positions are unknown
-        logits = self.model.forward(tokens, position)
-        self._cached.extend(tokens)
-        last: NDArray[np.float32] = logits[-1]
+        last: NDArray[np.float32] = self._rows(tokens, position)[-1]
         return last
+
+    def _rows(
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+    ) -> NDArray[np.float32]:
+        """Compute tokens at a position; return logits after the last or after every one."""
+        del self._cached[position:]  # while it runs, and if it fails, those positions are unknown
+        logits = self.model.forward(tokens, position, all_logits=all_logits)
+        self._cached.extend(tokens)
+        return logits
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -20,7 +20,8 @@ LAYERS = {
     "__init__": 0, "units": 0, "progress": 0, "paths": 0,
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
-    "download": 3, "survey": 4, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
+    "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
+    "survey": 4, "lookup": 3,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
     "engine": 4,
     "llama": 5, "perplexity": 5, "bench": 5,
@@ -46,7 +47,7 @@ OWNERS = {
 
 HUB_TOWER = {"catalog", "hardware", "fit", "survey", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
-RUN_TOWER |= {"convert", "perplexity", "bench"}
+RUN_TOWER |= {"lookup", "convert", "perplexity", "bench"}
 
 
 @cache

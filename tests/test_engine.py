@@ -26,8 +26,9 @@ class Counter:
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False
     ) -> NDArray[np.float32]:
         self.calls.append((list(tokens), position))
-        logits = np.zeros((1, 100), np.float32)
-        logits[0, tokens[-1] + 1] = 9
+        shown = tokens if all_logits else tokens[-1:]
+        logits = np.zeros((len(shown), 100), np.float32)
+        logits[range(len(shown)), [token + 1 for token in shown]] = 9
         return logits
 
 
@@ -119,3 +120,43 @@ def test_an_empty_prompt_is_refused(engine: Engine) -> None:
 def test_a_prompt_longer_than_the_context_is_refused(engine: Engine) -> None:
     with pytest.raises(ContextFullError, match="17 tokens, more than the context of 16"):
         ids(engine, list(range(17)))
+
+
+# -- guesses ---------------------------------------------------------------------------------------
+
+
+class Guess:
+    """Guesses that the next tokens are so and so much larger than the last one."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def draft(self, tokens: Sequence[int]) -> list[int]:
+        return [tokens[-1] + step for step in self.steps]
+
+
+def test_guesses_that_come_true_save_passes(engine: Engine) -> None:
+    assert ids(engine, [1, 2], max_tokens=6, drafter=Guess(1, 2)) == [3, 4, 5, 6, 7, 8]
+    calls = engine.model.calls  # type: ignore[attr-defined]
+    assert calls == [([1, 2], 0), ([3, 4, 5], 2), ([6, 7], 5)]  # no more than wanted
+    assert (engine.timings.n_drafted, engine.timings.n_accepted) == (3, 3)
+
+
+def test_wrong_guesses_cost_no_token(engine: Engine) -> None:
+    assert ids(engine, [1, 2], max_tokens=4, drafter=Guess(1, 7)) == [3, 4, 5, 6]
+    calls = engine.model.calls  # type: ignore[attr-defined]
+    assert calls == [([1, 2], 0), ([3, 4, 10], 2), ([5], 4)]
+    assert (engine.timings.n_drafted, engine.timings.n_accepted) == (2, 1)
+
+
+def test_guesses_stay_within_the_context(engine: Engine) -> None:
+    assert ids(engine, [1], drafter=Guess(1, 2, 3, 4)) == list(range(2, 18))
+    assert max(at + len(tokens) for tokens, at in engine.model.calls) == 16  # type: ignore[attr-defined]
+
+
+def test_a_rejected_guess_is_not_taken_for_a_prompt(engine: Engine) -> None:
+    ids(engine, [1, 2], max_tokens=3, drafter=Guess(5, 6))
+    engine.model.calls.clear()  # type: ignore[attr-defined]
+    ids(engine, [1, 2, 3, 4, 5, 60], max_tokens=1)
+    # 3 and 4 were computed after one another; what else the cache holds are guesses
+    assert engine.model.calls == [([5, 60], 4)]  # type: ignore[attr-defined]

@@ -74,6 +74,13 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     metavar="N",
     help="Accepted for llama.cpp's sake; everything runs on the CPU.",
 )
+@click.option(
+    "--lookup",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Guess up to N tokens from the text so far and check them in one pass.",
+)
 @opening_options
 @sampling_options
 @click.option(
@@ -115,7 +122,7 @@ def command(model: str | None, model_option: str | None, **options: Any) -> None
 
 def _check(options: dict[str, Any]) -> None:
     """Refuse values that can never be right, before anything is downloaded."""
-    lowest = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1}
+    lowest = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup": 0}
     for name, low in lowest.items():
         if options[name] < low:
             flag = "--" + name.replace("_", "-")
@@ -159,7 +166,12 @@ def _generate(path: Path, prompt: str, config: Any, options: dict[str, Any]) -> 
     with (
         open_file(path, options, progress) as file,
         open_model(
-            file, options, progress, n_ctx=options["ctx_size"], n_threads=n_threads
+            file,
+            options,
+            progress,
+            n_ctx=options["ctx_size"],
+            n_threads=n_threads,
+            n_logits=options["lookup"] + 1,
         ) as model,
     ):
         tokenizer = load_tokenizer(file.metadata)
@@ -183,6 +195,7 @@ def _stream(
 ) -> Iterator[str]:
     """Yield generated text as it becomes complete."""
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.lookup import PromptLookup
     from gguf_hub.tokenizer import StreamDecoder
 
     decoder = StreamDecoder(tokenizer)
@@ -191,6 +204,7 @@ def _stream(
         sampler,
         max_tokens=options["predict"],
         stop_ids=() if options["ignore_eos"] else tokenizer.eog_ids,
+        drafter=PromptLookup(options["lookup"]) if options["lookup"] else None,
         progress=ConsoleProgress(),
     ):
         yield decoder.feed(sampled.token_id)
@@ -215,4 +229,5 @@ def _print_timings(loaded_s: float, timings: Timings) -> None:
         f"\nload {format_duration(loaded_s)}"
         f" · prompt {timings.n_prompt} tokens, {timings.prompt_tok_per_s:.1f} tok/s"
         f" · generated {timings.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
+        + (f" · {timings.n_accepted} of {timings.n_drafted} guesses" if timings.n_drafted else "")
     )

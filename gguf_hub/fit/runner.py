@@ -116,11 +116,12 @@ def _areas(shape: ModelShape, limits: Limits) -> Iterator[Area]:
     yield from _ints("pairs by expert", experts + 1, pairs)
     yield Area("q", "panels", _up(limits.n_threads * _panel_bytes(max(d, d_head, shape.n_ff))))
     yield from _floats("sums of panels", limits.n_threads * _PANEL_ROWS * max(t, outputs))
-    yield from _floats("rope", t * shape.head_dim, 1, 1, shape.head_dim // 2)
+    yield from _floats("rope", t * shape.head_dim, 1, 1, shape.head_dim)
     yield from _floats("gains", *[d] * (2 * shape.n_layer + 1))
     for _ in range(shape.n_layer if experts else 0):
         yield from _ints("chosen, tables", t * shape.n_expert_used, experts, experts, experts)
         yield from _floats("expert weights", t * shape.n_expert_used)
+    yield from _activations("attended", outputs, d_head)  # of the rows that want logits
     yield from _floats("wanted", outputs * d)
     yield from _activations("final", outputs, d)
     yield from _floats("logits", outputs * shape.n_vocab)

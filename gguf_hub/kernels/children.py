@@ -20,6 +20,8 @@ from gguf_hub.kernels.cpu import Cpu, usable_cores
 from gguf_hub.progress import Task
 
 _DONE = "done"
+_ENVIRONMENT = {"NUMBA_OPT": "0"}
+"""``compile`` optimises when all functions have come together: numba need not, one by one."""
 
 
 def object_path(folder: Path, name: str) -> Path:
@@ -66,7 +68,7 @@ def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert child.stdin and child.stdout
         with child:

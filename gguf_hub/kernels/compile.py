@@ -103,9 +103,10 @@ def compile_entry(entry, cpu: Cpu) -> bytes:
     module = _link(str(compiled.library._final_module), compiled.fndesc.mangled_name)
     machine = target_machine(cpu)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    llvm.create_pass_builder(machine, options).getModulePassManager().run(
-        module, llvm.create_pass_builder(machine, options)
-    )
+    for _ in range(2):  # some indices are constant only after loops were unrolled
+        llvm.create_pass_builder(machine, options).getModulePassManager().run(
+            module, llvm.create_pass_builder(machine, options)
+        )
     results = set(re.findall(r"ret i32 (\S+)", str(module.get_function(ENTRY))))
     if results != {"0"}:
         raise RuntimeError(f"kernel {entry} can raise: replace range steps and checks")

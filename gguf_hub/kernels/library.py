@@ -109,7 +109,7 @@ def _products(weight_type: str, isa: str) -> Callable:
         return generic_products(getattr(generic, f"dot_{weight_type.lower()}"))
     from gguf_hub.kernels import x86
 
-    return x86.products_of(weight_type, isa)
+    return x86.products_of(weight_type)
 
 
 def generic_products(dot: Callable) -> Callable:

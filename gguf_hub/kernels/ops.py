@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS = range(4)
+N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS = range(5)
 """Places of the header in ``n``: tokens in this call, cache position of the first one, how many of
-them want logits, and (token, expert) pairs."""
+them want logits, and (token, expert) pairs of all and of those."""
 
-CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 4, 5, 16
+CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 6, 7, 16
 """Places in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
 for each thread the first row with a number that is too large or none at all, or -1."""
 
@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
-    # cosine and sine of every (token, frequency), from the inverse frequencies
+    # cosine and sine of every (token, frequency), from frequencies as sums of two floats
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each row divided by its root mean square, times the gain
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),
@@ -62,7 +62,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
     ),
     # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
-    "route": ("logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order"),
+    "route": (
+        "logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order", "count",
+    ),
     # ask the system for the matrices of the chosen experts, for a file larger than memory
     "advise_experts": ("experts", "n_expert", "size", "starts"),
     # matmul of each (token, expert) pair with that expert's matrix
@@ -76,7 +78,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # SwiGLU, in place of gate
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]
-    "combine": ("y", "weights", "n_expert_used", "width", "x"),
+    "combine": ("y", "weights", "n_expert_used", "width", "x", "count"),
     # read bytes of the file and do nothing with them: how fast memory is
     "read_bytes": ("first", "size", "results"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from gguf_hub.kernels.simd_panels import (
 )
 from gguf_hub.kernels.steps import share
 
-_FEW = 2
+_ENOUGH = 3
 """Tokens from which on unpacking pays."""
 
 
@@ -41,8 +41,8 @@ def make_matrix_product(unpack, multiply, products, block):
 
     @register_jitable
     def lines_ahead(size_bytes, n_in, tiles):
-        """Return how many cache lines to ask for at each block of each tile."""
-        steps = tiles * (n_in // block)
+        """Return how many cache lines to ask for at each block, unpacked or met by a tile."""
+        steps = (1 + tiles) * (n_in // block)
         return (size_bytes // 64 + steps - 1) // steps
 
     @register_jitable
@@ -81,7 +81,8 @@ def make_matrix_product(unpack, multiply, products, block):
             ahead = o + size_bytes
             lines = lines_ahead(size_bytes, n_in, tiles) if row + 1 < last else 0
             for lane in range(LANES):
-                unpack(w, o, row_bytes, n_in, lane, q, panel)
+                unpack(w, o, row_bytes, n_in, lane, q, panel, ahead, lines)
+                ahead += 64 * lines * blocks_of_lane(n_in, lane)
                 i = 0
                 while i < count:
                     if count - i > 4 and count - i != 8:
@@ -106,14 +107,15 @@ def make_matrix_product(unpack, multiply, products, block):
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
         """Multiply rows ``first`` to ``last``, one with one token."""
-        for i in range(count):
-            (pair,) = pairs_at(n, order, begin, (i,))
-            a = xq + xq_stride * (pair // pairs_per_x)
-            x = xf + xf_stride * (pair // pairs_per_x)
-            for r in range(first, last):
+        for row in range(first, last):
+            # rows stay in cache while all tokens pass; one token reads row after row anyway
+            for i in range(count):
+                (pair,) = pairs_at(n, order, begin, (i,))
+                a = xq + xq_stride * (pair // pairs_per_x)
+                x = xf + xf_stride * (pair // pairs_per_x)
                 products(
-                    w, w0 + row_bytes * r, q, (a,), f, (x,), n_in,
-                    (y + y_stride * pair + r,), is_added,
+                    w, w0 + row_bytes * row, q, (a,), f, (x,), n_in,
+                    (y + y_stride * pair + row,), is_added,
                 )  # fmt: skip
 
     @register_jitable
@@ -121,7 +123,7 @@ def make_matrix_product(unpack, multiply, products, block):
         tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
     ):  # fmt: skip
-        panels = n_out // ROWS if count >= _FEW else 0
+        panels = n_out // ROWS if count >= _ENOUGH else 0
         if panels > 0:
             first, last = share(panels, tid, nth)
             by_panels(

@@ -188,9 +188,6 @@ madd = _instruction("llvm.x86.avx2.pmadd.wd", "i16", "i16", result="i32")
 sign = _instruction("llvm.x86.avx2.psign.b", "i8", "i8", result="i8")
 """The first with the sign of the second applied, byte by byte (0 where that is 0)."""
 
-dpbusd = _instruction("llvm.x86.avx512.vpdpbusd.256", "i32", "i8", "i8", result="i32")
-"""Add four products of bytes (unsigned x signed) to each 32-bit lane (AVX512-VNNI)."""
-
 
 # -- scales of sub-blocks ------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
 names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
-allocated, no bound is checked: ``model.program`` lays out the memory.
+allocated, no bound is checked: ``model.program`` lays out the memory. Long loops index with
+``np.uintp``: a signed index could be negative, which counts from the end, and LLVM then makes no
+SIMD code.
 
 Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
 P pairs = T x A, S cached positions.
@@ -19,7 +21,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.kernels.elementary import exp32
 from gguf_hub.kernels.generic import ANY_ORDER
-from gguf_hub.kernels.ops import N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_TOKENS, POSITION
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
 
@@ -50,7 +52,7 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
     for t in range(first, last):
         source = x + width * n[rows + t]
         for i in range(width):
-            f[y + width * t + i] = f[source + i]
+            f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
 
 
 # -- norm, activations ---------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def _sum_of_squares(f, x, n):
     """Sum in float64, as ggml does, but in any order."""
     total = 0.0
     for i in range(n):
-        value = np.float64(f[x + i])
+        value = np.float64(f[np.uintp(x + i)])
         total += value * value
     return total
 
@@ -74,7 +76,8 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
         mean = _sum_of_squares(f, row, width) / width
         scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
         for i in range(width):
-            f[y + width * t + i] = f[row + i] * scale * f[gain + i]
+            normed = f[np.uintp(row + i)] * scale
+            f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
 def make_quantize(quantize_row, steps_per_row, floats_per_row):
@@ -184,12 +187,17 @@ def make_expert_matmul(products):
 
 
 def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
-    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision."""
+    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision.
+
+    A frequency is the sum of two floats, ``half`` apart: of one alone an angle at position 30,000
+    would be off by 0.002.
+    """
     first, last = share(n[N_TOKENS], tid, nth)
     for t in range(first, last):
         position = np.float64(n[POSITION] + t)
         for i in range(half):
-            angle = position * np.float64(f[frequencies + i])
+            frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
+            angle = position * frequency
             f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
             f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
 
@@ -239,7 +247,7 @@ def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
 
 def route(
     tid, nth, n, f, q, kv, w,
-    logits, n_expert, n_expert_used, chosen, weights, starts, order,
+    logits, n_expert, n_expert_used, chosen, weights, starts, order, count,
 ):  # fmt: skip
     """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
 
@@ -248,18 +256,19 @@ def route(
     """
     if tid != 0:
         return
-    for t in range(n[N_TOKENS]):
+    tokens = n[count]
+    for t in range(tokens):
         _choose(
             n, f, logits + n_expert * t, n_expert, n_expert_used,
             chosen + n_expert_used * t, weights + n_expert_used * t,
         )  # fmt: skip
     for e in range(n_expert + 1):
         n[starts + e] = 0
-    for p in range(n[N_PAIRS]):
+    for p in range(tokens * n_expert_used):
         n[starts + n[chosen + p] + 1] += 1
     for e in range(n_expert):
         n[starts + e + 1] += n[starts + e]
-    for p in range(n[N_PAIRS]):
+    for p in range(tokens * n_expert_used):
         e = n[chosen + p]
         n[order + n[starts + e]] = p
         n[starts + e] += 1
@@ -272,16 +281,16 @@ def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
-        x = f[gate + i]
-        f[gate + i] = x / (np.float32(1) + exp32(-x)) * f[up + i]
+        x = f[np.uintp(gate + i)]
+        f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
 
 
-def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x):
+def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x, count):
     """Add the experts' answers, weighted, to the residual stream."""
     first, last = share(width, tid, nth)
-    for t in range(n[N_TOKENS]):
+    for t in range(n[count]):
         for a in range(n_expert_used):
             pair = n_expert_used * t + a
             weight = f[weights + pair]
             for i in range(first, last):
-                f[x + width * t + i] += weight * f[y + width * pair + i]
+                f[np.uintp(x + width * t + i)] += weight * f[np.uintp(y + width * pair + i)]

@@ -16,26 +16,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gguf_hub.kernels.scratch import LANES, PANEL_BYTES
-from gguf_hub.kernels.simd_panels import (
-    add_floats,
-    add_minima,
-    add_scaled,
+from gguf_hub.kernels.simd_columns import (
     load_columns,
     load_columns_i32x64,
     load_halves,
     load_words,
     low_halves,
+    negative,
+    repeated,
+    signed_byte,
+    splat_i32x16,
+    spread_bits,
+)
+from gguf_hub.kernels.simd_panels import (
+    add_floats,
+    add_minima,
+    add_scaled,
     multiply_4_pairs,
     multiply_8_pairs,
     multiply_16,
     multiply_32,
-    negative,
     prefetch,
-    repeated,
-    signed_byte,
-    splat_i32x16,
     splat_sums,
-    spread_bits,
     store_panel,
     zeros_f32,
     zeros_i32,
@@ -73,8 +75,15 @@ def lanes_of(panel_type: PanelType) -> tuple[Callable, Callable]:
     unpack_block, multiply_block = panel_type.unpack, panel_type.multiply
 
     @machine_code
-    def unpack(w, o, row_bytes, n, lane, q, panel):
+    def fetch(w, ahead, lines, i):
+        """Ask for some cache lines of the next panel's rows, at each block."""
+        for line in range(lines):
+            prefetch(w, ahead + 64 * (lines * i + line))
+
+    @machine_code
+    def unpack(w, o, row_bytes, n, lane, q, panel, ahead, lines):
         for i in range((n // block - lane + LANES - 1) // LANES):
+            fetch(w, ahead, lines, i)
             at = o + type_size * (lane + LANES * i)
             p = panel + 2 * record * i
             unpack_block(w, at, row_bytes, q, p)
@@ -85,8 +94,7 @@ def lanes_of(panel_type: PanelType) -> tuple[Callable, Callable]:
         total = zeros_f32(qs)
         blocks = n // block
         for i in range((blocks - lane + LANES - 1) // LANES):
-            for line in range(lines):
-                prefetch(w, ahead + 64 * (lines * i + line))
+            fetch(w, ahead, lines, i)
             p = panel + 2 * record * i
             total = multiply_block(total, q, p, qs, f, fs, lane + LANES * i, blocks)
         return total

@@ -1,4 +1,4 @@
-"""Dot products of quantised rows with activation rows, for AVX2 and AVX512-VNNI.
+"""Dot products of quantised rows with activation rows, for AVX2; of unpacked types for all x86.
 
 ``dots(w, o, q, qs, f, fs, n)`` multiplies the ``n`` weights at byte ``o`` of the file with several
 activation rows at once: row t lies at ``q[qs[t]:]`` and ``f[fs[t]:]`` (formats: ``activations``).
@@ -26,7 +26,6 @@ from gguf_hub.kernels.simd import (
     maddubs,
     sign,
     splat_f32x8,
-    splat_i8x32,
     splat_i16x16,
     splat_lane,
     splat_lane_pair,
@@ -64,82 +63,44 @@ from gguf_hub.kernels.vectors import (
 
 
 @machine_code
-def _dot4_avx2(weights, x, rows):
+def _dot4(weights, x, rows):
     """i8 x 32 T times i8 x 32 T -> i32 x 8 T; weights at most 128, or pairs would saturate."""
     return madd(maddubs(weights, x), repeat(splat_i16x16(1), rows))
-
-
-@machine_code
-def _dot4_vnni(weights, x, rows):
-    return simd.dpbusd(zeros_i32x8(rows), weights, x)
 
 
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _q8_0_avx2():
-    """Return the dot products of Q8_0: the signs of the weights go over to the activations."""
-
-    @machine_code
-    def multiply(weights, x, rows):
-        weights = repeat(weights, rows)
-        return _dot4_avx2(sign(weights, weights), sign(x, weights), rows)
-
-    return _q8_0(multiply, np.float32(0))
-
-
-def _q8_0_vnni():
-    """Return the dot products of Q8_0: weights plus 128, which the sums take off again."""
-
-    @machine_code
-    def multiply(weights, x, rows):
-        return _dot4_vnni(repeat(weights ^ splat_i8x32(-128), rows), x, rows)
-
-    return _q8_0(multiply, np.float32(-128))
-
-
-def _q8_0(multiply, offset):
-    """Return the dot products of Q8_0.
-
-    Args:
-        multiply: Sum of products of bytes, four to a lane.
-        offset: What its weights are too large by, negated.
-    """
-
-    @machine_code
-    def dots(w, o, q, qs, f, fs, n):
-        blocks = n // 32
-        total = zeros_f32x8(qs)
-        for g in range(n // 256):  # eight blocks: their scales fill a vector
-            p = o + 8 * 34 * g
-            d = load_strided_f16x8(w, p, 34)
-            if offset:
-                m = repeat(d * splat_f32x8(offset), qs)
-                total = fma(m, load_rows_f32x8(f, fs, blocks + 8 * g), total)
-            scales = repeat(d, qs) * load_rows_f32x8(f, fs, 8 * g)
-            for j in range(8):
-                x = load_rows_i8x32(q, qs, 256 * g + 32 * j)
-                products = multiply(load_i8x32(w, p + 34 * j + 2), x, qs)
-                total = fma(splat_lanes(scales, j), floats(products), total)
-        for b in range(n // 256 * 8, blocks):
-            p = o + 34 * b
-            d = load_f16(w, p)
-            if offset:
-                m = repeat(first_lane_f32x8(d * offset), qs)
-                total = fma(m, splat_rows_f32x8(f, fs, blocks + b), total)
-            products = multiply(load_i8x32(w, p + 2), load_rows_i8x32(q, qs, 32 * b), qs)
-            scale = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
-            total = fma(scale, floats(products), total)
-        return sums_f32x8(total)
-
-    return dots
+@machine_code
+def _dots_q8_0(w, o, q, qs, f, fs, n):
+    """Half d, 32 signed bytes; the signs of the weights go over to the activations."""
+    blocks = n // 32
+    total = zeros_f32x8(qs)
+    for g in range(n // 256):  # eight blocks: their scales fill a vector
+        p = o + 8 * 34 * g
+        scales = repeat(load_strided_f16x8(w, p, 34), qs) * load_rows_f32x8(f, fs, 8 * g)
+        for j in range(8):
+            x = load_rows_i8x32(q, qs, 256 * g + 32 * j)
+            products = _dot4_signed(load_i8x32(w, p + 34 * j + 2), x, qs)
+            total = fma(splat_lanes(scales, j), floats(products), total)
+    for b in range(n // 256 * 8, blocks):
+        p = o + 34 * b
+        products = _dot4_signed(load_i8x32(w, p + 2), load_rows_i8x32(q, qs, 32 * b), qs)
+        scale = repeat(splat_f32x8(load_f16(w, p)), qs) * splat_rows_f32x8(f, fs, b)
+        total = fma(scale, floats(products), total)
+    return sums_f32x8(total)
 
 
-def _small(dot4, type_size, *, high_bits, minimum, offset):
+@machine_code
+def _dot4_signed(weights, x, rows):
+    weights = repeat(weights, rows)
+    return _dot4(sign(weights, weights), sign(x, weights), rows)
+
+
+def _small(type_size, *, high_bits, minimum, offset):
     """Return the dot products of Q4_0, Q4_1, Q5_0 or Q5_1: nibbles, perhaps a fifth bit.
 
     Args:
-        dot4: Sum of products of bytes.
         type_size: Bytes of a block.
         high_bits: Byte of the block where 32 fifth bits begin; 0 for none.
         minimum: Byte of the block where its minimum lies, a half; 0 for none.
@@ -168,7 +129,7 @@ def _small(dot4, type_size, *, high_bits, minimum, offset):
             scales = repeat(d, qs) * load_rows_f32x8(f, fs, 8 * g)
             for j in range(8):
                 x = load_rows_i8x32(q, qs, 256 * g + 32 * j)
-                products = dot4(repeat(unpack(w, p + type_size * j), qs), x, qs)
+                products = _dot4(repeat(unpack(w, p + type_size * j), qs), x, qs)
                 total = fma(splat_lanes(scales, j), floats(products), total)
         for b in range(n // 256 * 8, blocks):
             p = o + type_size * b
@@ -176,7 +137,7 @@ def _small(dot4, type_size, *, high_bits, minimum, offset):
             m = load_f16(w, p + minimum) if minimum else d * less
             sums = splat_rows_f32x8(f, fs, blocks + b)
             total = fma(repeat(first_lane_f32x8(m), qs), sums, total)
-            products = dot4(repeat(unpack(w, p), qs), load_rows_i8x32(q, qs, 32 * b), qs)
+            products = _dot4(repeat(unpack(w, p), qs), load_rows_i8x32(q, qs, 32 * b), qs)
             scale = repeat(splat_f32x8(d), qs) * splat_rows_f32x8(f, fs, b)
             total = fma(scale, floats(products), total)
         return sums_f32x8(total)
@@ -385,14 +346,13 @@ def _float(load8, load1, item):
 # -- by name --------------------------------------------------------------------------------------
 
 
-def products_of(weight_type: str, isa: str):
+def products_of(weight_type: str):
     """Return the dot products of one type as ``steps`` wants them: results go to ``f[places[t]]``.
 
     Args:
         weight_type: E.g. ``Q4_K``.
-        isa: ``avx2`` or ``avx512vnni``.
     """
-    dots = _dots_by_type(isa)[weight_type]
+    dots = _DOTS[weight_type]
 
     @machine_code
     def products(w, o, q, qs, f, fs, n, places, is_added):
@@ -401,20 +361,18 @@ def products_of(weight_type: str, isa: str):
     return products
 
 
-def _dots_by_type(isa: str) -> dict:
-    dot4 = _dot4_vnni if isa == "avx512vnni" else _dot4_avx2
-    return {
-        "F32": _float(load_f32x8, load_f32, 4),
-        "F16": _float(load_f16x8, load_f16, 2),
-        "BF16": _float(load_bf16x8, load_bf16, 2),
-        "Q8_0": _q8_0_vnni() if isa == "avx512vnni" else _q8_0_avx2(),
-        "Q4_0": _small(dot4, 18, high_bits=0, minimum=0, offset=8),
-        "Q4_1": _small(dot4, 20, high_bits=0, minimum=2, offset=0),
-        "Q5_0": _small(dot4, 22, high_bits=2, minimum=0, offset=16),
-        "Q5_1": _small(dot4, 24, high_bits=4, minimum=2, offset=0),
-        "Q2_K": dots_q2_k,
-        "Q3_K": dots_q3_k,
-        "Q4_K": _q4_or_q5(144, False),
-        "Q5_K": _q4_or_q5(176, True),
-        "Q6_K": dots_q6_k,
-    }
+_DOTS = {
+    "F32": _float(load_f32x8, load_f32, 4),
+    "F16": _float(load_f16x8, load_f16, 2),
+    "BF16": _float(load_bf16x8, load_bf16, 2),
+    "Q8_0": _dots_q8_0,
+    "Q4_0": _small(18, high_bits=0, minimum=0, offset=8),
+    "Q4_1": _small(20, high_bits=0, minimum=2, offset=0),
+    "Q5_0": _small(22, high_bits=2, minimum=0, offset=16),
+    "Q5_1": _small(24, high_bits=4, minimum=2, offset=0),
+    "Q2_K": dots_q2_k,
+    "Q3_K": dots_q3_k,
+    "Q4_K": _q4_or_q5(144, False),
+    "Q5_K": _q4_or_q5(176, True),
+    "Q6_K": dots_q6_k,
+}

@@ -22,7 +22,15 @@ from gguf_hub.kernels.activations import (
     activation_floats,
 )
 from gguf_hub.kernels.machine import Memory
-from gguf_hub.kernels.ops import HEADER, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.kernels.ops import (
+    HEADER,
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    N_TOKENS,
+    Step,
+    step,
+)
 from gguf_hub.kernels.scratch import panel_bytes, partial_floats
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.model.weights import Experts, Layer, Matrix, Weights
@@ -56,6 +64,23 @@ class Activations:
     x: int
     width: int
     places: dict[ActivationKind, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tokens that a layer computes on after its attention.
+
+    Attributes:
+        x: Offset in ``f`` of the residual stream, [T, D].
+        attended: What attention made of them, [T, H, d].
+        count: Place in the header of their number.
+        pairs: Place in the header of the number of their (token, expert) pairs.
+    """
+
+    x: int
+    attended: Activations
+    count: int = N_TOKENS
+    pairs: int = N_PAIRS
 
 
 @dataclass(frozen=True)
@@ -145,10 +170,14 @@ class ProgramBuilder:
     def build(self) -> Program:
         """Return the program of one forward pass."""
         self._embed()
+        stream = Stream(self._x, self._attended)
         for layer in self._weights.layers:
             self._attention(layer)
-            self._feed_forward(layer)
-        logits = self._head()
+            if layer is self._weights.layers[-1]:
+                stream = self._wanted(stream)
+            self._project(layer, stream)
+            self._feed_forward(layer, stream)
+        logits = self._head(stream)
         return Program(
             steps=tuple(self._steps),
             ids=self._ids,
@@ -219,9 +248,12 @@ class ProgramBuilder:
         }
 
     def _rope_frequencies(self) -> NDArray[np.float32]:
-        frequencies = np.array(self._config.rope.frequencies())
-        factors = self._weights.rope_factors
-        return np.asarray(frequencies if factors is None else frequencies / factors, np.float32)
+        """Return the frequencies as float32, then what these lack of double precision."""
+        exact = np.array(self._config.rope.frequencies())
+        if self._weights.rope_factors is not None:
+            exact = exact / self._weights.rope_factors
+        rounded = exact.astype(np.float32)
+        return np.concatenate((rounded, (exact - rounded).astype(np.float32)))
 
     def _constant(self, values: NDArray[np.float32]) -> int:
         offset = self._f.take(len(values))
@@ -311,26 +343,49 @@ class ProgramBuilder:
             k_cache=k_cache, v_cache=v_cache, n_ctx=n_ctx,
             scratch=self._attention_scratch, y=self._attended.x,
         )  # fmt: skip
-        self._quantize(self._attended, [layer.attn_output], N_TOKENS)
-        self._matmul(layer.attn_output, self._attended, self._x, is_added=True, is_last=True)
 
-    def _feed_forward(self, layer: Layer) -> None:
-        self._norm(self._x, layer.ffn_norm, self._h, N_TOKENS)
+    def _wanted(self, stream: Stream) -> Stream:
+        """Go on with the rows that want logits: nobody reads what the last layer makes of others.
+
+        Their keys and values are in the cache by now.
+        """
+        c, outputs = self._config, self._limits.n_outputs
+        attended = self._activations(outputs, stream.attended.width)
+        x = self._f.take(outputs * c.n_embd)
+        self._add(
+            "copy_rows", is_last=False, x=stream.attended.x, width=attended.width,
+            rows=self._rows, y=attended.x, count=N_OUTPUTS,
+        )  # fmt: skip
+        self._add("copy_rows", x=stream.x, width=c.n_embd, rows=self._rows, y=x, count=N_OUTPUTS)
+        return Stream(x, attended, N_OUTPUTS, N_OUTPUT_PAIRS)
+
+    def _project(self, layer: Layer, stream: Stream) -> None:
+        """Add what attention found to the residual stream."""
+        self._quantize(stream.attended, [layer.attn_output], stream.count)
+        self._matmul(
+            layer.attn_output, stream.attended, stream.x, count=stream.count, is_added=True,
+            is_last=True,
+        )  # fmt: skip
+
+    def _feed_forward(self, layer: Layer, stream: Stream) -> None:
+        self._norm(stream.x, layer.ffn_norm, self._h, stream.count)
         if layer.router is None:
-            self._dense(layer)
+            self._dense(layer, stream)
         else:
-            self._mixture(layer, layer.router)
+            self._mixture(layer, layer.router, stream)
 
-    def _dense(self, layer: Layer) -> None:
+    def _dense(self, layer: Layer, stream: Stream) -> None:
         gate, up, down = layer.gate, layer.up, layer.down
         assert isinstance(gate, Matrix) and isinstance(up, Matrix) and isinstance(down, Matrix)
-        self._quantize(self._h, [gate, up], N_TOKENS)
-        self._matmul(gate, self._h, self._gate.x)
-        self._matmul(up, self._h, self._up, is_last=True)
-        self._gated([down], N_TOKENS)
-        self._matmul(down, self._gate, self._x, is_added=True, is_last=True)
+        self._quantize(self._h, [gate, up], stream.count)
+        self._matmul(gate, self._h, self._gate.x, count=stream.count)
+        self._matmul(up, self._h, self._up, count=stream.count, is_last=True)
+        self._gated([down], stream.count)
+        self._matmul(
+            down, self._gate, stream.x, count=stream.count, is_added=True, is_last=True
+        )  # fmt: skip
 
-    def _mixture(self, layer: Layer, router: Matrix) -> None:
+    def _mixture(self, layer: Layer, router: Matrix, stream: Stream) -> None:
         c = self._config
         gate, up, down = layer.gate, layer.up, layer.down
         assert isinstance(gate, Experts) and isinstance(up, Experts) and isinstance(down, Experts)
@@ -338,22 +393,22 @@ class ProgramBuilder:
         weights = self._f.take(self._limits.n_batch * c.n_expert_used)  # [T, A]
         self._chosen.append(chosen)
         self._expert_weights.append(weights)
-        self._quantize(self._h, [router, *gate.matrices, *up.matrices], N_TOKENS)
-        self._matmul(router, self._h, self._router_logits, is_last=True)
+        self._quantize(self._h, [router, *gate.matrices, *up.matrices], stream.count)
+        self._matmul(router, self._h, self._router_logits, count=stream.count, is_last=True)
         self._add(
             "route", logits=self._router_logits, n_expert=c.n_expert,
             n_expert_used=c.n_expert_used, chosen=chosen, weights=weights,
-            starts=self._starts, order=self._order,
+            starts=self._starts, order=self._order, count=stream.count,
         )  # fmt: skip
         if self._limits.is_paged:
             self._ask_for(gate, up, down)
         self._expert_matmul(gate, self._h, self._gate.x, c.n_expert_used, is_last=False)
         self._expert_matmul(up, self._h, self._up, c.n_expert_used, is_last=True)
-        self._gated(list(down.matrices), N_PAIRS)
+        self._gated(list(down.matrices), stream.pairs)
         self._expert_matmul(down, self._gate, self._answers, 1, is_last=True)
         self._add(
             "combine", y=self._answers, weights=weights, n_expert_used=c.n_expert_used,
-            width=c.n_embd, x=self._x,
+            width=c.n_embd, x=stream.x, count=stream.count,
         )  # fmt: skip
 
     def _ask_for(self, *parts: Experts) -> None:
@@ -395,16 +450,12 @@ class ProgramBuilder:
                 y=y, y_stride=first.n_out, **self._scratch,
             )  # fmt: skip
 
-    def _head(self) -> int:
-        """Norm and output matrix, for the rows that want logits; return where the logits lie."""
+    def _head(self, stream: Stream) -> int:
+        """Norm and output matrix; return where the logits lie."""
         c, outputs = self._config, self._limits.n_outputs
-        wanted = self._f.take(outputs * c.n_embd)
         final = self._activations(outputs, c.n_embd)
         logits = self._f.take(outputs * c.n_vocab)
-        self._add(
-            "copy_rows", x=self._x, width=c.n_embd, rows=self._rows, y=wanted, count=N_OUTPUTS
-        )
-        self._norm(wanted, self._weights.output_norm, final, N_OUTPUTS)
-        self._quantize(final, [self._weights.output], N_OUTPUTS)
-        self._matmul(self._weights.output, final, logits, count=N_OUTPUTS, is_last=True)
+        self._norm(stream.x, self._weights.output_norm, final, stream.count)
+        self._quantize(final, [self._weights.output], stream.count)
+        self._matmul(self._weights.output, final, logits, count=stream.count, is_last=True)
         return logits

@@ -15,10 +15,16 @@ from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
 from gguf_hub.kernels.machine import Machine
-from gguf_hub.kernels.ops import N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
-from gguf_hub.model.residency import Lock, ask_for, dense_ranges, is_advisable
+from gguf_hub.model.residency import (
+    Lock,
+    ask_for,
+    dense_ranges,
+    is_advisable,
+    use_small_pages,
+)
 from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
@@ -75,6 +81,7 @@ class Transformer:
         n_threads: int = 0,
         n_cores: int = 0,
         all_logits: bool = False,
+        n_logits: int = 1,
         key_type: str = "F16",
         value_type: str = "F16",
         is_paged: bool = False,
@@ -91,6 +98,7 @@ class Transformer:
             n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            n_logits: Or for so many, of batches that are no larger.
             key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
             value_type: Type of the values in the cache.
             is_paged: The file is larger than memory: read ahead what each token needs of it.
@@ -111,7 +119,7 @@ class Transformer:
         )
         _check_cache_types(key_type, value_type)
         limits = replace(
-            _limits(config, n_ctx, n_batch, n_threads, all_logits),
+            _limits(config, n_ctx, n_batch, n_threads, 0 if all_logits else n_logits),
             key_type=key_type,
             value_type=value_type,
             is_paged=is_paged and is_advisable(),
@@ -120,7 +128,9 @@ class Transformer:
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        memory = program.memory([file.data])
+        use_small_pages(memory.kv)
+        machine = Machine(builder, memory, limits.n_threads)
         return cls(config, program, machine, limits)
 
     def forward(
@@ -159,7 +169,8 @@ class Transformer:
         """Return the routing of the last pass, layer by layer; empty for a dense model.
 
         Args:
-            n_tokens: How many tokens that pass had.
+            n_tokens: How many tokens that pass had, all with logits: the last layer routes only
+                those that want some.
         """
         n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
         places = zip(self._program.chosen, self._program.expert_weights, strict=True)
@@ -196,6 +207,7 @@ class Transformer:
         n, program = self._memory.n, self._program
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
+        n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
         n[program.rows : program.rows + len(rows)] = rows
         self._machine.run(self._code)
@@ -251,12 +263,11 @@ def _big_endian(path: Path) -> Exception:
     )
 
 
-def _limits(
-    config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, all_logits: bool
-) -> Limits:
+def _limits(config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, n_logits: int) -> Limits:
+    """Return checked limits; 0 stands for defaults, and ``n_logits`` 0 for all of a batch."""
     for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_threads", n_threads)):
         if value < 0:
             raise UsageError(f"{name} {value}: expected 0 (the default) or more")
     n_ctx = n_ctx or config.n_ctx_train
     n_batch = min(n_batch or N_BATCH, n_ctx)
-    return Limits(n_ctx, n_batch, n_batch if all_logits else 1, n_threads)
+    return Limits(n_ctx, n_batch, min(n_logits or n_batch, n_batch), n_threads)

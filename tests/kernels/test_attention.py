@@ -62,7 +62,7 @@ class Layer:
         v_size = k * cache.value_elements(value_type, d, padded)
         t = n_ctx
         sizes = {
-            "frequencies": d // 2, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
+            "frequencies": d, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
             "v0": t * k * d, "y": t * h * d,
             "scratch": n_threads * cache.scratch_floats(h // k, d),
         }  # fmt: skip
@@ -89,7 +89,9 @@ class Layer:
 
     def run(self, machine: Machine, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int):
         """Attend from the tokens of q, [T, H, d], which stand at ``position`` and after."""
-        self.put("frequencies", np.array(self.rope.frequencies(), np.float32))
+        exact = np.array(self.rope.frequencies())
+        rounded = exact.astype(np.float32)
+        self.put("frequencies", np.concatenate((rounded, exact - rounded)))
         self.put("factor", np.array([self.rope.magnitude()], np.float32))
         for name, values in (("q0", q), ("k0", k), ("v0", v)):
             self.put(name, values)
@@ -98,10 +100,29 @@ class Layer:
         return self.memory.f[self.at["y"] :][: q.size].reshape(q.shape).copy()
 
 
-def rotated(x: np.ndarray, rope: RopeConfig) -> np.ndarray:
-    """Rotate [T, heads, d] by position, in float64."""
-    angles = np.outer(np.arange(len(x)), np.array(rope.frequencies()))[:, None]
-    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * rope.magnitude()
+def angles(rope: RopeConfig, position: int) -> tuple[np.ndarray, float]:
+    """Angles of the rotated pairs at a position and the factor on them, as ggml's rope_yarn has it.
+
+    Source: ggml/src/ggml-cpu/ops.cpp at ggml c2cdd2b2, in float64 and without its recurrence.
+    """
+    n, factor = rope.n_rot, rope.factor
+    pairs = np.arange(n // 2)
+    plain = position * rope.freq_base ** (-2.0 * pairs / n)
+    if rope.scaling != "yarn":
+        return plain / (factor if rope.scaling == "linear" else 1), 1.0
+    low, high = (
+        n * np.log(rope.n_ctx_orig / (turns * 2 * np.pi)) / (2 * np.log(rope.freq_base))
+        for turns in (rope.beta_fast, rope.beta_slow)
+    )
+    low, high = max(0, np.floor(low)), min(n - 1, np.ceil(high))
+    mix = 1 - np.clip((pairs - low) / max(0.001, high - low), 0, 1)
+    return plain / factor * (1 - mix) + plain * mix, 1 + 0.1 * np.log(factor)
+
+
+def rotated(x: np.ndarray, rope: RopeConfig, position: int = 0) -> np.ndarray:
+    """Rotate [T, heads, d], which stand at ``position`` and after, in float64."""
+    turns, factors = zip(*(angles(rope, position + t) for t in range(len(x))), strict=True)
+    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * np.array(turns))[:, None] * factors[0]
     return np.stack((turned.real, turned.imag), axis=-1).reshape(x.shape)
 
 
@@ -169,26 +190,36 @@ def test_very_large_scores_and_zeros_stay_finite(types: str, builder: KernelBuil
     assert np.abs(found).max() <= np.abs(v).max() * 1.01
 
 
-@pytest.mark.parametrize(
-    "rope",
-    [
-        RopeConfig(n_rot=80, freq_base=1e6),
-        RopeConfig(n_rot=80, freq_base=10000.0, scaling="linear", factor=4.0),
-        RopeConfig(n_rot=80, freq_base=10000.0, scaling="yarn", factor=8.0, n_ctx_orig=64),
-    ],
-    ids=["plain", "linear", "yarn"],
-)
-def test_stretched_positions_equal_float64(rope: RopeConfig, builder: KernelBuilder) -> None:
+ROPES = {
+    "plain": RopeConfig(n_rot=80, freq_base=1e6),
+    "linear": RopeConfig(n_rot=80, freq_base=10000.0, scaling="linear", factor=4.0),
+    "yarn": RopeConfig(n_rot=80, freq_base=10000.0, scaling="yarn", factor=8.0, n_ctx_orig=64),
+    "yarn, long": RopeConfig(n_rot=80, freq_base=1e6, scaling="yarn", factor=4.0, n_ctx_orig=8192),
+}
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_positions_equal_float64(name: str, builder: KernelBuilder) -> None:
     heads, n = SHAPES[2], 500
     q, k, v = random_qkv(heads, n, seed=2)
     layer = Layer(heads, "F16.F16", n)
-    layer.rope = rope
+    layer.rope = ROPES[name]
     with Machine(builder, layer.memory, 1) as machine:
         found = layer.run(machine, q, k, v, 0)
+    assert np.abs(found - oracle(q, k, v, layer.rope)).max() < TOLERANCE["F16"]
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_far_positions_turn_as_in_float64(name: str, builder: KernelBuilder) -> None:
+    heads, n_ctx = SHAPES[2], 32768
+    q, k, v = random_qkv(heads, 3, seed=3)
+    layer = Layer(heads, "F16.F16", n_ctx)
+    layer.rope = ROPES[name]
+    with Machine(builder, layer.memory, 1) as machine:
+        layer.run(machine, q, k, v, n_ctx - 3)
         turned = layer.memory.f[layer.at["q0"] :][: q.size].reshape(q.shape)
-    # frequencies are float32, angles double: an angle of 500 errs by 500 * 2**-24 radian
-    np.testing.assert_allclose(turned, rotated(q, rope), atol=2e-4)
-    assert np.abs(found - oracle(q, k, v, rope)).max() < TOLERANCE["F16"]
+    # cosine, sine, two products and a sum, each rounded to float32, of numbers up to 4
+    np.testing.assert_allclose(turned, rotated(q, layer.rope, n_ctx - 3), atol=4 * 5 * 2**-24)
 
 
 @pytest.mark.parametrize("types", TYPES)

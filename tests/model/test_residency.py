@@ -136,3 +136,12 @@ def test_what_cannot_be_locked_is_told(file: GgufFile) -> None:
     refusal = lock(file.data, [(0, 1 << 46)])  # beyond the map, and beyond any memory
     assert refusal is not None
     assert refusal.startswith("cannot lock 70.37 TB in memory: ")
+
+
+@needs_linux
+def test_a_long_context_takes_memory_as_it_fills(file: GgufFile) -> None:
+    with Transformer.open(file, n_ctx=32768) as model:
+        model.forward([1, 2, 3], 0)
+        cache = model._memory.kv.view(np.uint8)
+        assert cache.nbytes > 30e6
+        assert resident(cache, 0, cache.nbytes) < 0.05

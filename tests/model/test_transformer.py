@@ -109,8 +109,8 @@ def test_tiny_mixtral_has_the_expected_logits_and_routing(
 def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
     folder = models / "tiny-mixtral"
     tokens = json.loads((folder / "expected.json").read_text())["tokens"]
-    model = open_model(folder / "tiny-mixtral.f32.gguf")
-    model.forward(tokens, 0)
+    model = open_model(folder / "tiny-mixtral.f32.gguf", all_logits=True)
+    model.forward(tokens, 0, all_logits=True)
     layers = model.routing(len(tokens))
     entries = json.loads((folder / "routing.json").read_text())
     assert len(entries) == 44
