@@ -122,6 +122,9 @@ def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[s
         }
         if is_filled:
             model.forward(tokens, 0)
+            # of a prompt the last layer computes one row: only tokens one by one use its experts
+            for i, token in enumerate(tokens[:96]):
+                model.forward([token], i)
         gc.collect()
         return {**result, **resident(path)}
 
