@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback: a real HTTP/1.1 server that the real client talks to.
 
-It serves model info, tree (paged), paths-info, refs and resolve (HEAD and ranged GET) as the hub
-does, with gated and private repositories, a redirect to a "CDN" of another origin, faults that a
-test sets, and a log of all requests::
+It serves model info, search, tree (paged), paths-info, refs and resolve (HEAD and ranged GET) as
+the hub does, with gated and private repositories, a redirect to a "CDN" of another origin, faults
+that a test sets, and a log of all requests::
 
     hub = HubServer()
     hub.add_repo("org/name", {"a.gguf": b"..."})
@@ -260,6 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
         match parts:
             case ["cdn", sha]:
                 self._serve_cdn(sha)
+            case ["api", "models"]:
+                self._serve_search()
             case ["api", "models", owner, name]:
                 self._serve_info(f"{owner}/{name}", "main")
             case ["api", "models", owner, name, "revision", *revision]:
@@ -279,6 +281,17 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refused(404, "", f"no such page: {'/'.join(parts)}")
 
     # --- the api
+
+    def _serve_search(self) -> None:
+        text = self.record.query.get("search", [""])[0].lower()
+        owner = self.record.query.get("author", [""])[0]
+        found = [
+            repo_id
+            for repo_id, repo in self.server.hub.repos.items()
+            if text in repo_id.lower() and not repo.private
+            if not owner or repo_id.split("/")[0] == owner
+        ]
+        self._send_json([{"id": repo_id, "modelId": repo_id} for repo_id in found])
 
     def _serve_info(self, repo_id: str, revision: str) -> None:
         repo, commit = self._find(repo_id, revision)

@@ -21,7 +21,7 @@ LAYERS = {
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
-    "lookup": 3,
+    "survey": 4, "lookup": 3,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
     "engine": 4, "pretrained": 4,
     "completion": 5, "perplexity": 5, "bench": 5,
@@ -48,9 +48,10 @@ OWNERS = {
     "starlette": {"server"},
     "uvicorn": {"server", "cli"},
     "prompt_toolkit": {"cli"},
+    "matplotlib": {"cli"},
 }
 
-HUB_TOWER = {"catalog", "hardware", "fit", "hub", "download", "store", "mirror"}
+HUB_TOWER = {"catalog", "hardware", "fit", "survey", "hub", "download", "store", "mirror"}
 RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
 RUN_TOWER |= {"convert", "perplexity", "grammar", "completion", "compat", "langchain"}
 RUN_TOWER |= {"lookup", "bench"}

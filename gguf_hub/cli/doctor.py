@@ -54,6 +54,9 @@ def _examine(catalog_path: Path | None) -> dict[str, Any]:
             "ram_total_bytes": seen.ram_total_bytes,
             "ram_available_bytes": seen.ram_available_bytes,
             "ram_limit_bytes": seen.ram_limit_bytes,
+            "swap_total_bytes": seen.swap_total_bytes,
+            "swap_free_bytes": seen.swap_free_bytes,
+            **_speeds(seen),
         },
         "gpus": [asdict(gpu) for gpu in seen.gpus],
         "folders": _folders(problems, notes),
@@ -96,7 +99,18 @@ def _cpu(seen: Hardware, problems: list[str]) -> dict[str, Any]:
         "isa": isa,
         "n_cores_physical": seen.n_cores_physical,
         "n_threads": seen.n_threads,
+        "simd": list(seen.simd),
+        "last_cache_bytes": seen.last_cache_bytes,
     }
+
+
+def _speeds(seen: Hardware) -> dict[str, float | None]:
+    """Return what `gguf-hub pick` measured before; doctor measures nothing."""
+    from gguf_hub.hardware import machine_key, remembered
+    from gguf_hub.hub import default_cache_dir
+
+    key = machine_key(seen.cpu_name, seen.n_threads)
+    return asdict(remembered(key, default_cache_dir()))
 
 
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:

@@ -41,6 +41,7 @@ def _processor(cpu: dict[str, Any]) -> Lines:
         ("kernels", f"{isa}, compiled for {cpu['llvm_name']}" if isa else "none, see below"),
         ("cores", f"{cpu['n_cores_physical']} physical for this process"),
         ("threads", f"{cpu['n_threads']} by default"),
+        ("SIMD", " ".join(cpu["simd"]) or "unknown"),
     ]
 
 
@@ -50,18 +51,32 @@ def _memory(report: dict[str, Any]) -> Lines:
         ("RAM", _size(memory["ram_total_bytes"])),
         ("available", _size(memory["ram_available_bytes"])),
         ("container limit", _size(memory["ram_limit_bytes"], unknown="none")),
+        ("swap", f"{_size(memory['swap_total_bytes'])} (not counted)"),
+        ("read speed", _rate(memory["ram_bytes_per_s"])),
     ]
     for gpu in report["gpus"]:
-        free, total = _size(gpu["vram_free_bytes"]), _size(gpu["vram_total_bytes"])
-        lines.append(("GPU", f"{gpu['name']}: {free} free of {total}"))
+        lines.append(("GPU", f"{gpu['name']}: {_vram(gpu)}"))
     return lines if report["gpus"] else [*lines, ("GPU", "none seen")]
+
+
+def _vram(gpu: dict[str, Any]) -> str:
+    if gpu["is_unified"]:
+        total = gpu["vram_total_bytes"]
+        return f"shares the RAM, up to {_size(total)}" if total else "shares the RAM"
+    rate = f", {_rate(gpu['bytes_per_s'])}" if gpu["bytes_per_s"] else ""
+    return f"{_size(gpu['vram_free_bytes'])} free of {_size(gpu['vram_total_bytes'])}{rate}"
+
+
+def _rate(bytes_per_s: float | None) -> str:
+    return f"{bytes_per_s / 1e9:.1f} GB/s" if bytes_per_s else "not measured (`gguf-hub pick` does)"
 
 
 def _folders(report: dict[str, Any]) -> Lines:
     lines = [
         (name, f"{folder['path']}{_remark(folder)}") for name, folder in report["folders"].items()
     ]
-    return [*lines, ("free for models", _size(report["disk_free_bytes"]))]
+    disk = _rate(report["memory"]["disk_bytes_per_s"])
+    return [*lines, ("free for models", f"{_size(report['disk_free_bytes'])}, reads {disk}")]
 
 
 def _remark(folder: dict[str, Any]) -> str:

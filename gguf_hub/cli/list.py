@@ -1,4 +1,4 @@
-"""``gguf-hub list``: the files of the catalog, as the model card describes them."""
+"""``gguf-hub list``: the files of the catalog as the model card describes them, or of a hub."""
 
 from __future__ import annotations
 
@@ -9,27 +9,107 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 if TYPE_CHECKING:
     from gguf_hub.catalog import Catalog, CatalogFile
+    from gguf_hub.hub import RepoListing
 
 
 @click.command("list")
+@click.argument("repo", required=False, metavar="[ORG/REPO]")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
 @catalog_option
 @json_option
-def command(catalog_path: Path | None, as_json: bool) -> None:
-    """List the GGUF files of the catalog.
+def command(
+    repo: str | None,
+    revision: str | None,
+    token: str | None,
+    catalog_path: Path | None,
+    as_json: bool,
+) -> None:
+    """List the GGUF files of the catalog, or of a repository.
 
-    Sizes, memory and words are those of the model card; `gguf-hub pick` judges the files by
-    measured quality and exact memory for this machine.
+    Sizes, memory and words of the catalog are those of the model card; `gguf-hub pick` judges the
+    files by measured quality and exact memory for this machine.
     """
     from gguf_hub.catalog import load_catalog
 
     catalog = load_catalog(catalog_path)
-    if as_json:
+    if repo is not None:
+        listing = _listing(repo, catalog, revision, token)
+        console.print_json(repo_report(listing)) if as_json else _print_repo(listing)
+    elif as_json:
         console.print_json(report(catalog))
+    else:
+        _print_catalog(catalog)
+
+
+def _listing(repo: str, catalog: Catalog, revision: str | None, token: str | None) -> RepoListing:
+    """Return the files of the repository that an argument names.
+
+    Raises:
+        UsageError: It names one file, or none of a hub.
+        HubError: As the hub says; near names for an unknown repository.
+    """
+    from gguf_hub.cli.models import open_hub
+    from gguf_hub.cli.nearby import list_files
+    from gguf_hub.download.refs import RepoQuant, parse_ref
+    from gguf_hub.errors import UsageError
+    from gguf_hub.hub import default_endpoint
+
+    ref = parse_ref(repo, endpoint=default_endpoint(), is_remote=True)
+    if not isinstance(ref, RepoQuant) or ref.quant is not None:
+        raise UsageError(
+            f"`{repo}` names one model: expected a repository, `org/repo`",
+            hint=f"`gguf-hub inspect {repo}` shows what it holds",
+        )
+    return list_files(open_hub(token), ref.repo_id, revision or ref.revision, catalog)
+
+
+def _print_repo(listing: RepoListing) -> None:
+    from gguf_hub.units import format_size
+
+    rows = repo_report(listing)["files"]
+    console.note(f"{listing.repo_id}, {listing.revision} ({listing.commit[:10]})\n")
+    if not rows:
+        console.note("no GGUF model in it")
         return
+    console.print_table(
+        [
+            [row["quant"] or "-", format_size(row["size_bytes"]), row["n_shards"], row["filename"]]
+            for row in rows
+        ],
+        ["quant", "size", "files", "file"],
+        align=["left", "right", "right", "left"],
+    )
+
+
+def repo_report(listing: RepoListing) -> dict[str, Any]:
+    """Return the models of a repository as plain data; the shards of one together."""
+    from gguf_hub.download.names import quant_of
+    from gguf_hub.download.plan import models_of
+
+    return {
+        "repo_id": listing.repo_id,
+        "revision": listing.revision,
+        "commit": listing.commit,
+        "files": [
+            {
+                "quant": quant_of(model[0].path),
+                "filename": model[0].path,
+                "filenames": [file.path for file in model],
+                "n_shards": len(model),
+                "size_bytes": sum(file.size_bytes for file in model),
+            }
+            for model in models_of(listing)
+        ],
+    }
+
+
+def _print_catalog(catalog: Catalog) -> None:
     about = [catalog.repo_id, catalog.license, " ".join(catalog.languages)]
     console.note(", ".join(part for part in about if part))
     if catalog.notice:

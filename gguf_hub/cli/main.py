@@ -17,7 +17,7 @@ from gguf_hub.errors import GgufHubError
 COMMANDS = {
     "quickstart": "See everything at work: quantise, serve, download, verify, run.",
     "pick": "Choose the right quant for this machine.",
-    "list": "List the GGUF files of the catalog.",
+    "list": "List the GGUF files of the catalog, or of a repository.",
     "download": "Download files, verified, by name, quant or pattern.",
     "verify": "Check files: structure, then SHA-256.",
     "inspect": "Show what a GGUF file holds.",

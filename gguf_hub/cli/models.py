@@ -117,16 +117,13 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
         GgufHubError: None fits.
     """
     from gguf_hub import fit
+    from gguf_hub.cli.machines import look
     from gguf_hub.errors import GgufHubError
-    from gguf_hub.hardware import detect
 
-    seen = detect()
-    found = fit.pick(
-        catalog,
-        n_ctx=n_ctx,
-        ram_bytes=seen.ram_available_bytes or 0,
-        vram_bytes=seen.vram_free_bytes if with_vram else 0,
-    )
+    machine = look().machine
+    engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
+    files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
+    found = fit.pick(files, machine, fit.Wish(n_ctx=n_ctx, engine=engine))
     if found.chosen is None:
         raise GgufHubError(
             found.reason,

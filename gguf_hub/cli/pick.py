@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_hub.cli import console
+from gguf_hub.cli.machines import DISK, RATE
 from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
-from gguf_hub.cli.pick_output import print_pick, report
 
 if TYPE_CHECKING:
-    from gguf_hub.catalog import Catalog
-    from gguf_hub.fit import Pick
+    from gguf_hub.cli.machines import Seen
+    from gguf_hub.cli.subjects import Subject
+    from gguf_hub.fit import Pick, Wish
 
 MAX_N_CTX = 2**20
 
 
 @click.command("pick")
-@click.option("--ram", type=SIZE, help="Memory that the model may use; a bare number is GB.")
-@click.option("--vram", type=SIZE, help="The same on the GPU; with --ram, none unless given.")
+@click.argument("models", nargs=-1, metavar="[ORG/REPO|FILE]...")
+@click.option("--ram", type=SIZE, help="Memory of another machine; a bare number is GB.")
+@click.option("--vram", type=SIZE, help="The same of its GPU; with --ram, none unless given.")
+@click.option("--gpu-bandwidth", type=RATE, help="Memory bandwidth of that GPU; e.g. 936GB/s.")
+@click.option(
+    "--disk", type=DISK, multiple=True, help="Room on its disk (500GB), or read speed (3.5GB/s)."
+)
 @click.option(
     "--ctx",
     "n_ctx",
@@ -30,107 +36,116 @@ MAX_N_CTX = 2**20
     help="Tokens of context.",
 )
 @click.option(
+    "--kv-type",
+    type=click.Choice(["f16", "q8_0", "f32"]),
+    default="f16",
+    show_default=True,
+    help="What keys and values are kept in.",
+)
+@click.option("--reserve", type=SIZE, help="RAM left to others; a tenth, at most 1.5 GB.")
+@click.option("--min-tok-per-s", type=click.FloatRange(0), help="Slower files do not count.")
+@click.option(
     "--policy",
     type=click.Choice(["balanced", "quality", "fast"]),
     default="balanced",
     show_default=True,
     help="What counts among the files that fit.",
 )
+@click.option(
+    "--for",
+    "engine",
+    type=click.Choice(["gguf-hub", "llama.cpp"]),
+    help="Who runs the file; llama.cpp where there is a GPU, as gguf-hub computes on the CPU.",
+)
+@click.option("--explain", is_flag=True, help="Show every term of the sum for the chosen file.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png|svg",
+    help="Draw quality against memory (extra `plot`).",
+)
+@click.option("--dark", is_flag=True, help="Draw on a dark background.")
+@click.option("--no-probe", is_flag=True, help="Measure no speeds; take those known already.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @offline_option
 @catalog_option
 @json_option
-def command(
-    ram: int | None,
-    vram: int | None,
-    n_ctx: int,
-    policy: str,
-    catalog_path: Path | None,
-    as_json: bool,
-) -> int:
+def command(models: tuple[str, ...], **options: Any) -> int:
     """Choose the right quant for this machine.
 
-    Memory is what this machine, or its container, has available now; --ram and --vram ask for
-    another one. The need is weights, KV cache (f16) and scratch at the given context.
+    Compares the catalog's files, those of a repository (their headers are read), or files and
+    folders here. Memory is what this machine, or its container, has available now. The need is
+    weights, KV cache, scratch and the program itself at the given context.
 
-    balanced: files within 1 % of the best measured perplexity count as equal; the card's
-    recommendation decides among them, then the smaller file. quality: the best measured. fast: the
-    fewest bytes read per token within 10 % of the best.
+    balanced: files within 1 % of the best perplexity count as equal; the card's recommendation
+    decides among them, then the smaller file. quality: the best. fast: the fewest bytes read per
+    token within 10 % of the best. Perplexities are published ones; losses with ~ are estimated.
 
     Exit code 1 when no file fits.
     """
-    from gguf_hub import fit
-    from gguf_hub.catalog import load_catalog
+    from gguf_hub.cli import pick_output as output
+    from gguf_hub.cli.machines import Told, look
+    from gguf_hub.cli.pick_commands import commands_for
+    from gguf_hub.cli.subjects import subject_of
 
-    catalog = load_catalog(catalog_path)
-    ram_bytes, vram_bytes = _memory(ram, vram)
-    found = fit.pick(
-        catalog, n_ctx=n_ctx, ram_bytes=ram_bytes, vram_bytes=vram_bytes, policy=policy
+    if options["plot"]:
+        from gguf_hub.cli.pick_plot import check_plot
+
+        check_plot(options["plot"])
+    subject = subject_of(
+        models,
+        catalog_path=options["catalog_path"],
+        revision=options["revision"],
+        token=options["token"],
     )
-    commands = _commands(catalog, found, n_ctx, is_own=catalog_path is not None)
-    _warn(catalog, found, n_ctx, ram_bytes)
-    if as_json:
-        asked = {"ram_bytes": ram_bytes, "vram_bytes": vram_bytes, "n_ctx": n_ctx, "policy": policy}
-        console.print_json(report(catalog, found, asked, commands))
+    told = Told(
+        options["ram"],
+        options["vram"],
+        options["gpu_bandwidth"],
+        options["disk"],
+        may_probe=not options["no_probe"],
+    )
+    seen = look(told)
+    found, seen = judge(subject, seen, _wish(options, seen))
+    commands = commands_for(subject, found)
+    if options["as_json"]:
+        console.print_json(output.report(subject, found, seen, commands))
     else:
-        print_pick(catalog, found, commands)
-    if found.chosen is None:
-        _hint(catalog, found, ram_bytes)
-        return 1
-    return 0
+        output.print_machine(seen, found, is_this=options["ram"] is None)
+        output.print_pick(found, commands)
+        if options["explain"]:
+            output.print_explained(found)
+    output.print_notes(subject, found, seen)
+    if options["plot"]:
+        from gguf_hub.cli.pick_plot import draw
+
+        draw(found, options["plot"], title=subject.repo_id, is_dark=options["dark"])
+        console.note(f"\ndrawn: {options['plot']}")
+    return 0 if found.chosen else 1
 
 
-def _memory(ram: int | None, vram: int | None) -> tuple[int, int]:
-    """Return the bytes to judge by: as given, else as this machine has them available."""
-    if ram is not None:  # a what-if question: the GPU of this machine is no part of it
-        return ram, vram or 0
+def _wish(options: dict[str, Any], seen: Seen) -> Wish:
+    from gguf_hub.fit import Wish
 
-    from gguf_hub.errors import GgufHubError
-    from gguf_hub.hardware import detect
-
-    seen = detect()
-    if seen.ram_available_bytes is None:
-        raise GgufHubError(
-            "the memory of this machine cannot be read", hint="say how much: `--ram 24GB`"
-        )
-    return seen.ram_available_bytes, seen.vram_free_bytes if vram is None else vram
+    return Wish(
+        n_ctx=options["n_ctx"],
+        kv_type=options["kv_type"],
+        engine=options["engine"] or ("llama.cpp" if seen.machine.vram_bytes else "gguf-hub"),
+        policy=options["policy"],
+        reserve_bytes=options["reserve"],
+        min_tok_per_s=options["min_tok_per_s"],
+    )
 
 
-def _commands(catalog: Catalog, found: Pick, n_ctx: int, *, is_own: bool) -> list[str]:
-    """Return the very commands that get and run the chosen file."""
-    if found.chosen is None:
-        return []
-    quant = found.chosen.facts.quant
-    # the other commands know quants of the default catalog; a full name needs no catalog
-    model = f"{catalog.repo_id}:{quant}" if is_own else quant
-    return [
-        f"gguf-hub download {model}",
-        f'gguf-hub run {model} -c {n_ctx} -p "Once upon a time"',
-    ]
+def judge(subject: Subject, seen: Seen, wish: Wish) -> tuple[Pick, Seen]:
+    """Judge all models; where one would run from disk, with the disk's speed."""
+    from gguf_hub import fit
 
-
-def _warn(catalog: Catalog, found: Pick, n_ctx: int, ram_bytes: int) -> None:
-    """Tell on stderr what the table cannot."""
-    from gguf_hub.fit import Verdict
-
-    n_ctx_train = catalog.architecture.n_ctx_train
-    if n_ctx > n_ctx_train:
-        console.warn(
-            f"the model was trained on {n_ctx_train} tokens of context: beyond them, at {n_ctx}, "
-            "it writes nonsense"
-        )
-    chosen = found.chosen
-    if chosen and chosen.verdict is Verdict.VRAM and chosen.need.total_bytes > ram_bytes:
-        console.warn(
-            f"{chosen.facts.quant} fits in VRAM, not in RAM: `gguf-hub run` computes on the CPU "
-            "and would read it from disk again and again"
-        )
-
-
-def _hint(catalog: Catalog, found: Pick, ram_bytes: int) -> None:
-    """Name the context with which the smallest file would fit after all."""
-    from gguf_hub.fit import largest_n_ctx
-
-    smallest = min((fit.facts for fit in found.fits), key=lambda facts: facts.weights_bytes)
-    n_ctx = min(largest_n_ctx(smallest, ram_bytes), catalog.architecture.n_ctx_train)
-    if n_ctx:
-        console.note(f"\nhint: {smallest.quant} would fit with `--ctx {n_ctx}`")
+    files = [model.facts for model in subject.models]
+    found = fit.pick(files, seen.machine, wish)
+    if any(each.verdict is fit.Verdict.DISK for each in found.fits):
+        faster = seen.with_disk()
+        if faster is not seen:
+            return fit.pick(files, faster.machine, wish), faster
+    return found, seen

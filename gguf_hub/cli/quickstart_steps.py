@@ -80,18 +80,17 @@ class Guide:
         """Choose among the quants of the catalog."""
         from gguf_hub import fit
         from gguf_hub.catalog import load_catalog
+        from gguf_hub.cli.machines import machine_of
         from gguf_hub.cli.pick_output import print_pick
 
         with self.tour.step("pick", "pick the quant of Mixtral 8x7B for it", "gguf-hub pick"):
             catalog = load_catalog()
-            found = fit.pick(
-                catalog,
-                n_ctx=N_CTX,
-                ram_bytes=seen.ram_available_bytes or 0,
-                vram_bytes=seen.vram_free_bytes,
-            )
+            machine = machine_of(seen)
+            engine: fit.EngineName = "llama.cpp" if machine.vram_bytes else "gguf-hub"
+            files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
+            found = fit.pick(files, machine, fit.Wish(n_ctx=N_CTX, engine=engine))
             if not self.tour.is_silent:
-                print_pick(catalog, found, [])
+                print_pick(found, [])
         return catalog, found
 
     def quantise(self, catalog: Catalog, n_threads: int) -> list[Made]:

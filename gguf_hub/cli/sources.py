@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_hub.download.local import Target
-    from gguf_hub.hub import FileFacts, HfHub
 
 
 @dataclass(frozen=True)
@@ -24,32 +23,6 @@ class Source:
     name: str
     data: Any
     path: Path | None
-
-
-class HubRanges:
-    """A file on a hub as a ``RangeSource``."""
-
-    def __init__(self, hub: HfHub, facts: FileFacts, size_bytes: int) -> None:
-        self._hub = hub
-        self._facts = facts
-        self.size_bytes = size_bytes
-
-    def read(self, offset: int, n: int) -> bytes:
-        """Return ``n`` bytes from ``offset``.
-
-        Raises:
-            HubUnreachableError: Fewer came: the file is there, and the connection was not.
-        """
-        from gguf_hub.errors import HubUnreachableError
-
-        found = self._hub.read_range(self._facts, offset, offset + n)
-        if len(found) < n:
-            raise HubUnreachableError(
-                f"`{self._facts.path}`: {len(found):,} of {n:,} bytes came from the hub",
-                repo_id=self._facts.repo_id,
-                hint="try again; `gguf-hub doctor` looks at the connection",
-            )
-        return found
 
 
 def open_source(
@@ -105,6 +78,7 @@ def _on_hub(target: Target, token: str | None) -> Source:
     from gguf_hub.cli.models import open_hub
     from gguf_hub.download.plan import select
     from gguf_hub.errors import HubError
+    from gguf_hub.hub.ranges import HubRanges
 
     hub = open_hub(token)
     repo_id, revision = target.repo_id, target.revision or "main"

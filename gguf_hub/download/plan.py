@@ -165,6 +165,20 @@ def _table(groups: Sequence[Sequence[RemoteFile]]) -> str:
     return "\n".join(f"  {path:<{width}}  {format_size(size):>10}" for path, size in rows)
 
 
+def models_of(listing: RepoListing) -> list[tuple[RemoteFile, ...]]:
+    """Return every model of a listing, the shards of one together and in order.
+
+    A set that lacks a shard is left out.
+    """
+    groups = _groups(file for file in listing.files if is_model(file.path))
+    found = []
+    for group in groups:
+        first = shard_of(group[0].path)
+        if first is None or len(group) == first.count:
+            found.append(tuple(_whole_set(listing, group)))
+    return found
+
+
 def quants_of(listing: RepoListing) -> list[str]:
     """Return the quants that the models of a listing name, in its order, each once."""
     found = (quant_of(file.path) for file in listing.files if is_model(file.path))

@@ -5,5 +5,16 @@ Deciding is not done here: ``fit`` does that with the numbers.
 
 from gguf_hub.hardware.detect import Hardware, available_ram_bytes, detect, usable_threads
 from gguf_hub.hardware.gpus import Gpu
+from gguf_hub.hardware.probe import Speeds, machine_key, measure, remembered
 
-__all__ = ["Gpu", "Hardware", "available_ram_bytes", "detect", "usable_threads"]
+__all__ = [
+    "Gpu",
+    "Hardware",
+    "Speeds",
+    "available_ram_bytes",
+    "detect",
+    "machine_key",
+    "measure",
+    "remembered",
+    "usable_threads",
+]

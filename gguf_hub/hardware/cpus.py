@@ -6,18 +6,47 @@ import os
 import platform
 from pathlib import Path
 
+from gguf_hub.units import KIB, MIB
+
 
 def cpu_name(root: Path) -> str:
     """Return the marketing name of the CPU, or at least its architecture."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
+    for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in ("model name", "hardware") and value.strip():
             return value.strip()
     return platform.processor() or platform.machine() or "unknown"
+
+
+SIMD = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw", "avx512_vnni",
+    "avx512_bf16", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+"""Features that matter to kernels, as Linux names them."""
+
+
+def simd(root: Path) -> tuple[str, ...]:
+    """Return those features of ``SIMD`` that the CPU has; none where nobody tells."""
+    has: set[str] = set()
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            has |= set(value.split())
+            break  # the cores of a machine are alike
+    return tuple(name for name in SIMD if name in has)
+
+
+def last_cache_bytes(root: Path) -> int | None:
+    """Return the size of the largest cache of the first core; None where nobody tells.
+
+    E.g. ``32768K`` in ``cpu0/cache/index3/size``.
+    """
+    sizes = []
+    for path in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = _read(path).strip()
+        if text[:-1].isdecimal() and text[-1:] in "KM":
+            sizes.append(int(text[:-1]) * (KIB if text[-1] == "K" else MIB))
+    return max(sizes, default=None)
 
 
 def usable_cpus() -> frozenset[int]:
@@ -54,3 +83,11 @@ def threads_within(n_cores: int, quota: float | None) -> int:
     gives 1: a second thread would be stopped half of the time, and all others wait for it.
     """
     return max(1, n_cores if quota is None else min(n_cores, int(quota)))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file, or nothing where there is none to read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

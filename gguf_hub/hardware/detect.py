@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_hub.hardware.cgroup import MemoryLimit, cpu_quota, memory_limit
-from gguf_hub.hardware.cpus import count_cores, cpu_name, threads_within, usable_cpus
+from gguf_hub.hardware.cpus import (
+    count_cores,
+    cpu_name,
+    last_cache_bytes,
+    simd,
+    threads_within,
+    usable_cpus,
+)
 from gguf_hub.hardware.gpus import Gpu, detect_gpus
+from gguf_hub.hardware.unified import apple_gpu
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,10 @@ class Hardware:
         gpus: Graphics processors with memory of their own.
         disk_free_bytes: Free space where the files would go.
         notes: What could not be seen, in words.
+        swap_total_bytes: Swap of the machine; shown, but a model that swaps does not fit.
+        swap_free_bytes: What of it is free.
+        simd: Features of the CPU that matter to kernels, as Linux names them.
+        last_cache_bytes: The largest cache of a core.
     """
 
     ram_total_bytes: int | None
@@ -36,11 +48,32 @@ class Hardware:
     gpus: tuple[Gpu, ...]
     disk_free_bytes: int | None
     notes: tuple[str, ...]
+    swap_total_bytes: int | None = None
+    swap_free_bytes: int | None = None
+    simd: tuple[str, ...] = ()
+    last_cache_bytes: int | None = None
 
     @property
     def vram_free_bytes(self) -> int:
-        """Free memory of all GPUs together: programs spread the layers of a model over them."""
-        return sum(gpu.vram_free_bytes for gpu in self.gpus)
+        """Free memory of all GPUs together: programs spread the layers of a model over them.
+
+        A GPU that shares the RAM adds nothing to it.
+        """
+        return sum(gpu.vram_free_bytes for gpu in self.gpus if not gpu.is_unified)
+
+    @property
+    def unified_bytes(self) -> int:
+        """RAM that a GPU may take for itself; 0 where none shares it."""
+        ram = self.ram_available_bytes or 0
+        budgets = [gpu.vram_free_bytes or ram for gpu in self.gpus if gpu.is_unified]
+        return min(max(budgets, default=0), ram)
+
+    @property
+    def gpu_bytes_per_s(self) -> float | None:
+        """Bandwidth of the slowest GPU; None where one does not tell."""
+        known = [gpu.bytes_per_s for gpu in self.gpus]
+        rates = [rate for rate in known if rate is not None]
+        return min(rates) if rates and len(rates) == len(known) else None
 
 
 def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
@@ -54,8 +87,10 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
     total_bytes, free_bytes = _host_memory(notes)
     limit = memory_limit(root)
     n_cores = _usable_cores(root)
+    swap_total, swap_free = _swap()
     gpus = detect_gpus(root)
     notes.extend(gpus.notes)
+    apple = apple_gpu(total_bytes) if root == Path("/") else ()
     return Hardware(
         ram_total_bytes=total_bytes,
         ram_available_bytes=available_bytes(free_bytes, limit),
@@ -63,9 +98,13 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
         n_cores_physical=n_cores,
         n_threads=threads_within(n_cores, cpu_quota(root)),
         cpu_name=cpu_name(root),
-        gpus=gpus.gpus,
+        gpus=gpus.gpus + apple,
         disk_free_bytes=_disk_free(target or Path(), notes),
         notes=tuple(notes),
+        swap_total_bytes=swap_total,
+        swap_free_bytes=swap_free,
+        simd=simd(root),
+        last_cache_bytes=last_cache_bytes(root),
     )
 
 
@@ -108,6 +147,21 @@ def _host_memory(notes: list[str]) -> tuple[int | None, int | None]:
         notes.append(f"the memory of this machine cannot be read: {error}")
         return None, None
     return memory.total, memory.available
+
+
+def _swap() -> tuple[int | None, int | None]:
+    """Return (total, free) of the machine's swap; nobody needs to know why there is no answer."""
+    import warnings
+
+    import psutil
+
+    try:
+        with warnings.catch_warnings():  # of counters that are not wanted here
+            warnings.simplefilter("ignore")
+            swap = psutil.swap_memory()
+    except Exception:
+        return None, None
+    return swap.total, swap.free
 
 
 def _psutil_cores(n_cpus: int) -> int:

@@ -14,18 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf_hub.units import MIB
+from gguf_hub.units import GIB, MIB
 
 TIMEOUT_S = 5.0  # a driver that hangs must not hang us
+MAX_CARVED_BYTES = 3 * GIB  # what firmware sets aside of the RAM for graphics; cards have more
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One graphics processor and its own memory."""
+    """One graphics processor and its memory.
+
+    Attributes:
+        vram_total_bytes: Of its own, or what it may take of the RAM that it shares; 0 where it
+            shares all of it.
+        vram_free_bytes: What of it is free now.
+        bytes_per_s: Bandwidth of its memory by clock and width of the bus; None when it does not
+            tell.
+        is_unified: It has no memory of its own.
+    """
 
     name: str
     vram_total_bytes: int
     vram_free_bytes: int
+    bytes_per_s: float | None = None
+    is_unified: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,27 @@ def nvml_gpus(nvml: Any) -> Found:
                 memory = nvml.nvmlDeviceGetMemoryInfo(handle)
             except nvml.NVMLError as error:
                 notes.append(_shared_memory(name, str(error)))
+                gpus.append(Gpu(name, 0, 0, is_unified=True))
                 continue
-            gpus.append(Gpu(name, int(memory.total), int(memory.free)))
+            rate = _nvml_bandwidth(nvml, handle)
+            gpus.append(Gpu(name, int(memory.total), int(memory.free), rate))
         return Found(tuple(gpus), tuple(notes))
     finally:
         nvml.nvmlShutdown()
+
+
+def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
+    """Return the bandwidth of a GPU's memory; None where the driver does not tell.
+
+    Two transfers for each cycle of the memory clock, e.g. RTX 3090: 9751 MHz x 2 x 384 bits
+    / 8 = 936 GB/s; H100: 2619 MHz x 2 x 5120 / 8 = 3352 GB/s.
+    """
+    try:
+        clock_mhz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        width_bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
+    except (nvml.NVMLError, AttributeError):
+        return None
+    return clock_mhz * 1e6 * 2 * width_bits / 8 or None
 
 
 def smi_gpus(program: Sequence[str]) -> Found:
@@ -110,18 +138,24 @@ def parse_smi(text: str) -> Found:
             gpus.append(Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB))
         else:
             notes.append(_shared_memory(name, ", ".join(sizes) or "no figures"))
+            if len(sizes) == 2:
+                gpus.append(Gpu(name, 0, 0, is_unified=True))
     return Found(tuple(gpus), tuple(notes))
 
 
 def _shared_memory(name: str, reason: str) -> str:
     """Say what is known of a GPU without memory of its own (GB10, Jetson) or none it tells of."""
-    return f"{name}: tells no memory of its own ({reason}); if it shares the RAM, count that"
+    return f"{name}: tells no memory of its own ({reason}): taken to share the RAM"
 
 
 def amd_gpus(folder: Path) -> Found:
     """Read the cards that the amdgpu driver lists under ``/sys/class/drm``.
 
-    Source: kernel documentation, gpu/amdgpu/driver-misc.rst: mem_info_vram_total, ..._used.
+    A processor with graphics (APU) has a small piece of RAM as its VRAM and reaches much more of it
+    through its page table (GTT): it shares the RAM.
+
+    Source: kernel documentation, gpu/amdgpu/driver-misc.rst: mem_info_vram_total, ..._used,
+    mem_info_gtt_total.
     """
     gpus = []
     for card in sorted(folder.glob("card*")):
@@ -131,8 +165,16 @@ def amd_gpus(folder: Path) -> Found:
         used = _number_in(card / "device/mem_info_vram_used")
         if total and used is not None:
             name = _text_in(card / "device/product_name") or f"AMD GPU ({card.name})"
-            gpus.append(Gpu(name, total, max(0, total - used)))
+            gpus.append(_amd_gpu(card / "device", name, total, max(0, total - used)))
     return Found(tuple(gpus))
+
+
+def _amd_gpu(device: Path, name: str, total: int, free: int) -> Gpu:
+    gtt_total = _number_in(device / "mem_info_gtt_total") or 0
+    if total > MAX_CARVED_BYTES or gtt_total <= total:
+        return Gpu(name, total, free)
+    gtt_used = _number_in(device / "mem_info_gtt_used") or 0
+    return Gpu(name, total + gtt_total, free + max(0, gtt_total - gtt_used), is_unified=True)
 
 
 def _number_in(path: Path) -> int | None:

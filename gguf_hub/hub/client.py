@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.interface import (
@@ -105,6 +105,22 @@ class HfHub:
             return FileFacts(repo_id, path, urljoin(url, meta.location), meta.etag, meta.size)
 
         return self._retrying(ask, repo_id, revision, path)
+
+    def listed_facts(self, listing: RepoListing, file: RemoteFile) -> FileFacts:
+        """Return where the bytes of a listed file are, without asking: the link that redirects."""
+        path = "/".join(quote(part) for part in file.path.split("/"))
+        url = f"{self.endpoint}/{listing.repo_id}/resolve/{listing.commit}/{path}"
+        return FileFacts(listing.repo_id, file.path, url, file.etag, file.size_bytes)
+
+    def find_repos(self, text: str, *, owner: str | None = None, limit: int = 50) -> list[str]:
+        """Return names of model repositories that hold a text, or all of an owner's.
+
+        Raises:
+            HubUnreachableError: The hub does not answer.
+        """
+        with translated(self.endpoint, None):
+            found = self._api().list_models(search=text or None, author=owner, limit=limit)
+            return [str(info.id) for info in found]
 
     @contextmanager
     def open_range(

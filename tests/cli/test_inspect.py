@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.cli.sources import HubRanges
 from gguf_hub.errors import HubUnreachableError
 from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
@@ -18,6 +17,7 @@ from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub import FileFacts
+from gguf_hub.hub.ranges import HubRanges
 from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral

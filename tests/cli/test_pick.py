@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.hardware import Gpu, Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
+from tests.hub_server import HubServer
+from tests.synth import Shape, write_mixtral
+
+SCHEMA = json.loads((ROOT / "docs/pick.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
     """Make ``detect`` see another machine."""
 
-    def become(ram_gb: float | None, *vram_gb: float) -> None:
+    def become(ram_gb: float | None, *vram_gb: float, **more: Any) -> None:
         ram_bytes = None if ram_gb is None else round(ram_gb * GB)
-        gpus = tuple(Gpu("card", 99 * GB, round(each * GB)) for each in vram_gb)
-        seen = Hardware(ram_bytes, ram_bytes, None, 4, 4, "cpu", gpus, None, ())
+        gpus = tuple(Gpu("card", 99 * GB, round(each * GB), 9e11) for each in vram_gb)
+        known = {"gpus": gpus, "disk_free_bytes": None, "notes": (), **more}
+        seen = Hardware(ram_bytes, ram_bytes, None, 4, 4, "cpu", **known)
         monkeypatch.setattr("gguf_hub.hardware.detect", lambda: seen)
 
     return become
 
 
 def picked(gguf_hub, *args: object) -> tuple[int, dict[str, Any]]:
-    """Exit code and data of ``gguf-hub pick --json``."""
-    code, out, _ = gguf_hub("pick", "--json", *args)
-    return code, json.loads(out)
+    """Exit code and data of ``gguf-hub pick --json``; they always are as documented."""
+    code, out, err = gguf_hub("pick", "--json", "--no-probe", *args)
+    assert out, err
+    data = json.loads(out)
+    jsonschema.validate(data, SCHEMA)
+    return code, data
 
 
 @pytest.mark.parametrize(
@@ -53,78 +68,83 @@ def test_recommends(gguf_hub, args: list[object], quant: str | None) -> None:
     assert bool(data["commands"]) == bool(quant)
 
 
-def test_rows_hold_the_keys_that_programs_read(gguf_hub) -> None:
+def test_terms_add_up(gguf_hub) -> None:
     _, data = picked(gguf_hub, "--ram", "24GB", "--ctx", 4096)
-    assert set(data) == {
-        "repo_id", "revision", "ram_bytes", "vram_bytes", "n_ctx", "policy", "recommended",
-        "reason", "commands", "files",
-    }  # fmt: skip
     assert (data["ram_bytes"], data["vram_bytes"], data["n_ctx"]) == (24 * GB, 0, 4096)
+    assert (data["engine"], data["reserve_bytes"]) == ("gguf-hub", 1.5 * GB)
     assert len(data["files"]) == 8
     for row in data["files"]:
-        assert set(row) == {
-            "quant", "filename", "bits", "size_bytes", "need_ram_bytes", "weights_bytes",
-            "kv_bytes", "scratch_bytes", "active_bytes", "active_bytes_is_estimated", "verdict",
-            "perplexity", "perplexity_is_estimated", "loss", "recommended", "recommended_by_card",
-        }  # fmt: skip
-        terms = (row["weights_bytes"], row["kv_bytes"], row["scratch_bytes"])
-        assert row["need_ram_bytes"] == sum(terms)
-        assert row["verdict"] == ("fits in RAM" if row["need_ram_bytes"] <= 24 * GB else "too big")
+        terms = ("weights_bytes", "kv_bytes", "scratch_bytes", "overhead_bytes")
+        assert row["need_ram_bytes"] == sum(row[term] for term in terms)
+        parts = ("dense_bytes", "expert_bytes", "embedding_bytes")
+        assert row["weights_bytes"] == sum(row[part] for part in parts)
+        is_fitting = row["need_ram_bytes"] <= 22.5 * GB
+        assert row["verdict"] == ("fits in RAM" if is_fitting else "from disk")
+        assert row["placement"]["lacking_bytes"] == max(0, row["need_ram_bytes"] - 22.5 * GB)
 
 
-def test_table_ends_with_the_reason_and_the_next_commands(gguf_hub) -> None:
-    code, out, err = gguf_hub("pick", "--ram", "24GB")
+def test_schema_describes_every_key_and_no_other() -> None:
+    for part in (SCHEMA, SCHEMA["$defs"]["file"], SCHEMA["properties"]["machine"]):
+        assert set(part["required"]) == set(part["properties"])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_table_ends_with_the_reason_and_the_next_commands(
+    gguf_hub, machine, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    machine(64)
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, err = gguf_hub("pick", "--ram", "24GB", "--no-probe")
     assert code == 0
     lines = out.splitlines()
+    assert max(map(len, lines[:10])) <= width
     row = next(line for line in lines if line.startswith("Q3_K_M"))
-    assert row.split() == [
-        "Q3_K_M",
-        "3",
-        "20.36",
-        "GB",
-        "21.17",
-        "GB",
-        "fits",
-        "in",
-        "RAM",
-        "4.4194",
-        "7.7",
-        "%",
-        "<-",
-        "pick",
-    ]
+    for cell in ("20.36", "21.1", "94 %", "fits in RAM", "~", "7.7 %", "<- pick"):
+        assert cell in row
+    assert ("4.4194" in row) == (width == 120)
     assert any(line.startswith("Q3_K_M: the best that fits 24 GB") for line in lines)
     assert lines[-2:] == [
         "  gguf-hub download Q3_K_M",
         '  gguf-hub run Q3_K_M -c 4096 -p "Once upon a time"',
     ]
-    assert " ~4.1191 " in out
+    assert "~0.3 %" in out
     assert "~ Q6_K: estimated" in err
+    assert "24.00 GB of RAM, 1.50 GB left to other programs, read speed not measured" in err
 
 
 def test_none_fits_tells_the_smallest_need(gguf_hub) -> None:
-    code, out, err = gguf_hub("pick", "--ram", "12GB")
+    code, out, err = gguf_hub("pick", "--ram", "1500MB", "--no-probe")
     assert code == 1
     assert out.splitlines()[-1] == (
-        "none of the 8 files fits 12 GB of RAM: Q2_K, the smallest, needs 16.5 GB "
+        "none of the 8 files fits 1.5 GB of RAM: Q2_K, the smallest, needs 16.5 GB "
         "at 4096 tokens of context"
     )
-    assert "hint" not in err  # no context is small enough
+    assert "hint" not in err  # no context is small enough, and the dense part has no room
+
+
+def test_none_fits_offers_the_disk(gguf_hub) -> None:
+    code, out, err = gguf_hub("pick", "--ram", "12GB", "--disk", "2GB/s", "--no-probe")
+    assert code == 1
+    assert "; from disk it would run at about " in out
+    assert "hint: `--min-tok-per-s 0` accepts what runs from disk" in err
+    code, data = picked(gguf_hub, "--ram", "12GB", "--disk", "2GB/s", "--min-tok-per-s", 0)
+    assert (code, data["recommended"]) == (0, "Q5_K_M")
+    assert data["machine"]["disk_bytes_per_s"] == 2e9
 
 
 def test_none_fits_names_a_context_that_would(gguf_hub) -> None:
-    code, _, err = gguf_hub("pick", "--ram", "17GB", "--ctx", 32768)
+    code, _, err = gguf_hub("pick", "--ram", "19GB", "--ctx", 32768, "--no-probe")
     assert code == 1
     n_ctx = int(err.split("--ctx ")[1].split("`")[0])
-    assert picked(gguf_hub, "--ram", "17GB", "--ctx", n_ctx)[0] == 0
-    assert picked(gguf_hub, "--ram", "17GB", "--ctx", n_ctx + 1)[0] == 1
+    assert picked(gguf_hub, "--ram", "19GB", "--ctx", n_ctx)[0] == 0
+    assert picked(gguf_hub, "--ram", "19GB", "--ctx", n_ctx + 1)[0] == 1
 
 
 def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
-    code, _, err = gguf_hub("pick", "--ram", "64GB", "--ctx", 32769)
+    code, _, err = gguf_hub("pick", "--ram", "64GB", "--ctx", 32769, "--no-probe")
     assert code == 0
     assert "warning: the model was trained on 32768 tokens" in err
-    assert "warning" not in gguf_hub("pick", "--ram", "64GB", "--ctx", 32768)[2]
+    assert "warning" not in gguf_hub("pick", "--ram", "64GB", "--ctx", 32768, "--no-probe")[2]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +159,13 @@ def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
         (["--ctx", "1048577"], "1048577 is not in the range"),
         (["--ctx", "many"], "not a valid integer"),
         (["--policy", "best"], "'balanced', 'quality', 'fast'"),
-        (["extra"], "unexpected extra argument"),
+        (["--kv-type", "q2"], "'f16', 'q8_0', 'f32'"),
+        (["--for", "ollama"], "'gguf-hub', 'llama.cpp'"),
+        (["--gpu-bandwidth", "fast"], "`--gpu-bandwidth`: `fast` is not a size"),
+        (["--gpu-bandwidth", "0"], "`--gpu-bandwidth`: `0` is no speed"),
+        (["--disk", "slow/s"], "`--disk`: `slow` is not a size"),
+        (["--min-tok-per-s", "-1"], "-1.0 is not in the range"),
+        (["--plot", "pick.pdf"], "expected a name that ends with .png or .svg"),
     ],
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else "",
 )
@@ -162,8 +188,63 @@ def test_gpus_of_this_machine_count_together(gguf_hub, machine) -> None:
     code, data = picked(gguf_hub)
     assert (code, data["recommended"]) == (0, "Q5_K_M")
     assert data["vram_bytes"] == 48 * GB
-    err = gguf_hub("pick")[2]
-    assert "Q5_K_M fits in VRAM, not in RAM: `gguf-hub run` computes on the CPU" in err
+    assert data["engine"] == "llama.cpp"
+    assert data["commands"] == [
+        "gguf-hub download Q5_K_M --local-dir .",
+        "gguf-hub upgrade mixtral-8x7b-v0.1.Q5_K_M.gguf mixtral-8x7b-v0.1.Q5_K_M.merged.gguf",
+        "llama-completion -m mixtral-8x7b-v0.1.Q5_K_M.merged.gguf -c 4096 -ngl 99 "
+        '-p "Once upon a time"',
+    ]
+    # who wants our runner asks for it
+    assert picked(gguf_hub, "--for", "gguf-hub")[0] == 1
+
+
+def test_a_split_between_gpu_and_ram_is_in_the_command(gguf_hub, machine) -> None:
+    machine(32, 24)
+    code, data = picked(gguf_hub, "--kv-type", "q8_0")
+    assert (code, data["recommended"]) == (0, "Q5_K_M")
+    row = next(row for row in data["files"] if row["recommended"])
+    assert row["verdict"] == "GPU and RAM"
+    k = row["placement"]["n_cpu_moe"]
+    assert f" -ngl 99 --n-cpu-moe {k} -ctk q8_0 -ctv q8_0 " in data["commands"][-1]
+    assert data["machine"]["gpu_bytes_per_s"] == 9e11
+
+
+def test_memory_that_a_gpu_shares_is_not_counted_twice(gguf_hub, machine) -> None:
+    machine(36, gpus=(Gpu("M3 Pro", 24 * GB, 24 * GB, is_unified=True),))
+    code, data = picked(gguf_hub)
+    assert (code, data["recommended"]) == (0, "Q5_K_M")
+    assert (data["vram_bytes"], data["machine"]["is_unified"]) == (24 * GB, True)
+    assert "36 GB of unified memory" in data["reason"]
+
+
+def test_what_could_not_be_seen_is_told(gguf_hub, machine) -> None:
+    machine(64, notes=("nvidia-smi failed: no message",), swap_total_bytes=8 * GB)
+    err = gguf_hub("pick", "--no-probe")[2]
+    assert "note: nvidia-smi failed: no message" in err
+    assert "swap of 8.00 GB is not counted" in err
+
+
+def test_a_disk_that_is_too_small_is_a_warning(gguf_hub, machine) -> None:
+    machine(64, disk_free_bytes=20 * GB)
+    assert (
+        "Q5_K_M is larger than what is free on the disk, 20.00 GB"
+        in (gguf_hub("pick", "--no-probe")[2])
+    )
+    assert "larger" not in gguf_hub("pick", "--no-probe", "--disk", "500GB")[2]
+
+
+def test_speeds_are_measured_once(gguf_hub, machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(64)
+    monkeypatch.setattr("gguf_hub.hardware.probe.MAX_BUFFER_BYTES", 2**20)
+    monkeypatch.setattr("gguf_hub.hardware.probe.read_bandwidth", lambda *_: 50e9)
+    first, second = gguf_hub("pick", "--json"), gguf_hub("pick", "--json", "--no-probe")
+    assert "measuring how fast this machine reads memory" in first[2]
+    assert "measuring" not in second[2]
+    for _, out, _ in (first, second):
+        data = json.loads(out)
+        assert data["machine"]["ram_bytes_per_s"] == 50e9
+        assert {row["tok_per_s"]["basis"] for row in data["files"]} == {"measured"}
 
 
 def test_a_question_about_other_memory_leaves_this_machines_gpu_out(gguf_hub, machine) -> None:
@@ -172,9 +253,19 @@ def test_a_question_about_other_memory_leaves_this_machines_gpu_out(gguf_hub, ma
     assert picked(gguf_hub, "--vram", "0")[0] == 1  # its own RAM, no GPU
 
 
+def test_on_a_warm_cache_nothing_slow_is_imported() -> None:
+    code = (
+        "from gguf_hub.cli.main import run\nimport sys\nrun(['pick', '--no-probe', '--ram', '64'])"
+    )
+    code += "\nprint(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded & {"numpy", "huggingface_hub", "numba", "llvmlite", "matplotlib"} == set()
+
+
 def test_memory_that_cannot_be_read_has_to_be_told(gguf_hub, machine) -> None:
     machine(None)
-    code, out, err = gguf_hub("pick")
+    code, out, err = gguf_hub("pick", "--no-probe")
     assert (code, out) == (1, "")
     assert "hint: say how much: `--ram 24GB`" in err
 
@@ -195,8 +286,245 @@ def test_files_without_figures_are_shown_with_dashes(gguf_hub, tmp_path: Path) -
         "               n_ff: 128, n_vocab: 512, n_ctx_train: 256}\n"
         "files: [{quant: F16, filename: tiny.gguf, size_bytes: 5000000}]\n"
     )
-    code, out, _ = gguf_hub("pick", "--ram", "1GB", "--ctx", "256", "--catalog", path)
+    args = ["--ram", "1GB", "--ctx", "256", "--catalog", path, "--no-probe"]
+    code, out, _ = gguf_hub("pick", *args)
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("F16 "))
-    assert row.split()[:2] + row.split()[-4:] == ["F16", "-", "-", "-", "<-", "pick"]
+    assert row.split()[-3:] == ["-", "<-", "pick"]
     assert "F16: the largest that fits 1 GB of RAM" in out
+
+
+def test_every_term_is_explained(gguf_hub) -> None:
+    out = gguf_hub("pick", "--ram", "24GB", "--explain", "--no-probe")[1]
+    terms = out.split("Q3_K_M, run by gguf-hub\n")[1]
+    for label, amount in (
+        ("dense part", "0.93 GB"), ("experts", "19.38 GB"), ("embeddings", "56.3 MB"),
+        ("K/V cache", "0.54 GB"), ("needs", "21.1"), ("RAM to use", "22.50 GB"),
+        ("a token reads", "5.77 GB"), ("memory gives", "20 GB/s"),
+    ):  # fmt: skip
+        assert re.search(rf"^  {label} +{re.escape(amount)}", terms, re.MULTILINE), label
+    out = gguf_hub("pick", "--ram", "16", "--vram", "8", "--explain", "--no-probe")[1]
+    assert re.search(r"in VRAM +6.49 GB  -ngl 99 --n-cpu-moe 22", out)
+
+
+# ---- repositories and files --------------------------------------------------------------------
+
+SHAPE = Shape(n_layer=2, n_embd=256, n_head=4, n_head_kv=2, n_ff=512, n_vocab=320, n_ctx=512)
+EIGHT = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight small models of the catalog's types, the last one in shards."""
+    path = tmp_path_factory.mktemp("models")
+    for quant in EIGHT:
+        layout = "merged" if quant == "Q6_K" else "split"
+        write_mixtral(path / f"m.{quant}.gguf", SHAPE, recipe=quant, layout=layout)
+    whole = path / "m.Q8_0.gguf"
+    write_shards(path / "m.Q8_0", plan_split(whole, max_size_bytes=2_000_000))
+    whole.unlink()
+    return path
+
+
+@pytest.fixture(params=[False, True], ids=["direct", "redirected"])
+def repo(
+    request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HubServer]:
+    """A hub that has them, and what must not be taken for a model."""
+    with HubServer(redirect=request.param) as server:
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        files |= {"README.md": b"# m", "mmproj-m.gguf": b"GGUF", "notes/broken.Q4_1.gguf": b"GGUFx"}
+        server.add_repo("org/m", files)
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+        assert server.errors == []
+
+
+FIGURES = (
+    "quant", "size_bytes", "weights_bytes", "dense_bytes", "expert_bytes", "embedding_bytes",
+    "kv_bytes", "scratch_bytes", "need_ram_bytes", "active_bytes", "layout", "loss", "verdict",
+)  # fmt: skip
+
+
+def test_a_repository_gives_the_figures_of_its_files(
+    gguf_hub, repo: HubServer, folder: Path
+) -> None:
+    args = ("--ram", "1GB", "--ctx", 512)
+    _, remote = picked(gguf_hub, "org/m", *args)
+    requests = [r for r in repo.body_requests() if r.status != 302]
+    paths = [r.path for r in requests]
+    assert len(paths) == len(set(paths)), "a small header takes one request"
+    assert all(r.sent_bytes <= 2_000_000 for r in requests)
+    _, local = picked(gguf_hub, folder, *args)
+
+    def figures(data: dict[str, Any]) -> list[dict[str, Any]]:
+        rows = [{key: row[key] for key in FIGURES} for row in data["files"]]
+        return sorted(rows, key=lambda row: row["quant"])
+
+    assert len(remote["files"]) == 8
+    assert figures(remote) == figures(local)
+    assert remote["recommended"] == local["recommended"] == "Q5_K_M"
+    assert remote["repo_id"] == "org/m"
+    assert "notes/broken.Q4_1.gguf" in remote["notes"][0]
+    assert all(row["loss_is_estimated"] for row in remote["files"])
+
+
+def test_headers_are_read_once_for_a_commit(gguf_hub, repo: HubServer) -> None:
+    first = picked(gguf_hub, "org/m", "--ram", "1GB")[1]
+    repo.requests.clear()
+    assert picked(gguf_hub, "org/m", "--ram", "1GB")[1]["files"] == first["files"]
+    assert [r.path.split("/")[-2] for r in repo.requests] == ["revision", "tree"]
+    repo.requests.clear()
+    named = picked(gguf_hub, "org/m", "--ram", "1GB", "--revision", first["revision"])[1]
+    assert repo.requests == []
+    assert named["files"][0]["size_bytes"] == first["files"][0]["size_bytes"]
+
+
+def test_a_header_longer_than_a_megabyte_takes_two_requests(
+    gguf_hub, hub_server: HubServer, tmp_path: Path
+) -> None:
+    shape = Shape(n_layer=1, n_embd=64, n_head=4, n_head_kv=2, n_ff=96, n_vocab=60_000)
+    path = write_mixtral(tmp_path / "m.F16.gguf", shape, recipe="F16")
+    hub_server.add_repo("org/long", {path.name: path.read_bytes()})
+    picked(gguf_hub, "org/long", "--ram", "1GB")
+    sent = [r.sent_bytes for r in hub_server.body_requests()]
+    assert len(sent) == 2
+    assert sum(sent) <= 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("argument", "quants"),
+    [
+        ("org/m:Q4_K_M", ["Q4_K_M"]),
+        ("org/m/m.Q6_K.gguf", ["Q6_K"]),
+        ("org/m@main:q8_0", ["Q8_0"]),
+    ],
+)
+def test_one_model_of_a_repository(
+    gguf_hub, repo: HubServer, argument: str, quants: list[str]
+) -> None:
+    _, data = picked(gguf_hub, argument, "--ram", "1GB")
+    assert [row["quant"] for row in data["files"]] == quants
+
+
+def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> None:
+    say = '-p "Once upon a time"'
+    _, data = picked(gguf_hub, "org/m:Q4_K_M", "--ram", "1GB", "--ctx", 64)
+    assert data["commands"] == [
+        "gguf-hub download org/m:Q4_K_M", f"gguf-hub run org/m:Q4_K_M -c 64 {say}",
+    ]  # fmt: skip
+    _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--ctx", 64)
+    first = data["files"][0]["filename"]
+    assert data["commands"] == [
+        "gguf-hub download org/m:Q8_0 --local-dir .",
+        f"gguf-hub merge {first} m.Q8_0.gguf",
+        f"gguf-hub run m.Q8_0.gguf -c 64 {say}",
+    ]
+    args = (folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64, "--kv-type", "q8_0")
+    _, data = picked(gguf_hub, *args)
+    run = f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 -ctk q8_0 -ctv q8_0"
+    assert data["commands"] == [f"{run} {say}"]
+    _, data = picked(gguf_hub, "org/m:Q6_K", "--for", "llama.cpp", "--ram", "1GB", "--ctx", 64)
+    assert data["commands"] == [
+        "gguf-hub download org/m:Q6_K --local-dir .",
+        f"llama-completion -m m.Q6_K.gguf -c 64 -ngl 0 {say}",
+    ]
+
+
+def test_commands_do_what_they_say(
+    gguf_hub, repo: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--ctx", 64)
+    for line in data["commands"][:-1]:
+        code, _, err = gguf_hub(*shlex.split(line)[1:])
+        assert code == 0, err
+    assert (tmp_path / "m.Q8_0.gguf").is_file()
+
+
+def test_several_arguments_are_compared(gguf_hub, repo: HubServer, folder: Path) -> None:
+    _, data = picked(gguf_hub, folder / "m.Q2_K.gguf", "org/m:Q6_K", "--ram", "1GB")
+    assert [row["quant"] for row in data["files"]] == ["Q2_K", "Q6_K"]
+    assert data["repo_id"] is None
+    _, data = picked(gguf_hub, "Q4_0", "q4_k_m", "--ram", "64GB")
+    assert [row["quant"] for row in data["files"]] == ["Q4_0", "Q4_K_M"]
+    assert data["recommended"] == "Q4_K_M"
+
+
+def test_the_catalogs_own_repository_keeps_its_perplexities(
+    gguf_hub, hub_server: HubServer, folder: Path
+) -> None:
+    name = "mixtral-8x7b-v0.1.Q4_0.gguf"
+    content = (folder / "m.Q4_0.gguf").read_bytes()
+    hub_server.add_repo("TheBloke/Mixtral-8x7B-v0.1-GGUF", {name: content})
+    _, data = picked(gguf_hub, "TheBloke/Mixtral-8x7B-v0.1-GGUF", "--ram", "1GB")
+    assert data["files"][0]["perplexity"] == 4.2232
+
+
+def test_unknown_repository_names_what_is_near(gguf_hub, repo: HubServer) -> None:
+    repo.add_repo("org/mixtral-8x7b-GGUF", {"a.gguf": b""})
+    code, _, err = gguf_hub("pick", "org/mixtral-8x7-GGUF", "--no-probe")
+    assert code == 1
+    assert "did you mean `org/mixtral-8x7b-GGUF`" in err
+    code, _, err = gguf_hub("list", "thebloke/Mixtral-8x7B-GGUF")
+    assert code == 1
+    assert "did you mean `TheBloke/Mixtral-8x7B-v0.1-GGUF`" in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("org/m:Q9_K", "has no model `Q9_K`"),
+        ("no-such-file.gguf", "no model `no-such-file.gguf`"),
+        ("Q4_K_X", "the catalog has no quant `Q4_K_X`"),
+        ("org/empty", "has no GGUF model that can be judged"),
+    ],
+)
+def test_what_names_nothing(gguf_hub, repo: HubServer, argument: str, expected: str) -> None:
+    repo.add_repo("org/empty", {"README.md": b""})
+    code, out, err = gguf_hub("pick", argument, "--no-probe")
+    assert (code, out) == (1, "")
+    assert expected in err
+
+
+# ---- the picture -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pick.png", "pick.svg"])
+@pytest.mark.parametrize(
+    "more", [(), ("--dark",), ("--vram", "24GB")], ids=["light", "dark", "gpu"]
+)
+def test_plot(gguf_hub, tmp_path: Path, name: str, more: tuple[str, ...]) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    path = tmp_path / name
+    code, _, err = gguf_hub("pick", "--ram", "24GB", "--plot", path, "--no-probe", *more)
+    assert code == 0
+    assert f"drawn: {path}" in err
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    assert len(content) > 10_000
+
+
+@pytest.mark.parametrize("ram_gb", [12, 24, 32, 40, 64, 300])
+def test_labels_of_a_plot_do_not_overlap(ram_gb: int) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    from gguf_hub import fit
+    from gguf_hub.catalog import load_catalog
+    from gguf_hub.cli import pick_plot
+
+    catalog = load_catalog()
+    files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
+    found = fit.pick(files, fit.Machine(ram_gb * GB), fit.Wish())
+    figure = pick_plot._figure(found, "title", pick_plot.LIGHT)
+    texts = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(texts) == 9
+    assert not any(a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i])
+
+
+def test_without_matplotlib_the_extra_is_named(
+    gguf_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = gguf_hub("pick", "--plot", tmp_path / "pick.png", "--no-probe")
+    assert (code, out) == (1, "")
+    assert "pip install 'gguf-hub[plot]'" in err

@@ -10,6 +10,7 @@ import pytest
 
 from gguf_hub.hardware import gpus as module
 from gguf_hub.hardware.gpus import Found, Gpu, amd_gpus, detect_gpus, nvml_gpus, parse_smi, smi_gpus
+from gguf_hub.hardware.unified import shared_gpu
 from gguf_hub.units import GIB, MIB
 
 SMI = {
@@ -27,7 +28,7 @@ SMI = {
         0,
     ),
     "a name with a comma": ("A, the big, 1024, 512", [Gpu("A, the big", GIB, GIB // 2)], 0),
-    "shared memory": ("NVIDIA GB10, [N/A], [N/A]\n", [], 1),
+    "shared memory": ("NVIDIA GB10, [N/A], [N/A]\n", [Gpu("NVIDIA GB10", 0, 0, None, True)], 1),
     "rubbish": ("what?\n", [], 1),
     "nothing": ("\n", [], 0),
 }  # fmt: skip
@@ -81,6 +82,7 @@ class FakeNvml:
     """NVML with cards given as (name, total, free); total None is a card with shared memory."""
 
     NVMLError = FakeNvmlError
+    NVML_CLOCK_MEM = 2
 
     def __init__(self, *cards: tuple[str | bytes, int | None, int]) -> None:
         self.cards = cards
@@ -107,13 +109,23 @@ class FakeNvml:
             raise FakeNvmlError("Not Supported")
         return SimpleNamespace(total=total, free=free)
 
+    def nvmlDeviceGetMaxClockInfo(self, handle: int, kind: int) -> int:
+        return {2: 3125}[kind]  # MHz
+
+    def nvmlDeviceGetMemoryBusWidth(self, handle: int) -> int:
+        return 6144  # bits
+
 
 def test_nvml_tells_total_and_free_of_each_card() -> None:
     nvml = FakeNvml(("H200", 141 * GIB, 140 * GIB), (b"T4", 16 * GIB, GIB), ("GB10", None, 0))
     found = nvml_gpus(nvml)
-    assert found.gpus == (Gpu("H200", 141 * GIB, 140 * GIB), Gpu("T4", 16 * GIB, GIB))
+    assert found.gpus == (
+        Gpu("H200", 141 * GIB, 140 * GIB, 4.8e12),
+        Gpu("T4", 16 * GIB, GIB, 4.8e12),
+        Gpu("GB10", 0, 0, is_unified=True),
+    )
     assert found.notes == (
-        "GB10: tells no memory of its own (Not Supported); if it shares the RAM, count that",
+        "GB10: tells no memory of its own (Not Supported): taken to share the RAM",
     )
     assert not nvml.is_open
 
@@ -140,7 +152,15 @@ def test_a_driver_that_nothing_can_ask_is_a_note(no_tools: Path) -> None:
 
 def test_nvml_is_asked_first(no_tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(("H200", 2 * GIB, GIB)))
-    assert detect_gpus(no_tools).gpus == (Gpu("H200", 2 * GIB, GIB),)
+    assert detect_gpus(no_tools).gpus == (Gpu("H200", 2 * GIB, GIB, 4.8e12),)
+
+
+def test_a_card_that_does_not_tell_its_bandwidth_is_seen_all_the_same() -> None:
+    class Silent(FakeNvml):
+        def nvmlDeviceGetMemoryBusWidth(self, handle: int) -> int:
+            raise FakeNvmlError("Not Supported")
+
+    assert nvml_gpus(Silent(("K80", 2 * GIB, GIB))).gpus == (Gpu("K80", 2 * GIB, GIB),)
 
 
 def test_nvidia_smi_is_asked_when_nvml_fails(
@@ -177,3 +197,39 @@ def test_amd_cards_are_read_and_connectors_are_not(tmp_path: Path) -> None:
         Gpu("Radeon RX 7800 XT", 16 * GIB, 15 * GIB),
         Gpu("AMD GPU (card1)", 8 * GIB, 8 * GIB),
     )
+
+
+@pytest.mark.parametrize(
+    ("vram_gib", "gtt_gib", "expected"),
+    [
+        (1, 30, Gpu("APU", 31 * GIB, 30 * GIB, is_unified=True)),
+        (16, 32, Gpu("APU", 16 * GIB, 16 * GIB)),
+        (4, 16, Gpu("APU", 4 * GIB, 4 * GIB)),
+        (2, None, Gpu("APU", 2 * GIB, 2 * GIB)),
+    ],
+    ids=["in the processor", "a card, whatever it could map", "a small card", "an old kernel"],
+)
+def test_amd_graphics_that_share_the_ram(
+    tmp_path: Path, vram_gib: int, gtt_gib: int | None, expected: Gpu
+) -> None:
+    device = tmp_path / "card0/device"
+    device.mkdir(parents=True)
+    figures = {"vram_total": vram_gib * GIB, "vram_used": 0}
+    if gtt_gib:
+        figures |= {"gtt_total": gtt_gib * GIB, "gtt_used": GIB}
+    for name, value in figures.items():
+        (device / f"mem_info_{name}").write_text(f"{value}\n")
+    (device / "product_name").write_text("APU\n")
+    assert amd_gpus(tmp_path).gpus == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("ram_gib", "wired_mb", "budget_gib"),
+    [(36, "0", 24), (16, "", 32 / 3), (64, "0", 48), (64, "57344", 56)],
+)
+def test_apple_graphics_take_a_part_of_the_ram(
+    ram_gib: int, wired_mb: str, budget_gib: float
+) -> None:
+    gpu = shared_gpu("Apple M3 Pro", ram_gib * GIB, wired_mb)
+    assert gpu.is_unified
+    assert gpu.vram_total_bytes == pytest.approx(budget_gib * GIB, abs=1)

@@ -1,0 +1,144 @@
+"""Every GGUF of a repository on a hub, by its header alone; remembered by commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.catalog import ModelShape
+from gguf_hub.download.plan import models_of
+from gguf_hub.errors import GgufError
+from gguf_hub.fit import FileFacts, TensorShare
+from gguf_hub.gguf.header import read_header
+from gguf_hub.hub import HfHub, RemoteFile, RepoListing
+from gguf_hub.hub.ranges import HubRanges
+from gguf_hub.paths import cache_dir, writable_cache_dir
+from gguf_hub.quants.types import QuantType
+from gguf_hub.survey.headers import ShardHeader, facts_of_headers
+
+FOLDER = "facts"
+VERSION = 1
+"""Of what is remembered; facts of another version are read anew."""
+MAX_WORKERS = 8
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a repository holds.
+
+    Attributes:
+        commit: What its revision means now.
+        files: One for each model that can be judged, in the order of the listing.
+        notes: Files that cannot be judged, and why.
+    """
+
+    repo_id: str
+    commit: str
+    files: tuple[FileFacts, ...]
+    notes: tuple[str, ...] = ()
+
+
+def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey:
+    """Return the facts of all models of a repository.
+
+    Two requests tell what is in it. Of each file not known yet the header is read: one request of
+    1 MiB, and a second one where it is longer.
+
+    Args:
+        hub: The hub.
+        repo_id: ``org/name``.
+        revision: Branch, tag or commit; ``main`` when None.
+
+    Raises:
+        HubError: There is no such repository, or as the hub says.
+    """
+    if revision and _COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
+        return known  # a commit never changes
+    listing = hub.list_files(repo_id, revision or "main")
+    if known := recall(repo_id, listing.commit):
+        return known
+    found = read_survey(hub, listing)
+    remember(found)
+    return found
+
+
+def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
+    """Read the headers of all models of a listing, several at a time."""
+    models = models_of(listing)
+    files: list[FileFacts] = []
+    notes: list[str] = []
+    with ThreadPoolExecutor(MAX_WORKERS) as threads:
+        for facts in threads.map(lambda model: _facts(hub, listing, model), models):
+            if isinstance(facts, str):
+                notes.append(facts)
+            else:
+                files.append(facts)
+    return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
+
+
+def _facts(hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile]) -> FileFacts | str:
+    """Return the facts of one model, or in words why there are none."""
+    try:
+        return facts_of_headers([_header(hub, listing, file) for file in model])
+    except GgufError as error:
+        return error.message
+
+
+def _header(hub: HfHub, listing: RepoListing, file: RemoteFile) -> ShardHeader:
+    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes)
+    return ShardHeader(file.path, read_header(source))
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def recall(repo_id: str, commit: str) -> Survey | None:
+    """Return what was read before of a repository at a commit, or None."""
+    try:
+        data = json.loads(_path(cache_dir() / FOLDER, repo_id, commit).read_text(encoding="utf-8"))
+        if data["version"] != VERSION:
+            return None
+        files = tuple(_parse(entry) for entry in data["files"])
+        return Survey(repo_id, commit, files, tuple(map(str, data["notes"])))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # not there, cut, or of another version: it can be read again
+
+
+def remember(survey: Survey) -> None:
+    """Write down what was read; a cache that cannot be written only costs time."""
+    files = [_plain(facts) for facts in survey.files]
+    data = {"version": VERSION, "files": files, "notes": survey.notes}
+    path = _path(writable_cache_dir(FOLDER), survey.repo_id, survey.commit)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(data), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def _path(folder: Path, repo_id: str, commit: str) -> Path:
+    return folder / f"{repo_id.replace('/', '--')}--{commit}.json"
+
+
+def _plain(facts: FileFacts) -> dict[str, Any]:
+    data = asdict(facts)
+    for share in data["tensors"]:
+        share["type"] = share["type"].name
+    return data
+
+
+def _parse(data: dict[str, Any]) -> FileFacts:
+    tensors = tuple(
+        TensorShare(**{**share, "type": QuantType[share["type"]]}) for share in data["tensors"]
+    )
+    shape = ModelShape(**data["shape"])
+    filenames = tuple(map(str, data["filenames"]))
+    return FileFacts(**{**data, "tensors": tensors, "shape": shape, "filenames": filenames})
