@@ -104,7 +104,7 @@ def _areas(shape: ModelShape, limits: Limits) -> Iterator[Area]:
     pairs = t * max(1, shape.n_expert_used)
     group = shape.n_head // shape.n_head_kv
     yield Area("n", "header", HEADER)
-    yield from _ints("ids, rows", t, outputs)
+    yield from _ints("ids, headers of slots, rows", t, 4, outputs)
     yield from _floats("residual [T, D]", t * d)
     yield from _activations("normed", t, d)
     yield from _floats("q, k, v", t * d_head, t * d_kv, t * d_kv)
