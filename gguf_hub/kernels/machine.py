@@ -5,6 +5,8 @@ The machine knows nothing of models: ``model.program`` tells it what to compute.
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ class Memory:
             n=_zeros(HEADER + n, np.int64),
             f=_zeros(f, np.float32),
             q=_zeros(q, np.int8),
-            kv=_zeros(kv, np.uint16),
+            kv=_fresh_pages(kv, np.uint16),
             files=tuple(files),
         )
 
@@ -53,6 +55,18 @@ def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
     raw = np.zeros(n + 64 // item, dtype)
     skipped = -raw.ctypes.data % 64 // item
     return raw[skipped : skipped + n]
+
+
+def _fresh_pages(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return ``n`` zeros in pages of their own, none of which takes memory before it is used.
+
+    ``np.zeros`` may reuse memory that the process gave back, and then writes zeros to all of it.
+    """
+    size_bytes = max(1, n) * np.dtype(dtype).itemsize
+    if sys.platform == "win32":
+        return np.frombuffer(mmap.mmap(-1, size_bytes), dtype, n)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.frombuffer(mmap.mmap(-1, size_bytes, flags=flags), dtype, n)
 
 
 class Machine:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gguf_hub.errors import TokenizerError
@@ -117,6 +117,7 @@ def test_of_twin_tokens_the_last_counts() -> None:
 def test_any_text_comes_back(mixtral: Tokenizer, text: str) -> None:
     expected = text.replace("▁", " ")  # the escape itself cannot be told from a space
     assert mixtral.decode(mixtral.encode(text)) == expected
+    assume(not any(token in text for token in ("<s>", "</s>", "<unk>")))  # these print nothing
     assert mixtral.decode(mixtral.encode(text, parse_special=True)) == expected
 
 
