@@ -306,6 +306,8 @@ def kill(bench: Bench, kills: int) -> None:
     segment_bytes = Segments.of_size(bench.size_bytes).segment_bytes
     rng, n, n_whole, wrong = random.Random(0), 0, 0, 0
     out, rounds, worst = bench.root / "out", 0, 0.0
+    whole_s = _timed(bench.download(out), env)[0]
+    shutil.rmtree(out)
     lost = []
     while n < kills:
         bench.forget()
@@ -315,7 +317,7 @@ def kill(bench: Bench, kills: int) -> None:
             child = subprocess.Popen(bench.download(out), env=env, stdout=subprocess.DEVNULL)
             try:
                 _wait_for_begin(child, out)
-                child.wait(rng.uniform(0.0, 5.0) if n < kills else None)
+                child.wait(rng.uniform(0.0, whole_s) if n < kills else None)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
