@@ -3,7 +3,8 @@
     python benchmarks/upgrade.py [--folder DIR] [--layers 5] [--repeat 3]
 
 `cp` returns when the system has taken the bytes; `upgrade` only when they are on the disk. The row
-`cp, then sync` is the fair one. Runs take turns, so that a busy disk hits all of them.
+`cp, then sync` is the fair one. Runs take turns in changing order, so that a busy disk hits all of
+them; a first round does not count, as memory that a virtual machine gave back to its host is slow.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ def main() -> None:
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         peak = 0
-        for _ in range(options.repeat):
-            for name, command in commands.items():
-                seconds, peak = run(command)
-                times[name].append(seconds)
+        for i in range(options.repeat + 1):
+            names = list(commands)
+            for name in (*names[i % len(names) :], *names[: i % len(names)]):
+                seconds, peak = run(commands[name])
+                if i:
+                    times[name].append(seconds)
                 target.unlink()
         size_gb = source.stat().st_size / 1e9
     medians = {name: statistics.median(each) for name, each in times.items()}
@@ -61,7 +64,8 @@ def main() -> None:
     for name, seconds in medians.items():
         of_cp, of_sync = medians["cp"] / seconds, medians["cp, then sync"] / seconds
         rate = size_gb / seconds
-        print(f"{name:20}{seconds:>7.2f} s{rate:>8.2f}{of_cp:>8.0%}{of_sync:>12.0%}")
+        span = f"{min(times[name]):.2f} to {max(times[name]):.2f}"
+        print(f"{name:20}{seconds:>7.2f} s{rate:>8.2f}{of_cp:>8.0%}{of_sync:>12.0%}  {span}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import threading
 from pathlib import Path
 from types import TracebackType
 
-_NOT_HERE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+from gguf_hub.gguf.reserve import reserve
 
 # no link: what somebody made the name lead to is not for us to write
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -34,7 +32,7 @@ class PartFile:
         self._seeking = threading.Lock()
         self.fd = os.open(path, _FLAGS, 0o666)
         try:
-            _reserve(self.fd, size_bytes)
+            reserve(self.fd, size_bytes)
         except OSError:
             os.close(self.fd)
             raise
@@ -83,35 +81,3 @@ class PartFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _reserve(fd: int, size_bytes: int) -> None:
-    """Give the file its size, with space on the disk where the file system can.
-
-    Raises:
-        OSError: ENOSPC: there is no room.
-    """
-    if os.fstat(fd).st_size > size_bytes:
-        os.ftruncate(fd, size_bytes)
-    if size_bytes and not _fallocate(fd, size_bytes):
-        os.ftruncate(fd, size_bytes)
-
-
-def _fallocate(fd: int, size_bytes: int) -> bool:
-    """Set space aside; False where that cannot be done.
-
-    NOTE: ``os.posix_fallocate`` will not do: where the file system cannot, the C library writes
-    into every block of the file instead, which takes as long as the download.
-    """
-    try:
-        call = ctypes.CDLL(None, use_errno=True).fallocate64
-    except (OSError, AttributeError, TypeError):
-        return False
-    number = errno.EINTR
-    while number == errno.EINTR:
-        if call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes)) == 0:
-            return True
-        number = ctypes.get_errno()
-    if number in _NOT_HERE:
-        return False
-    raise OSError(number, os.strerror(number))

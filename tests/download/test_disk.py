@@ -68,7 +68,7 @@ def test_a_disk_that_fills_up_half_way_keeps_what_came(
     server: HubServer, fetcher: Make, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a file system that cannot set space aside
-    monkeypatch.setattr("gguf_hub.download.partfile._fallocate", lambda fd, size_bytes: False)
+    monkeypatch.setattr("gguf_hub.gguf.reserve._fallocate", lambda fd, size_bytes: False)
     place = LocalFolder(small_disk / "models")
     with pytest.raises(DiskFullError, match="disk is full") as caught:
         fetch(fetcher(place=place, is_forced=True))

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_hub.download import partfile
 from gguf_hub.download.board import Board
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.journal import Journal, Progressed, journal_of, read_journal
 from gguf_hub.download.limits import RateLimit
 from gguf_hub.download.partfile import PartFile
 from gguf_hub.download.segments import SegmentHashes, Segments, merge_ranges
+from gguf_hub.gguf import reserve
 from gguf_hub.units import GB, KIB, MIB
 from tests.hub_server import sha256
 
@@ -103,7 +103,7 @@ def test_a_part_is_written_without_positional_calls_too(
 ) -> None:
     monkeypatch.delattr(os, "pwrite")
     monkeypatch.delattr(os, "preadv")
-    monkeypatch.setattr(partfile, "_fallocate", lambda fd, size_bytes: False)
+    monkeypatch.setattr(reserve, "_fallocate", lambda fd, size_bytes: False)
     test_a_part_is_written_in_any_order(tmp_path)
 
 
