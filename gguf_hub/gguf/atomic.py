@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_hub.errors import DiskFullError, GgufHubError, LockedError
-from gguf_hub.gguf.reserve import reserve
 from gguf_hub.units import format_size
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -48,7 +47,6 @@ def new_file(path: Path, size_bytes: int) -> Iterator[int]:
         raise GgufHubError(f"cannot write `{path}`: {_reason(exc)}") from exc
     try:
         os.ftruncate(target, 0)
-        reserve(target, size_bytes)
         yield target
         os.fsync(target)
         _finish(target, part, path)

@@ -31,11 +31,15 @@ from gguf_hub.gguf.format import (
     align,
     tensor_size_bytes,
 )
+from gguf_hub.gguf.reserve import reserve
 from gguf_hub.gguf.strings import StringArray, encode, shown
 from gguf_hub.progress import SILENT, Progress, Task
 
 TensorData = Any
 """Bytes-like, an array, one ``FileRange`` or a tuple, or a function that yields chunks."""
+
+_LARGE_ALIGNMENT = 1 << 20
+"""Up to this many bytes space is set aside; beyond, padding may be most of the file."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ def write_gguf(
         byte_order=byte_order,
     )
     with new_file(path, plan.size_bytes) as target:
+        if plan.alignment <= _LARGE_ALIGNMENT:
+            reserve(target, plan.size_bytes)
         with progress.task(f"write {path.name}", plan.size_bytes) as task:
             write_all(target, plan.header)
             task.advance(plan.data_offset)
