@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.download import engine
+from gguf_hub.download.whole import has_hf_transfer
 from gguf_hub.hub import HfHub
 from tests.hub_server import Fault, HubServer
 
@@ -69,6 +70,8 @@ def test_no_secret_is_told_or_kept(
     monkeypatch.setattr(engine, "Settings", partial(engine.Settings, waits_s=(0.0,)))
     monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", ())
     caplog.set_level(logging.DEBUG)
+    if way == "hf-transfer" and not has_hf_transfer():
+        pytest.skip("hf_transfer is not installed")
     expected, faults, *options = WAYS[way]
     server.faults += [Fault(**vars(fault)) for fault in faults]
     if by == "option":
