@@ -25,14 +25,12 @@ from gguf_hub.kernels.attention_generic import (
 from gguf_hub.kernels.cache import LANES
 from gguf_hub.kernels.simd import fma
 from gguf_hub.kernels.simd_memory import store_f16
-from gguf_hub.kernels.simd_rows import repeat
+from gguf_hub.kernels.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.kernels.vectors import (
     Vector,
-    join,
     machine_code,
     parts_of,
     pointer_to,
-    splat,
 )
 
 _WIDTHS = {"avx2": 16, "avx512vnni": 32}
@@ -40,57 +38,6 @@ _HALF = LANES // 2  # elements of a piece in bytes
 
 
 # -- vectors of a given width, one for each element of a tuple, side by side -----------------------
-
-
-def _zeros(width: int):
-    @intrinsic
-    def zeros(typingctx, rows):
-        wide = Vector("f32", width * len(rows))
-
-        def codegen(context, builder, sig, args):
-            return ir.Constant(wide.ir(), [0.0] * wide.lanes)
-
-        return wide(rows), codegen
-
-    return zeros
-
-
-def _splat_rows(width: int):
-    """Fill a vector with ``array[start + offset]`` for each start."""
-    single = Vector("f32", width)
-
-    @intrinsic
-    def splat_rows(typingctx, array, starts, offset):
-        def codegen(context, builder, sig, args):
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            parts = []
-            for t in range(len(starts)):
-                index = builder.add(builder.extract_value(args[1], t), args[2])
-                parts.append(splat(builder, builder.load(builder.gep(data, [index])), single))
-            return join(builder, parts)
-
-        return Vector("f32", width * len(starts))(array, starts, types.int64), codegen
-
-    return splat_rows
-
-
-def _load_rows(width: int):
-    """Load a vector at ``array[start + offset]`` for each start."""
-    single = Vector("f32", width)
-
-    @intrinsic
-    def load_rows(typingctx, array, starts, offset):
-        def codegen(context, builder, sig, args):
-            parts = []
-            for t in range(len(starts)):
-                index = builder.add(builder.extract_value(args[1], t), args[2])
-                pointer = pointer_to(context, builder, sig.args[0], args[0], index, single.ir())
-                parts.append(builder.load(pointer, align=1))
-            return join(builder, parts)
-
-        return Vector("f32", width * len(starts))(array, starts, types.int64), codegen
-
-    return load_rows
 
 
 def _store_rows(width: int):
@@ -199,7 +146,9 @@ def _float_of_byte(builder, value, target):
 
 def _keys(width: int, key_type: str) -> Keys:
     """Return the loops over keys."""
-    zeros, splat_rows, store_rows = _zeros(width), _splat_rows(width), _store_rows(width)
+    floats = Vector("f32", width)
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    store_rows = _store_rows(width)
     load_halves = _load(width, ir.HalfType(), _float_of_half)
     load_bytes = _load(width, ir.IntType(8), _float_of_byte)
 
@@ -234,8 +183,9 @@ def _keys(width: int, key_type: str) -> Keys:
 
 def _values(width: int, value_type: str) -> Values:
     """Return the loops over values."""
-    zeros, splat_rows = _zeros(width), _splat_rows(width)
-    load_rows, store_rows = _load_rows(width), _store_rows(width)
+    floats = Vector("f32", width)
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    load_rows, store_rows = rows_loader(floats), _store_rows(width)
     load_halves = _load(width, ir.HalfType(), _float_of_half)
     load_bytes = _load(width, ir.IntType(8), _float_of_byte)
 

@@ -34,7 +34,9 @@ def repeat(typingctx, vector, tokens):
     return wide(vector, tokens), codegen
 
 
-def _rows_loader(single: Vector):
+def rows_loader(single: Vector):
+    """Return a load of a vector at ``array[start + offset]`` for each start, side by side."""
+
     @intrinsic
     def load(typingctx, array, starts, offset):
         wide = Vector(single.element, single.lanes * len(starts))
@@ -52,25 +54,32 @@ def _rows_loader(single: Vector):
     return load
 
 
-load_rows_i8x32 = _rows_loader(i8x32)
+load_rows_i8x32 = rows_loader(i8x32)
 """Load 32 bytes at ``array[start + offset]`` for each start of a tuple, side by side."""
-load_rows_f32x8 = _rows_loader(f32x8)
+load_rows_f32x8 = rows_loader(f32x8)
 
 
-@intrinsic
-def splat_rows_f32x8(typingctx, array, starts, offset):
-    """Fill eight lanes with ``array[start + offset]`` for each start of a tuple, side by side."""
-    wide = Vector("f32", 8 * len(starts))
+def rows_splatter(single: Vector):
+    """Return a filling of a vector with ``array[start + offset]`` for each start, side by side."""
 
-    def codegen(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        parts = []
-        for t in range(len(starts)):
-            index = builder.add(builder.extract_value(args[1], t), args[2])
-            parts.append(splat(builder, builder.load(builder.gep(data, [index])), f32x8))
-        return join(builder, parts)
+    @intrinsic
+    def splat_rows(typingctx, array, starts, offset):
+        wide = Vector(single.element, single.lanes * len(starts))
 
-    return wide(array, starts, types.int64), codegen
+        def codegen(context, builder, sig, args):
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            parts = []
+            for t in range(len(starts)):
+                index = builder.add(builder.extract_value(args[1], t), args[2])
+                parts.append(splat(builder, builder.load(builder.gep(data, [index])), single))
+            return join(builder, parts)
+
+        return wide(array, starts, types.int64), codegen
+
+    return splat_rows
+
+
+splat_rows_f32x8 = rows_splatter(f32x8)
 
 
 @intrinsic
@@ -87,7 +96,9 @@ def splat_lanes(typingctx, vector, lane):
     return vector(vector, types.int64), codegen
 
 
-def _zeros(single: Vector):
+def rows_of_zeros(single: Vector):
+    """Return what makes zeros, one vector for each element of a tuple, side by side."""
+
     @intrinsic
     def zeros(typingctx, tokens):
         wide = Vector(single.element, single.lanes * len(tokens))
@@ -101,9 +112,9 @@ def _zeros(single: Vector):
     return zeros
 
 
-zeros_f32x8 = _zeros(f32x8)
+zeros_f32x8 = rows_of_zeros(f32x8)
 """Zeros, eight floats for each element of a tuple."""
-zeros_i32x8 = _zeros(i32x8)
+zeros_i32x8 = rows_of_zeros(i32x8)
 
 
 @intrinsic
