@@ -5,6 +5,7 @@ The machine knows nothing of models: ``model.program`` tells it what to compute.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 import threading
@@ -58,15 +59,20 @@ def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _fresh_pages(n: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return ``n`` zeros in pages of their own, none of which takes memory before it is used.
+    """Return ``n`` zeros in small pages of their own, none of which takes memory before it is used.
 
-    ``np.zeros`` may reuse memory that the process gave back, and then writes zeros to all of it.
+    A cache for 32,768 positions lies in pieces of some 2 MB, of which a short text uses the
+    beginning of each: with large pages all of it would be taken at the first token. ``np.zeros``
+    asks for large ones, or reuses memory that the process gave back, and then fills all of it.
     """
     size_bytes = max(1, n) * np.dtype(dtype).itemsize
     if sys.platform == "win32":
         return np.frombuffer(mmap.mmap(-1, size_bytes), dtype, n)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return np.frombuffer(mmap.mmap(-1, size_bytes, flags=flags), dtype, n)
+    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype, n)
 
 
 class Machine:

@@ -26,7 +26,6 @@ Range = tuple[int, int]
 """First byte in the file, and how many."""
 
 _WILLNEED = 3
-_NOHUGEPAGE = 15
 _PAGE = 4096
 
 
@@ -64,19 +63,6 @@ def ask_for(data: NDArray[np.uint8], ranges: list[Range]) -> None:
         madvise = ctypes.CDLL(None).madvise
         for start, size in _pages(data, ranges):
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _WILLNEED)
-
-
-def use_small_pages(array: NDArray[np.uint16]) -> None:
-    """Have an array that is filled bit by bit take memory in small pages.
-
-    numpy asks for pages of 2 MB. A cache for 32,768 positions lies in pieces of that size, of which
-    a short text uses the beginning of each: all of it would be taken at the first token.
-    """
-    if sys.platform == "linux" and array.nbytes:
-        start = -(-array.ctypes.data // _PAGE) * _PAGE
-        size = (array.ctypes.data + array.nbytes - start) // _PAGE * _PAGE
-        madvise = ctypes.CDLL(None).madvise
-        madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _NOHUGEPAGE)
 
 
 def lock(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:

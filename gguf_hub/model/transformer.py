@@ -24,7 +24,6 @@ from gguf_hub.model.residency import (
     ask_for,
     dense_ranges,
     is_advisable,
-    use_small_pages,
 )
 from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.rows import RowProgram, write_row_program
@@ -140,9 +139,7 @@ class Transformer:
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        memory = program.memory([file.data])
-        use_small_pages(memory.kv)
-        machine = Machine(builder, memory, limits.n_threads)
+        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
         return cls(config, program, machine, limits)
 
     def forward(
