@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.opening import opening_options
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import batch_size_option, catalog_option, json_option
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -61,14 +61,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 @click.option(
     "-r", "--repetitions", default=5, show_default=True, metavar="N", help="Runs of each test."
 )
-@click.option(
-    "-b",
-    "--batch-size",
-    default=512,
-    show_default=True,
-    metavar="N",
-    help="Most prompt tokens of one pass over the weights.",
-)
+@batch_size_option
 @opening_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")

@@ -35,6 +35,15 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 
 SIZE = Size()
 
+batch_size_option = click.option(
+    "-b",
+    "--batch-size",
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Most prompt tokens of one pass over the weights.",
+)
+
 catalog_option = click.option(
     "--catalog",
     "catalog_path",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.opening import opening_options
-from gguf_hub.cli.options import catalog_option, offline_option
+from gguf_hub.cli.options import batch_size_option, catalog_option, offline_option
 from gguf_hub.cli.sampling import sampling_options
 from gguf_hub.cli.writing import read_wanted, writing_options
 
@@ -50,14 +50,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
     metavar="N",
     help="Context in tokens; 0 for what the model was trained on.",
 )
-@click.option(
-    "-b",
-    "--batch-size",
-    default=512,
-    show_default=True,
-    metavar="N",
-    help="Most prompt tokens of one pass over the weights.",
-)
+@batch_size_option
 @click.option(
     "-t",
     "--threads",

@@ -7,6 +7,7 @@ model writes. Ctrl-C ends the answer and keeps the session; the end of the input
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,7 +38,7 @@ class Lines(Protocol):
         ...
 
 
-class Session:
+class Session(ABC):
     """What both kinds of session share: the loop and the commands.
 
     Args:
@@ -74,21 +75,21 @@ class Session:
         except KeyboardInterrupt:  # at the prompt it throws away the line
             return ""
 
+    @abstractmethod
     def turn(self, text: str) -> None:
         """Answer what was typed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget what was said."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return what ``/save`` keeps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what ``/save`` has kept."""
-        raise NotImplementedError
 
     def answer(self, prompt: list[int], stops: tuple[str, ...] = ()) -> str:
         """Let the model write; return its text. Ctrl-C ends it, errors are told."""
