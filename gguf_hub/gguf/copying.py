@@ -1,7 +1,8 @@
 """Copying ranges from file to file inside the kernel, with shared blocks where it can.
 
 ``copy_file_range`` keeps the bytes out of this process; on file systems that share blocks (btrfs,
-xfs) it copies nothing at all. Elsewhere a small buffer does the work.
+xfs) it copies nothing at all. Elsewhere a small buffer does the work. Large copies on disks that do
+not share blocks are for ``direct``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ kernel copies. Nothing appears under the final name unless it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from gguf_hub.errors import GgufError
 from gguf_hub.gguf.atomic import new_file, part_name
 from gguf_hub.gguf.copying import FileRange, copy_range, write_all
+from gguf_hub.gguf.direct import LEAST_BYTES, Direct, open_direct
 from gguf_hub.gguf.format import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -215,23 +217,56 @@ def write_gguf(
     with new_file(path, plan.size_bytes) as target:
         if plan.alignment <= _LARGE_ALIGNMENT:
             reserve(target, plan.size_bytes)
-        with progress.task(f"write {path.name}", plan.size_bytes) as task:
+        with (
+            progress.task(f"write {path.name}", plan.size_bytes) as task,
+            _direct(path, target, plan, pairs) as direct,
+        ):
             write_all(target, plan.header)
             task.advance(plan.data_offset)
             for info, (_, data) in zip(plan.tensors, pairs, strict=True):
                 # padding is left to the file system: nobody has to hold or write zeros
-                os.lseek(target, plan.data_offset + info.offset, os.SEEK_SET)
-                _write_tensor(target, info, data, task)
+                at = plan.data_offset + info.offset
+                _write_tensor(_Target(target, at, direct), info, data, task)
                 task.advance(align(info.size_bytes, plan.alignment) - info.size_bytes)
-            os.ftruncate(target, plan.size_bytes)
+        os.ftruncate(target, plan.size_bytes)
         if prove:
             prove(part_name(path))
     return plan.tensors
 
 
-def _write_tensor(target: int, info: TensorInfo, data: TensorData, task: Task) -> None:
+def _direct(
+    path: Path, target: int, plan: Plan, pairs: Sequence[tuple[TensorLike, TensorData]]
+) -> contextlib.AbstractContextManager[Direct | None]:
+    """Return what copies ranges past the cache, where there are any and that pays."""
+    ranges = [piece for _, data in pairs for piece in _ranges(data)]
+    if sum(piece.size_bytes for piece in ranges) >= LEAST_BYTES:
+        sources = list({piece.path for piece in ranges})
+        return open_direct(part_name(path), target, sources) or contextlib.nullcontext()
+    return contextlib.nullcontext()
+
+
+def _ranges(data: TensorData) -> tuple[FileRange, ...]:
+    """Return the ranges that data consists of; none for data of another kind."""
+    if isinstance(data, FileRange):
+        return (data,)
+    return data if isinstance(data, tuple) else ()
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a tensor is written."""
+
+    descriptor: int
+    offset: int
+    direct: Direct | None
+
+
+def _write_tensor(target: _Target, info: TensorInfo, data: TensorData, task: Task) -> None:
     """Write the data of one tensor."""
-    written = sum(_write_data(target, data, task))
+    written = 0
+    for n in _write_data(target, data):
+        written += n
+        task.advance(n)
     if written != info.size_bytes:
         raise GgufError(
             f"tensor `{shown(info.name)}`: {written:,} bytes of data, "
@@ -239,21 +274,28 @@ def _write_tensor(target: int, info: TensorInfo, data: TensorData, task: Task) -
         )
 
 
-def _write_data(target: int, data: TensorData, task: Task) -> Iterator[int]:
+def _write_data(target: _Target, data: TensorData) -> Iterator[int]:
     """Write data of any kind; yield the bytes written piece by piece."""
-    if isinstance(data, FileRange):
-        data = (data,)
-    if isinstance(data, tuple):
-        for piece in data:
-            for n in copy_range(piece, target):
-                task.advance(n)
-                yield n
+    if isinstance(data, FileRange | tuple):
+        yield from _write_ranges(target, _ranges(data))
         return
+    os.lseek(target.descriptor, target.offset, os.SEEK_SET)
     for chunk in data() if callable(data) else (data,):
         view = _as_bytes(chunk)
-        write_all(target, view)
-        task.advance(view.nbytes)
+        write_all(target.descriptor, view)
         yield view.nbytes
+
+
+def _write_ranges(target: _Target, ranges: Sequence[FileRange]) -> Iterator[int]:
+    """Write ranges one after another."""
+    at = target.offset
+    for piece in ranges:
+        if target.direct:
+            yield from target.direct.copy(piece, at)
+        else:
+            os.lseek(target.descriptor, at, os.SEEK_SET)
+            yield from copy_range(piece, target.descriptor)
+        at += piece.size_bytes
 
 
 def _as_bytes(chunk: Any) -> memoryview:
