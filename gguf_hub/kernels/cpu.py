@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 from gguf_hub.errors import UsageError
 
@@ -60,6 +61,14 @@ def detect_cpu() -> Cpu:
         # forced: compile as for a machine that has no more than that
         return Cpu(name="x86-64-v3", features="", isa=isa)
     return Cpu(name=llvm.get_host_cpu_name(), features=features.flatten(), isa=isa)
+
+
+@cache
+def has_feature(name: str) -> bool:
+    """Tell whether this CPU has a feature, under LLVM's name of it."""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get(name))
 
 
 def usable_cores() -> int:

@@ -6,11 +6,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gguf_hub.kernels.cpu import has_feature
 from gguf_hub.kernels.simd_memory import loader
 from gguf_hub.kernels.vectors import (
     Vector,
     call_llvm,
     f32x8,
+    i8x16,
     i8x32,
     i8x64,
     i16x8,
@@ -20,9 +22,11 @@ from gguf_hub.kernels.vectors import (
     i32x8,
     i32x16,
     pick,
+    pointer_to,
     splat,
 )
 
+f16x8_ir = ir.VectorType(ir.HalfType(), 8)
 load_i8x64 = loader(i8x64)
 load_i16x16_at = loader(i16x16)
 """Sixteen int16 at a byte offset of a byte array."""
@@ -91,6 +95,46 @@ def right(typingctx, value, a, b, c, d):
     return i8x64(i8x64, int64, int64, int64, int64), codegen
 
 
+def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
+    """Return a function that takes bits out of bytes, ``(value, a, b, c, d)``.
+
+    It returns for each byte of the first quarter of an i8x64 its ``width`` bits from bit ``a`` on,
+    moved to bit ``place``, with zeros around; of the other quarters from ``b``, ``c``, ``d`` on.
+
+    With GFNI that is one instruction, a product of bit matrices: row 7 - i of the matrix, a byte,
+    says which bit of the input becomes bit i. Taking them from one bit further up shifts every row.
+    """
+    int64 = types.int64
+    rows = sum(1 << (8 * (7 - i) + i - place) for i in range(place, place + width))
+    mask = (1 << width) - 1
+
+    def by_matrix(builder, value, amounts):
+        matrix = ir.Constant(ir.VectorType(ir.IntType(64), 8), [rows] * 8)
+        matrix = builder.bitcast(builder.shl(matrix, amounts), i8x64.ir())
+        name = "llvm.x86.vgf2p8affineqb.512"
+        return call_llvm(builder, name, i8x64.ir(), [value, matrix, ir.Constant(ir.IntType(8), 0)])
+
+    def by_shifts(builder, value, amounts):
+        words = builder.lshr(builder.bitcast(value, amounts.type), amounts)
+        words = builder.and_(words, ir.Constant(amounts.type, [mask * 0x0101010101010101] * 8))
+        return builder.bitcast(
+            builder.shl(words, ir.Constant(amounts.type, [place] * 8)), i8x64.ir()
+        )
+
+    @intrinsic
+    def bits(typingctx, value, a, b, c, d):
+        def codegen(context, builder, sig, args):
+            amounts = ir.Constant(ir.VectorType(ir.IntType(64), 8), ir.Undefined)
+            for lane in range(8):
+                amounts = builder.insert_element(amounts, args[1 + lane // 2], i32(lane))
+            is_able = has_feature("gfni") if has_gfni is None else has_gfni
+            return (by_matrix if is_able else by_shifts)(builder, args[0], amounts)
+
+        return i8x64(i8x64, int64, int64, int64, int64), codegen
+
+    return bits
+
+
 @intrinsic
 def bits_i8x64(typingctx, low, high, ones):
     """Spread twice 32 bits over 64 lanes: a lane is ``ones`` where its bit is set, else 0."""
@@ -140,6 +184,126 @@ quarters_from = _lane_numbers(8)
 """Eight times ``first``, then eight times each of the three next numbers."""
 
 
+def _words(builder, value, amounts, masks):
+    """Shift the 32-bit words of a vector right, each by its own number, then mask each."""
+    count = len(amounts)
+    words = builder.bitcast(value, ir.VectorType(ir.IntType(32), count))
+    words = builder.lshr(words, ir.Constant(words.type, amounts))
+    return builder.and_(words, ir.Constant(words.type, masks))
+
+
+def _six_bits(first: bool):
+    """Return a function that reads the header of a block of Q4_K or Q5_K, sixteen bytes."""
+    wanted = [*range(4), *range(8, 12)] if first else [*range(4, 8), *range(12, 16)]
+
+    @intrinsic
+    def numbers(typingctx, header):
+        def codegen(context, builder, sig, args):
+            six, four, two = 0x3F3F3F3F, 0x0F0F0F0F, 0x30303030
+            low = pick(builder, args[0], [*range(4, 12), *range(12, 16), *range(12, 16)])
+            top = pick(builder, args[0], [*range(8), *range(4, 12)])
+            low = _words(builder, low, [0, 0, 0, 4], [six, six, four, four])
+            top = _words(builder, top, [2] * 4, [0, 0, two, two])
+            both = builder.bitcast(builder.or_(low, top), i8x16.ir())
+            return builder.zext(pick(builder, both, wanted), i16x8.ir())
+
+        return i16x8(i8x16), codegen
+
+    return numbers
+
+
+scales_of_k4, minima_of_k4 = _six_bits(True), _six_bits(False)
+"""Eight 6-bit scales, eight 6-bit minima of the first sixteen bytes of a block of Q4_K or Q5_K.
+
+Behind two halves, four bytes hold scales 0-3 in their low six bits, the next four minima 0-3; the
+last four hold the low nibbles of scales 4-7 and, above, of minima 4-7, whose two high bits are the
+two high bits of the eight bytes before.
+"""
+
+
+@intrinsic
+def scales_of_q3(typingctx, tail):
+    """Return the sixteen 6-bit scales of Q3_K, less 32, of the last sixteen bytes of a block.
+
+    Twelve bytes from the third on: low nibbles of scales 0-7 below, of 8-15 above, in the first
+    eight; byte 8 + j % 4 has two more bits for each of the scales j, j + 4, j + 8, j + 12.
+    """
+
+    def codegen(context, builder, sig, args):
+        low = pick(builder, args[0], [*range(2, 10)] * 2)
+        low = _words(builder, low, [0, 0, 4, 4], [0x0F0F0F0F] * 4)
+        top = pick(builder, args[0], [*range(10, 14)] * 4)
+        top = _words(builder, top, [0, 2, 4, 6], [0x03030303] * 4)
+        both = builder.or_(low, builder.shl(top, ir.Constant(top.type, [4] * 4)))
+        scales = builder.bitcast(both, i8x16.ir())
+        return builder.sub(scales, ir.Constant(i8x16.ir(), [32] * 16))
+
+    return i8x16(i8x16), codegen
+
+
+def pairs_twice(type_size: int, at: int):
+    """Return four functions ``(w, p)``: each loads sixteen bytes of two blocks, each of them twice.
+
+    The first is for the first two of the eight blocks that begin at ``p``, and so on. One load and
+    one permutation do it; only bytes of the eight blocks are read.
+
+    Args:
+        type_size: Bytes of a block, up to 24.
+        at: Where in a block the sixteen bytes lie.
+    """
+
+    def loader_of(pair: int):
+        first = 2 * pair * type_size
+        start = min(first, 8 * type_size - 64)
+        places = [first + at - start, first + type_size + at - start]
+        lanes = [place + lane for place in places for _ in range(2) for lane in range(16)]
+
+        @intrinsic
+        def load(typingctx, w, p):
+            def codegen(context, builder, sig, args):
+                offset = builder.add(args[1], ir.Constant(args[1].type, start))
+                pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
+                return pick(builder, builder.load(pointer, align=1), lanes)
+
+            return i8x64(w, types.int64), codegen
+
+        return load
+
+    return tuple(loader_of(pair) for pair in range(4))
+
+
+def halves_of_eight(type_size: int, at: int):
+    """Return a function ``(w, p)`` that widens one half of each of eight blocks to float32.
+
+    Args:
+        type_size: Bytes of a block, 16 to 64; the eight begin at ``p``.
+        at: Where in a block the half lies. Only bytes of the eight blocks are read.
+    """
+    places = [at + type_size * i for i in range(8)]
+
+    @intrinsic
+    def load(typingctx, w, p):
+        def codegen(context, builder, sig, args):
+            result, done = None, 0
+            while done < 8:
+                start = min(places[done], 8 * type_size - 64)
+                inside = [place for place in places[done:] if place + 2 <= start + 64]
+                offset = builder.add(args[1], ir.Constant(args[1].type, start))
+                pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i16x32.ir())
+                halves = builder.load(pointer, align=1)
+                lanes = [*range(done), *(32 + (place - start) // 2 for place in inside)]
+                lanes += [0] * (32 - len(lanes))
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
+                result = builder.shuffle_vector(result or halves, halves, mask)
+                done += len(inside)
+            eight = builder.bitcast(pick(builder, result, range(8)), f16x8_ir)
+            return builder.fpext(eight, f32x8.ir())
+
+        return f32x8(w, types.int64), codegen
+
+    return load
+
+
 # -- adding up ------------------------------------------------------------------------------------
 
 
@@ -155,14 +319,30 @@ def sum_of(typingctx, vector):
 
 
 @intrinsic
-def halves_added(typingctx, value):
-    """Return the first eight lanes plus the last eight."""
+def halves_of_two(typingctx, a, b):
+    """Return the first eight lanes of ``a`` plus its last eight, then the same of ``b``."""
 
     def codegen(context, builder, sig, args):
-        low, high = pick(builder, args[0], range(8)), pick(builder, args[0], range(8, 16))
-        return builder.add(low, high)
+        def side_by_side(lanes):
+            mask = [*lanes, *[16 + lane for lane in lanes]]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), mask)
+            return builder.shuffle_vector(args[0], args[1], mask)
 
-    return i32x8(i32x16), codegen
+        return builder.add(side_by_side(range(8)), side_by_side(range(8, 16)))
+
+    return i32x16(i32x16, i32x16), codegen
+
+
+@intrinsic
+def with_zeros(typingctx, value):
+    """Return an i32x4 and four zeros behind it."""
+
+    def codegen(context, builder, sig, args):
+        zeros = ir.Constant(value.ir(), [0] * 4)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
+        return builder.shuffle_vector(args[0], zeros, mask)
+
+    return i32x8(value), codegen
 
 
 @intrinsic

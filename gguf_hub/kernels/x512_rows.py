@@ -18,29 +18,35 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.kernels import simd
-from gguf_hub.kernels.simd import concat, floats, fma, splat_i32x8
+from gguf_hub.kernels.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.kernels.simd512 import (
     add_lanes,
     bits_i8x64,
+    bits_of,
     dpbusd,
     dpwssd,
     first_half,
-    halves_added,
     halves_from,
+    halves_of_eight,
+    halves_of_two,
     load_i8x64,
     load_i16x8_at,
     load_i16x16_at,
     load_i32x8_at,
     madd_i16x8,
     maddubs,
+    minima_of_k4,
+    pairs_twice,
     permute,
     quarters_from,
-    right,
+    scales_of_k4,
+    scales_of_q3,
     shift_in,
     sum_of,
     sums_of_eight,
     twice,
     widened,
+    with_zeros,
     zeros_i32x16,
 )
 from gguf_hub.kernels.simd_memory import (
@@ -52,8 +58,28 @@ from gguf_hub.kernels.simd_memory import (
     load_strided_f16x8,
     load_u32,
 )
+from gguf_hub.kernels.simd_panels import prefetch
 from gguf_hub.kernels.vectors import machine_code
-from gguf_hub.kernels.x86 import scales_mins_k4, scales_q3
+
+_AHEAD = 8192
+"""How many bytes in front of the weights being multiplied others are asked for. The CPU's own
+prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
+
+
+def _ask_ahead(size_bytes: int):
+    """Return what asks for ``size_bytes`` of weights that will be wanted soon."""
+    lines = -(-size_bytes // 64)
+
+    @machine_code
+    def ask_ahead(w, p):
+        for line in range(lines):
+            prefetch(w, p + _AHEAD + 64 * line)
+
+    return ask_ahead
+
+
+nibble, two = bits_of(4), bits_of(2)
+bit_to_4, bit_to_16, two_to_16 = bits_of(1, 2), bits_of(1, 4), bits_of(2, 4)
 
 
 def products_of(weight_type: str):
@@ -71,19 +97,24 @@ def products_of(weight_type: str):
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _small(type_size: int, unpack, *, offset: int, has_minimum: bool):
+def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
     """Return the dot product of a type with blocks of 32.
 
     Args:
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
-        unpack: ``(w, p, step)``: the 64 weights of the blocks at ``p`` and ``p + step``, unsigned.
+        pairs: Four functions ``(w, p)``: the 64 weights of the first two of the eight blocks at
+            ``p``, of the next two and so on, unsigned.
+        one: ``(w, p)``: the 32 weights of the block at ``p``, unsigned.
         offset: What an unsigned weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
+    ask_ahead = _ask_ahead(8 * type_size)
+    scales, minima = halves_of_eight(type_size, 0), halves_of_eight(type_size, 2)
+    first_pair, second_pair, third_pair, fourth_pair = pairs
 
     @machine_code
-    def pair(w, p, q, at):
-        return dpbusd(zeros_i32x16(), unpack(w, p, type_size), load_i8x64(q, at))
+    def multiply(weights, q, at):
+        return dpbusd(zeros_i32x16(), weights, load_i8x64(q, at))
 
     @machine_code
     def tail(w, o, q, a, f, x, n, total):
@@ -94,7 +125,8 @@ def _small(type_size: int, unpack, *, offset: int, has_minimum: bool):
         first = blocks // 8 * 8
         for b in range(first, blocks):
             p = o + type_size * b
-            products = dpbusd(zeros_i32x16(), unpack(w, p, 0), twice(load_i8x32(q, a + 32 * b)))
+            weights = twice(one(w, p))
+            products = dpbusd(zeros_i32x16(), weights, twice(load_i8x32(q, a + 32 * b)))
             block_sum = sum_of(first_half(products))
             if offset:
                 block_sum -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
@@ -115,94 +147,156 @@ def _small(type_size: int, unpack, *, offset: int, has_minimum: bool):
         total = simd.splat_f32x8(0)
         for g in range(blocks // 8):
             p, at = o + 8 * type_size * g, a + 256 * g
+            ask_ahead(w, p)
             sums = sums_of_eight(
-                pair(w, p, q, at),
-                pair(w, p + 2 * type_size, q, at + 64),
-                pair(w, p + 4 * type_size, q, at + 128),
-                pair(w, p + 6 * type_size, q, at + 192),
+                multiply(first_pair(w, p), q, at),
+                multiply(second_pair(w, p), q, at + 64),
+                multiply(third_pair(w, p), q, at + 128),
+                multiply(fourth_pair(w, p), q, at + 192),
             )
             if offset:
                 sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
-            d = load_strided_f16x8(w, p, type_size) * load_f32x8(f, x + 8 * g)
-            total = fma(d, floats(sums), total)
+            total = fma(scales(w, p) * load_f32x8(f, x + 8 * g), floats(sums), total)
             if has_minimum:
-                m = load_strided_f16x8(w, p + 2, type_size)
-                total = fma(m, load_f32x8(f, x + blocks + 8 * g), total)
+                total = fma(minima(w, p), load_f32x8(f, x + blocks + 8 * g), total)
         return tail(w, o, q, a, f, x, n, total) if blocks % 8 else total
 
     return lanes
 
 
-@machine_code
-def _pair_q8_0(w, p, step):
-    return concat(load_i8x32(w, p + 2) ^ -128, load_i8x32(w, p + step + 2) ^ -128)
+def _q8_0():
+    """Return the dot product of Q8_0."""
+
+    @machine_code
+    def one(w, p):
+        return load_i8x32(w, p + 2) ^ -128
+
+    def pair_of(k: int):
+        @machine_code
+        def pair(w, p):
+            return concat(one(w, p + 68 * k), one(w, p + 68 * k + 34))
+
+        return pair
+
+    return _small(34, [pair_of(k) for k in range(4)], one, offset=128, has_minimum=False)
 
 
-def _nibbles(type_size: int, fifth_bits: int = 0):
-    """Return the nibbles of two blocks that end in sixteen bytes of them: all low, all high.
+def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
+    """Return the dot product of a type whose blocks end in sixteen bytes of two nibbles each.
 
-    A block may have 32 fifth bits at ``fifth_bits``.
+    All low nibbles come before all high ones. A block may have 32 fifth bits at ``fifth_bits``.
     """
     at = type_size - 16
 
     @machine_code
-    def nibbles(w, p, step):
-        first, second = load_i8x16(w, p + at), load_i8x16(w, p + step + at)
-        both = concat(concat(first, first), concat(second, second))
-        weights = right(both, 0, 4, 0, 4) & 15
+    def one(w, p):
+        packed = load_i8x16(w, p + at)
+        weights = concat(packed & 15, packed >> 4)
         if fifth_bits:
-            first, second = load_u32(w, p + fifth_bits), load_u32(w, p + step + fifth_bits)
-            weights = weights | bits_i8x64(first, second, 16)
+            weights = weights + bits_i8x32(load_u32(w, p + fifth_bits), 16)
         return weights
 
-    return nibbles
+    def pair_of(k: int, load):
+        @machine_code
+        def pair(w, p):
+            weights = nibble(load(w, p), 0, 4, 0, 4)
+            if fifth_bits:
+                first = p + type_size * 2 * k + fifth_bits
+                bits = bits_i8x64(load_u32(w, first), load_u32(w, first + type_size), 16)
+                weights = weights + bits
+            return weights
+
+        return pair
+
+    pairs = [pair_of(k, load) for k, load in enumerate(pairs_twice(type_size, at))]
+    return _small(type_size, pairs, one, offset=offset, has_minimum=has_minimum)
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------
 
 
-def _super(type_size: int, d_at: int, block, has_minima: bool):
+def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset_bits: int = 0):
     """Return the dot product of a type with blocks of 256.
 
     Args:
         type_size: Bytes of a block.
         d_at: Byte of the block where its scale lies; that of the minima follows.
-        block: ``(w, p, q, at, sums_at)``: the integer sum of the block at ``p``, and that of its
-            minima; ``sums_at`` is where the activation block's sums of 16 lie, and where its sums
-            of 32 do.
+        block: ``(w, p, q, at, sums_16, sums_32)``: sixteen integers that add up to the block's sum
+            of products, and eight that add up to its minima, or to what ``offset_bits`` says. The
+            activations' sums of 16 and of 32 lie at ``sums_16`` and ``sums_32``.
         has_minima: Whether there are minima.
+        offset_bits: Weights are too large by 2**offset_bits; the eight integers are the scales
+            times the activations' sums.
     """
+    ask_ahead = _ask_ahead(type_size)
+
+    @machine_code
+    def parts(w, o, q, a, n, b):
+        """Return what ``block`` does for the b-th block of a row."""
+        p = o + type_size * b
+        ask_ahead(w, p)
+        sums_16 = a + n + 32 * b
+        sums_32 = a + n + n // 8 + 16 * b
+        return block(w, p, q, a + 256 * b, sums_16, sums_32)
+
+    @machine_code
+    def pair(w, o, q, a, n, b):
+        """Return the parts of two blocks side by side."""
+        first, few_first = parts(w, o, q, a, n, b)
+        second, few_second = parts(w, o, q, a, n, b + 1)
+        sums, few = halves_of_two(first, second), concat(few_first, few_second)
+        if offset_bits:
+            sums = sums - (few << offset_bits)
+        return sums, few
+
+    @machine_code
+    def add_tail(w, o, q, a, f, x, n, total):
+        """Add the last blocks, fewer than eight, to the first lanes."""
+        blocks = n // 256
+        first = blocks // 8 * 8
+        d = low = simd.splat_f32x8(0)
+        sums = minima = splat_i32x8(0)
+        for b in range(first, blocks):
+            products, few = parts(w, o, q, a, n, b)
+            block_sum, block_few = sum_of(products), sum_of(few)
+            if offset_bits:
+                block_sum -= block_few << np.int32(offset_bits)
+            p = o + type_size * b + d_at
+            sums, d = shift_in(sums, block_sum), shift_in(d, load_f16(w, p))
+            if has_minima:
+                minima, low = shift_in(minima, block_few), shift_in(low, -load_f16(w, p + 2))
+        for _ in range(blocks, first + 8):
+            sums, d = shift_in(sums, np.int32(0)), shift_in(d, np.float32(0))
+            if has_minima:
+                minima, low = shift_in(minima, np.int32(0)), shift_in(low, np.float32(0))
+        scale = load_f32x8(f, x + first)  # past the scales lie sums, which meet zeros
+        if has_minima:
+            total = fma(low * scale, floats(minima), total)
+        return fma(d * scale, floats(sums), total)
+
+    @machine_code
+    def add_eight(w, p, f, x, sums, few, total):
+        """Add the blocks at ``p``, whose activations have their scales at ``f[x:]``."""
+        scale = load_f32x8(f, x)
+        if has_minima:
+            low = load_strided_f16x8(w, p + d_at + 2, type_size) * scale
+            total = fma(low, floats(splat_i32x8(0) - few), total)
+        return fma(load_strided_f16x8(w, p + d_at, type_size) * scale, floats(sums), total)
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
-        blocks = n // 256
         total = simd.splat_f32x8(0)
-        for g in range((blocks + 7) // 8):
-            d = low = simd.splat_f32x8(0)
-            sums = minima = splat_i32x8(0)
-            first = 8 * g
-            last = min(first + 8, blocks)
-            for b in range(first, last):
-                p = o + type_size * b
-                sums_16 = a + n + 32 * b
-                sums_32 = a + n + 32 * blocks + 16 * b
-                block_sum, block_minima = block(w, p, q, a + 256 * b, sums_16, sums_32)
-                sums = shift_in(sums, block_sum)
-                d = shift_in(d, load_f16(w, p + d_at))
-                if has_minima:
-                    minima = shift_in(minima, block_minima)
-                    low = shift_in(low, -load_f16(w, p + d_at + 2))
-            for _ in range(last, first + 8):  # the last blocks may be fewer than eight
-                sums = shift_in(sums, np.int32(0))
-                d = shift_in(d, np.float32(0))
-                if has_minima:
-                    minima = shift_in(minima, np.int32(0))
-                    low = shift_in(low, np.float32(0))
-            scale = load_f32x8(f, x + first)  # past the scales lie sums, which meet zeros
-            if has_minima:
-                total = fma(low * scale, floats(minima), total)
-            total = fma(d * scale, floats(sums), total)
-        return total
+        a0 = a1 = a2 = a3 = m0 = m1 = m2 = m3 = zeros_i32x16()
+        for i in range(n // 2048 * 4):
+            # two blocks at a time, and what was read moves on by one register: LLVM would unroll
+            # eight blocks, and run out of registers
+            a0, a1, a2, m0, m1, m2 = a1, a2, a3, m1, m2, m3
+            a3, m3 = pair(w, o, q, a, n, 2 * i)
+            if i % 4 == 3:
+                sums, few = sums_of_eight(a0, a1, a2, a3), sums_of_eight(m0, m1, m2, m3)
+                first = 2 * (i - 3)
+                total = add_eight(w, o + type_size * first, f, x + first, sums, few, total)
+        return add_tail(w, o, q, a, f, x, n, total) if n % 2048 else total
 
     return lanes
 
@@ -213,37 +307,20 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
-        scales, mins = scales_mins_k4(w, p + 4)
-        scale = widened(simd.i16x8_from_u8(simd.i8x8_of(scales)))
+        header = load_i8x16(w, p)
+        scale = widened(scales_of_k4(header))
         total = zeros_i32x16()
         for c in range(4):
-            weights = right(twice(load_i8x32(w, p + nibbles + 32 * c)), 0, 0, 4, 4) & 15
+            weights = nibble(twice(load_i8x32(w, p + nibbles + 32 * c)), 0, 0, 4, 4)
             if has_fifth_bit:
                 k = 2 * c
-                fifth = right(twice(load_i8x32(w, p + 16)), k, k, k + 1, k + 1) & 1
-                weights = weights | (fifth << 4)
+                fifth = bit_to_16(twice(load_i8x32(w, p + 16)), k, k, k + 1, k + 1)
+                weights = weights | fifth
             products = maddubs(weights, load_i8x64(q, at + 64 * c))
             total = dpwssd(total, products, permute(scale, halves_from(2 * c)))
-        minima = simd.i16x8_from_u8(simd.i8x8_of(mins))
-        minima = madd_i16x8(minima, load_i16x8_at(q, sums_32))
-        return sum_of(halves_added(total)), sum_of(minima)
+        return total, with_zeros(madd_i16x8(minima_of_k4(header), load_i16x8_at(q, sums_32)))
 
     return _super(type_size, 0, block, has_minima=True)
-
-
-@machine_code
-def _sum_less_offset(products, scale, q, sums_16, bits):
-    """Return the sum of products of weights that are too large by 2**bits.
-
-    Args:
-        products: Sums of scale times weight times activation, i32 x 16.
-        scale: The sixteen scales, 16 bits each.
-        q: Activations; the sums of sixteen of them lie at ``sums_16``.
-        sums_16: See ``q``.
-        bits: See above.
-    """
-    excess = simd.madd(scale, load_i16x16_at(q, sums_16))
-    return sum_of(halves_added(products) - (excess << bits))
 
 
 @machine_code
@@ -254,30 +331,29 @@ def _block_q6_k(w, p, q, at, sums_16, sums_32):
     for half in range(2):
         packed = load_i8x64(w, p + 64 * half)
         top = twice(load_i8x32(w, p + 128 + 32 * half))
-        low = (packed & 15) | ((right(top, 0, 0, 2, 2) & 3) << 4)
-        high = (packed >> 4) | ((right(top, 4, 4, 6, 6) & 3) << 4)
+        low = (packed & 15) | two_to_16(top, 0, 0, 2, 2)
+        high = nibble(packed, 4, 4, 4, 4) | two_to_16(top, 4, 4, 6, 6)
         x = at + 128 * half
         low, high = maddubs(low, load_i8x64(q, x)), maddubs(high, load_i8x64(q, x + 64))
         total = dpwssd(total, low, permute(scales, quarters_from(8 * half)))
         total = dpwssd(total, high, permute(scales, quarters_from(8 * half + 4)))
-    return _sum_less_offset(total, scale, q, sums_16, 5), np.int32(0)
+    return total, simd.madd(scale, load_i16x16_at(q, sums_16))
 
 
 @machine_code
 def _block_q3_k(w, p, q, at, sums_16, sums_32):
-    scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
+    scale = simd.i16x16_from_i8(scales_of_q3(load_i8x16(w, p + 94)))
     scales = widened(scale)
     third = twice(load_i8x32(w, p))
     total = zeros_i32x16()
     for i in range(4):
         packed = twice(load_i8x32(w, p + 32 + 32 * (i // 2)))
         j = 4 * (i % 2)
-        weights = right(packed, j, j, j + 2, j + 2) & 3
         k = 2 * i
-        weights = weights | ((right(third, k, k, k + 1, k + 1) & 1) << 2)
+        weights = two(packed, j, j, j + 2, j + 2) | bit_to_4(third, k, k, k + 1, k + 1)
         products = maddubs(weights, load_i8x64(q, at + 64 * i))
         total = dpwssd(total, products, permute(scales, quarters_from(4 * i)))
-    return _sum_less_offset(total, scale, q, sums_16, 2), np.int32(0)
+    return total, simd.madd(scale, load_i16x16_at(q, sums_16))
 
 
 @machine_code
@@ -288,22 +364,22 @@ def _block_q2_k(w, p, q, at, sums_16, sums_32):
     for i in range(4):
         packed = twice(load_i8x32(w, p + 16 + 32 * (i // 2)))
         j = 4 * (i % 2)
-        weights = right(packed, j, j, j + 2, j + 2) & 3
+        weights = two(packed, j, j, j + 2, j + 2)
         products = maddubs(weights, load_i8x64(q, at + 64 * i))
         total = dpwssd(total, products, permute(scales, quarters_from(4 * i)))
     minima = simd.madd(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
-    return sum_of(halves_added(total)), sum_of(minima)
+    return total, minima
 
 
 LANES_OF = {
-    "Q8_0": _small(34, _pair_q8_0, offset=128, has_minimum=False),
-    "Q4_0": _small(18, _nibbles(18), offset=8, has_minimum=False),
-    "Q4_1": _small(20, _nibbles(20), offset=0, has_minimum=True),
-    "Q5_0": _small(22, _nibbles(22, fifth_bits=2), offset=16, has_minimum=False),
-    "Q5_1": _small(24, _nibbles(24, fifth_bits=4), offset=0, has_minimum=True),
+    "Q8_0": _q8_0(),
+    "Q4_0": _nibbles(18, offset=8),
+    "Q4_1": _nibbles(20, has_minimum=True),
+    "Q5_0": _nibbles(22, offset=16, fifth_bits=2),
+    "Q5_1": _nibbles(24, has_minimum=True, fifth_bits=4),
     "Q2_K": _super(84, 80, _block_q2_k, has_minima=True),
-    "Q3_K": _super(110, 108, _block_q3_k, has_minima=False),
+    "Q3_K": _super(110, 108, _block_q3_k, offset_bits=2),
     "Q4_K": _q4_or_q5(144, False),
     "Q5_K": _q4_or_q5(176, True),
-    "Q6_K": _super(210, 208, _block_q6_k, has_minima=False),
+    "Q6_K": _super(210, 208, _block_q6_k, offset_bits=5),
 }
