@@ -121,10 +121,13 @@ def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[s
             "n_threads": model.n_threads,
         }
         if is_filled:
-            model.forward(tokens, 0)
-            # of a prompt the last layer computes one row: only tokens one by one use its experts
-            for i, token in enumerate(tokens[:96]):
-                model.forward([token], i)
+            # text after text, until every expert has been wanted by some token
+            for _ in range(4):
+                tokens = [int(t) for t in rng.integers(3, model.config.n_vocab, n_ctx)]
+                model.forward(tokens, 0)
+                # of a prompt the last layer computes one row: tokens one by one use its experts
+                for i, token in enumerate(tokens[:96]):
+                    model.forward([token], i)
         gc.collect()
         return {**result, **resident(path)}
 
