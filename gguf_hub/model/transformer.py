@@ -26,6 +26,7 @@ from gguf_hub.model.residency import (
     is_advisable,
 )
 from gguf_hub.model.residency import lock as lock_ranges
+from gguf_hub.model.rope import AS_TRAINED, RopeChange
 from gguf_hub.model.rows import RowProgram, write_row_program
 from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
@@ -95,6 +96,7 @@ class Transformer:
         value_type: str = "F16",
         is_paged: bool = False,
         lock: Lock = "none",
+        rope: RopeChange = AS_TRAINED,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -113,6 +115,7 @@ class Transformer:
             value_type: Type of the values in the cache.
             is_paged: The file is larger than memory: read ahead what each token needs of it.
             lock: What of the weights must stay in memory.
+            rope: What position embedding shall be otherwise than the model says.
             builder: Where machine code comes from; for this CPU when None.
             progress: Told about compiling, once per machine, and when locking is refused.
 
@@ -123,6 +126,7 @@ class Transformer:
         if file.byte_order != "little":
             raise _big_endian(file.path)
         config = read_config(file.metadata, _n_vocab(file))
+        config = replace(config, rope=config.rope.changed(rope))
         weights = read_weights(file, config)
         n_threads = n_threads or paying_threads(
             weights.active_bytes(config), n_cores or usable_cores()
