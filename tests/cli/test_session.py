@@ -257,6 +257,27 @@ def test_wrong_usage_is_said(
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--grammar", "root ::= (", "line 1"),
+        ("--grammar", 'start ::= "a"', "root"),
+        ("-j", "{", "schema"),
+        ("-j", '{"type": "colour"}', "colour"),
+    ],
+)
+def test_a_wrong_grammar_is_said_before_anything_is_loaded_or_printed(
+    gguf_hub: Cli, flag: str, value: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "held"
+    file.write_text(value)
+    for option in ((flag, value), (f"{flag}f" if flag == "-j" else f"{flag}-file", file)):
+        code, out, err = gguf_hub("run", "no-such-model.gguf", "-p", "Once", *option)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "no-such-model" not in err and "tok/s" not in err
+
+
 def test_colours_come_when_asked(gguf_hub: Cli, stories: Path) -> None:
     shared = ("run", stories, "-p", "Once", "-n", 1, "--temp", 0, "--no-perf")
     assert gguf_hub(*shared, "--color")[1] == "\x1b[33mOnce\x1b[0m upon\n"
