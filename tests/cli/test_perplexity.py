@@ -135,6 +135,7 @@ def test_wrong_usage(args: list[str], message: str, model: Path, text: Path, ggu
 
 def test_files_that_cannot_be_read(model: Path, text: Path, tmp_path: Path, gguf_hub) -> None:
     code, _, err = gguf_hub("perplexity", model, "--text", tmp_path / "absent.txt", "-t", 1)
+    assert "cannot read text file `" in err
     assert (code, "absent.txt" in err) == (1, True)
     text.write_bytes(b"\xff\xfe")
     code, _, err = gguf_hub("perplexity", model, "--text", text, "-t", 1)
