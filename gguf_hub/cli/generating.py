@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.options import batch_size_option
+from gguf_hub.cli.rope import rope_change
 
 if TYPE_CHECKING:
     from gguf_hub.cli.writing import Wanted
@@ -34,7 +35,7 @@ _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup
 
 
 def generating_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``generate`` reads."""
+    """Add the options that ``generate`` reads, besides those of other rooms."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -48,6 +49,7 @@ def check_generating(options: dict[str, Any]) -> None:
         if options[name] < low:
             flag = "--" + name.replace("_", "-")
             raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+    rope_change(options)
     if options["n_gpu_layers"] not in (None, "0"):
         note("-ngl is ignored: this runner computes on the CPU")
 
@@ -66,7 +68,7 @@ def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict
     began = time.perf_counter()
     progress = ConsoleProgress()
     limits = {"n_ctx": options["ctx_size"], "n_threads": max(0, options["threads"]),
-              "n_logits": options["lookup"] + 1}  # fmt: skip
+              "n_logits": options["lookup"] + 1, "rope": rope_change(options)}  # fmt: skip
     with (
         open_file(path, options, progress) as file,
         open_model(file, options, progress, **limits) as model,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.cli.rope import rope_change
 from gguf_hub.errors import GgufHubError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Measuring(contextlib.ExitStack):
             n_batch=options["batch_size"],
             n_threads=options["threads"],
             all_logits=True,
+            rope=rope_change(options),
             progress=self._progress,
         )
         self.enter_context(model)

@@ -9,6 +9,7 @@ import click
 from gguf_hub.cli.generating import generating_options
 from gguf_hub.cli.opening import opening_options
 from gguf_hub.cli.prompt import prompt_options
+from gguf_hub.cli.rope import rope_options
 from gguf_hub.cli.sampling import sampling_options
 from gguf_hub.cli.source import source_options
 from gguf_hub.cli.writing import writing_options
@@ -21,6 +22,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @prompt_options
 @generating_options
 @opening_options
+@rope_options
 @sampling_options
 @writing_options
 @source_options

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.rope import rope_options
 from gguf_hub.cli.source import source_options
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
@@ -36,6 +37,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option("--grace", type=click.IntRange(0), default=5, show_default=True, metavar="SECONDS",
               help="How long texts may go on when the server stops.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@rope_options
 @source_options
 def command(**options: Any) -> None:
     """Serve a model over HTTP: OpenAI's interface and a page.
@@ -44,14 +46,16 @@ def command(**options: Any) -> None:
     browser. Several requests are computed at once, each with a context of its own. Ctrl-C ends it.
     """
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.rope import rope_change
     from gguf_hub.cli.serving import bound, import_server, open_served, serve
     from gguf_hub.cli.source import fetch_model, named_model
 
     # 1) what can be wrong without a model
     named_model(options)
+    rope = rope_change(options)
     import_server()
     with bound(options["host"], options["port"]) as listener:
         # 2) the model, and who asks it
         path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-        with open_served(path, options) as service:
+        with open_served(path, options, rope=rope) as service:
             serve(service, listener, options)

@@ -63,8 +63,8 @@ def _translated(host: str, port: int) -> Iterator[None]:
         ) from exc
 
 
-def open_served(path: Path, options: dict[str, Any]) -> Any:
-    """Return the service of a model, to be entered."""
+def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
+    """Return the service of a model, to be entered; ``more`` is for ``open_service``."""
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.hardware import usable_threads
 
@@ -73,7 +73,7 @@ def open_served(path: Path, options: dict[str, Any]) -> Any:
         n_slots=options["parallel"], n_waiting=options["queue"],
         chat_format=options["chat_template"], progress=ConsoleProgress(),
         n_batch=options["batch_size"], n_threads=max(0, options["threads"]),
-        n_cores=usable_threads(),
+        n_cores=usable_threads(), **more,
     )  # fmt: skip
 
 

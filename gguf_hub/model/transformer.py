@@ -61,6 +61,7 @@ class Transformer:
         n_batch: Most tokens of one pass.
         n_threads: Threads that compute.
         n_slots: How many caches there are.
+        cache_types: Of keys and values in them.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Transformer:
         self.n_slots = limits.n_slots
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
-        self._cache_types = limits.key_type, limits.value_type
+        self.cache_types = limits.key_type, limits.value_type
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -262,7 +263,7 @@ class Transformer:
         for i, offset in enumerate(self._program.caches):
             kv = self._memory.kv[first + offset :]
             parts = cache.key_parts if i % 2 == 0 else cache.value_parts
-            type_ = self._cache_types[i % 2]
+            type_ = self.cache_types[i % 2]
             found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
         return found
 

@@ -38,7 +38,7 @@ def open_service(
         n_waiting: Requests that may wait besides.
         chat_format: A format by name, in place of the model's template.
         progress: Told about compiling.
-        options: ``n_batch``, ``n_threads``, ``n_cores`` of ``Transformer.open``.
+        options: ``n_batch``, ``n_threads``, ``n_cores``, ``rope`` of ``Transformer.open``.
 
     Raises:
         GgufHubError: It holds no model that runs here.

@@ -217,6 +217,24 @@ def test_a_saved_prompt_costs_nothing_the_next_time(
     assert file.read_bytes() == b"nonsense"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [("--rope-scale", 2), ("--rope-freq-base", 5e4), ("-ctk", "q8_0"), ("-c", 256)],
+    ids=lambda other: other[0],
+)
+def test_a_saved_prompt_of_other_settings_is_not_used(
+    gguf_hub: Cli, stories: Path, tmp_path: Path, other: tuple[Any, ...]
+) -> None:
+    file = tmp_path / "prompt.cache"
+    shared = ("run", stories, "-p", "Once upon a time, Tom", "-n", 5, "--temp", 0)
+    assert gguf_hub(*shared, "--prompt-cache", file)[0] == 0
+    code, out, err = gguf_hub(*shared, *other, "--prompt-cache", file)
+    assert (code, out) == (0, gguf_hub(*shared, *other)[1])
+    assert "is of another model, context, cache type or position embedding" in err
+    assert "prompt 8 tokens" in err
+    assert "prompt 1 tokens" in gguf_hub(*shared, *other, "--prompt-cache", file)[2]
+
+
 # -- what holds the text ------------------------------------------------------------------------
 
 
