@@ -11,6 +11,7 @@ import click
 
 from gguf_hub.cli.options import batch_size_option
 from gguf_hub.cli.rope import rope_change
+from gguf_hub.cli.shifting import n_keep
 
 if TYPE_CHECKING:
     from gguf_hub.cli.writing import Wanted
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     click.option("-n", "--predict", "--n-predict", default=-1, show_default=True, metavar="N",
-                 help="Tokens to generate; -1 until the context is full."),
+                 help="Tokens to generate; -1 for no limit, -2 until the context is full."),
     click.option("-c", "--ctx-size", default=0, show_default=True, metavar="N",
                  help="Context in tokens; 0 for what the model was trained on."),
     batch_size_option,
@@ -50,6 +51,7 @@ def check_generating(options: dict[str, Any]) -> None:
             flag = "--" + name.replace("_", "-")
             raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
     rope_change(options)
+    n_keep(options)
     if options["n_gpu_layers"] not in (None, "0"):
         note("-ngl is ignored: this runner computes on the CPU")
 
@@ -77,7 +79,7 @@ def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict
         engine = Engine(model)
         loaded_s = time.perf_counter() - began
         writer = Writer(engine, tokenizer, config, options["predict"], wanted.grammar,
-                        wanted.schema, options["ignore_eos"])  # fmt: skip
+                        wanted.schema, options["ignore_eos"], n_keep=n_keep(options))  # fmt: skip
         if options["lookup"]:
             writer.drafter = PromptLookup(options["lookup"])
         try:
@@ -95,7 +97,8 @@ def _tell_if_full(engine: Engine, wanted: int) -> None:
 
     if engine.finish_reason == "length" and engine.timings.n_generated != wanted:
         n_ctx = engine.model.n_ctx
-        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger")
+        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger, "
+             "`--context-shift` forgets half of it and goes on")  # fmt: skip
 
 
 def _print_timings(loaded_s: float, timings: Timings) -> None:

@@ -11,6 +11,7 @@ from gguf_hub.cli.opening import opening_options
 from gguf_hub.cli.prompt import prompt_options
 from gguf_hub.cli.rope import rope_options
 from gguf_hub.cli.sampling import sampling_options
+from gguf_hub.cli.shifting import shifting_options
 from gguf_hub.cli.source import source_options
 from gguf_hub.cli.writing import writing_options
 
@@ -21,6 +22,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.command("run", context_settings=CONTEXT)
 @prompt_options
 @generating_options
+@shifting_options
 @opening_options
 @rope_options
 @sampling_options

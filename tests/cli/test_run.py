@@ -87,6 +87,8 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
         (["--temp", "warm"], "'warm' is not a valid float"),
         (["-m", "x"], "MODEL is given twice"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
+        (["--keep", "-7"], "--keep -7: expected -1 (the whole prompt) or more"),
+        (["--keep", "many"], "'many' is not a valid integer"),
         (["--rope-scale", "0"], "rope_scale: expected (0, 1e+12], found 0.0"),
         (["--rope-scale", "nan"], "rope_scale: expected (0, 1e+12], found nan"),
         (["--rope-scale", "4", "--rope-freq-scale", ".25"], "one is 1 / the other"),
@@ -148,6 +150,41 @@ def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) 
     assert code == 0
     assert "stopped: the context of 16 tokens is full; `-c 32` makes it larger" in err
     assert "stopped" not in gguf_hub("run", stories, "-p", "", "-c", 16, "-n", 4)[2]
+
+
+def test_a_full_context_goes_on_where_it_may_shift(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 32)
+    code, text, err = gguf_hub(*shared, "--context-shift", "-n", 80)
+    assert (code, "stopped" in err) == (0, False)
+    assert "generated 80 tokens" in err
+    short = gguf_hub(*shared)[1].removesuffix("\n")
+    assert text.startswith(short) and len(text) > 2 * len(short)
+    # guesses change nothing, nor do batches; what is kept does
+    assert gguf_hub(*shared, "--context-shift", "-n", 80, "--lookup", 4, "-b", 5)[1] == text
+    assert gguf_hub(*shared, "--context-shift", "-n", 80, "--keep", -1)[1] != text
+
+
+def test_a_full_context_ends_the_text_where_that_is_asked(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "", "--temp", 0, "-c", 16)
+    _, text, err = gguf_hub(*shared, "--context-shift", "-n", -2)
+    assert text == gguf_hub(*shared, "--no-context-shift")[1]
+    assert "stopped: the context of 16 tokens is full" in err
+
+
+def test_a_shifting_context_ends_at_a_stop_text(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 32, "--context-shift")
+    whole = gguf_hub(*shared, "-n", 80)[1].removesuffix("\n")
+    stop = "a big box"
+    assert whole.index(stop) > len(gguf_hub(*shared[:-1])[1])  # it comes after a shift
+    assert gguf_hub(*shared, "-r", stop)[1] == whole[: whole.index(stop)] + "\n"
+
+
+def test_a_prompt_longer_than_a_shifting_context_is_refused_too(
+    gguf_hub: Cli, stories: Path
+) -> None:
+    code, _, err = gguf_hub("run", stories, "-p", "word " * 50, "-c", 16, "--context-shift")
+    assert code == 1
+    assert "more than the context of 16" in err
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,38 @@ def test_turns_are_remembered(chat: Any, out: Any) -> None:
     assert session.lines.lines == ["never"]
 
 
+@pytest.fixture
+def shifting(stories: Path, kernels: None) -> Iterator[Writer]:
+    with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=64) as model:
+        tokenizer = load_tokenizer(file.metadata)
+        yield Writer(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=30, n_keep=4)
+
+
+def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+    session = TextSession(shifting, Script(), out["show"].append, out["tell"].append)
+    session.begin("Once upon a time", writes=True)
+    costs = []
+    for _ in range(8):
+        session.turn("Tom")
+        if len(session.tokens) > 2 * 64:
+            costs.append((shifting.engine.timings.n_cached, shifting.engine.timings.n_prompt))
+    assert out["tell"] == []
+    assert len(session.tokens) > 3 * 64
+    assert shifting.engine.cached[:5] == session.tokens[:5]  # the begin token and four more
+    # a turn that begins in the window of the last one computes what is new alone
+    assert any(n_cached > 32 and n_prompt < 5 for n_cached, n_prompt in costs)
+
+
+def test_a_conversation_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+    session = ChatSession(
+        shifting, Script("Who?", "And?", "And then?", "/reset", "Who?"), out["show"].append,
+        out["tell"].append, chat_format=find_format("alpaca"),
+    )  # fmt: skip
+    session.loop()
+    assert out["tell"] == ["forgotten"]
+    assert [m["role"] for m in session.messages] == ["user", "assistant"]
+
+
 def test_reset_forgets(chat: Any, out: Any) -> None:
     session = chat("Who?", "/reset")
     session.loop()
