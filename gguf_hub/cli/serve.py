@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.rope import rope_options
+from gguf_hub.cli.shifting import shifting_options
 from gguf_hub.cli.source import source_options
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
@@ -37,6 +38,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option("--grace", type=click.IntRange(0), default=5, show_default=True, metavar="SECONDS",
               help="How long texts may go on when the server stops.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@shifting_options
 @rope_options
 @source_options
 def command(**options: Any) -> None:
@@ -48,14 +50,15 @@ def command(**options: Any) -> None:
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.rope import rope_change
     from gguf_hub.cli.serving import bound, import_server, open_served, serve
+    from gguf_hub.cli.shifting import n_keep
     from gguf_hub.cli.source import fetch_model, named_model
 
     # 1) what can be wrong without a model
     named_model(options)
-    rope = rope_change(options)
+    more = {"rope": rope_change(options), "n_keep": n_keep(options)}
     import_server()
     with bound(options["host"], options["port"]) as listener:
         # 2) the model, and who asks it
         path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-        with open_served(path, options, rope=rope) as service:
+        with open_served(path, options, **more) as service:
             serve(service, listener, options)
