@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,17 +127,24 @@ class Engine:
                 f"the prompt has {len(tokens)} tokens, more than the context of {self.model.n_ctx}",
                 hint=f"ask for a larger context: `-c {len(tokens) + 256}`, or shorten the prompt",
             )
-        self._ahead.clear()
-        start = min(_common_prefix(self._cached, tokens), len(tokens) - 1)
+        start = self._n_known(tokens)
         began = time.perf_counter()
         with progress.task("prompt", len(tokens) - start, unit="tokens") as task:
-            for at in range(start, len(tokens), self.model.n_batch):
-                batch = tokens[at : at + self.model.n_batch]
-                logits = self._step(batch, at)
-                task.advance(len(batch))
+            logits = self._fill(tokens, start, task.advance)
         self.timings.n_cached, self.timings.n_prompt = start, len(tokens) - start
         self.timings.prompt_s = time.perf_counter() - began
         return logits
+
+    def refill(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Do the same in the midst of a text: it is no prompt, and ``timings`` stay as they are.
+
+        Args:
+            tokens: At least one, and no more than the context holds.
+
+        Returns:
+            Logits after the last token, [V].
+        """
+        return self._fill(tokens, self._n_known(tokens))
 
     def generate(
         self,
@@ -247,6 +254,21 @@ class Engine:
     def reset(self) -> None:
         """Forget what the cache holds."""
         self._cached = []
+
+    def _n_known(self, tokens: Sequence[int]) -> int:
+        """Return how many tokens need no computing; the last one does, for its logits."""
+        return min(_common_prefix(self._cached, tokens), len(tokens) - 1)
+
+    def _fill(
+        self, tokens: Sequence[int], start: int, advance: Callable[[int], None] = lambda n: None
+    ) -> NDArray[np.float32]:
+        """Compute tokens from ``start`` on, in batches; return logits after the last one, [V]."""
+        self._ahead.clear()
+        for at in range(start, len(tokens), self.model.n_batch):
+            batch = tokens[at : at + self.model.n_batch]
+            logits = self._step(batch, at)
+            advance(len(batch))
+        return logits
 
     def _step(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         """Compute tokens at a position; return logits after the last one, [V]."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.cli.rope import rope_change
 from gguf_hub.errors import GgufHubError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Measuring(contextlib.ExitStack):
             n_batch=options["batch_size"],
             n_threads=options["threads"],
             all_logits=True,
+            rope=rope_change(options),
             progress=self._progress,
         )
         self.enter_context(model)
@@ -103,11 +105,11 @@ class Measuring(contextlib.ExitStack):
 
     def _chunks(self, tokenizer: Tokenizer, n_ctx: int, n_chunks: int | None = None) -> Chunks:
         """Return the text's chunks."""
-        from gguf_hub.cli.prompt import read_prompt
+        from gguf_hub.cli.prompt import read_text
         from gguf_hub.perplexity import cut
 
         wanted = self._options["chunks"]
-        tokens = tokenizer.encode(read_prompt(None, self._options["text_path"], escape=False))
+        tokens = tokenizer.encode(read_text(self._options["text_path"], "text"))
         if tokenizer.vocab.add_eos:
             tokens.pop()  # nothing ends between two chunks
         return cut(tokens, n_ctx, n_chunks or (wanted if wanted >= 0 else None))

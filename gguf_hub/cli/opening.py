@@ -75,7 +75,7 @@ def open_model(
         file: The file.
         options: Those of ``opening_options``, and ``batch_size``.
         progress: Told about compiling, and about what memory forbids.
-        more: For ``Transformer.open``: ``n_ctx``, ``n_threads``, ``builder``.
+        more: For ``Transformer.open``: ``n_ctx``, ``n_threads``, ``rope``, ``builder``.
     """
     from gguf_hub.hardware import usable_threads
     from gguf_hub.model.transformer import Transformer

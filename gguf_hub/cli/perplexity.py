@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.options import catalog_option, json_option, offline_option
+from gguf_hub.cli.rope import rope_change, rope_options
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -55,6 +56,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @click.option(
     "--kl-divergence", is_flag=True, help="Compare with the logits of --kl-divergence-base."
 )
+@rope_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking.")
@@ -94,4 +96,5 @@ def _check(model: str | None, model_option: str | None, options: dict[str, Any])
         if options[name] < low:
             flag = "--" + name.replace("_", "-")
             raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+    rope_change(options)
     return model or model_option or ""

@@ -33,7 +33,7 @@ def prompt_cache(engine: Engine, model: Transformer, options: dict[str, Any]) ->
 
 def _model_id(model: Transformer) -> str:
     """Return what tells models apart whose caches are no use to each other."""
-    return f"{model.config!r} {model.n_ctx}"
+    return f"{model.config!r} {model.n_ctx} {model.cache_types}"
 
 
 def _load(path: Path, engine: Engine, model: Transformer) -> None:
@@ -44,7 +44,10 @@ def _load(path: Path, engine: Engine, model: Transformer) -> None:
     try:
         with np.load(path, allow_pickle=False) as saved:
             if str(saved["model"]) != _model_id(model):
-                warn(f"`{path}` is of another model or context: it is not used")
+                warn(
+                    f"`{path}` is of another model, context, cache type or position embedding: "
+                    "it is not used"
+                )
                 return
             tokens = [int(i) for i in saved["tokens"]]
             model.load_cache(saved["cache"], len(tokens))

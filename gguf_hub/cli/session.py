@@ -133,6 +133,7 @@ class Session(ABC):
 
     def _do_reset(self, rest: str) -> None:
         self.reset()
+        self.writer.forget()
         self.tell("forgotten")
 
     def _do_save(self, rest: str) -> None:
@@ -148,6 +149,7 @@ class Session(ABC):
         path = _path(rest, "/load")
         try:
             self.restore(json.loads(path.read_text("utf-8")))
+            self.writer.forget()
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
             raise GgufHubError(f"cannot read `{path}`: {reason}") from exc

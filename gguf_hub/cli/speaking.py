@@ -50,7 +50,10 @@ def _once(
         _echo_prompt(prompt, colour)
     try:
         # text is printed as in llama.cpp, the space in front of the first word too
-        for text in writer.write(tokens, wanted.stops, ConsoleProgress(), is_whole=False):
+        pieces = writer.write(
+            tokens, wanted.stops, ConsoleProgress(), is_whole=False, must_fit=True
+        )
+        for text in pieces:
             click.echo(text, nl=False)
     finally:
         click.echo()

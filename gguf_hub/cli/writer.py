@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.completion import Run
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gguf_hub.completion import ContextShift, Run
     from gguf_hub.engine import Drafter, Engine
     from gguf_hub.progress import Progress
     from gguf_hub.sampler import SamplerConfig
@@ -28,6 +31,8 @@ class Writer:
         ignores_eos: Go on after the end-of-sequence token.
         run: The last text.
         drafter: Guesses tokens, which are checked several at a time; None for none.
+        n_keep: Where the context is full, keep so many tokens of the first prompt, forget half of
+            the rest and go on (see ``ContextShift.after``); None to stop there.
     """
 
     engine: Engine
@@ -39,6 +44,8 @@ class Writer:
     ignores_eos: bool = False
     run: Run | None = None
     drafter: Drafter | None = None
+    n_keep: int | None = None
+    _shift: ContextShift | None = None
 
     def __post_init__(self) -> None:
         from gguf_hub.completion import GrammarBook
@@ -54,6 +61,7 @@ class Writer:
         progress: Progress | None = None,
         *,
         is_whole: bool = True,
+        must_fit: bool = False,
     ) -> Iterator[str]:
         """Yield the text after a prompt as it becomes complete; ``run`` tells how it ended.
 
@@ -62,6 +70,7 @@ class Writer:
             stops: Texts that end it and are not shown.
             progress: Told about the prompt.
             is_whole: As for ``Run``.
+            must_fit: Refuse a prompt that does not fit, even where the context goes on.
 
         Raises:
             ContextFullError: The prompt does not fit the context.
@@ -74,13 +83,18 @@ class Writer:
         chooser = Chooser(self._held())
         job = Job(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
         n_ctx = self.engine.model.n_ctx
-        run = self.run = Run(job, self.tokenizer, n_ctx, is_whole=is_whole)
+        shift = None if must_fit and len(prompt) > n_ctx else self._shift_after(prompt)
+        run = self.run = Run(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
         self.engine.timings = Timings()
-        if len(prompt) <= n_ctx and run.begin() is not None:
+        if len(run.window) <= n_ctx and run.begin() is not None:
             return
-        logits = self.engine.prefill(run.tokens, progress or SILENT)
+        yield from self._pieces(run, self.engine.prefill(run.window, progress or SILENT))
+
+    def _pieces(self, run: Run, logits: NDArray[np.float32]) -> Iterator[str]:
+        """Yield the text of a run from the logits after its prompt on, [V]."""
         began = _now()
         while True:
+            n_shifts = run.n_shifts
             piece = run.take(logits)
             self.engine.timings.n_generated = run.n_generated
             self.engine.timings.generate_s = _now() - began
@@ -90,7 +104,14 @@ class Writer:
                 self.engine.finish_reason = run.finish_reason
                 return
             n_left = -1 if self.max_tokens < 0 else self.max_tokens - run.n_generated
-            logits = self.engine.next_logits(run.tokens, self.drafter, n_left)
+            if run.n_shifts != n_shifts:
+                logits = self.engine.refill(run.window)
+            else:
+                logits = self.engine.next_logits(run.window, self.drafter, n_left)
+
+    def forget(self) -> None:
+        """Take the next prompt for the first one of a new text."""
+        self._shift = None
 
     def set_option(self, name: str, value: Any) -> None:
         """Change one setting of the sampler.
@@ -103,6 +124,15 @@ class Writer:
         SamplerConfig.from_options(**{name: value})
         self.config = replace(self.config, **{name: value})
         self._sampler = Sampler(self.config, self.tokenizer)
+
+    def _shift_after(self, prompt: Sequence[int]) -> ContextShift | None:
+        """Return how the text goes on where the context ends: as its first prompt has it."""
+        from gguf_hub.completion import ContextShift
+
+        if self.n_keep is not None and self._shift is None:
+            n_ctx, bos_id = self.engine.model.n_ctx, self.tokenizer.bos_id
+            self._shift = ContextShift.after(prompt, self.n_keep, n_ctx, bos_id)
+        return self._shift
 
     def _held(self) -> Any:
         """Return the sampler; a fresh constraint for each text, where there is one."""

@@ -88,6 +88,7 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
 
     Raises:
         UsageError: They contradict each other, or a value cannot be.
+        GrammarError: A grammar or schema is wrong.
         GgufHubError: A file cannot be read.
     """
     from gguf_hub.cli.prompt import unescape
@@ -97,6 +98,7 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
     schema = _one(options, "json_schema", "json_schema_file")
     if grammar is not None and schema is not None:
         raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
+    _check_held(grammar, schema)
     stops = tuple(options["reverse_prompt"])
     return Wanted(
         grammar=grammar,
@@ -107,6 +109,18 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
         template=_one(options, "chat_template", "chat_template_file"),
         mode=_mode(options),
     )
+
+
+def _check_held(grammar: str | None, schema: str | None) -> None:
+    """Refuse a wrong grammar or schema while nothing is loaded or printed."""
+    if grammar is None and schema is None:
+        return
+    from gguf_hub.grammar import Grammar
+
+    if grammar is not None:
+        Grammar.from_gbnf(grammar)
+    if schema is not None:
+        Grammar.from_schema(schema, strict=False)
 
 
 def _mode(options: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from gguf_hub.completion.chooser import Chance, Chooser
 from gguf_hub.completion.grammars import GrammarBook
 from gguf_hub.completion.run import Job, Piece, Run
 from gguf_hub.completion.settings import sampler_config
+from gguf_hub.completion.shift import ContextShift
 from gguf_hub.completion.stops import StopText
 
-__all__ = ["Chance", "Chooser", "GrammarBook", "Job", "Piece", "Run", "StopText",
+__all__ = ["Chance", "Chooser", "ContextShift", "GrammarBook", "Job", "Piece", "Run", "StopText",
            "sampler_config"]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.completion.chooser import Chance, Chooser
+from gguf_hub.completion.shift import ContextShift
 from gguf_hub.completion.stops import StopText
 from gguf_hub.tokenizer import StreamDecoder, Tokenizer
 
@@ -23,7 +25,8 @@ class Job:
     Attributes:
         prompt: Token ids, at least one.
         chooser: Chooses among logits; of this job alone.
-        max_tokens: The most tokens, stop token not counted; negative for no limit.
+        max_tokens: The most tokens, stop token not counted; -1 for no limit, -2 until the context
+            is full, be it one that goes on.
         stops: Texts that end it and are not shown.
         stop_ids: Tokens that end it and are not shown.
         criteria: Asked after every token.
@@ -61,21 +64,32 @@ class Run:
         n_ctx: Positions of the cache: where they end, the text ends.
         is_whole: After an empty prompt the output is a text of its own, so that the space that the
             encoder puts in front of every text is taken off.
+        shift: How the text goes on where the cache ends; None to end there.
     """
 
     def __init__(
-        self, job: Job, tokenizer: Tokenizer, n_ctx: int, *, is_whole: bool = True
+        self,
+        job: Job,
+        tokenizer: Tokenizer,
+        n_ctx: int,
+        *,
+        is_whole: bool = True,
+        shift: ContextShift | None = None,
     ) -> None:
         self.job = job
         self.tokens = list(job.prompt)
         """Prompt and output; the last one is to be computed next."""
+        self.window = self.tokens if shift is None else shift.window(self.tokens)
+        """Of these, what the cache is to hold: all, unless the context goes on when it is full."""
+        self.n_shifts = 0
+        """How often the window has let go of tokens since the prompt."""
+        self._shift = shift
         self.finish_reason: str | None = None
         at_start = is_whole and all(tokenizer.is_control(i) for i in job.prompt)
         self._decoder = StreamDecoder(tokenizer, at_start=at_start)
         self._stop = StopText(job.stops)
         self._waiting: list[Chance] = []
-        room = n_ctx - len(job.prompt) + 1  # the last token is not computed, it needs no room
-        self._limit = room if job.max_tokens < 0 else min(job.max_tokens, room)
+        self._limit = self._most(n_ctx - len(self.window) + 1)  # the last one is not computed
 
     @property
     def n_generated(self) -> int:
@@ -101,7 +115,7 @@ class Run:
         sampled = self.job.chooser.sample(logits, self.tokens)
         if sampled.token_id in self.job.stop_ids:
             return self._finish("", "stop")
-        self.tokens.append(sampled.token_id)
+        self._append(sampled.token_id)
         if self.job.chooser.last is not None:
             self._waiting.append(self.job.chooser.last)
         text = self._stop.feed(self._decoder.feed(sampled.token_id))
@@ -114,6 +128,22 @@ class Run:
     def cancel(self) -> None:
         """End it: nobody wants the rest."""
         self.finish_reason = self.finish_reason or "stop"
+
+    def _most(self, room: int) -> float:
+        """Return how many tokens there may be, where so many more fit the cache."""
+        wanted = self.job.max_tokens
+        if self._shift is None or wanted < -1:
+            return room if wanted < 0 else min(wanted, room)
+        return math.inf if wanted < 0 else wanted
+
+    def _append(self, token_id: int) -> None:
+        self.tokens.append(token_id)
+        if self._shift is None:
+            return  # the window is the same list
+        self.window.append(token_id)
+        if len(self.window) > self._shift.n_ctx:
+            self.window = self._shift.window(self.tokens)
+            self.n_shifts += 1
 
     def _is_enough(self, logits: NDArray[np.float32]) -> bool:
         if not self.job.criteria:

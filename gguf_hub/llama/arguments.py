@@ -1,4 +1,4 @@
-"""Arguments of llama-cpp-python's constructor that change nothing here, and saying so."""
+"""Arguments of llama-cpp-python's constructor: what they mean, or that they change nothing here."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from gguf_hub.errors import UsageError
 from gguf_hub.llama.parts import LlamaValueError
+from gguf_hub.model.rope import SCALINGS, RopeChange
 
 # argument -> the values that need no word, because they ask for nothing that is not so anyway
 _IDLE: dict[str, tuple[Any, ...]] = {
     "kv_overrides": (None, {}),
-    "rope_scaling_type": (None, -1),
-    "rope_freq_base": (None, 0.0),
-    "rope_freq_scale": (None, 0.0),
-    "yarn_ext_factor": (None, -1.0),
-    "yarn_attn_factor": (None, 1.0, -1.0),
-    "yarn_beta_fast": (None, 32.0, -1.0),
-    "yarn_beta_slow": (None, 1.0, -1.0),
-    "yarn_orig_ctx": (None, 0),
     "draft_model": (None,),
     "tokenizer": (None,),
     "type_k": (None, 1, 8),
@@ -31,6 +25,12 @@ _REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
 
 CACHE_TYPES = {8: "Q8_0"}
 """ggml's number -> type of keys or values in the cache; ``F16`` where there is no other."""
+
+_ROPE = frozenset({
+    "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast",
+    "yarn_beta_slow", "yarn_orig_ctx",
+})  # fmt: skip
+"""Arguments of ``RopeChange.from_options``, under the same names."""
 
 STEERING = frozenset({
     "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "use_mmap", "use_mlock",
@@ -50,7 +50,7 @@ def check_extra(given: Mapping[str, Any]) -> None:
         if given.get(name):
             raise LlamaValueError(f"{name}: {what} are not supported, found `{given[name]}`",
                                   hint="merge the adapter into the model first")  # fmt: skip
-    known = STEERING | _IDLE.keys() | _REFUSED.keys()
+    known = STEERING | _ROPE | {"rope_scaling_type"} | _IDLE.keys() | _REFUSED.keys()
     unknown = sorted(given.keys() - known)
     idle = sorted(
         name for name, silent in _IDLE.items() if name in given and given[name] not in silent
@@ -59,6 +59,26 @@ def check_extra(given: Mapping[str, Any]) -> None:
         _warn(f"unknown arguments are ignored: {', '.join(unknown)}")
     if idle:
         _warn(f"arguments that this version does not follow: {', '.join(idle)}")
+
+
+def rope_change(given: Mapping[str, Any]) -> RopeChange:
+    """Return what the arguments want of position embedding otherwise than the model says.
+
+    Raises:
+        LlamaValueError: A value that cannot be.
+    """
+    kind = given.get("rope_scaling_type")
+    if kind not in (None, -1, 0, 1, 2):
+        raise LlamaValueError(
+            f"rope_scaling_type: expected -1 (the model's), 0 (none), 1 (linear) or 2 (yarn), "
+            f"found {kind!r}"
+        )
+    options = {name: value for name, value in given.items() if name in _ROPE and value is not None}
+    try:
+        scaling = None if kind in (None, -1) else SCALINGS[kind]
+        return RopeChange.from_options(rope_scaling=scaling, **options)
+    except UsageError as exc:
+        raise LlamaValueError(exc.message, hint=exc.hint) from exc
 
 
 def _warn(text: str) -> None:

@@ -59,7 +59,7 @@ class Host:
         path: The GGUF file.
         keeps_all: Keep the logits of all positions.
         has_all: Be able to compute all tokens' outputs in one pass, as embeddings need it.
-        limits: ``n_ctx``, ``n_batch`` and ``n_cores`` of ``Transformer.open``.
+        limits: ``n_ctx``, ``n_batch``, ``n_cores`` and ``rope`` of ``Transformer.open``.
     """
 
     def __init__(self, path: Path, *, keeps_all: bool, has_all: bool, **limits: Any) -> None:

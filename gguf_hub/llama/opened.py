@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gguf_hub.completion import Chooser, sampler_config
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels.cpu import usable_cores
-from gguf_hub.llama.arguments import CACHE_TYPES, check_extra
+from gguf_hub.llama.arguments import CACHE_TYPES, check_extra, rope_change
 from gguf_hub.llama.cache import LlamaRAMCache
 from gguf_hub.llama.grammar import LlamaGrammar
 from gguf_hub.llama.host import Host, plain_metadata
@@ -44,8 +44,9 @@ class Opened:
         chat_format: Conversations in this format; None for the model's own template.
         chat_handler: Answers conversations in place of a format.
         verbose: Taken for llama-cpp-python's sake.
-        arguments: llama-cpp-python's other ones. Those about GPUs, threads and memory are taken in
-            silence; what is unknown, or not followed, is said in a warning.
+        arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
+            embedding, ``type_k`` and ``type_v`` the cache. Those about GPUs, threads and memory are
+            taken in silence; what is unknown, or not followed, is said in a warning.
 
     Raises:
         LlamaValueError: There is no such file.
@@ -90,18 +91,19 @@ class Opened:
         self.cache: LlamaRAMCache | None = None
         self._logits_all, self._embedding = logits_all, embedding
         self._pooling_type = pooling_type
-        types = {
+        changes: dict[str, Any] = {
             name: CACHE_TYPES.get(arguments.get(argument) or 1, "F16")
             for name, argument in (("key_type", "type_k"), ("value_type", "type_v"))
         }
-        self._open(n_ctx, n_batch, n_threads, vocab_only, **types)
+        changes["rope"] = rope_change(arguments)
+        self._open(n_ctx, n_batch, n_threads, vocab_only, **changes)
         self.set_seed(seed)
         self.chat_format = chat_format
 
     _metadata: Mapping[str, Any]
 
     def _open(
-        self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **types: str
+        self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **changes: Any
     ) -> None:
         if vocab_only:
             with GgufFile.open(Path(self.model_path)) as file:
@@ -116,7 +118,7 @@ class Opened:
                 n_batch=n_batch,
                 # programs name numbers of their author's machine: more threads than pay only wait
                 n_cores=min(max(0, n_threads or 0), usable_cores()),
-                **types,
+                **changes,
             )
             self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
         self.metadata = plain_metadata(self._metadata)

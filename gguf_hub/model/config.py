@@ -5,75 +5,15 @@ Knows the keys and their defaults; knows nothing of tensors or arithmetic.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.model.rope import SCALINGS, RopeConfig
 
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that this runner computes: Llama, Mistral and Mixtral."""
-
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary position embedding (arXiv 2104.09864) and its stretching to longer contexts.
-
-    Attributes:
-        n_rot: Rotated elements of each head.
-        freq_base: Base of the geometric series of frequencies.
-        scaling: ``none``, ``linear`` (arXiv 2306.15595) or ``yarn`` (arXiv 2309.00071).
-        factor: How many times longer the context is than the one trained on.
-        n_ctx_orig: Context that the model was trained on before stretching.
-        attn_factor: Extra factor on cosine and sine.
-        beta_fast: Turns within ``n_ctx_orig`` above which a frequency is left alone (yarn).
-        beta_slow: Turns below which a frequency is interpolated fully (yarn).
-    """
-
-    n_rot: int
-    freq_base: float
-    scaling: str = "none"
-    factor: float = 1.0
-    n_ctx_orig: int = 0
-    attn_factor: float = 1.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-
-    def frequencies(self) -> list[float]:
-        """Return the angle per position of each rotated pair, [n_rot / 2].
-
-        Source: rope_yarn in ggml/src/ggml-cpu/ops.cpp at ggml c2cdd2b2; its interpolation between
-        stretched and plain angle is linear in the position, so it is done here once.
-        """
-        plain = [self.freq_base ** (-2 * i / self.n_rot) for i in range(self.n_rot // 2)]
-        if self.scaling == "none":
-            return plain
-        if self.scaling == "linear":
-            return [frequency / self.factor for frequency in plain]
-        mixes = [self._plain_share(i) for i in range(self.n_rot // 2)]
-        return [
-            frequency * (mix + (1 - mix) / self.factor)
-            for frequency, mix in zip(plain, mixes, strict=True)
-        ]
-
-    def magnitude(self) -> float:
-        """Return the factor on cosine and sine; yarn raises it to keep attention's entropy."""
-        if self.scaling != "yarn":
-            return self.attn_factor
-        return self.attn_factor * (1 + 0.1 * math.log(self.factor))
-
-    def _plain_share(self, pair: int) -> float:
-        """Return how far a pair keeps its plain angle: 1 for fast pairs, 0 for slow ones."""
-        low = max(0, math.floor(self._pair_with(self.beta_fast)))
-        high = min(self.n_rot - 1, math.ceil(self._pair_with(self.beta_slow)))
-        ramp = (pair - low) / max(0.001, high - low)
-        return 1 - min(1.0, max(0.0, ramp))
-
-    def _pair_with(self, turns: float) -> float:
-        """Return the pair that makes so many turns within the original context."""
-        period = math.log(self.n_ctx_orig / (turns * 2 * math.pi))
-        return self.n_rot * period / (2 * math.log(self.freq_base))
 
 
 @dataclass(frozen=True)
@@ -173,21 +113,23 @@ def _read_rope(
     keys: _Keys, metadata: Mapping[str, Any], architecture: str, head_dim: int
 ) -> RopeConfig:
     n_ctx_train = keys.integer("context_length")
-    old_linear = keys.number("rope.scale_linear", 1.0)
-    default = "linear" if old_linear != 1.0 else "none"
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", default)
-    if scaling not in ("none", "linear", "yarn"):
+    # as llama.cpp reads it: linear where no type is named, which is plain with a factor of 1
+    scaling = metadata.get(f"{architecture}.rope.scaling.type", "linear")
+    if scaling not in SCALINGS:
         raise UnsupportedGgufError(
             f"metadata `{architecture}.rope.scaling.type`: expected none, linear or yarn, "
             f"found `{scaling}`"
         )
+    old_factor = keys.number("rope.scale_linear", 1.0)
     return RopeConfig(
         n_rot=keys.integer("rope.dimension_count", head_dim),
         freq_base=keys.number("rope.freq_base", 10000.0),
         scaling=scaling,
-        factor=keys.number("rope.scaling.factor", old_linear) or 1.0,
+        factor=keys.number("rope.scaling.factor", old_factor) or 1.0,
         n_ctx_orig=keys.integer("rope.scaling.original_context_length", n_ctx_train),
         attn_factor=keys.number("rope.scaling.attn_factor", 1.0),
+        yarn_attn_factor=keys.number("rope.scaling.yarn_attn_factor", 1.0),
+        ext_factor=keys.number("rope.scaling.yarn_ext_factor", -1.0),
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
     )
@@ -202,6 +144,11 @@ def _check(config: ModelConfig) -> None:
         problem = (
             f"rope.dimension_count {config.rope.n_rot}: expected an even number up to the head's "
             f"{config.head_dim}"
+        )
+    elif not (config.rope.freq_base > 1 and config.rope.factor > 0):
+        problem = (
+            f"rope.freq_base {config.rope.freq_base} and rope.scaling.factor {config.rope.factor}: "
+            "expected more than 1 and more than 0"
         )
     elif bool(config.n_expert) != bool(config.n_expert_used) or (
         config.n_expert_used > config.n_expert

@@ -26,6 +26,7 @@ from gguf_hub.model.residency import (
     is_advisable,
 )
 from gguf_hub.model.residency import lock as lock_ranges
+from gguf_hub.model.rope import AS_TRAINED, RopeChange
 from gguf_hub.model.rows import RowProgram, write_row_program
 from gguf_hub.model.weights import Weights, read_weights
 from gguf_hub.progress import SILENT, Progress
@@ -60,6 +61,7 @@ class Transformer:
         n_batch: Most tokens of one pass.
         n_threads: Threads that compute.
         n_slots: How many caches there are.
+        cache_types: Of keys and values in them.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Transformer:
         self.n_slots = limits.n_slots
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
-        self._cache_types = limits.key_type, limits.value_type
+        self.cache_types = limits.key_type, limits.value_type
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -95,6 +97,7 @@ class Transformer:
         value_type: str = "F16",
         is_paged: bool = False,
         lock: Lock = "none",
+        rope: RopeChange = AS_TRAINED,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -113,6 +116,7 @@ class Transformer:
             value_type: Type of the values in the cache.
             is_paged: The file is larger than memory: read ahead what each token needs of it.
             lock: What of the weights must stay in memory.
+            rope: What position embedding shall be otherwise than the model says.
             builder: Where machine code comes from; for this CPU when None.
             progress: Told about compiling, once per machine, and when locking is refused.
 
@@ -123,6 +127,7 @@ class Transformer:
         if file.byte_order != "little":
             raise _big_endian(file.path)
         config = read_config(file.metadata, _n_vocab(file))
+        config = replace(config, rope=config.rope.changed(rope))
         weights = read_weights(file, config)
         n_threads = n_threads or paying_threads(
             weights.active_bytes(config), n_cores or usable_cores()
@@ -258,7 +263,7 @@ class Transformer:
         for i, offset in enumerate(self._program.caches):
             kv = self._memory.kv[first + offset :]
             parts = cache.key_parts if i % 2 == 0 else cache.value_parts
-            type_ = self._cache_types[i % 2]
+            type_ = self.cache_types[i % 2]
             found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
         return found
 

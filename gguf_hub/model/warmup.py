@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.model.config import ModelConfig, RopeConfig, read_config
+from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, ProgramBuilder
 from gguf_hub.model.residency import is_advisable
+from gguf_hub.model.rope import RopeConfig
 from gguf_hub.model.transformer import N_BATCH
 from gguf_hub.model.weights import Experts, Layer, Matrix, Weights, read_weights
 from gguf_hub.quants.recipes import ModelFacts, choose_types

@@ -48,10 +48,11 @@ class Sampling(BaseModel):
     seed: Seed = None
     grammar: str | None = None
     ignore_eos: bool = False
+    n_keep: Annotated[int, Field(ge=-1)] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what the sampler wants to know."""
-        names = set(Sampling.model_fields) - {"grammar", "ignore_eos"}
+        names = set(Sampling.model_fields) - {"grammar", "ignore_eos", "n_keep"}
         found = self.model_dump(include=names, exclude_none=True)
         if isinstance(self.logit_bias, list):
             found["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}

@@ -101,7 +101,7 @@ def _ending(service: Service, stream: Stream, reason: str) -> dict[str, Any]:
         "tokens_predicted": run.n_generated,
         "tokens_evaluated": len(run.job.prompt),
         "tokens_cached": task.n_cached,
-        "truncated": False,
+        "truncated": run.n_shifts > 0,
         "stop_type": kind,
         "stopping_word": run.stop_text or "",
         "timings": {

@@ -25,6 +25,7 @@ def open_service(
     n_slots: int = 4,
     n_waiting: int = 64,
     chat_format: str | None = None,
+    n_keep: int | None = None,
     progress: Progress = SILENT,
     **options: Any,
 ) -> Iterator[Service]:
@@ -37,8 +38,9 @@ def open_service(
         n_slots: Requests that are computed at once.
         n_waiting: Requests that may wait besides.
         chat_format: A format by name, in place of the model's template.
+        n_keep: What stays of a prompt where a context goes on when it is full; None to stop there.
         progress: Told about compiling.
-        options: ``n_batch``, ``n_threads``, ``n_cores`` of ``Transformer.open``.
+        options: ``n_batch``, ``n_threads``, ``n_cores``, ``rope`` of ``Transformer.open``.
 
     Raises:
         GgufHubError: It holds no model that runs here.
@@ -52,7 +54,7 @@ def open_service(
         tokenizer = load_tokenizer(file.metadata)
         facts = _facts(path, name, file, model)
         scheduler = Scheduler(model, n_waiting=n_waiting)
-        service = Service(facts, tokenizer, file.metadata, scheduler, chat_format)
+        service = Service(facts, tokenizer, file.metadata, scheduler, chat_format, n_keep)
         try:
             yield service
         finally:

@@ -188,11 +188,11 @@ class Scheduler:
                 self.counts.cancelled += 1
         self._admit()
         # 2) a piece of the prompt that waits longest
-        fresh = [s for s in self.slots if s.task and not s.task.run.n_generated]
+        fresh = [s for s in self.slots if s.task and _is_behind(s, s.task.run)]
         if fresh:
             self._guard(min(fresh, key=_age), self._prefill)
         # 3) one token of every text
-        self._decode([s for s in self.slots if s.task and s.task.run.n_generated])
+        self._decode([s for s in self.slots if s.task and not _is_behind(s, s.task.run)])
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -219,8 +219,7 @@ class Scheduler:
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
             self._model.copy_cache(best, slot.index, shared[best])
             slot.cached = prompt[: shared[best]]
-        # the last token is computed in any case: its logits are wanted
-        del slot.cached[min(_n_shared(slot.cached, prompt), len(prompt) - 1) :]
+        slot.cached = _known(slot.cached, prompt)
         task.n_cached = len(slot.cached)
         self.counts.cached_tokens += task.n_cached
         slot.task = task
@@ -232,18 +231,21 @@ class Scheduler:
     # -- computing -------------------------------------------------------------------------------
 
     def _prefill(self, slot: Slot, task: Task) -> None:
-        """Compute the next batch of a prompt; take the first token after its end."""
+        """Compute the next batch of a prompt, or of what a shift has left; take the next token."""
         began = time.perf_counter()
         at = len(slot.cached)
-        batch = task.run.tokens[at : at + self._model.n_batch]
+        batch = task.run.window[at : at + self._model.n_batch]
         logits = self._model.forward(batch, at, slot=slot.index)
         slot.cached.extend(batch)
         took = time.perf_counter() - began
-        task.n_prompt += len(batch)
-        task.prompt_s += took
+        if task.run.n_generated:
+            task.generate_s += took
+        else:
+            task.n_prompt += len(batch)
+            task.prompt_s += took
         self.counts.prompt_tokens += len(batch)
         self.counts.prompt_s += took
-        if len(slot.cached) == len(task.run.tokens):
+        if len(slot.cached) == len(task.run.window):
             self._take(slot, task, logits[-1])
 
     def _decode(self, slots: list[Slot]) -> None:
@@ -280,6 +282,8 @@ class Scheduler:
         if task.run.is_done:
             self._free(slot)
             self.counts.finished += 1
+        elif len(task.run.window) <= len(slot.cached):  # it has let go of tokens
+            slot.cached = _known(slot.cached, task.run.window)
         task.emit(piece)
 
     def _embed(self, task: EmbedTask, slot: Slot) -> None:
@@ -322,6 +326,16 @@ class Scheduler:
 def _age(slot: Slot) -> float:
     assert slot.task is not None
     return slot.task.began
+
+
+def _is_behind(slot: Slot, run: Run) -> bool:
+    """Tell whether a slot lacks more than the last token of a text, or has yet to begin with it."""
+    return not run.n_generated or len(run.window) - len(slot.cached) > 1
+
+
+def _known(cached: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Return which of a slot's tokens serve; the last one is computed anyway, for its logits."""
+    return list(cached[: min(_n_shared(cached, tokens), len(tokens) - 1)])
 
 
 def _n_shared(a: Sequence[int], b: Sequence[int]) -> int:

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.chat import ChatFormat, choose_format
-from gguf_hub.completion import Chooser, GrammarBook, Job, Piece, Run, sampler_config
+from gguf_hub.completion import (
+    Chooser,
+    ContextShift,
+    GrammarBook,
+    Job,
+    Piece,
+    Run,
+    sampler_config,
+)
 from gguf_hub.errors import UsageError
 from gguf_hub.sampler import Sampler
 from gguf_hub.server.bodies import Sampling
@@ -66,6 +74,8 @@ class Service:
         metadata: Of the file, for its template.
         scheduler: Shares the model.
         chat_format: A format by name, in place of the model's template.
+        n_keep: Where a context is full, keep so many tokens of the prompt, forget half of the rest
+            and go on (see ``ContextShift.after``); requests may say otherwise. None to stop there.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class Service:
         metadata: Any,
         scheduler: Scheduler,
         chat_format: str | None = None,
+        n_keep: int | None = None,
     ) -> None:
         self.facts = facts
         self.tokenizer = tokenizer
@@ -82,6 +93,7 @@ class Service:
         self.errors: list[Exception] = []
         self.scheduler = scheduler
         self.worker = Worker(scheduler, self.errors.append)
+        self._n_keep = n_keep
         self._grammars = GrammarBook(tokenizer)
         self.chat_format = _chat_format(tokenizer, metadata, chat_format)
 
@@ -103,7 +115,8 @@ class Service:
         Args:
             tokens: The prompt.
             body: How tokens are chosen.
-            max_tokens: The most; None or negative for as many as the context holds.
+            max_tokens: The most; None or negative for as many as the context holds, or, where it
+                goes on when it is full, as the model was trained on.
             stops: Texts that end it.
             n_top: How many likely tokens to name at each place; None for none.
             schema: JSON schema of the output, where the body has no grammar.
@@ -126,14 +139,29 @@ class Service:
         elif seed is not None:
             settings["seed"] = -1
         sampler = Sampler(sampler_config(settings), self.tokenizer, self._constraint(body, schema))
+        shift = self._shift(tokens, body)
         job = Job(
             prompt=tuple(tokens),
             chooser=Chooser(sampler, n_top=n_top),
-            max_tokens=-1 if max_tokens is None else max_tokens,
+            max_tokens=self._most(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
         )
-        return Run(job, self.tokenizer, n_ctx)
+        return Run(job, self.tokenizer, n_ctx, shift=shift)
+
+    def _shift(self, tokens: Sequence[int], body: Sampling) -> ContextShift | None:
+        """Return how a text goes on when its context is full."""
+        if self._n_keep is None:
+            return None
+        n_keep = self._n_keep if body.n_keep is None else body.n_keep
+        return ContextShift.after(tokens, n_keep, self.facts.n_ctx, self.tokenizer.bos_id)
+
+    def _most(self, tokens: Sequence[int], wanted: int | None, shift: ContextShift | None) -> int:
+        """Return the most tokens of an answer; no text goes on for ever, as in llama-server."""
+        if wanted is not None and (wanted >= 0 or wanted == -2):
+            return wanted
+        longest = max(self.facts.n_ctx, self.facts.n_ctx_train)
+        return -1 if shift is None else longest - len(tokens)
 
     def _constraint(self, body: Sampling, schema: Any) -> Any:
         if body.grammar is not None:

@@ -101,6 +101,13 @@ def test_chunks_longer_than_the_training_are_warned_of(model: Path, text: Path, 
     assert "chunks of 200 tokens: `model.gguf` was trained on 128" in err
 
 
+def test_a_stretched_context_has_another_perplexity(model: Path, text: Path, gguf_hub) -> None:
+    plain = run(gguf_hub, model, "--text", text)["perplexity"]
+    assert run(gguf_hub, model, "--text", text, "--rope-scale", 4)["perplexity"] != plain
+    unscaled = ("--rope-scale", 4, "--rope-scaling", "none")
+    assert run(gguf_hub, model, "--text", text, *unscaled)["perplexity"] == plain
+
+
 def test_nothing_ends_between_chunks(model: Path, text: Path, tmp_path: Path, gguf_hub) -> None:
     file = GgufFile.open(model)
     flag = type(file.fields["tokenizer.ggml.add_bos_token"]).of(True)
@@ -121,6 +128,7 @@ def test_nothing_ends_between_chunks(model: Path, text: Path, tmp_path: Path, gg
         (["M", "--text", "T", "--base", "M", "--kl-divergence-base", "x"], "exclude each other"),
         (["M", "--text", "T", "-c", "0"], "--ctx-size 0: expected 1 or more"),
         (["M", "--text", "T", "-c", "3"], "chunks of 3 tokens: expected 4 or more"),
+        (["M", "--text", "T", "--rope-scale", "-1"], "rope_scale: expected (0, 1e+12]"),
         (["M", "--text", "T", "--chunks", "0", "-c", "16"], "0 chunks: expected 1 or more"),
         (["M", "--text", "T", "-c", "100"], "expected 200 or more, two chunks of 100"),
     ],
@@ -135,6 +143,7 @@ def test_wrong_usage(args: list[str], message: str, model: Path, text: Path, ggu
 
 def test_files_that_cannot_be_read(model: Path, text: Path, tmp_path: Path, gguf_hub) -> None:
     code, _, err = gguf_hub("perplexity", model, "--text", tmp_path / "absent.txt", "-t", 1)
+    assert "cannot read text file `" in err
     assert (code, "absent.txt" in err) == (1, True)
     text.write_bytes(b"\xff\xfe")
     code, _, err = gguf_hub("perplexity", model, "--text", text, "-t", 1)

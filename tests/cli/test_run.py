@@ -14,6 +14,7 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.tokenizer import load_tokenizer
 from tests.hub_server import HubServer
 
+LLAMA = Path(__file__).parents[1] / "llama"
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -86,6 +87,16 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
         (["--temp", "warm"], "'warm' is not a valid float"),
         (["-m", "x"], "MODEL is given twice"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
+        (["--keep", "-7"], "--keep -7: expected -1 (the whole prompt) or more"),
+        (["--keep", "many"], "'many' is not a valid integer"),
+        (["--rope-scale", "0"], "rope_scale: expected (0, 1e+12], found 0.0"),
+        (["--rope-scale", "nan"], "rope_scale: expected (0, 1e+12], found nan"),
+        (["--rope-scale", "4", "--rope-freq-scale", ".25"], "one is 1 / the other"),
+        (["--rope_freq_base", "-1"], "rope_freq_base: expected (1, 1e+12] or 0 (the model's)"),
+        (["--rope-scaling", "ntk"], "'ntk' is not one of"),
+        (["--yarn-orig-ctx", "1.5"], "'1.5' is not a valid integer"),
+        (["--yarn-ext-factor", "2"], "yarn_ext_factor: expected [0, 1] or -1 (the model's)"),
+        (["--yarn-beta-fast", "inf"], "yarn_beta_fast: expected (0, 1e+12] or -1"),
         (["--no-such-flag"], "no such option '--no-such-flag'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -141,6 +152,41 @@ def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) 
     assert "stopped" not in gguf_hub("run", stories, "-p", "", "-c", 16, "-n", 4)[2]
 
 
+def test_a_full_context_goes_on_where_it_may_shift(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 32)
+    code, text, err = gguf_hub(*shared, "--context-shift", "-n", 80)
+    assert (code, "stopped" in err) == (0, False)
+    assert "generated 80 tokens" in err
+    short = gguf_hub(*shared)[1].removesuffix("\n")
+    assert text.startswith(short) and len(text) > 2 * len(short)
+    # guesses change nothing, nor do batches; what is kept does
+    assert gguf_hub(*shared, "--context-shift", "-n", 80, "--lookup", 4, "-b", 5)[1] == text
+    assert gguf_hub(*shared, "--context-shift", "-n", 80, "--keep", -1)[1] != text
+
+
+def test_a_full_context_ends_the_text_where_that_is_asked(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "", "--temp", 0, "-c", 16)
+    _, text, err = gguf_hub(*shared, "--context-shift", "-n", -2)
+    assert text == gguf_hub(*shared, "--no-context-shift")[1]
+    assert "stopped: the context of 16 tokens is full" in err
+
+
+def test_a_shifting_context_ends_at_a_stop_text(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 32, "--context-shift")
+    whole = gguf_hub(*shared, "-n", 80)[1].removesuffix("\n")
+    stop = "a big box"
+    assert whole.index(stop) > len(gguf_hub(*shared[:-1])[1])  # it comes after a shift
+    assert gguf_hub(*shared, "-r", stop)[1] == whole[: whole.index(stop)] + "\n"
+
+
+def test_a_prompt_longer_than_a_shifting_context_is_refused_too(
+    gguf_hub: Cli, stories: Path
+) -> None:
+    code, _, err = gguf_hub("run", stories, "-p", "word " * 50, "-c", 16, "--context-shift")
+    assert code == 1
+    assert "more than the context of 16" in err
+
+
 @pytest.mark.parametrize(
     "options",
     [("--no-mmap",), ("--mlock",), ("--mlock-dense",), ("-ctk", "q8_0", "-ctv", "Q8_0"),
@@ -154,6 +200,32 @@ def test_memory_and_cache_do_not_change_the_text(
     expected = gguf_hub(*arguments)[1]
     code, out, err = gguf_hub(*arguments, *options)
     assert (code, out) == (0, expected), err
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--rope-scaling", "linear", "--rope-scale", 4), "linear"),
+        (("--rope_freq_scale", 0.25), "the model's scaling"),
+        (("--rope-scale", 4, "--rope-scaling", "none"), "none"),
+        (("--rope-freq-base", 50000), "base"),
+        (("--rope-scale", 4, "--rope-scaling", "yarn", "--yarn-ext-factor", 0.5),
+         "yarn, half of it"),
+        (("--rope-scale", 4, "--rope-scaling", "yarn", "--yarn-ext-factor", 0,
+          "--yarn-attn-factor", 1.3), "yarn, attention"),
+        (("--rope-scale", 4, "--rope-scaling", "yarn", "--yarn-orig-ctx", 32),
+         "yarn, original context"),
+        (("--rope-scale", 4, "--rope-scaling", "yarn", "--yarn-beta-fast", 8, "--yarn-beta-slow",
+          0.5), "yarn, betas"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_stretched_context_writes_llama_cpps_text(
+    gguf_hub: Cli, stories: Path, flags: tuple[Any, ...], name: str
+) -> None:
+    reference = json.loads((LLAMA / "llama_cpp_python.json").read_text())["results"]
+    arguments = ("-c", 256, "-p", "Once upon a time", "--temp", 0, "-n", 16)
+    assert gguf_hub("run", stories, *arguments, *flags)[1] == reference[f"rope: {name}"][0] + "\n"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,38 @@ def test_turns_are_remembered(chat: Any, out: Any) -> None:
     assert session.lines.lines == ["never"]
 
 
+@pytest.fixture
+def shifting(stories: Path, kernels: None) -> Iterator[Writer]:
+    with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=64) as model:
+        tokenizer = load_tokenizer(file.metadata)
+        yield Writer(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=30, n_keep=4)
+
+
+def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+    session = TextSession(shifting, Script(), out["show"].append, out["tell"].append)
+    session.begin("Once upon a time", writes=True)
+    costs = []
+    for _ in range(8):
+        session.turn("Tom")
+        if len(session.tokens) > 2 * 64:
+            costs.append((shifting.engine.timings.n_cached, shifting.engine.timings.n_prompt))
+    assert out["tell"] == []
+    assert len(session.tokens) > 3 * 64
+    assert shifting.engine.cached[:5] == session.tokens[:5]  # the begin token and four more
+    # a turn that begins in the window of the last one computes what is new alone
+    assert any(n_cached > 32 and n_prompt < 5 for n_cached, n_prompt in costs)
+
+
+def test_a_conversation_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+    session = ChatSession(
+        shifting, Script("Who?", "And?", "And then?", "/reset", "Who?"), out["show"].append,
+        out["tell"].append, chat_format=find_format("alpaca"),
+    )  # fmt: skip
+    session.loop()
+    assert out["tell"] == ["forgotten"]
+    assert [m["role"] for m in session.messages] == ["user", "assistant"]
+
+
 def test_reset_forgets(chat: Any, out: Any) -> None:
     session = chat("Who?", "/reset")
     session.loop()
@@ -217,6 +249,24 @@ def test_a_saved_prompt_costs_nothing_the_next_time(
     assert file.read_bytes() == b"nonsense"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [("--rope-scale", 2), ("--rope-freq-base", 5e4), ("-ctk", "q8_0"), ("-c", 256)],
+    ids=lambda other: other[0],
+)
+def test_a_saved_prompt_of_other_settings_is_not_used(
+    gguf_hub: Cli, stories: Path, tmp_path: Path, other: tuple[Any, ...]
+) -> None:
+    file = tmp_path / "prompt.cache"
+    shared = ("run", stories, "-p", "Once upon a time, Tom", "-n", 5, "--temp", 0)
+    assert gguf_hub(*shared, "--prompt-cache", file)[0] == 0
+    code, out, err = gguf_hub(*shared, *other, "--prompt-cache", file)
+    assert (code, out) == (0, gguf_hub(*shared, *other)[1])
+    assert "is of another model, context, cache type or position embedding" in err
+    assert "prompt 8 tokens" in err
+    assert "prompt 1 tokens" in gguf_hub(*shared, *other, "--prompt-cache", file)[2]
+
+
 # -- what holds the text ------------------------------------------------------------------------
 
 
@@ -255,6 +305,27 @@ def test_wrong_usage_is_said(
     code, _, err = gguf_hub("run", stories, *arguments)
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--grammar", "root ::= (", "line 1"),
+        ("--grammar", 'start ::= "a"', "root"),
+        ("-j", "{", "schema"),
+        ("-j", '{"type": "colour"}', "colour"),
+    ],
+)
+def test_a_wrong_grammar_is_said_before_anything_is_loaded_or_printed(
+    gguf_hub: Cli, flag: str, value: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "held"
+    file.write_text(value)
+    for option in ((flag, value), (f"{flag}f" if flag == "-j" else f"{flag}-file", file)):
+        code, out, err = gguf_hub("run", "no-such-model.gguf", "-p", "Once", *option)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "no-such-model" not in err and "tok/s" not in err
 
 
 def test_colours_come_when_asked(gguf_hub: Cli, stories: Path) -> None:

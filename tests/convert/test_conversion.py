@@ -227,11 +227,11 @@ def test_sizes_are_read_back_as_they_were_stated(tmp_path: Path, convert: Conver
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"rope_theta": None}, ("none", 10000.0, 1.0, 128)),
-        ({"rope_theta": None, **checkpoints.MIXTURE}, ("none", 1e6, 1.0, 128)),
+        ({"rope_theta": None}, ("linear", 10000.0, 1.0, 128)),
+        ({"rope_theta": None, **checkpoints.MIXTURE}, ("linear", 1e6, 1.0, 128)),
         (
             {"rope_theta": None, "rope_parameters": {"rope_theta": 7e4, "rope_type": "default"}},
-            ("none", 7e4, 1.0, 128),
+            ("linear", 7e4, 1.0, 128),
         ),
         (
             {"rope_scaling": {"type": "linear", "factor": 4.0}},

@@ -82,6 +82,26 @@ CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "tokenize": ("tokenize", ["Once upon a time, <s>"], {}),
     "tokenize special": ("tokenize", ["Hi</s>"], {"add_bos": False, "special": True}),
 }  # fmt: skip
+QUARTER: dict[str, Any] = {"rope_freq_scale": 0.25}
+ROPE: dict[str, dict[str, Any]] = {
+    "linear": {**QUARTER, "rope_scaling_type": 1},
+    "the model's scaling": QUARTER,
+    "none": {**QUARTER, "rope_scaling_type": 0},
+    "base": {"rope_freq_base": 50000.0},
+    "yarn": {**QUARTER, "rope_scaling_type": 2},
+    "yarn, original context": {**QUARTER, "rope_scaling_type": 2, "yarn_orig_ctx": 32},
+    "yarn, half of it": {**QUARTER, "rope_scaling_type": 2, "yarn_ext_factor": 0.5},
+    "yarn, attention": {
+        **QUARTER, "rope_scaling_type": 2, "yarn_ext_factor": 0.0, "yarn_attn_factor": 1.3,
+    },
+    "yarn, attention without effect": {
+        **QUARTER, "rope_scaling_type": 2, "yarn_attn_factor": 1.3,
+    },
+    "yarn, betas": {
+        **QUARTER, "rope_scaling_type": 2, "yarn_beta_fast": 8.0, "yarn_beta_slow": 0.5,
+    },
+}  # fmt: skip
+ROPE_CALL: dict[str, Any] = {**GREEDY, "logprobs": 0, "max_tokens": 16, "echo": True}
 
 
 def main() -> None:
@@ -103,6 +123,10 @@ def main() -> None:
         **embedder.create_embedding(["Once upon a time", "Tom"]),
         "model": "",
     }
+    for name, settings in ROPE.items():
+        model = llama_cpp.Llama(sys.argv[1], n_ctx=256, verbose=False, logits_all=True, **settings)
+        choice = model.create_completion("Once upon a time", **ROPE_CALL)["choices"][0]
+        results[f"rope: {name}"] = [choice["text"], choice["logprobs"]["token_logprobs"]]
     print(json.dumps({"version": llama_cpp.__version__, "results": results}, default=float,
                      indent=1))  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.llama import Llama
-from tests.llama.make_reference import CALLS
+from tests.llama.make_reference import CALLS, ROPE, ROPE_CALL
 
 REFERENCE = json.loads(Path(__file__).with_name("llama_cpp_python.json").read_text())["results"]
 
@@ -44,6 +44,16 @@ def test_the_answer_is_the_same(name: str, llm: Llama) -> None:
     assert plain(answer) == about(plain(REFERENCE[name]))
     if isinstance(answer, dict):
         assert list(answer) == list(REFERENCE[name])
+
+
+@pytest.mark.parametrize("name", ROPE)
+def test_the_position_embedding_is_stretched_the_same(name: str, opened: Any) -> None:
+    model = opened(logits_all=True, **ROPE[name])
+    choice = model("Once upon a time", **ROPE_CALL)["choices"][0]
+    text, logprobs = REFERENCE[f"rope: {name}"]
+    assert choice["text"] == text
+    # far from what it was trained on the model is unsure, and rounding shows more
+    assert choice["logprobs"]["token_logprobs"][1:] == pytest.approx(logprobs[1:], abs=0.03)
 
 
 def shape(answer: Any) -> Any:

@@ -305,8 +305,32 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
 def test_unknown_arguments_of_older_callers_are_accepted_with_a_warning(stories: Path) -> None:
     with pytest.warns(UserWarning, match="ignored: f16_kv, n_parts"):
         Llama(stories, n_ctx=32, n_parts=-1, f16_kv=True, n_gpu_layers=35, use_mlock=False).close()
-    with pytest.warns(UserWarning, match="does not follow: rope_freq_base"):
-        Llama(stories, n_ctx=32, rope_freq_base=10000.0).close()
+    with pytest.warns(UserWarning, match="does not follow: kv_overrides"):
+        Llama(stories, n_ctx=32, kv_overrides={"llama.expert_used_count": 3}).close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rope_scaling_type": 3}, "rope_scaling_type: expected -1 .* found 3"),
+        ({"rope_freq_base": 0.5}, "rope_freq_base: expected .* found 0.5"),
+        ({"rope_freq_scale": float("nan")}, "rope_freq_scale: expected .* found nan"),
+        ({"yarn_ext_factor": 2.0}, "yarn_ext_factor: expected .* found 2"),
+    ],
+    ids=str,
+)
+def test_a_position_embedding_that_cannot_be_is_a_value_error(
+    stories: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Llama(stories, n_ctx=32, **arguments)
+
+
+def test_the_defaults_of_llama_cpp_python_leave_the_position_embedding_alone(opened: Any) -> None:
+    defaults = {"rope_scaling_type": -1, "rope_freq_base": 0.0, "rope_freq_scale": 0.0,
+                "yarn_ext_factor": -1.0, "yarn_attn_factor": 1.0, "yarn_beta_fast": 32.0,
+                "yarn_beta_slow": 1.0, "yarn_orig_ctx": 0}  # fmt: skip
+    assert opened(**defaults).host.model.config == opened().host.model.config
 
 
 def test_unknown_arguments_of_a_call_are_accepted_with_a_warning(llm: Llama) -> None:

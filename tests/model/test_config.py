@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.model.config import RopeConfig, read_config
+from gguf_hub.model.config import read_config
+from gguf_hub.model.rope import RopeConfig
 
 MIXTRAL: dict[str, Any] = {
     "general.architecture": "llama",
@@ -55,6 +54,8 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
         ({"llama.rope.dimension_count": 256}, "expected an even number up to the head's 128"),
         ({"llama.expert_used_count": 9}, "9 of 8 experts used"),
         ({"llama.expert_used_count": 0}, "0 of 8 experts used"),
+        ({"llama.rope.freq_base": 1.0}, "rope.freq_base 1.0 and rope.scaling.factor 1.0: expected"),
+        ({"llama.rope.scaling.factor": -4.0}, "expected more than 1 and more than 0"),
         ({"llama.rope.scaling.type": "magic"}, "expected none, linear or yarn, found `magic`"),
     ],
 )
@@ -63,12 +64,6 @@ def test_what_makes_no_sense_is_named(change: dict[str, Any], message: str) -> N
     with pytest.raises(UnsupportedGgufError) as caught:
         read_config(metadata, 32000)
     assert message in caught.value.message
-
-
-def test_plain_frequencies_fall_from_one_to_one_over_the_base() -> None:
-    rope = RopeConfig(n_rot=4, freq_base=100.0)
-    assert rope.frequencies() == pytest.approx([1.0, 0.1])
-    assert rope.magnitude() == 1.0
 
 
 def test_linear_scaling_divides_every_frequency() -> None:
@@ -84,14 +79,24 @@ def test_the_old_key_for_linear_scaling_is_read_too() -> None:
     assert (config.rope.scaling, config.rope.factor) == ("linear", 2.0)
 
 
-def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones() -> None:
-    rope = RopeConfig(n_rot=128, freq_base=10000.0, scaling="yarn", factor=8.0, n_ctx_orig=4096)
-    plain = RopeConfig(n_rot=128, freq_base=10000.0).frequencies()
-    shares = [f / p for f, p in zip(rope.frequencies(), plain, strict=True)]
-    # pair 0 turns 4096 / 2 pi = 652 times within the original context, far above 32
-    assert shares[0] == 1.0
-    assert shares[-1] == pytest.approx(1 / 8)
-    assert all(a >= b for a, b in pairwise(shares))
-    # by hand: 32 turns fall on pair 64 ln(4096 / (32 * 2 pi)) / ln 10000 = 20.9, so up to 20
-    assert [i for i, share in enumerate(shares) if share == 1.0] == list(range(21))
-    assert rope.magnitude() == pytest.approx(1 + 0.1 * math.log(8))
+def test_a_factor_without_a_type_is_linear() -> None:
+    config = read_config(MIXTRAL | {"llama.rope.scaling.factor": 4.0}, 32000)
+    assert (config.rope.scaling, config.rope.stretch) == ("linear", 4.0)
+    none = read_config(
+        MIXTRAL | {"llama.rope.scaling.factor": 4.0, "llama.rope.scaling.type": "none"}, 32000
+    )
+    assert none.rope.stretch == 1.0
+
+
+def test_a_models_own_settings_of_yarn_are_read() -> None:
+    keys = {
+        "attn_factor": 1.5, "yarn_attn_factor": 1.25, "yarn_ext_factor": 0.5,
+        "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0, "original_context_length": 4096,
+    }  # fmt: skip
+    config = read_config(
+        MIXTRAL | {f"llama.rope.scaling.{name}": value for name, value in keys.items()}, 32000
+    )
+    assert config.rope == RopeConfig(
+        n_rot=128, freq_base=1e6, n_ctx_orig=4096, attn_factor=1.5, yarn_attn_factor=1.25,
+        ext_factor=0.5, beta_fast=16.0, beta_slow=2.0,
+    )  # fmt: skip

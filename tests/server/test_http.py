@@ -54,6 +54,30 @@ def test_llama_servers_completion(server: Running) -> None:
     assert parts[-1]["stop"] is True
 
 
+def test_a_full_context_goes_on_as_the_command_line_does(
+    serve: Callable[..., Running], gguf_hub: Callable[..., tuple[int, str, str]]
+) -> None:
+    server = serve(n_ctx=32, n_keep=0)
+    body = {"prompt": "Once upon a time", "temperature": 0, "n_predict": 60, "n_keep": 3}
+    answer = server.http.post("/completion", json=body).json()
+    flags = ("-c", 32, "--context-shift", "--keep", 3, "-n", 60, "--temp", 0, "--no-display-prompt")
+    path = server.service.facts.path
+    assert gguf_hub("run", path, "-p", "Once upon a time", *flags)[1] == answer["content"] + "\n"
+    assert (answer["tokens_predicted"], answer["truncated"]) == (60, True)
+    assert answer["timings"]["prompt_n"] == 5
+    other = server.http.post("/completion", json={**body, "n_keep": 0}).json()
+    assert other["content"] != answer["content"]
+
+
+def test_no_text_goes_on_for_ever(serve: Callable[..., Running]) -> None:
+    body = {"prompt": "Once", "temperature": 0, "ignore_eos": True}
+    # the model was trained on 512 tokens; two of them are the prompt
+    shifting = serve(n_ctx=32, n_keep=0).http.post("/completion", json=body).json()
+    assert (shifting["tokens_predicted"], shifting["stop_type"]) == (510, "limit")
+    stopping = serve(n_ctx=32).http.post("/completion", json={**body, "n_keep": 3}).json()
+    assert (stopping["tokens_predicted"], stopping["truncated"]) == (31, False)
+
+
 def test_a_json_schema_holds_llama_servers_completion(server: Running) -> None:
     body = {"prompt": "Hi", "json_schema": {"type": "array", "items": {"enum": [1]}, "maxItems": 2}}
     found = json.loads(server.http.post("/completion", json=body).json()["content"])
@@ -83,6 +107,7 @@ def test_metrics_count(server: Running) -> None:
         ("/v1/completions", {"prompt": "x", "top_p": 2}, "top_p: expected [0, 1], found 2"),
         ("/v1/completions", {"prompt": [5000]}, "the prompt has the token 5000"),
         ("/v1/completions", {"prompt": "x", "n": 99}, "n: "),
+        ("/v1/completions", {"prompt": "x", "n_keep": -7}, "n_keep: "),
         ("/v1/completions", {"prompt": "x", "grammar": "root ::= ("}, "line 1"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"a": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias"),

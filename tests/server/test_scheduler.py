@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_hub.completion import Chooser, Job, Piece, Run
+from gguf_hub.completion import Chooser, ContextShift, Job, Piece, Run
 from gguf_hub.errors import BusyError, UsageError
 from gguf_hub.sampler import Sampler, SamplerConfig
 from gguf_hub.server.scheduler import EmbedTask, Scheduler, Task
@@ -66,12 +66,20 @@ TOKENIZER = Tokenizer(
 class Asked:
     """A task and what came of it."""
 
-    def __init__(self, prompt: list[int], n: int = 3, **options: Any) -> None:
-        chooser = Chooser(Sampler(SamplerConfig(temp=0)))
+    def __init__(
+        self,
+        prompt: list[int],
+        n: int = 3,
+        shift: ContextShift | None = None,
+        logit_bias: dict[int, float] | None = None,
+        **options: Any,
+    ) -> None:
+        chooser = Chooser(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
         job = Job(tuple(prompt), chooser, max_tokens=n, **options)
         self.pieces: list[Piece] = []
         self.errors: list[Exception] = []
-        self.task = Task(Run(job, TOKENIZER, 32), self.pieces.append, self.errors.append)
+        run = Run(job, TOKENIZER, 32, shift=shift)
+        self.task = Task(run, self.pieces.append, self.errors.append)
 
     @property
     def text(self) -> str:
@@ -116,6 +124,34 @@ def test_texts_take_turns_and_begin_when_a_slot_is_free(
     assert [0, 1] in together  # several rows in one call
     assert model.calls.index(("prompt", 1, 1)) < 4  # the second did not wait for the first
     assert scheduler.counts.finished == 4
+
+
+def test_a_full_context_lets_go_of_half_and_others_go_on_meanwhile(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    shifting = Asked(list(range(1, 31)), n=17, shift=ContextShift(32, 2))
+    other = Asked([50], n=30)
+    work(scheduler, shifting, other)
+    assert shifting.text == "".join(f"{i:02}" for i in range(31, 48))
+    assert other.text == "".join(f"{i:02}" for i in range(51, 81))
+    # at 33 tokens the 15 after the first two go: the cache holds those two, and computes the others
+    again = [call for call in model.calls if call[0] == "prompt"][9:]
+    assert again == [("prompt", 0, 4)] * 4
+    assert model.held[0] == [1, 2, *range(18, 47)]
+    assert (shifting.task.n_prompt, shifting.task.run.n_shifts) == (30, 1)
+
+
+def test_letting_go_of_a_text_that_repeats_itself_computes_its_last_token(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    asked = Asked([7] * 30, n=40, shift=ContextShift(32, 2), logit_bias={7: 100.0})
+    model.calls.clear()
+    work(scheduler, asked)
+    assert asked.text == "07" * 40
+    # what is kept equals what is gone: nothing is computed again but the last token
+    assert [call for call in model.calls if call[0] == "prompt"] == [("prompt", 0, 4)] * 7 + [
+        ("prompt", 0, 2)
+    ]
 
 
 def test_a_long_prompt_does_not_stop_the_others(scheduler: Scheduler, model: Counter) -> None:

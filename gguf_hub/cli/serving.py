@@ -1,0 +1,131 @@
+"""Serving a model: the address, the model behind it, and uvicorn between them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them, not we
+_N_PENDING = 2048  # connections that the system accepts before the server does, uvicorn's own
+_NEED = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
+
+
+def import_server() -> Any:
+    """Import the server and return its module ``opening``.
+
+    Raises:
+        UsageError: Its packages are not installed.
+    """
+    from importlib import import_module
+
+    from gguf_hub.errors import UsageError
+
+    try:
+        import_module("uvicorn")
+        import_module("gguf_hub.server.app")
+        return import_module("gguf_hub.server.opening")
+    except ImportError as exc:
+        raise UsageError(f"{_NEED} ({exc})") from exc
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that has the address; nobody can connect before ``serve``.
+
+    Raises:
+        GgufHubError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with _translated(host, port):
+            listener.bind((host, port))
+        yield listener
+
+
+@contextlib.contextmanager
+def _translated(host: str, port: int) -> Iterator[None]:
+    from gguf_hub.errors import GgufHubError
+
+    try:
+        yield
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise GgufHubError(
+            f"cannot listen on {host}:{port}: {reason}",
+            hint="choose another one with --port, or with --host",
+        ) from exc
+
+
+def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
+    """Return the service of a model, to be entered; ``more`` is for ``open_service``."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.hardware import usable_threads
+
+    return import_server().open_service(
+        path, name=options["alias"], n_ctx=_n_ctx(path, options["ctx_size"]),
+        n_slots=options["parallel"], n_waiting=options["queue"],
+        chat_format=options["chat_template"], progress=ConsoleProgress(),
+        n_batch=options["batch_size"], n_threads=max(0, options["threads"]),
+        n_cores=usable_threads(), **more,
+    )  # fmt: skip
+
+
+def _n_ctx(path: Path, wanted: int) -> int:
+    """Return the context of a request: no more than the model was trained on, unless asked for."""
+    from gguf_hub.gguf.reader import GgufFile
+
+    with GgufFile.open(path) as file:
+        architecture = file.metadata.get("general.architecture", "llama")
+        trained = file.metadata.get(f"{architecture}.context_length")
+    source = click.get_current_context().get_parameter_source("ctx_size")
+    is_default = source is not None and source.name == "DEFAULT"
+    return min(wanted, int(trained)) if is_default and trained else wanted
+
+
+def serve(service: Any, listener: socket.socket, options: dict[str, Any]) -> None:
+    """Answer until Ctrl-C.
+
+    Raises:
+        GgufHubError: Somebody else has begun to listen there meanwhile.
+    """
+    import uvicorn
+
+    from gguf_hub.cli import console
+    from gguf_hub.server.app import create_app
+
+    app = create_app(
+        service, api_keys=options["api_keys"], origins=options["origins"],
+        max_body_bytes=options["max_body"] * 2**20, grace_s=options["grace"],
+    )  # fmt: skip
+    config = uvicorn.Config(
+        app, log_level="info" if options["verbose"] else "warning", access_log=options["verbose"],
+        timeout_keep_alive=_KEEP_ALIVE_S, backlog=_N_PENDING,
+        timeout_graceful_shutdown=options["grace"] + 1, server_header=False,
+    )  # fmt: skip
+    with _translated(options["host"], options["port"]):
+        listener.listen(_N_PENDING)
+    _welcome(service, listener, options)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped, and passes it on
+        uvicorn.Server(config).run(sockets=[listener])
+    console.note("stopped")
+
+
+def _welcome(service: Any, listener: socket.socket, options: dict[str, Any]) -> None:
+    """Say where it is, and what it holds."""
+    from gguf_hub.cli import console
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    console.say(f"http://{shown}:{port}")
+    facts = service.facts
+    console.note(f"{facts.description}: {facts.n_slots} slots of {facts.n_ctx} tokens; "
+                 "Ctrl-C ends it")  # fmt: skip
+    if options["host"] not in _LOCAL_HOSTS and not options["api_keys"]:
+        console.warn("other machines can connect and no key is asked: consider --api-key")

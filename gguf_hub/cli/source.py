@@ -1,0 +1,64 @@
+"""Which model: the argument, and the options about where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import catalog_option, offline_option
+
+_OPTIONS = (
+    click.argument("model", required=False),
+    click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument."),
+    click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub."),
+    click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN)."),
+    click.option("-y", "--yes", is_flag=True, help="Download without asking."),
+    offline_option,
+    catalog_option,
+)
+
+
+def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MODEL and the options that ``fetch_model`` reads."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def named_model(options: dict[str, Any]) -> str | None:
+    """Return the model that was asked for, if any.
+
+    Raises:
+        UsageError: Two were.
+    """
+    if options["model"] and options["model_option"]:
+        raise click.UsageError("MODEL is given twice, as an argument and with -m")
+    argument: str | None = options["model"] or options["model_option"]
+    return argument
+
+
+def fetch_model(options: dict[str, Any], progress: Any, n_ctx: int = 0) -> Path:
+    """Return the model file, fetched first where it is not on disk.
+
+    Args:
+        options: Those of ``source_options``.
+        progress: Told about the download.
+        n_ctx: Context that the pick is to fit; 0 for the default.
+
+    Raises:
+        GgufHubError: There is none, or it cannot be had.
+    """
+    from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
+
+    return resolve_model(
+        named_model(options),
+        catalog_path=options["catalog_path"],
+        token=options["token"],
+        revision=options["revision"],
+        progress=progress,
+        assume_yes=options["yes"],
+        n_ctx=n_ctx or DEFAULT_N_CTX,
+    )
