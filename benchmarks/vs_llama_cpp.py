@@ -126,19 +126,17 @@ def measure_type(
         facts = workers["ours"].ask("open", path=files["ours"], n_threads=n_threads, n_ctx=n_ctx)
         for program in ("plain", "repack"):
             workers[program].ask("threads", n_threads=n_threads)
-        record["read_bytes_per_s"][str(n_threads)] = workers["ours"].ask(
-            "bandwidth", n_threads=n_threads
-        )
         for cell in options.cells:
             if cell == "memory":
                 continue
             for path in paths.values():
                 bring_into_memory(path)
+            rates: list[float] = []
             if cell == "start":
                 samples = start_times(files, n_threads, options)
             else:
-                samples = rounds(workers, cell, state, options.rounds)
-            put(record, name, n_threads, cell, samples, facts)
+                samples = rounds(workers, cell, state, options.rounds, n_threads, rates)
+            put(record, name, n_threads, cell, samples, {**facts, "read_bytes_per_s": rates})
             for program in PROGRAMS:
                 now = workers[program].ask("memory")["anon_bytes"]
                 anon[program] = max(anon[program], now)
@@ -151,12 +149,23 @@ def measure_type(
 
 
 def rounds(
-    workers: dict[str, Worker], cell: str, state: str | None, n: int
+    workers: dict[str, Worker],
+    cell: str,
+    state: str | None,
+    n: int,
+    n_threads: int,
+    rates: list[float],
 ) -> dict[str, list[float]]:
-    """Tokens per second of each program, in turns; a first round does not count."""
+    """Tokens per second of each program, in turns; a first round does not count.
+
+    What memory gives is measured in each round of generating and put into ``rates``, as it changes
+    from minute to minute on a machine with neighbours.
+    """
     kind, number = cell[:2], int(cell[2:])
     samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
     for i in range(n + 1):
+        if i and kind == "tg":
+            rates.append(workers["ours"].ask("bandwidth", n_threads=n_threads))
         for j in range(len(PROGRAMS)):
             program = PROGRAMS[(i + j) % len(PROGRAMS)]
             time.sleep(PAUSE_S)
@@ -207,7 +216,7 @@ def put(
     key = (name, n_threads, cell)
     record["rows"] = [r for r in record["rows"] if (r["type"], r["threads"], r["cell"]) != key]
     record["rows"].append(row)
-    print("  ".join(line(row, record)), flush=True)
+    print("  ".join(line(row)), flush=True)
 
 
 # -- what is shown -------------------------------------------------------------------------------
@@ -226,7 +235,7 @@ def verdict(row: dict[str, Any]) -> tuple[float, float, str, float]:
     return ours, theirs, best, ours / theirs if is_rate(row["cell"]) else theirs / ours
 
 
-def line(row: dict[str, Any], record: dict[str, Any]) -> list[str]:
+def line(row: dict[str, Any]) -> list[str]:
     """The cells of a row as text."""
     ours, theirs, best, ratio = verdict(row)
     cell = row["cell"]
@@ -235,15 +244,11 @@ def line(row: dict[str, Any], record: dict[str, Any]) -> list[str]:
     if cell.startswith("tg"):
         size_bytes = row["active_bytes"] + row["cache_bytes"] * (int(cell[2:]) + N_DECODE // 2)
         rate = ours * size_bytes
-        share = f"{rate / 1e9:5.1f} GB/s = {rate / limit(record, row['threads']):.0%} of memory"
+        limit = statistics.median(row["read_bytes_per_s"])
+        share = f"{rate / 1e9:5.1f} of {limit / 1e9:.1f} GB/s = {rate / limit:.0%} of memory"
     threads = f"{row['threads']}t" if row["threads"] else "  "
     return [f"{row['type']:7}", threads, f"{cell:7}", f"{ours / scale:9.2f}",
             f"{theirs / scale:9.2f} {unit:5}", f"({best:6})", f"{ratio:6.2f}", share]  # fmt: skip
-
-
-def limit(record: dict[str, Any], n_threads: int) -> float:
-    found: float = record["read_bytes_per_s"][str(n_threads)]
-    return found
 
 
 def report(record: dict[str, Any]) -> None:
@@ -251,13 +256,11 @@ def report(record: dict[str, Any]) -> None:
     shown = (*CELLS[:-1], "peak", "anon")
     order = {(t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES)}
     rows = sorted(record["rows"], key=lambda r: (r["threads"], order[r["type"], r["cell"]]))
-    print(f"\n{record['cpu']}; {record['layers']} layers; memory reads "
-          + ", ".join(f"{rate / 1e9:.1f} GB/s on {n} thread(s)"
-                      for n, rate in sorted(record["read_bytes_per_s"].items())))  # fmt: skip
+    print(f"\n{record['cpu']}; {record['layers']} layers")
     print(f"{'type':7}      {'cell':7}  {'gguf-hub':>9}  {'llama.cpp':>9}{'':18}{'ratio':>6}")
     groups: dict[tuple[int, str], list[float]] = {}
     for row in rows:
-        print("  ".join(line(row, record)))
+        print("  ".join(line(row)))
         groups.setdefault((row["threads"], row["cell"]), []).append(verdict(row)[3])
     print("\ngeometric means over the types (above 1: gguf-hub is ahead)")
     for (n_threads, cell), ratios in groups.items():
@@ -270,20 +273,25 @@ def report(record: dict[str, Any]) -> None:
 def scaling(rows: list[dict[str, Any]]) -> None:
     """Print how much faster two threads are than one, for each type that has both."""
     rates = {(r["type"], r["cell"], r["threads"]): verdict(r)[:2] for r in rows}
-    for name, cell, n_threads in rates:
-        if n_threads == 2 and is_rate(cell) and (name, cell, 1) in rates:
-            one, two = rates[name, cell, 1], rates[name, cell, 2]
-            print(f"two threads against one: {name:7} {cell:7} {two[0] / one[0]:.2f} "
-                  f"(llama.cpp {two[1] / one[1]:.2f})")  # fmt: skip
+    limits = {
+        (r["type"], r["cell"], r["threads"]): statistics.median(r["read_bytes_per_s"])
+        for r in rows
+        if r.get("read_bytes_per_s")
+    }
+    for key in rates:
+        before = (*key[:2], 1)
+        if key[2] == 2 and is_rate(key[1]) and before in rates:
+            gains = [two / one for two, one in zip(rates[key], rates[before], strict=True)]
+            memory = f", memory {limits[key] / limits[before]:.2f}" if key in limits else ""
+            print(f"two threads against one: {key[0]:7} {key[1]:7} {gains[0]:.2f} "
+                  f"(llama.cpp {gains[1]:.2f}{memory})")  # fmt: skip
 
 
 def load_record(options: argparse.Namespace) -> dict[str, Any]:
     """What an earlier slice wrote, or an empty record."""
     from gguf_hub.hardware.cpus import cpu_name
 
-    empty = {
-        "cpu": cpu_name(Path("/")), "layers": options.layers, "read_bytes_per_s": {}, "rows": [],
-    }  # fmt: skip
+    empty = {"cpu": cpu_name(Path("/")), "layers": options.layers, "rows": []}
     if options.json and options.json.is_file():
         found: dict[str, Any] = json.loads(options.json.read_text())
         if (found["cpu"], found["layers"]) == (empty["cpu"], empty["layers"]):

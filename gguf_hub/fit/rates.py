@@ -61,13 +61,12 @@ RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,
         core_bytes_per_s=_gb(
-            F32=34.1, F16=27.3, BF16=27.0, Q4_0=27.6, Q4_1=27.6, Q5_0=27.6, Q5_1=27.6, Q8_0=33.8,
-            Q2_K=19.2, Q3_K=19.7, Q4_K=28.3, Q5_K=26.8, Q6_K=30.0,
+            F32=36.9, F16=28.2, BF16=27.4, Q4_0=40.0, Q4_1=40.0, Q5_0=30.9, Q5_1=30.9, Q8_0=39.5,
+            Q2_K=22.9, Q3_K=24.2, Q4_K=38.9, Q5_K=36.1, Q6_K=39.9,
         ),
-        core_kv_bytes_per_s=19.4e9,
-        layer_s=26e-6,
-        expert_s=13e-6,
-        gate_s=8.1e-9,
+        core_kv_bytes_per_s=22.4e9,
+        layer_s=13e-6,
+        expert_s=5e-6,
     ),
     "avx2": Rates(
         share=0.9,
