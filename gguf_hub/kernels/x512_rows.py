@@ -240,63 +240,76 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
         return block(w, p, q, a + 256 * b, sums_16, sums_32)
 
     @machine_code
-    def pair(w, o, q, a, n, b):
+    def pair(w, o, q, a, n, b, c):
         """Return the parts of two blocks side by side."""
         first, few_first = parts(w, o, q, a, n, b)
-        second, few_second = parts(w, o, q, a, n, b + 1)
+        second, few_second = parts(w, o, q, a, n, c)
         sums, few = halves_of_two(first, second), concat(few_first, few_second)
         if offset_bits:
             sums = sums - (few << offset_bits)
         return sums, few
 
     @machine_code
-    def add_tail(w, o, q, a, f, x, n, total):
-        """Add the last blocks, fewer than eight, to the first lanes."""
-        blocks = n // 256
-        first = blocks // 8 * 8
-        d = low = simd.splat_f32x8(0)
-        sums = minima = splat_i32x8(0)
-        for b in range(first, blocks):
-            products, few = parts(w, o, q, a, n, b)
-            block_sum, block_few = sum_of(products), sum_of(few)
-            if offset_bits:
-                block_sum -= block_few << np.int32(offset_bits)
-            p = o + type_size * b + d_at
-            sums, d = shift_in(sums, block_sum), shift_in(d, load_f16(w, p))
-            if has_minima:
-                minima, low = shift_in(minima, block_few), shift_in(low, -load_f16(w, p + 2))
-        for _ in range(blocks, first + 8):
-            sums, d = shift_in(sums, np.int32(0)), shift_in(d, np.float32(0))
-            if has_minima:
-                minima, low = shift_in(minima, np.int32(0)), shift_in(low, np.float32(0))
-        scale = load_f32x8(f, x + first)  # past the scales lie sums, which meet zeros
+    def add_eight(d, low, scale, sums, few, total):
+        """Add eight blocks: their scales, those of minima, those of activations, their sums."""
         if has_minima:
-            total = fma(low * scale, floats(minima), total)
+            total = fma(low * scale, floats(splat_i32x8(0) - few), total)
         return fma(d * scale, floats(sums), total)
 
     @machine_code
-    def add_eight(w, p, f, x, sums, few, total):
-        """Add the blocks at ``p``, whose activations have their scales at ``f[x:]``."""
-        scale = load_f32x8(f, x)
+    def scales(w, p):
+        """Return the scales of the eight blocks at ``p``, and those of their minima."""
+        d = low = load_strided_f16x8(w, p + d_at, type_size)
         if has_minima:
-            low = load_strided_f16x8(w, p + d_at + 2, type_size) * scale
-            total = fma(low, floats(splat_i32x8(0) - few), total)
-        return fma(load_strided_f16x8(w, p + d_at, type_size) * scale, floats(sums), total)
+            low = load_strided_f16x8(w, p + d_at + 2, type_size)
+        return d, low
+
+    @machine_code
+    def last_scales(w, o, first, blocks):
+        """Return the same where a row ends before the eighth block: zeros behind it."""
+        d = low = simd.splat_f32x8(0)
+        for b in range(first, first + 8):
+            p = o + type_size * min(b, blocks - 1) + d_at
+            is_there = np.float32(b < blocks)
+            d = shift_in(d, load_f16(w, p) * is_there)
+            if has_minima:
+                low = shift_in(low, load_f16(w, p + 2) * is_there)
+        return d, low
+
+    @machine_code
+    def add_last(w, o, q, a, f, x, n, total):
+        """Add the last blocks, fewer than eight, to the first lanes."""
+        blocks = n // 256
+        first = blocks // 8 * 8
+        a0 = a1 = a2 = a3 = m0 = m1 = m2 = m3 = zeros_i32x16()
+        for b in range(first // 2, (blocks + 1) // 2):
+            a0, a1, a2, m0, m1, m2 = a1, a2, a3, m1, m2, m3
+            # an odd last block comes twice, and its second sum meets a zero
+            a3, m3 = pair(w, o, q, a, n, 2 * b, min(2 * b + 1, blocks - 1))
+        for _ in range((blocks + 1) // 2, first // 2 + 4):
+            a0, a1, a2, m0, m1, m2 = a1, a2, a3, m1, m2, m3
+            a3 = m3 = zeros_i32x16()
+        sums, few = sums_of_eight(a0, a1, a2, a3), sums_of_eight(m0, m1, m2, m3)
+        d, low = last_scales(w, o, first, blocks)
+        # past the scales of the activations lie their sums, which meet zeros
+        return add_eight(d, low, load_f32x8(f, x + first), sums, few, total)
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
+        blocks = n // 256
         total = simd.splat_f32x8(0)
         a0 = a1 = a2 = a3 = m0 = m1 = m2 = m3 = zeros_i32x16()
-        for i in range(n // 2048 * 4):
+        for i in range(blocks // 8 * 4):
             # two blocks at a time, and what was read moves on by one register: LLVM would unroll
             # eight blocks, and run out of registers
             a0, a1, a2, m0, m1, m2 = a1, a2, a3, m1, m2, m3
-            a3, m3 = pair(w, o, q, a, n, 2 * i)
+            a3, m3 = pair(w, o, q, a, n, 2 * i, 2 * i + 1)
             if i % 4 == 3:
                 sums, few = sums_of_eight(a0, a1, a2, a3), sums_of_eight(m0, m1, m2, m3)
                 first = 2 * (i - 3)
-                total = add_eight(w, o + type_size * first, f, x + first, sums, few, total)
-        return add_tail(w, o, q, a, f, x, n, total) if n % 2048 else total
+                d, low = scales(w, o + type_size * first)
+                total = add_eight(d, low, load_f32x8(f, x + first), sums, few, total)
+        return add_last(w, o, q, a, f, x, n, total) if blocks % 8 else total
 
     return lanes
 
