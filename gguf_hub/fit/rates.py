@@ -61,12 +61,12 @@ RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,
         core_bytes_per_s=_gb(
-            F32=36.9, F16=28.2, BF16=27.4, Q4_0=40.0, Q4_1=40.0, Q5_0=30.9, Q5_1=30.9, Q8_0=39.5,
-            Q2_K=22.9, Q3_K=24.2, Q4_K=38.9, Q5_K=36.1, Q6_K=39.9,
+            F32=36.3, F16=27.4, BF16=27.6, Q4_0=41.4, Q4_1=41.4, Q5_0=32.1, Q5_1=32.1, Q8_0=38.1,
+            Q2_K=25.0, Q3_K=25.2, Q4_K=39.4, Q5_K=38.4, Q6_K=40.2,
         ),
-        core_kv_bytes_per_s=22.4e9,
-        layer_s=13e-6,
-        expert_s=5e-6,
+        core_kv_bytes_per_s=20.7e9,
+        layer_s=14e-6,
+        expert_s=13e-6,
     ),
     "avx2": Rates(
         share=0.9,

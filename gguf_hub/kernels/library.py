@@ -52,22 +52,8 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
 
         return paging.advise_experts
     if step == "read_bytes":
-        return reading.make_read_bytes(_ask(isa))
+        return reading.read_bytes
     return getattr(steps, step)
-
-
-def _ask(isa: str) -> Callable:
-    """Return what asks for a cache line."""
-    if isa == "generic":
-        return _no_asking
-    from gguf_hub.kernels.simd_panels import prefetch
-
-    return prefetch
-
-
-@register_jitable
-def _no_asking(w, offset):
-    return None
 
 
 @register_jitable
