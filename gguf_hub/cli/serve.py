@@ -146,7 +146,9 @@ def _listening(family: int, host: str, port: int) -> Any:
 
     from gguf_hub.errors import GgufHubError
 
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small pieces at once, TCP_NODELAY, only where the protocol is named; without
+    # that an answer waits 40 ms for the other side's acknowledgement
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
