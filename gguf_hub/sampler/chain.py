@@ -217,7 +217,7 @@ class Sampler:
         probs = c.probs()
         picked = self._pick(probs)
         error = -math.log2(probs[picked]) - self.config.mirostat_tau
-        self._mu -= self.config.mirostat_eta * error
+        self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
         return int(c.ids[picked])
 
     def _pick(self, probs: filters.Doubles) -> int:

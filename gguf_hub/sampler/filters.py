@@ -20,6 +20,15 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+_MOST = 1e18
+"""Logits and factors are kept within this and its inverse: no product of two leaves float32."""
+
+
+def tame(value: float, least: float = -_MOST) -> float:
+    """Return a setting within what arithmetic in float32 can bear; ``least`` for NaN."""
+    return max(least, min(value, _MOST))
+
+
 class Candidates(NamedTuple):
     """Tokens still in the race.
 
@@ -100,9 +109,10 @@ def penalties(
     """
     seen, times = np.unique(np.asarray(recent, dtype=np.int64), return_counts=True)
     where, at = _find(c, seen)
-    hit = c.logits[where]
+    hit, repeat = c.logits[where], tame(repeat, 1 / _MOST)
     hit = np.where(hit <= 0, hit * np.float32(repeat), hit / np.float32(repeat))
-    hit -= (times[at] * frequency + presence).astype(np.float32)
+    amounts = times[at] * tame(frequency) + tame(presence)
+    hit -= amounts.clip(-_MOST, _MOST).astype(np.float32)
     return _rescore(c, where, hit)
 
 
@@ -204,7 +214,7 @@ def top_n_sigma(c: Candidates, n: float) -> Candidates:
         return c
     c = c.keep(c.logits > -np.inf)
     spread = float(np.std(c.logits, dtype=np.float64))
-    return c.keep(c.logits >= np.float32(float(c.logits.max()) - n * spread))
+    return c.keep(c.logits >= np.float32(float(c.logits.max()) - tame(n) * spread))
 
 
 def xtc(c: Candidates, threshold: float) -> Candidates:
@@ -222,7 +232,7 @@ def temperature(c: Candidates, temp: float) -> Candidates:
     if temp <= 0:
         best = int(c.logits.argmax())
         return c.take(slice(best, best + 1))
-    return Candidates(c.ids, c.logits / np.float32(temp), c.is_sorted)
+    return Candidates(c.ids, c.logits / np.float32(tame(temp, 1 / _MOST)), c.is_sorted)
 
 
 def dynamic_temperature(c: Candidates, temp: float, reach: float, exponent: float) -> Candidates:
