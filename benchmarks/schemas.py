@@ -3,8 +3,8 @@
     pip install hypothesis-jsonschema hypothesis==6.112.0 jsonschema
     python benchmarks/schemas.py [VOCAB.gguf]
 
-Schemas are made by hypothesis-jsonschema, as instances of a meta-schema: JSON Schema's own,
-its recursion unrolled, each keyword only beside the type that it speaks of. tiny-mixtral writes one
+Schemas are made by hypothesis-jsonschema, as instances of a meta-schema: JSON Schema's keywords,
+nested so deep, each only beside the type that it speaks of. tiny-mixtral writes one
 text for each at temperature 1. Then masks of the vocabulary of VOCAB.gguf are timed along the same
 texts. Prints one table, and why schemas were refused.
 """
