@@ -3,7 +3,8 @@
     gguf-hub serve MODEL -np 8 --port 8080 &
     python benchmarks/serve.py http://127.0.0.1:8080 --pid $! --clients 64 --seconds 120
 
-Prints one table. Every client asks for texts of 64 tokens, one after another, every other streamed.
+Prints one table; CPU time is the server's. Every client asks for texts of 64 tokens, one after
+another, every other streamed.
 """
 
 from __future__ import annotations
@@ -89,18 +90,27 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
     process = psutil.Process(options.pid)
+
+    def cpu_s() -> float:
+        times = process.cpu_times()
+        return times.user + times.system
+
     rows: list[tuple[Any, ...]] = []
     asyncio.run(clients(options.url, 1, 3))  # warm
     for n_clients, seconds in ((1, options.seconds / 4), (options.clients, options.seconds / 2),
                                (options.clients, options.seconds / 2)):  # fmt: skip
+        began = cpu_s()
         found = asyncio.run(clients(options.url, n_clients, seconds))
+        cost = 1e3 * (cpu_s() - began) / max(1, found["tokens"])
         counted = (found["answers"], found["lost"], found["told to wait"])
         mib = process.memory_info().rss / 2**20
-        rows.append((n_clients, seconds, *counted, f"{found['tok/s']:.0f}", f"{mib:.0f}"))
+        rows.append(
+            (n_clients, seconds, *counted, f"{found['tok/s']:.0f}", f"{cost:.3f}", f"{mib:.0f}")
+        )
     cancelled = asyncio.run(gone(options.url))
-    print("clients  seconds  answers  lost  told to wait  tok/s  MiB")
+    print("clients  seconds  answers  lost  told to wait  tok/s  CPU s/1000 tok  MiB")
     for row in rows:
-        print("{:>7}  {:>7.0f}  {:>7}  {:>4}  {:>12}  {:>5}  {:>3}".format(*row))
+        print("{:>7}  {:>7.0f}  {:>7}  {:>4}  {:>12}  {:>5}  {:>14}  {:>3}".format(*row))
     print(f"cancelled after a client had gone: {cancelled:.0f}")
 
 

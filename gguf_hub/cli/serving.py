@@ -42,7 +42,9 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         GgufHubError: The address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # asyncio sends small pieces at once, TCP_NODELAY, only where the protocol is named; without
+    # that an answer waits 40 ms for the other side's acknowledgement
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with _translated(host, port):
             listener.bind((host, port))

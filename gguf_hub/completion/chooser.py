@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.sampler import Sampled, Sampler, log_softmax
+from gguf_hub.sampler import Sampler, log_softmax
 
 Logits = NDArray[np.float32]
 Processor = Callable[[NDArray[np.intc], Logits], Logits]
@@ -52,17 +52,17 @@ class Chooser:
         self.last: Chance | None = None
         """The last choice, where ``n_top`` asks for it."""
 
-    def sample(self, logits: Logits, recent: Sequence[int] = ()) -> Sampled:
-        """Choose the next token (see ``Sampler.sample``)."""
+    def choose(self, logits: Logits, recent: Sequence[int] = ()) -> int:
+        """Return the id of the next token (see ``Sampler.choose``)."""
         seen = logits
         if self._processors:
             ids, seen = np.array(recent, np.intc), logits.copy()
             for processor in self._processors:
                 seen = processor(ids, seen)
-        sampled = self.sampler.sample(seen, recent)
+        token_id = self.sampler.choose(seen, recent)
         if self.n_top is not None:
-            self.last = chance_of(logits, sampled.token_id, self.n_top)
-        return sampled
+            self.last = chance_of(logits, token_id, self.n_top)
+        return token_id
 
 
 def chance_of(logits: Logits, token_id: int, n_top: int) -> Chance:

@@ -112,13 +112,13 @@ class Run:
 
     def take(self, logits: NDArray[np.float32]) -> Piece:
         """Choose the next token from logits [V] and return what it adds."""
-        sampled = self.job.chooser.sample(logits, self.tokens)
-        if sampled.token_id in self.job.stop_ids:
+        token_id = self.job.chooser.choose(logits, self.tokens)
+        if token_id in self.job.stop_ids:
             return self._finish("", "stop")
-        self._append(sampled.token_id)
+        self._append(token_id)
         if self.job.chooser.last is not None:
             self._waiting.append(self.job.chooser.last)
-        text = self._stop.feed(self._decoder.feed(sampled.token_id))
+        text = self._stop.feed(self._decoder.feed(token_id))
         if self._stop.found is not None or self._is_enough(logits):
             return self._finish(text, "stop")
         if self.n_generated >= self._limit:

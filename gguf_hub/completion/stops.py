@@ -20,6 +20,8 @@ class StopText:
 
     def feed(self, text: str) -> str:
         """Return what is safe to show after ``text`` has come; nothing once it has ended."""
+        if not self._stops:
+            return text
         if self.found is not None:
             return ""
         self._held += text

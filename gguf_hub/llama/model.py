@@ -77,7 +77,7 @@ class Llama(Completions):
         """Choose a token from the logits of the last one, or of position ``idx``."""
         assert self.n_tokens > 0, "nothing was computed yet"
         logits = self.host.recorder.last if idx is None else self.scores[idx]
-        return self.chooser(seed=self._seed, **options).sample(logits, self.eval_tokens).token_id
+        return self.chooser(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
     def generate(
         self,
@@ -100,7 +100,7 @@ class Llama(Completions):
         logits = engine.prefill(list(tokens)) if reset else engine.extend(list(tokens))
         recent = engine.cached
         while True:
-            token_id = chooser.sample(logits, recent).token_id
+            token_id = chooser.choose(logits, recent)
             recent.append(token_id)
             if stopping_criteria and stopping_criteria(np.array(recent[:-1], np.intc), logits):
                 return

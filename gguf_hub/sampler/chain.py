@@ -86,7 +86,12 @@ class Sampler:
         return self._rng.seed
 
     def sample(self, logits: Floats, recent: Sequence[int] = ()) -> Sampled:
-        """Choose the next token.
+        """Choose the next token and say how likely it was (see ``choose``)."""
+        chosen = self.choose(logits, recent)
+        return Sampled(chosen, filters.log_prob(logits, chosen))
+
+    def choose(self, logits: Floats, recent: Sequence[int] = ()) -> int:
+        """Return the id of the next token.
 
         Args:
             logits: float32 [V]; left as they are.
@@ -96,7 +101,7 @@ class Sampler:
             GgufError: The logits hold NaN or infinity.
             UsageError: No token is allowed.
         """
-        if not np.isfinite(logits.max(initial=-np.inf)):
+        if not math.isfinite(filters.largest(logits)):
             raise GgufError(
                 "the model computed logits that are no finite numbers: its weights are damaged",
                 hint="`gguf-hub verify --deep` finds the tensor",
@@ -107,7 +112,7 @@ class Sampler:
         chosen = self._draw(candidates, len(logits))
         if self._constraint is not None:
             self._constraint.accept(chosen)
-        return Sampled(chosen, filters.log_prob(logits, chosen))
+        return chosen
 
     # The chain
 
@@ -164,7 +169,7 @@ class Sampler:
         if self._constraint is not None:
             ids = np.flatnonzero(self._constraint.mask()[: len(logits)])
             logits = logits[ids]
-        if len(ids) == 0 or logits.max() == -np.inf:
+        if len(ids) == 0 or filters.largest(logits) == -np.inf:
             raise UsageError(
                 "no token is possible here: every one is banned",
                 hint="loosen the grammar or the logit bias",
@@ -212,13 +217,13 @@ class Sampler:
         probs = c.probs()
         picked = self._pick(probs)
         error = -math.log2(probs[picked]) - self.config.mirostat_tau
-        self._mu -= self.config.mirostat_eta * error
+        self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
         return int(c.ids[picked])
 
     def _pick(self, probs: filters.Doubles) -> int:
         """Return an index drawn by probability; a single candidate costs a draw, too."""
-        reach = np.cumsum(probs)
-        index = int(np.searchsorted(reach, self._rng.uniform() * reach[-1], side="left"))
+        reach = probs.cumsum()
+        index = int(reach.searchsorted(self._rng.uniform() * reach[-1], side="left"))
         return min(index, len(probs) - 1)
 
     def _cut_v1(self, c: Candidates, n_vocab: int) -> Candidates:

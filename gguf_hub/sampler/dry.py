@@ -13,7 +13,7 @@ from gguf_hub.sampler.config import SamplerConfig
 
 _MAX_BREAKER_BYTES = 40
 _MAX_TAIL_TOKENS = 20
-_MAX_PENALTY = 3.4e38  # float32 holds no more
+_MAX_PENALTY = 1e18  # see filters: sums and products with it stay within float32
 
 Breakers = Mapping[int, Sequence[tuple[int, ...]]]
 """First token of a sequence breaker -> the tokens after it, one entry for each way to write it."""
@@ -93,7 +93,7 @@ def dry_penalties(
 
 
 def _penalty(config: SamplerConfig, excess: int) -> float:
-    """Return multiplier * base ** excess, at most what a float32 holds."""
+    """Return multiplier * base ** excess, bounded."""
     try:
         return min(config.dry_multiplier * config.dry_base**excess, _MAX_PENALTY)
     except OverflowError:

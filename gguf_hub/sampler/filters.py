@@ -20,6 +20,15 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+_MOST = 1e18
+"""Logits and factors are kept within this and its inverse: no product of two leaves float32."""
+
+
+def tame(value: float, least: float = -_MOST) -> float:
+    """Return a setting within what arithmetic in float32 can bear; ``least`` for NaN."""
+    return max(least, min(value, _MOST))
+
+
 class Candidates(NamedTuple):
     """Tokens still in the race.
 
@@ -33,9 +42,13 @@ class Candidates(NamedTuple):
     logits: Floats
     is_sorted: bool = False
 
+    def top(self) -> np.float32:
+        """Return the largest logit."""
+        return largest(self.logits[:1] if self.is_sorted else self.logits)
+
     def sorted(self) -> Candidates:
         """Return the candidates by falling logit, equal ones by id."""
-        return self if self.is_sorted else self.take(np.argsort(-self.logits, kind="stable"))
+        return self if self.is_sorted else self.take((-self.logits).argsort(kind="stable"))
 
     def take(self, where: npt.NDArray[np.int64] | slice) -> Candidates:
         """Return the candidates at ``where``, which must sort them."""
@@ -47,9 +60,15 @@ class Candidates(NamedTuple):
 
     def probs(self) -> Doubles:
         """Return their probabilities, float64 [C]."""
-        powers: Doubles = np.exp(self.logits.astype(np.float64) - float(self.logits.max()))
+        powers: Doubles = np.exp(self.logits.astype(np.float64) - float(self.top()))
         powers /= powers.sum()
         return powers
+
+
+def largest(logits: Floats) -> np.float32:
+    """Return the largest of some logits, NaN if there is one; four times faster than ``max``."""
+    found: np.float32 = logits[logits.argmax()]
+    return found
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -68,7 +87,7 @@ def log_softmax(logits: Floats) -> Floats:
 
 def log_prob(logits: Floats, token_id: int) -> float:
     """Return one entry of ``log_softmax``, in double precision."""
-    top = logits.max()
+    top = largest(logits)
     total = float(np.exp(logits - top).sum(dtype=np.float64))
     return float(logits[token_id]) - float(top) - math.log(total)
 
@@ -90,9 +109,10 @@ def penalties(
     """
     seen, times = np.unique(np.asarray(recent, dtype=np.int64), return_counts=True)
     where, at = _find(c, seen)
-    hit = c.logits[where]
+    hit, repeat = c.logits[where], tame(repeat, 1 / _MOST)
     hit = np.where(hit <= 0, hit * np.float32(repeat), hit / np.float32(repeat))
-    hit -= (times[at] * frequency + presence).astype(np.float32)
+    amounts = times[at] * tame(frequency) + tame(presence)
+    hit -= amounts.clip(-_MOST, _MOST).astype(np.float32)
     return _rescore(c, where, hit)
 
 
@@ -139,11 +159,11 @@ def _at_least_the_kth(c: Candidates, k: int) -> Candidates:
 
     Cut into blocks, more than ``k``; the k-th largest of the blocks' maxima is no larger than the
     k-th largest of all: e.g. for k = 2 and blocks [9 1] [8 7] [2 0], maxima 9 8 2, everything
-    from 8 on stays.
+    from 8 on stays. A block is a column of a table, so that whole rows are compared at once.
     """
     n_blocks = min(max(4 * k, 128), len(c.logits))
-    width = len(c.logits) // n_blocks
-    maxima = c.logits[: n_blocks * width].reshape(n_blocks, width).max(axis=1)
+    depth = len(c.logits) // n_blocks
+    maxima = c.logits[: n_blocks * depth].reshape(depth, n_blocks).max(axis=0)
     return c.keep(c.logits >= np.partition(maxima, -k)[-k])
 
 
@@ -151,23 +171,23 @@ def top_p(c: Candidates, p: float) -> Candidates:
     """Keep the most likely until their probabilities reach ``p`` together; at least one."""
     if p >= 1:
         return c
-    top = np.float32(c.logits.max())
+    top = c.top()
     total = float(np.exp(c.logits - top).sum(dtype=np.float64))
     n = len(c.ids)
     head = c
     for k in (256, n):  # the few that matter, seldom all: sorting a whole vocabulary costs 3 ms
         head = top_k(c, k)
-        reach = np.cumsum(np.exp(head.logits - top), dtype=np.float64) / total
+        reach = np.exp(head.logits - top).cumsum(dtype=np.float64) / total
         if reach[-1] >= p:
             break
-    return head.take(slice(0, int(np.searchsorted(reach, p, side="left")) + 1))
+    return head.take(slice(0, int(reach.searchsorted(p, side="left")) + 1))
 
 
 def min_p(c: Candidates, p: float) -> Candidates:
     """Keep those at least ``p`` times as likely as the likeliest."""
     if p <= 0:
         return c
-    return c.keep(c.logits >= c.logits.max() + np.float32(math.log(p)))
+    return c.keep(c.logits >= c.top() + np.float32(math.log(p)))
 
 
 def typical(c: Candidates, p: float) -> Candidates:
@@ -194,7 +214,7 @@ def top_n_sigma(c: Candidates, n: float) -> Candidates:
         return c
     c = c.keep(c.logits > -np.inf)
     spread = float(np.std(c.logits, dtype=np.float64))
-    return c.keep(c.logits >= np.float32(float(c.logits.max()) - n * spread))
+    return c.keep(c.logits >= np.float32(float(c.logits.max()) - tame(n) * spread))
 
 
 def xtc(c: Candidates, threshold: float) -> Candidates:
@@ -212,7 +232,7 @@ def temperature(c: Candidates, temp: float) -> Candidates:
     if temp <= 0:
         best = int(c.logits.argmax())
         return c.take(slice(best, best + 1))
-    return Candidates(c.ids, c.logits / np.float32(temp), c.is_sorted)
+    return Candidates(c.ids, c.logits / np.float32(tame(temp, 1 / _MOST)), c.is_sorted)
 
 
 def dynamic_temperature(c: Candidates, temp: float, reach: float, exponent: float) -> Candidates:

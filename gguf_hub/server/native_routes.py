@@ -15,7 +15,8 @@ from gguf_hub.server.bodies import DetokenizeBody, NativeBody, TokenizeBody
 from gguf_hub.server.flow import while_connected
 from gguf_hub.server.metrics import metrics_text
 from gguf_hub.server.replies import Events, Json
-from gguf_hub.server.service import Service, Stream
+from gguf_hub.server.service import Service
+from gguf_hub.server.stream import Stream
 
 router = APIRouter(tags=["llama-server"])
 
@@ -69,10 +70,10 @@ async def completion(body: NativeBody, request: Request) -> Response:
         service.run, tokens, body, max_tokens=body.n_predict, stops=stops,
         n_top=body.n_probs or None, schema=body.json_schema,
     )  # fmt: skip
-    (stream,) = service.start([run])
+    stream = service.start([run], is_whole=not body.stream)
     if body.stream:
-        return Events(_native_chunks(service, stream), has_done=False)
-    pieces = await while_connected(request, stream.all())
+        return Events(_native_chunks(service, stream), stream.cancel, has_done=False)
+    (pieces,) = await while_connected(request, stream.all())
     text, chances, reason = gather(pieces)
     answer = {"content": text, **_ending(service, stream, reason)}
     if body.n_probs:
@@ -80,20 +81,19 @@ async def completion(body: NativeBody, request: Request) -> Response:
     return Json(answer)
 
 
-async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[dict[str, Any]]:
-    try:
-        async for piece in stream:
-            if piece.text:
-                yield {"index": 0, "content": piece.text, "stop": False}
-            if piece.finish_reason is not None:
-                yield {"index": 0, "content": "", **_ending(service, stream, piece.finish_reason)}
-    finally:
-        stream.task.cancel()
+async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[list[dict[str, Any]]]:
+    async for batch in stream.batches():
+        chunks = [
+            {"index": 0, "content": piece.text, "stop": False} for _, piece in batch if piece.text
+        ]
+        if (reason := batch[-1][1].finish_reason) is not None:
+            chunks.append({"index": 0, "content": "", **_ending(service, stream, reason)})
+        yield chunks
 
 
 def _ending(service: Service, stream: Stream, reason: str) -> dict[str, Any]:
     """Return what llama-server tells at the end."""
-    run, task = stream.run, stream.task
+    run, task = stream.runs[0], stream.tasks[0]
     kind = "limit" if reason == "length" else "word" if run.stop_text is not None else "eos"
     return {
         "stop": True,

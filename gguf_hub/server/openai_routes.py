@@ -25,9 +25,10 @@ from gguf_hub.completion.chat import ChatPlan, encode_chat, modern_tools, plan_c
 from gguf_hub.completion.talk import ChatTalk, TextTalk, chat_answer_choice, gather
 from gguf_hub.errors import UsageError
 from gguf_hub.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
-from gguf_hub.server.flow import gathered, merged, while_connected
+from gguf_hub.server.flow import while_connected
 from gguf_hub.server.replies import Events, Json
-from gguf_hub.server.service import Service, Stream
+from gguf_hub.server.service import Service
+from gguf_hub.server.stream import Stream
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -56,11 +57,11 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     prompts = _prompts(body.prompt)
     runs = await asyncio.to_thread(_completion_runs, service, body, prompts)
     head = Head(body.model or service.facts.name)
-    streams = service.start(runs)
+    stream = service.start(runs, is_whole=not body.stream)
     texts = [_text_of(service, prompts[i // body.n]) for i in range(len(runs))]
     if body.stream:
-        return Events(_completion_chunks(service, body, head, streams, texts))
-    pieces = await while_connected(request, gathered(streams))
+        return Events(_completion_chunks(service, body, head, stream, texts), stream.cancel)
+    pieces = await while_connected(request, stream.all())
     choices = [
         _completion_choice(service, body, i, texts[i], found) for i, found in enumerate(pieces)
     ]
@@ -101,21 +102,19 @@ def _completion_choice(
 
 
 async def _completion_chunks(
-    service: Service, body: CompletionBody, head: Head, streams: list[Stream], texts: list[str]
-) -> AsyncIterator[Answer]:
+    service: Service, body: CompletionBody, head: Head, stream: Stream, texts: list[str]
+) -> AsyncIterator[list[Answer]]:
     talks = [
         TextTalk(head, service.tokenizer, has_logprobs=body.logprobs is not None,
                  offset=len(text), index=i)
         for i, text in enumerate(texts)
     ]  # fmt: skip
     if body.echo:
-        for i, text in enumerate(texts):
-            yield head.text([text_choice(text, index=i)])
-    async for i, piece in merged(streams):
-        for chunk in talks[i].chunks(piece):
-            yield chunk
+        yield [head.text([text_choice(text, index=i)]) for i, text in enumerate(texts)]
+    async for batch in stream.batches():
+        yield [chunk for i, piece in batch for chunk in talks[i].chunks(piece)]
     if body.stream_options and body.stream_options.include_usage:
-        yield head.text([], usage=_usage([stream.run for stream in streams]))
+        yield [head.text([], usage=_usage(stream.runs))]
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -127,10 +126,10 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     service: Service = request.app.state.service
     plan, runs = await asyncio.to_thread(_chat_runs, service, body)
     head = Head(body.model or service.facts.name)
-    streams = service.start(runs)
+    stream = service.start(runs, is_whole=not body.stream)
     if body.stream:
-        return Events(_chat_chunks(service, body, head, plan, streams))
-    pieces = await while_connected(request, gathered(streams))
+        return Events(_chat_chunks(service, body, head, plan, stream), stream.cancel)
+    pieces = await while_connected(request, stream.all())
     choices = [_chat_choice(service, body, head, plan, i, found) for i, found in enumerate(pieces)]
     return Json(head.chat(choices, usage=_usage(runs)))
 
@@ -179,18 +178,17 @@ def _chat_choice(
 
 
 async def _chat_chunks(
-    service: Service, body: ChatBody, head: Head, plan: ChatPlan, streams: list[Stream]
-) -> AsyncIterator[Answer]:
+    service: Service, body: ChatBody, head: Head, plan: ChatPlan, stream: Stream
+) -> AsyncIterator[list[Answer]]:
     talks = [
         ChatTalk(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
                  has_legacy_call=body.functions is not None)
-        for i in range(len(streams))
+        for i in range(len(stream.runs))
     ]  # fmt: skip
-    async for i, piece in merged(streams):
-        for chunk in talks[i].chunks(piece):
-            yield chunk
+    async for batch in stream.batches():
+        yield [chunk for i, piece in batch for chunk in talks[i].chunks(piece)]
     if body.stream_options and body.stream_options.include_usage:
-        yield head.chat_chunk([], usage=_usage([stream.run for stream in streams]))
+        yield [head.chat_chunk([], usage=_usage(stream.runs))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import Request
@@ -12,10 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from gguf_hub.errors import BusyError, GgufHubError, UsageError
 
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+
 
 def dumps(data: Any) -> str:
     """Return JSON in ASCII: halves of surrogate pairs, which some clients send, pass too."""
-    return json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    return _ENCODER.encode(data)
 
 
 class Json(Response):
@@ -32,14 +34,21 @@ class Events(StreamingResponse):
     """Server-sent events, one for each dictionary, ``[DONE]`` at the end.
 
     Args:
-        chunks: The dictionaries.
+        batches: The dictionaries; what comes together is sent together.
+        cancel: Ends the work that they come from; called in any case.
         has_done: Whether the end is told, as OpenAI's interface wants it.
     """
 
-    def __init__(self, chunks: AsyncIterator[Any], *, has_done: bool = True) -> None:
-        self._chunks = chunks
+    def __init__(
+        self,
+        batches: AsyncIterator[list[Any]],
+        cancel: Callable[[], None],
+        *,
+        has_done: bool = True,
+    ) -> None:
+        self._cancel = cancel
         super().__init__(
-            _events(chunks, has_done),
+            _events(batches, has_done),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
@@ -49,14 +58,14 @@ class Events(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if (close := getattr(self._chunks, "aclose", None)) is not None:
-                await close()
+            self._cancel()
 
 
-async def _events(chunks: AsyncIterator[Any], has_done: bool) -> AsyncIterator[str]:
+async def _events(batches: AsyncIterator[list[Any]], has_done: bool) -> AsyncIterator[str]:
     try:
-        async for chunk in chunks:
-            yield f"data: {dumps(chunk)}\n\n"
+        async for batch in batches:
+            if batch:
+                yield "".join([f"data: {dumps(chunk)}\n\n" for chunk in batch])
     except Exception as exc:  # the head is sent: all that can be done is to say it in the stream
         yield f"data: {dumps(error_body(exc))}\n\n"
         return

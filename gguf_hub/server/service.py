@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ from gguf_hub.completion import (
     ContextShift,
     GrammarBook,
     Job,
-    Piece,
     Run,
     sampler_config,
 )
 from gguf_hub.errors import UsageError
 from gguf_hub.sampler import Sampler
 from gguf_hub.server.bodies import Sampling
-from gguf_hub.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.server.scheduler import EmbedTask, Scheduler
+from gguf_hub.server.stream import Outbox, Stream
 from gguf_hub.server.worker import Worker
 from gguf_hub.tokenizer import Tokenizer
 
@@ -92,7 +92,8 @@ class Service:
         self.created = int(time.time())
         self.errors: list[Exception] = []
         self.scheduler = scheduler
-        self.worker = Worker(scheduler, self.errors.append)
+        self._outbox = Outbox()
+        self.worker = Worker(scheduler, self.errors.append, after_round=self._outbox.flush)
         self._n_keep = n_keep
         self._grammars = GrammarBook(tokenizer)
         self.chat_format = _chat_format(tokenizer, metadata, chat_format)
@@ -189,15 +190,19 @@ class Service:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def start(self, runs: Sequence[Run]) -> list[Stream]:
+    def start(self, runs: Sequence[Run], *, is_whole: bool = False) -> Stream:
         """Take runs in, all or none; return where their pieces come out.
+
+        Args:
+            runs: The texts of one request.
+            is_whole: Whether nobody reads them before they have ended.
 
         Raises:
             BusyError: Too many are waiting.
         """
-        streams = [Stream(run) for run in runs]
-        self.worker.submit(*(stream.task for stream in streams))
-        return streams
+        stream = Stream(runs, self._outbox, is_whole=is_whole)
+        self.worker.submit(*stream.tasks)
+        return stream
 
     async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Return one vector of length 1 for each text, the mean of its last hidden states.
@@ -229,46 +234,6 @@ class Service:
     def close(self, grace_s: float = 0.0) -> None:
         """Let what is under way end, for a while, then stop."""
         self.worker.stop(grace_s)
-
-
-class Stream:
-    """The pieces of one run, as they come; leaving it cancels the run.
-
-    Args:
-        run: The run.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        self.task = Task(run, self._put, self._put)
-
-    def _put(self, item: Piece | Exception) -> None:
-        # the loop is closed when the server has stopped, and nobody listens any more
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield pieces until the last one.
-
-        Raises:
-            GgufHubError: What went wrong while it was computed.
-        """
-        try:
-            while True:
-                item = await self._queue.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-                if item.finish_reason is not None:
-                    return
-        finally:
-            self.task.cancel()
-
-    async def all(self) -> list[Piece]:
-        """Return all pieces."""
-        return [piece async for piece in self]
 
 
 def _embed_task(tokens: list[int], future: asyncio.Future[NDArray[np.float32]]) -> EmbedTask:

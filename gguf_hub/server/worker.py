@@ -15,11 +15,18 @@ class Worker:
     Args:
         scheduler: What to do.
         on_error: Is told what should never happen.
+        after_round: Is called after every round, in the worker's thread.
     """
 
-    def __init__(self, scheduler: Scheduler, on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        on_error: Callable[[Exception], None],
+        after_round: Callable[[], None] = lambda: None,
+    ) -> None:
         self.scheduler = scheduler
         self._on_error = on_error
+        self._after_round = after_round
         self._wake = threading.Condition()
         self._is_stopping = self._is_over = False
         self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
@@ -59,4 +66,6 @@ class Worker:
             except Exception as exc:  # nothing of one request may end the others' server
                 self._on_error(exc)
                 scheduler.drop_all(exc)
+            self._after_round()
         scheduler.drop_all(BusyError("the server has stopped"))
+        self._after_round()

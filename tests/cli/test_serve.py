@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -64,3 +65,25 @@ def test_a_server_answers_until_ctrl_c(data: Path) -> None:
     assert answer.status_code == 200
     assert child.returncode == 0, err
     assert "4 slots of 512 tokens" in err and "stopped" in err
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
+    from gguf_hub.cli.serving import bound
+
+    found: list[int] = []
+
+    async def main() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            served = writer.get_extra_info("socket")
+            found.append(served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with bound("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(answer, sock=listener)
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            await reader.read()
+            writer.close()
+            server.close()
+
+    asyncio.run(main())
+    assert found[0] != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -188,6 +189,27 @@ def test_mirostat_bears_extremes(version: int, others: list[float]) -> None:
     s = sampler(mirostat=version, mirostat_eta=1000.0, mirostat_tau=0.0)
     tokens = draws(s, 50, np.array([0.0, *others], dtype=np.float32))
     assert all(0 <= token <= len(others) for token in tokens)
+
+
+HUGE = (0.0, 1e-300, 1e-38, 1e38, 1e300, -1e300, math.inf)
+
+
+@pytest.mark.parametrize("mirostat", [0, 1, 2])
+@pytest.mark.parametrize("second", ["temp", "repeat_penalty", "frequency_penalty", "mirostat_tau"])
+@pytest.mark.parametrize(
+    "first",
+    ["temp", "repeat_penalty", "presence_penalty", "top_n_sigma", "dynatemp_range", "mirostat_eta",
+     "dry_multiplier"],
+)  # fmt: skip
+def test_settings_of_any_size_give_tokens(first: str, second: str, mirostat: int) -> None:
+    for one, two in itertools.product(HUGE, HUGE):
+        options = {"mirostat": mirostat, "dry_sequence_breakers": [], first: one, second: two}
+        try:
+            s = sampler(**options)
+        except UsageError:  # negative where that cannot be
+            continue
+        for _ in range(3):
+            assert s.choose(LOGITS, [1, 2, 1, 2, 1]) in range(4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

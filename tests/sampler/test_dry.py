@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +48,7 @@ def test_a_breaker_itself_is_never_penalised() -> None:
 
 
 def test_a_long_repetition_does_not_overflow() -> None:
-    assert penalties([A] * 5000)[A] == pytest.approx(3.4e38)
+    assert penalties([A] * 5000)[A] == 1e18
     assert penalties([A] * 5000, dry_base=1.0)[A] == 1.0
 
 

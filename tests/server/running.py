@@ -29,6 +29,7 @@ class Running:
             create_app(self.service, **{"grace_s": 0.2, **app}),
             log_level="warning",
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=75,  # as `serve`: longer than clients keep idle connections
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})

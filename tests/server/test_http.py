@@ -205,34 +205,37 @@ def test_many_at_once_get_what_one_alone_gets(server: Running) -> None:
     assert found == {i: alone[prompts[i % 6]] for i in range(24)}
 
 
-def slow(server: Running, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def slow(
+    server: Running, monkeypatch: pytest.MonkeyPatch, token_s: float = 0.01
+) -> threading.Event:
     """Let the server compute a token only every now and then, until told otherwise."""
     free = threading.Event()
     model = server.service.scheduler._model
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda rows: (free.wait(0.01), decode(rows))[1])
+    monkeypatch.setattr(model, "decode", lambda rows: (free.wait(token_s), decode(rows))[1])
     return free
 
 
-def test_a_client_that_goes_frees_its_slot(
-    serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_a_client_that_goes_frees_its_slot_within_a_token(
+    is_streamed: bool, serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(n_slots=1)
-    slow(server, monkeypatch)
-    counts = server.service.scheduler.counts
-    for is_streamed in (True, False):
-        body = json.dumps({**ENDLESS, "stream": is_streamed}).encode()
-        head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        host, port = server.url.removeprefix("http://").split(":")
-        before = counts.cancelled
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(head.encode() + body)
-            server.wait(lambda: server.service.scheduler.n_busy == 1)
-        server.wait(lambda before=before: counts.cancelled == before + 1, timeout_s=1)  # type: ignore[misc]
-        assert server.service.scheduler.n_busy == 0
+    slow(server, monkeypatch, token_s=0.2)
+    scheduler = server.service.scheduler
+    body = json.dumps({**ENDLESS, "stream": is_streamed}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode() + body)
+        server.wait(lambda: scheduler.counts.generated_tokens >= 2)
+    so_far = scheduler.counts.generated_tokens
+    server.wait(lambda: scheduler.counts.cancelled == 1)
+    assert scheduler.n_busy == 0
+    assert scheduler.counts.generated_tokens <= so_far + 1  # the one that was being computed
 
 
 def test_too_many_are_told_to_come_again(

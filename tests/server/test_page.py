@@ -121,14 +121,20 @@ def test_it_types_streams_stops_and_goes_on(
     wait(browser, lambda b: len(last(b)) > half + 10)  # it streams
     browser.find_element("id", "stop").click()
     wait(browser, is_idle)
-    assert last(browser).endswith("stopped")
+    stopped, _, rest = last(browser).rpartition("\n")
+    assert rest == "stopped Go on"
     server.wait(lambda: server.service.scheduler.n_busy == 0)
-    stopped = last(browser)
+    shoot(browser, f"{name}-stopped")
     monkeypatch.undo()
+    browser.find_element("css selector", "article small button").click()
+    wait(browser, lambda b: is_idle(b) and "tokens" in last(b))
+    whole = last(browser)
+    assert whole.startswith(stopped)
+    assert len(whole) > len(stopped) + 20
     ask(browser, "There was a")
     wait(browser, lambda b: is_idle(b) and "tokens" in last(b))
     assert last(browser).startswith("There was a")
-    assert browser.find_elements("css selector", "article")[0].text == stopped
+    assert browser.find_elements("css selector", "article")[0].text == whole
     shoot(browser, f"{name}-text")
     browser.find_element("id", "toggle-settings").click()
     shoot(browser, f"{name}-settings")

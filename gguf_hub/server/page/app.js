@@ -80,7 +80,7 @@ async function loadFacts() {
   by("facts").textContent = [
     count(m.n_params) + " weights", m.quant, size(m.size_bytes),
     "context " + facts.default_generation_settings.n_ctx, facts.total_slots + " slots",
-  ].join(" · ");
+  ].map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
   showSettings(readSettings());
 }
 
@@ -146,8 +146,18 @@ async function answer(text) {
   const place = isText ? article : add("assistant", "");
   if (isText) article.firstChild.className = "prompt";
   const output = isText ? article.appendChild(document.createElement("span")) : place.firstChild;
-  const [path, body] = request(text);
-  let found = "", usage = null, began = 0, failed = "";
+  const hasMore = await write(place, output, request(text));
+  const found = output.textContent;
+  if (!isText && found) messages.push({ role: "assistant", content: found });
+  else if (!isText) messages.pop();
+  store("messages", messages);
+  if (isText && hasMore) offerMore(article, output, text);
+}
+
+// Writes after what `output` holds; returns whether there could be more: it was cut or stopped.
+async function write(place, output, [path, body]) {
+  const isChat = "messages" in body;
+  let found = output.textContent, usage = null, began = 0, failed = "", reason = "";
   setRunning(new AbortController());
   place.classList.add("running");
   try {
@@ -159,11 +169,12 @@ async function answer(text) {
       if (chunk.error) throw new Error(chunk.error.message);
       usage = chunk.usage ?? usage;
       const choice = chunk.choices[0];
+      reason = choice?.finish_reason ?? reason;
       const piece = choice ? (choice.text ?? choice.delta.content ?? "") : "";
       if (piece) {
         began ||= performance.now();
         found += piece;
-        output.textContent = isText ? found : found.trimStart();
+        output.textContent = isChat ? found.trimStart() : found;
         scrollDown(false);
       }
     }
@@ -171,11 +182,23 @@ async function answer(text) {
     failed = error.name === "AbortError" ? "stopped" : error.message;
   }
   place.classList.remove("running");
-  if (!isText && found) messages.push({ role: "assistant", content: found });
-  else if (!isText) messages.pop();
-  store("messages", messages);
   note(place, failed || speed(usage, began), failed && failed !== "stopped");
   setRunning(null);
+  return failed === "stopped" || reason === "length";
+}
+
+function offerMore(article, output, prompt) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Go on";
+  article.lastChild.append(" ", button);
+  scrollDown(false);
+  button.addEventListener("click", async () => {
+    if (running) return;
+    article.lastChild.remove();  // the note, and the button in it
+    const hasMore = await write(article, output, request(prompt + output.textContent));
+    if (hasMore) offerMore(article, output, prompt);
+  });
 }
 
 function speed(usage, began) {
