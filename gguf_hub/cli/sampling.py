@@ -40,13 +40,36 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
 )
 
 
+_BREAKERS = "dry_sequence_breakers"
+
+
+def _read_breakers(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Return DRY's sequence breakers, None for the default ones."""
+    from gguf_hub.cli.prompt import unescape
+
+    return tuple(unescape(text) for text in texts if text != "none") if texts else None
+
+
+_breaker_option = click.option(
+    "--dry-sequence-breaker",
+    _BREAKERS,
+    multiple=True,
+    metavar="TEXT",
+    callback=_read_breakers,
+    help="Where DRY's repetitions end, instead of newline, colon, quote and asterisk; `none`.",
+)
+
+
 class _SamplingOptions:
     """A decorator that adds the flags; ``names`` are the parameters that it adds."""
 
     def __init__(self) -> None:
-        self.names = [_parameter(flags) for flags, _, _ in _FLAGS]
+        self.names = [*(_parameter(flags) for flags, _, _ in _FLAGS), _BREAKERS]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        function = _breaker_option(function)
         for flags, kind, text in reversed(_FLAGS):
             function = click.option(*flags, type=kind, default=None, help=text)(function)
         return function

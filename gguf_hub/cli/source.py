@@ -13,6 +13,10 @@ from gguf_hub.cli.options import catalog_option, offline_option
 _OPTIONS = (
     click.argument("model", required=False),
     click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument."),
+    click.option(
+        "-hf", "-hfr", "--hf-repo", metavar="ORG/REPO[:QUANT]", help="The same, of the hub."
+    ),
+    click.option("-hff", "--hf-file", metavar="FILE", help="The file in that repository."),
     click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub."),
     click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN)."),
     click.option("-y", "--yes", is_flag=True, help="Download without asking."),
@@ -37,7 +41,18 @@ def named_model(options: dict[str, Any]) -> str | None:
     if options["model"] and options["model_option"]:
         raise click.UsageError("MODEL is given twice, as an argument and with -m")
     argument: str | None = options["model"] or options["model_option"]
-    return argument
+    return _of_hub(options["hf_repo"], options["hf_file"], argument)
+
+
+def _of_hub(repo: str | None, file: str | None, argument: str | None) -> str | None:
+    """Return the model that -hf and -hff name, or else the other one."""
+    if file and not repo:
+        raise click.UsageError("-hff names a file of the repository that -hf names: -hf is missing")
+    if repo and argument:
+        raise click.UsageError(f"MODEL is given twice, as `{argument}` and with -hf")
+    if repo and file:
+        return f"{repo.partition(':')[0]}/{file}"
+    return repo or argument
 
 
 def fetch_model(options: dict[str, Any], progress: Any, n_ctx: int = 0) -> Path:

@@ -76,6 +76,28 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
     assert len(hub_server.body_requests()) == before
 
 
+def test_sequence_breakers_of_dry_are_read_with_escapes(gguf_hub: Cli, stories: Path) -> None:
+    text = "a red cat saw a red cat saw a red cat saw a red"
+    line = ("run", stories, "-p", text, "--temp", 0, "-n", 20, "--dry-multiplier", 9, "--no-perf")
+    found = [
+        gguf_hub(*line, *more)
+        for more in (
+            (),
+            ("--dry-sequence-breaker", r"\n", *_each("--dry-sequence-breaker", ':"*')),
+            ("--dry-sequence-breaker", "none"),
+            _each("--dry-sequence-breaker", "abcdefghijklmnopqrstuvwxyz ."),
+        )
+    ]
+    assert all(code == 0 for code, _, _ in found)
+    default, written_out, none, everything = (out for _, out, _ in found)
+    assert default == written_out
+    assert everything != none  # where all is a breaker nothing is ever repeated
+
+
+def _each(flag: str, texts: str) -> list[str]:
+    return [word for text in texts for word in (flag, text)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,6 +108,8 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
         (["-ctk", "q5_1"], "`q5_1`: expected f16 or q8_0"),
         (["--temp", "warm"], "'warm' is not a valid float"),
         (["-m", "x"], "MODEL is given twice"),
+        (["-hf", "org/repo"], "with -hf"),
+        (["-hff", "model.gguf"], "-hf is missing"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
         (["--keep", "-7"], "--keep -7: expected -1 (the whole prompt) or more"),
         (["--keep", "many"], "'many' is not a valid integer"),
