@@ -112,6 +112,7 @@ def test_every_type_that_runs_has_a_rate() -> None:
         (("asimd", "i8mm"), "generic"),
         (("avx2", "fma", "f16c"), "avx2"),
         (("avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw"), "avx2"),
+        (("avx2", "fma", "f16c", "avx_vnni"), "avxvnni"),
         (("avx2", "fma", "f16c", "avx512_vnni", "avx512vl", "avx512bw"), "avx512vnni"),
         (("avx512_vnni", "avx512vl", "avx512bw"), "generic"),
     ],
