@@ -55,8 +55,19 @@ def _gb(**rates: float) -> dict[QuantType, float]:
     return {QuantType[name]: rate * 1e9 for name, rate in rates.items()}
 
 
-# avx512vnni: benchmarks/fit.py calibrate, see docs/fit.md for machine and date; the other two are
-# guesses on the slow side
+# avx512vnni and avx2: benchmarks/fit.py calibrate, see docs/fit.md for machine and date; those of
+# Q4_1 and Q5_1 for avx2 are benchmarks/products.py's. Plain loops: guesses on the slow side
+_AVX2 = Rates(
+    share=0.9,
+    core_bytes_per_s=_gb(
+        F32=36.9, F16=28.6, BF16=27.3, Q4_0=24.1, Q4_1=20.1, Q5_0=20.0, Q5_1=18.5, Q8_0=33.4,
+        Q2_K=17.5, Q3_K=16.9, Q4_K=24.4, Q5_K=22.5, Q6_K=21.8,
+    ),
+    core_kv_bytes_per_s=14.2e9,
+    layer_s=18e-6,
+    expert_s=26e-6,
+    gate_s=3.9e-9,
+)  # fmt: skip
 RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,
@@ -68,15 +79,8 @@ RUNNER: Mapping[str, Rates] = {
         layer_s=14e-6,
         expert_s=13e-6,
     ),
-    "avx2": Rates(
-        share=0.9,
-        core_bytes_per_s=_gb(
-            F32=10, F16=6, BF16=6, Q4_0=8, Q4_1=8, Q5_0=8, Q5_1=8, Q8_0=14,
-            Q2_K=6, Q3_K=6, Q4_K=10, Q5_K=9, Q6_K=10,
-        ),
-        core_kv_bytes_per_s=3e9,
-        layer_s=80e-6,
-    ),
+    "avx2": _AVX2,
+    "avxvnni": _AVX2,  # one token meets the same kernels
     "generic": Rates(
         share=0.9,
         core_bytes_per_s=_gb(

@@ -33,7 +33,7 @@ from gguf_hub.kernels.vectors import (
     pointer_to,
 )
 
-_WIDTHS = {"avx2": 16, "avx512vnni": 32}
+_WIDTHS = {"avx2": 16, "avxvnni": 16, "avx512vnni": 32}
 _HALF = LANES // 2  # elements of a piece in bytes
 
 

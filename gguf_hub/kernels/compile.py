@@ -79,7 +79,7 @@ def compile_kernel(name: str, cpu: Cpu) -> bytes:
     # then constants. Loops over a panel must not be: all registers would be spilled. What is no
     # product would only be long to compile.
     is_product = name.startswith(("matmul.", "expert_matmul."))
-    threshold = (2000 if cpu.isa == "avx2" else 800) if is_product else 300
+    threshold = 800 if is_product else 300
     llvm.set_option("", f"--unroll-threshold={threshold}")
     function = kernel_function(name, cpu.isa)
     raw = getattr(function, "takes_addresses", False)

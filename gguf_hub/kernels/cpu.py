@@ -14,7 +14,7 @@ from gguf_hub.errors import UsageError
 ENTRY = "gguf_hub_kernel"
 """Name of the one function that an object file of ours offers."""
 
-ISAS = ("generic", "avx2", "avx512vnni")
+ISAS = ("generic", "avx2", "avxvnni", "avx512vnni")
 """Instruction sets that have kernels of their own, poorest first.
 
 ``generic`` is plain loops that LLVM compiles for whatever CPU this is.
@@ -22,6 +22,7 @@ ISAS = ("generic", "avx2", "avx512vnni")
 
 _NEEDS = {
     "avx2": ("avx2", "fma", "f16c"),
+    "avxvnni": ("avx2", "fma", "f16c", "avxvnni"),
     "avx512vnni": ("avx2", "fma", "f16c", "avx512vnni", "avx512vl", "avx512bw"),
 }
 
@@ -41,6 +42,18 @@ class Cpu:
     isa: str
 
 
+_FORCED = {"avx2": "", "avxvnni": "+avxvnni"}
+"""What a machine has that has no more than an instruction set, beyond LLVM's ``x86-64-v3``."""
+
+
+def usable_isas() -> list[str]:
+    """Return those of ``ISAS`` that run on this CPU, poorest first."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    return ["generic", *(isa for isa, needs in _NEEDS.items() if all(map(features.get, needs)))]
+
+
 def detect_cpu() -> Cpu:
     """Return this machine's CPU; ``GGUF_HUB_ISA`` forces a poorer instruction set.
 
@@ -49,18 +62,17 @@ def detect_cpu() -> Cpu:
     """
     import llvmlite.binding as llvm
 
-    features = llvm.get_host_cpu_features()
-    able = ["generic", *(isa for isa, needs in _NEEDS.items() if all(map(features.get, needs)))]
+    able = usable_isas()
     isa = os.environ.get("GGUF_HUB_ISA") or able[-1]
     if isa not in able:
         raise UsageError(
             f"GGUF_HUB_ISA is `{isa}`: expected one of {', '.join(able)} on this CPU",
             hint="unset GGUF_HUB_ISA to use the best of them",
         )
-    if isa == "avx2" and able[-1] != "avx2":
-        # forced: compile as for a machine that has no more than that
-        return Cpu(name="x86-64-v3", features="", isa=isa)
-    return Cpu(name=llvm.get_host_cpu_name(), features=features.flatten(), isa=isa)
+    if isa in _FORCED and isa != able[-1]:  # compile as for a machine that has no more than that
+        return Cpu(name="x86-64-v3", features=_FORCED[isa], isa=isa)
+    features = llvm.get_host_cpu_features().flatten()
+    return Cpu(name=llvm.get_host_cpu_name(), features=features, isa=isa)
 
 
 @cache

@@ -90,26 +90,21 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
 
 def _product(step: str, weight_type: str, isa: str) -> Callable:
     """Return a matrix product: by panels where the instruction set has them for this type."""
-    if isa == "avx512vnni":
-        from gguf_hub.kernels import panel_steps, x512_panels, x512_rows
-
-        if weight_type in x512_panels.PANELS:
-            panel_type = x512_panels.PANELS[weight_type]
-            unpack, multiply = x512_panels.lanes_of(panel_type)
-            products = x512_rows.products_of(weight_type)
-            return getattr(panel_steps, f"make_{step}")(
-                unpack, multiply, products, panel_type.block
-            )
-    return getattr(steps, f"make_{step}")(_products(weight_type, isa))
-
-
-def _products(weight_type: str, isa: str) -> Callable:
-    """Return the dot products of a weight row with several activation rows (see ``steps``)."""
     if isa == "generic":
-        return generic_products(getattr(generic, f"dot_{weight_type.lower()}"))
-    from gguf_hub.kernels import x86
+        dot = getattr(generic, f"dot_{weight_type.lower()}")
+        return getattr(steps, f"make_{step}")(generic_products(dot))
+    from gguf_hub.kernels import panel_products, panel_steps, panels, x86, x256_rows, x512_rows
 
-    return x86.products_of(weight_type)
+    if weight_type not in panels.PANELS:
+        return getattr(steps, f"make_{step}")(x86.products_of(weight_type))
+    words = panel_products.words_of(isa)
+    panel_type = panels.PANELS[weight_type](words)
+    unpack, multiply = panels.lanes_of(panel_type, words)
+    rows = x512_rows if isa == "avx512vnni" else x256_rows
+    products = rows.products_of(weight_type)
+    return getattr(panel_steps, f"make_{step}")(
+        unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
+    )
 
 
 def generic_products(dot: Callable) -> Callable:

@@ -25,15 +25,19 @@ _ENOUGH = 3
 """Tokens from which on unpacking pays."""
 
 
-def make_matrix_product(unpack, multiply, products, block):
+def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
     """Return this thread's share of one matrix times some tokens.
 
     Args:
-        unpack: Writes one lane of 32 rows to a panel (see ``x512_panels.lanes_of``).
+        unpack: Writes one lane of 32 rows to a panel (see ``panels.lanes_of``).
         multiply: Multiplies it with a tuple of tokens.
         products: The dot product of one row with one token, as ``steps.make_matmul`` wants it.
         block: Weights of a block.
+        tokens: How many pass over a panel together: usually, and else.
+        is_usual: ``(left)``: whether so many do where so many are left.
     """
+    usual, other = tokens
+    next_usual, next_other = tuple(range(usual)), tuple(range(other))
 
     @register_jitable
     def blocks_of_lane(n_in, lane):
@@ -73,7 +77,7 @@ def make_matrix_product(unpack, multiply, products, block):
     ):  # fmt: skip
         """Multiply rows ``first`` to ``last``, whole panels."""
         size_bytes = ROWS * row_bytes
-        tiles = (count + 5) // 6
+        tiles = (count + usual - 1) // usual
         for row in range(first, last):
             o = w0 + size_bytes * row
             z = y + ROWS * row
@@ -85,20 +89,20 @@ def make_matrix_product(unpack, multiply, products, block):
                 ahead += 64 * lines * blocks_of_lane(n_in, lane)
                 i = 0
                 while i < count:
-                    if count - i > 4 and count - i != 8:
+                    if is_usual(count - i):
                         tile(
-                            next_slots((0, 1, 2, 3, 4, 5), i, count), lane, n, f, q, n_in,
+                            next_slots(next_usual, i, count), lane, n, f, q, n_in,
                             order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
                             z, y_stride, is_added, panel, partial, w, ahead, lines,
                         )  # fmt: skip
-                        i += 6
+                        i += usual
                     else:
                         tile(
-                            next_slots((0, 1, 2, 3), i, count), lane, n, f, q, n_in,
+                            next_slots(next_other, i, count), lane, n, f, q, n_in,
                             order, begin, pairs_per_x, xq, xq_stride, xf, xf_stride,
                             z, y_stride, is_added, panel, partial, w, ahead, lines,
                         )  # fmt: skip
-                        i += 4
+                        i += other
                     ahead += 64 * lines * blocks_of_lane(n_in, lane)
 
     @register_jitable
@@ -139,9 +143,9 @@ def make_matrix_product(unpack, multiply, products, block):
     return product
 
 
-def make_matmul(unpack, multiply, products, block):
-    """Return the matrix product for one weight type; arguments as ``make_matrix_product``'s."""
-    product = make_matrix_product(unpack, multiply, products, block)
+def make_matmul(*parts):
+    """Return the matrix product for one weight type; ``parts`` as ``make_matrix_product``'s."""
+    product = make_matrix_product(*parts)
 
     def matmul(
         tid, nth, n, f, q, kv, w,
@@ -157,9 +161,9 @@ def make_matmul(unpack, multiply, products, block):
     return matmul
 
 
-def make_expert_matmul(unpack, multiply, products, block):
+def make_expert_matmul(*parts):
     """Return the matrix product of (token, expert) pairs for one weight type."""
-    product = make_matrix_product(unpack, multiply, products, block)
+    product = make_matrix_product(*parts)
 
     def expert_matmul(
         tid, nth, n, f, q, kv, w,

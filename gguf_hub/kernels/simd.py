@@ -72,25 +72,6 @@ def concat(typingctx, low, high):
     return joined(low, high), codegen
 
 
-def _shuffler(source: Vector, lanes: tuple[int, ...]):
-    """Return a compiled function that picks ``lanes`` of a vector, in that order."""
-    result = Vector(source.element, len(lanes))
-
-    @intrinsic
-    def pick(typingctx, value):
-        def codegen(context, builder, sig, args):
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
-            return builder.shuffle_vector(args[0], args[0], mask)
-
-        return result(source), codegen
-
-    return pick
-
-
-low_i8x8 = _shuffler(i8x16, tuple(range(8)))
-high_i8x8 = _shuffler(i8x16, tuple(range(8, 16)))
-
-
 def _widener(source: Vector, target: Vector, signed: bool):
     @intrinsic
     def widen(typingctx, value):
@@ -105,8 +86,6 @@ def _widener(source: Vector, target: Vector, signed: bool):
 
 i16x8_from_u8 = _widener(Vector("i8", 8), i16x8, signed=False)
 i16x16_from_i8 = _widener(i8x16, i16x16, signed=True)
-i32x8_from_u8 = _widener(Vector("i8", 8), i32x8, signed=False)
-i32x8_from_i8 = _widener(Vector("i8", 8), i32x8, signed=True)
 
 
 @intrinsic

@@ -1,4 +1,8 @@
-"""What is computed with 512-bit vectors, beyond the words of ``simd``. Needs AVX512-VNNI."""
+"""What is computed with 512-bit vectors, beyond the words of ``simd``.
+
+Needs AVX512-VNNI, but for what loads and what adds up: ``x256_rows`` uses that, too, and LLVM cuts
+its wide vectors in two.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,7 @@ from numba.extending import intrinsic
 from gguf_hub.kernels.vectors import (
     Vector,
     f32x8,
-    i8x32,
     i32,
-    i32x8,
     join,
     parts_of,
     pick,
@@ -54,8 +52,6 @@ def rows_loader(single: Vector):
     return load
 
 
-load_rows_i8x32 = rows_loader(i8x32)
-"""Load 32 bytes at ``array[start + offset]`` for each start of a tuple, side by side."""
 load_rows_f32x8 = rows_loader(f32x8)
 
 
@@ -82,20 +78,6 @@ def rows_splatter(single: Vector):
 splat_rows_f32x8 = rows_splatter(f32x8)
 
 
-@intrinsic
-def splat_lanes(typingctx, vector, lane):
-    """Fill each eight lanes with one of them: lane 3 of 8 T gives 8 x lane 3, 8 x lane 11, ..."""
-    count = vector.lanes // 8
-
-    def codegen(context, builder, sig, args):
-        parts = parts_of(builder, args[0], 8, count)
-        return join(
-            builder, [splat(builder, builder.extract_element(p, args[1]), f32x8) for p in parts]
-        )
-
-    return vector(vector, types.int64), codegen
-
-
 def rows_of_zeros(single: Vector):
     """Return what makes zeros, one vector for each element of a tuple, side by side."""
 
@@ -114,7 +96,6 @@ def rows_of_zeros(single: Vector):
 
 zeros_f32x8 = rows_of_zeros(f32x8)
 """Zeros, eight floats for each element of a tuple."""
-zeros_i32x8 = rows_of_zeros(i32x8)
 
 
 @intrinsic

@@ -33,7 +33,7 @@ FACTS = {
     "n_params": NUMBER,
     "n_params_active": NUMBER,
     "cpu": {"type": "string", "minLength": 1},
-    "isa": {"enum": ["generic", "avx2", "avx512vnni"]},
+    "isa": {"enum": ["generic", "avx2", "avxvnni", "avx512vnni"]},
     "n_batch": {"const": 512},
     "cache_type_k": {"enum": ["f16", "q8_0"]},
     "cache_type_v": {"enum": ["f16", "q8_0"]},

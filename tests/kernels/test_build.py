@@ -16,7 +16,7 @@ from gguf_hub.kernels import build
 from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.compile import compile_entry
-from gguf_hub.kernels.cpu import Cpu, detect_cpu
+from gguf_hub.kernels.cpu import ISAS, Cpu, detect_cpu
 from gguf_hub.kernels.library import MEMORY, kernel_function
 from gguf_hub.kernels.ops import ARGUMENTS
 from gguf_hub.quants.types import RUNNABLE_TYPES
@@ -111,6 +111,6 @@ def step_names() -> list[str]:
 
 @pytest.mark.parametrize("name", step_names())
 def test_every_step_has_a_kernel_for_each_instruction_set(name: str) -> None:
-    for isa in ("generic", "avx2", "avx512vnni"):
+    for isa in ISAS:
         function = kernel_function(name, isa)  # asserts that its arguments are those of ops
         assert function.__code__.co_varnames[: len(MEMORY)] == MEMORY

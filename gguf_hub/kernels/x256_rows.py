@@ -1,0 +1,333 @@
+"""Dot products of one quantised row with one activation row, for AVX2.
+
+``lanes(w, o, q, a, f, x, n)`` multiplies the ``n`` weights at byte ``o`` of the file with the
+activation row at ``q[a:]`` and ``f[x:]`` (formats: ``activations``) and returns eight floats to add
+up: what ``x512_rows`` returns, to the last bit, as both follow one definition of the sum.
+
+Two neighbouring products are added to 16 bits, which saturate: unsigned weights are small enough
+for that, of signed bytes the signs go over to the activations. What an unsigned weight is too
+large by (8, 16, 32 ...) is taken off by the sums that the activation row carries.
+
+Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_hub.kernels import simd
+from gguf_hub.kernels.simd import (
+    bits_i8x32,
+    concat,
+    floats,
+    fma,
+    madd,
+    maddubs,
+    sign,
+    splat_f32x8,
+    splat_i16x16,
+    splat_i32x8,
+    splat_lane,
+    splat_lane_pair,
+)
+from gguf_hub.kernels.simd512 import (
+    add_lanes,
+    load_i16x8_at,
+    load_i16x16_at,
+    load_i32x8_at,
+    madd_i16x8,
+    shift_in,
+    sum_of,
+    sums_of_eight,
+)
+from gguf_hub.kernels.simd_memory import (
+    get,
+    load_f16,
+    load_f32x8,
+    load_i8x16,
+    load_i8x32,
+    load_strided_f16x8,
+    load_u32,
+)
+from gguf_hub.kernels.simd_sums import shift_in_four, sums_of_four
+from gguf_hub.kernels.vectors import machine_code
+from gguf_hub.kernels.x86 import scales_mins_k4, scales_q3
+
+
+def products_of(weight_type: str):
+    """Return the dot product of one type as ``steps`` wants it: the result goes to ``f[place]``."""
+    lanes = LANES_OF[weight_type]
+
+    @machine_code
+    def products(w, o, q, qs, f, fs, n, places, is_added):
+        start = f[places[0]] if is_added else np.float32(0)
+        f[places[0]] = add_lanes(start, lanes(w, o, q, qs[0], f, fs[0], n))
+
+    return products
+
+
+# -- blocks of 32 ---------------------------------------------------------------------------------
+
+
+def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
+    """Return the dot product of a type with blocks of 32.
+
+    Args:
+        type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
+        dot: ``(w, p, q, at)``: the weights of the block at ``p`` times the activations at ``at``,
+            four added to each of eight lanes.
+        offset: What a weight is too large by.
+        has_minimum: Whether a minimum follows the scale.
+    """
+
+    @machine_code
+    def pair(w, p, q, at):
+        return concat(dot(w, p, q, at), dot(w, p + type_size, q, at + 32))
+
+    @machine_code
+    def tail(w, o, q, a, f, x, n, total):
+        """Add the last blocks, fewer than eight, to the first lanes."""
+        blocks = n // 32
+        scale = m = sums_m = splat_f32x8(0)
+        sums = splat_i32x8(0)
+        first = blocks // 8 * 8
+        for b in range(first, blocks):
+            p = o + type_size * b
+            block_sum = sum_of(dot(w, p, q, a + 32 * b))
+            if offset:
+                block_sum -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
+            sums = shift_in(sums, block_sum)
+            scale = shift_in(scale, load_f16(w, p) * get(f, x + b))
+            if has_minimum:
+                m = shift_in(m, load_f16(w, p + 2))
+                sums_m = shift_in(sums_m, get(f, x + blocks + b))
+        for _ in range(blocks, first + 8):
+            sums, scale = shift_in(sums, np.int32(0)), shift_in(scale, np.float32(0))
+            m, sums_m = shift_in(m, np.float32(0)), shift_in(sums_m, np.float32(0))
+        total = fma(scale, floats(sums), total)
+        return fma(m, sums_m, total) if has_minimum else total
+
+    @machine_code
+    def lanes(w, o, q, a, f, x, n):
+        blocks = n // 32
+        total = splat_f32x8(0)
+        for g in range(blocks // 8):
+            p, at = o + 8 * type_size * g, a + 256 * g
+            sums = sums_of_eight(
+                pair(w, p, q, at),
+                pair(w, p + 2 * type_size, q, at + 64),
+                pair(w, p + 4 * type_size, q, at + 128),
+                pair(w, p + 6 * type_size, q, at + 192),
+            )
+            if offset:
+                sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
+            d = load_strided_f16x8(w, p, type_size) * load_f32x8(f, x + 8 * g)
+            total = fma(d, floats(sums), total)
+            if has_minimum:
+                m = load_strided_f16x8(w, p + 2, type_size)
+                total = fma(m, load_f32x8(f, x + blocks + 8 * g), total)
+        return tail(w, o, q, a, f, x, n, total) if blocks % 8 else total
+
+    return lanes
+
+
+@machine_code
+def _dot_q8_0(w, p, q, at):
+    weights = load_i8x32(w, p + 2)
+    products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
+    return madd(products, splat_i16x16(1))
+
+
+def _nibbles(type_size: int, fifth_bits: int = 0):
+    """Return the product of a block that ends in sixteen bytes of nibbles: all low, all high.
+
+    A block may have 32 fifth bits at ``fifth_bits``.
+    """
+
+    @machine_code
+    def dot(w, p, q, at):
+        packed = load_i8x16(w, p + type_size - 16)
+        weights = concat(packed, packed >> 4) & 15
+        if fifth_bits:
+            weights = weights | bits_i8x32(load_u32(w, p + fifth_bits), 16)
+        return madd(maddubs(weights, load_i8x32(q, at)), splat_i16x16(1))
+
+    return dot
+
+
+# -- blocks of 256 --------------------------------------------------------------------------------
+
+
+def _super(type_size: int, d_at: int, block, has_minima: bool):
+    """Return the dot product of a type with blocks of 256.
+
+    Args:
+        type_size: Bytes of a block.
+        d_at: Byte of the block where its scale lies; that of the minima follows.
+        block: ``(w, p, q, at, sums_16, sums_32)``: what adds up to the integer sum of the block at
+            ``p``, and to that of its minima; the last two are where the activation block's sums of
+            16 lie, and where its sums of 32 do.
+        has_minima: Whether there are minima.
+    """
+
+    @machine_code
+    def block_of(w, o, q, a, n, b):
+        sums_16 = a + n + 32 * b
+        sums_32 = a + n + n // 8 + 16 * b
+        return block(w, o + type_size * b, q, a + 256 * b, sums_16, sums_32)
+
+    @machine_code
+    def tail(w, o, q, a, f, x, n, total):
+        """Add the last blocks, fewer than eight, to the first lanes."""
+        blocks = n // 256
+        d = low = splat_f32x8(0)
+        sums = minima = splat_i32x8(0)
+        first = blocks // 8 * 8
+        for b in range(first, blocks):
+            block_sum, block_minima = block_of(w, o, q, a, n, b)
+            sums = shift_in(sums, sum_of(block_sum))
+            d = shift_in(d, load_f16(w, o + type_size * b + d_at) * get(f, x + b))
+            if has_minima:
+                minima = shift_in(minima, sum_of(block_minima))
+                scale = -load_f16(w, o + type_size * b + d_at + 2) * get(f, x + b)
+                low = shift_in(low, scale)
+        for _ in range(blocks, first + 8):
+            sums, d = shift_in(sums, np.int32(0)), shift_in(d, np.float32(0))
+            minima, low = shift_in(minima, np.int32(0)), shift_in(low, np.float32(0))
+        if has_minima:
+            total = fma(low, floats(minima), total)
+        return fma(d, floats(sums), total)
+
+    @machine_code
+    def lanes(w, o, q, a, f, x, n):
+        blocks = n // 256
+        total = splat_f32x8(0)
+        for g in range(blocks // 8):
+            sums = minima = splat_i32x8(0)
+            for half in range(2):
+                b = 8 * g + 4 * half
+                s0, m0 = block_of(w, o, q, a, n, b)
+                s1, m1 = block_of(w, o, q, a, n, b + 1)
+                s2, m2 = block_of(w, o, q, a, n, b + 2)
+                s3, m3 = block_of(w, o, q, a, n, b + 3)
+                sums = shift_in_four(sums, sums_of_four(s0, s1, s2, s3))
+                if has_minima:
+                    minima = shift_in_four(minima, sums_of_four(m0, m1, m2, m3))
+            p = o + 8 * type_size * g + d_at
+            scale = load_f32x8(f, x + 8 * g)
+            if has_minima:
+                low = splat_f32x8(-1) * load_strided_f16x8(w, p + 2, type_size)
+                total = fma(low * scale, floats(minima), total)
+            total = fma(load_strided_f16x8(w, p, type_size) * scale, floats(sums), total)
+        return tail(w, o, q, a, f, x, n, total) if blocks % 8 else total
+
+    return lanes
+
+
+@machine_code
+def _scaled(weights, scale, q, at):
+    """Multiply weights with activations and scales, four added to each of eight lanes."""
+    return madd(maddubs(weights, load_i8x32(q, at)), scale)
+
+
+def _q4_or_q5(type_size: int, has_fifth_bit: bool):
+    """Return the dot product of Q4_K or Q5_K."""
+    nibbles = type_size - 128
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        scales, mins = scales_mins_k4(w, p + 4)
+        scale = simd.i16x8_from_u8(simd.i8x8_of(scales))
+        total = splat_i32x8(0)
+        if has_fifth_bit:
+            fifth = load_i8x32(w, p + 16)
+        for c in range(4):
+            packed = load_i8x32(w, p + nibbles + 32 * c)
+            even, odd = packed & 15, (packed >> 4) & 15
+            if has_fifth_bit:
+                even = even | (((fifth >> (2 * c)) & 1) << 4)
+                odd = odd | (((fifth >> (2 * c + 1)) & 1) << 4)
+            total = total + _scaled(even, splat_lane(scale, 2 * c), q, at + 64 * c)
+            total = total + _scaled(odd, splat_lane(scale, 2 * c + 1), q, at + 64 * c + 32)
+        minima = madd_i16x8(simd.i16x8_from_u8(simd.i8x8_of(mins)), load_i16x8_at(q, sums_32))
+        return total, minima
+
+    return _super(type_size, 0, block, has_minima=True)
+
+
+@machine_code
+def _less_offset(products, scale, q, sums_16, bits):
+    """Return sums of products of weights that are too large by 2**bits.
+
+    Args:
+        products: Sums of scale times weight times activation, i32 x 8.
+        scale: The sixteen scales, 16 bits each.
+        q: Activations; the sums of sixteen of them lie at ``sums_16``.
+        sums_16: See ``q``.
+        bits: See above.
+    """
+    excess = madd(scale, load_i16x16_at(q, sums_16))
+    return products - (excess << bits)
+
+
+@machine_code
+def _block_q6_k(w, p, q, at, sums_16, sums_32):
+    scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
+    total = splat_i32x8(0)
+    for half in range(2):
+        first = load_i8x32(w, p + 64 * half)
+        second = load_i8x32(w, p + 64 * half + 32)
+        top = load_i8x32(w, p + 128 + 32 * half)
+        x, k = at + 128 * half, 4 * half
+        u = (first & 15) | ((top << 4) & 48)
+        total = total + _scaled(u, splat_lane_pair(scale, k), q, x)
+        u = (second & 15) | ((top << 2) & 48)
+        total = total + _scaled(u, splat_lane_pair(scale, k + 1), q, x + 32)
+        u = (first >> 4) | (top & 48)
+        total = total + _scaled(u, splat_lane_pair(scale, k + 2), q, x + 64)
+        u = (second >> 4) | ((top >> 2) & 48)
+        total = total + _scaled(u, splat_lane_pair(scale, k + 3), q, x + 96)
+    return _less_offset(total, scale, q, sums_16, 5), splat_i32x8(0)
+
+
+@machine_code
+def _block_q3_k(w, p, q, at, sums_16, sums_32):
+    scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
+    third = load_i8x32(w, p)
+    total = splat_i32x8(0)
+    for half in range(2):
+        packed = load_i8x32(w, p + 32 + 32 * half)
+        for j in range(4):
+            k = 4 * half + j
+            u = ((packed >> (2 * j)) & 3) | (((third >> k) & 1) << 2)
+            total = total + _scaled(u, splat_lane_pair(scale, k), q, at + 32 * k)
+    return _less_offset(total, scale, q, sums_16, 2), splat_i32x8(0)
+
+
+@machine_code
+def _block_q2_k(w, p, q, at, sums_16, sums_32):
+    factors = load_i8x16(w, p)
+    scale = simd.i16x16_from_i8(factors & 15)
+    total = splat_i32x8(0)
+    for half in range(2):
+        packed = load_i8x32(w, p + 16 + 32 * half)
+        for j in range(4):
+            k = 4 * half + j
+            u = (packed >> (2 * j)) & 3
+            total = total + _scaled(u, splat_lane_pair(scale, k), q, at + 32 * k)
+    minima = madd(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
+    return total, minima
+
+
+LANES_OF = {
+    "Q8_0": _small(34, _dot_q8_0, offset=0, has_minimum=False),
+    "Q4_0": _small(18, _nibbles(18), offset=8, has_minimum=False),
+    "Q4_1": _small(20, _nibbles(20), offset=0, has_minimum=True),
+    "Q5_0": _small(22, _nibbles(22, fifth_bits=2), offset=16, has_minimum=False),
+    "Q5_1": _small(24, _nibbles(24, fifth_bits=4), offset=0, has_minimum=True),
+    "Q2_K": _super(84, 80, _block_q2_k, has_minima=True),
+    "Q3_K": _super(110, 108, _block_q3_k, has_minima=False),
+    "Q4_K": _q4_or_q5(144, False),
+    "Q5_K": _q4_or_q5(176, True),
+    "Q6_K": _super(210, 208, _block_q6_k, has_minima=False),
+}
