@@ -38,6 +38,7 @@ def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
     """
     usual, other = tokens
     next_usual, next_other = tuple(range(usual)), tuple(range(other))
+    left_over = usual - 1 if other < usual else 0  # do the last ones need a tile?
 
     @register_jitable
     def blocks_of_lane(n_in, lane):
@@ -77,7 +78,7 @@ def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
     ):  # fmt: skip
         """Multiply rows ``first`` to ``last``, whole panels."""
         size_bytes = ROWS * row_bytes
-        tiles = (count + usual - 1) // usual
+        tiles = (count + left_over) // usual
         for row in range(first, last):
             o = w0 + size_bytes * row
             z = y + ROWS * row
