@@ -30,7 +30,8 @@ from gguf_hub.kernels.simd_columns import (
     splat_i32x16,
     spread_bits,
 )
-from gguf_hub.kernels.simd_panels import add_floats, add_minima, prefetch, store_panel
+from gguf_hub.kernels.simd_memory import prefetch
+from gguf_hub.kernels.simd_panels import add_floats, add_minima, store_panel
 from gguf_hub.kernels.vectors import machine_code
 
 _LOW = 0x0F0F0F0F

@@ -140,22 +140,6 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
 
 
 @intrinsic
-def bits_i8x64(typingctx, low, high, ones):
-    """Spread twice 32 bits over 64 lanes: a lane is ``ones`` where its bit is set, else 0."""
-
-    def codegen(context, builder, sig, args):
-        int64 = ir.IntType(64)
-        high = builder.shl(builder.zext(args[1], int64), ir.Constant(int64, 32))
-        mask = builder.or_(builder.zext(args[0], int64), high)
-        mask = builder.bitcast(mask, ir.VectorType(ir.IntType(1), 64))
-        value = context.cast(builder, args[2], sig.args[2], types.int8)
-        zero = ir.Constant(i8x64.ir(), [0] * 64)
-        return builder.select(mask, splat(builder, value, i8x64), zero)
-
-    return i8x64(types.uint32, types.uint32, ones), codegen
-
-
-@intrinsic
 def widened(typingctx, value):
     """Return the lanes of a vector and as many that are undefined, as ``permute`` wants them."""
     wide = Vector(value.element, 32)
@@ -245,35 +229,63 @@ def scales_of_q3(typingctx, tail):
     return i8x16(i8x16), codegen
 
 
-def pairs_twice(type_size: int, at: int):
-    """Return four functions ``(w, p)``: each loads sixteen bytes of two blocks, each of them twice.
+def _of_pairs(type_size: int, make):
+    """Return four functions ``(w, p)`` of two blocks each, of the eight that begin at ``p``.
 
-    The first is for the first two of the eight blocks that begin at ``p``, and so on. One load and
-    one permutation do it; only bytes of the eight blocks are read.
+    One load gets both blocks; only bytes of the eight are read.
 
     Args:
         type_size: Bytes of a block, up to 24.
-        at: Where in a block the sixteen bytes lie.
+        make: ``(builder, bytes, first, second)``: the result, given the i8x64 that was loaded and
+            where in it the blocks begin.
     """
 
-    def loader_of(pair: int):
+    def function_of(pair: int):
         first = 2 * pair * type_size
         start = min(first, 8 * type_size - 64)
-        places = [first + at - start, first + type_size + at - start]
-        lanes = [place + lane for place in places for _ in range(2) for lane in range(16)]
 
         @intrinsic
         def load(typingctx, w, p):
             def codegen(context, builder, sig, args):
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
-                return pick(builder, builder.load(pointer, align=1), lanes)
+                loaded = builder.load(pointer, align=1)
+                return make(builder, loaded, first - start, first - start + type_size)
 
             return i8x64(w, types.int64), codegen
 
         return load
 
-    return tuple(loader_of(pair) for pair in range(4))
+    return tuple(function_of(pair) for pair in range(4))
+
+
+def pairs_twice(type_size: int, at: int):
+    """Return what loads sixteen bytes at ``at`` of two blocks, each of them twice.
+
+    See ``_of_pairs``.
+    """
+
+    def make(builder, loaded, *blocks):
+        lanes = [block + at + lane for block in blocks for _ in range(2) for lane in range(16)]
+        return pick(builder, loaded, lanes)
+
+    return _of_pairs(type_size, make)
+
+
+def pairs_of_bits(type_size: int, at: int, ones: int):
+    """Return what spreads 32 bits at ``at`` of two blocks over 64 lanes: ``ones`` where one is set.
+
+    See ``_of_pairs``.
+    """
+
+    def make(builder, loaded, *blocks):
+        lanes = [block + at + bit // 8 for block in blocks for bit in range(32)]
+        bits = ir.Constant(i8x64.ir(), [1 << (bit % 8) for bit in range(64)])
+        zero = ir.Constant(i8x64.ir(), [0] * 64)
+        is_set = builder.icmp_unsigned("!=", builder.and_(pick(builder, loaded, lanes), bits), zero)
+        return builder.select(is_set, ir.Constant(i8x64.ir(), [ones] * 64), zero)
+
+    return _of_pairs(type_size, make)
 
 
 def halves_of_eight(type_size: int, at: int):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gguf_hub.kernels.vectors import (
@@ -16,6 +17,7 @@ from gguf_hub.kernels.vectors import (
     i8x32,
     i32,
     i32x8,
+    machine_code,
     pointer_to,
     splat,
 )
@@ -183,3 +185,35 @@ def _integer_storer(bits: int):
 
 store_i16, store_i32 = _integer_storer(16), _integer_storer(32)
 """Store an integer at a byte offset of a byte array."""
+
+
+@intrinsic
+def prefetch(typingctx, w, offset):
+    """Ask for the cache line at byte ``offset``, into the second cache; never fails."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
+        types_ = [pointer.type, *[ir.IntType(32)] * 3]
+        function_type = ir.FunctionType(ir.VoidType(), types_)
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [pointer, i32(0), i32(2), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(w, types.int64), codegen
+
+
+_AHEAD = 8192
+"""How many bytes in front of the weights being multiplied others are asked for. The CPU's own
+prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
+
+
+def ask_ahead_of(size_bytes: int):
+    """Return a function ``(w, p)`` that asks for ``size_bytes`` of weights wanted soon."""
+    lines = -(-size_bytes // 64)
+
+    @machine_code
+    def ask_ahead(w, p):
+        for line in range(lines):
+            prefetch(w, p + _AHEAD + 64 * line)
+
+    return ask_ahead

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
@@ -20,7 +19,6 @@ from gguf_hub.kernels.scratch import ROWS
 from gguf_hub.kernels.vectors import (
     Vector,
     call_llvm,
-    i32,
     pick,
     pointer_to,
     splat,
@@ -263,20 +261,3 @@ def store_panel(typingctx, q, offset, value):
         return context.get_dummy_value()
 
     return types.void(q, types.int64, value), codegen
-
-
-@intrinsic
-def prefetch(typingctx, w, offset):
-    """Ask for the cache line at byte ``offset``, into the second cache; never fails."""
-
-    def codegen(context, builder, sig, args):
-        memory = Bytes(context, builder, sig.args[0], args[0])
-        pointer = memory.at(args[1])
-        i32_type = ir.IntType(32)
-        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, i32_type, i32_type, i32_type])
-        name = "llvm.prefetch.p0"
-        function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        builder.call(function, [pointer, i32(0), i32(2), i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(w, types.int64), codegen

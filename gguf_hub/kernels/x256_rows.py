@@ -41,6 +41,7 @@ from gguf_hub.kernels.simd512 import (
     sums_of_eight,
 )
 from gguf_hub.kernels.simd_memory import (
+    ask_ahead_of,
     get,
     load_f16,
     load_f32x8,
@@ -79,6 +80,7 @@ def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
+    ask_ahead = ask_ahead_of(8 * type_size)
 
     @machine_code
     def pair(w, p, q, at):
@@ -113,6 +115,7 @@ def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
         total = splat_f32x8(0)
         for g in range(blocks // 8):
             p, at = o + 8 * type_size * g, a + 256 * g
+            ask_ahead(w, p)
             sums = sums_of_eight(
                 pair(w, p, q, at),
                 pair(w, p + 2 * type_size, q, at + 64),
@@ -169,9 +172,11 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
             16 lie, and where its sums of 32 do.
         has_minima: Whether there are minima.
     """
+    ask_ahead = ask_ahead_of(type_size)
 
     @machine_code
     def block_of(w, o, q, a, n, b):
+        ask_ahead(w, o + type_size * b)
         sums_16 = a + n + 32 * b
         sums_32 = a + n + n // 8 + 16 * b
         return block(w, o + type_size * b, q, a + 256 * b, sums_16, sums_32)

@@ -21,7 +21,6 @@ from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.kernels.simd512 import (
     add_lanes,
-    bits_i8x64,
     bits_of,
     dpbusd,
     dpwssd,
@@ -36,6 +35,7 @@ from gguf_hub.kernels.simd512 import (
     madd_i16x8,
     maddubs,
     minima_of_k4,
+    pairs_of_bits,
     pairs_twice,
     permute,
     quarters_from,
@@ -50,6 +50,7 @@ from gguf_hub.kernels.simd512 import (
     zeros_i32x16,
 )
 from gguf_hub.kernels.simd_memory import (
+    ask_ahead_of,
     get,
     load_f16,
     load_f32x8,
@@ -58,25 +59,7 @@ from gguf_hub.kernels.simd_memory import (
     load_strided_f16x8,
     load_u32,
 )
-from gguf_hub.kernels.simd_panels import prefetch
 from gguf_hub.kernels.vectors import machine_code
-
-_AHEAD = 8192
-"""How many bytes in front of the weights being multiplied others are asked for. The CPU's own
-prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
-
-
-def _ask_ahead(size_bytes: int):
-    """Return what asks for ``size_bytes`` of weights that will be wanted soon."""
-    lines = -(-size_bytes // 64)
-
-    @machine_code
-    def ask_ahead(w, p):
-        for line in range(lines):
-            prefetch(w, p + _AHEAD + 64 * line)
-
-    return ask_ahead
-
 
 nibble, two = bits_of(4), bits_of(2)
 bit_to_4, bit_to_16, two_to_16 = bits_of(1, 2), bits_of(1, 4), bits_of(2, 4)
@@ -108,7 +91,7 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         offset: What an unsigned weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
-    ask_ahead = _ask_ahead(8 * type_size)
+    ask_ahead = ask_ahead_of(8 * type_size)
     scales, minima = halves_of_eight(type_size, 0), halves_of_eight(type_size, 2)
     first_pair, second_pair, third_pair, fourth_pair = pairs
 
@@ -196,19 +179,16 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
             weights = weights + bits_i8x32(load_u32(w, p + fifth_bits), 16)
         return weights
 
-    def pair_of(k: int, load):
+    def pair_of(load, load_fifth):
         @machine_code
         def pair(w, p):
             weights = nibble(load(w, p), 0, 4, 0, 4)
-            if fifth_bits:
-                first = p + type_size * 2 * k + fifth_bits
-                bits = bits_i8x64(load_u32(w, first), load_u32(w, first + type_size), 16)
-                weights = weights + bits
-            return weights
+            return weights + load_fifth(w, p) if fifth_bits else weights
 
         return pair
 
-    pairs = [pair_of(k, load) for k, load in enumerate(pairs_twice(type_size, at))]
+    both = zip(pairs_twice(type_size, at), pairs_of_bits(type_size, fifth_bits, 16), strict=True)
+    pairs = [pair_of(load, load_fifth) for load, load_fifth in both]
     return _small(type_size, pairs, one, offset=offset, has_minimum=has_minimum)
 
 
@@ -228,20 +208,19 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
         offset_bits: Weights are too large by 2**offset_bits; the eight integers are the scales
             times the activations' sums.
     """
-    ask_ahead = _ask_ahead(type_size)
+    ask_ahead = ask_ahead_of(2 * type_size)
 
     @machine_code
     def parts(w, o, q, a, n, b):
         """Return what ``block`` does for the b-th block of a row."""
-        p = o + type_size * b
-        ask_ahead(w, p)
         sums_16 = a + n + 32 * b
         sums_32 = a + n + n // 8 + 16 * b
-        return block(w, p, q, a + 256 * b, sums_16, sums_32)
+        return block(w, o + type_size * b, q, a + 256 * b, sums_16, sums_32)
 
     @machine_code
     def pair(w, o, q, a, n, b, c):
         """Return the parts of two blocks side by side."""
+        ask_ahead(w, o + type_size * b)
         first, few_first = parts(w, o, q, a, n, b)
         second, few_second = parts(w, o, q, a, n, c)
         sums, few = halves_of_two(first, second), concat(few_first, few_second)

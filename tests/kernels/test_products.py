@@ -127,7 +127,7 @@ Rows = Callable[[int, int], np.ndarray]
 
 @each_type
 @pytest.mark.parametrize("n_tokens", [1, 7], ids=["one token", "seven tokens"])
-@pytest.mark.parametrize("n_in", [256 + 32, 512, 9 * 256], ids=lambda n: f"rows of {n}")
+@pytest.mark.parametrize("n_in", [256 + 32, 512, 11 * 256], ids=lambda n: f"rows of {n}")
 def test_matmul_equals_the_oracle(
     type_: QuantType, n_in: int, n_tokens: int, builder: KernelBuilder, rows: Rows
 ) -> None:
