@@ -187,7 +187,8 @@ def start_times(
     samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
     script = str(ROOT / "benchmarks" / "vs_workers.py")
     for i in range(options.rounds + 1):
-        for program in PROGRAMS:
+        for j in range(len(PROGRAMS)):
+            program = PROGRAMS[(i + j) % len(PROGRAMS)]
             python = sys.executable if program == "ours" else options.peer
             began = time.perf_counter()
             with subprocess.Popen(

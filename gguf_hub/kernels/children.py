@@ -7,9 +7,7 @@ lies in its place. Run as ``python -m gguf_hub.kernels.children FOLDER CPU FEATU
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -60,6 +58,9 @@ def _is_quick(name: str) -> bool:
 
 def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[str]) -> None:
     """Give names to one child until there are none left or it fails."""
+    import subprocess
+    import tempfile
+
     arguments = [str(folder), cpu.name, cpu.features, cpu.isa]
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
@@ -103,6 +104,8 @@ def _serve(folder: Path, cpu: Cpu) -> None:
 
 def _write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that another process sees it whole or not at all."""
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     with os.fdopen(handle, "wb") as file:
         file.write(data)

@@ -6,8 +6,8 @@ libstdc++, bits/random.tcc.
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class MersenneTwister:
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = secrets.randbits(32) if seed < 0 else seed
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
         state = [self.seed]
         for i in range(1, 624):
             last = state[-1]

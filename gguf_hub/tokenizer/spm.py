@@ -18,6 +18,7 @@ import heapq
 import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from operator import neg
 
 from gguf_hub.errors import TokenizerError
 from gguf_hub.tokenizer.vocab import TokenType, Vocab
@@ -25,6 +26,7 @@ from gguf_hub.tokenizer.vocab import TokenType, Vocab
 SPACE = "▁"
 _CACHED_CHUNKS = 2**15
 _CACHED_LENGTH = 48  # characters; longer chunks seldom come twice
+_SHORT = 256  # characters
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -122,15 +124,15 @@ class Tokenizer:
     @cached_property
     def _ids(self) -> dict[str, int]:
         """Token that text can become -> id; of twins the last one counts, as in llama.cpp."""
-        mergeable = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
-        types = self.vocab.types
-        return {t: i for i, t in enumerate(self.vocab.tokens) if types[i] in mergeable}
+        vocab = self.vocab
+        ids = vocab.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
+        return dict(zip(map(vocab.tokens.__getitem__, ids), ids, strict=True))
 
     @cached_property
     def _ranks(self) -> dict[str, float]:
         """Token -> minus its score: the least is merged first."""
-        scores = self.vocab.scores
-        return {token: -scores[i] for token, i in self._ids.items()}
+        scores = map(self.vocab.scores.__getitem__, self._ids.values())
+        return dict(zip(self._ids, map(neg, scores), strict=True))
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -168,11 +170,11 @@ class Tokenizer:
         glue = {SPACE} | {
             token[k - 1]
             for token in tokens
-            if SPACE in token.lstrip(SPACE)
+            if token.rfind(SPACE) > 0 and SPACE in token.lstrip(SPACE)
             for k in range(1, len(token))
             if token[k] == SPACE
         }
-        joined = set().union(*tokens)
+        joined = set("".join(tokens))
         alone = _charset({chr(c) for c in range(128)} - joined)
         before = f"(?<!{_charset(glue)})(?={SPACE})"
         return re.compile(f"{before}|(?<={alone})|(?={alone})" if alone else before)
@@ -198,7 +200,8 @@ class Tokenizer:
 
     def _encode_plain(self, escaped: str, ids: list[int]) -> None:
         """Append the ids of text without special tokens, its spaces escaped."""
-        for chunk in self._cuts.split(escaped):
+        # short text is not worth the table that tells where it can be cut
+        for chunk in self._cuts.split(escaped) if len(escaped) > _SHORT else (escaped,):
             if len(chunk) > _CACHED_LENGTH:
                 ids += self._encode_chunk(chunk)
             elif chunk:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class Vocab:
 
     def ids_of(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types, in order."""
-        return [i for i, kind in enumerate(self.types) if kind in types]
+        wanted = set(map(int, types))
+        return list(compress(range(len(self)), map(wanted.__contains__, self.types)))
 
 
 def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
@@ -131,8 +133,8 @@ class _Reader:
         if not isinstance(found, (list, tuple, np.ndarray)) or len(found) == 0:
             raise TokenizerError("the vocabulary is empty: `tokenizer.ggml.tokens` has no token")
         tokens = list(found)
-        wrong = next((i for i, token in enumerate(tokens) if not isinstance(token, str)), None)
-        if wrong is not None:
+        if set(map(type, tokens)) != {str}:
+            wrong = next((i for i, token in enumerate(tokens) if not isinstance(token, str)), 0)
             raise TokenizerError(f"`tokenizer.ggml.tokens` entry {wrong} is not a text")
         self._n_vocab = len(tokens)
         return tokens

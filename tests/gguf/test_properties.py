@@ -199,3 +199,10 @@ def test_no_damage_makes_memory_grow(tmp_path: Path, seeds) -> None:
         validate_file(path, "deep")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (after - before) * 1024 < 64e6
+
+
+@given(st.lists(st.binary(max_size=12) | st.sampled_from([b"a\0b", b"\xe2\x82", b"\x82\xac", b""])))
+def test_strings_decoded_at_once_are_those_decoded_one_by_one(raws: list[bytes]) -> None:
+    texts = [raw.decode("utf-8", "surrogateescape") for raw in raws]
+    array = StringArray.of(texts)
+    assert list(array) == [array[i] for i in range(len(array))] == texts
