@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.kernels import simd
+from gguf_hub.kernels.row_ends import small_end_of
 from gguf_hub.kernels.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.kernels.simd512 import (
     add_lanes,
@@ -51,7 +52,6 @@ from gguf_hub.kernels.simd512 import (
 )
 from gguf_hub.kernels.simd_memory import (
     ask_ahead_of,
-    get,
     load_f16,
     load_f32x8,
     load_i8x16,
@@ -100,29 +100,11 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         return dpbusd(zeros_i32x16(), weights, load_i8x64(q, at))
 
     @machine_code
-    def tail(w, o, q, a, f, x, n, total):
-        """Add the last blocks, fewer than eight, to the first lanes."""
-        blocks = n // 32
-        scale = m = sums_m = simd.splat_f32x8(0)
-        sums = splat_i32x8(0)
-        first = blocks // 8 * 8
-        for b in range(first, blocks):
-            p = o + type_size * b
-            weights = twice(one(w, p))
-            products = dpbusd(zeros_i32x16(), weights, twice(load_i8x32(q, a + 32 * b)))
-            block_sum = sum_of(first_half(products))
-            if offset:
-                block_sum -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
-            sums = shift_in(sums, block_sum)
-            scale = shift_in(scale, load_f16(w, p) * get(f, x + b))
-            if has_minimum:
-                m = shift_in(m, load_f16(w, p + 2))
-                sums_m = shift_in(sums_m, get(f, x + blocks + b))
-        for _ in range(blocks, first + 8):
-            sums, scale = shift_in(sums, np.int32(0)), shift_in(scale, np.float32(0))
-            m, sums_m = shift_in(m, np.float32(0)), shift_in(sums_m, np.float32(0))
-        total = fma(scale, floats(sums), total)
-        return fma(m, sums_m, total) if has_minimum else total
+    def block_sum(w, p, q, at):
+        products = dpbusd(zeros_i32x16(), twice(one(w, p)), twice(load_i8x32(q, at)))
+        return sum_of(first_half(products))
+
+    add_end = small_end_of(type_size, block_sum, offset=offset, has_minimum=has_minimum)
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
@@ -142,7 +124,7 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
             total = fma(scales(w, p) * load_f32x8(f, x + 8 * g), floats(sums), total)
             if has_minimum:
                 total = fma(minima(w, p), load_f32x8(f, x + blocks + 8 * g), total)
-        return tail(w, o, q, a, f, x, n, total) if blocks % 8 else total
+        return add_end(w, o, q, a, f, x, n, total) if blocks % 8 else total
 
     return lanes
 

@@ -15,6 +15,7 @@ import numpy as np
 from gguf_hub.kernels import simd
 from gguf_hub.kernels.simd import concat, fma
 from gguf_hub.kernels.simd_memory import (
+    ask_ahead_of,
     load_bf16,
     load_bf16x8,
     load_f16,
@@ -80,6 +81,7 @@ def scales_q3(w, p):
 
 def _float(load8, load1, item):
     """Return the dot products for weights that are floats of ``item`` bytes."""
+    ask_ahead = ask_ahead_of(16 * item)
 
     @machine_code
     def dots(w, o, q, qs, f, fs, n):
@@ -88,6 +90,7 @@ def _float(load8, load1, item):
         whole = n // 16
         for i in range(whole):
             j = 16 * i
+            ask_ahead(w, o + item * j)
             first, second = load8(w, o + item * j), load8(w, o + item * (j + 8))
             a = fma(repeat(first, fs), load_rows_f32x8(f, fs, j), a)
             b = fma(repeat(second, fs), load_rows_f32x8(f, fs, j + 8), b)
