@@ -83,7 +83,7 @@ def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict
         if options["lookup"]:
             writer.drafter = PromptLookup(options["lookup"])
         try:
-            with prompt_cache(engine, model, options):
+            with prompt_cache(engine, model, file, options):
                 speak(writer, wanted, prompt, file.metadata, options)
         finally:
             if not options["no_perf"]:

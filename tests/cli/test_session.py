@@ -267,6 +267,21 @@ def test_a_saved_prompt_of_other_settings_is_not_used(
     assert "prompt 1 tokens" in gguf_hub(*shared, *other, "--prompt-cache", file)[2]
 
 
+def test_a_saved_prompt_of_other_weights_is_not_used(
+    gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    file, other = tmp_path / "prompt.cache", tmp_path / "other.gguf"
+    raw = bytearray(stories.read_bytes())
+    raw[-2] ^= 1  # of the last weight
+    other.write_bytes(raw)
+    line = ("-p", "Once upon a time, Tom", "-n", 5, "--temp", 0, "--prompt-cache", file)
+    assert gguf_hub("run", stories, *line)[0] == 0
+    code, _, err = gguf_hub("run", other, *line)
+    assert code == 0
+    assert "is of another model" in err
+    assert "prompt 8 tokens" in err
+
+
 # -- what holds the text ------------------------------------------------------------------------
 
 
