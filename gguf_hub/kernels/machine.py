@@ -38,11 +38,20 @@ class Memory:
         """Return memory of the given element counts; pages cost nothing until they are used."""
         return cls(
             n=_zeros(HEADER + n, np.int64),
-            f=_zeros(f, np.float32),
-            q=_zeros(q, np.int8),
+            f=_fresh_pages(f, np.float32),
+            q=_fresh_pages(q, np.int8),
             kv=_fresh_pages(kv, np.uint16),
             files=tuple(files),
         )
+
+    def use_large_pages(self) -> None:
+        """Ask for large pages from now on, where many tokens are computed together.
+
+        A single token uses the beginning of each area, and would take a large page of each.
+        """
+        for array in (self.f, self.q):
+            base = array.base
+            _advise(base.obj if isinstance(base, memoryview) else base, "MADV_HUGEPAGE")
 
     def bases(self) -> NDArray[np.int64]:
         """Return the addresses that kernels start from."""
@@ -69,10 +78,15 @@ def _fresh_pages(n: int, dtype: DTypeLike) -> NDArray[Any]:
     if sys.platform == "win32":
         return np.frombuffer(mmap.mmap(-1, size_bytes), dtype, n)
     pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without large pages
-            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    _advise(pages, "MADV_NOHUGEPAGE")
     return np.frombuffer(pages, dtype, n)
+
+
+def _advise(pages: object, advice: str) -> None:
+    """Advise the system on pages; it may know nothing of the kind."""
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, advice):
+        with contextlib.suppress(OSError):
+            pages.madvise(getattr(mmap, advice))
 
 
 class Machine:

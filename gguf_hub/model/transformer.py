@@ -34,6 +34,7 @@ from gguf_hub.progress import SILENT, Progress
 N_BATCH = 512
 """Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
 
+_MANY_TOKENS = 64  # from which on large pages pay
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
 
 
@@ -75,6 +76,7 @@ class Transformer:
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
         self.cache_types = limits.key_type, limits.value_type
+        self._has_large_pages = False
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -312,6 +314,9 @@ class Transformer:
 
     def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
         """Run the program once: at most ``n_batch`` tokens."""
+        if len(tokens) >= _MANY_TOKENS and not self._has_large_pages:
+            self._memory.use_large_pages()
+            self._has_large_pages = True
         return self._run(self._code, tokens, position, rows)
 
     def _run(
