@@ -50,9 +50,10 @@ def _of_hub(repo: str | None, file: str | None, argument: str | None) -> str | N
         raise click.UsageError("-hff names a file of the repository that -hf names: -hf is missing")
     if repo and argument:
         raise click.UsageError(f"MODEL is given twice, as `{argument}` and with -hf")
-    if repo and file:
-        return f"{repo.partition(':')[0]}/{file}"
-    return repo or argument
+    if not repo:
+        return argument
+    # a link, as -hf never means a local file of that name
+    return f"hf://{repo.partition(':')[0]}/{file}" if file else f"hf://{repo}"
 
 
 def fetch_model(options: dict[str, Any], progress: Any, n_ctx: int = 0) -> Path:

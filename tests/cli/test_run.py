@@ -76,6 +76,16 @@ def test_a_missing_model_is_fetched_from_the_hub_first(
     assert len(hub_server.body_requests()) == before
 
 
+def test_the_hubs_flags_name_the_same_as_an_argument(
+    gguf_hub: Cli, stories: Path, hub_server: HubServer
+) -> None:
+    hub_server.add_repo("org/stories", {"stories.F32.gguf": stories.read_bytes()})
+    more = ("-p", "", "--temp", 0, "-n", 4)
+    expected = (0, " Once upon a time\n")
+    for flags in (("-hf", "org/stories:F32"), ("-hf", "org/stories", "-hff", "stories.F32.gguf")):
+        assert gguf_hub("run", *flags, *more)[:2] == expected
+
+
 def test_sequence_breakers_of_dry_are_read_with_escapes(gguf_hub: Cli, stories: Path) -> None:
     text = "a red cat saw a red cat saw a red cat saw a red"
     line = ("run", stories, "-p", text, "--temp", 0, "-n", 20, "--dry-multiplier", 9, "--no-perf")
