@@ -52,9 +52,11 @@ def command(**options: Any) -> None:
     from gguf_hub.cli.serving import bound, import_server, open_served, serve
     from gguf_hub.cli.shifting import n_keep
     from gguf_hub.cli.source import fetch_model, named_model
+    from gguf_hub.cli.writing import check_template
 
     # 1) what can be wrong without a model
     named_model(options)
+    check_template(options["chat_template"])
     more = {"rope": rope_change(options), "n_keep": n_keep(options)}
     import_server()
     with bound(options["host"], options["port"]) as listener:

@@ -99,6 +99,7 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
     if grammar is not None and schema is not None:
         raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
     _check_held(grammar, schema)
+    check_template(template := _one(options, "chat_template", "chat_template_file"))
     stops = tuple(options["reverse_prompt"])
     return Wanted(
         grammar=grammar,
@@ -106,9 +107,17 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
         logit_bias=dict(_bias(text) for text in options["logit_bias"]),
         stops=tuple(map(unescape, stops)) if options["escape"] else stops,
         system=_one(options, "system_prompt", "system_prompt_file"),
-        template=_one(options, "chat_template", "chat_template_file"),
+        template=template,
         mode=_mode(options),
     )
+
+
+def check_template(template: str | None) -> None:
+    """Refuse an unknown format or a template that cannot be used, before a model is there."""
+    if template is not None:
+        from gguf_hub.chat import choose_format
+
+        choose_format({}, template)
 
 
 def _check_held(grammar: str | None, schema: str | None) -> None:

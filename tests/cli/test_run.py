@@ -86,6 +86,15 @@ def test_the_hubs_flags_name_the_same_as_an_argument(
         assert gguf_hub("run", *flags, *more)[:2] == expected
 
 
+def test_a_template_that_cannot_be_used_is_told_before_a_model_is_looked_for(
+    gguf_hub: Cli,
+) -> None:
+    code, out, err = gguf_hub("run", "no-such-model.gguf", "--chat-template", "{% for x in")
+    assert (code, out) == (1, "")
+    assert "the chat template has an error in line 1" in err
+    assert "no-such-model" not in err
+
+
 def test_sequence_breakers_of_dry_are_read_with_escapes(gguf_hub: Cli, stories: Path) -> None:
     text = "a red cat saw a red cat saw a red cat saw a red"
     line = ("run", stories, "-p", text, "--temp", 0, "-n", 20, "--dry-multiplier", 9, "--no-perf")
@@ -121,6 +130,7 @@ def _each(flag: str, texts: str) -> list[str]:
         (["-hf", "org/repo"], "with -hf"),
         (["-hff", "model.gguf"], "-hf is missing"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
+        (["--chat-template", "mistrall"], "no chat format `mistrall`"),
         (["--keep", "-7"], "--keep -7: expected -1 (the whole prompt) or more"),
         (["--keep", "many"], "'many' is not a valid integer"),
         (["--rope-scale", "0"], "rope_scale: expected (0, 1e+12], found 0.0"),

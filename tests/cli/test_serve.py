@@ -38,6 +38,7 @@ def test_an_address_in_use_is_said_before_the_model_is_looked_for(gguf_hub: Cli)
         (["a", "-m", "b"], 2, "MODEL is given twice"),
         (["no-such-model.gguf", "--port", "0"], 1, "no-such-model.gguf"),
         (["x", "--yarn-ext-factor", "nan"], 2, "yarn_ext_factor: expected [0, 1] or -1"),
+        (["x", "--chat-template", "chatmll"], 2, "no chat format `chatmll`"),
         (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:8080"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
