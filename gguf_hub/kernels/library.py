@@ -93,7 +93,15 @@ def _product(step: str, weight_type: str, isa: str) -> Callable:
     if isa == "generic":
         dot = getattr(generic, f"dot_{weight_type.lower()}")
         return getattr(steps, f"make_{step}")(generic_products(dot))
-    from gguf_hub.kernels import panel_products, panel_steps, panels, x86, x256_rows, x512_rows
+    from gguf_hub.kernels import (
+        one_row,
+        panel_products,
+        panel_steps,
+        panels,
+        x86,
+        x256_rows,
+        x512_rows,
+    )
 
     if weight_type not in panels.PANELS:
         return getattr(steps, f"make_{step}")(x86.products_of(weight_type))
@@ -101,7 +109,7 @@ def _product(step: str, weight_type: str, isa: str) -> Callable:
     panel_type = panels.PANELS[weight_type](words)
     unpack, multiply = panels.lanes_of(panel_type, words)
     rows = x512_rows if isa == "avx512vnni" else x256_rows
-    products = rows.products_of(weight_type)
+    products = one_row.products_of(rows.LANES_OF[weight_type])
     return getattr(panel_steps, f"make_{step}")(
         unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
     )

@@ -186,7 +186,7 @@ def _nibbles(at: int, fifth_bits: int = 0):
 def _store_minima_k4(q, mins_at, b, c):
     """Write four pairs of minima of Q4_K or Q5_K.
 
-    ``b`` and ``c`` are the last eight of the twelve bytes that ``x86.scales_mins_k4`` describes.
+    ``b`` and ``c`` are the last eight of the twelve bytes of ``x256_rows.scales_mins_k4``.
     """
     low = b & 0x3F3F3F3F
     high = ((c >> 4) & _LOW) | (((b >> 6) & 0x03030303) << 4)
@@ -295,12 +295,6 @@ def _by_sixteens(
 
 
 @machine_code
-def _store_pair(q, p, first, second):
-    """Write two numbers of each row as 16 bits."""
-    store_panel(q, p, (first & 0xFFFF) | (second << 16))
-
-
-@machine_code
 def _unpack_q6_k(w, o, row_bytes, q, p, store_four):
     for half in range(2):
         for i in range(2):  # sixteen of each 32 weights
@@ -333,7 +327,7 @@ def _columns_q3_k(w, o, row_bytes):
 
 @machine_code
 def _scale_q3_k(scales, j):
-    """Return the scale of group ``j``; see ``x86.scales_q3``."""
+    """Return the scale of group ``j``; see ``x256_rows.scales_q3``."""
     first, second, top = scales
     low = first if j % 8 < 4 else second
     at = 8 * (j % 4)

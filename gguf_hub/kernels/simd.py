@@ -40,7 +40,6 @@ def _filler(vector: Vector, numba_type):
 
 
 splat_f32x8 = _filler(f32x8, types.float32)
-splat_i8x32 = _filler(i8x32, types.int8)
 splat_i16x16 = _filler(i16x16, types.int16)
 splat_i32x8 = _filler(i32x8, types.int32)
 

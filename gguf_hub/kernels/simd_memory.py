@@ -146,17 +146,6 @@ def get(typingctx, array, index):
 
 
 @intrinsic
-def get_half(typingctx, array, index):
-    """Return the half at ``array[index]`` (uint16) as float32."""
-
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.HalfType())
-        return builder.fpext(builder.load(pointer, align=1), ir.FloatType())
-
-    return types.float32(array, types.int64), codegen
-
-
-@intrinsic
 def store_i8_of_i32x8(typingctx, array, index, value):
     """Store the low bytes of eight integers at ``array[index:index+8]``."""
 

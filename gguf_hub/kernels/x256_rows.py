@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.kernels import simd
-from gguf_hub.kernels.row_ends import small_end_of
+from gguf_hub.kernels.one_row import small_of
 from gguf_hub.kernels.simd import (
     bits_i8x32,
     concat,
@@ -32,14 +32,11 @@ from gguf_hub.kernels.simd import (
     splat_lane_pair,
 )
 from gguf_hub.kernels.simd512 import (
-    add_lanes,
     load_i16x8_at,
     load_i16x16_at,
-    load_i32x8_at,
     madd_i16x8,
     shift_in,
     sum_of,
-    sums_of_eight,
 )
 from gguf_hub.kernels.simd_memory import (
     ask_ahead_of,
@@ -50,23 +47,10 @@ from gguf_hub.kernels.simd_memory import (
     load_i8x32,
     load_strided_f16x8,
     load_u32,
+    load_u64,
 )
 from gguf_hub.kernels.simd_sums import shift_in_four, sums_of_four
 from gguf_hub.kernels.vectors import machine_code
-from gguf_hub.kernels.x86 import scales_mins_k4, scales_q3
-
-
-def products_of(weight_type: str):
-    """Return the dot product of one type as ``steps`` wants it: the result goes to ``f[place]``."""
-    lanes = LANES_OF[weight_type]
-
-    @machine_code
-    def products(w, o, q, qs, f, fs, n, places, is_added):
-        start = f[places[0]] if is_added else np.float32(0)
-        f[places[0]] = add_lanes(start, lanes(w, o, q, qs[0], f, fs[0], n))
-
-    return products
-
 
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
@@ -81,41 +65,30 @@ def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
-    ask_ahead = ask_ahead_of(8 * type_size)
 
-    @machine_code
-    def pair(w, p, q, at):
-        return concat(dot(w, p, q, at), dot(w, p + type_size, q, at + 32))
+    def pair_of(k: int):
+        @machine_code
+        def pair(w, p, q, at):
+            first = p + 2 * type_size * k
+            return concat(dot(w, first, q, at), dot(w, first + type_size, q, at + 32))
+
+        return pair
+
+    def halves_at(at: int):
+        @machine_code
+        def halves(w, p):
+            return load_strided_f16x8(w, p + at, type_size)
+
+        return halves
 
     @machine_code
     def block_sum(w, p, q, at):
         return sum_of(dot(w, p, q, at))
 
-    add_end = small_end_of(type_size, block_sum, offset=offset, has_minimum=has_minimum)
-
-    @machine_code
-    def lanes(w, o, q, a, f, x, n):
-        blocks = n // 32
-        total = splat_f32x8(0)
-        for g in range(blocks // 8):
-            p, at = o + 8 * type_size * g, a + 256 * g
-            ask_ahead(w, p)
-            sums = sums_of_eight(
-                pair(w, p, q, at),
-                pair(w, p + 2 * type_size, q, at + 64),
-                pair(w, p + 4 * type_size, q, at + 128),
-                pair(w, p + 6 * type_size, q, at + 192),
-            )
-            if offset:
-                sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
-            d = load_strided_f16x8(w, p, type_size) * load_f32x8(f, x + 8 * g)
-            total = fma(d, floats(sums), total)
-            if has_minimum:
-                m = load_strided_f16x8(w, p + 2, type_size)
-                total = fma(m, load_f32x8(f, x + blocks + 8 * g), total)
-        return add_end(w, o, q, a, f, x, n, total) if blocks % 8 else total
-
-    return lanes
+    return small_of(
+        type_size, [pair_of(k) for k in range(4)], block_sum, halves_at(0), halves_at(2),
+        offset=offset, has_minimum=has_minimum,
+    )  # fmt: skip
 
 
 @machine_code
@@ -143,6 +116,47 @@ def _nibbles(type_size: int, fifth_bits: int = 0):
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------
+
+
+# Scales in whole numbers, which are computed beside the vectors: as vectors, as x512_rows has them,
+# they cost Q4_K a sixth of its speed.
+
+
+@machine_code
+def scales_mins_k4(w, p):
+    """Return the eight 6-bit scales and eight 6-bit minima of Q4_K and Q5_K, a byte each.
+
+    Twelve bytes at ``p``: the first four hold scales 0-3 in their low six bits, the next four
+    minima 0-3; the last four hold the low nibbles of scales 4-7 and, above, of minima 4-7, whose
+    two high bits are the two high bits of the first eight bytes.
+    """
+    a = np.uint64(load_u32(w, p))
+    b = np.uint64(load_u32(w, p + 4))
+    c = np.uint64(load_u32(w, p + 8))
+    six, four, two = np.uint64(0x3F3F3F3F), np.uint64(0x0F0F0F0F), np.uint64(0x30303030)
+    shift2, shift4, shift32 = np.uint64(2), np.uint64(4), np.uint64(32)
+    scales = (a & six) | (((c & four) | ((a >> shift2) & two)) << shift32)
+    mins = (b & six) | ((((c >> shift4) & four) | ((b >> shift2) & two)) << shift32)
+    return scales, mins
+
+
+@machine_code
+def scales_q3(w, p):
+    """Return the sixteen 6-bit scales of Q3_K, less 32, as i8x16.
+
+    Twelve bytes: low nibbles of scales 0-7 below, of 8-15 above, in the first eight bytes; byte
+    8 + j % 4 holds two more bits for each of the scales j, j + 4, j + 8, j + 12.
+    """
+    low = load_u64(w, p)
+    top = np.uint64(load_u32(w, p + 8))
+    four, two = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x03030303)
+    shift2, shift4, shift32 = np.uint64(2), np.uint64(4), np.uint64(32)
+    top_first = (top & two) | (((top >> shift2) & two) << shift32)
+    top >>= shift4
+    top_last = (top & two) | (((top >> shift2) & two) << shift32)
+    first = (low & four) | (top_first << shift4)
+    last = ((low >> shift4) & four) | (top_last << shift4)
+    return concat(simd.i8x8_of(first), simd.i8x8_of(last)) - 32
 
 
 def _super(type_size: int, d_at: int, block, has_minima: bool):

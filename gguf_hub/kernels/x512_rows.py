@@ -18,10 +18,15 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.kernels import simd
-from gguf_hub.kernels.row_ends import small_end_of
-from gguf_hub.kernels.simd import bits_i8x32, concat, floats, fma, splat_i32x8
+from gguf_hub.kernels.one_row import small_of
+from gguf_hub.kernels.simd import (
+    bits_i8x32,
+    concat,
+    floats,
+    fma,
+    splat_i32x8,
+)
 from gguf_hub.kernels.simd512 import (
-    add_lanes,
     bits_of,
     dpbusd,
     dpwssd,
@@ -32,7 +37,6 @@ from gguf_hub.kernels.simd512 import (
     load_i8x64,
     load_i16x8_at,
     load_i16x16_at,
-    load_i32x8_at,
     madd_i16x8,
     maddubs,
     minima_of_k4,
@@ -65,18 +69,6 @@ nibble, two = bits_of(4), bits_of(2)
 bit_to_4, bit_to_16, two_to_16 = bits_of(1, 2), bits_of(1, 4), bits_of(2, 4)
 
 
-def products_of(weight_type: str):
-    """Return the dot product of one type as ``steps`` wants it: the result goes to ``f[place]``."""
-    lanes = LANES_OF[weight_type]
-
-    @machine_code
-    def products(w, o, q, qs, f, fs, n, places, is_added):
-        start = f[places[0]] if is_added else np.float32(0)
-        f[places[0]] = add_lanes(start, lanes(w, o, q, qs[0], f, fs[0], n))
-
-    return products
-
-
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
@@ -91,42 +83,24 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         offset: What an unsigned weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
-    ask_ahead = ask_ahead_of(8 * type_size)
-    scales, minima = halves_of_eight(type_size, 0), halves_of_eight(type_size, 2)
-    first_pair, second_pair, third_pair, fourth_pair = pairs
 
-    @machine_code
-    def multiply(weights, q, at):
-        return dpbusd(zeros_i32x16(), weights, load_i8x64(q, at))
+    def multiplied(pair):
+        @machine_code
+        def products(w, p, q, at):
+            return dpbusd(zeros_i32x16(), pair(w, p), load_i8x64(q, at))
+
+        return products
 
     @machine_code
     def block_sum(w, p, q, at):
         products = dpbusd(zeros_i32x16(), twice(one(w, p)), twice(load_i8x32(q, at)))
         return sum_of(first_half(products))
 
-    add_end = small_end_of(type_size, block_sum, offset=offset, has_minimum=has_minimum)
-
-    @machine_code
-    def lanes(w, o, q, a, f, x, n):
-        blocks = n // 32
-        total = simd.splat_f32x8(0)
-        for g in range(blocks // 8):
-            p, at = o + 8 * type_size * g, a + 256 * g
-            ask_ahead(w, p)
-            sums = sums_of_eight(
-                multiply(first_pair(w, p), q, at),
-                multiply(second_pair(w, p), q, at + 64),
-                multiply(third_pair(w, p), q, at + 128),
-                multiply(fourth_pair(w, p), q, at + 192),
-            )
-            if offset:
-                sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
-            total = fma(scales(w, p) * load_f32x8(f, x + 8 * g), floats(sums), total)
-            if has_minimum:
-                total = fma(minima(w, p), load_f32x8(f, x + blocks + 8 * g), total)
-        return add_end(w, o, q, a, f, x, n, total) if blocks % 8 else total
-
-    return lanes
+    return small_of(
+        type_size, [multiplied(pair) for pair in pairs], block_sum,
+        halves_of_eight(type_size, 0), halves_of_eight(type_size, 2),
+        offset=offset, has_minimum=has_minimum,
+    )  # fmt: skip
 
 
 def _q8_0():

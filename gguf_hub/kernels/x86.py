@@ -1,4 +1,4 @@
-"""What rows have in common on all x86: products of unpacked types, and scales of Q3_K to Q5_K.
+"""Dot products of rows of floats, for all x86.
 
 ``dots(w, o, q, qs, f, fs, n)`` multiplies the ``n`` weights at byte ``o`` of the file with several
 activation rows at once: row t lies at ``q[qs[t]:]`` and ``f[fs[t]:]`` (formats: ``activations``).
@@ -10,10 +10,7 @@ Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 
 from __future__ import annotations
 
-import numpy as np
-
-from gguf_hub.kernels import simd
-from gguf_hub.kernels.simd import concat, fma
+from gguf_hub.kernels.simd import fma
 from gguf_hub.kernels.simd_memory import (
     ask_ahead_of,
     load_bf16,
@@ -22,8 +19,6 @@ from gguf_hub.kernels.simd_memory import (
     load_f16x8,
     load_f32,
     load_f32x8,
-    load_u32,
-    load_u64,
 )
 from gguf_hub.kernels.simd_rows import (
     first_lane_f32x8,
@@ -35,48 +30,6 @@ from gguf_hub.kernels.simd_rows import (
     zeros_f32x8,
 )
 from gguf_hub.kernels.vectors import machine_code
-
-# -- scales ---------------------------------------------------------------------------------------
-
-
-@machine_code
-def scales_mins_k4(w, p):
-    """Return the eight 6-bit scales and eight 6-bit minima of Q4_K and Q5_K, a byte each.
-
-    Twelve bytes at ``p``: the first four hold scales 0-3 in their low six bits, the next four
-    minima 0-3; the last four hold the low nibbles of scales 4-7 and, above, of minima 4-7, whose
-    two high bits are the two high bits of the first eight bytes.
-    """
-    a = np.uint64(load_u32(w, p))
-    b = np.uint64(load_u32(w, p + 4))
-    c = np.uint64(load_u32(w, p + 8))
-    six, four, two = np.uint64(0x3F3F3F3F), np.uint64(0x0F0F0F0F), np.uint64(0x30303030)
-    shift2, shift4, shift32 = np.uint64(2), np.uint64(4), np.uint64(32)
-    scales = (a & six) | (((c & four) | ((a >> shift2) & two)) << shift32)
-    mins = (b & six) | ((((c >> shift4) & four) | ((b >> shift2) & two)) << shift32)
-    return scales, mins
-
-
-@machine_code
-def scales_q3(w, p):
-    """Return the sixteen 6-bit scales of Q3_K, less 32, as i8x16.
-
-    Twelve bytes: low nibbles of scales 0-7 below, of 8-15 above, in the first eight bytes; byte
-    8 + j % 4 holds two more bits for each of the scales j, j + 4, j + 8, j + 12.
-    """
-    low = load_u64(w, p)
-    top = np.uint64(load_u32(w, p + 8))
-    four, two = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x03030303)
-    shift2, shift4, shift32 = np.uint64(2), np.uint64(4), np.uint64(32)
-    top_first = (top & two) | (((top >> shift2) & two) << shift32)
-    top >>= shift4
-    top_last = (top & two) | (((top >> shift2) & two) << shift32)
-    first = (low & four) | (top_first << shift4)
-    last = ((low >> shift4) & four) | (top_last << shift4)
-    return concat(simd.i8x8_of(first), simd.i8x8_of(last)) - 32
-
-
-# -- floats ---------------------------------------------------------------------------------------
 
 
 def _float(load8, load1, item):
