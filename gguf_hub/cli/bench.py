@@ -8,9 +8,13 @@ from typing import Any
 import click
 
 from gguf_hub.cli.opening import opening_options
-from gguf_hub.cli.options import batch_size_option, catalog_option, json_option
-
-CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
+from gguf_hub.cli.options import (
+    CONTEXT,
+    batch_size_option,
+    catalog_option,
+    json_option,
+    require_at_least,
+)
 
 
 class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -103,9 +107,6 @@ def _check(model: str | None, model_option: str | None, options: dict[str, Any])
     if model and model_option:
         raise click.UsageError("MODEL is given twice, as an argument and with -m")
     lowest = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1, "batch_size": 1}
-    for name, low in lowest.items():
-        if options[name] < low:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+    require_at_least(options, lowest)
     if not options["n_prompt"] and not options["n_gen"]:
         raise click.UsageError("-p 0 -n 0: expected something to measure")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_hub.cli import console
+from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
     from gguf_hub.download.move import Mover
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -37,49 +35,44 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         return bytes_per_s
 
 
-def engine_options(function: _F) -> _F:
-    """Give a command the options that say how bytes are moved."""
-    for option in reversed(
-        (
-            click.option(
-                "--engine",
-                type=click.Choice(["auto", "ranges", "xet", "hf-transfer"]),
-                default="auto",
-                show_default=True,
-                help="What moves the bytes; only `ranges` (auto) resumes, repairs and limits.",
-            ),
-            click.option(
-                "--connections",
-                type=click.IntRange(1, 64),
-                default=8,
-                show_default=True,
-                help="Connections in all.",
-            ),
-            click.option(
-                "--max-workers",
-                type=click.IntRange(1, 64),
-                default=2,
-                show_default=True,
-                help="Files at once; they share the connections.",
-            ),
-            click.option("--limit-rate", type=Rate(), metavar="RATE", help="At most, e.g. 10MB/s."),
-            click.option(
-                "--timeout",
-                "timeout_s",
-                type=click.FloatRange(0.1),
-                metavar="SECONDS",
-                help="How long a server may be silent.  [default: 10]",
-            ),
-            click.option(
-                "--force",
-                "is_forced",
-                is_flag=True,
-                help="Go on with too little space, or with a file that cannot work.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+engine_options = together(
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "ranges", "xet", "hf-transfer"]),
+        default="auto",
+        show_default=True,
+        help="What moves the bytes; only `ranges` (auto) resumes, repairs and limits.",
+    ),
+    click.option(
+        "--connections",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="Connections in all.",
+    ),
+    click.option(
+        "--max-workers",
+        type=click.IntRange(1, 64),
+        default=2,
+        show_default=True,
+        help="Files at once; they share the connections.",
+    ),
+    click.option("--limit-rate", type=Rate(), metavar="RATE", help="At most, e.g. 10MB/s."),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0.1),
+        metavar="SECONDS",
+        help="How long a server may be silent.  [default: 10]",
+    ),
+    click.option(
+        "--force",
+        "is_forced",
+        is_flag=True,
+        help="Go on with too little space, or with a file that cannot work.",
+    ),
+)
+"""Give a command the options that say how bytes are moved."""
 
 
 def mover_for(options: dict[str, Any], n_files: int) -> Mover:

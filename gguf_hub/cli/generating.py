@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_hub.cli.options import batch_size_option
+from gguf_hub.cli.options import batch_size_option, require_at_least, together
 from gguf_hub.cli.rope import rope_change
 from gguf_hub.cli.shifting import n_keep
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from gguf_hub.cli.writing import Wanted
     from gguf_hub.engine import Engine, Timings
 
-_OPTIONS = (
+generating_options = together(
     click.option("-n", "--predict", "--n-predict", default=-1, show_default=True, metavar="N",
                  help="Tokens to generate; -1 for no limit, -2 until the context is full."),
     click.option("-c", "--ctx-size", default=0, show_default=True, metavar="N",
@@ -32,24 +31,15 @@ _OPTIONS = (
     click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-sequence token."),
     click.option("--no-perf", is_flag=True, help="Do not print timings."),
 )  # fmt: skip
+"""Add the options that ``generate`` reads, besides those of other rooms."""
 _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup": 0}
-
-
-def generating_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``generate`` reads, besides those of other rooms."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def check_generating(options: dict[str, Any]) -> None:
     """Refuse values that can never be right, before anything is downloaded."""
     from gguf_hub.cli.console import note
 
-    for name, low in _LOWEST.items():
-        if options[name] < low:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+    require_at_least(options, _LOWEST)
     rope_change(options)
     n_keep(options)
     if options["n_gpu_layers"] not in (None, "0"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.reader import GgufFile
@@ -29,7 +31,7 @@ class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
 
 
 _TYPES = CacheType()
-_OPTIONS = (
+opening_options = together(
     click.option(
         "-ctk", "--cache-type-k", type=_TYPES, default="f16", help="Type of keys in the cache."
     ),
@@ -48,13 +50,7 @@ _OPTIONS = (
         help="Map the file (the default), or read it into memory first.",
     ),
 )
-
-
-def opening_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``open_file`` and ``open_model`` read."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""Add the options that ``open_file`` and ``open_model`` read."""
 
 
 @contextlib.contextmanager

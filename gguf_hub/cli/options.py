@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
+
+
+def together(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    """Return a decorator that adds options, the first one on top."""
+
+    def add(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def require_at_least(options: Mapping[str, Any], lowest: Mapping[str, int]) -> None:
+    """Refuse numbers that are too low to be right.
+
+    Args:
+        options: Values by parameter.
+        lowest: Parameter -> the least that it may be.
+    """
+    for name, low in lowest.items():
+        if options[name] < low:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

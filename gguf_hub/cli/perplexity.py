@@ -8,10 +8,14 @@ from typing import Any
 
 import click
 
-from gguf_hub.cli.options import catalog_option, json_option, offline_option
+from gguf_hub.cli.options import (
+    CONTEXT,
+    catalog_option,
+    json_option,
+    offline_option,
+    require_at_least,
+)
 from gguf_hub.cli.rope import rope_change, rope_options
-
-CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
 @click.command("perplexity", context_settings=CONTEXT)
@@ -92,9 +96,6 @@ def _check(model: str | None, model_option: str | None, options: dict[str, Any])
         raise click.UsageError("--kl-divergence needs --kl-divergence-base FILE, or use --base")
     if not options["text_path"] and not options["kl_divergence"]:
         raise click.UsageError("expected a text: --text FILE")
-    for name, low in {"batch_size": 1, "threads": 0, "ctx_size": 1}.items():
-        if options[name] < low:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{flag} {options[name]}: expected {low} or more")
+    require_at_least(options, {"batch_size": 1, "threads": 0, "ctx_size": 1})
     rope_change(options)
     return model or model_option or ""

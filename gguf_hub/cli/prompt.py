@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from gguf_hub.cli.options import together
 from gguf_hub.errors import GgufHubError, UsageError
 
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
-_OPTIONS = (
+prompt_options = together(
     click.option("-p", "--prompt", metavar="TEXT", help="Text to start from."),
     click.option("-f", "--file", "prompt_file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Read the prompt from a file; `-` is stdin."),
@@ -22,13 +21,7 @@ _OPTIONS = (
                  help="Read \\n, \\t and so on in the prompt."),
     click.option("--no-display-prompt", is_flag=True, help="Print only what is generated."),
 )  # fmt: skip
-
-
-def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``read_prompt`` reads, and what is printed of it."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""Add the options that ``read_prompt`` reads, and what is printed of it."""
 
 
 def read_prompt(text: str | None, path: Path | None, *, escape: bool) -> str:

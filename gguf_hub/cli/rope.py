@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
     from gguf_hub.model.rope import RopeChange
@@ -27,16 +28,24 @@ _FLAGS: tuple[tuple[str, Any, str], ...] = (
 )
 
 
-def rope_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``rope_change`` reads."""
-    for flag, unset, text in reversed(_FLAGS):
-        kind = int if isinstance(unset, int) else float
-        function = click.option(flag, type=kind, default=unset, metavar="N", help=text)(function)
-    return click.option(
+rope_options = together(
+    click.option(
         "--rope-scaling",
         type=click.Choice(["none", "linear", "yarn"]),
         help="How the context is stretched; as the model says, or linear.",
-    )(function)
+    ),
+    *(
+        click.option(
+            flag,
+            type=int if isinstance(unset, int) else float,
+            default=unset,
+            metavar="N",
+            help=text,
+        )
+        for flag, unset, text in _FLAGS
+    ),
+)
+"""Add the options that ``rope_change`` reads."""
 
 
 def rope_change(options: dict[str, Any]) -> RopeChange:

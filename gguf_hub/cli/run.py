@@ -8,15 +8,13 @@ import click
 
 from gguf_hub.cli.generating import generating_options
 from gguf_hub.cli.opening import opening_options
+from gguf_hub.cli.options import CONTEXT
 from gguf_hub.cli.prompt import prompt_options
 from gguf_hub.cli.rope import rope_options
 from gguf_hub.cli.sampling import sampling_options
 from gguf_hub.cli.shifting import shifting_options
 from gguf_hub.cli.source import source_options
 from gguf_hub.cli.writing import writing_options
-
-CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
-"""Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
 
 
 @click.command("run", context_settings=CONTEXT)

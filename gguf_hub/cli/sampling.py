@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.options import together
+
 # (flags, type, what it does); the value goes to SamplerConfig under the long flag's name, or under
 # the name given last, and its default is SamplerConfig's
 _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
@@ -69,10 +71,13 @@ class _SamplingOptions:
         self.names = [*(_parameter(flags) for flags, _, _ in _FLAGS), _BREAKERS]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        function = _breaker_option(function)
-        for flags, kind, text in reversed(_FLAGS):
-            function = click.option(*flags, type=kind, default=None, help=text)(function)
-        return function
+        return together(
+            *(
+                click.option(*flags, type=kind, default=None, help=text)
+                for flags, kind, text in _FLAGS
+            ),
+            _breaker_option,
+        )(function)
 
 
 def _parameter(flags: tuple[str, ...]) -> str:

@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.options import CONTEXT
 from gguf_hub.cli.rope import rope_options
 from gguf_hub.cli.shifting import shifting_options
 from gguf_hub.cli.source import source_options
-
-CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
 @click.command("serve", context_settings=CONTEXT)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-_OPTIONS = (
+from gguf_hub.cli.options import together
+
+shifting_options = together(
     click.option("--context-shift/--no-context-shift", default=False, show_default=True,
                  help="When the context is full, forget half of it and go on, or stop."),
     click.option("--keep", default=0, show_default=True, metavar="N",
                  help="Prompt tokens that are never forgotten; -1 for all of them."),
 )  # fmt: skip
-
-
-def shifting_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``n_keep`` reads."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""Add the options that ``n_keep`` reads."""
 
 
 def n_keep(options: dict[str, Any]) -> int | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gguf_hub.cli.options import catalog_option, offline_option
+from gguf_hub.cli.options import catalog_option, offline_option, together
 
-_OPTIONS = (
+source_options = together(
     click.argument("model", required=False),
     click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument."),
     click.option(
@@ -23,13 +22,7 @@ _OPTIONS = (
     offline_option,
     catalog_option,
 )
-
-
-def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add MODEL and the options that ``fetch_model`` reads."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""Add MODEL and the options that ``fetch_model`` reads."""
 
 
 def named_model(options: dict[str, Any]) -> str | None:

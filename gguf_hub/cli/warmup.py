@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.opening import CacheType
-from gguf_hub.cli.options import catalog_option, json_option
+from gguf_hub.cli.options import CONTEXT, catalog_option, json_option
 
 if TYPE_CHECKING:
     from gguf_hub.progress import Progress
-
-CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
 @click.command("warmup", context_settings=CONTEXT)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+
+from gguf_hub.cli.options import together
 
 _BIAS = re.compile(r"(\d+)([+-].+)")
 _PATH = click.Path(path_type=Path)
@@ -53,11 +54,8 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
-def writing_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags."""
-    for flags, settings in reversed(_FLAGS):
-        function = click.option(*flags, **settings)(function)
-    return function
+writing_options = together(*(click.option(*flags, **settings) for flags, settings in _FLAGS))
+"""Add the flags."""
 
 
 @dataclass(frozen=True)
