@@ -131,11 +131,10 @@ def measure_type(
                 continue
             for path in paths.values():
                 bring_into_memory(path)
-            rates: list[float] = []
             if cell == "start":
-                samples = start_times(files, n_threads, options)
+                samples, rates = start_times(files, n_threads, options), []
             else:
-                samples = rounds(workers, cell, state, options.rounds, n_threads, rates)
+                samples, rates = rounds(workers, cell, state, options.rounds, n_threads)
             put(record, name, n_threads, cell, samples, {**facts, "read_bytes_per_s": rates})
             for program in PROGRAMS:
                 now = workers[program].ask("memory")["anon_bytes"]
@@ -154,15 +153,15 @@ def rounds(
     state: str | None,
     n: int,
     n_threads: int,
-    rates: list[float],
-) -> dict[str, list[float]]:
-    """Tokens per second of each program, in turns; a first round does not count.
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Tokens per second of each program, in turns, and bytes per second; a first round is left out.
 
-    What memory gives is measured in each round of generating and put into ``rates``, as it changes
-    from minute to minute on a machine with neighbours.
+    What memory gives is measured in each round of generating, as it changes from minute to minute
+    on a machine with neighbours.
     """
     kind, number = cell[:2], int(cell[2:])
     samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
+    rates = []
     for i in range(n + 1):
         if i and kind == "tg":
             rates.append(workers["ours"].ask("bandwidth", n_threads=n_threads))
@@ -177,7 +176,7 @@ def rounds(
                 )
             if i:
                 samples[program].append(rate)
-    return samples
+    return samples, rates
 
 
 def start_times(

@@ -127,7 +127,7 @@ class Engine:
                 f"the prompt has {len(tokens)} tokens, more than the context of {self.model.n_ctx}",
                 hint=f"ask for a larger context: `-c {len(tokens) + 256}`, or shorten the prompt",
             )
-        start = self._n_known(tokens)
+        start = n_known(self._cached, tokens)
         began = time.perf_counter()
         with progress.task("prompt", len(tokens) - start, unit="tokens") as task:
             logits = self._fill(tokens, start, task.advance)
@@ -144,7 +144,7 @@ class Engine:
         Returns:
             Logits after the last token, [V].
         """
-        return self._fill(tokens, self._n_known(tokens))
+        return self._fill(tokens, n_known(self._cached, tokens))
 
     def generate(
         self,
@@ -255,10 +255,6 @@ class Engine:
         """Forget what the cache holds."""
         self._cached = []
 
-    def _n_known(self, tokens: Sequence[int]) -> int:
-        """Return how many tokens need no computing; the last one does, for its logits."""
-        return min(_common_prefix(self._cached, tokens), len(tokens) - 1)
-
     def _fill(
         self, tokens: Sequence[int], start: int, advance: Callable[[int], None] = lambda n: None
     ) -> NDArray[np.float32]:
@@ -285,9 +281,14 @@ class Engine:
         return logits
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def n_shared(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many leading tokens two sequences share."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return i
     return min(len(a), len(b))
+
+
+def n_known(cached: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many tokens need no computing; the last one does, for its logits."""
+    return min(n_shared(cached, tokens), len(tokens) - 1)

@@ -11,7 +11,7 @@ import errno
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,7 +117,7 @@ class Direct:
             return os.pwrite(self._target, view, at)
 
 
-def open_direct(path: Path, target: int, sources: list[Path]) -> Direct | None:
+def open_direct(path: Path, target: int, sources: Iterable[Path]) -> Direct | None:
     """Return what copies past the cache, or None where that cannot be or does not pay.
 
     File systems that share blocks between files copy nothing, and those of a network may copy

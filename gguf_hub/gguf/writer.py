@@ -219,7 +219,7 @@ def write_gguf(
             reserve(target, plan.size_bytes)
         with (
             progress.task(f"write {path.name}", plan.size_bytes) as task,
-            _direct(path, target, plan, pairs) as direct,
+            _direct(path, target, pairs) as direct,
         ):
             write_all(target, plan.header)
             task.advance(plan.data_offset)
@@ -235,14 +235,14 @@ def write_gguf(
 
 
 def _direct(
-    path: Path, target: int, plan: Plan, pairs: Sequence[tuple[TensorLike, TensorData]]
+    path: Path, target: int, pairs: Sequence[tuple[TensorLike, TensorData]]
 ) -> contextlib.AbstractContextManager[Direct | None]:
     """Return what copies ranges past the cache, where there are any and that pays."""
     ranges = [piece for _, data in pairs for piece in _ranges(data)]
-    if sum(piece.size_bytes for piece in ranges) >= LEAST_BYTES:
-        sources = list({piece.path for piece in ranges})
-        return open_direct(part_name(path), target, sources) or contextlib.nullcontext()
-    return contextlib.nullcontext()
+    is_large = sum(piece.size_bytes for piece in ranges) >= LEAST_BYTES
+    sources = {piece.path for piece in ranges}
+    found = open_direct(part_name(path), target, sources) if is_large else None
+    return found or contextlib.nullcontext()
 
 
 def _ranges(data: TensorData) -> tuple[FileRange, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from gguf_hub.engine import n_shared
 from gguf_hub.llama.parts import LlamaState
 
 
@@ -48,11 +49,3 @@ class LlamaRAMCache:
 
 
 LlamaCache = LlamaRAMCache
-
-
-def n_shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many leading tokens two sequences share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

@@ -20,7 +20,8 @@ from gguf_hub.completion.answers import (
 from gguf_hub.completion.chat import ChatPlan, encode_chat, modern_tools, plan_chat
 from gguf_hub.completion.chooser import chance_of
 from gguf_hub.completion.talk import ChatTalk, TextTalk, chat_answer_choice, gather
-from gguf_hub.llama.cache import LlamaRAMCache, n_shared
+from gguf_hub.engine import n_shared
+from gguf_hub.llama.cache import LlamaRAMCache
 from gguf_hub.llama.opened import Opened
 from gguf_hub.llama.parts import LlamaValueError
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.completion.answers import Answer, embeddings
-from gguf_hub.llama.cache import n_shared
+from gguf_hub.engine import n_shared
 from gguf_hub.llama.completions import Completions
 from gguf_hub.llama.parts import LlamaValueError
 from gguf_hub.llama.pooling import Pooling, pool

@@ -76,7 +76,6 @@ class Transformer:
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
         self.cache_types = limits.key_type, limits.value_type
-        self._has_large_pages = False
         self._n_outputs = limits.n_outputs
         self._program = program
         self._machine = machine
@@ -314,9 +313,8 @@ class Transformer:
 
     def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
         """Run the program once: at most ``n_batch`` tokens."""
-        if len(tokens) >= _MANY_TOKENS and not self._has_large_pages:
+        if len(tokens) >= _MANY_TOKENS:
             self._memory.use_large_pages()
-            self._has_large_pages = True
         return self._run(self._code, tokens, position, rows)
 
     def _run(

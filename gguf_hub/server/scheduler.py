@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.completion import Piece, Run
+from gguf_hub.engine import n_known, n_shared
 from gguf_hub.errors import BusyError
 
 WORTH_COPYING = 16
@@ -213,13 +214,13 @@ class Scheduler:
     def _seat(self, task: Task, free: list[Slot]) -> None:
         """Give a task the slot that holds most of its prompt, or copy it there from another."""
         prompt = task.run.tokens
-        shared = {slot.index: _n_shared(slot.cached, prompt) for slot in self.slots}
+        shared = {slot.index: n_shared(slot.cached, prompt) for slot in self.slots}
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.used))
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
             self._model.copy_cache(best, slot.index, shared[best])
             slot.cached = prompt[: shared[best]]
-        slot.cached = _known(slot.cached, prompt)
+        del slot.cached[n_known(slot.cached, prompt) :]
         task.n_cached = len(slot.cached)
         self.counts.cached_tokens += task.n_cached
         slot.task = task
@@ -283,7 +284,7 @@ class Scheduler:
             self._free(slot)
             self.counts.finished += 1
         elif len(task.run.window) <= len(slot.cached):  # it has let go of tokens
-            slot.cached = _known(slot.cached, task.run.window)
+            del slot.cached[n_known(slot.cached, task.run.window) :]
         task.emit(piece)
 
     def _embed(self, task: EmbedTask, slot: Slot) -> None:
@@ -331,16 +332,3 @@ def _age(slot: Slot) -> float:
 def _is_behind(slot: Slot, run: Run) -> bool:
     """Tell whether a slot lacks more than the last token of a text, or has yet to begin with it."""
     return not run.n_generated or len(run.window) - len(slot.cached) > 1
-
-
-def _known(cached: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """Return which of a slot's tokens serve; the last one is computed anyway, for its logits."""
-    return list(cached[: min(_n_shared(cached, tokens), len(tokens) - 1)])
-
-
-def _n_shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many leading tokens two sequences share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
