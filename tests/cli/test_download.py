@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import pytest
 from gguf_hub.hardware import Hardware
 from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 QUANTS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
-FILES = {f"mixtral-8x7b-v0.1.{quant}.gguf": os.urandom(5000) for quant in QUANTS}
+FILES = {f"mixtral-8x7b-v0.1.{quant}.gguf": noise(5000, n) for n, quant in enumerate(QUANTS)}
 NAME = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
 
 Run = Callable[..., tuple[int, str, str]]

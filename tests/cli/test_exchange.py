@@ -16,9 +16,10 @@ import pytest
 
 from gguf_hub.hub import default_cache_dir
 from tests.hub_server import HubServer
+from tests.noise import noise
 
 REPO, NAME = "org/model", "sub/m.Q4_0.gguf"
-DATA = os.urandom(300_000)
+DATA = noise(300_000)
 
 Download = Callable[..., str]
 

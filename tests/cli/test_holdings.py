@@ -18,11 +18,12 @@ from gguf_hub.download.locking import only_one
 from gguf_hub.hub import default_cache_dir
 from gguf_hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 NAME = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
 OTHER = "mixtral-8x7b-v0.1.Q2_K.gguf"
-DATA = os.urandom(3_000_000)
+DATA = noise(3_000_000)
 SHARDS = {f"BF16/m-BF16-0000{i}-of-00002.gguf": bytes([i]) * 100 for i in (1, 2)}
 
 Run = Callable[..., tuple[int, str, str]]

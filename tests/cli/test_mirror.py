@@ -17,9 +17,10 @@ import pytest
 from gguf_hub.paths import data_dir
 from gguf_hub.store import Store
 from tests.mirror.files import REPO, add
+from tests.noise import noise
 from tests.synth import write_mixtral
 
-DATA = os.urandom(1_000_000)
+DATA = noise(1_000_000)
 NAME = "m.Q4_0.gguf"
 
 

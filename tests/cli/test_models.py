@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,10 +24,11 @@ from gguf_hub.progress import SILENT
 from gguf_hub.store import Store, StoredFile
 from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 NAME = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
-DATA = os.urandom(5000)
+DATA = noise(5000)
 SHARDS = {f"BF16/m-BF16-0000{i}-of-00002.gguf": bytes([i]) * 100 for i in (1, 2)}
 
 

@@ -18,10 +18,11 @@ from gguf_hub.cli import console, events
 from gguf_hub.download.total import totalled
 from tests.conftest import ROOT
 from tests.hub_server import Fault, HubServer
+from tests.noise import noise
 from tests.notes import Notes
 
 REPO = "org/model"
-FILES = {"a.bin": os.urandom(400_000), "sub/b.bin": os.urandom(300_000)}
+FILES = {"a.bin": noise(400_000), "sub/b.bin": noise(300_000, 1)}
 SCHEMA = json.loads((ROOT / "docs" / "progress.schema.json").read_text())
 
 Run = Callable[..., tuple[int, str, str]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +14,10 @@ from gguf_hub.download import engine
 from gguf_hub.download.whole import has_hf_transfer
 from gguf_hub.hub import HfHub
 from tests.hub_server import Fault, HubServer
+from tests.noise import noise
 
 REPO, NAME = "org/gated", "m.bin"
-DATA = os.urandom(3_000_000)
+DATA = noise(3_000_000)
 TOKEN = "hf_member"
 SECRETS = (TOKEN, "sig=")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -40,6 +39,7 @@ from tests.download.transfers import (
     stop_after,
 )
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 from tests.notes import Notes
 
 # --- how it goes
@@ -160,7 +160,7 @@ def test_what_another_client_left_is_taken_up(
 def test_a_killed_process_loses_nothing_that_was_finished(
     server: HubServer, tmp_path: Path
 ) -> None:
-    data = os.urandom(12_000_000)
+    data = noise(12_000_000)
     server.add_repo(REPO, {NAME: data})
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=1e6))
     line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "--local-dir", str(tmp_path)]
@@ -250,7 +250,7 @@ def test_a_rate_is_kept_over_all_connections_and_files(server: HubServer, fetche
 
 
 def test_several_files_at_once_come_in_order(server: HubServer, fetcher: Make) -> None:
-    files = {f"{n}.bin": os.urandom(100_000) for n in range(5)}
+    files = {f"{n}.bin": noise(100_000, n) for n in range(5)}
     server.add_repo(REPO, files)
     many = fetcher(max_workers=3)
     listing = many.hub.list_files(REPO)
@@ -262,7 +262,7 @@ def test_several_files_at_once_come_in_order(server: HubServer, fetcher: Make) -
 def test_of_several_files_at_once_the_one_that_fails_is_told(
     server: HubServer, fetcher: Make
 ) -> None:
-    server.add_repo(REPO, {f"{n}.bin": os.urandom(100_000) for n in range(4)})
+    server.add_repo(REPO, {f"{n}.bin": noise(100_000, n) for n in range(4)})
     server.faults.append(Fault("GET", "*/2.bin", status=404))
     many = fetcher(max_workers=4)
     listing = many.hub.list_files(REPO)

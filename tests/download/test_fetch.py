@@ -29,10 +29,11 @@ from gguf_hub.hub import HfHub
 from gguf_hub.progress import SilentProgress
 from gguf_hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 
 REPO = "org/model"
 NAME = "sub/m.Q4_0.gguf"
-BIG = os.urandom(300_000)
+BIG = noise(300_000)
 SEGMENT = 32_768  # of which BIG has ten, the last one short
 QUICK = Settings(waits_s=(0.0, 0.0), segment_bytes=SEGMENT)
 

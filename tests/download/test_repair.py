@@ -23,6 +23,7 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub import HfHub
 from gguf_hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
+from tests.noise import noise
 
 REPO, NAME = "org/model", "m.Q4_0.gguf"
 SEGMENT = 10_000
@@ -34,7 +35,7 @@ Run = Callable[..., tuple[int, str, str]]
 def data(tmp_path: Path) -> bytes:
     """A sound GGUF of eleven segments."""
     path = tmp_path / "made.gguf"
-    fields = {"general.name": Field.of(os.urandom(50_000).hex())}
+    fields = {"general.name": Field.of(noise(50_000).hex())}
     write_gguf(path, fields, [])
     return path.read_bytes()
 

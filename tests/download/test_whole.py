@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -22,9 +21,10 @@ from gguf_hub.hub import HfHub
 from gguf_hub.progress import SILENT
 from gguf_hub.store import Store
 from tests.hub_server import Fault, HubServer
+from tests.noise import noise
 
 REPO, NAME = "org/model", "m.bin"
-BIG = os.urandom(300_000)
+BIG = noise(300_000)
 Run = Callable[..., tuple[int, str, str]]
 
 # what hf_transfer does, in twelve lines: one request, no resume

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from gguf_hub.download.places import Place
 from gguf_hub.errors import HubUnreachableError
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
 from tests.hub_server import Fault, HubServer
+from tests.noise import noise
 
 REPO, NAME = "org/model", "m.bin"
 SEGMENT = 65_536
-BIG = os.urandom(20 * SEGMENT - 1000)
+BIG = noise(20 * SEGMENT - 1000)
 QUICK = Settings(waits_s=(0.0, 0.0, 0.0), segment_bytes=SEGMENT)
 
 Make = Callable[..., Fetcher]

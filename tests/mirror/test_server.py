@@ -23,8 +23,9 @@ from gguf_hub.mirror import Mirror, Shelf
 from gguf_hub.store import Store
 from tests.mirror.files import REPO, add
 from tests.mirror.test_routes import HOSTILE
+from tests.noise import noise
 
-DATA = os.urandom(3_000_000)
+DATA = noise(3_000_000)
 FILE = f"/{REPO}/resolve/main/m.Q4_0.gguf"
 
 
