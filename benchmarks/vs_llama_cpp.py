@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+FLOATS = ("F16", "BF16", "F32")  # measured when they are asked for
 CELLS = ("pp32", "pp256", "pp512", "tg0", "tg2048", "tg8192", "start", "memory")
 PROGRAMS = ("ours", "plain", "repack")
 N_DECODE = 16
@@ -254,7 +255,7 @@ def line(row: dict[str, Any]) -> list[str]:
 def report(record: dict[str, Any]) -> None:
     """Print all rows, then the geometric mean of each cell over its types."""
     shown = (*CELLS[:-1], "peak", "anon")
-    order = {(t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES)}
+    order = {(t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES + FLOATS)}
     rows = sorted(record["rows"], key=lambda r: (r["threads"], order[r["type"], r["cell"]]))
     print(f"\n{record['cpu']}; {record['layers']} layers")
     print(f"{'type':7}      {'cell':7}  {'gguf-hub':>9}  {'llama.cpp':>9}{'':18}{'ratio':>6}")
@@ -303,7 +304,7 @@ def load_record(options: argparse.Namespace) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="interpreter that has llama_cpp")
-    parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES)
+    parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES + FLOATS)
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)

@@ -89,40 +89,43 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
 
 
 def _product(step: str, weight_type: str, isa: str) -> Callable:
-    """Return a matrix product: by panels where the instruction set has them for this type."""
+    """Return a matrix product: by tiles of floats, or panels, where there are such."""
+    return getattr(steps, f"make_{step}")(_share_of_product(weight_type, isa))
+
+
+def _share_of_product(weight_type: str, isa: str) -> Callable:
     if isa == "generic":
         dot = getattr(generic, f"dot_{weight_type.lower()}")
-        return getattr(steps, f"make_{step}")(generic_products(dot))
+        return steps.make_row_product(generic_products(dot))
     from gguf_hub.kernels import (
+        float_steps,
         one_row,
         panel_products,
         panel_steps,
         panels,
-        x86,
         x256_rows,
         x512_rows,
     )
 
     if weight_type not in panels.PANELS:
-        return getattr(steps, f"make_{step}")(x86.products_of(weight_type))
+        return float_steps.make_product(weight_type, isa)
     words = panel_products.words_of(isa)
     panel_type = panels.PANELS[weight_type](words)
     unpack, multiply = panels.lanes_of(panel_type, words)
     rows = x512_rows if isa == "avx512vnni" else x256_rows
     products = one_row.products_of(rows.LANES_OF[weight_type])
-    return getattr(panel_steps, f"make_{step}")(
+    return panel_steps.make_product(
         unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
     )
 
 
 def generic_products(dot: Callable) -> Callable:
-    """Return what ``steps.make_matmul`` wants, made of one dot product after another."""
+    """Return what ``steps.make_rows`` wants, made of a dot product."""
 
     @register_jitable
-    def products(w, o, q, qs, f, fs, n, places, is_added):
-        for t in range(len(qs)):
-            value = dot(w, o, q, qs[t], f, fs[t], n)
-            f[places[t]] = f[places[t]] + value if is_added else value
+    def products(w, o, q, a, f, x, n, place, is_added):
+        value = dot(w, o, q, a, f, x, n)
+        f[place] = f[place] + value if is_added else value
 
     return products
 

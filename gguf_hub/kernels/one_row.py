@@ -11,16 +11,16 @@ from gguf_hub.kernels.vectors import machine_code
 
 
 def products_of(lanes):
-    """Return a dot product as ``steps`` wants it: the result goes to ``f[place]``.
+    """Return a dot product as ``steps.make_rows`` wants it: the result goes to ``f[place]``.
 
     Args:
         lanes: ``(w, o, q, a, f, x, n)``: the eight floats to add up, as ``x512_rows`` has them.
     """
 
     @machine_code
-    def products(w, o, q, qs, f, fs, n, places, is_added):
-        start = f[places[0]] if is_added else np.float32(0)
-        f[places[0]] = add_lanes(start, lanes(w, o, q, qs[0], f, fs[0], n))
+    def products(w, o, q, a, f, x, n, place, is_added):
+        start = f[place] if is_added else np.float32(0)
+        f[place] = add_lanes(start, lanes(w, o, q, a, f, x, n))
 
     return products
 

@@ -19,24 +19,25 @@ from gguf_hub.kernels.simd_panels import (
     places_of,
     store_tile,
 )
-from gguf_hub.kernels.steps import share
+from gguf_hub.kernels.steps import make_rows, share
 
 _ENOUGH = 3
 """Tokens from which on unpacking pays."""
 
 
-def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
-    """Return this thread's share of one matrix times some tokens.
+def make_product(unpack, multiply, products, block, tokens, is_usual):
+    """Return this thread's share of one matrix times some tokens, as ``steps.make_row_product``.
 
     Args:
         unpack: Writes one lane of 32 rows to a panel (see ``panels.lanes_of``).
         multiply: Multiplies it with a tuple of tokens.
-        products: The dot product of one row with one token, as ``steps.make_matmul`` wants it.
+        products: The dot product of one row with one token, as ``steps.make_rows`` wants it.
         block: Weights of a block.
         tokens: How many pass over a panel together: usually, and else.
         is_usual: ``(left)``: whether so many do where so many are left.
     """
     usual, other = tokens
+    by_rows = make_rows(products)
     next_usual, next_other = tuple(range(usual)), tuple(range(other))
     left_over = usual - 1 if other < usual else 0  # do the last ones need a tile?
 
@@ -107,23 +108,6 @@ def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
                     ahead += 64 * lines * blocks_of_lane(n_in, lane)
 
     @register_jitable
-    def by_rows(
-        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
-    ):  # fmt: skip
-        """Multiply rows ``first`` to ``last``, one with one token."""
-        for row in range(first, last):
-            # rows stay in cache while all tokens pass; one token reads row after row anyway
-            for i in range(count):
-                (pair,) = pairs_at(n, order, begin, (i,))
-                a = xq + xq_stride * (pair // pairs_per_x)
-                x = xf + xf_stride * (pair // pairs_per_x)
-                products(
-                    w, w0 + row_bytes * row, q, (a,), f, (x,), n_in,
-                    (y + y_stride * pair + row,), is_added,
-                )  # fmt: skip
-
-    @register_jitable
     def product(
         tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
@@ -142,45 +126,3 @@ def make_matrix_product(unpack, multiply, products, block, tokens, is_usual):
         )  # fmt: skip
 
     return product
-
-
-def make_matmul(*parts):
-    """Return the matrix product for one weight type; ``parts`` as ``make_matrix_product``'s."""
-    product = make_matrix_product(*parts)
-
-    def matmul(
-        tid, nth, n, f, q, kv, w,
-        w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
-        panel, panel_stride, partial, partial_stride,
-    ):  # fmt: skip
-        product(
-            tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
-            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
-            panel + panel_stride * tid, partial + partial_stride * tid,
-        )  # fmt: skip
-
-    return matmul
-
-
-def make_expert_matmul(*parts):
-    """Return the matrix product of (token, expert) pairs for one weight type."""
-    product = make_matrix_product(*parts)
-
-    def expert_matmul(
-        tid, nth, n, f, q, kv, w,
-        experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, y, y_stride,
-        panel, panel_stride, partial, partial_stride,
-    ):  # fmt: skip
-        for e in range(n_expert):
-            begin, end = n[starts + e], n[starts + e + 1]
-            w0 = n[experts + e]
-            if begin == end or w0 == 0:  # nobody chose it, or it is of another type
-                continue
-            product(
-                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, end - begin,
-                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
-                panel + panel_stride * tid, partial + partial_stride * tid,
-            )  # fmt: skip
-
-    return expert_matmul

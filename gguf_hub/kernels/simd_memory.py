@@ -191,7 +191,7 @@ def prefetch(typingctx, w, offset):
     return types.void(w, types.int64), codegen
 
 
-_AHEAD = 8192
+AHEAD = 8192
 """How many bytes in front of the weights being multiplied others are asked for. The CPU's own
 prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
 
@@ -203,6 +203,6 @@ def ask_ahead_of(size_bytes: int):
     @machine_code
     def ask_ahead(w, p):
         for line in range(lines):
-            prefetch(w, p + _AHEAD + 64 * line)
+            prefetch(w, p + AHEAD + 64 * line)
 
     return ask_ahead

@@ -102,47 +102,76 @@ def make_quantize(quantize_row, steps_per_row, floats_per_row):
 # -- matrix products -------------------------------------------------------------------------------
 
 
-def make_matmul(products):
-    """Return the matrix product for one weight type.
+def make_rows(products):
+    """Return the products of some weight rows with some tokens, one with one.
 
     Args:
-        products: ``(w, o, q, qs, f, fs, n, places, is_added)``: the dot products of the weight row
-            at byte ``o`` with the activation rows at ``q[qs[t]:]``, ``f[fs[t]:]``, to be put at
-            ``f[places[t]]``; ``qs``, ``fs`` and ``places`` are tuples of one length.
+        products: ``(w, o, q, a, f, x, n, place, is_added)``: the dot product of the weight row at
+            byte ``o`` with the activation row at ``q[a:]`` and ``f[x:]``, to be put at
+            ``f[place]`` or added to what is there.
     """
+
+    @register_jitable
+    def by_rows(
+        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+    ):  # fmt: skip
+        """Multiply rows ``first`` to ``last`` with ``count`` pairs; see ``make_row_product``."""
+        for block in range((last - first + _ROWS - 1) // _ROWS):
+            row = first + _ROWS * block
+            stop = min(row + _ROWS, last)
+            for i in range(begin, begin + count):
+                pair = n[order + i] if order >= 0 else i
+                a = xq + xq_stride * (pair // pairs_per_x)
+                x = xf + xf_stride * (pair // pairs_per_x)
+                for r in range(row, stop):
+                    products(
+                        w, w0 + row_bytes * r, q, a, f, x, n_in, y + y_stride * pair + r, is_added
+                    )
+
+    return by_rows
+
+
+def make_row_product(products):
+    """Return this thread's share of one matrix times some (token, expert) pairs, row by row.
+
+    Its pairs are ``n[order + begin]`` and the next, ``count`` of them; the numbers from ``begin``
+    on where ``order`` is -1. Each is multiplied with activation row pair // pairs_per_x.
+    """
+    by_rows = make_rows(products)
+
+    @register_jitable
+    def product(
+        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    ):  # fmt: skip
+        first, last = share(n_out, tid, nth)
+        by_rows(
+            first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+        )  # fmt: skip
+
+    return product
+
+
+def make_matmul(product):
+    """Return the matrix product for one weight type; ``product`` as ``make_row_product``'s."""
 
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
         panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
-        first, last = share(n_out, tid, nth)
-        rows = n[count]
-        for block in range((last - first + _ROWS - 1) // _ROWS):
-            begin = first + _ROWS * block
-            end = min(begin + _ROWS, last)
-            t = 0
-            while t < rows:
-                a, x, z = xq + xq_stride * t, xf + xf_stride * t, y + y_stride * t
-                if t + 4 <= rows:
-                    for r in range(begin, end):
-                        products(
-                            w, w0 + row_bytes * r,
-                            q, (a, a + xq_stride, a + 2 * xq_stride, a + 3 * xq_stride),
-                            f, (x, x + xf_stride, x + 2 * xf_stride, x + 3 * xf_stride), n_in,
-                            (z + r, z + y_stride + r, z + 2 * y_stride + r, z + 3 * y_stride + r),
-                            is_added,
-                        )  # fmt: skip
-                    t += 4
-                else:
-                    for r in range(begin, end):
-                        products(w, w0 + row_bytes * r, q, (a,), f, (x,), n_in, (z + r,), is_added)
-                    t += 1
+        product(
+            tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+            panel + panel_stride * tid, partial + partial_stride * tid,
+        )  # fmt: skip
 
     return matmul
 
 
-def make_expert_matmul(products):
+def make_expert_matmul(product):
     """Return the matrix product of (token, expert) pairs for one weight type."""
 
     def expert_matmul(
@@ -151,41 +180,16 @@ def make_expert_matmul(products):
         xq, xq_stride, xf, xf_stride, y, y_stride,
         panel, panel_stride, partial, partial_stride,
     ):  # fmt: skip
-        first, last = share(n_out, tid, nth)
         for e in range(n_expert):
             begin, end = n[starts + e], n[starts + e + 1]
             w0 = n[experts + e]
             if begin == end or w0 == 0:  # nobody chose it, or it is of another type
                 continue
-            for block in range((last - first + _ROWS - 1) // _ROWS):
-                row = first + _ROWS * block
-                stop = min(row + _ROWS, last)
-                i = begin
-                while i < end:
-                    a = n[order + i]
-                    xa = a // pairs_per_x
-                    if i + 4 <= end:
-                        b, c, d = n[order + i + 1], n[order + i + 2], n[order + i + 3]
-                        xb, xc, xd = b // pairs_per_x, c // pairs_per_x, d // pairs_per_x
-                        for r in range(row, stop):
-                            z = y + r
-                            products(
-                                w, w0 + row_bytes * r,
-                                q, (xq + xq_stride * xa, xq + xq_stride * xb,
-                                    xq + xq_stride * xc, xq + xq_stride * xd),
-                                f, (xf + xf_stride * xa, xf + xf_stride * xb,
-                                    xf + xf_stride * xc, xf + xf_stride * xd), n_in,
-                                (z + y_stride * a, z + y_stride * b,
-                                 z + y_stride * c, z + y_stride * d), 0,
-                            )  # fmt: skip
-                        i += 4
-                    else:
-                        for r in range(row, stop):
-                            products(
-                                w, w0 + row_bytes * r, q, (xq + xq_stride * xa,),
-                                f, (xf + xf_stride * xa,), n_in, (y + y_stride * a + r,), 0,
-                            )  # fmt: skip
-                        i += 1
+            product(
+                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, end - begin,
+                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
+                panel + panel_stride * tid, partial + partial_stride * tid,
+            )  # fmt: skip
 
     return expert_matmul
 

@@ -166,7 +166,7 @@ def test_a_sum_does_not_depend_on_its_company(
         np.testing.assert_array_equal(some, together[first:last])
 
 
-@pytest.mark.parametrize("type_", [t for t in TYPES if t.block_size > 1], ids=lambda t: t.name)
+@each_type
 @pytest.mark.parametrize("n_tokens", [1, 5], ids=["one token", "five tokens"])
 def test_instruction_sets_agree(type_: QuantType, n_tokens: int) -> None:
     """Integer sums are exact and floats are added in one order: not a bit differs."""
