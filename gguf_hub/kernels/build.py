@@ -18,7 +18,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,14 +52,19 @@ class KernelBuilder:
 
     def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
         """Compile the named kernels that the cache lacks; return how many those were."""
-        missing = [
-            name for name in dict.fromkeys(names) if not object_path(self._folder, name).is_file()
-        ]
-        if missing:
-            progress.note(f"compiling {len(missing)} kernels for this CPU, once")
-            with progress.task("compile kernels", len(missing), unit="kernels") as task:
-                compile_in_children(missing, self.cpu, self._folder, task)
+        names = list(dict.fromkeys(names))
+        if not self._missing(names):
+            return 0
+        with _alone_in(self._folder, progress):
+            missing = self._missing(names)  # some may have come from who was here before
+            if missing:
+                progress.note(f"compiling {len(missing)} kernels for this CPU, once")
+                with progress.task("compile kernels", len(missing), unit="kernels") as task:
+                    compile_in_children(missing, self.cpu, self._folder, task)
         return len(missing)
+
+    def _missing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not object_path(self._folder, name).is_file()]
 
     def addresses(self, names: Iterable[str], progress: Progress = SILENT) -> dict[str, int]:
         """Return the machine code address of every named kernel.
@@ -74,6 +80,25 @@ class KernelBuilder:
             code = object_path(self._folder, name).read_bytes()
             self._addresses[name] = self._linker.link(code)
         return {name: self._addresses[name] for name in wanted}
+
+
+@contextmanager
+def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
+    """Let one process at a time compile: a second one would compile the same kernels again."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.note("waiting for another gguf-hub that compiles kernels")
+        lock.acquire()
+    except NotImplementedError:
+        pass  # a file system without locks: there the work is done twice, which harms nothing
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _cache_folder(cpu: Cpu) -> Path:

@@ -20,6 +20,7 @@ from gguf_hub.kernels.cpu import ISAS, Cpu, detect_cpu
 from gguf_hub.kernels.library import MEMORY, kernel_function
 from gguf_hub.kernels.ops import ARGUMENTS
 from gguf_hub.quants.types import RUNNABLE_TYPES
+from tests.conftest import ROOT
 from tests.notes import Notes
 
 
@@ -27,7 +28,7 @@ def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) 
     notes = Notes()
     KernelBuilder(folder=tmp_path).addresses(["copy_rows"], notes)
     assert notes.texts == ["compiling 1 kernels for this CPU, once"]
-    (kernel,) = tmp_path.iterdir()
+    (kernel,) = tmp_path.glob("*.o")
     made = kernel.stat().st_mtime_ns
     again = Notes()
     KernelBuilder(folder=tmp_path).addresses(["copy_rows"], again)
@@ -71,7 +72,30 @@ def test_a_failing_compilation_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(GgufHubError, match="compiling kernels failed: `no_such_step`") as caught:
         KernelBuilder(folder=tmp_path).addresses(["no_such_step"])
     assert "doctor" in (caught.value.hint or "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.o")) == []
+
+
+def test_two_first_starts_at_once_compile_once(tmp_path: Path) -> None:
+    """Whoever comes second waits, and finds what the first has made."""
+    code = (
+        "import sys; from pathlib import Path; from gguf_hub.kernels.build import KernelBuilder\n"
+        "from tests.notes import Notes\n"
+        "notes = Notes()\n"
+        f"KernelBuilder(folder=Path({str(tmp_path)!r})).addresses(sys.argv[1:], notes)\n"
+        "print(*notes.texts, sep='; ')"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "copy_rows", "silu_mul"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for _ in range(3)
+    ]
+    said = "".join(start.communicate()[0] for start in starts)
+    assert [start.returncode for start in starts] == [0, 0, 0]
+    assert said.count("compiling 2 kernels for this CPU, once") == 1
 
 
 def test_the_cache_folder_depends_on_the_cpu() -> None:
