@@ -90,6 +90,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
     process = psutil.Process(options.pid)
+    try:
+        httpx.get(f"{options.url}/health").raise_for_status()
+    except httpx.HTTPError as exc:
+        raise SystemExit(f"no server at {options.url}: {exc}") from exc
 
     def cpu_s() -> float:
         times = process.cpu_times()

@@ -29,6 +29,7 @@ class Measuring(contextlib.ExitStack):
         super().__init__()
         self._options = options
         self._progress = progress
+        self._text = ""
 
     def run(self, argument: str) -> Result:
         """Measure the model that an argument names.
@@ -36,8 +37,11 @@ class Measuring(contextlib.ExitStack):
         Raises:
             GgufHubError: A model, the text or the saved logits cannot be used.
         """
+        from gguf_hub.cli.prompt import read_text
         from gguf_hub.perplexity import measure
 
+        if self._options["text_path"]:  # before a model takes its time
+            self._text = read_text(self._options["text_path"], "text")
         if self._options["kl_divergence"]:
             return self._against_saved(argument)
         n_ctx = self._options["ctx_size"]
@@ -105,11 +109,10 @@ class Measuring(contextlib.ExitStack):
 
     def _chunks(self, tokenizer: Tokenizer, n_ctx: int, n_chunks: int | None = None) -> Chunks:
         """Return the text's chunks."""
-        from gguf_hub.cli.prompt import read_text
         from gguf_hub.perplexity import cut
 
         wanted = self._options["chunks"]
-        tokens = tokenizer.encode(read_text(self._options["text_path"], "text"))
+        tokens = tokenizer.encode(self._text)
         if tokenizer.vocab.add_eos:
             tokens.pop()  # nothing ends between two chunks
         return cut(tokens, n_ctx, n_chunks or (wanted if wanted >= 0 else None))

@@ -22,6 +22,10 @@ class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
 
     name = "f16|q8_0"
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what help shows, as for click's own choices."""
+        return f"[{self.name}]"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the type in lower case."""
         found = str(value).lower()

@@ -151,3 +151,10 @@ def test_files_that_cannot_be_read(model: Path, text: Path, tmp_path: Path, gguf
     args = ("--kl-divergence", "--kl-divergence-base", tmp_path / "absent.bin")
     code, _, err = gguf_hub("perplexity", model, *args)
     assert (code, "absent.bin`: no such file" in err) == (1, True)
+
+
+def test_a_missing_text_is_told_before_a_model_is_looked_for(tmp_path: Path, gguf_hub) -> None:
+    code, _, err = gguf_hub("perplexity", tmp_path / "none.gguf", "--text", tmp_path / "none.txt")
+    assert code == 1
+    assert "cannot read text file" in err
+    assert "none.txt" in err
