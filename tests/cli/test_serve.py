@@ -59,7 +59,8 @@ def test_a_server_answers_until_ctrl_c(data: Path) -> None:
         assert child.stdout is not None and child.stderr is not None
         url = child.stdout.readline().strip()
         try:
-            answer = httpx.post(f"{url}/completion", json={"prompt": "Once", "n_predict": 2})
+            body = {"prompt": "Once", "n_predict": 2}
+            answer = httpx.post(f"{url}/completion", json=body, timeout=60)
         finally:
             child.send_signal(signal.SIGINT)
         err = child.stderr.read()

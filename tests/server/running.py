@@ -43,7 +43,7 @@ class Running:
         self.server.should_exit = True
         self.thread.join()
 
-    def wait(self, condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         """Wait until something is so."""
         end = time.monotonic() + timeout_s
         while not condition():

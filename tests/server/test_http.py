@@ -188,7 +188,8 @@ def test_many_at_once_get_what_one_alone_gets(server: Running) -> None:
     prompts = ["Once", "Tom", "Lily", "The", "A dog", "Once upon a time"]
 
     def ask(prompt: str) -> str:
-        reply = httpx.post(f"{server.url}/v1/completions", json={"prompt": prompt, **body})
+        url = f"{server.url}/v1/completions"
+        reply = httpx.post(url, json={"prompt": prompt, **body}, timeout=60)
         text: str = reply.json()["choices"][0]["text"]
         return text
 
@@ -277,7 +278,7 @@ def test_a_stop_ends_what_is_under_way(
         except httpx.RemoteProtocolError:
             rest = []
     assert len(rest) < 2 * 250
-    server.thread.join(10)
+    server.thread.join(30)
     assert not server.thread.is_alive()
 
 
