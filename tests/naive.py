@@ -232,3 +232,46 @@ def dot(type: QuantType, blocks: np.ndarray, values: np.ndarray) -> tuple[float,
         magnitude = np.abs(scaled.astype(np.float64)) + np.abs(minimum.astype(np.float64))
         weights = scaled.astype(np.float64) - minimum
     return float(weights @ values), float(magnitude @ np.abs(values))
+
+
+def ordered_dot(
+    type: QuantType, blocks: np.ndarray, scales: dict[str, int], q: np.ndarray, f: np.ndarray
+) -> np.float32:
+    """Return the dot product of a row with an activation row, to the last bit.
+
+    The kernels' definition of the sum: a block's integers exactly, block b to lane b % 8 by one
+    ``fma``, minima of blocks of 256 before that and of blocks of 32 after it, then lane after lane.
+
+    Args:
+        type: A quantised type.
+        blocks: Bytes of the weights' blocks.
+        scales: Where in a block its ``scale`` lies, and its ``minimum`` where the type has one.
+        q: The activation row's integers, as ``activations`` gives them.
+        f: Its floats.
+    """
+    raw = blocks.reshape(-1, type.type_size)
+    ones = raw.copy()
+    for at in scales.values():
+        ones[:, at : at + 2] = 0x00, 0x3C  # 1.0: what is left are whole numbers
+    halves = {name: raw[:, at : at + 2].copy().view("<f2")[:, 0] for name, at in scales.items()}
+    halves = {name: half.astype(np.float32) for name, half in halves.items()}
+    steps = q[: len(raw) * type.block_size].reshape(len(raw), -1).astype(np.float64)
+    weights, minima = (
+        (part.reshape(steps.shape) * steps).sum(axis=1).astype(np.float32)
+        for part in scaled_and_minimum(type, ones)
+    )
+    lanes = np.zeros(8, np.float32)
+    for b in range(len(raw)):
+        terms = [(halves["scale"][b] * f[b], weights[b])]
+        if "minimum" in scales and type.block_size == 256:
+            terms.insert(0, (-halves["minimum"][b] * f[b], minima[b]))
+        elif "minimum" in scales:
+            terms.append((halves["minimum"][b], f[len(raw) + b]))
+        for factor, number in terms:
+            # the product of two float32 is exact in float64
+            exact = np.float64(factor) * np.float64(number) + np.float64(lanes[b % 8])
+            lanes[b % 8] = np.float32(exact)
+    total = np.float32(0)
+    for lane in lanes:
+        total += lane
+    return total

@@ -1,7 +1,8 @@
 """Inner loops of attention over SIMD registers (see ``attention``).
 
 A row's 32 results are one vector, or two halves of it where registers are few: with AVX2's sixteen,
-four rows of sixteen results fill eight. One source serves one row and four.
+four rows of sixteen results fill eight; with NEON's 32, half as wide, sixteen of them. One source
+serves one row and four.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gguf_hub.kernels.vectors import (
     pointer_to,
 )
 
-_WIDTHS = {"avx2": 16, "avxvnni": 16, "avx512vnni": 32}
+_WIDTHS = {"avx2": 16, "avxvnni": 16, "avx512vnni": 32, "dotprod": 16}
 _HALF = LANES // 2  # elements of a piece in bytes
 
 

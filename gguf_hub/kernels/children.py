@@ -18,8 +18,6 @@ from gguf_hub.kernels.cpu import Cpu, usable_cores
 from gguf_hub.progress import Task
 
 _DONE = "done"
-_ENVIRONMENT = {"NUMBA_OPT": "0"}
-"""``compile`` optimises when all functions have come together: numba need not, one by one."""
 
 
 def object_path(folder: Path, name: str) -> Path:
@@ -56,6 +54,20 @@ def _is_quick(name: str) -> bool:
     return "." not in name
 
 
+def _environment(cpu: Cpu) -> dict[str, str]:
+    """Return what children have in their environment.
+
+    ``compile`` optimises when all functions have come together: numba need not, one by one. It
+    emits each of them, too, and must know of instructions that LLVM does not see on this CPU.
+    """
+    return {
+        "NUMBA_OPT": "0",
+        "NUMBA_CPU_NAME": cpu.name,
+        "NUMBA_CPU_FEATURES": cpu.features,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+
+
 def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[str]) -> None:
     """Give names to one child until there are none left or it fails."""
     import subprocess
@@ -69,7 +81,7 @@ def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | _environment(cpu),
         )
         assert child.stdin and child.stdout
         with child:

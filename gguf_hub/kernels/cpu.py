@@ -5,7 +5,10 @@ Light: needs llvmlite's binding only, not numba.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,8 +17,8 @@ from gguf_hub.errors import UsageError
 ENTRY = "gguf_hub_kernel"
 """Name of the one function that an object file of ours offers."""
 
-ISAS = ("generic", "avx2", "avxvnni", "avx512vnni")
-"""Instruction sets that have kernels of their own, poorest first.
+ISAS = ("generic", "avx2", "avxvnni", "avx512vnni", "dotprod")
+"""Instruction sets that have kernels of their own, x86's and then ARM's, poorest first.
 
 ``generic`` is plain loops that LLVM compiles for whatever CPU this is.
 """
@@ -24,6 +27,7 @@ _NEEDS = {
     "avx2": ("avx2", "fma", "f16c"),
     "avxvnni": ("avx2", "fma", "f16c", "avxvnni"),
     "avx512vnni": ("avx2", "fma", "f16c", "avx512vnni", "avx512vl", "avx512bw"),
+    "dotprod": ("dotprod",),
 }
 
 
@@ -48,9 +52,7 @@ _FORCED = {"avx2": "", "avxvnni": "+avxvnni"}
 
 def usable_isas() -> list[str]:
     """Return those of ``ISAS`` that run on this CPU, poorest first."""
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
+    features = _host_features()
     return ["generic", *(isa for isa, needs in _NEEDS.items() if all(map(features.get, needs)))]
 
 
@@ -71,16 +73,47 @@ def detect_cpu() -> Cpu:
         )
     if isa in _FORCED and isa != able[-1]:  # compile as for a machine that has no more than that
         return Cpu(name="x86-64-v3", features=_FORCED[isa], isa=isa)
-    features = llvm.get_host_cpu_features().flatten()
-    return Cpu(name=llvm.get_host_cpu_name(), features=features, isa=isa)
+    return Cpu(name=llvm.get_host_cpu_name(), features=_host_features().flatten(), isa=isa)
+
+
+def has_feature(name: str) -> bool:
+    """Tell whether this CPU has a feature, under LLVM's name of it."""
+    return bool(_host_features().get(name))
 
 
 @cache
-def has_feature(name: str) -> bool:
-    """Tell whether this CPU has a feature, under LLVM's name of it."""
+def _host_features():
+    """Return LLVM's features of this CPU, and the dot product where it missed that.
+
+    On ARM it reads ``/proc/cpuinfo`` or goes by the CPU's name, which may be unknown to it.
+    """
     import llvmlite.binding as llvm
 
-    return bool(llvm.get_host_cpu_features().get(name))
+    features = llvm.get_host_cpu_features()
+    if platform.machine().lower() in ("aarch64", "arm64") and _has_dot_product():
+        features["dotprod"] = True
+    return features
+
+
+def _has_dot_product() -> bool:
+    """Ask the system whether this ARM CPU has ``sdot``.
+
+    Source: Linux 6.12 Documentation/arch/arm64/elf_hwcaps.rst, HWCAP_ASIMDDP; Apple's
+    "Determining instruction set characteristics", FEAT_DotProd; Windows SDK 10.0.22000 winnt.h,
+    PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE.
+    """
+    if sys.platform == "win32":
+        return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(43))
+    library = ctypes.CDLL(None)
+    if sys.platform == "darwin":
+        found, size = ctypes.c_int(0), ctypes.c_size_t(4)
+        name = b"hw.optional.arm.FEAT_DotProd"
+        failed = library.sysctlbyname(name, ctypes.byref(found), ctypes.byref(size), None, 0)
+        return not failed and found.value == 1
+    if not hasattr(library, "getauxval"):
+        return False
+    library.getauxval.restype, library.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    return bool(library.getauxval(16) >> 20 & 1)  # AT_HWCAP
 
 
 def usable_cores() -> int:

@@ -18,7 +18,7 @@ from gguf_hub.kernels.simd_memory import prefetch
 from gguf_hub.kernels.simd_panels import Bytes
 from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, machine_code, pick
 
-TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6)}
+TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6), "dotprod": (2, 3)}
 """Rows and tokens whose sums the registers of an instruction set hold, beside what meets them."""
 
 # -- weights as floats, a vector or one ------------------------------------------------------------

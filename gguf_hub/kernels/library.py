@@ -103,6 +103,7 @@ def _share_of_product(weight_type: str, isa: str) -> Callable:
         panel_products,
         panel_steps,
         panels,
+        row_words,
         x256_rows,
         x512_rows,
     )
@@ -112,8 +113,11 @@ def _share_of_product(weight_type: str, isa: str) -> Callable:
     words = panel_products.words_of(isa)
     panel_type = panels.PANELS[weight_type](words)
     unpack, multiply = panels.lanes_of(panel_type, words)
-    rows = x512_rows if isa == "avx512vnni" else x256_rows
-    products = one_row.products_of(rows.LANES_OF[weight_type])
+    if isa == "avx512vnni":
+        lanes = x512_rows.LANES_OF[weight_type]
+    else:
+        lanes = x256_rows.LANES_OF[weight_type](row_words.words_of(isa))
+    products = one_row.products_of(lanes)
     return panel_steps.make_product(
         unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
     )
@@ -134,9 +138,9 @@ def _activations(isa: str):
     """Return the module that quantises activations."""
     if isa == "generic":
         return generic
-    from gguf_hub.kernels import x86_activations
+    from gguf_hub.kernels import simd_activations
 
-    return x86_activations
+    return simd_activations
 
 
 def _over_cache(step: str, cache_types: str, isa: str) -> Callable:

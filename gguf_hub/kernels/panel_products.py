@@ -6,6 +6,7 @@ added to a 32-bit lane.
 * AVX-512 VNNI and AVX-VNNI do that in one instruction, ``vpdpbusd``, for sixteen or eight rows.
 * AVX2 adds two neighbours to 16 bits, which saturate: as many products are added there as surely
   fit (eight of four-bit weights: 8 x 2 x 15 x 127 = 30,480), then multiplied with their scale.
+* NEON's ``sdot`` does it in one instruction for four rows, of signed weights.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gguf_hub.kernels import neon
 from gguf_hub.kernels.simd_panels import Bytes, Tile, tile_of, vectors_of
-from gguf_hub.kernels.vectors import Vector, call_llvm, i8x32, i16x16, i32x8, machine_code, splat
+from gguf_hub.kernels.vectors import (
+    Vector,
+    call_llvm,
+    i8x32,
+    i16x16,
+    i32x8,
+    machine_code,
+    pick,
+    splat,
+)
 
 _MOST = 127
 """The largest activation, and the smallest less its sign."""
@@ -31,17 +42,17 @@ class PanelWords:
     Attributes:
         tokens: How many tokens pass over a panel together: usually, and else.
         is_usual: ``(left)``: whether the usual number does where so many are left.
-        has_dot: Whether bytes of any size may be multiplied: there is a ``vpdpbusd``.
+        has_dot: Whether bytes of any size may be multiplied: there is a ``vpdpbusd`` or ``sdot``.
         zeros_i32: ``(tokens)``: a tile for a tuple of tokens.
         zeros_f32: The same of floats.
         splat_sums: ``(q, starts, offset, factor)``: a tile that is ``factor`` times the int32 at
             ``start + offset`` for each token.
         scale: ``(x)``: 32-bit numbers of rows as ``scaled`` wants them.
         products: ``n, largest`` -> ``(total, q, panel, record, starts, offset)``: add the products
-            of ``n`` weights a row, at most ``largest``, with as many activations.
+            of ``n`` unsigned weights a row, at most ``largest``, with as many activations.
         scaled: ``n, largest`` -> ``(total, q, panel, scales, record, starts, offset)``: add such
             products times the rows' scales.
-        signed: As ``products``, for signed weights; None where ``has_dot``.
+        signed: As ``products``, for signed weights; None where ``vpdpbusd`` wants unsigned ones.
         pairs: ``n`` -> ``(total, q, panel, record, starts, offset)``: add the products of ``n``
             pairs of 16-bit factors a row with as many 16-bit sums.
     """
@@ -105,7 +116,7 @@ class _Factors:
     """What is multiplied: vectors of weights, and activations of each token beside them."""
 
     def __init__(self, memory: Bytes, vector: Vector, tile: Tile, panel, record, places) -> None:
-        self._memory, self._vector, self._tile = memory, vector, tile
+        self._memory, self._vector, self.per_token = memory, vector, tile.per_token
         self._panel, self._record, self._places = panel, record, places
 
     def each(self, k: int):
@@ -118,15 +129,25 @@ class _Factors:
         rows = self._memory.rows(self._vector, self._panel, self._record, 64 * k)
         for i, w in enumerate(rows):
             for t, x in enumerate(tokens):
-                yield self._tile.per_token * t + i, w, x
+                yield self.per_token * t + i, w, x
+
+    def four(self, k: int):
+        """Load the 32 bits number ``k`` to ``k + 3`` of each token, as vectors of sixteen bytes."""
+        return [self._memory.load(self._vector, place, 4 * k) for place in self._places]
+
+    def row(self, i: int, k: int):
+        """Load 32 bits number ``k`` of rows ``4 i`` to ``4 i + 3``, a vector of sixteen bytes."""
+        half, rest = divmod(16 * i, 64)
+        places = (self._panel, *[self._record] * half, 64 * k + rest)
+        return self._memory.load(self._vector, *places, align=16)
 
 
 def _multiplier(add: Callable, vector: Vector, *, is_scaled: bool = False):
     """Return a compiled function that adds products to a tile.
 
     Args:
-        add: ``(builder, factors, totals, scales)``: return the sums; scales of a token's rows,
-            or None.
+        add: ``(builder, factors, totals, scales)``: return the sums; an iterator that loads the
+            scales of a token's rows, or None.
         vector: What weights and activations are loaded as.
         is_scaled: Whether there are scales.
     """
@@ -140,7 +161,7 @@ def _multiplier(add: Callable, vector: Vector, *, is_scaled: bool = False):
             builder.add(builder.extract_value(starts, t), offset) for t in range(total.tokens)
         ]
         factors = _Factors(memory, vector, total, panel, record, places)
-        rows = [*memory.rows(total.vector, scales[0], record)] if is_scaled else None
+        rows = memory.rows(total.vector, scales[0], record) if is_scaled else None
         return tile_of(builder, add(builder, factors, vectors_of(builder, tile), rows))
 
     if is_scaled:
@@ -158,6 +179,11 @@ def _multiplier(add: Callable, vector: Vector, *, is_scaled: bool = False):
     return multiply
 
 
+@machine_code
+def _unchanged(x):
+    return x
+
+
 def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
     """Return the words of a CPU with ``vpdpbusd`` for vectors of ``lanes`` rows."""
     numbers, bytes_, shorts = (
@@ -172,6 +198,7 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
         def add(builder, factors, totals, scales):
             sums = totals
             if scales:
+                scales = [*scales]
                 sums = [ir.Constant(numbers.ir(), [0] * lanes)] * len(totals)
             for k in range(steps):
                 for i, w, x in factors.each(k):
@@ -200,13 +227,9 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
     def is_usual(left):
         return left > other and left != 2 * other
 
-    @machine_code
-    def scale(x):
-        return x
-
     return PanelWords(
         tokens, is_usual, True, _zeros("i32", lanes), _zeros("f32", lanes), _splat_sums(lanes),
-        scale, products, scaled, None, pairs,
+        _unchanged, products, scaled, None, pairs,
     )  # fmt: skip
 
 
@@ -235,6 +258,7 @@ def _by_16_bits(multiply: Callable, steps: int, largest: int):
 
     def add(builder, factors, totals, scales):
         ones = ir.Constant(i16x16.ir(), [1] * 16)
+        scales = [*scales] if scales else None
         for first in range(0, steps, fit):
             sums: dict[int, ir.Value] = {}
             for k in range(first, min(first + fit, steps)):
@@ -284,8 +308,95 @@ def _avx2() -> PanelWords:
     )  # fmt: skip
 
 
+# -- NEON ------------------------------------------------------------------------------------------
+
+
+def _sdot(steps: int):
+    """Return the adding of products of bytes, four rows after four, each with all tokens.
+
+    Four activations are a lane of the sixteen that were loaded, chosen by the instruction. Products
+    that are to be scaled take one register a token this way, and no second tile.
+
+    Args:
+        steps: How often four weights of a row are multiplied.
+    """
+
+    def add(builder, factors, totals, scales):
+        tokens = [factors.four(k) for k in range(0, steps, 4)]
+        for i, scale in enumerate(scales or [None] * factors.per_token):
+            places = range(i, len(totals), factors.per_token)
+            sums = [neon.zeros_ir() if scale else totals[place] for place in places]
+            for k in range(steps):
+                w = factors.row(i, k)
+                for t, x in enumerate(tokens[k // 4]):
+                    sums[t] = neon.sdot(builder, sums[t], w, _repeated(builder, x, k % 4))
+            for place, one in zip(places, sums, strict=True):
+                scaled = builder.add(totals[place], builder.mul(one, scale)) if scale else one
+                totals[place] = scaled
+        return totals
+
+    return add
+
+
+def _repeated(builder, vector, lane: int):
+    """Return 32 bits of sixteen bytes, four times."""
+    words = builder.bitcast(vector, Vector("i32", 4).ir())
+    return builder.bitcast(pick(builder, words, [lane] * 4), vector.type)
+
+
+def _pairs_neon(n: int):
+    """Multiply even and odd 16-bit factors of four rows, each with a lane of a token's."""
+    short = ir.VectorType(ir.IntType(16), 4)
+
+    def halves(builder, row, number):
+        """Return even and odd lanes.
+
+        As parts of 32-bit numbers: from lanes LLVM makes loads that take them apart (``ld2``), does
+        all of those first, and spills what they load.
+        """
+        both = builder.bitcast(row, number)
+        odd = builder.lshr(both, ir.Constant(number, [16] * 4))
+        return builder.trunc(both, short), builder.trunc(odd, short)
+
+    def add(builder, factors, totals, scales):
+        for k in range(n):
+            tokens = factors.four(k // 4 * 4)
+            for i in range(factors.per_token):
+                pair = halves(builder, factors.row(i, k), totals[0].type)
+                for t, x in enumerate(tokens):
+                    place = factors.per_token * t + i
+                    for which, one in enumerate(pair):
+                        lane = pick(builder, x, [2 * (k % 4) + which] * 4)
+                        product = neon.smull(builder, one, lane)
+                        totals[place] = builder.add(totals[place], product)
+        return totals
+
+    return _multiplier(add, Vector("i16", 8))
+
+
+def _dotprod() -> PanelWords:
+    bytes_ = Vector("i8", 16)
+
+    def signed(n: int, largest: int):
+        return _multiplier(_sdot(n // 4), bytes_)
+
+    def scaled(n: int, largest: int):
+        return _multiplier(_sdot(n // 4), bytes_, is_scaled=True)
+
+    @machine_code
+    def is_usual(left):
+        return left > 1  # two tokens' sums, as integers and as floats, are 32 registers
+
+    return PanelWords(
+        (2, 1), is_usual, True, _zeros("i32", 4), _zeros("f32", 4), _splat_sums(4),
+        _unchanged, signed, scaled, signed, _pairs_neon,
+    )  # fmt: skip
+
+
 def words_of(isa: str) -> PanelWords:
     """Return the words of an instruction set of ``cpu.ISAS``."""
     if isa == "avx512vnni":
         return _vnni(16, (6, 4))
+    if isa == "dotprod":
+        return _dotprod()
     return _vnni(8, (3, 2)) if isa == "avxvnni" else _avx2()

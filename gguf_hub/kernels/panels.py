@@ -364,14 +364,16 @@ def _q3_k(words: PanelWords) -> PanelType:
     """Return the panels of Q3_K.
 
     (weight - 4) x scale + 124 is within 0 ... 252, as scales are -32 ... 31: one byte, where the
-    CPU can multiply such. Four bytes of a row are multiplied as one number: what a byte lends to
-    the next is given back when 124 - 4 x scale is added to each.
+    CPU can multiply such; 128 less, if it multiplies signed ones. Four bytes of a row are
+    multiplied as one number: what a byte lends to the next is given back when 124 - 4 x scale is
+    added to each.
     """
     if not words.has_dot:
         return _by_sixteens(words, 110, _unpack_q3_k, 7, 4)
     record = 4096 + 4 * 64 + 64
     zeros_i32, multiply_4_pairs = words.zeros_i32, words.pairs(4)
-    multiply_32 = words.products(32, 252)
+    multiply_32 = words.signed(32, 128) if words.signed else words.products(32, 252)
+    flip, less = (0x80808080, 4) if words.signed else (0, -124)
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
@@ -383,9 +385,9 @@ def _q3_k(words: PanelWords) -> PanelType:
                 scale = _scale_q3_k(columns, 2 * k + i)
                 offset = (splat_i32x16(124) - (scale << 2)) * splat_i32x16(0x01010101)
                 to = p + 512 * k + 256 * i
-                store_panel(q, to, weights * repeated(scale) + repeated(offset))
+                store_panel(q, to, (weights * repeated(scale) + repeated(offset)) ^ flip)
         for pair in range(4):
-            _store_pair(q, p + 4096 + 64 * pair, splat_i32x16(-124), splat_i32x16(-124))
+            _store_pair(q, p + 4096 + 64 * pair, splat_i32x16(less), splat_i32x16(less))
         store_panel(q, p + 4352, d)
 
     @machine_code

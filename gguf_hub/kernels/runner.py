@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from gguf_hub.kernels.ops import ROW
+from gguf_hub.kernels.vectors import call_llvm
 
 _INT64 = ir.IntType(64)
 _SPINS = 4096  # some ten microseconds, before the core is offered to others
@@ -72,10 +73,12 @@ def _relax(typingctx):
     """Tell the CPU that this is a waiting loop."""
 
     def codegen(context, builder, sig, args):
-        name = "llvm.x86.sse2.pause"
-        if builder.module.triple.startswith(("x86", "i686", "amd64")):
-            function_type = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), [])
+        triple = builder.module.triple
+        if triple.startswith(("x86", "i686", "amd64")):
+            call_llvm(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        elif triple.startswith(("aarch64", "arm64")):
+            yield_ = ir.Constant(ir.IntType(32), 1)
+            call_llvm(builder, "llvm.aarch64.hint", ir.VoidType(), [yield_])
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -160,8 +160,18 @@ def _instruction(name: str, *sources: str, result: str):
 maddubs = _instruction("llvm.x86.avx2.pmadd.ub.sw", "i8", "i8", result="i16")
 """Multiply bytes (unsigned x signed) and add neighbours, saturating: i8 x 32 -> i16 x 16."""
 
-madd = _instruction("llvm.x86.avx2.pmadd.wd", "i16", "i16", result="i32")
-"""Multiply 16-bit lanes and add neighbours: i16 x 16 -> i32 x 8."""
+
+@intrinsic
+def madd(typingctx, a, b):
+    """Multiply 16-bit lanes and add neighbours: i16 x 16 -> i32 x 8, i16 x 8 -> i32 x 4."""
+    name = {8: "llvm.x86.sse2.pmadd.wd", 16: "llvm.x86.avx2.pmadd.wd"}[a.lanes]
+    result = Vector("i32", a.lanes // 2)
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, name, result.ir(), args)
+
+    return result(a, a), codegen
+
 
 sign = _instruction("llvm.x86.avx2.psign.b", "i8", "i8", result="i8")
 """The first with the sign of the second applied, byte by byte (0 where that is 0)."""
@@ -219,7 +229,7 @@ def round_i32x8(typingctx, value):
     """Convert eight floats to integers, halves to even."""
 
     def codegen(context, builder, sig, args):
-        return call_llvm(builder, "llvm.x86.avx.cvt.ps2dq.256", i32x8.ir(), args)
+        return call_llvm(builder, "llvm.lrint.v8i32.v8f32", i32x8.ir(), args)
 
     return i32x8(f32x8), codegen
 

@@ -1,7 +1,7 @@
 """What is computed with 512-bit vectors, beyond the words of ``simd``.
 
 Needs AVX512-VNNI, but for what loads and what adds up: ``x256_rows`` uses that, too, and LLVM cuts
-its wide vectors in two.
+its wide vectors to the CPU's.
 """
 
 from __future__ import annotations
@@ -67,8 +67,6 @@ dpwssd = _instruction("llvm.x86.avx512.vpdpwssd.512", i32x16, i16x32, i16x32, re
 """Add two products of 16-bit numbers to each 32-bit lane."""
 maddubs = _instruction("llvm.x86.avx512.pmaddubs.w.512", i8x64, i8x64, result=i16x32)
 """Multiply bytes (unsigned x signed) and add neighbours, saturating."""
-madd_i16x8 = _instruction("llvm.x86.sse2.pmadd.wd", i16x8, i16x8, result=Vector("i32", 4))
-"""Multiply eight 16-bit numbers and add neighbours."""
 permute = _instruction("llvm.x86.avx512.permvar.hi.512", i16x32, i16x32, result=i16x32)
 """Return lanes of the first vector, chosen by those of the second."""
 
@@ -386,21 +384,25 @@ def shift_in(typingctx, vector, value):
 
 @intrinsic
 def sums_of_eight(typingctx, a, b, c, d):
-    """Add up each eight lanes of four i32x16: the sums of a's halves, b's halves and so on."""
+    """Add up each half of four vectors: the sums of a's halves, b's halves and so on.
+
+    Halves have eight lanes, or four.
+    """
+    n = a.lanes
 
     def codegen(context, builder, sig, args):
         def added(low, high):
             """Add neighbours of two vectors, within each four lanes."""
             even = [
                 source + base + lane
-                for base in range(0, 16, 4)
-                for source in (0, 16)
+                for base in range(0, n, 4)
+                for source in (0, n)
                 for lane in (0, 2)
             ]
             masks = (even, [lane + 1 for lane in even])
             vectors = (
                 builder.shuffle_vector(
-                    low, high, ir.Constant(ir.VectorType(ir.IntType(32), 16), mask)
+                    low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), mask)
                 )
                 for mask in masks
             )
@@ -409,12 +411,14 @@ def sums_of_eight(typingctx, a, b, c, d):
         # four lanes at a time: a0+a1 a2+a3 b0+b1 b2+b3, then all of a, b, c, d
         ab, cd = added(args[0], args[1]), added(args[2], args[3])
         quarters = added(ab, cd)
-        even = [lane + 8 * half for lane in range(4) for half in range(2)]
+        first = [lane + n // 2 * half for lane in range(4) for half in range(2)]
+        if n == 8:
+            return pick(builder, quarters, first)
         return builder.add(
-            pick(builder, quarters, even), pick(builder, quarters, [lane + 4 for lane in even])
+            pick(builder, quarters, first), pick(builder, quarters, [lane + 4 for lane in first])
         )
 
-    return i32x8(*[i32x16] * 4), codegen
+    return i32x8(a, a, a, a), codegen
 
 
 @intrinsic

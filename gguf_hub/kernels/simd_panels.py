@@ -2,8 +2,8 @@
 
 A *panel* holds weights of 32 rows, unpacked: two records of sixteen rows, a 32-bit lane to a row,
 four weights (bytes) to a lane. A *tile* is what the rows make with a tuple of tokens: for each
-token as many vectors of sums as hold 32 rows, two of sixteen lanes or four of eight. It is an LLVM
-array of vectors, which ends up in as many registers.
+token as many vectors of sums as hold 32 rows: two of sixteen lanes, four of eight or eight of four.
+It is an LLVM array of vectors, which ends up in as many registers.
 
 These words do for any width of vector; ``panel_products`` has those that depend on the CPU.
 """
@@ -89,9 +89,12 @@ class Bytes:
         size_bytes = _size_bytes(vector)
         for first in range(0, 4 * ROWS, size_bytes):
             half, rest = divmod(first, 64)
-            address = self.at(panel, *[record] * half, offset + rest)
-            pointer = self._builder.bitcast(address, vector.ir().as_pointer())
-            yield self._builder.load(pointer, align=size_bytes)
+            yield self.load(vector, panel, *[record] * half, offset + rest, align=size_bytes)
+
+    def load(self, vector: Vector, *offsets, align: int = 1):
+        """Load a vector at the sum of offsets."""
+        pointer = self._builder.bitcast(self.at(*offsets), vector.ir().as_pointer())
+        return self._builder.load(pointer, align=align)
 
     def splat_i32(self, vector: Vector, *offsets):
         """Load 32 bits and repeat them through a vector of any element."""

@@ -1,4 +1,4 @@
-"""Adding up the lanes of AVX2's vectors, several of them together."""
+"""Adding up the lanes of vectors of four or eight integers, several of them together."""
 
 from __future__ import annotations
 

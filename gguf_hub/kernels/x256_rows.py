@@ -1,40 +1,34 @@
-"""Dot products of one quantised row with one activation row, for AVX2.
+"""Dot products of one quantised row with one activation row, 32 weights at a time.
 
 ``lanes(w, o, q, a, f, x, n)`` multiplies the ``n`` weights at byte ``o`` of the file with the
 activation row at ``q[a:]`` and ``f[x:]`` (formats: ``activations``) and returns eight floats to add
 up: what ``x512_rows`` returns, to the last bit, as both follow one definition of the sum.
 
-Two neighbouring products are added to 16 bits, which saturate: unsigned weights are small enough
-for that, of signed bytes the signs go over to the activations. What an unsigned weight is too
-large by (8, 16, 32 ...) is taken off by the sums that the activation row carries.
+``words`` are the instructions of the CPU (see ``row_words``). What an unsigned weight is too large
+by (8, 16, 32 ...) is taken off by the sums that the activation row carries.
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gguf_hub.kernels import simd
 from gguf_hub.kernels.one_row import small_of
+from gguf_hub.kernels.row_words import RowWords
 from gguf_hub.kernels.simd import (
-    bits_i8x32,
     concat,
     floats,
     fma,
-    madd,
-    maddubs,
-    sign,
     splat_f32x8,
-    splat_i16x16,
     splat_i32x8,
-    splat_lane,
-    splat_lane_pair,
 )
 from gguf_hub.kernels.simd512 import (
     load_i16x8_at,
     load_i16x16_at,
-    madd_i16x8,
     shift_in,
     sum_of,
 )
@@ -55,13 +49,13 @@ from gguf_hub.kernels.vectors import machine_code
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
+def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
     """Return the dot product of a type with blocks of 32.
 
     Args:
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
-        dot: ``(w, p, q, at)``: the weights of the block at ``p`` times the activations at ``at``,
-            four added to each of eight lanes.
+        dot: ``(w, p, q, at)``: integers that add up to the weights of the block at ``p`` times the
+            activations at ``at``.
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
@@ -91,28 +85,37 @@ def _small(type_size: int, dot, *, offset: int, has_minimum: bool):
     )  # fmt: skip
 
 
-@machine_code
-def _dot_q8_0(w, p, q, at):
-    weights = load_i8x32(w, p + 2)
-    products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
-    return madd(products, splat_i16x16(1))
-
-
-def _nibbles(type_size: int, fifth_bits: int = 0):
-    """Return the product of a block that ends in sixteen bytes of nibbles: all low, all high.
-
-    A block may have 32 fifth bits at ``fifth_bits``.
-    """
+def _q8_0(words: RowWords):
+    """Return the dot product of Q8_0."""
+    signed = words.signed
 
     @machine_code
     def dot(w, p, q, at):
-        packed = load_i8x16(w, p + type_size - 16)
-        weights = concat(packed, packed >> 4) & 15
-        if fifth_bits:
-            weights = weights | bits_i8x32(load_u32(w, p + fifth_bits), 16)
-        return madd(maddubs(weights, load_i8x32(q, at)), splat_i16x16(1))
+        return signed(load_i8x32(w, p + 2), q, at)
 
-    return dot
+    return _small(34, dot)
+
+
+def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
+    """Return the dot product, given words, of a type whose blocks end in sixteen bytes of nibbles.
+
+    All low nibbles come before all high ones. A block may have 32 fifth bits at ``fifth_bits``.
+    """
+
+    def lanes(words: RowWords):
+        unsigned, bits = words.unsigned, words.bits
+
+        @machine_code
+        def dot(w, p, q, at):
+            packed = load_i8x16(w, p + type_size - 16)
+            weights = concat(packed, packed >> 4) & 15
+            if fifth_bits:
+                weights = weights | bits(load_u32(w, p + fifth_bits), 16)
+            return unsigned(weights, q, at)
+
+        return _small(type_size, dot, offset=offset, has_minimum=has_minimum)
+
+    return lanes
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------
@@ -227,21 +230,16 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
     return lanes
 
 
-@machine_code
-def _scaled(weights, scale, q, at):
-    """Multiply weights with activations and scales, four added to each of eight lanes."""
-    return madd(maddubs(weights, load_i8x32(q, at)), scale)
-
-
-def _q4_or_q5(type_size: int, has_fifth_bit: bool):
+def _q4_or_q5(words: RowWords, type_size: int, has_fifth_bit: bool):
     """Return the dot product of Q4_K or Q5_K."""
+    zeros, add_scaled, pairs = words.zeros, words.add_scaled, words.pairs
     nibbles = type_size - 128
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
         scales, mins = scales_mins_k4(w, p + 4)
         scale = simd.i16x8_from_u8(simd.i8x8_of(scales))
-        total = splat_i32x8(0)
+        total = zeros()
         if has_fifth_bit:
             fifth = load_i8x32(w, p + 16)
         for c in range(4):
@@ -250,87 +248,106 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
             if has_fifth_bit:
                 even = even | (((fifth >> (2 * c)) & 1) << 4)
                 odd = odd | (((fifth >> (2 * c + 1)) & 1) << 4)
-            total = total + _scaled(even, splat_lane(scale, 2 * c), q, at + 64 * c)
-            total = total + _scaled(odd, splat_lane(scale, 2 * c + 1), q, at + 64 * c + 32)
-        minima = madd_i16x8(simd.i16x8_from_u8(simd.i8x8_of(mins)), load_i16x8_at(q, sums_32))
+            x = at + 64 * c
+            total = add_scaled(total, even, q, x, scale, 2 * c)
+            total = add_scaled(total, odd, q, x + 32, scale, 2 * c + 1)
+        minima = pairs(simd.i16x8_from_u8(simd.i8x8_of(mins)), load_i16x8_at(q, sums_32))
         return total, minima
 
     return _super(type_size, 0, block, has_minima=True)
 
 
-@machine_code
-def _less_offset(products, scale, q, sums_16, bits):
-    """Return sums of products of weights that are too large by 2**bits.
+def _less_offset_of(words: RowWords, bits: int):
+    """Return a function that takes off what weights are too large by, 2**bits.
 
-    Args:
-        products: Sums of scale times weight times activation, i32 x 8.
-        scale: The sixteen scales, 16 bits each.
-        q: Activations; the sums of sixteen of them lie at ``sums_16``.
-        sums_16: See ``q``.
-        bits: See above.
+    Its arguments are the sums of scale times weight times activation, the sixteen scales and where
+    the activations' sums of sixteen lie.
     """
-    excess = madd(scale, load_i16x16_at(q, sums_16))
-    return products - (excess << bits)
+    pairs = words.pairs
+
+    @machine_code
+    def less_offset(products, scale, q, sums_16):
+        return products - (pairs(scale, load_i16x16_at(q, sums_16)) << bits)
+
+    return less_offset
 
 
-@machine_code
-def _block_q6_k(w, p, q, at, sums_16, sums_32):
-    scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
-    total = splat_i32x8(0)
-    for half in range(2):
-        first = load_i8x32(w, p + 64 * half)
-        second = load_i8x32(w, p + 64 * half + 32)
-        top = load_i8x32(w, p + 128 + 32 * half)
-        x, k = at + 128 * half, 4 * half
-        u = (first & 15) | ((top << 4) & 48)
-        total = total + _scaled(u, splat_lane_pair(scale, k), q, x)
-        u = (second & 15) | ((top << 2) & 48)
-        total = total + _scaled(u, splat_lane_pair(scale, k + 1), q, x + 32)
-        u = (first >> 4) | (top & 48)
-        total = total + _scaled(u, splat_lane_pair(scale, k + 2), q, x + 64)
-        u = (second >> 4) | ((top >> 2) & 48)
-        total = total + _scaled(u, splat_lane_pair(scale, k + 3), q, x + 96)
-    return _less_offset(total, scale, q, sums_16, 5), splat_i32x8(0)
+def _q6_k(words: RowWords):
+    """Return the dot product of Q6_K."""
+    zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 5)
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
+        total = zeros()
+        for half in range(2):
+            first = load_i8x32(w, p + 64 * half)
+            second = load_i8x32(w, p + 64 * half + 32)
+            top = load_i8x32(w, p + 128 + 32 * half)
+            x, k = at + 128 * half, 4 * half
+            u = (first & 15) | ((top << 4) & 48)
+            total = add_halves(total, u, q, x, scale, k)
+            u = (second & 15) | ((top << 2) & 48)
+            total = add_halves(total, u, q, x + 32, scale, k + 1)
+            u = (first >> 4) | (top & 48)
+            total = add_halves(total, u, q, x + 64, scale, k + 2)
+            u = (second >> 4) | ((top >> 2) & 48)
+            total = add_halves(total, u, q, x + 96, scale, k + 3)
+        return less_offset(total, scale, q, sums_16), splat_i32x8(0)
+
+    return _super(210, 208, block, has_minima=False)
 
 
-@machine_code
-def _block_q3_k(w, p, q, at, sums_16, sums_32):
-    scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
-    third = load_i8x32(w, p)
-    total = splat_i32x8(0)
-    for half in range(2):
-        packed = load_i8x32(w, p + 32 + 32 * half)
-        for j in range(4):
-            k = 4 * half + j
-            u = ((packed >> (2 * j)) & 3) | (((third >> k) & 1) << 2)
-            total = total + _scaled(u, splat_lane_pair(scale, k), q, at + 32 * k)
-    return _less_offset(total, scale, q, sums_16, 2), splat_i32x8(0)
+def _q3_k(words: RowWords):
+    """Return the dot product of Q3_K."""
+    zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 2)
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
+        third = load_i8x32(w, p)
+        total = zeros()
+        for half in range(2):
+            packed = load_i8x32(w, p + 32 + 32 * half)
+            for j in range(4):
+                k = 4 * half + j
+                u = ((packed >> (2 * j)) & 3) | (((third >> k) & 1) << 2)
+                total = add_halves(total, u, q, at + 32 * k, scale, k)
+        return less_offset(total, scale, q, sums_16), splat_i32x8(0)
+
+    return _super(110, 108, block, has_minima=False)
 
 
-@machine_code
-def _block_q2_k(w, p, q, at, sums_16, sums_32):
-    factors = load_i8x16(w, p)
-    scale = simd.i16x16_from_i8(factors & 15)
-    total = splat_i32x8(0)
-    for half in range(2):
-        packed = load_i8x32(w, p + 16 + 32 * half)
-        for j in range(4):
-            k = 4 * half + j
-            u = (packed >> (2 * j)) & 3
-            total = total + _scaled(u, splat_lane_pair(scale, k), q, at + 32 * k)
-    minima = madd(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
-    return total, minima
+def _q2_k(words: RowWords):
+    """Return the dot product of Q2_K."""
+    zeros, add_halves, pairs = words.zeros, words.add_scaled_halves, words.pairs
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        factors = load_i8x16(w, p)
+        scale = simd.i16x16_from_i8(factors & 15)
+        total = zeros()
+        for half in range(2):
+            packed = load_i8x32(w, p + 16 + 32 * half)
+            for j in range(4):
+                k = 4 * half + j
+                u = (packed >> (2 * j)) & 3
+                total = add_halves(total, u, q, at + 32 * k, scale, k)
+        minima = pairs(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
+        return total, minima
+
+    return _super(84, 80, block, has_minima=True)
 
 
-LANES_OF = {
-    "Q8_0": _small(34, _dot_q8_0, offset=0, has_minimum=False),
-    "Q4_0": _small(18, _nibbles(18), offset=8, has_minimum=False),
-    "Q4_1": _small(20, _nibbles(20), offset=0, has_minimum=True),
-    "Q5_0": _small(22, _nibbles(22, fifth_bits=2), offset=16, has_minimum=False),
-    "Q5_1": _small(24, _nibbles(24, fifth_bits=4), offset=0, has_minimum=True),
-    "Q2_K": _super(84, 80, _block_q2_k, has_minima=True),
-    "Q3_K": _super(110, 108, _block_q3_k, has_minima=False),
-    "Q4_K": _q4_or_q5(144, False),
-    "Q5_K": _q4_or_q5(176, True),
-    "Q6_K": _super(210, 208, _block_q6_k, has_minima=False),
+LANES_OF: dict[str, Callable[[RowWords], Callable]] = {
+    "Q8_0": _q8_0,
+    "Q4_0": _nibbles(18, offset=8),
+    "Q4_1": _nibbles(20, has_minimum=True),
+    "Q5_0": _nibbles(22, offset=16, fifth_bits=2),
+    "Q5_1": _nibbles(24, has_minimum=True, fifth_bits=4),
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "Q4_K": lambda words: _q4_or_q5(words, 144, has_fifth_bit=False),
+    "Q5_K": lambda words: _q4_or_q5(words, 176, has_fifth_bit=True),
+    "Q6_K": _q6_k,
 }

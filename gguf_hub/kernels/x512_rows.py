@@ -37,7 +37,6 @@ from gguf_hub.kernels.simd512 import (
     load_i8x64,
     load_i16x8_at,
     load_i16x16_at,
-    madd_i16x8,
     maddubs,
     minima_of_k4,
     pairs_of_bits,
@@ -266,7 +265,7 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
                 weights = weights | fifth
             products = maddubs(weights, load_i8x64(q, at + 64 * c))
             total = dpwssd(total, products, permute(scale, halves_from(2 * c)))
-        return total, with_zeros(madd_i16x8(minima_of_k4(header), load_i16x8_at(q, sums_32)))
+        return total, with_zeros(simd.madd(minima_of_k4(header), load_i16x8_at(q, sums_32)))
 
     return _super(type_size, 0, block, has_minima=True)
 

@@ -1,4 +1,4 @@
-"""Quantising activation rows, for AVX2: same results as in ``generic`` but for ties of rounding.
+"""Quantising activation rows over SIMD registers: results of `generic` but for ties of rounding.
 
 Halves are rounded to even and the scale is multiplied by, not divided by, as ggml does.
 """
