@@ -37,8 +37,8 @@ class Machine:
         is_unified: The GPU's memory is part of ``ram_bytes``.
         n_gpus: How many GPUs share ``vram_bytes``.
         n_threads: Threads that compute.
-        isa: Which of our kernels run there: ``generic``, ``avx2``, ``avxvnni``,
-            ``avx512vnni``.
+        isa: Which of our kernels run there: ``generic``, ``avx2``, ``avxvnni``, ``avx512vnni``,
+            ``dotprod``.
         ram_bytes_per_s: Measured read bandwidth of all threads together.
         gpu_bytes_per_s: Memory bandwidth of a GPU.
         disk_bytes_per_s: Read speed of the disk where the files lie.
@@ -92,6 +92,7 @@ _NEEDS = {
     "avx2": {"avx2", "fma", "f16c"},
     "avxvnni": {"avx2", "fma", "f16c", "avx_vnni"},
     "avx512vnni": {"avx2", "fma", "f16c", "avx512_vnni", "avx512vl", "avx512bw"},
+    "dotprod": {"asimddp"},
 }
 
 

@@ -56,7 +56,9 @@ def _gb(**rates: float) -> dict[QuantType, float]:
 
 
 # avx512vnni and avx2: benchmarks/fit.py calibrate, see docs/fit.md for machine and date; those of
-# Q4_1 and Q5_1 for avx2 are benchmarks/products.py's. Plain loops: guesses on the slow side
+# Q4_1 and Q5_1 for avx2 are benchmarks/products.py's. Plain loops: guesses on the slow side. Those
+# of dotprod are guesses, too, as nobody measured on ARM: what llvm-mca predicts of the loops for
+# one token on a Cortex-A76 of 2.4 GHz (a Raspberry Pi 5); K/V and layers are guessed freely
 _AVX2 = Rates(
     share=0.9,
     core_bytes_per_s=_gb(
@@ -81,6 +83,15 @@ RUNNER: Mapping[str, Rates] = {
     ),
     "avx2": _AVX2,
     "avxvnni": _AVX2,  # one token meets the same kernels
+    "dotprod": Rates(
+        share=0.9,
+        core_bytes_per_s=_gb(
+            F32=9.9, F16=4.8, BF16=4.9, Q4_0=6.1, Q4_1=6.1, Q5_0=3.8, Q5_1=4.0, Q8_0=12.7,
+            Q2_K=2.6, Q3_K=2.7, Q4_K=6.4, Q5_K=6.4, Q6_K=5.0,
+        ),
+        core_kv_bytes_per_s=3e9,
+        layer_s=60e-6,
+    ),
     "generic": Rates(
         share=0.9,
         core_bytes_per_s=_gb(

@@ -26,13 +26,19 @@ SIMD = (
 
 
 def simd(root: Path) -> tuple[str, ...]:
-    """Return those features of ``SIMD`` that the CPU has; none where nobody tells."""
+    """Return those features of ``SIMD`` that the CPU has; none where nobody tells.
+
+    macOS has no ``/proc``, but every Mac processor of Apple's, from the M1 on, has NEON's dot
+    product.
+    """
     has: set[str] = set()
     for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in ("flags", "features"):
             has |= set(value.split())
             break  # the cores of a machine are alike
+    if root == Path("/") and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        has |= {"asimd", "asimddp"}
     return tuple(name for name in SIMD if name in has)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from gguf_hub.kernels.cpu import ISAS
 from tests.synth import TINY, write_mixtral
 
 NUMBER = {"type": "number", "exclusiveMinimum": 0}
@@ -33,7 +34,7 @@ FACTS = {
     "n_params": NUMBER,
     "n_params_active": NUMBER,
     "cpu": {"type": "string", "minLength": 1},
-    "isa": {"enum": ["generic", "avx2", "avxvnni", "avx512vnni"]},
+    "isa": {"enum": list(ISAS)},
     "n_batch": {"const": 512},
     "cache_type_k": {"enum": ["f16", "q8_0"]},
     "cache_type_v": {"enum": ["f16", "q8_0"]},

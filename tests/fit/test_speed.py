@@ -111,6 +111,7 @@ def test_every_type_that_runs_has_a_rate() -> None:
     [
         ((), "generic"),
         (("asimd", "i8mm"), "generic"),
+        (("asimd", "asimddp"), "dotprod"),
         (("avx2", "fma", "f16c"), "avx2"),
         (("avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw"), "avx2"),
         (("avx2", "fma", "f16c", "avx_vnni"), "avxvnni"),
