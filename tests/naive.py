@@ -275,3 +275,23 @@ def ordered_dot(
     for lane in lanes:
         total += lane
     return total
+
+
+def ordered_float_dot(weights: np.ndarray, values: np.ndarray) -> np.float32:
+    """Return the dot product of a row of floats with a token, to the last bit.
+
+    The kernels' definition of the sum: weight k to sum k % 16 by one ``fma``, then the sums in
+    pairs, then the weights that are over.
+    """
+    sums = np.zeros(16, np.float32)
+    products = weights.astype(np.float64) * values.astype(np.float64)  # exact
+    whole = len(weights) // 16 * 16
+    for sixteen in products[:whole].reshape(-1, 16):
+        sums = (sixteen + sums).astype(np.float32)
+    sums = sums[:8] + sums[8:]
+    for product in products[whole:]:
+        sums[0] = np.float32(product + np.float64(sums[0]))
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = sums[:half] + sums[half:]
+    return np.float32(sums[0])
