@@ -280,8 +280,8 @@ def ordered_dot(
 def ordered_float_dot(weights: np.ndarray, values: np.ndarray) -> np.float32:
     """Return the dot product of a row of floats with a token, to the last bit.
 
-    The kernels' definition of the sum: weight k to sum k % 16 by one ``fma``, then the sums in
-    pairs, then the weights that are over.
+    The kernels' definition of the sum: weight k to sum k % 16 by one ``fma``, the upper eight to
+    the lower, what is over to the first, then upper halves to lower ones.
     """
     sums = np.zeros(16, np.float32)
     products = weights.astype(np.float64) * values.astype(np.float64)  # exact

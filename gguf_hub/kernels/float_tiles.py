@@ -1,9 +1,10 @@
 """Products of rows of floats with tokens, several of each at once: F32, F16, BF16.
 
 Weight k of a row times value k of a token is added to sum k % 16 by one ``fma``, in ascending
-order; the sums are then added in pairs, and what is over of a row that is no multiple of sixteen.
-So a product does not depend on how many rows and tokens are multiplied together: as many as
-registers hold, since each vector that is loaded then meets several others.
+order. The upper eight sums are added to the lower, then what is over of a row that is no multiple
+of sixteen to the first of them, then upper halves to lower ones until one is left. So a product
+does not depend on how many rows and tokens are multiplied together: as many as registers hold,
+since each vector that is loaded then meets several others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba.extending import intrinsic
 
 from gguf_hub.kernels.simd_memory import prefetch
 from gguf_hub.kernels.simd_panels import Bytes
-from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, machine_code, pick
+from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, i32, machine_code, pick
 
 TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6), "dotprod": (2, 3)}
 """Rows and tokens whose sums the registers of an instruction set hold, beside what meets them."""
@@ -33,9 +34,12 @@ def _from_f16(builder, value, result):
 
 
 def _from_bf16(builder, value, result):
-    lanes = result.count if isinstance(result, ir.VectorType) else 0
-    integers = ir.VectorType(ir.IntType(32), lanes) if lanes else ir.IntType(32)
-    sixteen = ir.Constant(integers, [16] * lanes if lanes else 16)
+    """Return bfloat16s as floats: they are their upper halves."""
+    if isinstance(result, ir.VectorType):
+        integers = ir.VectorType(ir.IntType(32), result.count)
+        sixteen = ir.Constant(integers, [16] * result.count)
+    else:
+        integers, sixteen = ir.IntType(32), i32(16)
     return builder.bitcast(builder.shl(builder.zext(value, integers), sixteen), result)
 
 
@@ -74,7 +78,7 @@ def _adder(weight_type: str, vector: Vector, n: int):
             return widened(builder, found, vector.ir())
         zeros = ir.Constant(vector.ir(), [0.0] * vector.lanes)
         number = widened(builder, found, vector.ir().element)
-        return builder.insert_element(zeros, number, ir.Constant(ir.IntType(32), 0))
+        return builder.insert_element(zeros, number, i32(0))
 
     @intrinsic
     def add(typingctx, sums, w, rows, offset, f, tokens, k):
@@ -138,7 +142,7 @@ def _store(typingctx, sums, rows, f, places, is_added):
         for i in range(len(sums)):
             r, t = divmod(i, len(places))
             one = _folded(builder, builder.extract_value(args[0], i), 1)
-            value = builder.extract_element(one, ir.Constant(ir.IntType(32), 0))
+            value = builder.extract_element(one, i32(0))
             place = builder.extract_value(args[3], t)
             pointer = builder.gep(data, [builder.add(place, ir.Constant(ir.IntType(64), r))])
             total = builder.fadd(builder.load(pointer), value)
