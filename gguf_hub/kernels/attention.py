@@ -32,7 +32,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.kernels import cache
 from gguf_hub.kernels.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
-from gguf_hub.kernels.elementary import exp32
+from gguf_hub.kernels.elementary import exp32, sum_of
 from gguf_hub.kernels.generic import ANY_ORDER
 from gguf_hub.kernels.ops import N_TOKENS, POSITION
 from gguf_hub.kernels.steps import share
@@ -58,6 +58,7 @@ class Values(NamedTuple):
     store: Callable
     weigh: Callable
     tile: Callable
+    total: Callable = sum_of
 
 
 # -- filling the cache -----------------------------------------------------------------------------
@@ -113,43 +114,40 @@ def _largest(f, x, n):
     return top
 
 
-@register_jitable(fastmath=ANY_ORDER)
-def _sum(f, x, n):
-    total = np.float32(0)
-    for i in range(n):
-        total += f[np.uintp(x + i)]
-    return total
+def _softener(total):
+    """Return ``soften``; ``total`` adds up floats as ``sum_of`` does."""
 
+    @register_jitable
+    def soften(f, x, n, n_filled, scale, state, factor):
+        """Turn scores into weights; bring a row's state up to date.
 
-@register_jitable
-def _soften(f, x, n, n_filled, scale, state, factor):
-    """Turn scores into weights; bring a row's state up to date.
+        Args:
+            f: Floats.
+            x: Where the ``n`` scores lie; up to ``n_filled`` zeros are put behind them.
+            n: May be 0 or less: the row sees nothing of this chunk.
+            n_filled: How many weights are read.
+            scale: Of the scores.
+            state: Of the row: largest score so far, sum of weights relative to it.
+            factor: Where to put what the row's sums so far, and those of this chunk, are worth now.
+        """
+        for i in range(max(n, 0), n_filled):
+            f[x + i] = np.float32(0)
+        if n <= 0:
+            f[factor] = np.float32(1)
+            f[factor + 1] = np.float32(0)
+            return
+        top = _largest(f, x, n)
+        for i in range(n):
+            f[np.uintp(x + i)] = exp32((f[np.uintp(x + i)] - top) * scale)
+        here = top * scale
+        before = f[state + TOP]
+        now = here if here > before else before
+        f[factor] = exp32(before - now)
+        f[factor + 1] = exp32(here - now)
+        f[state + TOP] = now
+        f[state + SUM] = f[state + SUM] * f[factor] + total(f, x, n) * f[factor + 1]
 
-    Args:
-        f: Floats.
-        x: Where the ``n`` scores lie; up to ``n_filled`` zeros are put behind them.
-        n: May be 0 or less: the row sees nothing of this chunk.
-        n_filled: How many weights are read.
-        scale: Of the scores.
-        state: Of the row: largest score so far, sum of weights relative to it.
-        factor: Where to put what the row's sums so far, and those of this chunk, are worth now.
-    """
-    for i in range(max(n, 0), n_filled):
-        f[x + i] = np.float32(0)
-    if n <= 0:
-        f[factor] = np.float32(1)
-        f[factor + 1] = np.float32(0)
-        return
-    top = _largest(f, x, n)
-    for i in range(n):
-        f[np.uintp(x + i)] = exp32((f[np.uintp(x + i)] - top) * scale)
-    here = top * scale
-    before = f[state + TOP]
-    now = here if here > before else before
-    f[factor] = exp32(before - now)
-    f[factor + 1] = exp32(here - now)
-    f[state + TOP] = now
-    f[state + SUM] = f[state + SUM] * f[factor] + _sum(f, x, n) * f[factor + 1]
+    return soften
 
 
 # -- attention -------------------------------------------------------------------------------------
@@ -157,7 +155,7 @@ def _soften(f, x, n, n_filled, scale, state, factor):
 
 def make_attention(keys, values):
     """Return attention for one type of keys and one of values."""
-    scores, weigh = keys.scores, values.weigh
+    scores, weigh, soften = keys.scores, values.weigh, _softener(values.total)
     block_elements, tile_elements = keys.block, values.tile
 
     @register_jitable
@@ -180,7 +178,7 @@ def make_attention(keys, values):
             scores(f, qs, kv, at, head_dim, _shifted(places, LANES * block))
         scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
         for row in range(count):
-            _soften(f, places[row], seen[row], n_seen, scale, states[row], factors[row])
+            soften(f, places[row], seen[row], n_seen, scale, states[row], factors[row])
         weigh(f, places, n_seen, kv, v, first, head_dim, n_ctx, sums, factors, spares)
 
     @register_jitable

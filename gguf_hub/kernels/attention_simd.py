@@ -24,8 +24,8 @@ from gguf_hub.kernels.attention_generic import (
     step_of,
 )
 from gguf_hub.kernels.cache import LANES
-from gguf_hub.kernels.simd import fma
-from gguf_hub.kernels.simd_memory import store_f16
+from gguf_hub.kernels.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
+from gguf_hub.kernels.simd_memory import load_f32x8, store_f16
 from gguf_hub.kernels.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.kernels.vectors import (
     Vector,
@@ -224,8 +224,20 @@ def _values(width: int, value_type: str) -> Values:
                 join_sums(f, sums, LANES * tile + width * part, factors, total)
 
     if value_type == "F16":
-        return Values(_store_f16_value, f16_weigh, f16_value_tile)
-    return Values(_store_q8_0_value, q8_0_weigh, q8_0_value_tile)
+        return Values(_store_f16_value, f16_weigh, f16_value_tile, _total)
+    return Values(_store_q8_0_value, q8_0_weigh, q8_0_value_tile, _total)
+
+
+@machine_code
+def _total(f, x, n):
+    """Return the sum of ``n`` floats: ``elementary.sum_of``, eight at a time."""
+    sums = splat_f32x8(0)
+    whole = n // 8
+    for i in range(whole):
+        sums = sums + load_f32x8(f, x + 8 * i)
+    for i in range(8 * whole, n):
+        sums = sums + first_lane_f32x8(f[x + i])
+    return sum_f32x8(sums)
 
 
 @once

@@ -1,4 +1,7 @@
-"""Elementary functions as plain arithmetic, so that LLVM can run them in SIMD lanes."""
+"""Elementary functions as plain arithmetic, so that LLVM can run them in SIMD lanes.
+
+Results do not depend on how wide these are: they are the same on every CPU.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,44 @@ def exp32(x):
     # times 2**k, by adding k to the exponent
     bits = np.int32(value.view(np.int32)) + (np.int32(k) << np.int32(23))
     return np.int32(bits).view(np.float32)
+
+
+def _in_eights(term):
+    """Return ``(f, x, n)``: the sum of a term of each of ``f[x:x+n]``.
+
+    Element i goes to sum i % 8, what fills no eight to the first; the sums are added in pairs.
+    """
+
+    @register_jitable
+    def total(f, x, n):
+        a = b = c = d = e = g = h = k = term(np.float32(0))
+        for i in range(x, x + n // 8 * 8, 8):
+            a += term(f[np.uintp(i)])
+            b += term(f[np.uintp(i + 1)])
+            c += term(f[np.uintp(i + 2)])
+            d += term(f[np.uintp(i + 3)])
+            e += term(f[np.uintp(i + 4)])
+            g += term(f[np.uintp(i + 5)])
+            h += term(f[np.uintp(i + 6)])
+            k += term(f[np.uintp(i + 7)])
+        for i in range(x + n // 8 * 8, x + n):
+            a += term(f[np.uintp(i)])
+        return ((a + e) + (c + h)) + ((b + g) + (d + k))
+
+    return total
+
+
+@register_jitable
+def _itself(value):
+    return value
+
+
+@register_jitable
+def _square(value):
+    return np.float64(value) * np.float64(value)
+
+
+sum_of = _in_eights(_itself)
+"""Sum of floats."""
+sum_of_squares = _in_eights(_square)
+"""Sum of squares, in float64 as ggml has it."""

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from gguf_hub.kernels.simd_memory import prefetch
 from gguf_hub.kernels.simd_panels import Bytes
-from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, i32, machine_code, pick
+from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, folded, i32, machine_code
 
 TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6), "dotprod": (2, 3)}
 """Rows and tokens whose sums the registers of an instruction set hold, beside what meets them."""
@@ -113,18 +113,9 @@ def _eights(typingctx, sums):
 
     def codegen(context, builder, sig, args):
         parts = [builder.extract_value(args[0], i) for i in range(len(sums))]
-        return context.make_tuple(builder, result, [_folded(builder, part, 8) for part in parts])
+        return context.make_tuple(builder, result, [folded(builder, part, 8) for part in parts])
 
     return result(sums), codegen
-
-
-def _folded(builder, vector, lanes: int):
-    """Add the upper half of a vector to the lower, until there are ``lanes``."""
-    while vector.type.count > lanes:
-        half = vector.type.count // 2
-        low, high = pick(builder, vector, range(half)), pick(builder, vector, range(half, 2 * half))
-        vector = builder.fadd(low, high)
-    return vector
 
 
 @intrinsic
@@ -141,7 +132,7 @@ def _store(typingctx, sums, rows, f, places, is_added):
         found = []
         for i in range(len(sums)):
             r, t = divmod(i, len(places))
-            one = _folded(builder, builder.extract_value(args[0], i), 1)
+            one = folded(builder, builder.extract_value(args[0], i), 1)
             value = builder.extract_element(one, i32(0))
             place = builder.extract_value(args[3], t)
             pointer = builder.gep(data, [builder.add(place, ir.Constant(ir.IntType(64), r))])

@@ -14,10 +14,12 @@ from gguf_hub.kernels.vectors import (
     Vector,
     call_llvm,
     f32x8,
+    folded,
     i8x16,
     i8x32,
     i16x8,
     i16x16,
+    i32,
     i32x8,
     join,
     parts_of,
@@ -42,6 +44,16 @@ def _filler(vector: Vector, numba_type):
 splat_f32x8 = _filler(f32x8, types.float32)
 splat_i16x16 = _filler(i16x16, types.int16)
 splat_i32x8 = _filler(i32x8, types.int32)
+
+
+@intrinsic
+def first_lane_f32x8(typingctx, value):
+    """Return eight floats: ``value``, then zeros."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(ir.Constant(f32x8.ir(), [0.0] * 8), args[0], i32(0))
+
+    return f32x8(types.float32), codegen
 
 
 def _bitcast(target: Vector):
@@ -242,6 +254,16 @@ def sum_i32x8(typingctx, value):
         return call_llvm(builder, "llvm.vector.reduce.add.v8i32", ir.IntType(32), args)
 
     return types.int32(i32x8), codegen
+
+
+@intrinsic
+def sum_f32x8(typingctx, value):
+    """Return the sum of eight floats, upper halves added to lower ones."""
+
+    def codegen(context, builder, sig, args):
+        return builder.extract_element(folded(builder, args[0], 1), i32(0))
+
+    return types.float32(f32x8), codegen
 
 
 @intrinsic

@@ -19,8 +19,7 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.kernels.elementary import exp32
-from gguf_hub.kernels.generic import ANY_ORDER
+from gguf_hub.kernels.elementary import exp32, sum_of, sum_of_squares
 from gguf_hub.kernels.ops import N_TOKENS, POSITION
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
@@ -65,22 +64,12 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
 # -- norm, activations ---------------------------------------------------------------------------
 
 
-@register_jitable(fastmath=ANY_ORDER)
-def _sum_of_squares(f, x, n):
-    """Sum in float64, as ggml does, but in any order."""
-    total = 0.0
-    for i in range(n):
-        value = np.float64(f[np.uintp(x + i)])
-        total += value * value
-    return total
-
-
 def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
     """Source: Zhang and Sennrich, arXiv 1910.07467; the mean is taken in float64 as in ggml."""
     first, last = share(n[count], tid, nth)
     for t in range(first, last):
         row = x + width * t
-        mean = _sum_of_squares(f, row, width) / width
+        mean = sum_of_squares(f, row, width) / width
         scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
         for i in range(width):
             normed = f[np.uintp(row + i)] * scale
@@ -213,14 +202,6 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
             f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
 
 
-@register_jitable(fastmath=ANY_ORDER)
-def _sum(f, x, n):
-    total = np.float32(0)
-    for i in range(n):
-        total += f[x + i]
-    return total
-
-
 @register_jitable
 def _softmax(f, x, n):
     """Replace ``f[x:x+n]`` by its softmax."""
@@ -229,7 +210,7 @@ def _softmax(f, x, n):
         top = max(top, f[x + i])
     for i in range(n):
         f[x + i] = exp32(f[x + i] - top)
-    inverse = np.float32(1) / _sum(f, x, n)
+    inverse = np.float32(1) / sum_of(f, x, n)
     for i in range(n):
         f[x + i] *= inverse
 

@@ -159,3 +159,12 @@ def join(builder, parts):
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         joined = builder.shuffle_vector(joined, part, mask)
     return joined
+
+
+def folded(builder, vector, lanes: int):
+    """Add the upper half of a vector to the lower, until there are ``lanes``."""
+    while vector.type.count > lanes:
+        half = vector.type.count // 2
+        low, high = pick(builder, vector, range(half)), pick(builder, vector, range(half, 2 * half))
+        vector = builder.fadd(low, high)
+    return vector

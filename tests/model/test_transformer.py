@@ -13,6 +13,7 @@ import pytest
 from gguf_hub.errors import ContextFullError, UnsupportedGgufError, UsageError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.kernels.cpu import usable_isas
 from gguf_hub.kernels.library import kernel_function
 from gguf_hub.kernels.machine import PlainMachine
 from gguf_hub.model.config import read_config
@@ -158,6 +159,20 @@ def test_logits_do_not_depend_on_the_number_of_threads(path: Path, open_model: A
     one = open_model(path, n_threads=1).forward(TOKENS, 0)
     three = open_model(path, n_threads=3).forward(TOKENS, 0)
     np.testing.assert_array_equal(one, three)
+
+
+@pytest.mark.parametrize("cache_type", ["F16", "Q8_0"])
+def test_logits_do_not_depend_on_the_instruction_set(
+    cache_type: str, path: Path, open_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but plain loops add in one order, whatever the width of their vectors."""
+    found = []
+    for isa in usable_isas()[1:]:
+        monkeypatch.setenv("GGUF_HUB_ISA", isa)
+        model = open_model(path, key_type=cache_type, value_type=cache_type, all_logits=True)
+        found.append(model.forward(TOKENS, 0, all_logits=True))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_what_stood_later_in_the_cache_does_not_matter(path: Path, open_model: Any) -> None:
