@@ -25,7 +25,7 @@ from gguf_hub.kernels.attention_generic import (
 )
 from gguf_hub.kernels.cache import LANES
 from gguf_hub.kernels.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
-from gguf_hub.kernels.simd_memory import load_f32x8, store_f16
+from gguf_hub.kernels.simd_memory import float_of_half, load_f32x8, store_f16
 from gguf_hub.kernels.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.kernels.vectors import (
     Vector,
@@ -137,10 +137,6 @@ def _store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
 # -- products --------------------------------------------------------------------------------------
 
 
-def _float_of_half(builder, value, target):
-    return builder.fpext(value, target)
-
-
 def _float_of_byte(builder, value, target):
     return builder.sitofp(value, target)
 
@@ -150,7 +146,7 @@ def _keys(width: int, key_type: str) -> Keys:
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     store_rows = _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), _float_of_half)
+    load_halves = _load(width, ir.HalfType(), float_of_half)
     load_bytes = _load(width, ir.IntType(8), _float_of_byte)
 
     @machine_code
@@ -187,7 +183,7 @@ def _values(width: int, value_type: str) -> Values:
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     load_rows, store_rows = rows_loader(floats), _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), _float_of_half)
+    load_halves = _load(width, ir.HalfType(), float_of_half)
     load_bytes = _load(width, ir.IntType(8), _float_of_byte)
 
     @machine_code

@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.kernels.float_tiles import TILES, rows_from, tile_of
 from gguf_hub.kernels.simd_memory import AHEAD
-from gguf_hub.kernels.simd_panels import next_slots, pairs_at, places_of
+from gguf_hub.kernels.simd_panels import next_slots, pairs_at, places_of, usual_beside
 from gguf_hub.kernels.steps import make_rows, share
 
 _NEAR = 16
@@ -21,6 +21,7 @@ def make_product(weight_type: str, isa: str):
     tile = tile_of(weight_type)
     n_rows, usual = TILES[isa]
     other = max(usual - 2, 2)
+    is_usual = usual_beside(other)
     several, next_usual, next_other = (tuple(range(n)) for n in (n_rows, usual, other))
 
     @register_jitable
@@ -52,7 +53,7 @@ def make_product(weight_type: str, isa: str):
             stop = min(near + _NEAR, last)
             i = 0
             while i < count:
-                if count - i > other and count - i != 2 * other:
+                if is_usual(count - i):
                     by_tiles(
                         next_slots(next_usual, i, count), near, stop, n, f, w, w0,
                         row_bytes, n_in, order, begin, pairs_per_x, xf, xf_stride, y, y_stride,

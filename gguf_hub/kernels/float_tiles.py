@@ -9,47 +9,17 @@ since each vector that is loaded then meets several others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gguf_hub.kernels.simd_memory import prefetch
+from gguf_hub.kernels.simd_memory import FLOATS, prefetch
 from gguf_hub.kernels.simd_panels import Bytes
 from gguf_hub.kernels.vectors import Vector, call_llvm, f32x8, f32x16, folded, i32, machine_code
+from gguf_hub.quants.types import QuantType
 
 TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6), "dotprod": (2, 3)}
 """Rows and tokens whose sums the registers of an instruction set hold, beside what meets them."""
-
-# -- weights as floats, a vector or one ------------------------------------------------------------
-
-
-def _from_f32(builder, value, result):
-    return value
-
-
-def _from_f16(builder, value, result):
-    return builder.fpext(value, result)
-
-
-def _from_bf16(builder, value, result):
-    """Return bfloat16s as floats: they are their upper halves."""
-    if isinstance(result, ir.VectorType):
-        integers = ir.VectorType(ir.IntType(32), result.count)
-        sixteen = ir.Constant(integers, [16] * result.count)
-    else:
-        integers, sixteen = ir.IntType(32), i32(16)
-    return builder.bitcast(builder.shl(builder.zext(value, integers), sixteen), result)
-
-
-_TYPES: dict[str, tuple[ir.Type, int, Callable]] = {
-    "F32": (ir.FloatType(), 4, _from_f32),
-    "F16": (ir.HalfType(), 2, _from_f16),
-    "BF16": (ir.IntType(16), 2, _from_bf16),
-}
-
-# -- sums ------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -69,7 +39,7 @@ def _adder(weight_type: str, vector: Vector, n: int):
 
     Fewer values than ``vector`` has lanes are followed by zeros.
     """
-    element, _, widened = _TYPES[weight_type]
+    element, widened = FLOATS[weight_type]
 
     def load(builder, address, element, widened):
         lanes = ir.VectorType(element, n) if n > 1 else element
@@ -91,7 +61,7 @@ def _adder(weight_type: str, vector: Vector, n: int):
             for t in range(len(tokens)):
                 at = builder.add(builder.extract_value(args[5], t), args[6])
                 address = values.at(builder.mul(at, four))
-                xs.append(load(builder, address, ir.FloatType(), _from_f32))
+                xs.append(load(builder, address, *FLOATS["F32"]))
             for r in range(len(rows)):
                 address = weights.at(builder.extract_value(args[2], r), args[3])
                 weight = load(builder, address, element, widened)
@@ -166,7 +136,7 @@ def tile_of(weight_type: str):
     It multiplies rows of ``n`` weights at the bytes ``rows`` with the tokens at ``f[tokens]`` and
     puts the product of row r at ``f[place + r]``; weights ``ahead`` bytes further on are asked for.
     """
-    size_bytes = _TYPES[weight_type][1]
+    size_bytes = QuantType[weight_type].type_size
     add, add_one = _adder(weight_type, f32x16, 16), _adder(weight_type, f32x8, 1)
 
     @machine_code

@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gguf_hub.kernels import neon
-from gguf_hub.kernels.simd_panels import Bytes, Tile, tile_of, vectors_of
+from gguf_hub.kernels.simd_panels import Bytes, Tile, tile_of, usual_beside, vectors_of
 from gguf_hub.kernels.vectors import (
     Vector,
     call_llvm,
@@ -221,15 +221,9 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
     def pairs(n: int):
         return _multiplier(instruction("vpdpwssd", n), shorts)
 
-    other = tokens[1]
-
-    @machine_code
-    def is_usual(left):
-        return left > other and left != 2 * other
-
     return PanelWords(
-        tokens, is_usual, True, _zeros("i32", lanes), _zeros("f32", lanes), _splat_sums(lanes),
-        _unchanged, products, scaled, None, pairs,
+        tokens, usual_beside(tokens[1]), True, _zeros("i32", lanes), _zeros("f32", lanes),
+        _splat_sums(lanes), _unchanged, products, scaled, None, pairs,
     )  # fmt: skip
 
 

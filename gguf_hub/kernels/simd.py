@@ -10,7 +10,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from gguf_hub.kernels.vectors import (
-    ELEMENTS,
     Vector,
     call_llvm,
     f32x8,
@@ -21,8 +20,7 @@ from gguf_hub.kernels.vectors import (
     i16x16,
     i32,
     i32x8,
-    join,
-    parts_of,
+    instruction,
     splat,
 )
 
@@ -137,39 +135,7 @@ def fma(typingctx, a, b, c):
     return c(c, c, c), codegen
 
 
-def _instruction(name: str, *sources: str, result: str):
-    """Return a compiled function that runs a 256-bit instruction on each 256 bits of vectors.
-
-    Args:
-        name: LLVM's name of it.
-        sources: Element kinds of the arguments.
-        result: Element kind of the result.
-    """
-
-    def typed(*vectors):
-        bits = {"i8": 8, "i16": 16, "i32": 32, "f32": 32}
-        count = vectors[0].lanes * bits[sources[0]] // 256
-        target = Vector(result, 256 // bits[result] * count)
-
-        def codegen(context, builder, sig, args):
-            columns = [
-                parts_of(builder, arg, 256 // bits[kind], count)
-                for arg, kind in zip(args, sources, strict=True)
-            ]
-            piece = ir.VectorType(ELEMENTS[result], 256 // bits[result])
-            parts = [
-                call_llvm(builder, name, piece, list(row)) for row in zip(*columns, strict=True)
-            ]
-            return join(builder, parts)
-
-        return target(*vectors), codegen
-
-    if len(sources) == 2:
-        return intrinsic(lambda typingctx, a, b: typed(a, b))
-    return intrinsic(lambda typingctx, a, b, c: typed(a, b, c))
-
-
-maddubs = _instruction("llvm.x86.avx2.pmadd.ub.sw", "i8", "i8", result="i16")
+maddubs = instruction("llvm.x86.avx2.pmadd.ub.sw", i8x32, i8x32, result=i16x16)
 """Multiply bytes (unsigned x signed) and add neighbours, saturating: i8 x 32 -> i16 x 16."""
 
 
@@ -185,7 +151,7 @@ def madd(typingctx, a, b):
     return result(a, a), codegen
 
 
-sign = _instruction("llvm.x86.avx2.psign.b", "i8", "i8", result="i8")
+sign = instruction("llvm.x86.avx2.psign.b", i8x32, i8x32, result=i8x32)
 """The first with the sign of the second applied, byte by byte (0 where that is 0)."""
 
 

@@ -25,6 +25,7 @@ from gguf_hub.kernels.vectors import (
     i32,
     i32x8,
     i32x16,
+    instruction,
     pick,
     pointer_to,
     splat,
@@ -50,24 +51,13 @@ def zeros_i32x16(typingctx):
     return i32x16(), codegen
 
 
-def _instruction(name: str, *sources: Vector, result: Vector):
-    """Return a compiled function that is one instruction."""
-
-    def codegen(context, builder, sig, args):
-        return call_llvm(builder, name, result.ir(), args)
-
-    if len(sources) == 2:
-        return intrinsic(lambda typingctx, a, b: (result(*sources), codegen))
-    return intrinsic(lambda typingctx, a, b, c: (result(*sources), codegen))
-
-
-dpbusd = _instruction("llvm.x86.avx512.vpdpbusd.512", i32x16, i8x64, i8x64, result=i32x16)
+dpbusd = instruction("llvm.x86.avx512.vpdpbusd.512", i32x16, i8x64, i8x64, result=i32x16)
 """Add four products of bytes (unsigned x signed) to each 32-bit lane."""
-dpwssd = _instruction("llvm.x86.avx512.vpdpwssd.512", i32x16, i16x32, i16x32, result=i32x16)
+dpwssd = instruction("llvm.x86.avx512.vpdpwssd.512", i32x16, i16x32, i16x32, result=i32x16)
 """Add two products of 16-bit numbers to each 32-bit lane."""
-maddubs = _instruction("llvm.x86.avx512.pmaddubs.w.512", i8x64, i8x64, result=i16x32)
+maddubs = instruction("llvm.x86.avx512.pmaddubs.w.512", i8x64, i8x64, result=i16x32)
 """Multiply bytes (unsigned x signed) and add neighbours, saturating."""
-permute = _instruction("llvm.x86.avx512.permvar.hi.512", i16x32, i16x32, result=i16x32)
+permute = instruction("llvm.x86.avx512.permvar.hi.512", i16x32, i16x32, result=i16x32)
 """Return lanes of the first vector, chosen by those of the second."""
 
 

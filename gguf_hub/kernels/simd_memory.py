@@ -5,6 +5,8 @@ An index counts elements of the array; for byte arrays it is the byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,8 +21,38 @@ from gguf_hub.kernels.vectors import (
     i32x8,
     machine_code,
     pointer_to,
-    splat,
 )
+
+# -- floats of the file as float32: a number, or a vector of them ----------------------------------
+
+
+def _itself(builder, value, result):
+    return value
+
+
+def float_of_half(builder, value, result):
+    """Widen a half (one instruction where the CPU has F16C)."""
+    return builder.fpext(value, result)
+
+
+def _float_of_bfloat(builder, value, result):
+    """Widen a bfloat16: it is the upper half of a float."""
+    if isinstance(result, ir.VectorType):
+        integers = ir.VectorType(ir.IntType(32), result.count)
+        sixteen = ir.Constant(integers, [16] * result.count)
+    else:
+        integers, sixteen = ir.IntType(32), i32(16)
+    return builder.bitcast(builder.shl(builder.zext(value, integers), sixteen), result)
+
+
+FLOATS: dict[str, tuple[ir.Type, Callable]] = {
+    "F32": (ir.FloatType(), _itself),
+    "F16": (ir.HalfType(), float_of_half),
+    "BF16": (ir.IntType(16), _float_of_bfloat),
+}
+"""Type of weights -> what lies in memory, and ``(builder, value, result)`` that makes it floats."""
+
+# -- loading and storing ---------------------------------------------------------------------------
 
 
 def loader(vector: Vector):
@@ -71,39 +103,34 @@ def _scalar_loader(element: ir.Type, numba_type, widen):
 
 load_u32 = _scalar_loader(ir.IntType(32), types.uint32, lambda b, x: x)
 load_u64 = _scalar_loader(ir.IntType(64), types.uint64, lambda b, x: x)
-load_f32 = _scalar_loader(ir.FloatType(), types.float32, lambda b, x: x)
-load_f16 = _scalar_loader(ir.HalfType(), types.float32, lambda b, x: b.fpext(x, ir.FloatType()))
-"""A half at a byte offset, as float32 (one instruction where the CPU has F16C)."""
-load_bf16 = _scalar_loader(
-    ir.IntType(16),
-    types.float32,
-    lambda b, x: b.bitcast(b.shl(b.zext(x, ir.IntType(32)), i32(16)), ir.FloatType()),
-)
 
 
-def _half_loader(element: str):
-    """Load eight halves and widen them to float32; the index counts array elements."""
+def _float_loader(weight_type: str):
+    """Load one float of a type at a byte offset, as float32."""
+    element, widened = FLOATS[weight_type]
+    return _scalar_loader(element, types.float32, lambda b, x: widened(b, x, ir.FloatType()))
+
+
+load_f32, load_f16, load_bf16 = map(_float_loader, ("F32", "F16", "BF16"))
+
+
+def _eight_loader(weight_type: str):
+    """Load eight floats of a type and widen them to float32; the index counts array elements."""
+    element, widened = FLOATS[weight_type]
 
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, sig, args):
-            if element == "f16":
-                halves = ir.VectorType(ir.HalfType(), 8)
-                pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], halves)
-                return builder.fpext(builder.load(pointer, align=1), f32x8.ir())
-            halves = ir.VectorType(ir.IntType(16), 8)
-            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], halves)
-            wide = builder.zext(builder.load(pointer, align=1), i32x8.ir())
-            shift = splat(builder, i32(16), i32x8)
-            return builder.bitcast(builder.shl(wide, shift), f32x8.ir())
+            eight = ir.VectorType(element, 8)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], eight)
+            return widened(builder, builder.load(pointer, align=1), f32x8.ir())
 
         return f32x8(array, types.int64), codegen
 
     return load
 
 
-load_f16x8 = _half_loader("f16")
-load_bf16x8 = _half_loader("bf16")
+load_f16x8, load_bf16x8 = map(_eight_loader, ("F16", "BF16"))
 
 
 @intrinsic

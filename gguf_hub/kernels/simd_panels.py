@@ -19,6 +19,7 @@ from gguf_hub.kernels.scratch import ROWS
 from gguf_hub.kernels.vectors import (
     Vector,
     call_llvm,
+    machine_code,
     pick,
     pointer_to,
     splat,
@@ -195,6 +196,19 @@ def _outputs(context, builder, sig, args):
 
 
 # -- tuples of places ------------------------------------------------------------------------------
+
+
+def usual_beside(other: int):
+    """Return ``(left)``: whether the usual number of tokens does where so many are left.
+
+    Else ``other`` do, once or twice, if that leaves no place of a tile empty.
+    """
+
+    @machine_code
+    def is_usual(left):
+        return left > other and left != 2 * other
+
+    return is_usual
 
 
 @intrinsic

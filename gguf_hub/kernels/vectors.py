@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, register_jitable, register_model
+from numba.extending import intrinsic, lower_builtin, register_jitable, register_model
 
 machine_code = register_jitable
 """Marks a function that works on vectors: it exists only compiled, never as plain Python."""
@@ -168,3 +168,14 @@ def folded(builder, vector, lanes: int):
         low, high = pick(builder, vector, range(half)), pick(builder, vector, range(half, 2 * half))
         vector = builder.fadd(low, high)
     return vector
+
+
+def instruction(name: str, *sources: Vector, result: Vector):
+    """Return a compiled function that is one instruction, under LLVM's name of it."""
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, name, result.ir(), args)
+
+    if len(sources) == 2:
+        return intrinsic(lambda typingctx, a, b: (result(*sources), codegen))
+    return intrinsic(lambda typingctx, a, b, c: (result(*sources), codegen))

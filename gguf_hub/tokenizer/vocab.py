@@ -133,9 +133,10 @@ class _Reader:
         if not isinstance(found, (list, tuple, np.ndarray)) or len(found) == 0:
             raise TokenizerError("the vocabulary is empty: `tokenizer.ggml.tokens` has no token")
         tokens = list(found)
-        if set(map(type, tokens)) != {str}:
-            wrong = next((i for i, token in enumerate(tokens) if not isinstance(token, str)), 0)
-            raise TokenizerError(f"`tokenizer.ggml.tokens` entry {wrong} is not a text")
+        if set(map(type, tokens)) != {str}:  # told ten times as fast as one by one
+            for i, token in enumerate(tokens):
+                if not isinstance(token, str):
+                    raise TokenizerError(f"`tokenizer.ggml.tokens` entry {i} is not a text")
         self._n_vocab = len(tokens)
         return tokens
 
