@@ -36,6 +36,13 @@ def test_arrays_may_be_lists_or_numpy() -> None:
     assert read_vocab(arrays) == read_vocab(lists)
 
 
+def test_strings_may_be_numpys() -> None:
+    metadata = small_metadata()
+    texts = np.array(metadata["tokenizer.ggml.tokens"])
+    vocab = read_vocab(metadata | {"tokenizer.ggml.tokens": texts})
+    assert vocab.tokens == read_vocab(metadata).tokens
+
+
 @pytest.mark.parametrize("kind", [3, 4], ids=["control", "user-defined"])
 def test_a_turn_ends_at_tokens_that_say_so(kind: int) -> None:
     vocab = read_vocab(small_metadata(special={"<|im_end|>": kind, "<other>": kind}))
