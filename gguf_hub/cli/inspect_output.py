@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gguf_hub.cli import console
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.format import Field, TensorInfo
+    from gguf_hub.gguf.format import AnyTensor, Field
     from gguf_hub.gguf.inspection import Inspection
     from gguf_hub.gguf.summary import Share, Summary
 
@@ -155,7 +155,7 @@ def print_tensors(found: Inspection, pattern: str) -> None:
     from gguf_hub.units import format_size
 
     rows = [
-        [clean(t.name), " × ".join(map(str, t.shape)), t.type.name, format_size(t.size_bytes),
+        [clean(t.name), " × ".join(map(str, t.shape)), t.type_name, format_size(t.size_bytes),
          str(found.starts[t.name])]
         for t in _matching(found, pattern)
     ]  # fmt: skip
@@ -165,8 +165,8 @@ def print_tensors(found: Inspection, pattern: str) -> None:
         console.note(f"no tensor matches `{pattern}`")
 
 
-def _matching(found: Inspection, pattern: str) -> list[TensorInfo]:
-    return [t for t in found.table.tensors.values() if fnmatchcase(t.name, pattern)]
+def _matching(found: Inspection, pattern: str) -> list[AnyTensor]:
+    return [t for t in found.table.all.values() if fnmatchcase(t.name, pattern)]
 
 
 def print_issues(found: Inspection) -> None:
@@ -221,11 +221,11 @@ def _json_value(value: Any) -> Any:
     return str(value) if is_odd else value
 
 
-def _json_tensor(info: TensorInfo, found: Inspection) -> dict[str, Any]:
+def _json_tensor(info: AnyTensor, found: Inspection) -> dict[str, Any]:
     return {
         "name": clean(info.name),
         "shape": list(info.shape),
-        "type": info.type.name,
+        "type": info.type_name,
         "size_bytes": info.size_bytes,
         "offset": found.starts[info.name],
     }

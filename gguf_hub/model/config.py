@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.runnable import ARCHITECTURES
 from gguf_hub.model.rope import SCALINGS, RopeConfig
-
-ARCHITECTURES = ("llama",)
-"""Values of ``general.architecture`` that this runner computes: Llama, Mistral and Mixtral."""
 
 
 @dataclass(frozen=True)

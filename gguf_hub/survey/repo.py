@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_hub import __version__
 from gguf_hub.catalog import ModelShape
 from gguf_hub.download.plan import models_of
 from gguf_hub.errors import GgufError
@@ -23,8 +24,9 @@ from gguf_hub.quants.types import QuantType
 from gguf_hub.survey.headers import ShardHeader, facts_of_headers
 
 FOLDER = "facts"
-VERSION = 1
-"""Of what is remembered; facts of another version are read anew."""
+VERSION = 2
+"""Of what is remembered; facts of another version, or of another program, are read anew: what runs
+is its judgement."""
 MAX_WORKERS = 8
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -103,7 +105,7 @@ def recall(repo_id: str, commit: str) -> Survey | None:
     """Return what was read before of a repository at a commit, or None."""
     try:
         data = json.loads(_path(cache_dir() / FOLDER, repo_id, commit).read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
+        if (data["version"], data["program"]) != (VERSION, __version__):
             return None
         files = tuple(_parse(entry) for entry in data["files"])
         return Survey(repo_id, commit, files, tuple(map(str, data["notes"])))
@@ -114,7 +116,9 @@ def recall(repo_id: str, commit: str) -> Survey | None:
 def remember(survey: Survey) -> None:
     """Write down what was read; a cache that cannot be written only costs time."""
     files = [_plain(facts) for facts in survey.files]
-    data = {"version": VERSION, "files": files, "notes": survey.notes}
+    data = {
+        "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
+    }  # fmt: skip
     path = _path(writable_cache_dir(FOLDER), survey.repo_id, survey.commit)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -131,14 +135,19 @@ def _path(folder: Path, repo_id: str, commit: str) -> Path:
 def _plain(facts: FileFacts) -> dict[str, Any]:
     data = asdict(facts)
     for share in data["tensors"]:
-        share["type"] = share["type"].name
+        share["type"] = getattr(share["type"], "name", share["type"])
     return data
 
 
 def _parse(data: dict[str, Any]) -> FileFacts:
     tensors = tuple(
-        TensorShare(**{**share, "type": QuantType[share["type"]]}) for share in data["tensors"]
+        TensorShare(**{**share, "type": _type(share["type"])}) for share in data["tensors"]
     )
+    texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
     shape = ModelShape(**data["shape"])
-    filenames = tuple(map(str, data["filenames"]))
-    return FileFacts(**{**data, "tensors": tensors, "shape": shape, "filenames": filenames})
+    return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape})
+
+
+def _type(name: str | int) -> QuantType | int:
+    """Return a type by its name; one that is not known here has a number alone."""
+    return QuantType[name] if isinstance(name, str) else int(name)

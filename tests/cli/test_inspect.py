@@ -253,7 +253,7 @@ def test_shards_other_architectures_and_vocabularies(tmp_path: Path) -> None:
     assert loads(path)[0] == (False, "a vocabulary without a model")
     found = inspect(path.read_bytes(), "a")
     assert found.summary.bits_per_weight is None
-    assert compatibility(found.summary, ()).remedy == ""
+    assert compatibility(found.summary, (), ()).remedy == ""
 
 
 def test_shards_are_added_up(gguf_hub, model: Path, tmp_path: Path) -> None:
@@ -289,7 +289,11 @@ def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_
         "general.file_type": Field.of(31),
     }
     path = write_mixtral(tmp_path / "a.gguf", TINY, layout="merged", fields=fields)
-    assert loads(path)[0] == (False, "tokenizer `gpt2`, expected `llama`")
+    assert loads(path)[0] == (
+        False,
+        "key `llama.attention.head_count_kv` is array of int32, expected one number; "
+        "tokenizer `gpt2`, expected `llama`",
+    )
     summary = inspect(path.read_bytes(), "a").summary
     assert (summary.n_head_kv, summary.file_type) == (2, "type 31")
     _, out, _ = gguf_hub("inspect", path)

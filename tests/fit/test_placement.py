@@ -114,7 +114,7 @@ def test_reserve_is_left_to_others() -> None:
 
 
 def test_a_file_that_we_cannot_run_is_no_candidate() -> None:
-    facts = replace(FACTS["Q4_K_M"], architecture="gemma")
+    facts = replace(FACTS["Q4_K_M"], obstacles=("architecture `gemma`",))
     assert place(facts, OURS, machine(64)).verdict is Verdict.NOT_HERE
     assert place(facts, LLAMA, machine(64)).verdict is Verdict.RAM
     found = pick([facts], machine(64), OURS)

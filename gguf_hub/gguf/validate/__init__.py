@@ -111,5 +111,5 @@ def _check_header(
         check_templates(header, issues)
         # of the rest a shard holds some, and its siblings the others
         if not is_shard(header.fields):
-            check_model(header, table.tensors, issues)
+            check_model(header, table.all, issues)
     return header, table

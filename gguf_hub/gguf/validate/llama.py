@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_hub.gguf.experts import PARTS, parse_split, split_name
-from gguf_hub.gguf.format import Field, TensorInfo
+from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import architecture, expected_types, has_right_type, number
@@ -58,7 +58,7 @@ class _Numbers:
     d_v: int
 
 
-def check_llama(header: Header, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+def check_llama(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Check metadata and tensors of a file that says it is a llama.
 
     Args:
@@ -184,7 +184,7 @@ def _check_experts(fields: Mapping[str, Field], arch: str, problem: _Problem) ->
 # -- tensors ---------------------------------------------------------------------------------
 
 
-def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, TensorInfo]) -> _Numbers:
+def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]) -> _Numbers:
     """Collect what the shapes follow from."""
     n_layer = number(fields, f"{arch}.block_count")
     n_embd = number(fields, f"{arch}.embedding_length")
@@ -205,7 +205,7 @@ def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, Tenso
     )
 
 
-def _n_vocab(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, TensorInfo]) -> int:
+def _n_vocab(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]) -> int:
     """Number of tokens: of the vocabulary, else of the key, else of the embeddings."""
     tokens = fields.get("tokenizer.ggml.tokens")
     if tokens is not None and isinstance(tokens.value, StringArray):
@@ -227,7 +227,7 @@ def _check_vocab(fields: Mapping[str, Field], arch: str, issues: Issues) -> None
             issues.add("GGUF-TOKENIZER-VOCAB-SIZE", f"key `{arch}.vocab_size`", message)
 
 
-def _check_tensors(numbers: _Numbers, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+def _check_tensors(numbers: _Numbers, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Compare the tensors of a file with those that the architecture asks for."""
     known: set[str] = set()
     blocks: dict[int, set[str]] = defaultdict(set)
@@ -267,7 +267,7 @@ def _check_feed_forward(
     n: _Numbers,
     i: int,
     names: set[str],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -298,7 +298,7 @@ def _check_split(
     i: int,
     n_expert: int,
     shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -313,7 +313,7 @@ def _check_split(
 
 def _compare(
     expected: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -335,7 +335,7 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _check_unused(tensors: Mapping[str, TensorInfo], known: set[str], issues: Issues) -> None:
+def _check_unused(tensors: Mapping[str, AnyTensor], known: set[str], issues: Issues) -> None:
     """Name the tensors that the architecture has no place for."""
     for name in tensors:
         match = _BLOCK.fullmatch(name)
