@@ -173,13 +173,13 @@ def print_notes(subject: Subject, found: Pick, seen: Seen) -> None:
 def _not_runnable(found: Pick) -> list[str]:
     """Say of each file that does not run what it has that nothing here computes with."""
     from gguf_hub.fit import Verdict
+
+    refused = [fit.facts for fit in found.fits if fit.verdict is Verdict.NOT_HERE]
+    if not refused:
+        return []  # the catalog is compared without what reads files
     from gguf_hub.gguf.runnable import NOT_RUNNABLE
 
-    return [
-        f"{fit.facts.quant}: {NOT_RUNNABLE}: {fit.facts.unrunnable}"
-        for fit in found.fits
-        if fit.verdict is Verdict.NOT_HERE
-    ]
+    return [f"{facts.quant}: {NOT_RUNNABLE}: {facts.unrunnable}" for facts in refused]
 
 
 def _estimated(found: Pick) -> str:

@@ -230,8 +230,10 @@ def _hopeless(fits: Sequence[Fit]) -> str:
     runless = [fit for fit in fits if fit.verdict is Verdict.NOT_HERE]
     example = min(runless or fits, key=lambda fit: fit.need.total_bytes)
     if runless:
-        because = f"has {example.facts.unrunnable}"
-        return _no_one(fits, example, "runs in gguf-hub", "run in gguf-hub", because)
+        quant = example.facts.quant
+        whole = f"none of the {len(fits)} files runs in gguf-hub; {quant}"
+        start = whole if len(fits) > 1 else f"{quant} does not run in gguf-hub"
+        return f"{start}: {example.facts.unrunnable}"
     because = f"{example.facts.quant} has the unknown {example.facts.unknown}"
     which = "it cannot" if len(fits) == 1 else f"none of the {len(fits)} files can"
     return f"{which} be judged: {because}"

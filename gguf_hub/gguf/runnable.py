@@ -127,9 +127,9 @@ def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[st
     if header.byte_order == "big":
         found = ("big-endian", *found)
     field = header.fields.get("tokenizer.ggml.model")
-    name = "" if field is None else field.value
-    if not isinstance(name, str) or name not in _TOKENIZERS:
-        found = (*found, f"tokenizer `{shown(str(name))}`, expected `llama`")
+    if field is not None and not _is_one_of(field, _TOKENIZERS):
+        name = field.value if field.type is ValueType.STRING else field.type_name
+        found = (*found, f"tokenizer `{shown(name)}`, expected `llama`")
     return found
 
 

@@ -8,6 +8,7 @@ need not know which it was.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,7 +185,8 @@ def _check_runnable(file: GgufFile) -> None:
         raise UnsupportedGgufError(
             f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
             path=file.path,
-            hint="`gguf-hub inspect --tensors` lists what the file holds; llama.cpp may run it",
+            hint=f"`gguf-hub inspect --tensors {shlex.quote(str(file.path))}` lists what the file "
+            "holds; llama.cpp may run it",
         )
 
 
