@@ -70,12 +70,16 @@ def read_own_file(path: Path) -> bytes:
     flags = os.O_RDONLY
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # a pipe must not hang us
         flags |= getattr(os, name, 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        problem = _weakness(status) if stat.S_ISREG(status.st_mode) else "is no regular file"
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        problem = _weakness(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
         if problem:
             raise PermissionError(f"`{path.name}` {problem}")
-        return file.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

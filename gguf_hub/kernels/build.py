@@ -87,6 +87,8 @@ class KernelBuilder:
             missing = [name for name in names if name not in objects]
             if missing:
                 self._compile(missing, objects, progress)
+            else:
+                self._cache.problems()  # another process has solved them
         return objects, missing
 
     def _compile(self, names: list[str], objects: dict[str, bytes], progress: Progress) -> None:

@@ -40,18 +40,12 @@ def compile_in_children(
     queue = deque(sorted(names, key=_is_quick))
     n_children = min(len(names), usable_cores())
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
         pool = stack.enter_context(ThreadPoolExecutor(n_children))
+        stack.callback(queue.clear)  # after a failure, no child gets another name
+        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
         feeds = [pool.submit(_feed, child, queue, keep, task) for child in children]
-        try:
-            for feed in as_completed(feeds):
-                feed.result()
-        except BaseException as error:
-            queue.clear()  # the other children end with what they are at
-            if not isinstance(error, GgufHubError):
-                for child in children:
-                    child.kill()
-            raise
+        for feed in as_completed(feeds):
+            feed.result()
 
 
 def _is_quick(name: str) -> bool:
@@ -71,7 +65,10 @@ def _feed(child: _Child, queue: deque[str], keep: Callable[[str, bytes], None], 
 
 
 class _Child:
-    """A process that compiles one kernel after another; leaving the ``with`` block ends it."""
+    """A process that compiles one kernel after another.
+
+    Leaving the ``with`` block ends it: at once after an error or interrupt.
+    """
 
     def __init__(self, cpu: Cpu) -> None:
         self._errors = _scratch_file()
@@ -111,15 +108,13 @@ class _Child:
         code = self._process.wait()
         return lines[-1] if lines else f"the compiler ended with exit code {code}"
 
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-
     def __enter__(self) -> _Child:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(BrokenPipeError), self._process, self._errors:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind:
+            self._process.kill()
+        with contextlib.suppress(BrokenPipeError), self._errors, self._process:
             pass
 
 

@@ -172,7 +172,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
         OSError: There is no manifest, or others could have written it.
         ValueError: It is none of ours.
     """
-    data = json.loads(read_own_file(folder / MANIFEST))
+    try:
+        data = json.loads(read_own_file(folder / MANIFEST))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{MANIFEST}` is damaged") from error
     known = data.get("sha256") if isinstance(data, dict) and data.get("format") == _FORMAT else None
     if not isinstance(known, dict) or not all(map(_NAME.fullmatch, known)):
         raise ValueError(f"`{MANIFEST}` does not list compiled kernels")
