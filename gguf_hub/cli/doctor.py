@@ -116,18 +116,21 @@ def _speeds(seen: Hardware) -> dict[str, float | None]:
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:
     """Return what each folder is for -> where it is and whether we may write there."""
     from gguf_hub.hub import default_cache_dir
-    from gguf_hub.paths import cache_dir, data_dir
+    from gguf_hub.ownership import weakness_of_way
+    from gguf_hub.paths import data_dir, kernel_cache_dir
 
     found = {}
     for name, path in (
         ("models", default_cache_dir()),
         ("records", data_dir()),
-        ("kernels", cache_dir()),
+        ("kernels", kernel_cache_dir()),
     ):
         is_writable = _is_writable(path)
         found[name] = {"path": str(path), "exists": path.is_dir(), "is_writable": is_writable}
-        if not is_writable and name == "kernels":
-            notes.append(f"{path} is not writable: compiled kernels go to the temporary folder")
+        if name == "kernels":
+            problem = weakness_of_way(path) if is_writable else f"`{path}` is not writable"
+            if problem:
+                notes.append(f"compiled kernels are kept for this session at most: {problem}")
         elif not is_writable:
             problems.append(f"the folder for {name} is not writable: {path}")
     return found

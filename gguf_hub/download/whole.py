@@ -5,9 +5,8 @@ Their bytes are hashed afterwards like anybody's.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -22,6 +21,7 @@ from gguf_hub.download.move import Moved
 from gguf_hub.errors import HubUnreachableError, UsageError
 from gguf_hub.hub import Hub
 from gguf_hub.progress import Progress
+from gguf_hub.subprocesses import NETWORK, start_python
 from gguf_hub.units import MIB
 
 CHUNK_BYTES = 10 * MIB
@@ -39,11 +39,9 @@ class HfTransferMover:
 
     Args:
         connections: How many at once.
-        command: The process: reads arguments as JSON, tells of every chunk.
     """
 
     connections: int = 8
-    command: tuple[str, ...] = (sys.executable, "-m", "gguf_hub.download.transfer_child")
 
     @classmethod
     def installed(cls, connections: int) -> HfTransferMover:
@@ -73,7 +71,7 @@ class HfTransferMover:
         _clear(part)
         wishes = {
             "url": facts.url,
-            "filename": str(part),
+            "filename": str(part.absolute()),  # the child works in another folder
             "max_files": self.connections,
             "chunk_size": CHUNK_BYTES,
             # it tries again only when both of these are given
@@ -91,11 +89,10 @@ class HfTransferMover:
 
     def _run(self, wishes: dict[str, Any], source: Source) -> Iterator[int]:
         """Yield the size of each chunk that came."""
-        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        with subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=nowhere) as child:
+        with start_python("gguf_hub.download.transfer_child", passed=NETWORK) as child:
             try:
                 assert child.stdin and child.stdout
-                with child.stdin as stdin:
+                with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
                     stdin.write(json.dumps(wishes).encode())
                 for line in child.stdout:
                     yield int(line)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf_hub.paths import cache_dir, writable_cache_dir
+from gguf_hub.paths import cache_dir, write_cache
 from gguf_hub.units import MIB
 
 FOLDER, FILENAME = "machine", "speeds.json"
@@ -229,13 +229,7 @@ def _remember(key: str, target: Path, speeds: Speeds) -> None:
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
     book[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
-    path = writable_cache_dir(FOLDER) / FILENAME
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(book, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    write_cache(cache_dir() / FOLDER / FILENAME, json.dumps(book, indent=1))
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.gguf.header import read_header
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.ranges import HubRanges
-from gguf_hub.paths import cache_dir, writable_cache_dir
+from gguf_hub.paths import cache_dir, write_cache
 from gguf_hub.quants.types import QuantType
 from gguf_hub.survey.headers import ShardHeader, facts_of_headers
 
@@ -119,13 +118,8 @@ def remember(survey: Survey) -> None:
     data = {
         "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
     }  # fmt: skip
-    path = _path(writable_cache_dir(FOLDER), survey.repo_id, survey.commit)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    path = _path(cache_dir() / FOLDER, survey.repo_id, survey.commit)
+    write_cache(path, json.dumps(data))
 
 
 def _path(folder: Path, repo_id: str, commit: str) -> Path:

@@ -115,12 +115,13 @@ def test_folder_that_cannot_be_written_is_a_problem(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.delenv("GGUF_HUB_KERNEL_CACHE")
     code, data = examined(gguf_hub)
     assert code == 1
     assert data["problems"] == [
         f"the folder for records is not writable: {tmp_path / 'file/home/data'}"
     ]
-    assert "compiled kernels go to the temporary folder" in data["notes"][0]
+    assert "compiled kernels are kept for this session at most" in data["notes"][0]
     assert "(not writable)" in gguf_hub("doctor")[1]
 
 
