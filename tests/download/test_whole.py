@@ -22,6 +22,7 @@ from gguf_hub.progress import SILENT
 from gguf_hub.store import Store
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
+from tests.notes import Notes
 
 REPO, NAME = "org/model", "m.bin"
 BIG = noise(300_000)
@@ -49,13 +50,9 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetcher(tmp_path: Path, mover: Mover) -> Fetcher:
-    hub = HfHub(token="hf_member", retry_waits_s=())
-    return Fetcher(hub, LocalFolder(tmp_path / "models"), Store(), move=mover)
-
-
-def fetch(tmp_path: Path, mover: Mover) -> Path:
-    one = fetcher(tmp_path, mover)
+def fetch(tmp_path: Path, mover: Mover, token: str | None = None) -> Path:
+    hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
+    one = Fetcher(hub, place, Store(), Notes(), move=mover)
     listing = one.hub.list_files(REPO)
     (done,) = one.fetch(listing, listing.files)
     assert done.status is Status.DOWNLOADED
@@ -68,8 +65,24 @@ def test_a_whole_file_comes_and_is_verified(
 ) -> None:
     server.redirect = redirect
     assert fetch(tmp_path, TRANSFER).read_bytes() == BIG
-    tokens = {"authorization" in r.headers for r in server.body_requests()}
-    assert tokens == {not redirect}  # to the hub itself, and to nobody else
+    assert len(server.body_requests()) == 1
+
+
+@pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
+def test_the_process_is_never_given_the_token(
+    server: HubServer, tmp_path: Path, redirect: bool
+) -> None:
+    """hf_transfer gives other ports of a host what it was given, whatever the hub says."""
+    server.redirect = redirect
+    spy = f"open({str(tmp_path / 'wants')!r}, 'w').write(json.dumps(want))"
+    code = STAND_IN.replace("request =", f"{spy}; request =")
+    mover = HfTransferMover(2, (sys.executable, "-c", code))
+    assert fetch(tmp_path, mover, token="hf_member").read_bytes() == BIG
+    tokens = {r.headers.get("authorization") for r in server.body_requests()}
+    assert tokens == ({None} if redirect else {"Bearer hf_member"})  # the engine `ranges` had it
+    wants = tmp_path / "wants"
+    assert wants.exists() is redirect
+    assert "hf_member" not in (wants.read_text() if redirect else "")
 
 
 def test_wrong_bytes_are_refused_whoever_moved_them(server: HubServer, tmp_path: Path) -> None:
