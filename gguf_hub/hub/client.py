@@ -28,6 +28,8 @@ from gguf_hub.hub.transport import TimeBudget, Transport, decoded, redirect_targ
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
+STALL_S, STALL_BYTES = 30.0, 16_384
+"""A connection that brings so little in so long is given up, though it is never silent."""
 
 _T = TypeVar("_T")
 
@@ -224,11 +226,15 @@ class HfHub:
                     repo_id=facts.repo_id,
                     hint="download the whole file with `gguf-hub download`",
                 )
-            data = bytearray()
+            data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
             for chunk in stream.chunks:
                 data += chunk
                 if len(data) >= stop - start:
                     break
+                if time.monotonic() - seen_s > STALL_S:
+                    if len(data) - seen_bytes < STALL_BYTES:
+                        raise _stalled(facts, len(data) - seen_bytes)
+                    seen_bytes, seen_s = len(data), time.monotonic()
         return bytes(data[: stop - start])
 
     def ping(self, timeout_s: float = 3.0) -> str | None:
@@ -350,6 +356,14 @@ def _facts(repo_id: str, path: str, response: Any) -> FileFacts:
         target or str(response.url),
         content_id(headers.get("x-linked-etag") or headers.get("etag")),
         whole_number(headers.get("x-linked-size") or length),
+    )
+
+
+def _stalled(facts: FileFacts, n_bytes: int) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"`{facts.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
+        repo_id=facts.repo_id,
+        hint="try again; `gguf-hub doctor` looks at the connection",
     )
 
 

@@ -26,8 +26,11 @@ from gguf_hub.hub.endpoint import origin_of
 from gguf_hub.hub.listing import whole_number
 from gguf_hub.hub.transport import FormatError, RefusedError
 
-# in h11's words; a connection that only ended early is worth another try, and none of these
-_BROKEN_HTTP = re.compile(r"illegal|content-length|transfer-encoding", re.IGNORECASE)
+# in h11's words; a connection that ended early, or brought more than it said, is worth another try
+_BROKEN_HTTP = re.compile(
+    r"illegal header line|(?:conflicting|multiple|bad) (?:content-length|transfer-encoding)",
+    re.IGNORECASE,
+)
 _LEAST_SECRET = 4  # what is shorter stands in any text
 _TOKEN = re.compile(r"hf_\w{8,}")
 BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -83,9 +86,9 @@ def translated(
     asked = Asked(endpoint, repo_id, revision, path, secrets)
     try:
         yield
-    except GgufHubError as error:
-        error.message = asked.redacted(error.message)  # it may quote the hub, which knows the token
-        error.args = (error.message,)
+    except GgufHubError as own:
+        own.message = asked.redacted(own.message)  # it may quote the hub, which knows the token
+        own.args = (own.message,)
         raise
     except Exception as exc:
         error = _explain(exc, asked)

@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 32 * MIB
 ANSWER_S = 45.0
 """All pages of one answer together; a page of a thousand files takes less than one."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DRAIN_BYTES = 65_536
+_DRAIN_BYTES, _DRAIN_S = 65_536, 2.0
 _CHUNK_BYTES = 1 * MIB
 
 
@@ -233,9 +233,9 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _drain(response: Any) -> None:
-    """Read the body of a redirect, so that the connection can be used again, if it is short."""
-    n = 0
+    """Read the body of a redirect, if it is short, so that the connection can be used again."""
+    n, until_s = 0, time.monotonic() + _DRAIN_S
     for chunk in response.iter_raw():
         n += len(chunk)
-        if n > _DRAIN_BYTES:
+        if n > _DRAIN_BYTES or time.monotonic() > until_s:
             return
