@@ -305,7 +305,7 @@ def test_an_interrupted_download_is_found_and_cleared(
     options = ["--local-dir", tmp_path / "models"] if where == "folder" else []
     server.faults.append(Fault("GET", "*/resolve/*", times=1, drop_after=len(DATA) // 2))
     server.faults.append(Fault("GET", "*/resolve/*", status=404))
-    assert gguf_hub("download", "Q4_K_M", *options)[0] == 1
+    assert gguf_hub("download", "Q4_K_M", "--connections", "1", *options)[0] == 1
     found = json.loads(ok("gc", "--json"))
     assert found["dry_run"]
     assert {left["kind"] for left in found["leftovers"]} == {"part", "journal"}
