@@ -23,7 +23,6 @@ from gguf_hub.errors import (
     UsageError,
 )
 from gguf_hub.hub.endpoint import origin_of
-from gguf_hub.hub.listing import whole_number
 from gguf_hub.hub.transport import FormatError, RefusedError
 
 # in h11's words; a connection that ended early, or brought more than it said, is worth another try
@@ -279,6 +278,10 @@ def _wait_asked(headers: Any) -> float:
     fields = dict(
         part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
     )
-    # a number of many digits is a wait that nobody waits
-    rate_s = whole_number(fields.get("t")) if fields.get("r") == "0" else None
-    return float(rate_s or whole_number(headers.get("Retry-After", "")) or 0)
+    rate_s = _seconds(fields.get("t", "")) if fields.get("r") == "0" else 0.0
+    return rate_s or _seconds(headers.get("Retry-After", ""))
+
+
+def _seconds(text: str) -> float:
+    """Return a header's whole number of seconds, thirty years at most; 0 for anything else."""
+    return min(float(text), 1e9) if re.fullmatch("[0-9]+", text) else 0.0

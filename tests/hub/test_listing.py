@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_hub.errors import GgufHubError, HubError
+from gguf_hub.errors import HubError, HubUnreachableError
 from gguf_hub.hub import HfHub, RemoteFile, listing
 from gguf_hub.hub.endpoint import Endpoint
 from gguf_hub.hub.listing import (
@@ -277,16 +277,21 @@ def test_only_time_that_a_hub_takes_is_counted() -> None:
             budget.check()
 
 
-@pytest.mark.parametrize("text", ["9" * 30, "-5", "nan", "inf", "²", "Wed, 99 Foo", ""])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("55", 55), ("0", 0), ("9" * 30, 1e9), ("9" * 5000, 1e9)]
+    + [(text, 0) for text in ("-5", "nan", "inf", "²", "1.5", "Wed, 99 Foo", "")],
+)
 @pytest.mark.parametrize("header", ["Retry-After", "RateLimit"])
-def test_a_wait_that_is_none_is_not_waited(
-    server: HubServer, client: HfHub, header: str, text: str
+def test_a_busy_hub_asks_for_seconds_or_for_nothing(
+    server: HubServer, client: HfHub, header: str, text: str, seconds: float
 ) -> None:
     value = text if header == "Retry-After" else f'"api";r=0;t={text}'
     headers = {header: value.encode().decode("latin-1")}
     server.faults.append(Fault("GET", "/api/*", status=429, headers=headers))
-    with pytest.raises(GgufHubError, match="429"):
+    with pytest.raises(HubUnreachableError, match="429") as caught:
         client.list_files(REPO)
+    assert caught.value.retry_after_s == seconds
 
 
 @pytest.mark.parametrize(
