@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def test_a_gated_file_takes_no_space(server: HubServer, fetcher: Make, place: Pl
         fetch(fetcher())
     assert left(place.root) == {}
     assert server.body_requests() == []
+
+
+def test_access_is_asked_for_before_space(server: HubServer, fetcher: Make) -> None:
+    """A file that no disk can hold, and that we may not have: the hub's answer comes first."""
+    entry = {"type": "file", "path": NAME, "size": 2**60, "oid": "0" * 40}
+    server.faults.append(Fault("GET", "*/tree/*", body=json.dumps([entry]).encode()))
+    server.repos[REPO].gated = True
+    with pytest.raises(GatedRepoError):
+        fetch(fetcher(is_forced=True))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 500])
