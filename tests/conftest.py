@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gguf_hub.ownership import weakness_of_way
 from tests.hub_server import HubServer
@@ -30,6 +31,12 @@ def _kernel_folder() -> Path:
 
 
 KERNELS = _kernel_folder()
+
+# a busy machine is no failure of a test
+settings.register_profile(
+    "project", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
 
 # shells start background jobs with Ctrl-C ignored, and programs that tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)

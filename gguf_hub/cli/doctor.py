@@ -143,21 +143,26 @@ def _is_writable(path: Path) -> bool:
 
 
 def _hub(problems: list[str]) -> dict[str, Any]:
+    """Ask the hub; whatever the environment has wrong about it is a problem, too."""
+    from gguf_hub.errors import GgufHubError
     from gguf_hub.hub import HfHub, is_offline
 
-    hub = HfHub()
-    problem = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
-    if problem:
-        problems.append(f"hub: {problem}")
+    found: dict[str, Any] = {"endpoint": None, "is_offline": is_offline()}
+    found |= {"problem": None, "has_token": False}
+    try:
+        hub = HfHub()
+        found["endpoint"] = hub.endpoint
+        found["has_token"] = hub.has_token()
+        found["problem"] = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
+    except GgufHubError as error:
+        problems.append(f"hub: {error.message}")
+        return found | {"problem": error.message}
+    if found["problem"]:
+        problems.append(f"hub: {found['problem']}")
     if hub.is_exposed():
-        secret = "the token travels in clear text" if hub.has_token() else "files can be changed"
+        secret = "the token travels in clear text" if found["has_token"] else "files can be changed"
         problems.append(f"hub: {hub.endpoint} is plain http: {secret}")
-    return {
-        "endpoint": hub.endpoint,
-        "is_offline": is_offline(),
-        "problem": problem,
-        "has_token": hub.has_token(),
-    }
+    return found
 
 
 def _catalog(catalog_path: Path | None, problems: list[str]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.download.engine import Settings
 from gguf_hub.download.journal import journal_of
 from gguf_hub.download.link import Link, Source
-from gguf_hub.download.move import Moved
+from gguf_hub.download.move import Moved, RangeMover
 from gguf_hub.errors import HubUnreachableError, UsageError
 from gguf_hub.hub import Hub
 from gguf_hub.progress import Progress
@@ -68,6 +69,15 @@ class HfTransferMover:
     ) -> Moved:
         """Fill ``part``; see ``Mover``."""
         facts = Link(hub, source).current().facts
+        headers = hub.headers_for(facts)
+        if any(name.lower() == "authorization" for name in headers):
+            # it follows redirects, and gives another port of the same host what it was given
+            progress.note(
+                f"`{source.file.path}` needs the token, which hf_transfer is not given: "
+                "fetching it with the engine `ranges`"
+            )
+            settings = Settings(connections=self.connections)
+            return RangeMover(settings)(hub, source, part, progress=progress, cancel=cancel)
         _clear(part)
         wishes = {
             "url": facts.url,
@@ -77,7 +87,7 @@ class HfTransferMover:
             # it tries again only when both of these are given
             "parallel_failures": max(self.connections - 1, 1),
             "max_retries": 5,
-            "headers": hub.headers_for(facts),
+            "headers": headers,
         }
         label = f"download {source.file.path.rpartition('/')[2]}"
         with progress.task(label, source.file.size_bytes) as task:

@@ -39,7 +39,7 @@ from gguf_hub.gguf.format import (
 )
 from gguf_hub.gguf.issues import Issue, Issues
 from gguf_hub.gguf.sniff import sniff
-from gguf_hub.gguf.source import Window
+from gguf_hub.gguf.source import MAX_REMOTE_BYTES, Window
 from gguf_hub.gguf.strings import StringArray, decode, shown, walk
 
 
@@ -300,6 +300,8 @@ class _Parser:
 
     def strings_cut(self, starts: array.array[int], place: str) -> NoReturn:
         """Say which string of an array does not fit, and stop."""
+        if self.window.is_limited and starts[-1] <= self.window.size_bytes:
+            self.stop_at_limit(starts[-1])
         which = len(starts) - 1 if starts[-1] <= self.window.size_bytes else len(starts) - 2
         self.stop(
             "GGUF-STRING-LENGTH",
@@ -378,8 +380,15 @@ class _Parser:
         """See ``n`` more bytes or stop."""
         if not self.window.see(self.at + n):
             missing = self.at + n - self.window.size_bytes
-            what = f"{missing:,} more bytes expected" if missing > 0 else "header too long"
-            self.stop("GGUF-TRUNCATED", f"offset {self.at}", f"the header is cut: {what}", self.at)
+            if missing <= 0:
+                self.stop_at_limit(self.at)
+            what = f"the header is cut: {missing:,} more bytes expected"
+            self.stop("GGUF-TRUNCATED", f"offset {self.at}", what, self.at)
+
+    def stop_at_limit(self, at: int) -> NoReturn:
+        """Note that the rest of the header is not read through ranges."""
+        what = f"the header is longer than the {MAX_REMOTE_BYTES:,} bytes that are read of a hub"
+        self.stop("GGUF-LIMIT", f"offset {at}", what, at)
 
     def stop(self, code: str, place: str, message: str, offset: int) -> NoReturn:
         """Note a problem behind which nothing can be read."""

@@ -17,16 +17,19 @@ from gguf_hub.errors import GgufError
 from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.gguf.header import read_header
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
-from gguf_hub.hub.ranges import HubRanges
+from gguf_hub.hub.ranges import HubRanges, ReadBudget
 from gguf_hub.paths import cache_dir, write_cache
 from gguf_hub.quants.types import QuantType
 from gguf_hub.survey.headers import ShardHeader, facts_of_headers
+from gguf_hub.units import GIB
 
 FOLDER = "facts"
 VERSION = 2
 """Of what is remembered; facts of another version, or of another program, are read anew: what runs
 is its judgement."""
 MAX_WORKERS = 8
+MAX_BYTES = 4 * GIB
+"""Of all headers of a repository; a hundred files with a large vocabulary take about 1 GiB."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -72,11 +75,11 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
 
 def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     """Read the headers of all models of a listing, several at a time."""
-    models = models_of(listing)
+    models, budget = models_of(listing), ReadBudget(MAX_BYTES)
     files: list[FileFacts] = []
     notes: list[str] = []
     with ThreadPoolExecutor(MAX_WORKERS) as threads:
-        for facts in threads.map(lambda model: _facts(hub, listing, model), models):
+        for facts in threads.map(lambda model: _facts(hub, listing, model, budget), models):
             if isinstance(facts, str):
                 notes.append(facts)
             else:
@@ -84,16 +87,18 @@ def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
 
 
-def _facts(hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile]) -> FileFacts | str:
+def _facts(
+    hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile], budget: ReadBudget
+) -> FileFacts | str:
     """Return the facts of one model, or in words why there are none."""
     try:
-        return facts_of_headers([_header(hub, listing, file) for file in model])
+        return facts_of_headers([_header(hub, listing, file, budget) for file in model])
     except GgufError as error:
         return error.message
 
 
-def _header(hub: HfHub, listing: RepoListing, file: RemoteFile) -> ShardHeader:
-    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes)
+def _header(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> ShardHeader:
+    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget)
     return ShardHeader(file.path, read_header(source))
 
 

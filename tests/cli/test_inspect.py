@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.errors import HubUnreachableError
+from gguf_hub.errors import HubError, HubUnreachableError
 from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub import FileFacts
-from gguf_hub.hub.ranges import HubRanges
+from gguf_hub.hub import FileFacts, HfHub
+from gguf_hub.hub.ranges import HubRanges, ReadBudget
 from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
@@ -179,6 +179,20 @@ def test_a_range_that_comes_short_is_no_damage() -> None:
     ranges = HubRanges(Short(), facts, 100)  # type: ignore[arg-type]
     with pytest.raises(HubUnreachableError, match="9 of 10 bytes"):
         ranges.read(0, 10)
+
+
+def test_files_of_one_question_share_what_may_be_read(hub_server: HubServer) -> None:
+    hub_server.add_repo("org/mix", {"a.gguf": bytes(100), "b.gguf": bytes(100)})
+    hub, budget = HfHub(), ReadBudget(150)
+    first, second = (
+        HubRanges(hub, hub.file_facts("org/mix", name), 100, budget)
+        for name in ("a.gguf", "b.gguf")
+    )
+    assert len(first.read(0, 100)) == 100
+    assert len(second.read(0, 50)) == 50
+    with pytest.raises(HubError, match="headers of `org/mix` are longer than"):
+        second.read(50, 50)
+    assert len(hub_server.body_requests()) == 2
 
 
 def test_a_quant_that_the_hub_does_not_have(gguf_hub, hub_server: HubServer) -> None:

@@ -22,6 +22,7 @@ from gguf_hub.store import Store
 from tests.hostile import HostileFolder
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
+from tests.notes import Notes
 
 REPO, NAME = "org/model", "m.bin"
 BIG = noise(300_000)
@@ -38,6 +39,8 @@ def download(url, filename, headers, callback, **settings):
             callback(len(chunk))
     with open(filename + ".environment", "w") as file:
         file.write("\\n".join(os.environ))
+    with open(filename + ".headers", "w") as file:
+        file.write(str(headers))
 """
 TRANSFER = HfTransferMover(2)
 
@@ -56,13 +59,9 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetcher(tmp_path: Path, mover: Mover) -> Fetcher:
-    hub = HfHub(token="hf_member", retry_waits_s=())
-    return Fetcher(hub, LocalFolder(tmp_path / "models"), Store(), move=mover)
-
-
-def fetch(tmp_path: Path, mover: Mover) -> Path:
-    one = fetcher(tmp_path, mover)
+def fetch(tmp_path: Path, mover: Mover, token: str | None = None) -> Path:
+    hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
+    one = Fetcher(hub, place, Store(), Notes(), move=mover)
     listing = one.hub.list_files(REPO)
     (done,) = one.fetch(listing, listing.files)
     assert done.status is Status.DOWNLOADED
@@ -84,8 +83,22 @@ def test_a_whole_file_comes_and_is_verified(
 ) -> None:
     server.redirect = redirect
     assert fetch(tmp_path, TRANSFER).read_bytes() == BIG
-    tokens = {"authorization" in r.headers for r in server.body_requests()}
-    assert tokens == {not redirect}  # to the hub itself, and to nobody else
+    assert len(server.body_requests()) == 1
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
+def test_the_process_is_never_given_the_token(
+    server: HubServer, tmp_path: Path, redirect: bool
+) -> None:
+    """hf_transfer gives other ports of a host what it was given, whatever the hub says."""
+    server.redirect = redirect
+    assert fetch(tmp_path, TRANSFER, token="hf_member").read_bytes() == BIG
+    tokens = {r.headers.get("authorization") for r in server.body_requests()}
+    assert tokens == ({None} if redirect else {"Bearer hf_member"})  # the engine `ranges` had it
+    headers = [path.read_text() for path in tmp_path.rglob("*.headers")]
+    assert len(headers) == redirect
+    assert "hf_member" not in "".join(headers)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -117,7 +130,8 @@ def test_a_cancelled_one_ends(server: HubServer, tmp_path: Path) -> None:
 def test_files_of_the_working_folder_do_not_see_the_token(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token comes to the child on stdin; its environment has none."""
+    """The environment of the child has none, and it runs nothing of the working folder."""
+    server.redirect = True  # else the hub itself would send the bytes, and `ranges` fetch them
     monkeypatch.setenv("HF_TOKEN", "hf_member")
     hostile = HostileFolder(tmp_path / "models")
     move(tmp_path / "first")  # this process has then imported what it needs
