@@ -12,6 +12,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from gguf_hub.errors import BusyError
@@ -34,8 +35,8 @@ class WorkerPool:
         self._n_threads = n_threads
         self._n_most = n_threads + n_waiting
         self._lock = threading.Lock()
-        self._n_open = 0
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting: set[_Call] = set()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._is_closed = False
 
@@ -48,74 +49,71 @@ class WorkerPool:
             BusyError: Too many calls are waiting, or the pool is closed.
             Exception: What ``function`` raises.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def call() -> None:
-            try:
-                if not future.cancelled():
-                    _settle(loop, future, *_outcome(function, args, kwargs))
-            finally:
-                self._leave()
-
-        self._enter()
+        call = _Call(partial(function, *args, **kwargs))
+        self._enter(call)
         self._calls.put(call)
-        return await future
+        return await call.future  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Take no more calls; nobody waits for those that are under way."""
+        """Take no more calls; those that wait are told, those under way are left to themselves."""
         with self._lock:
             self._is_closed = True
+            waiting = list(self._waiting)
+        for call in waiting:
+            call.settle(None, BusyError("the server has stopped"))
         for _ in self._threads:
             self._calls.put(None)
 
-    def _enter(self) -> None:
+    def _enter(self, call: _Call) -> None:
         with self._lock:
+            n_open = len(self._waiting)
             if self._is_closed:
                 raise BusyError("the server is about to stop", hint="ask another one")
-            if self._n_open >= self._n_most:
+            if n_open >= self._n_most:
                 raise BusyError(
-                    f"{self._n_open} requests are being prepared, as many as this server takes",
+                    f"{n_open} requests are being prepared, as many as this server takes",
                     hint="ask again in a moment",
                 )
-            self._n_open += 1
-            if len(self._threads) < min(self._n_threads, self._n_open):
+            self._waiting.add(call)
+            if len(self._threads) < min(self._n_threads, n_open + 1):
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._n_open -= 1
-
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            call()
+            if not call.future.done():
+                call.settle(*_outcome(call.function))
+            with self._lock:
+                self._waiting.discard(call)
 
 
-def _outcome(
-    function: Callable[..., T], args: Any, kwargs: Any
-) -> tuple[T | None, BaseException | None]:
+class _Call:
+    """A call and whoever waits for it; made in that loop's thread."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Hand over what came of it; from any thread."""
+
+        def act() -> None:
+            if self.future.done():  # cancelled or told meanwhile
+                return
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(value)
+
+        # a loop that has ended has nobody left who waits
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+
+
+def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
-        return function(*args, **kwargs), None
+        return function(), None
     except BaseException as exc:  # it belongs to whoever awaits, whatever it is
         return None, exc
-
-
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    value: Any,
-    error: BaseException | None,
-) -> None:
-    def act() -> None:
-        if future.done():  # cancelled meanwhile
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
-
-    # a loop that has ended has nobody left who waits
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(act)

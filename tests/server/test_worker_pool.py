@@ -73,7 +73,7 @@ def test_a_call_whose_caller_has_gone_is_left_out(pool: WorkerPool) -> None:
     asyncio.run(ask())
 
 
-def test_a_closed_pool_refuses_and_waits_for_nobody() -> None:
+def test_a_closed_pool_refuses_and_tells_who_waits() -> None:
     async def ask() -> None:
         pool, gate = WorkerPool("test", n_threads=1), threading.Event()
         held = asyncio.ensure_future(pool.run(gate.wait, 60))
@@ -81,7 +81,8 @@ def test_a_closed_pool_refuses_and_waits_for_nobody() -> None:
         pool.close()
         with pytest.raises(BusyError, match="stop"):
             await pool.run(divmod, 7, 2)
-        held.cancel()
+        with pytest.raises(BusyError, match="has stopped"):
+            await held
         gate.set()
 
     asyncio.run(ask())
