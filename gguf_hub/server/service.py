@@ -29,6 +29,7 @@ from gguf_hub.server.worker import Worker
 from gguf_hub.server.worker_pool import WorkerPool
 from gguf_hub.tokenizer import Tokenizer
 
+MAX_BULK_CHARACTERS = 2**20
 FALLBACK_FORMAT = "chatml"
 """For models that bring no template, as llama-server takes it."""
 
@@ -187,6 +188,21 @@ class Service:
         if len(prompt) > self.facts.n_ctx:
             raise self._too_long(len(prompt))
         return self._checked(prompt)
+
+    def check_bulk(self, text: str) -> None:
+        """Refuse a text that is too long even where no context bounds it.
+
+        The longest ones keep the interpreter to themselves for a second at a time.
+
+        Raises:
+            UsageError: It is.
+        """
+        fits = self.tokenizer.least_tokens(len(text)) <= self.facts.n_ctx
+        if len(text) > MAX_BULK_CHARACTERS and not fits:
+            raise UsageError(
+                f"content: expected at most {MAX_BULK_CHARACTERS} characters, found {len(text)}",
+                hint="cut it in parts",
+            )
 
     def pool_for(self, n_tokens: int) -> WorkerPool:
         """Return where work on that many tokens is done."""

@@ -133,6 +133,12 @@ def test_what_cannot_fit_the_context_is_refused_before_it_is_encoded(
     assert max(encoded, default=0) < 100
 
 
+def test_a_text_without_a_context_has_an_end_too(tiny: Running) -> None:
+    reply = tiny.http.post("/tokenize", json={"content": "word " * (MEGABYTES // 5)})
+    assert reply.status_code == 400
+    assert "expected at most 1048576 characters, found 4000000" in reply.json()["error"]["message"]
+
+
 def test_what_just_does_not_fit_is_told_in_the_same_way(tiny: Running) -> None:
     reply = tiny.http.post("/completion", json={"prompt": "word " * 128})
     error = reply.json()["error"]
