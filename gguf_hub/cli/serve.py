@@ -30,24 +30,27 @@ from gguf_hub.cli.source import source_options
 @click.option("-a", "--alias", metavar="NAME", help="Name of the model, for clients.")
 @click.option("--chat-template", metavar="NAME", help="Conversations in this format.")
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
-              help="What clients must send: a key, or several with commas between them "
+              help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY).")  # fmt: skip
 @click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Keys from a file, one per line.")  # fmt: skip
+              help="Read API keys from a file, one per line.")  # fmt: skip
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
-              help="Let clients ask by this name, too, as through a proxy; `*` for any. On this "
-                   "machine alone (127.0.0.1) only its own names are allowed.")  # fmt: skip
+              help="Also accept requests addressed to this host name, as behind a reverse proxy; "
+                   "`*` for any. On a loopback address only loopback names are accepted "
+                   "otherwise.")  # fmt: skip
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
-              help="Let pages of this origin ask, too; `*` for any.")  # fmt: skip
+              help="Accept requests from pages of this origin; `*` for any.")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(1), default=8, show_default=True, metavar="MIB",
-              help="Most MiB of a request.")  # fmt: skip
+              help="Maximum size of a request.")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True,
-              metavar="N", help="Most open connections; more are refused with 503.")  # fmt: skip
+              metavar="N", help="Maximum number of open connections; further ones are refused "
+                                "with 503.")  # fmt: skip
 @click.option("--timeout", type=click.IntRange(1), default=10, show_default=True,
-              metavar="SECONDS", help="How long a client may take to send the head of a request, "
-                                      "and how long its body may stand still.")  # fmt: skip
+              metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
+                                      "more time while data arrives.")  # fmt: skip
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
-              help="How long texts may go on when the server stops.")  # fmt: skip
+              help="How long generations may continue after the server is told to stop."
+              )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
 @shifting_options
 @rope_options

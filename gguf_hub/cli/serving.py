@@ -90,18 +90,18 @@ def _n_ctx(path: Path, wanted: int) -> int:
 
 
 def check_server(options: dict[str, Any]) -> dict[str, Any]:
-    """Return who may ask: ``api_keys``, ``hosts`` and ``origins`` of ``create_app``.
+    """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
 
     Raises:
-        UsageError: A key or a name cannot be one, or there cannot be so many connections.
+        UsageError: A key or a host name is invalid, or there cannot be as many connections.
     """
-    from gguf_hub.server.addresses import ANY, HostRule, is_loopback
+    from gguf_hub.server.addresses import ANY, AllowedHosts, is_loopback
     from gguf_hub.server.api_keys import read_keys
     from gguf_hub.server.listening import allow_connections
 
     allow_connections(options["max_connections"])
     host, allowed = options["host"], options["allowed_hosts"]
-    HostRule(allowed)
+    AllowedHosts(allowed)
     is_local = is_loopback(_resolved(host))
     hosts = (host, *allowed) if is_local else allowed or (ANY,)
     keys = read_keys(options["api_keys"], options["api_key_file"], os.environ)
@@ -109,7 +109,7 @@ def check_server(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(host: str) -> str:
-    """Return the address of a host to listen on; what has none is said when it is bound."""
+    """Return the address of a host to listen on; ``bound`` reports a name without one."""
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
@@ -123,9 +123,9 @@ def serve(
 
     Args:
         service: The model.
-        listener: Where.
-        options: Of the command.
-        access: Of ``check_server``.
+        listener: The bound socket.
+        options: Options of the command.
+        access: Result of ``check_server``.
 
     Raises:
         GgufHubError: Somebody else has begun to listen there meanwhile.

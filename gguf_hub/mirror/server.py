@@ -14,12 +14,12 @@ from typing import Any
 
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
-from gguf_hub.mirror.reception import MAX_HEAD_BYTES, Caller, Reception, body_length
+from gguf_hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.mirror.routes import Request, Response, Routes, Slice
 from gguf_hub.mirror.shelf import Shelf
 
-MAX_ANSWERS = 256
-MAX_WAITING = 384  # with two files for each answer, fewer than the 1024 that systems allow
+MAX_REQUESTS = 256
+MAX_WAITING = 384  # with a socket and a file for each request, below the usual limit of 1024
 IDLE_S = 30.0
 REQUEST_S = 10.0
 _N_PENDING = 256
@@ -37,10 +37,11 @@ class Mirror:
         token: What clients must carry; needed on every address but this machine's own.
         on_request: Told one line for each request; never of a token.
         on_error: Told one line for each request that could not be answered.
-        max_answers: Requests that are answered at once; others wait for their turn.
-        max_waiting: Connections that wait for a request; the oldest goes when there are more.
-        idle_s: How long a connection may say nothing, or take nothing of an answer.
-        request_s: How long a request may take to come.
+        max_requests: Maximum number of requests answered at a time; further ones are queued.
+        max_waiting: Maximum number of connections without a complete request; the one that has
+            waited longest is closed when there are more.
+        idle_s: Seconds after which a silent connection, or a stalled answer, is closed.
+        request_s: Seconds after which an incomplete request is closed.
 
     Raises:
         UsageError: Other machines could reach it without a token.
@@ -56,7 +57,7 @@ class Mirror:
         token: str | None = None,
         on_request: Log | None = None,
         on_error: Log | None = None,
-        max_answers: int = MAX_ANSWERS,
+        max_requests: int = MAX_REQUESTS,
         max_waiting: int = MAX_WAITING,
         idle_s: float = IDLE_S,
         request_s: float = REQUEST_S,
@@ -71,7 +72,7 @@ class Mirror:
         self.shelf = shelf
         self.token = token or None
         routes = Routes(shelf, self.token)
-        limits = {"n_answers": max_answers, "n_waiting": max_waiting, "idle_s": idle_s,
+        limits = {"n_requests": max_requests, "n_waiting": max_waiting, "idle_s": idle_s,
                   "request_s": request_s}  # fmt: skip
         try:
             self._server = _Server(family, address, routes, limits, on_request, on_error)
@@ -89,7 +90,7 @@ class Mirror:
 
     def serve_forever(self) -> None:
         """Serve until the process is interrupted, or ``close`` is called in another thread."""
-        self._server.reception.run()
+        self._server.acceptor.run()
 
     def start(self) -> Mirror:
         """Serve in a thread of its own, until ``close``."""
@@ -99,7 +100,7 @@ class Mirror:
 
     def close(self) -> None:
         """Stop listening and end what is under way."""
-        self._server.reception.close()
+        self._server.acceptor.close()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -118,7 +119,7 @@ class Mirror:
 
 
 class _Server:
-    """Answers requests of connections, which wait for them in the reception."""
+    """Answers the requests that an acceptor reads."""
 
     def __init__(
         self,
@@ -140,31 +141,31 @@ class _Server:
             self._listener.close()
             raise
         self.port: int = self._listener.getsockname()[1]
-        self.reception = Reception(self._listener, self._answer, **limits)
+        self.acceptor = Acceptor(self._listener, self._answer, **limits)
 
     def close(self) -> None:
-        """Stop listening and hang up on everybody; ``reception.run`` has returned."""
+        """Stop listening and close every connection; ``acceptor.run`` has returned."""
         self._listener.close()
-        self.reception.hang_up()
+        self.acceptor.disconnect_all()
 
-    def _answer(self, caller: Caller) -> bytes | None:
-        """Answer one request; return what has come beyond it, None to close the connection."""
+    def _answer(self, connection: Connection) -> bytes | None:
+        """Answer one request; return the bytes after it, or None to close the connection."""
         try:
-            handler = _Handler(caller, self)
-        except (ConnectionError, TimeoutError):  # the client has gone
+            handler = _Handler(connection, self)
+        except (ConnectionError, TimeoutError):  # the client has disconnected
             return None
         except Exception as exc:
             if self._on_error:
-                self._on_error(f"{caller.address[0]}: {type(exc).__name__}: {exc}")
+                self._on_error(f"{connection.address[0]}: {type(exc).__name__}: {exc}")
             return None
         return handler.rest
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request, which has come whole.
+    """Answers one complete request.
 
     Attributes:
-        rest: What has come beyond it; None where the connection ends.
+        rest: Bytes received after it; None if the connection is to be closed.
     """
 
     protocol_version = "HTTP/1.1"
@@ -175,22 +176,22 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else every small answer waits 40 ms for the client's ACK
     server: _Server  # type: ignore[assignment]
 
-    def __init__(self, caller: Caller, server: _Server) -> None:
-        self._caller = caller
+    def __init__(self, connection: Connection, server: _Server) -> None:
+        self._source = connection
         self.rest: bytes | None = None
-        super().__init__(caller.socket, caller.address, server)  # type: ignore[arg-type]
+        super().__init__(connection.socket, connection.address, server)  # type: ignore[arg-type]
 
     def setup(self) -> None:
-        """Read from what has come."""
+        """Read from the received bytes."""
         super().setup()
         self.rfile.close()
-        self.rfile = io.BytesIO(self._caller.data)
+        self.rfile = io.BytesIO(self._source.data)
 
     def handle(self) -> None:
         """Answer."""
         self.close_connection = True
-        has_line = 0 <= self._caller.data.find(b"\n") <= MAX_HEAD_BYTES
-        if self._caller.is_too_large and has_line:
+        has_line = 0 <= self._source.data.find(b"\n") <= MAX_HEAD_BYTES
+        if self._source.is_too_large and has_line:
             self.requestline = self.request_version = self.command = ""
             self.send_error(431)
         else:
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rest = self.rfile.read()
 
     def handle_expect_100(self) -> bool:
-        """Go on: the body is there."""
+        """Continue: the body has been received."""
         return True
 
     def do_GET(self) -> None:

@@ -1,7 +1,7 @@
-"""Under which names a server may be asked, and by pages of which origins.
+"""Allowed values of the ``Host`` and ``Origin`` headers.
 
-A web page of any site can send requests to this machine. What it cannot do is lie about ``Host``,
-``Origin`` and ``Sec-Fetch-Site``: the browser writes them. Other programs write no ``Origin``.
+A web page of any site can send requests to this machine, but it cannot forge ``Host``, ``Origin``
+and ``Sec-Fetch-Site``, which the browser sets. Other programs send no ``Origin``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def host_name(header: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a name or an address."""
+    """Return whether a name or an address can be reached from this machine only."""
     address = _address(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
-class HostRule:
-    """Names by which a server may be asked: those given, and all that mean this machine.
+class AllowedHosts:
+    """Host names that requests may be addressed to: the given ones and loopback.
 
-    Against DNS rebinding: a page of ``evil.example`` can make that name lead to this machine, and
-    is then of the same origin as the server.
+    This prevents DNS rebinding: a page of ``evil.example`` can make that name resolve to this
+    machine, and then has the same origin as the server.
 
     Args:
         names: Names and addresses; ``*`` for any.
@@ -53,10 +53,10 @@ class HostRule:
         self._is_any = ANY in names
         self._names = frozenset(_checked_host(name) for name in names if name != ANY)
 
-    def admits(self, hosts: Sequence[str]) -> bool:
-        """Tell whether a request with these ``Host`` headers may ask; without one it may.
+    def allows(self, hosts: Sequence[str]) -> bool:
+        """Return whether a request with these ``Host`` headers is allowed.
 
-        No browser leaves it out, and HTTP/1.0 need not have it.
+        One without is: every browser sends it, and HTTP/1.0 does not require it.
         """
         if self._is_any or not hosts:
             return True
@@ -64,8 +64,8 @@ class HostRule:
         return name is not None and (name in self._names or is_loopback(name))
 
 
-class OriginRule:
-    """Origins whose pages may send requests that start work: the server's own, and those given.
+class AllowedOrigins:
+    """Origins whose pages may send requests that do work: the server's own and the given ones.
 
     Args:
         origins: As ``https://example.org``; ``*`` for any.
@@ -74,13 +74,13 @@ class OriginRule:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
 
-    def admits(self, origins: Sequence[str], site: str | None, host: str | None) -> bool:
-        """Tell whether a request may start work.
+    def allows(self, origins: Sequence[str], site: str | None, host: str | None) -> bool:
+        """Return whether a request may do work.
 
         Args:
-            origins: Its ``Origin`` headers; none where no page sends it.
-            site: ``Sec-Fetch-Site``, which newer browsers send.
-            host: ``Host``.
+            origins: Its ``Origin`` headers; none if it does not come from a page.
+            site: Its ``Sec-Fetch-Site`` header, which current browsers send.
+            host: Its ``Host`` header.
         """
         if ANY in self._origins:
             return True
@@ -92,7 +92,7 @@ class OriginRule:
 
 
 def _is_own(origin: str, host: str | None) -> bool:
-    """Tell whether an origin is the server's; a proxy may have taken TLS off."""
+    """Return whether an origin is the server's, whatever its scheme: a proxy may terminate TLS."""
     try:
         there = urlsplit(origin).netloc
     except ValueError:
@@ -104,8 +104,8 @@ def _checked_host(text: str) -> str:
     name = host_name(f"[{text}]") if ":" in text and _address(text) else host_name(text)
     if name is None:
         raise UsageError(
-            f"host `{text}`: expected a name or an address, as in `models.example.org`",
-            hint="leave out scheme and path",
+            f"host `{text}`: expected a host name or an address, such as `models.example.org`",
+            hint="leave out the scheme and the path",
         )
     return name
 

@@ -1,4 +1,4 @@
-"""The keys of a server: where they come from, what they may be, whether a request has one."""
+"""API keys: reading them at startup, and checking requests for them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from gguf_hub.errors import UsageError
 
 VARIABLE = "GGUF_HUB_API_KEY"
-_HINT = "leave the option out for a server without a key"
+_HINT = "to serve without a key, leave it out"
 
 
 class ApiKeys:
-    """Keys of which a request must have one; without any, the server is open.
+    """API keys, one of which each request must have; without any, the server is open.
 
     Args:
-        keys: The keys as they are.
+        keys: The keys.
 
     Raises:
-        UsageError: A key is empty, or has blanks or control characters.
+        UsageError: A key is empty, or contains whitespace or control characters.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -31,12 +31,12 @@ class ApiKeys:
         return bool(self._digests)
 
     def has(self, authorization: str, x_api_key: str) -> bool:
-        """Tell whether one of two headers, decoded as Latin-1, has a key."""
+        """Return whether one of two headers, decoded as Latin-1, holds a key."""
         scheme, _, given = authorization.partition(" ")
         if scheme.lower() != "bearer":
             given = x_api_key
         digest = hashlib.sha256(given.strip(" \t").encode("latin-1", errors="replace")).digest()
-        # every key is compared, and digests are of one length, so that the time tells nothing
+        # constant time: every key is compared, and all digests have the same length
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)
 
@@ -44,16 +44,16 @@ class ApiKeys:
 def read_keys(
     options: Iterable[str], file: Path | None, environment: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return the keys that a server was started with; the environment counts without options.
+    """Return the API keys of a server; the environment counts only without options.
 
     Args:
-        options: Values of ``--api-key``, each one key or several with commas between them.
-        file: Value of ``--api-key-file``: one key a line.
-        environment: Where ``GGUF_HUB_API_KEY`` is one key or several, too.
+        options: Values of ``--api-key``: comma-separated lists.
+        file: Value of ``--api-key-file``: one key per line.
+        environment: May hold ``GGUF_HUB_API_KEY``, a comma-separated list.
 
     Raises:
-        UsageError: A key is empty, or has blanks or control characters; or there is none in a
-            place that was named for them.
+        UsageError: A key is empty, or contains whitespace or control characters; or the file
+            holds no key.
     """
     keys = [key for value in options for key in _split("--api-key", value)]
     if file is not None:
@@ -84,10 +84,10 @@ def _checked(source: str, keys: list[str]) -> list[str]:
     for i, key in enumerate(keys, 1):
         which = f"`{source}`" if len(keys) == 1 else f"`{source}`, key {i} of {len(keys)}"
         if not key:
-            raise UsageError(f"{which}: expected a key, found an empty text", hint=_HINT)
+            raise UsageError(f"{which}: the key is empty", hint=_HINT)
         if not key.isprintable() or any(map(str.isspace, key)):
             raise UsageError(
-                f"{which}: the key has a blank or a control character",
-                hint="several keys have commas between them",
+                f"{which}: the key contains whitespace or a control character",
+                hint="separate several keys with commas",
             )
     return keys

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError
 from gguf_hub.server import native_routes, openai_routes
-from gguf_hub.server.addresses import ANY, HostRule, OriginRule
+from gguf_hub.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.server.api_keys import ApiKeys
 from gguf_hub.server.flow import ClientGoneError
 from gguf_hub.server.guard import Access, Guard
@@ -48,13 +48,13 @@ def create_app(
 
     Args:
         service: The model.
-        api_keys: Of which a request must have one; none for an open server.
-        hosts: Names by which it may be asked, besides those of this machine; ``*`` for any.
-        origins: Pages of other origins that may ask (CORS); none by default.
-        max_body_bytes: Most bytes of a request.
+        api_keys: API keys; none for an open server.
+        hosts: Host names that requests may be addressed to, besides loopback; ``*`` for any.
+        origins: Other origins whose pages may send requests (CORS).
+        max_body_bytes: Maximum size of a request body.
 
     Raises:
-        UsageError: A key or a name cannot be one.
+        UsageError: A key or a host name is invalid.
     """
     requests: Counter[tuple[str, int]] = Counter()
 
@@ -65,7 +65,7 @@ def create_app(
 
     cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
                       allow_headers=["*"])  # fmt: skip
-    access = Access(ApiKeys(api_keys), HostRule(hosts), OriginRule(origins))
+    access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
     guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
@@ -86,10 +86,10 @@ def create_app(
 _ERRORS: dict[int | str, str] = {
     400: "The request asks for something that cannot be.",
     401: "The server wants a key.",
-    403: "A page of another origin asks.",
+    403: "The request comes from a page of another origin.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    421: "The server may not be asked by this name.",
+    415: "The content type is not JSON.",
+    421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
 }
 

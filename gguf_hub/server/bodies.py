@@ -15,7 +15,7 @@ MAX_PROMPTS = 64
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
-ModelName = Annotated[str, Field(max_length=1024)] | None  # every chunk of a stream repeats it
+ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Bias = dict[str, float] | list[tuple[int, float | bool]] | None
 
 

@@ -1,4 +1,4 @@
-"""What stands before the routes: hosts, origins, keys, the size of bodies, counting."""
+"""Checks before the routes: hosts, origins, keys, content types and sizes of bodies."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gguf_hub.server.addresses import ANY, HostRule, OriginRule
+from gguf_hub.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.server.api_keys import ApiKeys
 from gguf_hub.server.replies import Json, error
 
 OPEN_PATHS = ("/health", "/", "/page/")
 """What needs no key: the page itself holds nothing; a path that ends with ``/`` is a folder."""
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they start no work
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask.
+    """Who may send requests.
 
     Attributes:
-        keys: Of which a request must have one.
-        hosts: Names by which the server may be asked.
-        origins: Pages that may start work.
+        keys: API keys.
+        hosts: Host names that requests may be addressed to.
+        origins: Origins of pages that may do work.
     """
 
     keys: ApiKeys = field(default_factory=ApiKeys)
-    hosts: HostRule = field(default_factory=lambda: HostRule([ANY]))
-    origins: OriginRule = field(default_factory=lambda: OriginRule([]))
+    hosts: AllowedHosts = field(default_factory=lambda: AllowedHosts([ANY]))
+    origins: AllowedOrigins = field(default_factory=lambda: AllowedOrigins([]))
 
 
 class Guard:
-    """Refuses requests that may not be made and bodies that are too large, and counts replies.
+    """Refuses requests that are not allowed and bodies that are too large, and counts replies.
 
     Args:
-        app: What comes next.
-        access: Who may ask.
-        max_body_bytes: Most bytes of a body.
+        app: The application behind it.
+        access: Who may send requests.
+        max_body_bytes: Maximum size of a body.
         requests: (route, status) -> how many, counted up.
     """
 
@@ -73,14 +73,14 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
-            if "expect" not in headers:  # such a client sends its body only when told to
+            if "expect" not in headers:  # such a client waits for the reply before it sends
                 await self._drain(receive)
             await refusal(scope, receive, counting)
             return
         await self._limited(scope, receive, counting)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Json | None:
-        """Return the reply to a request that may not be made, or None."""
+        """Return the reply to a request that is not allowed, or None."""
         return (
             self._wrong_host(headers)
             or self._wrong_origin(scope, headers)
@@ -98,16 +98,17 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_body_bytes:
-                await self._drain(receive)
+                if message.get("more_body"):
+                    await self._drain(receive)
                 raise HTTPException(413, self._too_large_text)
             return message
 
         await self._app(scope, counted, send)
 
     async def _drain(self, receive: Receive) -> None:
-        """Read what comes of a body that is not wanted, but no more than one that would be.
+        """Discard the body of a refused request, up to the maximum size of a body.
 
-        Many clients look for the reply only when they have sent all, and never see it where the
+        Many clients read the reply only after they have sent everything, and never see it if the
         connection is closed before.
         """
         seen, has_more = 0, True
@@ -124,17 +125,18 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) > 1:
             return error(400, f"expected one `Host` header, found {len(hosts)}")
-        if self._access.hosts.admits(hosts):
+        if self._access.hosts.allows(hosts):
             return None
-        return error(421, "this server may not be asked by the name in the `Host` header: use "
-                     "localhost, or allow the name with --allowed-host")  # fmt: skip
+        return error(421, "the host name in the `Host` header is not allowed: use localhost, or "
+                     "start the server with --allowed-host")  # fmt: skip
 
     def _wrong_origin(self, scope: Scope, headers: Headers) -> Json | None:
         origins = headers.getlist("origin")
         site, host = headers.get("sec-fetch-site"), headers.get("host")
-        if scope["method"] in _SAFE_METHODS or self._access.origins.admits(origins, site, host):
+        if scope["method"] in _SAFE_METHODS or self._access.origins.allows(origins, site, host):
             return None
-        return error(403, "pages of another origin may not ask this server: allow it with --cors",
+        return error(403, "requests from pages of another origin are not allowed: start the "
+                     "server with --cors to allow one",
                      "permission_error")  # fmt: skip
 
     def _wrong_key(self, scope: Scope, headers: Headers) -> Json | None:
@@ -158,7 +160,7 @@ class Guard:
 
 
 def _wrong_type(scope: Scope, headers: Headers) -> Json | None:
-    """Refuse bodies that are not said to be JSON: those alone pages can send without asking."""
+    """Refuse content types other than JSON: browsers let pages send those to any server."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if scope["method"] != "POST" or kind == "application/json" or kind.endswith("+json"):
         return None

@@ -1,4 +1,4 @@
-"""uvicorn as we run it: limits of connections, and a stop that comes to an end."""
+"""uvicorn with limits on connections and a bounded shutdown."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gguf_hub.server.connections import Connections, Limits, protocol_of
 from gguf_hub.server.service import Service
 
 GRACE_S = 1
-N_PENDING = 2048  # connections that the system accepts before the server does, uvicorn's own
-_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them, not we
-_N_FILES = 200  # that a server opens besides connections, those included that it refuses
-_END_S = 0.25  # from the end of all texts to that of connections: errors have yet to be sent
+N_PENDING = 2048  # backlog of the listening socket, uvicorn's default
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them first
+_N_FILES = 200  # open files besides connections, including those that are being refused
+_END_S = 0.25  # from the end of generations to that of connections, for errors to be sent
 
 
 class Server(uvicorn.Server):
-    """Serves an application until it is told to stop.
+    """Serves an application of ``create_app``.
 
     Args:
         app: The application.
-        limits: Of connections.
-        grace_s: How long texts may go on when the server stops.
+        limits: Limits of its connections.
+        grace_s: How long generations may continue on shutdown.
         is_verbose: Log a line for each request.
     """
 
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let texts go on for a while, then end them, then hang up on who is left."""
+        """Let generations continue for a while, then end them, then close what is left open."""
         ending = asyncio.ensure_future(self._end())
         try:
             await super().shutdown(sockets)
@@ -65,12 +65,12 @@ class Server(uvicorn.Server):
 
 
 def allow_connections(n: int) -> None:
-    """Let this process open so many connections.
+    """Raise this process's limit of open files to ``n`` connections, if necessary.
 
     Raises:
-        UsageError: The system does not allow it.
+        UsageError: The system does not allow as many.
     """
-    if sys.platform == "win32":  # where there is no such limit
+    if sys.platform == "win32":  # no such limit there
         return
     import resource
 
@@ -80,8 +80,8 @@ def allow_connections(n: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise UsageError(
-            f"{n} connections: this system lets a process open {hard} files, of which "
-            f"{_N_FILES} are for other uses",
-            hint=f"expected at most --max-connections {max(1, hard - _N_FILES)}",
+            f"{n} connections: expected at most {max(1, hard - _N_FILES)}, because this system "
+            f"limits a process to {hard} open files",
+            hint="lower --max-connections, or raise the limit (`ulimit -n`)",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -132,7 +132,7 @@ def _probabilities(service: Service, chances: Any) -> list[dict[str, Any]]:
 async def tokenize(body: TokenizeBody, request: Request) -> Response:
     """Return the tokens of a text."""
     service: Service = request.app.state.service
-    service.check_bulk(body.content)
+    service.check_bulk_size(body.content)
     pool = service.pool_for(service.tokenizer.least_tokens(len(body.content)))
     return await while_connected(request, pool.run(_tokens, service.tokenizer, body))
 

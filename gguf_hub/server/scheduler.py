@@ -210,7 +210,7 @@ class Scheduler:
                 self._begin(task, free)
 
     def _begin(self, task: Task, free: list[Slot]) -> None:
-        """Give a task a slot if anything is to be written; what goes wrong ends it and no other."""
+        """Give a task a slot if it has anything to generate; an error ends this task alone."""
         try:
             if (piece := task.run.begin()) is not None:
                 task.emit(piece)
@@ -227,7 +227,7 @@ class Scheduler:
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.used))
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
-            slot.cached = []  # until all is copied, what it holds is not known
+            slot.cached = []  # unknown if the copy fails
             self._model.copy_cache(best, slot.index, shared[best])
             slot.cached = prompt[: shared[best]]
         del slot.cached[n_known(slot.cached, prompt) :]

@@ -80,9 +80,8 @@ class Service:
             and go on (see ``ContextShift.after``); requests may say otherwise. None to stop there.
 
     Attributes:
-        pool: For what requests need before they are computed; each takes at most about a second,
-            as no prompt is longer than the context.
-        bulk: For texts of any length, which may take long, so that nobody else waits for them.
+        pool: Prepares requests; each call is short, because the context bounds every prompt.
+        bulk: Encodes and decodes texts that no context bounds, so that no prompt waits for them.
     """
 
     def __init__(
@@ -180,7 +179,7 @@ class Service:
 
         Raises:
             ContextFullError: It has more tokens than the context.
-            UsageError: It has none, or one that the model does not have.
+            UsageError: It is empty, or has a token that the model does not have.
         """
         if isinstance(prompt, str):
             self.check_length(prompt)
@@ -189,30 +188,30 @@ class Service:
             raise self._too_long(len(prompt))
         return self._checked(prompt)
 
-    def check_bulk(self, text: str) -> None:
-        """Refuse a text that is too long even where no context bounds it.
+    def check_bulk_size(self, text: str) -> None:
+        """Refuse a text that is too long to be encoded, where no context bounds it.
 
-        The longest ones keep the interpreter to themselves for a second at a time.
+        Encoding several megabytes would block the interpreter for a second at a time.
 
         Raises:
-            UsageError: It is.
+            UsageError: The text is too long.
         """
         fits = self.tokenizer.least_tokens(len(text)) <= self.facts.n_ctx
         if len(text) > MAX_BULK_CHARACTERS and not fits:
             raise UsageError(
                 f"content: expected at most {MAX_BULK_CHARACTERS} characters, found {len(text)}",
-                hint="cut it in parts",
+                hint="split it into parts",
             )
 
     def pool_for(self, n_tokens: int) -> WorkerPool:
-        """Return where work on that many tokens is done."""
+        """Return the pool for encoding or decoding that many tokens."""
         return self.pool if n_tokens <= self.facts.n_ctx else self.bulk
 
     def check_length(self, text: str) -> None:
         """Refuse a text that cannot fit the context, without encoding it.
 
         Raises:
-            ContextFullError: However well its tokens go, there are too many.
+            ContextFullError: Even with the longest tokens there would be too many.
         """
         least = self.tokenizer.least_tokens(len(text))
         if least > self.facts.n_ctx:
@@ -278,13 +277,13 @@ class Service:
         return [_unit(rows.mean(axis=0)) for rows in hidden]
 
     def end(self) -> None:
-        """End what is under way, and wait for nothing: whoever asked is told."""
+        """Fail open requests and stop computing, without waiting for it."""
         self.pool.close()
         self.bulk.close()
         self.worker.end()
 
     def close(self) -> None:
-        """End what is under way, and wait until nothing is computed any more."""
+        """Fail open requests and wait until nothing is computed any more."""
         self.end()
         self.worker.join()
 

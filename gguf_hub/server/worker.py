@@ -45,13 +45,13 @@ class Worker:
             self._wake.notify()
 
     def end(self) -> None:
-        """Take nothing in any more and end what is under way, after this round."""
+        """Refuse further tasks and fail the open ones, after the current round."""
         with self._wake:
             self._is_over = True
             self._wake.notify()
 
     def join(self) -> None:
-        """Wait for the end."""
+        """Wait for the thread to end."""
         self._thread.join()
 
     def _work(self) -> None:

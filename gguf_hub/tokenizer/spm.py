@@ -82,9 +82,9 @@ class Tokenizer:
         return ids
 
     def least_tokens(self, n_characters: int) -> int:
-        """Return how few ids a text of that many characters can have, whatever it says."""
+        """Return a lower bound on the number of tokens of any text of that length."""
         if not self.vocab.byte_ids and self.vocab.unk_id is None:
-            return 0  # characters that are no token vanish
+            return 0  # unknown characters are dropped
         return -(-n_characters // self._longest)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
@@ -137,7 +137,7 @@ class Tokenizer:
 
     @cached_property
     def _longest(self) -> int:
-        """Characters of a text that one id can stand for, at most."""
+        """Maximum number of characters that one token stands for."""
         specials = (token for token, *_ in self._specials)
         return max(map(len, chain(self._ids, specials)), default=1) or 1
 

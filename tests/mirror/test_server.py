@@ -99,7 +99,7 @@ def test_thirty_two_clients_at_once_get_equal_bytes(mirror: Mirror) -> None:
 
 
 def test_more_clients_than_slots_wait_for_their_turn(serve: Serve) -> None:
-    mirror = serve(max_answers=2)
+    mirror = serve(max_requests=2)
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda _: get(mirror, FILE)[1] == DATA, range(12)))
     assert found == [True] * 12
@@ -154,7 +154,7 @@ def test_a_raw_nul_in_a_path_is_404(mirror: Mirror) -> None:
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 0\r\n\r\nx", b"400"),
     ],
 )
-def test_requests_that_are_wrong_are_answered_and_end(
+def test_requests_that_are_wrong_are_answered_and_shut(
     mirror: Mirror, request_bytes: bytes, status: bytes
 ) -> None:
     answer = raw(mirror, request_bytes)
@@ -190,7 +190,7 @@ def open_some(mirror: Mirror, stack: ExitStack, n: int) -> list[socket.socket]:
 
 
 def test_connections_that_rest_keep_nobody_out(serve: Serve) -> None:
-    mirror = serve(max_answers=2)
+    mirror = serve(max_requests=2)
     with ExitStack() as stack:
         resting = open_some(mirror, stack, 60)
         for _ in range(3):
@@ -351,7 +351,7 @@ def test_closing_ends_what_is_under_way(store: Store) -> None:
 
 
 def test_closing_works_while_clients_wait_for_a_slot(store: Store) -> None:
-    with Mirror(Shelf(store), max_answers=1) as mirror:
+    with Mirror(Shelf(store), max_requests=1) as mirror:
         mirror.start()
         first, second = connect(mirror), connect(mirror)
         first.connect()

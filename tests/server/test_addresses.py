@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.errors import UsageError
-from gguf_hub.server.addresses import HostRule, OriginRule, host_name
+from gguf_hub.server.addresses import AllowedHosts, AllowedOrigins, host_name
 
 OWN = ("localhost", "LOCALHOST:9", "localhost.", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:80",
        "[0:0:0:0:0:0:0:1]:8080")  # fmt: skip
@@ -19,38 +19,38 @@ FOREIGN = ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "local
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_names_of_this_machine_are_admitted_with_any_port(host: str) -> None:
-    assert HostRule(["box.example"]).admits([host])
+def test_names_of_this_machine_are_allowed_with_any_port(host: str) -> None:
+    assert AllowedHosts(["box.example"]).allows([host])
 
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_other_names_are_not(host: str) -> None:
-    assert not HostRule(["box.example", "127.0.0.1"]).admits([host])
+    assert not AllowedHosts(["box.example", "127.0.0.1"]).allows([host])
 
 
-def test_names_that_were_given_are_admitted() -> None:
-    rule = HostRule(["Box.Example", "192.168.1.5", "fe80::1", "proxy.example:443"])
+def test_names_that_were_given_are_allowed() -> None:
+    rule = AllowedHosts(["Box.Example", "192.168.1.5", "fe80::1", "proxy.example:443"])
     for host in ("box.example:8080", "192.168.1.5:1", "[fe80::1]:80", "PROXY.example"):
-        assert rule.admits([host])
-    assert HostRule(["*"]).admits(["evil.example"])
-    assert rule.admits([])  # HTTP/1.0: no browser
+        assert rule.allows([host])
+    assert AllowedHosts(["*"]).allows(["evil.example"])
+    assert rule.allows([])  # HTTP/1.0: no browser
 
 
 @pytest.mark.parametrize("name", ["", "http://x", "x/y", "a b", "user@x", "[x]"])
 def test_what_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="expected a name"):
-        HostRule([name])
+    with pytest.raises(UsageError, match="expected a host name"):
+        AllowedHosts([name])
 
 
 @given(st.text(max_size=40))
 def test_no_text_passes_for_this_machine_but_its_names(text: str) -> None:
-    if HostRule([]).admits([text]):
+    if AllowedHosts([]).allows([text]):
         name = host_name(text)
         assert name == "localhost" or name == "::1" or name.startswith("127.")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    ("origin", "site", "host", "is_admitted"),
+    ("origin", "site", "host", "is_allowed"),
     [
         (None, None, "127.0.0.1", True),  # curl, SDKs
         ("http://127.0.0.1:8080", None, "127.0.0.1:8080", True),
@@ -73,14 +73,14 @@ def test_no_text_passes_for_this_machine_but_its_names(text: str) -> None:
     ],
 )
 def test_pages_of_other_origins_start_no_work(
-    origin: str | None, site: str | None, host: str, is_admitted: bool
+    origin: str | None, site: str | None, host: str, is_allowed: bool
 ) -> None:
-    rule = OriginRule(["https://friend.example/"])
+    rule = AllowedOrigins(["https://friend.example/"])
     origins = [] if origin is None else [origin]
-    assert rule.admits(origins, site, host) is is_admitted
-    assert OriginRule(["*"]).admits(origins, site, host)
+    assert rule.allows(origins, site, host) is is_allowed
+    assert AllowedOrigins(["*"]).allows(origins, site, host)
 
 
 def test_one_origin_of_several_does_not_speak_for_the_others() -> None:
     origins = ["https://friend.example", "https://evil.example"]
-    assert not OriginRule(["https://friend.example"]).admits(origins, None, "127.0.0.1")
+    assert not AllowedOrigins(["https://friend.example"]).allows(origins, None, "127.0.0.1")

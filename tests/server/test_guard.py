@@ -12,7 +12,9 @@ import pytest
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 
-from gguf_hub.server.addresses import HostRule, OriginRule  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
+
+from gguf_hub.server.addresses import AllowedHosts, AllowedOrigins  # noqa: E402
 from gguf_hub.server.api_keys import ApiKeys  # noqa: E402
 from gguf_hub.server.guard import Access, Guard  # noqa: E402
 
@@ -26,7 +28,7 @@ class Guarded:
         self.n_worked = 0
         self.n_read = 0
         self.requests: Counter[tuple[str, int]] = Counter()
-        access = access or Access(hosts=HostRule(["127.0.0.1"]))
+        access = access or Access(hosts=AllowedHosts(["127.0.0.1"]))
         self.app = Guard(
             self.work, access=access, max_body_bytes=max_body_bytes, requests=self.requests
         )
@@ -106,7 +108,7 @@ def test_a_page_of_another_origin_starts_no_work(headers: dict[str, str]) -> Non
 
 
 def test_other_programs_the_own_page_and_named_origins_do() -> None:
-    guarded = Guarded(Access(origins=OriginRule(["https://friend.example"])))
+    guarded = Guarded(Access(origins=AllowedOrigins(["https://friend.example"])))
     for headers in (
         {},
         {"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"},
@@ -139,7 +141,7 @@ def test_bodies_must_be_said_to_be_json(kind: str | None) -> None:
 
 
 def test_a_key_is_asked_for_and_hosts_come_first() -> None:
-    guarded = Guarded(Access(ApiKeys(["k"]), HostRule(["127.0.0.1"])))
+    guarded = Guarded(Access(ApiKeys(["k"]), AllowedHosts(["127.0.0.1"])))
     assert guarded.ask(headers=JSON).status_code == 401
     assert guarded.ask(headers={**JSON, "Authorization": "Bearer k"}).status_code == 200
     assert guarded.ask("GET", "/health").status_code == 200
@@ -175,3 +177,23 @@ def test_a_body_without_a_length_is_counted_over_all_its_messages(n_pieces: int)
             guarded.ask(content=pieces(), headers=JSON)
         assert guarded.n_worked == 0
     assert guarded.n_read <= 1000
+
+
+@pytest.mark.parametrize(
+    "sizes", [[1001], [600, 600], [600, 600, 0], [600, 600, 600, 600]], ids=str
+)
+def test_a_body_that_is_too_large_is_read_to_its_end_and_no_further(sizes: list[int]) -> None:
+    guarded, left = Guarded(), list(sizes)
+
+    async def receive() -> Any:
+        assert left, "nothing more comes: here a server would wait for the client to go"
+        return {"type": "http.request", "body": b"x" * left.pop(0), "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("no reply here")
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/completion", "headers": headers}
+    with pytest.raises(HTTPException, match="too large"):
+        asyncio.run(guarded.app(scope, receive, send))
+    assert guarded.n_worked == 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_hub.mirror.reception import BODY_BYTES_PER_S, MAX_HEAD_BYTES, Caller, body_length
+from gguf_hub.mirror.acceptor import BODY_BYTES_PER_S, MAX_HEAD_BYTES, Connection, body_length
 
 HEADS = [
     b"GET / HTTP/1.1\r\n\r\n",
@@ -35,46 +35,46 @@ def end() -> Iterator[socket.socket]:
 
 
 @given(request=st.sampled_from(HEADS), more=st.binary(max_size=9), cuts=st.sets(st.integers(0, 60)))
-def test_a_request_is_whole_at_the_same_byte_however_it_is_cut(
+def test_a_request_is_complete_at_the_same_byte_however_it_is_cut(
     request: bytes, more: bytes, cuts: set[int]
 ) -> None:
     one, other = socket.socketpair()
     with one, other:
-        caller, data = Caller(one, None), request + more
+        connection, data = Connection(one, None), request + more
         places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
         for begin, stop in itertools.pairwise(places):
-            caller.take(data[begin:stop])
-            assert caller.is_whole is (stop >= len(request))
-        assert caller.n_needed == len(request)
-        assert bytes(caller.data) == data
+            connection.feed(data[begin:stop])
+            assert connection.is_complete is (stop >= len(request))
+        assert connection.n_total == len(request)
+        assert bytes(connection.data) == data
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_do_harm(data: bytes) -> None:
     one, other = socket.socketpair()
     with one, other:
-        caller = Caller(one, None)
+        connection = Connection(one, None)
         for i in range(0, len(data), 7):
-            caller.take(data[i : i + 7])
-        assert caller.is_whole in (True, False)
+            connection.feed(data[i : i + 7])
+        assert connection.is_complete in (True, False)
 
 
 def test_a_head_without_an_end_is_too_large(end: socket.socket) -> None:
-    caller = Caller(end, None)
-    caller.take(b"GET / HTTP/1.1\r\nX: " + b"y" * (MAX_HEAD_BYTES - 20))
-    assert not caller.is_whole
-    caller.take(b"y" * 20)
-    assert caller.is_whole and caller.is_too_large
+    connection = Connection(end, None)
+    connection.feed(b"GET / HTTP/1.1\r\nX: " + b"y" * (MAX_HEAD_BYTES - 20))
+    assert not connection.is_complete
+    connection.feed(b"y" * 20)
+    assert connection.is_complete and connection.is_too_large
 
 
 def test_time_runs_from_the_first_byte_and_a_body_gives_some(end: socket.socket) -> None:
-    caller = Caller(end, None, since=5.0)
-    assert caller.due(30, 10) == 35.0
-    caller.take(b"POST / HTTP/1.1\r\n")
-    assert caller.due(30, 10) == caller.since + 10 > 15
-    since = caller.since
-    caller.take(b"Content-Length: 99999\r\n\r\n" + b"x" * 2 * BODY_BYTES_PER_S)
-    assert caller.due(30, 10) == since + 12
+    connection = Connection(end, None, since=5.0)
+    assert connection.deadline(30, 10) == 35.0
+    connection.feed(b"POST / HTTP/1.1\r\n")
+    assert connection.deadline(30, 10) == connection.since + 10 > 15
+    since = connection.since
+    connection.feed(b"Content-Length: 99999\r\n\r\n" + b"x" * 2 * BODY_BYTES_PER_S)
+    assert connection.deadline(30, 10) == since + 12
 
 
 @pytest.mark.parametrize(
