@@ -164,13 +164,14 @@ class Acceptor:
 
     def close(self) -> None:
         """Make ``run`` return."""
-        self._is_closing = True
+        with self._lock:
+            self._is_closing = True
         self._wake()
 
     def disconnect_all(self) -> None:
         """Close every connection; call this after ``run`` has returned."""
-        self._is_closing = True
         with self._lock:
+            self._is_closing = True
             answering = list(self._answering)
         for connection in answering:
             with contextlib.suppress(OSError):
@@ -259,13 +260,12 @@ class Acceptor:
         except OSError:
             rest = None
         finally:
-            with self._lock:
+            with self._lock:  # what is added before closing is closed by `disconnect_all`
                 self._answering.discard(connection)
-            if rest is not None:
-                again = Connection(connection.socket, connection.address)
-                again.feed(rest)
-                self._answered.append(again)
-            if rest is None or self._is_closing:
+                is_kept = rest is not None and not self._is_closing
+                if is_kept:
+                    self._answered.append(_next(connection, rest or b""))
+            if not is_kept:
                 _shut(connection)
             self._wake()
 
@@ -273,6 +273,13 @@ class Acceptor:
         """Interrupt the wait of the reading thread."""
         with contextlib.suppress(OSError):  # closed, or enough wake-ups are pending
             self._wake_sender.send(b"\0")
+
+
+def _next(connection: Connection, rest: bytes) -> Connection:
+    """Return a connection for its next request, of which ``rest`` has been received."""
+    following = Connection(connection.socket, connection.address)
+    following.feed(rest)
+    return following
 
 
 def _shut(connection: Connection) -> None:

@@ -154,7 +154,7 @@ def test_a_raw_nul_in_a_path_is_404(mirror: Mirror) -> None:
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 0\r\n\r\nx", b"400"),
     ],
 )
-def test_requests_that_are_wrong_are_answered_and_shut(
+def test_requests_that_are_wrong_are_answered_and_end(
     mirror: Mirror, request_bytes: bytes, status: bytes
 ) -> None:
     answer = raw(mirror, request_bytes)
