@@ -74,11 +74,15 @@ def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> 
             "nothing to draw: nobody knows how much any of these files loses",
             hint="`gguf-hub pick --explain` shows the memory",
         )
-    figure = _figure(found, title, DARK if is_dark else LIGHT)
-    try:
-        figure.savefig(path, facecolor=figure.get_facecolor())
-    except OSError as error:
-        raise GgufHubError(f"`{path}` cannot be written: {error.strerror or error}") from error
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a `matplotlibrc` of the working folder could have LaTeX run
+        figure = _figure(found, title, DARK if is_dark else LIGHT)
+        try:
+            figure.savefig(path, facecolor=figure.get_facecolor())
+        except OSError as error:
+            raise GgufHubError(f"`{path}` cannot be written: {error.strerror or error}") from error
 
 
 def _figure(found: Pick, title: str, colours: Colours) -> Any:

@@ -106,7 +106,8 @@ class _Child:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         code = self._process.wait()
-        return lines[-1] if lines else f"the compiler ended with exit code {code}"
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return lines[-1] if lines else f"the compiler {how}"
 
     def __enter__(self) -> _Child:
         return self

@@ -90,16 +90,19 @@ class ObjectCache:
             except OSError as error:
                 damaged.append(_reason(error))
         if damaged:
-            which = damaged[0] + (f" (and {len(damaged) - 1} more)" if damaged[1:] else "")
-            self._note(f"a compiled kernel in `{self.folder}` is replaced: {which}")
+            more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
+            self._note(f"replacing compiled kernels in `{self.folder}`: {damaged[0]}{more}")
         return found
 
     def write(self, name: str, code: bytes) -> None:
         """Keep an object; several threads may call this at once."""
         assert _NAME.fullmatch(name), name
         with self._writing:
+            if self.folder is None:
+                self._unkept[name] = code
+                return
             try:
-                self._write_object(name, code)
+                self._write_object(self.folder, name, code)
             except OSError as error:
                 if not self._unkept:
                     self._note(f"compiled kernels are not kept: {_reason(error)}")
@@ -135,7 +138,7 @@ class ObjectCache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            self._note(f"the kernels in `{self.folder}` are replaced: {_reason(error)}")
+            self._note(f"replacing the compiled kernels in `{self.folder}`: {_reason(error)}")
             return {}
 
     def _read_object(self, name: str) -> bytes:
@@ -148,16 +151,14 @@ class ObjectCache:
             raise FileNotFoundError(name)
         code = read_own_file(object_path(self.folder, name))
         if hashlib.sha256(code).hexdigest() != self._sha256[name]:
-            raise OSError(f"`{name}.o` is damaged: its SHA-256 is not that in `{MANIFEST}`")
+            raise OSError(f"`{name}.o` is damaged (its SHA-256 differs from `{MANIFEST}`)")
         return code
 
-    def _write_object(self, name: str, code: bytes) -> None:
-        if self.folder is None:
-            raise OSError("there is no folder for them")
-        _write_atomic(object_path(self.folder, name), code)
+    def _write_object(self, folder: Path, name: str, code: bytes) -> None:
+        _write_atomic(object_path(folder, name), code)
         self._sha256[name] = hashlib.sha256(code).hexdigest()
         manifest = {"format": _FORMAT, "sha256": self._sha256}
-        _write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=0).encode())
+        _write_atomic(folder / MANIFEST, json.dumps(manifest, indent=0).encode())
 
 
 def object_path(folder: Path, name: str) -> Path:
@@ -188,9 +189,11 @@ def forget_old(folder: Path) -> None:
     Only those with our manifest, and of these only the files that we write: ``kernels-*`` may be
     anybody's name in a folder that the user chose.
     """
+    others: list[Path] = []
     with contextlib.suppress(OSError):  # it may be root's, prepared for all users
         os.utime(folder)
-    for other in folder.parent.glob("kernels-*"):
+        others = list(folder.parent.glob("kernels-*"))
+    for other in others:
         with contextlib.suppress(OSError, ValueError):
             is_old = time.time() - other.lstat().st_mtime > _KEEP_S
             if is_old and not other.is_symlink() and weakness_of_folder(other) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -503,6 +504,21 @@ def test_plot(gguf_hub, tmp_path: Path, name: str, more: tuple[str, ...]) -> Non
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     assert len(content) > 10_000
+
+
+def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    line = [sys.executable, "-m", "gguf_hub", "pick", "--ram", "24GB", "--no-probe"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for name in ("plain", "settings"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "settings":  # LaTeX runs what it is given
+            (folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
+        words = [*line, "--plot", "p.png"]
+        subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    plain, other = (tmp_path / name / "p.png" for name in ("plain", "settings"))
+    assert plain.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("ram_gb", [12, 24, 32, 40, 64, 300])

@@ -164,10 +164,7 @@ def test_where_nothing_can_be_kept_kernels_are_compiled_for_this_process(
     builder = KernelBuilder()
     assert builder.folder is None
     assert builder.addresses(["copy_rows"], notes)["copy_rows"]
-    assert notes.texts[1:] == [
-        "compiling 1 kernels for this CPU",
-        "compiled kernels are not kept: there is no folder for them",
-    ]
+    assert notes.texts[1:] == ["compiling 1 kernels for this CPU"]
     assert "not a directory" in notes.texts[0]
     assert KernelBuilder().compile(["copy_rows"], notes) == 0  # in memory
 
@@ -186,7 +183,7 @@ def test_a_killed_compiler_is_an_error_and_leaves_nothing(tmp_path: Path) -> Non
     killer = threading.Thread(target=kill_first_child)
     killer.start()
     try:
-        with pytest.raises(GgufHubError, match=r"`matmul\.Q4_K`: .*exit code -9"):
+        with pytest.raises(GgufHubError, match="the compiler was killed by signal 9"):
             KernelBuilder(folder=tmp_path).compile(["matmul.Q4_K"])
     finally:
         stop.set()
