@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
 from gguf_hub.grammar.trees import growing
 from gguf_hub.grammar.utf8 import ByteRanges, byte_sequences
 
 MAX_NODES = 80_000
+_NODE_BYTES = 500
+_EDGE_BYTES = 100
 FEW = 8  # copies of a repeated part from which on its counting is worth hiding
 
 
@@ -40,14 +43,14 @@ class Network:
         """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
         self._starts: dict[str, int] = {}
         self._classes: dict[Ranges, int] = {}
-        self._empty_names = growing(rules, is_empty)
+        self._empty_names = growing(rules, _is_empty_text)
         self._node()  # 0 is the start
         for name in rules:
             self._starts[name] = self._node()
         for name, rule in rules.items():
             self._build(rule, self._starts[name], self._end())
         self.free_edges[0].append(self._starts[root])
-        self.is_tail = [self._leads_to_end_only(node) for node in range(len(self.is_end))]
+        self.is_tail = self._tails()
         """Nodes from which nothing is left of their rule: a call there needs no way back."""
         self._refuse_left_recursion()
 
@@ -57,8 +60,11 @@ class Network:
                 f"the grammar is too large: over {MAX_NODES:,} nodes when written out",
                 hint="repeat less, or move what is repeated into a rule of its own",
             )
-        for edges in (self.byte_edges, self.token_edges, self.free_edges, self.calls):
-            edges.append([])
+        spend(_NODE_BYTES)
+        self.byte_edges.append([])
+        self.token_edges.append([])
+        self.free_edges.append([])
+        self.calls.append([])
         self.is_end.append(False)
         return len(self.is_end) - 1
 
@@ -114,6 +120,7 @@ class Network:
             self._classes[ranges] = first = self._node()
             tails: dict[ByteRanges, int] = {(): self._end()}  # what is left to read -> node
             for sequence in byte_sequences(ranges):
+                spend(_EDGE_BYTES)
                 for i in range(len(sequence) - 1, 0, -1):
                     rest = sequence[i:]
                     if rest not in tails:
@@ -185,47 +192,34 @@ class Network:
 
     # What is known about nodes
 
-    def reach(self, node: int) -> set[int]:
-        """Return the nodes that free edges lead to, ``node`` included."""
-        seen, stack = {node}, [node]
-        while stack:
-            for target in self.free_edges[stack.pop()]:
-                if target not in seen:
-                    seen.add(target)
-                    stack.append(target)
-        return seen
-
-    def _leads_to_end_only(self, node: int) -> bool:
-        if self.is_end[node]:
-            return not self.free_edges[node]
-        if self.byte_edges[node] or self.token_edges[node] or self.calls[node]:
-            return False
-        reached = self.reach(node)
-        return all(
-            self.is_end[n] or (self.free_edges[n] and not self.byte_edges[n]
-                               and not self.token_edges[n] and not self.calls[n])
-            for n in reached
-        ) and any(self.is_end[n] for n in reached)  # fmt: skip
+    def _tails(self) -> list[bool]:
+        """Return for each node whether nothing is left of its rule but its end."""
+        before: list[list[int]] = [[] for _ in self.is_end]
+        for node, targets in enumerate(self.free_edges):
+            spend(_EDGE_BYTES)
+            for target in targets:
+                before[target].append(node)
+        ends = {n for n, is_end in enumerate(self.is_end) if is_end}
+        dead = {n for n, targets in enumerate(self.free_edges) if not targets} - ends
+        reading = {
+            n for n in range(len(before))
+            if self.byte_edges[n] or self.token_edges[n] or self.calls[n]
+        }  # fmt: skip
+        tails = _spread(ends, before) - _spread(dead | reading, before)
+        return [n in tails and not (n in ends and self.free_edges[n]) for n in range(len(before))]
 
     def _refuse_left_recursion(self) -> None:
         """Raise if a rule can call itself before it has read anything."""
         empty = {self._starts[name] for name in self._empty_names}
         begins = {start: self._called_first(start, empty) for start in self._starts.values()}
-        names = {start: name for name, start in self._starts.items()}
-        for start, name in names.items():
-            seen: set[int] = set()
-            stack = list(begins[start])
-            while stack:
-                at = stack.pop()
-                if at == start:
-                    shown = name if not name.startswith("(") else "a group in parentheses"
-                    raise GrammarError(
-                        f"the grammar's rule `{shown}` can begin with itself, without an end",
-                        hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
-                    )
-                if at not in seen:
-                    seen.add(at)
-                    stack += begins.get(at, ())
+        at = _on_a_circle(begins)
+        if at is not None:
+            name = next(name for name, start in self._starts.items() if start == at)
+            shown = name if not name.startswith("(") else "a group in parentheses"
+            raise GrammarError(
+                f"the grammar's rule `{shown}` can begin with itself, without an end",
+                hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
+            )
 
     def _called_first(self, start: int, empty: set[int]) -> set[int]:
         """Return the starts of the rules that a rule can call before it reads."""
@@ -235,6 +229,7 @@ class Network:
         """Return the nodes of a rule that are reached without reading."""
         seen, stack = {start}, [start]
         while stack:
+            spend()
             node = stack.pop()
             following = self.free_edges[node] + [
                 back for at, back in self.calls[node] if at in empty
@@ -246,8 +241,54 @@ class Network:
         return seen
 
 
+def _spread(nodes: set[int], edges: list[list[int]]) -> set[int]:
+    """Return all nodes that edges lead to from some, these included."""
+    seen, stack = set(nodes), list(nodes)
+    while stack:
+        spend()
+        for target in edges[stack.pop()]:
+            if target not in seen:
+                seen.add(target)
+                stack.append(target)
+    return seen
+
+
+def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
+    """Return a node that leads back to itself, None without one."""
+    n_before = dict.fromkeys(edges, 0)
+    for target in (t for targets in edges.values() for t in targets):
+        spend()
+        if target in n_before:
+            n_before[target] += 1
+    # 1) take away what nothing leads to, again and again: circles stay, and what they lead to
+    free = [node for node, n in n_before.items() if n == 0]
+    while free:
+        spend()
+        node = free.pop()
+        del n_before[node]
+        for target in edges[node]:
+            if target in n_before:
+                n_before[target] -= 1
+                if n_before[target] == 0:
+                    free.append(target)
+    # 2) something leads to all that is left: going back from any of it ends in a circle
+    before = {target: node for node in n_before for target in edges[node]}
+    seen: set[int] = set()
+    at = next(iter(n_before), None)
+    while at is not None and at not in seen:
+        spend()
+        seen.add(at)
+        at = before[at]
+    return at
+
+
+def _is_empty_text(leaf: Node) -> bool:
+    return isinstance(leaf, Literal) and not leaf.text
+
+
 def is_empty(tree: Node, empty: set[str]) -> bool:
     """Tell whether a tree can match nothing, given the rules that can."""
+    spend()
     if isinstance(tree, Seq):
         return all(is_empty(item, empty) for item in tree.items)
     if isinstance(tree, Alt):
@@ -256,7 +297,7 @@ def is_empty(tree: Node, empty: set[str]) -> bool:
         return tree.low == 0 or is_empty(tree.item, empty)
     if isinstance(tree, Ref):
         return tree.name in empty
-    return isinstance(tree, Literal) and not tree.text
+    return _is_empty_text(tree)
 
 
 def _is_ascii(ranges: Ranges) -> bool:

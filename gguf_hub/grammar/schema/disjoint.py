@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from gguf_hub.budget import spend
 from gguf_hub.grammar.schema.check import CannotCheck, conforms, json_type
-from gguf_hub.grammar.schema.merge import Document, NotSupported, Plain, Schema
+from gguf_hub.grammar.schema.merge import Document, NotSupported, Plain, Schema, extra_schema
 
+_PAIR_BYTES = 200
 _EVERY = ("object", "array", "string", "number", "boolean", "null")
 
 
@@ -12,8 +14,8 @@ def apart(written: Schema, other: Schema, document: Document) -> bool:
     """Tell whether surely nothing that is written for one schema satisfies another.
 
     Args:
-        written: Schema whose values are written: declared properties only, unless it asks for
-            additional ones.
+        written: Schema whose values are written, with additional properties as ``extra_schema``
+            has it.
         other: The other schema.
         document: Where both stand.
     """
@@ -21,6 +23,15 @@ def apart(written: Schema, other: Schema, document: Document) -> bool:
         a, b = document.plain(written), document.plain(other)
     except NotSupported:
         return False
+    key = (id(written), id(other))  # the document keeps both
+    if key not in document.known_apart:
+        document.known_apart[key] = False  # while it is asked, for schemas that hold themselves
+        document.known_apart[key] = _compute(a, b, other, document)
+    return document.known_apart[key]
+
+
+def _compute(a: Plain | bool, b: Plain | bool, other: Schema, document: Document) -> bool:
+    spend(_PAIR_BYTES)
     if isinstance(a, bool) or isinstance(b, bool):
         return a is False or b is False
     if "enum" in a:
@@ -45,7 +56,7 @@ def _none_conforms(a: Plain, other: Schema, document: Document) -> bool:
 def _objects_apart(a: Plain, b: Plain, document: Document) -> bool:
     ours, theirs = a.get("properties", {}), b.get("properties", {})
     required = set(a.get("required", ()))
-    closed = a.get("additionalProperties", False) is False and not a.get("patternProperties")
+    closed = extra_schema(a) is False and not a.get("patternProperties")
     for name in b.get("required", ()):
         # the other needs a property that is never written
         if closed and name not in ours and name not in required:
