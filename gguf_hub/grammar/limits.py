@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from gguf_hub.budget import Budget, limit
 from gguf_hub.errors import BudgetError, GrammarError
 
-MAKE_CPU_S = 0.7
+MAKE_CPU_S = 0.8
 MAKE_BYTES = 150_000_000
 
 TOKEN_CPU_S = 0.4

@@ -7,6 +7,7 @@ that only real recursion (a list in a list) needs a stack.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
@@ -17,6 +18,8 @@ from gguf_hub.grammar.utf8 import ByteRanges, byte_sequences
 MAX_NODES = 80_000
 _NODE_BYTES = 500
 _EDGE_BYTES = 100
+_NO_EDGES: list[Any] = []  # shared: most nodes have edges of one kind only
+Edge = TypeVar("Edge")
 FEW = 8  # copies of a repeated part from which on its counting is worth hiding
 
 
@@ -49,7 +52,7 @@ class Network:
             self._starts[name] = self._node()
         for name, rule in rules.items():
             self._build(rule, self._starts[name], self._end())
-        self.free_edges[0].append(self._starts[root])
+        _add(self.free_edges, 0, self._starts[root])
         self.is_tail = self._tails()
         """Nodes from which nothing is left of their rule: a call there needs no way back."""
         self._refuse_left_recursion()
@@ -61,10 +64,8 @@ class Network:
                 hint="repeat less, or move what is repeated into a rule of its own",
             )
         spend(_NODE_BYTES)
-        self.byte_edges.append([])
-        self.token_edges.append([])
-        self.free_edges.append([])
-        self.calls.append([])
+        for edges in (self.byte_edges, self.token_edges, self.free_edges, self.calls):
+            edges.append(_NO_EDGES)
         self.is_end.append(False)
         return len(self.is_end) - 1
 
@@ -80,15 +81,15 @@ class Network:
         elif isinstance(tree, Chars):
             self._build_class(tree.ranges, start, end)
         elif isinstance(tree, Ref):
-            self.calls[start].append((self._starts[tree.name], end))
+            _add(self.calls, start, (self._starts[tree.name], end))
         elif isinstance(tree, Token):
-            self.token_edges[start].append((tree, end))
+            _add(self.token_edges, start, (tree, end))
         elif isinstance(tree, Seq):
             self._build_chain(list(tree.items), start, end)
         elif isinstance(tree, Alt):
             for option in tree.options:
                 inner = self._node()
-                self.free_edges[start].append(inner)
+                _add(self.free_edges, start, inner)
                 self._build(option, inner, end)
         else:
             self._build_repeat(tree, start, end)
@@ -98,21 +99,22 @@ class Network:
             after = self._node()
             self._build(item, start, after)
             start = after
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _build_text(self, data: bytes, start: int, end: int) -> None:
         for byte in data:
             after = self._node()
-            self.byte_edges[start].append((byte, byte, after))
+            _add(self.byte_edges, start, (byte, byte, after))
             start = after
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
         """Read one character: in place when all are ASCII, else by a call of a shared part."""
         if _is_ascii(ranges):
-            self.byte_edges[start] += [(low, high, end) for low, high in ranges]
+            for low, high in ranges:
+                _add(self.byte_edges, start, (low, high, end))
         else:
-            self.calls[start].append((self._class_start(ranges), end))
+            _add(self.calls, start, (self._class_start(ranges), end))
 
     def _class_start(self, ranges: Ranges) -> int:
         """Return the start of the part that reads one character of a class."""
@@ -125,8 +127,8 @@ class Network:
                     rest = sequence[i:]
                     if rest not in tails:
                         tails[rest] = self._node()
-                        self.byte_edges[tails[rest]].append((*rest[0], tails[rest[1:]]))
-                self.byte_edges[first].append((*sequence[0], tails[sequence[1:]]))
+                        _add(self.byte_edges, tails[rest], (*rest[0], tails[rest[1:]]))
+                _add(self.byte_edges, first, (*sequence[0], tails[sequence[1:]]))
         return self._classes[ranges]
 
     def _build_repeat(self, tree: Repeat, start: int, end: int) -> None:
@@ -143,7 +145,7 @@ class Network:
             first = len(self.is_end)
             after = self._node()
             if i >= tree.low:
-                self.free_edges[start].append(end)
+                _add(self.free_edges, start, end)
             self._build(item, start, after)
             spans.append((start, first))
             start = after
@@ -151,15 +153,15 @@ class Network:
             self._add_twins(item, tree, end, spans)
         if tree.high is None:
             start = self._loop(item, start)
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _loop(self, item: Node, start: int) -> int:
         """Add any number of ``item`` after ``start``; return the node before and after each."""
         loop = self._node()
-        self.free_edges[start].append(loop)
+        _add(self.free_edges, start, loop)
         after = self._node()
         self._build(item, loop, after)
-        self.free_edges[after].append(loop)
+        _add(self.free_edges, after, loop)
         return loop
 
     def _add_twins(self, item: Node, tree: Repeat, end: int, spans: list[tuple[int, int]]) -> None:
@@ -170,7 +172,7 @@ class Network:
         """
         nowhere = self._node()
         staying, leaving = self._loop(item, nowhere), self._loop(item, nowhere)
-        self.free_edges[leaving].append(end)
+        _add(self.free_edges, leaving, end)
         size = len(self.is_end) - leaving
         last = tree.high if tree.high is not None else tree.low
         for i, (start, first) in enumerate(spans):
@@ -190,13 +192,12 @@ class Network:
         self._build(tree, self._starts[name], self._end())
         return Ref(name)
 
-    # What is known about nodes
+    # What is known about nodes: computed in time that grows as they do, which are paid for
 
     def _tails(self) -> list[bool]:
         """Return for each node whether nothing is left of its rule but its end."""
         before: list[list[int]] = [[] for _ in self.is_end]
         for node, targets in enumerate(self.free_edges):
-            spend(_EDGE_BYTES)
             for target in targets:
                 before[target].append(node)
         ends = {n for n, is_end in enumerate(self.is_end) if is_end}
@@ -229,7 +230,6 @@ class Network:
         """Return the nodes of a rule that are reached without reading."""
         seen, stack = {start}, [start]
         while stack:
-            spend()
             node = stack.pop()
             following = self.free_edges[node] + [
                 back for at, back in self.calls[node] if at in empty
@@ -241,11 +241,18 @@ class Network:
         return seen
 
 
+def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
+    """Add an edge that leads away from a node."""
+    if edges[node]:
+        edges[node].append(edge)
+    else:
+        edges[node] = [edge]
+
+
 def _spread(nodes: set[int], edges: list[list[int]]) -> set[int]:
     """Return all nodes that edges lead to from some, these included."""
     seen, stack = set(nodes), list(nodes)
     while stack:
-        spend()
         for target in edges[stack.pop()]:
             if target not in seen:
                 seen.add(target)
@@ -257,13 +264,11 @@ def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
     """Return a node that leads back to itself, None without one."""
     n_before = dict.fromkeys(edges, 0)
     for target in (t for targets in edges.values() for t in targets):
-        spend()
         if target in n_before:
             n_before[target] += 1
     # 1) take away what nothing leads to, again and again: circles stay, and what they lead to
     free = [node for node, n in n_before.items() if n == 0]
     while free:
-        spend()
         node = free.pop()
         del n_before[node]
         for target in edges[node]:
@@ -276,7 +281,6 @@ def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
     seen: set[int] = set()
     at = next(iter(n_before), None)
     while at is not None and at not in seen:
-        spend()
         seen.add(at)
         at = before[at]
     return at

@@ -37,6 +37,8 @@ class CannotCheck(Exception):
 
 def canonical(value: Any) -> str:
     """Return a text that is equal for equal JSON values: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, str):
+        return f'"{value}'
 
     def plain(v: Any) -> Any:
         spend()

@@ -20,7 +20,7 @@ from gguf_hub.grammar.schema.conversion import (
     braces,
     separated,
 )
-from gguf_hub.grammar.schema.disjoint import apart
+from gguf_hub.grammar.schema.disjoint import apart, have_tags
 from gguf_hub.grammar.schema.merge import Document, NotSupported, Plain, Schema, both
 from gguf_hub.grammar.schema.negate import negate
 from gguf_hub.grammar.schema.objects import object_
@@ -217,6 +217,8 @@ class _Converter:
 
     def _check_apart(self, whole: list[Schema], options: list[Schema], name: str) -> None:
         """See that what one option writes satisfies no other."""
+        if have_tags(options, self.document):
+            return
         if len(options) > _MOST_COMPARED:
             problem = f"has {len(options)} options, too many to tell that none matches another's"
             self._leave_out(name, NotSupported("oneOf", problem))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gguf_hub.budget import spend
-from gguf_hub.grammar.schema.check import CannotCheck, conforms, json_type
+from gguf_hub.grammar.schema.check import CannotCheck, canonical, conforms, json_type
 from gguf_hub.grammar.schema.merge import Document, NotSupported, Plain, Schema, extra_schema
 
 _PAIR_BYTES = 200
@@ -28,6 +30,36 @@ def apart(written: Schema, other: Schema, document: Document) -> bool:
         document.known_apart[key] = False  # while it is asked, for schemas that hold themselves
         document.known_apart[key] = _compute(a, b, other, document)
     return document.known_apart[key]
+
+
+def have_tags(schemas: Sequence[Schema], document: Document) -> bool:
+    """Tell whether all are objects with one property that must be there, its values all different.
+
+    So surely no value satisfies two of them; each is looked at once.
+    """
+    try:
+        plains = [document.plain(schema) for schema in schemas]
+    except NotSupported:
+        return False
+    objects = [s for s in plains if isinstance(s, dict) and s.get("type") == ["object"]]
+    if not objects or len(objects) < len(plains):
+        return False
+    names = set(objects[0].get("required", ())).intersection(*(s.get("required", ())
+                                                               for s in objects))  # fmt: skip
+    return any(_are_tags([s.get("properties", {}).get(name) for s in objects]) for name in names)
+
+
+def _are_tags(schemas: list[Schema]) -> bool:
+    """Tell whether each lists its values, all different."""
+    seen: set[str] = set()
+    for schema in schemas:
+        if not isinstance(schema, dict) or not ("const" in schema or "enum" in schema):
+            return False
+        values = set(map(canonical, [schema["const"]] if "const" in schema else schema["enum"]))
+        if values & seen:
+            return False
+        seen |= values
+    return True
 
 
 def _compute(a: Plain | bool, b: Plain | bool, other: Schema, document: Document) -> bool:
