@@ -266,7 +266,6 @@ class _Instrument(NodeTransformer):
         self.generic_visit(node)
         return _call("checked", [node], node) if node.ctx == "load" else node
 
-
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         """``a == b`` and ``a in b`` take as long as texts are."""
         self.generic_visit(node)

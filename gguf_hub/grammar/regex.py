@@ -15,7 +15,6 @@ from gguf_hub.grammar.pattern import (
     Look,
     Pattern,
     PatternError,
-    Times,
     read_pattern,
 )
 from gguf_hub.grammar.trees import EMPTY, alt, repeat, seq, subtract
@@ -72,8 +71,7 @@ def _refuse(anchor: Anchor) -> None:
     if anchor.kind in "bB":
         raise PatternError(f"`\\{anchor.kind}` is not supported")
     raise PatternError(
-        f"`{anchor.kind}` is not supported at this place: "
-        "an anchor inside a group or in the middle"
+        f"`{anchor.kind}` is not supported at this place: an anchor inside a group or in the middle"
     )
 
 

@@ -79,8 +79,8 @@ def schema_to_rules(
         rules = prune(converter.rules, "root")
     except RecursionError as exc:
         raise GrammarError("schema: it is nested too deeply") from exc
-    except (TypeError, ValueError, AttributeError, KeyError) as exc:
-        # A keyword holds what it cannot hold, such as `"properties": 5`.
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as exc:
+        # A keyword holds what it cannot hold, such as `"properties": 5` or `"minimum": 1e999`.
         raise GrammarError(f"schema: it is malformed: {exc}") from exc
     if rules["root"] == NOTHING:
         raise GrammarError("schema: found no value that satisfies it")

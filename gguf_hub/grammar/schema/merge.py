@@ -257,12 +257,17 @@ def _merge_values(x: list[Any], y: list[Any]) -> list[Any]:
 
 
 def _merge_steps(x: float, y: float) -> float:
-    if float(x).is_integer() and float(y).is_integer():
+    if is_whole(x) and is_whole(y):
         step = math.lcm(int(x), int(y))
         if step > max(x, y, _MOST_STEP):
             raise NotSupported("multipleOf", f"of several steps is over {_MOST_STEP:,} in all")
         return step
     return float(_same("multipleOf", x, y))
+
+
+def is_whole(x: float) -> bool:
+    """Tell whether a number is whole; doubles do not hold every whole number."""
+    return isinstance(x, int) or x.is_integer()
 
 
 def _merge_choices(x: list[Schema], y: list[Schema]) -> list[Schema]:
