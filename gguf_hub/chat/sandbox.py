@@ -309,7 +309,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         kept = {name: FILTERS[name] for name in _FILTERS}
         self.filters = {name: _paid(f) for name, f in {**kept, **_OWN_FILTERS}.items()}
-        self.tests = {name: _watched(test) for name, test in self.tests.items()}
+        tests: Any = self.tests
+        self.tests = {name: _watched(test) for name, test in tests.items()}
         self.globals.pop("lipsum")
         self.globals.update(strftime_now=_strftime_now, raise_exception=_raise_exception)
 

@@ -6,6 +6,8 @@ mean ASCII, and their opposites other ASCII characters.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from gguf_hub.grammar.gbnf import Chars, Literal, Node, Ranges, complement, normalise
 from gguf_hub.grammar.pattern import (
     Anchor,
@@ -67,7 +69,7 @@ def _node(tree: Pattern) -> Node:
     return repeat(_node(tree.item), tree.low, tree.high)
 
 
-def _refuse(anchor: Anchor) -> None:
+def _refuse(anchor: Anchor) -> NoReturn:
     if anchor.kind in "bB":
         raise PatternError(f"`\\{anchor.kind}` is not supported")
     raise PatternError(

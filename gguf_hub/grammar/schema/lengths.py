@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gguf_hub.budget import spend
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ref, Repeat, Seq
-from gguf_hub.grammar.regex import PatternError
+from gguf_hub.grammar.pattern import PatternError
 from gguf_hub.grammar.schema.conversion import Conversion
 from gguf_hub.grammar.schema.strings import in_json
 from gguf_hub.grammar.trees import EMPTY, NOTHING, alt, repeat, seq

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator
 
 from gguf_hub.grammar.gbnf import Literal, Node, Ref
-from gguf_hub.grammar.regex import PatternError, parse_pattern
+from gguf_hub.grammar.pattern import PatternError
+from gguf_hub.grammar.regex import parse_pattern
 from gguf_hub.grammar.schema.check import CannotCheck, is_found
 from gguf_hub.grammar.schema.conversion import (
     MOST_RULES,

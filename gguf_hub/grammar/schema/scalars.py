@@ -6,7 +6,8 @@ import math
 
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Literal, Node, Ref
-from gguf_hub.grammar.regex import PatternError, parse_pattern
+from gguf_hub.grammar.pattern import PatternError
+from gguf_hub.grammar.regex import parse_pattern
 from gguf_hub.grammar.schema import numbers
 from gguf_hub.grammar.schema.check import is_multiple
 from gguf_hub.grammar.schema.conversion import FAMILIES, Conversion
