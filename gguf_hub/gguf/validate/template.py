@@ -10,14 +10,12 @@ Source: CVE-2024-34359 (llama-cpp-python), CVE-2026-5760 (SGLang) and their publ
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from gguf_hub.gguf.format import ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 
-_OPENING = re.compile(r"\{[{%]")
-_CLOSING = {"{{": "}}", "{%": "%}"}
+_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SUSPECT = (
     (re.compile(r"__\w+__"), "a name of Python's machinery"),
     (re.compile(r"""['"]_+|_['"]\s*[~+*\]]"""), "a name put together from underscores"),
@@ -44,25 +42,10 @@ def check_templates(header: Header, issues: Issues) -> None:
 
 def suspicious(template: str) -> str:
     """Return what in the template is not about chat, in words; "" for nothing."""
-    code = "\n".join(_code(template))
+    code = "\n".join(_CODE.findall(template))
     found = []
     for pattern, what in _SUSPECT:
         match = pattern.search(code)
         if match:
             found.append(f"{what} (`{match[0].strip()[:40]}`)")
     return ", ".join(found)
-
-
-def _code(template: str) -> Iterator[str]:
-    """Yield what stands between the marks of code, marks included."""
-    closing = dict(_CLOSING)
-    at = 0
-    while closing and (opening := _OPENING.search(template, at)) is not None:
-        kind, start = opening.group(), opening.start()
-        end = template.find(closing[kind], start + 2) if kind in closing else -1
-        if end < 0:  # nor does any later one of its kind end
-            closing.pop(kind, None)
-            at = start + 1
-        else:
-            yield template[start : end + 2]
-            at = end + 2
