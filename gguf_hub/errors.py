@@ -132,7 +132,26 @@ class ChatTemplateError(GgufHubError):
 
 
 class ContextFullError(GgufHubError):
-    """More tokens than the context holds."""
+    """More tokens than the context holds.
+
+    Args:
+        message: As for every error.
+        n_tokens: How many there are, or at least; None where that was not counted.
+        n_ctx: What the context holds.
+        hint: The next step, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        n_tokens: int | None = None,
+        n_ctx: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.n_tokens = n_tokens
+        self.n_ctx = n_ctx
 
 
 class BusyError(GgufHubError):

@@ -33,7 +33,8 @@ def data() -> Path:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the user's settings, tokens, caches and records out of every test."""
-    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG"):
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG",
+                 "GGUF_HUB_API_KEY"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "gguf-hub-home"))
     # kernels are compiled once for all tests and runs: their folder is named after their sources

@@ -47,6 +47,7 @@ OWNERS = {
     "fastapi": {"server"},
     "starlette": {"server"},
     "uvicorn": {"server", "cli"},
+    "h11": {"server"},
     "prompt_toolkit": {"cli"},
     "matplotlib": {"cli"},
 }

@@ -15,6 +15,7 @@ MAX_PROMPTS = 64
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
+ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Bias = dict[str, float] | list[tuple[int, float | bool]] | None
 
 
@@ -74,7 +75,7 @@ class CompletionBody(Sampling):
     """``/v1/completions``."""
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = ""
-    model: str | None = None
+    model: ModelName = None
     suffix: str | None = None
     max_tokens: int | None = 16
     n: int = Field(1, ge=1, le=MAX_CHOICES)
@@ -98,7 +99,7 @@ class ChatBody(Sampling):
     """``/v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    model: str | None = None
+    model: ModelName = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int = Field(1, ge=1, le=MAX_CHOICES)
@@ -121,7 +122,7 @@ class EmbeddingBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     input: str | list[str] | list[TokenId] | list[list[TokenId]]
-    model: str | None = None
+    model: ModelName = None
     encoding_format: Literal["float", "base64"] = "float"
 
 
