@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from types import TracebackType
 
-from gguf_hub.errors import BudgetError, BusyError
+from gguf_hub.errors import BudgetError
 
 _SPENDS_PER_LOOK = 32  # a look at the clock takes about 1 us
 _LARGE_BYTES = 20_000  # what keeps so much may have taken long
+
+
+class Lane:
+    """Where work that takes long goes on: one piece of it at a time, so that short work passes.
+
+    Args:
+        after_s: CPU time after which work takes long.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self.after_s = after_s
+        self.lock = threading.Lock()
 
 
 class Budget:
@@ -26,10 +37,13 @@ class Budget:
     Args:
         cpu_s: CPU time of this thread; what is left stays for the next time it is entered.
         n_bytes: Memory that may be kept each time it is entered.
+        lane: Where the work goes on when it takes long; None for no waiting.
     """
 
-    def __init__(self, cpu_s: float, n_bytes: int) -> None:
+    def __init__(self, cpu_s: float, n_bytes: int, lane: Lane | None = None) -> None:
         self.cpu_s, self.n_bytes = cpu_s, n_bytes
+        self._lane, self._is_in_lane = lane, False
+        self._lane_from_s = 0.0
         self._left_s = cpu_s
         self._bytes_left = n_bytes
         self._deadline_s = 0.0
@@ -38,7 +52,9 @@ class Budget:
 
     def __enter__(self) -> Budget:
         self._outer.append(_CURRENT.set(self))
-        self._deadline_s = time.thread_time() + self._left_s
+        now = time.thread_time()
+        self._deadline_s = now + self._left_s
+        self._lane_from_s = now + (self._lane.after_s if self._lane else 0.0)
         self._bytes_left = self.n_bytes
         return self
 
@@ -46,6 +62,9 @@ class Budget:
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
         self._left_s = self._deadline_s - time.thread_time()
+        if self._lane is not None and self._is_in_lane:
+            self._is_in_lane = False
+            self._lane.lock.release()
         _CURRENT.reset(self._outer.pop())
 
     def refill(self, cpu_s: float) -> None:
@@ -64,38 +83,23 @@ class Budget:
     def look(self) -> None:
         """Look at the clock."""
         self._until_look = _SPENDS_PER_LOOK
-        if time.thread_time() > self._deadline_s:
+        now = time.thread_time()
+        if now > self._deadline_s:
             raise BudgetError(f"it takes more than {self.cpu_s:g} s of CPU time")
-        stop = _STOP.get()
-        if stop is not None and stop.is_set():
-            raise BusyError("the program is about to stop")
+        if self._lane is not None and not self._is_in_lane and now > self._lane_from_s:
+            self._is_in_lane = self._lane.lock.acquire()
 
 
 _CURRENT: ContextVar[Budget | None] = ContextVar("budget", default=None)
-_STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
-def limit(cpu_s: float, n_bytes: int) -> AbstractContextManager[object]:
+def limit(cpu_s: float, n_bytes: int, lane: Lane | None = None) -> AbstractContextManager[object]:
     """Return a context in which work has a budget: the one in force, else a new one.
 
     Raises:
         BudgetError: Inside it, when more is spent.
     """
-    return nullcontext() if _CURRENT.get() is not None else Budget(cpu_s, n_bytes)
-
-
-@contextmanager
-def stoppable(stop: threading.Event) -> Iterator[None]:
-    """Let ``stop`` end what this thread does on a budget.
-
-    Raises:
-        BusyError: Inside it, soon after ``stop`` is set.
-    """
-    token = _STOP.set(stop)
-    try:
-        yield
-    finally:
-        _STOP.reset(token)
+    return nullcontext() if _CURRENT.get() is not None else Budget(cpu_s, n_bytes, lane)
 
 
 def spend(n_bytes: int = 0) -> None:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from gguf_hub.budget import Budget, limit, look, spend, stoppable
-from gguf_hub.errors import BudgetError, BusyError
+from gguf_hub.budget import Budget, Lane, limit, look, spend
+from gguf_hub.errors import BudgetError
 
 
 def work(cpu_s: float) -> None:
@@ -80,12 +80,38 @@ def test_threads_have_budgets_of_their_own() -> None:
     assert errors == []
 
 
-def test_work_on_a_budget_can_be_stopped() -> None:
-    stop = threading.Event()
-    with stoppable(stop), limit(60, 10**9):
-        look()
-        stop.set()
-        with pytest.raises(BusyError, match="about to stop"):
+def test_short_work_passes_by_long_work_and_long_work_has_turns() -> None:
+    lane = Lane(after_s=0.01)
+    events: list[str] = []
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with limit(60, 10**9, lane):
+            work(0.03)
+            has_begun.set()
+            assert may_end.wait(60)
+            events.append("first")
+
+    def second() -> None:
+        with limit(60, 10**9, lane):
+            work(0.03)
+            events.append("second")
+
+    threads = [threading.Thread(target=run) for run in (first, second)]
+    threads[0].start()
+    assert has_begun.wait(60)
+    threads[1].start()
+    with limit(60, 10**9, lane):
+        spend()
+    events.append("short")
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    assert events == ["short", "first", "second"]
+
+
+def test_work_that_fails_leaves_its_lane() -> None:
+    lane = Lane(after_s=0.0)
+    for _ in range(2):
+        with pytest.raises(BudgetError), limit(0.02, 10**9, lane):
             work(5.0)
-    with limit(60, 10**9):
-        look()

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gguf_hub.chat.messages import ChatPrompt, Message, merge_system, plain_data, plain_messages
-from gguf_hub.errors import BudgetError, BusyError, ChatTemplateError
+from gguf_hub.errors import BudgetError, ChatTemplateError
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 
@@ -87,8 +87,6 @@ class TemplateFormat:
             raise ChatTemplateError(
                 f"the chat template cannot be applied: {exc.message}", hint=_HINT
             ) from exc
-        except BusyError:
-            raise
         except RecursionError as exc:
             raise ChatTemplateError("the chat template nests too deeply", hint=_HINT) from exc
         except Exception as exc:  # a template is a program: it can fail in any way

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gguf_hub.budget import Budget, limit
+from gguf_hub.budget import Budget, Lane, limit
 from gguf_hub.errors import BudgetError, GrammarError
 
 MAKE_CPU_S = 0.8
 MAKE_BYTES = 150_000_000
+_LONG = Lane(after_s=0.05)
+"""Small grammars are made while a large one is."""
 
-TOKEN_CPU_S = 0.4
+TOKEN_CPU_S = 0.3
 REFILL_CPU_S = 0.05
 """What each token gives back: a grammar may not take longer than this on average."""
 TOKEN_BYTES = 40_000_000
@@ -36,7 +38,7 @@ def making(what: str) -> Iterator[None]:
         GrammarError: It costs too much, or is nested too deeply.
     """
     try:
-        with limit(MAKE_CPU_S, MAKE_BYTES):
+        with limit(MAKE_CPU_S, MAKE_BYTES, _LONG):
             yield
     except BudgetError as exc:
         raise GrammarError(
