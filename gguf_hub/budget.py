@@ -43,29 +43,27 @@ class Budget:
     def __init__(self, cpu_s: float, n_bytes: int, lane: Lane | None = None) -> None:
         self.cpu_s, self.n_bytes = cpu_s, n_bytes
         self._lane, self._is_in_lane = lane, False
-        self._lane_from_s = 0.0
         self._left_s = cpu_s
         self._bytes_left = n_bytes
-        self._deadline_s = 0.0
+        self._began_s: float | None = None
         self._until_look = _SPENDS_PER_LOOK
         self._outer: list[Token[Budget | None]] = []
 
     def __enter__(self) -> Budget:
         self._outer.append(_CURRENT.set(self))
-        now = time.thread_time()
-        self._deadline_s = now + self._left_s
-        self._lane_from_s = now + (self._lane.after_s if self._lane else 0.0)
         self._bytes_left = self.n_bytes
+        self._began_s = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._left_s = self._deadline_s - time.thread_time()
+        _CURRENT.reset(self._outer.pop())
+        if self._began_s is not None:
+            self._left_s -= time.thread_time() - self._began_s
         if self._lane is not None and self._is_in_lane:
             self._is_in_lane = False
             self._lane.lock.release()
-        _CURRENT.reset(self._outer.pop())
 
     def refill(self, cpu_s: float) -> None:
         """Give back some CPU time, no more than there was at first."""
@@ -77,16 +75,19 @@ class Budget:
         if self._bytes_left < 0:
             raise BudgetError(f"it takes more than {self.n_bytes // 10**6} MB of memory")
         self._until_look -= 1
-        if self._until_look < 0 or n_bytes > _LARGE_BYTES:
+        if self._until_look < 0 or n_bytes > _LARGE_BYTES or self._began_s is None:
             self.look()
 
     def look(self) -> None:
-        """Look at the clock."""
+        """Look at the clock, which runs from the first look on: work that costs nothing is free."""
         self._until_look = _SPENDS_PER_LOOK
         now = time.thread_time()
-        if now > self._deadline_s:
+        if self._began_s is None:
+            self._began_s = now
+        used_s = now - self._began_s
+        if used_s > self._left_s:
             raise BudgetError(f"it takes more than {self.cpu_s:g} s of CPU time")
-        if self._lane is not None and not self._is_in_lane and now > self._lane_from_s:
+        if self._lane is not None and not self._is_in_lane and used_s > self._lane.after_s:
             self._is_in_lane = self._lane.lock.acquire()
 
 

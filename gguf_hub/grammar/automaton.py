@@ -25,7 +25,7 @@ _PLACE_BYTES = 200
 _SET_BYTES = 250
 _MEMBER_BYTES = 50
 _STATE_BYTES = 1_200  # its row included
-_MANY = 1_000  # edges from which on going through them takes long
+_MANY = 1_000  # edges or places from which on going through them takes long
 
 
 class Automaton:
@@ -184,7 +184,6 @@ class Automaton:
         net = self.network
         seen, stack, found = {place}, [place], []
         while stack:
-            spend()
             at = stack.pop()
             if at == _DONE:
                 found.append(at)
@@ -203,5 +202,7 @@ class Automaton:
                     seen.add(reached)
                     stack.append(reached)
         self._keep(_SET_BYTES + _MEMBER_BYTES * len(found))
+        if len(seen) > _MANY:
+            look()
         self._closures[place] = result = frozenset(found)
         return result

@@ -101,7 +101,7 @@ def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
 
 def _nearest(name: str, rules: dict[str, Node]) -> str | None:
     """Return a hint that names the rule that was meant; comparing takes long for long names."""
-    if len(name) > _MAX_COMPARED or len(rules) > _MAX_COMPARED:
+    if len(name) > _MAX_COMPARED or len(rules) > 10 * _MAX_COMPARED:
         return None
     known = [rule for rule in rules if len(rule) <= _MAX_COMPARED]
     near = difflib.get_close_matches(name, known, n=1)
