@@ -17,6 +17,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
+    ├── BudgetError                  input that takes more CPU time or memory than it may
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
     │   │   └── LinkRefusedError     a signed link that has expired, or is used too much
@@ -155,6 +156,10 @@ class ContextFullError(GgufHubError):
 
 class BusyError(GgufHubError):
     """The server has as many requests waiting as it takes; ask again later."""
+
+
+class BudgetError(GgufHubError):
+    """Input from outside that takes more CPU time or memory than it may."""
 
 
 class HubError(GgufHubError):

@@ -22,7 +22,7 @@ LAYERS = {
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
-    "survey": 4, "lookup": 3,
+    "survey": 4, "lookup": 3, "budget": 0,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
     "engine": 4, "pretrained": 4,
     "completion": 5, "perplexity": 5, "bench": 5,

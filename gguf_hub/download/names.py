@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ _QUANT = r"(?:UD-)?(?:(?:I|T)?Q\d(?:_[A-Z0-9]+)*|BF16|F?P?16|F32|MXFP4(?:_MOE)?|
 _QUANT_IN_NAME = re.compile(rf"(?<![A-Za-z0-9])({_QUANT})(?![A-Za-z0-9_])", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _SIDECAR = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|mtp)(?:[-_.]|$)", re.IGNORECASE)
+_LETTERS = frozenset(string.ascii_lowercase + string.digits)
+_MAX_CHARS = 1000  # no file system takes longer names; looking for quants goes back and forth
 
 # what huggingface_hub keeps for itself at the top of a download folder
 _RESERVED_FOLDER = ".cache/huggingface"
@@ -64,9 +67,16 @@ def has_quant(path: str, quant: str) -> bool:
     ``Q4_K`` is no match for ``Q4_K_M``, nor is ``Q4_K_M`` for ``IQ4_K_M``.
     """
     # an underscore may stand before a quant (`model_q4_0.gguf`) but not inside one
-    before = "A-Za-z0-9" if looks_like_quant(quant) else "A-Za-z0-9_"
-    pattern = rf"(?<![{before}]){re.escape(quant)}(?![A-Za-z0-9_])"
-    return re.search(pattern, _without_suffixes(path), re.IGNORECASE) is not None
+    before = _LETTERS if looks_like_quant(quant) else _LETTERS | {"_"}
+    after = _LETTERS | {"_"}
+    text, wanted = _without_suffixes(path).lower(), quant.lower()
+    at = text.find(wanted)
+    while at >= 0:
+        end = at + len(wanted)
+        if text[max(at - 1, 0) : at] not in before and text[end : end + 1] not in after:
+            return True
+        at = text.find(wanted, at + 1)
+    return False
 
 
 def shard_of(path: str) -> Shard | None:
@@ -189,4 +199,5 @@ def _folded(name: str) -> str:
 
 
 def _without_suffixes(path: str) -> str:
+    path = path[-_MAX_CHARS:]
     return _SHARD.sub("", path).removesuffix(".gguf").removesuffix(".GGUF")

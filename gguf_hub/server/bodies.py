@@ -51,6 +51,11 @@ class Sampling(BaseModel):
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        return self.grammar is not None
+
     def settings(self) -> dict[str, Any]:
         """Return what the sampler wants to know."""
         names = set(Sampling.model_fields) - {"grammar", "ignore_eos", "n_keep"}
@@ -115,6 +120,12 @@ class ChatBody(Sampling):
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        wishes = (self.grammar, self.response_format, self.tools, self.functions)
+        return any(wish is not None for wish in wishes)
+
 
 class EmbeddingBody(BaseModel):
     """``/v1/embeddings``."""
@@ -136,6 +147,11 @@ class NativeBody(Sampling):
     n_probs: int = Field(0, ge=0, le=20)
     json_schema: Any = None
     cache_prompt: bool = True
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        return self.grammar is not None or self.json_schema is not None
 
 
 class TokenizeBody(BaseModel):

@@ -65,7 +65,7 @@ async def props(request: Request) -> Response:
 async def completion(body: NativeBody, request: Request) -> Response:
     """Go on with a text, llama-server's way."""
     service: Service = request.app.state.service
-    run = await while_connected(request, service.pool.run(_native_run, service, body))
+    run = await while_connected(request, service.pool_of(body).run(_native_run, service, body))
     stream = service.start([run], is_whole=not body.stream)
     if body.stream:
         return Events(_native_chunks(service, stream), stream.cancel, has_done=False)

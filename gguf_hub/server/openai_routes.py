@@ -79,7 +79,7 @@ async def _completion_runs(service: Service, body: CompletionBody) -> tuple[list
     runs: list[Run] = []
     texts: list[str] = []
     for prompt in _prompts(body.prompt):  # one at a time: others have their turn between them
-        more, text = await service.pool.run(_runs_of_prompt, service, body, prompt)
+        more, text = await service.pool_of(body).run(_runs_of_prompt, service, body, prompt)
         runs += more
         texts += [text] * len(more)
     return runs, texts
@@ -133,7 +133,7 @@ async def _completion_chunks(
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
-    work = service.pool.run(_chat_runs, service, body)
+    work = service.pool_of(body).run(_chat_runs, service, body)
     plan, runs = await while_connected(request, work)
     head = Head(body.model or service.facts.name)
     stream = service.start(runs, is_whole=not body.stream)

@@ -81,6 +81,8 @@ class Service:
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
+        grammar_pool: Prepares requests with a grammar; most of its threads wait, as those whose
+            grammar takes long have turns (see ``budget.Lane``).
         bulk: Encodes and decodes texts that no context bounds, so that no prompt waits for them.
     """
 
@@ -101,6 +103,7 @@ class Service:
         self._outbox = Outbox()
         self.worker = Worker(scheduler, self.errors.append, after_round=self._outbox.flush)
         self.pool = WorkerPool("gguf-hub-requests")
+        self.grammar_pool = WorkerPool("gguf-hub-grammars", n_threads=64, n_waiting=64)
         self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
         self._n_keep = n_keep
         self._grammars = GrammarBook(tokenizer)
@@ -203,6 +206,10 @@ class Service:
                 hint="split it into parts",
             )
 
+    def pool_of(self, body: Sampling) -> WorkerPool:
+        """Return the pool in which a request is prepared."""
+        return self.grammar_pool if body.has_grammar else self.pool
+
     def pool_for(self, n_tokens: int) -> WorkerPool:
         """Return the pool for encoding or decoding that many tokens."""
         return self.pool if n_tokens <= self.facts.n_ctx else self.bulk
@@ -278,8 +285,8 @@ class Service:
 
     def end(self) -> None:
         """Fail open requests and stop computing, without waiting for it."""
-        self.pool.close()
-        self.bulk.close()
+        for pool in (self.pool, self.grammar_pool, self.bulk):
+            pool.close()
         self.worker.end()
 
     def close(self) -> None:
