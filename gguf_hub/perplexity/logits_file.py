@@ -59,8 +59,8 @@ def write_logits(path: Path, chunks: Chunks, n_vocab: int) -> Iterator[LogitsWri
         DiskFullError: Not enough space; checked first.
     """
     n_chunks, n_ctx = chunks.shape
-    with new_file(path, file_size_bytes(n_chunks, n_ctx, n_vocab)) as target:
-        yield LogitsWriter(partial(write_all, target), chunks, n_vocab)
+    with new_file(path, file_size_bytes(n_chunks, n_ctx, n_vocab)) as new:
+        yield LogitsWriter(partial(write_all, new.descriptor), chunks, n_vocab)
 
 
 class LogitsWriter:
