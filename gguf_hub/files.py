@@ -113,6 +113,20 @@ def rename_new(old: Path, new: Path) -> None:
         old.rename(new)
 
 
+def set_aside(path: Path, aside: Path) -> Path:
+    """Rename a file out of the way, replacing nothing; return ``aside`` or another free name.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    try:
+        rename_new(path, aside)
+    except FileExistsError:
+        aside = aside.with_name(f"{aside.stem}.{os.urandom(8).hex()}{aside.suffix}")
+        rename_new(path, aside)
+    return aside
+
+
 def _rename_exclusively(old: Path, new: Path) -> bool:
     """Have the system rename and refuse to replace in one step; False where it cannot.
 

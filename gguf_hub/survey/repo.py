@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ from typing import Any
 from gguf_hub.catalog import ModelShape
 from gguf_hub.download.plan import models_of
 from gguf_hub.errors import GgufError
+from gguf_hub.files import write_atomically
 from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.gguf.header import read_header
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
@@ -116,12 +117,8 @@ def remember(survey: Survey) -> None:
     files = [_plain(facts) for facts in survey.files]
     data = {"version": VERSION, "files": files, "notes": survey.notes}
     path = _path(writable_cache_dir(FOLDER), survey.repo_id, survey.commit)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps(data))
 
 
 def _path(folder: Path, repo_id: str, commit: str) -> Path:
