@@ -289,13 +289,12 @@ class Fetcher:
     ) -> Fetched:
         self.place.check(listing, file)
         with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
-            return (
-                self._take_recorded(listing, file)  # another process may just have done it
-                or self._check_what_is_there(listing, file)
-                or self._require_replaceable(listing, file)
-                or self._copy(listing, file)
-                or self._download(listing, file, cancel)
-            )
+            # another process may just have done it
+            done = self._take_recorded(listing, file) or self._check_what_is_there(listing, file)
+            if done:
+                return done
+            self._require_replaceable(listing, file)
+            return self._copy(listing, file) or self._download(listing, file, cancel)
 
     def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         """Take the file as it is when the record knows these very bytes, under whatever name."""
