@@ -6,7 +6,6 @@ Model files themselves lie in the Hugging Face cache or where ``--local-dir`` sa
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -25,21 +24,6 @@ def kernel_cache_dir() -> Path:
     """Return the folder of compiled kernels; ``GGUF_HUB_KERNEL_CACHE`` moves it alone."""
     folder = os.environ.get("GGUF_HUB_KERNEL_CACHE")
     return _named(folder).absolute() if folder else cache_dir()
-
-
-def write_cache(path: Path, text: str) -> None:
-    """Write a file of the cache, whole or not at all; one that cannot be written is left out.
-
-    What it holds is found again at the cost of some time.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _dir(kind: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from gguf_hub.download.partfile import PartFile
 from gguf_hub.download.segments import Piece, SegmentHashes, Segments
 from gguf_hub.download.wholehash import Prefix
 from gguf_hub.errors import GgufError, HubError, HubUnreachableError
+from gguf_hub.files import set_aside
 from gguf_hub.hub import Hub
 from gguf_hub.progress import Progress
 from gguf_hub.units import MB, format_size
@@ -103,9 +105,9 @@ class RangeMover:
         if told and size_bytes == file.size_bytes:
             return told
         journal = journal_of(part)
-        if journal.exists():
+        if os.path.lexists(journal):
             # of another file, or of a part that is gone: nothing of it may be mixed in
-            journal.replace(journal.with_name(f"{journal.name}.aside"))
+            set_aside(journal, journal.with_name(f"{journal.name}.aside"))
             progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
         if size_bytes > file.size_bytes:
             part.unlink()  # more than the file has can only be another file's

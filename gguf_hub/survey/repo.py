@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from gguf_hub import __version__
 from gguf_hub.catalog import ModelShape
 from gguf_hub.download.plan import models_of
 from gguf_hub.errors import GgufError
+from gguf_hub.files import write_atomically
 from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.gguf.header import read_header
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.ranges import HubRanges, ReadBudget
-from gguf_hub.paths import cache_dir, write_cache
+from gguf_hub.paths import cache_dir
 from gguf_hub.quants.types import QuantType
 from gguf_hub.survey.headers import ShardHeader, facts_of_headers
 from gguf_hub.units import GIB
@@ -124,7 +126,8 @@ def remember(survey: Survey) -> None:
         "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
     }  # fmt: skip
     path = _path(cache_dir() / FOLDER, survey.repo_id, survey.commit)
-    write_cache(path, json.dumps(data))
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps(data))
 
 
 def _path(folder: Path, repo_id: str, commit: str) -> Path:

@@ -504,6 +504,23 @@ def test_plot(gguf_hub, tmp_path: Path, name: str, more: tuple[str, ...]) -> Non
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     assert len(content) > 10_000
+    line = ("pick", "--ram", "24GB", "--plot", path, "--no-probe")
+    assert gguf_hub(*line)[0] == 0  # one of ours is drawn anew
+
+
+@pytest.mark.parametrize("kind", ["photo", "link", "hard link", "text"])
+def test_a_plot_replaces_no_other_picture(gguf_hub, tmp_path: Path, kind: str) -> None:
+    precious, path = tmp_path / "precious.png", tmp_path / "pick.png"
+    precious.write_bytes(b"my notes" if kind == "text" else b"\x89PNG\r\n\x1a\n of my cat")
+    before = precious.read_bytes()
+    if kind == "link":
+        path.symlink_to(precious)
+    else:
+        path.hardlink_to(precious)
+    code, out, err = gguf_hub("pick", "--ram", "24GB", "--plot", path, "--no-probe")
+    assert (code, out) == (1, "")
+    assert f"`{path}` exists and is not a picture that" in err
+    assert (precious.read_bytes(), path.read_bytes()) == (before, before)
 
 
 def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -> None:
