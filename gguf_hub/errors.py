@@ -7,7 +7,8 @@ command or step; the command line prints it as a paragraph of its own.
 
     GgufHubError                     exit code 1
     ├── UsageError                   exit code 2: a value that can never be right
-    │   └── GrammarError             a grammar or JSON schema that cannot be followed
+    │   ├── GrammarError             a grammar or JSON schema that cannot be followed
+    │   └── TokenIdError             a token id that the model does not have
     ├── CatalogError                 catalog.yaml: all problems, each with its place
     ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
     ├── GgufError                    no sound GGUF; carries ``path`` and ``issues``
@@ -61,6 +62,20 @@ class UsageError(GgufHubError):
 
 class GrammarError(UsageError):
     """A grammar or JSON schema with an error, or one that a grammar cannot express."""
+
+
+class TokenIdError(UsageError):
+    """A token id that the model does not have.
+
+    Args:
+        token_id: The id.
+        position: Where it stands in the text, from 0.
+        n_vocab: How many tokens the model has.
+    """
+
+    def __init__(self, token_id: int, position: int, n_vocab: int) -> None:
+        super().__init__(f"token id {token_id} at position {position}: expected [0, {n_vocab - 1}]")
+        self.token_id, self.position, self.n_vocab = token_id, position, n_vocab
 
 
 class CatalogError(GgufHubError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels import cache
 from gguf_hub.kernels.build import KernelBuilder
@@ -28,7 +28,7 @@ from gguf_hub.model.residency import (
 from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.rope import AS_TRAINED, RopeChange
 from gguf_hub.model.rows import RowProgram, write_row_program
-from gguf_hub.model.weights import Weights, read_weights
+from gguf_hub.model.weights import Weights, count_tokens, read_weights
 from gguf_hub.progress import SILENT, Progress
 
 N_BATCH = 512
@@ -127,7 +127,7 @@ class Transformer:
         """
         if file.byte_order != "little":
             raise _big_endian(file.path)
-        config = read_config(file.metadata, _n_vocab(file))
+        config = read_config(file.metadata, count_tokens(file))
         config = replace(config, rope=config.rope.changed(rope))
         weights = read_weights(file, config)
         n_threads = n_threads or paying_threads(
@@ -166,12 +166,10 @@ class Transformer:
 
         Raises:
             ContextFullError: The tokens do not fit the cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No tokens, no such position or slot.
         """
-        if position + len(tokens) > self.n_ctx:
-            raise ContextFullError(
-                f"{position + len(tokens)} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
+        self._check_place(position, len(tokens), slot)
         self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
@@ -193,6 +191,8 @@ class Transformer:
 
         Raises:
             ContextFullError: A token does not fit its cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No such position or slot.
         """
         most = min(self.n_batch, self._n_outputs)
         if len(rows) == 1 or most == 1:
@@ -203,11 +203,8 @@ class Transformer:
     def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         """Run a program of as many sequences, once."""
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
-        if max(positions) >= self.n_ctx:
-            raise ContextFullError(
-                f"{max(positions) + 1} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
+        for slot, position in zip(slots, positions, strict=True):
+            self._check_place(position, 1, slot)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
@@ -216,7 +213,7 @@ class Transformer:
         self._select(0)
         row_program = self._row_programs[size]
         row_program.place(slots, positions, self._memory.n)
-        return self._run(row_program.code, tokens, positions[0], range(len(rows)))
+        return self._run(row_program.code, tokens, positions, range(len(rows)))
 
     def _row_sizes(self) -> list[int]:
         """Return for how many sequences programs are written: powers of two, and the most."""
@@ -231,6 +228,7 @@ class Transformer:
         Raises:
             ContextFullError: The tokens do not fit the cache.
         """
+        self._check_place(0, len(tokens), slot)
         width, at = self.config.n_embd, self._program.hidden
         hidden = []
         for start in range(0, len(tokens), self.n_batch):
@@ -268,9 +266,22 @@ class Transformer:
             found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
         return found
 
+    def _check_place(self, position: int, n_tokens: int, slot: int) -> None:
+        """Raise unless so many tokens from a position on lie inside of a cache that there is."""
+        if n_tokens < 1:
+            raise UsageError("no tokens to compute: expected at least one")
+        if position < 0:
+            raise UsageError(f"position {position}: expected 0 or more")
+        if position + n_tokens > self.n_ctx:
+            raise ContextFullError(
+                f"{position + n_tokens} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        if not 0 <= slot < self.n_slots:
+            raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
+
     def _select(self, slot: int) -> None:
         """Let the next passes use this cache."""
-        assert 0 <= slot < self.n_slots, "no such slot"
         if slot != self._slot:
             self._machine.select_cache(slot * self._program.sizes["kv"])
             self._slot = slot
@@ -315,15 +326,20 @@ class Transformer:
         """Run the program once: at most ``n_batch`` tokens."""
         if len(tokens) >= _MANY_TOKENS:
             self._memory.use_large_pages()
-        return self._run(self._code, tokens, position, rows)
+        return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
 
     def _run(
-        self, code: NDArray[np.int64], tokens: Sequence[int], position: int, rows: range
+        self, code: NDArray[np.int64], tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
         """Run a program; return the logits of the rows that want some."""
-        assert len(rows) <= self._n_outputs, "laid out for fewer rows of logits"
+        if len(rows) > self._n_outputs:
+            raise UsageError(
+                f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
+                hint="open it with `all_logits=True`",
+            )
+        check_token_ids(tokens, positions, self.config.n_vocab)
         n, program = self._memory.n, self._program
-        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
+        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
@@ -332,6 +348,23 @@ class Transformer:
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)
+
+
+def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: int) -> None:
+    """Raise unless all token ids are in [0, n_vocab): kernels index the embeddings with them.
+
+    Raises:
+        TokenIdError: Names the first one that is not, and its position.
+    """
+    if len(tokens) == 1:  # two comparisons; numpy's cost more
+        if 0 <= tokens[0] < n_vocab:
+            return
+    else:
+        ids = np.asarray(tokens)
+        if ids.min() >= 0 and ids.max() < n_vocab:  # false for a NaN, too
+            return
+    at = next(i for i, token in enumerate(tokens) if not 0 <= token < n_vocab)
+    raise TokenIdError(tokens[at], positions[at], n_vocab)
 
 
 def paying_threads(active_bytes: int, n_cores: int) -> int:
@@ -363,12 +396,6 @@ def _check_cache_types(*names: str) -> None:
     for name in names:
         if name not in CACHE_TYPES:
             raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
-
-
-def _n_vocab(file: GgufFile) -> int:
-    """Return the rows of the embedding matrix: what token ids may be."""
-    embedding = file.tensors.get("token_embd.weight")
-    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
 
 
 def _big_endian(path: Path) -> Exception:
