@@ -15,8 +15,9 @@ from gguf_hub.kernels import cache
 from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
+from gguf_hub.kernels.extents import Bounds, prove
 from gguf_hub.kernels.machine import Machine
-from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
 from gguf_hub.model.residency import (
@@ -80,7 +81,7 @@ class Transformer:
         self._program = program
         self._machine = machine
         self._memory = machine.memory
-        self._code = machine.load(program.steps)
+        self._code = self._load(program.steps, program.bounds)
 
     @classmethod
     def open(
@@ -146,7 +147,20 @@ class Transformer:
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
         machine = Machine(builder, program.memory([file.data]), limits.n_threads)
-        return cls(config, program, machine, limits)
+        try:
+            return cls(config, program, machine, limits)
+        except BaseException:
+            machine.close()
+            raise
+
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> NDArray[np.int64]:
+        """Return steps as code; none of them can leave its memory.
+
+        Raises:
+            ProgramError: One could.
+        """
+        prove(steps, self._program.layout(self._memory.files), bounds)
+        return self._machine.load(steps)
 
     def forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
@@ -208,7 +222,7 @@ class Transformer:
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
-                self._program, self.config, size, self._machine.load
+                self._program, self.config, size, self._load
             )
         self._select(0)
         row_program = self._row_programs[size]

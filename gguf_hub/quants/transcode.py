@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, ProgramError
 from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.encode_memory import SCRATCH, STEPS
+from gguf_hub.kernels.extents import Bounds, Layout, Span, prove
 from gguf_hub.kernels.machine import Machine, Memory
-from gguf_hub.kernels.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
+from gguf_hub.kernels.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, HEADER, Step, step
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.quants.types import QuantType
 
@@ -145,11 +146,30 @@ class Transcoder:
 
     def _run(self, key: tuple[QuantType, QuantType, int, int], at: int, n_rows: int) -> None:
         if key not in self._programs:
-            self._programs[key] = self._machine.load(list(self._steps(*key)), self._progress)
+            self._programs[key] = self._load(key)
+        source_type, _, row_length, _ = key
+        end = at + n_rows * source_type.row_bytes(row_length)
+        if not (at >= 0 and end <= self._machine.memory.files[0].size):
+            raise ProgramError(f"rows at bytes [{at}, {end}) lie outside of the file")
         n = self._machine.memory.n
         n[CHUNK_ROWS], n[CHUNK_OFFSET] = n_rows, at
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
         self._machine.run(self._programs[key])
+
+    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> NDArray[np.int64]:
+        """Return the program of a chunk; none of its steps can leave its memory."""
+        machine, steps = self._machine, list(self._steps(*key))
+        n_threads, memory = machine.n_threads, machine.memory
+        layout = Layout(
+            n=[(HEADER, HEADER + n_threads)],
+            f=[(0, self._scratch), (self._scratch, memory.f.size)],
+            q=[(0, memory.q.size)],
+            kv=[],
+            files=[[(0, data.size)] for data in memory.files],
+        )
+        counts = {CHUNK_ROWS: _chunk_rows(key[2])}
+        prove(steps, layout, Bounds(Span(0, 0), counts, n_threads=n_threads))
+        return machine.load(steps, self._progress)
 
     def _steps(
         self, source_type: QuantType, type: QuantType, n_in: int, buffer: int
