@@ -16,6 +16,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── CheckpointError              a checkpoint folder that cannot be converted: all problems
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
+    ├── ResourceError            memory or threads that the system does not give
     ├── ProgramError             steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
@@ -144,6 +145,10 @@ class TokenizerError(GgufHubError):
 
 class ChatTemplateError(GgufHubError):
     """A chat template that has an error, asks for too much, or refuses the conversation."""
+
+
+class ResourceError(GgufHubError):
+    """Memory or threads that the system does not give."""
 
 
 class ProgramError(GgufHubError):

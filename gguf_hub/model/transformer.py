@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,9 +67,15 @@ class Transformer:
     """
 
     def __init__(
-        self, config: ModelConfig, program: Program, machine: Machine, limits: Limits
+        self,
+        config: ModelConfig,
+        program: Program,
+        machine: Machine,
+        limits: Limits,
+        check_file: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
+        self._check_file = check_file
         self.n_ctx = limits.n_ctx
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
@@ -148,7 +154,7 @@ class Transformer:
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
         machine = Machine(builder, program.memory([file.data]), limits.n_threads)
         try:
-            return cls(config, program, machine, limits)
+            return cls(config, program, machine, limits, file.check_size)
         except BaseException:
             machine.close()
             raise
@@ -182,6 +188,7 @@ class Transformer:
             ContextFullError: The tokens do not fit the cache.
             TokenIdError: A token id that the model does not have.
             UsageError: No tokens, no such position or slot.
+            GgufError: The file has become shorter or longer.
         """
         self._check_place(position, len(tokens), slot)
         self._select(slot)
@@ -352,6 +359,7 @@ class Transformer:
                 hint="open it with `all_logits=True`",
             )
         check_token_ids(tokens, positions, self.config.n_vocab)
+        self._check_file()
         n, program = self._memory.n, self._program
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used

@@ -6,7 +6,7 @@ infinity, numbers beyond the reach of a type's half-precision scale) is found on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -55,6 +55,7 @@ class Transcoder:
         n_threads: How many threads compute.
         builder: Where machine code comes from; the user's cache when None.
         progress: Told about compiling.
+        check_file: Raises if the file is no longer what it was; asked before each chunk.
 
     Use it as a context manager: it has threads.
     """
@@ -67,7 +68,9 @@ class Transcoder:
         n_threads: int,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
+        check_file: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check_file = check_file
         self._stride = max(SLICE_WEIGHTS, row_length)
         self._scratch = self._stride * n_threads
         size_bytes = 4 * max(CHUNK_WEIGHTS, row_length)  # F32 takes most
@@ -151,6 +154,7 @@ class Transcoder:
         end = at + n_rows * source_type.row_bytes(row_length)
         if not (at >= 0 and end <= self._machine.memory.files[0].size):
             raise ProgramError(f"rows at bytes [{at}, {end}) lie outside of the file")
+        self._check_file()
         n = self._machine.memory.n
         n[CHUNK_ROWS], n[CHUNK_OFFSET] = n_rows, at
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
