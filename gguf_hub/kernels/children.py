@@ -34,14 +34,18 @@ def compile_in_children(names: Sequence[str], cpu: Cpu, folder: Path, task: Task
     queue = deque(sorted(names, key=_is_quick))
     failures: list[str] = []
     n_children = min(len(names), usable_cores())
-    threads = [
-        threading.Thread(target=_feed, args=(queue, cpu, folder, task, failures))
-        for _ in range(n_children)
-    ]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    for _ in range(n_children):
+        thread = threading.Thread(target=_feed, args=(queue, cpu, folder, task, failures))
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads: those that run do all of it
+            break
+        threads.append(thread)
     for thread in threads:
         thread.join()
+    if not threads:
+        failures.append("the system starts no more threads")
     if failures:
         raise GgufHubError(
             f"compiling kernels failed: {failures[0]}",
@@ -75,14 +79,18 @@ def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[
 
     arguments = [str(folder), cpu.name, cpu.features, cpu.isa]
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "gguf_hub.kernels.children", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=os.environ | _environment(cpu),
-        )
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "gguf_hub.kernels.children", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | _environment(cpu),
+            )
+        except OSError as exc:  # no memory, or no more processes
+            failures.append(f"cannot start a compiler: {(exc.strerror or str(exc)).lower()}")
+            return
         assert child.stdin and child.stdout
         with child:
             while queue and not failures:
