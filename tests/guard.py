@@ -81,12 +81,15 @@ def guarded(size_bytes: int, at: str) -> NDArray[np.uint8]:
 def guard_memory(at: str) -> None:
     """Let every ``Memory`` of this process lie between such pages."""
 
+    usual = Memory.allocate
+
     def array(n: int, dtype: DTypeLike) -> NDArray[Any]:
         return guarded(n * np.dtype(dtype).itemsize, at).view(dtype)
 
     def allocate(
         cls: type[Memory], *, n: int, f: int, q: int, kv: int, files: Sequence[NDArray[np.uint8]]
     ) -> Memory:
+        usual(n=n, f=f, q=q, kv=kv, files=())  # refuses what there is no memory for
         return cls(
             n=array(HEADER + n, np.int64), f=array(f, np.float32), q=array(q, np.int8),
             kv=array(kv, np.uint16), files=tuple(files),

@@ -158,6 +158,21 @@ class _Tensors:
             path=self._file.path,
         )
 
+    def rope_factors(self, n: int) -> NDArray[np.float32] | None:
+        """Return what frequencies are divided by, or None."""
+        name = "rope_freqs.weight"
+        if not self.has(name):
+            return None
+        factors = self.floats(name, n)
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: tensor `{name}` has numbers that are not finite, or not "
+                "above 0: expected what frequencies can be divided by",
+                path=self._file.path,
+                hint="the file is damaged or badly converted",
+            )
+        return factors
+
     def experts(self, layer: int, part: str, n_in: int, n_out: int, n_expert: int) -> Experts:
         merged = f"blk.{layer}.ffn_{part}_exps.weight"
         if not self.has(merged):
@@ -202,9 +217,7 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
         layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
         output_norm=tensors.floats("output_norm.weight", d),
         output=tensors.rows("output.weight", d, v) if has_output else token_embd,
-        rope_factors=tensors.floats("rope_freqs.weight", n_frequencies)
-        if tensors.has("rope_freqs.weight")
-        else None,
+        rope_factors=tensors.rope_factors(n_frequencies),
     )
 
 
