@@ -7,7 +7,8 @@ command or step; the command line prints it as a paragraph of its own.
 
     GgufHubError                     exit code 1
     ├── UsageError                   exit code 2: a value that can never be right
-    │   └── GrammarError             a grammar or JSON schema that cannot be followed
+    │   ├── GrammarError             a grammar or JSON schema that cannot be followed
+    │   └── TokenIdError             a token id that the model does not have
     ├── CatalogError                 catalog.yaml: all problems, each with its place
     ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
     ├── GgufError                    no sound GGUF; carries ``path`` and ``issues``
@@ -15,6 +16,8 @@ command or step; the command line prints it as a paragraph of its own.
     ├── CheckpointError              a checkpoint folder that cannot be converted: all problems
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
+    ├── ResourceError            memory or threads that the system does not give
+    ├── ProgramError             steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
     ├── BudgetError                  input that takes more CPU time or memory than it may
@@ -62,6 +65,20 @@ class UsageError(GgufHubError):
 
 class GrammarError(UsageError):
     """A grammar or JSON schema with an error, or one that a grammar cannot express."""
+
+
+class TokenIdError(UsageError):
+    """A token id that the model does not have.
+
+    Args:
+        token_id: The id.
+        position: Where it stands in the text, from 0.
+        n_vocab: How many tokens the model has.
+    """
+
+    def __init__(self, token_id: int, position: int, n_vocab: int) -> None:
+        super().__init__(f"token id {token_id} at position {position}: expected [0, {n_vocab - 1}]")
+        self.token_id, self.position, self.n_vocab = token_id, position, n_vocab
 
 
 class CatalogError(GgufHubError):
@@ -129,6 +146,14 @@ class TokenizerError(GgufHubError):
 
 class ChatTemplateError(GgufHubError):
     """A chat template that has an error, asks for too much, or refuses the conversation."""
+
+
+class ResourceError(GgufHubError):
+    """Memory or threads that the system does not give."""
+
+
+class ProgramError(GgufHubError):
+    """A program of steps that could leave its memory: a fault of gguf-hub itself, never run."""
 
 
 class ContextFullError(GgufHubError):

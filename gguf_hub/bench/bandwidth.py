@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.kernels.build import KernelBuilder
+from gguf_hub.kernels.extents import Bounds, Layout, Span, prove
 from gguf_hub.kernels.machine import Machine, Memory
 from gguf_hub.kernels.ops import HEADER, step
 
@@ -36,7 +37,11 @@ def read_bytes_per_s(
     size_bytes = min(data.size, WINDOW_BYTES)
     memory = Memory.allocate(n=n_threads, f=0, q=0, kv=0, files=[data])
     with Machine(builder or KernelBuilder(), memory, n_threads) as machine:
-        program = machine.load([step("read_bytes", first=0, size=size_bytes, results=HEADER)])
+        steps = [step("read_bytes", first=0, size=size_bytes, results=HEADER)]
+        results = (HEADER, HEADER + n_threads)
+        layout = Layout(n=[results], f=[], q=[], kv=[], files=[[(0, data.size)]])
+        prove(steps, layout, Bounds(Span(0, 0), n_threads=n_threads))
+        program = machine.load(steps)
         return size_bytes / min(_seconds(machine, program) for _ in range(_PASSES))
 
 

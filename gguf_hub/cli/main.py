@@ -113,6 +113,12 @@ def run(args: list[str] | None = None) -> int:
     except click.ClickException as error:
         console.error(error.format_message())
         return error.exit_code
+    except MemoryError:
+        console.error(
+            "not enough memory",
+            hint="a smaller context (`-c`), a smaller batch (`-b`) or a smaller file takes less",
+        )
+        return 1
     except (click.Abort, KeyboardInterrupt):
         console.error("interrupted")
         return 130

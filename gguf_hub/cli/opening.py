@@ -62,8 +62,24 @@ def open_file(path: Path, options: dict[str, Any], progress: Progress) -> Iterat
     """Open a GGUF as ``--no-mmap`` says."""
     from gguf_hub.gguf.reader import GgufFile
 
-    with GgufFile.open(path, is_mapped=options["mmap"], progress=progress) as file:
+    with (
+        lost_pages_told(f"`{path}`", "; `--no-mmap` reads all of it first"),
+        GgufFile.open(path, is_mapped=options["mmap"], progress=progress) as file,
+    ):
         yield file
+
+
+def lost_pages_told(name: str, hint: str = "") -> contextlib.AbstractContextManager[None]:
+    """Within the block, end with a message where a mapped file loses pages that are being read.
+
+    What is lost between two passes is an error like others (``GgufFile.check_size``).
+    """
+    from gguf_hub.kernels.bus_error import bus_errors_told
+
+    return bus_errors_told(
+        f"error: {name} cannot be read any more: it has become shorter, or its disk fails\n\n"
+        f"hint: put another file in its place with `mv`, not over it with `cp`{hint}"
+    )
 
 
 def open_model(

@@ -76,12 +76,13 @@ def command(model: str | None, model_option: str | None, as_json: bool, **option
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measuring import Measuring
+    from gguf_hub.cli.opening import lost_pages_told
     from gguf_hub.cli.perplexity_output import report
 
     argument = _check(model, model_option, options)
     progress = ConsoleProgress(enabled=not options["no_progress"])
     began = time.perf_counter()
-    with Measuring(options, progress) as measuring:
+    with lost_pages_told("a model file"), Measuring(options, progress) as measuring:
         result = measuring.run(argument)
     report(argument, result, time.perf_counter() - began, as_json=as_json)
 

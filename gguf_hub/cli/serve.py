@@ -62,6 +62,7 @@ def command(**options: Any) -> None:
     browser. Several requests are computed at once, each with a context of its own. Ctrl-C ends it.
     """
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.opening import lost_pages_told
     from gguf_hub.cli.rope import rope_change
     from gguf_hub.cli.serving import bound, check_server, import_server, open_served, serve
     from gguf_hub.cli.shifting import n_keep
@@ -77,5 +78,5 @@ def command(**options: Any) -> None:
     with bound(options["host"], options["port"]) as listener:
         # 2) the model, and who asks it
         path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-        with open_served(path, options, **more) as service:
+        with lost_pages_told(f"`{path}`"), open_served(path, options, **more) as service:
             serve(service, listener, options, access)

@@ -6,8 +6,11 @@ format is the matter of ``gguf_hub.gguf.validate``.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_hub.errors import GgufError, UnsupportedGgufError
+from gguf_hub.errors import GgufError, ResourceError, UnsupportedGgufError
 from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.strings import StringArray
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.units import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,6 +91,7 @@ class GgufFile:
         self.metadata: Mapping[str, Any] = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
         self.data = data
+        self._map: mmap.mmap | None = None
 
     @classmethod
     def open(
@@ -104,12 +109,15 @@ class GgufFile:
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
         path = Path(path)
-        buffer = map_file(path)
+        buffer = map_file(path) if is_mapped else _read_file(path, progress)
         header = read_header(buffer)
         table = read_table(header)
         raise_unreadable(path, header.issues + table.issues)
-        mapped = np.frombuffer(buffer, np.uint8)
-        return cls(path, header, table.tensors, mapped if is_mapped else _copied(mapped, progress))
+        data = np.frombuffer(buffer, np.uint8)
+        data.flags.writeable = False
+        file = cls(path, header, table.tensors, data)
+        file._map = buffer if is_mapped and isinstance(buffer, mmap.mmap) else None
+        return file
 
     @property
     def version(self) -> int:
@@ -146,8 +154,27 @@ class GgufFile:
         start = self.data_offset + info.offset
         return self.data[start : start + info.size_bytes]
 
+    def check_size(self) -> None:
+        """Raise if the mapped file has another size by now: what is gone of it ends the process.
+
+        It costs half a microsecond, so that it may be asked before every use. A file that was
+        replaced, not written over, is still there.
+
+        Raises:
+            GgufError: It has.
+        """
+        if self._map is not None and self._map.size() != self.size_bytes:
+            raise GgufError(
+                f"`{self.path}` has changed while it was in use: expected {self.size_bytes:,} "
+                f"bytes, found {self._map.size():,}",
+                path=self.path,
+                hint="put another file in its place with `mv`, not over it with `cp`; `run "
+                "--no-mmap` reads all of it first",
+            )
+
     def close(self) -> None:
         """Let go of the file; views that others hold stay valid."""
+        self._map = None
         self.data = np.empty(0, np.uint8)
 
     def __enter__(self) -> GgufFile:
@@ -172,11 +199,17 @@ def map_file(path: Path) -> mmap.mmap | bytes:
     Raises:
         GgufError: It does not exist, is a folder, or may not be read.
     """
+    with _errors_told(path), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@contextlib.contextmanager
+def _errors_told(path: Path) -> Iterator[None]:
+    """Say in our own words why a file cannot be opened, mapped or read."""
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return b""
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        yield
     except FileNotFoundError as exc:
         hint = "check the path; `gguf-hub list` names the files that can be downloaded"
         raise GgufError(f"no such file: `{path}`", path=path, hint=hint) from exc
@@ -185,19 +218,51 @@ def map_file(path: Path) -> mmap.mmap | bytes:
         raise GgufError(f"`{path}` is a folder, not a file", path=path, hint=hint) from exc
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
-        raise GgufError(f"cannot read `{path}`: {reason}", path=path) from exc
+        hint = "the limit on address space is too low: `ulimit -v`"
+        is_memory = exc.errno == errno.ENOMEM
+        raise GgufError(
+            f"cannot read `{path}`: {reason}", path=path, hint=hint if is_memory else None
+        ) from exc
 
 
-def _copied(mapped: NDArray[np.uint8], progress: Progress) -> NDArray[np.uint8]:
-    """Return a copy of a mapped file in memory of our own."""
-    data = np.empty_like(mapped)
-    with progress.task("read the file", data.size) as task:
-        for at in range(0, data.size, _PIECE_BYTES):
-            piece = mapped[at : at + _PIECE_BYTES]
-            data[at : at + piece.size] = piece
-            task.advance(piece.size)
-    data.flags.writeable = False
-    return data
+def _read_file(path: Path, progress: Progress) -> mmap.mmap | bytes:
+    """Read a whole file into memory of our own; an empty one is ``b""``.
+
+    Raises:
+        GgufError: It cannot be read, or becomes shorter meanwhile.
+        ResourceError: The system does not give as much memory.
+    """
+    with _errors_told(path), path.open("rb", buffering=0) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes == 0:
+            return b""
+        pages = _fresh_pages(path, size_bytes)
+        with progress.task("read the file", size_bytes) as task, memoryview(pages) as data:
+            at = 0
+            while at < size_bytes:
+                n = file.readinto(data[at : at + _PIECE_BYTES])
+                if not n:
+                    raise GgufError(f"`{path}` became shorter while it was read", path=path)
+                at += n
+                task.advance(n)
+    return pages
+
+
+def _fresh_pages(path: Path, size_bytes: int) -> mmap.mmap:
+    """Return memory of our own; a map, so that its slices are bytes as those of a mapped file."""
+    try:
+        if sys.platform == "win32":
+            return mmap.mmap(-1, size_bytes)
+        pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as exc:
+        raise ResourceError(
+            f"not enough memory: `{path}` takes {format_size(size_bytes)}",
+            hint="without `--no-mmap` it is read as it is needed",
+        ) from exc
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
 
 
 def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:

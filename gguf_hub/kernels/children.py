@@ -42,8 +42,13 @@ def compile_in_children(
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_children))
         stack.callback(queue.clear)  # after a failure, no child gets another name
-        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
-        feeds = [pool.submit(_feed, child, queue, keep, task) for child in children]
+        children = [stack.enter_context(_Child.start(cpu)) for _ in range(n_children)]
+        feeds = []
+        with contextlib.suppress(RuntimeError):  # no more threads: those that run do all of it
+            for child in children:
+                feeds.append(pool.submit(_feed, child, queue, keep, task))
+        if not feeds:
+            raise GgufHubError("compiling kernels failed: the system starts no more threads")
         for feed in as_completed(feeds):
             feed.result()
 
@@ -78,6 +83,19 @@ class _Child:
             stderr=self._errors,
             variables=_variables(cpu),
         )
+
+    @classmethod
+    def start(cls, cpu: Cpu) -> _Child:
+        """Start a process.
+
+        Raises:
+            GgufHubError: There is no memory for it, or there are too many processes.
+        """
+        try:
+            return cls(cpu)
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            raise GgufHubError(f"compiling kernels failed: no compiler starts: {reason}") from exc
 
     def compile(self, name: str) -> bytes:
         """Return the object file of a kernel.

@@ -9,16 +9,18 @@ import contextlib
 import mmap
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gguf_hub.errors import ResourceError
 from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.kernels.ops import HEADER, ROW, Step
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.units import format_size
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,17 @@ class Memory:
     def allocate(
         cls, *, n: int, f: int, q: int, kv: int, files: Sequence[NDArray[np.uint8]]
     ) -> Memory:
-        """Return memory of the given element counts; pages cost nothing until they are used."""
-        return cls(
-            n=_zeros(HEADER + n, np.int64),
-            f=_fresh_pages(f, np.float32),
-            q=_fresh_pages(q, np.int8),
-            kv=_fresh_pages(kv, np.uint16),
-            files=tuple(files),
-        )
+        """Return memory of the given element counts; pages cost nothing until they are used.
+
+        Raises:
+            ResourceError: The system does not give as much.
+        """
+        with _refusals_of(8 * n + 4 * f + q, "the memory to compute in", _LESS_TO_COMPUTE_IN):
+            arrays = _zeros(HEADER + n, np.int64), _fresh_pages(f, np.float32)
+            quantised = _fresh_pages(q, np.int8)
+        with _refusals_of(2 * kv, "the K/V cache", _LESS_CACHE):
+            cache = _fresh_pages(kv, np.uint16)
+        return cls(*arrays, quantised, cache, tuple(files))
 
     def use_large_pages(self) -> None:
         """Ask for large pages from now on, where many tokens are computed together.
@@ -58,6 +63,25 @@ class Memory:
         """Return the addresses that kernels start from."""
         arrays = (self.n, self.f, self.q, self.kv, *self.files)
         return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
+_LESS_CACHE = (
+    "a smaller context takes less: `-c`; so do keys and values in eight bits: `-ctk q8_0 -ctv q8_0`"
+)
+_LESS_TO_COMPUTE_IN = "a smaller batch takes less: `-b`; so do fewer threads: `-t`"
+
+
+@contextlib.contextmanager
+def _refusals_of(size_bytes: int, what: str, hint: str) -> Iterator[None]:
+    """Say what could not be had, however the system says no: of a size that no address has, too."""
+    try:
+        yield
+    except (MemoryError, OSError, OverflowError, ValueError) as exc:
+        raise ResourceError(
+            f"not enough memory: {what} takes {format_size(size_bytes)}, which the system does "
+            "not give",
+            hint=hint,
+        ) from exc
 
 
 def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -117,8 +141,26 @@ class Machine:
             threading.Thread(target=self._work, args=(tid,), daemon=True, name=f"gguf-hub-{tid}")
             for tid in range(1, n_threads)
         ]
-        for worker in self._workers:
-            worker.start()
+        self._start()
+
+    def _start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            ResourceError: The system starts fewer; those that it did start have ended.
+        """
+        workers, self._workers = self._workers, []
+        try:
+            for worker in workers:
+                worker.start()
+                self._workers.append(worker)
+        except (RuntimeError, MemoryError) as exc:
+            n_started = 1 + len(self._workers)
+            self.close()
+            raise ResourceError(
+                f"the system starts no more than {n_started} of {self.n_threads} threads",
+                hint=f"ask for fewer, e.g. `-t {max(1, n_started // 2)}`",
+            ) from exc
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> NDArray[np.int64]:
         """Compile (or fetch from the cache) the kernels of a program and lay it out for ``run``."""

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from gguf_hub.completion import GrammarBook, Piece, Run
 from gguf_hub.engine import Engine
+from gguf_hub.errors import ResourceError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.model.transformer import Transformer
 from gguf_hub.tokenizer import load_tokenizer
+from gguf_hub.units import format_size
 
 Scores = NDArray[np.float32]
 
@@ -34,9 +36,7 @@ class Recorder:
         self._model = model
         self._keeps_all = keeps_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
-        self.scores: Scores = np.zeros(
-            (self.n_ctx if keeps_all else 1, model.config.n_vocab), np.float32
-        )
+        self.scores: Scores = _zeros(self.n_ctx if keeps_all else 1, model.config.n_vocab)
         self.last: Scores = self.scores[0]
 
     def forward(
@@ -50,6 +50,22 @@ class Recorder:
             self.scores[0] = logits[-1]
         self.last = logits[-1]
         return logits
+
+
+def _zeros(n_rows: int, n_vocab: int) -> Scores:
+    """Return rows of logits.
+
+    Raises:
+        ResourceError: The system does not give as much memory.
+    """
+    try:
+        return np.zeros((n_rows, n_vocab), np.float32)
+    except (MemoryError, ValueError) as exc:  # ValueError: of a size that no address has
+        raise ResourceError(
+            f"not enough memory: the logits of {n_rows:,} positions take "
+            f"{format_size(4 * n_rows * n_vocab)}, which the system does not give",
+            hint="open the model with a smaller `n_ctx`, or without `logits_all`",
+        ) from exc
 
 
 class Host:
@@ -70,7 +86,11 @@ class Host:
         except BaseException:
             self.file.close()
             raise
-        self.recorder = Recorder(self.model, keeps_all=keeps_all)
+        try:
+            self.recorder = Recorder(self.model, keeps_all=keeps_all)
+        except BaseException:
+            self.close()
+            raise
         self.engine = Engine(self.recorder)
         self.grammars = GrammarBook(self.tokenizer)
         self.lock = threading.RLock()

@@ -9,6 +9,7 @@ of experts (arXiv 2401.04088): softmax over the router's two best of eight.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from gguf_hub.kernels.activations import (
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.kernels.extents import Block, Bounds, Layout, Span
 from gguf_hub.kernels.machine import Memory
 from gguf_hub.kernels.ops import (
     HEADER,
@@ -43,10 +45,12 @@ class Arena:
 
     def __init__(self, start: int = 0) -> None:
         self.size = start
+        self.blocks: list[Block] = []
 
     def take(self, n: int) -> int:
         """Return the offset of ``n`` fresh elements."""
         offset = self.size
+        self.blocks.append((offset, offset + n))
         self.size += -(-n // _ALIGN) * _ALIGN
         return offset
 
@@ -125,8 +129,9 @@ class Program:
         constants: Offset -> floats to be put into ``f`` before the first run.
         tables: Offset -> int64 to be put into ``n`` before the first run.
         sizes: Elements to allocate of n, f, q, and kv of one slot.
+        blocks: The areas that each of these is divided into.
+        bounds: The largest numbers that a call may bring.
         n_slots: How many caches, one after another.
-        sizes: Elements to allocate of n, f, q, kv.
         active_bytes: Bytes of weights that one token reads.
         cache_token_bytes: Bytes that one position takes in the K/V cache.
     """
@@ -143,6 +148,8 @@ class Program:
     constants: dict[int, NDArray[np.float32]]
     tables: dict[int, NDArray[np.int64]]
     sizes: dict[str, int]
+    blocks: dict[str, tuple[Block, ...]]
+    bounds: Bounds
     active_bytes: int
     cache_token_bytes: int
 
@@ -157,11 +164,19 @@ class Program:
             kv=self.sizes["kv"] * self.n_slots,
             files=files,
         )
+        self.fill(memory)
+        return memory
+
+    def fill(self, memory: Memory) -> None:
+        """Put constants and tables in place."""
         for offset, values in self.constants.items():
             memory.f[offset : offset + len(values)] = values
         for offset, table in self.tables.items():
             memory.n[offset : offset + len(table)] = table
-        return memory
+
+    def layout(self, files: Sequence[NDArray[np.uint8]]) -> Layout:
+        """Return where steps may read and write; of the cache, one slot."""
+        return Layout(**self.blocks, files=[[(0, data.size)] for data in files])
 
 
 class ProgramBuilder:
@@ -191,6 +206,7 @@ class ProgramBuilder:
             self._project(layer, stream)
             self._feed_forward(layer, stream)
         logits, hidden = self._head(stream)
+        arenas = {"n": self._n, "f": self._f, "q": self._q, "kv": self._kv}
         return Program(
             steps=tuple(self._steps),
             ids=self._ids,
@@ -203,15 +219,26 @@ class ProgramBuilder:
             expert_weights=tuple(self._expert_weights),
             constants=self._constants,
             tables=self._tables,
-            sizes={
-                "n": self._n.size,
-                "f": self._f.size,
-                "q": self._q.size,
-                "kv": self._kv.size,
-            },
+            sizes={name: arena.size for name, arena in arenas.items()},
+            blocks={name: tuple(arena.blocks) for name, arena in arenas.items()},
+            bounds=self._bounds(),
             n_slots=self._limits.n_slots,
             active_bytes=self._weights.active_bytes(self._config),
             cache_token_bytes=2 * self._kv.size // cache.padded(self._limits.n_ctx),
+        )
+
+    def _bounds(self) -> Bounds:
+        limits, n_expert_used = self._limits, self._config.n_expert_used
+        return Bounds(
+            span=Span(limits.n_batch, limits.n_ctx),
+            counts={
+                N_OUTPUTS: limits.n_outputs,
+                N_PAIRS: limits.n_batch * n_expert_used,
+                N_OUTPUT_PAIRS: limits.n_outputs * n_expert_used,
+            },
+            n_vocab=self._config.n_vocab,
+            n_threads=limits.n_threads,
+            tables={offset: table.tolist() for offset, table in self._tables.items()},
         )
 
     # -- memory ----------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.kernels.ops import ARGUMENTS, ROW, Step, step
+from gguf_hub.kernels.extents import Bounds, Span
+from gguf_hub.kernels.ops import ARGUMENTS, N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, ROW, Step, step
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.model.program import Program
 
@@ -69,7 +70,7 @@ def write_row_program(
     program: Program,
     config: ModelConfig,
     n_rows: int,
-    load: Callable[[Sequence[Step]], NDArray[np.int64]],
+    load: Callable[[Sequence[Step], Bounds], NDArray[np.int64]],
 ) -> RowProgram:
     """Return the program of one token of each of ``n_rows`` sequences.
 
@@ -77,7 +78,7 @@ def write_row_program(
         program: Of one sequence; the memory is the same.
         config: Sizes of the model.
         n_rows: How many sequences at most.
-        load: Lays out steps as code: ``Machine.load``.
+        load: Lays out steps as code, once they are proved.
     """
     strides = _strides(config)
     steps: list[Step] = []
@@ -96,7 +97,7 @@ def write_row_program(
         steps.append(step("set_row", at=program.headers + 2 * n_rows))
         owners.append(None)
     places = _places(steps, owners)
-    code = load(steps)
+    code = load(steps, _bounds(program, config, n_rows))
     return RowProgram(
         code=code,
         n_rows=n_rows,
@@ -105,6 +106,19 @@ def write_row_program(
         places=np.array([place for place, _ in places], np.int64),
         rows=np.array([row for _, row in places], np.int64),
         bases=code[[place for place, _ in places]],
+    )
+
+
+def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
+    """Return the most that a pass may bring: a token of each sequence, at any position."""
+    n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
+    one, all_ = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
+    spans = {program.headers + 2 * row: one for row in range(n_rows)}
+    return replace(
+        program.bounds,
+        span=all_,
+        spans={**spans, program.headers + 2 * n_rows: all_},
+        counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
     )
 
 

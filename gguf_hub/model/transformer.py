@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.kernels import cache
 from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.cpu import usable_cores
+from gguf_hub.kernels.extents import Bounds, prove
 from gguf_hub.kernels.machine import Machine
-from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION
+from gguf_hub.kernels.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.model.config import ModelConfig, read_config
 from gguf_hub.model.program import Limits, Program, ProgramBuilder
 from gguf_hub.model.residency import (
@@ -28,7 +29,7 @@ from gguf_hub.model.residency import (
 from gguf_hub.model.residency import lock as lock_ranges
 from gguf_hub.model.rope import AS_TRAINED, RopeChange
 from gguf_hub.model.rows import RowProgram, write_row_program
-from gguf_hub.model.weights import Weights, read_weights
+from gguf_hub.model.weights import Weights, count_tokens, read_weights
 from gguf_hub.progress import SILENT, Progress
 
 N_BATCH = 512
@@ -66,9 +67,15 @@ class Transformer:
     """
 
     def __init__(
-        self, config: ModelConfig, program: Program, machine: Machine, limits: Limits
+        self,
+        config: ModelConfig,
+        program: Program,
+        machine: Machine,
+        limits: Limits,
+        check_file: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
+        self._check_file = check_file
         self.n_ctx = limits.n_ctx
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
@@ -80,7 +87,7 @@ class Transformer:
         self._program = program
         self._machine = machine
         self._memory = machine.memory
-        self._code = machine.load(program.steps)
+        self._code = self._load(program.steps, program.bounds)
 
     @classmethod
     def open(
@@ -127,7 +134,7 @@ class Transformer:
         """
         if file.byte_order != "little":
             raise _big_endian(file.path)
-        config = read_config(file.metadata, _n_vocab(file))
+        config = read_config(file.metadata, count_tokens(file))
         config = replace(config, rope=config.rope.changed(rope))
         weights = read_weights(file, config)
         n_threads = n_threads or paying_threads(
@@ -146,7 +153,20 @@ class Transformer:
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
         machine = Machine(builder, program.memory([file.data]), limits.n_threads)
-        return cls(config, program, machine, limits)
+        try:
+            return cls(config, program, machine, limits, file.check_size)
+        except BaseException:
+            machine.close()
+            raise
+
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> NDArray[np.int64]:
+        """Return steps as code; none of them can leave its memory.
+
+        Raises:
+            ProgramError: One could.
+        """
+        prove(steps, self._program.layout(self._memory.files), bounds)
+        return self._machine.load(steps)
 
     def forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
@@ -166,12 +186,11 @@ class Transformer:
 
         Raises:
             ContextFullError: The tokens do not fit the cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No tokens, no such position or slot.
+            GgufError: The file has become shorter or longer.
         """
-        if position + len(tokens) > self.n_ctx:
-            raise ContextFullError(
-                f"{position + len(tokens)} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
+        self._check_place(position, len(tokens), slot)
         self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
@@ -193,6 +212,8 @@ class Transformer:
 
         Raises:
             ContextFullError: A token does not fit its cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No such position or slot.
         """
         most = min(self.n_batch, self._n_outputs)
         if len(rows) == 1 or most == 1:
@@ -203,20 +224,17 @@ class Transformer:
     def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         """Run a program of as many sequences, once."""
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
-        if max(positions) >= self.n_ctx:
-            raise ContextFullError(
-                f"{max(positions) + 1} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
+        for slot, position in zip(slots, positions, strict=True):
+            self._check_place(position, 1, slot)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
-                self._program, self.config, size, self._machine.load
+                self._program, self.config, size, self._load
             )
         self._select(0)
         row_program = self._row_programs[size]
         row_program.place(slots, positions, self._memory.n)
-        return self._run(row_program.code, tokens, positions[0], range(len(rows)))
+        return self._run(row_program.code, tokens, positions, range(len(rows)))
 
     def _row_sizes(self) -> list[int]:
         """Return for how many sequences programs are written: powers of two, and the most."""
@@ -231,6 +249,7 @@ class Transformer:
         Raises:
             ContextFullError: The tokens do not fit the cache.
         """
+        self._check_place(0, len(tokens), slot)
         width, at = self.config.n_embd, self._program.hidden
         hidden = []
         for start in range(0, len(tokens), self.n_batch):
@@ -272,9 +291,22 @@ class Transformer:
             found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
         return found
 
+    def _check_place(self, position: int, n_tokens: int, slot: int) -> None:
+        """Raise unless so many tokens from a position on lie inside of a cache that there is."""
+        if n_tokens < 1:
+            raise UsageError("no tokens to compute: expected at least one")
+        if position < 0:
+            raise UsageError(f"position {position}: expected 0 or more")
+        if position + n_tokens > self.n_ctx:
+            raise ContextFullError(
+                f"{position + n_tokens} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        if not 0 <= slot < self.n_slots:
+            raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
+
     def _select(self, slot: int) -> None:
         """Let the next passes use this cache."""
-        assert 0 <= slot < self.n_slots, "no such slot"
         if slot != self._slot:
             self._machine.select_cache(slot * self._program.sizes["kv"])
             self._slot = slot
@@ -319,15 +351,21 @@ class Transformer:
         """Run the program once: at most ``n_batch`` tokens."""
         if len(tokens) >= _MANY_TOKENS:
             self._memory.use_large_pages()
-        return self._run(self._code, tokens, position, rows)
+        return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
 
     def _run(
-        self, code: NDArray[np.int64], tokens: Sequence[int], position: int, rows: range
+        self, code: NDArray[np.int64], tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
         """Run a program; return the logits of the rows that want some."""
-        assert len(rows) <= self._n_outputs, "laid out for fewer rows of logits"
+        if len(rows) > self._n_outputs:
+            raise UsageError(
+                f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
+                hint="open it with `all_logits=True`",
+            )
+        check_token_ids(tokens, positions, self.config.n_vocab)
+        self._check_file()
         n, program = self._memory.n, self._program
-        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), position, len(rows)
+        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[program.ids : program.ids + len(tokens)] = tokens
@@ -336,6 +374,23 @@ class Transformer:
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)
+
+
+def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: int) -> None:
+    """Raise unless all token ids are in [0, n_vocab): kernels index the embeddings with them.
+
+    Raises:
+        TokenIdError: Names the first one that is not, and its position.
+    """
+    if len(tokens) == 1:  # two comparisons; numpy's cost more
+        if 0 <= tokens[0] < n_vocab:
+            return
+    else:
+        ids = np.asarray(tokens)
+        if ids.min() >= 0 and ids.max() < n_vocab:  # false for a NaN, too
+            return
+    at = next(i for i, token in enumerate(tokens) if not 0 <= token < n_vocab)
+    raise TokenIdError(tokens[at], positions[at], n_vocab)
 
 
 def paying_threads(active_bytes: int, n_cores: int) -> int:
@@ -367,12 +422,6 @@ def _check_cache_types(*names: str) -> None:
     for name in names:
         if name not in CACHE_TYPES:
             raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
-
-
-def _n_vocab(file: GgufFile) -> int:
-    """Return the rows of the embedding matrix: what token ids may be."""
-    embedding = file.tensors.get("token_embd.weight")
-    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
 
 
 def _big_endian(path: Path) -> Exception:

@@ -12,7 +12,7 @@ from gguf_hub.model.program import Limits, ProgramBuilder
 from gguf_hub.model.residency import is_advisable
 from gguf_hub.model.rope import RopeConfig
 from gguf_hub.model.transformer import N_BATCH
-from gguf_hub.model.weights import Experts, Layer, Matrix, Weights, read_weights
+from gguf_hub.model.weights import Experts, Layer, Matrix, Weights, count_tokens, read_weights
 from gguf_hub.quants.recipes import ModelFacts, choose_types
 from gguf_hub.quants.types import FileType, QuantType
 
@@ -51,9 +51,7 @@ def kernels_of_file(file: GgufFile, cache_types: CacheTypes = ("F16", "F16")) ->
     Raises:
         UnsupportedGgufError: Not a model that runs here.
     """
-    embedding = file.tensors.get("token_embd.weight")
-    n_vocab = embedding.shape[-1] if embedding is not None else 0
-    config = read_config(file.metadata, n_vocab)
+    config = read_config(file.metadata, count_tokens(file))
     return _kernels(config, read_weights(file, config), cache_types)
 
 

@@ -9,15 +9,16 @@ need not know which it was.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import TensorInfo
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, told
+from gguf_hub.gguf.strings import StringArray
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
 
@@ -129,6 +130,24 @@ class _Tensors:
         info = self.info(name, (n_in, n_out))
         return Matrix(info.type, self._file.data_offset + info.offset, n_in, n_out)
 
+    def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
+        """Return the first rows of a matrix that may have more: one for each token."""
+        shape = self._shape_of(name)
+        n_rows = shape[1] if len(shape) == 2 else n_out
+        if n_rows < n_out:
+            raise GgufError(
+                f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
+                f"has {n_rows:,} rows: expected at least one for each token",
+                path=self._file.path,
+                hint=f"the file is damaged or badly converted; `gguf-hub verify {self._file.path}` "
+                "lists every problem",
+            )
+        return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        info = self._file.tensors.get(name)
+        return () if info is None else tuple(info.shape)
+
     def floats(self, name: str, n: int) -> NDArray[np.float32]:
         info = self.info(name, (n,))
         raw = self._file.tensor_bytes(name)
@@ -140,6 +159,21 @@ class _Tensors:
             f"`{self._file.path}`: tensor `{name}` is of type {info.type.name}, expected F32",
             path=self._file.path,
         )
+
+    def rope_factors(self, n: int) -> NDArray[np.float32] | None:
+        """Return what frequencies are divided by, or None."""
+        name = "rope_freqs.weight"
+        if not self.has(name):
+            return None
+        factors = self.floats(name, n)
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: tensor `{name}` has numbers that are not finite, or not "
+                "above 0: expected what frequencies can be divided by",
+                path=self._file.path,
+                hint="the file is damaged or badly converted",
+            )
+        return factors
 
     def experts(self, layer: int, part: str, n_in: int, n_out: int, n_expert: int) -> Experts:
         merged = f"blk.{layer}.ffn_{part}_exps.weight"
@@ -154,27 +188,39 @@ class _Tensors:
         )
 
 
+def count_tokens(file: GgufFile) -> int:
+    """Return how many token ids a model computes: those of its vocabulary.
+
+    Embeddings may have more rows, which no token uses. A file without a vocabulary has a token for
+    each row.
+    """
+    tokens = file.fields.get("tokenizer.ggml.tokens")
+    if tokens is not None and isinstance(tokens.value, StringArray) and len(tokens.value):
+        return len(tokens.value)
+    embedding = file.tensors.get("token_embd.weight")
+    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
+
+
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """Find all matrices of a model.
 
     Raises:
+        GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
         UnsupportedGgufError: A tensor is missing, or has another shape, or a type that does not
             run here; or the file has a tensor or a key that nothing here would compute with.
     """
     _check_runnable(file)
     tensors = _Tensors(file)
     d, v = config.n_embd, config.n_vocab
-    token_embd = tensors.matrix("token_embd.weight", d, v)
+    token_embd = tensors.rows("token_embd.weight", d, v)
     has_output = tensors.has("output.weight")
     n_frequencies = config.rope.n_rot // 2
     return Weights(
         token_embd=token_embd,
         layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
         output_norm=tensors.floats("output_norm.weight", d),
-        output=tensors.matrix("output.weight", d, v) if has_output else token_embd,
-        rope_factors=tensors.floats("rope_freqs.weight", n_frequencies)
-        if tensors.has("rope_freqs.weight")
-        else None,
+        output=tensors.rows("output.weight", d, v) if has_output else token_embd,
+        rope_factors=tensors.rope_factors(n_frequencies),
     )
 
 

@@ -97,6 +97,7 @@ def write_quantized(
             row_length=row_length,
             n_threads=n_threads or usable_cores(),
             progress=progress,
+            check_file=file.check_size,
         ) as transcoder,
     ):
         transcoder.prepare((part.source_type, part.spec.type) for part in computed)

@@ -6,18 +6,19 @@ infinity, numbers beyond the reach of a type's half-precision scale) is found on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, ProgramError
 from gguf_hub.kernels.build import KernelBuilder
 from gguf_hub.kernels.encode_memory import SCRATCH, STEPS
+from gguf_hub.kernels.extents import Bounds, Layout, Span, prove
 from gguf_hub.kernels.machine import Machine, Memory
-from gguf_hub.kernels.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
+from gguf_hub.kernels.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, HEADER, Step, step
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.quants.types import QuantType
 
@@ -54,6 +55,7 @@ class Transcoder:
         n_threads: How many threads compute.
         builder: Where machine code comes from; the user's cache when None.
         progress: Told about compiling.
+        check_file: Raises if the file is no longer what it was; asked before each chunk.
 
     Use it as a context manager: it has threads.
     """
@@ -66,7 +68,9 @@ class Transcoder:
         n_threads: int,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
+        check_file: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check_file = check_file
         self._stride = max(SLICE_WEIGHTS, row_length)
         self._scratch = self._stride * n_threads
         size_bytes = 4 * max(CHUNK_WEIGHTS, row_length)  # F32 takes most
@@ -145,11 +149,31 @@ class Transcoder:
 
     def _run(self, key: tuple[QuantType, QuantType, int, int], at: int, n_rows: int) -> None:
         if key not in self._programs:
-            self._programs[key] = self._machine.load(list(self._steps(*key)), self._progress)
+            self._programs[key] = self._load(key)
+        source_type, _, row_length, _ = key
+        end = at + n_rows * source_type.row_bytes(row_length)
+        if not (at >= 0 and end <= self._machine.memory.files[0].size):
+            raise ProgramError(f"rows at bytes [{at}, {end}) lie outside of the file")
+        self._check_file()
         n = self._machine.memory.n
         n[CHUNK_ROWS], n[CHUNK_OFFSET] = n_rows, at
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
         self._machine.run(self._programs[key])
+
+    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> NDArray[np.int64]:
+        """Return the program of a chunk; none of its steps can leave its memory."""
+        machine, steps = self._machine, list(self._steps(*key))
+        n_threads, memory = machine.n_threads, machine.memory
+        layout = Layout(
+            n=[(HEADER, HEADER + n_threads)],
+            f=[(0, self._scratch), (self._scratch, memory.f.size)],
+            q=[(0, memory.q.size)],
+            kv=[],
+            files=[[(0, data.size)] for data in memory.files],
+        )
+        counts = {CHUNK_ROWS: _chunk_rows(key[2])}
+        prove(steps, layout, Bounds(Span(0, 0), counts, n_threads=n_threads))
+        return machine.load(steps, self._progress)
 
     def _steps(
         self, source_type: QuantType, type: QuantType, n_in: int, buffer: int

@@ -116,15 +116,23 @@ class Tokenizer:
         Raises:
             TokenizerError: The id is outside the vocabulary.
         """
-        if not 0 <= token_id < len(self._pieces):
-            raise TokenizerError(f"token id: expected [0, {self.n_vocab - 1}], found {token_id}")
+        self._check(token_id)
         if special and self.vocab.types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN):
             return self.vocab.tokens[token_id].encode("utf-8", errors="replace")
         return self._pieces[token_id]
 
     def is_control(self, token_id: int) -> bool:
-        """Tell whether a token steers the model and prints nothing."""
+        """Tell whether a token steers the model and prints nothing.
+
+        Raises:
+            TokenizerError: The id is outside the vocabulary.
+        """
+        self._check(token_id)
         return self.vocab.types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
+
+    def _check(self, token_id: int) -> None:
+        if not 0 <= token_id < len(self.vocab.tokens):
+            raise TokenizerError(f"token id: expected [0, {self.n_vocab - 1}], found {token_id}")
 
     # Tables
 

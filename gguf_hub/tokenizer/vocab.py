@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import TokenizerError, UnsupportedGgufError
+from gguf_hub.gguf.keys import OTHER_IDS
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -184,6 +185,8 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             self._issues.append(f"`tokenizer.ggml.{name}`: expected a token id, found {value!r}")
         elif not 0 <= int(value) < self._n_vocab:
+            if name.removesuffix("_token_id") in OTHER_IDS:  # loaders do without these
+                return default
             self._issues.append(f"`tokenizer.ggml.{name}`: expected an id in "
                                 f"[0, {self._n_vocab - 1}], found {value}")  # fmt: skip
         else:

@@ -137,7 +137,7 @@ def test_tensors_that_differ_in_numbers_alone_are_named_once() -> None:
     )
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", sorted(KEYS))
 def test_a_key_is_read_or_changes_nothing_or_is_named(name: str) -> None:
     found = obstacles({f"llama.{name}": KEYS[name]})
     if name in WITHOUT_EFFECT or name in NUMBERS or name in OF_NO_TENSOR:
@@ -149,7 +149,7 @@ def test_a_key_is_read_or_changes_nothing_or_is_named(name: str) -> None:
         assert f"key `llama.{name}`" in found[0]
 
 
-@pytest.mark.parametrize("name", NEUTRAL)
+@pytest.mark.parametrize("name", sorted(NEUTRAL))
 def test_the_value_with_which_a_key_changes_nothing_is_taken(name: str) -> None:
     for value in NEUTRAL[name]:
         assert obstacles({f"llama.{name}": value}) == ()
@@ -174,7 +174,7 @@ def test_a_key_that_says_what_others_say_is_taken(name: str, value: float) -> No
 
 
 @pytest.mark.parametrize("value", ["7", True, np.array([7, 7], np.int32), ["7"], math.inf, -1, 0.5])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", sorted(SIZES))
 def test_a_size_is_one_whole_number(name: str, value: Any) -> None:
     found = obstacles({f"llama.{name}": value})
     assert any(text.startswith(f"key `llama.{name}` is ") for text in found)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.errors import ContextFullError, UnsupportedGgufError, UsageError
+from gguf_hub.gguf.format import TensorSpec
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.kernels.cpu import usable_isas
@@ -20,6 +21,7 @@ from gguf_hub.model.config import read_config
 from gguf_hub.model.program import Limits, ProgramBuilder
 from gguf_hub.model.transformer import Transformer, paying_threads
 from gguf_hub.model.weights import read_weights
+from gguf_hub.quants.types import QuantType
 from tests.synth import TINY, Shape, write_mixtral
 
 
@@ -237,6 +239,21 @@ def test_a_missing_tensor_is_named(tmp_path: Path, open_model: Any) -> None:
     write_gguf(tmp_path / "less.gguf", file.fields, kept)
     with pytest.raises(UnsupportedGgufError, match=r"missing tensor `blk.1.ffn_down.3.weight`"):
         open_model(tmp_path / "less.gguf")
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_rope_factors_that_nothing_can_be_divided_by_are_refused(
+    wrong: float, tmp_path: Path, open_model: Any
+) -> None:
+    file = GgufFile.open(write_mixtral(tmp_path / "m.gguf", SMALL))
+    factors = np.ones(SMALL.n_embd // SMALL.n_head // 2, np.float32)
+    factors[3] = wrong
+    kept = [(info, file.tensor_bytes(name)) for name, info in file.tensors.items()]
+    spec = TensorSpec("rope_freqs.weight", factors.shape, QuantType.F32)
+    write_gguf(tmp_path / "wrong.gguf", file.fields, [*kept, (spec, factors.view(np.uint8))])
+    with pytest.raises(UnsupportedGgufError, match=r"`rope_freqs\.weight` has numbers that are"):
+        open_model(tmp_path / "wrong.gguf")
 
 
 def test_a_negative_size_is_refused(tmp_path: Path, open_model: Any) -> None:
