@@ -33,15 +33,20 @@ def write_model(
         shape: Its size.
         layout: Of the experts.
         fields: Metadata to add or replace.
-        add: More tensors, of zeros.
+        add: More tensors: of ones where they are floats, else of zeros.
         change: Returns what becomes of each tensor: another one, or None for none.
     """
     rng = np.random.default_rng(0)
     kept = [spec for spec in map(change, tensors(shape, layout, "F32")) if spec is not None]
     pairs = [(s, blocks(s, rng) if s.type in _FLOATS else zeros(s)) for s in kept]
-    extra = [(spec, zeros(spec)) for spec in add]
+    extra = [(spec, plain(spec)) for spec in add]
     write_gguf(path, {**metadata(shape), **(fields or {})}, [*pairs, *extra])
     return path
+
+
+def plain(spec: TensorSpec) -> bytes:
+    """The data of a tensor that is harmless in any role: ones, or zeros in other types."""
+    return np.ones(spec.shape, np.float32).tobytes() if spec.type is QuantType.F32 else zeros(spec)
 
 
 def zeros(spec: TensorSpec) -> bytes:

@@ -231,7 +231,7 @@ def test_an_output_with_fewer_rows_than_tokens_is_refused(tmp_path: Path) -> Non
             data = data[: info.size_bytes]
         tensors.append((info, data))
     write_gguf(tmp_path / "less.gguf", file.fields, tensors)
-    message = "tensor `output.weight` has 299 rows"
+    message = "tensor `output.weight`.*299"
     with GgufFile.open(tmp_path / "less.gguf") as short, pytest.raises(GgufError, match=message):
         Transformer.open(short)
 
