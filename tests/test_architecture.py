@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"
 # A module imports from strictly lower layers or from its own room; docs/design.md draws this.
 LAYERS = {
     "errors": -1,  # the ground: everything may raise
-    "__init__": 0, "units": 0, "progress": 0, "paths": 0,
+    "__init__": 0, "units": 0, "progress": 0, "paths": 0, "printable": 0,
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,

@@ -94,7 +94,8 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-LIMIT",
             _U,
-            "more keys or tensors than this reader takes (65,536 and 131,072)",
+            "a larger header than this reader takes: 65,536 keys, 65,536 tensors, 2,097,152 "
+            "strings in arrays, 32 MiB in one string, 64 MiB in all",
             "own bound",
             True,
         ),
@@ -117,7 +118,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-STRING-LENGTH",
             _E,
-            "a string longer than the rest of the file, or than 1 GiB",
+            "a string longer than the rest of the file",
             "ggml 9; CVE-2024-23496",
             True,
         ),
@@ -134,7 +135,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-ARRAY-LENGTH",
             _E,
-            "an array longer than the rest of the file, or than 2**30 elements",
+            "an array longer than the rest of the file",
             "ggml 10; CVE-2024-21836",
             True,
         ),

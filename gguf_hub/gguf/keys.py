@@ -9,9 +9,9 @@ src/llama-model-loader.cpp and src/llama-vocab.cpp of llama.cpp at ggml commit c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_hub.gguf.format import ALIGNMENT_KEY, Field, ValueType
+from gguf_hub.gguf.metadata import whole
 
 _U16, _U32, _F32 = ("uint16",), ("uint32",), ("float32",)
 _TEXT, _BOOL = ("string",), ("bool",)
@@ -114,7 +114,7 @@ def has_right_type(key: str, field: Field, arch: str) -> bool:
     return is_empty and any(name.startswith("array") for name in expected)
 
 
-def number(fields: Mapping[str, Field], key: str) -> Any:
-    """Return a number, or None when the key is absent or holds none."""
+def number(fields: Mapping[str, Field], key: str) -> int | None:
+    """Return a whole number, or None when the key is absent or holds none."""
     field = fields.get(key)
-    return field.value if field is not None and field.type.is_number else None
+    return whole(field.value) if field is not None else None

@@ -48,7 +48,7 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
         ({"general.architecture": "mamba"}, "architecture `mamba` is not one that runs here"),
         ({"llama.block_count": None}, "metadata has no `llama.block_count`"),
         ({"llama.block_count": 0}, "expected an integer >= 1, found 0"),
-        ({"llama.block_count": "many"}, "expected one number, found 'many'"),
+        ({"llama.block_count": "many"}, "expected an integer >= 1, found 'many'"),
         ({"llama.attention.head_count_kv": 7}, "32 heads cannot share 7 key/value heads"),
         ({"llama.rope.dimension_count": 127}, "expected an even number up to the head's 128"),
         ({"llama.rope.dimension_count": 256}, "expected an even number up to the head's 128"),

@@ -12,10 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from gguf_hub.gguf.experts import PARTS, parse_split, split_name
-from gguf_hub.gguf.format import Field, TensorInfo
+from gguf_hub.gguf.format import Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import architecture, expected_types, has_right_type, number
@@ -107,7 +105,7 @@ def _per_layer(fields: Mapping[str, Field], key: str, n_layer: int, default: int
     field = fields.get(key)
     if field is None:
         return [default] * n_layer
-    if isinstance(field.value, np.ndarray):
+    if field.type is ValueType.ARRAY:  # an empty one may be of any type
         values = [int(n) for n in field.value[:n_layer]]
         return values + [0] * (n_layer - len(values))
     return [field.value] * n_layer
@@ -126,9 +124,9 @@ def _check_ranges(fields: Mapping[str, Field], arch: str, issues: Issues) -> boo
     if not found:
         _check_heads(fields, arch, problem)
     _check_experts(fields, arch, problem)
-    eps = number(fields, f"{arch}.attention.layer_norm_rms_epsilon")
-    if eps is not None and not (math.isfinite(eps) and eps >= 0):
-        problem("GGUF-NORM-EPS", "attention.layer_norm_rms_epsilon", f"is {eps}")
+    eps = fields.get(f"{arch}.attention.layer_norm_rms_epsilon")
+    if eps is not None and not (math.isfinite(eps.value) and eps.value >= 0):
+        problem("GGUF-NORM-EPS", "attention.layer_norm_rms_epsilon", f"is {eps.value}")
     if number(fields, f"{arch}.context_length") == 0:
         problem("GGUF-CONTEXT", "context_length", "is 0")
     return not _NO_SHAPES.intersection(found)
