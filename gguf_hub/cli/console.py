@@ -75,7 +75,7 @@ def print_table(
 
     text = tabulate(
         [[_in_cell(cell) for cell in row] for row in rows],
-        headers=headers,
+        headers=[_in_cell(header) for header in headers],
         tablefmt="pipe" if is_markdown else "simple",
         disable_numparse=True,
         colalign=align,

@@ -357,6 +357,13 @@ def test_numbers_out_of_range(tmp_path: Path, name: str, value: Field, code: str
     assert code in {issue.code for issue in report.issues}
 
 
+@pytest.mark.parametrize("name", ["attention.head_count", "attention.head_count_kv"])
+def test_an_empty_array_of_texts_holds_no_numbers(tmp_path: Path, name: str) -> None:
+    fields = {**metadata(TINY), f"llama.{name}": Field.of([])}
+    report = validate_file(model(fields, tensors(TINY, "merged", "F32"), tmp_path / "a.gguf"))
+    assert "GGUF-HEAD-COUNT" in {issue.code for issue in report.issues}
+
+
 def test_many_breaches_of_one_rule_are_counted(tmp_path: Path) -> None:
     parts = [raw.u32(f"Key{i}", 1) for i in range(100)]
     report = validate_source(raw.with_kv(*parts), "bytes")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gguf_hub.errors import UnsupportedGgufError
@@ -57,6 +59,17 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
         ({"llama.rope.freq_base": 1.0}, "rope.freq_base 1.0 and rope.scaling.factor 1.0: expected"),
         ({"llama.rope.scaling.factor": -4.0}, "expected more than 1 and more than 0"),
         ({"llama.rope.scaling.type": "magic"}, "expected none, linear or yarn, found `magic`"),
+        ({"general.architecture": np.array([1, 2])}, "`general.architecture`: expected a text"),
+        ({"llama.rope.scaling.type": np.array([])}, "`llama.rope.scaling.type`: expected a text"),
+        ({"llama.context_length": math.nan}, "`llama.context_length`: expected an integer >= 1"),
+        ({"llama.block_count": 2**64 - 1}, "`llama.block_count`: expected an integer in [1, 4294"),
+        ({"llama.attention.head_count": np.array([8, 8])}, "found an array of 2 int64 values"),
+        ({"llama.rope.dimension_count": math.inf}, "expected an integer >= 1, found inf"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "expected one finite number >= 0"),
+        ({"llama.rope.scaling.yarn_beta_fast": 0.0}, "expected one finite number > 0, found 0.0"),
+        ({"llama.rope.scaling.yarn_beta_slow": -1.0}, "expected one finite number > 0, found -1"),
+        ({"llama.rope.scaling.yarn_ext_factor": math.nan}, "expected one finite number, found nan"),
+        ({"llama.rope.scaling.attn_factor": math.inf}, "expected one finite number, found inf"),
     ],
 )
 def test_what_makes_no_sense_is_named(change: dict[str, Any], message: str) -> None:
