@@ -335,6 +335,15 @@ def _vocabulary_kinds() -> Iterator[Case]:
         yield Case(f"scores={word}", (put("tokenizer.ggml.scores", scores),))
     for word, odd in {"hostile": HOSTILE, "not-utf8": NOT_UTF8, "huge": "Z" * 200_000}.items():
         yield Case(f"token={word}", (put(tokens, texts(*words[:-1], odd)),))
+    many = texts(*words, *(f"w{i}" for i in range(100_000)))
+    for id in (263, 100_000):  # a token of the vocabulary that has no row
+        bos = put("tokenizer.ggml.bos_token_id", number(id))
+        yield Case(f"100,263 tokens, begin {id}", (put(tokens, many), bos))
+        lists = (
+            put("tokenizer.ggml.scores", array([0.0] * 100_263, V.FLOAT32)),
+            put("tokenizer.ggml.token_type", array([1] * 100_263)),
+        )
+        yield Case(f"100,263 tokens with scores, begin {id}", (put(tokens, many), bos, *lists))
     yield Case("same tokens", (put(tokens, texts(*["a"] * n)),))
     for word, id in {"beyond": 263, "far": 2**32 - 1}.items():
         for name in ("bos", "eos", "unknown", "eot"):

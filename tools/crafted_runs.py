@@ -4,10 +4,10 @@
     python tools/crafted_runs.py -n 500 --commands chat,upgrade,edit,split,merge
 
 Each command runs in a child that is forked from a process which has imported everything, and so
-costs a fraction of a start. Told apart are tracebacks, deaths by signal, strange exit codes, more
-than 2 s of CPU time, more than 500 MB of memory, runs that never end, control characters that
-reach the terminal, JSON that is none, and files that a failing command changes or leaves behind.
-Exit code 1 if there is any. Needs fork, so not Windows.
+costs a fraction of a start. Told apart are tracebacks, warnings of Python, deaths by signal,
+strange exit codes, more than 2 s of CPU time or 500 MB of memory, runs that never end, control
+characters that reach the terminal, JSON that is none, and files that a failing command changes or
+leaves behind. Exit code 1 if there is any. Needs fork and pidfd, so Linux.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ TIMEOUT_S = 60.0
 ADDRESS_BYTES = 16 << 30
 """What a child may ask for: a mistake must not take the machine's memory."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_WARNING = re.compile(r"\.py:\d+: \w*Warning:")
 _TEXT = "Once upon a time there was a cat. " * 20
 
 # a sound file generates text of any kind, which is passed on as it is where it is piped
@@ -182,6 +183,8 @@ def problems(name: str, outcome: Outcome, is_changed: bool, left: Sequence[str])
     """Yield what is wrong with an outcome, a word each."""
     if "Traceback (most recent call last)" in outcome.out + outcome.err:
         yield "traceback"
+    if _WARNING.search(outcome.err):
+        yield "Python warning"
     if not outcome.has_ended:
         yield "never ends"
     elif outcome.code < 0:

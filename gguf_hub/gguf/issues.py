@@ -233,6 +233,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: nobody knows what it is", "spec"),
         Rule("GGUF-ARCH-UNKNOWN", _U, "an architecture that gguf-hub has no rules for", "own"),
         Rule("GGUF-HPARAM-TYPE", _E, "a hyperparameter of the wrong type", "ggml 34"),
+        Rule(
+            "GGUF-HPARAM-VALUE",
+            _E,
+            "a number of the position embedding that is not finite, or out of range",
+            "own",
+        ),
         Rule("GGUF-HPARAM-MISSING", _E, "a hyperparameter that every loader needs", "ggml 34"),
         Rule("GGUF-BLOCK-COUNT", _E, "not between 1 and 512 blocks", "ggml 38; llama.cpp#25513"),
         Rule(

@@ -72,6 +72,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "{arch}.rope.scaling.factor": _F32,
     "{arch}.rope.scaling.attn_factor": _F32,
     "{arch}.rope.scaling.original_context_length": _U32,
+    "{arch}.rope.scaling.yarn_attn_factor": _F32,
+    "{arch}.rope.scaling.yarn_ext_factor": _F32,
+    "{arch}.rope.scaling.yarn_beta_fast": _F32,
+    "{arch}.rope.scaling.yarn_beta_slow": _F32,
     "{arch}.rope.scaling.finetuned": _BOOL,
     "tokenizer.ggml.model": _TEXT,
     "tokenizer.ggml.pre": _TEXT,
@@ -90,6 +94,15 @@ KEYS: dict[str, tuple[str, ...]] = {
     **{f"tokenizer.ggml.{name}_token_id": _U32 for name in (*SPECIAL_IDS, *OTHER_IDS)},
 }
 """Key -> names of the types that programs take (``Field.type_name``)."""
+
+
+MORE_THAN: dict[str, float] = {
+    "rope.freq_base": 1,
+    "rope.scaling.yarn_beta_fast": 0,
+    "rope.scaling.yarn_beta_slow": 0,
+}
+"""What floats must be more than, by the name behind the architecture: their logarithm is taken, or
+divided by."""
 
 
 def architecture(fields: Mapping[str, Field]) -> str:

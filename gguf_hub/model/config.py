@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.keys import MORE_THAN
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.strings import shown
 from gguf_hub.model.rope import SCALINGS, RopeConfig
@@ -96,18 +97,22 @@ def _read_rope(keys: Metadata, head_dim: int) -> RopeConfig:
             f"metadata `{_ROPE}.scaling.type`: expected none, linear or yarn, "
             f"found `{shown(scaling)}`"
         )
+
+    def more_than(name: str, default: float) -> float:
+        return keys.number(f"llama.{name}", default, above=MORE_THAN[name])
+
     old_factor = keys.number(f"{_ROPE}.scale_linear", 1.0)
     return RopeConfig(
         n_rot=keys.uint(f"{_ROPE}.dimension_count", head_dim, least=1),
-        freq_base=keys.number(f"{_ROPE}.freq_base", 10000.0),
+        freq_base=more_than("rope.freq_base", 10000.0),
         scaling=scaling,
         factor=keys.number(f"{_ROPE}.scaling.factor", old_factor) or 1.0,
         n_ctx_orig=keys.uint(f"{_ROPE}.scaling.original_context_length", n_ctx_train, least=1),
         attn_factor=keys.number(f"{_ROPE}.scaling.attn_factor", 1.0),
         yarn_attn_factor=keys.number(f"{_ROPE}.scaling.yarn_attn_factor", 1.0),
         ext_factor=keys.number(f"{_ROPE}.scaling.yarn_ext_factor", -1.0),
-        beta_fast=keys.number(f"{_ROPE}.scaling.yarn_beta_fast", 32.0, above=0),
-        beta_slow=keys.number(f"{_ROPE}.scaling.yarn_beta_slow", 1.0, above=0),
+        beta_fast=more_than("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=more_than("rope.scaling.yarn_beta_slow", 1.0),
     )
 
 
@@ -121,11 +126,8 @@ def _check(config: ModelConfig) -> None:
             f"rope.dimension_count {config.rope.n_rot}: expected an even number up to the head's "
             f"{config.head_dim}"
         )
-    elif not (config.rope.freq_base > 1 and config.rope.factor > 0):
-        problem = (
-            f"rope.freq_base {config.rope.freq_base} and rope.scaling.factor {config.rope.factor}: "
-            "expected more than 1 and more than 0"
-        )
+    elif config.rope.factor <= 0:
+        problem = f"rope.scaling.factor {config.rope.factor}: expected more than 0"
     elif bool(config.n_expert) != bool(config.n_expert_used) or (
         config.n_expert_used > config.n_expert
     ):

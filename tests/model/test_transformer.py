@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.errors import ContextFullError, UnsupportedGgufError, UsageError
+from gguf_hub.gguf.format import TensorSpec
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.kernels.cpu import usable_isas
@@ -20,6 +21,7 @@ from gguf_hub.model.config import read_config
 from gguf_hub.model.program import Limits, ProgramBuilder
 from gguf_hub.model.transformer import Transformer, paying_threads
 from gguf_hub.model.weights import read_weights
+from gguf_hub.quants.types import QuantType
 from tests.synth import TINY, Shape, write_mixtral
 
 
@@ -237,6 +239,19 @@ def test_a_missing_tensor_is_named(tmp_path: Path, open_model: Any) -> None:
     write_gguf(tmp_path / "less.gguf", file.fields, kept)
     with pytest.raises(UnsupportedGgufError, match=r"missing tensor `blk.1.ffn_down.3.weight`"):
         open_model(tmp_path / "less.gguf")
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan"), 1e-45])
+def test_angles_that_are_no_numbers_are_refused(
+    factor: float, tmp_path: Path, open_model: Any
+) -> None:
+    file = GgufFile.open(write_mixtral(tmp_path / "m.gguf", TINY))
+    data: list[Any] = [(info, file.tensor_bytes(name)) for name, info in file.tensors.items()]
+    factors = np.full(8, factor, np.float32)
+    data.append((TensorSpec("rope_freqs.weight", (8,), QuantType.F32), factors))
+    write_gguf(tmp_path / "more.gguf", file.fields, data)
+    with pytest.raises(UnsupportedGgufError, match="angles of the position embedding"):
+        open_model(tmp_path / "more.gguf")
 
 
 def test_a_negative_size_is_refused(tmp_path: Path, open_model: Any) -> None:

@@ -60,6 +60,7 @@ def test_sixty_files_through_the_commands(
 
 OUTCOMES = {
     "traceback": {"err": "Traceback (most recent call last):\n  ..."},
+    "Python warning": {"err": "/a/model.py:273: RuntimeWarning: overflow encountered in cast"},
     "never ends": {"has_ended": False, "status": 9},
     "signal 11": {"status": 11},
     "exit code 97": {"status": 97 << 8},
