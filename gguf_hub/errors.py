@@ -17,6 +17,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
+    ├── BudgetError                  input that takes more CPU time or memory than it may
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
     │   │   └── LinkRefusedError     a signed link that has expired, or is used too much
@@ -131,11 +132,34 @@ class ChatTemplateError(GgufHubError):
 
 
 class ContextFullError(GgufHubError):
-    """More tokens than the context holds."""
+    """More tokens than the context holds.
+
+    Args:
+        message: As for every error.
+        n_tokens: How many there are, or at least; None where that was not counted.
+        n_ctx: What the context holds.
+        hint: The next step, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        n_tokens: int | None = None,
+        n_ctx: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.n_tokens = n_tokens
+        self.n_ctx = n_ctx
 
 
 class BusyError(GgufHubError):
     """The server has as many requests waiting as it takes; ask again later."""
+
+
+class BudgetError(GgufHubError):
+    """Input from outside that takes more CPU time or memory than it may."""
 
 
 class HubError(GgufHubError):

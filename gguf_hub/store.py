@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.files import set_aside, write_atomically
 from gguf_hub.paths import data_dir
 from gguf_hub.progress import SILENT, Progress
 
@@ -164,9 +165,9 @@ class Store:
 
     def _set_aside(self, reason: str) -> dict[str, StoredFile]:
         """Move an unreadable record out of the way, so that nothing of it is overwritten."""
-        aside = self._path.with_name("files.unreadable.json")
+        aside = self._path
         with contextlib.suppress(OSError):
-            self._path.replace(aside)
+            aside = set_aside(self._path, self._path.with_name("files.unreadable.json"))
         self._progress.note(
             f"note: the record of files was unreadable ({reason}) and lies now at `{aside}`; "
             "files will be checked again when they are used"
@@ -176,9 +177,7 @@ class Store:
     def _write(self, known: dict[str, StoredFile]) -> None:
         rows = [asdict(entry) | {"path": str(entry.path)} for entry in known.values()]
         text = json.dumps({"version": VERSION, "files": rows}, indent=1)
-        part = self._path.with_name(f"files.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(self._path)
+        write_atomically(self._path, text)
 
 
 def _parse(data: dict[str, Any]) -> dict[str, StoredFile]:

@@ -19,7 +19,7 @@ _FACTORS = {
     "g": GB, "gb": GB, "gib": GIB,
     "t": TB, "tb": TB, "tib": TIB,
 }  # fmt: skip
-_SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)")
 
 
 def parse_size(text: str, *, default_unit: str = "b") -> int:
@@ -32,7 +32,7 @@ def parse_size(text: str, *, default_unit: str = "b") -> int:
     Raises:
         UsageError: The text is no size.
     """
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(text.strip())
     factor = _FACTORS.get((match[2] or default_unit).lower()) if match else None
     if match is None or factor is None:
         raise UsageError(

@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from gguf_hub.ownership import weakness_of_way
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
+
+
+def _kernel_folder() -> Path:
+    """Where tests keep kernels: a checkout may belong to another user, as in some containers."""
+    folder = ROOT / ".pytest_cache" / "kernels"
+    if weakness_of_way(folder):
+        folder = Path(tempfile.gettempdir()) / f"gguf-hub-tests-{os.getuid()}"
+    return folder
+
+
+KERNELS = _kernel_folder()
+
+# a busy machine is no failure of a test
+settings.register_profile(
+    "project", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
 
 # shells start background jobs with Ctrl-C ignored, and programs that tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,11 +53,13 @@ def data() -> Path:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the user's settings, tokens, caches and records out of every test."""
-    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG"):
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG",
+                 "GGUF_HUB_API_KEY"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "gguf-hub-home"))
     # kernels are compiled once for all tests and runs: their folder is named after their sources
-    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
+    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)  # where else kernels could be kept
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -45,7 +67,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def kernels() -> None:
     """Let fixtures that outlive a test share the kernels of all tests, too."""
-    os.environ["GGUF_HUB_KERNEL_CACHE"] = str(ROOT / ".pytest_cache" / "kernels")
+    os.environ["GGUF_HUB_KERNEL_CACHE"] = str(KERNELS)
 
 
 @pytest.fixture(scope="session")

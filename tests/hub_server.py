@@ -25,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 CHUNK = 64 * 1024
+ENDLESS_BYTES = 1 << 30  # a client that takes so much will not stop by itself
 
 
 @dataclass
@@ -44,6 +45,10 @@ class Fault:
         bytes_per_s: Send the body this slowly.
         flip_at: Flip the lowest bit of the byte at this offset of the file.
         ignore_range: Answer 200 with the whole file to a ranged request.
+        endless: Send this over and over, with no length, until the client goes.
+        goes_on: Say that a listing goes on, each time at a page that was not there before.
+
+    ``{authorization}`` in ``headers`` and ``body`` is what the request had as that header.
     """
 
     method: str
@@ -58,6 +63,8 @@ class Fault:
     bytes_per_s: float | None = None
     flip_at: int | None = None
     ignore_range: bool = False
+    endless: bytes | None = None
+    goes_on: bool = False
 
     def hits(self, method: str, path: str, origin: str) -> bool:
         """Tell whether the fault is meant for this request, and count it if so."""
@@ -315,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
         rows = list(_tree(repo.commits[commit], folder, is_recursive))
         start, size = int(self.record.query.get("cursor", ["0"])[0]), self.server.hub.page_size
         headers = {}
-        if start + size < len(rows):
+        if start + size < len(rows) or self.fault.goes_on:
             flags = f"recursive={is_recursive}&cursor={start + size}"
             headers["Link"] = f'<{self.server.origin}{raw_path}?{flags}>; rel="next"'
         self._send_json(rows[start : start + size], headers)
@@ -407,20 +414,36 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"Content-Type": "application/json", **(headers or {})}, body)
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        body = self.fault.body if self.fault.body is not None else body
+        sent = self.record.headers.get("authorization", "")
+        if self.fault.body is not None:
+            body = self.fault.body.replace(b"{authorization}", sent.encode())
         length = {"Content-Length": str(len(body))}
         merged = {**length, **headers, **self.fault.headers}
+        if self.fault.endless:
+            merged["Content-Length"] = None
+            self.close_connection = True
         self.record.status = status
         self.send_response(status)
         for name, value in merged.items():
             if value is not None:
-                self.send_header(name, value)
+                said = (text.replace("{authorization}", sent) for text in (name, value))
+                self.send_header(*said)
         self.end_headers()
         if self.command != "HEAD":
             self._send_body(body)
 
+    def _send_endless(self, piece: bytes) -> None:
+        chunk = piece * (CHUNK // len(piece) + 1)
+        with contextlib.suppress(OSError):
+            while self.record.sent_bytes < ENDLESS_BYTES:
+                self.wfile.write(chunk)
+                self.record.sent_bytes += len(chunk)
+
     def _send_body(self, body: bytes) -> None:
         time.sleep(self.fault.stall_s)
+        if self.fault.endless:
+            self._send_endless(self.fault.endless)
+            return
         drop_after = self.fault.drop_after
         rate = self.fault.bytes_per_s
         step = max(int(rate / 20), 1) if rate else CHUNK

@@ -17,11 +17,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"
 # A module imports from strictly lower layers or from its own room; docs/design.md draws this.
 LAYERS = {
     "errors": -1,  # the ground: everything may raise
-    "__init__": 0, "units": 0, "progress": 0, "paths": 0, "printable": 0,
+    "importpath": -1, "bootstrap": -1,  # before anything else is imported
+    "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
+    "files": 0, "printable": 0,
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
-    "survey": 4, "lookup": 3,
+    "survey": 4, "lookup": 3, "budget": 0,
     "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
     "engine": 4, "pretrained": 4,
     "completion": 5, "perplexity": 5, "bench": 5,
@@ -47,6 +49,7 @@ OWNERS = {
     "fastapi": {"server"},
     "starlette": {"server"},
     "uvicorn": {"server", "cli"},
+    "h11": {"server"},
     "prompt_toolkit": {"cli"},
     "matplotlib": {"cli"},
 }

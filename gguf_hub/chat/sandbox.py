@@ -4,11 +4,11 @@ A GGUF file brings its template from whoever made it. Here it sees plain data on
 of any object but a list of harmless text methods), changes nothing, and works on a budget:
 
 - Every loop turn, call, operation and output passes through the environment, which looks at the
-  clock. Nothing between two looks takes long, because
-- every value that a template can build is weighed (characters and entries, nested ones counted
-  each time they appear) and kept under a size, and so is the sum of all of them.
+  CPU clock. Nothing between two looks takes long, because
+- every value that a template can build has a cost (characters and entries, nested ones counted
+  each time they appear) and is kept under a size, and so is the sum of all of them.
 
-Jinja evaluates constants while it compiles; that is switched off, so that they are weighed too.
+Jinja evaluates constants while it compiles; that is switched off, so that they cost, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-from gguf_hub.chat.budget import ENTRY_WEIGHT, BudgetError, charge, checked, look, text, weigh
+from gguf_hub.budget import look
+from gguf_hub.chat.costs import ENTRY_COST, checked, cost, spend, text
+from gguf_hub.chat.searching import FROM_THE_END
+from gguf_hub.errors import BudgetError
 
 # Compiling takes about 60 us for each expression; published templates have up to some 30,000
 # characters and 3,000 nodes.
@@ -67,8 +70,8 @@ _FILTERS = (
 def _multiply(left: Any, right: Any) -> None:
     for sequence, times in ((left, right), (right, left)):
         if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
-            each = len(sequence) if isinstance(sequence, str) else weigh(sequence)
-            charge(max(times, 0) * each)
+            each = len(sequence) if isinstance(sequence, str) else cost(sequence)
+            spend(max(times, 0) * each)
 
 
 def _power(left: Any, right: Any) -> None:
@@ -90,7 +93,7 @@ def _replace(s: str, old: str, new: str, count: int | None = None) -> str:
     """Replace text; ``count`` limits how often."""
     s, old, new = text(s), text(old), text(new)
     times = s.count(old) if count is None or count < 0 else min(s.count(old), count)
-    charge(len(s) + times * len(new))
+    spend(len(s) + times * len(new))
     return s.replace(old, new, -1 if count is None else count)
 
 
@@ -111,7 +114,7 @@ def _join(values: Iterable[Any], separator: str = "") -> str:
     parts: list[str] = []
     for value in values:
         parts.append(text(value))
-        charge(len(parts[-1]) + len(separator))
+        spend(len(parts[-1]) + len(separator))
     return separator.join(parts)
 
 
@@ -136,7 +139,7 @@ def _tojson(
     if isinstance(value, Undefined):
         raise TemplateError("tojson got a value that is not defined")
     each = sum(map(len, separators or ())) + (0 if indent is None else int(indent) * _depth(value))
-    charge(weigh(value) + weigh(value) // ENTRY_WEIGHT * each)
+    spend(cost(value) + cost(value) // ENTRY_COST * each)
     return json.dumps(
         value, indent=indent, separators=separators, sort_keys=sort_keys, ensure_ascii=ensure_ascii
     )
@@ -145,7 +148,7 @@ def _tojson(
 def _depth(value: Any) -> int:
     """Return how deep lists and dicts are nested."""
     deepest, stack = 1, [(value, 1)]
-    for _ in range(weigh(value)):
+    for _ in range(cost(value)):
         if not stack:
             break
         item, depth = stack.pop()
@@ -160,7 +163,7 @@ def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fal
     """Put blanks, or a given text, in front of lines."""
     pad = width if isinstance(width, str) else " " * min(max(width, 0), 1000)
     lines = s.splitlines(keepends=True)
-    charge(len(s) + len(lines) * len(pad))
+    spend(len(s) + len(lines) * len(pad))
     return "".join(
         pad + line if (i or first) and (blank or line.strip()) else line
         for i, line in enumerate(lines)
@@ -212,8 +215,8 @@ _OWN_FILTERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def _weighed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the filter with its result charged."""
+def _paid(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the filter with its result paid for."""
 
     @wraps(function)  # keeps what tells jinja to pass the environment
     def filtered(*args: Any, **kwargs: Any) -> Any:
@@ -222,8 +225,19 @@ def _weighed(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
+def _watched(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the test with a look at the clock before: ``select`` runs it for each entry."""
+
+    @wraps(test)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        look()
+        return test(*args, **kwargs)
+
+    return watched
+
+
 class _Instrument(NodeTransformer):
-    """Puts a look at the clock into every loop, and weighs what no other hook sees."""
+    """Puts a look at the clock into every loop, and spends for what no other hook sees."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         """Look at the clock each turn."""
@@ -238,19 +252,29 @@ class _Instrument(NodeTransformer):
         return _call("concatenate", node.nodes, node)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
-        """``[...]`` is weighed."""
+        """``[...]`` costs."""
         self.generic_visit(node)
         return _call("checked", [node], node)
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        """``{...}`` is weighed."""
+        """``{...}`` costs."""
         self.generic_visit(node)
         return _call("checked", [node], node)
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        """``(...)`` is weighed, unless it is what values are assigned to."""
+        """``(...)`` costs, unless it is what values are assigned to."""
         self.generic_visit(node)
         return _call("checked", [node], node) if node.ctx == "load" else node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        """``a == b`` and ``a in b`` take as long as texts are."""
+        self.generic_visit(node)
+        return _call("checked", [node], node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        """``a[1:]`` costs: it is a copy."""
+        self.generic_visit(node)
+        return _call("checked", [node], node) if isinstance(node.arg, nodes.Slice) else node
 
 
 def _call(name: str, args: list[nodes.Expr], at: nodes.Node) -> nodes.Call:
@@ -284,7 +308,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         kept = {name: FILTERS[name] for name in _FILTERS}
-        self.filters = {name: _weighed(f) for name, f in {**kept, **_OWN_FILTERS}.items()}
+        self.filters = {name: _paid(f) for name, f in {**kept, **_OWN_FILTERS}.items()}
+        tests: Any = self.tests
+        self.tests = {name: _watched(test) for name, test in tests.items()}
         self.globals.pop("lipsum")
         self.globals.update(strftime_now=_strftime_now, raise_exception=_raise_exception)
 
@@ -314,7 +340,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Join output, stopping when it grows too long."""
         kept: list[str] = []
         for part in parts:
-            charge(len(part) + 1)
+            spend(len(part) + 1)
             kept.append(part)
         return str(checked("".join(kept)))
 
@@ -324,7 +350,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def checked(value: Any) -> Any:
-        """Return a value that the template wrote down: ``call`` weighs what comes back."""
+        """Return a value that the template wrote down: ``call`` spends for what comes back."""
         return value
 
     @staticmethod
@@ -333,14 +359,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return _join(values)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute and weigh."""
+        """Compute, and spend for the result."""
         before = _BEFORE_OPERATION.get(operator)
         if before is not None:
             before(left, right)
         return checked(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call and weigh."""
+        """Call, and spend for the result."""
         look()
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(owner, str) and name == "replace":
@@ -349,6 +375,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return checked(_join(args[0], owner))
         if isinstance(owner, str) and name in ("strip", "lstrip", "rstrip"):
             _check_strip(*args)
+        if isinstance(owner, str) and name in FROM_THE_END:
+            return checked(FROM_THE_END[name](str(owner), *args, **kwargs))
         return checked(super().call(context, obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gguf_hub.chat.messages import ChatPrompt, Message, merge_system, plain_data, plain_messages
-from gguf_hub.errors import ChatTemplateError
+from gguf_hub.errors import BudgetError, ChatTemplateError
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 
@@ -31,11 +31,11 @@ class TemplateFormat:
     """
 
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
-        from gguf_hub.chat import budget, sandbox
+        from gguf_hub.chat import costs, sandbox
 
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._rendering = budget.rendering
+        self._limited = costs.limited
         with self._translated():
             self._template = sandbox.Sandbox().template(source)
 
@@ -65,7 +65,7 @@ class TemplateFormat:
             return False
 
     def _render(self, messages: list[dict[str, Any]], **values: Any) -> str:
-        with self._translated(), self._rendering():
+        with self._translated(), self._limited():
             return str(self._template.render(**self._tokens, messages=messages, **values))
 
     @contextmanager
@@ -80,6 +80,10 @@ class TemplateFormat:
                 f"the chat template has an error in line {exc.lineno}: {exc.message}", hint=_HINT
             ) from exc
         except TemplateError as exc:
+            raise ChatTemplateError(
+                f"the chat template cannot be applied: {exc.message}", hint=_HINT
+            ) from exc
+        except BudgetError as exc:
             raise ChatTemplateError(
                 f"the chat template cannot be applied: {exc.message}", hint=_HINT
             ) from exc

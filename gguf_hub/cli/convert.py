@@ -57,7 +57,7 @@ def command(
     weight is checked. Needs the extra `convert`: pip install 'gguf-hub[convert]'.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.outputs import check_target
+    from gguf_hub.cli.outputs import check_output
     from gguf_hub.convert import plan_conversion
 
     if no_vocab and vocab_only:
@@ -72,12 +72,17 @@ def command(
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name
         target = target / f"{folder.resolve().name}.{kind}.gguf"
-    target = check_target(folder, target, force=force)
+    target = check_output(folder, target, _files_in(folder), force=force)
     for note in plan.notes:
         console.note(f"note: {note}")
     if not dry_run:
         plan.write(target, progress=console.ConsoleProgress(enabled=not no_progress))
     _report(plan, target, dry_run, as_json)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint, none of which may be written over."""
+    return [path for path in folder.iterdir() if path.is_file()]
 
 
 def _report(plan: Conversion, target: Path, dry_run: bool, as_json: bool) -> None:

@@ -116,18 +116,21 @@ def _speeds(seen: Hardware) -> dict[str, float | None]:
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:
     """Return what each folder is for -> where it is and whether we may write there."""
     from gguf_hub.hub import default_cache_dir
-    from gguf_hub.paths import cache_dir, data_dir
+    from gguf_hub.ownership import weakness_of_way
+    from gguf_hub.paths import data_dir, kernel_cache_dir
 
     found = {}
     for name, path in (
         ("models", default_cache_dir()),
         ("records", data_dir()),
-        ("kernels", cache_dir()),
+        ("kernels", kernel_cache_dir()),
     ):
         is_writable = _is_writable(path)
         found[name] = {"path": str(path), "exists": path.is_dir(), "is_writable": is_writable}
-        if not is_writable and name == "kernels":
-            notes.append(f"{path} is not writable: compiled kernels go to the temporary folder")
+        if name == "kernels":
+            problem = weakness_of_way(path) if is_writable else f"`{path}` is not writable"
+            if problem:
+                notes.append(f"compiled kernels are kept for this session at most: {problem}")
         elif not is_writable:
             problems.append(f"the folder for {name} is not writable: {path}")
     return found
@@ -140,21 +143,26 @@ def _is_writable(path: Path) -> bool:
 
 
 def _hub(problems: list[str]) -> dict[str, Any]:
+    """Ask the hub; whatever the environment has wrong about it is a problem, too."""
+    from gguf_hub.errors import GgufHubError
     from gguf_hub.hub import HfHub, is_offline
 
-    hub = HfHub()
-    problem = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
-    if problem:
-        problems.append(f"hub: {problem}")
+    found: dict[str, Any] = {"endpoint": None, "is_offline": is_offline()}
+    found |= {"problem": None, "has_token": False}
+    try:
+        hub = HfHub()
+        found["endpoint"] = hub.endpoint
+        found["has_token"] = hub.has_token()
+        found["problem"] = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
+    except GgufHubError as error:
+        problems.append(f"hub: {error.message}")
+        return found | {"problem": error.message}
+    if found["problem"]:
+        problems.append(f"hub: {found['problem']}")
     if hub.is_exposed():
-        secret = "the token travels in clear text" if hub.has_token() else "files can be changed"
+        secret = "the token travels in clear text" if found["has_token"] else "files can be changed"
         problems.append(f"hub: {hub.endpoint} is plain http: {secret}")
-    return {
-        "endpoint": hub.endpoint,
-        "is_offline": is_offline(),
-        "problem": problem,
-        "has_token": hub.has_token(),
-    }
+    return found
 
 
 def _catalog(catalog_path: Path | None, problems: list[str]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _remark(folder: dict[str, Any]) -> str:
 def _hub(hub: dict[str, Any]) -> Lines:
     state = "offline (HF_HUB_OFFLINE)" if hub["is_offline"] else "answers"
     return [
-        ("endpoint", hub["endpoint"]),
+        ("endpoint", hub["endpoint"] or "none, see below"),
         ("state", "no answer, see below" if hub["problem"] else state),
         ("token", "present" if hub["has_token"] else "none (public files need none)"),
     ]

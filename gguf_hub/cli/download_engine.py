@@ -69,7 +69,7 @@ engine_options = together(
         "--force",
         "is_forced",
         is_flag=True,
-        help="Go on with too little space, or with a file that cannot work.",
+        help="Go on with too little space, with a file that cannot work, or over another file.",
     ),
 )
 """Give a command the options that say how bytes are moved."""

@@ -66,19 +66,23 @@ def command(
     that was interrupted is finished first. The SHA-256 of the file changes.
     """
     from gguf_hub.cli import console
+    from gguf_hub.cli.outputs import check_output
     from gguf_hub.gguf.edit import Edits, plan_edit
-    from gguf_hub.gguf.journal import recover
+    from gguf_hub.gguf.journal import is_unfinished, recover
     from gguf_hub.gguf.reader import map_file
 
     map_file(path)  # says clearly when there is no such file
-    was_unfinished = not dry_run and recover(path)
+    # what another program keeps under the journal's name is in the way of edits in place alone
+    needs_name = output is None or is_unfinished(path)
+    was_unfinished = not dry_run and needs_name and recover(path)
     if was_unfinished:
         console.note(f"finished an edit of `{path}` that had been interrupted")
     if not (values or files or removed or renamed):
         if was_unfinished:
             return
         raise click.UsageError("nothing to do: expected --set, --unset or --rename-tensor")
-    texts = {key: _read(name) for key, name in _pairs(files, "--set-file").items()}
+    sources = _pairs(files, "--set-file")
+    texts = {key: _read(name) for key, name in sources.items()}
     edits = Edits({**_pairs(values, "--set"), **texts}, removed, _pairs(renamed, "--rename-tensor"))
     plan = plan_edit(path, edits)
     if not force:
@@ -86,7 +90,12 @@ def command(
     in_place = output is None and plan.patches is not None
     if plan.changes and not dry_run:
         progress = console.ConsoleProgress(enabled=not no_progress)
-        _apply(path, output, plan, force, progress)
+        if output is not None:
+            inputs = [path, *map(Path, sources.values())]
+            output = check_output(path, output, inputs, force=force)
+            plan.rewrite.write(output, progress=progress)
+        else:
+            _change(path, plan, progress)
     if as_json:
         data = {"path": str(output or path), "in_place": in_place, "changes": list(plan.changes)}
         console.print_json({**data, "written": bool(plan.changes) and not dry_run})
@@ -130,17 +139,11 @@ def _refuse_worse(path: Path, plan: EditPlan) -> None:
         )
 
 
-def _apply(
-    path: Path, output: Path | None, plan: EditPlan, force: bool, progress: ConsoleProgress
-) -> None:
-    """Change bytes in place, or write the file anew."""
-    from gguf_hub.cli.outputs import check_target
+def _change(path: Path, plan: EditPlan, progress: ConsoleProgress) -> None:
+    """Change bytes in place, or replace the file by one that is written anew."""
     from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.journal import apply_patches
 
-    if output is not None:
-        plan.rewrite.write(check_target(path, output, force=force), progress=progress)
-        return
     require_own(path)
     if plan.patches is not None:
         apply_patches(path, plan.patches)

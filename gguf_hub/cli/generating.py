@@ -38,10 +38,12 @@ _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup
 def check_generating(options: dict[str, Any]) -> None:
     """Refuse values that can never be right, before anything is downloaded."""
     from gguf_hub.cli.console import note
+    from gguf_hub.cli.prompt_cache import check_prompt_cache
 
     require_at_least(options, _LOWEST)
     rope_change(options)
     n_keep(options)
+    check_prompt_cache(options)
     if options["n_gpu_layers"] not in (None, "0"):
         note("-ngl is ignored: this runner computes on the CPU")
 

@@ -14,7 +14,7 @@ from gguf_hub.gguf.strings import shown, valid
 from gguf_hub.printable import printable
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.format import Field, TensorInfo
+    from gguf_hub.gguf.format import AnyTensor, Field
     from gguf_hub.gguf.inspection import Inspection
     from gguf_hub.gguf.summary import Share, Summary
 
@@ -165,7 +165,7 @@ def print_tensors(found: Inspection, pattern: str) -> None:
     from gguf_hub.units import format_size
 
     rows = [
-        [t.name, " × ".join(map(str, t.shape)), t.type.name, format_size(t.size_bytes),
+        [t.name, " × ".join(map(str, t.shape)), t.type_name, format_size(t.size_bytes),
          str(found.starts[t.name])]
         for t in _matching(found, pattern)
     ]  # fmt: skip
@@ -175,8 +175,8 @@ def print_tensors(found: Inspection, pattern: str) -> None:
         console.note(f"no tensor matches `{pattern}`")
 
 
-def _matching(found: Inspection, pattern: str) -> list[TensorInfo]:
-    return [t for t in found.table.tensors.values() if fnmatchcase(t.name, pattern)]
+def _matching(found: Inspection, pattern: str) -> list[AnyTensor]:
+    return [t for t in found.table.all.values() if fnmatchcase(t.name, pattern)]
 
 
 def print_issues(found: Inspection) -> None:
@@ -235,11 +235,11 @@ def _json_value(value: Any) -> Any:
     return str(value) if is_odd else value
 
 
-def _json_tensor(info: TensorInfo, found: Inspection) -> dict[str, Any]:
+def _json_tensor(info: AnyTensor, found: Inspection) -> dict[str, Any]:
     return {
         "name": printable(info.name),
         "shape": list(info.shape),
-        "type": info.type.name,
+        "type": info.type_name,
         "size_bytes": info.size_bytes,
         "offset": found.starts[info.name],
     }

@@ -30,6 +30,7 @@ class Measuring(contextlib.ExitStack):
         self._options = options
         self._progress = progress
         self._text = ""
+        self._inputs: list[Path] = []
 
     def run(self, argument: str) -> Result:
         """Measure the model that an argument names.
@@ -42,6 +43,7 @@ class Measuring(contextlib.ExitStack):
 
         if self._options["text_path"]:  # before a model takes its time
             self._text = read_text(self._options["text_path"], "text")
+            self._inputs.append(self._options["text_path"])
         if self._options["kl_divergence"]:
             return self._against_saved(argument)
         n_ctx = self._options["ctx_size"]
@@ -79,6 +81,7 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
+        self._inputs.append(path)
         file = self.enter_context(GgufFile.open(path))
         tokenizer = load_tokenizer(file.metadata)
         model = Transformer.open(
@@ -130,8 +133,10 @@ class Measuring(contextlib.ExitStack):
 
     def _sink(self, chunks: Chunks, n_vocab: int) -> Any:
         """Open the file of logits for writing; it appears when all is measured."""
+        from gguf_hub.files import require_distinct
         from gguf_hub.perplexity import write_logits
 
+        require_distinct([self._options["logits_path"]], self._inputs)
         return self.enter_context(write_logits(self._options["logits_path"], chunks, n_vocab))
 
 

@@ -24,16 +24,14 @@ def command(
     SHARD is any of them; all must lie in its folder. OUT appears only when it is whole.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.outputs import check_target
+    from gguf_hub.cli.outputs import check_output
     from gguf_hub.errors import UsageError
     from gguf_hub.gguf.shards import find_shards, plan_merge
 
     plan = plan_merge(source)
     if target.is_dir():
         raise UsageError(f"`{target}` is a folder: name the file to write")
-    target = check_target(source, target, force=force)
-    if target in find_shards(source):
-        raise UsageError(f"`{target}` is one of the shards", hint="name another file")
+    target = check_output(source, target, find_shards(source), force=force)
     plan.write(target, compare=compare, progress=console.ConsoleProgress(enabled=not no_progress))
     if as_json:
         shards = [str(path) for path in find_shards(source)]

@@ -1,26 +1,55 @@
-"""Where commands that write a GGUF put it."""
+"""What commands that write a file may write over."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def check_target(source: Path, target: Path, *, force: bool) -> Path:
+def check_output(
+    source: Path, target: Path, inputs: Iterable[Path] = (), *, force: bool, or_else: str = ""
+) -> Path:
     """Return the file to write: ``target``, or a file of the source's name in that folder.
 
+    Args:
+        source: What is read.
+        target: What the user names.
+        inputs: All files that are read; the source when there are none.
+        force: Whether a file that is there may be replaced.
+        or_else: What one may have meant who named the input, for the hint.
+
     Raises:
-        UsageError: It is the source itself.
+        UsageError: It is an input.
         GgufHubError: It exists, and ``force`` is not given.
     """
-    from gguf_hub.errors import GgufHubError, UsageError
-
     if target.is_dir():
         target = target / source.name
-    if target.exists():
-        if source.exists() and target.samefile(source):
-            raise UsageError(
-                f"`{target}` is the input itself", hint="name another file, or use --in-place"
-            )
-        if not force:
-            raise GgufHubError(f"`{target}` exists already", hint="--force overwrites it")
+    check_outputs([target], list(inputs) or [source], force=force, or_else=or_else)
     return target
+
+
+def check_outputs(
+    outputs: Sequence[Path], inputs: Iterable[Path], *, force: bool, or_else: str = ""
+) -> None:
+    """Refuse, before anything is written, what must not be written over.
+
+    Args:
+        outputs: Files to write.
+        inputs: All files that are read.
+        force: Whether files that are there may be replaced.
+        or_else: See ``check_output``.
+
+    Raises:
+        UsageError: One of them is an input, under whatever name.
+        GgufHubError: One exists and ``force`` is not given, or is no file.
+    """
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.files import require_distinct
+
+    require_distinct(outputs, inputs, hint=f"name another file to write{or_else}")
+    for path in outputs:
+        if path.exists() and not path.is_file():
+            raise GgufHubError(f"`{path}` is no regular file", hint="name another file to write")
+        if os.path.lexists(path) and not force:
+            raise GgufHubError(f"`{path}` exists already", hint="--force overwrites it")

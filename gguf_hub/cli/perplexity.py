@@ -98,4 +98,8 @@ def _check(model: str | None, model_option: str | None, options: dict[str, Any])
         raise click.UsageError("expected a text: --text FILE")
     require_at_least(options, {"batch_size": 1, "threads": 0, "ctx_size": 1})
     rope_change(options)
+    if options["logits_path"] and not options["kl_divergence"]:
+        from gguf_hub.perplexity.logits_file import require_replaceable
+
+        require_replaceable(options["logits_path"])
     return model or model_option or ""

@@ -112,6 +112,8 @@ def _can_draw() -> bool:
 def _verdict(fit: Fit) -> str:
     from gguf_hub.fit import Verdict
 
+    if fit.verdict is Verdict.UNKNOWN:
+        return console.style(f"unknown: {fit.facts.unknown}", "red")
     colour = "green" if fit.verdict.is_in_memory else "red"
     return console.style(fit.verdict.value, "yellow" if fit.verdict is Verdict.DISK else colour)
 
@@ -158,7 +160,7 @@ def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
 
 def print_notes(subject: Subject, found: Pick, seen: Seen) -> None:
     """Tell on stderr what the table cannot."""
-    for note in (*seen.hardware.notes, *subject.notes):
+    for note in (*seen.hardware.notes, *subject.notes, *_not_runnable(found)):
         console.note(f"\nnote: {note}")
     for line in _warnings(found):
         console.warn(line)
@@ -166,6 +168,18 @@ def print_notes(subject: Subject, found: Pick, seen: Seen) -> None:
         console.note(f"\n{_estimated(found)}")
     if found.chosen is None:
         _hint(found)
+
+
+def _not_runnable(found: Pick) -> list[str]:
+    """Say of each file that does not run what it has that nothing here computes with."""
+    from gguf_hub.fit import Verdict
+
+    refused = [fit.facts for fit in found.fits if fit.verdict is Verdict.NOT_HERE]
+    if not refused:
+        return []  # the catalog is compared without what reads files
+    from gguf_hub.gguf.runnable import NOT_RUNNABLE
+
+    return [f"{facts.quant}: {NOT_RUNNABLE}: {facts.unrunnable}" for facts in refused]
 
 
 def _estimated(found: Pick) -> str:
@@ -200,7 +214,8 @@ def _warnings(found: Pick) -> list[str]:
 
 def _hint(found: Pick) -> None:
     """Name the context with which the smallest file would fit after all."""
-    smallest = min(found.fits, key=lambda fit: fit.facts.weights_bytes)
+    hopeful = [fit for fit in found.fits if not fit.verdict.is_hopeless]
+    smallest = min(hopeful or found.fits, key=lambda fit: fit.facts.weights_bytes)
     n_ctx = min(smallest.largest_n_ctx, smallest.facts.shape.n_ctx_train)
     if n_ctx and not smallest.is_too_slow:
         console.note(f"\nhint: {smallest.facts.quant} would fit with `--ctx {n_ctx}`")

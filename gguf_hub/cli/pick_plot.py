@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from gguf_hub.fit import Fit, Pick
 
 FORMATS = (".png", ".svg")
+SIGNATURE = b"gguf-hub pick --plot"
+"""Stands in the metadata of a picture; only one that has it is replaced."""
+_WHAT = "a picture that `gguf-hub pick --plot` drew"
 LINEAR_BELOW = 0.5  # per cent: below, the axis of losses is linear, as the best file has none
 
 
@@ -35,9 +40,10 @@ def check_plot(path: Path) -> None:
 
     Raises:
         UsageError: Another format.
-        GgufHubError: No matplotlib, or no such folder.
+        GgufHubError: No matplotlib, no such folder, or another file is there.
     """
     from gguf_hub.errors import GgufHubError, UsageError
+    from gguf_hub.files import require_ours
 
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
@@ -46,6 +52,7 @@ def check_plot(path: Path) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise GgufHubError(f"`--plot {path}`: no folder `{path.parent}`")
+    require_ours(path, _WHAT, _is_ours)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -68,17 +75,32 @@ def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> 
         GgufHubError: No loss is known, or the file cannot be written.
     """
     from gguf_hub.errors import GgufHubError
+    from gguf_hub.files import require_ours, write_atomically
 
     if not any(fit.loss for fit in found.fits):
         raise GgufHubError(
             "nothing to draw: nobody knows how much any of these files loses",
             hint="`gguf-hub pick --explain` shows the memory",
         )
-    figure = _figure(found, title, DARK if is_dark else LIGHT)
+    import matplotlib
+
+    form = path.suffix.lower().removeprefix(".")
+    signature = {"Software" if form == "png" else "Creator": SIGNATURE.decode()}
+    drawn = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a `matplotlibrc` of the working folder could have LaTeX run
+        figure = _figure(found, title, DARK if is_dark else LIGHT)
+        figure.savefig(drawn, format=form, facecolor=figure.get_facecolor(), metadata=signature)
+    require_ours(path, _WHAT, _is_ours)
     try:
-        figure.savefig(path, facecolor=figure.get_facecolor())
+        write_atomically(Path(os.path.realpath(path)), drawn.getvalue())
     except OSError as error:
         raise GgufHubError(f"`{path}` cannot be written: {error.strerror or error}") from error
+
+
+def _is_ours(head: bytes) -> bool:
+    """Tell whether a picture, by its beginning, is one that was drawn here."""
+    return (head.startswith(b"\x89PNG") or b"<svg" in head) and SIGNATURE in head
 
 
 def _figure(found: Pick, title: str, colours: Colours) -> Any:

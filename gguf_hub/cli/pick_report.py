@@ -78,6 +78,8 @@ def _entry(model: Model, fit: Fit, found: Pick) -> dict[str, Any]:
         "active_bytes": facts.active_bytes,
         "active_bytes_is_estimated": facts.are_parts_estimated,
         "verdict": fit.verdict.value,
+        "unknown": facts.unknown or None,
+        "obstacles": list(facts.obstacles),
         "placement": {
             "ram_bytes": placement.ram_bytes,
             "vram_bytes": placement.vram_bytes,

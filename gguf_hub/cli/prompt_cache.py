@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import zipfile
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,34 @@ if TYPE_CHECKING:
 _SAMPLE_BYTES = 4096
 
 
+def check_prompt_cache(options: dict[str, Any]) -> None:
+    """Refuse, before a model is there, a file that would be replaced and is something else.
+
+    Raises:
+        GgufHubError: It is, or it cannot be written where it shall be.
+    """
+    from gguf_hub.completion.saved_prompt import require_replaceable
+
+    if options["prompt_cache"] is not None and not options["prompt_cache_ro"]:
+        require_replaceable(options["prompt_cache"])
+
+
 @contextlib.contextmanager
 def prompt_cache(
     engine: Engine, model: Transformer, file: GgufFile, options: dict[str, Any]
 ) -> Iterator[None]:
     """Put back the cache of a file before, and keep it there after, as the flags say."""
+    from gguf_hub.completion.saved_prompt import write
+    from gguf_hub.files import require_distinct
+
     path: Path | None = options["prompt_cache"]
     if path is None:
         yield
         return
+    if not options["prompt_cache_ro"]:
+        require_distinct([path], [file.path])
     model_id = _model_id(model, file)
-    if path.exists():
+    if os.path.lexists(path):
         _load(path, engine, model, model_id)
     yield
     if options["prompt_cache_ro"]:
@@ -35,7 +52,7 @@ def prompt_cache(
     n_kept = engine.n_cached
     if not options["prompt_cache_all"]:
         n_kept = min(n_kept, engine.timings.n_cached + engine.timings.n_prompt)
-    _save(path, engine.cached[:n_kept], model, model_id)
+    write(path, engine.cached[:n_kept], model, model_id)
 
 
 def _model_id(model: Transformer, file: GgufFile) -> str:
@@ -55,40 +72,16 @@ def _model_id(model: Transformer, file: GgufFile) -> str:
 
 
 def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
-    import numpy as np
-
+    """Take over what a file holds, or say why it is not used."""
     from gguf_hub.cli.console import warn
+    from gguf_hub.completion.saved_prompt import UnusableError, read
 
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            if str(saved["model"]) != model_id:
-                warn(
-                    f"`{path}` is of another model, context, cache type or position embedding: "
-                    "it is not used"
-                )
-                return
-            tokens = [int(i) for i in saved["tokens"]]
-            model.load_cache(saved["cache"], len(tokens))
-            engine.adopt(tokens)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        warn(f"`{path}` is no prompt cache: it is not used")
-
-
-def _save(path: Path, tokens: list[int], model: Transformer, model_id: str) -> None:
-    import numpy as np
-
-    from gguf_hub.errors import GgufHubError
-
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                model=np.array(model_id),
-                tokens=np.array(tokens, np.int64),
-                cache=model.save_cache(len(tokens)),
-            )
-        part.replace(path)
+        saved = read(path, model, model_id)
+    except UnusableError as error:
+        warn(f"`{path}` {error.message}: it is not used")
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise GgufHubError(f"cannot write the prompt cache `{path}`: {reason}") from exc
+        warn(f"`{path}` cannot be read ({(exc.strerror or str(exc)).lower()}): it is not used")
+    else:
+        model.load_cache(saved.cache, len(saved.tokens))
+        engine.adopt(saved.tokens)

@@ -70,7 +70,7 @@ def command(
     Q5_K_S, Q5_K_M or Q6_K. Norms and routers stay as they are. OUT appears only when it is whole.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.outputs import check_target
+    from gguf_hub.cli.outputs import check_output
     from gguf_hub.hardware import usable_threads
     from gguf_hub.quants.plan import plan_quantize
     from gguf_hub.quants.quantize import write_quantized
@@ -87,7 +87,7 @@ def command(
     )
     written = None
     if not dry_run:
-        written = check_target(source, target, force=force)
+        written = check_output(source, target, force=force)
         progress = console.ConsoleProgress(enabled=not no_progress)
         n_threads = threads or usable_threads()
         write_quantized(plan, written, n_threads=n_threads, progress=progress)

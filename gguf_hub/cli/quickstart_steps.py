@@ -119,9 +119,18 @@ class Guide:
 
     def _make(self, quant: str, plan: Any, path: Path, n_threads: int) -> Made:
         from gguf_hub.download.digest import sha256_file
+        from gguf_hub.files import require_distinct, require_ours
         from gguf_hub.quants.quantize import write_quantized
         from gguf_hub.units import format_size
 
+        require_distinct([path], [plan.source])
+        named = plan.fields.get("general.name")
+        name = str(named.value).encode() if named else b""
+        require_ours(
+            path,
+            "a file that `quickstart` made",
+            lambda head: head.startswith(b"GGUF") and name in head,
+        )
         began = time.perf_counter()
         write_quantized(plan, path, n_threads=n_threads, progress=self.progress)
         seconds = time.perf_counter() - began

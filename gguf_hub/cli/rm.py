@@ -28,17 +28,20 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     about it; in the Hugging Face cache its bytes stay as long as another commit needs them.
     """
     from gguf_hub.cli.holdings import find_held
-    from gguf_hub.download.removal import freed_bytes, remove
+    from gguf_hub.download.removal import freed_bytes, remove, stays_of
     from gguf_hub.store import Store
     from gguf_hub.units import format_size
 
     store = Store(progress=console.ConsoleProgress())
     found = {file.path: file for name in models for file in find_held(name, catalog_path, store)}
     free = freed_bytes(list(found))
+    staying = [there for path in found if (there := stays_of(path))]
     if not yes:
         _ask(list(found.values()), free)
     for path in found:
         remove(path, store)
+    for path in staying:
+        console.note(f"`{path}` stays: only a link led to it")
     if as_json:
         console.print_json({"removed": [str(path) for path in found], "freed_bytes": free})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,14 +29,28 @@ from gguf_hub.cli.source import source_options
               help="Threads; 0 for as many physical cores as pay.")  # fmt: skip
 @click.option("-a", "--alias", metavar="NAME", help="Name of the model, for clients.")
 @click.option("--chat-template", metavar="NAME", help="Conversations in this format.")
-@click.option("--api-key", "api_keys", multiple=True, envvar="GGUF_HUB_API_KEY", metavar="KEY",
-              help="What clients must send (also GGUF_HUB_API_KEY).")  # fmt: skip
+@click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
+              help="API key that clients must send, or a comma-separated list "
+                   "(also GGUF_HUB_API_KEY).")  # fmt: skip
+@click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Read API keys from a file, one per line.")  # fmt: skip
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
+              help="Also accept requests addressed to this host name, as behind a reverse proxy; "
+                   "`*` for any. On a loopback address only loopback names are accepted "
+                   "otherwise.")  # fmt: skip
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
-              help="Let pages of this origin ask, too.")  # fmt: skip
+              help="Accept requests from pages of this origin; `*` for any.")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(1), default=8, show_default=True, metavar="MIB",
-              help="Most MiB of a request.")  # fmt: skip
-@click.option("--grace", type=click.IntRange(0), default=5, show_default=True, metavar="SECONDS",
-              help="How long texts may go on when the server stops.")  # fmt: skip
+              help="Maximum size of a request.")  # fmt: skip
+@click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True,
+              metavar="N", help="Maximum number of open connections; further ones are refused "
+                                "with 503.")  # fmt: skip
+@click.option("--timeout", type=click.IntRange(1), default=10, show_default=True,
+              metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
+                                      "more time while data arrives.")  # fmt: skip
+@click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
+              help="How long generations may continue after the server is told to stop."
+              )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
 @shifting_options
 @rope_options
@@ -48,7 +63,7 @@ def command(**options: Any) -> None:
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.rope import rope_change
-    from gguf_hub.cli.serving import bound, import_server, open_served, serve
+    from gguf_hub.cli.serving import bound, check_server, import_server, open_served, serve
     from gguf_hub.cli.shifting import n_keep
     from gguf_hub.cli.source import fetch_model, named_model
     from gguf_hub.cli.writing import check_template
@@ -58,8 +73,9 @@ def command(**options: Any) -> None:
     check_template(options["chat_template"])
     more = {"rope": rope_change(options), "n_keep": n_keep(options)}
     import_server()
+    access = check_server(options)
     with bound(options["host"], options["port"]) as listener:
         # 2) the model, and who asks it
         path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
         with open_served(path, options, **more) as service:
-            serve(service, listener, options)
+            serve(service, listener, options, access)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,6 @@ from typing import Any
 
 import click
 
-_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them, not we
-_N_PENDING = 2048  # connections that the system accepts before the server does, uvicorn's own
 _NEED = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
 
 
@@ -91,37 +89,67 @@ def _n_ctx(path: Path, wanted: int) -> int:
     return min(wanted, trained) if is_default and trained else wanted
 
 
-def serve(service: Any, listener: socket.socket, options: dict[str, Any]) -> None:
+def check_server(options: dict[str, Any]) -> dict[str, Any]:
+    """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
+
+    Raises:
+        UsageError: A key or a host name is invalid, or there cannot be as many connections.
+    """
+    from gguf_hub.server.addresses import ANY, AllowedHosts, is_loopback
+    from gguf_hub.server.api_keys import read_keys
+    from gguf_hub.server.listening import allow_connections
+
+    allow_connections(options["max_connections"])
+    host, allowed = options["host"], options["allowed_hosts"]
+    AllowedHosts(allowed)
+    is_local = is_loopback(_resolved(host))
+    hosts = (host, *allowed) if is_local else allowed or (ANY,)
+    keys = read_keys(options["api_keys"], options["api_key_file"], os.environ)
+    return {"api_keys": keys, "hosts": hosts, "origins": options["origins"]}
+
+
+def _resolved(host: str) -> str:
+    """Return the address of a host to listen on; ``bound`` reports a name without one."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        return host
+
+
+def serve(
+    service: Any, listener: socket.socket, options: dict[str, Any], access: dict[str, Any]
+) -> None:
     """Answer until Ctrl-C.
+
+    Args:
+        service: The model.
+        listener: The bound socket.
+        options: Options of the command.
+        access: Result of ``check_server``.
 
     Raises:
         GgufHubError: Somebody else has begun to listen there meanwhile.
     """
-    import uvicorn
-
     from gguf_hub.cli import console
     from gguf_hub.server.app import create_app
+    from gguf_hub.server.connections import Limits
+    from gguf_hub.server.listening import N_PENDING, Server
 
-    app = create_app(
-        service, api_keys=options["api_keys"], origins=options["origins"],
-        max_body_bytes=options["max_body"] * 2**20, grace_s=options["grace"],
-    )  # fmt: skip
-    config = uvicorn.Config(
-        app, log_level="info" if options["verbose"] else "warning", access_log=options["verbose"],
-        timeout_keep_alive=_KEEP_ALIVE_S, backlog=_N_PENDING,
-        timeout_graceful_shutdown=options["grace"] + 1, server_header=False,
-    )  # fmt: skip
+    app = create_app(service, max_body_bytes=options["max_body"] * 2**20, **access)
+    limits = Limits(options["max_connections"], options["timeout"])
+    server = Server(app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"])
     with _translated(options["host"], options["port"]):
-        listener.listen(_N_PENDING)
-    _welcome(service, listener, options)
+        listener.listen(N_PENDING)
+    _welcome(service, listener, is_open=not access["api_keys"])
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped, and passes it on
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     console.note("stopped")
 
 
-def _welcome(service: Any, listener: socket.socket, options: dict[str, Any]) -> None:
+def _welcome(service: Any, listener: socket.socket, *, is_open: bool) -> None:
     """Say where it is, and what it holds."""
     from gguf_hub.cli import console
+    from gguf_hub.server.addresses import is_loopback
 
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -129,5 +157,5 @@ def _welcome(service: Any, listener: socket.socket, options: dict[str, Any]) -> 
     facts = service.facts
     console.note(f"{facts.description}: {facts.n_slots} slots of {facts.n_ctx} tokens; "
                  "Ctrl-C ends it")  # fmt: skip
-    if options["host"] not in _LOCAL_HOSTS and not options["api_keys"]:
+    if is_open and not is_loopback(host):
         console.warn("other machines can connect and no key is asked: consider --api-key")

@@ -6,12 +6,11 @@ model writes. Ctrl-C ends the answer and keeps the session; the end of the input
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gguf_hub.cli import session_file
 from gguf_hub.errors import GgufHubError, UsageError
 
 if TYPE_CHECKING:
@@ -137,22 +136,16 @@ class Session(ABC):
         self.tell("forgotten")
 
     def _do_save(self, rest: str) -> None:
-        path = _path(rest, "/save")
-        try:
-            path.write_text(json.dumps(self.state(), indent=1, ensure_ascii=False), "utf-8")
-        except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise GgufHubError(f"cannot write `{path}`: {reason}") from exc
+        path = session_file.named(rest, "/save")
+        session_file.save(path, self.state())
         self.tell(f"saved to {path}")
 
     def _do_load(self, rest: str) -> None:
-        path = _path(rest, "/load")
+        path = session_file.named(rest, "/load")
+        state = session_file.load(path)
         try:
-            self.restore(json.loads(path.read_text("utf-8")))
+            self.restore(state)
             self.writer.forget()
-        except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
         except (ValueError, KeyError, TypeError) as exc:
             raise GgufHubError(f"`{path}` is no saved session") from exc
         self.tell(f"loaded from {path}")
@@ -274,12 +267,6 @@ class ChatSession(Session):
         if rest:
             self.system = rest
         self.tell(f"system: {self.system or '(none)'}")
-
-
-def _path(text: str, command: str) -> Path:
-    if not text:
-        raise UsageError(f"{command}: expected a file name")
-    return Path(text).expanduser()
 
 
 def _number(text: str) -> Any:

@@ -53,7 +53,7 @@ def command(
     Writes OUT-00001-of-0000N.gguf and so on, as llama.cpp's gguf-split does. IN stays as it is.
     """
     from gguf_hub.cli import console
-    from gguf_hub.errors import GgufHubError
+    from gguf_hub.cli.outputs import check_outputs
     from gguf_hub.gguf.shards import plan_split, shard_path, write_shards
 
     if max_size_bytes == 0:
@@ -68,10 +68,8 @@ def command(
     )
     prefix = prefix.with_name(prefix.name.removesuffix(".gguf"))
     paths = [shard_path(prefix, no, len(shards)) for no in range(len(shards))]
-    old = next((path for path in paths if path.exists()), None)
-    if old and not (force or dry_run):
-        raise GgufHubError(f"`{old}` exists already", hint="--force overwrites it")
     if not dry_run:
+        check_outputs(paths, [source], force=force)
         progress = console.ConsoleProgress(enabled=not no_progress)
         write_shards(prefix, shards, progress=progress)
     rows = [

@@ -64,31 +64,49 @@ def subject_of(
         GgufHubError: An argument names nothing, or nothing that can be judged.
     """
     local = [_local(Path(argument).expanduser()) for argument in arguments]
-    if arguments and all(local):
-        return Subject("", "", tuple(model for models in local for model in models))
+    here = [subject for subject in local if subject]
+    if arguments and len(here) == len(local):
+        return here[0] if len(here) == 1 else _together(here)
     from gguf_hub.catalog import load_catalog
 
     catalog = load_catalog(catalog_path)
     if not arguments:
         return _catalog(catalog, is_own=catalog_path is not None)
     parts = [
-        Subject("", "", models) if models else _remote(argument, catalog, revision, token)
-        for argument, models in zip(arguments, local, strict=True)
+        subject or _remote(argument, catalog, revision, token)
+        for argument, subject in zip(arguments, local, strict=True)
     ]
     return parts[0] if len(parts) == 1 else _together(parts)
 
 
-def _local(path: Path) -> tuple[Model, ...]:
-    """Return the model in a file, or all in a folder; nothing where there is neither."""
+def _local(path: Path) -> Subject | None:
+    """Return the model in a file, or all in a folder; None where there is neither."""
     if path.is_dir():
-        found = sorted(each for each in path.glob("*.gguf") if each.is_file())
-        first = [each for each in found if _is_first(each)]
-        return tuple(model for each in first for model in _local(each))
-    if not path.is_file():
-        return ()
+        return _folder(path)
+    return Subject("", "", (_model(path),)) if path.is_file() else None
+
+
+def _model(path: Path) -> Model:
     from gguf_hub.survey.headers import facts_of_file
 
-    return (Model(facts_of_file(path), str(path), path),)
+    return Model(facts_of_file(path), str(path), path)
+
+
+def _folder(path: Path) -> Subject | None:
+    """Return the models of a folder, with a note for each file that cannot be judged."""
+    from gguf_hub.errors import GgufError
+
+    models, errors = [], []
+    for each in sorted(path.glob("*.gguf")):
+        if each.is_file() and _is_first(each):
+            try:
+                models.append(_model(each))
+            except GgufError as error:
+                errors.append(error)
+    if errors and not models:
+        raise errors[0]
+    notes = tuple(error.message for error in errors)
+    return Subject("", "", tuple(models), notes) if models else None
 
 
 def _is_first(path: Path) -> bool:

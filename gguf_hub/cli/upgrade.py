@@ -57,7 +57,7 @@ def command(
     weight changes. IN stays as it is, and OUT appears only when it is whole.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.outputs import check_target
+    from gguf_hub.cli.outputs import check_output
     from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.upgrade import plan_upgrade
 
@@ -68,7 +68,10 @@ def command(
     if plan.changes and not check:
         if in_place:
             require_own(source)
-        written = check_target(source, target, force=force) if target else source
+        written = source
+        if target:
+            meant = ", or use --in-place"
+            written = check_output(source, target, force=force, or_else=meant)
         progress = console.ConsoleProgress(enabled=not no_progress)
         plan.write(written, compare=compare or in_place, progress=progress)
     _report(source, written, plan, check, as_json)

@@ -15,6 +15,8 @@ from gguf_hub.cli.options import CONTEXT, catalog_option, json_option
 if TYPE_CHECKING:
     from gguf_hub.progress import Progress
 
+_ANOTHER_FOLDER = "`GGUF_HUB_KERNEL_CACHE=FOLDER` keeps kernels in another folder"
+
 
 @click.command("warmup", context_settings=CONTEXT)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
@@ -34,15 +36,24 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     quants of the catalog. What is compiled already is left alone.
     """
     from gguf_hub.cli import console
+    from gguf_hub.errors import GgufHubError
     from gguf_hub.kernels.build import KernelBuilder
     from gguf_hub.units import format_duration
 
     progress = console.ConsoleProgress(enabled=not options["no_progress"])
     names = _kernels(models, options, progress)
     builder = KernelBuilder()
+    if builder.folder is None:
+        raise GgufHubError("; ".join(builder.problems()), hint=_ANOTHER_FOLDER)
     began = time.perf_counter()
     n_compiled = builder.compile(names, progress)
     seconds = time.perf_counter() - began
+    if builder.n_unkept:
+        raise GgufHubError(
+            f"{builder.n_unkept} of {len(names)} kernels could not be written to"
+            f" `{builder.folder}`: the next start compiles them again",
+            hint=_ANOTHER_FOLDER,
+        )
     if as_json:
         facts = {"n_kernels": len(names), "n_compiled": n_compiled, "seconds": round(seconds, 3),
                  "folder": str(builder.folder), "isa": builder.cpu.isa}  # fmt: skip

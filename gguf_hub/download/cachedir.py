@@ -128,6 +128,20 @@ def find_file(path: Path) -> CachedFile | None:
     return None
 
 
+def is_own_blob(blob: Path, repo: Path) -> bool:
+    """Tell whether a file lies among the blobs of a repository, and not where a link leads out to.
+
+    The whole folder of a repository may be a link: what is there is laid out as a cache is.
+    """
+    return blob.parent == Path(os.path.realpath(repo), "blobs")
+
+
+def is_inside(folder: Path, base: Path) -> bool:
+    """Tell whether a folder lies in ``base``, wherever links lead; ``base`` itself is no link."""
+    real = Path(os.path.realpath(base.parent), base.name)
+    return Path(os.path.realpath(folder)).is_relative_to(real)
+
+
 def shared_blob_of(blob: Path) -> Path | None:
     """Return the file in the store of all repositories that a blob leads to, or None."""
     if not blob.is_symlink():
@@ -135,7 +149,7 @@ def shared_blob_of(blob: Path) -> Path | None:
     target = Path(os.path.normpath(blob.parent / blob.readlink()))
     store = blob.parent.parent.parent / "blobs"
     is_shared = target.parent.parent == store and SHA256.fullmatch(target.name)
-    return target if is_shared else None
+    return target if is_shared and is_inside(target.parent, store) else None
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -19,6 +19,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         reason = exc.strerror or str(exc)
+        if exc.filename and str(exc.filename) != str(path):
+            reason += f": `{exc.filename}`"
         if exc.errno in _NO_ROOM:
             raise DiskFullError(
                 f"the disk is full: cannot go on with `{path}`",

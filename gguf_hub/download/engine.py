@@ -103,6 +103,7 @@ class Transfer:
         progress: Who is told.
         cancel: Ends the transfer when set.
         check_start: Looks at the first bytes; raises when the file is of no use.
+        link: Where the bytes are, when that has been asked already.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Transfer:
         progress: Progress,
         cancel: threading.Event,
         check_start: Callable[[Prefix], None] | None = None,
+        link: Link | None = None,
     ) -> None:
         self._hub = hub
         self._source = source
@@ -127,7 +129,7 @@ class Transfer:
         self._progress = progress
         self._cancel = cancel
         self._told_at = 0.0
-        self._link = Link(hub, source)
+        self._link = link or Link(hub, source)
         segments, done = begin.segments, begin.done
         self.board = Board(segments, done, begin.pieces, settings.connections, begin.expected)
         untrusted = frozenset() if begin.is_looked_at else frozenset(done)

@@ -6,7 +6,9 @@ Nothing takes its final name before its bytes are those that the hub announces.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -29,10 +31,13 @@ from gguf_hub.download.total import totalled
 from gguf_hub.errors import (
     ChecksumError,
     DiskFullError,
+    DownloadError,
     FileChangedError,
     GgufError,
     UnsupportedGgufError,
 )
+from gguf_hub.files import create
+from gguf_hub.gguf.copying import FileRange, copy_range
 from gguf_hub.hub import Hub, RemoteFile, RepoListing
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.store import Store, StoredFile
@@ -131,7 +136,7 @@ class Fetcher:
         progress: Who is told.
         free_bytes: How much space a folder has left.
         move: What moves the bytes.
-        is_forced: Go on where there seems to be too little space.
+        is_forced: Go on where there seems to be too little space, or over files of somebody's.
         max_workers: How many files at once.
         caches: Hugging Face caches whose bytes are copied rather than fetched again.
     """
@@ -284,12 +289,12 @@ class Fetcher:
     ) -> Fetched:
         self.place.check(listing, file)
         with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
-            return (
-                self._take_recorded(listing, file)  # another process may just have done it
-                or self._check_what_is_there(listing, file)
-                or self._copy(listing, file)
-                or self._download(listing, file, cancel)
-            )
+            # another process may just have done it
+            done = self._take_recorded(listing, file) or self._check_what_is_there(listing, file)
+            if done:
+                return done
+            self._require_replaceable(listing, file)
+            return self._copy(listing, file) or self._download(listing, file, cancel)
 
     def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         """Take the file as it is when the record knows these very bytes, under whatever name."""
@@ -312,6 +317,26 @@ class Fetcher:
         self.progress.note(f"`{content}` is not what it should be: it is damaged")
         return None
 
+    def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Refuse to put a file in the place of one that is somebody's, and not ours or a hub's.
+
+        Raises:
+            DownloadError: It would be replaced.
+        """
+        path = self.place.path_of(listing, file)
+        if not os.path.lexists(path) or self.place.is_own(path, file):
+            return
+        if self.store.find(path) or self.is_forced:
+            self.progress.note(f"`{path}` is replaced: it is not what the hub has")
+            return
+        raise DownloadError(
+            f"`{path}` is another file than that of `{listing.repo_id}`, and was not downloaded: "
+            "it is not replaced",
+            path=path,
+            hint="move it elsewhere, or choose another folder with --local-dir; --force replaces "
+            "it",
+        )
+
     def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
         """Take the bytes from a copy on this machine, if there is one that is whole."""
         for copy in self._copies_of(file):
@@ -319,7 +344,7 @@ class Fetcher:
             # a name of its own: what was fetched so far must outlive a copy that is damaged
             new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
             new.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(copy, new)
+            copy_file(copy, new)
             sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
             if matches(new, file, sha256):
                 _drop(part)
@@ -347,8 +372,8 @@ class Fetcher:
 
     def _take_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
         """Go on with what another client left when it was stopped, if that is more than ours."""
-        leftovers = self.place.leftovers_of(listing, file)
-        if not leftovers or part.exists():
+        leftovers = [path for path in self.place.leftovers_of(listing, file) if _is_alone(path)]
+        if not leftovers or os.path.lexists(part):
             return
         largest = max(leftovers, key=lambda path: _size(path) or 0)
         self.progress.note(f"going on with `{largest.name}`, which another program left")
@@ -370,6 +395,8 @@ class Fetcher:
     ) -> Fetched:
         """Look whether verified bytes make a GGUF, give them their name, and record them."""
         problem = gguf_problem(content) if is_gguf(file.path) else None
+        if status in (Status.COPIED, Status.DOWNLOADED):
+            self._require_replaceable(listing, file)  # hours may have passed since it was asked
         path = self.place.accept(listing, file, content)
         self._record(listing, file, path, sha256)
         if problem:
@@ -396,6 +423,30 @@ def _failed_first(futures: Sequence[Future[Fetched]]) -> list[Future[Fetched]]:
 def _drop(part: Path) -> None:
     part.unlink(missing_ok=True)
     journal_of(part).unlink(missing_ok=True)
+
+
+def copy_file(source: Path, new: Path) -> None:
+    """Copy a file to a part of ours: a new file, whatever the name led to before.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    new.unlink(missing_ok=True)
+    target = create(new)
+    try:
+        for _ in copy_range(FileRange(source, 0, source.stat().st_size), target):
+            pass
+    finally:
+        os.close(target)
+
+
+def _is_alone(path: Path) -> bool:
+    """Tell whether a leftover is a file that has no other name, and so is nobody else's."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def gguf_problem(path: Path) -> str | None:

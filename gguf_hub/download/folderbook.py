@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from gguf_hub.files import write_atomically
+
 
 class FolderBook:
     """The folders.
@@ -29,8 +31,7 @@ class FolderBook:
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         note = self._folder / name
         if not note.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            note.write_text(f"{root}\n", encoding="utf-8", errors="surrogateescape")
+            write_atomically(note, f"{root}\n")
 
     def folders(self) -> list[Path]:
         """Return those that still exist."""

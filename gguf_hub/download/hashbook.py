@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from pathlib import Path
 
 from gguf_hub.download.segments import SegmentHashes, Segments
+from gguf_hub.files import write_atomically
 
 VERSION = 1
 
@@ -33,7 +33,6 @@ class HashBook:
         Raises:
             OSError: They cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(
             {
                 "version": VERSION,
@@ -42,9 +41,7 @@ class HashBook:
                 "sha256": list(hashes.hashes),
             }
         )
-        part = self._folder / f"{sha256}.{os.getpid()}.tmp"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self._path(sha256))
+        write_atomically(self._path(sha256), text)
 
     def find(self, sha256: str) -> SegmentHashes | None:
         """Return the hashes of a file with this SHA-256, or None when nobody kept them."""

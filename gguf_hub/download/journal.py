@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.download.segments import Segments
+from gguf_hub.files import open_regular, write_atomically
+from gguf_hub.units import MIB
 
 VERSION = 1
+MAX_SEGMENTS = 1_000_000
+MAX_BYTES = 64 * MIB
+"""More than journals of downloads take, some hundred bytes for each segment."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,15 +72,15 @@ def read_journal(part: Path, etag: str, size_bytes: int) -> Progressed | None:
         size_bytes: Its size.
     """
     try:
-        lines = journal_of(part).read_bytes().splitlines()
+        lines = _read_lines(journal_of(part))
         head = json.loads(lines[0])
         expected = {"journal": VERSION, "etag": etag, "size_bytes": size_bytes}
         if not isinstance(head, dict) or head != expected | {
             "segment_bytes": head.get("segment_bytes")
         }:
             return None
-        told = Progressed(Segments(size_bytes, _positive(head["segment_bytes"])))
-    except (OSError, ValueError, LookupError, TypeError):
+        told = Progressed(_segments(size_bytes, head["segment_bytes"]))
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
     for line in lines[1:]:
         if not _read_line(line, told):
@@ -95,7 +100,7 @@ def _read_line(line: bytes, told: Progressed) -> bool:
         is_sound = 0 <= index < len(told.segments) and _SHA256.fullmatch(sha256)
         if not is_sound or not 0 < n_bytes <= told.segments.length(index):
             return False
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return False
     _forget(told, index)
     if n_bytes < told.segments.length(index):
@@ -113,10 +118,23 @@ def _forget(told: Progressed, index: int) -> None:
     told.adopted.discard(index)
 
 
-def _positive(value: Any) -> int:
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"a segment of {value!r} bytes")
-    return value
+def _read_lines(journal: Path) -> list[bytes]:
+    """Return the lines of a journal; what is a link or far too long is none."""
+    with os.fdopen(open_regular(journal), "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"a journal of more than {MAX_BYTES} bytes")
+    return data.splitlines()
+
+
+def _segments(size_bytes: int, segment_bytes: Any) -> Segments:
+    """Return how a journal says that the file is cut; so many segments as nobody cuts are none."""
+    if type(segment_bytes) is not int or segment_bytes <= 0:
+        raise ValueError(f"a segment of {segment_bytes!r} bytes")
+    segments = Segments(size_bytes, segment_bytes)
+    if len(segments) > MAX_SEGMENTS:
+        raise ValueError(f"{len(segments)} segments")
+    return segments
 
 
 class Journal:
@@ -140,10 +158,8 @@ class Journal:
             "segment_bytes": told.segments.segment_bytes,
         }
         rows = [head, *(_row(i, sha, i in told.adopted) for i, sha in sorted(told.done.items()))]
-        new = path.with_name(f"{path.name}.new")
-        new.write_bytes(b"".join(map(_line, rows)))
-        new.replace(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+        write_atomically(path, b"".join(map(_line, rows)))
+        self._fd = open_regular(path, os.O_WRONLY | os.O_APPEND)
 
     def add(self, index: int, sha256: str) -> None:
         """Write down that a segment is there."""

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from gguf_hub.download.cachedir import COMMIT, SHA256, all_files_of, repo_id_of, repos_of
+from gguf_hub.download.cachedir import (
+    COMMIT,
+    SHA256,
+    all_files_of,
+    is_inside,
+    is_own_blob,
+    repo_id_of,
+    repos_of,
+)
 from gguf_hub.download.diskerrors import explained
 from gguf_hub.download.hashbook import HashBook
 from gguf_hub.download.inventory import Roots
@@ -110,12 +118,15 @@ def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
         named = {file.blob for file in files}
         for blob in sorted((repo / "blobs").glob("*")):
             blob = Path(os.path.realpath(blob.parent), blob.name)
+            if not is_own_blob(blob, repo):
+                break  # the folder is a link that leads out of the cache
             kind = _kind(blob.name) or (Kind.BLOB if _is_blob(blob) else None)
             if kind is None or blob in named or not (is_ours or kind in (Kind.PART, Kind.JOURNAL)):
                 continue
             yield Leftover(kind, blob, _taken_bytes(blob), (lock_of_blob(blob),))
         if is_ours:
-            dead = (file for file in files if not file.path.exists())
+            here = (file for file in files if is_inside(file.path.parent, repo / "snapshots"))
+            dead = (file for file in here if not file.path.exists())
             yield from (
                 Leftover(Kind.LINK, file.path, 0, (lock_of_blob(file.blob),)) for file in dead
             )
@@ -126,6 +137,8 @@ def _is_blob(path: Path) -> bool:
 
 
 def _in_folder(root: Path) -> Iterator[Leftover]:
+    if not is_inside(own_folder(root) / "download", Path(os.path.realpath(root))):
+        return
     # a part does not tell the name of its file: whoever holds any lock may be at work on it
     locks = tuple(locks_of_folder(root))
     for path in sorted((own_folder(root) / "download").rglob("*")):

@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_hub.errors import LockedError
+from gguf_hub.files import HEAD_BYTES, create, open_regular, remove_if
 
 _LOOKS = 5
 _LOOK_EVERY_S = 0.05
+_SOFT_LOCK_BYTES = 1024
 
 
 @contextlib.contextmanager
@@ -26,12 +29,14 @@ def only_one(path: Path, what: str, where: Path) -> Iterator[None]:
         where: The place, likewise.
 
     Raises:
-        LockedError: Another process holds it; names that process if it is one of ours.
+        LockedError: Another process holds it (which is named if it is one of ours), or
+            something that is no lock has its name.
         OSError: The lock cannot be made.
     """
     import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    _require_lock(path)
     lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=0, mode=0o664)
     try:
         try:
@@ -47,15 +52,63 @@ def only_one(path: Path, what: str, where: Path) -> Iterator[None]:
             hint="wait until it is done, then repeat the command",
         ) from exc
     owner = _owner_of(path)
-    with contextlib.suppress(OSError):  # who holds it is said for people only
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    signed = _sign(owner)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            owner.unlink()
+            if signed:
+                remove_if(owner, signed)
         with contextlib.suppress(OSError):
             lock.release()
+
+
+def _require_lock(path: Path) -> None:
+    """Refuse what is no lock: whoever takes a lock empties the file, and follows links to it.
+
+    Raises:
+        LockedError: Something else has the name.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return
+    is_file = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if is_file and (not found.st_size or _is_soft_lock(path)):
+        return
+    raise LockedError(
+        f"`{path}` is where a lock belongs, and something else is there: it is left as it is",
+        path=path,
+        hint=f"move `{path}` elsewhere, then repeat the command",
+    )
+
+
+def _is_soft_lock(path: Path) -> bool:
+    """Tell whether a file is the lock of a system without flock: it names a process."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        text = file.read(_SOFT_LOCK_BYTES + 1)
+    return len(text) <= _SOFT_LOCK_BYTES and text.split(b"\n")[0].strip().isdigit()
+
+
+def _sign(owner: Path) -> os.stat_result | None:
+    """Say who holds a lock, for people only; None where somebody else's file has the name."""
+    with contextlib.suppress(OSError):
+        if _read_owner(owner):
+            owner.unlink(missing_ok=True)  # of a process that was killed
+        with os.fdopen(create(owner), "wb") as file:
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            return os.fstat(file.fileno())
+    return None
+
+
+def _read_owner(owner: Path) -> tuple[int, str] | None:
+    """Return process and machine that a file names; None where it names none."""
+    try:
+        with os.fdopen(open_regular(owner), "rb") as file:
+            row = json.loads(file.read(HEAD_BYTES))
+        return int(row["pid"]), str(row["host"])
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def _owner_of(path: Path) -> Path:
@@ -66,13 +119,11 @@ def _owner_of(path: Path) -> Path:
 def _holder(path: Path) -> str:
     """Say who holds a lock."""
     for _ in range(_LOOKS):
-        try:
-            row = json.loads(_owner_of(path).read_text())
-            pid, host = int(row["pid"]), str(row["host"])
+        if found := _read_owner(_owner_of(path)):
             break
-        except (OSError, ValueError, LookupError, TypeError):
-            time.sleep(_LOOK_EVERY_S)  # it may have the lock, and not have signed yet
+        time.sleep(_LOOK_EVERY_S)  # it may have the lock, and not have signed yet
     else:
         return "another process"
+    pid, host = found
     elsewhere = "" if host == socket.gethostname() else f" on {host}"
     return f"another process (pid {pid}{elsewhere})"

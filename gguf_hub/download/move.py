@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +12,13 @@ from typing import Protocol
 
 from gguf_hub.download.engine import Begin, Settings, Transfer, chunks_of
 from gguf_hub.download.journal import Journal, Progressed, Start, journal_of, read_journal
-from gguf_hub.download.link import Source
+from gguf_hub.download.link import Link, Source
 from gguf_hub.download.names import is_gguf
 from gguf_hub.download.partfile import PartFile
 from gguf_hub.download.segments import Piece, SegmentHashes, Segments
 from gguf_hub.download.wholehash import Prefix
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, HubError, HubUnreachableError
+from gguf_hub.files import set_aside
 from gguf_hub.hub import Hub
 from gguf_hub.progress import Progress
 from gguf_hub.units import MB, format_size
@@ -102,9 +105,9 @@ class RangeMover:
         if told and size_bytes == file.size_bytes:
             return told
         journal = journal_of(part)
-        if journal.exists():
+        if os.path.lexists(journal):
             # of another file, or of a part that is gone: nothing of it may be mixed in
-            journal.replace(journal.with_name(f"{journal.name}.aside"))
+            set_aside(journal, journal.with_name(f"{journal.name}.aside"))
             progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
         if size_bytes > file.size_bytes:
             part.unlink()  # more than the file has can only be another file's
@@ -144,6 +147,25 @@ class _Attempt:
     is_second_look: bool
 
     def run(self) -> Moved:
+        link = Link(self.hub, self.source)
+        if self.told.have_bytes < self.source.file.size_bytes:
+            # before space is set aside: a file that we may not have takes none
+            with contextlib.suppress(HubUnreachableError):  # the transfer waits for a busy hub
+                link.current()
+        try:
+            return self._transfer(link)
+        except HubError:
+            self._drop_empty()
+            raise
+
+    def _drop_empty(self) -> None:
+        """Remove a part that is only space set aside: nothing has come."""
+        told = read_journal(self.part, self.source.file.etag, self.source.file.size_bytes)
+        if told and not told.have_bytes:
+            self.part.unlink(missing_ok=True)
+            journal_of(self.part).unlink(missing_ok=True)
+
+    def _transfer(self, link: Link) -> Moved:
         file = self.source.file
         with PartFile(self.part, file.size_bytes, is_compare=self.is_second_look) as part:
             journal = Journal(self.part, file.etag, self.told)
@@ -158,6 +180,7 @@ class _Attempt:
                     progress=self.progress,
                     cancel=self.cancel,
                     check_start=self._check_start if self._is_worth_a_look() else None,
+                    link=link,
                 )
                 sha256 = transfer.run()
                 journal.sync(part.fd)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import string
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,9 +17,16 @@ _QUANT = r"(?:UD-)?(?:(?:I|T)?Q\d(?:_[A-Z0-9]+)*|BF16|F?P?16|F32|MXFP4(?:_MOE)?|
 _QUANT_IN_NAME = re.compile(rf"(?<![A-Za-z0-9])({_QUANT})(?![A-Za-z0-9_])", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _SIDECAR = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|mtp)(?:[-_.]|$)", re.IGNORECASE)
+_LETTERS = frozenset(string.ascii_lowercase + string.digits)
+_MAX_CHARS = 1000  # no file system takes longer names; looking for quants goes back and forth
 
-# what huggingface_hub and git keep for themselves inside a download folder
-_RESERVED_FOLDERS = (".cache/huggingface", ".git")
+# what huggingface_hub keeps for itself at the top of a download folder
+_RESERVED_FOLDER = ".cache/huggingface"
+# their hooks and settings are commands, which run as soon as somebody asks for the status
+_VERSION_CONTROL = re.compile(r"\.(?:git|hg|svn|bzr|jj)|(?:git|hg|svn|bzr|jj)~[0-9]+")
+# HFS+ does not see these. Source: git, utf8.c, next_hfs_char
+_INVISIBLE = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+_MAX_PART_BYTES = 255
 # Source: Microsoft, "Naming Files, Paths, and Namespaces"
 _DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]", re.IGNORECASE)
 
@@ -57,9 +67,16 @@ def has_quant(path: str, quant: str) -> bool:
     ``Q4_K`` is no match for ``Q4_K_M``, nor is ``Q4_K_M`` for ``IQ4_K_M``.
     """
     # an underscore may stand before a quant (`model_q4_0.gguf`) but not inside one
-    before = "A-Za-z0-9" if looks_like_quant(quant) else "A-Za-z0-9_"
-    pattern = rf"(?<![{before}]){re.escape(quant)}(?![A-Za-z0-9_])"
-    return re.search(pattern, _without_suffixes(path), re.IGNORECASE) is not None
+    before = _LETTERS if looks_like_quant(quant) else _LETTERS | {"_"}
+    after = _LETTERS | {"_"}
+    text, wanted = _without_suffixes(path).lower(), quant.lower()
+    at = text.find(wanted)
+    while at >= 0:
+        end = at + len(wanted)
+        if text[max(at - 1, 0) : at] not in before and text[end : end + 1] not in after:
+            return True
+        at = text.find(wanted, at + 1)
+    return False
 
 
 def shard_of(path: str) -> Shard | None:
@@ -70,31 +87,93 @@ def shard_of(path: str) -> Shard | None:
     return Shard(path[: match.start()], int(match[1]), int(match[2]))
 
 
-def check_safe(path: str, repo_id: str) -> None:
-    r"""Refuse a name that would lead out of the folder it is put in, on any system.
+def check_safe(path: str, repo_id: str, *, is_windows: bool = os.name == "nt") -> None:
+    r"""Refuse a name that would lead out of the folder it is put in, or do harm in it.
 
     Args:
         path: A name from a hub's listing.
         repo_id: The repository, for the message.
+        is_windows: Whether a colon names a stream of another file. Everything else is refused on
+            every system, as folders are moved and shared.
 
     Raises:
         HubError: ``..``, an absolute path, a drive (``C:``), a backslash, a control character, an
             empty part, a device (``NUL``, ``com1.txt``), a part that ends with a dot or a space,
-            which Windows drops, or a name that tools keep for themselves.
+            which Windows drops, a part that no file system can store, a name that tools keep for
+            themselves, or a folder of a version control system, however it is written.
     """
-    is_unsafe = (
-        any(_is_unsafe_part(part) for part in path.split("/"))
-        or "\\" in path
-        or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path)
-        or any(f"{path}/".lower().startswith(f"{name}/") for name in _RESERVED_FOLDERS)
-    )
-    if is_unsafe:
+    reason = _danger(path, is_windows)
+    if reason:
+        shown = path if len(path) <= 100 else f"{path[:97]}..."
         raise HubError(
-            f"repository `{repo_id}` lists a file `{path!r}`, whose name would lead out of the "
-            "folder it is put in: refused",
+            f"repository `{repo_id}` lists a file `{shown!r}`, {reason}: refused",
             repo_id=repo_id,
             hint="do not trust this repository; tell its owner if you know them",
         )
+
+
+def check_distinct(paths: Iterable[str], repo_id: str) -> None:
+    """Refuse files that cannot lie in one folder, or that together are a git repository.
+
+    Args:
+        paths: Names that are to be put into the same folder.
+        repo_id: The repository, for the message.
+
+    Raises:
+        HubError: Two names are one on systems that ignore case or the way accents are written; a
+            file has the name of a folder; or git would take a folder for a bare repository, and
+            run commands of its settings.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        name = _folded(path)
+        if name in files:
+            raise _clash(files[name], path, repo_id)
+        files[name] = path
+        for end in (i for i, letter in enumerate(name) if letter == "/"):
+            folders.setdefault(name[:end], path)
+    for name in files.keys() & folders.keys():
+        raise _clash(files[name], folders[name], repo_id)
+    for name, path in files.items():
+        base = name.removesuffix("head")
+        is_head = base != name and base[-1:] in ("", "/")
+        is_linked = f"{base}commondir" in files
+        if is_head and (is_linked or {f"{base}objects", f"{base}refs"} <= folders.keys()):
+            raise HubError(
+                f"repository `{repo_id}` lists `{path!r}` and more that together make a git "
+                "repository, whose settings are commands: refused",
+                repo_id=repo_id,
+                hint="do not trust this repository; --include and --exclude choose single files",
+            )
+
+
+def _clash(first: str, second: str, repo_id: str) -> HubError:
+    return HubError(
+        f"repository `{repo_id}` lists `{first!r}` and `{second!r}`, which cannot both lie in one "
+        "folder on every system",
+        repo_id=repo_id,
+        hint="choose one of them by name, or leave one out with --exclude",
+    )
+
+
+def _danger(path: str, is_windows: bool) -> str | None:
+    """Return why a name is not safe, or None."""
+    parts = path.split("/")
+    if (
+        any(_is_unsafe_part(part) for part in parts)
+        or "\\" in path
+        or (is_windows and ":" in path)
+        or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path)
+    ):
+        return "whose name would lead out of the folder it is put in"
+    if any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
+        return f"of which a part is longer than the {_MAX_PART_BYTES} bytes that can be stored"
+    if f"{_folded(path)}/".startswith(f"{_RESERVED_FOLDER}/"):
+        return "whose name huggingface_hub keeps for itself"
+    if any(_is_version_control(part) for part in parts):
+        return "whose name belongs to version control, which would run commands from it"
+    return None
 
 
 def _is_unsafe_part(part: str) -> bool:
@@ -103,5 +182,22 @@ def _is_unsafe_part(part: str) -> bool:
     return part in ("", ".", "..") or part[1:2] == ":" or part[-1] in ". " or is_device is not None
 
 
+def _is_version_control(part: str) -> bool:
+    """Tell whether some system takes a part of a path for ``.git`` or its like.
+
+    NTFS drops a stream's name behind a colon, dots and spaces at the end, and knows ``.git`` as
+    ``git~1`` too. Source: git, path.c, is_ntfs_dotgit.
+    """
+    name = _folded(part).partition(":")[0].rstrip(". ")
+    return _VERSION_CONTROL.fullmatch(name) is not None
+
+
+def _folded(name: str) -> str:
+    """Return what systems that ignore case, accents' spelling and invisible characters see."""
+    visible = _INVISIBLE.sub("", name)
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", visible).casefold())
+
+
 def _without_suffixes(path: str) -> str:
+    path = path[-_MAX_CHARS:]
     return _SHARD.sub("", path).removesuffix(".gguf").removesuffix(".GGUF")

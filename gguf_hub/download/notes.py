@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_hub.files import write_atomically
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".metadata"
 
@@ -118,15 +120,3 @@ def refresh_note(path: Path) -> None:
     if found:
         with contextlib.suppress(OSError):
             found.write()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that nobody ever reads half of it.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

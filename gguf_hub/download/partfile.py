@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,7 @@ from gguf_hub.gguf.reserve import reserve
 
 # no link: what somebody made the name lead to is not for us to write
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe makes nobody wait
 
 
 class PartFile:
@@ -20,18 +23,22 @@ class PartFile:
         path: The file; made when it does not exist.
         size_bytes: What it shall have; space is set aside for it where the file system can.
         is_compare: Write only what differs from what is there.
+        is_part: It is a part of ours: one that is a second name of another file is refused.
 
     Raises:
         OSError: It cannot be opened, or there is no space for it.
     """
 
-    def __init__(self, path: Path, size_bytes: int, *, is_compare: bool = False) -> None:
+    def __init__(
+        self, path: Path, size_bytes: int, *, is_compare: bool = False, is_part: bool = True
+    ) -> None:
         self.path = path
         self.n_changed_bytes = 0
         self._is_compare = is_compare
         self._seeking = threading.Lock()
         self.fd = os.open(path, _FLAGS, 0o666)
         try:
+            _require_alone(self.fd, path, is_part=is_part)
             reserve(self.fd, size_bytes)
         except OSError:
             os.close(self.fd)
@@ -81,3 +88,12 @@ class PartFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_alone(fd: int, path: Path, *, is_part: bool) -> None:
+    """Refuse what is no file, and a part that has another name: that may be anybody's file."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if is_part and found.st_nlink > 1:
+        raise OSError(errno.EMLINK, "one of several names of a file", str(path))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gguf_hub.download.cachedir import repo_folder
-from gguf_hub.download.notes import Note, lock_of, note_of, own_folder, write_atomically
+from gguf_hub.download.notes import Note, lock_of, note_of, own_folder
 from gguf_hub.errors import DownloadError
+from gguf_hub.files import write_atomically
 from gguf_hub.hub import RemoteFile, RepoListing
 
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Files here can be fetched again.\n"
@@ -54,6 +55,10 @@ class Place(Protocol):
 
         Only for whoever holds the lock: else it may be at work on them.
         """
+        ...
+
+    def is_own(self, path: Path, file: RemoteFile) -> bool:
+        """Tell whether what has a file's name was put there by us or by huggingface_hub."""
         ...
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
@@ -111,6 +116,10 @@ class HfCache:
     def leftovers_of(self, listing: RepoListing, file: RemoteFile) -> list[Path]:
         """Return ``blobs/<etag>.<some id>.incomplete``."""
         return sorted((self._repo(listing) / "blobs").glob(f"{file.etag}*.incomplete"))
+
+    def is_own(self, path: Path, file: RemoteFile) -> bool:
+        """Return True: nobody else keeps files in a cache, and a link is replaced, no bytes."""
+        return True
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the cache's own lock of the blob."""
@@ -170,6 +179,10 @@ class LocalFolder:
         """Return ``<hash of the name>.<etag>.<some id>.incomplete`` beside the metadata."""
         folder = note_of(self.root, file.path).parent
         return sorted(folder.glob(f"*.{file.etag}*.incomplete"))
+
+    def is_own(self, path: Path, file: RemoteFile) -> bool:
+        """Tell whether a note says that it was downloaded; of a link, no bytes are replaced."""
+        return path.is_symlink() or Note.read(self.root, file.path) is not None
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
         """Return the lock beside the metadata."""

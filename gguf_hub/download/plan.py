@@ -10,7 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gguf_hub.download.names import check_safe, has_quant, is_model, quant_of, shard_of
+from gguf_hub.download.names import (
+    check_distinct,
+    check_safe,
+    has_quant,
+    is_model,
+    quant_of,
+    shard_of,
+)
 from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
 from gguf_hub.hub import RemoteFile, RepoListing
 from gguf_hub.units import format_size
@@ -44,7 +51,8 @@ def select(listing: RepoListing, wanted: Wanted) -> tuple[RemoteFile, ...]:
     Raises:
         RemoteFileNotFoundError: Nothing matches; the hint names what is near.
         UsageError: It is not clear which files are meant; the message lists them.
-        HubError: A name would lead out of the target folder, or shards are missing.
+        HubError: A name would lead out of the target folder, or do harm in it; two names are
+            one; or shards are missing.
     """
     if wanted.filenames:
         files = _by_names(listing, wanted.filenames)
@@ -56,6 +64,7 @@ def select(listing: RepoListing, wanted: Wanted) -> tuple[RemoteFile, ...]:
             files = _the_only_model(listing)
     for file in files:
         check_safe(file.path, listing.repo_id)
+    check_distinct((file.path for file in files), listing.repo_id)
     return tuple(files)
 
 

@@ -173,7 +173,7 @@ def _fetch(
     segments = damage.segments
     pieces = tuple(Piece(index, segments.start(index)) for index in damage.bad)
     begin = Begin(segments, damage.good, pieces, damage.expected, is_looked_at=True)
-    with PartFile(path, segments.size_bytes, is_compare=True) as part:
+    with PartFile(path, segments.size_bytes, is_compare=True, is_part=False) as part:
         transfer = Transfer(
             hub,
             source,

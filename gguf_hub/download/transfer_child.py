@@ -1,4 +1,4 @@
-"""Runs hf_transfer in a process of its own: ``python -m gguf_hub.download.transfer_child``.
+"""Runs hf_transfer in a process of its own, which ``whole`` starts.
 
 hf_transfer stops every other thread of its process until it is done. What to do comes as JSON on
 stdin, because arguments can be read by anybody on the machine; each chunk is told on stdout.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Fetch one file; return 0, or 1 when hf_transfer gave up."""
     import hf_transfer
 
@@ -23,7 +24,3 @@ def main() -> int:
     except Exception:
         return 1  # its words quote the signed link
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,9 +5,8 @@ Their bytes are hashed afterwards like anybody's.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -16,12 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.download.engine import Settings
 from gguf_hub.download.journal import journal_of
 from gguf_hub.download.link import Link, Source
-from gguf_hub.download.move import Moved
+from gguf_hub.download.move import Moved, RangeMover
 from gguf_hub.errors import HubUnreachableError, UsageError
 from gguf_hub.hub import Hub
 from gguf_hub.progress import Progress
+from gguf_hub.subprocesses import NETWORK, start_python
 from gguf_hub.units import MIB
 
 CHUNK_BYTES = 10 * MIB
@@ -39,11 +40,9 @@ class HfTransferMover:
 
     Args:
         connections: How many at once.
-        command: The process: reads arguments as JSON, tells of every chunk.
     """
 
     connections: int = 8
-    command: tuple[str, ...] = (sys.executable, "-m", "gguf_hub.download.transfer_child")
 
     @classmethod
     def installed(cls, connections: int) -> HfTransferMover:
@@ -70,16 +69,25 @@ class HfTransferMover:
     ) -> Moved:
         """Fill ``part``; see ``Mover``."""
         facts = Link(hub, source).current().facts
+        headers = hub.headers_for(facts)
+        if any(name.lower() == "authorization" for name in headers):
+            # it follows redirects, and gives another port of the same host what it was given
+            progress.note(
+                f"`{source.file.path}` needs the token, which hf_transfer is not given: "
+                "fetching it with the engine `ranges`"
+            )
+            settings = Settings(connections=self.connections)
+            return RangeMover(settings)(hub, source, part, progress=progress, cancel=cancel)
         _clear(part)
         wishes = {
             "url": facts.url,
-            "filename": str(part),
+            "filename": str(part.absolute()),  # the child works in another folder
             "max_files": self.connections,
             "chunk_size": CHUNK_BYTES,
             # it tries again only when both of these are given
             "parallel_failures": max(self.connections - 1, 1),
             "max_retries": 5,
-            "headers": hub.headers_for(facts),
+            "headers": headers,
         }
         label = f"download {source.file.path.rpartition('/')[2]}"
         with progress.task(label, source.file.size_bytes) as task:
@@ -91,11 +99,10 @@ class HfTransferMover:
 
     def _run(self, wishes: dict[str, Any], source: Source) -> Iterator[int]:
         """Yield the size of each chunk that came."""
-        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        with subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=nowhere) as child:
+        with start_python("gguf_hub.download.transfer_child", passed=NETWORK) as child:
             try:
                 assert child.stdin and child.stdout
-                with child.stdin as stdin:
+                with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
                     stdin.write(json.dumps(wishes).encode())
                 for line in child.stdout:
                     yield int(line)

@@ -207,16 +207,11 @@ def _limit(wish: Wish, machine: Machine) -> str:
 
 
 def _none(fits: Sequence[Fit], limit: str) -> str:
-    """Say what stands in the way of the smallest file."""
-    smallest = min(fits, key=lambda fit: fit.need.total_bytes)
-    if all(fit.verdict is Verdict.NOT_HERE for fit in fits):
-        return _no_one(
-            fits,
-            smallest,
-            "runs in gguf-hub",
-            "run in gguf-hub",
-            f"has {smallest.facts.unrunnable}",
-        )
+    """Say what stands in the way of the smallest file, of those that memory could help."""
+    hopeful = [fit for fit in fits if not fit.verdict.is_hopeless]
+    smallest = min(hopeful or fits, key=lambda fit: fit.need.total_bytes)
+    if not hopeful:
+        return _hopeless(fits)
     slow = [fit for fit in fits if fit.is_too_slow and fit.verdict.is_in_memory]
     if slow:
         fastest = max(slow, key=lambda fit: fit.tok_per_s)
@@ -228,6 +223,20 @@ def _none(fits: Sequence[Fit], limit: str) -> str:
         needs += f"; from disk it would run at about {tok_per_s(smallest.tok_per_s)} tok/s"
     which = ", the smallest," if len(fits) > 1 else ""
     return _no_one(fits, smallest, f"fits {limit}", f"fit {limit}", needs, which)
+
+
+def _hopeless(fits: Sequence[Fit]) -> str:
+    """Say why no memory would help, by the example of the smallest file."""
+    runless = [fit for fit in fits if fit.verdict is Verdict.NOT_HERE]
+    example = min(runless or fits, key=lambda fit: fit.need.total_bytes)
+    if runless:
+        quant = example.facts.quant
+        whole = f"none of the {len(fits)} files runs in gguf-hub; {quant}"
+        start = whole if len(fits) > 1 else f"{quant} does not run in gguf-hub"
+        return f"{start}: {example.facts.unrunnable}"
+    because = f"{example.facts.quant} has the unknown {example.facts.unknown}"
+    which = "it cannot" if len(fits) == 1 else f"none of the {len(fits)} files can"
+    return f"{which} be judged: {because}"
 
 
 def _no_one(
@@ -271,7 +280,7 @@ def _next(fits: Sequence[Fit], chosen: Fit) -> str:
         fit
         for fit in fits
         if not fit.is_fitting
-        and fit.verdict is not Verdict.NOT_HERE
+        and not fit.verdict.is_hopeless
         and fit.loss
         and chosen.loss
         and fit.loss.share < chosen.loss.share

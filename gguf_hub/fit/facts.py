@@ -16,16 +16,16 @@ Role = Literal[
 """What reads a tensor: ``ffn`` is gate and up of the experts (or of a dense model), ``attn`` is q,
 k and v, ``other`` is whatever every token reads besides (shared experts, dense first layers)."""
 
-RUNNABLE_ARCHITECTURES = ("llama",)
+_MOST_TOLD = 4
 _EXPERT_ROLES = ("ffn", "ffn_down")
 
 
 @dataclass(frozen=True)
 class TensorShare:
-    """All tensors of one role and one type."""
+    """All tensors of one role and one type; a type that is not known here is its bare id."""
 
     role: Role
-    type: QuantType
+    type: QuantType | int
     n_weights: int
     size_bytes: int
 
@@ -44,6 +44,7 @@ class FileFacts:
         bits: The card's word for it; None where there is no card.
         are_parts_estimated: The sum is right, but its parts were split by count of weights.
         perplexity: Published for this very file, or None.
+        obstacles: What keeps gguf-hub's own runner from computing it; empty when it can.
     """
 
     quant: str
@@ -59,6 +60,7 @@ class FileFacts:
     is_perplexity_estimated: bool = False
     perplexity_note: str = ""
     is_recommended: bool = False
+    obstacles: tuple[str, ...] = ()
 
     @property
     def filename(self) -> str:
@@ -97,9 +99,9 @@ class FileFacts:
         return round(self.dense_bytes + self.expert_bytes * self.expert_share)
 
     @cached_property
-    def active_by_type(self) -> dict[QuantType, int]:
+    def active_by_type(self) -> dict[QuantType | int, int]:
         """The same by type of the tensors that are read."""
-        found: dict[QuantType, int] = {}
+        found: dict[QuantType | int, int] = {}
         for share in self.tensors:
             if share.role == "token_embd":
                 continue
@@ -116,10 +118,15 @@ class FileFacts:
     @property
     def unrunnable(self) -> str:
         """Why gguf-hub's own runner cannot compute it; empty when it can."""
-        if self.architecture not in RUNNABLE_ARCHITECTURES:
-            return f"architecture `{self.architecture}`"
-        strange = {share.type.name for share in self.tensors if share.type not in RUNNABLE_TYPES}
-        return f"tensors of type {', '.join(sorted(strange))}" if strange else ""
+        more = len(self.obstacles) - _MOST_TOLD
+        told = "; ".join(self.obstacles[:_MOST_TOLD])
+        return told + (f"; and {more} more" if more > 0 else "")
+
+    @cached_property
+    def unknown(self) -> str:
+        """What in it nobody can judge; empty for nothing."""
+        ids = sorted({int(s.type) for s in self.tensors if not isinstance(s.type, QuantType)})
+        return f"tensor type {', '.join(map(str, ids))}" if ids else ""
 
     @staticmethod
     def _sum(shares: Iterable[TensorShare]) -> int:
@@ -148,12 +155,13 @@ def facts_from_catalog(catalog: Catalog, file: CatalogFile) -> FileFacts:
     """
     perplexity = file.perplexity
     shape = catalog.architecture
+    tensors = _by_recipe(shape, file) if file.recipe else _by_weights(shape, file)
     return FileFacts(
         quant=file.quant,
         filenames=(file.filename,),
         size_bytes=file.size_bytes,
         shape=shape,
-        tensors=_by_recipe(shape, file) if file.recipe else _by_weights(shape, file),
+        tensors=tensors,
         layout=file.layout if shape.n_expert else "none",
         bits=file.bits,
         are_parts_estimated=file.recipe is None,
@@ -161,7 +169,14 @@ def facts_from_catalog(catalog: Catalog, file: CatalogFile) -> FileFacts:
         is_perplexity_estimated=bool(perplexity and perplexity.is_estimated),
         perplexity_note=perplexity.note if perplexity else "",
         is_recommended=file.is_recommended,
+        obstacles=_types_in_the_way(tensors),
     )
+
+
+def _types_in_the_way(shares: Iterable[TensorShare]) -> tuple[str, ...]:
+    """Judge by types alone: a catalog tells no more of a file, and all of it are Mixtrals."""
+    types = {share.type for share in shares if isinstance(share.type, QuantType)}
+    return tuple(f"tensor type {type_.name}" for type_ in sorted(types - RUNNABLE_TYPES))
 
 
 def _by_recipe(shape: ModelShape, file: CatalogFile) -> tuple[TensorShare, ...]:

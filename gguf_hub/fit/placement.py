@@ -24,11 +24,17 @@ class Verdict(str, Enum):
     DISK = "from disk"
     TOO_BIG = "too big"
     NOT_HERE = "does not run"
+    UNKNOWN = "unknown"
 
     @property
     def is_in_memory(self) -> bool:
         """All that a token reads stays in memory."""
         return self in (Verdict.VRAM, Verdict.SPLIT, Verdict.RAM)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """No memory helps: it does not run, or nobody can tell whether it would."""
+        return self in (Verdict.NOT_HERE, Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,9 @@ def place(facts: FileFacts, wish: Wish, machine: Machine) -> Placement:
         machine: What there is.
     """
     need = need_of(facts, wish, n_threads=machine.n_threads)
-    if wish.engine == "gguf-hub" and facts.unrunnable:
+    if facts.unknown:
+        return Placement(Verdict.UNKNOWN)
+    if wish.engine == "gguf-hub" and facts.obstacles:
         return Placement(Verdict.NOT_HERE)
     has_use = wish.engine == "llama.cpp" and machine.vram_bytes > 0
     placement = _with_gpu(facts, need, wish, machine) if has_use else None

@@ -19,11 +19,11 @@ were worse, and the catalog has their own figure).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gguf_hub.fit.facts import FileFacts
+from gguf_hub.fit.facts import FileFacts, TensorShare
 from gguf_hub.quants.types import QuantType
 
 T = QuantType
@@ -65,9 +65,16 @@ def loss_of_type(type_: QuantType) -> float:
 def estimated_loss(facts: FileFacts) -> float | None:
     """Return the loss against the plain model by the mix of types; None without a mix."""
     n_weights = sum(share.n_weights for share in facts.tensors)
-    if facts.are_parts_estimated or not n_weights:
+    if facts.are_parts_estimated or not n_weights or facts.unknown:
         return None
-    return sum(share.n_weights * loss_of_type(share.type) for share in facts.tensors) / n_weights
+    return sum(_losses(facts.tensors)) / n_weights
+
+
+def _losses(shares: Iterable[TensorShare]) -> Iterator[float]:
+    """Yield the loss of each share times its weights."""
+    for share in shares:
+        if isinstance(share.type, QuantType):
+            yield share.n_weights * loss_of_type(share.type)
 
 
 def losses_of(files: Sequence[FileFacts]) -> list[Loss | None]:

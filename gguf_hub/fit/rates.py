@@ -35,13 +35,13 @@ class Rates:
     """
 
     share: float
-    core_bytes_per_s: Mapping[QuantType, float]
+    core_bytes_per_s: Mapping[QuantType | int, float]
     core_kv_bytes_per_s: float
     layer_s: float
     expert_s: float = 0.0
     gate_s: float = 0.0
 
-    def core_of(self, type_: QuantType) -> float:
+    def core_of(self, type_: QuantType | int) -> float:
         """Return the rate of a type; of an unknown one the slowest of the known."""
         return self.core_bytes_per_s.get(type_, min(self.core_bytes_per_s.values()))
 
@@ -51,7 +51,7 @@ def rates_of(engine: EngineName, isa: str) -> Rates:
     return LLAMA_CPP if engine == "llama.cpp" else RUNNER[isa]
 
 
-def _gb(**rates: float) -> dict[QuantType, float]:
+def _gb(**rates: float) -> dict[QuantType | int, float]:
     return {QuantType[name]: rate * 1e9 for name, rate in rates.items()}
 
 

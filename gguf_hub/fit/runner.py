@@ -66,9 +66,10 @@ class Area:
         return self.n_elements * {"n": 8, "f": 4, "q": 1}[self.array]
 
 
-def kind_of(type_: QuantType) -> Kind:
+def kind_of(type_: QuantType | int) -> Kind:
     """Return the kind of activations that weights of a type meet."""
-    return _KIND_OF_BLOCK.get(type_.block_size, "q8_k")
+    block_size = type_.block_size if isinstance(type_, QuantType) else 0
+    return _KIND_OF_BLOCK.get(block_size, "q8_k")
 
 
 def kv_elements(shape: ModelShape, n_ctx: int, kv_type: str = "f16") -> int:

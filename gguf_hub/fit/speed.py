@@ -54,7 +54,7 @@ def speed_of(facts: FileFacts, wish: Wish, machine: Machine, placement: Placemen
         machine: Threads and bandwidths.
         placement: Where the parts lie.
     """
-    if placement.verdict in (Verdict.TOO_BIG, Verdict.NOT_HERE):
+    if placement.verdict is Verdict.TOO_BIG or placement.verdict.is_hopeless:
         return None
     dense, experts = placement.gpu_share
     if (dense or experts) and machine.gpu_bytes_per_s is None:

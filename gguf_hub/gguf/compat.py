@@ -6,13 +6,15 @@ Source: llama.cpp pull requests #1957 (GGUF v2), #4406 (Mixtral), #6387 (merged 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from gguf_hub.gguf.issues import Issue, Severity
+from gguf_hub.gguf.runnable import told
 from gguf_hub.gguf.summary import Summary
-from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.quants.types import QuantType
 
 T = QuantType
 Remedy = Literal["upgrade", "merge", "download", ""]
@@ -21,9 +23,8 @@ _OF_EARLY_2024 = {
     T.IQ2_XXS, T.IQ2_XS, T.IQ3_XXS, T.IQ1_S, T.IQ4_NL, T.IQ3_S, T.IQ2_S, T.IQ4_XS, T.IQ1_M,
     T.BF16, T.TQ1_0, T.TQ2_0, T.F64, T.I64,
 }  # fmt: skip
+_KNOWN = {type.name for type in QuantType}
 _AFTER_2024 = {T.MXFP4, T.NVFP4, T.Q1_0, T.Q2_0}
-_RUNNABLE = {type.name for type in RUNNABLE_TYPES}
-_TOKENIZERS = {"llama", "no_vocab", "none", ""}
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,19 @@ class Compatibility:
     remedy: Remedy
 
 
-def compatibility(summary: Summary, issues: Iterable[Issue]) -> Compatibility:
+def compatibility(
+    summary: Summary, issues: Iterable[Issue], obstacles: Sequence[str]
+) -> Compatibility:
     """Tell which programs load a file.
 
     Args:
         summary: Of the file.
         issues: What a validation found.
+        obstacles: What keeps gguf-hub from running it.
     """
     damage = next((issue for issue in issues if issue.severity is Severity.ERROR), None)
     rules: tuple[tuple[str, Callable[[Summary], Loader]], ...] = (
-        ("gguf-hub", _gguf_hub),
+        ("gguf-hub", partial(_gguf_hub, obstacles)),
         ("llama.cpp since October 2024", _llama_cpp_now),
         ("llama.cpp before", _llama_cpp_before),
     )
@@ -79,26 +83,18 @@ def _remedy(summary: Summary) -> Remedy:
     return "upgrade" if needs else ""
 
 
-def _gguf_hub(summary: Summary) -> Loader:
+def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
     name = "gguf-hub"
-    types = {share.name for share in summary.types}
-    if summary.architecture != "llama":
-        return Loader(name, False, f"architecture `{summary.architecture}`, expected `llama`")
-    if summary.n_tensors == 0:
-        return Loader(name, False, "a vocabulary without a model")
-    if summary.byte_order == "big":
-        return Loader(name, False, "big-endian")
-    if types - _RUNNABLE:
-        return Loader(name, False, f"tensor types {_listed(types - _RUNNABLE)}")
-    if summary.tokenizer not in _TOKENIZERS:
-        return Loader(name, False, f"tokenizer `{summary.tokenizer}`, expected `llama`")
     if summary.shard or summary.n_shards > 1:
-        return Loader(name, False, "in shards")
-    return Loader(name, True, "")
+        # of a single shard nobody can tell more: the other tensors are elsewhere
+        whole = obstacles if summary.n_shards > 1 else ()
+        return Loader(name, False, told(["in shards", *whole]))
+    return Loader(name, not obstacles, told(obstacles))
 
 
 def _llama_cpp_now(summary: Summary) -> Loader:
     name = "llama.cpp since October 2024"
+    types = {share.name for share in summary.types}
     if summary.version == 1:
         return Loader(name, False, "GGUF version 1")
     if summary.byte_order == "big":
@@ -107,7 +103,9 @@ def _llama_cpp_now(summary: Summary) -> Loader:
         return Loader(name, False, "one tensor per expert")
     if summary.architecture != "llama":
         return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    newer = {share.name for share in summary.types} & {type.name for type in _AFTER_2024}
+    if unknown := types - _KNOWN:
+        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
+    newer = types & {type.name for type in _AFTER_2024}
     if newer:
         return Loader(name, True, f"a build that knows {_listed(newer)}")
     return Loader(name, True, "")
@@ -115,13 +113,15 @@ def _llama_cpp_now(summary: Summary) -> Loader:
 
 def _llama_cpp_before(summary: Summary) -> Loader:
     name = "llama.cpp before"
+    types = {share.name for share in summary.types}
     if summary.version == 1:
         return Loader(name, False, "GGUF version 1")
     if summary.byte_order == "big":
         return Loader(name, False, "big-endian")
     if summary.architecture != "llama":
         return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    types = {share.name for share in summary.types}
+    if unknown := types - _KNOWN:
+        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
     newer = types & {type.name for type in _AFTER_2024}
     if newer:
         return Loader(name, False, f"tensor types {_listed(newer)}")

@@ -134,9 +134,13 @@ def open_direct(path: Path, target: int, sources: Iterable[Path]) -> Direct | No
     if any(_share_blocks(source, target) for source in sources):
         return None
     try:
-        return Direct(target, os.open(path, os.O_WRONLY | flag))
+        direct = os.open(path, os.O_WRONLY | flag | os.O_NOFOLLOW)
     except OSError:
         return None
+    if os.path.sameopenfile(direct, target):
+        return Direct(target, direct)
+    os.close(direct)
+    return None
 
 
 def _share_blocks(path: Path, target: int) -> bool:

@@ -222,6 +222,43 @@ class TensorInfo:
         """How many weights it holds."""
         return count_elements(self.shape)
 
+    @property
+    def type_name(self) -> str:
+        """The type in words."""
+        return self.type.name
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueTensor:
+    """A tensor of a type that is not known here: its place in the file is, its content is not.
+
+    Attributes:
+        name: Name in the file.
+        shape: GGUF's ``ne``.
+        type_id: Type id in the file.
+        offset: First byte, counted from the start of the data section.
+        size_bytes: Bytes up to the next tensor or the end of the file: no fewer than it has.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    offset: int
+    size_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        """How many weights it holds."""
+        return count_elements(self.shape)
+
+    @property
+    def type_name(self) -> str:
+        """The type in words."""
+        return f"type {self.type_id}"
+
+
+AnyTensor = TensorInfo | OpaqueTensor
+
 
 def count_elements(shape: tuple[int, ...]) -> int:
     """Return the product of the dimensions, as an unbounded integer."""

@@ -11,6 +11,7 @@ from gguf_hub.gguf.compat import Compatibility, compatibility
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import raise_unreadable
+from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.summary import Summary, summarize
 from gguf_hub.gguf.validate import Report, validate_set, validate_source
 
@@ -52,12 +53,12 @@ def inspect(source: Any, name: str) -> Inspection:
     table = read_table(header)
     summary = summarize(header, table)
     starts = _starts(header, table)
-    found = compatibility(summary, report.issues)
+    found = compatibility(summary, report.issues, find_obstacles(header, table.all))
     return Inspection(name, header, table, starts, summary, report, found)
 
 
 def _starts(header: Header, table: TensorTable) -> dict[str, int]:
-    return {name: header.data_offset + info.offset for name, info in table.tensors.items()}
+    return {name: header.data_offset + info.offset for name, info in table.all.items()}
 
 
 def inspect_set(path: Path) -> Inspection:
@@ -80,12 +81,13 @@ def inspect_set(path: Path) -> Inspection:
         for report, table in zip(reports, tables, strict=True)
         for name, start in _starts(report.header, table).items()
     }
-    table = TensorTable(tensors, ())
+    opaque = {name: info for table in tables for name, info in table.opaque.items()}
+    table = TensorTable(tensors, (), opaque)
     first = reports[0]
     summary = _of_set(summarize(first.header, table), reports)
     issues = tuple(issue for report in reports for issue in report.issues)
     report = replace(first, issues=issues)
-    found = compatibility(summary, issues)
+    found = compatibility(summary, issues, find_obstacles(first.header, table.all))
     return Inspection(str(first.path), first.header, table, starts, summary, report, found)
 
 

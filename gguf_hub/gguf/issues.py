@@ -102,7 +102,8 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-EDIT-UNFINISHED",
             _E,
-            "an edit was interrupted; `gguf-hub edit FILE` finishes it",
+            "an edit was interrupted: its journal lies beside the file, and fits it; "
+            "`gguf-hub edit FILE` finishes it",
             "own",
         ),
         Rule("GGUF-TRAILING-BYTES", _W, "bytes after the last tensor", "spec is silent"),
@@ -232,6 +233,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "Architecture": (
         Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: nobody knows what it is", "spec"),
         Rule("GGUF-ARCH-UNKNOWN", _U, "an architecture that gguf-hub has no rules for", "own"),
+        Rule(
+            "GGUF-NOT-RUNNABLE",
+            _U,
+            "a tensor, key or type that gguf-hub would not compute with, so that it refuses to run",
+            "own",
+        ),
         Rule("GGUF-HPARAM-TYPE", _E, "a hyperparameter of the wrong type", "ggml 34"),
         Rule(
             "GGUF-HPARAM-VALUE",
@@ -381,6 +388,11 @@ class Issues:
         """Take over problems that somebody else found."""
         self._found += issues
         self._counts.update(issue.code for issue in issues)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no error was noted."""
+        return not any(RULES[code].severity is Severity.ERROR for code in self._counts)
 
     def found(self) -> tuple[Issue, ...]:
         """Return all problems, with one line for each kind that was cut short."""

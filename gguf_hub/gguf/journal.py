@@ -1,24 +1,37 @@
 """Changing a few bytes inside of a file so that a crash at any moment can be finished later.
 
 Before the first byte changes, old and new bytes of all places lie on the disk beside the file, in
-``<name>.journal``. Whoever finds one there writes the new bytes again; a journal that is not whole
-was never acted on.
+``<name>.journal``, which appears there whole. Whoever finds one writes the new bytes again.
+
+A journal is believed only if it is ours and of this very file: its first line is our signature and
+the hash of the rest, which names the file's size and a hash of its beginning (without the bytes
+that change), and every place lies inside of the file and holds its old bytes or its new ones.
+Anything else under that name belongs to somebody: it is neither followed nor removed.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import GgufError
-from gguf_hub.gguf.atomic import sync_folder
+from gguf_hub.files import open_regular, remove_if
+from gguf_hub.gguf.atomic import new_file, require_own, sync_folder
+from gguf_hub.gguf.copying import write_all
+from gguf_hub.units import MIB, format_size
+
+SIGNATURE = b"gguf-hub edit journal 2 "
+MAX_BYTES = 16 * MIB
+"""A journal that is larger is neither written nor read."""
+_CONTEXT_BYTES = 65_536
+"""How much of the file behind the last place tells it from another."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,11 @@ class Patch:
     old: bytes
     new: bytes
 
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.offset + len(self.new)
+
 
 def journal_name(path: Path) -> Path:
     """Return where the journal of a file lies."""
@@ -44,17 +62,21 @@ def journal_name(path: Path) -> Path:
 def apply_patches(path: Path, patches: Sequence[Patch]) -> None:
     """Change bytes of a file, all or none, whatever happens meanwhile.
 
+    Args:
+        path: The file; no link, and its only name.
+        patches: What changes, in the order of their places.
+
     Raises:
-        GgufError: The file does not hold the old bytes.
+        GgufError: The file does not hold the old bytes, or its journal's name is taken.
         OSError: The disk failed; ``recover`` finishes the work later.
     """
-    with path.open("rb+", buffering=0) as file:
+    with _opened(path) as file:
         for patch in patches:
             if _at(file, patch) != patch.old:
                 raise GgufError(f"`{path}` changed while it was being edited", path=path)
-        _write_journal(path, patches)
+        found = _write_journal(path, _packed(file, patches))
         _write_patches(file, patches)
-    _remove(path)
+    _remove(path, found)
 
 
 def recover(path: Path) -> bool:
@@ -64,21 +86,37 @@ def recover(path: Path) -> bool:
         Whether there was one.
 
     Raises:
-        GgufError: The journal is that of another file.
+        GgufError: What lies there is not the journal of this file.
     """
-    patches = _read_journal(path)
-    if patches is None:
+    if not os.path.lexists(journal_name(path)):
         return False
-    with path.open("rb+", buffering=0) as file:
-        if any(_at(file, patch) not in (patch.old, patch.new) for patch in patches):
-            raise GgufError(
-                f"`{journal_name(path)}` is not the journal of `{path}`",
-                path=path,
-                hint="remove the journal if the file was put there after it",
-            )
+    with _opened(path) as file:
+        patches, found = _read_journal(path, file)
         _write_patches(file, patches)
-    _remove(path)
+    _remove(path, found)
     return True
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a change of this file was interrupted, by a journal that ``recover`` would use.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not os.path.lexists(journal_name(path)):
+        return False
+    with path.open("rb", buffering=0) as file:
+        try:
+            _read_journal(path, file)
+        except GgufError:
+            return False
+    return True
+
+
+def _opened(path: Path) -> Any:
+    """Open the file that changes: under its only name, not through a link."""
+    require_own(path)
+    return os.fdopen(open_regular(path, os.O_RDWR), "rb+", buffering=0)
 
 
 def _at(file: Any, patch: Patch) -> bytes:
@@ -91,40 +129,132 @@ def _at(file: Any, patch: Patch) -> bytes:
 def _write_patches(file: Any, patches: Sequence[Patch]) -> None:
     for patch in patches:
         os.lseek(file.fileno(), patch.offset, os.SEEK_SET)
-        os.write(file.fileno(), patch.new)
+        write_all(file.fileno(), patch.new)
     os.fsync(file.fileno())
 
 
-def _write_journal(path: Path, patches: Sequence[Patch]) -> None:
-    """Bring the journal to the disk: its first line is the hash of the rest."""
+# -- the journal ----------------------------------------------------------------------------------
+
+
+def _packed(file: Any, patches: Sequence[Patch]) -> bytes:
+    """Return what a journal of these patches holds."""
     rows = [
         [patch.offset, base64.b64encode(patch.old).decode(), base64.b64encode(patch.new).decode()]
         for patch in patches
     ]
-    body = json.dumps(rows).encode()
-    with journal_name(path).open("wb", buffering=0) as journal:
-        os.write(journal.fileno(), hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        os.fsync(journal.fileno())
-    sync_folder(path.parent)
+    size_bytes = os.fstat(file.fileno()).st_size
+    body = json.dumps(
+        {"size_bytes": size_bytes, "sha256": _identity(file, patches), "patches": rows}
+    ).encode()
+    return SIGNATURE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
-def _read_journal(path: Path) -> list[Patch] | None:
-    """Return the patches of a journal; None when there is none, or no whole one."""
+def _identity(file: Any, patches: Sequence[Patch]) -> str:
+    """Return a hash of the file's beginning, the same before, while and after patches are applied.
+
+    Worked example: places 4..6 and 9..10 of a file of 20 bytes leave 0..4, 6..9 and 10..20.
+    """
+    digest, at = hashlib.sha256(), 0
+    for patch in patches:
+        file.seek(at)
+        digest.update(file.read(patch.offset - at))
+        at = patch.end
+    file.seek(at)
+    digest.update(file.read(_CONTEXT_BYTES))
+    return digest.hexdigest()
+
+
+def _write_journal(path: Path, data: bytes) -> os.stat_result:
+    """Bring the journal to the disk, whole, under a name that nothing has.
+
+    Raises:
+        GgufError: The name is taken, or there is too much to write.
+    """
+    journal = journal_name(path)
+    if os.path.lexists(journal):
+        raise _not_ours(path, "it was there before the edit")
+    if len(data) > MAX_BYTES:
+        raise GgufError(
+            f"`{path}`: a journal of {format_size(len(data))}, at most {format_size(MAX_BYTES)}",
+            path=path,
+            hint="write a new file with -o OUT",
+        )
+    with new_file(journal, len(data), may_replace=False) as new:
+        write_all(new.descriptor, data)
+        return os.fstat(new.descriptor)
+
+
+def _read_journal(path: Path, file: Any) -> tuple[list[Patch], os.stat_result]:
+    """Return the patches of the journal of an open file, and which file the journal is.
+
+    Raises:
+        GgufError: It is not ours, not whole, or of another file.
+    """
     try:
-        digest, _, body = journal_name(path).read_bytes().partition(b"\n")
-    except FileNotFoundError:
-        return None
+        descriptor = open_regular(journal_name(path))
+    except OSError as exc:
+        raise _not_ours(path, (exc.strerror or str(exc)).lower()) from exc
+    with os.fdopen(descriptor, "rb") as journal:
+        found = os.fstat(journal.fileno())
+        if journal.read(len(SIGNATURE)) != SIGNATURE:
+            raise _not_ours(path, "it does not begin as one of gguf-hub's")
+        if found.st_size > MAX_BYTES:
+            raise _not_ours(path, f"it takes {format_size(found.st_size)}")
+        digest, _, body = journal.read(MAX_BYTES).partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
-        # it was being written when the process died, and the file was not touched yet
-        _remove(path)
-        return None
-    return [
-        Patch(offset, base64.b64decode(old), base64.b64decode(new))
-        for offset, old, new in json.loads(body)
-    ]
+        raise _not_ours(path, "its checksum is wrong")
+    try:
+        return _checked(file, json.loads(body)), found
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise _not_ours(path, _Misfit.reason(exc)) from exc
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(journal_name(path))  # noqa: PTH108 - one of the calls that crash tests count
+class _Misfit(ValueError):
+    """What keeps a journal from being that of a file."""
+
+    @classmethod
+    def reason(cls, exc: Exception) -> str:
+        """Return what to tell of an error of reading."""
+        return str(exc) if isinstance(exc, cls) else "it makes no sense"
+
+
+def _checked(file: Any, told: Any) -> list[Patch]:
+    """Return the patches that a journal tells, each of them fit for the file."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    patches = [_patch(*row) for row in told["patches"]]
+    if told["size_bytes"] != size_bytes:
+        raise _Misfit(f"it is of a file of {told['size_bytes']!r:.20} bytes, not {size_bytes:,}")
+    if not patches or any(left.end > right.offset for left, right in pairwise(patches)):
+        raise _Misfit("its places overlap, or there are none")
+    if patches[-1].end > size_bytes:
+        raise _Misfit("a place lies beyond the end of the file")
+    if any(_at(file, patch) not in (patch.old, patch.new) for patch in patches):
+        raise _Misfit("the file holds neither the old bytes nor the new ones")
+    if told["sha256"] != _identity(file, patches):
+        raise _Misfit("it is of a file that begins otherwise")
+    return patches
+
+
+def _patch(offset: Any, old: Any, new: Any) -> Patch:
+    """Read one row of a journal."""
+    if type(offset) is not int or not isinstance(old, str) or not isinstance(new, str):
+        raise _Misfit("a place makes no sense")
+    patch = Patch(offset, *(base64.b64decode(text, validate=True) for text in (old, new)))
+    if offset < 0 or not patch.new or len(patch.old) != len(patch.new):
+        raise _Misfit("a place makes no sense")
+    return patch
+
+
+def _not_ours(path: Path, reason: str) -> GgufError:
+    journal = journal_name(path)
+    return GgufError(
+        f"`{journal}` is not the journal of an edit of `{path}`: {reason}; both are left as they "
+        "are",
+        path=path,
+        hint=f"move `{journal}` elsewhere, then repeat the command",
+    )
+
+
+def _remove(path: Path, found: os.stat_result) -> None:
+    remove_if(journal_name(path), found)
     sync_folder(path.parent)

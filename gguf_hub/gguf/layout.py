@@ -8,10 +8,13 @@ Source: gguf_init_from_reader in ggml/src/gguf.cpp at ggml commit c2cdd2b2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gguf_hub.gguf.format import (
     INT64_MAX,
+    AnyTensor,
+    OpaqueTensor,
     TensorInfo,
     align,
     count_elements,
@@ -36,40 +39,68 @@ class TensorTable:
     Attributes:
         tensors: By name, in file order; those whose shape and type make sense.
         issues: Problems of rows and of the places of their data.
+        opaque: By name; those of a type that is not known here.
     """
 
     tensors: dict[str, TensorInfo]
     issues: tuple[Issue, ...]
+    opaque: dict[str, OpaqueTensor] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, AnyTensor]:
+        """All that have a place in the file."""
+        return {**self.tensors, **self.opaque}
 
 
 def read_table(header: Header) -> TensorTable:
     """Check the rows of the tensor table and where they say that their data lies."""
     issues = Issues()
-    tensors: dict[str, TensorInfo] = {}
+    rows: dict[str, AnyTensor] = {}
+    sizes = _opaque_sizes(header)
     for entry in header.entries:
-        if entry.name in tensors:
+        if entry.name in rows:
             issues.add(
                 "GGUF-TENSOR-NAME-DUPLICATE", _place(entry), "is in the table twice", entry.at
             )
-        info = _check_row(entry, header.alignment, issues)
+        info = _check_row(entry, header.alignment, sizes, issues)
         if info:
-            tensors.setdefault(entry.name, info)
+            rows.setdefault(entry.name, info)
+    tensors = {name: info for name, info in rows.items() if isinstance(info, TensorInfo)}
+    opaque = {name: info for name, info in rows.items() if isinstance(info, OpaqueTensor)}
     if header.is_whole:
         _check_order(header, issues)
-        _check_bounds(header, tuple(tensors.values()), issues)
-        _check_totals(header, tensors, issues)
-    return TensorTable(tensors, issues.found())
+        _check_bounds(header, tuple(rows.values()), issues)
+        _check_totals(header, rows, issues)
+    return TensorTable(tensors, issues.found(), opaque)
+
+
+def _opaque_sizes(header: Header) -> dict[int, int]:
+    """Return the most bytes that data at an offset can have, where a type is not known.
+
+    They end where the next data starts, or the file.
+    """
+    if all(entry.type_id in _TYPES for entry in header.entries):
+        return {}
+    room = max(0, header.size_bytes - header.data_offset)
+    starts = sorted({entry.offset for entry in header.entries})
+    ends = [min(end, room) for end in starts[1:]] + [room]
+    return {start: max(0, end - start) for start, end in zip(starts, ends, strict=False)}
 
 
 def _place(entry: TensorEntry) -> str:
     return f"tensor `{shown(entry.name)}`"
 
 
-def _check_row(entry: TensorEntry, alignment: int, issues: Issues) -> TensorInfo | None:
+def _check_row(
+    entry: TensorEntry, alignment: int, opaque_sizes: Mapping[int, int], issues: Issues
+) -> AnyTensor | None:
     """Check one row by itself; None when the size of its data cannot be known."""
     type = _check_type(entry, issues)
-    if not _check_shape(entry, issues) or type is None:
+    if not _check_shape(entry, issues):
         return None
+    if type is None:
+        size_bytes = opaque_sizes[entry.offset]
+        return OpaqueTensor(entry.name, entry.shape, entry.type_id, entry.offset, size_bytes)
     row = entry.shape[0] if entry.shape else 1
     if row % type.block_size:
         issues.add(
@@ -180,14 +211,14 @@ def _size_or_none(entry: TensorEntry) -> int | None:
     return tensor_size_bytes(entry.shape, type)
 
 
-def _check_bounds(header: Header, tensors: tuple[TensorInfo, ...], issues: Issues) -> None:
+def _check_bounds(header: Header, tensors: tuple[AnyTensor, ...], issues: Issues) -> None:
     """Check that the file holds the data of every tensor; say how much is missing."""
     room = header.size_bytes - header.data_offset
-    cut = [info for info in tensors if info.offset + info.size_bytes > max(room, 0)]
+    cut = [info for info in tensors if info.offset + _least_size(info) > max(room, 0)]
     if not cut:
         return
     place, start = f"tensor `{shown(cut[0].name)}`", header.data_offset + cut[0].offset
-    missing = max(info.offset + info.size_bytes for info in cut) - room
+    missing = max(info.offset + _least_size(info) for info in cut) - room
     if missing > sum(align(info.size_bytes, header.alignment) for info in tensors):
         message = (
             f"its data is said to start at {start:,}, in a file of {header.size_bytes:,} bytes"
@@ -200,7 +231,12 @@ def _check_bounds(header: Header, tensors: tuple[TensorInfo, ...], issues: Issue
     issues.add("GGUF-TENSOR-BOUNDS", place, message, start)
 
 
-def _check_totals(header: Header, tensors: dict[str, TensorInfo], issues: Issues) -> None:
+def _least_size(info: AnyTensor) -> int:
+    """Bytes that the data surely has: of an unknown type one, unless there are no weights."""
+    return info.size_bytes if isinstance(info, TensorInfo) else min(1, info.n_elements)
+
+
+def _check_totals(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Check sums over all tensors, and what follows the last one."""
     n_elements = sum(info.n_elements for info in tensors.values())
     if n_elements > header.size_bytes * 8:

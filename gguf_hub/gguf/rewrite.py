@@ -60,6 +60,11 @@ class Rewrite:
         """Length of the new file."""
         return plan_file(self.fields, [part.spec for part in self.parts]).size_bytes
 
+    @property
+    def sources(self) -> set[Path]:
+        """The files that data is copied from."""
+        return {piece.path for part in self.parts for piece in part.ranges}
+
     def write(self, path: Path, *, compare: bool = False, progress: Progress = SILENT) -> None:
         """Write the file; it appears under its name only when it is whole.
 

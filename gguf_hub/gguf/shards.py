@@ -8,6 +8,7 @@ Source: tools/gguf-split/gguf-split.cpp and llama_split_path in src/llama.cpp of
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gguf_hub.errors import GgufError
+from gguf_hub.files import remove_if, require_distinct
 from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
 from gguf_hub.gguf.keys import number
@@ -278,17 +280,19 @@ def write_shards(
     """Write all shards, or none: what was written before a failure is removed.
 
     Raises:
+        UsageError: One of them would replace the file that they are cut from.
         DiskFullError: Not enough space for all of them.
     """
     paths = tuple(shard_path(prefix, no, len(shards)) for no in range(len(shards)))
+    require_distinct(paths, {path for shard in shards for path in shard.sources})
     require_space(prefix.parent, sum(shard.size_bytes for shard in shards))
-    written: list[Path] = []
+    written: list[tuple[Path, os.stat_result]] = []
     try:
         for path, shard in zip(paths, shards, strict=True):
             shard.write(path, progress=progress)
-            written.append(path)
+            written.append((path, path.lstat()))
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
+        for path, found in written:
+            remove_if(path, found)
         raise
     return paths

@@ -71,7 +71,7 @@ class Window:
             return True
         seen = len(self.buffer)
         step = FIRST_BYTES if not seen else SECOND_END if seen <= FIRST_BYTES else 2 * seen
-        end = min(max(end, step), self.size_bytes)
+        end = min(max(end, step), self.size_bytes, MAX_HEADER_BYTES)
         more = self._source.read(seen, end - seen)
         self.buffer += more
         return len(self.buffer) >= end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
-from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo, ValueType
+from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.keys import architecture, number
 from gguf_hub.gguf.layout import TensorTable
@@ -94,7 +94,7 @@ def summarize(header: Header, table: TensorTable) -> Summary:
     """
     fields, arch = header.fields, architecture(header.fields)
     metadata = Metadata(fields)
-    tensors = tuple(table.tensors.values())
+    tensors = tuple(table.all.values())
 
     def hparam(name: str) -> int | None:
         return or_none(metadata.largest, f"{arch}.{name}")
@@ -120,7 +120,7 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         file_type=_file_type(fields),
         types=tuple(sorted(_shares(tensors, _type_of).values(), key=lambda s: -s.size_bytes)),
         parts=tuple(parts[name] for name in PARTS if name in parts),
-        layout=layout(table.tensors),
+        layout=layout(table.all),
         n_layer=hparam("block_count"),
         n_embd=hparam("embedding_length"),
         n_head=hparam("attention.head_count"),
@@ -138,7 +138,7 @@ def summarize(header: Header, table: TensorTable) -> Summary:
     )
 
 
-def part_of(info: TensorInfo) -> str:
+def part_of(info: AnyTensor) -> str:
     """Return which part of a model a tensor belongs to: one of ``PARTS``."""
     name = info.name
     if parse_split(name) or is_merged(name):
@@ -153,11 +153,11 @@ def part_of(info: TensorInfo) -> str:
     return "feed-forward" if stem.startswith("ffn_") else "other"
 
 
-def _type_of(info: TensorInfo) -> str:
-    return info.type.name
+def _type_of(info: AnyTensor) -> str:
+    return info.type_name
 
 
-def _shares(tensors: Iterable[TensorInfo], group: Callable[[TensorInfo], str]) -> dict[str, Share]:
+def _shares(tensors: Iterable[AnyTensor], group: Callable[[AnyTensor], str]) -> dict[str, Share]:
     """Add up tensors by a group."""
     sums: dict[str, list[int]] = {}
     for info in tensors:

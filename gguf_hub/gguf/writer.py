@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import GgufError
-from gguf_hub.gguf.atomic import new_file, part_name
+from gguf_hub.gguf.atomic import NewFile, new_file
 from gguf_hub.gguf.copying import FileRange, copy_range, write_all
 from gguf_hub.gguf.direct import LEAST_BYTES, Direct, open_direct
 from gguf_hub.gguf.format import (
@@ -218,12 +218,13 @@ def write_gguf(
         version=version,
         byte_order=byte_order,
     )
-    with new_file(path, plan.size_bytes) as target:
+    with new_file(path, plan.size_bytes) as new:
+        target = new.descriptor
         if plan.alignment <= _LARGE_ALIGNMENT:
             reserve(target, plan.size_bytes)
         with (
             progress.task(f"write {path.name}", plan.size_bytes) as task,
-            _direct(path, target, pairs) as direct,
+            _direct(new, pairs) as direct,
         ):
             write_all(target, plan.header)
             task.advance(plan.data_offset)
@@ -234,18 +235,18 @@ def write_gguf(
                 task.advance(align(info.size_bytes, plan.alignment) - info.size_bytes)
         os.ftruncate(target, plan.size_bytes)
         if prove:
-            prove(part_name(path))
+            prove(new.path)
     return plan.tensors
 
 
 def _direct(
-    path: Path, target: int, pairs: Sequence[tuple[TensorLike, TensorData]]
+    new: NewFile, pairs: Sequence[tuple[TensorLike, TensorData]]
 ) -> contextlib.AbstractContextManager[Direct | None]:
     """Return what copies ranges past the cache, where there are any and that pays."""
     ranges = [piece for _, data in pairs for piece in _ranges(data)]
     is_large = sum(piece.size_bytes for piece in ranges) >= LEAST_BYTES
     sources = {piece.path for piece in ranges}
-    found = open_direct(part_name(path), target, sources) if is_large else None
+    found = open_direct(new.path, new.descriptor, sources) if is_large else None
     return found or contextlib.nullcontext()
 
 

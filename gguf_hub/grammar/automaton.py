@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gguf_hub.budget import look, spend
 from gguf_hub.grammar.gbnf import Token
 from gguf_hub.grammar.network import Network
 
@@ -19,6 +20,12 @@ DEAD = 0
 """The state from which nothing can be read."""
 
 _DONE = 0  # the place after the whole grammar
+
+_PLACE_BYTES = 200
+_SET_BYTES = 250
+_MEMBER_BYTES = 50
+_STATE_BYTES = 1_200  # its row included
+_MANY = 1_000  # edges or places from which on going through them takes long
 
 
 class Automaton:
@@ -38,10 +45,17 @@ class Automaton:
         self._closures: dict[int, frozenset[int]] = {_DONE: frozenset((_DONE,))}
         self._states: dict[frozenset[int], int] = {frozenset(): DEAD}
         self._members: list[frozenset[int]] = [frozenset()]
+        self.size_bytes = 0
+        """What has been learned, about."""
         self.rows = np.zeros((64, 256), dtype=np.int32)
         self.is_expanded = np.zeros(64, dtype=np.bool_)
         self.is_expanded[DEAD] = True
         self.start = self._state(self._closure(self._place(0, _DONE)))
+
+    def _keep(self, n_bytes: int) -> None:
+        """Count what is learned."""
+        self.size_bytes += n_bytes
+        spend(n_bytes)
 
     @property
     def n_states(self) -> int:
@@ -69,6 +83,8 @@ class Automaton:
         row = np.zeros(256, dtype=np.int32)
         known: dict[frozenset[tuple[int, int]], int] = {frozenset(): DEAD}
         for first, after in itertools.pairwise(cuts):
+            if len(edges) > _MANY:
+                look()
             reached = frozenset((t, back) for low, high, t, back in edges if low <= first <= high)
             if reached not in known:
                 known[reached] = self._union(reached)
@@ -117,6 +133,7 @@ class Automaton:
             while place != _DONE:
                 node, place = self._stacks[place]
                 nodes.append(node)
+            spend(8 * len(nodes))
             out.append(tuple(nodes))
         return out
 
@@ -137,6 +154,7 @@ class Automaton:
     def _state(self, members: frozenset[int]) -> int:
         state = self._states.get(members)
         if state is None:
+            self._keep(_STATE_BYTES + _SET_BYTES + _MEMBER_BYTES * len(members))
             state = self._states[members] = len(self._members)
             self._members.append(members)
             if state >= len(self.rows):
@@ -153,6 +171,7 @@ class Automaton:
         key = (node, back)
         place = self._places.get(key)
         if place is None:
+            self._keep(_PLACE_BYTES)
             place = self._places[key] = len(self._stacks)
             self._stacks.append(key)
         return place
@@ -182,5 +201,8 @@ class Automaton:
                 if reached not in seen:
                     seen.add(reached)
                     stack.append(reached)
+        self._keep(_SET_BYTES + _MEMBER_BYTES * len(found))
+        if len(seen) > _MANY:
+            look()
         self._closures[place] = result = frozenset(found)
         return result

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
+from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 
 MAX_CODE_POINT = 0x10FFFF
@@ -20,28 +21,28 @@ Ranges = tuple[tuple[int, int], ...]
 """Code points from-to, both included, rising and apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Literal:
     """A text, character by character."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chars:
     """One character out of ranges."""
 
     ranges: Ranges
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ref:
     """Another rule."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """One token of the vocabulary, or any other one."""
 
@@ -49,21 +50,21 @@ class Token:
     negated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seq:
     """One thing after the other."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Alt:
     """One of several."""
 
     options: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Repeat:
     """A thing ``low`` to ``high`` times; None: any number of times."""
 
@@ -94,11 +95,17 @@ def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
         )
     for name, position in parser.references.items():
         if name not in rules:
-            near = difflib.get_close_matches(name, rules, n=1)
-            parser.fail(
-                f"no rule `{name}`", position, f"did you mean `{near[0]}`?" if near else None
-            )
+            parser.fail(f"no rule `{name}`", position, _nearest(name, rules))
     return rules
+
+
+def _nearest(name: str, rules: dict[str, Node]) -> str | None:
+    """Return a hint that names the rule that was meant; comparing takes long for long names."""
+    if len(name) > _MAX_COMPARED or len(rules) > 10 * _MAX_COMPARED:
+        return None
+    known = [rule for rule in rules if len(rule) <= _MAX_COMPARED]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else None
 
 
 def complement(ranges: Ranges) -> Ranges:
@@ -124,11 +131,21 @@ def normalise(ranges: list[tuple[int, int]]) -> Ranges:
     return tuple(out)
 
 
+_MAX_DEPTH = 200
+_MAX_COMPARED = 80
+_MAX_DIGITS = 9
+_NODE_BYTES = 250
+
+# Each of these is read without going back, whatever the text.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_BLANK = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
-_BLANK_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
-_BEFORE_BAR = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*(?=\|)")
-_COUNT = re.compile(r"\{\s*(\d*)\s*(,?)\s*(\d*)\s*\}")
+_SPACES = re.compile(r"[ \t]*")
+_SPACES_AND_LINES = re.compile(r"[ \t\r\n]*")
+_COMMENT = re.compile(r"#[^\r\n]*")
+_DIGITS = re.compile(r"[0-9]*")
+_PLAIN_TEXT = re.compile(r'[^"\\]+')
+_TOKEN = re.compile(r"<(?:\[([0-9]{1,9})\]|([^>\r\n]+))>")
+_HEX = {2: re.compile(r"[0-9A-Fa-f]{2}"), 4: re.compile(r"[0-9A-Fa-f]{4}"),
+        8: re.compile(r"[0-9A-Fa-f]{8}")}  # fmt: skip
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 _ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
 
@@ -144,17 +161,18 @@ class _Parser:
 
     def rules(self) -> dict[str, Node]:
         rules: dict[str, Node] = {}
-        self._skip(_BLANK_LINES)
+        self._skip(lines=True)
         while self._at < len(self._text):
             name = self._match(_NAME, "a rule name").group()
-            self._skip(_BLANK)
+            self._skip(lines=False)
             if not self._take("::="):
                 self.fail("expected `::=` after the rule name")
-            self._skip(_BLANK_LINES)
+            self._skip(lines=True)
             rules[name] = self._alternatives()
             if self._at < len(self._text) and self._peek() not in "\r\n":
                 self.fail("expected the end of the line")
-            self._skip(_BLANK_LINES)
+            self._skip(lines=True)
+            spend(_NODE_BYTES)
         return rules
 
     def fail(self, problem: str, at: int | None = None, hint: str | None = None) -> NoReturn:
@@ -177,13 +195,19 @@ class _Parser:
         self._at += len(text) if found else 0
         return found
 
-    def _skip(self, pattern: re.Pattern[str]) -> None:
-        match = pattern.match(self._text, self._at)
-        self._at = match.end() if match else self._at
+    def _skip(self, *, lines: bool) -> None:
+        """Skip blanks and comments, over line breaks where ``lines`` says so."""
+        blanks = _SPACES_AND_LINES if lines else _SPACES
+        while True:
+            self._at = _end(blanks, self._text, self._at)
+            if self._peek() != "#":
+                break
+            spend()
+            self._at = _end(_COMMENT, self._text, self._at)
 
     def _skip_blank(self) -> None:
         """Skip blanks; inside parentheses line breaks too."""
-        self._skip(_BLANK_LINES if self._depth else _BLANK)
+        self._skip(lines=self._depth > 0)
 
     def _match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
         match = pattern.match(self._text, self._at)
@@ -196,13 +220,19 @@ class _Parser:
 
     def _alternatives(self) -> Node:
         options = [self._sequence()]
-        while True:
-            self._skip(_BEFORE_BAR)
-            if not self._take("|"):
-                break
-            self._skip(_BLANK_LINES)
+        while self._take_bar():
+            self._skip(lines=True)
             options.append(self._sequence())
         return options[0] if len(options) == 1 else Alt(tuple(options))
+
+    def _take_bar(self) -> bool:
+        """Take a ``|``, which may stand in a later line."""
+        start = self._at
+        self._skip(lines=True)
+        if self._take("|"):
+            return True
+        self._at = start
+        return False
 
     def _sequence(self) -> Node:
         items: list[Node] = []
@@ -211,12 +241,22 @@ class _Parser:
             item = self._item()
             if item is None:
                 break
-            self._skip_blank()
-            while (counts := self._repetition()) is not None:
-                item = Repeat(item, *counts)
-                self._skip_blank()
-            items.append(item)
+            spend(_NODE_BYTES)
+            items.append(self._repeated(item))
         return items[0] if len(items) == 1 else Seq(tuple(items))
+
+    def _repeated(self, item: Node) -> Node:
+        """Return an item with the repetitions that stand behind it."""
+        depth = 0
+        self._skip_blank()
+        while (counts := self._repetition()) is not None:
+            merged = _merge_counts(item, counts)
+            depth += merged is None
+            if depth > _MAX_DEPTH:
+                self.fail(f"more than {_MAX_DEPTH} repetitions of one item")
+            item = merged or Repeat(item, *counts)
+            self._skip_blank()
+        return item
 
     def _item(self) -> Node | None:
         """Return the next item of a sequence, None at its end."""
@@ -244,8 +284,8 @@ class _Parser:
     def _group(self) -> Node:
         start, self._at = self._at, self._at + 1
         self._depth += 1
-        if self._depth > 200:
-            self.fail("parentheses are nested more than 200 deep", start)
+        if self._depth > _MAX_DEPTH:
+            self.fail(f"parentheses are nested more than {_MAX_DEPTH} deep", start)
         inner = self._alternatives()
         self._skip_blank()
         if not self._take(")"):
@@ -259,7 +299,10 @@ class _Parser:
         while not self._take('"'):
             if self._at >= len(self._text):
                 self.fail('a text in quotes does not end: expected `"`', start)
-            out.append(self._char())
+            plain = _PLAIN_TEXT.match(self._text, self._at)
+            self._at = plain.end() if plain else self._at
+            out.append(plain.group() if plain else self._char())
+            spend(len(out[-1]))
         return Literal("".join(out))
 
     def _class(self) -> Node:
@@ -269,6 +312,7 @@ class _Parser:
         while not self._take("]"):
             if self._at >= len(self._text):
                 self.fail("a character class does not end: expected `]`", start)
+            spend(_NODE_BYTES)
             place = self._at
             low = high = ord(self._char())
             if self._peek() == "-" and not self._text.startswith("-]", self._at):
@@ -295,16 +339,14 @@ class _Parser:
         if digits is None:
             self.fail("unknown escape", self._at - 1)
         self._at += 1
-        code = int(
-            self._match(re.compile(rf"[0-9A-Fa-f]{{{digits}}}"), f"{digits} hex digits")[0], 16
-        )
+        code = int(self._match(_HEX[digits], f"{digits} hex digits")[0], 16)
         if code > MAX_CODE_POINT or 0xD800 <= code <= 0xDFFF:
             self.fail("no such character", self._at - digits - 2)
         return chr(code)
 
     def _token(self) -> Node:
         negated = self._take("!")
-        match = self._match(re.compile(r"<(?:\[(\d+)\]|([^>\r\n]+))>"), "`<[id]>` or `<token>`")
+        match = self._match(_TOKEN, "`<[id]>` or `<token>`")
         return Token(int(match[1]) if match[1] else match[0], negated)
 
     def _repetition(self) -> tuple[int, int | None] | None:
@@ -313,15 +355,57 @@ class _Parser:
         for sign, counts in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
             if self._take(sign):
                 return counts
-        if self._peek() != "{":
-            return None
-        match = self._match(_COUNT, "a count such as `{2}`, `{2,}` or `{2,5}`")
-        low = int(match[1] or 0)
-        high = (int(match[3]) if match[3] else None) if match[2] else low
-        if not match[1] and not match[3]:
+        return self._counts(start) if self._take("{") else None
+
+    def _counts(self, start: int) -> tuple[int, int | None]:
+        """Return the numbers of a count, whose brace has been taken."""
+        self._skip_spaces()
+        first = self._digits()
+        is_range = self._take(",")
+        self._skip_spaces()
+        second = self._digits()
+        if not self._take("}") or (second and not is_range):
+            self.fail("expected a count such as `{2}`, `{2,}` or `{2,5}`", start)
+        if not first and not second:
             self.fail("expected a number in the count", start)
+        if max(len(first), len(second)) > _MAX_DIGITS:
+            self.fail(f"a count is over {MAX_REPEAT:,}", start)
+        low = int(first or 0)
+        high = (int(second) if second else None) if is_range else low
         if high is not None and high < low:
             self.fail("a count runs backwards", start)
         if max(low, high or 0) > MAX_REPEAT:
             self.fail(f"a count is over {MAX_REPEAT:,}", start)
         return low, high
+
+    def _digits(self) -> str:
+        """Return the digits that come next, and skip the blanks behind them."""
+        start = self._at
+        self._at = _end(_DIGITS, self._text, start)
+        digits = self._text[start : self._at]
+        self._skip_spaces()
+        return digits.lstrip("0") or digits[:1]
+
+    def _skip_spaces(self) -> None:
+        self._at = _end(_SPACES_AND_LINES, self._text, self._at)
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return where a match at a position ends."""
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _merge_counts(item: Node, counts: tuple[int, int | None]) -> Node | None:
+    """Return one repetition for a repetition of a repetition, where both are ``*``, ``+`` or ``?``.
+
+    None where there is none: ``(a{2})*`` skips odd numbers.
+    """
+    if not isinstance(item, Repeat) or not _is_sign(item.low, item.high) or not _is_sign(*counts):
+        return None
+    high = None if None in (item.high, counts[1]) else 1
+    return Repeat(item.item, item.low * counts[0], high)
+
+
+def _is_sign(low: int, high: int | None) -> bool:
+    return low in (0, 1) and high in (1, None)

@@ -7,13 +7,19 @@ that only real recursion (a list in a list) needs a stack.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
+from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
 from gguf_hub.grammar.trees import growing
 from gguf_hub.grammar.utf8 import ByteRanges, byte_sequences
 
 MAX_NODES = 80_000
+_NODE_BYTES = 500
+_EDGE_BYTES = 100
+_NO_EDGES: list[Any] = []  # shared: most nodes have edges of one kind only
+Edge = TypeVar("Edge")
 FEW = 8  # copies of a repeated part from which on its counting is worth hiding
 
 
@@ -40,14 +46,14 @@ class Network:
         """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
         self._starts: dict[str, int] = {}
         self._classes: dict[Ranges, int] = {}
-        self._empty_names = growing(rules, is_empty)
+        self._empty_names = growing(rules, _is_empty_text)
         self._node()  # 0 is the start
         for name in rules:
             self._starts[name] = self._node()
         for name, rule in rules.items():
             self._build(rule, self._starts[name], self._end())
-        self.free_edges[0].append(self._starts[root])
-        self.is_tail = [self._leads_to_end_only(node) for node in range(len(self.is_end))]
+        _add(self.free_edges, 0, self._starts[root])
+        self.is_tail = self._tails()
         """Nodes from which nothing is left of their rule: a call there needs no way back."""
         self._refuse_left_recursion()
 
@@ -57,8 +63,9 @@ class Network:
                 f"the grammar is too large: over {MAX_NODES:,} nodes when written out",
                 hint="repeat less, or move what is repeated into a rule of its own",
             )
+        spend(_NODE_BYTES)
         for edges in (self.byte_edges, self.token_edges, self.free_edges, self.calls):
-            edges.append([])
+            edges.append(_NO_EDGES)
         self.is_end.append(False)
         return len(self.is_end) - 1
 
@@ -74,15 +81,15 @@ class Network:
         elif isinstance(tree, Chars):
             self._build_class(tree.ranges, start, end)
         elif isinstance(tree, Ref):
-            self.calls[start].append((self._starts[tree.name], end))
+            _add(self.calls, start, (self._starts[tree.name], end))
         elif isinstance(tree, Token):
-            self.token_edges[start].append((tree, end))
+            _add(self.token_edges, start, (tree, end))
         elif isinstance(tree, Seq):
             self._build_chain(list(tree.items), start, end)
         elif isinstance(tree, Alt):
             for option in tree.options:
                 inner = self._node()
-                self.free_edges[start].append(inner)
+                _add(self.free_edges, start, inner)
                 self._build(option, inner, end)
         else:
             self._build_repeat(tree, start, end)
@@ -92,21 +99,22 @@ class Network:
             after = self._node()
             self._build(item, start, after)
             start = after
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _build_text(self, data: bytes, start: int, end: int) -> None:
         for byte in data:
             after = self._node()
-            self.byte_edges[start].append((byte, byte, after))
+            _add(self.byte_edges, start, (byte, byte, after))
             start = after
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
         """Read one character: in place when all are ASCII, else by a call of a shared part."""
         if _is_ascii(ranges):
-            self.byte_edges[start] += [(low, high, end) for low, high in ranges]
+            for low, high in ranges:
+                _add(self.byte_edges, start, (low, high, end))
         else:
-            self.calls[start].append((self._class_start(ranges), end))
+            _add(self.calls, start, (self._class_start(ranges), end))
 
     def _class_start(self, ranges: Ranges) -> int:
         """Return the start of the part that reads one character of a class."""
@@ -114,12 +122,13 @@ class Network:
             self._classes[ranges] = first = self._node()
             tails: dict[ByteRanges, int] = {(): self._end()}  # what is left to read -> node
             for sequence in byte_sequences(ranges):
+                spend(_EDGE_BYTES)
                 for i in range(len(sequence) - 1, 0, -1):
                     rest = sequence[i:]
                     if rest not in tails:
                         tails[rest] = self._node()
-                        self.byte_edges[tails[rest]].append((*rest[0], tails[rest[1:]]))
-                self.byte_edges[first].append((*sequence[0], tails[sequence[1:]]))
+                        _add(self.byte_edges, tails[rest], (*rest[0], tails[rest[1:]]))
+                _add(self.byte_edges, first, (*sequence[0], tails[sequence[1:]]))
         return self._classes[ranges]
 
     def _build_repeat(self, tree: Repeat, start: int, end: int) -> None:
@@ -136,7 +145,7 @@ class Network:
             first = len(self.is_end)
             after = self._node()
             if i >= tree.low:
-                self.free_edges[start].append(end)
+                _add(self.free_edges, start, end)
             self._build(item, start, after)
             spans.append((start, first))
             start = after
@@ -144,15 +153,15 @@ class Network:
             self._add_twins(item, tree, end, spans)
         if tree.high is None:
             start = self._loop(item, start)
-        self.free_edges[start].append(end)
+        _add(self.free_edges, start, end)
 
     def _loop(self, item: Node, start: int) -> int:
         """Add any number of ``item`` after ``start``; return the node before and after each."""
         loop = self._node()
-        self.free_edges[start].append(loop)
+        _add(self.free_edges, start, loop)
         after = self._node()
         self._build(item, loop, after)
-        self.free_edges[after].append(loop)
+        _add(self.free_edges, after, loop)
         return loop
 
     def _add_twins(self, item: Node, tree: Repeat, end: int, spans: list[tuple[int, int]]) -> None:
@@ -163,7 +172,7 @@ class Network:
         """
         nowhere = self._node()
         staying, leaving = self._loop(item, nowhere), self._loop(item, nowhere)
-        self.free_edges[leaving].append(end)
+        _add(self.free_edges, leaving, end)
         size = len(self.is_end) - leaving
         last = tree.high if tree.high is not None else tree.low
         for i, (start, first) in enumerate(spans):
@@ -183,49 +192,35 @@ class Network:
         self._build(tree, self._starts[name], self._end())
         return Ref(name)
 
-    # What is known about nodes
+    # What is known about nodes: computed in time that grows as they do, which are paid for
 
-    def reach(self, node: int) -> set[int]:
-        """Return the nodes that free edges lead to, ``node`` included."""
-        seen, stack = {node}, [node]
-        while stack:
-            for target in self.free_edges[stack.pop()]:
-                if target not in seen:
-                    seen.add(target)
-                    stack.append(target)
-        return seen
-
-    def _leads_to_end_only(self, node: int) -> bool:
-        if self.is_end[node]:
-            return not self.free_edges[node]
-        if self.byte_edges[node] or self.token_edges[node] or self.calls[node]:
-            return False
-        reached = self.reach(node)
-        return all(
-            self.is_end[n] or (self.free_edges[n] and not self.byte_edges[n]
-                               and not self.token_edges[n] and not self.calls[n])
-            for n in reached
-        ) and any(self.is_end[n] for n in reached)  # fmt: skip
+    def _tails(self) -> list[bool]:
+        """Return for each node whether nothing is left of its rule but its end."""
+        before: list[list[int]] = [[] for _ in self.is_end]
+        for node, targets in enumerate(self.free_edges):
+            for target in targets:
+                before[target].append(node)
+        ends = {n for n, is_end in enumerate(self.is_end) if is_end}
+        dead = {n for n, targets in enumerate(self.free_edges) if not targets} - ends
+        reading = {
+            n for n in range(len(before))
+            if self.byte_edges[n] or self.token_edges[n] or self.calls[n]
+        }  # fmt: skip
+        tails = _spread(ends, before) - _spread(dead | reading, before)
+        return [n in tails and not (n in ends and self.free_edges[n]) for n in range(len(before))]
 
     def _refuse_left_recursion(self) -> None:
         """Raise if a rule can call itself before it has read anything."""
         empty = {self._starts[name] for name in self._empty_names}
         begins = {start: self._called_first(start, empty) for start in self._starts.values()}
-        names = {start: name for name, start in self._starts.items()}
-        for start, name in names.items():
-            seen: set[int] = set()
-            stack = list(begins[start])
-            while stack:
-                at = stack.pop()
-                if at == start:
-                    shown = name if not name.startswith("(") else "a group in parentheses"
-                    raise GrammarError(
-                        f"the grammar's rule `{shown}` can begin with itself, without an end",
-                        hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
-                    )
-                if at not in seen:
-                    seen.add(at)
-                    stack += begins.get(at, ())
+        at = _on_a_circle(begins)
+        if at is not None:
+            name = next(name for name, start in self._starts.items() if start == at)
+            shown = name if not name.startswith("(") else "a group in parentheses"
+            raise GrammarError(
+                f"the grammar's rule `{shown}` can begin with itself, without an end",
+                hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
+            )
 
     def _called_first(self, start: int, empty: set[int]) -> set[int]:
         """Return the starts of the rules that a rule can call before it reads."""
@@ -246,8 +241,58 @@ class Network:
         return seen
 
 
+def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
+    """Add an edge that leads away from a node."""
+    if edges[node]:
+        edges[node].append(edge)
+    else:
+        edges[node] = [edge]
+
+
+def _spread(nodes: set[int], edges: list[list[int]]) -> set[int]:
+    """Return all nodes that edges lead to from some, these included."""
+    seen, stack = set(nodes), list(nodes)
+    while stack:
+        for target in edges[stack.pop()]:
+            if target not in seen:
+                seen.add(target)
+                stack.append(target)
+    return seen
+
+
+def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
+    """Return a node that leads back to itself, None without one."""
+    n_before = dict.fromkeys(edges, 0)
+    for target in (t for targets in edges.values() for t in targets):
+        if target in n_before:
+            n_before[target] += 1
+    # 1) take away what nothing leads to, again and again: circles stay, and what they lead to
+    free = [node for node, n in n_before.items() if n == 0]
+    while free:
+        node = free.pop()
+        del n_before[node]
+        for target in edges[node]:
+            if target in n_before:
+                n_before[target] -= 1
+                if n_before[target] == 0:
+                    free.append(target)
+    # 2) something leads to all that is left: going back from any of it ends in a circle
+    before = {target: node for node in n_before for target in edges[node]}
+    seen: set[int] = set()
+    at = next(iter(n_before), None)
+    while at is not None and at not in seen:
+        seen.add(at)
+        at = before[at]
+    return at
+
+
+def _is_empty_text(leaf: Node) -> bool:
+    return isinstance(leaf, Literal) and not leaf.text
+
+
 def is_empty(tree: Node, empty: set[str]) -> bool:
     """Tell whether a tree can match nothing, given the rules that can."""
+    spend()
     if isinstance(tree, Seq):
         return all(is_empty(item, empty) for item in tree.items)
     if isinstance(tree, Alt):
@@ -256,7 +301,7 @@ def is_empty(tree: Node, empty: set[str]) -> bool:
         return tree.low == 0 or is_empty(tree.item, empty)
     if isinstance(tree, Ref):
         return tree.name in empty
-    return isinstance(tree, Literal) and not tree.text
+    return _is_empty_text(tree)
 
 
 def _is_ascii(ranges: Ranges) -> bool:

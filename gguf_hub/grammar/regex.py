@@ -1,14 +1,24 @@
 r"""Regular expressions as grammar trees.
 
-They are read as ECMA 262 and Python agree on them: ``\d`` and ``\w`` mean ASCII, and their
-opposites other ASCII characters, so that what is written matches in either.
+What is written must match as ECMA 262 reads the expression and as Python does: ``\d`` and ``\w``
+mean ASCII, and their opposites other ASCII characters.
 """
 
 from __future__ import annotations
 
-import re
+from typing import NoReturn
 
 from gguf_hub.grammar.gbnf import Chars, Literal, Node, Ranges, complement, normalise
+from gguf_hub.grammar.pattern import (
+    Anchor,
+    Chain,
+    CharSet,
+    Choice,
+    Look,
+    Pattern,
+    PatternError,
+    read_pattern,
+)
 from gguf_hub.grammar.trees import EMPTY, alt, repeat, seq, subtract
 
 _ASCII: Ranges = ((0x00, 0x7F),)
@@ -18,14 +28,9 @@ _SPACE: Ranges = ((0x09, 0x0D), (0x20, 0x20))
 _CLASSES = {
     "d": _DIGITS, "w": _WORD, "s": _SPACE, "D": subtract(_ASCII, _DIGITS),
     "W": subtract(_ASCII, _WORD), "S": subtract(_ASCII, _SPACE),
+    ".": complement(((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))),
 }  # fmt: skip
-_ESCAPES = {"n": 0x0A, "r": 0x0D, "t": 0x09, "f": 0x0C, "v": 0x0B, "0": 0x00}
-_ANY = complement(())
-_DOT = complement(((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)))
-
-
-class PatternError(Exception):
-    """A regular expression that a grammar cannot follow."""
+_ANY = repeat(Chars(complement(())), 0, None)
 
 
 def parse_pattern(pattern: str) -> Node:
@@ -34,138 +39,61 @@ def parse_pattern(pattern: str) -> Node:
     Raises:
         PatternError: The pattern uses what a grammar cannot follow.
     """
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as exc:
-        raise PatternError(f"it is no regular expression: {exc}") from exc
-    return _Pattern(pattern).whole()
+    tree = read_pattern(pattern)
+    options = tree.options if isinstance(tree, Choice) else (tree,)
+    return alt(*map(_anchored, options))
 
 
-class _Pattern:
-    """Reads a regular expression, position by position."""
+def _anchored(tree: Pattern) -> Node:
+    """Return one alternative of the whole, with any text where no anchor stands."""
+    items = tree.items if isinstance(tree, Chain) else (tree,)
+    before = after = _ANY
+    if items and items[0] == Anchor("^"):
+        before, items = EMPTY, items[1:]
+    if items and items[-1] == Anchor("$"):
+        after, items = EMPTY, items[:-1]
+    return seq(before, *map(_node, items), after)
 
-    def __init__(self, pattern: str) -> None:
-        self._text = pattern
-        self._at = 0
 
-    def whole(self) -> Node:
-        options = [self._anchored()]
-        while self._take("|"):
-            options.append(self._anchored())
-        if self._at < len(self._text):
-            raise PatternError(f"`{self._text[self._at :][:20]}` is not supported")
-        return alt(*options)
+def _node(tree: Pattern) -> Node:
+    if isinstance(tree, CharSet):
+        return _chars(tree)
+    if isinstance(tree, Anchor):
+        _refuse(tree)
+    if isinstance(tree, Look):
+        raise PatternError("groups that look ahead or behind are not supported")
+    if isinstance(tree, Chain):
+        return seq(*map(_node, tree.items))
+    if isinstance(tree, Choice):
+        return alt(*map(_node, tree.options))
+    return repeat(_node(tree.item), tree.low, tree.high)
 
-    def _take(self, text: str) -> bool:
-        found = self._text.startswith(text, self._at)
-        self._at += len(text) if found else 0
-        return found
 
-    def _anchored(self) -> Node:
-        """Return one alternative of the whole, with any text where no anchor stands."""
-        anything = repeat(Chars(_ANY), 0, None)
-        before = EMPTY if self._take("^") else anything
-        inner = self._sequence()
-        after = EMPTY if self._take("$") else anything
-        return seq(before, inner, after)
+def _refuse(anchor: Anchor) -> NoReturn:
+    if anchor.kind in "bB":
+        raise PatternError(f"`\\{anchor.kind}` is not supported")
+    raise PatternError(
+        f"`{anchor.kind}` is not supported at this place: an anchor inside a group or in the middle"
+    )
 
-    def _sequence(self) -> Node:
-        items = []
-        while self._at < len(self._text) and self._text[self._at] not in "|)$":
-            items.append(self._repeated(self._atom()))
-        return seq(*items)
 
-    def _atom(self) -> Node:
-        char = self._text[self._at]
-        self._at += 1
-        if char == "(":
-            return self._group()
-        if char == "[":
-            return Chars(self._class())
-        if char == ".":
-            return Chars(_DOT)
-        if char == "\\":
-            return Chars(self._escape())
-        if char in "^*+?{":
-            raise PatternError(f"`{char}` is not supported at this place")
-        return Literal(char)
+def _chars(chars: CharSet) -> Node:
+    ranges = _ranges(chars)
+    if len(ranges) == 1 and ranges[0][0] == ranges[0][1] and not _is_surrogate(ranges[0][0]):
+        return Literal(chr(ranges[0][0]))
+    return Chars(ranges)
 
-    def _group(self) -> Node:
-        if self._take("?") and not self._take(":"):
-            raise PatternError("groups that look ahead or behind, or have names or flags, are "
-                               "not supported")  # fmt: skip
-        options = [self._sequence()]
-        while self._take("|"):
-            options.append(self._sequence())
-        if not self._take(")"):
-            raise PatternError("an anchor inside a group is not supported")
-        return alt(*options)
 
-    def _repeated(self, item: Node) -> Node:
-        counts: tuple[int, int | None]
-        if self._take("*"):
-            counts = (0, None)
-        elif self._take("+"):
-            counts = (1, None)
-        elif self._take("?"):
-            counts = (0, 1)
-        else:
-            match = re.compile(r"\{(\d+)(,?)(\d*)\}").match(self._text, self._at)
-            if match is None:
-                return item
-            self._at = match.end()
-            low = int(match[1])
-            counts = (low, (int(match[3]) if match[3] else None) if match[2] else low)
-        self._take("?")  # lazy: the same texts
-        if self._text[self._at : self._at + 1] in ("*", "+", "{"):
-            raise PatternError("a repetition of a repetition is not supported")
-        return repeat(item, *counts)
+def _is_surrogate(code: int) -> bool:
+    return 0xD800 <= code <= 0xDFFF
 
-    def _escape(self) -> Ranges:
-        """Return the characters of an escape outside or inside a class."""
-        kind = self._text[self._at : self._at + 1]
-        self._at += 1
-        if kind in _CLASSES:
-            return _CLASSES[kind]
-        if kind in _ESCAPES:
-            return ((_ESCAPES[kind], _ESCAPES[kind]),)
-        for letter, digits in (("x", 2), ("u", 4)):
-            code = self._text[self._at : self._at + digits]
-            if kind == letter and re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", code):
-                self._at += digits
-                return ((int(code, 16), int(code, 16)),)
-        if not kind or kind.isalnum():
-            raise PatternError(f"`\\{kind}` is not supported")
-        return ((ord(kind), ord(kind)),)
 
-    def _class(self) -> Ranges:
-        negated = self._take("^")
-        ranges: list[tuple[int, int]] = []
-        is_set = False  # holds \d, \w or \s, whose meaning beyond ASCII differs
-        first = True
-        while first or not self._take("]"):
-            first = False
-            low = self._class_char()
-            is_set = is_set or low in _CLASSES.values()
-            if self._text.startswith("-", self._at) and not self._text.startswith("-]", self._at):
-                self._at += 1
-                high = self._class_char()
-                if len(low) != 1 or len(high) != 1 or low[0][0] != low[0][1]:
-                    raise PatternError("a class in a range is not supported")
-                low = ((low[0][0], high[0][1]),)
-            ranges += low
-        known = normalise(ranges)
-        if not negated:
-            return known
-        return subtract(_ASCII, known) if is_set else complement(known)
-
-    def _class_char(self) -> Ranges:
-        char = self._text[self._at : self._at + 1]
-        self._at += 1
-        if char == "\\":
-            if self._take("b"):
-                return ((0x08, 0x08),)
-            return self._escape()
-        if not char:
-            raise PatternError("a class does not end")
-        return ((ord(char), ord(char)),)
+def _ranges(chars: CharSet) -> Ranges:
+    """Return the characters that surely belong to a set; beyond ASCII, classes differ."""
+    ranges = list(chars.ranges)
+    for letter in chars.letters:
+        ranges += _CLASSES[letter]
+    known = normalise(ranges)
+    if not chars.is_negated:
+        return known
+    return subtract(_ASCII, known) if chars.letters else complement(known)

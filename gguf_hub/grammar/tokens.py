@@ -7,16 +7,25 @@ at once, through the automaton's rows. Masks are kept by state.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gguf_hub.errors import GrammarError
+from gguf_hub.budget import look
+from gguf_hub.errors import BudgetError, GrammarError
 from gguf_hub.grammar.automaton import DEAD, Automaton
 from gguf_hub.grammar.gbnf import Node, Token, parse_gbnf
+from gguf_hub.grammar.limits import (
+    MAX_AUTOMATON_BYTES,
+    MAX_MASK_BYTES,
+    REFILL_CPU_S,
+    making,
+    token_budget,
+    too_ambiguous,
+)
 from gguf_hub.grammar.network import Network
 from gguf_hub.grammar.schema import schema_to_rules
 from gguf_hub.grammar.trees import format_gbnf
@@ -26,6 +35,7 @@ Ints = npt.NDArray[np.int64]
 
 _MAX_TOKEN_BYTES = 256  # longer tokens are never allowed
 _MAX_MASKS = 512
+_MIN_MASKS = 16
 
 
 class GrammarVocab(Protocol):
@@ -125,7 +135,8 @@ class Grammar:
         Raises:
             GrammarError: With line and column of what is wrong.
         """
-        return cls(parse_gbnf(text, root), root)
+        with making("grammar"):
+            return cls(parse_gbnf(text, root), root)
 
     @classmethod
     def from_schema(cls, schema: Any, *, strict: bool = True) -> Grammar:
@@ -138,14 +149,16 @@ class Grammar:
         Raises:
             GrammarError: The schema is wrong, cannot be satisfied, or (strict) cannot be held.
         """
-        rules, left_out = schema_to_rules(schema, strict=strict)
-        grammar = cls(rules)
+        with making("schema"):
+            rules, left_out = schema_to_rules(schema, strict=strict)
+            grammar = cls(rules)
         grammar.left_out = tuple(left_out)
         return grammar
 
     def to_gbnf(self) -> str:
         """Return the grammar as GBNF text."""
-        return format_gbnf(self.rules)
+        with making("grammar"):
+            return format_gbnf(self.rules)
 
     def accepts(self, text: str) -> bool:
         """Tell whether a whole text matches."""
@@ -182,12 +195,37 @@ class TokenGrammar:
             for token, _ in edges
         }
         self._ends = np.array(sorted(trie.vocab.eog_ids), dtype=np.int64)
-        self.renew()
+        self._max_masks = max(_MIN_MASKS, min(_MAX_MASKS, MAX_MASK_BYTES // trie.n_vocab))
+        with making("grammar"):
+            self.renew()
+
+    @classmethod
+    def ready(cls, make: Callable[[], Grammar], trie: TokenTrie) -> TokenGrammar:
+        """Make a grammar and its first mask on one budget; a text begins with it at once.
+
+        Raises:
+            GrammarError: The grammar is wrong, or costs too much.
+        """
+        with making("grammar"):
+            made = cls(make(), trie)
+            made.mask(made.automaton.start)
+            return made
 
     def renew(self) -> None:
         """Forget all states; matchers that are under way keep theirs."""
         self.automaton = Automaton(self._network, self.trie.width)
         self._masks: OrderedDict[int, Mask] = OrderedDict()
+
+    @property
+    def size_bytes(self) -> int:
+        """What has been learned takes so much memory, about."""
+        return self.automaton.size_bytes + len(self._masks) * self.trie.n_vocab
+
+    @property
+    def is_grown(self) -> bool:
+        """Whether the automaton is so large that a fresh one should take its place."""
+        automaton = self.automaton
+        return automaton.n_states > self.max_states or automaton.size_bytes > MAX_AUTOMATON_BYTES
 
     def matcher(self) -> Matcher:
         """Return a matcher at the start of the grammar."""
@@ -207,7 +245,7 @@ class TokenGrammar:
             mask[self._ends] = True
         mask.flags.writeable = False
         self._masks[state] = mask
-        if len(self._masks) > _MAX_MASKS:
+        if len(self._masks) > self._max_masks:
             self._masks.popitem(last=False)
         return mask
 
@@ -234,6 +272,7 @@ class TokenGrammar:
         nodes = np.zeros(1, dtype=np.int64)
         states = np.array([state])
         while len(nodes):
+            look()
             for unknown in set(states[~automaton.is_expanded[states]].tolist()):
                 automaton.expand(unknown)
             parents, nodes = trie.children(nodes)
@@ -269,24 +308,42 @@ class TokenGrammar:
 
 
 class Matcher:
-    """Where one generation is in its grammar."""
+    """Where one generation is in its grammar; its masks are made on a budget."""
 
     def __init__(self, grammar: TokenGrammar) -> None:
         self._grammar = grammar
         self._automaton = grammar.automaton
-        self._state = grammar.automaton.start
+        self._state = self._automaton.start
+        self._budget = token_budget()
 
     def mask(self) -> Mask:
-        """Return the tokens allowed next, bool [V], end tokens where the output may end."""
-        self._follow()
-        return self._grammar.mask(self._state)
+        """Return the tokens allowed next, bool [V], end tokens where the output may end.
+
+        Raises:
+            GrammarError: The grammar leaves too many ways to read what was written.
+        """
+        try:
+            with self._budget:
+                self._follow()
+                return self._grammar.mask(self._state)
+        except BudgetError as exc:
+            raise too_ambiguous(exc) from exc
 
     def accept(self, token_id: int) -> None:
         """Go on by one token.
 
         Raises:
-            GrammarError: The grammar does not allow the token here.
+            GrammarError: The grammar does not allow the token here, or leaves too many ways to
+                read it.
         """
+        self._budget.refill(REFILL_CPU_S)
+        try:
+            with self._budget:
+                self._accept(token_id)
+        except BudgetError as exc:
+            raise too_ambiguous(exc) from exc
+
+    def _accept(self, token_id: int) -> None:
         self._follow()
         if token_id in self._grammar.trie.vocab.eog_ids and self.is_complete:
             return
@@ -309,7 +366,7 @@ class Matcher:
     def _follow(self) -> None:
         """Move to the grammar's present automaton; make a fresh one when it has grown large."""
         grammar = self._grammar
-        if self._automaton is grammar.automaton and self._automaton.n_states > grammar.max_states:
+        if self._automaton is grammar.automaton and grammar.is_grown:
             grammar.renew()
         if self._automaton is not grammar.automaton:
             stacks = self._automaton.stacks(self._state)

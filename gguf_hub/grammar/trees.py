@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+from gguf_hub.budget import spend
 from gguf_hub.grammar.gbnf import (
     Alt,
     Chars,
@@ -22,12 +24,16 @@ EMPTY = Seq(())
 NOTHING = Chars(())
 """Matches no text at all."""
 
+_NODE_BYTES = 200
+_ENTRY_BYTES = 8
+
 
 def seq(*items: Node) -> Node:
     """Return one thing after the other; nothing at all if one of them can never be."""
     flat: list[Node] = []
     for item in items:
         flat += item.items if isinstance(item, Seq) else (item,)
+    spend(_NODE_BYTES + _ENTRY_BYTES * len(flat))
     if NOTHING in flat:
         return NOTHING
     return flat[0] if len(flat) == 1 else Seq(tuple(flat))
@@ -38,8 +44,10 @@ def alt(*options: Node) -> Node:
     flat: dict[Node, None] = {}
     for option in options:
         for inner in option.options if isinstance(option, Alt) else (option,):
+            spend(_ENTRY_BYTES)  # to find twins takes as long as they are large
             if inner != NOTHING:
                 flat.setdefault(inner)
+    spend(_NODE_BYTES)
     if not flat:
         return NOTHING
     return next(iter(flat)) if len(flat) == 1 else Alt(tuple(flat))
@@ -68,6 +76,7 @@ def subtract(ranges: Ranges, taken: Ranges) -> Ranges:
     """Return the code points of ``ranges`` that are not in ``taken``; both rise."""
     out: list[tuple[int, int]] = []
     for low, high in ranges:
+        spend(_ENTRY_BYTES)
         for first, last in taken:
             if last < low or first > high:
                 continue
@@ -84,7 +93,7 @@ def prune(rules: Mapping[str, Node], root: str) -> dict[str, Node]:
 
     The root becomes ``NOTHING`` when nothing can match it.
     """
-    ending = growing(rules, _can_end)
+    ending = growing(rules, _can_be)
     kept: dict[str, Node] = {}
     stack = [root]
     while stack:
@@ -95,30 +104,97 @@ def prune(rules: Mapping[str, Node], root: str) -> dict[str, Node]:
     return kept
 
 
-def growing(rules: Mapping[str, Node], holds: Callable[[Node, set[str]], bool]) -> set[str]:
+def _can_be(leaf: Node) -> bool:
+    return leaf != NOTHING
+
+
+def growing(rules: Mapping[str, Node], holds: Callable[[Node], bool]) -> set[str]:
     """Return the names of rules for which something holds because it does for those they use.
+
+    It holds for a sequence where it does for all items, for alternatives where it does for one, and
+    for what may be left out in any case.
 
     Args:
         rules: Trees by name.
-        holds: Tells it of a tree, given the rules of which it is known.
+        holds: Tells it of what reads characters or tokens.
     """
-    known: set[str] = set()
-    names = list(rules)
-    while True:
-        before = len(known)
-        for name in names:
-            if name not in known and holds(rules[name], known):
-                known.add(name)
-        if len(known) == before:
-            return known
-        names.reverse()  # chains of rules run either way
+    facts = _Facts(holds)
+    for name, rule in rules.items():
+        facts.add_rule(name, rule)
+    return facts.known
+
+
+class _Facts:
+    """What is known to hold; a tree waits until it holds for enough of its parts.
+
+    Source: Dowling and Gallier 1984, linear-time algorithms for propositional Horn formulae.
+    """
+
+    def __init__(self, holds: Callable[[Node], bool]) -> None:
+        self.known: set[str] = set()
+        self._holds = holds
+        self._wanted: list[int] = []  # for how many more parts it must hold
+        self._waiting: list[list[int]] = []  # the trees that a tree is part of
+        self._names: dict[int, str] = {}
+        self._trees: defaultdict[str, int] = defaultdict(self._new)  # a tree for each rule
+
+    def add_rule(self, name: str, rule: Node) -> None:
+        """Add a rule and all that follows."""
+        self._names[self._trees[name]] = name
+        self._add(rule, self._trees[name])
+
+    def _new(self, wanted: int = 1) -> int:
+        spend(_NODE_BYTES)
+        self._wanted.append(wanted)
+        self._waiting.append([])
+        return len(self._wanted) - 1
+
+    def _add(self, tree: Node, whole: int) -> None:
+        """Add a tree that is part of another."""
+        if isinstance(tree, Ref):
+            self._wait(self._trees[tree.name], whole)
+        elif isinstance(tree, Repeat) and tree.low > 0:
+            self._add(tree.item, whole)
+        elif isinstance(tree, Seq) and tree.items:
+            self._add_parts(tree.items, self._new(len(tree.items)), whole)
+        elif isinstance(tree, Alt):
+            self._add_parts(tree.options, self._new(1), whole)
+        elif isinstance(tree, (Seq, Repeat)) or self._holds(tree):
+            self._settle(whole)
+
+    def _add_parts(self, parts: tuple[Node, ...], own: int, whole: int) -> None:
+        self._waiting[own].append(whole)
+        for part in parts:
+            self._add(part, own)
+
+    def _wait(self, part: int, whole: int) -> None:
+        if self._wanted[part] <= 0:
+            self._settle(whole)
+        else:
+            self._waiting[part].append(whole)
+
+    def _settle(self, tree: int) -> None:
+        """Note that a tree holds for one more part, and what follows."""
+        stack = [tree]
+        while stack:
+            spend()
+            at = stack.pop()
+            self._wanted[at] -= 1
+            if self._wanted[at] == 0:
+                stack += self._waiting[at]
+                if at in self._names:
+                    self.known.add(self._names[at])
 
 
 def references(tree: Node) -> list[str]:
     """Return the names of the rules that a tree uses."""
-    if isinstance(tree, Ref):
-        return [tree.name]
-    return [name for inner in _children(tree) for name in references(inner)]
+    found, stack = [], [tree]
+    while stack:
+        at = stack.pop()
+        if isinstance(at, Ref):
+            found.append(at.name)
+        stack += reversed(_children(at))
+    return found
 
 
 def _children(tree: Node) -> tuple[Node, ...]:
@@ -127,16 +203,6 @@ def _children(tree: Node) -> tuple[Node, ...]:
     if isinstance(tree, Alt):
         return tree.options
     return (tree.item,) if isinstance(tree, Repeat) else ()
-
-
-def _can_end(tree: Node, ending: set[str]) -> bool:
-    if isinstance(tree, Ref):
-        return tree.name in ending
-    if isinstance(tree, Alt):
-        return any(_can_end(option, ending) for option in tree.options)
-    if isinstance(tree, Repeat):
-        return tree.low == 0 or _can_end(tree.item, ending)
-    return tree != NOTHING and all(_can_end(inner, ending) for inner in _children(tree))
 
 
 def _without_endless(tree: Node, ending: set[str]) -> Node:
@@ -159,6 +225,7 @@ def format_gbnf(rules: Mapping[str, Node]) -> str:
 
 def _format(tree: Node, tightness: int) -> str:
     """Return a tree as text; in parentheses where it binds less tightly than is needed."""
+    spend()
     if isinstance(tree, Literal):
         return '"' + "".join(_escape(c, '"\\') for c in tree.text) + '"'
     if isinstance(tree, Chars):

@@ -15,7 +15,7 @@ def cpu_name(root: Path) -> str:
         key, _, value = line.partition(":")
         if key.strip().lower() in ("model name", "hardware") and value.strip():
             return value.strip()
-    return platform.processor() or platform.machine() or "unknown"
+    return os.environ.get("PROCESSOR_IDENTIFIER") or platform.machine() or "unknown"  # on Windows
 
 
 SIMD = (

@@ -6,14 +6,13 @@ What is there but cannot be read is told in a note; what is not there is no erro
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.subprocesses import find_program, run_program
 from gguf_hub.units import GIB, MIB
 
 TIMEOUT_S = 5.0  # a driver that hangs must not hang us
@@ -67,7 +66,7 @@ def _nvidia(root: Path) -> Found:
         pass  # the extra `gpu` is not installed
     except Exception as error:  # pynvml raises classes that it makes at run time
         problem = f"NVML: {error}"
-    program = shutil.which("nvidia-smi")
+    program = find_program("nvidia-smi")
     if program:
         return smi_gpus([program])
     if (root / "proc/driver/nvidia/version").exists():
@@ -116,10 +115,8 @@ def smi_gpus(program: Sequence[str]) -> Found:
     """Ask nvidia-smi, given the words that start it."""
     query = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(
-            [*program, *query], capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
+        done = run_program([*program, *query], timeout_s=TIMEOUT_S)
+    except TimeoutError:
         return Found(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
     except OSError as error:
         return Found(notes=(f"nvidia-smi cannot be run: {error.strerror or error}",))

@@ -10,6 +10,7 @@ Disk: a file is read past the page cache, a model that is there or else one that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf_hub.paths import cache_dir, writable_cache_dir
+from gguf_hub.files import write_atomically
+from gguf_hub.paths import cache_dir
 from gguf_hub.units import MIB
 
 FOLDER, FILENAME = "machine", "speeds.json"
@@ -229,13 +231,8 @@ def _remember(key: str, target: Path, speeds: Speeds) -> None:
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
     book[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
-    path = writable_cache_dir(FOLDER) / FILENAME
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(book, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        write_atomically(cache_dir() / FOLDER / FILENAME, json.dumps(book, indent=1))
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

@@ -7,9 +7,9 @@ above; ``iogpu.wired_limit_mb`` raises it.
 from __future__ import annotations
 
 import platform
-import subprocess
 
 from gguf_hub.hardware.gpus import Gpu
+from gguf_hub.subprocesses import find_program, run_program
 from gguf_hub.units import GIB, MIB
 
 TIMEOUT_S = 2.0
@@ -33,10 +33,11 @@ def shared_gpu(name: str, ram_total_bytes: int, wired_limit_mb: str = "") -> Gpu
 
 
 def _sysctl(name: str) -> str:
+    program = find_program("sysctl")
+    if program is None:
+        return ""
     try:
-        done = subprocess.run(
-            ["sysctl", "-n", name], capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_program([program, "-n", name], timeout_s=TIMEOUT_S)
+    except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

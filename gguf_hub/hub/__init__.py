@@ -5,15 +5,14 @@ knows nothing about quants, about files on disk or about whom to tell.
 """
 
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.endpoint import DEFAULT_ENDPOINT, default_endpoint
 from gguf_hub.hub.interface import (
-    DEFAULT_ENDPOINT,
     ByteStream,
     FileFacts,
     Hub,
     RemoteFile,
     RepoListing,
     default_cache_dir,
-    default_endpoint,
     is_offline,
 )
 

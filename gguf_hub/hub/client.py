@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlencode
 
 from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
-from gguf_hub.hub.interface import (
-    ByteStream,
-    FileFacts,
-    RemoteFile,
-    RepoListing,
-    default_endpoint,
-    is_offline,
+from gguf_hub.hub import session
+from gguf_hub.hub.endpoint import Endpoint, configured_endpoint, show_origin
+from gguf_hub.hub.interface import ByteStream, FileFacts, RemoteFile, RepoListing, is_offline
+from gguf_hub.hub.listing import (
+    Page,
+    content_id,
+    read_all,
+    read_commit,
+    read_files,
+    read_repo_ids,
+    require_distinct,
+    whole_number,
 )
-from gguf_hub.hub.translate import offline, refusal, translated
+from gguf_hub.hub.translate import offline, translated
+from gguf_hub.hub.transport import TimeBudget, Transport, decoded, redirect_target
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
-_IMPORTING = threading.Lock()
+STALL_S, STALL_BYTES = 30.0, 16_384
+"""A connection that brings so little in so long is given up, though it is never silent."""
 
 _T = TypeVar("_T")
 
@@ -49,21 +52,23 @@ class HfHub:
         timeout_s: float | None = None,
         retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
     ) -> None:
-        self.endpoint = (endpoint or default_endpoint()).rstrip("/")
-        self.timeout_s = timeout_s or float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or 10)
-        self._token = token
+        where = Endpoint.parse(endpoint, "the endpoint") if endpoint else configured_endpoint()
+        self.endpoint = where.url
+        self.timeout_s = timeout_s or session.timeout_s()
+        self._transport = Transport(where, token, self.timeout_s)
         self._retry_waits_s = retry_waits_s
 
     def is_exposed(self) -> bool:
         """Tell whether others can read and change what travels: plain http to another machine."""
-        parts = urlsplit(self.endpoint)
-        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+        return self._transport.endpoint.is_exposed
 
     def has_token(self) -> bool:
-        """Tell whether requests carry a token (which is never shown)."""
-        from huggingface_hub import get_token
+        """Tell whether requests carry a token (which is never shown).
 
-        return bool(self._token or get_token())
+        Raises:
+            UsageError: What stands where a token should cannot be one.
+        """
+        return self._transport.has_token()
 
     def list_files(self, repo_id: str, revision: str = "main") -> RepoListing:
         """Return all files of a repository.
@@ -76,19 +81,22 @@ class HfHub:
             RepoNotFoundError: No such repository, or a private one.
             RevisionNotFoundError: The repository has no such revision.
             HubUnreachableError: The hub does not answer.
+            HubError: Its answer is not that of a hub, or does not end.
         """
         if ".." in revision.split("/") or revision.startswith("/"):
             raise UsageError(f"`{revision}` is no branch, tag or commit", hint="try `main`")
+        repo = f"{self.endpoint}/api/models/{self._checked(repo_id)}"
+        budget = TimeBudget()
 
-        def resolve() -> str:
-            info = self._api().model_info(repo_id, revision=revision, timeout=self.timeout_s)
-            return _commit(info)
+        def get(url: str) -> Page:
+            return self._retrying(lambda: self._page(url, budget), repo_id, revision)
 
-        commit = self._retrying(resolve, repo_id, revision)
-        with translated(self.endpoint, repo_id, revision=revision):
-            # this call has retries of its own
-            tree = self._api().list_repo_tree(repo_id, revision=commit, recursive=True)
-            files = tuple(_remote_file(entry) for entry in tree if hasattr(entry, "blob_id"))
+        with self._translated(repo_id, revision):
+            commit = read_commit(get(f"{repo}/revision/{quote(revision, safe='')}").data)
+            first = f"{repo}/tree/{commit}?recursive=true&expand=false"
+            entries = read_all(get, first, self._transport.endpoint, read_files)
+            files = tuple(file for file in entries if file is not None)
+            require_distinct(files)
         return RepoListing(repo_id, revision, commit, files)
 
     def file_facts(self, repo_id: str, path: str, revision: str = "main") -> FileFacts:
@@ -101,15 +109,14 @@ class HfHub:
         """
 
         def ask() -> FileFacts:
-            url, meta = self._head(repo_id, path, revision)
-            return FileFacts(repo_id, path, urljoin(url, meta.location), meta.etag, meta.size)
+            with self._head(repo_id, path, revision) as response:
+                return _facts(repo_id, path, response)
 
         return self._retrying(ask, repo_id, revision, path)
 
     def listed_facts(self, listing: RepoListing, file: RemoteFile) -> FileFacts:
         """Return where the bytes of a listed file are, without asking: the link that redirects."""
-        path = "/".join(quote(part) for part in file.path.split("/"))
-        url = f"{self.endpoint}/{listing.repo_id}/resolve/{listing.commit}/{path}"
+        url = self._file_url(listing.repo_id, file.path, listing.commit)
         return FileFacts(listing.repo_id, file.path, url, file.etag, file.size_bytes)
 
     def find_repos(self, text: str, *, owner: str | None = None, limit: int = 50) -> list[str]:
@@ -117,10 +124,13 @@ class HfHub:
 
         Raises:
             HubUnreachableError: The hub does not answer.
+            HubError: Its answer is not that of a hub.
         """
-        with translated(self.endpoint, None):
-            found = self._api().list_models(search=text or None, author=owner, limit=limit)
-            return [str(info.id) for info in found]
+        wanted = {"search": text, "author": owner, "limit": str(limit)}
+        query = urlencode({name: value for name, value in wanted.items() if value})
+        with self._translated(None):
+            page = self._page(f"{self.endpoint}/api/models?{query}", TimeBudget())
+            return read_repo_ids(page.data, limit)
 
     @contextmanager
     def open_range(
@@ -148,32 +158,22 @@ class HfHub:
             HubUnreachableError: The connection failed, now or half-way, or the link has expired.
             HubError: The server answers with something else.
         """
-        headers = self.headers_for(facts)
+        headers = {"Accept-Encoding": "identity"}  # packed bytes would make every offset wrong
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if if_range:
             headers["If-Range"] = if_range
-        with translated(self.endpoint, facts.repo_id, path=facts.path, is_api=False):
-            session = _session()
-            with session.stream(
-                "GET", facts.url, headers=headers, timeout=self.timeout_s
-            ) as response:
-                if response.status_code not in (200, 206):
-                    raise refusal(response, facts, self.endpoint)
-                if window_bytes:
-                    _narrow(response, window_bytes)
-                yield _byte_stream(response, facts, start)
+        with (
+            self._translated(facts.repo_id, path=facts.path, is_api=False),
+            self._transport.open("GET", facts.url, headers, expected=(200, 206)) as response,
+        ):
+            if window_bytes:
+                _narrow(response, window_bytes)
+            yield _byte_stream(response, facts, start)
 
     def headers_for(self, facts: FileFacts) -> dict[str, str]:
         """Return what a request for a file's bytes must carry; a token only for the hub itself."""
         _check_online(self.endpoint)
-        from huggingface_hub.utils import build_hf_headers
-
-        is_own = _origin(facts.url) == _origin(self.endpoint)
-        headers: dict[str, str] = build_hf_headers(
-            token=self._token if is_own else False, library_name="gguf-hub"
-        )
-        # compressed bytes would make every offset wrong
-        return headers | {"Accept-Encoding": "identity"}
+        return self._transport.headers_for(facts.url) | {"Accept-Encoding": "identity"}
 
     def fetch_xet(self, repo_id: str, path: str, revision: str, target: Path) -> None:
         """Fetch a whole file to ``target`` through hf_xet, as huggingface_hub does.
@@ -181,25 +181,37 @@ class HfHub:
         Raises:
             HubError: The file is not in Hugging Face's chunk store, or hf_xet fails.
         """
-        _check_online(self.endpoint)
-        with translated(self.endpoint, repo_id, revision=revision, path=path):
-            _, meta = self._head(repo_id, path, revision)
-            if meta.xet_file_data is None:
+        with self._translated(repo_id, revision, path):
+            session.huggingface_hub()
+            from huggingface_hub.file_download import xet_get
+            from huggingface_hub.utils import parse_xet_file_data_from_response
+
+            with self._head(repo_id, path, revision) as response:
+                file = parse_xet_file_data_from_response(response, endpoint=self.endpoint)
+                size_bytes = _facts(repo_id, path, response).size_bytes
+            if file is None:
                 raise HubError(
                     f"`{path}` of `{repo_id}` is not to be had through xet",
                     repo_id=repo_id,
                     hint="leave --engine away: ranges work with every hub",
                 )
-            from huggingface_hub.file_download import xet_get
-            from huggingface_hub.utils import build_hf_headers
-
-            xet_get(
-                incomplete_path=target,
-                xet_file_data=meta.xet_file_data,
-                headers=build_hf_headers(token=self._token, library_name="gguf-hub"),
-                expected_size=meta.size,
-                displayed_filename=path,
-            )
+            # where the token goes for leave to read the store
+            self._require_own(file.refresh_route, repo_id)
+            headers = self._transport.headers_for(file.refresh_route)
+            try:
+                xet_get(
+                    incomplete_path=target,
+                    xet_file_data=file,
+                    headers=headers,
+                    expected_size=size_bytes,
+                    displayed_filename=path,
+                )
+            except RuntimeError as error:
+                raise HubError(
+                    f"`{path}`: hf_xet gave up: {type(error).__name__}",
+                    repo_id=repo_id,
+                    hint="leave --engine away: ranges work with every hub",
+                ) from None
 
     def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
         """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file.
@@ -214,48 +226,101 @@ class HfHub:
                     repo_id=facts.repo_id,
                     hint="download the whole file with `gguf-hub download`",
                 )
-            data = bytearray()
+            data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
             for chunk in stream.chunks:
                 data += chunk
                 if len(data) >= stop - start:
                     break
+                if time.monotonic() - seen_s > STALL_S:
+                    if len(data) - seen_bytes < STALL_BYTES:
+                        raise _stalled(facts, len(data) - seen_bytes)
+                    seen_bytes, seen_s = len(data), time.monotonic()
         return bytes(data[: stop - start])
 
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
         try:
-            _check_online(self.endpoint)
-            with translated(self.endpoint, None):
-                response = _session().head(self.endpoint, timeout=timeout_s, follow_redirects=False)
+            with (
+                self._translated(None),
+                self._transport.open(
+                    "HEAD",
+                    self.endpoint,
+                    timeout_s=timeout_s,
+                    follow=lambda url: False,
+                    expected=None,
+                ) as response,
+            ):
+                status = response.status_code
         except GgufHubError as error:
             return error.message
-        status = response.status_code
         return f"`{self.endpoint}` answers {status}" if status >= 500 else None
 
     # --- helpers
 
-    def _api(self) -> Any:
+    @contextmanager
+    def _translated(
+        self,
+        repo_id: str | None,
+        revision: str = "main",
+        path: str | None = None,
+        *,
+        is_api: bool = True,
+    ) -> Iterator[None]:
+        """Ask only where that is allowed, and turn whatever goes wrong into an error of ours."""
         _check_online(self.endpoint)
-        hf = _huggingface_hub()
-        return hf.HfApi(endpoint=self.endpoint, token=self._token, library_name="gguf-hub")
+        with translated(
+            self.endpoint,
+            repo_id,
+            revision=revision,
+            path=path,
+            is_api=is_api,
+            secrets=self._transport.secrets,
+        ):
+            yield
 
-    def _url(self, url: str) -> str:
-        """Put our endpoint in front: the library froze its own when it was imported."""
-        return self.endpoint + urlsplit(url).path
+    def _checked(self, repo_id: str) -> str:
+        """Return a repository's name as it is.
 
-    def _head(self, repo_id: str, path: str, revision: str) -> tuple[str, Any]:
-        """Ask for the facts of a file; return the link that was asked and what came."""
-        _check_online(self.endpoint)
-        hf = _huggingface_hub()
-        url = self._url(hf.hf_hub_url(repo_id, path, revision=revision))
-        meta = hf.get_hf_file_metadata(
-            url,
-            token=self._token,
-            timeout=self.timeout_s,
-            endpoint=self.endpoint,
-            library_name="gguf-hub",
-        )
-        return url, meta
+        Raises:
+            UsageError: It is none.
+        """
+        with self._translated(repo_id):
+            session.huggingface_hub()
+            from huggingface_hub.utils import validate_repo_id
+
+            validate_repo_id(repo_id)
+        return repo_id
+
+    def _file_url(self, repo_id: str, path: str, revision: str) -> str:
+        name = "/".join(quote(part, safe="") for part in path.split("/"))
+        return f"{self.endpoint}/{repo_id}/resolve/{quote(revision, safe='')}/{name}"
+
+    def _head(self, repo_id: str, path: str, revision: str) -> AbstractContextManager[Any]:
+        """Ask for the facts of a file, within the hub: where it sends elsewhere is one of them."""
+        url = self._file_url(self._checked(repo_id), path, revision)
+        headers = {"Accept-Encoding": "identity"}  # the size of the file, not of its packing
+        return self._transport.open("HEAD", url, headers, follow=self._transport.endpoint.owns)
+
+    def _page(self, url: str, budget: TimeBudget) -> Page:
+        """Get JSON."""
+        headers = {"Accept-Encoding": "gzip"}
+        with budget.running(), self._transport.open("GET", url, headers) as response:
+            data = self._transport.read_json(response, budget)
+            return Page(str(response.url), data, response.headers.get("link", ""))
+
+    def _require_own(self, url: str, repo_id: str) -> None:
+        """Refuse to go where the hub sends us with the token, if that is not the hub.
+
+        Raises:
+            HubError: It is another origin.
+        """
+        if not self._transport.endpoint.owns(url):
+            raise HubError(
+                f"`{self.endpoint}` sends the token to {show_origin(url)}, which is another "
+                "origin: refused",
+                repo_id=repo_id,
+                hint="leave --engine away: ranges work with every hub",
+            )
 
     def _retrying(
         self, ask: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
@@ -263,7 +328,7 @@ class HfHub:
         """Ask, and ask again while the server says that it is busy."""
         for wait_s in (*self._retry_waits_s, None):
             try:
-                with translated(self.endpoint, repo_id, revision=revision, path=path):
+                with self._translated(repo_id, revision, path):
                     return ask()
             except HubUnreachableError as error:
                 asked_s = error.retry_after_s
@@ -273,66 +338,33 @@ class HfHub:
         raise AssertionError("the last turn returns or raises")
 
 
-def _huggingface_hub() -> Any:
-    # what warnings are shown is one setting for all threads: only one of them may touch it
-    with _IMPORTING:
-        return _import_quietly()
-
-
-@functools.cache
-def _import_quietly() -> Any:
-    import warnings
-
-    with warnings.catch_warnings():
-        # it warns at import of HF_HUB_ENABLE_HF_TRANSFER, which the command line explains itself
-        warnings.simplefilter("ignore", FutureWarning)
-        import huggingface_hub
-
-        return huggingface_hub
-
-
-def _session() -> Any:
-    _huggingface_hub()
-    from huggingface_hub.utils import get_session
-
-    return get_session()
-
-
-def _is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine; a name that only begins like an address is not."""
-    import ipaddress
-
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, parts.port or default
-
-
 def _check_online(endpoint: str) -> None:
     if is_offline():
         raise offline(endpoint)
 
 
-def _commit(info: Any) -> str:
-    """Return the commit of a model's info, which becomes the name of a folder."""
-    if not re.fullmatch(r"[0-9a-f]{40}", str(info.sha)):
-        raise ValueError("no commit in the answer")
-    return str(info.sha)
+def _facts(repo_id: str, path: str, response: Any) -> FileFacts:
+    """Return what the headers of a file say.
+
+    Source: huggingface_hub 2.4.0, file_download.py, get_hf_file_metadata.
+    """
+    headers, target = response.headers, redirect_target(response)
+    length = None if target else headers.get("content-length")
+    return FileFacts(
+        repo_id,
+        path,
+        target or str(response.url),
+        content_id(headers.get("x-linked-etag") or headers.get("etag")),
+        whole_number(headers.get("x-linked-size") or length),
+    )
 
 
-def _remote_file(entry: Any) -> RemoteFile:
-    """Return one file of a listing; its ids, which become names of files, must be plain hex."""
-    sha256 = entry.lfs.sha256 if entry.lfs else None
-    for digest in filter(None, (sha256, entry.blob_id)):
-        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest):
-            raise ValueError("an id that is no hash")
-    return RemoteFile(entry.path, int(entry.size), sha256, entry.blob_id)
+def _stalled(facts: FileFacts, n_bytes: int) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"`{facts.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
+        repo_id=facts.repo_id,
+        hint="try again; `gguf-hub doctor` looks at the connection",
+    )
 
 
 def _narrow(response: Any, window_bytes: int) -> None:
@@ -363,8 +395,7 @@ def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
     return ByteStream(
         start=start if is_range else 0,
         is_whole=not is_range,
-        total_bytes=int(total) if total.isdigit() else None,
+        total_bytes=whole_number(total),
         etag=etag if is_strong else None,
-        # chunks as they arrive: with a size of their own, what a cut connection brought is lost
-        chunks=response.iter_bytes() if "content-encoding" in headers else response.iter_raw(),
+        chunks=decoded(response),
     )

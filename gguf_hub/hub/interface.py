@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
-
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -120,11 +118,6 @@ class Hub(Protocol):
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers, else the reason why not."""
         ...
-
-
-def default_endpoint() -> str:
-    """Return the hub's address: ``HF_ENDPOINT`` as it is now, else huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
 def default_cache_dir() -> Path:

@@ -5,11 +5,11 @@ Messages never quote a link: signed ones are as good as a password while they la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from gguf_hub.errors import (
     GatedRepoError,
@@ -22,19 +22,44 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
-from gguf_hub.hub.interface import FileFacts
+from gguf_hub.hub.endpoint import origin_of
+from gguf_hub.hub.transport import FormatError, RefusedError
 
+# in h11's words; a connection that ended early, or brought more than it said, is worth another try
+_BROKEN_HTTP = re.compile(
+    r"illegal header line|(?:conflicting|multiple|bad) (?:content-length|transfer-encoding)",
+    re.IGNORECASE,
+)
+_LEAST_SECRET = 4  # what is shorter stands in any text
+_TOKEN = re.compile(r"hf_\w{8,}")
 BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request was about: everything that a message may name."""
+    """What a request was about: everything that a message may name.
+
+    ``secrets`` are what it must not: tokens and passwords that were sent.
+    """
 
     endpoint: str
     repo_id: str | None
     revision: str
     path: str | None
+    secrets: Callable[[], tuple[str, ...]] = tuple
+
+    def redacted(self, text: str) -> str:
+        """Return the words of a library or a server without secrets."""
+        for secret in self.secrets():
+            if len(secret) >= _LEAST_SECRET:
+                # whatever its case: hosts are shown in small letters
+                text = re.sub(re.escape(secret), "[secret]", text, flags=re.IGNORECASE)
+        return _TOKEN.sub("[secret]", text)
+
+    def quoted(self, exc: BaseException) -> str:
+        """Return the words of an exception as a message may have them: no secrets, and short."""
+        text = self.redacted(str(exc))
+        return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @contextmanager
@@ -45,6 +70,7 @@ def translated(
     revision: str = "main",
     path: str | None = None,
     is_api: bool = True,
+    secrets: Callable[[], tuple[str, ...]] = tuple,
 ) -> Iterator[None]:
     """Turn what huggingface_hub or its HTTP library raises inside into an error of ours.
 
@@ -54,11 +80,14 @@ def translated(
         revision: Likewise.
         path: Likewise.
         is_api: The answer is parsed inside, so that a parse error is the server's fault.
+        secrets: What was sent and must not be shown.
     """
-    asked = Asked(endpoint, repo_id, revision, path)
+    asked = Asked(endpoint, repo_id, revision, path, secrets)
     try:
         yield
-    except GgufHubError:
+    except GgufHubError as own:
+        own.message = asked.redacted(own.message)  # it may quote the hub, which knows the token
+        own.args = (own.message,)
         raise
     except Exception as exc:
         error = _explain(exc, asked)
@@ -66,22 +95,8 @@ def translated(
             error = _not_a_hub(exc, asked)
         if error is None:
             raise
-        raise error from exc
-
-
-def refusal(response: Any, facts: FileFacts, endpoint: str) -> Exception:
-    """Return the error for a response that is neither 200 nor 206 to a ranged request."""
-    asked = Asked(endpoint, facts.repo_id, "main", facts.path)
-    status = response.status_code
-    is_signed = urlsplit(facts.url).netloc != urlsplit(endpoint).netloc
-    if status == 403 and is_signed:
-        return LinkRefusedError(
-            f"`{facts.path}`: the file host refuses its signed link (403), which may have expired",
-            repo_id=facts.repo_id,
-            retry_after_s=0.0,
-            hint="repeat the command: it asks for a new link",
-        )
-    return _by_code(response, asked) or _by_status(response, asked)
+        # a traceback shows the cause too
+        raise error from (exc if asked.redacted(str(exc)) == str(exc) else None)
 
 
 def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
@@ -93,17 +108,35 @@ def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
         return offline(asked.endpoint)
     if isinstance(exc, hf.HFValidationError):
         return UsageError(
-            f"`{asked.repo_id}` is not a repository name: {exc}", hint="write it as `org/name`"
+            f"`{asked.repo_id}` is not a repository name: {asked.quoted(exc)}",
+            hint="write it as `org/name`",
         )
+    if isinstance(exc, FormatError):
+        return _not_a_hub(exc, asked)
+    if isinstance(exc, RefusedError):
+        return _refusal(exc.response, asked)
     if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
         return _by_code(exc.response, asked) or _by_status(exc.response, asked)
-    if isinstance(exc, httpx.TooManyRedirects):
-        return HubError(f"`{asked.endpoint}` redirects in circles", repo_id=asked.repo_id)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
         return _untrusted(reason, asked)
+    if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
+        return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), asked)
     if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return _unreachable(exc, asked)
     return None
+
+
+def _refusal(response: Any, asked: Asked) -> GgufHubError:
+    """Return the error for a response of the hub, or of the host that it sends us to."""
+    is_signed = origin_of(str(response.url)) != origin_of(asked.endpoint)
+    if response.status_code == 403 and is_signed and asked.path:
+        return LinkRefusedError(
+            f"`{asked.path}`: the file host refuses its signed link (403), which may have expired",
+            repo_id=asked.repo_id,
+            retry_after_s=0.0,
+            hint="repeat the command: it asks for a new link",
+        )
+    return _by_code(response, asked) or _by_status(response, asked)
 
 
 def offline(endpoint: str) -> HubUnreachableError:
@@ -141,7 +174,7 @@ def _untrusted(reason: str, asked: Asked) -> HubError:
 def _unreachable(exc: Exception, asked: Asked) -> HubUnreachableError:
     from huggingface_hub.utils import httpx
 
-    reason = str(exc) or type(exc).__name__
+    reason = asked.quoted(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
     is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
     what = (
@@ -158,8 +191,9 @@ def _unreachable(exc: Exception, asked: Asked) -> HubUnreachableError:
 
 
 def _not_a_hub(exc: Exception, asked: Asked) -> HubError:
+    reason = asked.quoted(exc) if isinstance(exc, FormatError) else type(exc).__name__
     return HubError(
-        f"`{asked.endpoint}` does not answer as a Hugging Face hub does: {type(exc).__name__}",
+        f"`{asked.endpoint}` does not answer as a Hugging Face hub does: {reason}",
         repo_id=asked.repo_id,
         hint="check HF_ENDPOINT, and that no login page of the network is in the way",
     )
@@ -244,7 +278,10 @@ def _wait_asked(headers: Any) -> float:
     fields = dict(
         part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
     )
-    if fields.get("r") == "0" and fields.get("t", "").isdigit():
-        return float(fields["t"])
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
+    rate_s = _seconds(fields.get("t", "")) if fields.get("r") == "0" else 0.0
+    return rate_s or _seconds(headers.get("Retry-After", ""))
+
+
+def _seconds(text: str) -> float:
+    """Return a header's whole number of seconds, thirty years at most; 0 for anything else."""
+    return min(float(text), 1e9) if re.fullmatch("[0-9]+", text) else 0.0

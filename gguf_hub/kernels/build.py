@@ -13,22 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
-import shutil
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from gguf_hub.kernels.children import compile_in_children, object_path
+from gguf_hub.importpath import PACKAGE
+from gguf_hub.kernels.children import compile_in_children
 from gguf_hub.kernels.cpu import ENTRY, Cpu, detect_cpu, target_machine
-from gguf_hub.paths import writable_cache_dir
+from gguf_hub.kernels.objects import ObjectCache, forget_old, user_folders
 from gguf_hub.progress import SILENT, Progress
-
-_KEEP_S = 30 * 24 * 3600
 
 
 class KernelBuilder:
@@ -41,30 +36,29 @@ class KernelBuilder:
 
     def __init__(self, cpu: Cpu | None = None, folder: Path | None = None) -> None:
         self.cpu = cpu or detect_cpu()
-        self._folder = folder or _cache_folder(self.cpu)
+        self._cache = ObjectCache([folder] if folder else user_folders(_key(self.cpu)))
+        if self.folder and not folder:
+            forget_old(self.folder)
         self._addresses: dict[str, int] = {}
         self._linker = _Linker(self.cpu)
 
     @property
-    def folder(self) -> Path:
-        """Where finished objects are kept."""
-        return self._folder
+    def folder(self) -> Path | None:
+        """Where finished objects are kept; None when there is no safe and writable place."""
+        return self._cache.folder
+
+    @property
+    def n_unkept(self) -> int:
+        """How many objects could not be kept and are gone when this process ends."""
+        return self._cache.n_unkept
+
+    def problems(self) -> list[str]:
+        """Return, once, why objects are not kept or not used."""
+        return self._cache.problems()
 
     def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
         """Compile the named kernels that the cache lacks; return how many those were."""
-        names = list(dict.fromkeys(names))
-        if not self._missing(names):
-            return 0
-        with _alone_in(self._folder, progress):
-            missing = self._missing(names)  # some may have come from who was here before
-            if missing:
-                progress.note(f"compiling {len(missing)} kernels for this CPU, once")
-                with progress.task("compile kernels", len(missing), unit="kernels") as task:
-                    compile_in_children(missing, self.cpu, self._folder, task)
-        return len(missing)
-
-    def _missing(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if not object_path(self._folder, name).is_file()]
+        return len(self._objects(names, progress)[1])
 
     def addresses(self, names: Iterable[str], progress: Progress = SILENT) -> dict[str, int]:
         """Return the machine code address of every named kernel.
@@ -74,58 +68,52 @@ class KernelBuilder:
             progress: Told about compiling, which happens once per machine and kernel.
         """
         wanted = dict.fromkeys(names)
-        missing = [name for name in wanted if name not in self._addresses]
-        self.compile(missing, progress)
-        for name in missing:
-            code = object_path(self._folder, name).read_bytes()
-            self._addresses[name] = self._linker.link(code)
+        unknown = [name for name in wanted if name not in self._addresses]
+        objects, _ = self._objects(unknown, progress)
+        for name in unknown:
+            self._addresses[name] = self._linker.link(objects[name])
         return {name: self._addresses[name] for name in wanted}
 
+    def _objects(
+        self, names: Iterable[str], progress: Progress
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Return the objects of kernels, and which of these had to be compiled."""
+        names = list(dict.fromkeys(names))
+        objects = self._cache.read(names)
+        if len(objects) == len(names):
+            return objects, []
+        with self._cache.locked(progress):  # some may come from who was here before
+            objects |= self._cache.read(name for name in names if name not in objects)
+            missing = [name for name in names if name not in objects]
+            if missing:
+                self._compile(missing, objects, progress)
+            else:
+                self._cache.problems()  # another process has solved them
+        return objects, missing
 
-@contextmanager
-def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
-    """Let one process at a time compile: a second one would compile the same kernels again."""
-    from filelock import FileLock, Timeout
+    def _compile(self, names: list[str], objects: dict[str, bytes], progress: Progress) -> None:
+        """Compile kernels into the cache and into ``objects``."""
 
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.note("waiting for another gguf-hub that compiles kernels")
-        lock.acquire()
-    except NotImplementedError:
-        pass  # a file system without locks: there the work is done twice, which harms nothing
-    try:
-        yield
-    finally:
-        lock.release()
+        def keep(name: str, code: bytes) -> None:
+            objects[name] = code
+            self._cache.write(name, code)
 
-
-def _cache_folder(cpu: Cpu) -> Path:
-    """Return the folder of finished objects; ``GGUF_HUB_KERNEL_CACHE`` moves it."""
-    name = f"kernels-{_key(cpu)}"
-    base = os.environ.get("GGUF_HUB_KERNEL_CACHE")
-    if base:
-        folder = Path(base) / name
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        folder = writable_cache_dir(name)
-    _forget_old(folder)
-    return folder
-
-
-def _forget_old(folder: Path) -> None:
-    """Remove sibling folders that no start has used for a month: other versions, other CPUs."""
-    os.utime(folder)
-    for other in folder.parent.glob("kernels-*"):
-        if time.time() - other.stat().st_mtime > _KEEP_S:
-            shutil.rmtree(other, ignore_errors=True)
+        for problem in self._cache.problems():
+            progress.note(problem)
+        once = ", once" if self.folder else ""
+        progress.note(f"compiling {len(names)} kernels for this CPU{once}")
+        with progress.task("compile kernels", len(names), unit="kernels") as task:
+            compile_in_children(names, self.cpu, keep, task)
+        for problem in self._cache.problems():
+            progress.note(problem)
 
 
 def _key(cpu: Cpu) -> str:
     """Return a hash of all that compiled code depends on."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    package = Path(PACKAGE)
+    for path in (*sorted(package.joinpath("kernels").rglob("*.py")), package / "quants/types.py"):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     for text in (_numba_version(), _llvmlite_version(), platform.machine(), sys.platform):
         digest.update(text.encode())

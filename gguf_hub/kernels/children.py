@@ -1,52 +1,51 @@
 """Compiling kernels in child processes: on all cores, and with numba in none of ours.
 
-A child reads kernel names from stdin, one a line, and answers each with a line when the object file
-lies in its place. Run as ``python -m gguf_hub.kernels.children FOLDER CPU FEATURES ISA``.
+A child reads kernel names from stdin, one a line. It answers each with a line that holds the size
+of the object file, and then its bytes. It writes no files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-import threading
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from gguf_hub.errors import GgufHubError
 from gguf_hub.kernels.cpu import Cpu, usable_cores
 from gguf_hub.progress import Task
+from gguf_hub.subprocesses import start_python
 
-_DONE = "done"
-
-
-def object_path(folder: Path, name: str) -> Path:
-    """Return where the object file of a kernel lies."""
-    return folder / f"{name}.o"
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def compile_in_children(names: Sequence[str], cpu: Cpu, folder: Path, task: Task) -> None:
-    """Compile kernels, one child for each core; ``task`` advances with each that is done.
+def compile_in_children(
+    names: Sequence[str], cpu: Cpu, keep: Callable[[str, bytes], None], task: Task
+) -> None:
+    """Compile kernels, one child for each core.
+
+    Args:
+        names: What to compile.
+        cpu: What for.
+        keep: Gets the name and object of each kernel that is done, from several threads.
+        task: Advances with each.
 
     Raises:
         GgufHubError: A child failed; what it printed last is in the message.
     """
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     queue = deque(sorted(names, key=_is_quick))
-    failures: list[str] = []
     n_children = min(len(names), usable_cores())
-    threads = [
-        threading.Thread(target=_feed, args=(queue, cpu, folder, task, failures))
-        for _ in range(n_children)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise GgufHubError(
-            f"compiling kernels failed: {failures[0]}",
-            hint="`gguf-hub doctor` shows versions; GGUF_HUB_ISA=generic avoids SIMD kernels",
-        )
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(n_children))
+        stack.callback(queue.clear)  # after a failure, no child gets another name
+        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
+        feeds = [pool.submit(_feed, child, queue, keep, task) for child in children]
+        for feed in as_completed(feeds):
+            feed.result()
 
 
 def _is_quick(name: str) -> bool:
@@ -54,75 +53,107 @@ def _is_quick(name: str) -> bool:
     return "." not in name
 
 
-def _environment(cpu: Cpu) -> dict[str, str]:
-    """Return what children have in their environment.
+def _feed(child: _Child, queue: deque[str], keep: Callable[[str, bytes], None], task: Task) -> None:
+    """Give names to one child until there are none left."""
+    while True:
+        try:
+            name = queue.popleft()
+        except IndexError:
+            return
+        keep(name, child.compile(name))
+        task.advance(1)
+
+
+class _Child:
+    """A process that compiles one kernel after another.
+
+    Leaving the ``with`` block ends it: at once after an error or interrupt.
+    """
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._errors = _scratch_file()
+        self._process = start_python(
+            "gguf_hub.kernels.children",
+            [cpu.name, cpu.features, cpu.isa],
+            stderr=self._errors,
+            variables=_variables(cpu),
+        )
+
+    def compile(self, name: str) -> bytes:
+        """Return the object file of a kernel.
+
+        Raises:
+            GgufHubError: It cannot be compiled.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        try:
+            stdin.write(f"{name}\n".encode())
+            stdin.flush()
+            size = int(stdout.readline())
+            code = stdout.read(size)
+        except (BrokenPipeError, ValueError):
+            size, code = 1, b""
+        if len(code) != size:
+            raise GgufHubError(
+                f"compiling kernels failed: `{name}`: {self._last_words()}",
+                hint="`gguf-hub doctor` shows versions; GGUF_HUB_ISA=generic avoids SIMD kernels",
+            )
+        return code
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        code = self._process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return lines[-1] if lines else f"the compiler {how}"
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind:
+            self._process.kill()
+        with contextlib.suppress(BrokenPipeError), self._errors, self._process:
+            pass
+
+
+def _scratch_file():
+    """Return a file for messages; they are lost where no temporary file can be made."""
+    import tempfile
+
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+
+
+def _variables(cpu: Cpu) -> dict[str, str]:
+    """Return the environment variables that children need.
 
     ``compile`` optimises when all functions have come together: numba need not, one by one. It
     emits each of them, too, and must know of instructions that LLVM does not see on this CPU.
+    NumPy need not start a thread for each core.
     """
     return {
         "NUMBA_OPT": "0",
         "NUMBA_CPU_NAME": cpu.name,
         "NUMBA_CPU_FEATURES": cpu.features,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        **dict.fromkeys(_BLAS_THREADS, "1"),
     }
 
 
-def _feed(queue: deque[str], cpu: Cpu, folder: Path, task: Task, failures: list[str]) -> None:
-    """Give names to one child until there are none left or it fails."""
-    import subprocess
-    import tempfile
-
-    arguments = [str(folder), cpu.name, cpu.features, cpu.isa]
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "gguf_hub.kernels.children", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=os.environ | _environment(cpu),
-        )
-        assert child.stdin and child.stdout
-        with child:
-            while queue and not failures:
-                try:
-                    name = queue.popleft()
-                except IndexError:
-                    break  # another thread took the last one
-                try:
-                    print(name, file=child.stdin, flush=True)
-                    answer = child.stdout.readline().strip()
-                except BrokenPipeError:
-                    answer = ""
-                if answer != _DONE:
-                    errors.seek(0)
-                    lines = errors.read().strip().splitlines()
-                    failures.append(f"`{name}`: {lines[-1] if lines else 'no answer'}")
-                    break
-                task.advance(1)
-
-
-def _serve(folder: Path, cpu: Cpu) -> None:
-    """Compile the kernels that stdin names."""
+def main(arguments: Sequence[str]) -> int:
+    """Compile the kernels that stdin names, for the CPU that the arguments describe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal: the parent ends us
     from gguf_hub.kernels.compile import compile_kernel
 
-    for line in sys.stdin:
-        name = line.strip()
-        _write_atomic(object_path(folder, name), compile_kernel(name, cpu))
-        sys.stdout.write(f"{_DONE}\n")
-        sys.stdout.flush()
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that another process sees it whole or not at all."""
-    import tempfile
-
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).replace(path)
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), Cpu(*sys.argv[2:]))
+    cpu = Cpu(*arguments)
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # whatever a library prints is no answer
+        for line in sys.stdin:
+            code = compile_kernel(line.strip(), cpu)
+            answers.write(b"%d\n" % len(code) + code)
+            answers.flush()
+    return 0

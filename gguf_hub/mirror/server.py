@@ -1,27 +1,28 @@
-"""The mirror on the network: HTTP/1.1, one thread per connection, bodies by ``sendfile``."""
+"""The mirror on the network: HTTP/1.1, one thread per request, bodies by ``sendfile``."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import ipaddress
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingTCPServer
 from types import TracebackType
 from typing import Any
 
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.mirror.routes import Request, Response, Routes, Slice
 from gguf_hub.mirror.shelf import Shelf
 
-MAX_CONNECTIONS = 256
-IDLE_S = 30.0  # how long a client may neither send nor take anything
-MAX_BODY_BYTES = 1 << 20
-_POLL_S = 0.05
+MAX_REQUESTS = 256
+MAX_WAITING = 384  # with a socket and a file for each request, below the usual limit of 1024
+IDLE_S = 30.0
+REQUEST_S = 10.0
+_N_PENDING = 256
 
 Log = Callable[[str], None]
 
@@ -36,8 +37,11 @@ class Mirror:
         token: What clients must carry; needed on every address but this machine's own.
         on_request: Told one line for each request; never of a token.
         on_error: Told one line for each request that could not be answered.
-        max_connections: Connections at once; others wait until one ends.
-        idle_s: Seconds after which a silent connection is closed.
+        max_requests: Maximum number of requests answered at a time; further ones are queued.
+        max_waiting: Maximum number of connections without a complete request; the one that has
+            waited longest is closed when there are more.
+        idle_s: Seconds after which a silent connection, or a stalled answer, is closed.
+        request_s: Seconds after which an incomplete request is closed.
 
     Raises:
         UsageError: Other machines could reach it without a token.
@@ -53,8 +57,10 @@ class Mirror:
         token: str | None = None,
         on_request: Log | None = None,
         on_error: Log | None = None,
-        max_connections: int = MAX_CONNECTIONS,
+        max_requests: int = MAX_REQUESTS,
+        max_waiting: int = MAX_WAITING,
         idle_s: float = IDLE_S,
+        request_s: float = REQUEST_S,
     ) -> None:
         family, address = _resolve(host, port)
         self.is_local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
@@ -66,13 +72,13 @@ class Mirror:
         self.shelf = shelf
         self.token = token or None
         routes = Routes(shelf, self.token)
+        limits = {"n_requests": max_requests, "n_waiting": max_waiting, "idle_s": idle_s,
+                  "request_s": request_s}  # fmt: skip
         try:
-            self._server = _Server(family, address, routes, max_connections)
+            self._server = _Server(family, address, routes, limits, on_request, on_error)
         except OSError as exc:
             raise _cannot_listen(host, port, exc) from exc
-        self._server.on_request, self._server.on_error = on_request, on_error
-        self._server.idle_s = idle_s
-        self.port: int = self._server.server_address[1]
+        self.port = self._server.port
         self.host = _reachable(family, address)
         self._thread: threading.Thread | None = None
 
@@ -84,7 +90,7 @@ class Mirror:
 
     def serve_forever(self) -> None:
         """Serve until the process is interrupted, or ``close`` is called in another thread."""
-        self._server.serve_forever(_POLL_S)
+        self._server.acceptor.run()
 
     def start(self) -> Mirror:
         """Serve in a thread of its own, until ``close``."""
@@ -94,13 +100,11 @@ class Mirror:
 
     def close(self) -> None:
         """Stop listening and end what is under way."""
-        self._server.is_closing = True
+        self._server.acceptor.close()
         if self._thread is not None:
-            self._server.shutdown()
             self._thread.join()
             self._thread = None
-        self._server.server_close()
-        self._server.end_connections()
+        self._server.close()
 
     def __enter__(self) -> Mirror:
         return self
@@ -114,67 +118,55 @@ class Mirror:
         self.close()
 
 
-class _Server(ThreadingTCPServer):
-    """Accepts connections, as many as there are slots; the system's queue keeps the others."""
-
-    allow_reuse_address = sys.platform != "win32"  # there it would let two share a port
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-    on_request: Log | None = None
-    on_error: Log | None = None
-    idle_s = IDLE_S
-    is_closing = False
+class _Server:
+    """Answers the requests that an acceptor reads."""
 
     def __init__(
-        self, family: int, address: tuple[Any, ...], routes: Routes, max_connections: int
+        self,
+        family: int,
+        address: tuple[Any, ...],
+        routes: Routes,
+        limits: dict[str, Any],
+        on_request: Log | None,
+        on_error: Log | None,
     ) -> None:
-        self.address_family = family
-        self.routes = routes
-        self._slots = threading.BoundedSemaphore(max_connections)
-        self._connections: set[socket.socket] = set()
-        super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection when there is a slot."""
-        while not self._slots.acquire(timeout=_POLL_S):
-            if self.is_closing:
-                self.shutdown_request(request)
-                return
+        self.routes, self.on_request, self._on_error = routes, on_request, on_error
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            self._connections.add(request)
-            super().process_request(request, client_address)
+            if sys.platform != "win32":  # there it would let two share a port
+                self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(address)
+            self._listener.listen(_N_PENDING)
         except BaseException:
-            self._forget(request)
+            self._listener.close()
             raise
+        self.port: int = self._listener.getsockname()[1]
+        self.acceptor = Acceptor(self._listener, self._answer, **limits)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, then free its slot."""
+    def close(self) -> None:
+        """Stop listening and close every connection; ``acceptor.run`` has returned."""
+        self._listener.close()
+        self.acceptor.disconnect_all()
+
+    def _answer(self, connection: Connection) -> bytes | None:
+        """Answer one request; return the bytes after it, or None to close the connection."""
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._forget(request)
-
-    def _forget(self, request: socket.socket) -> None:
-        self._connections.discard(request)
-        self._slots.release()
-
-    def end_connections(self) -> None:
-        """Hang up on everybody."""
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell what went wrong, unless a client has merely gone."""
-        error = sys.exc_info()[1]
-        if self.on_error and not isinstance(error, (ConnectionError, TimeoutError)):
-            self.on_error(f"{client_address[0]}: {type(error).__name__}: {error}")
+            handler = _Handler(connection, self)
+        except (ConnectionError, TimeoutError):  # the client has disconnected
+            return None
+        except Exception as exc:
+            if self._on_error:
+                self._on_error(f"{connection.address[0]}: {type(exc).__name__}: {exc}")
+            return None
+        return handler.rest
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads requests off a connection and writes their answers."""
+    """Answers one complete request.
+
+    Attributes:
+        rest: Bytes received after it; None if the connection is to be closed.
+    """
 
     protocol_version = "HTTP/1.1"
     server_version = f"gguf-hub/{__version__}"
@@ -182,12 +174,34 @@ class _Handler(BaseHTTPRequestHandler):
     error_content_type = "application/json"
     error_message_format = '{"error": "%(code)d"}'
     disable_nagle_algorithm = True  # else every small answer waits 40 ms for the client's ACK
-    server: _Server
+    server: _Server  # type: ignore[assignment]
+
+    def __init__(self, connection: Connection, server: _Server) -> None:
+        self._source = connection
+        self.rest: bytes | None = None
+        super().__init__(connection.socket, connection.address, server)  # type: ignore[arg-type]
 
     def setup(self) -> None:
-        """Give the connection its time limit."""
+        """Read from the received bytes."""
         super().setup()
-        self.connection.settimeout(self.server.idle_s)
+        self.rfile.close()
+        self.rfile = io.BytesIO(self._source.data)
+
+    def handle(self) -> None:
+        """Answer."""
+        self.close_connection = True
+        has_line = 0 <= self._source.data.find(b"\n") <= MAX_HEAD_BYTES
+        if self._source.is_too_large and has_line:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(431)
+        else:
+            self.handle_one_request()
+        if not self.close_connection:
+            self.rest = self.rfile.read()
+
+    def handle_expect_100(self) -> bool:
+        """Continue: the body has been received."""
+        return True
 
     def do_GET(self) -> None:
         """Answer."""
@@ -196,29 +210,21 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
 
     def _answer(self) -> None:
-        body = self._read_body()
-        if body is None:
+        status, length = body_length(self.headers)
+        if len(self.headers.get_all("Host", [])) > 1:
+            status = 400
+        if status:
+            self.close_connection = True  # where the next request begins is not known
+            self.send_error(status)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(length)
         response = self.server.routes.answer(Request(self.command, self.path, headers, body))
         try:
             self._send(response)
         finally:
             if isinstance(response.body, Slice):
                 response.body.file.close()
-
-    def _read_body(self) -> bytes | None:
-        """Return the request's body, or None after an answer to one that cannot be taken."""
-        length = self.headers.get("Content-Length", "0")
-        if self.headers.get("Transfer-Encoding") or not length.isascii() or not length.isdigit():
-            status = 411
-        elif len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            status = 413
-        else:
-            return self.rfile.read(int(length))
-        self.close_connection = True  # where the next request begins is unknown
-        self.send_error(status)
-        return None
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)

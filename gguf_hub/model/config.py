@@ -12,11 +12,10 @@ from typing import Any
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.keys import MORE_THAN
 from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.runnable import ARCHITECTURES
 from gguf_hub.gguf.strings import shown
 from gguf_hub.model.rope import SCALINGS, RopeConfig
 
-ARCHITECTURES = ("llama",)
-"""Values of ``general.architecture`` that this runner computes: Llama, Mistral and Mixtral."""
 _ROPE = "llama.rope"
 
 

@@ -244,6 +244,10 @@ class Transformer:
         """Return a copy of the first positions of a cache, for ``load_cache`` alone to read."""
         return np.concatenate([part.ravel() for part in self._parts(n_positions, slot)])
 
+    def cache_size(self, n_positions: int, slot: int = 0) -> int:
+        """Return how many numbers ``save_cache`` returns for as many positions."""
+        return sum(part.size for part in self._parts(n_positions, slot))
+
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Put back what ``save_cache`` returned for as many positions."""
         at = 0

@@ -8,6 +8,7 @@ need not know which it was.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.format import TensorInfo
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, told
 from gguf_hub.model.config import ModelConfig
 from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
 
@@ -157,8 +159,9 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
 
     Raises:
         UnsupportedGgufError: A tensor is missing, or has another shape, or a type that does not
-            run here.
+            run here; or the file has a tensor or a key that nothing here would compute with.
     """
+    _check_runnable(file)
     tensors = _Tensors(file)
     d, v = config.n_embd, config.n_vocab
     token_embd = tensors.matrix("token_embd.weight", d, v)
@@ -173,6 +176,18 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
         if tensors.has("rope_freqs.weight")
         else None,
     )
+
+
+def _check_runnable(file: GgufFile) -> None:
+    """Refuse a model that would be computed as if a part of it were not there."""
+    obstacles = find_graph_obstacles(file.fields, file.tensors)
+    if obstacles:
+        raise UnsupportedGgufError(
+            f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
+            path=file.path,
+            hint=f"`gguf-hub inspect --tensors {shlex.quote(str(file.path))}` lists what the file "
+            "holds; llama.cpp may run it",
+        )
 
 
 def _read_layer(tensors: _Tensors, config: ModelConfig, i: int) -> Layer:

@@ -14,6 +14,7 @@ Source: log_softmax and process_logits in tools/perplexity/perplexity.cpp of lla
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gguf_hub.errors import GgufHubError
+from gguf_hub.files import require_ours
 from gguf_hub.gguf.atomic import new_file
 from gguf_hub.gguf.copying import write_all
 from gguf_hub.perplexity.measure import MIN_N_CTX, Chunks, Span
@@ -46,21 +48,33 @@ def file_size_bytes(n_chunks: int, n_ctx: int, n_vocab: int) -> int:
     return _HEADER.size + 4 * n_chunks * n_ctx + 2 * n_rows * _row_numbers(n_vocab)
 
 
+def require_replaceable(path: Path) -> None:
+    """Refuse to replace what is not a file of logits.
+
+    Raises:
+        GgufHubError: It is something else.
+    """
+    require_ours(path, "a file of logits", lambda head: head.startswith(MAGIC))
+
+
 @contextlib.contextmanager
 def write_logits(path: Path, chunks: Chunks, n_vocab: int) -> Iterator[LogitsWriter]:
     """Give a ``Sink`` whose file appears when the block ends well.
 
     Args:
-        path: The file; an existing one is replaced at the very end.
+        path: The file; a file of logits is replaced at the very end, where a link leads to.
         chunks: Token ids, [n_chunks, n_ctx].
         n_vocab: Width of a row.
 
     Raises:
+        GgufHubError: Something else is there.
         DiskFullError: Not enough space; checked first.
     """
+    path = Path(os.path.realpath(path))
+    require_replaceable(path)
     n_chunks, n_ctx = chunks.shape
-    with new_file(path, file_size_bytes(n_chunks, n_ctx, n_vocab)) as target:
-        yield LogitsWriter(partial(write_all, target), chunks, n_vocab)
+    with new_file(path, file_size_bytes(n_chunks, n_ctx, n_vocab)) as new:
+        yield LogitsWriter(partial(write_all, new.descriptor), chunks, n_vocab)
 
 
 class LogitsWriter:

@@ -18,14 +18,15 @@ from starlette.staticfiles import StaticFiles
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError
 from gguf_hub.server import native_routes, openai_routes
+from gguf_hub.server.addresses import ANY, AllowedHosts, AllowedOrigins
+from gguf_hub.server.api_keys import ApiKeys
 from gguf_hub.server.flow import ClientGoneError
-from gguf_hub.server.guard import Guard
+from gguf_hub.server.guard import Access, Guard
 from gguf_hub.server.replies import error, reply_to_error
 from gguf_hub.server.service import Service
 
 PAGE = Path(__file__).with_name("page")
 MAX_BODY_BYTES = 8 * 2**20
-GRACE_S = 5.0
 
 # The page loads nothing from anywhere else, and nobody may put it in a frame.
 _PAGE_HEADERS = {
@@ -39,29 +40,33 @@ def create_app(
     service: Service,
     *,
     api_keys: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (ANY,),
     origins: tuple[str, ...] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
-    grace_s: float = GRACE_S,
 ) -> FastAPI:
     """Return the application.
 
     Args:
         service: The model.
-        api_keys: Of which a request must bring one; none for an open server.
-        origins: Pages of other origins that may ask (CORS); none by default.
-        max_body_bytes: Most bytes of a request.
-        grace_s: How long texts may go on when the server stops.
+        api_keys: API keys; none for an open server.
+        hosts: Host names that requests may be addressed to, besides loopback; ``*`` for any.
+        origins: Other origins whose pages may send requests (CORS).
+        max_body_bytes: Maximum size of a request body.
+
+    Raises:
+        UsageError: A key or a host name is invalid.
     """
     requests: Counter[tuple[str, int]] = Counter()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.close(grace_s)
+        service.close()
 
     cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
                       allow_headers=["*"])  # fmt: skip
-    guard = Middleware(Guard, api_keys=api_keys, max_body_bytes=max_body_bytes, requests=requests)
+    access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
+    guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         middleware=[*([cors] if origins else []), guard],
@@ -81,7 +86,10 @@ def create_app(
 _ERRORS: dict[int | str, str] = {
     400: "The request asks for something that cannot be.",
     401: "The server wants a key.",
+    403: "The request comes from a page of another origin.",
     413: "The body is too large.",
+    415: "The content type is not JSON.",
+    421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
 }
 

@@ -15,6 +15,7 @@ MAX_PROMPTS = 64
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
+ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Bias = dict[str, float] | list[tuple[int, float | bool]] | None
 
 
@@ -50,6 +51,11 @@ class Sampling(BaseModel):
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        return self.grammar is not None
+
     def settings(self) -> dict[str, Any]:
         """Return what the sampler wants to know."""
         names = set(Sampling.model_fields) - {"grammar", "ignore_eos", "n_keep"}
@@ -74,7 +80,7 @@ class CompletionBody(Sampling):
     """``/v1/completions``."""
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = ""
-    model: str | None = None
+    model: ModelName = None
     suffix: str | None = None
     max_tokens: int | None = 16
     n: int = Field(1, ge=1, le=MAX_CHOICES)
@@ -98,7 +104,7 @@ class ChatBody(Sampling):
     """``/v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    model: str | None = None
+    model: ModelName = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int = Field(1, ge=1, le=MAX_CHOICES)
@@ -114,6 +120,12 @@ class ChatBody(Sampling):
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        wishes = (self.grammar, self.response_format, self.tools, self.functions)
+        return any(wish is not None for wish in wishes)
+
 
 class EmbeddingBody(BaseModel):
     """``/v1/embeddings``."""
@@ -121,7 +133,7 @@ class EmbeddingBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     input: str | list[str] | list[TokenId] | list[list[TokenId]]
-    model: str | None = None
+    model: ModelName = None
     encoding_format: Literal["float", "base64"] = "float"
 
 
@@ -135,6 +147,11 @@ class NativeBody(Sampling):
     n_probs: int = Field(0, ge=0, le=20)
     json_schema: Any = None
     cache_prompt: bool = True
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be made for it."""
+        return self.grammar is not None or self.json_schema is not None
 
 
 class TokenizeBody(BaseModel):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from gguf_hub.completion import Run
 from gguf_hub.completion.answers import piece_text
 from gguf_hub.completion.talk import gather
 from gguf_hub.server.bodies import DetokenizeBody, NativeBody, TokenizeBody
@@ -17,6 +17,7 @@ from gguf_hub.server.metrics import metrics_text
 from gguf_hub.server.replies import Events, Json
 from gguf_hub.server.service import Service
 from gguf_hub.server.stream import Stream
+from gguf_hub.tokenizer import Tokenizer
 
 router = APIRouter(tags=["llama-server"])
 
@@ -64,12 +65,7 @@ async def props(request: Request) -> Response:
 async def completion(body: NativeBody, request: Request) -> Response:
     """Go on with a text, llama-server's way."""
     service: Service = request.app.state.service
-    tokens = service.encode(body.prompt)
-    stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
-    run = await asyncio.to_thread(
-        service.run, tokens, body, max_tokens=body.n_predict, stops=stops,
-        n_top=body.n_probs or None, schema=body.json_schema,
-    )  # fmt: skip
+    run = await while_connected(request, service.pool_of(body).run(_native_run, service, body))
     stream = service.start([run], is_whole=not body.stream)
     if body.stream:
         return Events(_native_chunks(service, stream), stream.cancel, has_done=False)
@@ -79,6 +75,14 @@ async def completion(body: NativeBody, request: Request) -> Response:
     if body.n_probs:
         answer["completion_probabilities"] = _probabilities(service, chances)
     return Json(answer)
+
+
+def _native_run(service: Service, body: NativeBody) -> Run:
+    stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
+    return service.run(
+        service.encode(body.prompt), body, max_tokens=body.n_predict, stops=stops,
+        n_top=body.n_probs or None, schema=body.json_schema,
+    )  # fmt: skip
 
 
 async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[list[dict[str, Any]]]:
@@ -127,10 +131,14 @@ def _probabilities(service: Service, chances: Any) -> list[dict[str, Any]]:
 @router.post("/tokenize")
 async def tokenize(body: TokenizeBody, request: Request) -> Response:
     """Return the tokens of a text."""
-    tokenizer = request.app.state.service.tokenizer
-    ids = await asyncio.to_thread(
-        tokenizer.encode, body.content, body.add_special, body.parse_special
-    )
+    service: Service = request.app.state.service
+    service.check_bulk_size(body.content)
+    pool = service.pool_for(service.tokenizer.least_tokens(len(body.content)))
+    return await while_connected(request, pool.run(_tokens, service.tokenizer, body))
+
+
+def _tokens(tokenizer: Tokenizer, body: TokenizeBody) -> Response:
+    ids = tokenizer.encode(body.content, body.add_special, body.parse_special)
     if not body.with_pieces:
         return Json({"tokens": ids})
     return Json({"tokens": [{"id": i, "piece": piece_text(tokenizer, i)} for i in ids]})
@@ -139,7 +147,13 @@ async def tokenize(body: TokenizeBody, request: Request) -> Response:
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeBody, request: Request) -> Response:
     """Return the text of tokens."""
-    return Json({"content": request.app.state.service.tokenizer.decode(body.tokens)})
+    service: Service = request.app.state.service
+    pool = service.pool_for(len(body.tokens))
+    return await while_connected(request, pool.run(_text, service.tokenizer, body))
+
+
+def _text(tokenizer: Tokenizer, body: DetokenizeBody) -> Response:
+    return Json({"content": tokenizer.decode(body.tokens)})
 
 
 def _token(tokenizer: Any, token_id: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -54,11 +53,9 @@ async def models(request: Request) -> Response:
 async def completions(body: CompletionBody, request: Request) -> Response:
     """Go on with a text, or with several."""
     service: Service = request.app.state.service
-    prompts = _prompts(body.prompt)
-    runs = await asyncio.to_thread(_completion_runs, service, body, prompts)
+    runs, texts = await while_connected(request, _completion_runs(service, body))
     head = Head(body.model or service.facts.name)
     stream = service.start(runs, is_whole=not body.stream)
-    texts = [_text_of(service, prompts[i // body.n]) for i in range(len(runs))]
     if body.stream:
         return Events(_completion_chunks(service, body, head, stream, texts), stream.cancel)
     pieces = await while_connected(request, stream.all())
@@ -77,17 +74,29 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     return prompts
 
 
-def _completion_runs(
-    service: Service, body: CompletionBody, prompts: Sequence[str | list[int]]
-) -> list[Run]:
-    return [
+async def _completion_runs(service: Service, body: CompletionBody) -> tuple[list[Run], list[str]]:
+    """Return the runs of a request, and the text of each one's prompt."""
+    runs: list[Run] = []
+    texts: list[str] = []
+    for prompt in _prompts(body.prompt):  # one at a time: others have their turn between them
+        more, text = await service.pool_of(body).run(_runs_of_prompt, service, body, prompt)
+        runs += more
+        texts += [text] * len(more)
+    return runs, texts
+
+
+def _runs_of_prompt(
+    service: Service, body: CompletionBody, prompt: str | list[int]
+) -> tuple[list[Run], str]:
+    tokens = service.encode(prompt)
+    runs = [
         service.run(
-            service.encode(prompt), body, max_tokens=body.max_tokens, stops=_stops(body.stop),
+            tokens, body, max_tokens=body.max_tokens, stops=_stops(body.stop),
             n_top=body.logprobs, choice=choice,
         )
-        for prompt in prompts
         for choice in range(body.n)
     ]  # fmt: skip
+    return runs, prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
 
 
 def _completion_choice(
@@ -124,7 +133,8 @@ async def _completion_chunks(
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
-    plan, runs = await asyncio.to_thread(_chat_runs, service, body)
+    work = service.pool_of(body).run(_chat_runs, service, body)
+    plan, runs = await while_connected(request, work)
     head = Head(body.model or service.facts.name)
     stream = service.start(runs, is_whole=not body.stream)
     if body.stream:
@@ -147,6 +157,7 @@ def _chat_runs(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Run]]:
         response_format=body.response_format,
         **_template_variables(body.chat_template_kwargs),
     )
+    service.check_length(plan.prompt)
     tokens = encode_chat(service.tokenizer, plan.prompt)
     limit = body.max_completion_tokens
     runs = [
@@ -198,12 +209,17 @@ async def _chat_chunks(
 async def embed(body: EmbeddingBody, request: Request) -> Response:
     """Return vectors of texts."""
     service: Service = request.app.state.service
-    texts = [service.encode(text) for text in _prompts(body.input)]
-    if not texts:
-        raise UsageError("input: expected at least one text, found none")
+    texts = await while_connected(request, _embedded_texts(service, body))
     vectors = await while_connected(request, service.embed(texts))
     shown = [_shown(vector, body.encoding_format) for vector in vectors]
     return Json(embeddings(shown, body.model or service.facts.name, sum(map(len, texts))))
+
+
+async def _embedded_texts(service: Service, body: EmbeddingBody) -> list[list[int]]:
+    texts = [await service.pool.run(service.encode, text) for text in _prompts(body.input)]
+    if not texts:
+        raise UsageError("input: expected at least one text, found none")
+    return texts
 
 
 def _shown(vector: Any, encoding: str) -> Any:
@@ -217,10 +233,6 @@ def _shown(vector: Any, encoding: str) -> Any:
 
 def _stops(stop: str | list[str] | None) -> list[str]:
     return [stop] if isinstance(stop, str) else list(stop or ())
-
-
-def _text_of(service: Service, prompt: str | list[int]) -> str:
-    return prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
 
 
 def _usage(runs: Sequence[Run]) -> Answer:

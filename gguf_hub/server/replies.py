@@ -10,7 +10,14 @@ from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gguf_hub.errors import BusyError, GgufHubError, UsageError
+from gguf_hub.errors import (
+    BusyError,
+    ChatTemplateError,
+    ContextFullError,
+    GgufHubError,
+    TokenizerError,
+    UsageError,
+)
 
 _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
@@ -74,25 +81,25 @@ async def _events(batches: AsyncIterator[list[Any]], has_done: bool) -> AsyncIte
 
 
 def error_body(exc: Exception) -> dict[str, Any]:
-    """Return an error in OpenAI's shape."""
+    """Return an error in OpenAI's shape; a prompt that is too long has llama-server's fields."""
     status = status_of(exc)
     kind = {400: "invalid_request_error", 429: "rate_limit_error", 401: "authentication_error"}
     message = str(exc) if isinstance(exc, GgufHubError) else f"{type(exc).__name__}: {exc}"
     hint = getattr(exc, "hint", None)
-    return {
-        "error": {
-            "message": f"{message}; {hint}" if hint else message,
-            "type": kind.get(status, "server_error"),
-            "param": None,
-            "code": status,
-        }
+    body = {
+        "message": f"{message}; {hint}" if hint else message,
+        "type": kind.get(status, "server_error"),
+        "param": None,
+        "code": status,
     }
+    if isinstance(exc, ContextFullError):
+        body["type"] = "exceed_context_size_error"
+        body |= {"n_prompt_tokens": exc.n_tokens, "n_ctx": exc.n_ctx}
+    return {"error": body}
 
 
 def status_of(exc: Exception) -> int:
     """Return the status that an error of ours has."""
-    from gguf_hub.errors import ChatTemplateError, ContextFullError, TokenizerError
-
     if isinstance(exc, BusyError):
         return 429
     asked_wrong = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)

@@ -206,10 +206,19 @@ class Scheduler:
                 self.counts.cancelled += 1
             elif isinstance(task, EmbedTask):
                 self._embed(task, min(free, key=lambda slot: slot.used))
-            elif (piece := task.run.begin()) is not None:
+            else:
+                self._begin(task, free)
+
+    def _begin(self, task: Task, free: list[Slot]) -> None:
+        """Give a task a slot if it has anything to generate; an error ends this task alone."""
+        try:
+            if (piece := task.run.begin()) is not None:
                 task.emit(piece)
             else:
                 self._seat(task, free)
+        except Exception as exc:
+            self.counts.failed += 1
+            task.fail(exc)
 
     def _seat(self, task: Task, free: list[Slot]) -> None:
         """Give a task the slot that holds most of its prompt, or copy it there from another."""
@@ -218,6 +227,7 @@ class Scheduler:
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.used))
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
+            slot.cached = []  # unknown if the copy fails
             self._model.copy_cache(best, slot.index, shared[best])
             slot.cached = prompt[: shared[best]]
         del slot.cached[n_known(slot.cached, prompt) :]

@@ -20,14 +20,16 @@ from gguf_hub.completion import (
     Run,
     sampler_config,
 )
-from gguf_hub.errors import UsageError
+from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.sampler import Sampler
 from gguf_hub.server.bodies import Sampling
 from gguf_hub.server.scheduler import EmbedTask, Scheduler
 from gguf_hub.server.stream import Outbox, Stream
 from gguf_hub.server.worker import Worker
+from gguf_hub.server.worker_pool import WorkerPool
 from gguf_hub.tokenizer import Tokenizer
 
+MAX_BULK_CHARACTERS = 2**20
 FALLBACK_FORMAT = "chatml"
 """For models that bring no template, as llama-server takes it."""
 
@@ -76,6 +78,12 @@ class Service:
         chat_format: A format by name, in place of the model's template.
         n_keep: Where a context is full, keep so many tokens of the prompt, forget half of the rest
             and go on (see ``ContextShift.after``); requests may say otherwise. None to stop there.
+
+    Attributes:
+        pool: Prepares requests; each call is short, because the context bounds every prompt.
+        grammar_pool: Prepares requests with a grammar; most of its threads wait, as those whose
+            grammar takes long have turns (see ``budget.Lane``).
+        bulk: Encodes and decodes texts that no context bounds, so that no prompt waits for them.
     """
 
     def __init__(
@@ -94,6 +102,9 @@ class Service:
         self.scheduler = scheduler
         self._outbox = Outbox()
         self.worker = Worker(scheduler, self.errors.append, after_round=self._outbox.flush)
+        self.pool = WorkerPool("gguf-hub-requests")
+        self.grammar_pool = WorkerPool("gguf-hub-grammars", n_threads=64, n_waiting=64)
+        self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
         self._n_keep = n_keep
         self._grammars = GrammarBook(tokenizer)
         self.chat_format = _chat_format(tokenizer, metadata, chat_format)
@@ -124,16 +135,13 @@ class Service:
             choice: Number of the answer; each has a seed of its own.
 
         Raises:
-            UsageError: The prompt is empty or too long, or an option cannot be.
+            ContextFullError: The prompt is too long.
+            UsageError: The prompt is empty, or an option cannot be.
         """
         n_ctx = self.facts.n_ctx
-        tokens = self._checked(tokens)
         if len(tokens) >= n_ctx:
-            raise UsageError(
-                f"the prompt has {len(tokens)} tokens, more than the context of {n_ctx} can "
-                "answer: expected fewer",
-                hint="shorten it, or start the server with a larger `-c`",
-            )
+            raise self._too_long(len(tokens))
+        tokens = self._checked(tokens)
         settings = body.settings()
         if (seed := settings.get("seed")) is not None and seed >= 0:
             settings["seed"] = (seed + choice) % 2**32
@@ -170,10 +178,61 @@ class Service:
         return None if schema is None else self._grammars.schema(schema)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
-        """Return the token ids of a prompt; ids stay as they are."""
-        if not isinstance(prompt, str):
-            return self._checked(prompt)
-        return self._checked(self.tokenizer.encode(prompt, parse_special=True))
+        """Return the token ids of a prompt; ids stay as they are.
+
+        Raises:
+            ContextFullError: It has more tokens than the context.
+            UsageError: It is empty, or has a token that the model does not have.
+        """
+        if isinstance(prompt, str):
+            self.check_length(prompt)
+            prompt = self.tokenizer.encode(prompt, parse_special=True)
+        if len(prompt) > self.facts.n_ctx:
+            raise self._too_long(len(prompt))
+        return self._checked(prompt)
+
+    def check_bulk_size(self, text: str) -> None:
+        """Refuse a text that is too long to be encoded, where no context bounds it.
+
+        Encoding several megabytes would block the interpreter for a second at a time.
+
+        Raises:
+            UsageError: The text is too long.
+        """
+        fits = self.tokenizer.least_tokens(len(text)) <= self.facts.n_ctx
+        if len(text) > MAX_BULK_CHARACTERS and not fits:
+            raise UsageError(
+                f"content: expected at most {MAX_BULK_CHARACTERS} characters, found {len(text)}",
+                hint="split it into parts",
+            )
+
+    def pool_of(self, body: Sampling) -> WorkerPool:
+        """Return the pool in which a request is prepared."""
+        return self.grammar_pool if body.has_grammar else self.pool
+
+    def pool_for(self, n_tokens: int) -> WorkerPool:
+        """Return the pool for encoding or decoding that many tokens."""
+        return self.pool if n_tokens <= self.facts.n_ctx else self.bulk
+
+    def check_length(self, text: str) -> None:
+        """Refuse a text that cannot fit the context, without encoding it.
+
+        Raises:
+            ContextFullError: Even with the longest tokens there would be too many.
+        """
+        least = self.tokenizer.least_tokens(len(text))
+        if least > self.facts.n_ctx:
+            raise self._too_long(least, "at least ")
+
+    def _too_long(self, n_tokens: int, at_least: str = "") -> ContextFullError:
+        n_ctx = self.facts.n_ctx
+        return ContextFullError(
+            f"the prompt has {at_least}{n_tokens} tokens, more than the context of {n_ctx} can "
+            "answer: expected fewer",
+            n_tokens=n_tokens,
+            n_ctx=n_ctx,
+            hint="shorten it, or start the server with a larger `-c`",
+        )
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
         """Return ids that the model can compute."""
@@ -207,22 +266,15 @@ class Service:
     async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Return one vector of length 1 for each text, the mean of its last hidden states.
 
+        Args:
+            texts: As ``encode`` returns them.
+
         Raises:
-            UsageError: A text is too long.
             BusyError: Too many are waiting.
         """
-        checked = [self._checked(tokens) for tokens in texts]
-        longest = max(map(len, checked))
-        if longest > self.facts.n_ctx:
-            raise UsageError(
-                f"a text has {longest} tokens, more than the context of {self.facts.n_ctx}",
-                hint="cut it in parts, or start the server with a larger `-c`",
-            )
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in checked]
-        tasks = [
-            _embed_task(tokens, future) for tokens, future in zip(checked, futures, strict=True)
-        ]
+        futures = [loop.create_future() for _ in texts]
+        tasks = [_embed_task(tokens, future) for tokens, future in zip(texts, futures, strict=True)]
         self.worker.submit(*tasks)
         try:
             hidden = await asyncio.gather(*futures)
@@ -231,12 +283,19 @@ class Service:
                 task.is_cancelled = True
         return [_unit(rows.mean(axis=0)) for rows in hidden]
 
-    def close(self, grace_s: float = 0.0) -> None:
-        """Let what is under way end, for a while, then stop."""
-        self.worker.stop(grace_s)
+    def end(self) -> None:
+        """Fail open requests and stop computing, without waiting for it."""
+        for pool in (self.pool, self.grammar_pool, self.bulk):
+            pool.close()
+        self.worker.end()
+
+    def close(self) -> None:
+        """Fail open requests and wait until nothing is computed any more."""
+        self.end()
+        self.worker.join()
 
 
-def _embed_task(tokens: list[int], future: asyncio.Future[NDArray[np.float32]]) -> EmbedTask:
+def _embed_task(tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32]]) -> EmbedTask:
     loop = future.get_loop()
 
     def settle(action: Any, value: Any) -> None:

@@ -28,7 +28,7 @@ class Worker:
         self._on_error = on_error
         self._after_round = after_round
         self._wake = threading.Condition()
-        self._is_stopping = self._is_over = False
+        self._is_over = False
         self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
         self._thread.start()
 
@@ -39,27 +39,28 @@ class Worker:
             BusyError: Too many are waiting, or the server is about to stop.
         """
         with self._wake:
-            if self._is_stopping:
+            if self._is_over:
                 raise BusyError("the server is about to stop", hint="ask another one")
             self.scheduler.submit(*tasks)
             self._wake.notify()
 
-    def stop(self, grace_s: float = 0.0) -> None:
-        """Take nothing in any more; let what is under way end within ``grace_s``, then end it."""
+    def end(self) -> None:
+        """Refuse further tasks and fail the open ones, after the current round."""
         with self._wake:
-            self._is_stopping = True
+            self._is_over = True
             self._wake.notify()
-        self._thread.join(grace_s)
-        self._is_over = True
+
+    def join(self) -> None:
+        """Wait for the thread to end."""
         self._thread.join()
 
     def _work(self) -> None:
         scheduler = self.scheduler
         while True:
             with self._wake:
-                while not scheduler.has_work and not self._is_stopping:
+                while not scheduler.has_work and not self._is_over:
                     self._wake.wait()
-            if self._is_over or (self._is_stopping and not scheduler.has_work):
+            if self._is_over:
                 break
             try:
                 scheduler.round()

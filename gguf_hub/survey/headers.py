@@ -13,14 +13,18 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.fit.facts import Role
 from gguf_hub.gguf.experts import is_merged, layout, parse_split
-from gguf_hub.gguf.format import Field, TensorInfo
+from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
+from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import architecture, number
-from gguf_hub.gguf.layout import read_table
+from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import map_file, raise_unreadable
+from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.shards import find_shards, parse_shard
+from gguf_hub.quants.types import QuantType
 
+_TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 _FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}
 
@@ -52,15 +56,16 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
     """Return the facts of a model from the headers of all its files, the first one first.
 
     Raises:
-        GgufError: A header cannot be read to its end.
+        GgufError: A header cannot be read to its end, or contradicts itself or its file.
         UnsupportedGgufError: The model says too little of its shape.
     """
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, AnyTensor] = {}
+    spare_bytes = 0
     for shard in shards:
         table = read_table(shard.header)
-        if not shard.header.is_whole:
-            raise_unreadable(shard.name, shard.header.issues)
-        tensors |= table.tensors
+        raise_unreadable(shard.name, shard.header.issues + _damage(table))
+        tensors |= table.all
+        spare_bytes += _spare_bytes(shard.header, table)
     first = shards[0]
     shape = _shape(first.name, first.header.fields, tensors)
     name = PurePosixPath(first.name.replace("\\", "/")).name
@@ -70,13 +75,30 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
         filenames=tuple(shard.name for shard in shards),
         size_bytes=sum(shard.header.size_bytes for shard in shards),
         shape=shape,
-        tensors=_shares(tensors, has_experts=shape.n_expert > 0),
+        tensors=_shares(tensors, has_experts=shape.n_expert > 0) + _spare(spare_bytes),
         architecture=architecture(first.header.fields),
         layout=found if found in ("split", "merged") else "none",
+        obstacles=find_obstacles(first.header, tensors),
     )
 
 
-def _shares(tensors: Mapping[str, TensorInfo], *, has_experts: bool) -> tuple[TensorShare, ...]:
+def _damage(table: TensorTable) -> tuple[Issue, ...]:
+    """Return what is wrong with tensors besides a type that is not known: that is no damage."""
+    return tuple(issue for issue in table.issues if issue.code not in _TYPE_CODES)
+
+
+def _spare_bytes(header: Header, table: TensorTable) -> int:
+    """Return the bytes of a file that are neither header nor tensors nor padding."""
+    tensor_bytes = sum(align(info.size_bytes, header.alignment) for info in table.all.values())
+    return max(0, header.size_bytes - header.data_offset - tensor_bytes)
+
+
+def _spare(size_bytes: int) -> tuple[TensorShare, ...]:
+    """Count as memory what no tensor tells of: a need is never below the size of the file."""
+    return (TensorShare("other", QuantType.I8, 0, size_bytes),) if size_bytes else ()
+
+
+def _shares(tensors: Mapping[str, AnyTensor], *, has_experts: bool) -> tuple[TensorShare, ...]:
     """Add up tensors by role and type."""
     is_tied = "output.weight" not in tensors
     sums: dict[tuple[Role, Any], list[int]] = {}
@@ -84,13 +106,14 @@ def _shares(tensors: Mapping[str, TensorInfo], *, has_experts: bool) -> tuple[Te
         role = role_of(info, has_experts=has_experts)
         if role == "token_embd" and is_tied:
             role = "output"  # every token reads all of it, as there is no other output matrix
-        row = sums.setdefault((role, info.type), [0, 0])
+        type_ = info.type if isinstance(info, TensorInfo) else info.type_id
+        row = sums.setdefault((role, type_), [0, 0])
         row[0] += info.n_elements
         row[1] += info.size_bytes
     return tuple(TensorShare(role, type_, *row) for (role, type_), row in sums.items())
 
 
-def role_of(info: TensorInfo, *, has_experts: bool) -> Role:
+def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
     """Return what reads a tensor; in a model with experts, dense feed-forward is ``other``."""
     name = info.name
     if name in ("token_embd.weight", "output.weight"):
@@ -109,7 +132,7 @@ def role_of(info: TensorInfo, *, has_experts: bool) -> Role:
     return "other" if has_experts else _FEED_FORWARD.get(stem, "other")
 
 
-def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, TensorInfo]) -> ModelShape:
+def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]) -> ModelShape:
     """Read the sizes that memory depends on."""
     arch, metadata = architecture(fields), Metadata(fields)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +11,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_hub import __version__
 from gguf_hub.catalog import ModelShape
 from gguf_hub.download.plan import models_of
 from gguf_hub.errors import GgufError
+from gguf_hub.files import write_atomically
 from gguf_hub.fit import FileFacts, TensorShare
 from gguf_hub.gguf.header import read_header
 from gguf_hub.hub import HfHub, RemoteFile, RepoListing
-from gguf_hub.hub.ranges import HubRanges
-from gguf_hub.paths import cache_dir, writable_cache_dir
+from gguf_hub.hub.ranges import HubRanges, ReadBudget
+from gguf_hub.paths import cache_dir
 from gguf_hub.quants.types import QuantType
 from gguf_hub.survey.headers import ShardHeader, facts_of_headers
+from gguf_hub.units import GIB
 
 FOLDER = "facts"
-VERSION = 1
-"""Of what is remembered; facts of another version are read anew."""
+VERSION = 2
+"""Of what is remembered; facts of another version, or of another program, are read anew: what runs
+is its judgement."""
 MAX_WORKERS = 8
+MAX_BYTES = 4 * GIB
+"""Of all headers of a repository; a hundred files with a large vocabulary take about 1 GiB."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -71,11 +77,11 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
 
 def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     """Read the headers of all models of a listing, several at a time."""
-    models = models_of(listing)
+    models, budget = models_of(listing), ReadBudget(MAX_BYTES)
     files: list[FileFacts] = []
     notes: list[str] = []
     with ThreadPoolExecutor(MAX_WORKERS) as threads:
-        for facts in threads.map(lambda model: _facts(hub, listing, model), models):
+        for facts in threads.map(lambda model: _facts(hub, listing, model, budget), models):
             if isinstance(facts, str):
                 notes.append(facts)
             else:
@@ -83,16 +89,18 @@ def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
 
 
-def _facts(hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile]) -> FileFacts | str:
+def _facts(
+    hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile], budget: ReadBudget
+) -> FileFacts | str:
     """Return the facts of one model, or in words why there are none."""
     try:
-        return facts_of_headers([_header(hub, listing, file) for file in model])
+        return facts_of_headers([_header(hub, listing, file, budget) for file in model])
     except GgufError as error:
         return error.message
 
 
-def _header(hub: HfHub, listing: RepoListing, file: RemoteFile) -> ShardHeader:
-    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes)
+def _header(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> ShardHeader:
+    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget)
     return ShardHeader(file.path, read_header(source))
 
 
@@ -103,7 +111,7 @@ def recall(repo_id: str, commit: str) -> Survey | None:
     """Return what was read before of a repository at a commit, or None."""
     try:
         data = json.loads(_path(cache_dir() / FOLDER, repo_id, commit).read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
+        if (data["version"], data["program"]) != (VERSION, __version__):
             return None
         files = tuple(_parse(entry) for entry in data["files"])
         return Survey(repo_id, commit, files, tuple(map(str, data["notes"])))
@@ -114,14 +122,12 @@ def recall(repo_id: str, commit: str) -> Survey | None:
 def remember(survey: Survey) -> None:
     """Write down what was read; a cache that cannot be written only costs time."""
     files = [_plain(facts) for facts in survey.files]
-    data = {"version": VERSION, "files": files, "notes": survey.notes}
-    path = _path(writable_cache_dir(FOLDER), survey.repo_id, survey.commit)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    data = {
+        "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
+    }  # fmt: skip
+    path = _path(cache_dir() / FOLDER, survey.repo_id, survey.commit)
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps(data))
 
 
 def _path(folder: Path, repo_id: str, commit: str) -> Path:
@@ -131,14 +137,19 @@ def _path(folder: Path, repo_id: str, commit: str) -> Path:
 def _plain(facts: FileFacts) -> dict[str, Any]:
     data = asdict(facts)
     for share in data["tensors"]:
-        share["type"] = share["type"].name
+        share["type"] = getattr(share["type"], "name", share["type"])
     return data
 
 
 def _parse(data: dict[str, Any]) -> FileFacts:
     tensors = tuple(
-        TensorShare(**{**share, "type": QuantType[share["type"]]}) for share in data["tensors"]
+        TensorShare(**{**share, "type": _type(share["type"])}) for share in data["tensors"]
     )
+    texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
     shape = ModelShape(**data["shape"])
-    filenames = tuple(map(str, data["filenames"]))
-    return FileFacts(**{**data, "tensors": tensors, "shape": shape, "filenames": filenames})
+    return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape})
+
+
+def _type(name: str | int) -> QuantType | int:
+    """Return a type by its name; one that is not known here has a number alone."""
+    return QuantType[name] if isinstance(name, str) else int(name)

@@ -18,6 +18,7 @@ import heapq
 import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from itertools import chain
 from operator import neg
 
 from gguf_hub.errors import TokenizerError
@@ -80,6 +81,12 @@ class Tokenizer:
             ids.append(vocab.eos_id)
         return ids
 
+    def least_tokens(self, n_characters: int) -> int:
+        """Return a lower bound on the number of tokens of any text of that length."""
+        if not self.vocab.byte_ids and self.vocab.unk_id is None:
+            return 0  # unknown characters are dropped
+        return -(-n_characters // self._longest)
+
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """Return the text of token ids.
 
@@ -127,6 +134,12 @@ class Tokenizer:
         vocab = self.vocab
         ids = vocab.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         return dict(zip(map(vocab.tokens.__getitem__, ids), ids, strict=True))
+
+    @cached_property
+    def _longest(self) -> int:
+        """Maximum number of characters that one token stands for."""
+        specials = (token for token, *_ in self._specials)
+        return max(map(len, chain(self._ids, specials)), default=1) or 1
 
     @cached_property
     def _ranks(self) -> dict[str, float]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gguf_hub.chat import TemplateFormat
+from gguf_hub.budget import limit
+from gguf_hub.chat import TemplateFormat, searching
 from gguf_hub.errors import ChatTemplateError
+from tests.chat.hostile import SPENT, TEMPLATES
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 SET = "{% set ns = namespace(s=START) %}{% for i in range(60) %}{% set ns.s = NEXT %}{% endfor %}"
@@ -113,3 +118,65 @@ def test_a_template_works_again_after_one_that_was_stopped() -> None:
         TemplateFormat("{{ 'a' * 10 ** 9 }}").render(MESSAGES)
     template = TemplateFormat("{{ 'a' * 1000000 }}")
     assert [len(template.render(MESSAGES).text) for _ in range(70)] == [1_000_000] * 70
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_template_takes_long(name: str) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": "yo"}, *MESSAGES]
+    began = time.thread_time()
+    # what would spend the whole budget gets a small one here
+    with limit(0.1 if name in SPENT else 0.5, 200_000_000):
+        try:
+            TemplateFormat(TEMPLATES[name], bos_token="<s>", eos_token="</s>").render(messages)
+            error = ""
+        except ChatTemplateError as exc:
+            error = str(exc)
+    assert time.thread_time() - began < 1.5
+    if name in SPENT:
+        assert "it takes more than" in error
+
+
+def test_waiting_for_others_costs_a_template_nothing() -> None:
+    template = TemplateFormat("{% for i in range(3000) %}x{% endfor %}")
+    is_over = threading.Event()
+    others = [threading.Thread(target=_spin, args=(is_over,)) for _ in range(6)]
+    for thread in others:
+        thread.start()
+    try:
+        assert template.render(MESSAGES).text == "x" * 3000
+    finally:
+        is_over.set()
+        for thread in others:
+            thread.join()
+
+
+def _spin(is_over: threading.Event) -> None:
+    while not is_over.is_set():
+        pass
+
+
+LETTERS = st.text("ab", max_size=9)
+BOUNDS = st.none() | st.integers(-12, 12)
+
+
+@given(text=LETTERS, part=LETTERS, start=BOUNDS, end=BOUNDS, count=st.integers(-2, 4))
+def test_searching_from_the_end_finds_what_python_finds(
+    text: str, part: str, start: int | None, end: int | None, count: int
+) -> None:
+    assert searching.rfind(text, part, start, end) == text.rfind(part, start, end)
+    if text.rfind(part, start) >= 0:
+        assert searching.rindex(text, part, start) == text.rindex(part, start)
+    else:
+        with pytest.raises(ValueError, match="not found"):
+            searching.rindex(text, part, start)
+    assert searching.rsplit(text, None, count) == text.rsplit(None, count)
+    if part:
+        assert searching.rpartition(text, part) == text.rpartition(part)
+        assert searching.rsplit(text, part, count) == text.rsplit(part, count)
+
+
+def test_templates_may_search_from_the_end() -> None:
+    source = (
+        "{{ 'a.b.c'.rsplit('.', 1)[0] }} {{ 'a.b'.rfind('.') }} {{ 'a b'.rsplit() | join('-') }}"
+    )
+    assert TemplateFormat(source).render(MESSAGES).text == "a.b 1 a-b"

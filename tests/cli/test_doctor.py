@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,50 @@ def test_token_is_told_and_never_shown(gguf_hub, hub: str, monkeypatch: pytest.M
     assert "secretword" not in f"{out}{err}{as_json}"
 
 
+@pytest.fixture
+def new_client() -> Iterator[None]:
+    """Have the HTTP client made from the environment of the test, and not kept after it."""
+    from huggingface_hub.utils import close_session
+
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "10s", "'10s': expected a whole number of seconds"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "0", "'0': expected a whole number of seconds"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "nan", "expected a whole number of seconds"),
+        ("HF_HUB_ETAG_TIMEOUT", "abc", "'abc': expected a whole number of seconds"),
+        ("ALL_PROXY", "socks5://user:secret@127.0.0.1:9", "names a SOCKS proxy"),
+        ("https_proxy", "foo://user:secret@127.0.0.1:9", "is not the address of a proxy"),
+        ("HTTP_PROXY", "http://user:secret@[::1", "is not the address of a proxy"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "cannot be used: No such file"),
+        ("SSL_CERT_FILE", __file__, "cannot be used: no certificates in it"),
+        ("HF_ENDPOINT", "https://user:secret@[::1", "is not the address of a hub"),
+        ("HF_TOKEN", "hf_secret\nx", "is not usable"),
+    ],
+)
+def test_what_the_environment_has_wrong_is_named(
+    gguf_hub, hub: str, new_client: None, monkeypatch: pytest.MonkeyPatch,
+    variable: str, value: str, words: str,
+) -> None:  # fmt: skip
+    """By the name of the variable, in `doctor` and wherever the hub is asked."""
+    if variable == "ALL_PROXY" and find_spec("socksio"):
+        pytest.skip("socksio is installed: SOCKS proxies work")
+    monkeypatch.setenv(variable, value)
+    code, data = examined(gguf_hub)
+    assert code == 1
+    assert [words in problem and variable in problem for problem in data["problems"]] == [True]
+    assert (variable in data["hub"]["problem"], data["hub"]["is_offline"]) == (True, False)
+    told = f"{data} {gguf_hub('doctor')} {gguf_hub('list', 'org/name')}"
+    assert gguf_hub("list", "org/name")[0] == 2
+    assert told.count(words) >= 4
+    assert "secret" not in told
+
+
 def test_unsound_catalog_is_a_problem(gguf_hub, hub: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("[]")
@@ -115,12 +160,13 @@ def test_folder_that_cannot_be_written_is_a_problem(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.delenv("GGUF_HUB_KERNEL_CACHE")
     code, data = examined(gguf_hub)
     assert code == 1
     assert data["problems"] == [
         f"the folder for records is not writable: {tmp_path / 'file/home/data'}"
     ]
-    assert "compiled kernels go to the temporary folder" in data["notes"][0]
+    assert "compiled kernels are kept for this session at most" in data["notes"][0]
     assert "(not writable)" in gguf_hub("doctor")[1]
 
 

@@ -303,12 +303,13 @@ def test_an_interrupted_download_is_found_and_cleared(
     server: HubServer, ok: Callable[..., str], gguf_hub: Run, tmp_path: Path, where: str
 ) -> None:
     options = ["--local-dir", tmp_path / "models"] if where == "folder" else []
+    server.faults.append(Fault("GET", "*/resolve/*", times=1, drop_after=len(DATA) // 2))
     server.faults.append(Fault("GET", "*/resolve/*", status=404))
-    assert gguf_hub("download", "Q4_K_M", *options)[0] == 1
+    assert gguf_hub("download", "Q4_K_M", "--connections", "1", *options)[0] == 1
     found = json.loads(ok("gc", "--json"))
     assert found["dry_run"]
     assert {left["kind"] for left in found["leftovers"]} == {"part", "journal"}
-    assert found["total_bytes"] >= len(DATA)  # set aside for it, although nothing came
+    assert found["total_bytes"] >= len(DATA)  # set aside for it, although half of it came
     assert json.loads(ok("du", "--json"))["leftover_bytes"] == found["total_bytes"]
     parts = [Path(left["path"]) for left in found["leftovers"]]
     assert all(part.exists() for part in parts)

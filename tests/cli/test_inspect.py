@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.errors import HubUnreachableError
+from gguf_hub.errors import HubError, HubUnreachableError
 from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub import FileFacts
-from gguf_hub.hub.ranges import HubRanges
+from gguf_hub.hub import FileFacts, HfHub
+from gguf_hub.hub.ranges import HubRanges, ReadBudget
 from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
@@ -181,6 +181,20 @@ def test_a_range_that_comes_short_is_no_damage() -> None:
         ranges.read(0, 10)
 
 
+def test_files_of_one_question_share_what_may_be_read(hub_server: HubServer) -> None:
+    hub_server.add_repo("org/mix", {"a.gguf": bytes(100), "b.gguf": bytes(100)})
+    hub, budget = HfHub(), ReadBudget(150)
+    first, second = (
+        HubRanges(hub, hub.file_facts("org/mix", name), 100, budget)
+        for name in ("a.gguf", "b.gguf")
+    )
+    assert len(first.read(0, 100)) == 100
+    assert len(second.read(0, 50)) == 50
+    with pytest.raises(HubError, match="headers of `org/mix` are longer than"):
+        second.read(50, 50)
+    assert len(hub_server.body_requests()) == 2
+
+
 def test_a_quant_that_the_hub_does_not_have(gguf_hub, hub_server: HubServer) -> None:
     hub_server.add_repo("org/mix", {"mix.Q8_0.gguf": b"GGUF"})
     code, out, err = gguf_hub("inspect", "org/mix:Q7_K")
@@ -253,7 +267,7 @@ def test_shards_other_architectures_and_vocabularies(tmp_path: Path) -> None:
     assert loads(path)[0] == (False, "a vocabulary without a model")
     found = inspect(path.read_bytes(), "a")
     assert found.summary.bits_per_weight is None
-    assert compatibility(found.summary, ()).remedy == ""
+    assert compatibility(found.summary, (), ()).remedy == ""
 
 
 def test_shards_are_added_up(gguf_hub, model: Path, tmp_path: Path) -> None:
@@ -289,7 +303,11 @@ def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_
         "general.file_type": Field.of(31),
     }
     path = write_mixtral(tmp_path / "a.gguf", TINY, layout="merged", fields=fields)
-    assert loads(path)[0] == (False, "tokenizer `gpt2`, expected `llama`")
+    assert loads(path)[0] == (
+        False,
+        "key `llama.attention.head_count_kv` is array of int32, expected one number; "
+        "tokenizer `gpt2`, expected `llama`",
+    )
     summary = inspect(path.read_bytes(), "a").summary
     assert (summary.n_head_kv, summary.file_type) == (2, "type 31")
     _, out, _ = gguf_hub("inspect", path)

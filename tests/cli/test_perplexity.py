@@ -158,3 +158,28 @@ def test_a_missing_text_is_told_before_a_model_is_looked_for(tmp_path: Path, ggu
     assert code == 1
     assert "cannot read text file" in err
     assert "none.txt" in err
+
+
+@pytest.mark.parametrize("which", ["text", "model", "link", "notes"])
+def test_logits_replace_nothing_but_logits(
+    model: Path, text: Path, tmp_path: Path, gguf_hub, which: str
+) -> None:
+    notes, link = tmp_path / "notes", tmp_path / "link"
+    notes.write_text("my only copy")
+    link.symlink_to(model)
+    saved = {"text": text, "model": model, "link": link, "notes": notes}[which]
+    before = saved.read_bytes()
+    code, out, err = gguf_hub(
+        "perplexity", model, "--text", text, "--kl-divergence-base", saved, "-c", 16
+    )
+    assert (code, out) == (1, "")
+    assert f"`{saved}` exists and is not a file of logits: it is not replaced" in err
+    assert saved.read_bytes() == before
+
+
+def test_logits_are_written_anew(model: Path, text: Path, tmp_path: Path, gguf_hub) -> None:
+    saved = tmp_path / "base.logits"
+    for chunks in (2, 1):
+        args = (model, "--text", text, "--kl-divergence-base", saved, "--chunks", chunks)
+        assert run(gguf_hub, *args)["n_chunks"] == chunks
+        assert saved.read_bytes().startswith(b"_logits_")

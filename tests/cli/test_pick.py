@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -503,6 +504,38 @@ def test_plot(gguf_hub, tmp_path: Path, name: str, more: tuple[str, ...]) -> Non
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     assert len(content) > 10_000
+    line = ("pick", "--ram", "24GB", "--plot", path, "--no-probe")
+    assert gguf_hub(*line)[0] == 0  # one of ours is drawn anew
+
+
+@pytest.mark.parametrize("kind", ["photo", "link", "hard link", "text"])
+def test_a_plot_replaces_no_other_picture(gguf_hub, tmp_path: Path, kind: str) -> None:
+    precious, path = tmp_path / "precious.png", tmp_path / "pick.png"
+    precious.write_bytes(b"my notes" if kind == "text" else b"\x89PNG\r\n\x1a\n of my cat")
+    before = precious.read_bytes()
+    if kind == "link":
+        path.symlink_to(precious)
+    else:
+        path.hardlink_to(precious)
+    code, out, err = gguf_hub("pick", "--ram", "24GB", "--plot", path, "--no-probe")
+    assert (code, out) == (1, "")
+    assert f"`{path}` exists and is not a picture that" in err
+    assert (precious.read_bytes(), path.read_bytes()) == (before, before)
+
+
+def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    line = [sys.executable, "-m", "gguf_hub", "pick", "--ram", "24GB", "--no-probe"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for name in ("plain", "settings"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "settings":  # LaTeX runs what it is given
+            (folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
+        words = [*line, "--plot", "p.png"]
+        subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    plain, other = (tmp_path / name / "p.png" for name in ("plain", "settings"))
+    assert plain.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("ram_gb", [12, 24, 32, 40, 64, 300])

@@ -63,6 +63,18 @@ def test_every_step_is_shown_with_its_command_and_time(quickstart: Run, tmp_path
     assert list((tmp_path / "tmp").iterdir()) == []  # nothing is left behind
 
 
+def test_a_file_of_somebodys_is_not_replaced(quickstart: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "kept" / f"tiny.{QUANTS[0]}.gguf"
+    mine.parent.mkdir()
+    mine.write_bytes(b"GGUF of another model")
+    code, _, err = quickstart("--keep", mine.parent)
+    assert (code, f"`{mine}` exists and is not a file that `quickstart` made" in err) == (1, True)
+    assert mine.read_bytes() == b"GGUF of another model"
+    mine.unlink()
+    for _ in range(2):  # what it made itself is made again
+        assert quickstart("--keep", mine.parent)[0] == 0
+
+
 def test_what_is_kept_is_what_was_reported(quickstart: Run, tmp_path: Path) -> None:
     report = run_json(quickstart, "--keep", tmp_path / "kept", "-s", 3)
     assert set(report) == {

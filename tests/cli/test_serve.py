@@ -40,6 +40,15 @@ def test_an_address_in_use_is_said_before_the_model_is_looked_for(gguf_hub: Cli)
         (["x", "--yarn-ext-factor", "nan"], 2, "yarn_ext_factor: expected [0, 1] or -1"),
         (["x", "--chat-template", "chatmll"], 2, "no chat format `chatmll`"),
         (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:8080"),
+        (["x", "--api-key", ""], 2, "`--api-key`: the key is empty"),
+        (
+            ["x", "--api-key", "a b"],
+            2,
+            "`--api-key`: the key contains whitespace or a control character",
+        ),
+        (["x", "--api-key-file", "no-such-file"], 2, "cannot be read: no such file"),
+        (["x", "--allowed-host", "http://x"], 2, "host `http://x`: expected a host name"),
+        (["x", "--max-connections", "99999999999"], 2, "limits a process to"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -47,6 +56,59 @@ def test_wrong_usage_is_said(gguf_hub: Cli, arguments: list[str], code: int, mes
     found, out, err = gguf_hub("serve", *arguments)
     assert (found, out) == (code, "")
     assert message in err
+
+
+@pytest.mark.parametrize("value", ["", " ", "one key"])
+def test_a_wrong_key_of_the_environment_is_said(
+    gguf_hub: Cli, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("GGUF_HUB_API_KEY", value)
+    code, out, err = gguf_hub("serve", "no-such-model.gguf", "--port", 0)
+    assert (code, out) == (2, "")
+    assert "`GGUF_HUB_API_KEY`: " in err
+    assert "one key" not in err
+
+
+def test_a_server_of_this_machine_is_closed_to_others_pages_and_stops_whoever_hangs(
+    embedded: Path,
+) -> None:
+    import httpx
+
+    line = [sys.executable, "-m", "gguf_hub", "serve", str(embedded), "--port", "0",
+            "--allowed-host", "box.example", "--context-shift"]  # fmt: skip
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdout is not None and child.stderr is not None
+        url = child.stdout.readline().strip()
+        try:
+            hosts = {name: httpx.get(f"{url}/health", headers={"Host": name}).status_code
+                     for name in ("localhost:1", "box.example", "evil.example")}  # fmt: skip
+            body = {"prompt": "Once", "n_predict": 400, "ignore_eos": True, "stream": True}
+            foreign = {"Origin": "https://evil.example"}
+            refused = httpx.post(f"{url}/completion", json=body, headers=foreign)
+            address = ("127.0.0.1", int(url.rpartition(":")[2]))
+            half = [socket.create_connection(address) for _ in range(20)]
+            for client, data in zip(half, [HALF_HEAD, HALF_BODY] * 10, strict=True):
+                client.sendall(data)
+            with httpx.stream("POST", f"{url}/completion", json=body) as reply:
+                next(reply.iter_lines())
+                child.send_signal(signal.SIGTERM)
+                child.wait(30)
+            for client in half:
+                client.close()
+        finally:
+            child.kill()
+        err = child.stderr.read()
+    assert hosts == {"localhost:1": 200, "box.example": 200, "evil.example": 421}
+    assert refused.status_code == 403
+    assert "Traceback" not in err
+
+
+HALF_HEAD = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nX-"
+HALF_BODY = (
+    b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 100\r\n\r\n{"
+)
 
 
 def test_a_server_answers_until_ctrl_c(data: Path) -> None:

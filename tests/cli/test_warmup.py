@@ -51,3 +51,14 @@ def test_a_missing_model_is_named(gguf_hub) -> None:
     code, out, err = gguf_hub("warmup", "nowhere.gguf")
     assert (code, out) == (1, "")
     assert "nowhere.gguf" in err
+
+
+def test_a_folder_that_keeps_nothing_is_an_error(
+    model: Path, gguf_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(tmp_path / "file" / "kernels"))
+    code, out, err = gguf_hub("warmup", model)
+    assert (code, out) == (1, "")
+    assert "compiled kernels are not kept in" in err
+    assert "GGUF_HUB_KERNEL_CACHE=FOLDER" in err

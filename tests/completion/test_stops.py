@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +57,26 @@ def test_how_the_text_is_cut_makes_no_difference(stops: list[str], pieces: list[
 def test_what_cannot_become_a_stop_text_is_not_held_back() -> None:
     stop = StopText(["###"])
     assert [stop.feed(piece) for piece in ["a", "b#", "c", "##"]] == ["a", "b", "#c", ""]
+
+
+@given(st.lists(st.text("ab", max_size=5), max_size=3), st.lists(st.text("abc", max_size=4)))
+def test_no_more_is_held_back_than_may_begin_a_stop_text(
+    stops: list[str], pieces: list[str]
+) -> None:
+    stop = StopText(stops)
+    come, out = "", ""
+    for piece in pieces:
+        come, out = come + piece, out + stop.feed(piece)
+        if stop.found is not None:
+            break
+        starts = [s[:n] for s in stops for n in range(len(s)) if come.endswith(s[:n])]
+        assert len(come) - len(out) == max(map(len, starts), default=0)
+
+
+def test_long_stop_texts_that_almost_come_take_no_longer() -> None:
+    began = time.thread_time()
+    stop = StopText(["a" * 100_000 + "b", "a" * 99_999 + "c"])
+    shown = sum(len(stop.feed("a" * 50)) for _ in range(6_000))
+    assert shown == 300_000 - 100_000
+    assert stop.feed("d") == "a" * 100_000 + "d"
+    assert time.thread_time() - began < 10.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -20,8 +19,10 @@ from gguf_hub.errors import HubError, HubUnreachableError, UsageError
 from gguf_hub.hub import HfHub
 from gguf_hub.progress import SILENT
 from gguf_hub.store import Store
+from tests.hostile import HostileFolder
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
+from tests.notes import Notes
 
 REPO, NAME = "org/model", "m.bin"
 BIG = noise(300_000)
@@ -29,18 +30,27 @@ Run = Callable[..., tuple[int, str, str]]
 
 # what hf_transfer does, in twelve lines: one request, no resume
 STAND_IN = """
-import json, sys, urllib.request
-want = json.load(sys.stdin)
-request = urllib.request.Request(want["url"], headers=want["headers"])
-try:
-    with urllib.request.urlopen(request) as answer, open(want["filename"], "wb") as out:
+import os, urllib.request
+def download(url, filename, headers, callback, **settings):
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request) as answer, open(filename, "wb") as out:
         while chunk := answer.read(100_000):
             out.write(chunk)
-            print(len(chunk), flush=True)
-except OSError:
-    sys.exit(1)
+            callback(len(chunk))
+    with open(filename + ".environment", "w") as file:
+        file.write("\\n".join(os.environ))
+    with open(filename + ".headers", "w") as file:
+        file.write(str(headers))
 """
-TRANSFER = HfTransferMover(2, (sys.executable, "-c", STAND_IN))
+TRANSFER = HfTransferMover(2)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a module ``hf_transfer``."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/hf_transfer.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
 
 
 @pytest.fixture
@@ -49,35 +59,56 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetcher(tmp_path: Path, mover: Mover) -> Fetcher:
-    hub = HfHub(token="hf_member", retry_waits_s=())
-    return Fetcher(hub, LocalFolder(tmp_path / "models"), Store(), move=mover)
-
-
-def fetch(tmp_path: Path, mover: Mover) -> Path:
-    one = fetcher(tmp_path, mover)
+def fetch(tmp_path: Path, mover: Mover, token: str | None = None) -> Path:
+    hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
+    one = Fetcher(hub, place, Store(), Notes(), move=mover)
     listing = one.hub.list_files(REPO)
     (done,) = one.fetch(listing, listing.files)
     assert done.status is Status.DOWNLOADED
     return done.path
 
 
+def move(part: Path) -> Path:
+    hub = HfHub(token="hf_member", retry_waits_s=())
+    listing = hub.list_files(REPO)
+    source = Source(REPO, listing.commit, listing.files[0])
+    TRANSFER(hub, source, part, progress=SILENT, cancel=threading.Event())
+    return part
+
+
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
 def test_a_whole_file_comes_and_is_verified(
     server: HubServer, tmp_path: Path, redirect: bool
 ) -> None:
     server.redirect = redirect
     assert fetch(tmp_path, TRANSFER).read_bytes() == BIG
-    tokens = {"authorization" in r.headers for r in server.body_requests()}
-    assert tokens == {not redirect}  # to the hub itself, and to nobody else
+    assert len(server.body_requests()) == 1
 
 
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
+def test_the_process_is_never_given_the_token(
+    server: HubServer, tmp_path: Path, redirect: bool
+) -> None:
+    """hf_transfer gives other ports of a host what it was given, whatever the hub says."""
+    server.redirect = redirect
+    assert fetch(tmp_path, TRANSFER, token="hf_member").read_bytes() == BIG
+    tokens = {r.headers.get("authorization") for r in server.body_requests()}
+    assert tokens == ({None} if redirect else {"Bearer hf_member"})  # the engine `ranges` had it
+    headers = [path.read_text() for path in tmp_path.rglob("*.headers")]
+    assert len(headers) == redirect
+    assert "hf_member" not in "".join(headers)
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_wrong_bytes_are_refused_whoever_moved_them(server: HubServer, tmp_path: Path) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", flip_at=5))
     with pytest.raises(Exception, match="arrived damaged"):
         fetch(tmp_path, TRANSFER)
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_a_failure_names_the_engine_that_can_go_on(server: HubServer, tmp_path: Path) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", status=500))
     with pytest.raises(HubUnreachableError, match="hf_transfer gave up") as caught:
@@ -85,6 +116,7 @@ def test_a_failure_names_the_engine_that_can_go_on(server: HubServer, tmp_path: 
     assert "--engine ranges" in str(caught.value.hint)
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_a_cancelled_one_ends(server: HubServer, tmp_path: Path) -> None:
     listing = HfHub().list_files(REPO)
     source = Source(REPO, listing.commit, listing.files[0])
@@ -92,6 +124,42 @@ def test_a_cancelled_one_ends(server: HubServer, tmp_path: Path) -> None:
     cancel.set()
     with pytest.raises(CancelledError):
         TRANSFER(HfHub(), source, tmp_path / "part", progress=SILENT, cancel=cancel)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_files_of_the_working_folder_do_not_see_the_token(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment of the child has none, and it runs nothing of the working folder."""
+    server.redirect = True  # else the hub itself would send the bytes, and `ranges` fetch them
+    monkeypatch.setenv("HF_TOKEN", "hf_member")
+    hostile = HostileFolder(tmp_path / "models")
+    move(tmp_path / "first")  # this process has then imported what it needs
+    monkeypatch.chdir(hostile.path)
+    monkeypatch.syspath_prepend("")  # as in an interpreter's own prompt
+    assert move(Path("second")).read_bytes() == BIG
+    assert hostile.executed() == []
+    names = {n for path in tmp_path.rglob("*.environment") for n in path.read_text().split()}
+    assert "PATH" in names
+    assert [name for name in names if "TOKEN" in name] == []
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_relative_target_is_that_of_the_working_folder(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    move(Path("part"))
+    assert (tmp_path / "part").read_bytes() == BIG
+
+
+def test_a_child_that_cannot_begin_is_a_failure_of_the_engine(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hf_transfer.py").write_text("import os; os._exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(HubUnreachableError, match="hf_transfer gave up"):
+        fetch(tmp_path, TRANSFER)
 
 
 @pytest.mark.skipif(not has_hf_transfer(), reason="hf_transfer is not installed")

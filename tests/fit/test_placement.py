@@ -114,14 +114,14 @@ def test_reserve_is_left_to_others() -> None:
 
 
 def test_a_file_that_we_cannot_run_is_no_candidate() -> None:
-    facts = replace(FACTS["Q4_K_M"], architecture="gemma")
+    facts = replace(FACTS["Q4_K_M"], obstacles=("architecture `gemma`",))
     assert place(facts, OURS, machine(64)).verdict is Verdict.NOT_HERE
     assert place(facts, LLAMA, machine(64)).verdict is Verdict.RAM
     found = pick([facts], machine(64), OURS)
     assert found.chosen is None
-    assert found.reason == "Q4_K_M does not run in gguf-hub: it has architecture `gemma`"
+    assert found.reason == "Q4_K_M does not run in gguf-hub: architecture `gemma`"
     found = pick([facts, replace(facts, quant="Q5_0")], machine(64), OURS)
-    assert found.reason == ("none of the 2 files runs in gguf-hub: Q4_K_M has architecture `gemma`")
+    assert found.reason == ("none of the 2 files runs in gguf-hub; Q4_K_M: architecture `gemma`")
 
 
 def test_a_memory_of_exactly_the_need_fits_and_a_byte_less_does_not() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gguf_hub import files
+
 CALLS = ("write", "pwrite", "copy_file_range", "ftruncate", "fsync", "fdatasync", "replace",
          "rename", "unlink", "open", "close")  # fmt: skip
 MOST = 5_000
@@ -33,6 +35,7 @@ def die_before(n: int) -> None:
 
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
+    files._rename_exclusively = counted(files._rename_exclusively)  # a call past Python's ``os``
 
 
 def survive(action: Callable[[], None], check: Callable[[bool], None]) -> int:
@@ -75,6 +78,7 @@ def upgrade(source: Path, target: Path) -> int:
         if target.exists():
             assert target.read_bytes() == whole, "half a file"
             target.unlink()
+        assert len(list(target.parent.glob("*.part"))) <= (0 if is_done else 2), "leftovers"
 
     return survive(lambda: plan_upgrade(source).write(target), check)
 
@@ -103,6 +107,7 @@ def edit(source: Path, target: Path) -> int:
         recover(target)
         assert target.read_bytes() in (before, after), "neither old nor new"
         assert not is_done or target.read_bytes() == after
+        assert len(list(target.parent.glob("*.part"))) <= (0 if is_done else 2), "leftovers"
         assert not journal_name(target).exists()
         target.write_bytes(before)
 

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gguf_hub.errors import GgufError, GgufHubError, UsageError
 from gguf_hub.gguf.edit import Edits, parse_value, plan_edit
 from gguf_hub.gguf.format import Field, ValueType
-from gguf_hub.gguf.journal import Patch, apply_patches, journal_name, recover
+from gguf_hub.gguf.journal import (
+    SIGNATURE,
+    Patch,
+    apply_patches,
+    is_unfinished,
+    journal_name,
+    recover,
+)
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.validate import validate_file
 from tests.synth import TINY, write_mixtral
@@ -176,29 +187,156 @@ def test_a_journal_is_finished_once(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_a_torn_journal_was_never_acted_on(tmp_path: Path) -> None:
+def interrupt(path: Path, patches, monkeypatch) -> Path:
+    """Begin to change a file and stop right before the first byte; return the journal."""
+    with monkeypatch.context() as patch:
+        patch.setattr("gguf_hub.gguf.journal._write_patches", lambda *_: Path("/none").stat())
+        with pytest.raises(FileNotFoundError):
+            apply_patches(path, patches)
+    return journal_name(path)
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch) -> Path:
+    """A file whose change was interrupted."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"0123456789")
-    journal_name(path).write_bytes(b"abc\n[[1")
-    assert not recover(path)
-    assert path.read_bytes() == b"0123456789"
-    assert not journal_name(path).exists()
+    interrupt(path, [Patch(1, b"1", b"x"), Patch(5, b"56", b"yz")], monkeypatch)
+    return path
 
 
-def test_the_journal_of_another_file_is_refused(model: Path, monkeypatch) -> None:
+def test_an_interrupted_change_is_finished(begun: Path) -> None:
+    assert is_unfinished(begun)
+    assert recover(begun)
+    assert begun.read_bytes() == b"0x234yz789"
+    assert not is_unfinished(begun)
+    assert not journal_name(begun).exists()
+
+
+def packed(told: object) -> bytes:
+    """A journal whose signature and checksum are right, whatever it tells."""
+    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    return SIGNATURE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+ROW = [1, b64(b"1"), b64(b"x")]
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        b"my notes about this model\n", b"", b"abc\n[[1", SIGNATURE,
+        SIGNATURE + b"0" * 64 + b"\n[]",
+        # without a signature, as before there was one
+        hashlib.sha256(b"[[1]]").hexdigest().encode() + b"\n[[1]]",
+        *map(packed, [b"no json", b"[" * 100_000, [], {}, 1, None, {"patches": 7}]),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_what_is_no_journal_is_refused_and_stays(tmp_path: Path, journal: bytes) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"0123456789")
+    journal_name(path).write_bytes(journal)
+    for call in (recover, lambda path: apply_patches(path, [Patch(1, b"1", b"x")])):
+        with pytest.raises(GgufError, match="is not the journal of") as caught:
+            call(path)
+        assert str(journal_name(path)) in str(caught.value.hint)
+    assert not is_unfinished(path)
+    assert (path.read_bytes(), journal_name(path).read_bytes()) == (b"0123456789", journal)
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        [], [[1]], [[-5, "", b64(b"xx")]], [[10**30, "", b64(b"x")]], [["x", 1, 2]],
+        [[0, "", ""]], [[1.0, b64(b"1"), b64(b"x")]],
+        [[3_000_000, "", b64(b"appended")]], [[1, b64(b"1"), b64(b"xy")]], [[1, "!", "!"]],
+        [[9, b64(b"9z"), b64(b"xy")]], [[True, b64(b"1"), b64(b"x")]],
+        [ROW, ROW], [[5, b64(b"5"), b64(b"x")], ROW], [[1, b64(b"2"), b64(b"x")]], {"a": 1}, [None],
+    ],
+    ids=range(17),
+)  # fmt: skip
+def test_a_crafted_journal_changes_nothing(begun: Path, patches: object) -> None:
+    journal = journal_name(begun)
+    told = json.loads(journal.read_bytes().partition(b"\n")[2])
+    journal.write_bytes(packed(told | {"patches": patches}))
+    with pytest.raises(GgufError, match="is not the journal of"):
+        recover(begun)
+    assert begun.read_bytes() == b"0123456789"
+    assert journal.exists()
+
+
+@given(st.integers(0, 2**40), st.binary(max_size=4), st.binary(max_size=4), st.booleans())
+def test_no_crafted_place_writes_beyond_the_file(
+    tmp_path_factory: pytest.TempPathFactory, offset: int, old: bytes, new: bytes, near: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "crafted.bin"
+    path.write_bytes(b"0" * 10)
+    told = {"size_bytes": 10, "sha256": "", "patches": [[offset % 14 if near else offset,
+            b64(old), b64(new)]]}  # fmt: skip
+    journal_name(path).write_bytes(packed(told))
+    with pytest.raises(GgufError, match="is not the journal of"):
+        recover(path)
+    assert path.read_bytes() == b"0" * 10
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "before", "between", "behind", "at"])
+def test_the_journal_of_another_file_is_refused(begun: Path, change: str) -> None:
+    data = bytearray(begun.read_bytes())
+    if change in ("longer", "shorter"):
+        data = data + b"!" if change == "longer" else data[:-1]
+    else:
+        data[{"before": 0, "between": 3, "behind": 8, "at": 5}[change]] ^= 0x55
+    begun.write_bytes(data)
+    with pytest.raises(GgufError, match="is not the journal of"):
+        recover(begun)
+    assert begun.read_bytes() == data
+    assert journal_name(begun).exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes of POSIX")
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_journal_that_is_no_file_is_not_followed(begun: Path, kind: str) -> None:
+    journal = journal_name(begun)
+    real = journal.rename(begun.with_name("elsewhere"))
+    if kind == "link":
+        journal.symlink_to(real)
+    elif kind == "folder":
+        journal.mkdir()
+    else:
+        os.mkfifo(journal)
+    with pytest.raises(GgufError, match="is not the journal of"):
+        recover(begun)
+    assert begun.read_bytes() == b"0123456789"
+    assert os.path.lexists(journal)
+
+
+def test_verify_tells_of_an_interrupted_edit_and_not_of_notes(model: Path, monkeypatch) -> None:
     patches = plan_edit(model, Edits({"llama.context_length": "4096"})).patches
     assert patches
-    monkeypatch.setattr("gguf_hub.gguf.journal._write_patches", lambda *_: Path("/none").stat())
-    with pytest.raises(FileNotFoundError):
-        apply_patches(model, patches)
-    monkeypatch.undo()
+    interrupt(model, patches, monkeypatch)
     (issue,) = validate_file(model).issues
     assert issue.code == "GGUF-EDIT-UNFINISHED"
-    raw = bytearray(model.read_bytes())
-    raw[patches[0].offset] ^= 0x55
-    model.write_bytes(raw)
-    with pytest.raises(GgufError, match="is not the journal of"):
-        recover(model)
+    journal_name(model).write_text("my notes")
+    assert validate_file(model).issues == ()
+
+
+def test_the_command_leaves_notes_alone(gguf_hub, model: Path) -> None:
+    before, notes = model.read_bytes(), journal_name(model)
+    notes.write_text("my notes about this model\n")
+    for edit in ("llama.context_length=64", "general.name=a longer name than it has"):
+        code, out, err = gguf_hub("edit", model, "--set", edit)
+        assert (code, out) == (1, "")
+        assert f"move `{notes}` elsewhere" in err
+    assert (model.read_bytes(), notes.read_text()) == (before, "my notes about this model\n")
+    out_path = model.with_name("out.gguf")
+    line = ("edit", model, "--set", "llama.context_length=64", "-o", out_path)
+    assert gguf_hub(*line)[0] == 0
+    assert gguf_hub("edit", model, "--set", "llama.context_length=64", "--dry-run")[0] == 0
 
 
 # -- the command -----------------------------------------------------------------------------
@@ -265,10 +403,7 @@ def test_links_are_left_alone(gguf_hub, model: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_edit_is_finished_first(gguf_hub, model: Path, monkeypatch) -> None:
     patches = plan_edit(model, Edits({"llama.context_length": "4096"})).patches
-    monkeypatch.setattr("gguf_hub.gguf.journal._write_patches", lambda *_: Path("/none").stat())
-    with pytest.raises(FileNotFoundError):
-        apply_patches(model, patches or ())
-    monkeypatch.undo()
+    interrupt(model, patches, monkeypatch)
     code, out, err = gguf_hub("edit", model)
     assert (code, out) == (0, "")
     assert "finished an edit" in err

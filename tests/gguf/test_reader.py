@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.format import Field, TensorSpec, ValueType
+from gguf_hub.gguf.format import MAX_HEADER_BYTES, Field, TensorSpec, ValueType
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.source import FIRST_BYTES, SECOND_END, RangeSource
 from gguf_hub.gguf.strings import StringArray
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.quants.types import QuantType
+from tests.gguf.raw import gguf, string, tensor, text
 from tests.synth import RECIPES, TINY, Shape, write_mixtral
 
 FIELDS = {
@@ -149,6 +150,45 @@ def test_a_header_comes_through_few_ranges(path: Path, n: int, requests: int) ->
     assert [end for _, end in ranges.asked[:2]] == [FIRST_BYTES, SECOND_END - FIRST_BYTES][
         :requests
     ]
+
+
+class Endless:
+    """A file on a hub whose header never ends: the start, then a pattern for a terabyte."""
+
+    size_bytes = 10**12
+
+    def __init__(self, start: bytes, pattern: bytes) -> None:
+        self.start, self.pattern = start, pattern
+        self.n_read = 0
+
+    def read(self, offset: int, n: int) -> bytes:
+        self.n_read += n
+        at = max(offset - len(self.start), 0) % len(self.pattern)
+        more = self.pattern[at:] + self.pattern * (n // len(self.pattern) + 1)
+        return (self.start[offset:] + more if offset < len(self.start) else more)[:n]
+
+
+WORD = struct.pack("<Q", 65_528) + bytes(65_528)
+
+
+@pytest.mark.parametrize(
+    ("start", "pattern"),
+    [
+        (gguf(n_kv=1)[:24] + text("a") + struct.pack("<IQ", 8, 190_000_000), bytes(1 << 20)),
+        (gguf(n_kv=1)[:24] + text("a") + struct.pack("<IIQ", 9, 8, 1 << 20), WORD),
+        (gguf(n_kv=1)[:24] + text("a") + struct.pack("<IIQ", 9, 4, 190_000_000), bytes(1 << 20)),
+        (gguf(n_kv=1 << 16)[:24], string("k", bytes(65_536))),
+        (gguf(n_tensors=1 << 12)[:24], tensor(bytes(65_536))),
+    ],
+    ids=["string", "strings", "numbers", "keys", "tensors"],
+)
+def test_a_remote_header_without_end_is_left(start: bytes, pattern: bytes) -> None:
+    source = Endless(start, pattern)
+    header = read_header(source)
+    assert not header.is_whole
+    (limit,) = (issue for issue in header.issues if issue.code == "GGUF-LIMIT")
+    assert " are read" in limit.message
+    assert source.n_read <= MAX_HEADER_BYTES
 
 
 def test_a_file_object_is_read_like_bytes(path: Path) -> None:

@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +27,7 @@ from gguf_hub.quants.types import QuantType
 
 SPEC = TensorSpec("rows", (32, 2), QuantType.F16)
 ROWS = np.arange(64, dtype=np.float16)
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs locks and links of POSIX")
 FIELDS = {"general.architecture": Field.of("llama")}
 
 
@@ -171,32 +177,133 @@ def test_two_writers_of_one_file_do_not_mix(path: Path) -> None:
     assert path.exists()
 
 
-def test_what_a_killed_writer_left_is_overwritten(path: Path) -> None:
-    part = path.with_name("model.gguf.part")
-    part.write_bytes(b"x" * 5000)
+def left_by(path: Path) -> Path:
+    """What a process leaves that dies while it writes ``path``."""
+    code = (
+        "import os, sys, pathlib, signal, gguf_hub.gguf.atomic as a\n"
+        f"with a.new_file(pathlib.Path({str(path)!r}), 5000) as new:\n"
+        "    os.write(new.descriptor, b'x' * 1000)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    (part,) = path.parent.glob(f"{path.name}.*.part")
+    return part
+
+
+@needs_posix
+def test_what_a_killed_writer_left_is_removed(path: Path) -> None:
+    part = left_by(path)
     write_gguf(path, FIELDS, [(SPEC, ROWS)])
     assert GgufFile.open(path).tensor_bytes("rows").tobytes() == ROWS.tobytes()
+    assert names(path.parent) == [path.name]
     assert not part.exists()
 
 
-def test_a_writer_that_waited_does_not_cut_the_finished_file(path: Path, monkeypatch) -> None:
-    """Opened before the rename, locked after it: the descriptor is then that of the result."""
-    part = path.with_name("model.gguf.part")
-    lock, calls = atomic._lock, []
+def test_an_empty_leftover_goes_too(path: Path) -> None:
+    """A writer that died right after its file was made."""
+    path.with_name(f"{path.name}.0123456789abcdef.part").touch()
+    write_gguf(path, FIELDS, [(SPEC, ROWS)])
+    assert names(path.parent) == [path.name]
 
-    def slow(target: int, name: Path) -> None:
-        calls.append(target)
-        if len(calls) == 1:
-            os.write(target, b"finished")
-            part.replace(path)
-        lock(target, name)
+
+@needs_posix
+@pytest.mark.parametrize("change", ["another name", "copy", "link", "hard link", "pipe", "folder"])
+def test_a_file_that_only_looks_like_a_leftover_stays(path: Path, change: str) -> None:
+    part = left_by(path)
+    other = path.with_name(f"{path.name}.0123456789abcdef.part")
+    keep = path.with_name("keep")
+    if change == "hard link":
+        keep.hardlink_to(part)
+    elif change == "another name":
+        part.rename(other)
+    elif change == "copy":
+        shutil.copy(part, keep)
+        keep.replace(part)
+    else:
+        part.rename(keep)
+        if change == "link":
+            part.symlink_to(keep)
+        else:
+            part.mkdir() if change == "folder" else os.mkfifo(part)
+    before = set(names(path.parent))
+    write_gguf(path, FIELDS, [(SPEC, ROWS)])
+    assert set(names(path.parent)) == before | {path.name}
+
+
+@needs_posix
+@pytest.mark.parametrize("kind", ["file", "link", "hard link"])
+def test_what_others_keep_beside_the_output_is_not_touched(path: Path, kind: str) -> None:
+    precious, part = path.with_name("precious"), path.with_name(f"{path.name}.part")
+    precious.write_bytes(b"precious")
+    if kind == "file":
+        part.write_bytes(b"half a download of another program")
+    elif kind == "link":
+        part.symlink_to(precious)
+    else:
+        part.hardlink_to(precious)
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    write_gguf(path, FIELDS, [(SPEC, ROWS)])
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir() if p != path} == before
+
+
+@needs_posix
+def test_a_writer_that_was_taken_for_a_leftover_begins_again(path: Path, monkeypatch) -> None:
+    """Looked at by another process between its making and its lock, an empty file is removed."""
+    lock, seen = atomic._lock, []
+
+    def slow(descriptor: int) -> None:
+        if not seen:
+            seen.extend(names(path.parent))
+            atomic._remove_leftovers(path)
+        lock(descriptor)
 
     monkeypatch.setattr(atomic, "_lock", slow)
-    with new_file(path, 1) as target:
-        assert path.read_bytes() == b"finished"
-        os.write(target, b"second")
-    assert len(calls) == 2
-    assert path.read_bytes() == b"second"
+    with new_file(path, 6) as new:
+        os.write(new.descriptor, b"second")
+        assert new.path.name not in seen
+    assert (names(path.parent), path.read_bytes()) == ([path.name], b"second")
+
+
+@needs_posix
+def test_of_two_writers_that_begin_at_once_one_goes_on(path: Path) -> None:
+    code = (
+        "import sys, pathlib, gguf_hub.gguf.atomic as a\n"
+        "sys.stdin.readline()\n"
+        f"with a.new_file(pathlib.Path({str(path)!r}), 0): sys.stdin.read()\n"
+    )
+    line, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    children = [subprocess.Popen(line, stdin=pipe, stderr=pipe) for _ in range(4)]
+    for child in children:
+        assert child.stdin
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+    until = time.monotonic() + 60
+    while sum(child.poll() is None for child in children) > 1 and time.monotonic() < until:
+        time.sleep(0.02)
+    told = [(child.returncode, child.communicate()[1]) for child in children]
+    assert sorted(code is None for code, _ in told) == [False, False, False, True]
+    assert sum(b"another process is writing" in error for _, error in told) == 3
+    assert names(path.parent) == [path.name]
+
+
+def test_a_name_that_was_taken_meanwhile_is_left_alone(path: Path) -> None:
+    with pytest.raises(GgufHubError, match="appeared while") as caught, new_file(path, 3) as new:
+        os.write(new.descriptor, b"new")
+        path.write_bytes(b"of another program")
+    assert path.read_bytes() == b"of another program"
+    (kept,) = (each for each in path.parent.iterdir() if each != path)
+    assert (kept.read_bytes(), str(kept) in str(caught.value.hint)) == (b"new", True)
+    with pytest.raises(GgufHubError, match="appeared"), new_file(path, 1, may_replace=False):
+        pass
+    assert names(path.parent) == sorted([path.name, kept.name])
+
+
+def test_a_file_that_was_there_is_replaced(path: Path) -> None:
+    path.write_bytes(b"old")
+    with new_file(path, 3) as new:
+        os.write(new.descriptor, b"new")
+        assert path.read_bytes() == b"old"
+    assert (names(path.parent), path.read_bytes()) == ([path.name], b"new")
 
 
 class Counting(SilentProgress):

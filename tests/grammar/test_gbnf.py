@@ -49,6 +49,10 @@ CASES = {
     "zero count": ('root ::= "x" "a"{0}', ["x"], ["xa"]),
     "count over all": ('root ::= "a"{0,40}', ["", "a" * 40], ["a" * 41]),
     "counts of counts": ('root ::= ("a"{2}){2,3}', ["a" * 4, "a" * 6], ["aa", "a" * 5, "a" * 8]),
+    "signs after signs": ('root ::= "a"+? "b"?* "c"?+', ["", "a", "aabbcc"], ["ba", "ca"]),
+    "counts after signs": ('root ::= ("a"{2})*', ["", "aa", "aaaa"], ["a", "aaa"]),
+    "blanks in counts": ('root ::= "a"{ 1 ,\n2 } "b"{02}', ["abb", "aabb"], ["bb", "ab"]),
+    "comments of hash signs": ('root ::= "a" ## #\n#\n## | "b"\n # x\n | "c"', ["a", "c"], ["b"]),
     "empty items": ('root ::= ("a"?){3} "b"', ["b", "ab", "aaab"], ["aaaab"]),
     "loop of nothing": ('root ::= ("a"?)* "b"', ["b", "aaaab"], ["a"]),
     "class": (r"root ::= [a-cx\-\]\\]", ["a", "c", "x", "-", "]", "\\"], ["d", "", "ab"]),
@@ -91,6 +95,9 @@ def test_a_grammar_accepts_what_it_says(text: str, good: list[str], bad: list[st
         ('root ::= "a"{3,2}', "a count runs backwards"),
         ('root ::= "a"{,}', "expected a number"),
         ('root ::= "a"{x}', "expected a count such as"),
+        ('root ::= "a"{1 2}', "line 1, column 13: expected a count such as"),
+        ('root ::= "a"{9999999999999}', "a count is over 20,000"),
+        ('root ::= "a"' + "{2}" * 300, "more than 200 repetitions of one item"),
         ('root ::= "a"{99999}', "a count is over 20,000"),
         ("root ::= <[x]> <>", "expected `<\\[id\\]>` or `<token>`"),
         ("root ::= " + "(" * 300, "nested more than 200 deep"),
@@ -140,3 +147,11 @@ def test_a_character_is_in_a_class_or_in_its_complement(c: int, ranges: list) ->
     inside = any(low <= c <= high for low, high in joined)
     assert inside == any(low <= c <= high for low, high in ranges)
     assert inside != any(low <= c <= high for low, high in complement(joined))
+
+
+def test_rules_that_begin_with_each_other_are_found_beside_those_that_do_not() -> None:
+    chain = "".join(f'r{i} ::= r{i + 1} | "x" r{i}\n' for i in range(50)) + 'r50 ::= "a"\n'
+    grammar = Grammar.from_gbnf("root ::= r0\n" + chain)
+    assert grammar.accepts("xxa") and not grammar.accepts("ax")
+    with pytest.raises(GrammarError, match=r"rule `(r4[0-9]|back)` can begin with itself"):
+        Grammar.from_gbnf("root ::= r0\n" + chain.replace('"a"', "back") + 'back ::= "y"? r40\n')

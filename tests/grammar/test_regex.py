@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
+import warnings
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gguf_hub.grammar import Grammar
-from gguf_hub.grammar.regex import PatternError, parse_pattern
+from gguf_hub.grammar.pattern import PatternError, read_pattern
+from gguf_hub.grammar.regex import parse_pattern
 from gguf_hub.grammar.schema.strings import samples
+from gguf_hub.grammar.search import is_found
 
 TEXTS = ["", "a", "ab", "abc", "b", "ba", "aab", "-", "_", "7", "a7", "77", " ", "\t", "A", "é",
          "^", "]", "a-b", "\n", "xay", "aXb", "$", ".", "\\", "/", "\x08", "AB"]  # fmt: skip
@@ -32,6 +38,18 @@ REFUSED = {
     "(": "no regular expression",
     "a$b": "is not supported",
     "\\p{L}": "`\\\\p`|no regular",
+    "(?!a)": "look ahead or behind",
+    "a{3,2}": "runs backwards",
+    "a{99999999999}": "count is too large",
+    "a{,2}": "at this place",
+    "^*": "at this place",
+    "a**": "repetition of a repetition",
+    "[b-a]": "runs backwards",
+    "[a": "a class does not end",
+    "a)": "without",
+    "\\01": "`\\\\0`",
+    "\\x4": "`\\\\x`",
+    "(" * 200 + ")" * 200: "nested more than 100 deep",
     "[a-\\d]": "no regular expression|range",
 }
 
@@ -66,3 +84,80 @@ def test_samples_are_different_and_match(pattern: str) -> None:
     found = samples(parse_pattern(pattern), 12)
     assert len(found) == len(set(found)) >= 2
     assert all(re.search(pattern, text) for text in found)
+
+
+PIECES = st.sampled_from(
+    [
+        "a",
+        "b",
+        ".",
+        "^",
+        "$",
+        "\\b",
+        "\\B",
+        "\\d",
+        "\\W",
+        "\\s",
+        "[ab]",
+        "[^a]",
+        "[^\\w-]",
+        "é",
+        "-",
+    ]
+)
+PATTERNS = st.recursive(
+    PIECES,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=4).map("".join),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"(?:{'|'.join(parts)})"),
+        st.builds(
+            lambda item, count: f"(?:{item}){count}",
+            inner, st.sampled_from(["*", "+", "?", "*?", "{2}", "{1,3}", "{2,}", "{0,900}"]),
+        ),
+        st.builds(lambda look, item: f"({look}{item})", st.sampled_from(["?=", "?!", ""]), inner),
+        st.sampled_from(["(?<=a)", "(?<!b)", "(?<=\\s)", "(?<![ab])"]),
+    ),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(pattern=PATTERNS, texts=st.lists(st.text("ab é1\n_-", max_size=7), min_size=1, max_size=4))
+def test_a_pattern_is_found_where_pythons_engine_finds_it(pattern: str, texts: list[str]) -> None:
+    expected = re.compile(pattern)
+    for text in texts:
+        assert is_found(pattern, text) == (expected.search(text) is not None), (pattern, text)
+
+
+@given(st.text("ab()[]{}|?*+^$\\.,-1:=!dwP\U0001f999", max_size=12))
+def test_any_text_is_read_or_refused(pattern: str) -> None:
+    try:
+        read_pattern(pattern)
+    except PatternError:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # `[[` may mean something one day
+        re.compile(pattern)  # what is read is a regular expression to Python, too
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("^(a|a|aa)+$", "a" * 5000 + "!", False),
+        ("(a*)*(a*)*b", "a" * 5000, False),
+        ("(x+x+)+y", "x" * 5000, False),
+        ("^(?=(a+)+$)((a*)*)*$", "a" * 300 + "!", False),
+        ("^a{1000000000}$", "a" * 300, False),
+        ("^a{0,1000000000}$", "a" * 300, True),
+        ("(?<=(a+)+)b", "a" * 2000 + "b", True),
+    ],
+)
+def test_nothing_makes_a_search_go_back(pattern: str, text: str, expected: bool) -> None:
+    began = time.thread_time()
+    assert is_found(pattern, text) == expected
+    assert time.thread_time() - began < 2.0
+
+
+def test_a_pattern_with_too_many_states_is_refused() -> None:
+    with pytest.raises(PatternError, match="over 10,000 states"):
+        is_found("^(((a{1,50}){1,50}){1,50}){1,50}$", "a" * 60)

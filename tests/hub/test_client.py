@@ -197,6 +197,19 @@ def test_a_server_without_ranges_is_named(server: HubServer) -> None:
     assert client.read_range(facts, 0, 20) == DATA[:20]
 
 
+def test_a_range_that_comes_drop_by_drop_is_given_up(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gguf_hub.hub.client.STALL_S", 0.2)
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", bytes_per_s=200))
+    with pytest.raises(HubUnreachableError, match="the connection brought"):
+        client.read_range(facts, 0, len(DATA))
+    server.faults[:] = [Fault("GET", "*", bytes_per_s=1e6)]
+    assert client.read_range(facts, 0, len(DATA)) == DATA
+
+
 def test_a_range_that_begins_elsewhere_is_refused(server: HubServer) -> None:
     client = hub()
     facts = client.file_facts(REPO, "m.Q4_0.gguf")

@@ -14,7 +14,7 @@ from gguf_hub.kernels.library import kernel_function
 from gguf_hub.kernels.machine import Machine, Memory, PlainMachine
 from gguf_hub.kernels.ops import HEADER, N_TOKENS, POSITION, step
 from gguf_hub.model.config import RopeConfig
-from tests.conftest import ROOT
+from tests.conftest import KERNELS
 
 TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
 
@@ -41,7 +41,7 @@ def builder(request: pytest.FixtureRequest) -> KernelBuilder:
         pytest.skip(f"this CPU has no {request.param}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGUF_HUB_ISA", request.param)
-        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
     # mixed types take their loops from the plain ones: compiled once is enough
     wanted = TYPES if request.param == detect_cpu().isa else TYPES[:2]

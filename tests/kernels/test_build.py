@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.importpath import PACKAGE
 from gguf_hub.kernels import build
 from gguf_hub.kernels.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.kernels.cache import CACHE_TYPES
 from gguf_hub.kernels.compile import compile_entry
 from gguf_hub.kernels.cpu import ISAS, Cpu, detect_cpu
 from gguf_hub.kernels.library import MEMORY, kernel_function
+from gguf_hub.kernels.objects import object_path
 from gguf_hub.kernels.ops import ARGUMENTS
 from gguf_hub.quants.types import RUNNABLE_TYPES
 from tests.conftest import ROOT
@@ -104,17 +110,106 @@ def test_the_cache_folder_depends_on_the_cpu() -> None:
     assert build._key(cpu) == build._key(cpu) != build._key(other)
 
 
-def test_folders_unused_for_a_month_are_removed(
+@pytest.mark.parametrize("file", ["kernels/steps.py", "quants/types.py", "kernels/a/new.py"])
+def test_the_cache_folder_depends_on_every_source(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build._key(detect_cpu())
+    shutil.copytree(PACKAGE, tmp_path / "gguf_hub", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(build, "PACKAGE", str(tmp_path / "gguf_hub"))
+    assert build._key(detect_cpu()) == before
+    changed = tmp_path / "gguf_hub" / file
+    changed.parent.mkdir(exist_ok=True)
+    with changed.open("a") as source:
+        source.write("# changed\n")
+    assert build._key(detect_cpu()) != before
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "copy_rows": lambda code: b"",
+    "silu_mul": lambda code: code[: len(code) // 2],
+    "set_row": lambda code: bytes(len(code)),
+    "rms_norm": lambda code: b"hello",
+    "rope_table": lambda code: code[:64],
+    "quantize_q8_0": lambda code: code[:200] + bytes(b ^ 255 for b in code[200:400]) + code[400:],
+    "quantize_q8_k": lambda code: code[:-10],
+    "route": lambda code: b"<html>" * 100,
+}
+"""Small kernels -> what happens to the object of each."""
+
+
+def test_damaged_objects_are_compiled_again_with_a_note(tmp_path: Path) -> None:
+    sound = KernelBuilder()
+    sound.compile(DAMAGES)
+    assert sound.folder
+    folder = shutil.copytree(sound.folder, tmp_path / "kernels-copy")
+    for name, damage in DAMAGES.items():
+        object_path(folder, name).write_bytes(damage(object_path(folder, name).read_bytes()))
+    notes = Notes()
+    assert set(KernelBuilder(folder=folder).addresses(DAMAGES, notes)) == set(DAMAGES)
+    assert notes.texts[1:] == ["compiling 8 kernels for this CPU, once"]
+    assert "`copy_rows.o` is damaged" in notes.texts[0]
+    assert "(and 7 more)" in notes.texts[0]
+    again = Notes()
+    KernelBuilder(folder=folder).addresses(DAMAGES, again)
+    assert again.texts == []
+
+
+def test_where_nothing_can_be_kept_kernels_are_compiled_for_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(tmp_path))
-    old, recent = tmp_path / "kernels-old", tmp_path / "kernels-recent"
-    for folder in (old, recent):
-        folder.mkdir()
-    os.utime(old, (time.time() - 40 * 24 * 3600,) * 2)
-    KernelBuilder()
-    assert not old.exists()
-    assert recent.exists()
+    monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(tmp_path / "file" / "kernels"))
+    (tmp_path / "file").write_text("no folder")
+    notes = Notes()
+    builder = KernelBuilder()
+    assert builder.folder is None
+    assert builder.addresses(["copy_rows"], notes)["copy_rows"]
+    assert notes.texts[1:] == ["compiling 1 kernels for this CPU"]
+    assert "not a directory" in notes.texts[0]
+    assert KernelBuilder().compile(["copy_rows"], notes) == 0  # in memory
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_compiler_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def kill_first_child() -> None:
+        while not stop.is_set():
+            for child in psutil.Process().children():
+                child.kill()
+                return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_first_child)
+    killer.start()
+    try:
+        with pytest.raises(GgufHubError, match="the compiler was killed by signal 9"):
+            KernelBuilder(folder=tmp_path).compile(["matmul.Q4_K"])
+    finally:
+        stop.set()
+        killer.join()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupt_ends_the_compilers_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from gguf_hub.kernels.build import KernelBuilder\n"
+        f"try: KernelBuilder(folder=Path({str(tmp_path)!r})).compile(sys.argv[1:])\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    names = [f"matmul.{type_}" for type_ in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")]
+    line = [sys.executable, "-c", code, *names]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT) as start:
+        process = psutil.Process(start.pid)
+        until = time.monotonic() + 60
+        while not (children := process.children()) and time.monotonic() < until:
+            time.sleep(0.01)
+        start.send_signal(signal.SIGINT)
+        out, _ = start.communicate(timeout=60)
+    assert children and not any(child.is_running() for child in children)
+    assert out == "interrupted\n"
+    assert list(tmp_path.glob(".new-*")) == []
 
 
 def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

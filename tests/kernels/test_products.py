@@ -17,7 +17,7 @@ from gguf_hub.kernels.ops import N_TOKENS, step
 from gguf_hub.kernels.scratch import panel_bytes, partial_floats
 from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
 from tests import naive
-from tests.conftest import ROOT
+from tests.conftest import KERNELS
 from tests.synth import SCALES, random_blocks
 
 T = QuantType
@@ -32,7 +32,7 @@ def builder_for(isa: str) -> KernelBuilder:
     """A builder for one instruction set, its kernels compiled in one go."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGUF_HUB_ISA", isa)
-        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
     matmuls = [f"matmul.{type_.name}" for type_ in types_of(isa)]
     builder.addresses(["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls])

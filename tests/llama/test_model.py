@@ -147,6 +147,29 @@ def test_a_response_format_holds_the_answer(llm: Llama, response_format: dict[st
     assert found["age"] in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "response_format",
+    [
+        {"type": "json_object"},
+        {"type": "json_object", "schema": {"type": "object"}},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
+    ],
+    ids=["no schema", "a schema of any object", "OpenAI's"],
+)
+def test_any_json_object_may_hold_something(
+    embedded: Path, kernels: None, response_format: dict[str, Any]
+) -> None:
+    with Llama(embedded, n_ctx=256) as llm:
+        vocab = range(llm.n_vocab())
+        closing = [i for i in vocab if b"}" in llm.detokenize([1, i])]
+        answer = llm.create_chat_completion(
+            USER, response_format=response_format, seed=1, max_tokens=20,
+            logit_bias=dict.fromkeys(closing, float("-inf")),
+        )  # fmt: skip
+    assert answer["choices"][0]["message"]["content"].split('"')[0].strip() == "{"
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
 def calls_of(stream: Any) -> list[dict[str, str]]:
     """Put streamed calls together as OpenAI's clients do: names and arguments add up."""
     calls: dict[int, dict[str, str]] = {}

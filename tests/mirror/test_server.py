@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_thirty_two_clients_at_once_get_equal_bytes(mirror: Mirror) -> None:
 
 
 def test_more_clients_than_slots_wait_for_their_turn(serve: Serve) -> None:
-    mirror = serve(max_connections=2)
+    mirror = serve(max_requests=2)
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda _: get(mirror, FILE)[1] == DATA, range(12)))
     assert found == [True] * 12
@@ -146,6 +147,11 @@ def test_a_raw_nul_in_a_path_is_404(mirror: Mirror) -> None:
         (b"GET / HTTP/9.9\r\n\r\n", b"505"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, b"431"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 0\r\n\r\nx", b"400"),
     ],
 )
 def test_requests_that_are_wrong_are_answered_and_end(
@@ -163,6 +169,80 @@ def test_a_silent_client_is_sent_away(serve: Serve) -> None:
         began = time.monotonic()
         assert connection.recv(1) == b""
     assert time.monotonic() - began < 10
+
+
+HALF = f"GET {FILE} HTTP/1.1\r\nHost: localhost\r\nX-".encode()
+WHOLE = f"HEAD {FILE} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+PATHS = f"POST /api/models/{REPO}/paths-info/main HTTP/1.1\r\nHost: localhost\r\n".encode()
+
+
+def open_some(mirror: Mirror, stack: ExitStack, n: int) -> list[socket.socket]:
+    """Open connections that rest: silent, in the middle of a request, or after one."""
+    opened = []
+    for i in range(n):
+        address = (mirror.host, mirror.port)
+        client = stack.enter_context(socket.create_connection(address, timeout=20))
+        client.sendall((b"", HALF, WHOLE, PATHS + b"Content-Length: 9\r\n\r\n{")[i % 4])
+        if i % 4 == 2:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        opened.append(client)
+    return opened
+
+
+def test_connections_that_rest_keep_nobody_out(serve: Serve) -> None:
+    mirror = serve(max_requests=2)
+    with ExitStack() as stack:
+        resting = open_some(mirror, stack, 60)
+        for _ in range(3):
+            assert get(mirror, FILE) == (200, DATA)
+        for client in resting[2::4]:  # and they can go on
+            client.sendall(WHOLE)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_of_too_many_that_rest_the_oldest_goes(serve: Serve) -> None:
+    mirror = serve(max_waiting=8)
+    with ExitStack() as stack:
+        resting = open_some(mirror, stack, 40)
+        assert get(mirror, FILE) == (200, DATA)
+        assert resting[0].recv(65536) == b""
+
+
+def test_half_a_request_is_given_up(serve: Serve) -> None:
+    mirror = serve(request_s=0.2)
+    with ExitStack() as stack:
+        resting = open_some(mirror, stack, 4)
+        for client in (resting[1], resting[3]):
+            assert client.recv(65536) == b""
+        resting[2].sendall(WHOLE)  # between requests there is more time
+        assert resting[2].recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_drip_of_bytes_buys_no_time(serve: Serve) -> None:
+    mirror = serve(request_s=0.2)
+    client = socket.create_connection((mirror.host, mirror.port), timeout=20)
+    with client, pytest.raises(ConnectionError):
+        for _ in range(1000):
+            client.sendall(HALF[:1])
+            time.sleep(0.02)
+
+
+def test_requests_that_come_at_once_are_answered_in_turn(mirror: Mirror) -> None:
+    body = b'{"paths":["m.Q8_0.gguf"]}'
+    kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = raw(mirror, WHOLE * 3 + PATHS + kind + body + WHOLE)
+    assert answer.count(b"HTTP/1.1 200") == 5
+    assert answer.count(b'"m.Q8_0.gguf"') == 1
+
+
+def test_who_asks_first_whether_to_send_is_told_to(mirror: Mirror) -> None:
+    body = b'{"paths":["m.Q8_0.gguf"]}'
+    kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    with socket.create_connection((mirror.host, mirror.port), timeout=20) as client:
+        client.sendall(PATHS + kind + b"Expect: 100-continue\r\n\r\n")
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_client_that_goes_away_does_no_harm(serve: Serve) -> None:
@@ -271,7 +351,7 @@ def test_closing_ends_what_is_under_way(store: Store) -> None:
 
 
 def test_closing_works_while_clients_wait_for_a_slot(store: Store) -> None:
-    with Mirror(Shelf(store), max_connections=1) as mirror:
+    with Mirror(Shelf(store), max_requests=1) as mirror:
         mirror.start()
         first, second = connect(mirror), connect(mirror)
         first.connect()

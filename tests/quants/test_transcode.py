@@ -23,9 +23,9 @@ from tests import naive
 def builder() -> Iterator[KernelBuilder]:
     """One builder for all: linking takes time, too."""
     with pytest.MonkeyPatch.context() as patch:
-        from tests.conftest import ROOT
+        from tests.conftest import KERNELS
 
-        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(ROOT / ".pytest_cache" / "kernels"))
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         made = KernelBuilder()
         names = [f"encode.{type.name}" for type in WRITABLE_TYPES]
         made.addresses([*names, "decode.F32", "decode.F16", "decode.Q4_K", "run_program"])

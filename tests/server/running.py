@@ -16,22 +16,18 @@ class Running:
 
     def __init__(self, path: Path, stack: ExitStack, app: dict[str, Any], **options: Any) -> None:
         import httpx
-        import uvicorn
 
         from gguf_hub.server.app import create_app
+        from gguf_hub.server.listening import Server
         from gguf_hub.server.opening import open_service
 
+        app = dict(app)
         options = {"n_ctx": 256, "n_slots": 3, "name": "stories", **options}
         self.service = stack.enter_context(open_service(path, **options))
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            create_app(self.service, **{"grace_s": 0.2, **app}),
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=75,  # as `serve`: longer than clients keep idle connections
-        )
-        self.server = uvicorn.Server(config)
+        given = {name: app.pop(name) for name in ("limits", "grace_s") if name in app}
+        self.server = Server(create_app(self.service, **app), **{"grace_s": 0.2, **given})
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
         self.thread.start()
         stack.callback(self.stop)

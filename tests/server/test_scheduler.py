@@ -243,3 +243,76 @@ def test_nothing_to_write_is_told_at_once(scheduler: Scheduler, model: Counter) 
     work(scheduler, asked)
     assert asked.is_done
     assert model.calls == []
+
+
+# -- what went wrong ----------------------------------------------------------------------------
+
+
+class Broken(Counter):
+    """Computes half of what it is asked for, then fails, as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: set[str] = set()
+
+    def _break(self, kind: str, slot: int) -> None:
+        if kind in self.fails:
+            self.held[slot] = [99] * 32  # whatever was there is gone
+            raise RuntimeError(kind)
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self._break("forward", slot)
+        return super().forward(tokens, position, slot=slot)
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        for slot, _, _ in rows:
+            self._break("decode", slot)
+        return super().decode(rows)
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        self._break("embed", slot)
+        return super().embed(tokens, slot)
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        self._break("copy", target)
+        super().copy_cache(source, target, n_positions)
+
+
+@pytest.mark.parametrize("kind", ["forward", "decode", "embed", "copy"])
+def test_a_slot_that_failed_is_not_trusted_and_whoever_asked_is_told(kind: str) -> None:
+    model = Broken()
+    scheduler = Scheduler(model, n_waiting=4)
+    prompt = list(range(1, 21))
+    work(scheduler, Asked([70], n=1), Asked(prompt, n=1))  # both slots hold something
+    busy = Asked(prompt, n=12)  # and the one that holds the prompt is in use
+    scheduler.submit(busy.task)
+    scheduler.round()
+    # another text of the same beginning fails
+    model.fails = {kind}
+    vectors: list[Any] = []
+    asked = Asked([*prompt, 50], n=3)
+    task = EmbedTask(prompt, vectors.append, vectors.append) if kind == "embed" else asked.task
+    scheduler.submit(task)
+    while scheduler.has_work and not (asked.errors or vectors):
+        scheduler.round()
+    told = vectors if kind == "embed" else asked.errors
+    assert [str(error) for error in told] == [kind]
+    model.fails = set()
+    while scheduler.has_work:
+        scheduler.round()
+    for slot in scheduler.slots:  # all that is trusted is true
+        assert slot.cached == model.held[slot.index][: len(slot.cached)]
+    again = Asked([*prompt, 50], n=3)
+    work(scheduler, again)
+    assert again.text == "515253"
+
+
+def test_a_text_that_cannot_begin_is_told(scheduler: Scheduler) -> None:
+    bad, good = Asked([10]), Asked([20])
+    bad.task.run.begin = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    work(scheduler, bad, good)
+    assert [type(error) for error in bad.errors] == [ZeroDivisionError]
+    assert good.text == "212223"
+    assert scheduler.n_busy == 0

@@ -133,7 +133,7 @@ def test_another_architecture_is_judged_but_does_not_run(tmp_path: Path) -> None
     }
     facts = facts_of_file(write_mixtral(tmp_path / "m.gguf", TINY, fields=fields))
     assert facts.architecture == "qwen3"
-    assert facts.unrunnable == "architecture `qwen3`"
+    assert facts.unrunnable == "architecture `qwen3`, expected `llama`"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,30 @@ def test_of_twin_tokens_the_last_counts() -> None:
 
 
 # What holds for any text
+
+
+@FEW
+@given(
+    pieces=st.dictionaries(st.text("ab▁é", min_size=1, max_size=6), st.just(-1.0), max_size=8),
+    special=st.dictionaries(st.text("<ab>", min_size=1, max_size=9), st.sampled_from((3, 4))),
+    bytes_too=st.booleans(),
+    unk=st.sampled_from((0, None)),
+    text=st.text("ab▁ é<>\ud800", max_size=60),
+)
+def test_a_text_never_has_fewer_tokens_than_its_length_tells(
+    pieces: dict[str, float], special: dict[str, int], bytes_too: bool, unk: int | None, text: str
+) -> None:
+    tokenizer = small_tokenizer(pieces, special, bytes_too=bytes_too)
+    if unk is None:
+        tokenizer = Tokenizer(replace(tokenizer.vocab, unk_id=None))
+    least = tokenizer.least_tokens(len(text))
+    for parse_special in (False, True):
+        assert len(tokenizer.encode(text, add_bos=False, parse_special=parse_special)) >= least
+
+
+def test_how_few_tokens_a_text_can_have() -> None:
+    tokenizer = small_tokenizer({"▁": -5.0, "abc": -1.0, "a": -2.0}, {"<long>": 3})
+    assert [tokenizer.least_tokens(n) for n in (0, 1, 6, 7, 600)] == [0, 1, 1, 2, 100]
 
 
 @FEW

@@ -11,7 +11,7 @@ from typing import Any
 
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.journal import journal_name
+from gguf_hub.gguf.journal import is_unfinished, journal_name
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import map_file
 from gguf_hub.gguf.shards import find_shards
@@ -46,7 +46,7 @@ def validate_file(
     path = Path(path)
     issues = Issues()
     header, table = _check_header(map_file(path), path, level, issues)
-    if journal_name(path).exists():
+    if is_unfinished(path):
         place = f"`{journal_name(path).name}`"
         issues.add("GGUF-EDIT-UNFINISHED", place, "the journal of an edit lies beside the file")
     if level == "deep" and header.is_whole:
@@ -111,5 +111,5 @@ def _check_header(
         check_templates(header, issues)
         # of the rest a shard holds some, and its siblings the others
         if not is_shard(header.fields):
-            check_model(header, table.tensors, issues)
+            check_model(header, table.all, issues)
     return header, table

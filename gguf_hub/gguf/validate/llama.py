@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gguf_hub.gguf.experts import MAX_EXPERTS, PARTS, parse_split, split_name
-from gguf_hub.gguf.format import Field, TensorInfo, ValueType
+from gguf_hub.gguf.format import AnyTensor, Field, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import MORE_THAN, architecture, expected_types, has_right_type, number
@@ -55,7 +55,7 @@ class _Numbers:
     d_v: int
 
 
-def check_llama(header: Header, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+def check_llama(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Check metadata and tensors of a file that says it is a llama.
 
     Args:
@@ -194,7 +194,7 @@ def _check_experts(fields: Mapping[str, Field], arch: str, problem: _Problem) ->
 # -- tensors ---------------------------------------------------------------------------------
 
 
-def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, TensorInfo]) -> _Numbers:
+def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]) -> _Numbers:
     """Collect what the shapes follow from."""
     n_layer = number(fields, f"{arch}.block_count") or 0
     n_embd = number(fields, f"{arch}.embedding_length") or 0
@@ -215,7 +215,7 @@ def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, Tenso
     )
 
 
-def _n_vocab(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, TensorInfo]) -> int:
+def _n_vocab(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]) -> int:
     """Number of tokens: of the vocabulary, else of the key, else of the embeddings."""
     tokens = fields.get("tokenizer.ggml.tokens")
     if tokens is not None and isinstance(tokens.value, StringArray):
@@ -237,7 +237,7 @@ def _check_vocab(fields: Mapping[str, Field], arch: str, issues: Issues) -> None
             issues.add("GGUF-TOKENIZER-VOCAB-SIZE", f"key `{arch}.vocab_size`", message)
 
 
-def _check_tensors(numbers: _Numbers, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+def _check_tensors(numbers: _Numbers, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Compare the tensors of a file with those that the architecture asks for."""
     known: set[str] = set()
     blocks: dict[int, set[str]] = defaultdict(set)
@@ -277,7 +277,7 @@ def _check_feed_forward(
     n: _Numbers,
     i: int,
     names: set[str],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -308,7 +308,7 @@ def _check_split(
     i: int,
     n_expert: int,
     shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -323,7 +323,7 @@ def _check_split(
 
 def _compare(
     expected: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, TensorInfo],
+    tensors: Mapping[str, AnyTensor],
     known: set[str],
     issues: Issues,
 ) -> None:
@@ -345,7 +345,7 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _check_unused(tensors: Mapping[str, TensorInfo], known: set[str], issues: Issues) -> None:
+def _check_unused(tensors: Mapping[str, AnyTensor], known: set[str], issues: Issues) -> None:
     """Name the tensors that the architecture has no place for."""
     for name in tensors:
         match = _BLOCK.fullmatch(name)

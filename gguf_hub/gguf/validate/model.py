@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gguf_hub.gguf.format import TensorInfo
+from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import architecture
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_obstacles, told
 from gguf_hub.gguf.validate.llama import check_llama
 from gguf_hub.gguf.validate.tokenizer import check_tokenizer
 
 
-def check_model(header: Header, tensors: Mapping[str, TensorInfo], issues: Issues) -> None:
+def check_model(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
     """Check the vocabulary, and the architecture if there are rules for it.
 
     Args:
@@ -30,3 +31,12 @@ def check_model(header: Header, tensors: Mapping[str, TensorInfo], issues: Issue
     elif header.entries or tensors:
         message = f"`{arch}`: tensors and numbers are not checked"
         issues.add("GGUF-ARCH-UNKNOWN", "key `general.architecture`", message)
+    if arch and tensors and issues.is_sound:
+        _check_runnable(header, tensors, issues)
+
+
+def _check_runnable(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
+    """Say of a sound model what keeps gguf-hub from running it."""
+    obstacles = find_obstacles(header, tensors)
+    if obstacles:
+        issues.add("GGUF-NOT-RUNNABLE", "file", f"{NOT_RUNNABLE}: {told(obstacles)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gguf_hub.gguf.format import Field, TensorInfo
+from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import expected_types, has_right_type, number
@@ -68,9 +68,9 @@ def check_together(reports: Sequence[Report], *, is_complete: bool, issues: Issu
     if len(counts) > 1:
         listed = ", ".join(sorted(map(str, counts)))
         issues.add("GGUF-SPLIT-COUNT", "set", f"the shards speak of {listed} shards")
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, AnyTensor] = {}
     for report in reports:
-        for name, info in read_table(report.header).tensors.items():
+        for name, info in read_table(report.header).all.items():
             if name in tensors:
                 message = "is in two shards"
                 issues.add("GGUF-SPLIT-DUPLICATE", f"tensor `{shown(name)}`", message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gguf_hub.grammar.gbnf import Literal, Node
+from gguf_hub.grammar.gbnf import MAX_REPEAT, Literal, Node
 from gguf_hub.grammar.schema.check import canonical
 from gguf_hub.grammar.schema.conversion import Conversion, braces, separated, some_of, then
 from gguf_hub.grammar.schema.merge import NotSupported, Plain, Schema, both
@@ -21,6 +21,8 @@ def array(conversion: Conversion, s: Plain, name: str) -> Node:
     first, rest = list(s.get("prefixItems", ())), s.get("items", True)
     if "contains" in s:
         wanted = int(s.get("minContains", 1))
+        if wanted > MAX_REPEAT:
+            raise NotSupported("minContains", f"is over {MAX_REPEAT:,}")
         # The first items are those that are wanted; with no more items than may match, the
         # others cannot be too many.
         first += [rest] * (wanted - len(first))

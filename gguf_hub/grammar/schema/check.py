@@ -6,11 +6,16 @@ Source: JSON Schema 2020-12 and the drafts before it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gguf_hub.budget import spend
+from gguf_hub.grammar.pattern import PatternError
+from gguf_hub.grammar.search import is_found as search
+
 Resolve = Callable[[str], Any]
+
+_MAX_DEPTH = 100
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda v: v is None,
@@ -32,8 +37,11 @@ class CannotCheck(Exception):
 
 def canonical(value: Any) -> str:
     """Return a text that is equal for equal JSON values: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, str):
+        return f'"{value}'
 
     def plain(v: Any) -> Any:
+        spend()
         if isinstance(v, float) and v.is_integer():
             return int(v)
         if isinstance(v, dict):
@@ -48,37 +56,53 @@ def json_type(value: Any) -> str:
     return next(name for name in _TYPES if name != "integer" and _TYPES[name](value))
 
 
-def conforms(value: Any, schema: Any, resolve: Resolve, depth: int = 0) -> bool:
+def conforms(value: Any, schema: Any, resolve: Resolve) -> bool:
     """Tell whether ``value`` satisfies ``schema``.
 
     Args:
         value: A JSON value.
         schema: A schema of any draft.
         resolve: Returns what a ``$ref`` points to.
-        depth: How deep this call is nested.
 
     Raises:
         CannotCheck: The schema uses a keyword that is not understood.
     """
-    if isinstance(schema, bool):
-        return schema
-    if depth > 100:
-        raise CannotCheck("it refers to itself without end")
+    return _Check(resolve).holds(value, schema, 0)
 
-    def holds(v: Any, s: Any) -> bool:
-        return conforms(v, s, resolve, depth + 1)
 
-    for keyword in schema:
-        if keyword.startswith(("$dynamic", "$recursive", "unevaluated")):
-            raise CannotCheck(f"`{keyword}` is not supported")
-    return (
-        _has_type(value, schema)
-        and _holds_combined(value, schema, holds, resolve)
-        and (not _TYPES["number"](value) or _holds_number(value, schema))
-        and (not isinstance(value, str) or _holds_string(value, schema))
-        and (not isinstance(value, list) or _holds_array(value, schema, holds))
-        and (not isinstance(value, dict) or _holds_object(value, schema, holds))
-    )
+class _Check:
+    """One check; parts of a schema may be referred to from many places, and are looked at once."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def holds(self, value: Any, schema: Any, depth: int) -> bool:
+        if isinstance(schema, bool):
+            return schema
+        if depth > _MAX_DEPTH:
+            raise CannotCheck("it refers to itself without end")
+        key = (id(value), id(schema))  # both live as long as the check
+        if key not in self._known:
+            spend()
+            self._known[key] = self._compute(value, schema, depth)
+        return self._known[key]
+
+    def _compute(self, value: Any, schema: Any, depth: int) -> bool:
+        def holds(v: Any, s: Any) -> bool:
+            return self.holds(v, s, depth + 1)
+
+        for keyword in schema:
+            if keyword.startswith(("$dynamic", "$recursive", "unevaluated")):
+                raise CannotCheck(f"`{keyword}` is not supported")
+        return (
+            _has_type(value, schema)
+            and _holds_combined(value, schema, holds, self._resolve)
+            and (not _TYPES["number"](value) or _holds_number(value, schema))
+            and (not isinstance(value, str) or _holds_string(value, schema))
+            and (not isinstance(value, list) or _holds_array(value, schema, holds))
+            and (not isinstance(value, dict) or _holds_object(value, schema, holds))
+        )
 
 
 Holds = Callable[[Any, Any], bool]
@@ -147,11 +171,11 @@ def is_found(pattern: str, text: str) -> bool:
     """Tell whether a pattern is found in a text.
 
     Raises:
-        CannotCheck: The pattern is no regular expression of Python's.
+        CannotCheck: The pattern is no regular expression, or none that an automaton can follow.
     """
     try:
-        return re.search(pattern, text) is not None
-    except (re.error, OverflowError, RecursionError) as exc:
+        return search(pattern, text)
+    except PatternError as exc:
         raise CannotCheck(f"pattern `{pattern}`: {exc}") from exc
 
 

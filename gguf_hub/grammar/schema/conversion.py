@@ -46,7 +46,7 @@ def then(item: Node) -> Node:
 
 def separated(item: Node, low: int, high: int | None) -> Node:
     """Return ``low`` to ``high`` items with commas between them."""
-    if high == 0:
+    if high is not None and high <= 0:
         return NOTHING if low > 0 else EMPTY
     some = seq(item, repeat(then(item), max(low - 1, 0), None if high is None else high - 1))
     return some if low > 0 else optional(some)
@@ -70,7 +70,8 @@ def some_of(
         conversion: Where rules are added: one for each part and number of parts so far.
         parts: (part, whether it must be there).
         extra: What may follow any number of times.
-        bounds: (least number of parts, extras not counted; most parts, extras counted, or None).
+        bounds: (least number of parts, of the extras one at most counted; most parts, extras
+            counted, or None).
         name: For the rules.
     """
     low, high = bounds
@@ -80,8 +81,11 @@ def some_of(
     left = None if high is None else max(high, 0)
     for done in range(min(n, enough) + 1):
         more = None if left is None else max(left - done, 0)
-        end = repeat(then(extra), 0, more) if done else separated(extra, 0, more)
-        conversion.rules[f"{own}-{n}-{done}"] = NOTHING if done < low else end
+        # one of the extras is a part more, but two of them may be the same key
+        least = 1 if done == low - 1 else 0
+        end = repeat(then(extra), least, more) if done else separated(extra, least, more)
+        is_short = done < low - 1 or (more is not None and more < least)
+        conversion.rules[f"{own}-{n}-{done}"] = NOTHING if is_short else end
     for i in reversed(range(n)):
         part, must_be = parts[i]
         for done in range(min(i, enough) + 1):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import count
+from collections import Counter
 from typing import Any
 
+from gguf_hub.budget import look, spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Chars, Literal, Node, Ref
 from gguf_hub.grammar.schema import numbers
@@ -19,7 +20,7 @@ from gguf_hub.grammar.schema.conversion import (
     braces,
     separated,
 )
-from gguf_hub.grammar.schema.disjoint import apart
+from gguf_hub.grammar.schema.disjoint import apart, have_tags
 from gguf_hub.grammar.schema.merge import Document, NotSupported, Plain, Schema, both
 from gguf_hub.grammar.schema.negate import negate
 from gguf_hub.grammar.schema.objects import object_
@@ -31,6 +32,8 @@ _KNOWN = {"type", "enum", "anyOf", "_oneOfs", "_nots", *(k for f in FAMILIES.val
 
 _BUILDERS = {"string": string, "integer": number, "number": number, "array": array,
              "object": object_}  # fmt: skip
+
+_MOST_COMPARED = 300
 
 _BLANKS = Chars(((0x09, 0x09), (0x20, 0x20)))
 _COMMON: dict[str, Node] = {
@@ -76,8 +79,8 @@ def schema_to_rules(
         rules = prune(converter.rules, "root")
     except RecursionError as exc:
         raise GrammarError("schema: it is nested too deeply") from exc
-    except (TypeError, ValueError, AttributeError, KeyError) as exc:
-        # A keyword holds what it cannot hold, such as `"properties": 5`.
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as exc:
+        # A keyword holds what it cannot hold, such as `"properties": 5` or `"minimum": 1e999`.
         raise GrammarError(f"schema: it is malformed: {exc}") from exc
     if rules["root"] == NOTHING:
         raise GrammarError("schema: found no value that satisfies it")
@@ -93,6 +96,7 @@ class _Converter:
         self.left_out: list[str] = []
         self._strict = strict
         self._names: dict[str, str] = {}
+        self._used: Counter[str] = Counter()
 
     def visit(self, schema: Schema, name: str) -> Node:
         """Return what stands for a schema: a rule of its own, made once."""
@@ -101,7 +105,9 @@ class _Converter:
         if schema is True or schema == {}:
             return Ref("value")
         key = json.dumps([schema, _orders(schema)], sort_keys=True)
+        look()
         if key not in self._names:
+            spend(len(key))
             self._names[key] = own = self.fresh(name)
             self.rules[own] = NOTHING  # until it is known; a reference to it works already
             self.rules[own] = self._build(schema, own)
@@ -111,9 +117,12 @@ class _Converter:
         """Return a rule name like ``name`` that is not in use."""
         if len(self.rules) > MOST_RULES:
             raise GrammarError(f"schema: it is too large: over {MOST_RULES:,} rules")
-        name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "value"
-        others = (f"{name}-{i}" for i in count(2))
-        return name if name not in self.rules else next(n for n in others if n not in self.rules)
+        base = name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "value"
+        while name in self.rules:
+            spend()
+            self._used[base] += 1
+            name = f"{base}-{self._used[base] + 1}"
+        return name
 
     def conforms(self, value: Any, schema: Schema) -> bool:
         """Tell whether a value satisfies a schema."""
@@ -208,6 +217,12 @@ class _Converter:
 
     def _check_apart(self, whole: list[Schema], options: list[Schema], name: str) -> None:
         """See that what one option writes satisfies no other."""
+        if have_tags(options, self.document):
+            return
+        if len(options) > _MOST_COMPARED:
+            problem = f"has {len(options)} options, too many to tell that none matches another's"
+            self._leave_out(name, NotSupported("oneOf", problem))
+            return
         for i, schema in enumerate(whole):
             for j, other in enumerate(options):
                 if i != j and not apart(schema, other, self.document):
@@ -232,6 +247,7 @@ class _Converter:
 
 def _orders(schema: Any) -> list[Any]:
     """Return the order of properties, in which otherwise equal schemas may differ."""
+    spend()
     if isinstance(schema, dict):
         own = list(schema["properties"]) if isinstance(schema.get("properties"), dict) else []
         return [own, *(_orders(value) for _, value in sorted(schema.items()))]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gguf_hub.budget import spend
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ref, Repeat, Seq
-from gguf_hub.grammar.regex import PatternError
+from gguf_hub.grammar.pattern import PatternError
 from gguf_hub.grammar.schema.conversion import Conversion
 from gguf_hub.grammar.schema.strings import in_json
 from gguf_hub.grammar.trees import EMPTY, NOTHING, alt, repeat, seq
@@ -22,6 +23,7 @@ _MOST_RULES = 4_000
 
 def length_range(tree: Node) -> tuple[int, int | None]:
     """Return the least and the most characters of a tree's texts; None: no limit."""
+    spend()
     if isinstance(tree, Literal):
         return len(tree.text), len(tree.text)
     if isinstance(tree, Chars):
@@ -145,6 +147,7 @@ def _add(tree: Node, places: _Places) -> _Part:
 def _chain(items: list[Node], places: _Places) -> _Part:
     whole = _Part(frozenset(), frozenset(), True)
     for item in items:
+        spend(8 * len(whole.last))
         part = _add(item, places)
         for p in whole.last:
             places.follow[p] |= part.first
@@ -158,13 +161,13 @@ def _chain(items: list[Node], places: _Places) -> _Part:
 
 def _add_repeat(tree: Repeat, places: _Places) -> _Part:
     """Write out counted copies; an end that leads back to its beginning stands for the others."""
+    if max(tree.low, tree.high or 0) > _MOST_PLACES:
+        raise PatternError("it is too long for minLength and maxLength")
     copies: list[Node] = [tree.item] * tree.low
     if tree.high is not None:
         optional: Node = EMPTY
         for _ in range(tree.high - tree.low):
             optional = repeat(seq(tree.item, optional), 0, 1)
-            if length_range(seq(*copies))[0] > _MOST_PLACES:
-                raise PatternError("it is too long for minLength and maxLength")
         if tree.low == 0 and tree.high == 1:
             part = _add(tree.item, places)
             return _Part(part.first, part.last, True)

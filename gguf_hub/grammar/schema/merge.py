@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.schema.check import canonical
 
@@ -21,7 +22,9 @@ Plain = dict[str, Any]
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _MOST_CHOICES = 64
-_MOST_DEPTH = 64
+_MOST_DEPTH = 200
+_MOST_STEP = 10**18
+_PLAIN_BYTES = 500
 
 _PASSED_OVER = frozenset({
     "$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default",
@@ -49,6 +52,10 @@ class Document:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
+        self._plain: dict[int, tuple[Schema, Plain | bool]] = {}  # by id of the schema kept here
+        self._open: set[int] = set()
+        self.known_apart: dict[tuple[int, int], bool] = {}
+        """By the ids of two schemas that have been made plain, whether they are surely apart."""
 
     def resolve(self, ref: str) -> Schema:
         """Return what a reference inside the document points to.
@@ -83,8 +90,19 @@ class Document:
             return {} if schema else False
         if not isinstance(schema, dict):
             raise GrammarError(f"schema: expected a dict or true or false, found {schema!r:.60}")
-        if depth > _MOST_DEPTH:
-            raise GrammarError("schema: it refers to itself without end")
+        key = id(schema)
+        if key not in self._plain:
+            if key in self._open or depth > _MOST_DEPTH:
+                raise GrammarError("schema: it refers to itself without end")
+            self._open.add(key)
+            try:
+                self._plain[key] = schema, self._compute(schema, depth)
+            finally:
+                self._open.discard(key)
+        return self._plain[key][1]
+
+    def _compute(self, schema: Plain, depth: int) -> Plain | bool:
+        spend(_PLAIN_BYTES)
         out: Plain | bool = _renamed(schema)
         for part in _parts(schema):
             if out is False:
@@ -170,6 +188,18 @@ def _is_in(value: Any, values: list[Any]) -> bool:
     return canonical(value) in map(canonical, values)
 
 
+def extra_schema(s: Plain) -> Schema:
+    """Return what properties that are not declared must satisfy; False where none is written.
+
+    An object of which no properties are declared may have any, one of which some are declared has
+    no others unless ``additionalProperties`` asks for them.
+
+    Source: llama.cpp, common/json-schema-to-grammar.cpp, ``SchemaConverter::visit``.
+    """
+    is_declared = "properties" in s or "patternProperties" in s
+    return s.get("additionalProperties", not is_declared)
+
+
 # Merging
 
 
@@ -197,6 +227,7 @@ def merge(a: Plain | bool, b: Plain | bool) -> Plain | bool:
 
 def both(x: Schema, y: Schema) -> Schema:
     """Return a schema that is merged from two when it is looked at."""
+    spend(_PLAIN_BYTES)
     if x is True or x == {} or x == y:
         return y
     if y is True or y == {}:
@@ -220,10 +251,23 @@ def _merge_types(x: list[str], y: list[str]) -> list[str]:
     return [name for name in TYPES if name in shared]
 
 
+def _merge_values(x: list[Any], y: list[Any]) -> list[Any]:
+    known = set(map(canonical, y))
+    return [value for value in x if canonical(value) in known]
+
+
 def _merge_steps(x: float, y: float) -> float:
-    if float(x).is_integer() and float(y).is_integer():
-        return math.lcm(int(x), int(y))
+    if is_whole(x) and is_whole(y):
+        step = math.lcm(int(x), int(y))
+        if step > max(x, y, _MOST_STEP):
+            raise NotSupported("multipleOf", f"of several steps is over {_MOST_STEP:,} in all")
+        return step
     return float(_same("multipleOf", x, y))
+
+
+def is_whole(x: float) -> bool:
+    """Tell whether a number is whole; doubles do not hold every whole number."""
+    return isinstance(x, int) or x.is_integer()
 
 
 def _merge_choices(x: list[Schema], y: list[Schema]) -> list[Schema]:
@@ -240,7 +284,7 @@ _MERGERS: dict[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(_HIGHEST, max),
     **dict.fromkeys(_LOWEST, min),
     "type": _merge_types,
-    "enum": lambda x, y: [v for v in x if _is_in(v, y)],
+    "enum": _merge_values,
     "required": lambda x, y: list(dict.fromkeys([*x, *y])),
     "uniqueItems": lambda x, y: x or y,
     "multipleOf": _merge_steps,

@@ -1,7 +1,8 @@
 """Objects of a schema.
 
-Declared properties come in their order; undeclared ones where ``additionalProperties`` asks for
-them, or one ``patternProperties`` gives them names, or ``minProperties`` needs more than there are.
+Declared properties come in their order; undeclared ones where none is declared,
+``additionalProperties`` asks for them, or one ``patternProperties`` gives them names, or
+``minProperties`` needs more than there are.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from gguf_hub.grammar.gbnf import Literal, Node
-from gguf_hub.grammar.regex import PatternError, parse_pattern
+from gguf_hub.grammar.gbnf import Literal, Node, Ref
+from gguf_hub.grammar.pattern import PatternError
+from gguf_hub.grammar.regex import parse_pattern
 from gguf_hub.grammar.schema.check import CannotCheck, is_found
 from gguf_hub.grammar.schema.conversion import (
     MOST_RULES,
@@ -20,25 +22,26 @@ from gguf_hub.grammar.schema.conversion import (
     some_of,
 )
 from gguf_hub.grammar.schema.lengths import json_of_length
-from gguf_hub.grammar.schema.merge import NotSupported, Plain, Schema, both
+from gguf_hub.grammar.schema.merge import NotSupported, Plain, Schema, both, extra_schema
 from gguf_hub.grammar.schema.strings import in_json, samples, unlike
 from gguf_hub.grammar.trees import NOTHING, seq
 
 
 def object_(conversion: Conversion, s: Plain, name: str) -> Node:
     """Return the objects of a schema."""
+    if not s.keys() - {"type", "additionalProperties"} and extra_schema(s) in (True, {}):
+        return Ref("object")
     # 1) which properties there are, and which must be
     properties = _properties(conversion, s)
     required = set(s.get("required", ()))
     low, high = int(s.get("minProperties", 0)), s.get("maxProperties")
     high = None if high is None else int(high)
     missing = low - sum(value is not False for value in properties.values())
-    if missing > 0:
+    _check_counts(len(properties) + max(missing, 0), low, high)
+    if missing > 1 or (missing == 1 and _extra(conversion, s, properties)[0] == NOTHING):
         more = _more_names(conversion, s, properties, missing)
         properties |= {key: _undeclared(key, s) for key in more}
         required |= set(more)
-    if len(properties) * min(len(properties), max(low, high or 1)) > MOST_RULES:
-        raise NotSupported("maxProperties", "with so many properties makes too many rules")
     # 2) each as `"key": value`
     parts: list[tuple[Node, bool]] = []
     for key, value in properties.items():
@@ -51,6 +54,13 @@ def object_(conversion: Conversion, s: Plain, name: str) -> Node:
         value_node = conversion.visit(extra_value, f"{name}-value")
         extra = seq(Literal('"'), extra_key, Literal('":'), SPACE, value_node)
     return braces("{", some_of(conversion, parts, extra, (low, high), name), "}")
+
+
+def _check_counts(n: int, low: int, high: int | None) -> None:
+    """Refuse to count more properties than there can be rules."""
+    if n * min(n, max(low, high or 1)) > MOST_RULES:
+        keyword = "minProperties" if high is None else "maxProperties"
+        raise NotSupported(keyword, "with so many properties makes too many rules")
 
 
 def _properties(conversion: Conversion, s: Plain) -> dict[str, Schema]:
@@ -87,7 +97,7 @@ def _is_found(pattern: str, key: str) -> bool:
 
 def _extra(conversion: Conversion, s: Plain, declared: dict[str, Schema]) -> tuple[Node, Schema]:
     """Return (the key of properties beyond the declared ones as in JSON, their schema)."""
-    more, patterns = s.get("additionalProperties", False), s.get("patternProperties", {})
+    more, patterns = extra_schema(s), s.get("patternProperties", {})
     names = s.get("propertyNames", True)
     if patterns:
         only = next(iter(patterns))
@@ -131,14 +141,14 @@ def _more_names(
 ) -> list[str]:
     """Return names for properties that must be there and are not declared."""
     names = s.get("propertyNames", True)
-    found: list[str] = []
+    found: dict[str, None] = {}
     for name in _candidates(conversion, s, wanted + 20):
         if len(found) == wanted:
             break
         is_new = name not in declared and name not in found
         if is_new and conversion.conforms(name, names) and _undeclared(name, s) is not False:
-            found.append(name)
-    return found
+            found[name] = None
+    return list(found)
 
 
 def _candidates(conversion: Conversion, s: Plain, count: int) -> Iterator[str]:

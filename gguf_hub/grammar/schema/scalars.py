@@ -6,12 +6,13 @@ import math
 
 from gguf_hub.errors import GrammarError
 from gguf_hub.grammar.gbnf import Literal, Node, Ref
-from gguf_hub.grammar.regex import PatternError, parse_pattern
+from gguf_hub.grammar.pattern import PatternError
+from gguf_hub.grammar.regex import parse_pattern
 from gguf_hub.grammar.schema import numbers
 from gguf_hub.grammar.schema.check import is_multiple
 from gguf_hub.grammar.schema.conversion import FAMILIES, Conversion
 from gguf_hub.grammar.schema.lengths import json_of_length, length_range
-from gguf_hub.grammar.schema.merge import NotSupported, Plain
+from gguf_hub.grammar.schema.merge import NotSupported, Plain, is_whole
 from gguf_hub.grammar.schema.strings import FORMATS, in_json, samples, unlike
 from gguf_hub.grammar.trees import NOTHING, alt, repeat, seq
 
@@ -37,7 +38,7 @@ def _multiples(conversion: Conversion, s: Plain, name: str) -> Node:
     if isinstance(step, bool) or not isinstance(step, (int, float)) or step <= 0:
         raise GrammarError(f"schema, at `{name}`: multipleOf: expected over 0, found {step}")
     low, high = _whole_bounds(s)
-    if not float(step).is_integer():
+    if not is_whole(step):
         if s["type"] == "number" or low is None or high is None:
             raise NotSupported("multipleOf", f"of {step} is not supported: expected a whole number")
     elif step == 1:
@@ -66,7 +67,7 @@ def _whole_bounds(s: Plain) -> tuple[int | None, int | None]:
 
 def _near(low: int | None, high: int | None, step: float) -> range | list[int]:
     """Return whole numbers, multiples of ``step`` if it is whole, next to a bound or to 0."""
-    jump = int(step) if float(step).is_integer() else 1
+    jump = int(step) if is_whole(step) else 1
     far = _MOST_VALUES * jump
     if low is not None:
         start = -(-low // jump) * jump

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from gguf_hub.budget import spend
 from gguf_hub.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Repeat, Seq, complement
 from gguf_hub.grammar.trees import EMPTY, alt, chars, repeat, seq, subtract
 
@@ -73,6 +74,7 @@ def unlike(names: Iterable[str]) -> Node:
 
 
 def _unlike(names: list[str]) -> Node:
+    spend(sum(map(len, names)))
     firsts = sorted({name[0] for name in names if name})
     other = subtract(_RAW, tuple((ord(c), ord(c)) for c in firsts))
     rest = repeat(Chars(_RAW), 0, None)
@@ -84,6 +86,8 @@ def _unlike(names: list[str]) -> Node:
 
 
 # Examples
+
+_MOST_REPEATED = 100
 
 
 def samples(tree: Node, count: int) -> list[str]:
@@ -97,6 +101,7 @@ def samples(tree: Node, count: int) -> list[str]:
 
 
 def _texts(tree: Node) -> Iterator[str]:
+    spend()
     if isinstance(tree, Literal):
         yield tree.text
     elif isinstance(tree, Chars):
@@ -113,6 +118,8 @@ def _texts(tree: Node) -> Iterator[str]:
             for others in islice(_texts(rest), 40):
                 yield first + others
     elif isinstance(tree, Repeat):
+        if tree.low > _MOST_REPEATED:
+            return
         most = tree.low + 40 if tree.high is None else min(tree.high, tree.low + 40)
         for n in range(tree.low, most + 1):
             yield from islice(_texts(Seq((tree.item,) * n)), 40)

@@ -157,7 +157,50 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [[True, True]],
     ),
     "object": (OBJECT, [{"b": 1}, {"a": 1, "b": [], "c": "x"}], [{}, {"a": 1}, {"b": 1, "d": 2}]),
-    "any object": ({"type": "object"}, [{}], [1]),
+    "any object": ({"type": "object"}, [{}, {"a": 1, "é\n": [{"b": {}}]}], [1, []]),
+    "any object, said so": (
+        {"type": "object", "additionalProperties": True, "description": "x"},
+        [{}, {"a": {"b": None}}],
+        [1],
+    ),
+    "any array": ({"type": "array"}, [[], [1, {"a": [None]}, "x"]], [{}]),
+    "any object inside": (
+        {"type": "object", "properties": {"o": {"type": "object"}}, "required": ["o"]},
+        [{"o": {}}, {"o": {"a": 1, "b": {"c": 2}}}],
+        [{}, {"o": 1}, {"o": {}, "a": 1}],
+    ),
+    "any objects": ({"type": "array", "items": {"type": "object"}}, [[{"a": 1}, {}]], [[1]]),
+    "any object of some": ({"type": ["object", "null"]}, [None, {"a": 1}], [1]),
+    "no properties": ({"type": "object", "properties": {}}, [{}], [{"a": 1}]),
+    "none additional": ({"type": "object", "additionalProperties": False}, [{}], [{"a": 1}]),
+    "additional objects": (
+        {"type": "object", "additionalProperties": {"type": "object"}},
+        [{}, {"a": {"b": 1}}],
+        [{"a": 1}],
+    ),
+    "required only": (
+        {"type": "object", "required": ["a"]},
+        [{"a": 1}, {"a": {}, "b": 2}],
+        [{}, {"b": 2}],
+    ),
+    "any names": (
+        {"type": "object", "propertyNames": {"pattern": "^[a-z]$"}},
+        [{}, {"a": 1, "b": {}}],
+        [{"A": 1}],
+    ),
+    "some of any": ({"type": "object", "minProperties": 1}, [{"a": 1}, {"x": 1, "y": 2}], [{}]),
+    "few of any": ({"type": "object", "maxProperties": 1}, [{}, {"x": 1}], [{"x": 1, "y": 2}]),
+    "one more than declared": (
+        {
+            "type": "object",
+            "properties": {"a": {}},
+            "additionalProperties": True,
+            "minProperties": 2,
+            "maxProperties": 2,
+        },
+        [{"a": 1, "b": 2}],
+        [{}, {"a": 1}, {"b": 1}, {"a": 1, "b": 2, "c": 3}],
+    ),
     "additional": (
         {
             "type": "object",
@@ -446,6 +489,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no type": ({"type": "text"}, "no type `text`"),
     "malformed": ({"properties": 5}, "malformed"),
     "nothing": (False, "found no value"),
+    "infinite": ({"type": "integer", "minimum": float("inf")}, "malformed"),
+    "more than may be": (
+        {"type": "object", "minProperties": 2, "maxProperties": 1, "properties": {"a": {}}},
+        "found no value",
+    ),
     "contradiction": ({"allOf": [{"type": "string"}, {"type": "null"}]}, "found no value"),
     "empty enum": ({"enum": [1], "type": "string"}, "found no value"),
     "bounds": ({"type": "integer", "minimum": 5, "maximum": 4}, "found no value"),
@@ -490,6 +538,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "too many counts": (
         {"type": "object", "properties": {f"p{i}": {} for i in range(90)}, "minProperties": 80},
         "too many rules",
+    ),
+    "many must match": (
+        {"type": "array", "contains": {"type": "string"}, "minContains": 10**9},
+        "`minContains` is over 20,000",
+    ),
+    "large steps": (
+        {"allOf": [{"type": "integer", "multipleOf": 10**17 + i} for i in (1, 3)]},
+        "`multipleOf` of several steps",
+    ),
+    "many alike": (
+        {"oneOf": [{"type": "string", "minLength": i} for i in range(301)]},
+        "too many to tell",
     ),
     "two patterns": (
         {"type": "string", "allOf": [{"pattern": "a"}, {"pattern": "b"}]},
@@ -554,3 +614,29 @@ def test_all_output_of_any_schema_is_valid(schema: Any, seed: int) -> None:
         if text is not None:
             errors = list(jsonschema.Draft202012Validator(schema).iter_errors(json.loads(text)))
             assert errors == [], text
+
+
+def test_a_reference_may_be_met_on_many_ways() -> None:
+    levels: dict[str, Any] = {
+        f"L{i}": {"allOf": [{"$ref": f"#/$defs/L{i + 1}"}] * 2} for i in range(60)
+    }
+    schema = {"$defs": {**levels, "L60": {"type": "string"}}, "$ref": "#/$defs/L0"}
+    assert accepted(schema, "a", 1) == [True, False]
+    checked = {"$defs": schema["$defs"], "enum": ["a", 1], "not": {"$ref": "#/$defs/L21"}}
+    assert accepted(checked, "a", 1) == [False, True]
+
+
+def test_options_with_a_tag_are_told_apart_however_many() -> None:
+    schema = {
+        "oneOf": [
+            {"type": "object", "required": ["k"], "properties": {"k": {"const": i}}}
+            for i in range(400)
+        ]
+    }
+    assert accepted(schema, {"k": 399}, {"k": 400}) == [True, False]
+
+
+def test_the_first_character_of_a_free_object_may_begin_a_key() -> None:
+    matcher = TokenGrammar(Grammar.from_schema({"type": "object"}), TRIE).matcher()
+    matcher.accept(VOCAB.words.index(b"{"))
+    assert matcher.mask()[[VOCAB.words.index(b'"'), VOCAB.words.index(b"}")]].all()

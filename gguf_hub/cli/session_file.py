@@ -1,0 +1,59 @@
+"""Files of sessions: what ``/save`` writes and ``/load`` reads, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.errors import GgufHubError, UsageError
+
+_STARTS = (b'{\n "kind": "text",', b'{\n "kind": "chat",')
+"""How ``save`` begins: the state's first key."""
+
+
+def named(text: str, command: str) -> Path:
+    """Return the file that a command names.
+
+    Raises:
+        UsageError: It names none.
+    """
+    if not text:
+        raise UsageError(f"{command}: expected a file name")
+    return Path(text).expanduser()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a session; a saved session is replaced, anything else is not.
+
+    Raises:
+        GgufHubError: Something else is there, or it cannot be written.
+    """
+    from gguf_hub.files import require_ours, write_atomically
+
+    require_ours(path, "a saved session", lambda head: head.startswith(_STARTS))
+    data = json.dumps(state, indent=1, ensure_ascii=False)
+    assert data.encode("utf-8", "surrogateescape").startswith(_STARTS), "the kind comes first"
+    try:
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(2, os.strerror(2))
+        write_atomically(Path(os.path.realpath(path)), data)
+    except (OSError, UnicodeEncodeError) as exc:
+        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
+        raise GgufHubError(f"cannot write `{path}`: {reason}") from exc
+
+
+def load(path: Path) -> Any:
+    """Return what a file holds; whether it is a state shows when it is used.
+
+    Raises:
+        GgufHubError: It cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise GgufHubError(f"`{path}` is no saved session") from exc

@@ -1,0 +1,96 @@
+"""The access token: where it comes from, and that it can stand in a header. It is never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.errors import HubError, UsageError
+
+VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def find_token(given: str | None, hf: Any) -> str | None:
+    """Return the token for requests to the hub, or None where there is none.
+
+    Args:
+        given: From the command line or a program; else the environment and what
+            ``hf auth login`` has saved are looked at.
+        hf: The module ``huggingface_hub``.
+
+    Raises:
+        UsageError: What should be a token cannot be one; the message names where it stands.
+        HubError: A login service refuses to give one.
+    """
+    if given is not None:
+        return cleaned(given, "the token of --token")
+    if hf.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    if os.environ.get("HF_OIDC_RESOURCE"):
+        return _fetched(hf, "the token for HF_OIDC_RESOURCE")
+    for name in VARIABLES:
+        # an empty variable is an unset one, as for huggingface_hub
+        if value := os.environ.get(name):
+            return cleaned(value, f"the token in {name}")
+    path = Path(hf.constants.HF_TOKEN_PATH)
+    source = f"the token in `{path}`"
+    saved = _read(path, source)
+    if saved is not None:
+        cleaned(saved, source)
+    # asked all the same: huggingface_hub renews tokens of a browser login, and knows Colab's
+    return _fetched(hf, source)
+
+
+def cleaned(value: str, source: str) -> str:
+    """Return a token without what editors, shells and files put around it.
+
+    Args:
+        value: The token as it was found.
+        source: Where it was found, for the message.
+
+    Raises:
+        UsageError: Nothing is left, or something that no header may hold.
+    """
+    token = value.strip().strip("\ufeff").strip()
+    hint = "copy the token anew, or log in again with `hf auth login`"
+    if not token:
+        raise UsageError(f"{source} is empty", hint=f"{hint}; public files need none")
+    if any(not "!" <= letter <= "~" for letter in token):
+        raise UsageError(
+            f"{source} is not usable: it has a space, a control character or a character that is "
+            "not ASCII inside",
+            hint=hint,
+        )
+    return token
+
+
+def _read(path: Path, source: str) -> str | None:
+    """Return what a token file holds; None when there is no such file."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        reason = "it is not text in UTF-8"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    # not chained: the exception holds the bytes of the file
+    raise UsageError(
+        f"{source} cannot be read: {reason}",
+        hint="log in again with `hf auth login`; HF_TOKEN_PATH names another file",
+    )
+
+
+def _fetched(hf: Any, source: str) -> str | None:
+    """Return what huggingface_hub finds or renews."""
+    try:
+        token = hf.get_token()
+    except Exception as error:
+        kind = type(error).__name__
+    else:
+        return None if token is None else cleaned(token, source)
+    # not chained, and not quoted: the exceptions of login services hold tokens
+    raise HubError(
+        f"{source} cannot be had: {kind}", hint="unset HF_OIDC_RESOURCE, or pass --token"
+    )

@@ -1,0 +1,93 @@
+"""API keys: reading them at startup, and checking requests for them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from gguf_hub.errors import UsageError
+
+VARIABLE = "GGUF_HUB_API_KEY"
+_HINT = "to serve without a key, leave it out"
+
+
+class ApiKeys:
+    """API keys, one of which each request must have; without any, the server is open.
+
+    Args:
+        keys: The keys.
+
+    Raises:
+        UsageError: A key is empty, or contains whitespace or control characters.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        found = _checked("API key", list(keys))
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in found]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def has(self, authorization: str, x_api_key: str) -> bool:
+        """Return whether one of two headers, decoded as Latin-1, holds a key."""
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            given = x_api_key
+        digest = hashlib.sha256(given.strip(" \t").encode("latin-1", errors="replace")).digest()
+        # constant time: every key is compared, and all digests have the same length
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+
+def read_keys(
+    options: Iterable[str], file: Path | None, environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the API keys of a server; the environment counts only without options.
+
+    Args:
+        options: Values of ``--api-key``: comma-separated lists.
+        file: Value of ``--api-key-file``: one key per line.
+        environment: May hold ``GGUF_HUB_API_KEY``, a comma-separated list.
+
+    Raises:
+        UsageError: A key is empty, or contains whitespace or control characters; or the file
+            holds no key.
+    """
+    keys = [key for value in options for key in _split("--api-key", value)]
+    if file is not None:
+        keys += _lines(file)
+    if not keys and VARIABLE in environment:
+        keys = _split(VARIABLE, environment[VARIABLE])
+    return tuple(keys)
+
+
+def _split(source: str, value: str) -> list[str]:
+    return _checked(source, [key.strip() for key in value.split(",")])
+
+
+def _lines(file: Path) -> list[str]:
+    source = f"--api-key-file {file}"
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "not UTF-8"
+        raise UsageError(f"`{source}`: cannot be read: {reason.lower()}") from exc
+    keys = [line.strip() for line in text.splitlines() if line.strip()]
+    if not keys:
+        raise UsageError(f"`{source}`: expected one key per line, found none", hint=_HINT)
+    return _checked(source, keys)
+
+
+def _checked(source: str, keys: list[str]) -> list[str]:
+    for i, key in enumerate(keys, 1):
+        which = f"`{source}`" if len(keys) == 1 else f"`{source}`, key {i} of {len(keys)}"
+        if not key:
+            raise UsageError(f"{which}: the key is empty", hint=_HINT)
+        if not key.isprintable() or any(map(str.isspace, key)):
+            raise UsageError(
+                f"{which}: the key contains whitespace or a control character",
+                hint="separate several keys with commas",
+            )
+    return keys

@@ -1,0 +1,122 @@
+"""Regular expressions of Python's engine: ours alone, and quick on whatever text comes.
+
+The engine goes back and forth, so that a text can cost it far more than its length. Patterns from
+outside never reach it, and what ours do on texts from outside is tried here.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gguf_hub.download.names import has_quant, is_model, quant_of, shard_of
+from gguf_hub.errors import UsageError
+from gguf_hub.mirror.ranges import parse_range
+from gguf_hub.units import parse_size
+
+PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"
+FUNCTIONS = {"compile", "match", "search", "fullmatch", "sub", "subn", "split", "findall",
+             "finditer", "template"}  # fmt: skip
+
+# one character out of some of a vocabulary, each escaped: there is nothing to go back to
+BUILT = {"tokenizer/spm.py": 1}
+
+
+def constants(tree: ast.Module) -> set[str]:
+    """Return the names that a module gives to texts, once and for all."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and is_constant(node.value, names):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def is_constant(node: ast.expr, names: set[str]) -> bool:
+    """Tell whether an expression is a text that is written down."""
+    if isinstance(node, ast.JoinedStr):
+        parts = [v.value if isinstance(v, ast.FormattedValue) else v for v in node.values]
+        return all(is_constant(part, names) for part in parts)
+    if isinstance(node, ast.Name):
+        return node.id in names
+    return isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
+
+
+def foreign_patterns(source: str) -> list[int]:
+    """Return the lines where a pattern is made of what is not written down."""
+    tree = ast.parse(source)
+    names = constants(tree)
+    modules = {"re"} | {
+        alias.asname for node in ast.walk(tree) if isinstance(node, ast.Import)
+        for alias in node.names if alias.name == "re" and alias.asname
+    }  # fmt: skip
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in modules
+        and node.func.attr in FUNCTIONS
+        and not (node.args and is_constant(node.args[0], names))
+    ]
+
+
+def test_every_pattern_of_pythons_engine_is_written_down() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix(): len(lines)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if (lines := foreign_patterns(path.read_text(encoding="utf-8")))
+    }
+    assert found == BUILT
+
+
+def test_no_module_hides_the_engine_behind_another_name() -> None:
+    hidden = [
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module in ("re", "regex", "sre_parse"))
+        or (isinstance(node, ast.Import) and any(a.name == "regex" for a in node.names))
+    ]
+    assert hidden == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("import re\nre.search('a', x)", []),
+        ("import re\nA = 'a'\nB = rf'{A}b'\nre.compile(B)\nre.sub(f'{B}+', y, x)", []),
+        ("import re\nre.search(x, 'a')", [2]),
+        ("import re\ndef f(p):\n    return re.compile(f'{p}+')", [3]),
+        ("import re as engine\nengine.fullmatch(pattern=x, string='a')", [2]),
+    ],
+)
+def test_patterns_from_outside_are_noticed(source: str, lines: list[int]) -> None:
+    assert foreign_patterns(source) == lines
+
+
+def size(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_size(text)
+
+
+HOSTILE: dict[str, tuple[Callable[[str], object], str]] = {
+    "a size of blanks": (size, "1" + " " * 100_000 + "!"),
+    "quants without an end": (quant_of, "Q1_" * 100_000 + "_"),
+    "a quant in a long name": (lambda text: has_quant(text, "Q4_K"), "Q4_K_" * 200_000),
+    "shards": (shard_of, "-00001-of-" * 100_000),
+    "sidecars": (is_model, "-mmproj" * 100_000 + ".gguf"),
+    "ranges": (lambda text: parse_range(text, 10), "bytes=" + " " * 200_000 + "x"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_texts_from_outside_take_no_longer_than_they_are(name: str) -> None:
+    function, text = HOSTILE[name]
+    began = time.thread_time()
+    function(text)
+    assert time.thread_time() - began < 2.0
