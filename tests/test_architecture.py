@@ -19,7 +19,7 @@ LAYERS = {
     "errors": -1,  # the ground: everything may raise
     "importpath": -1, "bootstrap": -1,  # before anything else is imported
     "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
-    "files": 0,
+    "files": 0, "printable": 0,
     "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
     "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
     "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,

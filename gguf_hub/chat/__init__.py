@@ -12,6 +12,7 @@ from typing import Any
 from gguf_hub.chat.formats import FORMATS, NamedFormat, find_format
 from gguf_hub.chat.messages import ChatFormat, ChatPrompt, Message
 from gguf_hub.chat.template import TEMPLATE_KEY, TemplateFormat
+from gguf_hub.gguf.metadata import Metadata
 
 __all__ = ["FORMATS", "TEMPLATE_KEY", "ChatFormat", "ChatPrompt", "Message", "NamedFormat",
            "TemplateFormat", "choose_format", "find_format"]  # fmt: skip
@@ -39,10 +40,11 @@ def choose_format(
     Raises:
         UsageError: No format has this name.
         ChatTemplateError: The template cannot be used.
+        UnsupportedGgufError: It is no text.
     """
     if name is not None and "{" not in name:
         return find_format(name)
-    source = name if name is not None else metadata.get(TEMPLATE_KEY)
+    source = name if name is not None else Metadata.of(metadata).text(TEMPLATE_KEY, "")
     if not source:
         return None
-    return TemplateFormat(str(source), bos_token=bos_token, eos_token=eos_token)
+    return TemplateFormat(source, bos_token=bos_token, eos_token=eos_token)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_hub.cli import console
-from gguf_hub.cli.inspect_output import clean
 
 _HEADERS = ("model", "size", "params", "threads", "test", "tok/s", "GB/token", "GB/s", "of memory")
 _ALIGN = ("left", "right", "right", "right", "left", "right", "right", "right", "right")
@@ -43,7 +42,7 @@ def _model(facts: dict[str, Any]) -> list[str]:
     """Return the cells that say what was measured."""
     from gguf_hub.units import format_count, format_size
 
-    name = clean(f"{facts['model']} {facts['file_type']}".strip()).replace("|", "/")
+    name = f"{facts['model']} {facts['file_type']}".strip().replace("|", "/")
     return [name, format_size(facts["size_bytes"]), format_count(facts["n_params"])]
 
 

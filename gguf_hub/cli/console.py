@@ -1,24 +1,59 @@
-"""How results and talk reach people: tables and JSON on stdout, notes and progress on stderr."""
+"""How results and talk reach people: tables and JSON on stdout, notes and progress on stderr.
+
+Everything that is printed passes through here, and so nothing that a file, a hub or a model says
+can steer the terminal: control characters are escaped (``gguf_hub.printable``), all but the colours
+that ``style`` gives.
+"""
 
 from __future__ import annotations
 
 import difflib
+import io
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import click
 
 from gguf_hub.cli.events import EventProgress
+from gguf_hub.printable import LAYOUT, json_printable, printable, printable_text
 from gguf_hub.progress import SILENT, Progress, Task
+
+_SEAL = f";{int.from_bytes(os.urandom(6), 'big')}m"
+"""Ends the colour codes of ``style`` until they are printed. No text from elsewhere can hold it."""
+_OWN_CODE = re.compile(rf"\x1b\[([0-9;]*){_SEAL}")
+
+
+def escape_what_streams_cannot_encode() -> None:
+    """Have stdout and stderr escape the characters that their encoding lacks, not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as indented JSON on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print ``data`` as indented JSON on stdout; a float that is no number becomes null."""
+    data = _with_numbers(data)
+    document = json_printable(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    try:
+        document.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeError:
+        document = json.dumps(data, indent=2, allow_nan=False)
+    click.echo(document)
+
+
+def _with_numbers(data: Any) -> Any:
+    """Return plain data with None for infinities and NaN, which JSON lacks."""
+    if isinstance(data, dict):
+        return {key: _with_numbers(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_with_numbers(item) for item in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def print_table(
@@ -39,24 +74,69 @@ def print_table(
     from tabulate import tabulate
 
     text = tabulate(
-        list(rows),
-        headers=headers,
+        [[_in_cell(cell) for cell in row] for row in rows],
+        headers=[_in_cell(header) for header in headers],
         tablefmt="pipe" if is_markdown else "simple",
         disable_numparse=True,
         colalign=align,
         missingval="-",
     )
-    click.echo(text, color=_colour(sys.stdout))
+    say(text)
+
+
+def _in_cell(cell: Any) -> Any:
+    return _each_text(cell, printable) if isinstance(cell, str) else cell
 
 
 def style(text: str, colour: str | None = None, *, bold: bool = False) -> str:
-    """Return ``text`` in a colour; click strips it where the stream takes none."""
-    return click.style(text, fg=colour, bold=bold or None)
+    """Return ``text`` in a colour; it is stripped where the stream takes none."""
+    before, _, after = click.style("\0", fg=colour, bold=bold or None).partition("\0")
+    return f"{before.replace('m', _SEAL)}{text}{after.replace('m', _SEAL)}"
+
+
+def _each_text(text: str, change: Callable[[str], str]) -> str:
+    """Change what stands between the codes of ``style``."""
+    if _SEAL not in text:
+        return change(text)
+    parts = _OWN_CODE.split(text)  # text, code, text, code, ..., text
+    parts[::2] = map(change, parts[::2])
+    parts[1::2] = [f"\x1b[{code}{_SEAL}" for code in parts[1::2]]
+    return "".join(parts)
+
+
+def _lines(text: str) -> str:
+    """Return lines to be printed, the codes of ``style`` as terminals know them."""
+    ready = _each_text(text, lambda part: printable(part, keep=LAYOUT))
+    return _OWN_CODE.sub("\x1b[\\1m", ready)
 
 
 def say(text: str = "") -> None:
     """Print one line of data on stdout."""
-    click.echo(text, color=_colour(sys.stdout))
+    click.echo(_lines(text), color=_colour(sys.stdout))
+
+
+def say_path(path: str) -> None:
+    """Print a path on stdout, its own bytes where a program reads them."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    else:
+        say(path)
+
+
+def write(text: str, *, colour: bool | None = None) -> None:
+    """Print text of a model or a prompt on stdout, without an end of line.
+
+    On a terminal its control characters are escaped; a program that reads it gets every one.
+
+    Args:
+        text: The text, in the colours of ``style`` or none.
+        colour: Keep those colours (True), strip them (False), or as the stream takes them (None).
+    """
+    is_terminal = sys.stdout.isatty()
+    ready = _each_text(text, printable_text) if is_terminal else text
+    keeps = is_terminal and not os.environ.get("NO_COLOR") if colour is None else colour
+    click.echo(_OWN_CODE.sub("\x1b[\\1m" if keeps else "", ready), nl=False, color=True)
 
 
 _events: EventProgress | None = None
@@ -78,9 +158,9 @@ def use_text() -> None:
 def note(text: str) -> None:
     """Print one line of talk on stderr."""
     if _events:
-        _events.note(click.unstyle(text))
+        _events.note(_OWN_CODE.sub("", text))
         return
-    click.echo(text, err=True, color=_colour(sys.stderr))
+    click.echo(_lines(text), err=True, color=_colour(sys.stderr))
 
 
 def warn(text: str) -> None:
@@ -150,7 +230,7 @@ class ConsoleProgress:
         bar = tqdm(
             total=total,
             initial=done,
-            desc=label,
+            desc=printable(label),
             unit=unit if unit == "B" else f" {unit}",
             unit_scale=unit == "B",
             disable=not self._enabled,

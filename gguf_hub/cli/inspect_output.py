@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.gguf.strings import shown, valid
+from gguf_hub.printable import printable
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.format import AnyTensor, Field
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 _FEW = 8
 _WIDE = 100
+_LONG = 1 << 20
+"""Characters of a text that JSON holds whole: any chat template."""
 _VERDICT = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
 
 
@@ -45,8 +49,8 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     from gguf_hub.units import format_count, format_gib, format_size
 
     if summary.name:
-        yield "name", clean(summary.name)
-    yield "architecture", clean(summary.architecture) or "not told"
+        yield "name", shown(summary.name)
+    yield "architecture", shown(summary.architecture) or "not told"
     if summary.n_params:
         active = summary.n_params_active != summary.n_params
         more = f", {format_count(summary.n_params_active)} active per token" if active else ""
@@ -59,12 +63,12 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.n_layer is not None:
         yield "shape", _shape(summary)
     if summary.n_ctx_train is not None:
-        scaling = f", {clean(summary.rope_scaling)} scaling" if summary.rope_scaling else ""
+        scaling = f", {shown(summary.rope_scaling)} scaling" if summary.rope_scaling else ""
         yield "context", f"{summary.n_ctx_train:,} tokens{scaling}"
     yield "tokenizer", _tokenizer(summary)
     yield "chat template", "yes" if summary.has_chat_template else "no"
     if summary.license:
-        yield "licence", clean(summary.license)
+        yield "licence", shown(summary.license)
     yield "layout", _layout(summary)
 
 
@@ -80,7 +84,7 @@ def _shape(summary: Summary) -> str:
 
 def _tokenizer(summary: Summary) -> str:
     tokens = f"{summary.n_vocab:,} tokens" if summary.n_vocab is not None else ""
-    return ", ".join(filter(None, (clean(summary.tokenizer), tokens))) or "none"
+    return ", ".join(filter(None, (shown(summary.tokenizer), tokens))) or "none"
 
 
 def _layout(summary: Summary) -> str:
@@ -122,7 +126,7 @@ def remedy(found: Inspection) -> str:
 def print_metadata(found: Inspection, *, full: bool) -> None:
     """Print keys, types and values."""
     rows = [
-        [clean(key), field.type_name, _shown(field, full)]
+        [_cut(key, full), field.type_name, _shown(field, full)]
         for key, field in found.header.fields.items()
     ]
     console.print_table(rows, ["key", "type", "value"])
@@ -131,14 +135,20 @@ def print_metadata(found: Inspection, *, full: bool) -> None:
 def _shown(field: Field, full: bool) -> str:
     """A value on one line; long ones shortened."""
     if field.element_type is None:
-        text = clean(_single(field.value, field.type.name))
-        cut = not full and len(text) > _WIDE
-        return f"{text[:_WIDE]}... ({len(text):,} characters)" if cut else text
+        return _cut(_single(field.value, field.type.name), full)
     n = len(field.value)
     items = field.value[: n if full else _FEW]
     kind = field.element_type.name
-    text = ", ".join(clean(repr(i) if isinstance(i, str) else _single(i, kind)) for i in items)
-    return f"[{text}{', ...' if n > len(items) else ''}] ({n:,})"
+    words = (
+        repr(_cut(item, full)) if isinstance(item, str) else _single(item, kind) for item in items
+    )
+    return f"[{', '.join(words)}{', ...' if n > len(items) else ''}] ({n:,})"
+
+
+def _cut(text: str, full: bool) -> str:
+    """Return the start of a text that is too long for a line."""
+    is_cut = not full and len(text) > _WIDE
+    return f"{text[:_WIDE]}... ({len(text):,} characters)" if is_cut else text
 
 
 def _single(value: Any, kind: str) -> str:
@@ -155,7 +165,7 @@ def print_tensors(found: Inspection, pattern: str) -> None:
     from gguf_hub.units import format_size
 
     rows = [
-        [clean(t.name), " × ".join(map(str, t.shape)), t.type_name, format_size(t.size_bytes),
+        [t.name, " × ".join(map(str, t.shape)), t.type_name, format_size(t.size_bytes),
          str(found.starts[t.name])]
         for t in _matching(found, pattern)
     ]  # fmt: skip
@@ -186,7 +196,8 @@ def as_dict(
     data = {
         "path": found.name,
         **{
-            key: clean(value) if isinstance(value, str) else value for key, value in summary.items()
+            key: printable(value) if isinstance(value, str) else value
+            for key, value in summary.items()
         },
         "bits_per_weight": found.summary.bits_per_weight,
         "compatibility": [asdict(loader) for loader in found.compatibility.loaders],
@@ -196,7 +207,7 @@ def as_dict(
     }
     if metadata:
         data["metadata"] = {
-            clean(key): _json_field(field, full) for key, field in found.header.fields.items()
+            printable(key): _json_field(field, full) for key, field in found.header.fields.items()
         }
     if pattern:
         data["tensors"] = [_json_tensor(info, found) for info in _matching(found, pattern)]
@@ -204,7 +215,10 @@ def as_dict(
 
 
 def _json_field(field: Field, full: bool) -> dict[str, Any]:
-    """A field for JSON: arrays cut to their first elements unless they are wanted whole."""
+    """A field for JSON: arrays, and the longest texts, cut unless they are wanted whole."""
+    if isinstance(field.value, str) and len(field.value) > _LONG and not full:
+        text = _json_value(field.value[:_LONG])
+        return {"type": field.type_name, "length": len(field.value), "value": text}
     if field.element_type is None:
         return {"type": field.type_name, "value": _json_value(field.value)}
     n = len(field.value)
@@ -216,29 +230,16 @@ def _json_field(field: Field, full: bool) -> dict[str, Any]:
 def _json_value(value: Any) -> Any:
     """A value that JSON can hold: infinities and NaN become text."""
     if isinstance(value, str):
-        return clean(value, keep_lines=True)
+        return valid(value)
     is_odd = isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
     return str(value) if is_odd else value
 
 
 def _json_tensor(info: AnyTensor, found: Inspection) -> dict[str, Any]:
     return {
-        "name": clean(info.name),
+        "name": printable(info.name),
         "shape": list(info.shape),
         "type": info.type_name,
         "size_bytes": info.size_bytes,
         "offset": found.starts[info.name],
     }
-
-
-def clean(text: str, *, keep_lines: bool = False) -> str:
-    """Return text from a file as it may be printed: nothing that steers a terminal.
-
-    Args:
-        text: Text, perhaps with surrogates in place of bytes that are not UTF-8.
-        keep_lines: Leave control characters to JSON, which escapes them.
-    """
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if keep_lines:
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

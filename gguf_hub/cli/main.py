@@ -96,6 +96,7 @@ def run(args: list[str] | None = None) -> int:
     from gguf_hub.cli import console
 
     console.use_text()
+    console.escape_what_streams_cannot_encode()
     try:
         code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
         sys.stdout.flush()

@@ -33,4 +33,4 @@ def command(model: str, with_all: bool, catalog_path: Path | None, as_json: bool
         console.print_json({"paths": [str(path) for path in paths]})
         return
     for path in paths if with_all else paths[:1]:
-        console.say(str(path))
+        console.say_path(str(path))

@@ -62,10 +62,8 @@ class Tour:
 
     def write(self, text: str) -> None:
         """Print text as it comes, without an end of line."""
-        import click
-
         if not self.is_silent:
-            click.echo(text.replace("\n", f"\n{INDENT}"), nl=False)
+            console.write(text.replace("\n", f"\n{INDENT}"))
 
     @property
     def seconds(self) -> float:

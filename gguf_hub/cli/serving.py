@@ -82,11 +82,11 @@ def _n_ctx(path: Path, wanted: int) -> int:
     from gguf_hub.gguf.reader import GgufFile
 
     with GgufFile.open(path) as file:
-        architecture = file.metadata.get("general.architecture", "llama")
-        trained = file.metadata.get(f"{architecture}.context_length")
+        architecture = file.metadata.text("general.architecture", "llama")
+        trained = file.metadata.uint(f"{architecture}.context_length", 0)
     source = click.get_current_context().get_parameter_source("ctx_size")
     is_default = source is not None and source.name == "DEFAULT"
-    return min(wanted, int(trained)) if is_default and trained else wanted
+    return min(wanted, trained) if is_default and trained else wanted
 
 
 def check_server(options: dict[str, Any]) -> dict[str, Any]:

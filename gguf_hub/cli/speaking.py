@@ -54,7 +54,7 @@ def _once(
             tokens, wanted.stops, ConsoleProgress(), is_whole=False, must_fit=True
         )
         for text in pieces:
-            click.echo(text, nl=False)
+            _show(text)
     finally:
         click.echo()
 
@@ -140,14 +140,15 @@ def _welcome() -> None:
 
 
 def _echo_prompt(text: str, colour: bool | None) -> None:
-    from gguf_hub.cli.console import style
+    from gguf_hub.cli.console import style, write
 
-    shown = click.style(text, fg="yellow") if colour else style(text, "yellow")
-    click.echo(text if colour is False or not text else shown, nl=False, color=colour)
+    write(style(text, "yellow") if text else text, colour=colour)
 
 
 def _show(text: str) -> None:
-    click.echo(text, nl=False)
+    from gguf_hub.cli.console import write
+
+    write(text)
 
 
 def _tell(text: str) -> None:

@@ -27,6 +27,8 @@ Contents = Literal["all", "weights", "vocabulary"]
 
 _PIECE_WEIGHTS = 1 << 18
 """Weights that are in memory at a time, in a few copies: some megabytes, as caches hold."""
+_LISTED = 10_000
+"""Of so many missing tensors each is named."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,13 @@ def plan_conversion(
 def _checked_parts(checkpoint: Checkpoint, hparams: HParams, layout: Layout) -> list[Part]:
     """Return the tensors to write; raise for all that is wrong with the stored ones."""
     stored = checkpoint.tensors
+    needed = hparams.n_layer * max(1, hparams.n_expert)
+    if needed > max(len(stored), _LISTED):  # before the names of all are made up
+        issue = (
+            f"config.json says {hparams.n_layer:,} layers of {max(1, hparams.n_expert):,} experts, "
+            f"but there are {len(stored):,} tensors"
+        )
+        raise CheckpointError(checkpoint.folder, [issue])
     has_output = "lm_head.weight" in stored or not hparams.has_tied_output
     parts = parts_of(hparams, layout, has_output=has_output)
     issues = find_problems(parts, stored)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import CheckpointError
+from gguf_hub.gguf.format import MAX_STRINGS
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -164,7 +165,7 @@ def read_hparams(config: Mapping[str, Any], path: Path) -> HParams:
         rope_theta=read.positive("rope_theta", _ROPE_THETA[family], among=read.rope),
         rope_scaling=_rope_scaling(read, n_ctx_train),
         has_tied_output=config.get("tie_word_embeddings") is True,
-        window=config.get("sliding_window"),
+        window=read.integer("sliding_window") if config.get("sliding_window") else None,
     )
     read.issues += _contradictions(hparams, config)
     if read.issues:
@@ -196,10 +197,15 @@ class _Reader:
         # transformers 5 gathers what it knows of the rotary embedding in one object
         found = config.get("rope_parameters") or config.get("rope_scaling") or {}
         self.rope: Mapping[str, Any] = found if isinstance(found, dict) else {}
+        if found and not self.rope:
+            self.issues.append(f"rope scaling: expected an object, found {found!r:.40}")
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """Return a positive integer; 1 where it is unusable."""
-        value = self.config.get(key)
+    def integer(
+        self, key: str, default: int | None = None, *, among: Mapping[str, Any] | None = None
+    ) -> int:
+        """Return a positive integer, from ``among`` or else the top level; 1 if unusable."""
+        value = (among or {}).get(key)
+        value = self.config.get(key) if value is None else value
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_INTEGER:
             self.issues.append(f"`{key}`: expected a positive integer, found {value!r:.40}")
@@ -234,9 +240,9 @@ def _rope_scaling(read: _Reader, n_ctx_train: int) -> RopeScaling | None:
         high = read.positive("high_freq_factor", high, among=rope)
         if high <= low:
             read.issues.append(f"`high_freq_factor` {high}: expected more than {low}")
-    n_ctx_orig = read.positive("original_max_position_embeddings", n_ctx_train, among=rope)
+    n_ctx_orig = read.integer("original_max_position_embeddings", n_ctx_train, among=rope)
     factor = read.positive("factor", among=rope)
-    return RopeScaling(kind, factor, int(n_ctx_orig), low, high)
+    return RopeScaling(kind, factor, n_ctx_orig, low, high)
 
 
 def _contradictions(hparams: HParams, config: Mapping[str, Any]) -> list[str]:
@@ -247,6 +253,10 @@ def _contradictions(hparams: HParams, config: Mapping[str, Any]) -> list[str]:
             f"`num_key_value_heads` {hparams.n_head_kv}: expected a divisor of "
             f"{hparams.n_head} heads"
         )
+    if hparams.rope_theta <= 1:
+        issues.append(f"`rope_theta` {hparams.rope_theta}: expected more than 1")
+    if hparams.n_vocab > MAX_STRINGS:
+        issues.append(f"`vocab_size` {hparams.n_vocab:,}: expected at most {MAX_STRINGS:,}")
     if hparams.head_dim % 2:
         issues.append(f"`head_dim` {hparams.head_dim}: expected an even number")
     if hparams.n_expert_used > hparams.n_expert:

@@ -29,6 +29,7 @@ _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Name in the JSON files -> name in GGUF."""
 _ADDED_SCORE = -1000.0
 _FILLER_SCORE = -10000.0
+_MOST_DIGITS = 20
 
 
 @dataclass
@@ -141,12 +142,23 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str
     """Yield (id, text, whether it is special) of all added tokens."""
     for text, i in read_json_if_any(folder / "added_tokens.json").items():
         if isinstance(i, int):
-            yield i, text, False
+            yield i, _unicode(text, folder, f"added token {i}"), False
     decoder = settings.get("added_tokens_decoder")
     for key, token in decoder.items() if isinstance(decoder, dict) else ():
         content = token.get("content") if isinstance(token, dict) else None
         if key.isdecimal() and isinstance(content, str):
-            yield int(key), content, token.get("special") is True
+            # longer than any id: Python refuses to read thousands of digits
+            i = int(key[:_MOST_DIGITS])
+            yield i, _unicode(content, folder, f"added token {i}"), token.get("special") is True
+
+
+def _unicode(text: str, folder: Path, what: str) -> str:
+    """Return a text; refuse what JSON can say and UTF-8 cannot: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise CheckpointError(folder, [f"{what} is no Unicode text: {text[exc.start]!r}"]) from exc
+    return text
 
 
 def _space_prefix(settings: Mapping[str, Any], processor: Any) -> dict[str, bool]:
@@ -187,5 +199,8 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
         found = next((e.get("template") for e in named if e.get("name") == "default"), None)
     path = folder / "chat_template.jinja"
     if found is None and path.is_file():
-        found = path.read_text(encoding="utf-8")
-    return found if isinstance(found, str) else None
+        try:
+            found = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as exc:
+            raise CheckpointError(path, [f"cannot be read as text: {exc}"]) from exc
+    return _unicode(found, folder, "the chat template") if isinstance(found, str) else None

@@ -17,6 +17,7 @@ from typing import Literal
 
 Layout = Literal["dense", "split", "merged", "mixed"]
 PARTS = ("gate", "down", "up")
+MAX_EXPERTS = 1024
 _SPLIT = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)\.(\d{1,6})\.weight")
 _MERGED = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)_exps\.weight")
 

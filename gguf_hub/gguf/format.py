@@ -28,11 +28,13 @@ MAX_DIMS = 4
 MAX_NAME_BYTES = 63
 """llama.cpp keeps names in 64 bytes with a final NUL; the specification says 64."""
 MAX_KEY_BYTES = 65_535
-MAX_STRING_BYTES = 1 << 30
-MAX_ARRAY_LENGTH = 1 << 30
+MAX_HEADER_BYTES = 64 << 20
+MAX_STRING_BYTES = 32 << 20
+MAX_STRINGS = 1 << 21
 MAX_FIELDS = 1 << 16
-MAX_TENSORS = 1 << 17
-"""Bounds of this reader, far above any real file: what a header may make it allocate."""
+MAX_TENSORS = 1 << 16
+"""Bounds of this reader, far above any real file: what a header may make it read and keep. The
+strings are those of all arrays together: a vocabulary of 262,144 tokens has 0.8 million."""
 INT64_MAX = 2**63 - 1
 
 ByteOrder = Literal["little", "big"]

@@ -22,10 +22,11 @@ from gguf_hub.gguf.format import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
     MAGIC,
-    MAX_ARRAY_LENGTH,
     MAX_DIMS,
     MAX_FIELDS,
+    MAX_HEADER_BYTES,
     MAX_STRING_BYTES,
+    MAX_STRINGS,
     MAX_TENSORS,
     VALUE_TYPES,
     VERSION,
@@ -39,7 +40,7 @@ from gguf_hub.gguf.format import (
 )
 from gguf_hub.gguf.issues import Issue, Issues
 from gguf_hub.gguf.sniff import sniff
-from gguf_hub.gguf.source import MAX_REMOTE_BYTES, Window
+from gguf_hub.gguf.source import Window
 from gguf_hub.gguf.strings import StringArray, decode, shown, walk
 
 
@@ -114,10 +115,12 @@ class _Parser:
         self.issues = Issues()
         self.version = 0
         self.order: StructOrder = "<"
-        self.count = struct.Struct("<Q")
+        self.word, self.count = struct.Struct("<I"), struct.Struct("<Q")
+        self.rows: list[struct.Struct] = []
         self.fields: dict[str, Field] = {}
         self.entries: list[TensorEntry] = []
         self.alignment = DEFAULT_ALIGNMENT
+        self.n_strings = 0
 
     def parse(self) -> Header:
         """Read as far as possible."""
@@ -186,7 +189,7 @@ class _Parser:
 
     def read_version(self) -> None:
         """Read the version and, from it, the byte order and the width of counts."""
-        version = self.number(struct.Struct("<I"))
+        version = self.number(self.word)
         if version and version & 0xFFFF == 0:
             self.order = ">"
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
@@ -198,7 +201,10 @@ class _Parser:
         if version == 1:
             self.issues.add("GGUF-VERSION-OLD", "offset 4", "version 1, of August 2023", 4)
         self.version = version
+        self.word = struct.Struct(self.order + "I")
         self.count = struct.Struct(self.order + ("I" if version == 1 else "Q"))
+        width = "I" if version == 1 else "q"
+        self.rows = [struct.Struct(f"{self.order}{n}{width}iQ") for n in range(MAX_DIMS + 1)]
 
     # -- keys and values ---------------------------------------------------------------------
 
@@ -224,7 +230,7 @@ class _Parser:
     def value_type(self, place: str, *, code: str = "GGUF-VALUE-TYPE") -> ValueType:
         """Read a value type."""
         at = self.at
-        number = self.number(struct.Struct(self.order + "I"))
+        number = self.number(self.word)
         if number not in VALUE_TYPES:
             self.stop(code, place, f"value type {number}, expected 0 to {max(VALUE_TYPES)}", at)
         return VALUE_TYPES[number]
@@ -251,14 +257,19 @@ class _Parser:
         n = self.number(self.count)
         room = self.window.size_bytes - self.at
         least = self.count.size if element is ValueType.STRING else element.dtype.itemsize
-        if n * least > room or n > MAX_ARRAY_LENGTH:
+        if n * least > room:
             self.stop(
                 "GGUF-ARRAY-LENGTH",
                 place,
                 f"{n:,} elements of at least {least} bytes announced, {room:,} bytes follow",
                 count_at,
             )
+        self.require_bound(n * least, place)
         if element is ValueType.STRING:
+            self.n_strings += n
+            if self.n_strings > MAX_STRINGS:
+                message = f"{self.n_strings:,} strings in arrays; at most {MAX_STRINGS:,} are read"
+                self.stop("GGUF-LIMIT", place, message, count_at)
             return element, self.strings(n, place)
         return element, self.numbers(element, n, place)
 
@@ -296,12 +307,11 @@ class _Parser:
                 self.strings_cut(starts, place)
             if is_done:
                 self.at = starts[-1]
-                return StringArray(self.window.buffer, starts, self.count.size)
+                return StringArray(self.window.buffer, starts, self.count)
 
     def strings_cut(self, starts: array.array[int], place: str) -> NoReturn:
         """Say which string of an array does not fit, and stop."""
-        if self.window.is_limited and starts[-1] <= self.window.size_bytes:
-            self.stop_at_limit(starts[-1])
+        self.require_bound(starts[-1] - self.at, place)
         which = len(starts) - 1 if starts[-1] <= self.window.size_bytes else len(starts) - 2
         self.stop(
             "GGUF-STRING-LENGTH",
@@ -335,7 +345,7 @@ class _Parser:
         at = self.at
         name = self.string("tensor name", f"offset {at}")
         n_dims_at = self.at
-        n_dims = self.number(struct.Struct(self.order + "I"))
+        n_dims = self.number(self.word)
         if n_dims > MAX_DIMS:
             self.stop(
                 "GGUF-TENSOR-DIMS",
@@ -343,8 +353,7 @@ class _Parser:
                 f"{n_dims:,} dimensions, at most {MAX_DIMS}",
                 n_dims_at,
             )
-        width = "I" if self.version == 1 else "q"
-        row = struct.Struct(f"{self.order}{n_dims}{width}iQ")
+        row = self.rows[n_dims]
         self.need(row.size)
         *shape, type_id, offset = row.unpack_from(self.window.buffer, self.at)
         self.at += row.size
@@ -364,13 +373,16 @@ class _Parser:
         at = self.at
         n = self.number(self.count)
         room = self.window.size_bytes - self.at
-        if n > room or n > MAX_STRING_BYTES:
+        if n > room:
             self.stop(
                 "GGUF-STRING-LENGTH",
                 place,
                 f"{what} of {n:,} bytes announced, {room:,} bytes follow",
                 at,
             )
+        if n > MAX_STRING_BYTES:
+            message = f"{what} of {n:,} bytes; at most {MAX_STRING_BYTES:,} are read"
+            self.stop("GGUF-LIMIT", place, message, at)
         self.need(n)
         raw = bytes(self.window.buffer[self.at : self.at + n])
         self.at += n
@@ -378,17 +390,19 @@ class _Parser:
 
     def need(self, n: int) -> None:
         """See ``n`` more bytes or stop."""
-        if not self.window.see(self.at + n):
-            missing = self.at + n - self.window.size_bytes
-            if missing <= 0:
-                self.stop_at_limit(self.at)
-            what = f"the header is cut: {missing:,} more bytes expected"
-            self.stop("GGUF-TRUNCATED", f"offset {self.at}", what, self.at)
+        if self.window.see(self.at + n):
+            return
+        place = f"offset {self.at}"
+        self.require_bound(n, place)
+        missing = self.at + n - self.window.size_bytes
+        message = f"the header is cut: {missing:,} more bytes expected"
+        self.stop("GGUF-TRUNCATED", place, message, self.at)
 
-    def stop_at_limit(self, at: int) -> NoReturn:
-        """Note that the rest of the header is not read through ranges."""
-        what = f"the header is longer than the {MAX_REMOTE_BYTES:,} bytes that are read of a hub"
-        self.stop("GGUF-LIMIT", f"offset {at}", what, at)
+    def require_bound(self, n: int, place: str) -> None:
+        """Stop where ``n`` more bytes, which the file has, make the header longer than any."""
+        if self.at + n > MAX_HEADER_BYTES and self.at + n <= self.window.size_bytes:
+            message = f"the header goes on after {MAX_HEADER_BYTES:,} bytes, the most that are read"
+            self.stop("GGUF-LIMIT", place, message, self.at)
 
     def stop(self, code: str, place: str, message: str, offset: int) -> NoReturn:
         """Note a problem behind which nothing can be read."""

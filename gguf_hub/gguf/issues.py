@@ -94,14 +94,16 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-LIMIT",
             _U,
-            "more keys or tensors than this reader takes (65,536 and 131,072)",
+            "a larger header than this reader takes: 65,536 keys, 65,536 tensors, 2,097,152 "
+            "strings in arrays, 32 MiB in one string, 64 MiB in all",
             "own bound",
             True,
         ),
         Rule(
             "GGUF-EDIT-UNFINISHED",
             _E,
-            "an edit was interrupted; `gguf-hub edit FILE` finishes it",
+            "an edit was interrupted: its journal lies beside the file, and fits it; "
+            "`gguf-hub edit FILE` finishes it",
             "own",
         ),
         Rule("GGUF-TRAILING-BYTES", _W, "bytes after the last tensor", "spec is silent"),
@@ -117,7 +119,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-STRING-LENGTH",
             _E,
-            "a string longer than the rest of the file, or than 1 GiB",
+            "a string longer than the rest of the file",
             "ggml 9; CVE-2024-23496",
             True,
         ),
@@ -134,7 +136,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-ARRAY-LENGTH",
             _E,
-            "an array longer than the rest of the file, or than 2**30 elements",
+            "an array longer than the rest of the file",
             "ggml 10; CVE-2024-21836",
             True,
         ),
@@ -238,6 +240,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "own",
         ),
         Rule("GGUF-HPARAM-TYPE", _E, "a hyperparameter of the wrong type", "ggml 34"),
+        Rule(
+            "GGUF-HPARAM-VALUE",
+            _E,
+            "a number of the position embedding that is not finite, or out of range",
+            "own",
+        ),
         Rule("GGUF-HPARAM-MISSING", _E, "a hyperparameter that every loader needs", "ggml 34"),
         Rule("GGUF-BLOCK-COUNT", _E, "not between 1 and 512 blocks", "ggml 38; llama.cpp#25513"),
         Rule(

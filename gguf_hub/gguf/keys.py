@@ -9,9 +9,9 @@ src/llama-model-loader.cpp and src/llama-vocab.cpp of llama.cpp at ggml commit c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_hub.gguf.format import ALIGNMENT_KEY, Field, ValueType
+from gguf_hub.gguf.metadata import whole
 
 _U16, _U32, _F32 = ("uint16",), ("uint32",), ("float32",)
 _TEXT, _BOOL = ("string",), ("bool",)
@@ -72,6 +72,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "{arch}.rope.scaling.factor": _F32,
     "{arch}.rope.scaling.attn_factor": _F32,
     "{arch}.rope.scaling.original_context_length": _U32,
+    "{arch}.rope.scaling.yarn_attn_factor": _F32,
+    "{arch}.rope.scaling.yarn_ext_factor": _F32,
+    "{arch}.rope.scaling.yarn_beta_fast": _F32,
+    "{arch}.rope.scaling.yarn_beta_slow": _F32,
     "{arch}.rope.scaling.finetuned": _BOOL,
     "tokenizer.ggml.model": _TEXT,
     "tokenizer.ggml.pre": _TEXT,
@@ -90,6 +94,15 @@ KEYS: dict[str, tuple[str, ...]] = {
     **{f"tokenizer.ggml.{name}_token_id": _U32 for name in (*SPECIAL_IDS, *OTHER_IDS)},
 }
 """Key -> names of the types that programs take (``Field.type_name``)."""
+
+
+MORE_THAN: dict[str, float] = {
+    "rope.freq_base": 1,
+    "rope.scaling.yarn_beta_fast": 0,
+    "rope.scaling.yarn_beta_slow": 0,
+}
+"""What floats must be more than, by the name behind the architecture: their logarithm is taken, or
+divided by."""
 
 
 def architecture(fields: Mapping[str, Field]) -> str:
@@ -114,7 +127,7 @@ def has_right_type(key: str, field: Field, arch: str) -> bool:
     return is_empty and any(name.startswith("array") for name in expected)
 
 
-def number(fields: Mapping[str, Field], key: str) -> Any:
-    """Return a number, or None when the key is absent or holds none."""
+def number(fields: Mapping[str, Field], key: str) -> int | None:
+    """Return a whole number, or None when the key is absent or holds none."""
     field = fields.get(key)
-    return field.value if field is not None and field.type.is_number else None
+    return whole(field.value) if field is not None else None

@@ -26,6 +26,8 @@ from gguf_hub.gguf.strings import shown
 from gguf_hub.quants.types import REMOVED_TYPE_IDS, TYPE_COUNT, QuantType
 
 _TYPES = {int(type): type for type in QuantType}
+_USUAL_LENGTH = 2**15
+"""Four dimensions of no more than that are below every bound."""
 _NEWER_BELOW = 256
 """Type ids from TYPE_COUNT up to here are taken for newer types, beyond for damage."""
 
@@ -137,7 +139,10 @@ def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
 
 def _check_shape(entry: TensorEntry, issues: Issues) -> bool:
     """Check the dimensions; False when the number of elements means nothing."""
-    shape, place, at = entry.shape, _place(entry), entry.at
+    shape = entry.shape
+    if shape and min(shape) >= 1 and max(shape) <= _USUAL_LENGTH:
+        return True
+    place, at = _place(entry), entry.at
     if not shape:
         issues.add("GGUF-TENSOR-SCALAR", place, "has no dimension: a single number", at)
     if any(n < 0 for n in shape):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
-from gguf_hub.gguf.strings import StringArray
+from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.units import format_size
 
@@ -33,43 +33,6 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 64 << 20
 
 
-class Metadata(Mapping[str, Any]):
-    """Metadata as plain Python values: numbers, str, list of str, numpy arrays.
-
-    Strings of arrays are decoded when first asked for; numeric arrays are views where the file has
-    them aligned.
-    """
-
-    def __init__(self, fields: Mapping[str, Field]) -> None:
-        self._fields = fields
-        self._seen: dict[str, Any] = {}
-
-    def __getitem__(self, key: str) -> Any:
-        """Return the value of a key."""
-        if key not in self._seen:
-            self._seen[key] = _plain(self._fields[key].value)
-        return self._seen[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._fields
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-
-def _plain(value: Any) -> Any:
-    """A value as callers want it."""
-    if isinstance(value, StringArray):
-        return list(value)
-    if isinstance(value, np.ndarray):
-        value = np.require(value, requirements="A")
-        value.flags.writeable = False
-    return value
-
-
 class GgufFile:
     """An open GGUF file; also a context manager.
 
@@ -77,7 +40,7 @@ class GgufFile:
         path: The file.
         header: What stands before the data.
         fields: Metadata with its GGUF types, in file order.
-        metadata: Metadata as plain Python values.
+        metadata: Metadata as plain Python values, with checked reading.
         tensors: By name, in file order.
         data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
     """
@@ -88,7 +51,7 @@ class GgufFile:
         self.path = path
         self.header = header
         self.fields: Mapping[str, Field] = header.fields
-        self.metadata: Mapping[str, Any] = Metadata(header.fields)
+        self.metadata = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
         self.data = data
         self._map: mmap.mmap | None = None

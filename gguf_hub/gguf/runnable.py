@@ -19,7 +19,8 @@ from typing import Any
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
-from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.keys import MORE_THAN, architecture, number
+from gguf_hub.gguf.metadata import MAX_UINT, whole
 from gguf_hub.gguf.strings import shown
 from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
 
@@ -180,13 +181,17 @@ def _key_problem(name: str, field: Field) -> str:
     if name in NEUTRAL:
         expected = NEUTRAL[name]
         return "" if _is_one_of(field, expected) else _differs(field, expected)
-    if name in NUMBERS:
-        return "" if field.type.is_number else f"is {field.type_name}, expected one number"
-    if name not in SIZES:
+    if name not in NUMBERS and name not in SIZES:
         return "unknown"
     if not field.type.is_number:
         return f"is {field.type_name}, expected one number"
-    is_right = _is_whole(field.value) and field.value >= SIZES[name]
+    if name in NUMBERS:
+        least = MORE_THAN.get(name, -math.inf)
+        is_right = math.isfinite(field.value) and field.value > least
+        bound = f" > {least}" if name in MORE_THAN else ""
+        return "" if is_right else f"is {field.value:.10g}, expected a finite number{bound}"
+    found = whole(field.value)
+    is_right = found is not None and SIZES[name] <= found <= MAX_UINT
     return "" if is_right else f"is {field.value:.10g}, expected a whole number >= {SIZES[name]}"
 
 
@@ -205,10 +210,6 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
 
 
-def _is_whole(value: float) -> bool:
-    return math.isfinite(value) and value == int(value)
-
-
 # -- sizes -----------------------------------------------------------------------------------
 
 _EQUAL = ("attention.value_length", "attention.scale", "expert_feed_forward_length",
@@ -222,12 +223,12 @@ def _shape(
     """Return the sizes; None where they are not told, which is an obstacle of its own."""
 
     def size(name: str, default: int | None = None) -> int:
-        value = number(fields, f"{arch}.{name}")
         if f"{arch}.{name}" not in fields and default is not None:
             return default
-        if value is None or not _is_whole(value) or value < SIZES[name]:
+        value = number(fields, f"{arch}.{name}")
+        if value is None or not SIZES[name] <= value <= MAX_UINT:
             raise ValueError(name)
-        return int(value)
+        return value
 
     embedding = tensors.get("token_embd.weight")
     try:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from gguf_hub.files import remove_if, require_distinct
 from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
 from gguf_hub.gguf.keys import number
-from gguf_hub.gguf.reader import GgufFile, Metadata
+from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
 from gguf_hub.gguf.strings import shown
 from gguf_hub.progress import SILENT, Progress
@@ -79,7 +80,7 @@ class GgufSet:
         self.fields: Mapping[str, Field] = {
             key: field for key, field in files[0].fields.items() if key not in SPLIT_KEYS
         }
-        self.metadata: Mapping[str, Any] = Metadata(self.fields)
+        self.metadata = Metadata(self.fields)
         self._owner = {name: file for file in self.files for name in file.tensors}
         self.tensors: Mapping[str, TensorInfo] = {
             name: info for file in self.files for name, info in file.tensors.items()

@@ -9,11 +9,11 @@ import io
 import os
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
+from gguf_hub.gguf.format import MAX_HEADER_BYTES
+
 FIRST_BYTES = 1 << 20
 SECOND_END = 2_000_000
 """A remote header is asked for in two steps that end here; a Mixtral's needs one (0.8 MB)."""
-MAX_REMOTE_BYTES = 64 << 20
-"""No header that comes through ranges may be longer; the longest in use take about 20 MB."""
 
 
 @runtime_checkable
@@ -63,20 +63,15 @@ class Window:
         if self._source is not None:
             self.see(min(self.size_bytes, FIRST_BYTES))
 
-    @property
-    def is_limited(self) -> bool:
-        """Tell whether only the first ``MAX_REMOTE_BYTES`` of the file can be seen."""
-        return self._source is not None and self.size_bytes > MAX_REMOTE_BYTES
-
     def see(self, end: int) -> bool:
         """See the file up to ``end`` at least; False where it ends before, or the bound is met."""
-        if end <= len(self.buffer):
-            return True
-        if self._source is None or end > min(self.size_bytes, MAX_REMOTE_BYTES):
+        if end > min(self.size_bytes, MAX_HEADER_BYTES):
             return False
+        if self._source is None or end <= len(self.buffer):
+            return True
         seen = len(self.buffer)
         step = FIRST_BYTES if not seen else SECOND_END if seen <= FIRST_BYTES else 2 * seen
-        end = min(max(end, step), self.size_bytes, MAX_REMOTE_BYTES)
+        end = min(max(end, step), self.size_bytes, MAX_HEADER_BYTES)
         more = self._source.read(seen, end - seen)
         self.buffer += more
         return len(self.buffer) >= end

@@ -5,6 +5,7 @@ A vocabulary holds 32,000 strings or more, and most commands never look at them.
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,8 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from gguf_hub.printable import printable
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def decode(raw: bytes) -> str:
@@ -26,17 +32,19 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def valid(text: str) -> str:
+    """Return text with U+FFFD for the bytes that are not UTF-8."""
+    return text if text.isascii() else encode(text).decode("utf-8", "replace")
+
+
 def is_utf8(text: str) -> bool:
     """Tell whether text that ``decode`` made came from valid UTF-8."""
-    return text.isascii() or not any("\udc80" <= char <= "\udcff" for char in text)
+    return text.isascii() or not _NOT_UTF8.search(text)
 
 
 def shown(text: str) -> str:
     """Return text for a message: short, and nothing that moves a terminal's cursor."""
-    if len(text) <= 80 and text.isprintable():
-        return text
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:80])
-    return printable + ("..." if len(text) > 80 else "")
+    return printable(text[:80]) + ("..." if len(text) > 80 else "")
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -57,15 +65,16 @@ class StringArray(Sequence[str]):
     Args:
         buffer: Holds the strings, each behind its length prefix.
         starts: Position of each prefix and, last, the end of the array.
-        prefix_bytes: Bytes of a length prefix: 8, or 4 in GGUF v1.
+        prefix: A length prefix: ``<Q``; ``>Q`` in big-endian files, four bytes in GGUF v1.
     """
 
-    __slots__ = ("_buffer", "_prefix_bytes", "_starts")
+    __slots__ = ("_buffer", "_prefix", "_prefix_bytes", "_starts")
 
-    def __init__(self, buffer: Any, starts: Sequence[int], prefix_bytes: int) -> None:
+    def __init__(self, buffer: Any, starts: Sequence[int], prefix: struct.Struct) -> None:
         self._buffer = buffer
         self._starts = starts
-        self._prefix_bytes = prefix_bytes
+        self._prefix = prefix
+        self._prefix_bytes = prefix.size
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> StringArray:
@@ -76,7 +85,7 @@ class StringArray(Sequence[str]):
             parts += [len(raw).to_bytes(8, "little"), raw]
             at += 8 + len(raw)
             starts.append(at)
-        return cls(b"".join(parts), starts, 8)
+        return cls(b"".join(parts), starts, struct.Struct("<Q"))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -139,8 +148,15 @@ class StringArray(Sequence[str]):
     def copy(self) -> StringArray:
         """Return an array with a buffer of its own."""
         first, last = self._starts[0], self._starts[-1]
-        starts = array("Q", (at - first for at in self._starts))
-        return StringArray(bytes(self._buffer[first:last]), starts, self._prefix_bytes)
+        starts = array("Q")
+        starts.frombytes((np.array(self._starts, np.uint64) - np.uint64(first)).tobytes())
+        return StringArray(bytes(self._buffer[first:last]), starts, self._prefix)
+
+    def packed(self, prefix: struct.Struct) -> bytes | None:
+        """Return the array as it stands in a file, or None where the file's prefixes differ."""
+        if prefix.format != self._prefix.format:
+            return None
+        return bytes(self._buffer[self._starts[0] : self._starts[-1]])
 
     def not_utf8(self) -> list[int]:
         """Return the indices of the strings that are not UTF-8."""
@@ -154,6 +170,9 @@ class StringArray(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         """Compare with any sequence of str."""
         if isinstance(other, StringArray):
+            packed = other.packed(self._prefix)
+            if packed is not None:
+                return len(self) == len(other) and self.packed(self._prefix) == packed
             return len(self) == len(other) and all(
                 a == b for a, b in zip(self.iter_bytes(), other.iter_bytes(), strict=True)
             )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
 from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.keys import architecture, number
 from gguf_hub.gguf.layout import TensorTable
+from gguf_hub.gguf.metadata import Metadata, or_none
 from gguf_hub.quants.types import FileType
 
 PARTS = ("embeddings", "attention", "feed-forward", "experts", "output", "other")
+MOST_CHARACTERS = 1000
 _FILE_TYPES = {int(type): type.name for type in FileType}
 
 
@@ -32,6 +31,8 @@ class Share:
 @dataclass(frozen=True)
 class Summary:
     """What a GGUF holds. Numbers are None, and texts empty, where the file does not tell.
+
+    Texts are cut after ``MOST_CHARACTERS``.
 
     Attributes:
         n_params: Weights in all tensors.
@@ -92,16 +93,20 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         table: Its tensors.
     """
     fields, arch = header.fields, architecture(header.fields)
+    metadata = Metadata(fields)
     tensors = tuple(table.all.values())
 
-    def hparam(name: str) -> Any:
-        return _scalar(fields, f"{arch}.{name}")
+    def hparam(name: str) -> int | None:
+        return or_none(metadata.largest, f"{arch}.{name}")
+
+    def text(key: str) -> str:
+        return (or_none(metadata.text, key) or "")[:MOST_CHARACTERS]
 
     parts = _shares(tensors, part_of)
     return Summary(
         architecture=arch,
-        name=_text(fields, "general.name"),
-        license=_text(fields, "general.license"),
+        name=text("general.name"),
+        license=text("general.license"),
         version=header.version,
         byte_order=header.byte_order,
         alignment=header.alignment,
@@ -124,10 +129,10 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         n_expert=hparam("expert_count"),
         n_expert_used=hparam("expert_used_count"),
         n_ctx_train=hparam("context_length"),
-        rope_freq_base=hparam("rope.freq_base"),
-        rope_scaling=_text(fields, f"{arch}.rope.scaling.type"),
+        rope_freq_base=or_none(metadata.number, f"{arch}.rope.freq_base"),
+        rope_scaling=text(f"{arch}.rope.scaling.type"),
         n_vocab=_n_vocab(fields, arch),
-        tokenizer=_text(fields, "tokenizer.ggml.model"),
+        tokenizer=text("tokenizer.ggml.model"),
         has_chat_template="tokenizer.chat_template" in fields,
         shard=_shard(fields),
     )
@@ -172,19 +177,6 @@ def _active(parts: Mapping[str, Share], n_expert: int | None, n_used: int | None
     return total - experts + experts * min(n_used, n_expert) // n_expert
 
 
-def _scalar(fields: Mapping[str, Field], key: str) -> Any:
-    """A number; of one per block the largest."""
-    found = fields.get(key)
-    if found is not None and isinstance(found.value, np.ndarray):
-        return found.value.max().item() if found.value.size else None
-    return number(fields, key)
-
-
-def _text(fields: Mapping[str, Field], key: str) -> str:
-    found = fields.get(key)
-    return found.value if found is not None and found.type is ValueType.STRING else ""
-
-
 def _file_type(fields: Mapping[str, Field]) -> str:
     value = number(fields, "general.file_type")
     return "" if value is None else _FILE_TYPES.get(value, f"type {value}")
@@ -194,8 +186,7 @@ def _n_vocab(fields: Mapping[str, Field], arch: str) -> int | None:
     tokens = fields.get("tokenizer.ggml.tokens")
     if tokens is not None and tokens.type is ValueType.ARRAY:
         return len(tokens.value)
-    stated: int | None = number(fields, f"{arch}.vocab_size")
-    return stated
+    return number(fields, f"{arch}.vocab_size")
 
 
 def _shard(fields: Mapping[str, Field]) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.experts import group_split, is_merged, parse_split, split_name
+from gguf_hub.gguf.experts import MAX_EXPERTS, group_split, is_merged, parse_split, split_name
 from gguf_hub.gguf.format import VERSION, Field, TensorInfo, TensorSpec, ValueType
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import read_table
@@ -174,6 +174,11 @@ def _slices(file: GgufFile, info: TensorInfo) -> Iterator[Part]:
     _, block, stem, _ = info.name.split(".")
     part = stem.removeprefix("ffn_").removesuffix("_exps")
     whole, n = range_of(file, info), info.shape[2]
+    if n > MAX_EXPERTS:
+        raise GgufError(
+            f"`{file.path}`: `{info.name}` holds {n:,} experts, expected at most {MAX_EXPERTS:,}",
+            path=file.path,
+        )
     size_bytes = info.size_bytes // max(n, 1)
     for i in range(n):
         spec = TensorSpec(split_name(int(block), part, i), info.shape[:2], info.type)

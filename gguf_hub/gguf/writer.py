@@ -159,8 +159,12 @@ class _Encoder:
         self.parts.append(self.count.pack(len(field.value)))
         if element is ValueType.STRING:
             value = field.value
-            for raw in value.iter_bytes() if isinstance(value, StringArray) else value:
-                self.string(raw)
+            packed = value.packed(self.count) if isinstance(value, StringArray) else None
+            if packed is not None:
+                self.parts.append(packed)
+            else:
+                for raw in value.iter_bytes() if isinstance(value, StringArray) else value:
+                    self.string(raw)
         else:
             dtype = element.dtype.newbyteorder(self.order)  # type: ignore[arg-type]
             self.parts.append(np.asarray(field.value).astype(dtype).tobytes())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.completion.answers import Answer, embeddings
 from gguf_hub.engine import n_shared
+from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.llama.completions import Completions
 from gguf_hub.llama.parts import LlamaValueError
 from gguf_hub.llama.pooling import Pooling, pool
@@ -163,8 +164,10 @@ class Llama(Completions):
     def _pooling(self) -> Pooling:
         if self._pooling_type != Pooling.UNSPECIFIED:
             return Pooling(self._pooling_type)
-        architecture = self._metadata.get("general.architecture", "llama")
-        return Pooling(int(self._metadata.get(f"{architecture}.pooling_type", Pooling.NONE)))
+        metadata = Metadata.of(self._metadata)
+        architecture = metadata.text("general.architecture", "llama")
+        most = max(Pooling)
+        return Pooling(metadata.uint(f"{architecture}.pooling_type", Pooling.NONE, most=most))
 
     # -- facts -----------------------------------------------------------------------------------
 

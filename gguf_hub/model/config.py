@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.keys import MORE_THAN
+from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.runnable import ARCHITECTURES
+from gguf_hub.gguf.strings import shown
 from gguf_hub.model.rope import SCALINGS, RopeConfig
+
+_ROPE = "llama.rope"
 
 
 @dataclass(frozen=True)
@@ -38,34 +43,6 @@ class ModelConfig:
         return self.n_head_kv * self.head_dim
 
 
-class _Keys:
-    """Typed access to metadata, with errors that name the key."""
-
-    def __init__(self, metadata: Mapping[str, Any], prefix: str) -> None:
-        self._metadata = metadata
-        self._prefix = prefix
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self._metadata.get(f"{self._prefix}.{key}", default)
-        if value is None:
-            raise UnsupportedGgufError(
-                f"metadata has no `{self._prefix}.{key}`", hint="`gguf-hub verify` checks the file"
-            )
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UnsupportedGgufError(
-                f"metadata `{self._prefix}.{key}`: expected one number, found {value!r:.60}"
-            )
-        return value
-
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        value = self.number(key, default)
-        if value != int(value) or value < least:
-            raise UnsupportedGgufError(
-                f"metadata `{self._prefix}.{key}`: expected an integer >= {least}, found {value}"
-            )
-        return int(value)
-
-
 def read_config(metadata: Mapping[str, Any], n_vocab: int) -> ModelConfig:
     """Return the configuration of a model.
 
@@ -76,60 +53,65 @@ def read_config(metadata: Mapping[str, Any], n_vocab: int) -> ModelConfig:
     Raises:
         UnsupportedGgufError: Another architecture, or a key that is missing or makes no sense.
     """
-    architecture = metadata.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        raise UnsupportedGgufError(
-            f"architecture `{architecture}` is not one that runs here: expected "
-            + " or ".join(f"`{name}`" for name in ARCHITECTURES),
-            hint="llama.cpp runs many other architectures",
-        )
-    keys = _Keys(metadata, architecture)
-    n_embd = keys.integer("embedding_length")
-    n_head = keys.integer("attention.head_count")
-    head_dim = keys.integer("attention.key_length", n_embd // n_head)
-    n_expert = keys.integer("expert_count", 0, least=0)
+    keys = Metadata.of(metadata)
+    _check_architecture(keys)
+    n_embd = keys.uint("llama.embedding_length", least=1)
+    n_head = keys.uint("llama.attention.head_count", least=1)
+    head_dim = keys.uint("llama.attention.key_length", n_embd // n_head, least=1)
     config = ModelConfig(
-        name=str(metadata.get("general.name", "unnamed")),
+        name=keys.text("general.name", "unnamed"),
         n_vocab=n_vocab,
-        n_ctx_train=keys.integer("context_length"),
-        n_layer=keys.integer("block_count"),
+        n_ctx_train=keys.uint("llama.context_length", least=1),
+        n_layer=keys.uint("llama.block_count", least=1),
         n_embd=n_embd,
         n_head=n_head,
-        n_head_kv=keys.integer("attention.head_count_kv", n_head),
+        n_head_kv=keys.uint("llama.attention.head_count_kv", n_head, least=1),
         head_dim=head_dim,
-        n_ff=keys.integer("feed_forward_length"),
-        n_expert=n_expert,
-        n_expert_used=keys.integer("expert_used_count", 0, least=0),
-        rms_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
-        rope=_read_rope(keys, metadata, architecture, head_dim),
+        n_ff=keys.uint("llama.feed_forward_length", least=1),
+        n_expert=keys.uint("llama.expert_count", 0),
+        n_expert_used=keys.uint("llama.expert_used_count", 0),
+        rms_epsilon=keys.number("llama.attention.layer_norm_rms_epsilon", least=0),
+        rope=_read_rope(keys, head_dim),
     )
     _check(config)
     return config
 
 
-def _read_rope(
-    keys: _Keys, metadata: Mapping[str, Any], architecture: str, head_dim: int
-) -> RopeConfig:
-    n_ctx_train = keys.integer("context_length")
+def _check_architecture(keys: Metadata) -> None:
+    architecture = keys.text("general.architecture", "")
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedGgufError(
+            f"architecture `{shown(architecture)}` is not one that runs here: expected "
+            + " or ".join(f"`{name}`" for name in ARCHITECTURES),
+            hint="llama.cpp runs many other architectures",
+        )
+
+
+def _read_rope(keys: Metadata, head_dim: int) -> RopeConfig:
+    n_ctx_train = keys.uint("llama.context_length", least=1)
     # as llama.cpp reads it: linear where no type is named, which is plain with a factor of 1
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "linear")
+    scaling = keys.text(f"{_ROPE}.scaling.type", "linear")
     if scaling not in SCALINGS:
         raise UnsupportedGgufError(
-            f"metadata `{architecture}.rope.scaling.type`: expected none, linear or yarn, "
-            f"found `{scaling}`"
+            f"metadata `{_ROPE}.scaling.type`: expected none, linear or yarn, "
+            f"found `{shown(scaling)}`"
         )
-    old_factor = keys.number("rope.scale_linear", 1.0)
+
+    def more_than(name: str, default: float) -> float:
+        return keys.number(f"llama.{name}", default, above=MORE_THAN[name])
+
+    old_factor = keys.number(f"{_ROPE}.scale_linear", 1.0)
     return RopeConfig(
-        n_rot=keys.integer("rope.dimension_count", head_dim),
-        freq_base=keys.number("rope.freq_base", 10000.0),
+        n_rot=keys.uint(f"{_ROPE}.dimension_count", head_dim, least=1),
+        freq_base=more_than("rope.freq_base", 10000.0),
         scaling=scaling,
-        factor=keys.number("rope.scaling.factor", old_factor) or 1.0,
-        n_ctx_orig=keys.integer("rope.scaling.original_context_length", n_ctx_train),
-        attn_factor=keys.number("rope.scaling.attn_factor", 1.0),
-        yarn_attn_factor=keys.number("rope.scaling.yarn_attn_factor", 1.0),
-        ext_factor=keys.number("rope.scaling.yarn_ext_factor", -1.0),
-        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
-        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+        factor=keys.number(f"{_ROPE}.scaling.factor", old_factor) or 1.0,
+        n_ctx_orig=keys.uint(f"{_ROPE}.scaling.original_context_length", n_ctx_train, least=1),
+        attn_factor=keys.number(f"{_ROPE}.scaling.attn_factor", 1.0),
+        yarn_attn_factor=keys.number(f"{_ROPE}.scaling.yarn_attn_factor", 1.0),
+        ext_factor=keys.number(f"{_ROPE}.scaling.yarn_ext_factor", -1.0),
+        beta_fast=more_than("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=more_than("rope.scaling.yarn_beta_slow", 1.0),
     )
 
 
@@ -143,11 +125,8 @@ def _check(config: ModelConfig) -> None:
             f"rope.dimension_count {config.rope.n_rot}: expected an even number up to the head's "
             f"{config.head_dim}"
         )
-    elif not (config.rope.freq_base > 1 and config.rope.factor > 0):
-        problem = (
-            f"rope.freq_base {config.rope.freq_base} and rope.scaling.factor {config.rope.factor}: "
-            "expected more than 1 and more than 0"
-        )
+    elif config.rope.factor <= 0:
+        problem = f"rope.scaling.factor {config.rope.factor}: expected more than 0"
     elif bool(config.n_expert) != bool(config.n_expert_used) or (
         config.n_expert_used > config.n_expert
     ):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.kernels import cache
 from gguf_hub.kernels.activations import (
     ACTIVATION_OF,
@@ -295,9 +296,15 @@ class ProgramBuilder:
     def _rope_frequencies(self) -> NDArray[np.float32]:
         """Return the frequencies as float32, then what these lack of double precision."""
         exact = np.array(self._config.rope.frequencies())
-        if self._weights.rope_factors is not None:
-            exact = exact / self._weights.rope_factors
-        rounded = exact.astype(np.float32)
+        with np.errstate(all="ignore"):  # looked at below
+            if self._weights.rope_factors is not None:
+                exact = exact / self._weights.rope_factors
+            rounded = exact.astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise UnsupportedGgufError(
+                "the angles of the position embedding are no finite numbers: `rope_freqs.weight` "
+                "or a factor of `llama.rope.scaling` makes no sense"
+            )
         return np.concatenate((rounded, (exact - rounded).astype(np.float32)))
 
     def _constant(self, values: NDArray[np.float32]) -> int:

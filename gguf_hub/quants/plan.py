@@ -14,7 +14,7 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.experts import layout as layout_of
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType, count_elements, tensor_size_bytes
-from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.keys import architecture
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Rewrite
 from gguf_hub.gguf.strings import shown
@@ -172,8 +172,7 @@ def _facts(file: GgufFile) -> ModelFacts:
     name = architecture(file.fields)
 
     def count(key: str, default: int) -> int:
-        value = number(file.fields, f"{name}.{key}")
-        return int(value) if value is not None else default
+        return file.metadata.largest(f"{name}.{key}", default)
 
     n_head = count("attention.head_count", 1)
     return ModelFacts(

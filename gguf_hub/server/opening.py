@@ -69,7 +69,7 @@ def _facts(path: Path, name: str | None, file: GgufFile, model: Transformer) -> 
     return Facts(
         name=name or path.stem,
         path=str(path),
-        description=str(file.metadata.get("general.name", path.stem)),
+        description=file.metadata.text("general.name", path.stem),
         n_params=sum(info.n_elements for info in file.tensors.values()),
         size_bytes=file.size_bytes,
         n_ctx=model.n_ctx,
@@ -78,5 +78,5 @@ def _facts(path: Path, name: str | None, file: GgufFile, model: Transformer) -> 
         n_vocab=model.config.n_vocab,
         n_slots=model.n_slots,
         quant=max(bytes_of, key=bytes_of.__getitem__),
-        chat_template=str(file.metadata.get(TEMPLATE_KEY, "")),
+        chat_template=file.metadata.text(TEMPLATE_KEY, ""),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import architecture, number
 from gguf_hub.gguf.layout import TensorTable, read_table
+from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import map_file, raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.shards import find_shards, parse_shard
@@ -133,41 +134,37 @@ def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
 
 def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]) -> ModelShape:
     """Read the sizes that memory depends on."""
-    arch = architecture(fields)
+    arch, metadata = architecture(fields), Metadata(fields)
 
     def least(key: str, default: int | None = None) -> int:
-        value = _largest(fields, f"{arch}.{key}")
-        value = default if value is None else value
-        if value is None or value < 1:
+        if default is None and f"{arch}.{key}" not in metadata:
             raise UnsupportedGgufError(
                 f"`{name}`: metadata has no `{arch or 'ARCHITECTURE'}.{key}`, without which nobody "
                 "can tell its memory",
                 path=name,
                 hint="a projector or an adapter is no model; `gguf-hub inspect` shows what it is",
             )
-        return value
+        return metadata.largest(f"{arch}.{key}", default, least=1)
 
     n_embd, n_head = least("embedding_length"), least("attention.head_count")
+    n_layer = least("block_count")
+    if n_layer > len(tensors):
+        raise UnsupportedGgufError(
+            f"`{name}`: metadata `{arch}.block_count`: {n_layer:,} blocks, but only "
+            f"{len(tensors):,} tensors are there",
+            path=name,
+        )
+
     embedding = tensors.get("token_embd.weight")
     return ModelShape(
-        n_layer=least("block_count"),
+        n_layer=n_layer,
         n_embd=n_embd,
         n_head=n_head,
         n_head_kv=least("attention.head_count_kv", n_head),
         head_dim=least("attention.key_length", n_embd // n_head),
         n_ff=least("expert_feed_forward_length", least("feed_forward_length", n_embd)),
-        n_expert=_largest(fields, f"{arch}.expert_count") or 0,
-        n_expert_used=_largest(fields, f"{arch}.expert_used_count") or 0,
-        n_vocab=embedding.shape[-1] if embedding else 0,
+        n_expert=metadata.largest(f"{arch}.expert_count", 0),
+        n_expert_used=metadata.largest(f"{arch}.expert_used_count", 0),
+        n_vocab=embedding.shape[-1] if embedding and embedding.shape else 0,
         n_ctx_train=least("context_length", 2**20),
     )
-
-
-def _largest(fields: Mapping[str, Field], key: str) -> int | None:
-    """A whole number; of one for each layer the largest."""
-    field = fields.get(key)
-    if field is None:
-        return None
-    values: Iterable[Any] = field.value if hasattr(field.value, "max") else [field.value]
-    whole = [int(value) for value in values if not isinstance(value, (str, bool))]
-    return max(whole, default=None)

@@ -17,6 +17,8 @@ import numpy as np
 
 from gguf_hub.errors import TokenizerError, UnsupportedGgufError
 from gguf_hub.gguf.keys import OTHER_IDS
+from gguf_hub.gguf.metadata import Metadata, describe
+from gguf_hub.gguf.strings import shown
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -76,6 +78,7 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
         UnsupportedGgufError: No vocabulary, or one of another kind than ``llama``.
         TokenizerError: The vocabulary contradicts itself; the message lists every problem.
     """
+    metadata = Metadata.of(metadata)
     _check_model(metadata)
     read = _Reader(metadata)
     tokens = read.tokens()
@@ -96,17 +99,17 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
     )  # fmt: skip
 
 
-def _check_model(metadata: Mapping[str, Any]) -> None:
+def _check_model(metadata: Metadata) -> None:
     """Raise unless the vocabulary is a SentencePiece one."""
-    model = metadata.get("tokenizer.ggml.model")
-    if model is None:
+    if "tokenizer.ggml.model" not in metadata:
         raise UnsupportedGgufError(
             "the file holds no vocabulary: no key `tokenizer.ggml.model`",
             hint="text needs a vocabulary; token ids work without one",
         )
+    model = metadata.text("tokenizer.ggml.model")
     if model != "llama":
         raise UnsupportedGgufError(
-            f"tokenizer `{model}` is not supported: expected `llama` (SentencePiece), "
+            f"tokenizer `{shown(model)}` is not supported: expected `llama` (SentencePiece), "
             "the kind that Mixtral, Mistral and Llama 2 use"
         )
 
@@ -120,7 +123,7 @@ def _named_ends(tokens: Sequence[str], types: np.ndarray) -> frozenset[int]:
 class _Reader:
     """Takes values out of metadata and collects every problem on the way."""
 
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._issues: list[str] = []
         self._n_vocab = 0
@@ -167,7 +170,7 @@ class _Reader:
             match = _BYTE.fullmatch(tokens[i])
             if match is None:
                 self._issues.append(
-                    f"token {i} is a byte token but reads `{tokens[i][:40]}`, not `<0xNN>`"
+                    f"token {i} is a byte token but reads `{shown(tokens[i])}`, not `<0xNN>`"
                 )
             else:
                 ids[int(match[1], 16)] = i
@@ -183,7 +186,9 @@ class _Reader:
         if value is None:
             return default if default is None or default < self._n_vocab else None
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            self._issues.append(f"`tokenizer.ggml.{name}`: expected a token id, found {value!r}")
+            self._issues.append(
+                f"`tokenizer.ggml.{name}`: expected a token id, found {describe(value)}"
+            )
         elif not 0 <= int(value) < self._n_vocab:
             if name.removesuffix("_token_id") in OTHER_IDS:  # loaders do without these
                 return default
@@ -195,12 +200,11 @@ class _Reader:
 
     def flag(self, name: str, default: bool) -> bool:
         """Return a yes or no."""
-        value = self._get(name)
-        if value is None:
+        try:
+            return self._metadata.flag(f"tokenizer.ggml.{name}", default)
+        except UnsupportedGgufError as error:
+            self._issues.append(error.message)
             return default
-        if not isinstance(value, (bool, np.bool_)):
-            self._issues.append(f"`tokenizer.ggml.{name}`: expected true or false, found {value!r}")
-        return bool(value)
 
     def finish(self) -> None:
         """Raise if anything was wrong."""

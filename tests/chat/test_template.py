@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gguf_hub.chat import ChatPrompt, TemplateFormat, choose_format
-from gguf_hub.errors import ChatTemplateError, UsageError
+from gguf_hub.errors import ChatTemplateError, UnsupportedGgufError, UsageError
 
 CONVERSATION = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
 
@@ -190,3 +191,9 @@ def test_the_models_own_template_is_chosen_unless_a_name_or_template_is_given() 
     assert named and named.render(CONVERSATION).text.startswith("<|im_start|>user\nHello")
     assert given and given.render(CONVERSATION).text == "given"
     assert choose_format({}) is None
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.array([]), ["a", "b"], 7, True])
+def test_a_template_that_is_no_text_is_named(value: object) -> None:
+    with pytest.raises(UnsupportedGgufError, match=r"`tokenizer\.chat_template`: expected a text"):
+        choose_format({"tokenizer.chat_template": value})

@@ -243,3 +243,58 @@ def test_a_weight_that_does_not_fit_the_type_is_named(tmp_path: Path) -> None:
     assert "`model.embed_tokens.weight` [299, 3]" in found.value.message
     assert "--outtype f32" in (found.value.hint or "")
     plan(folder, outtype="bf16").write(tmp_path / "out.gguf")
+
+
+def test_layers_and_experts_that_no_tensor_holds_are_refused_before_they_are_named(
+    tmp_path: Path,
+) -> None:
+    for changes in ({"num_hidden_layers": 10**9}, {"num_local_experts": 10**9}):
+        folder = checkpoints.write(tmp_path, **checkpoints.MIXTURE, tensors={})
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        assert "1,000,000,000" in str(refusal(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sliding_window": "x"}, "`sliding_window`: expected a positive integer, found 'x'"),
+        ({"rope_scaling": "x"}, "rope scaling: expected an object, found 'x'"),
+        ({"rope_theta": 1e-300}, "`rope_theta` 1e-300: expected more than 1"),
+        ({"vocab_size": 2**31 - 1}, "`vocab_size` 2,147,483,647: expected at most"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0,
+                              "original_max_position_embeddings": 1e29}},
+            "`original_max_position_embeddings`: expected a positive integer, found 1e+29",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_of_the_wrong_kind(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    assert message in str(refusal(folder, contents="vocabulary"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer_config.json", '{"chat_template": "\\ud800"}', "the chat template is no Unico"),
+        (
+            "tokenizer_config.json",
+            '{"added_tokens_decoder": {"5": {"content": "\\udc80"}}}',
+            "added token 5 is no Unicode text",
+        ),
+        (
+            "tokenizer_config.json",
+            '{"added_tokens_decoder": {"' + "9" * 5000 + '": {"content": "x"}}}',
+            "added token `x` has id 99999999999999999999",
+        ),
+        ("chat_template.jinja", "\udcff", "cannot be read as text"),
+    ],
+)
+def test_texts_that_are_none(name: str, content: str, message: str, tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path)
+    (folder / "tokenizer.model").write_bytes(checkpoints.tokenizer_model())
+    (folder / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert message in str(refusal(folder, contents="all"))

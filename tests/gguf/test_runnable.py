@@ -63,7 +63,7 @@ OPTIONAL_GLOBAL = [
 # every key of LLM_KV_NAMES in llama.cpp, after the architecture's name, with a telling value
 KEYS: dict[str, Any] = {
     **dict.fromkeys(SIZES, 7),
-    **dict.fromkeys(NUMBERS, 0.25),
+    **dict.fromkeys(NUMBERS, 1.25),
     "vocab_size": 99, "tensor_data_layout": "Meta AI original pth", "pooling_type": 1,
     "classifier.output_labels": ["yes", "no"], "rope.scaling.finetuned": True,
     "rope.scaling.type": "longrope", "rope.scaling.alpha": 1000.0,
@@ -293,3 +293,10 @@ def test_a_change_is_named_or_runs(tmp_path_factory: Any, data: st.DataObject) -
             kernels_of_file(file)
     else:
         assert "run_program" in kernels_of_file(file)
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_named(name: str, value: float) -> None:
+    (found,) = obstacles({f"llama.{name}": value})
+    assert f"`llama.{name}` is {value}, expected a finite number" in found

@@ -238,6 +238,14 @@ def test_experts_both_split_and_merged_are_refused(tmp_path: Path) -> None:
         plan_upgrade(path)
 
 
+def test_more_experts_than_any_model_has_are_not_counted_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    spec = TensorSpec("blk.0.ffn_up_exps.weight", (0, 32, 2**40), QuantType.F32)
+    write_gguf(path, {"general.architecture": Field.of("llama")}, [(spec, b"")])
+    with pytest.raises(GgufError, match=r"1,099,511,627,776 experts, expected at most 1,024"):
+        plan_upgrade(path, "split")
+
+
 def test_a_shard_is_refused(tmp_path: Path) -> None:
     count = {"split.count": Field(ValueType.UINT16, 2)}
     path = write_mixtral(tmp_path / "in.gguf", TINY, fields=count)

@@ -191,6 +191,7 @@ FIELDS: dict[str, dict[str, Field]] = {
     "GGUF-EXPERT-COUNT": key("expert_used_count", 9),
     "GGUF-EMBEDDING": key("embedding_length", 63),
     "GGUF-ROPE-DIM": key("rope.dimension_count", 15),
+    "GGUF-HPARAM-VALUE": key("rope.freq_base", float("inf")),
     "GGUF-NORM-EPS": key("attention.layer_norm_rms_epsilon", float("nan")),
     "GGUF-CONTEXT": key("context_length", 0),
     "GGUF-TENSOR-SHAPE": key("feed_forward_length", 95),
@@ -356,12 +357,24 @@ def test_heads_may_differ_from_block_to_block(tmp_path: Path) -> None:
         ("expert_used_count", u32(0), "GGUF-EXPERT-COUNT"),
         ("attention.layer_norm_rms_epsilon", Field.of(-1.0), "GGUF-NORM-EPS"),
         ("block_count", Field(ValueType.UINT64, 2), "GGUF-HPARAM-TYPE"),
+        ("rope.freq_base", Field.of(1.0), "GGUF-HPARAM-VALUE"),
+        ("rope.scaling.factor", Field.of(float("nan")), "GGUF-HPARAM-VALUE"),
+        ("rope.scaling.yarn_beta_fast", Field.of(0.0), "GGUF-HPARAM-VALUE"),
+        ("rope.scaling.yarn_beta_slow", Field.of(-1.0), "GGUF-HPARAM-VALUE"),
+        ("rope.scaling.yarn_ext_factor", Field.of("a"), "GGUF-HPARAM-TYPE"),
     ],
 )
 def test_numbers_out_of_range(tmp_path: Path, name: str, value: Field, code: str) -> None:
     fields = {**metadata(TINY), f"llama.{name}": value}
     report = validate_file(model(fields, tensors(TINY, "merged", "F32"), tmp_path / "a.gguf"))
     assert code in {issue.code for issue in report.issues}
+
+
+@pytest.mark.parametrize("name", ["attention.head_count", "attention.head_count_kv"])
+def test_an_empty_array_of_texts_holds_no_numbers(tmp_path: Path, name: str) -> None:
+    fields = {**metadata(TINY), f"llama.{name}": Field.of([])}
+    report = validate_file(model(fields, tensors(TINY, "merged", "F32"), tmp_path / "a.gguf"))
+    assert "GGUF-HEAD-COUNT" in {issue.code for issue in report.issues}
 
 
 def test_many_breaches_of_one_rule_are_counted(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gguf_hub.errors import UnsupportedGgufError
@@ -48,15 +50,26 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
         ({"general.architecture": "mamba"}, "architecture `mamba` is not one that runs here"),
         ({"llama.block_count": None}, "metadata has no `llama.block_count`"),
         ({"llama.block_count": 0}, "expected an integer >= 1, found 0"),
-        ({"llama.block_count": "many"}, "expected one number, found 'many'"),
+        ({"llama.block_count": "many"}, "expected an integer >= 1, found 'many'"),
         ({"llama.attention.head_count_kv": 7}, "32 heads cannot share 7 key/value heads"),
         ({"llama.rope.dimension_count": 127}, "expected an even number up to the head's 128"),
         ({"llama.rope.dimension_count": 256}, "expected an even number up to the head's 128"),
         ({"llama.expert_used_count": 9}, "9 of 8 experts used"),
         ({"llama.expert_used_count": 0}, "0 of 8 experts used"),
-        ({"llama.rope.freq_base": 1.0}, "rope.freq_base 1.0 and rope.scaling.factor 1.0: expected"),
-        ({"llama.rope.scaling.factor": -4.0}, "expected more than 1 and more than 0"),
+        ({"llama.rope.freq_base": 1.0}, "`llama.rope.freq_base`: expected one finite number > 1"),
+        ({"llama.rope.scaling.factor": -4.0}, "rope.scaling.factor -4.0: expected more than 0"),
         ({"llama.rope.scaling.type": "magic"}, "expected none, linear or yarn, found `magic`"),
+        ({"general.architecture": np.array([1, 2])}, "`general.architecture`: expected a text"),
+        ({"llama.rope.scaling.type": np.array([])}, "`llama.rope.scaling.type`: expected a text"),
+        ({"llama.context_length": math.nan}, "`llama.context_length`: expected an integer >= 1"),
+        ({"llama.block_count": 2**64 - 1}, "`llama.block_count`: expected an integer in [1, 4294"),
+        ({"llama.attention.head_count": np.array([8, 8])}, "found an array of 2 int64 values"),
+        ({"llama.rope.dimension_count": math.inf}, "expected an integer >= 1, found inf"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "expected one finite number >= 0"),
+        ({"llama.rope.scaling.yarn_beta_fast": 0.0}, "expected one finite number > 0, found 0.0"),
+        ({"llama.rope.scaling.yarn_beta_slow": -1.0}, "expected one finite number > 0, found -1"),
+        ({"llama.rope.scaling.yarn_ext_factor": math.nan}, "expected one finite number, found nan"),
+        ({"llama.rope.scaling.attn_factor": math.inf}, "expected one finite number, found inf"),
     ],
 )
 def test_what_makes_no_sense_is_named(change: dict[str, Any], message: str) -> None:

@@ -256,6 +256,16 @@ def test_rope_factors_that_nothing_can_be_divided_by_are_refused(
         open_model(tmp_path / "wrong.gguf")
 
 
+def test_angles_that_are_no_numbers_are_refused(tmp_path: Path, open_model: Any) -> None:
+    file = GgufFile.open(write_mixtral(tmp_path / "m.gguf", TINY))
+    data: list[Any] = [(info, file.tensor_bytes(name)) for name, info in file.tensors.items()]
+    factors = np.full(8, 1e-45, np.float32)
+    data.append((TensorSpec("rope_freqs.weight", (8,), QuantType.F32), factors))
+    write_gguf(tmp_path / "more.gguf", file.fields, data)
+    with pytest.raises(UnsupportedGgufError, match="angles of the position embedding"):
+        open_model(tmp_path / "more.gguf")
+
+
 def test_a_negative_size_is_refused(tmp_path: Path, open_model: Any) -> None:
     with pytest.raises(UsageError, match="n_ctx -1: expected 0"):
         open_model(write_mixtral(tmp_path / "m.gguf", SMALL), n_ctx=-1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gguf_hub.catalog import ModelShape, load_catalog
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.fit import FileFacts, Wish, facts_from_catalog, need_of
-from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
+from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType
 from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.quants.types import QuantType
@@ -132,6 +134,36 @@ def test_another_architecture_is_judged_but_does_not_run(tmp_path: Path) -> None
     facts = facts_of_file(write_mixtral(tmp_path / "m.gguf", TINY, fields=fields))
     assert facts.architecture == "qwen3"
     assert facts.unrunnable == "architecture `qwen3`, expected `llama`"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("block_count", 50_000_000, "50,000,000 blocks, but only 23 tensors are there"),
+        ("block_count", 2**64 - 1, "expected an integer in [1, 4294967295]"),
+        ("block_count", math.nan, "expected an integer >= 1, or an array of such, found nan"),
+        ("attention.head_count", ["a", "b"], "found an array of 2 text values"),
+        ("embedding_length", math.inf, "found inf"),
+        ("feed_forward_length", 0, "expected an integer >= 1"),
+        ("expert_count", -1, "expected an integer >= 0"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_named(
+    key: str, value: object, message: str, tmp_path: Path
+) -> None:
+    kind = ValueType.UINT64 if value == 2**64 - 1 else None
+    fields = {f"llama.{key}": Field.of(value, kind)}
+    path = write_mixtral(tmp_path / "m.gguf", TINY, layout="merged", fields=fields)
+    with pytest.raises(UnsupportedGgufError) as caught:
+        facts_of_file(path)
+    assert f"llama.{key}" in caught.value.message
+    assert message in caught.value.message
+
+
+def test_of_numbers_for_each_layer_the_largest_counts(tmp_path: Path) -> None:
+    heads = Field.of(np.array([4, 2], np.uint32))
+    fields = {"llama.attention.head_count": heads}
+    assert facts_of_file(write_mixtral(tmp_path / "m.gguf", fields=fields)).shape.n_head == 4
 
 
 def test_what_is_no_model_says_so(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ WRONG = {
     "unk too big": ({"unknown_token_id": N}, "unknown_token_id`: expected an id in.*found 263"),
     "bos a text": ({"bos_token_id": "<s>"}, "bos_token_id`: expected a token id, found '<s>'"),
     "flag a number": ({"add_bos_token": 1}, "add_bos_token`: expected true or false, found 1"),
+    "flag an array": ({"add_bos_token": np.array([1, 2])}, "true or false, found an array of 2"),
+    "flag no array": ({"add_space_prefix": np.array([])}, "true or false, found an array of 0"),
     "no tokens": ({"tokens": []}, "the vocabulary is empty"),
     "tokens missing": ({"tokens": None}, "the vocabulary is empty"),
     "token no text": ({"tokens": ["a", 5]}, "entry 1 is not a text"),

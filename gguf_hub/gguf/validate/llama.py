@@ -12,18 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from gguf_hub.gguf.experts import PARTS, parse_split, split_name
-from gguf_hub.gguf.format import AnyTensor, Field
+from gguf_hub.gguf.experts import MAX_EXPERTS, PARTS, parse_split, split_name
+from gguf_hub.gguf.format import AnyTensor, Field, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.keys import architecture, expected_types, has_right_type, number
+from gguf_hub.gguf.keys import MORE_THAN, architecture, expected_types, has_right_type, number
 from gguf_hub.gguf.strings import StringArray, shown
 
 _Problem = Callable[[str, str, str], None]
 MAX_BLOCKS = 512
-MAX_EXPERTS = 1024
 
 _NO_SHAPES = frozenset({"GGUF-BLOCK-COUNT", "GGUF-EMBEDDING", "GGUF-HEAD-COUNT"})
 """Without these numbers no shape can be asked for."""
@@ -107,7 +104,7 @@ def _per_layer(fields: Mapping[str, Field], key: str, n_layer: int, default: int
     field = fields.get(key)
     if field is None:
         return [default] * n_layer
-    if isinstance(field.value, np.ndarray):
+    if field.type is ValueType.ARRAY:  # an empty one may be of any type
         values = [int(n) for n in field.value[:n_layer]]
         return values + [0] * (n_layer - len(values))
     return [field.value] * n_layer
@@ -126,12 +123,25 @@ def _check_ranges(fields: Mapping[str, Field], arch: str, issues: Issues) -> boo
     if not found:
         _check_heads(fields, arch, problem)
     _check_experts(fields, arch, problem)
-    eps = number(fields, f"{arch}.attention.layer_norm_rms_epsilon")
-    if eps is not None and not (math.isfinite(eps) and eps >= 0):
-        problem("GGUF-NORM-EPS", "attention.layer_norm_rms_epsilon", f"is {eps}")
+    eps = fields.get(f"{arch}.attention.layer_norm_rms_epsilon")
+    if eps is not None and not (math.isfinite(eps.value) and eps.value >= 0):
+        problem("GGUF-NORM-EPS", "attention.layer_norm_rms_epsilon", f"is {eps.value}")
     if number(fields, f"{arch}.context_length") == 0:
         problem("GGUF-CONTEXT", "context_length", "is 0")
+    _check_floats(fields, arch, problem)
     return not _NO_SHAPES.intersection(found)
+
+
+def _check_floats(fields: Mapping[str, Field], arch: str, problem: _Problem) -> None:
+    """Check that the numbers of the position embedding are numbers that it can compute with."""
+    for key, field in fields.items():
+        name = key.removeprefix(f"{arch}.")
+        if field.type is not ValueType.FLOAT32 or not name.startswith("rope."):
+            continue
+        least = MORE_THAN.get(name, -math.inf)
+        if not (math.isfinite(field.value) and field.value > least):
+            bound = f" > {least:g}" if name in MORE_THAN else ""
+            problem("GGUF-HPARAM-VALUE", name, f"is {field.value}, expected a finite number{bound}")
 
 
 def _check_blocks(fields: Mapping[str, Field], arch: str, problem: _Problem) -> None:
@@ -186,8 +196,8 @@ def _check_experts(fields: Mapping[str, Field], arch: str, problem: _Problem) ->
 
 def _numbers(fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]) -> _Numbers:
     """Collect what the shapes follow from."""
-    n_layer = number(fields, f"{arch}.block_count")
-    n_embd = number(fields, f"{arch}.embedding_length")
+    n_layer = number(fields, f"{arch}.block_count") or 0
+    n_embd = number(fields, f"{arch}.embedding_length") or 0
     heads = _per_layer(fields, f"{arch}.attention.head_count", n_layer, 1)
     kv_key = f"{arch}.attention.head_count_kv"
     kv_heads = _per_layer(fields, kv_key, n_layer, 0) if kv_key in fields else heads

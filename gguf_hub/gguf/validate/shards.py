@@ -42,7 +42,7 @@ def check_shard(path: Path | str, header: Header, issues: Issues) -> None:
 def _check_number(path: Path, fields: Mapping[str, Field], issues: Issues) -> None:
     """Check which of how many shards a file says it is."""
     no, count = number(fields, "split.no"), number(fields, "split.count")
-    if no is None or count > MAX_SHARDS:
+    if no is None or count is None or count > MAX_SHARDS:
         return
     if no >= count:
         issues.add("GGUF-SPLIT-NO", "key `split.no`", f"{no} of {count}, counted from 0")

@@ -10,12 +10,16 @@ Source: CVE-2024-34359 (llama-cpp-python), CVE-2026-5760 (SGLang) and their publ
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from gguf_hub.gguf.format import ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 
-_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_OPENING = re.compile(r"\{\{|\{%")
+_CLOSING = {"{{": "}}", "{%": "%}"}
+MOST_CHARACTERS = 1 << 20
+"""Published templates have up to some 30,000."""
 _SUSPECT = (
     (re.compile(r"__\w+__"), "a name of Python's machinery"),
     (re.compile(r"""['"]_+|_['"]\s*[~+*\]]"""), "a name put together from underscores"),
@@ -40,9 +44,25 @@ def check_templates(header: Header, issues: Issues) -> None:
                 issues.add("GGUF-TEMPLATE", f"key `{key}`", f"holds {found}", field.offset)
 
 
+def _code(template: str) -> Iterator[str]:
+    """Yield what stands between braces, in time that grows with the template alone."""
+    at, absent = 0, ""
+    while opening := _OPENING.search(template, at):
+        closing = _CLOSING[opening[0]]
+        end = -1 if closing in absent else template.find(closing, opening.end())
+        if end < 0:
+            absent += closing  # from here on: a second search would read all the rest again
+            at = opening.start() + 1
+            continue
+        at = end + 2
+        yield template[opening.start() : at]
+
+
 def suspicious(template: str) -> str:
     """Return what in the template is not about chat, in words; "" for nothing."""
-    code = "\n".join(_CODE.findall(template))
+    if len(template) > MOST_CHARACTERS:
+        return f"{len(template):,} characters, of which none was looked at"
+    code = "\n".join(_code(template))
     found = []
     for pattern, what in _SUSPECT:
         match = pattern.search(code)
