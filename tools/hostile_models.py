@@ -123,7 +123,7 @@ def other_entries(field: Field, rng: random.Random) -> Field:
         real = changed.dtype.kind == "f"
         for _ in range(rng.choice((1, 3, 100))):
             entry = rng.choice(REALS) if real else rng.choice((-1, 0, 1, 2, 3, 4, 5, 6, 7, 99))
-            changed[rng.randrange(len(changed))] = entry
+            changed[rng.randrange(len(changed))] = np.array(entry).astype(changed.dtype)
         return Field.of(changed)
     if not isinstance(value, (str, int, float)) and len(value):
         texts = list(value)

@@ -24,6 +24,7 @@ from gguf_hub.engine import n_shared
 from gguf_hub.llama.cache import LlamaRAMCache
 from gguf_hub.llama.opened import Opened
 from gguf_hub.llama.parts import LlamaValueError
+from gguf_hub.model.transformer import check_token_ids
 
 SAMPLING = frozenset({
     "temperature", "top_p", "min_p", "typical_p", "top_k", "frequency_penalty",
@@ -259,7 +260,9 @@ class Completions(Opened):
 
     def _prompt_tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
-            return [int(i) for i in prompt]
+            ids = [int(i) for i in prompt]
+            check_token_ids(ids, range(len(ids)), self.tokenizer_.n_vocab)
+            return ids
         tokens = self.tokenizer_.encode(prompt, parse_special=True)
         bos = self.tokenizer_.bos_id
         if bos is not None and tokens[:2] == [bos, bos]:

@@ -382,6 +382,8 @@ def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: in
     Raises:
         TokenIdError: Names the first one that is not, and its position.
     """
+    if not len(tokens):
+        return
     if len(tokens) == 1:  # two comparisons; numpy's cost more
         if 0 <= tokens[0] < n_vocab:
             return
