@@ -16,7 +16,7 @@ test:
 
 # kernels as plain Python: the path that needs no compiler at all
 test-nojit:
-	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/kernels -k plain
+	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
 
 bench:
 	@ls benchmarks/*.py | xargs -n1 echo python

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.upgrade import plan_upgrade
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.quants.quantize import quantize_file
-from gguf_hub.quants.recipes import Recipe, parse_file_type
-from gguf_hub.tokenizer import load_tokenizer
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.quants.quantize import quantize_file
+from gguf_hub.run.quants.recipes import Recipe, parse_file_type
+from gguf_hub.run.tokenizer import load_tokenizer
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
 EMBEDDED = Path(__file__).resolve().parents[1] / "gguf_hub/data/tiny-mixtral.f16.gguf"

@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gguf_hub.download.segments import Segments
+from gguf_hub.hub.download.segments import Segments
 from gguf_hub.units import parse_size
 
 DELAY_MS = 10.0  # in each direction

@@ -2,7 +2,7 @@
 
     python benchmarks/fit.py memory              # peak memory on eight synthetic models
     python benchmarks/fit.py speed               # tokens a second on the same
-    python benchmarks/fit.py calibrate           # rates for gguf_hub/fit/rates.py
+    python benchmarks/fit.py calibrate           # rates for gguf_hub/hub/fit/rates.py
     python benchmarks/fit.py probe               # pick's bandwidth against a compiled pass
 
 Each model runs in a child of its own. Memory is what is the process's own (RssAnon of
@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from gguf_hub.fit import Machine, Wish, isa_of, need_of, place, speed_of
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.hardware import detect
-from gguf_hub.hardware.probe import buffer_bytes, read_bandwidth
-from gguf_hub.quants.types import QuantType
-from gguf_hub.survey.headers import facts_of_file
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.hub.fit import Machine, Wish, isa_of, need_of, place, speed_of
+from gguf_hub.hub.hardware import detect
+from gguf_hub.hub.hardware.probe import buffer_bytes, read_bandwidth
+from gguf_hub.hub.survey.headers import facts_of_file
 from tests import synth
 
 N_GENERATED = 24
@@ -95,10 +95,10 @@ def main() -> None:
 
 def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[str, Any]:
     """Do as `gguf-hub run` does: half a context of prompt, then tokens; or fill the context."""
-    from gguf_hub.engine import Engine
-    from gguf_hub.model.transformer import Transformer
-    from gguf_hub.sampler import Sampler, SamplerConfig
-    from gguf_hub.tokenizer import load_tokenizer
+    from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.sampler import Sampler, SamplerConfig
+    from gguf_hub.run.tokenizer import load_tokenizer
 
     rng = np.random.default_rng(1)
     with (
@@ -267,7 +267,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
 
 def probe(folder: Path, options: argparse.Namespace) -> None:
     """What `gguf-hub pick` measures against the compiled pass of `gguf-hub bench`, in turns."""
-    from gguf_hub.bench.bandwidth import read_bytes_per_s
+    from gguf_hub.run.bench.bandwidth import read_bytes_per_s
 
     print("| threads | pick (numpy) GB/s | bench (compiled) GB/s |")
     print("|---:|---:|---:|")

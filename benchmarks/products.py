@@ -15,12 +15,16 @@ import time
 import numpy as np
 
 from gguf_hub.gguf.format import TensorSpec
-from gguf_hub.kernels.activations import ACTIVATION_OF, activation_bytes, activation_floats
-from gguf_hub.kernels.build import KernelBuilder
-from gguf_hub.kernels.machine import Machine, Memory
-from gguf_hub.kernels.ops import N_TOKENS, step
-from gguf_hub.kernels.scratch import panel_bytes, partial_floats
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
+from gguf_hub.run.kernels.quantize.activations import (
+    ACTIVATION_OF,
+    activation_bytes,
+    activation_floats,
+)
+from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests.synth import random_blocks
 
 TYPES = "Q4_K,Q8_0,Q4_0,Q6_K,Q5_K,Q3_K,Q2_K,Q5_0,Q4_1,Q5_1,F16"

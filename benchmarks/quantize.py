@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 OURS = """
 import sys, time
-from gguf_hub.quants.quantize import quantize_file
-from gguf_hub.quants.recipes import parse_file_type
+from gguf_hub.run.quants.quantize import quantize_file
+from gguf_hub.run.quants.recipes import parse_file_type
 source, target, name, threads = sys.argv[1:]
 start = time.perf_counter()
 quantize_file(source, target, parse_file_type(name), n_threads=int(threads))
@@ -63,7 +63,7 @@ def compare(
     source: Path, name: str, peer: str, rounds: int, threads: int
 ) -> tuple[list[float], list[float]]:
     """Return the seconds of each of our runs and of each of theirs, taken in turns."""
-    from gguf_hub.quants.types import FileType
+    from gguf_hub.gguf.types import FileType
 
     ours: list[float] = []
     theirs: list[float] = []

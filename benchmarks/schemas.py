@@ -29,10 +29,10 @@ from hypothesis_jsonschema import from_schema
 import gguf_hub
 from gguf_hub.errors import GrammarError
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.grammar import Grammar, TokenGrammar, TokenTrie
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.sampler import Sampler, SamplerConfig
-from gguf_hub.tokenizer import Tokenizer, load_tokenizer
+from gguf_hub.run.grammar import Grammar, TokenGrammar, TokenTrie
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.sampler import Sampler, SamplerConfig
+from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
 EMBEDDED = Path(gguf_hub.__file__).parent / "data" / "tiny-mixtral.f16.gguf"
 MOST_TOKENS = 400

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.grammar import Grammar, TokenGrammar, TokenTrie
-from gguf_hub.sampler import Sampler, SamplerConfig
-from gguf_hub.tokenizer import Tokenizer, load_tokenizer
+from gguf_hub.run.grammar import Grammar, TokenGrammar, TokenTrie
+from gguf_hub.run.sampler import Sampler, SamplerConfig
+from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
 SCHEMA = {
     "type": "object",

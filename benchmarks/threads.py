@@ -15,8 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
-from gguf_hub.hardware.probe import read_bandwidth
-from gguf_hub.llama import Llama
+from gguf_hub.api.llama import Llama
+from gguf_hub.hub.hardware.probe import read_bandwidth
 
 N_TOKENS = 6
 STEP_GB = 15

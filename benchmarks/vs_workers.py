@@ -41,7 +41,7 @@ class Ours:
 
     def open(self, path: str, n_threads: int, n_ctx: int) -> dict[str, Any]:
         from gguf_hub.gguf.reader import GgufFile
-        from gguf_hub.model.transformer import Transformer
+        from gguf_hub.run.model.transformer import Transformer
 
         self.close()
         self.file = GgufFile.open(path)
@@ -71,16 +71,16 @@ class Ours:
         self.model.forward(ids, position)
 
     def bandwidth(self, n_threads: int) -> float:
-        from gguf_hub.bench import read_bytes_per_s
+        from gguf_hub.run.bench import read_bytes_per_s
 
         return read_bytes_per_s(self.file.data, n_threads)
 
     def first(self, path: str, n_threads: int) -> int:
-        from gguf_hub.engine import Engine
         from gguf_hub.gguf.reader import GgufFile
-        from gguf_hub.model.transformer import Transformer
-        from gguf_hub.sampler import Sampler, SamplerConfig
-        from gguf_hub.tokenizer import load_tokenizer
+        from gguf_hub.run.generation.engine import Engine
+        from gguf_hub.run.model.transformer import Transformer
+        from gguf_hub.run.sampler import Sampler, SamplerConfig
+        from gguf_hub.run.tokenizer import load_tokenizer
 
         file = GgufFile.open(path)
         model = Transformer.open(file, n_ctx=2048, n_threads=n_threads)

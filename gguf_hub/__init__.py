@@ -12,5 +12,5 @@ def __getattr__(name: str) -> object:
     if name == "Llama":
         from importlib import import_module
 
-        return import_module("gguf_hub.llama").Llama
+        return import_module("gguf_hub.api.llama").Llama
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ def start_python(
     folder and relative entries of ``sys.path``.
 
     Args:
-        module: Full name, e.g. ``gguf_hub.kernels.children``.
+        module: Full name, e.g. ``gguf_hub.run.kernels.build.children``.
         arguments: Visible to every user of the machine: no secrets.
         stderr: Where messages go; nowhere by default.
         variables: Environment variables to set.

@@ -10,8 +10,8 @@ import numpy as np
 
 from gguf_hub.gguf.format import Field, TensorSpec, tensor_size_bytes
 from gguf_hub.gguf.header import read_header
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.synth import TINY, Shape, blocks, metadata, tensors
 
 _FLOATS = (QuantType.F32, QuantType.F16, QuantType.BF16)

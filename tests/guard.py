@@ -24,10 +24,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.kernels.machine import Memory
-from gguf_hub.kernels.ops import HEADER
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.vm.machine import Memory
+from gguf_hub.run.kernels.vm.ops import HEADER
+from gguf_hub.run.model.transformer import Transformer
 from tests.synth import RECIPES, Shape, write_mixtral
 
 PLACES = ("end", "start")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 F16, U8, I8 = "<f2", "u1", "i1"
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType, tensor_size_bytes
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file, write_gguf
-from gguf_hub.quants.types import QuantType
 
 T = QuantType
 VOCAB = Path(__file__).resolve().parents[2] / "shared" / "data" / "vocab" / "mixtral-v1.vocab.gguf"

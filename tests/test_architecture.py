@@ -19,46 +19,49 @@ LAYERS = {
     "errors": -1,  # the ground: everything may raise
     "importpath": -1, "bootstrap": -1,  # before anything else is imported
     "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
-    "files": 0, "printable": 0,
-    "quants.types": 0, "quants": 1, "catalog": 1, "hardware": 1,
-    "gguf": 2, "fit": 2, "hub": 2, "store": 2, "kernels": 2,
-    "download": 3, "mirror": 3, "tokenizer": 3, "chat": 3, "sampler": 3, "grammar": 3,
-    "survey": 4, "lookup": 3, "budget": 0,
-    "model": 3, "convert": 3, "quants.plan": 3, "quants.transcode": 3, "quants.quantize": 3,
-    "engine": 4, "pretrained": 4,
-    "completion": 5, "perplexity": 5, "bench": 5,
-    "llama": 6, "server": 6,
-    "compat": 7, "langchain": 7,
-    "cli": 8, "__main__": 9,
+    "files": 0, "printable": 0, "budget": 0,
+    "gguf": 1,
+    "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
+    "hub.download": 4, "hub.mirror": 4, "hub.survey": 5,
+    "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
+    "run.sampler": 4, "run.grammar": 4, "run.model": 4, "run.convert": 4, "run.quants.plan": 4,
+    "run.quants.transcode": 4, "run.quants.quantize": 4, "run.generation.lookup": 4,
+    "run.generation.engine": 5, "run.generation": 6, "run.perplexity": 7, "run.bench": 7,
+    "api": 2, "api.pretrained": 6, "api.llama": 8, "api.server": 8, "api.compat": 9,
+    "api.langchain": 9,
+    "cli": 10, "__main__": 11,
 }  # fmt: skip
+
+# wing -> the wings that it may import from; the floor is open to all
+WINGS = {
+    "gguf": set(),
+    "hub": {"gguf"},
+    "run": {"gguf"},
+    "api": {"gguf", "hub", "run"},
+    "cli": {"gguf", "hub", "run", "api"},
+}
 
 # third-party package -> the rooms that may import it
 OWNERS = {
-    "numba": {"kernels"},
-    "llvmlite": {"kernels"},
-    "huggingface_hub": {"hub"},
+    "numba": {"run.kernels"},
+    "llvmlite": {"run.kernels"},
+    "huggingface_hub": {"hub.client"},
     "click": {"cli"},
     "tabulate": {"cli"},
     "tqdm": {"cli"},
-    "yaml": {"catalog"},
-    "psutil": {"hardware"},
-    "jinja2": {"chat"},
-    "safetensors": {"convert"},
-    "sentencepiece": {"convert"},
-    "langchain_core": {"langchain"},
-    "fastapi": {"server"},
-    "starlette": {"server"},
-    "uvicorn": {"server", "cli"},
-    "h11": {"server"},
+    "yaml": {"hub.catalog"},
+    "psutil": {"hub.hardware"},
+    "jinja2": {"run.chat"},
+    "safetensors": {"run.convert"},
+    "sentencepiece": {"run.convert"},
+    "langchain_core": {"api.langchain"},
+    "fastapi": {"api.server"},
+    "starlette": {"api.server"},
+    "uvicorn": {"api.server", "cli"},
+    "h11": {"api.server"},
     "prompt_toolkit": {"cli"},
     "matplotlib": {"cli"},
 }
-
-HUB_TOWER = {"catalog", "hardware", "fit", "survey", "hub", "download", "store", "mirror"}
-RUN_TOWER = {"kernels", "tokenizer", "chat", "model", "sampler", "engine", "llama", "server"}
-RUN_TOWER |= {"convert", "perplexity", "grammar", "completion", "compat", "langchain"}
-RUN_TOWER |= {"lookup", "bench"}
-
 
 @cache
 def modules() -> dict[str, Path]:
@@ -72,14 +75,25 @@ def modules() -> dict[str, Path]:
     return names
 
 
-def room(module: str) -> str:
-    """First part of the name: the room."""
+def wing(module: str) -> str:
+    """First part of the name: a wing, or a module of the floor."""
     return module.split(".")[0]
 
 
+def room(module: str) -> str:
+    """The part of the package that a module belongs to: ``hub.fit``, ``gguf``, ``cli``."""
+    depth = 2 if wing(module) in ("hub", "run", "api") else 1
+    return ".".join(module.split(".")[:depth])
+
+
 def layer(module: str) -> int:
-    """The layer of a module, by its full name or else by its room."""
-    return LAYERS[module] if module in LAYERS else LAYERS[room(module)]
+    """The layer of a module: that of the longest name in the table that it begins with."""
+    parts = module.split(".")
+    return next(
+        LAYERS[name]
+        for name in (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        if name in LAYERS
+    )
 
 
 @cache
@@ -114,7 +128,7 @@ EDGES = sorted(
 )  # fmt: skip
 
 
-def test_every_module_has_a_layer() -> None:
+def test_every_room_has_a_layer() -> None:
     assert [m for m in modules() if m not in LAYERS and room(m) not in LAYERS] == []
 
 
@@ -123,19 +137,24 @@ def test_modules_import_only_from_lower_layers_or_their_own_room() -> None:
     assert wrong == []
 
 
-def test_the_towers_meet_only_in_the_cli_and_in_pretrained() -> None:
+def test_wings_import_only_from_those_below_them() -> None:
     wrong = [
         f"{a} -> {b}"
         for a, b in EDGES
-        if (room(a) in HUB_TOWER and room(b) in RUN_TOWER)
-        or (room(a) in RUN_TOWER and room(b) in HUB_TOWER)
+        if wing(a) in WINGS and wing(b) in WINGS and wing(a) != wing(b)
+        if wing(b) not in WINGS[wing(a)]
     ]
     assert wrong == []
 
 
+def test_the_floor_imports_no_wing() -> None:
+    floor = {m for m in modules() if wing(m) not in WINGS} - {"__main__", "__init__"}
+    assert [f"{a} -> {b}" for a, b in EDGES if a in floor and wing(b) in WINGS] == []
+
+
 def test_only_llama_asks_for_a_pretrained_model() -> None:
-    users = {a for a, b in EDGES if b == "pretrained"}
-    assert users == {"llama.model"}
+    users = {a for a, b in EDGES if b == "api.pretrained"}
+    assert users == {"api.llama.model"}
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -192,6 +211,6 @@ def test_every_command_has_help_that_starts_with_its_line(name: str, gguf_hub) -
 
 
 def test_command_modules_are_light() -> None:
-    statement = "import importlib\nfrom gguf_hub.cli.main import COMMANDS\n"
-    statement += "for c in COMMANDS: importlib.import_module('gguf_hub.cli.' + c.replace('-','_'))"
+    statement = "import importlib\nfrom gguf_hub.cli.main import COMMANDS, module_of\n"
+    statement += "for c in COMMANDS: importlib.import_module(module_of(c))"
     assert loaded_by(statement) & HEAVY == set()

@@ -124,8 +124,8 @@ def test_children_that_compile_use_no_file_of_the_working_folder(
 ) -> None:
     """A first start, or one with another quant: a kernel is missing."""
     from gguf_hub.gguf.reader import GgufFile
-    from gguf_hub.kernels.build import KernelBuilder
-    from gguf_hub.model.warmup import kernels_of_file
+    from gguf_hub.run.kernels.build.build import KernelBuilder
+    from gguf_hub.run.model.warmup import kernels_of_file
 
     builder = KernelBuilder()
     with GgufFile.open(embedded) as file:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from gguf_hub.api.llama import Llama
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.format import Field, TensorSpec
-from gguf_hub.llama import Llama
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 from tests.crafted import write_model
 from tests.hub_server import HubServer
 from tests.synth import TINY

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.download.names import has_quant, is_model, quant_of, shard_of
 from gguf_hub.errors import UsageError
-from gguf_hub.mirror.ranges import parse_range
+from gguf_hub.hub.download.names import has_quant, is_model, quant_of, shard_of
+from gguf_hub.hub.mirror.ranges import parse_range
 from gguf_hub.units import parse_size
 
 PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.hardware.gpus import Found, detect_gpus
+from gguf_hub.hub.hardware.gpus import Found, detect_gpus
 from gguf_hub.importpath import PACKAGE
 from gguf_hub.subprocesses import NETWORK, find_program, run_program, start_python
 from tests.conftest import ROOT

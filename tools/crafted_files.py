@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType, tensor_size_bytes
 from gguf_hub.gguf.strings import StringArray
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file
-from gguf_hub.quants.types import QuantType
 from tests.synth import SCALES, Shape, metadata, random_blocks, tensors
 
 V, T = ValueType, QuantType

@@ -39,22 +39,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gguf_hub import fit
-from gguf_hub.chat import choose_format
-from gguf_hub.completion import Chooser, GrammarBook, Job, Run
-from gguf_hub.engine import Engine
+from gguf_hub.api.server.scheduler import Scheduler, Task
 from gguf_hub.errors import GgufHubError, ProgramError
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.validate import validate_file
-from gguf_hub.kernels.build import KernelBuilder
-from gguf_hub.lookup import PromptLookup
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.perplexity import ModelSource, cut, measure
-from gguf_hub.sampler import Sampler, SamplerConfig
-from gguf_hub.server.scheduler import Scheduler, Task
-from gguf_hub.survey.headers import facts_of_file
-from gguf_hub.tokenizer import Tokenizer, load_tokenizer
+from gguf_hub.hub import fit
+from gguf_hub.hub.survey.headers import facts_of_file
+from gguf_hub.run.chat import choose_format
+from gguf_hub.run.generation import Chooser, GrammarBook, Job, Run
+from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.generation.lookup import PromptLookup
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.perplexity import ModelSource, cut, measure
+from gguf_hub.run.sampler import Sampler, SamplerConfig
+from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 from tests import guard
 from tools.hostile_models import make_model, write_model
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.synth import RECIPES, Shape, blocks, metadata, tensors, vocabulary
 
 T = QuantType

@@ -14,33 +14,78 @@ import click
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError
 
-COMMANDS = {
-    "quickstart": "See everything at work: quantise, serve, download, verify, run.",
-    "pick": "Choose the right quant for this machine.",
-    "list": "List the GGUF files of the catalog, or of a repository.",
-    "download": "Download files, verified, by name, quant or pattern.",
-    "verify": "Check files: structure, then SHA-256.",
-    "inspect": "Show what a GGUF file holds.",
-    "upgrade": "Bring an old GGUF up to date, losslessly.",
-    "edit": "Change metadata and names of tensors.",
-    "split": "Cut a GGUF into shards.",
-    "merge": "Join the shards of a GGUF into one file.",
-    "convert": "Convert a Hugging Face checkpoint to GGUF.",
-    "quantize": "Write a model in smaller types.",
-    "perplexity": "Measure how well a model predicts a text.",
-    "run": "Generate text with a model.",
-    "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
-    "warmup": "Compile the kernels of models ahead of their first run.",
-    "bench": "Measure how fast a model runs on this machine.",
-    "ls": "List the model files on this machine.",
-    "path": "Print where a model lies on this machine, and nothing else.",
-    "du": "Show what models take on the disk, by repository.",
-    "rm": "Remove model files, after asking.",
-    "gc": "Show, or remove, what is left behind and of no use.",
-    "mirror": "Serve verified files to other machines, as a hub does.",
-    "doctor": "Show what gguf-hub sees of this machine.",
+FAMILIES = {
+    "start": (
+        "First look",
+        {
+            "quickstart": "See everything at work: quantise, serve, download, verify, run.",
+            "doctor": "Show what gguf-hub sees of this machine.",
+        },
+    ),
+    "pick": (
+        "Choose",
+        {
+            "pick": "Choose the right quant for this machine.",
+            "list": "List the GGUF files of the catalog, or of a repository.",
+        },
+    ),
+    "download": (
+        "Download",
+        {"download": "Download files, verified, by name, quant or pattern."},
+    ),
+    "run": (
+        "Run",
+        {"run": "Generate text with a model."},
+    ),
+    "serve": (
+        "Serve",
+        {
+            "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
+            "mirror": "Serve verified files to other machines, as a hub does.",
+        },
+    ),
+    "measure": (
+        "Measure",
+        {
+            "bench": "Measure how fast a model runs on this machine.",
+            "perplexity": "Measure how well a model predicts a text.",
+            "warmup": "Compile the kernels of models ahead of their first run.",
+        },
+    ),
+    "files": (
+        "GGUF files",
+        {
+            "verify": "Check files: structure, then SHA-256.",
+            "inspect": "Show what a GGUF file holds.",
+            "upgrade": "Bring an old GGUF up to date, losslessly.",
+            "edit": "Change metadata and names of tensors.",
+            "split": "Cut a GGUF into shards.",
+            "merge": "Join the shards of a GGUF into one file.",
+            "convert": "Convert a Hugging Face checkpoint to GGUF.",
+            "quantize": "Write a model in smaller types.",
+        },
+    ),
+    "local": (
+        "Model files on this machine",
+        {
+            "ls": "List the model files on this machine.",
+            "path": "Print where a model lies on this machine, and nothing else.",
+            "du": "Show what models take on the disk, by repository.",
+            "rm": "Remove model files, after asking.",
+            "gc": "Show, or remove, what is left behind and of no use.",
+        },
+    ),
 }
-"""Sub-command -> one line of help. Its code is ``gguf_hub.cli.<name>:command``."""
+"""Folder under ``cli/`` -> heading, and its commands with one line of help each."""
+
+COMMANDS = {name: text for _, commands in FAMILIES.values() for name, text in commands.items()}
+"""Command -> one line of help."""
+
+
+def module_of(command: str) -> str:
+    """Return the name of the module that holds a command, as ``command``."""
+    family = next(name for name, (_, commands) in FAMILIES.items() if command in commands)
+    return f"gguf_hub.cli.{family}.{command.replace('-', '_')}"
 
 
 class LazyGroup(click.Group):
@@ -54,14 +99,15 @@ class LazyGroup(click.Group):
         """Import the command called ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"gguf_hub.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
+        command: click.Command = import_module(module_of(cmd_name)).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS)) + 2
+        for heading, commands in FAMILIES.values():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -14,13 +14,13 @@ import click
 from gguf_hub.cli import console
 
 if TYPE_CHECKING:
-    from gguf_hub.catalog import Catalog, CatalogFile
-    from gguf_hub.download.fetch import Fetcher, Plan
-    from gguf_hub.download.local import Target
     from gguf_hub.errors import HubUnreachableError
-    from gguf_hub.hub import HfHub, Hub, RepoListing
+    from gguf_hub.hub.catalog import Catalog, CatalogFile
+    from gguf_hub.hub.client import HfHub, Hub, RepoListing
+    from gguf_hub.hub.download.fetch import Fetcher, Plan
+    from gguf_hub.hub.download.local import Target
+    from gguf_hub.hub.store import Store
     from gguf_hub.progress import Progress
-    from gguf_hub.store import Store
 
 ASK_ABOVE_BYTES = 10**9
 DEFAULT_N_CTX = 4096
@@ -55,10 +55,10 @@ def resolve_model(
         ModelNotFoundError: The argument names nothing.
         GgufHubError: Whatever stands in the way of getting it.
     """
-    from gguf_hub.catalog import load_catalog
-    from gguf_hub.download.local import find_verified
-    from gguf_hub.hub import is_offline
-    from gguf_hub.store import Store
+    from gguf_hub.hub.catalog import load_catalog
+    from gguf_hub.hub.client import is_offline
+    from gguf_hub.hub.download.local import find_verified
+    from gguf_hub.hub.store import Store
 
     if argument is not None and os.path.isfile(argument):  # noqa: PTH113 - False for odd names
         return Path(argument)  # needs no catalog, so that a broken one does no harm
@@ -81,7 +81,7 @@ def resolve_model(
 
 
 def _wanted(argument: str | None, catalog: Catalog, n_ctx: int) -> Target | Path:
-    from gguf_hub.download.local import target_of_file
+    from gguf_hub.hub.download.local import target_of_file
 
     if argument is not None:
         return target_for(argument, catalog)
@@ -101,9 +101,9 @@ def target_for(argument: str, catalog: Catalog, *, is_remote: bool = False) -> T
         ModelNotFoundError: It names nothing.
         UsageError: It is a link that leads somewhere else.
     """
-    from gguf_hub.download.local import target_of
-    from gguf_hub.download.refs import LocalFile, parse_ref
-    from gguf_hub.hub import default_endpoint
+    from gguf_hub.hub.client import default_endpoint
+    from gguf_hub.hub.download.local import target_of
+    from gguf_hub.hub.download.refs import LocalFile, parse_ref
 
     names = {file.quant: file.filename for file in catalog.files}
     ref = parse_ref(argument, catalog=names, endpoint=default_endpoint(), is_remote=is_remote)
@@ -116,9 +116,9 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
     Raises:
         GgufHubError: None fits.
     """
-    from gguf_hub import fit
-    from gguf_hub.cli.machines import look
+    from gguf_hub.cli.pick.machines import look
     from gguf_hub.errors import GgufHubError
+    from gguf_hub.hub import fit
 
     machine = look().machine
     engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
@@ -137,8 +137,8 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
 
 def _check_cached(target: Target, fetcher: Fetcher) -> list[Path]:
     """Return the files if the Hugging Face cache has all of them and they are whole."""
-    from gguf_hub.download.local import find_cached
-    from gguf_hub.hub import default_cache_dir
+    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.local import find_cached
 
     cached = find_cached(target, default_cache_dir())
     return [done.path for done in fetcher.check(*cached)] if cached else []
@@ -175,9 +175,9 @@ def locate(argument: str, catalog: Catalog, store: Store) -> list[Path]:
 
 def find_here(target: Target, store: Store) -> list[Path]:
     """Return the wanted files of this machine, verified or not; nothing if one is missing."""
-    from gguf_hub.download.local import find_cached, find_verified
-    from gguf_hub.download.places import HfCache
-    from gguf_hub.hub import default_cache_dir
+    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.local import find_cached, find_verified
+    from gguf_hub.hub.download.places import HfCache
 
     if paths := find_verified(target, store):
         return paths
@@ -190,7 +190,7 @@ def find_here(target: Target, store: Store) -> list[Path]:
 
 def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
     """Return the hub, with a warning when others can read and change what travels."""
-    from gguf_hub.hub import HfHub
+    from gguf_hub.hub.client import HfHub
 
     hub = HfHub(token=token, timeout_s=timeout_s)
     if hub.is_exposed():
@@ -201,9 +201,9 @@ def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
 
 def cache_fetcher(hub: HfHub, store: Store, progress: Progress) -> Fetcher:
     """Return what gets files into the Hugging Face cache."""
-    from gguf_hub.download.fetch import Fetcher
-    from gguf_hub.download.places import HfCache
-    from gguf_hub.hub import default_cache_dir
+    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.fetch import Fetcher
+    from gguf_hub.hub.download.places import HfCache
 
     return Fetcher(hub, HfCache(default_cache_dir()), store, progress)
 
@@ -228,7 +228,7 @@ def list_repo(hub: Hub, target: Target, catalog: Catalog) -> RepoListing:
 
 def _get(target: Target, fetcher: Fetcher, catalog: Catalog, assume_yes: bool) -> list[Path]:
     """Download what is wanted, after saying what it costs."""
-    from gguf_hub.download.plan import select
+    from gguf_hub.hub.download.plan import select
 
     listing = list_repo(fetcher.hub, target, catalog)
     files = select(listing, target.wanted)

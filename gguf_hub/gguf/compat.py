@@ -14,7 +14,7 @@ from typing import Literal
 from gguf_hub.gguf.issues import Issue, Severity
 from gguf_hub.gguf.runnable import told
 from gguf_hub.gguf.summary import Summary
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 T = QuantType
 Remedy = Literal["upgrade", "merge", "download", ""]

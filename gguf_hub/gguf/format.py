@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from gguf_hub.gguf.strings import StringArray
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,7 @@ from gguf_hub.gguf.format import (
 from gguf_hub.gguf.header import Header, TensorEntry
 from gguf_hub.gguf.issues import Issue, Issues
 from gguf_hub.gguf.strings import shown
-from gguf_hub.quants.types import REMOVED_TYPE_IDS, TYPE_COUNT, QuantType
+from gguf_hub.gguf.types import REMOVED_TYPE_IDS, TYPE_COUNT, QuantType
 
 _TYPES = {int(type): type for type in QuantType}
 _USUAL_LENGTH = 2**15

@@ -22,7 +22,7 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.keys import MORE_THAN, architecture, number
 from gguf_hub.gguf.metadata import MAX_UINT, whole
 from gguf_hub.gguf.strings import shown
-from gguf_hub.quants.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""

@@ -11,7 +11,7 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.keys import architecture, number
 from gguf_hub.gguf.layout import TensorTable
 from gguf_hub.gguf.metadata import Metadata, or_none
-from gguf_hub.quants.types import FileType
+from gguf_hub.gguf.types import FileType
 
 PARTS = ("embeddings", "attention", "feed-forward", "experts", "output", "other")
 MOST_CHARACTERS = 1000

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gguf_hub.gguf.copying import FileRange
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

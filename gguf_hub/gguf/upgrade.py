@@ -22,7 +22,7 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, in_step, joined, range_of
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.swap import WORDS
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 Target = Literal["merged", "split"]
 _QUANTIZATION_KEY = "general.quantization_version"

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from gguf_hub.kernels.cpu import ISAS
+from gguf_hub.run.kernels.build.cpu import ISAS
 from tests.synth import TINY, write_mixtral
 
 NUMBER = {"type": "number", "exclusiveMinimum": 0}

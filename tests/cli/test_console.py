@@ -12,8 +12,8 @@ import pytest
 
 from gguf_hub.cli import console
 from gguf_hub.gguf.format import Field, TensorSpec
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.synth import TINY, metadata
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b1m\u202etxt\r" + b"\xff".decode(

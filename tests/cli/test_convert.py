@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.quants.types import QuantType
-from tests.convert import checkpoints
+from gguf_hub.gguf.types import QuantType
+from tests.run.convert import checkpoints
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.kernels.cpu import ISAS
+from gguf_hub.run.kernels.build.cpu import ISAS
 
 
 class _Answer(BaseHTTPRequestHandler):

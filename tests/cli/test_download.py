@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.hardware import Hardware
+from gguf_hub.hub.hardware import Hardware
 from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
@@ -143,7 +143,7 @@ def test_nothing_named_is_the_pick_for_this_machine(
     download_json: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, gguf_hub: Run
 ) -> None:
     seen = Hardware(64 * GB, 64 * GB, None, 4, 4, "cpu", (), None, ())
-    monkeypatch.setattr("gguf_hub.hardware.detect", lambda: seen)
+    monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda: seen)
     picked = json.loads(gguf_hub("pick", "--json")[1])["recommended"]
     assert names(download_json()) == [f"mixtral-8x7b-v0.1.{picked}.gguf"]
     assert picked == "Q5_K_M"
@@ -151,7 +151,7 @@ def test_nothing_named_is_the_pick_for_this_machine(
 
 def test_nothing_named_and_nothing_fits(download: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Hardware(4 * GB, 4 * GB, None, 4, 4, "cpu", (), None, ())
-    monkeypatch.setattr("gguf_hub.hardware.detect", lambda: seen)
+    monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda: seen)
     code, out, err = download()
     assert (code, out) == (1, "")
     assert "gguf-hub pick" in err

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.download.folderbook import FolderBook
-from gguf_hub.download.hashbook import HashBook
-from gguf_hub.download.locking import only_one
-from gguf_hub.hub import default_cache_dir
-from gguf_hub.store import Store
+from gguf_hub.hub.client import default_cache_dir
+from gguf_hub.hub.download.folderbook import FolderBook
+from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
 

@@ -15,10 +15,10 @@ from gguf_hub.gguf.compat import compatibility
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub import FileFacts, HfHub
-from gguf_hub.hub.ranges import HubRanges, ReadBudget
-from gguf_hub.quants.types import QuantType
+from gguf_hub.hub.client import FileFacts, HfHub
+from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from gguf_hub.hub.store import Store
 from gguf_hub.paths import data_dir
-from gguf_hub.store import Store
-from tests.mirror.files import REPO, add
+from tests.hub.mirror.files import REPO, add
 from tests.noise import noise
 from tests.synth import write_mixtral
 
@@ -100,7 +100,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def announced(gguf_hub: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command up to where it would serve for ever."""
-    monkeypatch.setattr("gguf_hub.mirror.Mirror.serve_forever", lambda self: None)
+    monkeypatch.setattr("gguf_hub.hub.mirror.Mirror.serve_forever", lambda self: None)
     return lambda *args: gguf_hub("mirror", *args)
 
 

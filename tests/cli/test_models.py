@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.cli.models import open_hub, pick_file, resolve_model
-from gguf_hub.download.fetch import Fetcher
-from gguf_hub.download.places import HfCache
 from gguf_hub.errors import (
     GgufHubError,
     HubUnreachableError,
     ModelNotFoundError,
     RemoteFileNotFoundError,
 )
-from gguf_hub.hardware import Gpu, Hardware
-from gguf_hub.hub import HfHub, default_cache_dir
+from gguf_hub.hub.client import HfHub, default_cache_dir
+from gguf_hub.hub.download.fetch import Fetcher
+from gguf_hub.hub.download.places import HfCache
+from gguf_hub.hub.hardware import Gpu, Hardware
+from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT
-from gguf_hub.store import Store, StoredFile
 from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
@@ -49,7 +49,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         gpus = tuple(Gpu("card", 99 * GB, round(each * GB)) for each in vram_gb)
         ram_bytes = round(ram_gb * GB)
         seen = Hardware(ram_bytes, ram_bytes, None, 4, 4, "cpu", gpus, None, ())
-        monkeypatch.setattr("gguf_hub.hardware.detect", lambda: seen)
+        monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda: seen)
 
     return become
 
@@ -234,7 +234,7 @@ def test_nothing_named_is_what_fits_the_memory(
 def test_a_graphics_card_does_not_count_for_what_runs_on_the_cpu(
     server: HubServer, machine: Callable[..., None]
 ) -> None:
-    from gguf_hub.catalog import load_catalog
+    from gguf_hub.hub.catalog import load_catalog
 
     machine(20, 80)
     assert pick_file(load_catalog(), with_vram=False).quant == "Q2_K"

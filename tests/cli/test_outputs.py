@@ -12,7 +12,7 @@ import pytest
 from gguf_hub.errors import UsageError
 from gguf_hub.files import require_distinct
 from gguf_hub.gguf.shards import plan_split, shard_path, write_shards
-from tests.convert import checkpoints
+from tests.run.convert import checkpoints
 from tests.synth import TINY, write_mixtral
 
 Run = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from gguf_hub.gguf.shards import plan_split, write_shards
-from gguf_hub.hardware import Gpu, Hardware
+from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
 from tests.hub_server import HubServer
@@ -34,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         gpus = tuple(Gpu("card", 99 * GB, round(each * GB), 9e11) for each in vram_gb)
         known = {"gpus": gpus, "disk_free_bytes": None, "notes": (), **more}
         seen = Hardware(ram_bytes, ram_bytes, None, 4, 4, "cpu", **known)
-        monkeypatch.setattr("gguf_hub.hardware.detect", lambda: seen)
+        monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda: seen)
 
     return become
 
@@ -237,8 +237,8 @@ def test_a_disk_that_is_too_small_is_a_warning(gguf_hub, machine) -> None:
 
 def test_speeds_are_measured_once(gguf_hub, machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(64)
-    monkeypatch.setattr("gguf_hub.hardware.probe.MAX_BUFFER_BYTES", 2**20)
-    monkeypatch.setattr("gguf_hub.hardware.probe.read_bandwidth", lambda *_: 50e9)
+    monkeypatch.setattr("gguf_hub.hub.hardware.probe.MAX_BUFFER_BYTES", 2**20)
+    monkeypatch.setattr("gguf_hub.hub.hardware.probe.read_bandwidth", lambda *_: 50e9)
     first, second = gguf_hub("pick", "--json"), gguf_hub("pick", "--json", "--no-probe")
     assert "measuring how fast this machine reads memory" in first[2]
     assert "measuring" not in second[2]
@@ -541,9 +541,9 @@ def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -
 @pytest.mark.parametrize("ram_gb", [12, 24, 32, 40, 64, 300])
 def test_labels_of_a_plot_do_not_overlap(ram_gb: int) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    from gguf_hub import fit
-    from gguf_hub.catalog import load_catalog
-    from gguf_hub.cli import pick_plot
+    from gguf_hub.cli.pick import pick_plot
+    from gguf_hub.hub import fit
+    from gguf_hub.hub.catalog import load_catalog
 
     catalog = load_catalog()
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]

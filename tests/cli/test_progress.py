@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from gguf_hub.cli import console, events
-from gguf_hub.download.total import totalled
+from gguf_hub.hub.download.total import totalled
 from tests.conftest import ROOT
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise

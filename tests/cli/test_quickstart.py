@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.cli.embedded import embedded_model
-from gguf_hub.cli.quickstart_steps import why_no_download
+from gguf_hub.cli.start.embedded import embedded_model
+from gguf_hub.cli.start.quickstart_steps import why_no_download
 from gguf_hub.errors import GgufHubError
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.hardware import Hardware
+from gguf_hub.hub.hardware import Hardware
 from gguf_hub.units import GB
 from tests.synth import Shape, write_mixtral
 
@@ -33,8 +33,8 @@ def quickstart(gguf_hub: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The command with a small model, a known machine and a temporary folder of its own."""
     model = write_mixtral(tmp_path / "tiny.f16.gguf", TINY, recipe="F16")
     seen = Hardware(64 * GB, 64 * GB, None, 2, 2, "a cpu", (), 9 * GB, ())
-    monkeypatch.setattr("gguf_hub.cli.embedded.embedded_model", lambda: model)
-    monkeypatch.setattr("gguf_hub.hardware.detect", lambda target: seen)
+    monkeypatch.setattr("gguf_hub.cli.start.embedded.embedded_model", lambda: model)
+    monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda target: seen)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     for name in ("http_proxy", "all_proxy"):
@@ -144,7 +144,7 @@ def test_an_interruption_leaves_nothing_behind(
         assert list((tmp_path / "tmp").iterdir()) != []
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gguf_hub.quants.quantize.write_quantized", interrupt)
+    monkeypatch.setattr("gguf_hub.run.quants.quantize.write_quantized", interrupt)
     code, _, err = quickstart()
     assert code == 130
     assert "interrupted" in err

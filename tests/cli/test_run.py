@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.cli.prompt import unescape
+from gguf_hub.cli.run.prompt import unescape
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.tokenizer import load_tokenizer
+from gguf_hub.run.tokenizer import load_tokenizer
 from tests.hub_server import HubServer
 
-LLAMA = Path(__file__).parents[1] / "llama"
+LLAMA = Path(__file__).parents[1] / "api" / "llama"
 Cli = Callable[..., tuple[int, str, str]]
 
 

@@ -132,7 +132,7 @@ def test_a_server_answers_until_ctrl_c(data: Path) -> None:
 
 
 def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
-    from gguf_hub.cli.serving import bound
+    from gguf_hub.cli.serve.serving import bound
 
     found: list[int] = []
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.chat import find_format
-from gguf_hub.cli.session import ChatSession, TextSession
-from gguf_hub.cli.typing_lines import PlainLines
-from gguf_hub.cli.writer import Writer
-from gguf_hub.engine import Engine
+from gguf_hub.cli.run.session import ChatSession, TextSession
+from gguf_hub.cli.run.typing_lines import PlainLines
+from gguf_hub.cli.run.writer import Writer
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.sampler import SamplerConfig
-from gguf_hub.tokenizer import load_tokenizer
+from gguf_hub.run.chat import find_format
+from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.sampler import SamplerConfig
+from gguf_hub.run.tokenizer import load_tokenizer
 
 Cli = Callable[..., tuple[int, str, str]]
 

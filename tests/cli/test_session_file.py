@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.cli.session_file import load, save
+from gguf_hub.cli.run.session_file import load, save
 from gguf_hub.errors import GgufHubError
 
 STATES = [{"kind": "text", "tokens": [1, 2]}, {"kind": "chat", "system": "é", "messages": []}]

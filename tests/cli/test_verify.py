@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gguf_hub.gguf.format import Field, TensorSpec
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.hub_server import HubServer, sha256
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
@@ -185,7 +185,7 @@ def test_a_model_that_was_downloaded_is_found_by_name(
 def test_a_model_of_another_client_is_found_by_name(server: HubServer, row: Row) -> None:
     from huggingface_hub import hf_hub_download
 
-    from gguf_hub.hub import default_cache_dir
+    from gguf_hub.hub.client import default_cache_dir
 
     path = hf_hub_download(REPO, NAME, endpoint=server.endpoint, cache_dir=default_cache_dir())
     code, found = row("Q4_K_M")

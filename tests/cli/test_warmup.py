@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.model.transformer import Transformer
-from gguf_hub.model.warmup import kernels_of_card, kernels_of_file
-from gguf_hub.quants.types import FileType
+from gguf_hub.gguf.types import FileType
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.model.warmup import kernels_of_card, kernels_of_file
 from tests.synth import TINY, Shape, write_mixtral
 
 # the card's mixes are those of eight experts

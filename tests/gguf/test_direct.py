@@ -18,8 +18,8 @@ from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.direct import Direct, open_direct
 from gguf_hub.gguf.format import TensorSpec
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file, write_gguf
-from gguf_hub.quants.types import QuantType
 
 PAGE = 4096
 SIZE = 9 << 20

@@ -18,10 +18,10 @@ from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.strings import StringArray
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.validate import validate_file, validate_source
 from gguf_hub.gguf.writer import encode_header, plan_file, write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.synth import TINY, write_mixtral
 
 SCALARS = [type for type in ValueType if type.code]

@@ -13,8 +13,8 @@ from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.source import FIRST_BYTES, SECOND_END, RangeSource
 from gguf_hub.gguf.strings import StringArray
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.gguf.raw import gguf, string, tensor, text
 from tests.synth import RECIPES, TINY, Shape, write_mixtral
 

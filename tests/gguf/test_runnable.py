@@ -24,11 +24,11 @@ from gguf_hub.gguf.runnable import (
     find_graph_obstacles,
     told,
 )
-from gguf_hub.model.config import read_config
-from gguf_hub.model.rope import SCALINGS
-from gguf_hub.model.warmup import kernels_of_file
-from gguf_hub.model.weights import Experts, Matrix, Weights, read_weights
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.rope import SCALINGS
+from gguf_hub.run.model.warmup import kernels_of_file
+from gguf_hub.run.model.weights import Experts, Matrix, Weights, read_weights
 from tests.crafted import write_model
 from tests.synth import TINY, metadata, tensors
 

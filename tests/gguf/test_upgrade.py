@@ -14,10 +14,10 @@ from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.swap import WORDS, swap_blocks
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.gguf.writer import plan_file, write_gguf
-from gguf_hub.quants.types import QuantType
 from tests.synth import SMALL, TINY, Shape, metadata, random_blocks, tensors, write_mixtral
 
 
@@ -304,7 +304,7 @@ def test_ranges_side_by_side_are_copied_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shape", "recipe"), [(TINY, "F32"), (SMALL, "Q4_K_M")])
 def test_the_model_says_the_same_to_the_bit(tmp_path: Path, shape: Shape, recipe: str) -> None:
-    from gguf_hub.model.transformer import Transformer
+    from gguf_hub.run.model.transformer import Transformer
 
     path = write_mixtral(tmp_path / "in.gguf", shape, recipe=recipe, seed=5)
     plan_upgrade(path).write(tmp_path / "out.gguf")

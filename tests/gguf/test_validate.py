@@ -15,11 +15,11 @@ from gguf_hub.errors import GgufError
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.issues import GROUPS, MOST_PER_CODE, RULES, Severity
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import REMOVED_TYPE_IDS, QuantType
 from gguf_hub.gguf.validate import validate_file, validate_source
 from gguf_hub.gguf.validate.deep import SCALES
 from gguf_hub.gguf.validate.template import suspicious
 from gguf_hub.gguf.writer import plan_file, write_gguf
-from gguf_hub.quants.types import REMOVED_TYPE_IDS, QuantType
 from tests import synth
 from tests.gguf import raw
 from tests.synth import TINY, metadata, tensors, u32, write_mixtral

@@ -21,9 +21,9 @@ from gguf_hub.gguf.copying import BLOCK_BYTES as BLOCK
 from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file, write_gguf
 from gguf_hub.progress import SilentProgress, Task
-from gguf_hub.quants.types import QuantType
 
 SPEC = TensorSpec("rows", (32, 2), QuantType.F16)
 ROWS = np.arange(64, dtype=np.float16)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import gguf_hub
-from gguf_hub.chat import choose_format
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.quants.types import QuantType
-from gguf_hub.tokenizer import load_tokenizer
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.chat import choose_format
+from gguf_hub.run.tokenizer import load_tokenizer
 from tools import stories
 from tools.tiny_mixtral.reference import Reference, Traced
 

@@ -14,8 +14,8 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from gguf_hub.gguf.format import Field, TensorSpec
+from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.quants.types import FileType, QuantType
 from tools.tiny_mixtral.model import Config, TinyMixtral
 from tools.tiny_mixtral.text import BOS, EOS
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.quants.types import QuantType
+from gguf_hub.gguf.types import QuantType
 
 Array = NDArray[np.float32]
 

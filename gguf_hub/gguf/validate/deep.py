@@ -21,8 +21,8 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.layout import TensorTable
 from gguf_hub.gguf.strings import shown
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import Progress
-from gguf_hub.quants.types import QuantType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

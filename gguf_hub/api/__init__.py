@@ -1,0 +1,1 @@
+"""The surfaces for programs: ``Llama``, ``llama_cpp``, LangChain and the server."""

@@ -1,0 +1,262 @@
+"""LangChain's interfaces on gguf-hub: an LLM, a chat model, embeddings (extra ``langchain``).
+
+::
+
+    from gguf_hub.api.langchain import ChatGguf
+    ChatGguf(model_path="model.gguf", temperature=0).invoke("Tell me a story")
+
+Streaming and async come with it: LangChain runs what blocks in its own threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gguf_hub.api.llama import Llama
+from gguf_hub.api.llama.pooling import Pooling
+
+try:
+    from langchain_core.callbacks import CallbackManagerForLLMRun
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models.chat_models import BaseChatModel
+    from langchain_core.language_models.llms import LLM
+    from langchain_core.messages import (
+        AIMessage,
+        AIMessageChunk,
+        BaseMessage,
+        ToolCall,
+        convert_to_openai_messages,
+    )
+    from langchain_core.messages.tool import tool_call_chunk
+    from langchain_core.output_parsers.openai_tools import parse_tool_calls
+    from langchain_core.outputs import (
+        ChatGeneration,
+        ChatGenerationChunk,
+        ChatResult,
+        GenerationChunk,
+    )
+    from langchain_core.runnables import Runnable
+    from langchain_core.utils.function_calling import convert_to_openai_tool
+    from pydantic import BaseModel, ConfigDict, Field
+except ImportError as exc:  # pragma: no cover
+    raise ImportError(
+        "gguf_hub.api.langchain needs langchain-core: `pip install 'gguf-hub[langchain]'`"
+    ) from exc
+
+
+class _Settings(BaseModel):
+    """What an LLM, a chat model and embeddings share: how the model is opened.
+
+    Attributes:
+        model_path: The GGUF file.
+        n_ctx: Positions of the cache; 0 for as many as the model was trained on.
+        n_batch: Most tokens of one pass over the weights.
+        n_threads: Threads that compute; None for as many as pay.
+        chat_format: Conversations in this format; None for the model's own template.
+        model_kwargs: More arguments of ``Llama``.
+        client: An open ``Llama``, to be used in place of opening one.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+    model_path: str = ""
+    n_ctx: int = 512
+    n_batch: int = 512
+    n_threads: int | None = None
+    chat_format: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    client: Any = Field(default=None, exclude=True)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Open the model."""
+        super().model_post_init(context)
+        if self.client is None:
+            self.client = Llama(self.model_path, **self._opening())
+
+    def _opening(self) -> dict[str, Any]:
+        return {
+            "n_ctx": self.n_ctx,
+            "n_batch": self.n_batch,
+            "n_threads": self.n_threads,
+            "chat_format": self.chat_format,
+            **self.model_kwargs,
+        }
+
+
+class _Sampling(_Settings):
+    """What an LLM and a chat model share: how tokens are chosen (see ``Llama``)."""
+
+    max_tokens: int | None = 256
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    grammar: str | None = None
+
+    def _options(self, stop: list[str] | None, more: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of one call."""
+        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
+                 "grammar")  # fmt: skip
+        options = {name: getattr(self, name) for name in names}
+        return {**options, "stop": [*(self.stop or ()), *(stop or ())], **more}
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_path": self.model_path, **self._options(None, {})}
+
+
+class GgufLLM(_Sampling, LLM):
+    """A model that goes on with a text."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "gguf-hub"
+
+    def _call(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> str:
+        answer = self.client.create_completion(prompt, **self._options(stop, kwargs))
+        text: str = answer["choices"][0]["text"]
+        return text
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        options = self._options(stop, kwargs)
+        for part in self.client.create_completion(prompt, stream=True, **options):
+            choice = part["choices"][0]
+            info = {"finish_reason": choice["finish_reason"]} if choice["finish_reason"] else None
+            chunk = GenerationChunk(text=choice["text"], generation_info=info)
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        return len(self.client.tokenize(text, add_bos=False))
+
+
+class ChatGguf(_Sampling, BaseChatModel):
+    """A model that answers conversations, and calls tools whose schemas its output must satisfy."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "gguf-hub-chat"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        answer = self.client.create_chat_completion(_plain(messages), **self._options(stop, kwargs))
+        choice, cost = answer["choices"][0], answer["usage"]
+        message = AIMessage(
+            content=choice["message"]["content"] or "",
+            tool_calls=_calls(choice["message"].get("tool_calls")),
+            response_metadata={
+                "finish_reason": choice["finish_reason"],
+                "model_name": answer["model"],
+            },
+            usage_metadata={
+                "input_tokens": cost["prompt_tokens"],
+                "output_tokens": cost["completion_tokens"],
+                "total_tokens": cost["total_tokens"],
+            },
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        options = self._options(stop, kwargs)
+        for part in self.client.create_chat_completion(_plain(messages), stream=True, **options):
+            choice = part["choices"][0]
+            reason = choice["finish_reason"]
+            message = AIMessageChunk(
+                content=choice["delta"].get("content") or "",
+                tool_call_chunks=[
+                    tool_call_chunk(
+                        name=call["function"].get("name"),
+                        args=call["function"]["arguments"],
+                        id=call.get("id"),
+                        index=call["index"],
+                    )
+                    for call in choice["delta"].get("tool_calls", ())
+                ],
+                response_metadata={"finish_reason": reason} if reason else {},
+            )
+            chunk = ChatGenerationChunk(message=message)
+            if run_manager:
+                run_manager.on_llm_new_token(str(message.content), chunk=chunk)
+            yield chunk
+
+    def bind_tools(
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, AIMessage]:
+        """Return this model with tools that it may call, or must with ``tool_choice``.
+
+        Args:
+            tools: Functions, pydantic classes, LangChain's tools or OpenAI's dictionaries.
+            tool_choice: ``"auto"``, ``"any"`` or a tool's name.
+            kwargs: More options of every call.
+        """
+        plain = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=plain, tool_choice=tool_choice, **kwargs)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        return len(self.client.tokenize(text, add_bos=False))
+
+
+class GgufEmbeddings(_Settings, Embeddings):
+    """Vectors of texts: the mean of the last hidden states, of length 1."""
+
+    normalize: bool = True
+
+    def _opening(self) -> dict[str, Any]:
+        return {"embedding": True, "pooling_type": int(Pooling.MEAN), **super()._opening()}
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return the vector of each text."""
+        vectors: list[list[float]] = self.client.embed(list(texts), normalize=self.normalize)
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of one text."""
+        return self.embed_documents([text])[0]
+
+
+def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Return LangChain's messages as OpenAI's."""
+    found = convert_to_openai_messages(messages)
+    return found if isinstance(found, list) else [found]
+
+
+def _calls(calls: list[dict[str, Any]] | None) -> list[ToolCall]:
+    """Return OpenAI's calls as LangChain's."""
+    return [
+        ToolCall(name=call["name"], args=call["args"], id=call["id"], type="tool_call")
+        for call in parse_tool_calls(calls or [], return_id=True)
+    ]

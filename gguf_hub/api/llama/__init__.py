@@ -1,0 +1,21 @@
+"""``Llama``: a model as llama-cpp-python's class gives it, with the same methods and results.
+
+The names of arguments, methods and keys are llama-cpp-python's (0.3.x), so that programs written
+for it run here. ``compat`` puts this room under the name ``llama_cpp``.
+"""
+
+from __future__ import annotations
+
+from gguf_hub.api.llama.cache import LlamaCache, LlamaRAMCache
+from gguf_hub.api.llama.grammar import LlamaGrammar
+from gguf_hub.api.llama.model import Llama
+from gguf_hub.api.llama.parts import (
+    LlamaState,
+    LlamaValueError,
+    LogitsProcessorList,
+    MinTokensLogitsProcessor,
+    StoppingCriteriaList,
+)
+
+__all__ = ["Llama", "LlamaCache", "LlamaGrammar", "LlamaRAMCache", "LlamaState", "LlamaValueError",
+           "LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList"]  # fmt: skip

@@ -1,0 +1,51 @@
+"""Caches of states: prompts that begin like an earlier one go on from there."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from gguf_hub.api.llama.parts import LlamaState
+from gguf_hub.run.generation.engine import n_shared
+
+
+class LlamaRAMCache:
+    """Keeps states in memory; the one that was not used for longest goes first.
+
+    Args:
+        capacity_bytes: How much the states may take together.
+    """
+
+    def __init__(self, capacity_bytes: int = 2 << 30) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.cache_state: OrderedDict[tuple[int, ...], LlamaState] = OrderedDict()
+
+    @property
+    def cache_size(self) -> int:
+        """Bytes in use."""
+        return sum(state.llama_state_size for state in self.cache_state.values())
+
+    def __getitem__(self, key: Sequence[int]) -> LlamaState:
+        """Return the state that shares the longest beginning with ``key``; KeyError if none."""
+        best = self._nearest(key)
+        if best is None:
+            raise KeyError("no state begins like this prompt")
+        self.cache_state.move_to_end(best)
+        return self.cache_state[best]
+
+    def __contains__(self, key: Sequence[int]) -> bool:
+        return self._nearest(key) is not None
+
+    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
+        self.cache_state[tuple(key)] = value
+        self.cache_state.move_to_end(tuple(key))
+        while self.cache_size > self.capacity_bytes and self.cache_state:
+            self.cache_state.popitem(last=False)
+
+    def _nearest(self, key: Sequence[int]) -> tuple[int, ...] | None:
+        shared = {known: n_shared(known, key) for known in self.cache_state}
+        best = max(shared, key=shared.__getitem__, default=None)
+        return best if best is not None and shared[best] else None
+
+
+LlamaCache = LlamaRAMCache

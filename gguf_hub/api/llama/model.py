@@ -1,0 +1,274 @@
+"""The class ``Llama``.
+
+Source of names, defaults and shapes: llama-cpp-python 0.3.x, llama_cpp/llama.py. Two differences on
+purpose: with an empty prompt ``max_tokens`` does not count the begin token, and ``logprobs`` of the
+output need no ``logits_all``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.api.llama.completions import Completions
+from gguf_hub.api.llama.parts import LlamaValueError
+from gguf_hub.api.llama.pooling import Pooling, pool
+from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.run.generation.answers import Answer, embeddings
+from gguf_hub.run.generation.engine import n_shared
+
+
+class Llama(Completions):
+    """A model, ready to write, chat and embed (see ``Opened`` for the arguments)."""
+
+    # -- text and tokens -------------------------------------------------------------------------
+
+    def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Return the token ids of UTF-8 text."""
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", errors="replace")
+        return self.tokenizer_.encode(text, add_bos=add_bos, parse_special=special)
+
+    def detokenize(
+        self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """Return the bytes of tokens; after ``prev_tokens``, where those are given."""
+        before = list(prev_tokens or ())
+        whole = self._bytes([*before, *tokens], special)
+        return whole[len(self._bytes(before, special)) :]
+
+    def _bytes(self, tokens: Sequence[int], special: bool) -> bytes:
+        data = b"".join(self.tokenizer_.token_bytes(int(i), special) for i in tokens)
+        starts = len(tokens) > 0 and tokens[0] == self.tokenizer_.bos_id
+        return data[1:] if starts and data.startswith(b" ") else data
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer."""
+        return self.tokenizer_
+
+    # -- the cache -------------------------------------------------------------------------------
+
+    @property
+    def input_ids(self) -> NDArray[np.intc]:
+        """Tokens that the cache holds, and zeros after them, [n_ctx]."""
+        ids = np.zeros(self.n_ctx(), np.intc)
+        ids[: self.n_tokens] = self.host.engine.cached
+        return ids
+
+    @property
+    def eval_logits(self) -> list[list[float]]:
+        """Logits of the tokens that the cache holds; of the last alone without ``logits_all``."""
+        kept: list[list[float]] = self.scores[: self.n_tokens].tolist()
+        return kept
+
+    def reset(self) -> None:
+        """Forget what the cache holds."""
+        self.host.touch().reset()
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Compute tokens after those that the cache holds."""
+        with self.host.lock:
+            self.host.touch().extend([int(i) for i in tokens])
+
+    def sample(self, *, idx: int | None = None, **options: Any) -> int:
+        """Choose a token from the logits of the last one, or of position ``idx``."""
+        assert self.n_tokens > 0, "nothing was computed yet"
+        logits = self.host.recorder.last if idx is None else self.scores[idx]
+        return self.chooser(seed=self._seed, **options).choose(logits, self.eval_tokens)
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        *,
+        reset: bool = True,
+        stopping_criteria: Any = None,
+        **options: Any,
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """Yield token ids after ``tokens``, without end; what is sent in comes after them.
+
+        Args:
+            tokens: The prompt.
+            reset: Begin anew; what the cache holds of the prompt already is not computed again.
+            stopping_criteria: Called with ids and logits; ends it by saying true.
+            options: Of ``sample``.
+        """
+        chooser = self.chooser(seed=self._seed, **options)
+        engine = self.host.touch()
+        logits = engine.prefill(list(tokens)) if reset else engine.extend(list(tokens))
+        recent = engine.cached
+        while True:
+            token_id = chooser.choose(logits, recent)
+            recent.append(token_id)
+            if stopping_criteria and stopping_criteria(np.array(recent[:-1], np.intc), logits):
+                return
+            sent = yield token_id
+            recent += sent or ()
+            logits = self.host.touch().extend([token_id, *(sent or ())])
+
+    # -- embeddings ------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        input: str | list[str],
+        normalize: bool = False,
+        truncate: bool = True,
+        return_count: bool = False,
+    ) -> Any:
+        """Return the embedding of a text, or a list of those of several.
+
+        Args:
+            input: Text or texts.
+            normalize: Give vectors the length 1.
+            truncate: Cut what does not fit the context; otherwise refuse it.
+            return_count: Return (embeddings, number of tokens).
+
+        Raises:
+            RuntimeError: The model was opened without ``embedding=True``.
+            LlamaValueError: A text is too long.
+        """
+        if not self._embedding:
+            raise RuntimeError(
+                "Llama model must be created with embedding=True to call this method"
+            )
+        texts = [input] if isinstance(input, str) else input
+        vectors, count = [], 0
+        for text in texts:
+            tokens = self.tokenize(text)
+            if len(tokens) > self.n_ctx() and not truncate:
+                raise LlamaValueError(
+                    f"Requested tokens ({len(tokens)}) exceed context window of {self.n_ctx()}"
+                )
+            tokens = tokens[: self.n_ctx()]
+            count += len(tokens)
+            with self.host.lock:
+                self.host.touch().reset()
+                hidden = self.host.model.embed(tokens)
+            vectors.append(pool(hidden, self._pooling(), normalize).tolist())
+        found = vectors[0] if isinstance(input, str) else vectors
+        return (found, count) if return_count else found
+
+    def create_embedding(self, input: str | list[str], model: str | None = None) -> Answer:
+        """Return embeddings in OpenAI's shape."""
+        texts = input if isinstance(input, list) else [input]
+        vectors, count = self.embed(texts, return_count=True)
+        return embeddings(vectors, model or self.model_path, count)
+
+    def pooling_type(self) -> int:
+        """Return how tokens become one vector; 0 for not at all."""
+        return int(self._pooling())
+
+    def _pooling(self) -> Pooling:
+        if self._pooling_type != Pooling.UNSPECIFIED:
+            return Pooling(self._pooling_type)
+        metadata = Metadata.of(self._metadata)
+        architecture = metadata.text("general.architecture", "llama")
+        most = max(Pooling)
+        return Pooling(metadata.uint(f"{architecture}.pooling_type", Pooling.NONE, most=most))
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @property
+    def n_batch(self) -> int:
+        """Most tokens of one pass."""
+        return self.host.model.n_batch
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that compute."""
+        return self.host.model.n_threads
+
+    def n_embd(self) -> int:
+        """Return the width of the model."""
+        return self.host.model.config.n_embd
+
+    def n_vocab(self) -> int:
+        """Return how many tokens there are."""
+        return self.tokenizer_.n_vocab
+
+    def token_bos(self) -> int:
+        """Return the token that begins a text, or -1."""
+        return _or_none(self.tokenizer_.bos_id)
+
+    def token_eos(self) -> int:
+        """Return the token that ends a text, or -1."""
+        return _or_none(self.tokenizer_.eos_id)
+
+    def token_nl(self) -> int:
+        """Return the token of a line break, or -1."""
+        ids = self.tokenizer_.encode("\n", add_bos=False)
+        return ids[-1] if ids else -1
+
+    @staticmethod
+    def logits_to_logprobs(logits: Any, axis: int = -1) -> NDArray[np.float32]:
+        """Return the logarithms of the probabilities of logits."""
+        values = np.asarray(logits, np.float32)
+        below = values - values.max(axis=axis, keepdims=True)
+        found: NDArray[np.float32] = below - np.log(np.exp(below).sum(axis=axis, keepdims=True))
+        return found
+
+    @staticmethod
+    def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+        """Return how many leading tokens two sequences share."""
+        return n_shared(a, b)
+
+    def close(self) -> None:
+        """End the worker threads and let go of the file."""
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+    def __enter__(self) -> Llama:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_host", None) is not None:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).__init__(self, **state)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None,
+        additional_files: Sequence[str] | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
+        local_dir_use_symlinks: Any = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Llama:
+        """Return a model of a repository; what is not here is downloaded and verified first.
+
+        Args:
+            repo_id: ``org/repo``.
+            filename: Name, or pattern that exactly one model of the repository matches.
+            additional_files: Patterns of more files to fetch.
+            local_dir: Where to put them; None for the Hugging Face cache.
+            local_dir_use_symlinks: Ignored: files are files.
+            cache_dir: The cache, where it is not the usual one.
+            kwargs: Of the constructor.
+
+        Raises:
+            LlamaValueError: No file, or more than one, matches.
+            GgufHubError: Whatever stands in the way of getting it.
+        """
+        from gguf_hub.api.pretrained import fetch_pretrained
+
+        patterns = [filename or "*.gguf", *(additional_files or ())]
+        path = fetch_pretrained(repo_id, patterns, local_dir=local_dir, cache_dir=cache_dir)
+        return cls(model_path=path, **kwargs)
+
+
+def _or_none(token_id: int | None) -> int:
+    return -1 if token_id is None else token_id

@@ -1,0 +1,236 @@
+"""An open model: the file, what chooses tokens, seeds, and states to come back to."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.api.llama.arguments import CACHE_TYPES, check_extra, rope_change
+from gguf_hub.api.llama.cache import LlamaRAMCache
+from gguf_hub.api.llama.grammar import LlamaGrammar
+from gguf_hub.api.llama.host import Host, plain_metadata
+from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
+from gguf_hub.api.llama.pooling import Pooling
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.run.generation import Chooser, sampler_config
+from gguf_hub.run.kernels.build.cpu import usable_cores
+from gguf_hub.run.sampler import Sampler
+from gguf_hub.run.tokenizer import load_tokenizer
+
+DEFAULT_SEED = 0xFFFFFFFF
+"""llama.cpp's: another one each time."""
+
+
+class Opened:
+    """A GGUF file, its model ready to compute.
+
+    Args:
+        model_path: The GGUF file.
+        n_ctx: Positions of the cache; 0 for as many as the model was trained on.
+        n_batch: Most tokens of one pass over the weights.
+        n_threads: The most threads; no more compute than there are cores, and than pay.
+        seed: Of the random numbers of calls that give none; -1 for another one each time.
+        logits_all: Keep the logits of all tokens in ``scores``.
+        embedding: Be ready for ``embed`` and ``create_embedding``.
+        pooling_type: How tokens become one vector; -1 for the model's way, none for most.
+        vocab_only: Open the tokenizer alone.
+        last_n_tokens_size: How far back penalties look.
+        chat_format: Conversations in this format; None for the model's own template.
+        chat_handler: Answers conversations in place of a format.
+        verbose: Taken for llama-cpp-python's sake.
+        arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
+            embedding, ``type_k`` and ``type_v`` the cache. Those about GPUs, threads and memory are
+            taken in silence; what is unknown, or not followed, is said in a warning.
+
+    Raises:
+        LlamaValueError: There is no such file.
+        GgufHubError: It holds no model that runs here.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        n_ctx: int = 512,
+        n_batch: int = 512,
+        n_threads: int | None = None,
+        seed: int = DEFAULT_SEED,
+        logits_all: bool = False,
+        embedding: bool = False,
+        pooling_type: int = Pooling.UNSPECIFIED,
+        vocab_only: bool = False,
+        last_n_tokens_size: int = 64,
+        chat_format: str | None = None,
+        chat_handler: Any = None,
+        verbose: bool = True,
+        **arguments: Any,
+    ) -> None:
+        self._state = {"model_path": model_path, "n_ctx": n_ctx, "n_batch": n_batch,
+                       "n_threads": n_threads, "seed": seed, "logits_all": logits_all,
+                       "embedding": embedding, "pooling_type": pooling_type,
+                       "vocab_only": vocab_only, "last_n_tokens_size": last_n_tokens_size,
+                       "chat_format": chat_format, "chat_handler": chat_handler,
+                       "verbose": verbose, **arguments}  # fmt: skip
+        self._host: Host | None = None
+        check_extra(arguments)
+        self.model_path = os.fspath(model_path)
+        if not Path(self.model_path).exists():
+            raise LlamaValueError(
+                f"Model path does not exist: {self.model_path}",
+                hint="`Llama.from_pretrained(repo_id, filename)` downloads one",
+            )
+        self.verbose = verbose
+        self.last_n_tokens_size = last_n_tokens_size
+        self.chat_handler = chat_handler
+        self.cache: LlamaRAMCache | None = None
+        self._logits_all, self._embedding = logits_all, embedding
+        self._pooling_type = pooling_type
+        changes: dict[str, Any] = {
+            name: CACHE_TYPES.get(arguments.get(argument) or 1, "F16")
+            for name, argument in (("key_type", "type_k"), ("value_type", "type_v"))
+        }
+        changes["rope"] = rope_change(arguments)
+        self._open(n_ctx, n_batch, n_threads, vocab_only, **changes)
+        self.set_seed(seed)
+        self.chat_format = chat_format
+
+    _metadata: Mapping[str, Any]
+
+    def _open(
+        self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **changes: Any
+    ) -> None:
+        if vocab_only:
+            with GgufFile.open(Path(self.model_path)) as file:
+                self._metadata = dict(file.metadata)
+            self.tokenizer_ = load_tokenizer(self._metadata)
+        else:
+            self._host = Host(
+                Path(self.model_path),
+                keeps_all=self._logits_all,
+                has_all=self._embedding,
+                n_ctx=n_ctx,
+                n_batch=n_batch,
+                # programs name numbers of their author's machine: more threads than pay only wait
+                n_cores=min(max(0, n_threads or 0), usable_cores()),
+                **changes,
+            )
+            self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
+        self.metadata = plain_metadata(self._metadata)
+
+    # -- what the cache holds --------------------------------------------------------------------
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the cache holds; setting it forgets those after."""
+        return self.host.engine.n_cached
+
+    @n_tokens.setter
+    def n_tokens(self, n_tokens: int) -> None:
+        self.host.touch().keep(n_tokens)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Logits, [n_ctx, V] with ``logits_all``, else those of the last token, [1, V]."""
+        return self.host.recorder.scores
+
+    @property
+    def eval_tokens(self) -> list[int]:
+        """Tokens that the cache holds."""
+        return self.host.engine.cached
+
+    # -- choosing --------------------------------------------------------------------------------
+
+    def chooser(
+        self,
+        *,
+        grammar: LlamaGrammar | str | None = None,
+        schema: Any = None,
+        logits_processor: Any = None,
+        n_top: int | None = None,
+        tfs_z: float = 1.0,
+        penalize_nl: bool = True,
+        **options: Any,
+    ) -> Chooser:
+        """Return what chooses tokens under llama-cpp-python's sampling options.
+
+        Args:
+            grammar: What the output must follow.
+            schema: JSON schema that the output must satisfy, where no grammar is given.
+            logits_processor: One, or a list of them.
+            n_top: How many of the most likely tokens to note.
+            tfs_z: Ignored: tail-free sampling is gone from llama.cpp too.
+            penalize_nl: Ignored for the same reason.
+            options: ``temperature``, ``top_k`` and so on.
+        """
+        constraint = None
+        if grammar is not None:
+            text = grammar if isinstance(grammar, str) else grammar.text
+            constraint = self.host.grammars.gbnf(text)
+        elif schema is not None:
+            constraint = self.host.grammars.schema(schema)
+        config = sampler_config({"repeat_last_n": self.last_n_tokens_size, **options})
+        processors = logits_processor or ()
+        if callable(processors):
+            processors = [processors]
+        sampler = Sampler(config, self.tokenizer_, constraint)
+        return Chooser(sampler, n_top=n_top, processors=processors)
+
+    # -- seeds and states ------------------------------------------------------------------------
+
+    def set_seed(self, seed: int) -> None:
+        """Set the seed of calls that give none."""
+        self._seed = -1 if seed in (-1, DEFAULT_SEED) else seed
+        self._seeds = random.Random(None if self._seed == -1 else seed)
+
+    def next_seed(self) -> int:
+        """Return the seed of a call that gives none."""
+        return self._seeds.randrange(2**32)
+
+    def set_cache(self, cache: LlamaRAMCache | None) -> None:
+        """Keep the states of finished prompts in ``cache``."""
+        self.cache = cache
+
+    def save_state(self) -> LlamaState:
+        """Return tokens, logits and cache, to come back to."""
+        with self.host.lock:
+            n_tokens = self.n_tokens
+            return LlamaState(
+                input_ids=np.array(self.eval_tokens, np.intc),
+                scores=self.scores[:n_tokens].copy(),
+                n_tokens=n_tokens,
+                cache=self.host.model.save_cache(n_tokens),
+                seed=self._seed,
+            )
+
+    def load_state(self, state: LlamaState) -> None:
+        """Go back to a saved state."""
+        with self.host.lock:
+            self.host.model.load_cache(state.cache, state.n_tokens)
+            self.host.touch().adopt(state.input_ids.tolist())
+            self.scores[: len(state.scores)] = state.scores
+            if len(state.scores):
+                self.host.recorder.last = state.scores[-1]
+            self.set_seed(state.seed)
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        """What stands behind: file, model, engine.
+
+        Raises:
+            LlamaValueError: There is nothing, for the vocabulary alone was opened, or it is closed.
+        """
+        if self._host is None:
+            raise LlamaValueError("the model is not open: `vocab_only` was asked for, or `close`")
+        return self._host
+
+    def n_ctx(self) -> int:
+        """Return how many positions the cache has."""
+        return self.host.model.n_ctx

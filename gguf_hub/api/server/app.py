@@ -1,0 +1,125 @@
+"""The application: routes, errors, the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from gguf_hub import __version__
+from gguf_hub.api.server import native_routes, openai_routes
+from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
+from gguf_hub.api.server.api_keys import ApiKeys
+from gguf_hub.api.server.flow import ClientGoneError
+from gguf_hub.api.server.guard import Access, Guard
+from gguf_hub.api.server.replies import error, reply_to_error
+from gguf_hub.api.server.service import Service
+from gguf_hub.errors import GgufHubError
+
+PAGE = Path(__file__).with_name("page")
+MAX_BODY_BYTES = 8 * 2**20
+
+# The page loads nothing from anywhere else, and nobody may put it in a frame.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(
+    service: Service,
+    *,
+    api_keys: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (ANY,),
+    origins: tuple[str, ...] = (),
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: The model.
+        api_keys: API keys; none for an open server.
+        hosts: Host names that requests may be addressed to, besides loopback; ``*`` for any.
+        origins: Other origins whose pages may send requests (CORS).
+        max_body_bytes: Maximum size of a request body.
+
+    Raises:
+        UsageError: A key or a host name is invalid.
+    """
+    requests: Counter[tuple[str, int]] = Counter()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
+                      allow_headers=["*"])  # fmt: skip
+    access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
+    guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
+    app = FastAPI(
+        title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
+        middleware=[*([cors] if origins else []), guard],
+        responses={status: {"description": text} for status, text in _ERRORS.items()},
+    )  # fmt: skip
+    app.state.service, app.state.requests = service, requests
+    app.include_router(openai_routes.router)
+    app.include_router(native_routes.router)
+    _add_page(app)
+    app.add_exception_handler(GgufHubError, reply_to_error)
+    app.add_exception_handler(RequestValidationError, _reply_to_wrong_body)
+    app.add_exception_handler(HTTPException, _reply_to_wrong_address)
+    app.add_exception_handler(ClientGoneError, _reply_to_nobody)
+    return app
+
+
+_ERRORS: dict[int | str, str] = {
+    400: "The request asks for something that cannot be.",
+    401: "The server wants a key.",
+    403: "The request comes from a page of another origin.",
+    413: "The body is too large.",
+    415: "The content type is not JSON.",
+    421: "The host name is not allowed.",
+    429: "Too many requests are waiting.",
+}
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+
+async def _reply_to_wrong_body(request: Request, exc: Exception) -> Response:
+    """Say what is wrong with a body, without repeating what it holds."""
+    assert isinstance(exc, RequestValidationError)
+    problems = []
+    for problem in exc.errors()[:5]:
+        place = ".".join(str(part) for part in problem["loc"][1:])
+        text = str(problem["msg"])
+        problems.append(f"{place}: {text}" if place else text)
+    return error(400, "; ".join(problems))
+
+
+async def _reply_to_wrong_address(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    reply = error(exc.status_code, f"{request.method} {request.url.path}: {exc.detail}")
+    for name, value in (exc.headers or {}).items():
+        reply.headers[name] = value
+    return reply
+
+
+async def _reply_to_nobody(request: Request, exc: Exception) -> Response:
+    return error(499, "the client has gone")

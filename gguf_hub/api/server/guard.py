@@ -1,0 +1,167 @@
+"""Checks before the routes: hosts, origins, keys, content types and sizes of bodies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
+from gguf_hub.api.server.api_keys import ApiKeys
+from gguf_hub.api.server.replies import Json, error
+
+OPEN_PATHS = ("/health", "/", "/page/")
+"""What needs no key: the page itself holds nothing; a path that ends with ``/`` is a folder."""
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may send requests.
+
+    Attributes:
+        keys: API keys.
+        hosts: Host names that requests may be addressed to.
+        origins: Origins of pages that may do work.
+    """
+
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    hosts: AllowedHosts = field(default_factory=lambda: AllowedHosts([ANY]))
+    origins: AllowedOrigins = field(default_factory=lambda: AllowedOrigins([]))
+
+
+class Guard:
+    """Refuses requests that are not allowed and bodies that are too large, and counts replies.
+
+    Args:
+        app: The application behind it.
+        access: Who may send requests.
+        max_body_bytes: Maximum size of a body.
+        requests: (route, status) -> how many, counted up.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Access,
+        max_body_bytes: int,
+        requests: Counter[tuple[str, int]],
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._max_body_bytes = max_body_bytes
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = scope.get("route")
+                path = getattr(route, "path", "other")
+                self._requests[path, message["status"]] += 1
+            await send(message)
+
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            if "expect" not in headers:  # such a client waits for the reply before it sends
+                await self._drain(receive)
+            await refusal(scope, receive, counting)
+            return
+        await self._limited(scope, receive, counting)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Json | None:
+        """Return the reply to a request that is not allowed, or None."""
+        return (
+            self._wrong_host(headers)
+            or self._wrong_origin(scope, headers)
+            or self._wrong_key(scope, headers)
+            or _wrong_type(scope, headers)
+            or self._wrong_length(headers)
+        )
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; refuse a body whose length was not told once it is too large."""
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body_bytes:
+                if message.get("more_body"):
+                    await self._drain(receive)
+                raise HTTPException(413, self._too_large_text)
+            return message
+
+        await self._app(scope, counted, send)
+
+    async def _drain(self, receive: Receive) -> None:
+        """Discard the body of a refused request, up to the maximum size of a body.
+
+        Many clients read the reply only after they have sent everything, and never see it if the
+        connection is closed before.
+        """
+        seen, has_more = 0, True
+        while has_more and seen <= self._max_body_bytes:
+            message = await receive()
+            seen += len(message.get("body", b""))
+            has_more = message.get("more_body", False)
+
+    @property
+    def _too_large_text(self) -> str:
+        return f"the body is too large: expected at most {self._max_body_bytes} bytes"
+
+    def _wrong_host(self, headers: Headers) -> Json | None:
+        hosts = headers.getlist("host")
+        if len(hosts) > 1:
+            return error(400, f"expected one `Host` header, found {len(hosts)}")
+        if self._access.hosts.allows(hosts):
+            return None
+        return error(421, "the host name in the `Host` header is not allowed: use localhost, or "
+                     "start the server with --allowed-host")  # fmt: skip
+
+    def _wrong_origin(self, scope: Scope, headers: Headers) -> Json | None:
+        origins = headers.getlist("origin")
+        site, host = headers.get("sec-fetch-site"), headers.get("host")
+        if scope["method"] in _SAFE_METHODS or self._access.origins.allows(origins, site, host):
+            return None
+        return error(403, "requests from pages of another origin are not allowed: start the "
+                     "server with --cors to allow one",
+                     "permission_error")  # fmt: skip
+
+    def _wrong_key(self, scope: Scope, headers: Headers) -> Json | None:
+        path, keys = scope["path"], self._access.keys
+        is_open = path in OPEN_PATHS or path.startswith("/page/") or scope["method"] == "OPTIONS"
+        given = headers.get("authorization", ""), headers.get("x-api-key", "")
+        if not keys or is_open or keys.has(*given):
+            return None
+        reply = error(401, "expected the key of this server: `Authorization: Bearer KEY`",
+                      "authentication_error")  # fmt: skip
+        reply.headers["WWW-Authenticate"] = "Bearer"
+        return reply
+
+    def _wrong_length(self, headers: Headers) -> Json | None:
+        length = headers.get("content-length", "")
+        is_number = length.isascii() and length.isdigit()
+        # a number of thousands of digits is not worth reading
+        if is_number and (len(length) > 18 or int(length) > self._max_body_bytes):
+            return error(413, self._too_large_text)
+        return None
+
+
+def _wrong_type(scope: Scope, headers: Headers) -> Json | None:
+    """Refuse content types other than JSON: browsers let pages send those to any server."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if scope["method"] != "POST" or kind == "application/json" or kind.endswith("+json"):
+        return None
+    return error(415, "expected the header `Content-Type: application/json`")

@@ -1,0 +1,87 @@
+"""uvicorn with limits on connections and a bounded shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from gguf_hub.api.server.connections import Connections, Limits, protocol_of
+from gguf_hub.api.server.service import Service
+from gguf_hub.errors import UsageError
+
+GRACE_S = 1
+N_PENDING = 2048  # backlog of the listening socket, uvicorn's default
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them first
+_N_FILES = 200  # open files besides connections, including those that are being refused
+_END_S = 0.25  # from the end of generations to that of connections, for errors to be sent
+
+
+class Server(uvicorn.Server):
+    """Serves an application of ``create_app``.
+
+    Args:
+        app: The application.
+        limits: Limits of its connections.
+        grace_s: How long generations may continue on shutdown.
+        is_verbose: Log a line for each request.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        limits: Limits | None = None,
+        grace_s: float = GRACE_S,
+        is_verbose: bool = False,
+    ) -> None:
+        self._connections = Connections(limits or Limits())
+        self._service: Service = app.state.service
+        self._grace_s = grace_s
+        config = uvicorn.Config(
+            app, http=protocol_of(self._connections), ws="none", server_header=False,
+            log_level="info" if is_verbose else "warning", access_log=is_verbose,
+            timeout_keep_alive=_KEEP_ALIVE_S, backlog=N_PENDING,
+            timeout_graceful_shutdown=int(grace_s) + 2,
+        )  # fmt: skip
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let generations continue for a while, then end them, then close what is left open."""
+        ending = asyncio.ensure_future(self._end())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    async def _end(self) -> None:
+        await asyncio.sleep(self._grace_s)
+        self._service.end()
+        await asyncio.sleep(_END_S)
+        self._connections.abort()
+
+
+def allow_connections(n: int) -> None:
+    """Raise this process's limit of open files to ``n`` connections, if necessary.
+
+    Raises:
+        UsageError: The system does not allow as many.
+    """
+    if sys.platform == "win32":  # no such limit there
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = n + _N_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UsageError(
+            f"{n} connections: expected at most {max(1, hard - _N_FILES)}, because this system "
+            f"limits a process to {hard} open files",
+            hint="lower --max-connections, or raise the limit (`ulimit -n`)",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

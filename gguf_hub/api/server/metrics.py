@@ -1,0 +1,44 @@
+"""What was done so far, in Prometheus's text format."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from gguf_hub.api.server.scheduler import Scheduler
+
+
+def metrics_text(scheduler: Scheduler, requests: Counter[tuple[str, int]]) -> str:
+    """Return the page that Prometheus reads.
+
+    Args:
+        scheduler: Whose counts.
+        requests: (route, status) -> how many.
+    """
+    c = scheduler.counts
+    rows = [
+        ("prompt_tokens_total", "counter", "Prompt tokens computed.", c.prompt_tokens),
+        ("prompt_cached_tokens_total", "counter", "Prompt tokens found in a cache.",
+         c.cached_tokens),
+        ("generated_tokens_total", "counter", "Tokens generated.", c.generated_tokens),
+        ("prompt_seconds_total", "counter", "Seconds spent on prompts.", c.prompt_s),
+        ("decode_seconds_total", "counter", "Seconds spent on generating.", c.decode_s),
+        ("decode_rounds_total", "counter", "Rounds of one token for every text.", c.rounds),
+        ("decode_rows_total", "counter", "Tokens computed in those rounds.", c.decoded_rows),
+        ("texts_finished_total", "counter", "Texts written to their end.", c.finished),
+        ("texts_cancelled_total", "counter", "Texts whose client went away.", c.cancelled),
+        ("texts_failed_total", "counter", "Texts that an error ended.", c.failed),
+        ("texts_refused_total", "counter", "Requests refused with 429.", c.refused),
+        ("slots", "gauge", "Slots of the cache.", len(scheduler.slots)),
+        ("slots_busy", "gauge", "Slots in use.", scheduler.n_busy),
+        ("waiting", "gauge", "Requests that wait for a slot.", scheduler.n_waiting),
+    ]  # fmt: skip
+    lines = []
+    for name, kind, text, value in rows:
+        lines += [f"# HELP gguf_hub_{name} {text}", f"# TYPE gguf_hub_{name} {kind}",
+                  f"gguf_hub_{name} {value:g}" if isinstance(value, float)
+                  else f"gguf_hub_{name} {value}"]  # fmt: skip
+    lines += ["# HELP gguf_hub_requests_total Requests by route and status.",
+              "# TYPE gguf_hub_requests_total counter"]  # fmt: skip
+    for (route, status), count in sorted(requests.items()):
+        lines.append(f'gguf_hub_requests_total{{route="{route}",status="{status}"}} {count}')
+    return "\n".join(lines) + "\n"

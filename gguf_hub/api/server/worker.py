@@ -1,0 +1,72 @@
+"""The thread that computes: it turns the scheduler's crank as long as there is work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from gguf_hub.api.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.errors import BusyError
+
+
+class Worker:
+    """Runs a scheduler in a thread of its own.
+
+    Args:
+        scheduler: What to do.
+        on_error: Is told what should never happen.
+        after_round: Is called after every round, in the worker's thread.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        on_error: Callable[[Exception], None],
+        after_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.scheduler = scheduler
+        self._on_error = on_error
+        self._after_round = after_round
+        self._wake = threading.Condition()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
+        self._thread.start()
+
+    def submit(self, *tasks: Task | EmbedTask) -> None:
+        """Take tasks in.
+
+        Raises:
+            BusyError: Too many are waiting, or the server is about to stop.
+        """
+        with self._wake:
+            if self._is_over:
+                raise BusyError("the server is about to stop", hint="ask another one")
+            self.scheduler.submit(*tasks)
+            self._wake.notify()
+
+    def end(self) -> None:
+        """Refuse further tasks and fail the open ones, after the current round."""
+        with self._wake:
+            self._is_over = True
+            self._wake.notify()
+
+    def join(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        scheduler = self.scheduler
+        while True:
+            with self._wake:
+                while not scheduler.has_work and not self._is_over:
+                    self._wake.wait()
+            if self._is_over:
+                break
+            try:
+                scheduler.round()
+            except Exception as exc:  # nothing of one request may end the others' server
+                self._on_error(exc)
+                scheduler.drop_all(exc)
+            self._after_round()
+        scheduler.drop_all(BusyError("the server has stopped"))
+        self._after_round()

@@ -1,0 +1,129 @@
+"""How ``gguf-hub download`` moves bytes: its options, and the engine that they make."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import together
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.move import Mover
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """Bytes per second: ``10MB/s``, ``10MB``, ``500k``."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes per second that the text names.
+
+        Raises:
+            UsageError: The text is no rate, or nothing would ever come.
+        """
+        from gguf_hub.errors import UsageError
+        from gguf_hub.units import parse_size
+
+        text = str(value)
+        bytes_per_s = parse_size(text[:-2] if text.lower().endswith("/s") else text)
+        if bytes_per_s < 1:
+            raise UsageError(f"`--limit-rate {text}`: nothing would ever come")
+        return bytes_per_s
+
+
+engine_options = together(
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "ranges", "xet", "hf-transfer"]),
+        default="auto",
+        show_default=True,
+        help="What moves the bytes; only `ranges` (auto) resumes, repairs and limits.",
+    ),
+    click.option(
+        "--connections",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="Connections in all.",
+    ),
+    click.option(
+        "--max-workers",
+        type=click.IntRange(1, 64),
+        default=2,
+        show_default=True,
+        help="Files at once; they share the connections.",
+    ),
+    click.option("--limit-rate", type=Rate(), metavar="RATE", help="At most, e.g. 10MB/s."),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0.1),
+        metavar="SECONDS",
+        help="How long a server may be silent.  [default: 10]",
+    ),
+    click.option(
+        "--force",
+        "is_forced",
+        is_flag=True,
+        help="Go on with too little space, with a file that cannot work, or over another file.",
+    ),
+)
+"""Give a command the options that say how bytes are moved."""
+
+
+def mover_for(options: dict[str, Any], n_files: int) -> Mover:
+    """Return what moves the bytes.
+
+    Args:
+        options: Of the command.
+        n_files: How many files are wanted.
+
+    Raises:
+        UsageError: The engine that was asked for is not installed, or cannot do what is asked.
+    """
+    from gguf_hub.errors import UsageError
+    from gguf_hub.hub.download.engine import Settings
+    from gguf_hub.hub.download.limits import RateLimit
+    from gguf_hub.hub.download.move import RangeMover
+    from gguf_hub.hub.download.whole import HfTransferMover, XetMover
+
+    engine = _engine(options["engine"], limit_rate=options["limit_rate"])
+    at_once = max(min(options["max_workers"], n_files), 1)
+    connections = max(options["connections"] // at_once, 1)
+    if engine != "ranges" and options["limit_rate"]:
+        raise UsageError(f"the engine `{engine}` knows no --limit-rate", hint="leave --engine away")
+    if engine == "hf-transfer":
+        return HfTransferMover.installed(connections)
+    if engine == "xet":
+        return XetMover()
+    limit = RateLimit(options["limit_rate"]) if options["limit_rate"] else None
+    return RangeMover(Settings(connections, limit=limit), is_forced=options["is_forced"])
+
+
+def _engine(asked: str, *, limit_rate: int | None) -> str:
+    """Return the engine; HF_HUB_ENABLE_HF_TRANSFER decides where the user did not."""
+    if asked != "auto":
+        return asked
+    if os.environ.get("HF_HUB_ENABLE_HF_TRANSFER", "").upper() not in ("1", "ON", "YES", "TRUE"):
+        return "ranges"
+    from gguf_hub.hub.download.whole import has_hf_transfer
+
+    name = "note: HF_HUB_ENABLE_HF_TRANSFER is set"
+    if limit_rate:
+        console.note(f"{name}, but hf_transfer knows no limit: not used")
+        return "ranges"
+    if not has_hf_transfer():
+        console.note(
+            f"{name}, but hf_transfer is not installed (`pip install 'gguf-hub[hf-transfer]'`); "
+            "gguf-hub's own engine is as fast, and resumes"
+        )
+        return "ranges"
+    console.note(
+        f"{name}: hf_transfer moves the bytes. It cannot resume, repair or keep to a rate; "
+        "`--engine ranges` can"
+    )
+    return "hf-transfer"

@@ -1,0 +1,112 @@
+"""What ``gguf-hub download`` wants and where it goes, and what of it is here without a hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gguf_hub.cli import console
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.catalog import Catalog
+    from gguf_hub.hub.client import RemoteFile, RepoListing
+    from gguf_hub.hub.download.fetch import Plan
+    from gguf_hub.hub.download.local import Target
+    from gguf_hub.hub.download.places import Place
+    from gguf_hub.hub.store import Store
+
+
+def target_from(
+    repo: str | None, filenames: tuple[str, ...], options: dict[str, Any], catalog: Catalog
+) -> Target:
+    """Return what is wanted, from the arguments and options together.
+
+    Raises:
+        GgufHubError: They name nothing, or contradict each other.
+    """
+    from gguf_hub.cli.models import pick_file
+    from gguf_hub.hub.download.local import Target, target_of_file
+    from gguf_hub.hub.download.plan import Wanted
+
+    patterns = {"include": options["include"], "exclude": options["exclude"]}
+    if repo is not None:
+        target = _with_names(_remote(repo, catalog), repo, filenames, catalog)
+    elif any(patterns.values()):
+        target = Target(catalog.repo_id, Wanted(), catalog.revision)
+    else:
+        target = target_of_file(catalog, pick_file(catalog, with_vram=True))
+    target = replace(target, wanted=replace(target.wanted, **patterns))
+    if target.wanted.has_idle_patterns:
+        console.warn("--include and --exclude do nothing beside file names, as in `hf download`")
+    return replace(target, revision=options["revision"] or target.revision)
+
+
+def _with_names(target: Target, repo: str, filenames: tuple[str, ...], catalog: Catalog) -> Target:
+    """Add the file names to what the first argument wants."""
+    from gguf_hub.errors import UsageError
+
+    if not filenames:
+        return target
+    if target.wanted.quant is not None:
+        raise UsageError(
+            f"`{repo}` names a quant and {len(filenames)} file names follow: which is meant?",
+            hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
+        )
+    if target.wanted.filenames and target.repo_id == catalog.repo_id and "/" not in repo:
+        # the first was a quant of the catalog: so are the others
+        others = [_remote(name, catalog) for name in filenames]
+        filenames = tuple(name for other in others for name in other.wanted.filenames)
+    names = target.wanted.filenames + filenames
+    return replace(target, wanted=replace(target.wanted, filenames=names))
+
+
+def _remote(argument: str, catalog: Catalog) -> Target:
+    """Read an argument that must name something to download."""
+    from gguf_hub.cli.models import target_for
+
+    target = target_for(argument, catalog, is_remote=True)
+    assert not isinstance(target, Path)
+    return target
+
+
+def place_from(options: dict[str, Any]) -> Place:
+    """Return where files go."""
+    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.places import HfCache, LocalFolder
+
+    if options["local_dir"] is not None:
+        return LocalFolder(options["local_dir"].expanduser().absolute())
+    return HfCache((options["cache_dir"] or default_cache_dir()).expanduser().absolute())
+
+
+def find_here(
+    target: Target, place: Place, store: Store
+) -> tuple[RepoListing, Sequence[RemoteFile]]:
+    """Return the wanted files as this machine knows them; for offline mode.
+
+    Raises:
+        HubUnreachableError: It does not know all of them.
+    """
+    from gguf_hub.cli.models import missing_offline
+    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.local import find_offline
+
+    found = find_offline(target, place, store, default_cache_dir())
+    if found is None:
+        raise missing_offline(target.text)
+    return found
+
+
+def require_here(plan: Plan) -> None:
+    """Refuse, in offline mode, a plan for which bytes would have to come.
+
+    Raises:
+        HubUnreachableError: It names the files.
+    """
+    from gguf_hub.cli.models import missing_offline
+
+    missing = [f"`{planned.file.path}`" for planned in plan.files if not planned.is_here]
+    if missing:
+        raise missing_offline(f"{', '.join(missing)} of {plan.listing.repo_id}")

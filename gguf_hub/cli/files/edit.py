@@ -1,0 +1,151 @@
+"""``gguf-hub edit``: change metadata and names of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_hub.cli.options import json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.gguf.edit import EditPlan
+
+
+@click.command("edit")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="KEY[:TYPE]=VALUE",
+    help="Set a key; arrays are written as JSON.",
+)
+@click.option(
+    "--set-file",
+    "files",
+    multiple=True,
+    metavar="KEY=FILE",
+    help="Set a text key to what a file holds, e.g. a chat template.",
+)
+@click.option("--unset", "removed", multiple=True, metavar="KEY", help="Remove a key.")
+@click.option(
+    "--rename-tensor", "renamed", multiple=True, metavar="OLD=NEW", help="Rename a tensor."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write a new file and leave FILE as it is.",
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+@click.option(
+    "-f", "--force", is_flag=True, help="Change the file even if it gets worse; overwrite OUT."
+)
+@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@json_option
+def command(
+    path: Path,
+    values: tuple[str, ...],
+    files: tuple[str, ...],
+    removed: tuple[str, ...],
+    renamed: tuple[str, ...],
+    output: Path | None,
+    dry_run: bool,
+    force: bool,
+    no_progress: bool,
+    as_json: bool,
+) -> None:
+    """Change metadata and names of tensors.
+
+    Where every length stays, only those bytes change, through a journal; anything else writes the
+    file anew and replaces it when it is whole. Types are those that programs insist on. An edit
+    that was interrupted is finished first. The SHA-256 of the file changes.
+    """
+    from gguf_hub.cli import console
+    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.gguf.edit import Edits, plan_edit
+    from gguf_hub.gguf.journal import is_unfinished, recover
+    from gguf_hub.gguf.reader import map_file
+
+    map_file(path)  # says clearly when there is no such file
+    # what another program keeps under the journal's name is in the way of edits in place alone
+    needs_name = output is None or is_unfinished(path)
+    was_unfinished = not dry_run and needs_name and recover(path)
+    if was_unfinished:
+        console.note(f"finished an edit of `{path}` that had been interrupted")
+    if not (values or files or removed or renamed):
+        if was_unfinished:
+            return
+        raise click.UsageError("nothing to do: expected --set, --unset or --rename-tensor")
+    sources = _pairs(files, "--set-file")
+    texts = {key: _read(name) for key, name in sources.items()}
+    edits = Edits({**_pairs(values, "--set"), **texts}, removed, _pairs(renamed, "--rename-tensor"))
+    plan = plan_edit(path, edits)
+    if not force:
+        _refuse_worse(path, plan)
+    in_place = output is None and plan.patches is not None
+    if plan.changes and not dry_run:
+        progress = console.ConsoleProgress(enabled=not no_progress)
+        if output is not None:
+            inputs = [path, *map(Path, sources.values())]
+            output = check_output(path, output, inputs, force=force)
+            plan.rewrite.write(output, progress=progress)
+        else:
+            _change(path, plan, progress)
+    if as_json:
+        data = {"path": str(output or path), "in_place": in_place, "changes": list(plan.changes)}
+        console.print_json({**data, "written": bool(plan.changes) and not dry_run})
+        return
+    for change in plan.changes or ("nothing to change",):
+        console.note(f"{'would change: ' if dry_run and plan.changes else ''}{change}")
+    if plan.changes and not dry_run:
+        console.say(str(output or path))
+
+
+def _pairs(arguments: tuple[str, ...], option: str) -> dict[str, str]:
+    """Read ``a=b`` arguments."""
+    pairs = {}
+    for argument in arguments:
+        left, equals, right = argument.partition("=")
+        if not (left and equals):
+            raise click.UsageError(f"{option} {argument}: expected two sides of a `=`")
+        pairs[left] = right
+    return pairs
+
+
+def _read(name: str) -> str:
+    """Read a text file."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise click.UsageError(f"cannot read `{name}`: {exc}") from exc
+
+
+def _refuse_worse(path: Path, plan: EditPlan) -> None:
+    """Refuse an edit that breaks a rule which the file keeps now."""
+    from gguf_hub.errors import GgufError
+
+    if plan.new_errors:
+        more = f" (and {len(plan.new_errors) - 1} more)" if len(plan.new_errors) > 1 else ""
+        raise GgufError(
+            f"`{path}` would be damaged: {plan.new_errors[0]}{more}",
+            path=path,
+            issues=plan.new_errors,
+            hint="--force does it all the same",
+        )
+
+
+def _change(path: Path, plan: EditPlan, progress: ConsoleProgress) -> None:
+    """Change bytes in place, or replace the file by one that is written anew."""
+    from gguf_hub.gguf.atomic import require_own
+    from gguf_hub.gguf.journal import apply_patches
+
+    require_own(path)
+    if plan.patches is not None:
+        apply_patches(path, plan.patches)
+    else:
+        plan.rewrite.write(path, compare=True, progress=progress)

@@ -1,0 +1,70 @@
+"""``gguf-hub inspect``: what a GGUF file holds, here or on a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
+
+
+@click.command("inspect")
+@click.argument("model", required=False, metavar="FILE|MODEL")
+@click.option("--metadata", is_flag=True, help="Print keys and values.")
+@click.option(
+    "--tensors",
+    "pattern",
+    is_flag=False,
+    flag_value="*",
+    metavar="[GLOB]",
+    help="Print the tensors, or those whose name matches.",
+)
+@click.option("--full", is_flag=True, help="Print long arrays and texts whole.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file on the hub.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
+@catalog_option
+@json_option
+def command(
+    model: str | None,
+    metadata: bool,
+    pattern: str | None,
+    full: bool,
+    revision: str | None,
+    token: str | None,
+    catalog_path: Path | None,
+    as_json: bool,
+) -> int:
+    """Show what a GGUF file holds.
+
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
+    of a file on the hub only the header is fetched. Shards on this machine are added up. Exit code
+    1 when the file is damaged.
+    """
+    from gguf_hub.cli import console
+    from gguf_hub.cli.files import inspect_output as output
+    from gguf_hub.cli.files.sources import open_source
+    from gguf_hub.gguf.inspection import inspect, inspect_set
+    from gguf_hub.gguf.shards import parse_shard
+
+    if model is None and pattern not in (None, "*"):
+        # `--tensors FILE`: the pattern was left out, and the file stands in its place
+        model, pattern = pattern, "*"
+    if model is None:
+        raise click.UsageError("missing argument FILE")
+    source = open_source(model, revision=revision, token=token, catalog_path=catalog_path)
+    found = inspect(source.data, source.name)
+    if source.path and found.summary.shard and parse_shard(source.path):
+        found = inspect_set(source.path)
+    if as_json:
+        console.print_json(output.as_dict(found, metadata=metadata, pattern=pattern, full=full))
+    elif metadata or pattern:
+        if metadata:
+            output.print_metadata(found, full=full)
+        if pattern:
+            output.print_tensors(found, pattern)
+    else:
+        output.print_summary(found)
+    output.print_issues(found)
+    return 0 if found.report.is_sound else 1

@@ -1,0 +1,48 @@
+"""``gguf-hub merge``: the shards of a GGUF in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gguf_hub.cli.options import json_option
+
+
+@click.command("merge")
+@click.argument("source", metavar="SHARD", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--compare", is_flag=True, help="Compare every byte before OUT appears.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
+@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@json_option
+def command(
+    source: Path, target: Path, compare: bool, force: bool, no_progress: bool, as_json: bool
+) -> None:
+    """Join the shards of a GGUF into one file.
+
+    SHARD is any of them; all must lie in its folder. OUT appears only when it is whole.
+    """
+    from gguf_hub.cli import console
+    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.errors import UsageError
+    from gguf_hub.gguf.shards import find_shards, plan_merge
+
+    plan = plan_merge(source)
+    if target.is_dir():
+        raise UsageError(f"`{target}` is a folder: name the file to write")
+    target = check_output(source, target, find_shards(source), force=force)
+    plan.write(target, compare=compare, progress=console.ConsoleProgress(enabled=not no_progress))
+    if as_json:
+        shards = [str(path) for path in find_shards(source)]
+        console.print_json(
+            {
+                "path": str(target),
+                "shards": shards,
+                "n_tensors": len(plan.parts),
+                "size_bytes": plan.size_bytes,
+            }
+        )
+    else:
+        console.note(plan.changes[0])
+        console.say(str(target))

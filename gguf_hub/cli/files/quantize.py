@@ -1,0 +1,176 @@
+"""``gguf-hub quantize``: a model in smaller types, under llama-quantize's order of arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_hub.cli.options import json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.types import QuantType
+    from gguf_hub.run.quants.plan import QuantizePlan
+
+
+@click.command("quantize")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("type_name", metavar="TYPE")
+@click.option(
+    "--recipe",
+    type=click.Choice(["llama.cpp", "card"]),
+    default="llama.cpp",
+    show_default=True,
+    help="Which mix of types: today's, or that of the catalog's files (December 2023).",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["split", "merged"]),
+    help="How to store experts: one tensor for each, or one for all; as in IN by default.",
+)
+@click.option("--output-tensor-type", metavar="TYPE", help="Type of output.weight.")
+@click.option("--pure", is_flag=True, help="The same type for all matrices, no mix.")
+@click.option(
+    "--requantize",
+    is_flag=True,
+    help="Turn quantised tensors into types of no fewer bits, too: it loses, and gains nothing.",
+)
+@click.option(
+    "-t",
+    "--threads",
+    default=0,
+    type=click.IntRange(0, 512),
+    metavar="N",
+    help="Threads; 0 for one for each physical core this process may use.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show each tensor's type and size.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
+@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@json_option
+def command(
+    source: Path,
+    target: Path,
+    type_name: str,
+    recipe: str,
+    layout: str | None,
+    output_tensor_type: str | None,
+    pure: bool,
+    requantize: bool,
+    threads: int,
+    dry_run: bool,
+    force: bool,
+    no_progress: bool,
+    as_json: bool,
+) -> None:
+    """Write a model in smaller types.
+
+    TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M,
+    Q5_K_S, Q5_K_M or Q6_K. Norms and routers stay as they are. OUT appears only when it is whole.
+    """
+    from gguf_hub.cli import console
+    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.cli.run.opening import lost_pages_told
+    from gguf_hub.hub.hardware import usable_threads
+    from gguf_hub.run.quants.plan import plan_quantize
+    from gguf_hub.run.quants.quantize import write_quantized
+    from gguf_hub.run.quants.recipes import parse_file_type
+
+    plan = plan_quantize(
+        source,
+        parse_file_type(type_name),
+        recipe=recipe,  # type: ignore[arg-type]
+        layout=layout,  # type: ignore[arg-type]
+        pure=pure,
+        output_tensor_type=_tensor_type(output_tensor_type),
+        requantize=requantize,
+    )
+    written = None
+    if not dry_run:
+        written = check_output(source, target, force=force)
+        progress = console.ConsoleProgress(enabled=not no_progress)
+        n_threads = threads or usable_threads()
+        with lost_pages_told(f"`{source}`"):
+            write_quantized(plan, written, n_threads=n_threads, progress=progress)
+    _report(plan, written, as_json)
+
+
+def _tensor_type(name: str | None) -> QuantType | None:
+    """Return the tensor type that an option names.
+
+    Raises:
+        UsageError: There is none that could be written.
+    """
+    from gguf_hub.errors import UsageError
+    from gguf_hub.run.quants.recipes import BASE_TYPES
+
+    types = {type.name: type for type in dict.fromkeys(BASE_TYPES.values())}
+    if name is None or name.upper() in types:
+        return types[name.upper()] if name else None
+    raise UsageError(
+        f"`--output-tensor-type`: `{name}` is no type of a tensor",
+        hint=f"one of {', '.join(types)}",
+    )
+
+
+def _report(plan: QuantizePlan, written: Path | None, as_json: bool) -> None:
+    """Tell what was written, or would be."""
+    from gguf_hub.cli import console
+    from gguf_hub.units import format_size
+
+    if as_json:
+        console.print_json(_as_json(plan, written))
+        return
+    if written is None:
+        _print_table(plan)
+    for note in plan.notes:
+        console.note(f"note: {note}")
+    size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
+    before = format_size(plan.source.stat().st_size)
+    console.note(f"{'written' if written else 'would be'}: {size} (was {before})")
+    if written:
+        console.say(str(written))
+
+
+def _as_json(plan: QuantizePlan, written: Path | None) -> dict[str, object]:
+    """Return the report with stable keys."""
+    return {
+        "path": str(plan.source),
+        "written": str(written) if written else None,
+        "file_type": plan.file_type.name,
+        "size_bytes": plan.size_bytes,
+        "bits_per_weight": round(plan.bits_per_weight, 4),
+        "notes": list(plan.notes),
+        "tensors": [
+            {
+                "name": part.spec.name,
+                "shape": list(part.spec.shape),
+                "from": part.source_type.name,
+                "to": part.spec.type.name,
+                "wanted": part.wanted.name,
+                "size_bytes": part.size_bytes,
+            }
+            for part in plan.parts
+        ],
+    }
+
+
+def _print_table(plan: QuantizePlan) -> None:
+    """Print a row for each tensor."""
+    from gguf_hub.cli import console
+    from gguf_hub.units import format_size
+
+    rows = [
+        (
+            part.spec.name,
+            " x ".join(map(str, part.spec.shape)),
+            part.source_type.name,
+            part.spec.type.name if not part.is_copied else "",
+            format_size(part.source_size_bytes),
+            format_size(part.size_bytes),
+        )
+        for part in plan.parts
+    ]
+    align = ("left", "left", "left", "left", "right", "right")
+    console.print_table(rows, ["Tensor", "Shape", "From", "To", "Size", "New size"], align=align)

@@ -1,0 +1,177 @@
+"""``gguf-hub verify``: is what lies on disk what it should be?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.files.verify_output import print_row, row_of, row_of_error
+from gguf_hub.cli.options import (
+    catalog_option,
+    json_option,
+    no_progress_option,
+    offline_option,
+    progress_option,
+)
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.catalog import Catalog
+    from gguf_hub.hub.download.expected import Expected
+    from gguf_hub.hub.download.verify import Verification
+    from gguf_hub.hub.store import Store
+    from gguf_hub.progress import Progress
+
+
+@click.command("verify")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--sha256", "given_sha256", metavar="HEX", help="What the one file must be.")
+@click.option("--deep", "is_deep", is_flag=True, help="Look at every block of the weights too.")
+@click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
+@click.option("--token", help="Access token, for --repair.")
+@progress_option
+@no_progress_option
+@offline_option
+@catalog_option
+@json_option
+def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) -> int:
+    """Check files: structure, then SHA-256.
+
+    FILE is a path, or a model that was downloaded: `Q4_K_M`, `org/repo:QUANT`. What its SHA-256
+    should be is taken from --sha256, the record of what was verified before, the Hugging Face
+    cache or the notes of `--local-dir`, and last from the hub.
+
+    With --repair, a bad file is made whole in place: only the segments that are wrong are fetched,
+    if this program fetched the file once; else all of it is read, and what differs is written.
+
+    Exit code 1 when a file is damaged, different or missing.
+    """
+    from gguf_hub.hub.catalog import load_catalog
+    from gguf_hub.hub.store import Store
+
+    progress = console.progress_for(options["progress"])
+    _check_hash(given_sha256, files)
+    catalog = load_catalog(options["catalog_path"])
+    checker = _Checker(
+        catalog,
+        Store(progress=progress),
+        progress,
+        is_deep=options["is_deep"],
+        is_repair=options["is_repair"],
+        token=options["token"],
+    )
+    rows = []
+    for argument in files:
+        for row in checker.check(argument, given_sha256):
+            rows.append(row)
+            if not options["as_json"]:
+                print_row(row)
+    is_good = all(row["is_good"] for row in rows)
+    if options["as_json"]:
+        console.print_json({"is_good": is_good, "files": rows})
+    return 0 if is_good else 1
+
+
+def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
+    import re
+
+    from gguf_hub.errors import UsageError
+
+    if given_sha256 is None:
+        return
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", given_sha256):
+        raise UsageError(
+            f"`--sha256 {given_sha256}`: expected 64 hex digits, found {len(given_sha256)} letters",
+            hint="the file's page on the hub shows it",
+        )
+    if len(files) > 1:
+        raise UsageError(f"--sha256 is for one file, not {len(files)}")
+
+
+@dataclass(frozen=True)
+class _Checker:
+    """Checks one argument after the other; what goes wrong with one is a row like any other."""
+
+    catalog: Catalog
+    store: Store
+    progress: Progress
+    is_deep: bool
+    is_repair: bool
+    token: str | None
+
+    def check(self, argument: str, given_sha256: str | None) -> Iterator[dict[str, Any]]:
+        """Yield a row for each file that the argument names."""
+        from gguf_hub.errors import GgufHubError
+
+        try:
+            for path in self._paths(argument):
+                done = self._verify(path, given_sha256)
+                if self.is_repair and done.is_repairable:
+                    yield self._repair(path, done)
+                else:
+                    yield row_of(done)
+        except GgufHubError as error:
+            yield row_of_error(argument, error)
+
+    def _verify(self, path: Path, given_sha256: str | None) -> Verification:
+        from gguf_hub.hub.download.verify import verify_file
+
+        return verify_file(
+            path,
+            given_sha256=given_sha256,
+            store=self.store,
+            ask_hub=partial(self._ask_hub, path),
+            level="deep" if self.is_deep else "structure",
+            progress=self.progress,
+        )
+
+    def _repair(self, path: Path, done: Verification) -> dict[str, Any]:
+        """Make a file whole; return its row as it is then, with what was wrong before."""
+        from dataclasses import asdict
+
+        from gguf_hub.cli.models import open_hub
+        from gguf_hub.hub.download.repair import repair, source_of
+
+        hub = open_hub(self.token)
+        known = done.expected
+        if known and not known.repo_id:
+            known = self._ask_hub(path) or known
+        source = source_of(path, done.expected, known, hub)
+        took = repair(path, source, hub=hub, store=self.store, progress=self.progress)
+        row = row_of(self._verify(path, None))
+        return row | {"bad_ranges": [list(r) for r in done.bad_ranges], "repaired": asdict(took)}
+
+    def _paths(self, argument: str) -> list[Path]:
+        from gguf_hub.cli.models import locate
+
+        if os.path.isfile(argument):  # noqa: PTH113 - False for odd names
+            return [Path(argument)]
+        return locate(argument, self.catalog, self.store)
+
+    def _ask_hub(self, path: Path) -> Expected | None:
+        """Ask about a file that has the name of one of the catalog; nobody else can be asked."""
+        from gguf_hub.cli.models import open_hub
+        from gguf_hub.errors import HubError
+        from gguf_hub.hub.client import is_offline
+        from gguf_hub.hub.download.expected import Expected
+
+        if is_offline() or path.name not in {file.filename for file in self.catalog.files}:
+            return None
+        catalog = self.catalog
+        try:
+            listing = open_hub(None).list_files(catalog.repo_id, catalog.revision)
+        except HubError as error:
+            console.note(f"the hub could not be asked: {error.message}")
+            return None
+        file = listing.find(path.name)
+        if file is None or file.sha256 is None:
+            return None
+        return Expected(
+            file.sha256, "hub", catalog.repo_id, listing.commit, file.path, file.size_bytes
+        )

@@ -1,0 +1,150 @@
+"""How ``gguf-hub verify`` shows one file: a row of plain data, and lines for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gguf_hub.cli import console
+
+if TYPE_CHECKING:
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.hub.download.verify import Verification
+
+_SOURCES = {
+    "given": "as given",
+    "record": "as recorded when it was verified",
+    "metadata": "as the notes of its download say",
+    "cache": "as its name in the Hugging Face cache says",
+    "hub": "as the hub says",
+}
+_KNOWN_LATER = (
+    "size_bytes",
+    "sha256",
+    "expected_sha256",
+    "expected_size_bytes",
+    "expected_from",
+    "repo_id",
+    "commit",
+    "filename",
+)
+_MOST_RANGES = 4
+_COLOURS = {"verified": "green", "sound, origin unknown": "yellow"}
+
+
+def row_of(done: Verification) -> dict[str, Any]:
+    """Return the outcome for one file; the keys are stable."""
+    expected = done.expected
+    return {
+        "path": str(done.path),
+        "verdict": done.verdict.value,
+        "is_good": done.verdict.is_good,
+        "size_bytes": done.size_bytes,
+        "sha256": done.sha256,
+        "expected_sha256": expected and expected.sha256,
+        "expected_size_bytes": expected and expected.size_bytes,
+        "expected_from": expected and expected.source,
+        "repo_id": expected and expected.repo_id,
+        "commit": expected and expected.commit,
+        "filename": expected and expected.filename,
+        "is_published_so": done.is_published_so,
+        "bad_ranges": [list(pair) for pair in done.bad_ranges],
+        "repaired": None,
+        "issues": [
+            {
+                "code": issue.code,
+                "severity": issue.severity.value,
+                "place": issue.place,
+                "message": issue.message,
+            }
+            for issue in done.issues
+        ],
+        "error": None,
+        "hint": None,
+    }
+
+
+def row_of_error(argument: str, error: GgufHubError) -> dict[str, Any]:
+    """Return the outcome for what could not be checked at all."""
+    unknown: dict[str, Any] = dict.fromkeys(_KNOWN_LATER)
+    head = {"path": argument, "verdict": "not checked", "is_good": False}
+    told = {"error": error.message, "hint": error.hint}
+    rest = {"is_published_so": False, "bad_ranges": [], "repaired": None, "issues": []}
+    return head | unknown | rest | told
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print the verdict on stdout; what to do about a bad one on stderr."""
+    if row["error"]:
+        console.error(row["error"], hint=row["hint"])
+        return
+    verdict = row["verdict"]
+    colour = _COLOURS.get(verdict, "red")
+    console.say(f"{console.style(verdict, colour, bold=True)}: {row['path']}")
+    for line in _details(row):
+        console.say(f"  {line}")
+    if not row["is_good"]:
+        console.note(f"\n{console.style('hint:', 'cyan', bold=True)} {_hint(row)}")
+
+
+def _details(row: dict[str, Any]) -> list[str]:
+    from gguf_hub.units import format_size
+
+    origin = f", {row['repo_id']}" if row["repo_id"] else ""
+    source = _SOURCES.get(row["expected_from"], "")
+    lines = [
+        f"{issue['severity']}: {issue['place']}: {issue['message']}" for issue in row["issues"]
+    ]
+    lines += _damage(row)
+    if row["sha256"] is None:
+        expected = format_size(row["expected_size_bytes"])
+        lines.append(
+            f"{row['size_bytes']:,} bytes; expected {row['expected_size_bytes']:,} ({expected}), "
+            f"{source}{origin}"
+        )
+        return lines
+    lines.append(f"{format_size(row['size_bytes'])}, SHA-256 {row['sha256']}")
+    if row["expected_sha256"] == row["sha256"]:
+        lines.append(f"{source}{origin}")
+    elif row["expected_sha256"]:
+        lines.append(f"expected {row['expected_sha256']}, {source}{origin}")
+    return lines
+
+
+def _damage(row: dict[str, Any]) -> list[str]:
+    """Say where bytes are wrong, and what a repair took."""
+    from gguf_hub.units import format_size
+
+    ranges = row["bad_ranges"]
+    lines = []
+    if ranges:
+        n_bytes = sum(stop - start for start, stop in ranges)
+        shown = ", ".join(f"{start:,} to {stop:,}" for start, stop in ranges[:_MOST_RANGES])
+        more = f" and {len(ranges) - _MOST_RANGES} more" if len(ranges) > _MOST_RANGES else ""
+        lines.append(f"wrong somewhere in {format_size(n_bytes)}: bytes {shown}{more}")
+    if row["repaired"]:
+        fetched, changed = (row["repaired"][key] for key in ("fetched_bytes", "changed_bytes"))
+        lines.append(f"repaired: {format_size(fetched)} fetched, {format_size(changed)} written")
+    return lines
+
+
+def _hint(row: dict[str, Any]) -> str:
+    if row["is_published_so"]:
+        return "these are the publisher's very bytes: fetching them again does not help"
+    if row["verdict"] == "not the given SHA-256":
+        return "make sure that the SHA-256 belongs to this very file and revision"
+    if row["bad_ranges"]:
+        return f"`gguf-hub verify --repair {row['path']}` fetches only what is wrong"
+    return f"`{_download_again(row)}` fetches it again and checks it"
+
+
+def _download_again(row: dict[str, Any]) -> str:
+    """Return the command that puts the right bytes into the same place, as far as that is known."""
+    if not row["repo_id"]:
+        return "gguf-hub download"
+    words = ["gguf-hub download", row["repo_id"], row["filename"] or ""]
+    path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
+    if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
+        words.append(f"--local-dir {path.removesuffix(row['filename']).rstrip('/') or '/'}")
+    return " ".join(filter(None, words))

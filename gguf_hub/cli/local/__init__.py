@@ -1,0 +1,1 @@
+"""The commands about the model files on this machine."""

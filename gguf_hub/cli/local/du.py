@@ -1,0 +1,66 @@
+"""``gguf-hub du``: what models take on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.inventory import Held
+
+
+@click.command("du")
+@json_option
+def command(as_json: bool) -> None:
+    """Show what models take on the disk, by repository.
+
+    Bytes that have several names in the Hugging Face cache count once. What `gguf-hub gc` could
+    free is counted apart.
+    """
+    from gguf_hub.cli.local.holdings import known_roots
+    from gguf_hub.hub.download.inventory import contents_bytes, inventory
+    from gguf_hub.hub.download.leftovers import find_leftovers
+    from gguf_hub.hub.store import Store
+    from gguf_hub.units import format_size
+
+    store = Store(progress=console.ConsoleProgress())
+    roots = known_roots(store)
+    held = inventory(store, roots)
+    leftover_bytes = sum(left.size_bytes for left in find_leftovers(store, roots))
+    rows, total_bytes = _rows(held), contents_bytes(held)
+    if as_json:
+        sums = {"total_bytes": total_bytes, "leftover_bytes": leftover_bytes}
+        console.print_json({"repositories": rows} | sums)
+        return
+    console.print_table(
+        [[format_size(r["size_bytes"]), str(r["n_files"]), r["repo_id"] or "-"] for r in rows],
+        ["size", "files", "repository"],
+        align=["right", "right", "left"],
+    )
+    console.note(f"\n{format_size(total_bytes)} in all")
+    if leftover_bytes:
+        console.note(f"{format_size(leftover_bytes)} more are left over: `gguf-hub gc`")
+
+
+def _rows(held: Sequence[Held]) -> list[dict[str, Any]]:
+    """Return a row for each repository, the largest first."""
+    from gguf_hub.hub.download.inventory import Condition, contents_bytes
+
+    groups: dict[str | None, list[Held]] = {}
+    for file in held:
+        if file.condition is not Condition.GONE:
+            groups.setdefault(file.repo_id, []).append(file)
+    rows = [
+        {
+            "repo_id": repo_id,
+            "n_files": len({file.content for file in files}),
+            "size_bytes": contents_bytes(files),
+        }
+        for repo_id, files in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -int(str(row["size_bytes"])))

@@ -1,0 +1,70 @@
+"""``gguf-hub ls``: the model files of this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.inventory import Held
+
+_COLOURS = {"verified": "green", "unchecked": None, "changed": "yellow", "gone": "red"}
+
+
+@click.command("ls")
+@json_option
+def command(as_json: bool) -> None:
+    """List the model files on this machine.
+
+    Those that gguf-hub downloaded or verified, wherever they lie, and the GGUF files that other
+    programs put into the Hugging Face cache. `verified`: their SHA-256 was right, and they have not
+    changed since. `unchecked`: `gguf-hub verify` has not seen them. `changed`: other than they were
+    when they were verified. `gone`: on record, and no longer there; `gguf-hub gc` forgets them.
+    """
+    from gguf_hub.cli.local.holdings import known_roots
+    from gguf_hub.hub.download.inventory import contents_bytes, inventory
+    from gguf_hub.hub.store import Store
+    from gguf_hub.units import format_size
+
+    store = Store(progress=console.ConsoleProgress())
+    held = inventory(store, known_roots(store))
+    if as_json:
+        total = {"total_bytes": contents_bytes(held)}
+        console.print_json({"files": [row_of(file) for file in held]} | total)
+        return
+    if not held:
+        console.note("no model files yet: `gguf-hub download` fetches one")
+        return
+    console.print_table(
+        [_cells(file) for file in held],
+        ["quant", "size", "state", "repository", "path"],
+        align=["left", "right", "left", "left", "left"],
+    )
+    console.note(f"\n{format_size(contents_bytes(held))} in all")
+
+
+def row_of(file: Held) -> dict[str, Any]:
+    """Return a file as plain data, with stable keys."""
+    return {
+        "path": str(file.path),
+        "repo_id": file.repo_id,
+        "commit": file.commit,
+        "filename": file.filename,
+        "quant": file.quant,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "state": file.condition.value,
+        "verified_at": file.verified_at,
+    }
+
+
+def _cells(file: Held) -> list[str]:
+    from gguf_hub.units import format_size
+
+    state = console.style(file.condition.value, _COLOURS[file.condition.value])
+    size = format_size(file.size_bytes)
+    return [file.quant or "-", size, state, file.repo_id or "-", str(file.path)]

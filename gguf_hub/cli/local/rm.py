@@ -1,0 +1,70 @@
+"""``gguf-hub rm``: model files off this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import catalog_option, json_option
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.inventory import Held
+
+
+@click.command("rm")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@catalog_option
+@json_option
+def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_json: bool) -> None:
+    """Remove model files, after asking.
+
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf, or
+    org/repo for all of it that is here. With a file go the notes beside it and what is on record
+    about it; in the Hugging Face cache its bytes stay as long as another commit needs them.
+    """
+    from gguf_hub.cli.local.holdings import find_held
+    from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of
+    from gguf_hub.hub.store import Store
+    from gguf_hub.units import format_size
+
+    store = Store(progress=console.ConsoleProgress())
+    found = {file.path: file for name in models for file in find_held(name, catalog_path, store)}
+    free = freed_bytes(list(found))
+    staying = [there for path in found if (there := stays_of(path))]
+    if not yes:
+        _ask(list(found.values()), free)
+    for path in found:
+        remove(path, store)
+    for path in staying:
+        console.note(f"`{path}` stays: only a link led to it")
+    if as_json:
+        console.print_json({"removed": [str(path) for path in found], "freed_bytes": free})
+        return
+    for path in found:
+        console.say(str(path))
+    console.note(f"removed; {format_size(free)} freed")
+
+
+def _ask(files: list[Held], free: int) -> None:
+    """Show what would go, and ask.
+
+    Raises:
+        GgufHubError: The answer is no, or nobody is there to ask.
+    """
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.units import format_size
+
+    for file in files:
+        console.note(f"{format_size(file.size_bytes):>10}  {file.path}")
+    if not sys.stdin.isatty():
+        raise GgufHubError(
+            "nothing was removed: there is nobody to ask", hint="`-y` removes without asking"
+        )
+    count = "this file" if len(files) == 1 else f"these {len(files)} files"
+    if not click.confirm(f"Remove {count} ({format_size(free)} freed)?", err=True):
+        raise GgufHubError("nothing was removed")

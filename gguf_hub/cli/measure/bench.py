@@ -1,0 +1,112 @@
+"""``gguf-hub bench``: how fast a model runs on this machine, and how fast it could."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import (
+    CONTEXT,
+    batch_size_option,
+    catalog_option,
+    json_option,
+    require_at_least,
+)
+from gguf_hub.cli.run.opening import opening_options
+
+
+class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """One or several numbers of threads: ``2`` or ``1,2,4``."""
+
+    name = "threads"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers in their order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"`{value}`: expected numbers, as in 2 or 1,2,4", param, ctx)
+        if min(numbers) < 0:
+            self.fail(f"{value}: expected 0 or more", param, ctx)
+        return numbers
+
+
+@click.command("bench", context_settings=CONTEXT)
+@click.argument("model", required=False)
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument.")
+@click.option(
+    "-p", "--n-prompt", default=512, show_default=True, metavar="N", help="Tokens of the prompt."
+)
+@click.option(
+    "-n", "--n-gen", default=128, show_default=True, metavar="N", help="Tokens to generate."
+)
+@click.option(
+    "-d",
+    "--n-depth",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Tokens that the cache holds before.",
+)
+@click.option(
+    "-t",
+    "--threads",
+    type=Threads(),
+    default="0",
+    metavar="N[,N…]",
+    help="Threads, or several numbers of them; 0 for as many physical cores as pay.",
+)
+@click.option(
+    "-r", "--repetitions", default=5, show_default=True, metavar="N", help="Runs of each test."
+)
+@batch_size_option
+@opening_options
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@click.option("-y", "--yes", is_flag=True, help="Download without asking.")
+@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
+@catalog_option
+@json_option
+def command(
+    model: str | None, model_option: str | None, as_json: bool, markdown: bool, **options: Any
+) -> None:
+    """Measure how fast a model runs on this machine.
+
+    As llama-bench does: a prompt of -p tokens, then -n tokens one after another, each test after
+    one run that does not count. Beside it stand the bytes that a token reads (of the experts only
+    those in use) and the share of what this machine's memory can give.
+    """
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.measure.bench_output import report
+    from gguf_hub.cli.measure.benching import bench
+    from gguf_hub.cli.models import resolve_model
+
+    _check(model, model_option, options)
+    progress = ConsoleProgress(enabled=not options["no_progress"])
+    path = resolve_model(
+        model or model_option,
+        catalog_path=options["catalog_path"],
+        token=options["token"],
+        revision=options["revision"],
+        progress=progress,
+        assume_yes=options["yes"],
+    )
+    form = "json" if as_json else "markdown" if markdown else "text"
+    report(bench(Path(path), options, progress), form)
+
+
+def _check(model: str | None, model_option: str | None, options: dict[str, Any]) -> None:
+    """Refuse what can never be right before anything is fetched."""
+    if model and model_option:
+        raise click.UsageError("MODEL is given twice, as an argument and with -m")
+    lowest = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1, "batch_size": 1}
+    require_at_least(options, lowest)
+    if not options["n_prompt"] and not options["n_gen"]:
+        raise click.UsageError("-p 0 -n 0: expected something to measure")

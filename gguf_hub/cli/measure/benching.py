@@ -1,0 +1,107 @@
+"""Opening and timing what ``bench`` measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.summary import Summary
+    from gguf_hub.progress import Progress
+    from gguf_hub.run.bench import Plan, Run
+    from gguf_hub.run.kernels.build.build import KernelBuilder
+    from gguf_hub.run.model.transformer import Transformer
+
+
+def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Measure a model for each number of threads; return what ``--json`` prints.
+
+    Raises:
+        GgufHubError: The file is none that runs here.
+    """
+    from gguf_hub.cli.run.opening import open_file
+    from gguf_hub.gguf.layout import read_table
+    from gguf_hub.gguf.summary import summarize
+    from gguf_hub.hub.hardware.cpus import cpu_name
+    from gguf_hub.run.bench import Plan
+    from gguf_hub.run.kernels.build.build import KernelBuilder
+
+    plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
+    with open_file(path, options, progress) as file:
+        builder = KernelBuilder()
+        runs = [
+            _run(file, plan, options, progress, n_threads=n_threads, builder=builder)
+            for n_threads in dict.fromkeys(options["threads"])
+        ]
+        return {
+            **_model(path, summarize(file.header, read_table(file.header))),
+            "cpu": cpu_name(Path("/")),
+            "isa": builder.cpu.isa,
+            "n_batch": options["batch_size"],
+            "cache_type_k": options["cache_type_k"],
+            "cache_type_v": options["cache_type_v"],
+            "n_prompt": plan.n_prompt,
+            "n_gen": plan.n_gen,
+            "n_depth": plan.n_depth,
+            "repetitions": plan.repetitions,
+            **runs[0],
+            "runs": runs,
+        }
+
+
+def _model(path: Path, summary: Summary) -> dict[str, Any]:
+    """Return what the file is."""
+    return {
+        "model": summary.name or path.name,
+        "path": str(path),
+        "file_type": summary.file_type,
+        "size_bytes": summary.size_bytes,
+        "n_params": summary.n_params,
+        "n_params_active": summary.n_params_active,
+    }
+
+
+def _run(
+    file: GgufFile,
+    plan: Plan,
+    options: dict[str, Any],
+    progress: Progress,
+    *,
+    n_threads: int,
+    builder: KernelBuilder,
+) -> dict[str, Any]:
+    """Measure with one number of threads."""
+    from gguf_hub.cli.run.opening import open_model
+    from gguf_hub.run.bench import measure, read_bytes_per_s
+
+    with open_model(
+        file, options, progress, n_ctx=plan.n_ctx, n_threads=n_threads, builder=builder
+    ) as model:
+        run = measure(model, plan, progress)
+        read = read_bytes_per_s(file.data, model.n_threads, builder)
+        return {"n_threads": model.n_threads, **_speeds(run), **_reading(run, plan, model, read)}
+
+
+def _speeds(run: Run) -> dict[str, Any]:
+    """Return tokens per second, None for a test that was not asked for."""
+    found: dict[str, Any] = {}
+    for name, speed in (("pp", run.prompt), ("tg", run.generation)):
+        found[f"{name}_tok_per_s"] = speed.tok_per_s if speed else None
+        found[f"{name}_stddev"] = speed.deviation if speed else None
+    return found
+
+
+def _reading(run: Run, plan: Plan, model: Transformer, read: float) -> dict[str, Any]:
+    """Return what one generated token reads, how fast that is, and how fast memory is."""
+    n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # on the average of the test
+    size_bytes = model.active_bytes + model.cache_bytes(n_cached)
+    rate = size_bytes * run.generation.tok_per_s if run.generation else None
+    return {
+        "weight_bytes_per_token": model.active_bytes,
+        "cache_bytes_per_token": model.cache_bytes(n_cached),
+        "bytes_per_token": size_bytes,
+        "tg_bytes_per_s": rate,
+        "read_bytes_per_s": read,
+        "tg_read_share": rate / read if rate else None,
+    }

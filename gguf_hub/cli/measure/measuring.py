@@ -1,0 +1,149 @@
+"""Opening what ``perplexity`` measures: models, a text, saved logits."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gguf_hub.cli import console
+from gguf_hub.cli.run.rope import rope_change
+from gguf_hub.errors import GgufHubError, UsageError
+
+if TYPE_CHECKING:
+    from gguf_hub.progress import Progress
+    from gguf_hub.run.perplexity import LogitsReader, ModelSource, Result
+    from gguf_hub.run.perplexity.measure import Chunks
+    from gguf_hub.run.tokenizer import Tokenizer
+
+
+class Measuring(contextlib.ExitStack):
+    """One run of ``perplexity``; everything that it opened is closed at the end of the block.
+
+    Args:
+        options: Those of the command, by name.
+        progress: Told about compiling and chunks.
+    """
+
+    def __init__(self, options: dict[str, Any], progress: Progress) -> None:
+        super().__init__()
+        self._options = options
+        self._progress = progress
+        self._text = ""
+        self._inputs: list[Path] = []
+
+    def run(self, argument: str) -> Result:
+        """Measure the model that an argument names.
+
+        Raises:
+            GgufHubError: A model, the text or the saved logits cannot be used.
+        """
+        from gguf_hub.cli.run.prompt import read_text
+        from gguf_hub.run.perplexity import measure
+
+        if self._options["text_path"]:  # before a model takes its time
+            self._text = read_text(self._options["text_path"], "text")
+            self._inputs.append(self._options["text_path"])
+        if self._options["kl_divergence"]:
+            return self._against_saved(argument)
+        n_ctx = self._options["ctx_size"]
+        model, tokenizer = self._load(argument, n_ctx)
+        chunks = self._chunks(tokenizer, n_ctx)
+        base = self._load_base(tokenizer, n_ctx) if self._options["base"] else None
+        sink = self._sink(chunks, model.n_vocab) if self._options["logits_path"] else None
+        return measure(chunks, model, base=base, sink=sink, progress=self._progress)
+
+    def _against_saved(self, argument: str) -> Result:
+        """Measure the tokens of a file of logits, and compare with these."""
+        from gguf_hub.run.perplexity import measure
+
+        saved = self._saved()
+        n_chunks, n_ctx = saved.chunks.shape
+        model, tokenizer = self._load(argument, n_ctx)
+        if self._options["text_path"]:
+            _require_same_tokens(saved.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
+        return measure(saved.chunks, model, base=saved, progress=self._progress)
+
+    def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
+        """Open a model, fetched first where it is not on disk."""
+        from gguf_hub.cli.models import resolve_model
+        from gguf_hub.gguf.reader import GgufFile
+        from gguf_hub.run.model.transformer import Transformer
+        from gguf_hub.run.perplexity import ModelSource
+        from gguf_hub.run.tokenizer import load_tokenizer
+
+        options = self._options
+        path = resolve_model(
+            argument,
+            catalog_path=options["catalog_path"],
+            token=options["token"],
+            revision=options["revision"],
+            progress=self._progress,
+            assume_yes=options["yes"],
+        )
+        self._inputs.append(path)
+        file = self.enter_context(GgufFile.open(path))
+        tokenizer = load_tokenizer(file.metadata)
+        model = Transformer.open(
+            file,
+            n_ctx=n_ctx,
+            n_batch=options["batch_size"],
+            n_threads=options["threads"],
+            all_logits=True,
+            rope=rope_change(options),
+            progress=self._progress,
+        )
+        self.enter_context(model)
+        trained = model.config.n_ctx_train
+        if n_ctx > trained:
+            console.warn(f"chunks of {n_ctx:,} tokens: `{path.name}` was trained on {trained:,}")
+        bos_id = tokenizer.bos_id if tokenizer.vocab.add_bos else None
+        return ModelSource(model, model.config.n_vocab, bos_id), tokenizer
+
+    def _load_base(self, tokenizer: Tokenizer, n_ctx: int) -> ModelSource:
+        """Open the model to compare with."""
+        argument = self._options["base"]
+        base, base_tokenizer = self._load(argument, n_ctx)
+        if list(base_tokenizer.vocab.tokens) != list(tokenizer.vocab.tokens):
+            raise UsageError(
+                f"`{argument}` has another vocabulary: expected that of the model to compare"
+            )
+        return base
+
+    def _chunks(self, tokenizer: Tokenizer, n_ctx: int, n_chunks: int | None = None) -> Chunks:
+        """Return the text's chunks."""
+        from gguf_hub.run.perplexity import cut
+
+        wanted = self._options["chunks"]
+        tokens = tokenizer.encode(self._text)
+        if tokenizer.vocab.add_eos:
+            tokens.pop()  # nothing ends between two chunks
+        return cut(tokens, n_ctx, n_chunks or (wanted if wanted >= 0 else None))
+
+    def _saved(self) -> LogitsReader:
+        """Open the file of logits."""
+        from gguf_hub.run.perplexity import LogitsReader
+
+        path: Path = self._options["logits_path"]
+        try:
+            return LogitsReader.open(self.enter_context(path.open("rb")), path)
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+
+    def _sink(self, chunks: Chunks, n_vocab: int) -> Any:
+        """Open the file of logits for writing; it appears when all is measured."""
+        from gguf_hub.files import require_distinct
+        from gguf_hub.run.perplexity import write_logits
+
+        require_distinct([self._options["logits_path"]], self._inputs)
+        return self.enter_context(write_logits(self._options["logits_path"], chunks, n_vocab))
+
+
+def _require_same_tokens(saved: Chunks, chunks: Chunks) -> None:
+    """Refuse logits of another text."""
+    if saved.shape != chunks.shape or (saved != chunks).any():
+        raise UsageError(
+            "the saved logits are of another text, or of another vocabulary",
+            hint="leave --text out: the file of logits holds the tokens",
+        )

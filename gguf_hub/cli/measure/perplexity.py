@@ -1,0 +1,106 @@
+"""``gguf-hub perplexity``: how well a model predicts a text, and how far it is from another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import (
+    CONTEXT,
+    catalog_option,
+    json_option,
+    offline_option,
+    require_at_least,
+)
+from gguf_hub.cli.run.rope import rope_change, rope_options
+
+
+@click.command("perplexity", context_settings=CONTEXT)
+@click.argument("model", required=False)
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument.")
+@click.option(
+    "-f",
+    "--text",
+    "--file",
+    "text_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The text, UTF-8.",
+)
+@click.option(
+    "-c", "--ctx-size", default=512, show_default=True, metavar="N", help="Tokens of a chunk."
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Most tokens of one pass over the weights.",
+)
+@click.option(
+    "-t",
+    "--threads",
+    default=0,
+    metavar="N",
+    help="Threads; 0 for one for each core this process may use.",
+)
+@click.option("--chunks", default=-1, metavar="N", help="Chunks to take; all by default.")
+@click.option("--base", metavar="MODEL", help="Compare with this model; both run at once.")
+@click.option(
+    "--kl-divergence-base",
+    "logits_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write MODEL's logits to FILE (llama.cpp's format); with --kl-divergence, read them.",
+)
+@click.option(
+    "--kl-divergence", is_flag=True, help="Compare with the logits of --kl-divergence-base."
+)
+@rope_options
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@click.option("-y", "--yes", is_flag=True, help="Download without asking.")
+@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@offline_option
+@catalog_option
+@json_option
+def command(model: str | None, model_option: str | None, as_json: bool, **options: Any) -> None:
+    """Measure how well a model predicts a text.
+
+    As llama.cpp's llama-perplexity does: in chunks of -c tokens, of which the second half counts.
+    With --base, or saved logits, also KL divergence and how often the likeliest token is the same.
+    """
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.measure.measuring import Measuring
+    from gguf_hub.cli.measure.perplexity_output import report
+    from gguf_hub.cli.run.opening import lost_pages_told
+
+    argument = _check(model, model_option, options)
+    progress = ConsoleProgress(enabled=not options["no_progress"])
+    began = time.perf_counter()
+    with lost_pages_told("a model file"), Measuring(options, progress) as measuring:
+        result = measuring.run(argument)
+    report(argument, result, time.perf_counter() - began, as_json=as_json)
+
+
+def _check(model: str | None, model_option: str | None, options: dict[str, Any]) -> str:
+    """Return the model argument; refuse what can never be right before anything is fetched."""
+    if bool(model) == bool(model_option):
+        raise click.UsageError("expected one MODEL, as an argument or with -m")
+    if options["base"] and (options["kl_divergence"] or options["logits_path"]):
+        raise click.UsageError("--base and --kl-divergence-base exclude each other")
+    if options["kl_divergence"] and not options["logits_path"]:
+        raise click.UsageError("--kl-divergence needs --kl-divergence-base FILE, or use --base")
+    if not options["text_path"] and not options["kl_divergence"]:
+        raise click.UsageError("expected a text: --text FILE")
+    require_at_least(options, {"batch_size": 1, "threads": 0, "ctx_size": 1})
+    rope_change(options)
+    if options["logits_path"] and not options["kl_divergence"]:
+        from gguf_hub.run.perplexity.logits_file import require_replaceable
+
+        require_replaceable(options["logits_path"])
+    return model or model_option or ""

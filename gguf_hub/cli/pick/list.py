@@ -1,0 +1,153 @@
+"""``gguf-hub list``: the files of the catalog as the model card describes them, or of a hub."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import catalog_option, json_option, offline_option
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.catalog import Catalog, CatalogFile
+    from gguf_hub.hub.client import RepoListing
+
+
+@click.command("list")
+@click.argument("repo", required=False, metavar="[ORG/REPO]")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
+@catalog_option
+@json_option
+def command(
+    repo: str | None,
+    revision: str | None,
+    token: str | None,
+    catalog_path: Path | None,
+    as_json: bool,
+) -> None:
+    """List the GGUF files of the catalog, or of a repository.
+
+    Sizes, memory and words of the catalog are those of the model card; `gguf-hub pick` judges the
+    files by measured quality and exact memory for this machine.
+    """
+    from gguf_hub.hub.catalog import load_catalog
+
+    catalog = load_catalog(catalog_path)
+    if repo is not None:
+        listing = _listing(repo, catalog, revision, token)
+        console.print_json(repo_report(listing)) if as_json else _print_repo(listing)
+    elif as_json:
+        console.print_json(report(catalog))
+    else:
+        _print_catalog(catalog)
+
+
+def _listing(repo: str, catalog: Catalog, revision: str | None, token: str | None) -> RepoListing:
+    """Return the files of the repository that an argument names.
+
+    Raises:
+        UsageError: It names one file, or none of a hub.
+        HubError: As the hub says; near names for an unknown repository.
+    """
+    from gguf_hub.cli.models import open_hub
+    from gguf_hub.cli.pick.nearby import list_files
+    from gguf_hub.errors import UsageError
+    from gguf_hub.hub.client import default_endpoint
+    from gguf_hub.hub.download.refs import RepoQuant, parse_ref
+
+    ref = parse_ref(repo, endpoint=default_endpoint(), is_remote=True)
+    if not isinstance(ref, RepoQuant) or ref.quant is not None:
+        raise UsageError(
+            f"`{repo}` names one model: expected a repository, `org/repo`",
+            hint=f"`gguf-hub inspect {repo}` shows what it holds",
+        )
+    return list_files(open_hub(token), ref.repo_id, revision or ref.revision, catalog)
+
+
+def _print_repo(listing: RepoListing) -> None:
+    from gguf_hub.units import format_size
+
+    rows = repo_report(listing)["files"]
+    console.note(f"{listing.repo_id}, {listing.revision} ({listing.commit[:10]})\n")
+    if not rows:
+        console.note("no GGUF model in it")
+        return
+    console.print_table(
+        [
+            [row["quant"] or "-", format_size(row["size_bytes"]), row["n_shards"], row["filename"]]
+            for row in rows
+        ],
+        ["quant", "size", "files", "file"],
+        align=["left", "right", "right", "left"],
+    )
+
+
+def repo_report(listing: RepoListing) -> dict[str, Any]:
+    """Return the models of a repository as plain data; the shards of one together."""
+    from gguf_hub.hub.download.names import quant_of
+    from gguf_hub.hub.download.plan import models_of
+
+    return {
+        "repo_id": listing.repo_id,
+        "revision": listing.revision,
+        "commit": listing.commit,
+        "files": [
+            {
+                "quant": quant_of(model[0].path),
+                "filename": model[0].path,
+                "filenames": [file.path for file in model],
+                "n_shards": len(model),
+                "size_bytes": sum(file.size_bytes for file in model),
+            }
+            for model in models_of(listing)
+        ],
+    }
+
+
+def _print_catalog(catalog: Catalog) -> None:
+    about = [catalog.repo_id, catalog.license, " ".join(catalog.languages)]
+    console.note(", ".join(part for part in about if part))
+    if catalog.notice:
+        console.note(catalog.notice)
+    console.note("")
+    console.print_table(
+        [_row(file) for file in catalog.files],
+        ["quant", "bits", "size", "max RAM", "file", "use case"],
+        align=["left", "right", "right", "right", "left", "left"],
+    )
+    if any(file.layout == "split" for file in catalog.files):
+        console.note(f"\n{SPLIT_NOTE}")
+
+
+SPLIT_NOTE = (
+    "these files store one tensor per expert: llama.cpp since October 2024 cannot load them; "
+    "gguf-hub can"
+)
+
+
+def _row(file: CatalogFile) -> list[str]:
+    from gguf_hub.units import format_gb
+
+    return [
+        file.quant,
+        str(file.bits or "-"),
+        format_gb(file.size_bytes),
+        format_gb(file.max_ram_bytes) if file.max_ram_bytes else "-",
+        file.filename,
+        file.use_case or "-",
+    ]
+
+
+def report(catalog: Catalog) -> dict[str, Any]:
+    """Return the catalog as plain data; tensor types by name."""
+    data = asdict(catalog)
+    data["path"] = str(catalog.path)
+    for file in data["files"]:
+        recipe = file["recipe"]
+        file["recipe"] = recipe and {role: type_ and type_.name for role, type_ in recipe.items()}
+    return data

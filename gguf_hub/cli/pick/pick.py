@@ -1,0 +1,151 @@
+"""``gguf-hub pick``: which file to take on this machine, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
+from gguf_hub.cli.pick.machines import DISK, RATE
+
+if TYPE_CHECKING:
+    from gguf_hub.cli.pick.machines import Seen
+    from gguf_hub.cli.pick.subjects import Subject
+    from gguf_hub.hub.fit import Pick, Wish
+
+MAX_N_CTX = 2**20
+
+
+@click.command("pick")
+@click.argument("models", nargs=-1, metavar="[ORG/REPO|FILE]...")
+@click.option("--ram", type=SIZE, help="Memory of another machine; a bare number is GB.")
+@click.option("--vram", type=SIZE, help="The same of its GPU; with --ram, none unless given.")
+@click.option("--gpu-bandwidth", type=RATE, help="Memory bandwidth of that GPU; e.g. 936GB/s.")
+@click.option(
+    "--disk", type=DISK, multiple=True, help="Room on its disk (500GB), or read speed (3.5GB/s)."
+)
+@click.option(
+    "--ctx",
+    "n_ctx",
+    type=click.IntRange(1, MAX_N_CTX),
+    default=4096,
+    show_default=True,
+    help="Tokens of context.",
+)
+@click.option(
+    "--kv-type",
+    type=click.Choice(["f16", "q8_0", "f32"]),
+    default="f16",
+    show_default=True,
+    help="What keys and values are kept in.",
+)
+@click.option("--reserve", type=SIZE, help="RAM left to others; a tenth, at most 1.5 GB.")
+@click.option("--min-tok-per-s", type=click.FloatRange(0), help="Slower files do not count.")
+@click.option(
+    "--policy",
+    type=click.Choice(["balanced", "quality", "fast"]),
+    default="balanced",
+    show_default=True,
+    help="What counts among the files that fit.",
+)
+@click.option(
+    "--for",
+    "engine",
+    type=click.Choice(["gguf-hub", "llama.cpp"]),
+    help="Who runs the file; llama.cpp where there is a GPU, as gguf-hub computes on the CPU.",
+)
+@click.option("--explain", is_flag=True, help="Show every term of the sum for the chosen file.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png|svg",
+    help="Draw quality against memory (extra `plot`).",
+)
+@click.option("--dark", is_flag=True, help="Draw on a dark background.")
+@click.option("--no-probe", is_flag=True, help="Measure no speeds; take those known already.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
+@offline_option
+@catalog_option
+@json_option
+def command(models: tuple[str, ...], **options: Any) -> int:
+    """Choose the right quant for this machine.
+
+    Compares the catalog's files, those of a repository (their headers are read), or files and
+    folders here. Memory is what this machine, or its container, has available now. The need is
+    weights, KV cache, scratch and the program itself at the given context.
+
+    balanced: files within 1 % of the best perplexity count as equal; the card's recommendation
+    decides among them, then the smaller file. quality: the best. fast: the fewest bytes read per
+    token within 10 % of the best. Perplexities are published ones; losses with ~ are estimated.
+
+    Exit code 1 when no file fits.
+    """
+    from gguf_hub.cli.pick import pick_output as output
+    from gguf_hub.cli.pick.machines import Told, look
+    from gguf_hub.cli.pick.pick_commands import commands_for
+    from gguf_hub.cli.pick.subjects import subject_of
+
+    if options["plot"]:
+        from gguf_hub.cli.pick.pick_plot import check_plot
+
+        check_plot(options["plot"])
+    subject = subject_of(
+        models,
+        catalog_path=options["catalog_path"],
+        revision=options["revision"],
+        token=options["token"],
+    )
+    told = Told(
+        options["ram"],
+        options["vram"],
+        options["gpu_bandwidth"],
+        options["disk"],
+        may_probe=not options["no_probe"],
+    )
+    seen = look(told)
+    found, seen = judge(subject, seen, _wish(options, seen))
+    commands = commands_for(subject, found)
+    if options["as_json"]:
+        console.print_json(output.report(subject, found, seen, commands))
+    else:
+        output.print_machine(seen, found, is_this=options["ram"] is None)
+        output.print_pick(found, commands)
+        if options["explain"]:
+            output.print_explained(found)
+    output.print_notes(subject, found, seen)
+    if options["plot"]:
+        from gguf_hub.cli.pick.pick_plot import draw
+
+        draw(found, options["plot"], title=subject.repo_id, is_dark=options["dark"])
+        console.note(f"\ndrawn: {options['plot']}")
+    return 0 if found.chosen else 1
+
+
+def _wish(options: dict[str, Any], seen: Seen) -> Wish:
+    from gguf_hub.hub.fit import Wish
+
+    return Wish(
+        n_ctx=options["n_ctx"],
+        kv_type=options["kv_type"],
+        engine=options["engine"] or ("llama.cpp" if seen.machine.vram_bytes else "gguf-hub"),
+        policy=options["policy"],
+        reserve_bytes=options["reserve"],
+        min_tok_per_s=options["min_tok_per_s"],
+    )
+
+
+def judge(subject: Subject, seen: Seen, wish: Wish) -> tuple[Pick, Seen]:
+    """Judge all models; where one would run from disk, with the disk's speed."""
+    from gguf_hub.hub import fit
+
+    files = [model.facts for model in subject.models]
+    found = fit.pick(files, seen.machine, wish)
+    if any(each.verdict is fit.Verdict.DISK for each in found.fits):
+        faster = seen.with_disk()
+        if faster is not seen:
+            return fit.pick(files, faster.machine, wish), faster
+    return found, seen

@@ -1,0 +1,293 @@
+"""How ``gguf-hub pick`` shows what it found to people; ``pick_report`` has it for programs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from gguf_hub.cli import console
+from gguf_hub.cli.pick.pick_report import report
+
+if TYPE_CHECKING:
+    from gguf_hub.cli.pick.machines import Seen
+    from gguf_hub.cli.pick.subjects import Subject
+    from gguf_hub.hub.fit import Fit, Pick
+
+__all__ = ["print_explained", "print_machine", "print_notes", "print_pick", "report"]
+
+WIDE = 120
+BAR_CELLS = 8
+Column = tuple[str, str, list[str]]
+
+
+def print_machine(seen: Seen, found: Pick, *, is_this: bool) -> None:
+    """Say on stderr what is judged by."""
+    from gguf_hub.units import format_gb
+
+    machine, reserve = found.machine, found.wish.reserve_of(found.machine)
+    parts = [f"{format_gb(machine.ram_bytes)} of RAM{' available' if is_this else ''}"]
+    if machine.vram_bytes and found.wish.engine == "llama.cpp":
+        shared = " (part of the RAM)" if machine.is_unified else ""
+        parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
+    parts.append(f"{format_gb(reserve)} left to other programs")
+    known = machine.ram_bytes_per_s
+    speed = f"reads {known / 1e9:.1f} GB/s" if known else "read speed not measured"
+    parts.append(f"{speed} on {machine.n_threads} thread{'s' * (machine.n_threads != 1)}")
+    console.note(", ".join(parts))
+    if is_this and seen.hardware.swap_total_bytes:
+        console.note(f"swap of {format_gb(seen.hardware.swap_total_bytes)} is not counted")
+    console.note("")
+
+
+def print_pick(found: Pick, commands: list[str]) -> None:
+    """Print the table, the reason and the next commands."""
+    is_wide = shutil.get_terminal_size((100, 24)).columns >= WIDE
+    columns = _columns(found, is_wide=is_wide)
+    console.print_table(
+        list(zip(*(cells for _, _, cells in columns), strict=True)),
+        [title for title, _, _ in columns],
+        align=[align for _, align, _ in columns],
+    )
+    console.say(f"\n{found.reason}")
+    if commands:
+        console.say("\n" + "\n".join(f"  {console.style(line, 'cyan')}" for line in commands))
+
+
+def _columns(found: Pick, *, is_wide: bool) -> list[Column]:
+    """Return the table column by column; a narrow one leaves out what can be done without."""
+    fits = found.fits
+    gb = _gb_wide if is_wide else _gb_narrow
+    columns: list[Column] = [
+        ("quant", "left", [console.style(f.facts.quant, bold=f is found.chosen) for f in fits]),
+        ("size" if is_wide else "GB", "right", [gb(fit.facts.size_bytes) for fit in fits]),
+        ("needs", "right", [gb(fit.need.total_bytes) for fit in fits]),
+        ("of the limit", "left", [_bar(fit, found) for fit in fits]),
+        ("verdict", "left", [_verdict(fit) for fit in fits]),
+        ("tok/s", "right", [_speed(fit, is_wide=is_wide) for fit in fits]),
+    ]
+    if is_wide and any(fit.facts.perplexity is not None for fit in fits):
+        columns.append(("perplexity", "right", [_perplexity(fit) for fit in fits]))
+    columns.append(("loss", "right", [_loss(fit) for fit in fits]))
+    if is_wide:
+        columns.append(("max ctx", "right", [_context(fit) for fit in fits]))
+    columns.append(("", "left", [_marks(fit, found, is_wide=is_wide) for fit in fits]))
+    return columns
+
+
+def _gb_wide(size_bytes: int) -> str:
+    from gguf_hub.units import format_gb, format_size
+
+    return format_gb(size_bytes) if size_bytes >= 10**8 else format_size(size_bytes)
+
+
+def _gb_narrow(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f}" if size_bytes >= 10**8 else f"{size_bytes / 1e9:.3f}"
+
+
+def _bar(fit: Fit, found: Pick) -> str:
+    """Draw the need against what there is, e.g. ``█████▌░░  68 %``."""
+    from gguf_hub.hub.fit.placement import memory_limit
+
+    limit = memory_limit(found.wish, found.machine)
+    share = fit.need.total_bytes / limit if limit else 99.0
+    full, half, empty = ("█", "▌", "░") if _can_draw() else ("#", "", ".")
+    halves = min(2 * BAR_CELLS, round(share * 2 * BAR_CELLS))
+    bar = full * (halves // 2) + half * (halves % 2)
+    bar += empty * (BAR_CELLS - len(bar))
+    colour = "green" if share <= 0.9 else "yellow" if share <= 1 else "red"
+    percent = f"{min(share, 9.99) * 100:>4.0f} %"
+    return f"{console.style(bar, colour)}{percent}"
+
+
+def _can_draw() -> bool:
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "█▌░".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _verdict(fit: Fit) -> str:
+    from gguf_hub.hub.fit import Verdict
+
+    if fit.verdict is Verdict.UNKNOWN:
+        return console.style(f"unknown: {fit.facts.unknown}", "red")
+    colour = "green" if fit.verdict.is_in_memory else "red"
+    return console.style(fit.verdict.value, "yellow" if fit.verdict is Verdict.DISK else colour)
+
+
+def _speed(fit: Fit, *, is_wide: bool) -> str:
+    from gguf_hub.hub.fit.choice import tok_per_s
+
+    speed = fit.speed
+    if speed is None:
+        return "-"
+    middle = f"~{tok_per_s(speed.about_tok_per_s)}"
+    if not is_wide:
+        return middle
+    return f"{middle} ({tok_per_s(speed.low_tok_per_s)}-{tok_per_s(speed.high_tok_per_s)})"
+
+
+def _perplexity(fit: Fit) -> str:
+    if fit.facts.perplexity is None:
+        return "-"
+    return f"{'~' if fit.facts.is_perplexity_estimated else ''}{fit.facts.perplexity:.4f}"
+
+
+def _loss(fit: Fit) -> str:
+    if fit.loss is None:
+        return "-"
+    return f"{'~' if fit.loss.is_estimated else ''}{fit.loss.share * 100:.1f} %"
+
+
+def _context(fit: Fit) -> str:
+    """The longest context, no longer than the model was trained on."""
+    n_ctx = min(fit.largest_n_ctx, fit.facts.shape.n_ctx_train)
+    return str(n_ctx) if n_ctx else "-"
+
+
+def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
+    marks = ["<- pick"] * (fit is found.chosen)
+    marks += ["too slow"] * (fit.is_too_slow and fit.verdict.is_in_memory)
+    marks += ["by card"] * (fit.facts.is_recommended and is_wide)
+    return ", ".join(marks)
+
+
+# ---- notes -------------------------------------------------------------------------------------
+
+
+def print_notes(subject: Subject, found: Pick, seen: Seen) -> None:
+    """Tell on stderr what the table cannot."""
+    for note in (*seen.hardware.notes, *subject.notes, *_not_runnable(found)):
+        console.note(f"\nnote: {note}")
+    for line in _warnings(found):
+        console.warn(line)
+    if any(fit.loss and fit.loss.is_estimated for fit in found.fits):
+        console.note(f"\n{_estimated(found)}")
+    if found.chosen is None:
+        _hint(found)
+
+
+def _not_runnable(found: Pick) -> list[str]:
+    """Say of each file that does not run what it has that nothing here computes with."""
+    from gguf_hub.hub.fit import Verdict
+
+    refused = [fit.facts for fit in found.fits if fit.verdict is Verdict.NOT_HERE]
+    if not refused:
+        return []  # the catalog is compared without what reads files
+    from gguf_hub.gguf.runnable import NOT_RUNNABLE
+
+    return [f"{facts.quant}: {NOT_RUNNABLE}: {facts.unrunnable}" for facts in refused]
+
+
+def _estimated(found: Pick) -> str:
+    """Say what the losses with a ~ are."""
+    published = [fit.facts for fit in found.fits if fit.facts.is_perplexity_estimated]
+    if published:
+        return "\n".join(
+            f"~ {facts.quant}: estimated; {facts.perplexity_note}" for facts in published
+        )
+    return "~ estimated from the types of the tensors, good to a factor of two (docs/fit.md)"
+
+
+def _warnings(found: Pick) -> list[str]:
+    shape, wish, machine = found.fits[0].facts.shape, found.wish, found.machine
+    lines = []
+    if wish.n_ctx > shape.n_ctx_train:
+        lines.append(
+            f"the model was trained on {shape.n_ctx_train} tokens of context: beyond them, at "
+            f"{wish.n_ctx}, it writes nonsense"
+        )
+    if wish.engine == "gguf-hub" and wish.kv_type == "f32":
+        lines.append("`gguf-hub run` keeps K/V as f16 or q8_0: f32 is what it would take")
+    if wish.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
+        lines.append("the GPU's bandwidth is not known, so neither are speeds: --gpu-bandwidth")
+    chosen, free = found.chosen, machine.disk_free_bytes
+    if chosen and free is not None and chosen.facts.size_bytes > free:
+        lines.append(
+            f"{chosen.facts.quant} is larger than what is free on the disk, {free / 1e9:.2f} GB"
+        )
+    return lines
+
+
+def _hint(found: Pick) -> None:
+    """Name the context with which the smallest file would fit after all."""
+    hopeful = [fit for fit in found.fits if not fit.verdict.is_hopeless]
+    smallest = min(hopeful or found.fits, key=lambda fit: fit.facts.weights_bytes)
+    n_ctx = min(smallest.largest_n_ctx, smallest.facts.shape.n_ctx_train)
+    if n_ctx and not smallest.is_too_slow:
+        console.note(f"\nhint: {smallest.facts.quant} would fit with `--ctx {n_ctx}`")
+    elif any(fit.verdict.value == "from disk" for fit in found.fits):
+        console.note("\nhint: `--min-tok-per-s 0` accepts what runs from disk")
+
+
+# ---- every term of the sum ---------------------------------------------------------------------
+
+
+def print_explained(found: Pick) -> None:
+    """Print the sum of the chosen file, or of the smallest where none was chosen."""
+    fit = found.chosen or min(found.fits, key=lambda each: each.need.total_bytes)
+    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.wish.engine}")
+    for label, amount, how in [*_terms(fit), *_places(fit, found), *_times(fit, found)]:
+        console.say(f"  {label:<22}{amount:>12}  {how}".rstrip())
+
+
+def _terms(fit: Fit) -> list[tuple[str, str, str]]:
+    facts, need, shape = fit.facts, fit.need, fit.facts.shape
+    experts = f"{shape.n_layer} layers of {facts.expert_bytes / shape.n_layer / 1e6:.0f} MB"
+    if shape.n_expert:
+        experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
+    kv = f"{fit.wish.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    return [
+        ("dense part", _gb_wide(facts.dense_bytes), "attention, norms, router, output"),
+        ("experts" if shape.n_expert else "feed-forward", _gb_wide(facts.expert_bytes), experts),
+        ("embeddings", _gb_wide(facts.embedding_bytes), f"{shape.n_vocab} words"),
+        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.wish.n_ctx} tokens"),
+        ("scratch", _gb_wide(need.scratch_bytes), "what a batch of 512 tokens computes in"),
+        ("program", _gb_wide(need.overhead_bytes), "interpreter, libraries, vocabulary"),
+        ("needs", _gb_wide(need.total_bytes), "the sum"),
+    ]
+
+
+def _places(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
+    placement, wish, machine = fit.placement, found.wish, found.machine
+    reserve = f"{_gb_wide(machine.ram_bytes)} less {_gb_wide(wish.reserve_of(machine))} for others"
+    lines = [("RAM to use", _gb_wide(wish.limit_of(machine)), reserve)]
+    if placement.vram_bytes:
+        flags = f"-ngl {placement.n_gpu_layers}"
+        flags += f" --n-cpu-moe {placement.n_cpu_moe}" if placement.n_cpu_moe else ""
+        lines.append(("in VRAM", _gb_wide(placement.vram_bytes), flags))
+        lines.append(("in RAM", _gb_wide(placement.ram_bytes), ""))
+    if placement.miss_share:
+        share = f"{placement.miss_share * 100:.0f} % of the experts that a token reads"
+        lines.append(("lacking", _gb_wide(placement.lacking_bytes), f"so {share} come from disk"))
+    trained = f"trained on {fit.facts.shape.n_ctx_train}"
+    lines.append(("largest context", str(fit.largest_n_ctx), f"tokens stay in memory; {trained}"))
+    return lines
+
+
+def _times(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
+    from gguf_hub.hub.fit.choice import tok_per_s
+
+    machine, speed = found.machine, fit.speed
+    lines = [("a token reads", _gb_wide(fit.facts.active_bytes), "of weights, and K/V behind it")]
+    rate = machine.ram_bytes_per_s
+    threads = f"on {machine.n_threads} threads, {machine.isa} kernels"
+    if rate:
+        lines.append(("memory gives", f"{rate / 1e9:.1f} GB/s", f"measured {threads}"))
+    else:
+        lines.append(("memory gives", "20 GB/s", f"assumed {threads}"))
+    if fit.placement.vram_bytes and machine.gpu_bytes_per_s:
+        lines.append(("the GPU's gives", f"{machine.gpu_bytes_per_s / 1e9:.0f} GB/s", "at most"))
+    if fit.placement.miss_share:
+        disk = machine.disk_bytes_per_s
+        lines.append(
+            ("the disk gives", f"{(disk or 1e9) / 1e9:.2f} GB/s", "measured" if disk else "assumed")
+        )
+    if speed:
+        low, high = tok_per_s(speed.low_tok_per_s), tok_per_s(speed.high_tok_per_s)
+        text = f"tok/s at half a context, {low} to {high}, by {speed.basis} bandwidth"
+        lines.append(("speed", _speed(fit, is_wide=False), text))
+    return lines

@@ -1,0 +1,267 @@
+"""``gguf-hub pick --plot``: quality against memory as a picture (extra ``plot``: matplotlib)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.fit import Fit, Pick
+
+FORMATS = (".png", ".svg")
+SIGNATURE = b"gguf-hub pick --plot"
+"""Stands in the metadata of a picture; only one that has it is replaced."""
+_WHAT = "a picture that `gguf-hub pick --plot` drew"
+LINEAR_BELOW = 0.5  # per cent: below, the axis of losses is linear, as the best file has none
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What the picture is drawn in."""
+
+    paper: str
+    ink: str
+    faint: str
+    fits: str
+    not_fits: str
+    limit: str
+
+
+LIGHT = Colours("#ffffff", "#1f2328", "#d0d7de", "#1a7f37", "#8c959f", "#bc4c00")
+DARK = Colours("#0d1117", "#e6edf3", "#30363d", "#3fb950", "#8b949e", "#f0883e")
+
+
+def check_plot(path: Path) -> None:
+    """Refuse, before anything is measured, what cannot be drawn.
+
+    Raises:
+        UsageError: Another format.
+        GgufHubError: No matplotlib, no such folder, or another file is there.
+    """
+    from gguf_hub.errors import GgufHubError, UsageError
+    from gguf_hub.files import require_ours
+
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"`--plot {path}`: expected a name that ends with .png or .svg",
+            hint=f"for example `--plot {path.stem or 'pick'}.png`",
+        )
+    if not path.absolute().parent.is_dir():
+        raise GgufHubError(f"`--plot {path}`: no folder `{path.parent}`")
+    require_ours(path, _WHAT, _is_ours)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise GgufHubError(
+            "`--plot` needs matplotlib, which is not installed",
+            hint="`pip install 'gguf-hub[plot]'`",
+        ) from error
+
+
+def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> None:
+    """Draw every file of which the loss is known.
+
+    Args:
+        found: The files, the machine, the choice.
+        path: Where to write; ``.png`` or ``.svg``.
+        title: What the files are.
+        is_dark: For dark backgrounds.
+
+    Raises:
+        GgufHubError: No loss is known, or the file cannot be written.
+    """
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.files import require_ours, write_atomically
+
+    if not any(fit.loss for fit in found.fits):
+        raise GgufHubError(
+            "nothing to draw: nobody knows how much any of these files loses",
+            hint="`gguf-hub pick --explain` shows the memory",
+        )
+    import matplotlib
+
+    form = path.suffix.lower().removeprefix(".")
+    signature = {"Software" if form == "png" else "Creator": SIGNATURE.decode()}
+    drawn = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a `matplotlibrc` of the working folder could have LaTeX run
+        figure = _figure(found, title, DARK if is_dark else LIGHT)
+        figure.savefig(drawn, format=form, facecolor=figure.get_facecolor(), metadata=signature)
+    require_ours(path, _WHAT, _is_ours)
+    try:
+        write_atomically(Path(os.path.realpath(path)), drawn.getvalue())
+    except OSError as error:
+        raise GgufHubError(f"`{path}` cannot be written: {error.strerror or error}") from error
+
+
+def _is_ours(head: bytes) -> bool:
+    """Tell whether a picture, by its beginning, is one that was drawn here."""
+    return (head.startswith(b"\x89PNG") or b"<svg" in head) and SIGNATURE in head
+
+
+def _figure(found: Pick, title: str, colours: Colours) -> Any:
+    """Return the picture; a figure of its own, so that no window and no global state is touched."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, facecolor=colours.paper, layout="constrained")
+    axes = figure.subplots()
+    _frame(axes, found, title, colours)
+    known = [fit for fit in found.fits if fit.loss]
+    for fit in known:
+        _point(axes, fit, colours, is_chosen=fit is found.chosen)
+    _limit(axes, found, colours)
+    figure.draw_without_rendering()
+    _labels(figure, axes, known, found, colours)
+    return figure
+
+
+def _frame(axes: Any, found: Pick, title: str, colours: Colours) -> None:
+    axes.set_facecolor(colours.paper)
+    axes.set_yscale("symlog", linthresh=LINEAR_BELOW, linscale=0.5)
+    worst = max(fit.loss.share * 100 for fit in found.fits if fit.loss)
+    ticks = [0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    top = max(2.0, worst * 1.6)
+    axes.set_ylim(-0.15, top)
+    axes.set_yticks([tick for tick in ticks if tick <= top])
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.set_ylabel("perplexity above that of the best (lower is better)", color=colours.ink)
+    is_any_estimated = any(fit.loss and fit.loss.is_estimated for fit in found.fits)
+    hollow = "; hollow: estimated" if is_any_estimated else ""
+    axes.set_xlabel(
+        f"memory at {found.wish.n_ctx} tokens of context, GB (run by {found.wish.engine}{hollow})",
+        color=colours.ink,
+    )
+    axes.set_title(title or "quality against memory", color=colours.ink, loc="left")
+    axes.grid(color=colours.faint, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=colours.ink, which="both")
+    for spine in axes.spines.values():
+        spine.set_color(colours.faint)
+    needs = [fit.need.total_bytes / 1e9 for fit in found.fits]
+    low, high = min(needs), max(*needs, *_limits(found, max(needs)))
+    margin = max(0.12 * (high - low), 0.08 * high)
+    axes.set_xlim(max(0, low - margin), high + margin)
+
+
+def _limits(found: Pick, most: float) -> Iterator[float]:
+    """Yield the limit where it lies near the files; one far beyond would squeeze them."""
+    limit = _limit_gb(found)
+    yield limit if limit < 1.5 * most else 0.0
+
+
+def _limit_gb(found: Pick) -> float:
+    from gguf_hub.hub.fit.placement import memory_limit
+
+    return memory_limit(found.wish, found.machine) / 1e9
+
+
+def _point(axes: Any, fit: Fit, colours: Colours, *, is_chosen: bool) -> None:
+    assert fit.loss is not None
+    x, y = fit.need.total_bytes / 1e9, fit.loss.share * 100
+    colour = colours.fits if fit.is_fitting else colours.not_fits
+    face = colours.paper if fit.loss.is_estimated else colour
+    axes.plot(x, y, "o", markersize=8, color=colour, markerfacecolor=face, markeredgewidth=1.6)
+    if is_chosen:
+        axes.plot(
+            x, y, "o", markersize=17, color=colours.fits, markerfacecolor="none", markeredgewidth=2
+        )
+
+
+def _limit(axes: Any, found: Pick, colours: Colours) -> None:
+    """Draw what this machine has as a line, and shade what is beyond."""
+    limit = _limit_gb(found)
+    low, high = axes.get_xlim()
+    if low < limit < high:
+        axes.axvline(limit, color=colours.limit, linewidth=1.6, linestyle="--")
+        axes.axvspan(limit, high, color=colours.limit, alpha=0.07, linewidth=0)
+    side = "left" if limit < (low + high) / 2 else "right"
+    text = f"limit {limit:.1f} GB"
+    if limit >= high:
+        side, text = "right", f"limit {limit:.1f} GB (beyond) →"
+    elif limit <= low:
+        side, text = "left", f"← limit {limit:.1f} GB"
+    at = min(max(limit, low), high)
+    axes.annotate(
+        text, (at, 1), xycoords=("data", "axes fraction"), color=colours.limit, fontsize=9,
+        xytext=(6 if side == "left" else -6, -6), textcoords="offset points",
+        ha=side, va="top", gid="label",
+    )  # fmt: skip
+
+
+# where a label may stand beside its point, in points: the best place first
+_PLACES = [
+    (11, 0, "left", "center"), (-11, 0, "right", "center"), (0, 12, "center", "bottom"),
+    (0, -12, "center", "top"), (9, 9, "left", "bottom"), (-9, 9, "right", "bottom"),
+    (9, -9, "left", "top"), (-9, -9, "right", "top"), (0, 26, "center", "bottom"),
+    (0, -26, "center", "top"), (14, 22, "left", "bottom"), (-14, -22, "right", "top"),
+    (0, 40, "center", "bottom"), (0, 54, "center", "bottom"), (0, -40, "center", "top"),
+]  # fmt: skip
+
+
+def _labels(figure: Any, axes: Any, fits: list[Fit], found: Pick, colours: Colours) -> None:
+    """Write the name of every file where it covers no other name, no point and no line."""
+    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+    taken = [text.get_window_extent(renderer) for text in axes.texts]
+    taken += [_spot(axes, fit, 11 if fit is found.chosen else 6) for fit in fits]
+    low, high = axes.get_xlim()
+    limit = _limit_gb(found)
+    if low < limit < high:
+        taken.append(_bar_at(axes, limit))
+    # the chosen one gets the best place
+    for fit in sorted(fits, key=lambda each: each is not found.chosen):
+        taken.append(_label(figure, axes, fit, found, colours, renderer, taken))
+
+
+def _label(
+    figure: Any, axes: Any, fit: Fit, found: Pick, colours: Colours, renderer: Any, taken: list[Any]
+) -> Any:
+    assert fit.loss is not None
+    is_chosen = fit is found.chosen
+    colour = (colours.fits if is_chosen else colours.ink) if fit.is_fitting else colours.not_fits
+    at = (fit.need.total_bytes / 1e9, fit.loss.share * 100)
+    frame, best = axes.get_window_extent(renderer), None
+    for dx, dy, ha, va in _PLACES:
+        text = axes.annotate(
+            fit.facts.quant, at, xytext=(dx * (1.4 if is_chosen else 1), dy),
+            textcoords="offset points", ha=ha, va=va, fontsize=9.5, color=colour,
+            fontweight="bold" if is_chosen else "normal", annotation_clip=False,
+        )  # fmt: skip
+        box = text.get_window_extent(renderer)
+        is_inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0
+        hits = sum(box.overlaps(other) for other in taken) + 3 * (
+            not is_inside or box.y1 > frame.y1
+        )
+        if best is None or hits < best[0]:
+            if best:
+                best[1].remove()
+            best = (hits, text, box)
+        else:
+            text.remove()
+        if not hits:
+            break
+    assert best is not None
+    return best[2]
+
+
+def _spot(axes: Any, fit: Fit, radius: float) -> Any:
+    """Return the box that a point takes, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    assert fit.loss is not None
+    x, y = axes.transData.transform((fit.need.total_bytes / 1e9, fit.loss.share * 100))
+    size = radius * axes.figure.dpi / 72
+    return Bbox.from_extents(x - size, y - size, x + size, y + size)
+
+
+def _bar_at(axes: Any, x_gb: float) -> Any:
+    """Return the box that the line of the limit takes, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    x, _ = axes.transData.transform((x_gb, 0))
+    frame = axes.get_window_extent()
+    return Bbox.from_extents(x - 3, frame.y0, x + 3, frame.y1)

@@ -1,0 +1,106 @@
+"""Generating text: the options about how much and with what, and the loop that they steer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_hub.cli.options import batch_size_option, require_at_least, together
+from gguf_hub.cli.run.rope import rope_change
+from gguf_hub.cli.run.shifting import n_keep
+
+if TYPE_CHECKING:
+    from gguf_hub.cli.run.writing import Wanted
+    from gguf_hub.run.generation.engine import Engine, Timings
+
+generating_options = together(
+    click.option("-n", "--predict", "--n-predict", default=-1, show_default=True, metavar="N",
+                 help="Tokens to generate; -1 for no limit, -2 until the context is full."),
+    click.option("-c", "--ctx-size", default=0, show_default=True, metavar="N",
+                 help="Context in tokens; 0 for what the model was trained on."),
+    batch_size_option,
+    click.option("-t", "--threads", default=0, metavar="N",
+                 help="Threads; 0 for as many physical cores as pay."),
+    click.option("-ngl", "--n-gpu-layers", "--gpu-layers", metavar="N",
+                 help="Accepted for llama.cpp's sake; everything runs on the CPU."),
+    click.option("--lookup", default=0, show_default=True, metavar="N",
+                 help="Guess up to N tokens from the text so far and check them in one pass."),
+    click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-sequence token."),
+    click.option("--no-perf", is_flag=True, help="Do not print timings."),
+)  # fmt: skip
+"""Add the options that ``generate`` reads, besides those of other rooms."""
+_LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup": 0}
+
+
+def check_generating(options: dict[str, Any]) -> None:
+    """Refuse values that can never be right, before anything is downloaded."""
+    from gguf_hub.cli.console import note
+    from gguf_hub.cli.run.prompt_cache import check_prompt_cache
+
+    require_at_least(options, _LOWEST)
+    rope_change(options)
+    n_keep(options)
+    check_prompt_cache(options)
+    if options["n_gpu_layers"] not in (None, "0"):
+        note("-ngl is ignored: this runner computes on the CPU")
+
+
+def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict[str, Any]) -> None:
+    """Load the model, print the text as it comes, then the timings."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.opening import open_file, open_model
+    from gguf_hub.cli.run.prompt_cache import prompt_cache
+    from gguf_hub.cli.run.speaking import speak
+    from gguf_hub.cli.run.writer import Writer
+    from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.generation.lookup import PromptLookup
+    from gguf_hub.run.tokenizer import load_tokenizer
+
+    began = time.perf_counter()
+    progress = ConsoleProgress()
+    limits = {"n_ctx": options["ctx_size"], "n_threads": max(0, options["threads"]),
+              "n_logits": options["lookup"] + 1, "rope": rope_change(options)}  # fmt: skip
+    with (
+        open_file(path, options, progress) as file,
+        open_model(file, options, progress, **limits) as model,
+    ):
+        tokenizer = load_tokenizer(file.metadata)
+        engine = Engine(model)
+        loaded_s = time.perf_counter() - began
+        writer = Writer(engine, tokenizer, config, options["predict"], wanted.grammar,
+                        wanted.schema, options["ignore_eos"], n_keep=n_keep(options))  # fmt: skip
+        if options["lookup"]:
+            writer.drafter = PromptLookup(options["lookup"])
+        try:
+            with prompt_cache(engine, model, file, options):
+                speak(writer, wanted, prompt, file.metadata, options)
+        finally:
+            if not options["no_perf"]:
+                _print_timings(loaded_s, engine.timings)
+        _tell_if_full(engine, options["predict"])
+
+
+def _tell_if_full(engine: Engine, wanted: int) -> None:
+    """Say so, and what would help, where the context ended the text."""
+    from gguf_hub.cli.console import note
+
+    if engine.finish_reason == "length" and engine.timings.n_generated != wanted:
+        n_ctx = engine.model.n_ctx
+        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger, "
+             "`--context-shift` forgets half of it and goes on")  # fmt: skip
+
+
+def _print_timings(loaded_s: float, timings: Timings) -> None:
+    """Print what loading, prompt and generation took, on stderr."""
+    from gguf_hub.cli.console import note
+    from gguf_hub.units import format_duration
+
+    note(
+        f"\nload {format_duration(loaded_s)}"
+        f" · prompt {timings.n_prompt} tokens, {timings.prompt_tok_per_s:.1f} tok/s"
+        f" · generated {timings.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
+        + (f" · {timings.n_accepted} of {timings.n_drafted} guesses" if timings.n_drafted else "")
+    )

@@ -1,0 +1,87 @@
+"""``--prompt-cache``: what a prompt has cost, kept in a file for the next time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.model.transformer import Transformer
+
+_SAMPLE_BYTES = 4096
+
+
+def check_prompt_cache(options: dict[str, Any]) -> None:
+    """Refuse, before a model is there, a file that would be replaced and is something else.
+
+    Raises:
+        GgufHubError: It is, or it cannot be written where it shall be.
+    """
+    from gguf_hub.run.generation.saved_prompt import require_replaceable
+
+    if options["prompt_cache"] is not None and not options["prompt_cache_ro"]:
+        require_replaceable(options["prompt_cache"])
+
+
+@contextlib.contextmanager
+def prompt_cache(
+    engine: Engine, model: Transformer, file: GgufFile, options: dict[str, Any]
+) -> Iterator[None]:
+    """Put back the cache of a file before, and keep it there after, as the flags say."""
+    from gguf_hub.files import require_distinct
+    from gguf_hub.run.generation.saved_prompt import write
+
+    path: Path | None = options["prompt_cache"]
+    if path is None:
+        yield
+        return
+    if not options["prompt_cache_ro"]:
+        require_distinct([path], [file.path])
+    model_id = _model_id(model, file)
+    if os.path.lexists(path):
+        _load(path, engine, model, model_id)
+    yield
+    if options["prompt_cache_ro"]:
+        return
+    n_kept = engine.n_cached
+    if not options["prompt_cache_all"]:
+        n_kept = min(n_kept, engine.timings.n_cached + engine.timings.n_prompt)
+    write(path, engine.cached[:n_kept], model, model_id)
+
+
+def _model_id(model: Transformer, file: GgufFile) -> str:
+    """Return what tells models apart whose caches are no use to each other.
+
+    Of the weights, some bytes at the beginning, in the middle and at the end tell enough.
+    """
+    middle = (file.data_offset + len(file.data)) // 2
+    digest = hashlib.sha256()
+    for start, end in (
+        (0, file.data_offset + _SAMPLE_BYTES),
+        (middle, middle + _SAMPLE_BYTES),
+        (-_SAMPLE_BYTES, None),
+    ):
+        digest.update(file.data[start:end].tobytes())
+    return f"{model.config!r} {model.n_ctx} {model.cache_types} {digest.hexdigest()}"
+
+
+def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
+    """Take over what a file holds, or say why it is not used."""
+    from gguf_hub.cli.console import warn
+    from gguf_hub.run.generation.saved_prompt import UnusableError, read
+
+    try:
+        saved = read(path, model, model_id)
+    except UnusableError as error:
+        warn(f"`{path}` {error.message}: it is not used")
+    except OSError as exc:
+        warn(f"`{path}` cannot be read ({(exc.strerror or str(exc)).lower()}): it is not used")
+    else:
+        model.load_cache(saved.cache, len(saved.tokens))
+        engine.adopt(saved.tokens)

@@ -1,0 +1,52 @@
+"""``gguf-hub run``: generate text with a model, under llama.cpp's flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import CONTEXT
+from gguf_hub.cli.run.generating import generating_options
+from gguf_hub.cli.run.opening import opening_options
+from gguf_hub.cli.run.prompt import prompt_options
+from gguf_hub.cli.run.rope import rope_options
+from gguf_hub.cli.run.sampling import sampling_options
+from gguf_hub.cli.run.shifting import shifting_options
+from gguf_hub.cli.run.writing import writing_options
+from gguf_hub.cli.source import source_options
+
+
+@click.command("run", context_settings=CONTEXT)
+@prompt_options
+@generating_options
+@shifting_options
+@opening_options
+@rope_options
+@sampling_options
+@writing_options
+@source_options
+def command(**options: Any) -> None:
+    """Generate text with a model.
+
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
+    without one, the quant that fits this machine is picked. What is not on disk is downloaded and
+    verified first. Text goes to stdout, timings to stderr.
+    """
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.generating import check_generating, generate
+    from gguf_hub.cli.run.prompt import read_prompt
+    from gguf_hub.cli.run.writing import read_wanted
+    from gguf_hub.cli.source import fetch_model, named_model
+    from gguf_hub.run.sampler import SamplerConfig
+
+    # 1) what can be wrong without a model
+    named_model(options)
+    sampling = {name: options[name] for name in sampling_options.names}
+    wanted = read_wanted(options)
+    config = SamplerConfig.from_options(**sampling, logit_bias=wanted.logit_bias)
+    check_generating(options)
+    prompt = read_prompt(options["prompt"], options["prompt_file"], escape=options["escape"])
+    # 2) the model, and what it writes
+    path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
+    generate(path, prompt, config, wanted, options)

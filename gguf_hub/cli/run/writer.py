@@ -1,0 +1,151 @@
+"""What writes for ``gguf-hub run``: an engine, a tokenizer and the settings of the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gguf_hub.progress import Progress
+    from gguf_hub.run.generation import ContextShift, Run
+    from gguf_hub.run.generation.engine import Drafter, Engine
+    from gguf_hub.run.sampler import SamplerConfig
+    from gguf_hub.run.tokenizer import Tokenizer
+
+
+@dataclass
+class Writer:
+    """Writes texts; one sampler goes through all of them, as in llama.cpp.
+
+    Attributes:
+        engine: Computes.
+        tokenizer: The model's.
+        config: How tokens are chosen; ``set_option`` changes it.
+        max_tokens: The most tokens of one text; negative for as many as fit.
+        grammar: GBNF that every text must follow, or None.
+        schema: JSON schema that every text must satisfy, or None.
+        ignores_eos: Go on after the end-of-sequence token.
+        run: The last text.
+        drafter: Guesses tokens, which are checked several at a time; None for none.
+        n_keep: Where the context is full, keep so many tokens of the first prompt, forget half of
+            the rest and go on (see ``ContextShift.after``); None to stop there.
+    """
+
+    engine: Engine
+    tokenizer: Tokenizer
+    config: SamplerConfig
+    max_tokens: int = -1
+    grammar: str | None = None
+    schema: str | None = None
+    ignores_eos: bool = False
+    run: Run | None = None
+    drafter: Drafter | None = None
+    n_keep: int | None = None
+    _shift: ContextShift | None = None
+
+    def __post_init__(self) -> None:
+        from gguf_hub.run.generation import GrammarBook
+        from gguf_hub.run.sampler import Sampler
+
+        self._grammars = GrammarBook(self.tokenizer)
+        self._sampler = Sampler(self.config, self.tokenizer)
+
+    def write(
+        self,
+        prompt: Sequence[int],
+        stops: Sequence[str] = (),
+        progress: Progress | None = None,
+        *,
+        is_whole: bool = True,
+        must_fit: bool = False,
+    ) -> Iterator[str]:
+        """Yield the text after a prompt as it becomes complete; ``run`` tells how it ended.
+
+        Args:
+            prompt: Token ids.
+            stops: Texts that end it and are not shown.
+            progress: Told about the prompt.
+            is_whole: As for ``Run``.
+            must_fit: Refuse a prompt that does not fit, even where the context goes on.
+
+        Raises:
+            ContextFullError: The prompt does not fit the context.
+        """
+        from gguf_hub.progress import SILENT
+        from gguf_hub.run.generation import Chooser, Job, Run
+        from gguf_hub.run.generation.engine import Timings
+
+        stop_ids = () if self.ignores_eos else self.tokenizer.eog_ids
+        chooser = Chooser(self._held())
+        job = Job(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
+        n_ctx = self.engine.model.n_ctx
+        shift = None if must_fit and len(prompt) > n_ctx else self._shift_after(prompt)
+        run = self.run = Run(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
+        self.engine.timings = Timings()
+        if len(run.window) <= n_ctx and run.begin() is not None:
+            return
+        yield from self._pieces(run, self.engine.prefill(run.window, progress or SILENT))
+
+    def _pieces(self, run: Run, logits: NDArray[np.float32]) -> Iterator[str]:
+        """Yield the text of a run from the logits after its prompt on, [V]."""
+        began = _now()
+        while True:
+            n_shifts = run.n_shifts
+            piece = run.take(logits)
+            self.engine.timings.n_generated = run.n_generated
+            self.engine.timings.generate_s = _now() - began
+            if piece.text:
+                yield piece.text
+            if run.is_done:
+                self.engine.finish_reason = run.finish_reason
+                return
+            n_left = -1 if self.max_tokens < 0 else self.max_tokens - run.n_generated
+            if run.n_shifts != n_shifts:
+                logits = self.engine.refill(run.window)
+            else:
+                logits = self.engine.next_logits(run.window, self.drafter, n_left)
+
+    def forget(self) -> None:
+        """Take the next prompt for the first one of a new text."""
+        self._shift = None
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Change one setting of the sampler.
+
+        Raises:
+            UsageError: There is none of this name, or the value cannot be.
+        """
+        from gguf_hub.run.sampler import Sampler, SamplerConfig
+
+        SamplerConfig.from_options(**{name: value})
+        self.config = replace(self.config, **{name: value})
+        self._sampler = Sampler(self.config, self.tokenizer)
+
+    def _shift_after(self, prompt: Sequence[int]) -> ContextShift | None:
+        """Return how the text goes on where the context ends: as its first prompt has it."""
+        from gguf_hub.run.generation import ContextShift
+
+        if self.n_keep is not None and self._shift is None:
+            n_ctx, bos_id = self.engine.model.n_ctx, self.tokenizer.bos_id
+            self._shift = ContextShift.after(prompt, self.n_keep, n_ctx, bos_id)
+        return self._shift
+
+    def _held(self) -> Any:
+        """Return the sampler; a fresh constraint for each text, where there is one."""
+        from gguf_hub.run.sampler import Sampler
+
+        if self.grammar is not None:
+            return Sampler(self.config, self.tokenizer, self._grammars.gbnf(self.grammar))
+        if self.schema is not None:
+            return Sampler(self.config, self.tokenizer, self._grammars.schema(self.schema))
+        return self._sampler
+
+
+def _now() -> float:
+    import time
+
+    return time.perf_counter()

@@ -1,0 +1,165 @@
+"""llama.cpp's flags about what is written: grammars, biases, where it stops, who talks to whom."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import together
+
+_BIAS = re.compile(r"(\d+)([+-].+)")
+_PATH = click.Path(path_type=Path)
+
+# flags -> how click reads them
+_FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("-l", "--logit-bias"), {"multiple": True, "metavar": "ID±BIAS",
+     "help": "Add to the logit of a token: `29871-inf` bans it."}),
+    (("--grammar",), {"metavar": "GBNF", "help": "What the output must follow."}),
+    (("--grammar-file",), {"type": _PATH, "metavar": "FILE", "help": "The same, from a file."}),
+    (("-j", "--json-schema"), {"metavar": "SCHEMA",
+     "help": "JSON schema that the output must satisfy; `{}` for any JSON."}),
+    (("-jf", "--json-schema-file"), {"type": _PATH, "metavar": "FILE",
+     "help": "The same, from a file."}),
+    (("-r", "--reverse-prompt"), {"multiple": True, "metavar": "TEXT",
+     "help": "Stop there, and listen where it is interactive."}),
+    (("-i", "--interactive"), {"is_flag": True, "help": "Write on together, in turns."}),
+    (("-if", "--interactive-first"), {"is_flag": True, "help": "The same, and you begin."}),
+    (("-ins", "--instruct"), {"is_flag": True,
+     "help": "Instructions and answers: the model's template, or Alpaca's headings."}),
+    (("-cnv/-no-cnv", "--conversation/--no-conversation"), {"default": False,
+     "help": "Talk to the model in its template."}),
+    (("-st", "--single-turn"), {"is_flag": True, "help": "One question, one answer, then end."}),
+    (("-sys", "--system-prompt"), {"metavar": "TEXT", "help": "What the model shall be."}),
+    (("-sysf", "--system-prompt-file"), {"type": _PATH, "metavar": "FILE",
+     "help": "The same, from a file."}),
+    (("--chat-template",), {"metavar": "NAME",
+     "help": "Conversations in this format, or in this jinja template."}),
+    (("--chat-template-file",), {"type": _PATH, "metavar": "FILE",
+     "help": "The template, from a file."}),
+    (("--in-prefix",), {"default": "", "metavar": "TEXT", "help": "In front of what you write."}),
+    (("--in-suffix",), {"default": "", "metavar": "TEXT", "help": "Behind what you write."}),
+    (("--prompt-cache",), {"type": _PATH, "metavar": "FILE",
+     "help": "Keep what the prompt costs in this file, for the next time."}),
+    (("--prompt-cache-all",), {"is_flag": True, "help": "Keep the output in it, too."}),
+    (("--prompt-cache-ro",), {"is_flag": True, "help": "Use it and leave it as it is."}),
+    (("-co", "--color"), {"is_flag": False, "flag_value": "on", "default": "auto",
+     "type": click.Choice(["on", "off", "auto"]), "help": "Colours; auto on a terminal."}),
+    (("-tb", "--threads-batch"), {"type": int, "metavar": "N",
+     "help": "Accepted for llama.cpp's sake: -t says it for both."}),
+    (("--simple-io",), {"is_flag": True, "help": "Read plain lines, without editing."}),
+)  # fmt: skip
+
+
+writing_options = together(*(click.option(*flags, **settings) for flags, settings in _FLAGS))
+"""Add the flags."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the flags ask for.
+
+    Attributes:
+        grammar: GBNF, or None.
+        schema: JSON schema as text, or None.
+        logit_bias: Token id -> bias.
+        stops: Texts at which the model stops.
+        system: The system message, or None.
+        template: Name or source of the conversations' format, or None.
+        mode: ``"once"``, ``"text"`` (in turns), ``"instruct"`` or ``"chat"``.
+    """
+
+    grammar: str | None
+    schema: str | None
+    logit_bias: dict[int, float]
+    stops: tuple[str, ...]
+    system: str | None
+    template: str | None
+    mode: str
+
+
+def read_wanted(options: dict[str, Any]) -> Wanted:
+    """Return what the flags ask for.
+
+    Raises:
+        UsageError: They contradict each other, or a value cannot be.
+        GrammarError: A grammar or schema is wrong.
+        GgufHubError: A file cannot be read.
+    """
+    from gguf_hub.cli.run.prompt import unescape
+    from gguf_hub.errors import UsageError
+
+    grammar = _one(options, "grammar", "grammar_file")
+    schema = _one(options, "json_schema", "json_schema_file")
+    if grammar is not None and schema is not None:
+        raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
+    _check_held(grammar, schema)
+    check_template(template := _one(options, "chat_template", "chat_template_file"))
+    stops = tuple(options["reverse_prompt"])
+    return Wanted(
+        grammar=grammar,
+        schema=schema,
+        logit_bias=dict(_bias(text) for text in options["logit_bias"]),
+        stops=tuple(map(unescape, stops)) if options["escape"] else stops,
+        system=_one(options, "system_prompt", "system_prompt_file"),
+        template=template,
+        mode=_mode(options),
+    )
+
+
+def check_template(template: str | None) -> None:
+    """Refuse an unknown format or a template that cannot be used, before a model is there."""
+    if template is not None:
+        from gguf_hub.run.chat import choose_format
+
+        choose_format({}, template)
+
+
+def _check_held(grammar: str | None, schema: str | None) -> None:
+    """Refuse a wrong grammar or schema while nothing is loaded or printed."""
+    if grammar is None and schema is None:
+        return
+    from gguf_hub.run.grammar import Grammar
+
+    if grammar is not None:
+        Grammar.from_gbnf(grammar)
+    if schema is not None:
+        Grammar.from_schema(schema, strict=False)
+
+
+def _mode(options: dict[str, Any]) -> str:
+    if options["instruct"]:
+        return "instruct"
+    if options["conversation"] or options["single_turn"]:
+        return "chat"
+    return "text" if options["interactive"] or options["interactive_first"] else "once"
+
+
+def _one(options: dict[str, Any], text_name: str, file_name: str) -> str | None:
+    """Return a text given by itself or by a file."""
+    from gguf_hub.cli.run.prompt import read_text
+    from gguf_hub.errors import UsageError
+
+    text: str | None = options[text_name]
+    path: Path | None = options[file_name]
+    if text is not None and path is not None:
+        flags = [f"--{name.replace('_', '-')}" for name in (text_name, file_name)]
+        raise UsageError(f"{flags[0]} and {flags[1]} say the same: leave one of them out")
+    return text if path is None else read_text(path, file_name.removesuffix("_file"))
+
+
+def _bias(text: str) -> tuple[int, float]:
+    from gguf_hub.errors import UsageError
+
+    match = _BIAS.fullmatch(text.strip())
+    try:
+        if match is not None:
+            return int(match[1]), float(match[2])
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--logit-bias {text}: expected a token id, a sign and a number", hint="write `15043+1`"
+    )

@@ -1,0 +1,98 @@
+"""``gguf-hub mirror``: this machine's verified files for other machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_hub.cli import console
+from gguf_hub.cli.options import json_option
+from gguf_hub.cli.serve.mirror_output import announce
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.store import Store, StoredFile
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command("mirror")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 for every machine of the network.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    help="Port to listen on.",
+)
+@click.option(
+    "--token",
+    envvar="GGUF_HUB_MIRROR_TOKEN",
+    metavar="TOKEN",
+    help="What clients must send; made up where other machines can connect "
+    "(also GGUF_HUB_MIRROR_TOKEN).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@json_option
+def command(
+    files: tuple[Path, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Serve verified files to other machines, as a hub does.
+
+    Other machines download from it with gguf-hub, `hf download`, llama.cpp or curl when
+    HF_ENDPOINT is the address that is printed. It offers every file that was downloaded or
+    verified by gguf-hub and has not changed since, in the repository that it came from, and FILES,
+    which are checked first: those of unknown origin are in `local/models`. Nothing can be written.
+    Ctrl-C ends it.
+    """
+    import secrets
+
+    from gguf_hub.hub.mirror import Mirror, Shelf
+    from gguf_hub.hub.store import Store
+
+    if token is None and host not in _LOCAL_HOSTS:
+        token = secrets.token_urlsafe(24)
+    store = Store(progress=console.ConsoleProgress())
+    shelf = Shelf(store, [entry for path in files for entry in _check(path, store)])
+    with Mirror(
+        shelf,
+        host=host,
+        port=port,
+        token=token,
+        on_request=console.note if verbose else None,
+        on_error=console.warn,
+    ) as mirror:
+        try:
+            listings = [found for name in shelf.repo_ids() if (found := shelf.snapshot(name))]
+            announce(mirror, listings, as_json)
+            mirror.serve_forever()
+        except KeyboardInterrupt:
+            console.note("\nstopped")
+
+
+def _check(path: Path, store: Store) -> list[StoredFile]:
+    """Check a file; return an entry for it, or nothing when the record has one now."""
+    from gguf_hub.errors import GgufError
+    from gguf_hub.hub.download.verify import verify_file
+    from gguf_hub.hub.store import StoredFile
+
+    done = verify_file(path, store=store, progress=console.ConsoleProgress())
+    if not done.verdict.is_good or done.sha256 is None:
+        raise GgufError(
+            f"`{path}` is not served: {done.verdict.value}",
+            path=path,
+            hint=f"`gguf-hub verify {path}` says what is wrong",
+        )
+    return [] if store.find_verified(path) else [StoredFile.of(path, done.sha256)]

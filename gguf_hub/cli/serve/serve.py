@@ -1,0 +1,82 @@
+"""``gguf-hub serve``: a model for other programs and for a browser, over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import CONTEXT
+from gguf_hub.cli.run.rope import rope_options
+from gguf_hub.cli.run.shifting import shifting_options
+from gguf_hub.cli.source import source_options
+
+
+@click.command("serve", context_settings=CONTEXT)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+              help="Port to listen on.")  # fmt: skip
+@click.option("-c", "--ctx-size", type=click.IntRange(0), default=4096, show_default=True,
+              metavar="N", help="Context of each request; 0 for what the model knows.")  # fmt: skip
+@click.option("-np", "--parallel", type=click.IntRange(1, 256), default=4, show_default=True,
+              metavar="N", help="Requests that are computed at once.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(0), default=64, show_default=True, metavar="N",
+              help="Requests that may wait besides; more are refused with 429.")  # fmt: skip
+@click.option("-b", "--batch-size", type=click.IntRange(1), default=512, metavar="N",
+              help="Most prompt tokens of one pass over the weights.")  # fmt: skip
+@click.option("-t", "--threads", type=click.IntRange(-1), default=0, metavar="N",
+              help="Threads; 0 for as many physical cores as pay.")  # fmt: skip
+@click.option("-a", "--alias", metavar="NAME", help="Name of the model, for clients.")
+@click.option("--chat-template", metavar="NAME", help="Conversations in this format.")
+@click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
+              help="API key that clients must send, or a comma-separated list "
+                   "(also GGUF_HUB_API_KEY).")  # fmt: skip
+@click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Read API keys from a file, one per line.")  # fmt: skip
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
+              help="Also accept requests addressed to this host name, as behind a reverse proxy; "
+                   "`*` for any. On a loopback address only loopback names are accepted "
+                   "otherwise.")  # fmt: skip
+@click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
+              help="Accept requests from pages of this origin; `*` for any.")  # fmt: skip
+@click.option("--max-body", type=click.IntRange(1), default=8, show_default=True, metavar="MIB",
+              help="Maximum size of a request.")  # fmt: skip
+@click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True,
+              metavar="N", help="Maximum number of open connections; further ones are refused "
+                                "with 503.")  # fmt: skip
+@click.option("--timeout", type=click.IntRange(1), default=10, show_default=True,
+              metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
+                                      "more time while data arrives.")  # fmt: skip
+@click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
+              help="How long generations may continue after the server is told to stop."
+              )  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@shifting_options
+@rope_options
+@source_options
+def command(**options: Any) -> None:
+    """Serve a model over HTTP: OpenAI's interface and a page.
+
+    MODEL is named as for `run`. Programs use http://HOST:PORT/v1, people open http://HOST:PORT in a
+    browser. Several requests are computed at once, each with a context of its own. Ctrl-C ends it.
+    """
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.opening import lost_pages_told
+    from gguf_hub.cli.run.rope import rope_change
+    from gguf_hub.cli.run.shifting import n_keep
+    from gguf_hub.cli.run.writing import check_template
+    from gguf_hub.cli.serve.serving import bound, check_server, import_server, open_served, serve
+    from gguf_hub.cli.source import fetch_model, named_model
+
+    # 1) what can be wrong without a model
+    named_model(options)
+    check_template(options["chat_template"])
+    more = {"rope": rope_change(options), "n_keep": n_keep(options)}
+    import_server()
+    access = check_server(options)
+    with bound(options["host"], options["port"]) as listener:
+        # 2) the model, and who asks it
+        path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
+        with lost_pages_told(f"`{path}`"), open_served(path, options, **more) as service:
+            serve(service, listener, options, access)

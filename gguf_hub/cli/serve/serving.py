@@ -1,0 +1,161 @@
+"""Serving a model: the address, the model behind it, and uvicorn between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+_NEED = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
+
+
+def import_server() -> Any:
+    """Import the server and return its module ``opening``.
+
+    Raises:
+        UsageError: Its packages are not installed.
+    """
+    from importlib import import_module
+
+    from gguf_hub.errors import UsageError
+
+    try:
+        import_module("uvicorn")
+        import_module("gguf_hub.api.server.app")
+        return import_module("gguf_hub.api.server.opening")
+    except ImportError as exc:
+        raise UsageError(f"{_NEED} ({exc})") from exc
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that has the address; nobody can connect before ``serve``.
+
+    Raises:
+        GgufHubError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small pieces at once, TCP_NODELAY, only where the protocol is named; without
+    # that an answer waits 40 ms for the other side's acknowledgement
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with _translated(host, port):
+            listener.bind((host, port))
+        yield listener
+
+
+@contextlib.contextmanager
+def _translated(host: str, port: int) -> Iterator[None]:
+    from gguf_hub.errors import GgufHubError
+
+    try:
+        yield
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise GgufHubError(
+            f"cannot listen on {host}:{port}: {reason}",
+            hint="choose another one with --port, or with --host",
+        ) from exc
+
+
+def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
+    """Return the service of a model, to be entered; ``more`` is for ``open_service``."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.hub.hardware import usable_threads
+
+    return import_server().open_service(
+        path, name=options["alias"], n_ctx=_n_ctx(path, options["ctx_size"]),
+        n_slots=options["parallel"], n_waiting=options["queue"],
+        chat_format=options["chat_template"], progress=ConsoleProgress(),
+        n_batch=options["batch_size"], n_threads=max(0, options["threads"]),
+        n_cores=usable_threads(), **more,
+    )  # fmt: skip
+
+
+def _n_ctx(path: Path, wanted: int) -> int:
+    """Return the context of a request: no more than the model was trained on, unless asked for."""
+    from gguf_hub.gguf.reader import GgufFile
+
+    with GgufFile.open(path) as file:
+        architecture = file.metadata.text("general.architecture", "llama")
+        trained = file.metadata.uint(f"{architecture}.context_length", 0)
+    source = click.get_current_context().get_parameter_source("ctx_size")
+    is_default = source is not None and source.name == "DEFAULT"
+    return min(wanted, trained) if is_default and trained else wanted
+
+
+def check_server(options: dict[str, Any]) -> dict[str, Any]:
+    """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
+
+    Raises:
+        UsageError: A key or a host name is invalid, or there cannot be as many connections.
+    """
+    from gguf_hub.api.server.addresses import ANY, AllowedHosts, is_loopback
+    from gguf_hub.api.server.api_keys import read_keys
+    from gguf_hub.api.server.listening import allow_connections
+
+    allow_connections(options["max_connections"])
+    host, allowed = options["host"], options["allowed_hosts"]
+    AllowedHosts(allowed)
+    is_local = is_loopback(_resolved(host))
+    hosts = (host, *allowed) if is_local else allowed or (ANY,)
+    keys = read_keys(options["api_keys"], options["api_key_file"], os.environ)
+    return {"api_keys": keys, "hosts": hosts, "origins": options["origins"]}
+
+
+def _resolved(host: str) -> str:
+    """Return the address of a host to listen on; ``bound`` reports a name without one."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        return host
+
+
+def serve(
+    service: Any, listener: socket.socket, options: dict[str, Any], access: dict[str, Any]
+) -> None:
+    """Answer until Ctrl-C.
+
+    Args:
+        service: The model.
+        listener: The bound socket.
+        options: Options of the command.
+        access: Result of ``check_server``.
+
+    Raises:
+        GgufHubError: Somebody else has begun to listen there meanwhile.
+    """
+    from gguf_hub.api.server.app import create_app
+    from gguf_hub.api.server.connections import Limits
+    from gguf_hub.api.server.listening import N_PENDING, Server
+    from gguf_hub.cli import console
+
+    app = create_app(service, max_body_bytes=options["max_body"] * 2**20, **access)
+    limits = Limits(options["max_connections"], options["timeout"])
+    server = Server(app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"])
+    with _translated(options["host"], options["port"]):
+        listener.listen(N_PENDING)
+    _welcome(service, listener, is_open=not access["api_keys"])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped, and passes it on
+        server.run(sockets=[listener])
+    console.note("stopped")
+
+
+def _welcome(service: Any, listener: socket.socket, *, is_open: bool) -> None:
+    """Say where it is, and what it holds."""
+    from gguf_hub.api.server.addresses import is_loopback
+    from gguf_hub.cli import console
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    console.say(f"http://{shown}:{port}")
+    facts = service.facts
+    console.note(f"{facts.description}: {facts.n_slots} slots of {facts.n_ctx} tokens; "
+                 "Ctrl-C ends it")  # fmt: skip
+    if is_open and not is_loopback(host):
+        console.warn("other machines can connect and no key is asked: consider --api-key")

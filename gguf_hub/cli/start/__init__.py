@@ -1,0 +1,1 @@
+"""The commands for a first look."""

@@ -1,0 +1,30 @@
+"""What a Hugging Face Hub has, and byte ranges of it.
+
+The only importer of huggingface_hub, and the one place where its errors become ours. This room
+knows nothing about quants, about files on disk or about whom to tell.
+"""
+
+from gguf_hub.hub.client.client import HfHub
+from gguf_hub.hub.client.endpoint import DEFAULT_ENDPOINT, default_endpoint
+from gguf_hub.hub.client.interface import (
+    ByteStream,
+    FileFacts,
+    Hub,
+    RemoteFile,
+    RepoListing,
+    default_cache_dir,
+    is_offline,
+)
+
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "ByteStream",
+    "FileFacts",
+    "HfHub",
+    "Hub",
+    "RemoteFile",
+    "RepoListing",
+    "default_cache_dir",
+    "default_endpoint",
+    "is_offline",
+]

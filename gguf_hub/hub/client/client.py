@@ -1,0 +1,401 @@
+"""The hub over huggingface_hub's own session: proxies, certificates, user agent, token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
+from gguf_hub.hub.client import session
+from gguf_hub.hub.client.endpoint import Endpoint, configured_endpoint, show_origin
+from gguf_hub.hub.client.interface import ByteStream, FileFacts, RemoteFile, RepoListing, is_offline
+from gguf_hub.hub.client.listing import (
+    Page,
+    content_id,
+    read_all,
+    read_commit,
+    read_files,
+    read_repo_ids,
+    require_distinct,
+    whole_number,
+)
+from gguf_hub.hub.client.translate import offline, translated
+from gguf_hub.hub.client.transport import TimeBudget, Transport, decoded, redirect_target
+
+RETRY_WAITS_S = (1.0, 2.0, 4.0)
+LONGEST_WAIT_S = 60.0
+STALL_S, STALL_BYTES = 30.0, 16_384
+"""A connection that brings so little in so long is given up, though it is never silent."""
+
+_T = TypeVar("_T")
+
+
+class HfHub:
+    """The Hugging Face Hub, or whatever speaks its API at ``HF_ENDPOINT``.
+
+    Args:
+        endpoint: Address; ``HF_ENDPOINT`` or huggingface.co when None.
+        token: Access token; the saved one or ``HF_TOKEN`` when None.
+        timeout_s: How long the server may be silent; ``HF_HUB_DOWNLOAD_TIMEOUT`` or 10 when None.
+        retry_waits_s: Pauses between tries while the server is busy.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
+    ) -> None:
+        where = Endpoint.parse(endpoint, "the endpoint") if endpoint else configured_endpoint()
+        self.endpoint = where.url
+        self.timeout_s = timeout_s or session.timeout_s()
+        self._transport = Transport(where, token, self.timeout_s)
+        self._retry_waits_s = retry_waits_s
+
+    def is_exposed(self) -> bool:
+        """Tell whether others can read and change what travels: plain http to another machine."""
+        return self._transport.endpoint.is_exposed
+
+    def has_token(self) -> bool:
+        """Tell whether requests carry a token (which is never shown).
+
+        Raises:
+            UsageError: What stands where a token should cannot be one.
+        """
+        return self._transport.has_token()
+
+    def list_files(self, repo_id: str, revision: str = "main") -> RepoListing:
+        """Return all files of a repository.
+
+        Args:
+            repo_id: ``"org/name"``.
+            revision: Branch, tag or commit.
+
+        Raises:
+            RepoNotFoundError: No such repository, or a private one.
+            RevisionNotFoundError: The repository has no such revision.
+            HubUnreachableError: The hub does not answer.
+            HubError: Its answer is not that of a hub, or does not end.
+        """
+        if ".." in revision.split("/") or revision.startswith("/"):
+            raise UsageError(f"`{revision}` is no branch, tag or commit", hint="try `main`")
+        repo = f"{self.endpoint}/api/models/{self._checked(repo_id)}"
+        budget = TimeBudget()
+
+        def get(url: str) -> Page:
+            return self._retrying(lambda: self._page(url, budget), repo_id, revision)
+
+        with self._translated(repo_id, revision):
+            commit = read_commit(get(f"{repo}/revision/{quote(revision, safe='')}").data)
+            first = f"{repo}/tree/{commit}?recursive=true&expand=false"
+            entries = read_all(get, first, self._transport.endpoint, read_files)
+            files = tuple(file for file in entries if file is not None)
+            require_distinct(files)
+        return RepoListing(repo_id, revision, commit, files)
+
+    def file_facts(self, repo_id: str, path: str, revision: str = "main") -> FileFacts:
+        """Return where the bytes of one file are, asking the hub for a fresh link.
+
+        Raises:
+            GatedRepoError: The licence is not accepted, or there is no token.
+            RemoteFileNotFoundError: The repository has no such file.
+            HubUnreachableError: The hub does not answer.
+        """
+
+        def ask() -> FileFacts:
+            with self._head(repo_id, path, revision) as response:
+                return _facts(repo_id, path, response)
+
+        return self._retrying(ask, repo_id, revision, path)
+
+    def listed_facts(self, listing: RepoListing, file: RemoteFile) -> FileFacts:
+        """Return where the bytes of a listed file are, without asking: the link that redirects."""
+        url = self._file_url(listing.repo_id, file.path, listing.commit)
+        return FileFacts(listing.repo_id, file.path, url, file.etag, file.size_bytes)
+
+    def find_repos(self, text: str, *, owner: str | None = None, limit: int = 50) -> list[str]:
+        """Return names of model repositories that hold a text, or all of an owner's.
+
+        Raises:
+            HubUnreachableError: The hub does not answer.
+            HubError: Its answer is not that of a hub.
+        """
+        wanted = {"search": text, "author": owner, "limit": str(limit)}
+        query = urlencode({name: value for name, value in wanted.items() if value})
+        with self._translated(None):
+            page = self._page(f"{self.endpoint}/api/models?{query}", TimeBudget())
+            return read_repo_ids(page.data, limit)
+
+    @contextmanager
+    def open_range(
+        self,
+        facts: FileFacts,
+        start: int,
+        stop: int | None = None,
+        *,
+        if_range: str | None = None,
+        window_bytes: int | None = None,
+    ) -> Iterator[ByteStream]:
+        """Open the bytes of a file; the connection closes with the ``with`` block.
+
+        Args:
+            facts: From ``file_facts``.
+            start: First byte.
+            stop: Byte after the last one; None for the end of the file.
+            if_range: ``etag`` of an earlier stream: the server sends the whole file from 0 when
+                it is no longer the same.
+            window_bytes: How much may be under way before anybody reads it; the system's own
+                choice when None.
+
+        Raises:
+            LinkRefusedError: The link has expired, or is used by too many.
+            HubUnreachableError: The connection failed, now or half-way, or the link has expired.
+            HubError: The server answers with something else.
+        """
+        headers = {"Accept-Encoding": "identity"}  # packed bytes would make every offset wrong
+        headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if if_range:
+            headers["If-Range"] = if_range
+        with (
+            self._translated(facts.repo_id, path=facts.path, is_api=False),
+            self._transport.open("GET", facts.url, headers, expected=(200, 206)) as response,
+        ):
+            if window_bytes:
+                _narrow(response, window_bytes)
+            yield _byte_stream(response, facts, start)
+
+    def headers_for(self, facts: FileFacts) -> dict[str, str]:
+        """Return what a request for a file's bytes must carry; a token only for the hub itself."""
+        _check_online(self.endpoint)
+        return self._transport.headers_for(facts.url) | {"Accept-Encoding": "identity"}
+
+    def fetch_xet(self, repo_id: str, path: str, revision: str, target: Path) -> None:
+        """Fetch a whole file to ``target`` through hf_xet, as huggingface_hub does.
+
+        Raises:
+            HubError: The file is not in Hugging Face's chunk store, or hf_xet fails.
+        """
+        with self._translated(repo_id, revision, path):
+            session.huggingface_hub()
+            from huggingface_hub.file_download import xet_get
+            from huggingface_hub.utils import parse_xet_file_data_from_response
+
+            with self._head(repo_id, path, revision) as response:
+                file = parse_xet_file_data_from_response(response, endpoint=self.endpoint)
+                size_bytes = _facts(repo_id, path, response).size_bytes
+            if file is None:
+                raise HubError(
+                    f"`{path}` of `{repo_id}` is not to be had through xet",
+                    repo_id=repo_id,
+                    hint="leave --engine away: ranges work with every hub",
+                )
+            # where the token goes for leave to read the store
+            self._require_own(file.refresh_route, repo_id)
+            headers = self._transport.headers_for(file.refresh_route)
+            try:
+                xet_get(
+                    incomplete_path=target,
+                    xet_file_data=file,
+                    headers=headers,
+                    expected_size=size_bytes,
+                    displayed_filename=path,
+                )
+            except RuntimeError as error:
+                raise HubError(
+                    f"`{path}`: hf_xet gave up: {type(error).__name__}",
+                    repo_id=repo_id,
+                    hint="leave --engine away: ranges work with every hub",
+                ) from None
+
+    def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
+        """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file.
+
+        Raises:
+            HubError: The server does not send ranges, or anything ``open_range`` raises.
+        """
+        with self.open_range(facts, start, stop) as stream:
+            if stream.start != start:
+                raise HubError(
+                    f"the server of `{facts.path}` sends no byte ranges",
+                    repo_id=facts.repo_id,
+                    hint="download the whole file with `gguf-hub download`",
+                )
+            data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
+            for chunk in stream.chunks:
+                data += chunk
+                if len(data) >= stop - start:
+                    break
+                if time.monotonic() - seen_s > STALL_S:
+                    if len(data) - seen_bytes < STALL_BYTES:
+                        raise _stalled(facts, len(data) - seen_bytes)
+                    seen_bytes, seen_s = len(data), time.monotonic()
+        return bytes(data[: stop - start])
+
+    def ping(self, timeout_s: float = 3.0) -> str | None:
+        """Return None when the hub answers within ``timeout_s``, else the reason why not."""
+        try:
+            with (
+                self._translated(None),
+                self._transport.open(
+                    "HEAD",
+                    self.endpoint,
+                    timeout_s=timeout_s,
+                    follow=lambda url: False,
+                    expected=None,
+                ) as response,
+            ):
+                status = response.status_code
+        except GgufHubError as error:
+            return error.message
+        return f"`{self.endpoint}` answers {status}" if status >= 500 else None
+
+    # --- helpers
+
+    @contextmanager
+    def _translated(
+        self,
+        repo_id: str | None,
+        revision: str = "main",
+        path: str | None = None,
+        *,
+        is_api: bool = True,
+    ) -> Iterator[None]:
+        """Ask only where that is allowed, and turn whatever goes wrong into an error of ours."""
+        _check_online(self.endpoint)
+        with translated(
+            self.endpoint,
+            repo_id,
+            revision=revision,
+            path=path,
+            is_api=is_api,
+            secrets=self._transport.secrets,
+        ):
+            yield
+
+    def _checked(self, repo_id: str) -> str:
+        """Return a repository's name as it is.
+
+        Raises:
+            UsageError: It is none.
+        """
+        with self._translated(repo_id):
+            session.huggingface_hub()
+            from huggingface_hub.utils import validate_repo_id
+
+            validate_repo_id(repo_id)
+        return repo_id
+
+    def _file_url(self, repo_id: str, path: str, revision: str) -> str:
+        name = "/".join(quote(part, safe="") for part in path.split("/"))
+        return f"{self.endpoint}/{repo_id}/resolve/{quote(revision, safe='')}/{name}"
+
+    def _head(self, repo_id: str, path: str, revision: str) -> AbstractContextManager[Any]:
+        """Ask for the facts of a file, within the hub: where it sends elsewhere is one of them."""
+        url = self._file_url(self._checked(repo_id), path, revision)
+        headers = {"Accept-Encoding": "identity"}  # the size of the file, not of its packing
+        return self._transport.open("HEAD", url, headers, follow=self._transport.endpoint.owns)
+
+    def _page(self, url: str, budget: TimeBudget) -> Page:
+        """Get JSON."""
+        headers = {"Accept-Encoding": "gzip"}
+        with budget.running(), self._transport.open("GET", url, headers) as response:
+            data = self._transport.read_json(response, budget)
+            return Page(str(response.url), data, response.headers.get("link", ""))
+
+    def _require_own(self, url: str, repo_id: str) -> None:
+        """Refuse to go where the hub sends us with the token, if that is not the hub.
+
+        Raises:
+            HubError: It is another origin.
+        """
+        if not self._transport.endpoint.owns(url):
+            raise HubError(
+                f"`{self.endpoint}` sends the token to {show_origin(url)}, which is another "
+                "origin: refused",
+                repo_id=repo_id,
+                hint="leave --engine away: ranges work with every hub",
+            )
+
+    def _retrying(
+        self, ask: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
+    ) -> _T:
+        """Ask, and ask again while the server says that it is busy."""
+        for wait_s in (*self._retry_waits_s, None):
+            try:
+                with self._translated(repo_id, revision, path):
+                    return ask()
+            except HubUnreachableError as error:
+                asked_s = error.retry_after_s
+                if wait_s is None or asked_s is None or asked_s > LONGEST_WAIT_S:
+                    raise
+                time.sleep(max(wait_s, asked_s))
+        raise AssertionError("the last turn returns or raises")
+
+
+def _check_online(endpoint: str) -> None:
+    if is_offline():
+        raise offline(endpoint)
+
+
+def _facts(repo_id: str, path: str, response: Any) -> FileFacts:
+    """Return what the headers of a file say.
+
+    Source: huggingface_hub 2.4.0, file_download.py, get_hf_file_metadata.
+    """
+    headers, target = response.headers, redirect_target(response)
+    length = None if target else headers.get("content-length")
+    return FileFacts(
+        repo_id,
+        path,
+        target or str(response.url),
+        content_id(headers.get("x-linked-etag") or headers.get("etag")),
+        whole_number(headers.get("x-linked-size") or length),
+    )
+
+
+def _stalled(facts: FileFacts, n_bytes: int) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"`{facts.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
+        repo_id=facts.repo_id,
+        hint="try again; `gguf-hub doctor` looks at the connection",
+    )
+
+
+def _narrow(response: Any, window_bytes: int) -> None:
+    """Keep the system from taking in megabytes that a limited reader has no use for yet."""
+    import socket
+
+    stream = response.extensions.get("network_stream")
+    plain = stream and stream.get_extra_info("socket")
+    if plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+
+
+def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
+    """Return the bytes of a 200 or 206 response, checked to begin where they should."""
+    headers = response.headers
+    is_range = response.status_code == 206
+    found = headers.get("content-range", "no Content-Range")
+    if is_range and not found.startswith(f"bytes {start}-"):
+        raise HubError(
+            f"`{facts.path}`: asked for bytes from {start}, got `{found}`",
+            repo_id=facts.repo_id,
+            hint="a proxy on the way is broken; try without it",
+        )
+    etag = headers.get("etag", "")
+    # a weak validator does not promise equal bytes (RFC 9110 section 13.1.5)
+    is_strong = etag and not etag.startswith("W/")
+    total = found.rpartition("/")[2] if is_range else headers.get("content-length", "")
+    return ByteStream(
+        start=start if is_range else 0,
+        is_whole=not is_range,
+        total_bytes=whole_number(total),
+        etag=etag if is_strong else None,
+        chunks=decoded(response),
+    )

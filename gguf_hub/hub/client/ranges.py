@@ -1,0 +1,76 @@
+"""A file on a hub, read by ranges."""
+
+from __future__ import annotations
+
+import threading
+
+from gguf_hub.errors import HubError, HubUnreachableError
+from gguf_hub.hub.client.client import HfHub
+from gguf_hub.hub.client.interface import FileFacts
+from gguf_hub.units import format_size
+
+
+class ReadBudget:
+    """How many bytes the files of one question may cost together, whatever a hub sends.
+
+    Args:
+        size_bytes: The most that is read.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = self._left_bytes = size_bytes
+        self._lock = threading.Lock()
+
+    def spend(self, n: int, repo_id: str) -> None:
+        """Count bytes before they are asked for.
+
+        Raises:
+            HubError: There were too many.
+        """
+        with self._lock:
+            self._left_bytes -= n
+            is_over = self._left_bytes < 0
+        if is_over:
+            raise HubError(
+                f"the headers of `{repo_id}` are longer than {format_size(self._size_bytes)} "
+                "together: the rest is not read",
+                repo_id=repo_id,
+                hint="name one file: `gguf-hub inspect` reads its header alone",
+            )
+
+
+class HubRanges:
+    """A file on a hub as something that gives ranges (``gguf.source.RangeSource``).
+
+    Args:
+        hub: The hub.
+        facts: Where the file is.
+        size_bytes: Its size.
+        budget: Shared with other files; no limit beyond what the reader has when None.
+    """
+
+    def __init__(
+        self, hub: HfHub, facts: FileFacts, size_bytes: int, budget: ReadBudget | None = None
+    ) -> None:
+        self._budget = budget
+        self._hub = hub
+        self._facts = facts
+        self.size_bytes = size_bytes
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return ``n`` bytes from ``offset``.
+
+        Raises:
+            HubError: The budget is spent.
+            HubUnreachableError: Fewer came: the file is there, and the connection was not.
+        """
+        if self._budget:
+            self._budget.spend(n, self._facts.repo_id)
+        found = self._hub.read_range(self._facts, offset, offset + n)
+        if len(found) < n:
+            raise HubUnreachableError(
+                f"`{self._facts.path}`: {len(found):,} of {n:,} bytes came from the hub",
+                repo_id=self._facts.repo_id,
+                hint="try again; `gguf-hub doctor` looks at the connection",
+            )
+        return found

@@ -1,0 +1,123 @@
+"""huggingface_hub and its HTTP client, made from the environment: proxies, certificates, timeouts.
+
+Whatever the environment has wrong is an error of ours that names the variable.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+import threading
+import warnings
+from typing import Any
+
+from gguf_hub.errors import UsageError
+from gguf_hub.hub.client.endpoint import origin_of
+
+DEFAULT_TIMEOUT_S = 10.0
+TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
+# huggingface_hub reads these when it is imported, and fails with them
+_SECONDS = (TIMEOUT_VARIABLE, "HF_HUB_ETAG_TIMEOUT")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_IMPORTING = threading.Lock()
+
+
+def huggingface_hub() -> Any:
+    """Return the module, imported when it is first needed.
+
+    Raises:
+        UsageError: A variable of the environment has a value that it cannot work with.
+    """
+    check_timeouts()
+    # what warnings are shown is one setting for all threads: only one of them may touch it
+    with _IMPORTING:
+        return _import_quietly()
+
+
+def client() -> Any:
+    """Return the HTTP client that all of huggingface_hub shares.
+
+    Raises:
+        UsageError: The environment names a proxy or certificates that cannot be used.
+    """
+    huggingface_hub()
+    from huggingface_hub.utils import get_session
+
+    try:
+        return get_session()
+    except Exception as error:
+        problem = _client_problem(error)
+    # not chained: the exception may quote a proxy with its password
+    raise problem
+
+
+def check_timeouts() -> None:
+    """Check the variables that hold seconds.
+
+    Raises:
+        UsageError: One is not a whole number from 1 on.
+    """
+    for name in _SECONDS:
+        value = os.environ.get(name, "").strip()
+        is_number = value.isascii() and value.isdecimal() and len(value) < 7
+        if value and not (is_number and int(value) > 0):
+            raise UsageError(
+                f"{name} is {value[:40]!r}: expected a whole number of seconds, 1 or more",
+                hint=f"unset {name}, or set it to something like 10",
+            )
+
+
+def timeout_s() -> float:
+    """Return how long a server may be silent; raises as ``check_timeouts``."""
+    check_timeouts()
+    return float(os.environ.get(TIMEOUT_VARIABLE, "").strip() or DEFAULT_TIMEOUT_S)
+
+
+@functools.cache
+def _import_quietly() -> Any:
+    with warnings.catch_warnings():
+        # it warns at import of HF_HUB_ENABLE_HF_TRANSFER, which the command line explains itself
+        warnings.simplefilter("ignore", FutureWarning)
+        import huggingface_hub
+        import huggingface_hub.constants  # the rest of it is imported when it is used
+
+        return huggingface_hub
+
+
+def _client_problem(error: Exception) -> UsageError:
+    """Return our error for a client that could not be made; it names the likely variable."""
+    if isinstance(error, OSError):  # ssl.SSLError is one
+        name = next((each for each in _CERTIFICATES if os.environ.get(each)), "")
+        reason = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+        return UsageError(
+            f"{name or 'the certificate store'} cannot be used: {reason}",
+            hint="name a file of certificates in PEM format, or unset the variable",
+        )
+    name, scheme = _bad_proxy()
+    if scheme.startswith("socks") and isinstance(error, ImportError):
+        return UsageError(
+            f"{name} names a SOCKS proxy, which needs the package `socksio`",
+            hint="`pip install socksio`, or name an HTTP proxy",
+        )
+    if name:
+        return UsageError(
+            f"{name} is not the address of a proxy: expected `http://HOST:PORT`",
+            hint=f"unset {name}, or set it to such an address",
+        )
+    return UsageError(
+        f"no HTTP client can be made from the environment: {type(error).__name__}",
+        hint=f"check {', '.join(_PROXIES)} and NO_PROXY",
+    )
+
+
+def _bad_proxy() -> tuple[str, str]:
+    """Return the variable with an unusable proxy, and its scheme; empty where all look right."""
+    for name in (variant for each in _PROXIES for variant in (each.lower(), each)):
+        value = os.environ.get(name, "").strip()
+        url = value if "://" in value else f"http://{value}"
+        scheme = url.partition(":")[0].lower()
+        if value and origin_of(url) is None:
+            return name, scheme
+    return "", ""

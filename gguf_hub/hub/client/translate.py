@@ -1,0 +1,287 @@
+"""From huggingface_hub's and its HTTP library's exceptions to ours, each with a next step.
+
+Messages never quote a link: signed ones are as good as a password while they last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_hub.errors import (
+    GatedRepoError,
+    GgufHubError,
+    HubError,
+    HubUnreachableError,
+    LinkRefusedError,
+    RemoteFileNotFoundError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+    UsageError,
+)
+from gguf_hub.hub.client.endpoint import origin_of
+from gguf_hub.hub.client.transport import FormatError, RefusedError
+
+# in h11's words; a connection that ended early, or brought more than it said, is worth another try
+_BROKEN_HTTP = re.compile(
+    r"illegal header line|(?:conflicting|multiple|bad) (?:content-length|transfer-encoding)",
+    re.IGNORECASE,
+)
+_LEAST_SECRET = 4  # what is shorter stands in any text
+_TOKEN = re.compile(r"hf_\w{8,}")
+BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request was about: everything that a message may name.
+
+    ``secrets`` are what it must not: tokens and passwords that were sent.
+    """
+
+    endpoint: str
+    repo_id: str | None
+    revision: str
+    path: str | None
+    secrets: Callable[[], tuple[str, ...]] = tuple
+
+    def redacted(self, text: str) -> str:
+        """Return the words of a library or a server without secrets."""
+        for secret in self.secrets():
+            if len(secret) >= _LEAST_SECRET:
+                # whatever its case: hosts are shown in small letters
+                text = re.sub(re.escape(secret), "[secret]", text, flags=re.IGNORECASE)
+        return _TOKEN.sub("[secret]", text)
+
+    def quoted(self, exc: BaseException) -> str:
+        """Return the words of an exception as a message may have them: no secrets, and short."""
+        text = self.redacted(str(exc))
+        return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+@contextmanager
+def translated(
+    endpoint: str,
+    repo_id: str | None,
+    *,
+    revision: str = "main",
+    path: str | None = None,
+    is_api: bool = True,
+    secrets: Callable[[], tuple[str, ...]] = tuple,
+) -> Iterator[None]:
+    """Turn what huggingface_hub or its HTTP library raises inside into an error of ours.
+
+    Args:
+        endpoint: The hub's address.
+        repo_id: What was asked for, as far as there is one.
+        revision: Likewise.
+        path: Likewise.
+        is_api: The answer is parsed inside, so that a parse error is the server's fault.
+        secrets: What was sent and must not be shown.
+    """
+    asked = Asked(endpoint, repo_id, revision, path, secrets)
+    try:
+        yield
+    except GgufHubError as own:
+        own.message = asked.redacted(own.message)  # it may quote the hub, which knows the token
+        own.args = (own.message,)
+        raise
+    except Exception as exc:
+        error = _explain(exc, asked)
+        if error is None and is_api and isinstance(exc, (ValueError, LookupError, TypeError)):
+            error = _not_a_hub(exc, asked)
+        if error is None:
+            raise
+        # a traceback shows the cause too
+        raise error from (exc if asked.redacted(str(exc)) == str(exc) else None)
+
+
+def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
+    """Return our error for one of theirs, or None for an exception that is not theirs."""
+    from huggingface_hub import errors as hf
+    from huggingface_hub.utils import httpx
+
+    if isinstance(exc, hf.OfflineModeIsEnabled):
+        return offline(asked.endpoint)
+    if isinstance(exc, hf.HFValidationError):
+        return UsageError(
+            f"`{asked.repo_id}` is not a repository name: {asked.quoted(exc)}",
+            hint="write it as `org/name`",
+        )
+    if isinstance(exc, FormatError):
+        return _not_a_hub(exc, asked)
+    if isinstance(exc, RefusedError):
+        return _refusal(exc.response, asked)
+    if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
+        return _by_code(exc.response, asked) or _by_status(exc.response, asked)
+    if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
+        return _untrusted(reason, asked)
+    if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
+        return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), asked)
+    if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return _unreachable(exc, asked)
+    return None
+
+
+def _refusal(response: Any, asked: Asked) -> GgufHubError:
+    """Return the error for a response of the hub, or of the host that it sends us to."""
+    is_signed = origin_of(str(response.url)) != origin_of(asked.endpoint)
+    if response.status_code == 403 and is_signed and asked.path:
+        return LinkRefusedError(
+            f"`{asked.path}`: the file host refuses its signed link (403), which may have expired",
+            repo_id=asked.repo_id,
+            retry_after_s=0.0,
+            hint="repeat the command: it asks for a new link",
+        )
+    return _by_code(response, asked) or _by_status(response, asked)
+
+
+def offline(endpoint: str) -> HubUnreachableError:
+    """Return the error for a question that offline mode forbids."""
+    return HubUnreachableError(
+        f"`{endpoint}` must not be asked: offline mode is on",
+        hint="leave --offline away, unset HF_HUB_OFFLINE, or name a file that is on this machine",
+    )
+
+
+def _tls_reason(exc: BaseException) -> str | None:
+    """Return why a secure connection could not be made, or None when something else is wrong."""
+    import ssl
+
+    cause: BaseException | None = exc
+    while cause is not None:
+        # a connection that broke half-way is an SSLError too, but worth another try
+        if isinstance(cause, ssl.SSLError) and not isinstance(
+            cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+        ):
+            return getattr(cause, "verify_message", None) or cause.reason or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _untrusted(reason: str, asked: Asked) -> HubError:
+    return HubError(
+        f"no secure connection for `{asked.path or asked.endpoint}`: {reason}",
+        repo_id=asked.repo_id,
+        hint="check the clock, the proxy and HF_ENDPOINT; certificates of your own go into "
+        "SSL_CERT_FILE",
+    )
+
+
+def _unreachable(exc: Exception, asked: Asked) -> HubUnreachableError:
+    from huggingface_hub.utils import httpx
+
+    reason = asked.quoted(exc) or type(exc).__name__
+    is_silent = isinstance(exc, httpx.TimeoutException)
+    is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
+    what = (
+        f"`{asked.path}`: the connection failed"
+        if asked.path and is_cut
+        else (f"cannot reach `{asked.endpoint}`")
+    )
+    return HubUnreachableError(
+        f"{what}: {'no answer in time' if is_silent else reason}",
+        repo_id=asked.repo_id,
+        retry_after_s=0.0 if is_silent or is_cut else None,
+        hint="check the network, the proxy and HF_ENDPOINT; `gguf-hub doctor` shows what it sees",
+    )
+
+
+def _not_a_hub(exc: Exception, asked: Asked) -> HubError:
+    reason = asked.quoted(exc) if isinstance(exc, FormatError) else type(exc).__name__
+    return HubError(
+        f"`{asked.endpoint}` does not answer as a Hugging Face hub does: {reason}",
+        repo_id=asked.repo_id,
+        hint="check HF_ENDPOINT, and that no login page of the network is in the way",
+    )
+
+
+def _by_code(response: Any, asked: Asked) -> GgufHubError | None:
+    """Return the error that the hub's ``X-Error-Code`` names, or None."""
+    make: Callable[[Any, Asked], GgufHubError] | None = {
+        "GatedRepo": _gated,
+        "RepoNotFound": _no_repo,
+        "RevisionNotFound": _no_revision,
+        "EntryNotFound": _no_file,
+    }.get(response.headers.get("X-Error-Code"))
+    return make(response, asked) if make else None
+
+
+def _gated(response: Any, asked: Asked) -> GgufHubError:
+    page = f"{asked.endpoint}/{asked.repo_id}"
+    wants = "wants a token" if response.status_code == 401 else "is not open to this token"
+    return GatedRepoError(
+        f"repository `{asked.repo_id}` is gated and {wants}",
+        repo_id=asked.repo_id,
+        hint=f"accept its terms at {page}, then log in with `hf auth login`, "
+        f"or pass --token with one from {asked.endpoint}/settings/tokens",
+    )
+
+
+def _no_repo(response: Any, asked: Asked) -> GgufHubError:
+    return RepoNotFoundError(
+        f"no repository `{asked.repo_id}` at `{asked.endpoint}`, or it is private",
+        repo_id=asked.repo_id,
+        hint="check the spelling; for a private one log in with `hf auth login` or pass --token",
+    )
+
+
+def _no_revision(response: Any, asked: Asked) -> GgufHubError:
+    return RevisionNotFoundError(
+        f"repository `{asked.repo_id}` has no revision `{asked.revision}`",
+        repo_id=asked.repo_id,
+        hint=f"its branches are listed at {asked.endpoint}/{asked.repo_id}/tree/main; "
+        "without --revision you get `main`",
+    )
+
+
+def _no_file(response: Any, asked: Asked) -> GgufHubError:
+    return RemoteFileNotFoundError(
+        f"repository `{asked.repo_id}` has no file `{asked.path}`",
+        repo_id=asked.repo_id,
+        hint=f"`gguf-hub download {asked.repo_id} --include '*.gguf' --dry-run` lists what it has",
+    )
+
+
+def _by_status(response: Any, asked: Asked) -> GgufHubError:
+    status, repo_id = response.status_code, asked.repo_id
+    if status in BUSY_STATUSES:
+        wait_s = _wait_asked(response.headers)
+        words = "too many requests" if status == 429 else "the server is in trouble"
+        later = f" (wait {wait_s:.0f} s)" if wait_s else ""
+        return HubUnreachableError(
+            f"`{asked.endpoint}` answers {status}: {words}{later}",
+            repo_id=repo_id,
+            retry_after_s=wait_s,
+            hint="repeat the command later"
+            + ("; with a token the limit is higher (`hf auth login`)" if status == 429 else ""),
+        )
+    if status == 401:
+        # without an error code this is about the token itself
+        return RepoNotFoundError(
+            f"`{asked.endpoint}` refuses the token, or `{repo_id}` needs one (401)",
+            repo_id=repo_id,
+            hint="log in again with `hf auth login`, or pass --token",
+        )
+    about = f" for `{asked.path or repo_id}`" if asked.path or repo_id else ""
+    return HubError(f"`{asked.endpoint}` answers {status}{about}", repo_id=repo_id)
+
+
+def _wait_asked(headers: Any) -> float:
+    """Return the seconds that a busy server asks for; 0 when it does not say.
+
+    Source: RFC 9110 section 10.2.3 (Retry-After) and the hub's ``RateLimit: "api";r=0;t=55``.
+    """
+    fields = dict(
+        part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
+    )
+    rate_s = _seconds(fields.get("t", "")) if fields.get("r") == "0" else 0.0
+    return rate_s or _seconds(headers.get("Retry-After", ""))
+
+
+def _seconds(text: str) -> float:
+    """Return a header's whole number of seconds, thirty years at most; 0 for anything else."""
+    return min(float(text), 1e9) if re.fullmatch("[0-9]+", text) else 0.0

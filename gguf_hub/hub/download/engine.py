@@ -1,0 +1,494 @@
+"""The bytes of one file over several connections at once, into a part that is always resumable.
+
+Each worker thread fetches runs of neighbouring segments, one request a run, and hashes and writes
+what comes where it belongs. What a broken connection brought of a segment is kept; the next one
+goes on from there. One more thread follows with the hash of the whole file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+
+from gguf_hub.errors import HubUnreachableError, LinkRefusedError
+from gguf_hub.hub.client import ByteStream, Hub
+from gguf_hub.hub.download.board import Board
+from gguf_hub.hub.download.journal import Journal
+from gguf_hub.hub.download.limits import RateLimit
+from gguf_hub.hub.download.link import Link, Resolved, Source
+from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.segments import Piece, Segments
+from gguf_hub.hub.download.wholehash import Prefix, WholeHash
+from gguf_hub.progress import Progress, Task
+from gguf_hub.units import KIB, MIB, format_size
+
+CONNECTIONS = 8
+WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)
+LONGEST_WAIT_S = 120.0
+_STALL_BYTES = 16 * KIB
+_TOLD_EVERY_S = 3.0
+_LOOK_EVERY_S = 0.1
+_LEAVE_WITHIN_S = 1.0
+_GATHER_BYTES = 1 * MIB
+_GATHER_S = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard to try.
+
+    Attributes:
+        connections: How many at once for one file.
+        waits_s: Longest pauses between tries that bring nothing; after the last one it gives up.
+        limit: A rate that all transfers share.
+        stall_s: A connection that brings next to nothing for so long is given up.
+        sync_every_s: How often what came is brought to the disk for sure.
+        segment_bytes: Size of a segment; chosen by the file's size when None.
+    """
+
+    connections: int = CONNECTIONS
+    waits_s: tuple[float, ...] = WAITS_S
+    limit: RateLimit | None = None
+    stall_s: float = 30.0
+    sync_every_s: float = 5.0
+    segment_bytes: int | None = None
+
+    def cut(self, size_bytes: int) -> Segments:
+        """Return how a file of this size is cut."""
+        if self.segment_bytes:
+            return Segments(size_bytes, self.segment_bytes)
+        return Segments.of_size(size_bytes)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a transfer begins.
+
+    Attributes:
+        segments: How the file is cut.
+        done: SHA-256 of the segments that are there.
+        pieces: The others, some of them begun.
+        expected: What the SHA-256 of segments must be, as far as that is known.
+        is_looked_at: Whether the segments that are there were hashed just now.
+    """
+
+    segments: Segments
+    done: Mapping[int, str]
+    pieces: tuple[Piece, ...]
+    expected: Mapping[int, str] = field(default_factory=dict)
+    is_looked_at: bool = False
+
+    @property
+    def have_bytes(self) -> int:
+        """How many bytes are there."""
+        begun = sum(piece.at - self.segments.start(piece.index) for piece in self.pieces)
+        return begun + sum(self.segments.length(index) for index in self.done)
+
+
+class Transfer:
+    """One file on its way.
+
+    Args:
+        hub: Where it comes from.
+        source: The file.
+        part: Where it goes.
+        begin: What is there of it.
+        journal: Told of every segment; None where nobody will go on later.
+        settings: How hard to try.
+        progress: Who is told.
+        cancel: Ends the transfer when set.
+        check_start: Looks at the first bytes; raises when the file is of no use.
+        link: Where the bytes are, when that has been asked already.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        source: Source,
+        part: PartFile,
+        begin: Begin,
+        *,
+        journal: Journal | None,
+        settings: Settings,
+        progress: Progress,
+        cancel: threading.Event,
+        check_start: Callable[[Prefix], None] | None = None,
+        link: Link | None = None,
+    ) -> None:
+        self._hub = hub
+        self._source = source
+        self._part = part
+        self._begin = begin
+        self._journal = journal
+        self._settings = settings
+        self._progress = progress
+        self._cancel = cancel
+        self._told_at = 0.0
+        self._link = link or Link(hub, source)
+        segments, done = begin.segments, begin.done
+        self.board = Board(segments, done, begin.pieces, settings.connections, begin.expected)
+        untrusted = frozenset() if begin.is_looked_at else frozenset(done)
+        self._whole = WholeHash(
+            self.board, part, untrusted=untrusted, forget=self._forget, check_start=check_start
+        )
+
+    def run(self) -> str:
+        """Fetch what is missing; return the SHA-256 of the whole file.
+
+        Raises:
+            HubError: The hub refuses, or stays away for too long; what came is in the journal.
+            OSError: The part or the journal cannot be written.
+            CancelledError: ``cancel`` was set.
+        """
+        n_workers = min(self._settings.connections, len(self._begin.pieces)) or 1
+        threads = [self._thread(self._whole.run)]
+        threads += [self._thread(self._work, k) for k in range(n_workers)]
+        if self._journal:
+            threads.append(self._thread(self._sync))
+        for thread in threads:
+            thread.start()
+        try:
+            self._watch()
+        finally:
+            self._leave(threads)
+        assert self._whole.sha256 is not None
+        return self._whole.sha256
+
+    def _watch(self) -> None:
+        """Tell how far it is until all is there or something is wrong."""
+        label = f"download {self._source.file.path.rpartition('/')[2]}"
+        have_bytes, told_bytes = self._begin.have_bytes, 0
+        size_bytes = self._begin.segments.size_bytes
+        with self._progress.task(label, size_bytes, done=have_bytes) as task:
+            while not self.board.over.wait(_LOOK_EVERY_S):
+                told_bytes = self._tell_bytes(task, told_bytes)
+                if self._cancel.is_set():
+                    raise CancelledError
+            self._tell_bytes(task, told_bytes)
+            if self.board.error:
+                raise self.board.error
+
+    def _tell_bytes(self, task: Task, told_bytes: int) -> int:
+        n = self.board.n_received
+        if n > told_bytes:
+            task.advance(n - told_bytes)
+        return n
+
+    def _leave(self, threads: list[threading.Thread]) -> None:
+        """End all threads and write down the segments that are half there."""
+        self.board.end()
+        until = time.monotonic() + _LEAVE_WITHIN_S
+        for thread in threads:
+            # one that waits for a silent server is left behind: it will not write any more
+            thread.join(max(until - time.monotonic(), 0.0))
+        self.board.seal()
+        if self._journal:
+            with contextlib.suppress(OSError):
+                for piece in self.board.begun():
+                    n_bytes = piece.at - self.board.segments.start(piece.index)
+                    self._journal.add_start(piece.index, n_bytes, piece.hasher.hexdigest())
+
+    # --- in threads
+
+    def _thread(self, work: Callable[..., None], *args: int) -> threading.Thread:
+        return threading.Thread(target=self._guarded, args=(work, *args), daemon=True)
+
+    def _guarded(self, work: Callable[..., None], *args: int) -> None:
+        try:
+            work(*args)
+        except BaseException as error:
+            self.board.end(error)
+
+    def _sync(self) -> None:
+        """Bring to the disk what came, every now and then, so that a loss of power costs little."""
+        assert self._journal
+        while not self.board.over.wait(self._settings.sync_every_s):
+            self._journal.sync(self._part.fd)
+
+    def _forget(self, index: int) -> None:
+        at = format_size(self.board.segments.start(index))
+        self._progress.note(f"what an earlier run left at {at} was bad; fetching that again")
+        if self._journal:
+            self._journal.forget(index)
+        self.board.forget(index)
+
+    def _work(self, worker: int) -> None:
+        """Fetch one run after the other, with a pause after each that broke."""
+        failures, kept = 0, 0
+        while run := self.board.claim(worker):
+            sink = _Sink(self.board, self._part, self._journal, run)
+            link = None
+            try:
+                link = self._link.current()
+                self._fetch(link, run, sink, worker)
+                failures = 0
+            except HubUnreachableError as error:
+                if failures == 0 or sink.n_new:
+                    kept = self.board.n_kept
+                failures = 0 if sink.n_new else failures + 1
+                # others may do well: only when nobody gets anything there is no sense in going on
+                is_hopeless = self.board.n_kept == kept
+                # the link first: whoever takes over what is given back must have a new one
+                self._drop_bad(link, error, failures)
+                sink.give_back()
+                self._after(error, failures, is_hopeless)
+            finally:
+                sink.give_back()
+
+    def _drop_bad(self, link: Resolved | None, error: HubUnreachableError, failures: int) -> None:
+        """Have a new link asked for where this one is refused, or fails again and again."""
+        is_refused = isinstance(error, LinkRefusedError)
+        if link and (is_refused or failures > 1):
+            is_first = self._link.drop(link)
+            if is_first and link.is_young and is_refused:
+                # it cannot have expired: the host wants fewer connections on it
+                self.board.shrink()
+
+    def _after(self, error: HubUnreachableError, failures: int, is_hopeless: bool) -> None:
+        """Wait as long as it takes after a failure.
+
+        Raises:
+            HubUnreachableError: It is no use.
+        """
+        waits_s, asked_s = self._settings.waits_s, error.retry_after_s or 0.0
+        if (failures > len(waits_s) and is_hopeless) or asked_s > LONGEST_WAIT_S:
+            raise error
+        if asked_s:
+            self.board.pause(asked_s)
+        longest_s = waits_s[min(max(failures, 1), len(waits_s)) - 1] if waits_s else 0.0
+        self._tell(error)
+        self.board.over.wait(max(asked_s, random.uniform(0.0, longest_s)))
+
+    def _tell(self, error: HubUnreachableError) -> None:
+        """Tell of a failure, but not of each one of eight connections that fail together."""
+        now = time.monotonic()
+        if now - self._told_at > _TOLD_EVERY_S:
+            self._told_at = now
+            have = format_size(self._begin.have_bytes + self.board.n_received)
+            self._progress.note(f"{error.message}; going on from {have}")
+
+    def _fetch(self, link: Resolved, run: list[Piece], sink: _Sink, worker: int) -> None:
+        """Open the bytes of a run and pour them."""
+        start, stop = run[0].at, self.board.segments.stop(run[-1].index)
+        limit = self._settings.limit
+        window = limit.window_bytes(self._settings.connections) if limit else None
+        with self._hub.open_range(
+            link.facts, start, stop, if_range=link.etag, window_bytes=window
+        ) as stream:
+            if not self._link.is_same(link, stream):
+                self._link.drop(link)
+                raise _changed(self._source)
+            if stream.is_whole:
+                self.board.leave_to(worker)
+                if self.board.is_left_to_other(worker):
+                    return
+                # the stream passes all segments: it brings whatever nobody else is at
+                sink.take_all()
+            self._pour(stream, sink)
+        if not sink.is_complete and not self.board.over.is_set():
+            raise _short(self._source, sink)
+
+    def _pour(self, stream: ByteStream, sink: _Sink) -> None:
+        limit, over = self._settings.limit, self.board.over
+        stall = _Stall(self._source, self._settings)
+        with _Gather(sink, stream.start, self.board) as gather:
+            for chunk in stream.chunks:
+                if limit:
+                    limit.take(len(chunk), over)
+                if over.is_set():
+                    return
+                gather.add(chunk)
+                stall.saw(len(chunk))
+                if sink.is_complete:
+                    # the end of the body must be seen, or the connection is not used again
+                    next(stream.chunks, None)
+                    return
+
+
+class _Gather:
+    """Puts the small chunks of a stream together before a sink takes them.
+
+    Hashing and writing give the interpreter's lock away and want it back, each time: for chunks of
+    64 KiB on eight connections that is a tenth of all the work. What has gathered when a connection
+    breaks, or all is over, is not lost.
+    """
+
+    def __init__(self, sink: _Sink, at: int, board: Board) -> None:
+        self._sink = sink
+        self._at = at
+        self._board = board
+        self._chunks: list[bytes] = []
+        self._n_bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, chunk: bytes) -> None:
+        """Take a chunk; hand on what has gathered if it is much or has waited long."""
+        self._chunks.append(chunk)
+        self._n_bytes += len(chunk)
+        if self._n_bytes >= _GATHER_BYTES or time.monotonic() - self._since > _GATHER_S:
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """Give the sink what has gathered."""
+        chunks, self._chunks, self._n_bytes = self._chunks, [], 0
+        self._since = time.monotonic()
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._at = self._sink.feed(self._at, memoryview(data))
+
+    def __enter__(self) -> _Gather:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._chunks:
+            self._board.while_open(self.hand_on)
+
+
+class _Sink:
+    """Takes bytes in the order of a file and puts them where they are missing.
+
+    Args:
+        board: Told of finished segments.
+        part: Where bytes are written.
+        journal: Told of finished segments.
+        run: The segments to fill.
+    """
+
+    def __init__(
+        self, board: Board, part: PartFile, journal: Journal | None, run: list[Piece]
+    ) -> None:
+        self.n_new = 0
+        self._board = board
+        self._part = part
+        self._journal = journal
+        self._run = {piece.index: piece for piece in run}
+        self._takes_all = False
+        self._at = -1
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether everything has come that was to come."""
+        if self._takes_all:
+            return self._at >= self._board.segments.size_bytes
+        return not self._run
+
+    def take_all(self) -> None:
+        """Fill from now on any segment that comes by and that nobody else has taken."""
+        self._takes_all = True
+
+    def give_back(self) -> None:
+        """Return what is not finished."""
+        self._board.give_back(self._run.values())
+        self._run = {}
+
+    def feed(self, at: int, data: memoryview) -> int:
+        """Take the bytes at offset ``at``; return the offset after them."""
+        segments = self._board.segments
+        data = data[: segments.size_bytes - at]
+        while data:
+            index = segments.index_at(at)
+            n = min(len(data), segments.stop(index) - at)
+            piece = self._piece_at(index)
+            if piece is not None and at <= piece.at < at + n:
+                self._write(piece, data[piece.at - at : n])
+            data, at = data[n:], at + n
+        self._at = at
+        return at
+
+    def _piece_at(self, index: int) -> Piece | None:
+        piece = self._run.get(index)
+        if piece is None and self._takes_all:
+            piece = self._board.claim_at(index)
+            if piece is not None:
+                self._run[index] = piece
+        return piece
+
+    def _write(self, piece: Piece, data: memoryview) -> None:
+        piece.hasher.update(data)
+        self._part.write(data, piece.at)
+        piece.at += len(data)
+        self.n_new += len(data)
+        self._board.received(len(data))
+        if piece.at == self._board.segments.stop(piece.index):
+            self._finish(piece)
+
+    def _finish(self, piece: Piece) -> None:
+        del self._run[piece.index]
+        sha256 = self._board.accept(piece)
+        if sha256 is None:
+            self._board.refuse(piece)
+            self.n_new = 0
+            raise HubUnreachableError(
+                f"the bytes from {self._board.segments.start(piece.index):,} arrived damaged",
+                retry_after_s=0.0,
+                hint="something between here and the hub alters bytes: try another network",
+            )
+        if self._journal:
+            self._journal.add(piece.index, sha256)
+        self._board.finish(piece.index, sha256)
+
+
+class _Stall:
+    """Notices a connection that is not silent, yet brings nothing to speak of."""
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self._source = source
+        self._stall_s = 0.0 if settings.limit else settings.stall_s
+        self._since, self._n_bytes = time.monotonic(), 0
+
+    def saw(self, n_bytes: int) -> None:
+        """Count bytes.
+
+        Raises:
+            HubUnreachableError: There were too few for too long.
+        """
+        self._n_bytes += n_bytes
+        now = time.monotonic()
+        if not self._stall_s or now - self._since < self._stall_s:
+            return
+        if self._n_bytes < _STALL_BYTES:
+            raise HubUnreachableError(
+                f"`{self._source.file.path}`: a connection brought {self._n_bytes} bytes "
+                f"in {self._stall_s:.0f} s",
+                repo_id=self._source.repo_id,
+                retry_after_s=0.0,
+                hint="repeat the command; it goes on from what is there",
+            )
+        self._since, self._n_bytes = now, 0
+
+
+def _changed(source: Source) -> HubUnreachableError:
+    """Return the error for a file host that no longer sends what it sent before.
+
+    The hub's own word, asked for again with the next link, decides whether the file is another.
+    """
+    return HubUnreachableError(
+        f"`{source.file.path}`: the file host sends something else than before",
+        repo_id=source.repo_id,
+        retry_after_s=0.0,
+        hint="repeat the command; if it stays so, a proxy on the way may be broken",
+    )
+
+
+def _short(source: Source, sink: _Sink) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"`{source.file.path}`: the server ended too early",
+        repo_id=source.repo_id,
+        retry_after_s=0.0,
+        hint="repeat the command; it goes on from what is there",
+    )
+
+
+def chunks_of(part: PartFile, start: int, stop: int) -> Iterator[memoryview]:
+    """Yield the bytes of a range of a part."""
+    buffer = memoryview(bytearray(min(1024 * KIB, max(stop - start, 1))))
+    while start < stop:
+        n = part.read(buffer[: stop - start], start)
+        if not n:
+            return
+        yield buffer[:n]
+        start += n

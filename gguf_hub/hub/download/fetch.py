@@ -1,0 +1,480 @@
+"""Verified files on disk: what is there already, what is missing, and getting it.
+
+Nothing takes its final name before its bytes are those that the hub announces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from gguf_hub.errors import (
+    ChecksumError,
+    DiskFullError,
+    DownloadError,
+    FileChangedError,
+    GgufError,
+    UnsupportedGgufError,
+)
+from gguf_hub.files import create
+from gguf_hub.gguf.copying import FileRange, copy_range
+from gguf_hub.hub.client import Hub, RemoteFile, RepoListing
+from gguf_hub.hub.download.cachedir import repos_of
+from gguf_hub.hub.download.digest import matches, sha256_file
+from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.folderbook import FolderBook
+from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.journal import journal_of, read_journal
+from gguf_hub.hub.download.link import Source
+from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.move import Moved, Mover, RangeMover
+from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.places import PART_SUFFIX, Place
+from gguf_hub.hub.download.total import totalled
+from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.units import MB, format_gb
+
+RESERVE_BYTES = 64 * MB
+
+
+class State(str, Enum):
+    """What is known about a file before anything is done."""
+
+    VERIFIED = "verified"  # there, and recorded as whole
+    UNCHECKED = "unchecked"  # there with the right size; must be hashed
+    ELSEWHERE = "elsewhere"  # a verified copy lies in another place of this machine
+    PARTIAL = "partial"  # the first bytes of it are there
+    DIFFERENT = "different"  # another file has its name, and would be replaced
+    MISSING = "missing"
+
+
+class Status(str, Enum):
+    """What was done for a file."""
+
+    PRESENT = "present"  # was there and recorded: nothing read, nothing fetched
+    CHECKED = "checked"  # was there: hashed
+    COPIED = "copied"  # from another place of this machine
+    DOWNLOADED = "downloaded"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file, where it goes, and how many of its bytes must still come from the hub."""
+
+    file: RemoteFile
+    path: Path
+    state: State
+    fetch_bytes: int
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether no byte must come, as far as that can be told without reading."""
+        return self.state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download would do."""
+
+    listing: RepoListing
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files."""
+        return sum(planned.file.size_bytes for planned in self.files)
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes still to come from the hub."""
+        return sum(planned.fetch_bytes for planned in self.files)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is there and whole.
+
+    Attributes:
+        path: Where users find it.
+        file: What the hub announces.
+        sha256: SHA-256 of its bytes.
+        status: What it took.
+        gguf_problem: Why the file, although it is what the hub has, is not a usable GGUF.
+    """
+
+    path: Path
+    file: RemoteFile
+    sha256: str
+    status: Status
+    gguf_problem: str | None = None
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space where ``folder`` is or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Gets files of one hub into one place.
+
+    Args:
+        hub: Where they come from.
+        place: Where they go.
+        store: The record of verified files.
+        progress: Who is told.
+        free_bytes: How much space a folder has left.
+        move: What moves the bytes.
+        is_forced: Go on where there seems to be too little space, or over files of somebody's.
+        max_workers: How many files at once.
+        caches: Hugging Face caches whose bytes are copied rather than fetched again.
+    """
+
+    hub: Hub
+    place: Place
+    store: Store
+    progress: Progress = SILENT
+    free_bytes: Callable[[Path], int] = free_bytes
+    move: Mover = field(default_factory=RangeMover)
+    is_forced: bool = False
+    max_workers: int = 1
+    caches: tuple[Path, ...] = ()
+
+    def plan(self, listing: RepoListing, files: Sequence[RemoteFile]) -> Plan:
+        """Return what fetching would do; touches nothing.
+
+        Raises:
+            DownloadError: A file would lead out of the place.
+        """
+        return Plan(listing, tuple(self._survey(listing, file) for file in files))
+
+    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+        """Make the files be there, each one verified.
+
+        Args:
+            listing: The repository at one commit.
+            files: Files of it.
+
+        Raises:
+            DiskFullError: Not enough space for all of them; found out before the first byte.
+            ChecksumError: The bytes are not those that the hub announces; none are kept.
+            LockedError: Another process writes one of the files.
+            DownloadError: The place cannot be written.
+            HubError: The hub refuses or stays away; what came is kept for the next run.
+        """
+        plan = self.plan(listing, files)
+        if not self.is_forced:
+            self._require_space(plan)
+        self._remember_place()
+        if len(files) == 1 or not plan.fetch_bytes:
+            return self._fetch_all(listing, files)
+        with totalled(self.progress, plan.fetch_bytes) as progress:
+            return replace(self, progress=progress)._fetch_all(listing, files)
+
+    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+        cancel = threading.Event()
+        if min(self.max_workers, len(files)) <= 1:
+            return [self._fetch_one(listing, file, cancel) for file in files]
+        with ThreadPoolExecutor(self.max_workers) as pool:
+            futures = [pool.submit(self._fetch_one, listing, file, cancel) for file in files]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                return [future.result() for future in _failed_first(futures)]
+            except BaseException:
+                cancel.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def check(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+        """Return the files if all of them are in the place and whole, else nothing.
+
+        The hub is never asked: the listing may be one that was made from the place itself.
+
+        Raises:
+            DownloadError: A file cannot be read.
+        """
+        found = []
+        for file in files:
+            with explained(self.place.path_of(listing, file)):
+                # no lock: nothing is written, so that a read-only cache will do
+                done = self._take_recorded(listing, file)
+                done = done or self._check_what_is_there(listing, file)
+            if done is None:
+                return []
+            found.append(done)
+        return found
+
+    def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
+        self.place.check(listing, file)
+        path = self.place.path_of(listing, file)
+        content = self.place.content_of(listing, file)
+        recorded = self.store.find_verified(content)
+        size_bytes, have_bytes = _size(content), self._have_bytes(listing, file)
+        if recorded and recorded.sha256 == file.sha256:
+            state = State.VERIFIED
+        elif size_bytes == file.size_bytes:
+            state = State.UNCHECKED
+        elif self._copies_of(file):
+            state = State.ELSEWHERE
+        elif have_bytes:
+            state = State.PARTIAL
+        else:
+            state = State.MISSING if size_bytes is None else State.DIFFERENT
+        planned = PlannedFile(file, path, state, max(file.size_bytes - have_bytes, 0))
+        return replace(planned, fetch_bytes=0) if planned.is_here else planned
+
+    def _have_bytes(self, listing: RepoListing, file: RemoteFile) -> int:
+        """Return how much an earlier run, or another client, has left of a file."""
+        part = self.place.part_of(listing, file)
+        told = read_journal(part, file.etag, file.size_bytes)
+        if told:
+            return told.have_bytes
+        sizes = [_size(path) or 0 for path in (part, *self.place.leftovers_of(listing, file))]
+        return min(max(sizes), file.size_bytes)
+
+    def copy_of(self, file: RemoteFile) -> StoredFile | None:
+        """Return a verified file of this machine with the same content, or None."""
+        return next(iter(self.store.copies_of(file.sha256)), None) if file.sha256 else None
+
+    def _copies_of(self, file: RemoteFile) -> list[Path]:
+        """Return where the same content lies: verified copies, then what caches have of it."""
+        if not file.sha256:
+            return []
+        blobs = (repo / "blobs" / file.sha256 for cache in self.caches for repo in repos_of(cache))
+        copies = [entry.path for entry in self.store.copies_of(file.sha256)]
+        return [*copies, *(blob for blob in blobs if _size(blob) == file.size_bytes)]
+
+    def _require_space(self, plan: Plan) -> None:
+        copied = [p.file.size_bytes for p in plan.files if p.state is State.ELSEWHERE]
+        needed_bytes = plan.fetch_bytes + sum(copied)
+        free = self.free_bytes(self.place.root)
+        if needed_bytes and needed_bytes + RESERVE_BYTES > free:
+            raise DiskFullError(
+                f"not enough space at `{self.place.root}`: {format_gb(needed_bytes)} to come "
+                f"(and {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
+                path=self.place.root,
+                hint="free some space, choose another disk with --local-dir or --cache-dir, "
+                "or a smaller quant (`gguf-hub pick`); --force tries all the same",
+            )
+
+    def _fetch_one(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> Fetched:
+        with explained(self.place.path_of(listing, file)):
+            if done := self._take_recorded(listing, file):
+                return done
+            try:
+                return self._make_be_there(listing, file, cancel)
+            except FileChangedError as error:
+                newer = self.hub.list_files(listing.repo_id, listing.revision)
+                changed = newer.find(file.path)
+                if changed is None or changed.etag == file.etag:
+                    raise
+                self.progress.note(f"{error.message}: it was replaced; starting over with that")
+                return self._make_be_there(newer, changed, cancel)
+
+    def _make_be_there(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> Fetched:
+        self.place.check(listing, file)
+        with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
+            # another process may just have done it
+            done = self._take_recorded(listing, file) or self._check_what_is_there(listing, file)
+            if done:
+                return done
+            self._require_replaceable(listing, file)
+            return self._copy(listing, file) or self._download(listing, file, cancel)
+
+    def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        """Take the file as it is when the record knows these very bytes, under whatever name."""
+        content = self.place.content_of(listing, file)
+        known = self.store.find_verified(content)
+        if known is None or known.sha256 != file.sha256:
+            return None
+        path = self.place.accept(listing, file, content)
+        if (known.path, known.commit) != (path, listing.commit):
+            self._record(listing, file, path, known.sha256)
+        return Fetched(path, file, known.sha256, Status.PRESENT)
+
+    def _check_what_is_there(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        content = self.place.content_of(listing, file)
+        if _size(content) != file.size_bytes:
+            return None
+        sha256 = sha256_file(content, progress=self.progress)
+        if matches(content, file, sha256):
+            return self._accept(listing, file, content, sha256, Status.CHECKED)
+        self.progress.note(f"`{content}` is not what it should be: it is damaged")
+        return None
+
+    def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
+        """Refuse to put a file in the place of one that is somebody's, and not ours or a hub's.
+
+        Raises:
+            DownloadError: It would be replaced.
+        """
+        path = self.place.path_of(listing, file)
+        if not os.path.lexists(path) or self.place.is_own(path, file):
+            return
+        if self.store.find(path) or self.is_forced:
+            self.progress.note(f"`{path}` is replaced: it is not what the hub has")
+            return
+        raise DownloadError(
+            f"`{path}` is another file than that of `{listing.repo_id}`, and was not downloaded: "
+            "it is not replaced",
+            path=path,
+            hint="move it elsewhere, or choose another folder with --local-dir; --force replaces "
+            "it",
+        )
+
+    def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+        """Take the bytes from a copy on this machine, if there is one that is whole."""
+        for copy in self._copies_of(file):
+            part = self.place.part_of(listing, file)
+            # a name of its own: what was fetched so far must outlive a copy that is damaged
+            new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
+            new.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(copy, new)
+            sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
+            if matches(new, file, sha256):
+                _drop(part)
+                return self._accept(listing, file, new, sha256, Status.COPIED)
+            new.unlink()
+            self.store.remove(copy)
+            self.progress.note(f"`{copy}` is not what it should be: it is damaged")
+        return None
+
+    def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
+        part = self.place.part_of(listing, file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        self._take_leftover(listing, file, part)
+        source = Source(listing.repo_id, listing.commit, file)
+        moved = self.move(self.hub, source, part, progress=self.progress, cancel=cancel)
+        label = f"check {file.path}"
+        sha256 = moved.sha256 or sha256_file(part, progress=self.progress, label=label)
+        if not matches(part, file, sha256):
+            _drop(part)
+            raise _wrong_bytes(listing, file, sha256)
+        self._remember(sha256, moved)
+        done = self._accept(listing, file, part, sha256, Status.DOWNLOADED)
+        journal_of(part).unlink(missing_ok=True)
+        return done
+
+    def _take_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
+        """Go on with what another client left when it was stopped, if that is more than ours."""
+        leftovers = [path for path in self.place.leftovers_of(listing, file) if _is_alone(path)]
+        if not leftovers or os.path.lexists(part):
+            return
+        largest = max(leftovers, key=lambda path: _size(path) or 0)
+        self.progress.note(f"going on with `{largest.name}`, which another program left")
+        largest.replace(part)
+
+    def _remember_place(self) -> None:
+        """Keep where files go: what is left there can then be found again."""
+        with contextlib.suppress(OSError):  # that is a help, not a need
+            FolderBook(self.store.folder).add(self.place.root)
+
+    def _remember(self, sha256: str, moved: Moved) -> None:
+        """Keep the hashes of segments: with them a damaged file can be repaired."""
+        if moved.hashes and len(moved.hashes.hashes) > 1:
+            with contextlib.suppress(OSError):  # they are a help, not a need
+                HashBook(self.store.folder).add(sha256, moved.hashes)
+
+    def _accept(
+        self, listing: RepoListing, file: RemoteFile, content: Path, sha256: str, status: Status
+    ) -> Fetched:
+        """Look whether verified bytes make a GGUF, give them their name, and record them."""
+        problem = gguf_problem(content) if is_gguf(file.path) else None
+        if status in (Status.COPIED, Status.DOWNLOADED):
+            self._require_replaceable(listing, file)  # hours may have passed since it was asked
+        path = self.place.accept(listing, file, content)
+        self._record(listing, file, path, sha256)
+        if problem:
+            self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
+        return Fetched(path, file, sha256, status, problem)
+
+    def _record(self, listing: RepoListing, file: RemoteFile, path: Path, sha256: str) -> None:
+        entry = StoredFile.of(
+            path,
+            sha256,
+            repo_id=listing.repo_id,
+            commit=listing.commit,
+            filename=file.path,
+        )
+        self.store.add(entry)
+
+
+def _failed_first(futures: Sequence[Future[Fetched]]) -> list[Future[Fetched]]:
+    """Return the futures, or only one that failed: the others then wait in vain."""
+    failed = [f for f in futures if f.done() and f.exception() is not None]
+    return failed[:1] or list(futures)
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    journal_of(part).unlink(missing_ok=True)
+
+
+def copy_file(source: Path, new: Path) -> None:
+    """Copy a file to a part of ours: a new file, whatever the name led to before.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    new.unlink(missing_ok=True)
+    target = create(new)
+    try:
+        for _ in copy_range(FileRange(source, 0, source.stat().st_size), target):
+            pass
+    finally:
+        os.close(target)
+
+
+def _is_alone(path: Path) -> bool:
+    """Tell whether a leftover is a file that has no other name, and so is nobody else's."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def gguf_problem(path: Path) -> str | None:
+    """Return why a file cannot be opened as a GGUF, or None."""
+    from gguf_hub.gguf.reader import GgufFile
+
+    try:
+        with GgufFile.open(path):
+            return None
+    except UnsupportedGgufError:
+        return None  # sound, only not for this version
+    except GgufError as error:
+        return error.issues[0] if error.issues else error.message
+
+
+def _size(path: Path) -> int | None:
+    """Return the size of a file, or None when there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _wrong_bytes(listing: RepoListing, file: RemoteFile, sha256: str) -> ChecksumError:
+    expected = f"SHA-256 {file.sha256}" if file.sha256 else f"git id {file.blob_id}"
+    return ChecksumError(
+        f"`{file.path}` of `{listing.repo_id}` arrived damaged: expected {expected}, "
+        f"found SHA-256 {sha256}; nothing was kept",
+        path=file.path,
+        hint="repeat the command; if it stays so, something between here and the hub alters bytes",
+    )

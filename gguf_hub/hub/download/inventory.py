@@ -1,0 +1,180 @@
+"""Which model files this machine has: those on record, and those that other programs fetched.
+
+Nothing is read but names, sizes and times; whether bytes are right is told by the record alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from gguf_hub.hub.download.cachedir import CachedFile, all_files_of, find_file, repos_of
+from gguf_hub.hub.download.folderbook import FolderBook
+from gguf_hub.hub.download.local import Target
+from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of
+from gguf_hub.hub.download.notes import Note, notes_of, own_folder
+from gguf_hub.hub.store import Store, StoredFile
+
+
+class Condition(str, Enum):
+    """What is known about a file."""
+
+    VERIFIED = "verified"  # recorded as whole, and as it was then
+    UNCHECKED = "unchecked"  # another program fetched it
+    CHANGED = "changed"  # other than it was when it was recorded
+    GONE = "gone"  # recorded, and no longer there
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file of this machine.
+
+    Attributes:
+        path: Where users find it.
+        condition: What is known about it.
+        size_bytes: As it is now; as it was recorded when it is gone.
+        repo_id: Where it came from; None when nobody knows.
+        commit: Likewise.
+        filename: Path in the repository, or the file's own name.
+        sha256: What its content is, or should be; None when nobody knows.
+        verified_at: When it was verified, in UTC, ISO 8601; None when it was not.
+    """
+
+    path: Path
+    condition: Condition
+    size_bytes: int
+    repo_id: str | None
+    commit: str | None
+    filename: str
+    sha256: str | None
+    verified_at: str | None
+
+    @property
+    def quant(self) -> str | None:
+        """The quant that the name tells."""
+        return quant_of(self.filename)
+
+    @property
+    def content(self) -> str:
+        """The same text for names of the same bytes on the disk."""
+        return os.path.realpath(self.path)
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where to look: caches, and folders of the user's choice."""
+
+    caches: tuple[Path, ...]
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def known(cls, store: Store, cache_dir: Path, *more: Path) -> Roots:
+        """Return the given cache, what was ever fetched to, and ``more``."""
+        seen = [*FolderBook(store.folder).folders(), *more]
+        notes = [note for entry in store.entries() if (note := Note.find(entry.path))]
+        seen += [note.root for note in notes]
+        caches = [cache_dir, *(path for path in seen if repos_of(path))]
+        folders = [path for path in seen if own_folder(path).is_dir()]
+        return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)))
+
+
+def inventory(store: Store, roots: Roots) -> list[Held]:
+    """Return the files of this machine, each name once, ordered by repository and name."""
+    found: dict[str, Held] = {}
+    for held in _all(store, roots):
+        found.setdefault(_key(held.path), held)
+    return sorted(found.values(), key=lambda h: (h.repo_id or "~", h.filename, str(h.path)))
+
+
+def look_at(path: Path, store: Store) -> Held | None:
+    """Return what is known of the file at ``path``, or None when it is nobody's download."""
+    entry = store.find(path)
+    if entry and (not (cached := find_file(path)) or _key(entry.path) == _key(cached.path)):
+        return _recorded(entry)
+    if (cached := find_file(path)) and path.is_file():
+        return _cached(cached)
+    if (note := Note.find(path)) and path.is_file():
+        return _noted(note)
+    return None
+
+
+def of_target(held: Iterable[Held], target: Target) -> list[Held]:
+    """Return the files of a repository that a target names, of whatever commit and place.
+
+    Args:
+        held: The files of this machine.
+        target: What is wanted; without names and quant, all of the repository. A revision must be
+            a commit: only a hub knows where a branch leads.
+    """
+    wanted = target.wanted
+
+    def is_meant(file: Held) -> bool:
+        if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
+            return False
+        if wanted.filenames:
+            return file.filename in wanted.filenames
+        return wanted.quant is None or has_quant(file.filename, wanted.quant)
+
+    return [file for file in held if is_meant(file)]
+
+
+def contents_bytes(files: Iterable[Held]) -> int:
+    """Return the bytes that files take on the disk: several names of the same bytes count once."""
+    sizes = {h.content: h.size_bytes for h in files if h.condition is not Condition.GONE}
+    return sum(sizes.values())
+
+
+def _all(store: Store, roots: Roots) -> Iterator[Held]:
+    for entry in store.entries():
+        yield _recorded(entry)
+    for cache in roots.caches:
+        for repo in repos_of(cache):
+            yield from map(_cached, filter(_is_model_file, all_files_of(repo)))
+    for folder in roots.folders:
+        for note in notes_of(folder):
+            if is_gguf(note.filename) and note.path.is_file():
+                yield _noted(note)
+
+
+def _is_model_file(file: CachedFile) -> bool:
+    return is_gguf(file.filename) and file.path.is_file()
+
+
+def _recorded(entry: StoredFile) -> Held:
+    size_bytes, condition = entry.size_bytes, Condition.VERIFIED
+    try:
+        size_bytes = entry.path.stat().st_size
+        if not entry.is_unchanged():
+            condition = Condition.CHANGED
+    except OSError:
+        condition = Condition.GONE
+    return Held(
+        entry.path,
+        condition,
+        size_bytes,
+        entry.repo_id,
+        entry.commit,
+        entry.filename,
+        entry.sha256,
+        entry.verified_at,
+    )
+
+
+def _cached(file: CachedFile) -> Held:
+    size_bytes, sha256 = file.path.stat().st_size, file.sha256
+    origin = (file.repo_id, file.commit, file.filename)
+    return Held(file.path, Condition.UNCHECKED, size_bytes, *origin, sha256, None)
+
+
+def _noted(note: Note) -> Held:
+    size_bytes = note.path.stat().st_size
+    origin = (None, note.commit, note.filename)
+    return Held(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
+
+
+def _key(path: Path) -> str:
+    """Return the same text for one name however its folder is written."""
+    return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118

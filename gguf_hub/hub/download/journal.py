@@ -1,0 +1,195 @@
+"""What of a part file is there: each finished segment with its SHA-256, beside the part.
+
+One JSON object per line. The first line says what the part is a part of; every other line tells of
+one segment. A line is written as soon as its segment is, so that a killed process loses nothing
+that was finished. For the loss of power, ``sync`` puts first the bytes and then the lines safely on
+the disk; a line that got there before its bytes is found out, because whoever goes on with a part
+hashes it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf_hub.files import open_regular, write_atomically
+from gguf_hub.hub.download.segments import Segments
+from gguf_hub.units import MIB
+
+VERSION = 1
+MAX_SEGMENTS = 1_000_000
+MAX_BYTES = 64 * MIB
+"""More than journals of downloads take, some hundred bytes for each segment."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first bytes of an unfinished segment: how many, and their SHA-256."""
+
+    n_bytes: int
+    sha256: str
+
+
+@dataclass
+class Progressed:
+    """What a journal tells.
+
+    Attributes:
+        segments: How the file is cut.
+        done: SHA-256 of each finished segment.
+        adopted: Those of them that were found and not fetched: nobody vouches for them.
+        starts: Segments of which only the first bytes are there.
+    """
+
+    segments: Segments
+    done: dict[int, str] = field(default_factory=dict)
+    adopted: set[int] = field(default_factory=set)
+    starts: dict[int, Start] = field(default_factory=dict)
+
+    @property
+    def have_bytes(self) -> int:
+        """How many bytes of the file are there."""
+        whole = sum(self.segments.length(index) for index in self.done)
+        return whole + sum(start.n_bytes for start in self.starts.values())
+
+
+def journal_of(part: Path) -> Path:
+    """Return the name of a part's journal."""
+    return part.with_name(f"{part.name}.journal")
+
+
+def read_journal(part: Path, etag: str, size_bytes: int) -> Progressed | None:
+    """Return what the journal of a part tells, or None when there is none that fits.
+
+    Args:
+        part: The part file.
+        etag: What the file is known by.
+        size_bytes: Its size.
+    """
+    try:
+        lines = _read_lines(journal_of(part))
+        head = json.loads(lines[0])
+        expected = {"journal": VERSION, "etag": etag, "size_bytes": size_bytes}
+        if not isinstance(head, dict) or head != expected | {
+            "segment_bytes": head.get("segment_bytes")
+        }:
+            return None
+        told = Progressed(_segments(size_bytes, head["segment_bytes"]))
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
+    for line in lines[1:]:
+        if not _read_line(line, told):
+            break  # torn by a loss of power: what follows is as little worth
+    return told
+
+
+def _read_line(line: bytes, told: Progressed) -> bool:
+    """Take one line into ``told``; False when it makes no sense."""
+    try:
+        row = json.loads(line)
+        index, sha256 = row["segment"], row["sha256"]
+        if sha256 is None:
+            _forget(told, index)
+            return True
+        n_bytes = int(row.get("n_bytes", told.segments.length(index)))
+        is_sound = 0 <= index < len(told.segments) and _SHA256.fullmatch(sha256)
+        if not is_sound or not 0 < n_bytes <= told.segments.length(index):
+            return False
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        return False
+    _forget(told, index)
+    if n_bytes < told.segments.length(index):
+        told.starts[index] = Start(n_bytes, sha256)
+    else:
+        told.done[index] = sha256
+        if row.get("adopted"):
+            told.adopted.add(index)
+    return True
+
+
+def _forget(told: Progressed, index: int) -> None:
+    told.done.pop(index, None)
+    told.starts.pop(index, None)
+    told.adopted.discard(index)
+
+
+def _read_lines(journal: Path) -> list[bytes]:
+    """Return the lines of a journal; what is a link or far too long is none."""
+    with os.fdopen(open_regular(journal), "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"a journal of more than {MAX_BYTES} bytes")
+    return data.splitlines()
+
+
+def _segments(size_bytes: int, segment_bytes: Any) -> Segments:
+    """Return how a journal says that the file is cut; so many segments as nobody cuts are none."""
+    if type(segment_bytes) is not int or segment_bytes <= 0:
+        raise ValueError(f"a segment of {segment_bytes!r} bytes")
+    segments = Segments(size_bytes, segment_bytes)
+    if len(segments) > MAX_SEGMENTS:
+        raise ValueError(f"{len(segments)} segments")
+    return segments
+
+
+class Journal:
+    """A journal that is being written; also a context manager.
+
+    Args:
+        part: The part file that it is about.
+        etag: What the file is known by.
+        told: What is there already; becomes the beginning.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, part: Path, etag: str, told: Progressed) -> None:
+        path = journal_of(part)
+        head = {
+            "journal": VERSION,
+            "etag": etag,
+            "size_bytes": told.segments.size_bytes,
+            "segment_bytes": told.segments.segment_bytes,
+        }
+        rows = [head, *(_row(i, sha, i in told.adopted) for i, sha in sorted(told.done.items()))]
+        write_atomically(path, b"".join(map(_line, rows)))
+        self._fd = open_regular(path, os.O_WRONLY | os.O_APPEND)
+
+    def add(self, index: int, sha256: str) -> None:
+        """Write down that a segment is there."""
+        self._write(_row(index, sha256))
+
+    def add_start(self, index: int, n_bytes: int, sha256: str) -> None:
+        """Write down that the first bytes of a segment are there."""
+        self._write(_row(index, sha256) | {"n_bytes": n_bytes})
+
+    def forget(self, index: int) -> None:
+        """Write down that a segment is not what it should be."""
+        self._write({"segment": index, "sha256": None})
+
+    def sync(self, part_fd: int) -> None:
+        """Bring to the disk first the bytes of the part, then the lines about them."""
+        os.fsync(part_fd)
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """End writing; the file stays."""
+        os.close(self._fd)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        os.write(self._fd, _line(row))  # one short write: whole or, after a loss of power, torn
+
+
+def _row(index: int, sha256: str, is_adopted: bool = False) -> dict[str, Any]:
+    row: dict[str, Any] = {"segment": index, "sha256": sha256}
+    return row | {"adopted": True} if is_adopted else row
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

@@ -1,0 +1,177 @@
+"""What nobody needs any more: unfinished downloads, bytes without a name, notes about nothing.
+
+Looking changes nothing; what another process is at work on is left alone when it is cleared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from gguf_hub.errors import LockedError
+from gguf_hub.hub.download.cachedir import (
+    COMMIT,
+    SHA256,
+    all_files_of,
+    is_inside,
+    is_own_blob,
+    repo_id_of,
+    repos_of,
+)
+from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.inventory import Roots
+from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.notes import notes_of, own_folder
+from gguf_hub.hub.download.places import PART_SUFFIX
+from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
+from gguf_hub.hub.store import Store
+
+_BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are
+
+
+class Kind(str, Enum):
+    """What a leftover is."""
+
+    PART = "unfinished download"
+    JOURNAL = "journal of a download"
+    INCOMPLETE = "unfinished download of another program"
+    BLOB = "bytes without a name"
+    LINK = "name without bytes"
+    NOTE = "note of a file that is gone"
+    RECORD = "record of a file that is gone"
+    HASHES = "hashes of a file that is gone"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may go.
+
+    Attributes:
+        kind: What it is.
+        path: Where it is; for a record, the file that is gone.
+        size_bytes: What it takes on the disk.
+        locks: Held by whoever is at work on it.
+    """
+
+    kind: Kind
+    path: Path
+    size_bytes: int
+    locks: tuple[Path, ...] = ()
+
+
+def find_leftovers(store: Store, roots: Roots) -> list[Leftover]:
+    """Return what may go.
+
+    Args:
+        store: The record.
+        roots: Caches and folders to look into. In caches, other programs' leftovers count only in
+            repositories with GGUF files, or of the record.
+    """
+    found = [left for cache in roots.caches for left in _in_cache(cache, store)]
+    found += [left for folder in roots.folders for left in _in_folder(folder)]
+    return [*found, *_on_record(store)]
+
+
+def clear(leftovers: Sequence[Leftover], store: Store) -> tuple[list[Leftover], list[Leftover]]:
+    """Remove leftovers.
+
+    Returns:
+        Those that went, and those that another process is at work on.
+
+    Raises:
+        DownloadError: One of the places cannot be written.
+    """
+    gone, busy = [], []
+    for left in leftovers:
+        try:
+            with explained(left.path):
+                _clear_one(left, store)
+            gone.append(left)
+        except LockedError:
+            busy.append(left)
+    return gone, busy
+
+
+def _clear_one(left: Leftover, store: Store) -> None:
+    with contextlib.ExitStack() as held:
+        for lock in left.locks:
+            held.enter_context(only_one(lock, left.path.name, left.path.parent))
+        if left.kind is Kind.RECORD:
+            store.remove(left.path)
+        elif left.kind is Kind.BLOB:
+            remove_blob(left.path)
+        else:
+            left.path.unlink(missing_ok=True)
+
+
+def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
+    recorded = {entry.repo_id for entry in store.entries()}
+    for repo in repos_of(cache):
+        files = all_files_of(repo)
+        is_ours = repo_id_of(repo) in recorded or any(is_gguf(file.filename) for file in files)
+        named = {file.blob for file in files}
+        for blob in sorted((repo / "blobs").glob("*")):
+            blob = Path(os.path.realpath(blob.parent), blob.name)
+            if not is_own_blob(blob, repo):
+                break  # the folder is a link that leads out of the cache
+            kind = _kind(blob.name) or (Kind.BLOB if _is_blob(blob) else None)
+            if kind is None or blob in named or not (is_ours or kind in (Kind.PART, Kind.JOURNAL)):
+                continue
+            yield Leftover(kind, blob, _taken_bytes(blob), (lock_of_blob(blob),))
+        if is_ours:
+            here = (file for file in files if is_inside(file.path.parent, repo / "snapshots"))
+            dead = (file for file in here if not file.path.exists())
+            yield from (
+                Leftover(Kind.LINK, file.path, 0, (lock_of_blob(file.blob),)) for file in dead
+            )
+
+
+def _is_blob(path: Path) -> bool:
+    return bool(SHA256.fullmatch(path.name) or COMMIT.fullmatch(path.name))
+
+
+def _in_folder(root: Path) -> Iterator[Leftover]:
+    if not is_inside(own_folder(root) / "download", Path(os.path.realpath(root))):
+        return
+    # a part does not tell the name of its file: whoever holds any lock may be at work on it
+    locks = tuple(locks_of_folder(root))
+    for path in sorted((own_folder(root) / "download").rglob("*")):
+        if (kind := _kind(path.name)) and path.is_file():
+            yield Leftover(kind, path, _taken_bytes(path), locks)
+    for note in notes_of(root):
+        if not os.path.lexists(note.path):
+            yield Leftover(Kind.NOTE, note.note, _taken_bytes(note.note), (note.lock,))
+
+
+def _kind(name: str) -> Kind | None:
+    """Return what a name says that a file is, or None for one that is to stay."""
+    if name.endswith(PART_SUFFIX):
+        return Kind.PART
+    if f"{PART_SUFFIX}.journal" in name:
+        return Kind.JOURNAL
+    return Kind.INCOMPLETE if name.endswith(".incomplete") else None
+
+
+def _on_record(store: Store) -> Iterator[Leftover]:
+    entries = store.entries()
+    gone = [entry for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 - no raise
+    yield from (Leftover(Kind.RECORD, entry.path, 0) for entry in gone)
+    needed = {entry.sha256 for entry in entries if entry not in gone}
+    for sha256, path in sorted(HashBook(store.folder).contents().items()):
+        if sha256 not in needed:
+            yield Leftover(Kind.HASHES, path, _taken_bytes(path))
+
+
+def _taken_bytes(path: Path) -> int:
+    """Return what a file takes on the disk: of an unfinished one, also what is set aside."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0
+    return int(getattr(stat, "st_blocks", -(-stat.st_size // _BLOCK_BYTES))) * _BLOCK_BYTES

@@ -1,0 +1,90 @@
+"""Where the bytes of a file come from right now: one link for all connections, renewed at need."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from gguf_hub.errors import FileChangedError
+from gguf_hub.hub.client import ByteStream, FileFacts, Hub, RemoteFile
+
+YOUNG_S = 30.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a repository at one commit."""
+
+    repo_id: str
+    commit: str
+    file: RemoteFile
+
+
+@dataclass
+class Resolved:
+    """A link, since when it is there, and what the file host calls its content."""
+
+    facts: FileFacts
+    since: float
+    etag: str | None = None
+
+    @property
+    def is_young(self) -> bool:
+        """Tell whether the link is too new to have expired."""
+        return time.monotonic() - self.since < YOUNG_S
+
+
+class Link:
+    """Asks the hub once for a link, and once more whenever it is no longer good.
+
+    Args:
+        hub: Who is asked.
+        source: The file.
+    """
+
+    def __init__(self, hub: Hub, source: Source) -> None:
+        self._hub = hub
+        self._source = source
+        self._lock = threading.Lock()
+        self._now: Resolved | None = None
+
+    def current(self) -> Resolved:
+        """Return the link of now.
+
+        Raises:
+            FileChangedError: The hub serves something else than it listed.
+            HubError: As the hub says.
+        """
+        with self._lock:
+            if self._now is None:
+                self._now = Resolved(self._facts(), time.monotonic())
+            return self._now
+
+    def drop(self, link: Resolved) -> bool:
+        """Have the next one ask for a new link; False when another thread has said so before."""
+        with self._lock:
+            is_first = self._now is link
+            self._now = None if is_first else self._now
+            return is_first
+
+    def is_same(self, link: Resolved, stream: ByteStream) -> bool:
+        """Tell whether a stream brings the content that the others brought, as far as it says."""
+        with self._lock:
+            link.etag = link.etag or stream.etag
+            size_bytes = self._source.file.size_bytes
+            is_other_size = stream.total_bytes not in (None, size_bytes)
+            return not is_other_size and stream.etag in (None, link.etag)
+
+    def _facts(self) -> FileFacts:
+        file = self._source.file
+        facts = self._hub.file_facts(self._source.repo_id, file.path, self._source.commit)
+        found = (facts.size_bytes or file.size_bytes, facts.etag or file.etag)
+        if found != (file.size_bytes, file.etag):
+            raise FileChangedError(
+                f"`{file.path}`: the hub lists {file.size_bytes} bytes with id {file.etag}, "
+                f"but serves {found[0]} bytes with id {found[1]}",
+                repo_id=self._source.repo_id,
+                hint="repeat the command; if it stays so, the hub or a mirror is broken",
+            )
+        return facts

@@ -1,0 +1,262 @@
+"""From a hub to a part file, going on with whatever an earlier run left there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gguf_hub.errors import GgufError, HubError, HubUnreachableError
+from gguf_hub.files import set_aside
+from gguf_hub.hub.client import Hub
+from gguf_hub.hub.download.engine import Begin, Settings, Transfer, chunks_of
+from gguf_hub.hub.download.journal import Journal, Progressed, Start, journal_of, read_journal
+from gguf_hub.hub.download.link import Link, Source
+from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.segments import Piece, SegmentHashes, Segments
+from gguf_hub.hub.download.wholehash import Prefix
+from gguf_hub.progress import Progress
+from gguf_hub.units import MB, format_size
+
+WORTH_STOPPING_BYTES = 64 * MB
+"""A smaller file comes so fast that an early look at its header saves nothing."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What came: the SHA-256 of the part, and of its segments, as far as they were computed."""
+
+    sha256: str | None = None
+    hashes: SegmentHashes | None = None
+
+
+class Mover(Protocol):
+    """Whatever fills a part file."""
+
+    def __call__(
+        self,
+        hub: Hub,
+        source: Source,
+        part: Path,
+        *,
+        progress: Progress,
+        cancel: threading.Event,
+    ) -> Moved:
+        """Make ``part`` the whole file, going on with what is there of it.
+
+        Args:
+            hub: Where to ask.
+            source: What to fetch.
+            part: File to fill.
+            progress: Told how far it is.
+            cancel: Ends the work when set.
+
+        Raises:
+            HubError: The hub refuses, or stays away for too long; ``part`` keeps what came.
+            OSError: ``part`` cannot be written.
+            CancelledError: ``cancel`` was set.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RangeMover:
+    """Moves bytes over several connections, resumable and hashed.
+
+    Args:
+        settings: How hard to try.
+        is_forced: Fetch even what cannot work.
+        worth_stopping_bytes: From this size on the header is looked at while the rest comes.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    is_forced: bool = False
+    worth_stopping_bytes: int = WORTH_STOPPING_BYTES
+
+    def __call__(
+        self,
+        hub: Hub,
+        source: Source,
+        part: Path,
+        *,
+        progress: Progress,
+        cancel: threading.Event,
+    ) -> Moved:
+        """Fill ``part``; see ``Mover``."""
+        is_second_look = False
+        while True:
+            told = self._told(source, part, progress)
+            attempt = _Attempt(hub, source, part, told, self, progress, cancel, is_second_look)
+            moved = attempt.run()
+            if source.file.sha256 in (None, moved.sha256) or is_second_look:
+                return moved
+            is_second_look = self._distrust(source, part, progress)
+
+    def _told(self, source: Source, part: Path, progress: Progress) -> Progressed:
+        """Return what is there of the file."""
+        file = source.file
+        told = read_journal(part, file.etag, file.size_bytes)
+        size_bytes = part.stat().st_size if part.exists() else 0
+        if told and size_bytes == file.size_bytes:
+            return told
+        journal = journal_of(part)
+        if os.path.lexists(journal):
+            # of another file, or of a part that is gone: nothing of it may be mixed in
+            set_aside(journal, journal.with_name(f"{journal.name}.aside"))
+            progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
+        if size_bytes > file.size_bytes:
+            part.unlink()  # more than the file has can only be another file's
+        return adopt(part, self.settings.cut(file.size_bytes))
+
+    def _distrust(self, source: Source, part: Path, progress: Progress) -> bool:
+        """Have those segments fetched again that may be bad; return whether that is all of them.
+
+        Nobody knows which: those that were found and not fetched are tried first.
+        """
+        file = source.file
+        told = read_journal(part, file.etag, file.size_bytes)
+        if told and told.adopted:
+            progress.note(f"`{file.path}`: what was found of it was bad; fetching that again")
+            for index in told.adopted:
+                del told.done[index]
+            told.adopted.clear()
+            Journal(part, file.etag, told).close()
+            return False
+        progress.note(f"`{file.path}` arrived damaged; looking for the bytes that differ")
+        segments = told.segments if told else self.settings.cut(file.size_bytes)
+        Journal(part, file.etag, Progressed(segments)).close()
+        return True
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One go at a part."""
+
+    hub: Hub
+    source: Source
+    part: Path
+    told: Progressed
+    mover: RangeMover
+    progress: Progress
+    cancel: threading.Event
+    is_second_look: bool
+
+    def run(self) -> Moved:
+        link = Link(self.hub, self.source)
+        if self.told.have_bytes < self.source.file.size_bytes:
+            # before space is set aside: a file that we may not have takes none
+            with contextlib.suppress(HubUnreachableError):  # the transfer waits for a busy hub
+                link.current()
+        try:
+            return self._transfer(link)
+        except HubError:
+            self._drop_empty()
+            raise
+
+    def _drop_empty(self) -> None:
+        """Remove a part that is only space set aside: nothing has come."""
+        told = read_journal(self.part, self.source.file.etag, self.source.file.size_bytes)
+        if told and not told.have_bytes:
+            self.part.unlink(missing_ok=True)
+            journal_of(self.part).unlink(missing_ok=True)
+
+    def _transfer(self, link: Link) -> Moved:
+        file = self.source.file
+        with PartFile(self.part, file.size_bytes, is_compare=self.is_second_look) as part:
+            journal = Journal(self.part, file.etag, self.told)
+            try:
+                transfer = Transfer(
+                    self.hub,
+                    self.source,
+                    part,
+                    begin_with(part, self.told),
+                    journal=journal,
+                    settings=self.mover.settings,
+                    progress=self.progress,
+                    cancel=self.cancel,
+                    check_start=self._check_start if self._is_worth_a_look() else None,
+                    link=link,
+                )
+                sha256 = transfer.run()
+                journal.sync(part.fd)
+            finally:
+                journal.close()
+        done = transfer.board.done
+        hashes = tuple(done[index] for index in range(len(self.told.segments)))
+        return Moved(sha256, SegmentHashes(self.told.segments, hashes))
+
+    def _is_worth_a_look(self) -> bool:
+        file = self.source.file
+        is_large = file.size_bytes >= self.mover.worth_stopping_bytes
+        return is_large and is_gguf(file.path) and not self.mover.is_forced
+
+    def _check_start(self, prefix: Prefix) -> None:
+        """Stop a file that cannot work before the rest of it comes.
+
+        Raises:
+            GgufError: Its header is wrong, or promises more than the file holds.
+            NotYetError: The header is not all there.
+        """
+        from gguf_hub.gguf.issues import Severity
+        from gguf_hub.gguf.validate import validate_source
+
+        file = self.source.file
+        report = validate_source(prefix, file.path)
+        if report.is_sound:
+            return
+        errors = [str(issue) for issue in report.issues if issue.severity is Severity.ERROR]
+        raise GgufError(
+            f"`{file.path}` of `{self.source.repo_id}` cannot work: {errors[0]}; stopped after "
+            f"{format_size(prefix.ready_bytes)} of {format_size(file.size_bytes)}",
+            path=file.path,
+            issues=errors,
+            hint="choose another file; with --force you get this one all the same",
+        )
+
+
+def begin_with(part: PartFile, told: Progressed) -> Begin:
+    """Return where to begin: begun segments go on if their bytes are those of the journal."""
+    segments, pieces = told.segments, []
+    for index in range(len(segments)):
+        if index in told.done:
+            continue
+        piece = Piece(index, segments.start(index))
+        if start := told.starts.get(index):
+            known = Piece(index, piece.at)
+            for chunk in chunks_of(part, piece.at, piece.at + start.n_bytes):
+                known.hasher.update(chunk)
+                known.at += len(chunk)
+            piece = known if known.hasher.hexdigest() == start.sha256 else piece
+        pieces.append(piece)
+    return Begin(segments, told.done, tuple(pieces))
+
+
+def adopt(part: Path, segments: Segments) -> Progressed:
+    """Take up what another program, or an older version, left: whatever is not empty.
+
+    Whether it is right shows in the end; until then it is remembered as found, not fetched.
+
+    Args:
+        part: A file whose bytes, as far as they go, are in their places; may be missing.
+        segments: How the file is cut.
+    """
+    told = Progressed(segments)
+    if not part.exists():
+        return told
+    with part.open("rb") as file:
+        for index in range(len(segments)):
+            data = file.read(segments.length(index))
+            if data.count(0) == len(data):
+                continue  # a hole: space that was set aside and never written
+            sha256 = hashlib.sha256(data).hexdigest()
+            if len(data) < segments.length(index):
+                told.starts[index] = Start(len(data), sha256)
+                continue
+            told.done[index] = sha256
+            told.adopted.add(index)
+    return told

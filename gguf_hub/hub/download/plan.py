@@ -1,0 +1,221 @@
+"""Which files of a listing are meant, decided from names alone.
+
+This module sees no disk and no network: it takes a listing and returns files of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
+from gguf_hub.hub.client import RemoteFile, RepoListing
+from gguf_hub.hub.download.names import (
+    check_distinct,
+    check_safe,
+    has_quant,
+    is_model,
+    quant_of,
+    shard_of,
+)
+from gguf_hub.units import format_size
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asked for; all empty means "whatever there is, if that is clear".
+
+    Attributes:
+        filenames: Exact paths in the repository; one that ends with ``/`` is a whole folder.
+        include: Globs of which one must match, as in ``hf download``: ``*`` matches ``/`` too.
+        exclude: Globs of which none may match.
+        quant: Exactly this quant, in any case, all its shards.
+    """
+
+    filenames: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    quant: str | None = None
+
+    @property
+    def has_idle_patterns(self) -> bool:
+        """Tell whether there are patterns that filenames make idle, as in ``hf download``."""
+        return bool(self.filenames and (self.include or self.exclude))
+
+
+def select(listing: RepoListing, wanted: Wanted) -> tuple[RemoteFile, ...]:
+    """Return the files of ``listing`` that are wanted, in its order.
+
+    Raises:
+        RemoteFileNotFoundError: Nothing matches; the hint names what is near.
+        UsageError: It is not clear which files are meant; the message lists them.
+        HubError: A name would lead out of the target folder, or do harm in it; two names are
+            one; or shards are missing.
+    """
+    if wanted.filenames:
+        files = _by_names(listing, wanted.filenames)
+    else:
+        files = _by_patterns(listing, wanted)
+        if wanted.quant is not None:
+            files = _by_quant(listing, files, wanted.quant)
+        elif not wanted.include and not wanted.exclude:
+            files = _the_only_model(listing)
+    for file in files:
+        check_safe(file.path, listing.repo_id)
+    check_distinct((file.path for file in files), listing.repo_id)
+    return tuple(files)
+
+
+def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
+    chosen: list[RemoteFile] = []
+    for name in names:
+        is_folder = name.endswith("/")
+        found = [
+            f for f in listing.files if f.path == name or (is_folder and f.path.startswith(name))
+        ]
+        if not found:
+            raise _no_such_file(listing, name)
+        chosen += (file for file in found if file not in chosen)
+    return chosen
+
+
+def _by_patterns(listing: RepoListing, wanted: Wanted) -> list[RemoteFile]:
+    include, exclude = _globs(wanted.include), _globs(wanted.exclude)
+    found = [
+        file
+        for file in listing.files
+        if (not include or any(fnmatchcase(file.path, glob) for glob in include))
+        and not any(fnmatchcase(file.path, glob) for glob in exclude)
+    ]
+    if not found and (include or exclude):
+        asked = [f"--include '{glob}'" for glob in wanted.include]
+        asked += [f"--exclude '{glob}'" for glob in wanted.exclude]
+        raise RemoteFileNotFoundError(
+            f"no file of `{listing.repo_id}` matches {' '.join(asked)}",
+            repo_id=listing.repo_id,
+            hint=_what_it_has(listing),
+        )
+    return found
+
+
+def _globs(patterns: Iterable[str]) -> list[str]:
+    """Read patterns as huggingface_hub does: case matters, a folder means all that is in it."""
+    clean = (pattern.replace("\\", "/") for pattern in patterns)
+    return [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in clean]
+
+
+def _by_quant(listing: RepoListing, files: Sequence[RemoteFile], quant: str) -> list[RemoteFile]:
+    models = [file for file in files if is_model(file.path) and has_quant(file.path, quant)]
+    groups = _groups(models)
+    if not groups:
+        raise RemoteFileNotFoundError(
+            f"repository `{listing.repo_id}` has no quant `{quant}`{_near_quant(listing, quant)}",
+            repo_id=listing.repo_id,
+            hint=_what_it_has(listing),
+        )
+    if len(groups) > 1:
+        raise UsageError(
+            f"`{listing.repo_id}:{quant}` could be any of\n{_table(groups)}",
+            hint=f"name the file: `gguf-hub download {listing.repo_id} {groups[0][0].path}`",
+        )
+    return _whole_set(listing, groups[0])
+
+
+def _the_only_model(listing: RepoListing) -> list[RemoteFile]:
+    groups = _groups(file for file in listing.files if is_model(file.path))
+    if not groups:
+        raise RemoteFileNotFoundError(
+            f"repository `{listing.repo_id}` has no GGUF file",
+            repo_id=listing.repo_id,
+            hint="name files or use --include to fetch others",
+        )
+    if len(groups) > 1:
+        quant = next(filter(None, (quant_of(group[0].path) for group in groups)), "Q4_K_M")
+        raise UsageError(
+            f"which of the {len(groups)} models of `{listing.repo_id}`?\n{_table(groups)}",
+            hint=f"for example `gguf-hub download {listing.repo_id}:{quant}`; "
+            "--include '*' fetches everything",
+        )
+    return _whole_set(listing, groups[0])
+
+
+def _groups(files: Iterable[RemoteFile]) -> list[list[RemoteFile]]:
+    """Put the shards of a set together; every other file stands alone."""
+    groups: dict[object, list[RemoteFile]] = {}
+    for file in files:
+        shard = shard_of(file.path)
+        groups.setdefault((shard.key, shard.count) if shard else file.path, []).append(file)
+    return list(groups.values())
+
+
+def _whole_set(listing: RepoListing, group: list[RemoteFile]) -> list[RemoteFile]:
+    """Return a set of shards in order, complete."""
+    shards = {shard.index: file for file in group if (shard := shard_of(file.path))}
+    if not shards:
+        return group
+    first = shard_of(group[0].path)
+    assert first is not None
+    missing = [i for i in range(1, first.count + 1) if i not in shards]
+    if missing:
+        raise HubError(
+            f"`{listing.repo_id}`: of the {first.count} shards of `{first.key}` the repository "
+            f"lacks number {', '.join(map(str, missing))}",
+            repo_id=listing.repo_id,
+            hint="choose another quant; with --include you get the shards that are there",
+        )
+    return [shards[index] for index in sorted(shards)]
+
+
+def _table(groups: Sequence[Sequence[RemoteFile]]) -> str:
+    rows = [(group[0].path, sum(file.size_bytes for file in group)) for group in groups]
+    width = max(len(path) for path, _ in rows)
+    return "\n".join(f"  {path:<{width}}  {format_size(size):>10}" for path, size in rows)
+
+
+def models_of(listing: RepoListing) -> list[tuple[RemoteFile, ...]]:
+    """Return every model of a listing, the shards of one together and in order.
+
+    A set that lacks a shard is left out.
+    """
+    groups = _groups(file for file in listing.files if is_model(file.path))
+    found = []
+    for group in groups:
+        first = shard_of(group[0].path)
+        if first is None or len(group) == first.count:
+            found.append(tuple(_whole_set(listing, group)))
+    return found
+
+
+def quants_of(listing: RepoListing) -> list[str]:
+    """Return the quants that the models of a listing name, in its order, each once."""
+    found = (quant_of(file.path) for file in listing.files if is_model(file.path))
+    return list(dict.fromkeys(quant for quant in found if quant))
+
+
+def _near_quant(listing: RepoListing, quant: str) -> str:
+    known = {name.upper(): name for name in quants_of(listing)}
+    near = difflib.get_close_matches(quant.upper(), known, n=2, cutoff=0.5)
+    return f": did you mean {' or '.join(f'`{known[name]}`' for name in near)}?" if near else ""
+
+
+def _what_it_has(listing: RepoListing) -> str:
+    quants = quants_of(listing)
+    if quants:
+        return f"it has the quants {', '.join(quants)}"
+    names = [file.path for file in listing.files][:10]
+    return f"it has {', '.join(names)}" if names else "it has no files"
+
+
+def _no_such_file(listing: RepoListing, name: str) -> RemoteFileNotFoundError:
+    # by lower case, because a wrong case is the commonest slip
+    paths = {file.path.lower(): file.path for file in listing.files}
+    near = difflib.get_close_matches(name.lower(), paths, n=3, cutoff=0.5)
+    names = " or ".join(f"`{paths[path]}`" for path in near)
+    where = f"revision `{listing.revision}` of repository `{listing.repo_id}`"
+    return RemoteFileNotFoundError(
+        f"{where} has no file `{name}`" + (f": did you mean {names}?" if near else ""),
+        repo_id=listing.repo_id,
+        hint=_what_it_has(listing),
+    )

@@ -1,0 +1,184 @@
+"""What a model argument means: a path, a quant of the catalog, or something on the hub.
+
+Nothing here asks the hub; a local file that exists always wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from gguf_hub.errors import ModelNotFoundError, UsageError
+from gguf_hub.hub.download.names import is_gguf, looks_like_quant
+
+_NAME = r"[A-Za-z0-9_][\w.-]*"
+_REPO = rf"{_NAME}/{_NAME}"
+_REVISION = r"[\w./-]+"
+# org/repo, then in either order at most one @revision and one :quant
+_REPO_QUANT = re.compile(
+    rf"(?P<repo>{_REPO})(?:@(?P<rev1>{_REVISION}))?(?::(?P<quant>[\w.-]+))?(?:@(?P<rev2>{_REVISION}))?"
+)
+_REPO_FILE = re.compile(
+    rf"(?P<repo>{_REPO})(?:@(?P<rev1>[\w.%-]+))?/(?P<file>[^@]+?)(?:@(?P<rev2>{_REVISION}))?"
+)
+_HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class CatalogQuant:
+    """A quant of the catalog, as the catalog writes it."""
+
+    quant: str
+
+
+@dataclass(frozen=True)
+class RepoQuant:
+    """A quant of a repository; None for the only model that it has."""
+
+    repo_id: str
+    quant: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class RepoFile:
+    """One file of a repository."""
+
+    repo_id: str
+    filename: str
+    revision: str | None
+
+
+ModelRef = LocalFile | CatalogQuant | RepoQuant | RepoFile
+
+
+def parse_ref(
+    text: str,
+    *,
+    catalog: Mapping[str, str] | None = None,
+    endpoint: str | None = None,
+    is_remote: bool = False,
+) -> ModelRef:
+    """Return what a model argument names.
+
+    Args:
+        text: A path; a quant or file name of the catalog (``Q4_K_M``, any case);
+            ``org/repo:QUANT``; ``org/repo/file.gguf``; either with ``@revision``;
+            ``hf://org/repo[@revision]/file``; or a page or download link of the hub.
+        catalog: The catalog's quants, each with its file name.
+        endpoint: A hub whose links are taken too, besides huggingface.co.
+        is_remote: Files on this machine do not count: something to download is named.
+
+    Raises:
+        ModelNotFoundError: It is none of these; the hint names what is near.
+        UsageError: A link that leads somewhere else.
+    """
+    catalog = catalog or {}
+    # unlike Path's, this test is False for names that no file can have
+    if not is_remote and os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
+        return LocalFile(Path(text).expanduser())
+    for quant, filename in catalog.items():
+        if text.lower() in (quant.lower(), filename.lower()):
+            return CatalogQuant(quant)
+    if re.match(r"https?://", text, re.IGNORECASE):
+        return _parse_link(text, endpoint)
+    ref = _parse_repo(text.removeprefix("hf://"))
+    if ref is not None and (text.startswith("hf://") or not _is_path_like(text)):
+        return ref
+    raise _no_such_quant(text, list(catalog)) or (
+        _nothing_remote(text) if is_remote else _nothing(text)
+    )
+
+
+def _parse_repo(text: str) -> RepoQuant | RepoFile | None:
+    match = _REPO_FILE.fullmatch(text)
+    if match and is_gguf(match["file"]):
+        revision = unquote(match["rev1"]) if match["rev1"] else match["rev2"]
+        return RepoFile(match["repo"], match["file"], revision)
+    match = _REPO_QUANT.fullmatch(text)
+    # a lone `folder/model.gguf` is a path that does not exist, not a repository
+    if match is None or (not match["quant"] and is_gguf(match["repo"])):
+        return None
+    return RepoQuant(match["repo"], match["quant"], match["rev1"] or match["rev2"])
+
+
+def _parse_link(text: str, endpoint: str | None) -> RepoQuant | RepoFile:
+    """Read a link to a repository, its tree, a file's page or a file's download."""
+    url = urlsplit(text)
+    hosts = _HUB_HOSTS | ({urlsplit(endpoint).netloc} if endpoint else set())
+    parts = [unquote(part) for part in url.path.strip("/").split("/")]
+    if url.netloc.lower() not in hosts or len(parts) < 2:
+        raise UsageError(
+            f"`{text}` is no link to a model on a Hugging Face hub",
+            hint="expected something like https://huggingface.co/org/repo/blob/main/file.gguf",
+        )
+    repo_id, rest = "/".join(parts[:2]), parts[2:]
+    revision = rest[1] if len(rest) > 1 else None
+    if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw"):
+        return RepoFile(repo_id, "/".join(rest[2:]), revision)
+    shown = parse_qs(url.query).get("show_file_info")
+    if shown:
+        return RepoFile(repo_id, shown[0], revision)
+    return RepoQuant(repo_id, None, revision)
+
+
+def _is_path_like(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~")) or "\\" in text
+
+
+def _no_such_quant(text: str, quants: Sequence[str]) -> ModelNotFoundError | None:
+    """Return the error for what is written like a quant, but is none of the catalog."""
+    if not looks_like_quant(text):
+        return None
+    near = difflib.get_close_matches(text.upper(), quants, n=2, cutoff=0.5)
+    return ModelNotFoundError(
+        f"the catalog has no quant `{text}`" + _did_you_mean(near),
+        hint=f"it has {', '.join(quants)}; another repository's is written `org/repo:{text}`",
+    )
+
+
+def _nothing_remote(text: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"`{text}` names no repository and no quant of the catalog",
+        hint="name a quant of the catalog (`gguf-hub list`), `org/repo`, `org/repo:QUANT` "
+        "or `org/repo/file.gguf`",
+    )
+
+
+def _nothing(text: str) -> ModelNotFoundError:
+    """Say what is near: files in that folder."""
+    path = Path(text).expanduser()
+    if os.path.isdir(path):  # noqa: PTH112 - as above
+        files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
+        listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"
+        return ModelNotFoundError(f"`{text}` is a folder, not a model", hint=listed)
+    siblings = [entry.name for entry in _entries(path.parent) if is_gguf(entry.name)]
+    near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
+    return ModelNotFoundError(
+        f"no model `{text}`: no such file" + _did_you_mean([str(path.parent / n) for n in near]),
+        hint="name a file, a quant of the catalog (`gguf-hub list`), `org/repo:QUANT` "
+        "or `org/repo/file.gguf`",
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (OSError, ValueError):
+        return []
+
+
+def _did_you_mean(names: Sequence[str]) -> str:
+    return f": did you mean {' or '.join(f'`{name}`' for name in names)}?" if names else ""

@@ -1,0 +1,202 @@
+"""Is a file on disk what it should be? First its structure, then its SHA-256.
+
+What the SHA-256 should be is told by whoever knows: the user, the record of verified files, the
+notes that huggingface_hub leaves beside files, and last the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gguf_hub.hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
+from gguf_hub.hub.download.digest import sha256_file
+from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.notes import Note
+from gguf_hub.hub.download.repair import find_damage
+from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.issues import Issue
+    from gguf_hub.gguf.validate import Level
+
+
+class Verdict(str, Enum):
+    """What a check comes to."""
+
+    VERIFIED = "verified"
+    DAMAGED = "damaged"
+    DIFFERENT = "not what the hub has"
+    NOT_GIVEN = "not the given SHA-256"
+    UNKNOWN = "sound, origin unknown"
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing was found wrong."""
+        return self in (Verdict.VERIFIED, Verdict.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome for one file.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        verdict: What the check comes to.
+        sha256: Of its bytes; None when a wrong size made hashing pointless.
+        expected: What it should be, and who says so.
+        issues: What is wrong with its structure.
+        bad_ranges: Where its bytes are wrong, start and stop, as far as that can be told.
+    """
+
+    path: Path
+    size_bytes: int
+    verdict: Verdict
+    sha256: str | None
+    expected: Expected | None
+    issues: tuple[Issue, ...]
+    bad_ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_published_so(self) -> bool:
+        """The file is damaged, yet byte for byte what its publisher has."""
+        return (
+            self.verdict is Verdict.DAMAGED
+            and self.expected is not None
+            and self.sha256 == self.expected.sha256
+        )
+
+    @property
+    def is_repairable(self) -> bool:
+        """The file is not what it should be, and what that is has a name."""
+        is_wrong = self.expected is not None and self.sha256 != self.expected.sha256
+        return is_wrong and self.verdict in (Verdict.DAMAGED, Verdict.DIFFERENT)
+
+
+AskHub = Callable[[], Expected | None]
+
+
+def verify_file(
+    path: Path,
+    *,
+    given_sha256: str | None = None,
+    store: Store,
+    ask_hub: AskHub = lambda: None,
+    level: Level = "structure",
+    progress: Progress = SILENT,
+) -> Verification:
+    """Check one file, and record it when it is what it should be.
+
+    Args:
+        path: An existing GGUF file.
+        given_sha256: What the user says that it must be, in hex.
+        store: The record; asked, and told when the file is verified.
+        ask_hub: Asked last, and only when nobody nearer knows.
+        level: How closely to look at the structure; ``"deep"`` reads every block.
+        progress: Told while the file is read.
+
+    Raises:
+        GgufError: The file cannot be read.
+        HubError: From ``ask_hub``.
+    """
+    from gguf_hub.gguf.validate import validate_file
+
+    report = validate_file(path, level, progress=progress)
+    expected = expectation(path, given_sha256, store) or ask_hub()
+    size_bytes = path.stat().st_size
+    sha256 = None
+    if expected is None or expected.size_bytes in (None, size_bytes):
+        sha256 = sha256_file(path, progress=progress)
+    verdict = _verdict(report.is_sound, sha256, expected)
+    if verdict is Verdict.VERIFIED and expected and sha256:
+        _record(path, sha256, expected, store)
+    elif sha256 and (known := store.find(path)) and known.sha256 != sha256:
+        # bytes can change without a trace in size and time: the record must not vouch for them
+        store.distrust(path)
+    bad_ranges = _bad_ranges(path, sha256, expected, store, progress)
+    return Verification(path, size_bytes, verdict, sha256, expected, report.issues, bad_ranges)
+
+
+def _bad_ranges(
+    path: Path, sha256: str | None, expected: Expected | None, store: Store, progress: Progress
+) -> tuple[tuple[int, int], ...]:
+    """Return where the bytes are wrong, if the hashes of segments were kept."""
+    if expected is None or sha256 == expected.sha256:
+        return ()
+    hashes = HashBook(store.folder).find(expected.sha256)
+    return tuple(find_damage(path, hashes, progress=progress).ranges) if hashes else ()
+
+
+def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> Verdict:
+    if not is_sound:
+        return Verdict.DAMAGED
+    if expected is None:
+        return Verdict.UNKNOWN
+    if sha256 == expected.sha256:
+        return Verdict.VERIFIED
+    return Verdict.NOT_GIVEN if expected.source == "given" else Verdict.DIFFERENT
+
+
+def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
+    known = store.find(path)
+    if known and known.sha256 == sha256:
+        # what is known of its origin stays, when this time nobody said more
+        expected = Expected(
+            sha256,
+            expected.source,
+            expected.repo_id or known.repo_id,
+            expected.commit or known.commit,
+            expected.filename or known.filename,
+        )
+    entry = StoredFile.of(
+        path,
+        sha256,
+        repo_id=expected.repo_id,
+        commit=expected.commit,
+        filename=expected.filename,
+    )
+    store.add(entry)
+
+
+def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected | None:
+    """Return what a file should be as far as this machine knows, or None.
+
+    Args:
+        path: The file.
+        given_sha256: What the user says.
+        store: The record of verified files.
+    """
+    if given_sha256 is not None:
+        return Expected(given_sha256.lower(), "given")
+    known = store.find(path)
+    if known is not None:
+        return Expected(
+            known.sha256, "record", known.repo_id, known.commit, known.filename, known.size_bytes
+        )
+    return _from_cache(path) or _from_metadata(path)
+
+
+def _from_cache(path: Path) -> Expected | None:
+    """Read the names of the Hugging Face cache: ``models--org--name/blobs/<sha256>``."""
+    blob = blob_of(path)
+    repo_id = repo_id_of(blob.parent.parent)
+    if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):
+        return None
+    found = find_file(path)
+    if found is None:
+        return Expected(blob.name, "cache", repo_id)
+    return Expected(blob.name, "cache", repo_id, found.commit, found.filename)
+
+
+def _from_metadata(path: Path) -> Expected | None:
+    """Read what huggingface_hub noted of a file in ``--local-dir``."""
+    note = Note.find(path)
+    if note is None or note.sha256 is None:
+        return None
+    return Expected(note.sha256, "metadata", commit=note.commit, filename=note.filename)

@@ -1,0 +1,123 @@
+"""The SHA-256 of a whole file while it comes, and an early look at its header.
+
+One thread follows the segments in their order and reads each back while the system still has it in
+memory. What an earlier run left is compared with its journal on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Container, Iterator
+from typing import Any
+
+from gguf_hub.hub.download.board import Board
+from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.units import MIB
+
+_CHUNK_BYTES = 1 * MIB
+
+
+class NotYetError(Exception):
+    """More of the file is needed than is there."""
+
+
+class Prefix:
+    """The first bytes of a part, as a ``RangeSource`` that ends where they end for now."""
+
+    def __init__(self, part: PartFile, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.ready_bytes = 0
+        self._part = part
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return ``n`` bytes from ``offset``.
+
+        Raises:
+            NotYetError: They are not there yet.
+        """
+        if offset + n > self.ready_bytes:
+            raise NotYetError
+        data = bytearray(n)
+        self._part.read(memoryview(data), offset)
+        return bytes(data)
+
+
+class WholeHash:
+    """Reads a part in order, as fast as it comes.
+
+    Args:
+        board: What is there.
+        part: The file.
+        untrusted: Segments from an earlier run, to be compared with what the board says of them.
+        forget: Told of those that are not so.
+        check_start: Looks at the first bytes; raises when the file is of no use, and
+            ``NotYetError`` when it needs to see more. None for no look.
+
+    Attributes:
+        sha256: Of the whole file, once ``run`` has returned without the board being over before.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        part: PartFile,
+        *,
+        untrusted: Container[int],
+        forget: Callable[[int], None],
+        check_start: Callable[[Prefix], None] | None = None,
+    ) -> None:
+        self.sha256: str | None = None
+        self._board = board
+        self._part = part
+        self._untrusted = untrusted
+        self._forget = forget
+        self._check_start = check_start
+        self._prefix = Prefix(part, board.segments.size_bytes)
+
+    def run(self) -> None:
+        """Read to the end; ends the board."""
+        whole: Any = hashlib.sha256()
+        for index in range(len(self._board.segments)):
+            after = None
+            while after is None:
+                expected = self._board.wait_for(index)
+                if expected is None:
+                    return
+                after = self._hash_segment(whole, index, expected)
+            whole = after
+            self._look(self._board.segments.stop(index))
+        self.sha256 = whole.hexdigest()
+        self._board.end()
+
+    def _hash_segment(self, whole: Any, index: int, expected: str) -> Any | None:
+        """Return the hash after this segment; None when the segment is not what it was."""
+        after, own = whole.copy(), hashlib.sha256()
+        is_trusted = index not in self._untrusted
+        for chunk in self._chunks(index):
+            after.update(chunk)
+            if not is_trusted:
+                own.update(chunk)
+        if is_trusted or own.hexdigest() == expected or self._board.over.is_set():
+            return after
+        self._forget(index)
+        return None
+
+    def _chunks(self, index: int) -> Iterator[memoryview]:
+        at, stop = self._board.segments.start(index), self._board.segments.stop(index)
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, stop - at)))
+        while at < stop and not self._board.over.is_set():
+            n = self._part.read(buffer[: stop - at], at)
+            if not n:
+                return
+            yield buffer[:n]
+            at += n
+
+    def _look(self, ready_bytes: int) -> None:
+        """Look at the header as soon as it is there."""
+        self._prefix.ready_bytes = ready_bytes
+        if self._check_start is not None:
+            try:
+                self._check_start(self._prefix)
+            except NotYetError:
+                return
+            self._check_start = None

@@ -1,0 +1,53 @@
+"""Which file of a model fits a machine, how fast it runs there, and which of those to take.
+
+Arithmetic only: takes facts about files and machines, returns data. What a file is comes from the
+catalog or from its header (``survey``), what the machine has from ``hardware``; neither is looked
+at here.
+"""
+
+from gguf_hub.hub.fit.choice import Fit, Pick, choose, fit_file, largest_n_ctx, pick
+from gguf_hub.hub.fit.facts import FileFacts, TensorShare, facts_from_catalog
+from gguf_hub.hub.fit.machine import (
+    ENGINES,
+    KV_TYPES,
+    POLICIES,
+    EngineName,
+    Machine,
+    Policy,
+    Wish,
+    isa_of,
+)
+from gguf_hub.hub.fit.need import Need, need_of
+from gguf_hub.hub.fit.placement import Placement, Verdict, place
+from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
+from gguf_hub.hub.fit.speed import Speed, speed_of
+
+__all__ = [
+    "ENGINES",
+    "KV_TYPES",
+    "POLICIES",
+    "EngineName",
+    "FileFacts",
+    "Fit",
+    "Loss",
+    "Machine",
+    "Need",
+    "Pick",
+    "Placement",
+    "Policy",
+    "Speed",
+    "TensorShare",
+    "Verdict",
+    "Wish",
+    "choose",
+    "estimated_loss",
+    "facts_from_catalog",
+    "fit_file",
+    "isa_of",
+    "largest_n_ctx",
+    "losses_of",
+    "need_of",
+    "pick",
+    "place",
+    "speed_of",
+]

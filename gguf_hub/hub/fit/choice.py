@@ -1,0 +1,335 @@
+"""Judging all files of a model, choosing one, and saying why in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gguf_hub.errors import UsageError
+from gguf_hub.hub.fit.facts import FileFacts
+from gguf_hub.hub.fit.machine import POLICIES, Machine, Policy, Wish
+from gguf_hub.hub.fit.need import Need, need_of
+from gguf_hub.hub.fit.placement import Placement, Verdict, place
+from gguf_hub.hub.fit.quality import Loss, losses_of
+from gguf_hub.hub.fit.speed import Speed, speed_of
+from gguf_hub.units import GB
+
+EQUAL_WITHIN = 0.01  # balanced: losses this close to the best count as equal
+FAST_WITHIN = 0.10  # fast: how much worse than the best a file may be
+MAX_N_CTX = 2**20
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One file on one machine.
+
+    Attributes:
+        facts: The file.
+        wish: What was asked.
+        need: The memory that it takes.
+        placement: Where that goes.
+        speed: How fast it generates; None where nobody can tell.
+        largest_n_ctx: The longest context that stays in memory, 0 for none.
+        loss: How much worse than the best file compared; None where nobody can tell.
+    """
+
+    facts: FileFacts
+    wish: Wish
+    need: Need
+    placement: Placement
+    speed: Speed | None
+    largest_n_ctx: int
+    loss: Loss | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where it runs from."""
+        return self.placement.verdict
+
+    @property
+    def is_too_slow(self) -> bool:
+        """It is known to make fewer tokens a second than were asked for."""
+        least = self.wish.min_tok_per_s
+        return least is not None and self.speed is not None and self.tok_per_s < least
+
+    @property
+    def is_fitting(self) -> bool:
+        """It can be recommended: in memory, or from disk if that is fast enough for who asks."""
+        if self.is_too_slow:
+            return False
+        if self.verdict is Verdict.DISK:
+            return self.wish.min_tok_per_s is not None
+        return self.verdict.is_in_memory
+
+    @property
+    def tok_per_s(self) -> float:
+        """The middle of its speed; 0 where nobody can tell."""
+        return self.speed.about_tok_per_s if self.speed else 0.0
+
+
+@dataclass(frozen=True)
+class Pick:
+    """All files of a model on one machine, and the one to take (None when none fits)."""
+
+    fits: tuple[Fit, ...]
+    chosen: Fit | None
+    reason: str
+    machine: Machine
+    wish: Wish
+
+
+def pick(files: Sequence[FileFacts], machine: Machine, wish: Wish) -> Pick:
+    """Judge every file and choose one.
+
+    Args:
+        files: The files, at least one.
+        machine: What there is.
+        wish: What is asked.
+
+    Raises:
+        UsageError: There is no such policy.
+    """
+    losses = losses_of(files)
+    fits = tuple(
+        replace(fit_file(facts, machine, wish), loss=loss)
+        for facts, loss in zip(files, losses, strict=True)
+    )
+    chosen = choose(fits, wish.policy)
+    return Pick(fits, chosen, _reason(fits, chosen, wish, machine), machine, wish)
+
+
+def fit_file(facts: FileFacts, machine: Machine, wish: Wish) -> Fit:
+    """Judge one file by itself."""
+    placement = place(facts, wish, machine)
+    return Fit(
+        facts=facts,
+        wish=wish,
+        need=need_of(facts, wish, n_threads=machine.n_threads),
+        placement=placement,
+        speed=speed_of(facts, wish, machine, placement),
+        largest_n_ctx=largest_n_ctx(facts, machine, wish),
+    )
+
+
+def largest_n_ctx(facts: FileFacts, machine: Machine, wish: Wish) -> int:
+    """Return the most tokens of context with which the file stays in memory; 0 for none."""
+
+    def fits(n_ctx: int) -> bool:
+        return place(facts, replace(wish, n_ctx=n_ctx), machine).verdict.is_in_memory
+
+    if not fits(1):
+        return 0
+    low, high = 1, MAX_N_CTX + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+# ---- choice ------------------------------------------------------------------------------------
+
+
+def choose(fits: Sequence[Fit], policy: str = "balanced") -> Fit | None:
+    """Return the one to take of the files that fit, or None when none does.
+
+    - ``balanced``: all within 1 % of the best perplexity count as equal; the card's recommendation
+      decides among them, then the smaller file.
+    - ``quality``: the best perplexity, estimated ones included.
+    - ``fast``: the fewest bytes read per token, within 10 % of the best perplexity.
+
+    What runs from disk stands back behind what stays in memory. So do files of which nobody can
+    tell the loss; where that is so of all, the larger is taken for the better, and ``fast`` falls
+    back to ``balanced``, as nothing bounds the loss.
+
+    Raises:
+        UsageError: There is no such policy.
+    """
+    if policy not in POLICIES:
+        known = ", ".join(f"`{name}`" for name in POLICIES)
+        raise UsageError(f"no such policy: `{policy}`", hint=f"expected one of {known}")
+    fitting = [fit for fit in fits if fit.is_fitting]
+    in_memory = [fit for fit in fitting if fit.verdict.is_in_memory]
+    fitting = in_memory or fitting
+    measured = [fit for fit in fitting if fit.loss is not None]
+    if measured:
+        return _choose_measured(measured, policy)
+    is_by_card = policy != "quality"
+    return max(
+        fitting,
+        key=lambda fit: (is_by_card and fit.facts.is_recommended, fit.facts.weights_bytes),
+        default=None,
+    )
+
+
+def _choose_measured(fits: Sequence[Fit], policy: Policy) -> Fit:
+    keys: dict[Policy, Callable[[Fit], tuple[float, ...]]] = {
+        "balanced": lambda f: (not f.facts.is_recommended, f.facts.weights_bytes, _loss(f)),
+        "quality": lambda f: (_loss(f), f.facts.weights_bytes),
+        "fast": lambda f: (f.facts.active_bytes, not f.facts.is_recommended, _loss(f)),
+    }
+    within = {"balanced": EQUAL_WITHIN, "quality": 0.0, "fast": FAST_WITHIN}[policy]
+    limit = (1 + min(map(_loss, fits))) * (1 + within)
+    good = [fit for fit in fits if 1 + _loss(fit) <= limit]
+    return min(good, key=keys[policy])
+
+
+def best_of(fits: Sequence[Fit]) -> Fit | None:
+    """Return the one with the least loss, whether it fits or not; None without figures."""
+    return min((fit for fit in fits if fit.loss is not None), key=_loss, default=None)
+
+
+def _loss(fit: Fit) -> float:
+    """The loss of a file that is known to have one."""
+    assert fit.loss is not None
+    return fit.loss.share
+
+
+# ---- the reason, in one sentence ---------------------------------------------------------------
+
+
+def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Wish, machine: Machine) -> str:
+    limit = _limit(wish, machine)
+    if chosen is None:
+        return _none(fits, limit)
+    merit = _merit(fits, chosen, wish.policy, limit)
+    # who asks for speed has already left better files that fit
+    bigger = "" if wish.policy == "fast" else _next(fits, chosen)
+    return f"{chosen.facts.quant}: {merit}{bigger}"
+
+
+def _limit(wish: Wish, machine: Machine) -> str:
+    """Name the memory: ``24 GB of RAM``, ``8 GB of RAM and 24 GB of VRAM``."""
+    if wish.engine == "gguf-hub" or not machine.vram_bytes:
+        return f"{_gb(machine.ram_bytes)} of RAM"
+    if machine.is_unified:
+        return f"{_gb(machine.ram_bytes)} of unified memory"
+    return f"{_gb(machine.ram_bytes)} of RAM and {_gb(machine.vram_bytes)} of VRAM"
+
+
+def _none(fits: Sequence[Fit], limit: str) -> str:
+    """Say what stands in the way of the smallest file, of those that memory could help."""
+    hopeful = [fit for fit in fits if not fit.verdict.is_hopeless]
+    smallest = min(hopeful or fits, key=lambda fit: fit.need.total_bytes)
+    if not hopeful:
+        return _hopeless(fits)
+    slow = [fit for fit in fits if fit.is_too_slow and fit.verdict.is_in_memory]
+    if slow:
+        fastest = max(slow, key=lambda fit: fit.tok_per_s)
+        asked = tok_per_s(fastest.wish.min_tok_per_s or 0)
+        makes = f"makes about {tok_per_s(fastest.tok_per_s)} tok/s, {asked} are asked for"
+        return _no_one(fits, fastest, "is fast enough", "come up to the speed", makes)
+    needs = f"needs {_gb_up(smallest.need.total_bytes)} at {smallest.wish.n_ctx} tokens of context"
+    if smallest.verdict is Verdict.DISK:
+        needs += f"; from disk it would run at about {tok_per_s(smallest.tok_per_s)} tok/s"
+    which = ", the smallest," if len(fits) > 1 else ""
+    return _no_one(fits, smallest, f"fits {limit}", f"fit {limit}", needs, which)
+
+
+def _hopeless(fits: Sequence[Fit]) -> str:
+    """Say why no memory would help, by the example of the smallest file."""
+    runless = [fit for fit in fits if fit.verdict is Verdict.NOT_HERE]
+    example = min(runless or fits, key=lambda fit: fit.need.total_bytes)
+    if runless:
+        quant = example.facts.quant
+        whole = f"none of the {len(fits)} files runs in gguf-hub; {quant}"
+        start = whole if len(fits) > 1 else f"{quant} does not run in gguf-hub"
+        return f"{start}: {example.facts.unrunnable}"
+    because = f"{example.facts.quant} has the unknown {example.facts.unknown}"
+    which = "it cannot" if len(fits) == 1 else f"none of the {len(fits)} files can"
+    return f"{which} be judged: {because}"
+
+
+def _no_one(
+    fits: Sequence[Fit], example: Fit, does: str, does_not: str, because: str, which: str = ""
+) -> str:
+    """Say that no file does something, by the example of one."""
+    quant = example.facts.quant
+    if len(fits) == 1:
+        return f"{quant} does not {does_not}: it {because}"
+    return f"none of the {len(fits)} files {does}: {quant}{which} {because}"
+
+
+def _merit(fits: Sequence[Fit], chosen: Fit, policy: str, limit: str) -> str:
+    """Say why it was chosen of those that fit."""
+    facts = chosen.facts
+    if chosen.verdict is Verdict.DISK:
+        return f"runs from disk at about {tok_per_s(chosen.tok_per_s)} tok/s, as none fits {limit}"
+    best = best_of([fit for fit in fits if fit.is_fitting and fit.verdict.is_in_memory])
+    if best is None:
+        is_by_card = facts.is_recommended and policy != "quality"
+        return (
+            f"{'the card recommends it and it' if is_by_card else 'the largest that'} fits {limit}"
+        )
+    if best is chosen:
+        return f"the best that fits {limit}"
+    if policy == "fast":
+        return (
+            f"{_gb(facts.active_bytes)} read per token, the fewest within "
+            f"{_percent(FAST_WITHIN)} of {best.facts.quant}, the best that fits {limit}"
+        )
+    word = "recommended by the card, and" if facts.is_recommended else "the smallest that is"
+    return (
+        f"{word} within {_percent(EQUAL_WITHIN)} of {best.facts.quant}, the best that fits {limit}"
+    )
+
+
+def _next(fits: Sequence[Fit], chosen: Fit) -> str:
+    """Name the next better file that is too big or too slow, and what it would bring."""
+    best = best_of(fits)
+    better = [
+        fit
+        for fit in fits
+        if not fit.is_fitting
+        and not fit.verdict.is_hopeless
+        and fit.loss
+        and chosen.loss
+        and fit.loss.share < chosen.loss.share
+    ]
+    if not better or best is None or chosen.loss is None:
+        return ""
+    other = min(better, key=_obstacle)
+    but = f"needs {_gb_up(other.need.total_bytes)}"
+    if chosen.placement.n_gpu_layers:
+        but = f"lacks {_gb_up(other.placement.lacking_bytes)}"
+    if other.verdict.is_in_memory:
+        but = f"makes only about {tok_per_s(other.tok_per_s)} tok/s"
+    mine = _percent(chosen.loss.share)
+    assert other.loss is not None
+    if other is best:
+        about = "about " if chosen.loss.is_estimated or other.loss.is_estimated else ""
+        return f"; {other.facts.quant} is better by {about}{mine} but {but}"
+    return (
+        f"; {other.facts.quant} would lose {_about(other.loss)} against {best.facts.quant} "
+        f"instead of {_about(chosen.loss)} but {but}"
+    )
+
+
+def _about(loss: Loss) -> str:
+    return f"{'about ' if loss.is_estimated else ''}{_percent(loss.share)}"
+
+
+def _obstacle(fit: Fit) -> tuple[int, bool]:
+    """What stands between a file and being taken: equal needs, as people see them, are equal."""
+    return -(-fit.need.total_bytes // (GB // 10)), not fit.facts.is_recommended
+
+
+def tok_per_s(value: float) -> str:
+    """A speed as people read it: two digits that count."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
+def _gb(size_bytes: int) -> str:
+    """Decimal gigabytes as in a sentence: ``24 GB``, ``27.2 GB``."""
+    if size_bytes < GB // 10:
+        return f"{size_bytes / 1e6:.0f} MB"
+    return f"{size_bytes / GB:.1f}".removesuffix(".0") + " GB"
+
+
+def _gb_up(size_bytes: int) -> str:
+    """The same rounded up: who makes room for so much has enough."""
+    return _gb(-(-size_bytes // (GB // 10)) * (GB // 10))
+
+
+def _percent(share: float) -> str:
+    """A share as people read it: ``3.6 %``."""
+    return f"{share * 100:.1f}".removesuffix(".0") + " %"

@@ -1,0 +1,99 @@
+"""The memory that running a file takes, term by term, for our runner and for llama.cpp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gguf_hub.hub.fit.facts import FileFacts
+from gguf_hub.hub.fit.machine import KV_TYPES, Wish
+from gguf_hub.hub.fit.runner import Limits, kv_elements, touched_bytes
+
+N_BATCH = 512  # tokens of the prompt that are computed at once, by both engines
+
+RUNNER_BYTES = 22_000_000
+"""What our process takes besides: interpreter, numpy, llvmlite, linked kernels. Measured as memory
+of its own (RssAnon), see docs/fit.md."""
+RUNNER_VOCAB_BYTES = 530
+"""And for each word of the vocabulary: tokenizer and sampler."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory that running a file takes, by what takes it.
+
+    Attributes:
+        weights_bytes: All tensors, as the mapped file must stay in memory to be fast.
+        kv_bytes: Keys and values of the whole context.
+        scratch_bytes: What a batch of the prompt computes in.
+        overhead_bytes: The program itself.
+    """
+
+    weights_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    overhead_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum."""
+        return self.weights_bytes + self.own_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        """All but the weights: memory that cannot be read again from the file."""
+        return self.kv_bytes + self.scratch_bytes + self.overhead_bytes
+
+
+def need_of(facts: FileFacts, wish: Wish, *, n_threads: int = 1) -> Need:
+    """Return the memory that the file takes.
+
+    Args:
+        facts: The file.
+        wish: Context, K/V type and engine.
+        n_threads: Threads that compute.
+    """
+    if wish.engine == "llama.cpp":
+        return _llama_cpp(facts, wish)
+    return _runner(facts, wish, n_threads)
+
+
+def _runner(facts: FileFacts, wish: Wish, n_threads: int) -> Need:
+    """Our runner; ``runner.py`` has the formulas of its scratch."""
+    shape = facts.shape
+    limits = Limits(min(N_BATCH, wish.n_ctx), n_threads)
+    return Need(
+        weights_bytes=facts.weights_bytes,
+        kv_bytes=2 * kv_elements(shape, wish.n_ctx, wish.kv_type),
+        scratch_bytes=touched_bytes(facts, limits),
+        overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * shape.n_vocab,
+    )
+
+
+def _llama_cpp(facts: FileFacts, wish: Wish) -> Need:
+    """llama.cpp without flash attention, all on the CPU.
+
+    ::
+
+        kv       = 2 (K and V) x n_layer x n_head_kv x head_dim x n_ctx x bytes of the type
+        scratch  = N_BATCH x n_head x n_ctx x 4: the scores of one batch, the largest of a graph
+        overhead = 9 MiB + n_vocab x 100: scheduler, context, vocabulary, one row of logits
+
+    E.g. Mixtral-8x7B at 4096 tokens: 537 MB of K/V and 268 MB of scratch beside the weights.
+
+    Source: llama.cpp's KV cache and its KQ buffer; the overhead as gguf-parser-go estimates it
+    (5 MiB + vocab x (4 + 4 + 32 + 56), 4 MiB for the scheduler, 4 bytes of logits a word).
+    """
+    shape = facts.shape
+    elements = 2 * shape.n_layer * shape.n_head_kv * shape.head_dim * wish.n_ctx
+    return Need(
+        weights_bytes=facts.weights_bytes,
+        kv_bytes=_in_type(elements, wish.kv_type),
+        scratch_bytes=N_BATCH * shape.n_head * wish.n_ctx * 4,
+        overhead_bytes=9 * 2**20 + 100 * shape.n_vocab,
+    )
+
+
+def _in_type(n_elements: int, kv_type: str) -> int:
+    """Return the bytes of so many numbers, e.g. 34 for 32 of q8_0."""
+    type_ = KV_TYPES[kv_type]
+    return -(-n_elements * type_.type_size // type_.block_size)

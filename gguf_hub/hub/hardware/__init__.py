@@ -1,0 +1,20 @@
+"""What this machine has and what of it this process may use, as data.
+
+Deciding is not done here: ``fit`` does that with the numbers.
+"""
+
+from gguf_hub.hub.hardware.detect import Hardware, available_ram_bytes, detect, usable_threads
+from gguf_hub.hub.hardware.gpus import Gpu
+from gguf_hub.hub.hardware.probe import Speeds, machine_key, measure, remembered
+
+__all__ = [
+    "Gpu",
+    "Hardware",
+    "Speeds",
+    "available_ram_bytes",
+    "detect",
+    "machine_key",
+    "measure",
+    "remembered",
+    "usable_threads",
+]

@@ -1,0 +1,170 @@
+"""From the headers of a model, in one file or in shards, to the facts that ``fit`` judges by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.experts import is_merged, layout, parse_split
+from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, align
+from gguf_hub.gguf.header import Header, read_header
+from gguf_hub.gguf.issues import Issue
+from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.layout import TensorTable, read_table
+from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.reader import map_file, raise_unreadable
+from gguf_hub.gguf.runnable import find_obstacles
+from gguf_hub.gguf.shards import find_shards, parse_shard
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.hub.catalog import ModelShape
+from gguf_hub.hub.download.names import quant_of
+from gguf_hub.hub.fit import FileFacts, TensorShare
+from gguf_hub.hub.fit.facts import Role
+
+_TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
+_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
+_FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """A header, and what its file is called."""
+
+    name: str
+    header: Header
+
+
+def facts_of_file(path: Path) -> FileFacts:
+    """Return the facts of a model on this machine; of a shard, those of the whole set.
+
+    Raises:
+        GgufError: A file cannot be read.
+        UnsupportedGgufError: It is no model, or says too little of its shape.
+    """
+    paths: Sequence[Path] = [path]
+    header = read_header(map_file(path))
+    if (number(header.fields, "split.count") or 0) > 1 and parse_shard(path):
+        paths = find_shards(path)
+    headers = [ShardHeader(str(each), read_header(map_file(each))) for each in paths]
+    return facts_of_headers(headers)
+
+
+def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
+    """Return the facts of a model from the headers of all its files, the first one first.
+
+    Raises:
+        GgufError: A header cannot be read to its end, or contradicts itself or its file.
+        UnsupportedGgufError: The model says too little of its shape.
+    """
+    tensors: dict[str, AnyTensor] = {}
+    spare_bytes = 0
+    for shard in shards:
+        table = read_table(shard.header)
+        raise_unreadable(shard.name, shard.header.issues + _damage(table))
+        tensors |= table.all
+        spare_bytes += _spare_bytes(shard.header, table)
+    first = shards[0]
+    shape = _shape(first.name, first.header.fields, tensors)
+    name = PurePosixPath(first.name.replace("\\", "/")).name
+    found = layout(tensors)
+    return FileFacts(
+        quant=quant_of(name) or name.removesuffix(".gguf"),
+        filenames=tuple(shard.name for shard in shards),
+        size_bytes=sum(shard.header.size_bytes for shard in shards),
+        shape=shape,
+        tensors=_shares(tensors, has_experts=shape.n_expert > 0) + _spare(spare_bytes),
+        architecture=architecture(first.header.fields),
+        layout=found if found in ("split", "merged") else "none",
+        obstacles=find_obstacles(first.header, tensors),
+    )
+
+
+def _damage(table: TensorTable) -> tuple[Issue, ...]:
+    """Return what is wrong with tensors besides a type that is not known: that is no damage."""
+    return tuple(issue for issue in table.issues if issue.code not in _TYPE_CODES)
+
+
+def _spare_bytes(header: Header, table: TensorTable) -> int:
+    """Return the bytes of a file that are neither header nor tensors nor padding."""
+    tensor_bytes = sum(align(info.size_bytes, header.alignment) for info in table.all.values())
+    return max(0, header.size_bytes - header.data_offset - tensor_bytes)
+
+
+def _spare(size_bytes: int) -> tuple[TensorShare, ...]:
+    """Count as memory what no tensor tells of: a need is never below the size of the file."""
+    return (TensorShare("other", QuantType.I8, 0, size_bytes),) if size_bytes else ()
+
+
+def _shares(tensors: Mapping[str, AnyTensor], *, has_experts: bool) -> tuple[TensorShare, ...]:
+    """Add up tensors by role and type."""
+    is_tied = "output.weight" not in tensors
+    sums: dict[tuple[Role, Any], list[int]] = {}
+    for info in tensors.values():
+        role = role_of(info, has_experts=has_experts)
+        if role == "token_embd" and is_tied:
+            role = "output"  # every token reads all of it, as there is no other output matrix
+        type_ = info.type if isinstance(info, TensorInfo) else info.type_id
+        row = sums.setdefault((role, type_), [0, 0])
+        row[0] += info.n_elements
+        row[1] += info.size_bytes
+    return tuple(TensorShare(role, type_, *row) for (role, type_), row in sums.items())
+
+
+def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
+    """Return what reads a tensor; in a model with experts, dense feed-forward is ``other``."""
+    name = info.name
+    if name in ("token_embd.weight", "output.weight"):
+        return "token_embd" if name.startswith("token") else "output"
+    stem = name.split(".")[2] if name.startswith("blk.") and name.count(".") >= 3 else ""
+    if parse_split(name) or is_merged(name):
+        return _FEED_FORWARD.get(stem.removesuffix("_exps"), "ffn")
+    if len(info.shape) < 2:
+        return "norm"
+    if stem in _ATTENTION:
+        return "attn"
+    if stem == "attn_output":
+        return "attn_output"
+    if stem == "ffn_gate_inp":
+        return "router"
+    return "other" if has_experts else _FEED_FORWARD.get(stem, "other")
+
+
+def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]) -> ModelShape:
+    """Read the sizes that memory depends on."""
+    arch, metadata = architecture(fields), Metadata(fields)
+
+    def least(key: str, default: int | None = None) -> int:
+        if default is None and f"{arch}.{key}" not in metadata:
+            raise UnsupportedGgufError(
+                f"`{name}`: metadata has no `{arch or 'ARCHITECTURE'}.{key}`, without which nobody "
+                "can tell its memory",
+                path=name,
+                hint="a projector or an adapter is no model; `gguf-hub inspect` shows what it is",
+            )
+        return metadata.largest(f"{arch}.{key}", default, least=1)
+
+    n_embd, n_head = least("embedding_length"), least("attention.head_count")
+    n_layer = least("block_count")
+    if n_layer > len(tensors):
+        raise UnsupportedGgufError(
+            f"`{name}`: metadata `{arch}.block_count`: {n_layer:,} blocks, but only "
+            f"{len(tensors):,} tensors are there",
+            path=name,
+        )
+
+    embedding = tensors.get("token_embd.weight")
+    return ModelShape(
+        n_layer=n_layer,
+        n_embd=n_embd,
+        n_head=n_head,
+        n_head_kv=least("attention.head_count_kv", n_head),
+        head_dim=least("attention.key_length", n_embd // n_head),
+        n_ff=least("expert_feed_forward_length", least("feed_forward_length", n_embd)),
+        n_expert=metadata.largest(f"{arch}.expert_count", 0),
+        n_expert_used=metadata.largest(f"{arch}.expert_used_count", 0),
+        n_vocab=embedding.shape[-1] if embedding and embedding.shape else 0,
+        n_ctx_train=least("context_length", 2**20),
+    )

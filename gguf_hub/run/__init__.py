@@ -1,0 +1,1 @@
+"""Running a model: kernels, model, tokenizer, chat, sampler, grammar and generation."""

@@ -1,0 +1,95 @@
+"""The chat template that a GGUF file carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from gguf_hub.errors import BudgetError, ChatTemplateError
+from gguf_hub.run.chat.messages import ChatPrompt, Message, merge_system, plain_data, plain_messages
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+_HINT = "choose a format by name with --chat-template (chatml, llama-3, mistral-instruct, ...)"
+
+
+class TemplateFormat:
+    """A jinja template, rendered as transformers and llama.cpp render it, in a sandbox.
+
+    A template that has no place for a system message (it raises, or leaves the text out) gets it
+    in front of the user's first message.
+
+    Args:
+        source: The template.
+        bos_token: Text of the token that begins a text.
+        eos_token: Text of the token that ends one.
+
+    Raises:
+        ChatTemplateError: The template has an error.
+    """
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        from gguf_hub.run.chat import costs, sandbox
+
+        self.source = source
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._limited = costs.limited
+        with self._translated():
+            self._template = sandbox.Sandbox().template(source)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> ChatPrompt:
+        """Return the prompt of a conversation (see ``ChatFormat``)."""
+        plain = plain_messages(messages)
+        if plain and plain[0]["role"] == "system" and not self.has_system_role:
+            plain = merge_system(plain)
+        values = plain_data("variables", {"tools": tools, "documents": None, **variables})
+        text = self._render(plain, add_generation_prompt=add_generation_prompt, **values)
+        return ChatPrompt(text)
+
+    @cached_property
+    def has_system_role(self) -> bool:
+        """Whether a system message reaches the prompt; tried out once."""
+        probe = [{"role": "system", "content": "«system»"}, {"role": "user", "content": "«user»"}]
+        try:
+            return "«system»" in self._render(probe, add_generation_prompt=True, tools=None)
+        except ChatTemplateError:
+            return False
+
+    def _render(self, messages: list[dict[str, Any]], **values: Any) -> str:
+        with self._translated(), self._limited():
+            return str(self._template.render(**self._tokens, messages=messages, **values))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn whatever a template does wrong into one error."""
+        from jinja2.exceptions import TemplateError, TemplateSyntaxError
+
+        try:
+            yield
+        except TemplateSyntaxError as exc:
+            raise ChatTemplateError(
+                f"the chat template has an error in line {exc.lineno}: {exc.message}", hint=_HINT
+            ) from exc
+        except TemplateError as exc:
+            raise ChatTemplateError(
+                f"the chat template cannot be applied: {exc.message}", hint=_HINT
+            ) from exc
+        except BudgetError as exc:
+            raise ChatTemplateError(
+                f"the chat template cannot be applied: {exc.message}", hint=_HINT
+            ) from exc
+        except RecursionError as exc:
+            raise ChatTemplateError("the chat template nests too deeply", hint=_HINT) from exc
+        except Exception as exc:  # a template is a program: it can fail in any way
+            raise ChatTemplateError(
+                f"the chat template fails: {type(exc).__name__}: {exc}", hint=_HINT
+            ) from exc

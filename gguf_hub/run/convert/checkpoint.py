@@ -1,0 +1,200 @@
+"""A checkpoint folder: its JSON files, and where each tensor lies in its safetensors files.
+
+Nothing is read but headers; a tensor is mapped when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import CheckpointError
+from gguf_hub.run.convert.extra import require
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d{1,6}-of-(\d{1,6})\.safetensors")
+
+# numpy has no bfloat16: its bits are read as integers
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+"""Stored types that can be converted."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file.
+
+    Attributes:
+        name: Its name in the checkpoint.
+        path: The file.
+        dtype: ``F32``, ``F16``, ``BF16`` or another name of the format.
+        shape: Rows first.
+        offset: First byte in the file.
+    """
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> NDArray[Any]:
+        """Map the weights, ``[rows, row length]``; bfloat16 as its bits in uint16."""
+        shape = self.shape if len(self.shape) == 2 else (1, *self.shape)
+        return np.memmap(self.path, DTYPES[self.dtype], mode="r", offset=self.offset, shape=shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened folder.
+
+    Attributes:
+        folder: The folder.
+        config: Contents of ``config.json``.
+        tensors: By name.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+
+    @classmethod
+    def open(cls, folder: Path, *, with_tensors: bool = True) -> Checkpoint:
+        """Read ``config.json`` and the headers of all safetensors files.
+
+        Args:
+            folder: The folder.
+            with_tensors: False where only the vocabulary is wanted.
+
+        Raises:
+            CheckpointError: A file is missing or damaged; all missing shards are told at once.
+        """
+        if not folder.is_dir():
+            hint = "name the folder that holds config.json"
+            raise CheckpointError(folder, ["no such folder"], hint=hint)
+        config = read_json(folder / "config.json")
+        return cls(folder, config, _read_tensors(folder) if with_tensors else {})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        hint = "expected a checkpoint as `hf download ORG/REPO --local-dir FOLDER` writes it"
+        raise CheckpointError(path.parent, [f"no `{path.name}`"], hint=hint) from exc
+    except (OSError, ValueError, RecursionError) as exc:
+        raise CheckpointError(path, [f"cannot be read as JSON: {exc}"]) from exc
+    if not isinstance(found, dict):
+        raise CheckpointError(path, [f"expected a JSON object, found {type(found).__name__}"])
+    return found
+
+
+def read_json_if_any(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; empty when there is no such file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of all files, and check them against the index."""
+    names = _file_names(folder)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        issues = [f"missing shard `{name}`" for name in missing]
+        raise CheckpointError(folder, issues, hint="download the folder again: it goes on")
+    tensors: dict[str, StoredTensor] = {}
+    for name in names:
+        tensors |= _read_header(folder / name)
+    _check_index(folder, tensors)
+    return tensors
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Return the names of the safetensors files that the checkpoint consists of."""
+    if (folder / INDEX).is_file():
+        return sorted(set(_weight_map(folder).values()))
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    shards = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    if shards:
+        # without an index the names tell how many there are
+        digits = shards[0].split("-")[1]
+        count = int(shards[0].split("-of-")[1].removesuffix(".safetensors"))
+        width = len(digits)
+        return [f"model-{i:0{width}}-of-{count:0{width}}.safetensors" for i in range(1, count + 1)]
+    raise CheckpointError(folder, [f"no `{SINGLE}` and no `{INDEX}`"], hint=_other_format(folder))
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Return tensor -> file name, as the index says."""
+    found = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(folder / INDEX, ["expected `weight_map`, tensor names to file names"])
+    for file in found.values():
+        # the index comes from outside: it may name files of this folder only
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
+            raise CheckpointError(folder / INDEX, [f"`{file}` is no name of a file in the folder"])
+    return found
+
+
+def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Compare what the index promises with what the files hold."""
+    if not (folder / INDEX).is_file():
+        return
+    issues = []
+    for name, file in _weight_map(folder).items():
+        stored = tensors.get(name)
+        if stored is None or stored.path.name != file:
+            issues.append(f"`{file}` lacks tensor `{name}`, which the index says is there")
+    if issues:
+        raise CheckpointError(folder, issues, hint="the shards are not of one checkpoint")
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of one safetensors file.
+
+    The library checks the header: sizes, overlaps, the end of the file. It cannot hand over
+    bfloat16 as numpy arrays, so the places are read here: eight bytes of length, then JSON.
+
+    Source: https://huggingface.co/docs/safetensors, "Format".
+    """
+    safetensors = require("safetensors")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            known = set(file.keys())
+        with path.open("rb") as raw:
+            n = int.from_bytes(raw.read(8), "little")
+            header = json.loads(raw.read(n))
+    except (safetensors.SafetensorError, OSError) as exc:
+        hint = "the file is damaged or not whole: download it again"
+        raise CheckpointError(path, [f"not a sound safetensors file: {exc}"], hint=hint) from exc
+    return {
+        name: StoredTensor(
+            name, path, at["dtype"], tuple(at["shape"]), 8 + n + at["data_offsets"][0]
+        )
+        for name, at in header.items()
+        if name in known
+    }
+
+
+def _other_format(folder: Path) -> str:
+    """Say what the folder seems to hold instead."""
+    if any(folder.glob("pytorch_model*.bin")) or any(folder.glob("*.pt*")):
+        return "the weights are pickled; look for a revision of the repository with safetensors"
+    if any(folder.glob("consolidated*.safetensors")):
+        return "these are Mistral's own names; download the files `model-*.safetensors` instead"
+    return "download the repository's `*.safetensors` and `*.json` files into the folder"

@@ -1,0 +1,221 @@
+"""Planning a conversion and writing it, one piece of a tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import CheckpointError
+from gguf_hub.gguf.format import Field, TensorSpec, count_elements
+from gguf_hub.gguf.types import FileType, QuantType
+from gguf_hub.gguf.writer import plan_file, write_gguf
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.convert.checkpoint import Checkpoint, StoredTensor
+from gguf_hub.run.convert.encode import NotEncodableError, decode, encode
+from gguf_hub.run.convert.general import general
+from gguf_hub.run.convert.hparams import HParams, read_hparams
+from gguf_hub.run.convert.tensors import Layout, Part, find_problems, parts_of
+from gguf_hub.run.convert.vocabulary import no_vocabulary, read_vocabulary
+
+OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+Contents = Literal["all", "weights", "vocabulary"]
+
+_PIECE_WEIGHTS = 1 << 18
+"""Weights that are in memory at a time, in a few copies: some megabytes, as caches hold."""
+_LISTED = 10_000
+"""Of so many missing tensors each is named."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor to write.
+
+    Attributes:
+        spec: Name, shape and type.
+        source: What of the checkpoint it is made from; None for what is computed.
+        values: The computed values.
+    """
+
+    spec: TensorSpec
+    source: Part | None
+    values: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A GGUF file that is to be written.
+
+    Attributes:
+        checkpoint: Where the weights come from.
+        hparams: Sizes of the model.
+        type: Type of the matrices.
+        fields: Metadata.
+        tensors: In file order.
+        notes: What somebody should know who compares the file with the checkpoint.
+    """
+
+    checkpoint: Checkpoint
+    hparams: HParams
+    type: QuantType
+    fields: Mapping[str, Field]
+    tensors: tuple[Planned, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return plan_file(self.fields, [planned.spec for planned in self.tensors]).size_bytes
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights it holds."""
+        return sum(count_elements(planned.spec.shape) for planned in self.tensors)
+
+    def write(self, path: Path, *, progress: Progress = SILENT) -> None:
+        """Write the file; it appears when it is whole.
+
+        Args:
+            path: The file; an existing one is replaced at the very end.
+            progress: Told about bytes.
+
+        Raises:
+            CheckpointError: A weight is not finite, or does not fit the type; it is named.
+            DiskFullError: Not enough space.
+        """
+        pairs = [(planned.spec, self._data(planned)) for planned in self.tensors]
+        write_gguf(path, self.fields, pairs, progress=progress)
+
+    def _data(self, planned: Planned) -> Any:
+        """Return a tensor's values, or a function that yields its bytes piece by piece."""
+        part, type = planned.source, planned.spec.type
+        return planned.values if part is None else self._chunks(part, type)
+
+    def _chunks(self, part: Part, type: QuantType) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+        def chunks() -> Iterator[NDArray[np.uint8]]:
+            for name in part.sources:
+                yield from _encoded(self.checkpoint.tensors[name], part, type)
+
+        return chunks
+
+
+def plan_conversion(
+    folder: Path,
+    *,
+    outtype: OutType = "auto",
+    layout: Layout = "merged",
+    contents: Contents = "all",
+    name: str | None = None,
+) -> Conversion:
+    """Read a checkpoint's headers and plan its GGUF file.
+
+    Args:
+        folder: Holds config.json, safetensors files and tokenizer.model.
+        outtype: Type of matrices; ``auto`` is the one that holds the stored weights exactly.
+        layout: One tensor for all experts, as llama.cpp wants, or one for each.
+        contents: ``weights`` for a file that computes token ids and no text, ``vocabulary`` for
+            one without weights.
+        name: ``general.name``; the folder's by default.
+
+    Raises:
+        CheckpointError: Files or tensors that are missing, misshapen or of another kind.
+        GgufHubError: The packages of the extra ``convert`` are not installed.
+    """
+    folder = folder.resolve()
+    checkpoint = Checkpoint.open(folder, with_tensors=contents != "vocabulary")
+    hparams = read_hparams(checkpoint.config, folder / "config.json")
+    # 1) which tensors, and of which type
+    parts = [] if contents == "vocabulary" else _checked_parts(checkpoint, hparams, layout)
+    type = _matrix_type(outtype, parts, checkpoint)
+    tensors = [Planned(_spec(part, type), part) for part in parts]
+    if parts and (factors := hparams.rope_factors()):
+        spec = TensorSpec("rope_freqs.weight", (len(factors),), QuantType.F32)
+        tensors.insert(0, Planned(spec, None, np.array(factors, np.float32)))
+    # 2) the metadata
+    values = general(name or folder.name, parts, hparams) | hparams.metadata()
+    if parts:
+        values["general.file_type"] = int(FileType[type.name])
+    values |= (
+        no_vocabulary() if contents == "weights" else read_vocabulary(checkpoint, hparams.n_vocab)
+    )
+    values["general.quantization_version"] = 2
+    fields = {key: Field.of(value) for key, value in values.items()}
+    notes = tuple(_notes(hparams, tensors, type))
+    return Conversion(checkpoint, hparams, type, fields, tuple(tensors), notes)
+
+
+def _checked_parts(checkpoint: Checkpoint, hparams: HParams, layout: Layout) -> list[Part]:
+    """Return the tensors to write; raise for all that is wrong with the stored ones."""
+    stored = checkpoint.tensors
+    needed = hparams.n_layer * max(1, hparams.n_expert)
+    if needed > max(len(stored), _LISTED):  # before the names of all are made up
+        issue = (
+            f"config.json says {hparams.n_layer:,} layers of {max(1, hparams.n_expert):,} experts, "
+            f"but there are {len(stored):,} tensors"
+        )
+        raise CheckpointError(checkpoint.folder, [issue])
+    has_output = "lm_head.weight" in stored or not hparams.has_tied_output
+    parts = parts_of(hparams, layout, has_output=has_output)
+    issues = find_problems(parts, stored)
+    if issues:
+        raise CheckpointError(checkpoint.folder, issues)
+    return parts
+
+
+def _matrix_type(outtype: OutType, parts: Sequence[Part], checkpoint: Checkpoint) -> QuantType:
+    """Return the type of matrices; ``auto`` loses nothing."""
+    if outtype != "auto":
+        return QuantType[outtype.upper()]
+    sources = (name for part in parts if not part.is_exact for name in part.sources)
+    dtypes = {checkpoint.tensors[name].dtype for name in sources}
+    return QuantType[dtypes.pop()] if len(dtypes) == 1 else QuantType.F32
+
+
+def _spec(part: Part, type: QuantType) -> TensorSpec:
+    """Return a tensor's name, shape and type."""
+    if part.is_exact:
+        type = QuantType.F32
+    elif part.ne[0] % type.block_size:
+        type = QuantType.F16  # as llama.cpp's converter does
+    return TensorSpec(part.name, part.ne, type)
+
+
+def _notes(hparams: HParams, tensors: Sequence[Planned], type: QuantType) -> Iterator[str]:
+    """Yield what the file does not say."""
+    kept = [
+        planned.spec.name
+        for planned in tensors
+        if planned.source and not planned.source.is_exact and planned.spec.type is not type
+    ]
+    if kept:
+        yield (
+            f"{len(kept)} tensors stay F16, because their rows do not fill {type.name} blocks of "
+            f"{type.block_size}: `{kept[0]}`" + (" ..." if len(kept) > 1 else "")
+        )
+    if hparams.window and hparams.window < hparams.n_ctx_train:
+        yield (
+            f"the sliding window of {hparams.window:,} tokens is not kept: programs attend to the "
+            "whole context, as with every GGUF of this architecture"
+        )
+
+
+def _encoded(stored: StoredTensor, part: Part, type: QuantType) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bytes of one stored tensor, some rows at a time."""
+    weights, order = stored.open(), part.row_order()
+    n_rows, n_in = weights.shape
+    step = max(1, _PIECE_WEIGHTS // n_in)
+    for start in range(0, n_rows, step):
+        rows = slice(start, start + step) if order is None else order[start : start + step]
+        try:
+            yield encode(decode(weights[rows], stored.dtype), type)
+        except NotEncodableError as exc:
+            row, column = divmod(exc.index, n_in)
+            row = int(np.arange(n_rows)[rows][row])
+            index = [row, column] if len(stored.shape) == 2 else [column]
+            raise CheckpointError(
+                stored.path, [f"tensor `{stored.name}` {index}: {exc}"], hint=exc.hint
+            ) from exc

@@ -1,0 +1,206 @@
+"""Conversations: from messages, tools and a wished format to a prompt, and back from the text.
+
+Tools are held by their JSON schemas. A tool that must be called makes the output its arguments; of
+several, one of which must be called, the output is ``{"name": ..., "arguments": ...}``. Where the
+model may choose, its text is read as a call if it is such an object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_hub.errors import UsageError
+from gguf_hub.run.chat import ChatFormat, Message
+from gguf_hub.run.generation.grammars import JSON_OBJECT
+from gguf_hub.run.tokenizer import Tokenizer
+
+Tool = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool that the model calls.
+
+    Attributes:
+        name: The tool.
+        arguments: JSON text.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ChatPlan:
+    """A conversation, ready to be answered.
+
+    Attributes:
+        prompt: The text to go on from.
+        stops: Texts at which the answer ends.
+        schema: JSON schema that the answer must satisfy, or None.
+        tool: The tool whose arguments the answer is, or None.
+        tools: Names of the tools that the answer may call.
+        must_call: Whether the answer is a call, whatever else.
+    """
+
+    prompt: str
+    stops: tuple[str, ...] = ()
+    schema: Any = None
+    tool: str | None = None
+    tools: tuple[str, ...] = ()
+    must_call: bool = False
+
+    def calls(self, text: str) -> list[Call]:
+        """Return the calls that an answer makes; none where it is plain text."""
+        if self.tool is not None:
+            return [Call(self.tool, text)]
+        if not self.tools:
+            return []
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return []
+        if not isinstance(found, dict) or found.get("name") not in self.tools:
+            return []
+        arguments = found.get("arguments", found.get("parameters"))
+        return [Call(found["name"], json.dumps(arguments))] if isinstance(arguments, dict) else []
+
+
+def plan_chat(
+    chat_format: ChatFormat,
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Tool] | None = None,
+    tool_choice: Any = None,
+    response_format: Mapping[str, Any] | None = None,
+    **variables: Any,
+) -> ChatPlan:
+    """Return how a conversation is to be answered.
+
+    Args:
+        chat_format: Makes the prompt.
+        messages: Turns with ``role`` and ``content``.
+        tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
+        tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
+        response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``.
+        variables: More values for the model's template.
+
+    Raises:
+        UsageError: A message, a tool or a format is none.
+        ChatTemplateError: The template refuses the conversation.
+    """
+    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools or ()]
+    shown = list(tools or ()) if functions else None
+    prompt = chat_format.render(_with_calls(messages), tools=shown, **variables)
+    plan = ChatPlan(prompt.text, prompt.stop, schema=_schema_of(response_format))
+    if not functions:
+        return plan
+    names = tuple(function["name"] for function in functions)
+    wanted = _wanted(tool_choice, functions)
+    if wanted is None:
+        return ChatPlan(plan.prompt, plan.stops, plan.schema, tools=names)
+    if len(wanted) == 1:
+        only = wanted[0]
+        schema = only.get("parameters") or JSON_OBJECT
+        return ChatPlan(plan.prompt, plan.stops, schema, tool=only["name"], must_call=True)
+    schema = {"anyOf": [_call_schema(function) for function in wanted]}
+    return ChatPlan(plan.prompt, plan.stops, schema, tools=names, must_call=True)
+
+
+def modern_tools(
+    functions: Sequence[Mapping[str, Any]] | None, function_call: Any
+) -> tuple[list[Tool] | None, Any]:
+    """Return OpenAI's old ``functions`` and ``function_call`` as tools and a choice."""
+    tools: list[Tool] | None = None
+    if functions is not None:
+        tools = [{"type": "function", "function": function} for function in functions]
+    if isinstance(function_call, Mapping) and "name" in function_call:
+        return tools, {"type": "function", "function": {"name": function_call["name"]}}
+    return tools, function_call
+
+
+def encode_chat(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Return the token ids of a rendered conversation, with one begin token."""
+    bos = tokenizer.bos_id
+    starts = bos is not None and prompt.startswith(tokenizer.vocab.tokens[bos])
+    return tokenizer.encode(prompt, add_bos=not starts, parse_special=True)
+
+
+def _function(tool: Tool) -> Mapping[str, Any]:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise UsageError(
+            f"tools: expected a function with a name, found {tool!r}",
+            hint='write {"type": "function", "function": {"name": ..., "parameters": ...}}',
+        )
+    return function
+
+
+def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
+    """Return the functions of which one must be called, or None where the model may choose."""
+    if choice is None or choice == "auto":
+        return None
+    if choice in ("required", "any"):
+        return list(functions)
+    name = choice
+    if isinstance(choice, Mapping):
+        inner = choice.get("function")
+        name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
+    found = [function for function in functions if function["name"] == name]
+    if not found:
+        names = ", ".join(f"`{function['name']}`" for function in functions)
+        raise UsageError(f"tool_choice: no tool `{name}`", hint=f"tools are {names}")
+    return found[:1]
+
+
+def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": function.get("parameters") or JSON_OBJECT,
+        },
+        "required": ["name", "arguments"],
+    }
+
+
+def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
+    """Return the schema that a wished format stands for; None for plain text."""
+    kind = (response_format or {}).get("type", "text")
+    if response_format is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return response_format.get("schema") or JSON_OBJECT
+    if kind == "json_schema":
+        inner = response_format.get("json_schema") or {}
+        schema = inner.get("schema") if isinstance(inner, Mapping) else None
+        return schema if schema is not None else response_format.get("schema") or JSON_OBJECT
+    raise UsageError(
+        f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
+    )
+
+
+def _with_calls(messages: Sequence[Message]) -> list[Message]:
+    """Return messages whose calls have their arguments as data, as templates want them."""
+    return [_with_call(message) for message in messages]
+
+
+def _with_call(message: Message) -> Message:
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_parsed(call) for call in calls]}
+
+
+def _parsed(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}

@@ -1,0 +1,75 @@
+"""A sampler that others may look into: processors before it, log probabilities after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.run.sampler import Sampler, log_softmax
+
+Logits = NDArray[np.float32]
+Processor = Callable[[NDArray[np.intc], Logits], Logits]
+"""(ids so far, logits [V]) -> logits [V]: llama-cpp-python's ``logits_processor``."""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How likely a token was.
+
+    Attributes:
+        token_id: The token that was chosen.
+        logprob: Natural logarithm of its probability under the model itself.
+        top: (token id, logprob) of the most likely tokens, the likeliest first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Chooser:
+    """Chooses tokens and keeps what is asked about the last one.
+
+    Args:
+        sampler: Chooses.
+        n_top: How many of the most likely tokens to note; None for none.
+        processors: Change the logits before the sampler sees them, one after another.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        n_top: int | None = None,
+        processors: Sequence[Processor] = (),
+    ) -> None:
+        self.sampler = sampler
+        self.n_top = n_top
+        self._processors = tuple(processors)
+        self.last: Chance | None = None
+        """The last choice, where ``n_top`` asks for it."""
+
+    def choose(self, logits: Logits, recent: Sequence[int] = ()) -> int:
+        """Return the id of the next token (see ``Sampler.choose``)."""
+        seen = logits
+        if self._processors:
+            ids, seen = np.array(recent, np.intc), logits.copy()
+            for processor in self._processors:
+                seen = processor(ids, seen)
+        token_id = self.sampler.choose(seen, recent)
+        if self.n_top is not None:
+            self.last = chance_of(logits, token_id, self.n_top)
+        return token_id
+
+
+def chance_of(logits: Logits, token_id: int, n_top: int) -> Chance:
+    """Return how likely a token and the ``n_top`` likeliest ones were, given logits [V]."""
+    logprobs = log_softmax(logits)
+    n_top = min(n_top, len(logits))
+    best = np.argpartition(-logprobs, n_top - 1)[:n_top] if n_top else np.zeros(0, np.int64)
+    best = best[np.argsort(-logprobs[best], kind="stable")]
+    top = tuple((int(i), float(logprobs[i])) for i in best)
+    return Chance(token_id, float(logprobs[token_id]), top)

@@ -1,0 +1,106 @@
+"""Grammars on one vocabulary, kept: masks that one request has cost serve the next."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from gguf_hub.run.grammar import Grammar, GrammarVocab, Matcher, TokenGrammar, TokenTrie
+
+_MAX_GRAMMARS = 16
+_MAX_BYTES = 300_000_000
+
+Key = tuple[str, str]
+
+JSON_OBJECT: dict[str, Any] = {"type": "object"}
+"""The schema of any JSON object."""
+
+
+class GrammarBook:
+    """Makes matchers for one vocabulary; threads may share it.
+
+    A grammar is made in the thread that asks for it, and no lock is held meanwhile: nobody waits
+    for a grammar but those who ask for the same one.
+
+    Args:
+        vocab: The model's tokenizer.
+    """
+
+    def __init__(self, vocab: GrammarVocab) -> None:
+        self._vocab = vocab
+        self._trie: TokenTrie | None = None
+        self._trie_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Key, TokenGrammar] = OrderedDict()
+        self._being_made: dict[Key, Future[TokenGrammar]] = {}
+
+    def gbnf(self, text: str, root: str = "root") -> Matcher:
+        """Return a matcher of a GBNF text, at its start.
+
+        Raises:
+            GrammarError: With line and column of what is wrong.
+        """
+        return self._matcher((root, text), lambda: Grammar.from_gbnf(text, root))
+
+    def schema(self, schema: Any, *, strict: bool = False) -> Matcher:
+        """Return a matcher of JSON that satisfies a schema, at its start.
+
+        Args:
+            schema: As data or as JSON text.
+            strict: Refuse what a grammar cannot hold, rather than leave it out.
+
+        Raises:
+            GrammarError: The schema is wrong or cannot be satisfied.
+        """
+        text = schema if isinstance(schema, str) else json.dumps(schema, sort_keys=False)
+        return self._matcher(
+            ("schema, strict" if strict else "schema", text),
+            lambda: Grammar.from_schema(schema, strict=strict),
+        )
+
+    def _matcher(self, key: Key, make: Callable[[], Grammar]) -> Matcher:
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                self._known.move_to_end(key)
+                return known.matcher()
+            others = self._being_made.get(key)
+            own: Future[TokenGrammar] = self._being_made.setdefault(key, Future())
+        if others is not None:
+            return others.result().matcher()
+        return self._make(key, make, own).matcher()
+
+    def _make(
+        self, key: Key, make: Callable[[], Grammar], own: Future[TokenGrammar]
+    ) -> TokenGrammar:
+        """Make a grammar, keep it, and hand it to all who wait for it."""
+        try:
+            made = TokenGrammar.ready(make, self._shared_trie())
+        except BaseException as exc:
+            with self._lock:
+                del self._being_made[key]
+            own.set_exception(exc)
+            raise
+        with self._lock:
+            del self._being_made[key]
+            self._known[key] = made
+            self._drop_oldest()
+        own.set_result(made)
+        return made
+
+    def _drop_oldest(self) -> None:
+        while len(self._known) > 1 and (
+            len(self._known) > _MAX_GRAMMARS
+            or sum(grammar.size_bytes for grammar in self._known.values()) > _MAX_BYTES
+        ):
+            self._known.popitem(last=False)
+
+    def _shared_trie(self) -> TokenTrie:
+        with self._trie_lock:
+            if self._trie is None:
+                self._trie = TokenTrie(self._vocab)
+            return self._trie

@@ -1,0 +1,308 @@
+"""A grammar as a network: nodes, and edges that read a byte, read a token, or call a rule.
+
+Each rule is a part of the network with a start and an end; repetition is a loop, not recursion, so
+that only real recursion (a list in a list) needs a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from gguf_hub.budget import spend
+from gguf_hub.errors import GrammarError
+from gguf_hub.run.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
+from gguf_hub.run.grammar.trees import growing
+from gguf_hub.run.grammar.utf8 import ByteRanges, byte_sequences
+
+MAX_NODES = 80_000
+_NODE_BYTES = 500
+_EDGE_BYTES = 100
+_NO_EDGES: list[Any] = []  # shared: most nodes have edges of one kind only
+Edge = TypeVar("Edge")
+FEW = 8  # copies of a repeated part from which on its counting is worth hiding
+
+
+class Network:
+    """The nodes of a grammar; node 0 is the start, the lists are indexed by node.
+
+    Args:
+        rules: The grammar.
+        root: Its first rule.
+
+    Raises:
+        GrammarError: A rule begins with itself, or the network grows too large.
+    """
+
+    def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
+        self.byte_edges: list[list[tuple[int, int, int]]] = []
+        """(first byte, last byte, target)."""
+        self.token_edges: list[list[tuple[Token, int]]] = []
+        self.free_edges: list[list[int]] = []
+        self.calls: list[list[tuple[int, int]]] = []
+        """(start of the called rule, node to return to)."""
+        self.is_end: list[bool] = []
+        self.twins: dict[int, tuple[int, int]] = {}
+        """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
+        self._starts: dict[str, int] = {}
+        self._classes: dict[Ranges, int] = {}
+        self._empty_names = growing(rules, _is_empty_text)
+        self._node()  # 0 is the start
+        for name in rules:
+            self._starts[name] = self._node()
+        for name, rule in rules.items():
+            self._build(rule, self._starts[name], self._end())
+        _add(self.free_edges, 0, self._starts[root])
+        self.is_tail = self._tails()
+        """Nodes from which nothing is left of their rule: a call there needs no way back."""
+        self._refuse_left_recursion()
+
+    def _node(self) -> int:
+        if len(self.is_end) >= MAX_NODES:
+            raise GrammarError(
+                f"the grammar is too large: over {MAX_NODES:,} nodes when written out",
+                hint="repeat less, or move what is repeated into a rule of its own",
+            )
+        spend(_NODE_BYTES)
+        for edges in (self.byte_edges, self.token_edges, self.free_edges, self.calls):
+            edges.append(_NO_EDGES)
+        self.is_end.append(False)
+        return len(self.is_end) - 1
+
+    def _end(self) -> int:
+        node = self._node()
+        self.is_end[node] = True
+        return node
+
+    def _build(self, tree: Node, start: int, end: int) -> None:
+        """Add what leads from ``start`` to ``end`` by reading ``tree``."""
+        if isinstance(tree, Literal):
+            self._build_text(tree.text.encode(), start, end)
+        elif isinstance(tree, Chars):
+            self._build_class(tree.ranges, start, end)
+        elif isinstance(tree, Ref):
+            _add(self.calls, start, (self._starts[tree.name], end))
+        elif isinstance(tree, Token):
+            _add(self.token_edges, start, (tree, end))
+        elif isinstance(tree, Seq):
+            self._build_chain(list(tree.items), start, end)
+        elif isinstance(tree, Alt):
+            for option in tree.options:
+                inner = self._node()
+                _add(self.free_edges, start, inner)
+                self._build(option, inner, end)
+        else:
+            self._build_repeat(tree, start, end)
+
+    def _build_chain(self, items: list[Node], start: int, end: int) -> None:
+        for item in items:
+            after = self._node()
+            self._build(item, start, after)
+            start = after
+        _add(self.free_edges, start, end)
+
+    def _build_text(self, data: bytes, start: int, end: int) -> None:
+        for byte in data:
+            after = self._node()
+            _add(self.byte_edges, start, (byte, byte, after))
+            start = after
+        _add(self.free_edges, start, end)
+
+    def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
+        """Read one character: in place when all are ASCII, else by a call of a shared part."""
+        if _is_ascii(ranges):
+            for low, high in ranges:
+                _add(self.byte_edges, start, (low, high, end))
+        else:
+            _add(self.calls, start, (self._class_start(ranges), end))
+
+    def _class_start(self, ranges: Ranges) -> int:
+        """Return the start of the part that reads one character of a class."""
+        if ranges not in self._classes:
+            self._classes[ranges] = first = self._node()
+            tails: dict[ByteRanges, int] = {(): self._end()}  # what is left to read -> node
+            for sequence in byte_sequences(ranges):
+                spend(_EDGE_BYTES)
+                for i in range(len(sequence) - 1, 0, -1):
+                    rest = sequence[i:]
+                    if rest not in tails:
+                        tails[rest] = self._node()
+                        _add(self.byte_edges, tails[rest], (*rest[0], tails[rest[1:]]))
+                _add(self.byte_edges, first, (*sequence[0], tails[sequence[1:]]))
+        return self._classes[ranges]
+
+    def _build_repeat(self, tree: Repeat, start: int, end: int) -> None:
+        """Write out the copies that are counted; a loop stands for those that are not."""
+        item = tree.item
+        copies = max(tree.low, tree.high or 0)
+        can_hide = copies >= FEW and not is_empty(item, self._empty_names)
+        if copies > 1 and isinstance(item, (Seq, Alt, Repeat)):
+            item = self._as_rule(item)
+        if isinstance(item, Chars) and not _is_ascii(item.ranges):
+            self._class_start(item.ranges)  # so that all copies have as many nodes
+        spans = []
+        for i in range(copies):
+            first = len(self.is_end)
+            after = self._node()
+            if i >= tree.low:
+                _add(self.free_edges, start, end)
+            self._build(item, start, after)
+            spans.append((start, first))
+            start = after
+        if can_hide:
+            self._add_twins(item, tree, end, spans)
+        if tree.high is None:
+            start = self._loop(item, start)
+        _add(self.free_edges, start, end)
+
+    def _loop(self, item: Node, start: int) -> int:
+        """Add any number of ``item`` after ``start``; return the node before and after each."""
+        loop = self._node()
+        _add(self.free_edges, start, loop)
+        after = self._node()
+        self._build(item, loop, after)
+        _add(self.free_edges, after, loop)
+        return loop
+
+    def _add_twins(self, item: Node, tree: Repeat, end: int, spans: list[tuple[int, int]]) -> None:
+        """Note for each counted copy the loop that it cannot be told from for some time.
+
+        ``a{0,1000}`` after 3 of them reads the next 900 bytes as ``a*`` does, and ``a{1000}`` as
+        an ``a*`` that cannot be left.
+        """
+        nowhere = self._node()
+        staying, leaving = self._loop(item, nowhere), self._loop(item, nowhere)
+        _add(self.free_edges, leaving, end)
+        size = len(self.is_end) - leaving
+        last = tree.high if tree.high is not None else tree.low
+        for i, (start, first) in enumerate(spans):
+            counted = [start, *range(first, first + size - 1)]
+            left = (tree.low if i < tree.low else last) - i
+            twin = staying if i < tree.low else leaving
+            for k, node in enumerate(counted):
+                # A place inside a copy may have read all of it but a byte: one copy less is left.
+                self.twins[node] = (twin + k, left - (1 if k else 0))
+
+    def _as_rule(self, tree: Node) -> Ref:
+        """Give a part a rule of its own, so that its copies are calls."""
+        name = f"({len(self._starts)})"  # no name that a grammar could write
+        self._starts[name] = self._node()
+        if is_empty(tree, self._empty_names):
+            self._empty_names.add(name)
+        self._build(tree, self._starts[name], self._end())
+        return Ref(name)
+
+    # What is known about nodes: computed in time that grows as they do, which are paid for
+
+    def _tails(self) -> list[bool]:
+        """Return for each node whether nothing is left of its rule but its end."""
+        before: list[list[int]] = [[] for _ in self.is_end]
+        for node, targets in enumerate(self.free_edges):
+            for target in targets:
+                before[target].append(node)
+        ends = {n for n, is_end in enumerate(self.is_end) if is_end}
+        dead = {n for n, targets in enumerate(self.free_edges) if not targets} - ends
+        reading = {
+            n for n in range(len(before))
+            if self.byte_edges[n] or self.token_edges[n] or self.calls[n]
+        }  # fmt: skip
+        tails = _spread(ends, before) - _spread(dead | reading, before)
+        return [n in tails and not (n in ends and self.free_edges[n]) for n in range(len(before))]
+
+    def _refuse_left_recursion(self) -> None:
+        """Raise if a rule can call itself before it has read anything."""
+        empty = {self._starts[name] for name in self._empty_names}
+        begins = {start: self._called_first(start, empty) for start in self._starts.values()}
+        at = _on_a_circle(begins)
+        if at is not None:
+            name = next(name for name, start in self._starts.items() if start == at)
+            shown = name if not name.startswith("(") else "a group in parentheses"
+            raise GrammarError(
+                f"the grammar's rule `{shown}` can begin with itself, without an end",
+                hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
+            )
+
+    def _called_first(self, start: int, empty: set[int]) -> set[int]:
+        """Return the starts of the rules that a rule can call before it reads."""
+        return {target for n in self._skim(start, empty) for target, _ in self.calls[n]}
+
+    def _skim(self, start: int, empty: set[int]) -> set[int]:
+        """Return the nodes of a rule that are reached without reading."""
+        seen, stack = {start}, [start]
+        while stack:
+            node = stack.pop()
+            following = self.free_edges[node] + [
+                back for at, back in self.calls[node] if at in empty
+            ]
+            for target in following:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        return seen
+
+
+def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
+    """Add an edge that leads away from a node."""
+    if edges[node]:
+        edges[node].append(edge)
+    else:
+        edges[node] = [edge]
+
+
+def _spread(nodes: set[int], edges: list[list[int]]) -> set[int]:
+    """Return all nodes that edges lead to from some, these included."""
+    seen, stack = set(nodes), list(nodes)
+    while stack:
+        for target in edges[stack.pop()]:
+            if target not in seen:
+                seen.add(target)
+                stack.append(target)
+    return seen
+
+
+def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
+    """Return a node that leads back to itself, None without one."""
+    n_before = dict.fromkeys(edges, 0)
+    for target in (t for targets in edges.values() for t in targets):
+        if target in n_before:
+            n_before[target] += 1
+    # 1) take away what nothing leads to, again and again: circles stay, and what they lead to
+    free = [node for node, n in n_before.items() if n == 0]
+    while free:
+        node = free.pop()
+        del n_before[node]
+        for target in edges[node]:
+            if target in n_before:
+                n_before[target] -= 1
+                if n_before[target] == 0:
+                    free.append(target)
+    # 2) something leads to all that is left: going back from any of it ends in a circle
+    before = {target: node for node in n_before for target in edges[node]}
+    seen: set[int] = set()
+    at = next(iter(n_before), None)
+    while at is not None and at not in seen:
+        seen.add(at)
+        at = before[at]
+    return at
+
+
+def _is_empty_text(leaf: Node) -> bool:
+    return isinstance(leaf, Literal) and not leaf.text
+
+
+def is_empty(tree: Node, empty: set[str]) -> bool:
+    """Tell whether a tree can match nothing, given the rules that can."""
+    spend()
+    if isinstance(tree, Seq):
+        return all(is_empty(item, empty) for item in tree.items)
+    if isinstance(tree, Alt):
+        return any(is_empty(option, empty) for option in tree.options)
+    if isinstance(tree, Repeat):
+        return tree.low == 0 or is_empty(tree.item, empty)
+    if isinstance(tree, Ref):
+        return tree.name in empty
+    return _is_empty_text(tree)
+
+
+def _is_ascii(ranges: Ranges) -> bool:
+    return all(high < 0x80 for _, high in ranges)

@@ -1,0 +1,334 @@
+"""Schemas made plain: references followed, ``allOf`` and its kin merged into one dict.
+
+A plain schema has none of ``$ref``, ``allOf``, ``if``, ``dependent...``, ``const``; what cannot be
+merged at once stays in ``anyOf``, ``_oneOfs`` and ``_nots`` (lists of what ``oneOf`` and ``not``
+held); ``_unlike`` lists texts that a string may not be. ``False`` stands for a schema that no
+value satisfies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from gguf_hub.budget import spend
+from gguf_hub.errors import GrammarError
+from gguf_hub.run.grammar.schema.check import canonical
+
+Schema = Any
+Plain = dict[str, Any]
+
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_MOST_CHOICES = 64
+_MOST_DEPTH = 200
+_MOST_STEP = 10**18
+_PLAIN_BYTES = 500
+
+_PASSED_OVER = frozenset({
+    "$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default",
+    "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
+    "contentMediaType", "contentSchema", "$anchor", "$vocabulary", "nullable", "discriminator",
+    "xml", "externalDocs", "_may",
+})  # fmt: skip
+"""Keywords that say nothing about which values are allowed."""
+
+_HIGHEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains")
+_LOWEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains")
+
+
+class NotSupported(Exception):
+    """A keyword that a grammar cannot hold; ``keyword`` and ``reason`` say which and why."""
+
+    def __init__(self, keyword: str, reason: str) -> None:
+        super().__init__(f"`{keyword}` {reason}")
+        self.keyword = keyword
+        self.reason = reason
+
+
+class Document:
+    """A schema document, whose parts refer to each other."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._plain: dict[int, tuple[Schema, Plain | bool]] = {}  # by id of the schema kept here
+        self._open: set[int] = set()
+        self.known_apart: dict[tuple[int, int], bool] = {}
+        """By the ids of two schemas that have been made plain, whether they are surely apart."""
+
+    def resolve(self, ref: str) -> Schema:
+        """Return what a reference inside the document points to.
+
+        Raises:
+            GrammarError: It points outside, or to nothing.
+        """
+        if not isinstance(ref, str) or not ref.startswith("#"):
+            raise GrammarError(
+                f"schema: `$ref` to `{ref}` leaves the document",
+                hint="put what it refers to under `$defs` and refer to `#/$defs/...`",
+            )
+        at = self._root
+        for part in filter(None, unquote(ref[1:]).split("/")):
+            key = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(at, list) and key.isdigit() and int(key) < len(at):
+                at = at[int(key)]
+            elif isinstance(at, dict) and key in at:
+                at = at[key]
+            else:
+                raise GrammarError(f"schema: `$ref` to `{ref}` points to nothing")
+        return at
+
+    def plain(self, schema: Schema, depth: int = 0) -> Plain | bool:
+        """Return a schema made plain; False where no value can satisfy it.
+
+        Raises:
+            GrammarError: It is no schema, or refers to itself without end.
+            NotSupported: It cannot be merged into one.
+        """
+        if isinstance(schema, bool):
+            return {} if schema else False
+        if not isinstance(schema, dict):
+            raise GrammarError(f"schema: expected a dict or true or false, found {schema!r:.60}")
+        key = id(schema)
+        if key not in self._plain:
+            if key in self._open or depth > _MOST_DEPTH:
+                raise GrammarError("schema: it refers to itself without end")
+            self._open.add(key)
+            try:
+                self._plain[key] = schema, self._compute(schema, depth)
+            finally:
+                self._open.discard(key)
+        return self._plain[key][1]
+
+    def _compute(self, schema: Plain, depth: int) -> Plain | bool:
+        spend(_PLAIN_BYTES)
+        out: Plain | bool = _renamed(schema)
+        for part in _parts(schema):
+            if out is False:
+                break
+            out = merge(out, self.plain(part, depth + 1))
+        if "$ref" in schema and out is not False:
+            out = merge(out, self.plain(self.resolve(schema["$ref"]), depth + 1))
+        return out
+
+
+def _parts(schema: Plain) -> list[Schema]:
+    """Return schemas that hold as well: of ``allOf``, conditions and dependencies."""
+    parts = list(schema.get("allOf", ()))
+    if "if" in schema and ("then" in schema or "else" in schema):
+        parts.append({"anyOf": _condition(schema)})
+    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        for name, needed in schema.get(keyword, {}).items():
+            also = {"required": [name, *needed]} if isinstance(needed, list) else {
+                "allOf": [{"required": [name]}, needed]}  # fmt: skip
+            parts.append({"anyOf": [{"properties": {name: False}}, also]})
+    return parts
+
+
+def _condition(schema: Plain) -> list[Schema]:
+    """Return choices that each satisfy the condition whichever way it goes.
+
+    Those marked ``_may`` can be left out where they cannot be held.
+    """
+    then, otherwise = schema.get("then", True), schema.get("else", True)
+    return [
+        {"allOf": [schema["if"], then]},
+        {"allOf": [then, otherwise], "_may": True},
+        {"allOf": [{"not": schema["if"]}, otherwise], "_may": True},
+    ]
+
+
+def _renamed(schema: Plain) -> Plain:
+    """Return the keywords that stay, those of older drafts under today's names."""
+    out: Plain = {}
+    for key, value in schema.items():
+        if key in _PASSED_OVER or key in ("$ref", "allOf", "if", "then", "else", "const",
+                                          "dependentRequired", "dependentSchemas",
+                                          "dependencies", "additionalItems"):  # fmt: skip
+            continue
+        if key.startswith(("$dynamic", "$recursive")):
+            raise NotSupported(key, "is not supported")
+        out[key] = value
+    if "const" in schema:
+        both = [schema["const"]]
+        out["enum"] = [v for v in both if "enum" not in out or _is_in(v, out["enum"])]
+    if isinstance(out.get("type"), str):
+        out["type"] = [out["type"]]
+    for name in out.get("type", ()):
+        if name not in TYPES:
+            raise GrammarError(f"schema: no type `{name}`", hint=f"types are {', '.join(TYPES)}")
+    if isinstance(out.get("items"), list):
+        out["prefixItems"], out["items"] = out["items"], schema.get("additionalItems", True)
+    _rename_lists(out)
+    _rename_bounds(out)
+    return out
+
+
+def _rename_lists(out: Plain) -> None:
+    if "oneOf" in out:
+        out["_oneOfs"] = [*out.get("_oneOfs", ()), out.pop("oneOf")]
+    if "not" in out:
+        out["_nots"] = [*out.get("_nots", ()), out.pop("not")]
+    for unevaluated, keyword in (("unevaluatedProperties", "additionalProperties"),
+                                 ("unevaluatedItems", "items")):  # fmt: skip
+        # What the grammar writes beyond the declared would have to be evaluated: it writes none.
+        if out.pop(unevaluated, True) is not True:
+            out.setdefault(keyword, False)
+
+
+def _rename_bounds(out: Plain) -> None:
+    """Give draft 4's ``exclusiveMinimum: true`` today's form."""
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(out.get(exclusive), bool) and out.pop(exclusive) and bound in out:
+            out[exclusive] = out.pop(bound)
+
+
+def _is_in(value: Any, values: list[Any]) -> bool:
+    return canonical(value) in map(canonical, values)
+
+
+def extra_schema(s: Plain) -> Schema:
+    """Return what properties that are not declared must satisfy; False where none is written.
+
+    An object of which no properties are declared may have any, one of which some are declared has
+    no others unless ``additionalProperties`` asks for them.
+
+    Source: llama.cpp, common/json-schema-to-grammar.cpp, ``SchemaConverter::visit``.
+    """
+    is_declared = "properties" in s or "patternProperties" in s
+    return s.get("additionalProperties", not is_declared)
+
+
+# Merging
+
+
+def merge(a: Plain | bool, b: Plain | bool) -> Plain | bool:
+    """Return a plain schema that holds what both hold.
+
+    Raises:
+        NotSupported: Two keywords cannot be held by one.
+    """
+    if a is False or b is False:
+        return False
+    left: Plain = a if isinstance(a, dict) else {}
+    right: Plain = b if isinstance(b, dict) else {}
+    out = {**left, **right}
+    for key in left.keys() & right.keys():
+        out[key] = _MERGERS[key](left[key], right[key]) if key in _MERGERS else _same(
+            key, left[key], right[key])  # fmt: skip
+    for key in ("type", "enum"):
+        if key in out and not out[key]:
+            return False
+    _merge_properties(left, right, out)
+    _merge_items(left, right, out)
+    return out
+
+
+def both(x: Schema, y: Schema) -> Schema:
+    """Return a schema that is merged from two when it is looked at."""
+    spend(_PLAIN_BYTES)
+    if x is True or x == {} or x == y:
+        return y
+    if y is True or y == {}:
+        return x
+    return False if x is False or y is False else {"allOf": [x, y]}
+
+
+def _same(key: str, x: Any, y: Any) -> Any:
+    if canonical(x) != canonical(y):
+        raise NotSupported(key, "stands twice with different values")
+    return x
+
+
+def _merge_types(x: list[str], y: list[str]) -> list[str]:
+    def wide(names: list[str]) -> set[str]:
+        return {*names, "integer"} if "number" in names else set(names)
+
+    shared = wide(x) & wide(y)
+    if "number" in shared:
+        shared.discard("integer")
+    return [name for name in TYPES if name in shared]
+
+
+def _merge_values(x: list[Any], y: list[Any]) -> list[Any]:
+    known = set(map(canonical, y))
+    return [value for value in x if canonical(value) in known]
+
+
+def _merge_steps(x: float, y: float) -> float:
+    if is_whole(x) and is_whole(y):
+        step = math.lcm(int(x), int(y))
+        if step > max(x, y, _MOST_STEP):
+            raise NotSupported("multipleOf", f"of several steps is over {_MOST_STEP:,} in all")
+        return step
+    return float(_same("multipleOf", x, y))
+
+
+def is_whole(x: float) -> bool:
+    """Tell whether a number is whole; doubles do not hold every whole number."""
+    return isinstance(x, int) or x.is_integer()
+
+
+def _merge_choices(x: list[Schema], y: list[Schema]) -> list[Schema]:
+    if len(x) * len(y) > _MOST_CHOICES:
+        raise NotSupported("anyOf", f"stands together with another one: over {_MOST_CHOICES} ways")
+    return [both(p, q) for p in x for q in y]
+
+
+def _merge_names(x: Mapping[str, Schema], y: Mapping[str, Schema]) -> dict[str, Schema]:
+    return {name: both(x.get(name, True), y.get(name, True)) for name in {**x, **y}}
+
+
+_MERGERS: dict[str, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(_HIGHEST, max),
+    **dict.fromkeys(_LOWEST, min),
+    "type": _merge_types,
+    "enum": _merge_values,
+    "required": lambda x, y: list(dict.fromkeys([*x, *y])),
+    "uniqueItems": lambda x, y: x or y,
+    "multipleOf": _merge_steps,
+    "anyOf": _merge_choices,
+    "_oneOfs": lambda x, y: [*x, *(o for o in y if o not in x)],
+    "_unlike": lambda x, y: [*x, *(n for n in y if n not in x)],
+    "_nots": lambda x, y: [*x, *(n for n in y if n not in x)],
+    "format": lambda x, y: x,  # a note, not a rule
+    "propertyNames": both,
+    "patternProperties": _merge_names,
+    "additionalProperties": both,
+    "properties": _merge_names,  # and what _merge_properties does
+    "prefixItems": lambda x, y: x,  # see _merge_items
+    "items": both,
+}
+
+
+def _merge_properties(a: Plain, b: Plain, out: Plain) -> None:
+    """Hold a property that one side does not declare to what it says of undeclared ones."""
+    for one, other in ((a, b), (b, a)):
+        undeclared = other.get("additionalProperties", True)
+        if undeclared is True:
+            continue
+        for name in one.get("properties", {}):
+            if name in other.get("properties", {}):
+                continue
+            if other.get("patternProperties"):
+                raise NotSupported("additionalProperties", "stands with patternProperties in one "
+                                   "part and properties in another")  # fmt: skip
+            out["properties"] = {**out["properties"],
+                                 name: both(out["properties"][name], undeclared)}  # fmt: skip
+        if one.get("patternProperties") and one.get("patternProperties") != other.get(
+            "patternProperties"
+        ):
+            raise NotSupported("patternProperties", "stands with additionalProperties of another")
+
+
+def _merge_items(a: Plain, b: Plain, out: Plain) -> None:
+    """Merge the first items one by one, where the lists differ in length with the other's rest."""
+    if "prefixItems" not in a and "prefixItems" not in b:
+        return
+    first = [p.get("prefixItems", []) for p in (a, b)]
+    rest = [p.get("items", True) for p in (a, b)]
+    out["prefixItems"] = [
+        both(*(f[i] if i < len(f) else r for f, r in zip(first, rest, strict=True)))
+        for i in range(max(map(len, first)))
+    ]

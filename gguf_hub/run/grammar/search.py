@@ -1,0 +1,220 @@
+r"""Whether a regular expression is found in a text, in time that grows with their product at most.
+
+All ways to read the text are followed at once, as states of an automaton, so that no text and no
+pattern makes it go back. What is found is what Python's ``re.search`` finds: the common validators
+use it.
+
+Source: Thompson 1968; Russ Cox, "Regular Expression Matching Can Be Simple And Fast", 2007.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gguf_hub.budget import look, spend
+from gguf_hub.run.grammar.pattern import (
+    Anchor,
+    Chain,
+    CharSet,
+    Choice,
+    Look,
+    Pattern,
+    PatternError,
+    Times,
+    read_pattern,
+)
+
+_MAX_STATES = 10_000
+_STATE_BYTES = 200
+_MANY = 500  # states at once, whose step takes about as long as a look at the clock is worth
+
+_IN_CLASS: dict[str, Callable[[str], bool]] = {
+    "d": str.isdecimal, "D": lambda c: not c.isdecimal(),
+    "w": lambda c: c.isalnum() or c == "_", "W": lambda c: not (c.isalnum() or c == "_"),
+    "s": str.isspace, "S": lambda c: not c.isspace(),
+    ".": lambda c: c != "\n",
+}  # fmt: skip
+
+
+def is_found(pattern: str, text: str) -> bool:
+    """Tell whether ``pattern`` is found in ``text``.
+
+    Raises:
+        PatternError: It is no regular expression, or none that an automaton can follow.
+    """
+    # counts beyond the length of the text do not differ
+    program = _program(pattern, 1 << (len(text) + 1).bit_length())
+    return _Search(program, text).is_found()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A state that reads a character."""
+
+    chars: CharSet
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Fork:
+    """A state that is at several others."""
+
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A state that goes on where a place is as it should be; ``start``: of what is looked for."""
+
+    what: Anchor | Look
+    start: int
+    after: int
+
+
+_State = _Read | _Fork | _Check
+_END = 0
+
+
+@lru_cache(maxsize=8)
+def _program(pattern: str, most: int) -> _Program:
+    return _Program(read_pattern(pattern), most)
+
+
+class _Program:
+    """The states of a pattern; ``_END`` is where it has been read.
+
+    Args:
+        tree: The pattern.
+        most: Repetitions from which on more of them make no difference.
+    """
+
+    def __init__(self, tree: Pattern, most: int) -> None:
+        self._most = most
+        self.states: list[_State] = [_Fork(())]
+        self.start = self._build(tree, _END)
+
+    def _add(self, state: _State) -> int:
+        if len(self.states) >= _MAX_STATES:
+            raise PatternError(f"it is too large: over {_MAX_STATES:,} states")
+        spend(_STATE_BYTES)
+        self.states.append(state)
+        return len(self.states) - 1
+
+    def _build(self, tree: Pattern, after: int) -> int:
+        """Return the state from which reading ``tree`` leads to ``after``."""
+        if isinstance(tree, CharSet):
+            return self._add(_Read(tree, after))
+        if isinstance(tree, Anchor):
+            return self._add(_Check(tree, _END, after))
+        if isinstance(tree, Look):
+            return self._add(_Check(tree, self._build(tree.item, _END), after))
+        if isinstance(tree, Chain):
+            for item in reversed(tree.items):
+                after = self._build(item, after)
+            return after
+        if isinstance(tree, Choice):
+            return self._add(_Fork(tuple(self._build(option, after) for option in tree.options)))
+        return self._build_times(tree, after)
+
+    def _build_times(self, tree: Times, after: int) -> int:
+        low = min(tree.low, self._most)
+        if tree.high is None or tree.high >= self._most:
+            start = self._add(_Fork(()))
+            self.states[start] = _Fork((self._build(tree.item, start), after))
+        else:
+            start = after
+            for _ in range(tree.high - low):
+                start = self._add(_Fork((self._build(tree.item, start), after)))
+        for _ in range(low):
+            start = self._build(tree.item, start)
+        return start
+
+
+class _Search:
+    """One search of one text."""
+
+    def __init__(self, program: _Program, text: str) -> None:
+        self._program, self._text = program, text
+        self._classes: dict[tuple[CharSet, str], bool] = {}
+        self._ahead: dict[tuple[int, int], bool] = {}
+        self._behind: dict[int, frozenset[int]] = {}
+
+    def is_found(self) -> bool:
+        return any(True for _ in self._ends(self._program.start, 0, is_anywhere=True))
+
+    def _ends(self, start: int, at: int, *, is_anywhere: bool) -> Iterable[int]:
+        """Yield the places where reading from ``start``, begun at ``at`` or anywhere, has ended."""
+        reached: set[int] = {start}
+        for place in range(at, len(self._text) + 1):
+            if is_anywhere:
+                reached.add(start)
+            elif not reached:
+                return
+            states = self._closure(reached, place)
+            if _END in states:
+                yield place
+            if place < len(self._text):
+                reached = self._step(states, self._text[place])
+
+    def _closure(self, reached: set[int], place: int) -> set[int]:
+        """Return the states that are reached at a place without reading."""
+        seen, stack = set(reached), list(reached)
+        while stack:
+            state = self._program.states[stack.pop()]
+            following: tuple[int, ...] = ()
+            if isinstance(state, _Fork):
+                following = state.targets
+            elif isinstance(state, _Check) and self._holds(state, place):
+                following = (state.after,)
+            for target in following:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        if len(seen) > _MANY:
+            look()
+        spend()
+        return seen
+
+    def _step(self, states: set[int], char: str) -> set[int]:
+        """Return the states after a character."""
+        found = (self._program.states[state] for state in states)
+        return {s.after for s in found if isinstance(s, _Read) and self._is_in(s.chars, char)}
+
+    def _is_in(self, chars: CharSet, char: str) -> bool:
+        key = (chars, char)
+        known = self._classes.get(key)
+        if known is None:
+            code = ord(char)
+            inside = any(low <= code <= high for low, high in chars.ranges)
+            inside = inside or any(_IN_CLASS[letter](char) for letter in chars.letters)
+            known = self._classes[key] = inside != chars.is_negated
+        return known
+
+    def _holds(self, check: _Check, place: int) -> bool:
+        what = check.what
+        if isinstance(what, Anchor):
+            return self._is_at(what.kind, place)
+        if what.is_ahead:
+            key = (check.start, place)
+            if key not in self._ahead:
+                ends = self._ends(check.start, place, is_anywhere=False)
+                self._ahead[key] = any(True for _ in ends)
+            return self._ahead[key] != what.is_negated
+        if check.start not in self._behind:
+            ends = self._ends(check.start, 0, is_anywhere=True)
+            self._behind[check.start] = frozenset(ends)
+        return (place in self._behind[check.start]) != what.is_negated
+
+    def _is_at(self, kind: str, place: int) -> bool:
+        text = self._text
+        if kind == "^":
+            return place == 0
+        if kind == "$":
+            return place == len(text) or (place == len(text) - 1 and text[place] == "\n")
+        is_word = _IN_CLASS["w"]
+        before = place > 0 and is_word(text[place - 1])
+        after = place < len(text) and is_word(text[place])
+        # an empty text has no place inside a word, and to Python none outside of one
+        return before != after if kind == "b" else before == after and bool(text)

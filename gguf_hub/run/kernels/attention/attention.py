@@ -1,0 +1,270 @@
+"""Attention over the cache, and what fills it: steps made of inner loops for a CPU and a type.
+
+Scores of a chunk of positions, their softmax, and the weighted sum of the values come one after
+another; chunks are joined by the online softmax (arXiv 1805.02867; FlashAttention, arXiv
+2205.14135, section 3.1), so that memory does not grow with the context. Rows that share a key/value
+head, those of its group of query heads and of neighbouring tokens, are taken four at a time over
+each reading.
+
+A row's arithmetic is that of its position alone: chunks begin at multiples of ``CHUNK``, and
+neither threads nor the tokens that are computed with it change the order of its sums. Tests compare
+bits.
+
+Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or values:
+
+``Keys.store(kv, base, n_dims, position, f, row)``, ``Values.store(kv, base, n_dims, n_ctx, ...)``
+    Put the floats at ``f[row:]`` into the cache of the head at ``base``.
+``Keys.scores(f, qs, kv, block, n_dims, places)``
+    Products of the query rows at ``qs`` with 32 positions' keys, to ``f[place:place + 32]`` each.
+``Values.weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares)``
+    Add ``n`` positions' values, from ``first`` on, with the weights at ``ps``: each row of ``sums``
+    becomes itself times ``f[factor]`` plus the new sum times ``f[factor + 1]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels.attention import cache
+from gguf_hub.run.kernels.attention.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
+from gguf_hub.run.kernels.generic.elementary import exp32, sum_of
+from gguf_hub.run.kernels.generic.generic import ANY_ORDER
+from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
+
+_LOWEST = np.float32(-1e30)  # below every score that a model computes
+_UNORDERED = {*ANY_ORDER, "nnan", "nsz"}
+
+n_tiles = register_jitable(cache.n_tiles)
+scratch_floats = register_jitable(cache.scratch_floats)
+
+
+class Keys(NamedTuple):
+    """Inner loops over keys of one type."""
+
+    store: Callable
+    scores: Callable
+    block: Callable
+
+
+class Values(NamedTuple):
+    """Inner loops over values of one type."""
+
+    store: Callable
+    weigh: Callable
+    tile: Callable
+    total: Callable = sum_of
+
+
+# -- filling the cache -----------------------------------------------------------------------------
+
+
+@register_jitable
+def _rotate(f, x, table, half):
+    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files want."""
+    for i in range(half):
+        cos, sin = f[table + i], f[table + half + i]
+        a, b = f[x + 2 * i], f[x + 2 * i + 1]
+        f[x + 2 * i] = a * cos - b * sin
+        f[x + 2 * i + 1] = a * sin + b * cos
+
+
+def make_rope_store(keys, values):
+    """Return the step that rotates q and k and fills the cache."""
+    store_key, store_value = keys.store, values.store
+    block_elements, tile_elements = keys.block, values.tile
+
+    def rope_store(
+        tid, nth, n, f, q, kv, w,
+        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, table, k_cache, v_cache, n_ctx,
+    ):  # fmt: skip
+        # whole heads: positions may share an element of the cache
+        first, last = share(n_head + n_head_kv, tid, nth)
+        for item in range(first, last):
+            for t in range(n[N_TOKENS]):
+                turn = table + n_rot * t
+                if item < n_head:
+                    _rotate(f, q0 + head_dim * (n_head * t + item), turn, n_rot // 2)
+                    continue
+                head, position = item - n_head, n[POSITION] + t
+                row = head_dim * (n_head_kv * t + head)
+                _rotate(f, k0 + row, turn, n_rot // 2)
+                k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
+                store_key(kv, k, head_dim, position, f, k0 + row)
+                v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
+                store_value(kv, v, head_dim, n_ctx, position, f, v0 + row)
+
+    return rope_store
+
+
+# -- softmax ---------------------------------------------------------------------------------------
+
+
+@register_jitable(fastmath=_UNORDERED)
+def _largest(f, x, n):
+    top = f[x]
+    for i in range(1, n):
+        value = f[np.uintp(x + i)]
+        top = value if value > top else top
+    return top
+
+
+def _softener(total):
+    """Return ``soften``; ``total`` adds up floats as ``sum_of`` does."""
+
+    @register_jitable
+    def soften(f, x, n, n_filled, scale, state, factor):
+        """Turn scores into weights; bring a row's state up to date.
+
+        Args:
+            f: Floats.
+            x: Where the ``n`` scores lie; up to ``n_filled`` zeros are put behind them.
+            n: May be 0 or less: the row sees nothing of this chunk.
+            n_filled: How many weights are read.
+            scale: Of the scores.
+            state: Of the row: largest score so far, sum of weights relative to it.
+            factor: Where to put what the row's sums so far, and those of this chunk, are worth now.
+        """
+        for i in range(max(n, 0), n_filled):
+            f[x + i] = np.float32(0)
+        if n <= 0:
+            f[factor] = np.float32(1)
+            f[factor + 1] = np.float32(0)
+            return
+        top = _largest(f, x, n)
+        for i in range(n):
+            f[np.uintp(x + i)] = exp32((f[np.uintp(x + i)] - top) * scale)
+        here = top * scale
+        before = f[state + TOP]
+        now = here if here > before else before
+        f[factor] = exp32(before - now)
+        f[factor + 1] = exp32(here - now)
+        f[state + TOP] = now
+        f[state + SUM] = f[state + SUM] * f[factor] + total(f, x, n) * f[factor + 1]
+
+    return soften
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def make_attention(keys, values):
+    """Return attention for one type of keys and one of values."""
+    scores, weigh, soften = keys.scores, values.weigh, _softener(values.total)
+    block_elements, tile_elements = keys.block, values.tile
+
+    @register_jitable
+    def advance(f, kv, qs, seen, head_dim, k, v, first, n_ctx, mine, states, sums):
+        """Take some rows over the chunk of positions from ``first`` on.
+
+        Args (tuples have an element for each row): ``qs`` are the queries' places, ``seen`` how
+        many positions of the chunk each row sees, ascending, ``states`` and ``sums`` places too.
+        """
+        count = len(qs)
+        n_seen = seen[count - 1]
+        if n_seen <= 0:
+            return
+        places = _strided(qs, mine, CHUNK)
+        spares = _strided(qs, mine + ROWS * CHUNK, CHUNK)
+        factors = _strided(qs, mine + 2 * ROWS * CHUNK, 4)
+        size = block_elements(head_dim)
+        for block in range((n_seen + LANES - 1) // LANES):
+            at = k + size * (first // LANES + block)
+            scores(f, qs, kv, at, head_dim, _shifted(places, LANES * block))
+        scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
+        for row in range(count):
+            soften(f, places[row], seen[row], n_seen, scale, states[row], factors[row])
+        weigh(f, places, n_seen, kv, v, first, head_dim, n_ctx, sums, factors, spares)
+
+    @register_jitable
+    def attend(f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, mine):
+        """Take the rows of a block of tokens, for one key/value head, over all they see."""
+        rows = n_tokens * group
+        wide = LANES * n_tiles(head_dim)
+        state = mine + 2 * ROWS * CHUNK + 4 * ROWS
+        sums = state + STATE * rows
+        for row in range(rows):
+            f[state + STATE * row + TOP] = _LOWEST
+            f[state + STATE * row + SUM] = np.float32(0)
+        for i in range(rows * wide):
+            f[sums + i] = np.float32(0)
+        step = head_dim * n_head
+        q1 = q0 + step * t0 + head_dim * group * head
+        first = 0
+        while first < position + n_tokens:
+            behind = position + 1 - first
+            row = 0
+            while row < rows:
+                a, s, x = row // group, state + STATE * row, sums + wide * row
+                qa, na = q1 + step * a + head_dim * (row % group), min(behind + a, CHUNK)
+                if row + ROWS <= rows:
+                    b, c, d = (row + 1) // group, (row + 2) // group, (row + 3) // group
+                    advance(
+                        f, kv,
+                        (qa, q1 + step * b + head_dim * ((row + 1) % group),
+                         q1 + step * c + head_dim * ((row + 2) % group),
+                         q1 + step * d + head_dim * ((row + 3) % group)),
+                        (na, min(behind + b, CHUNK), min(behind + c, CHUNK),
+                         min(behind + d, CHUNK)),
+                        head_dim, k, v, first, n_ctx, mine,
+                        (s, s + STATE, s + 2 * STATE, s + 3 * STATE),
+                        (x, x + wide, x + 2 * wide, x + 3 * wide),
+                    )  # fmt: skip
+                    row += ROWS
+                else:
+                    advance(
+                        f, kv, (qa,), (na,), head_dim, k, v, first, n_ctx, mine, (s,), (x,)
+                    )  # fmt: skip
+                    row += 1
+            first += CHUNK
+
+    def attention(
+        tid, nth, n, f, q, kv, w,
+        q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scratch, y,
+    ):  # fmt: skip
+        group = n_head // n_head_kv
+        wide = LANES * n_tiles(head_dim)
+        mine = scratch + tid * scratch_floats(group, head_dim)
+        items = (n[N_TOKENS] + TOKENS - 1) // TOKENS * n_head_kv
+        item = tid  # dealt like cards: later tokens see more positions and cost more
+        while item < items:
+            t0, head = item // n_head_kv * TOKENS, item % n_head_kv
+            item += nth
+            n_tokens = min(n[N_TOKENS] - t0, TOKENS)
+            k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
+            v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
+            attend(
+                f, kv, q0, n_head, group, head, head_dim, n[POSITION] + t0, t0, n_tokens,
+                k, v, n_ctx, mine,
+            )  # fmt: skip
+            rows = n_tokens * group
+            state = mine + 2 * ROWS * CHUNK + 4 * ROWS
+            for row in range(rows):
+                inverse = np.float32(1) / f[state + STATE * row + SUM]
+                x = state + STATE * rows + wide * row
+                at = head_dim * (n_head * (t0 + row // group) + group * head + row % group)
+                for i in range(head_dim):
+                    f[y + at + i] = f[x + i] * inverse
+
+    return attention
+
+
+@register_jitable
+def _strided(like, start, stride):
+    """Return as many places as ``like`` has elements, ``stride`` apart."""
+    if len(like) == 1:
+        return (start,)
+    return (start, start + stride, start + 2 * stride, start + 3 * stride)
+
+
+@register_jitable
+def _shifted(places, offset):
+    """Return places moved by an offset."""
+    if len(places) == 1:
+        return (places[0] + offset,)
+    return (places[0] + offset, places[1] + offset, places[2] + offset, places[3] + offset)

@@ -1,0 +1,185 @@
+"""Inner loops of attention for any CPU (see ``attention``)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels.attention import cache
+from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
+from gguf_hub.run.kernels.attention.cache import LANES, ROWS
+from gguf_hub.run.kernels.generic.floats import half_bits, half_value
+
+_STEPS = np.float32(127)
+_HALF = LANES // 2  # elements of a piece in bytes
+
+f16_key_block = register_jitable(cache.f16_key_block)
+q8_0_key_block = register_jitable(cache.q8_0_key_block)
+f16_value_tile = register_jitable(cache.f16_value_tile)
+q8_0_value_tile = register_jitable(cache.q8_0_value_tile)
+
+
+# -- bytes in an array of elements of two ----------------------------------------------------------
+
+
+@register_jitable
+def _byte(kv, at, i):
+    """Return signed byte ``i`` behind element ``at``."""
+    bits = (np.int64(kv[at + i // 2]) >> (8 * (i % 2))) & 0xFF
+    return np.float32(bits - 256 if bits > 127 else bits)
+
+
+@register_jitable
+def _put_byte(kv, at, i, value):
+    """Put a signed byte there."""
+    shift = 8 * (i % 2)
+    rest = np.int64(kv[at + i // 2]) & (0xFF << (8 - shift))
+    kv[at + i // 2] = rest | (value & 0xFF) << shift
+
+
+@register_jitable
+def step_of(f, row, n):
+    """Return the scale of ``n`` floats as steps of 127, as ggml's quantize_row_q8_0_ref has it."""
+    top = np.float32(0)
+    for i in range(n):
+        top = max(top, abs(f[row + i]))
+    return top / _STEPS
+
+
+@register_jitable
+def stepped(value, inverse):
+    """Return a value's step, halves to even."""
+    return np.int64(np.rint(value * inverse))
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+@register_jitable
+def store_f16_key(kv, base, n_dims, position, f, row):
+    """Store one position's key in halves."""
+    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
+    for i in range(n_dims):
+        kv[at + LANES * i] = half_bits(f[row + i])
+
+
+@register_jitable
+def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
+    """Store one position's value in halves."""
+    for i in range(n_dims):
+        at = base + f16_value_tile(n_ctx) * (i // LANES) + LANES * position
+        kv[at + i % LANES] = half_bits(f[row + i])
+
+
+@register_jitable
+def store_q8_0_key(kv, base, n_dims, position, f, row):
+    """Store one position's key in steps."""
+    block = base + q8_0_key_block(n_dims) * (position // LANES)
+    for tile in range(n_tiles(n_dims)):
+        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+        d = step_of(f, row + first, last - first)
+        inverse = np.float32(1) / d if d > 0 else np.float32(0)
+        kv[block + _HALF * n_dims + LANES * tile + position % LANES] = half_bits(d)
+        for i in range(first, last):
+            _put_byte(kv, block + _HALF * i, position % LANES, stepped(f[row + i], inverse))
+
+
+@register_jitable
+def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
+    """Store one position's value in steps."""
+    for tile in range(n_tiles(n_dims)):
+        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+        at = base + q8_0_value_tile(n_ctx) * tile
+        d = step_of(f, row + first, last - first)
+        inverse = np.float32(1) / d if d > 0 else np.float32(0)
+        kv[at + _HALF * n_ctx + position] = half_bits(d)
+        for i in range(last - first):
+            _put_byte(kv, at + _HALF * position, i, stepped(f[row + first + i], inverse))
+
+
+# -- products --------------------------------------------------------------------------------------
+
+
+def _scores_of_rows(row_scores):
+    """Return the scores of one row, or of four, made of one row after another."""
+
+    @register_jitable
+    def scores(f, qs, kv, block, n_dims, places):
+        row_scores(f, qs[0], kv, block, n_dims, places[0])
+        if len(qs) == ROWS:
+            row_scores(f, qs[1], kv, block, n_dims, places[1])
+            row_scores(f, qs[2], kv, block, n_dims, places[2])
+            row_scores(f, qs[3], kv, block, n_dims, places[3])
+
+    return scores
+
+
+def _sums_of_rows(row_weigh):
+    """Return the weighted sums of one row, or of four."""
+
+    @register_jitable
+    def weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        row_weigh(f, ps[0], n, kv, base, first, n_dims, n_ctx, sums[0], factors[0])
+        if len(ps) == ROWS:
+            row_weigh(f, ps[1], n, kv, base, first, n_dims, n_ctx, sums[1], factors[1])
+            row_weigh(f, ps[2], n, kv, base, first, n_dims, n_ctx, sums[2], factors[2])
+            row_weigh(f, ps[3], n, kv, base, first, n_dims, n_ctx, sums[3], factors[3])
+
+    return weigh
+
+
+@register_jitable
+def f16_scores(f, query, kv, block, n_dims, place):
+    """Multiply a row with 32 keys in halves."""
+    for j in range(LANES):
+        f[place + j] = np.float32(0)
+    for i in range(n_dims):
+        x = f[query + i]
+        for j in range(LANES):
+            f[place + j] += x * half_value(kv[block + LANES * i + j])
+
+
+@register_jitable
+def q8_0_scores(f, query, kv, block, n_dims, place):
+    """Multiply a row with 32 keys in steps."""
+    for j in range(LANES):
+        total = np.float32(0)
+        for tile in range(n_tiles(n_dims)):
+            part = np.float32(0)
+            for i in range(LANES * tile, min(LANES * tile + LANES, n_dims)):
+                part += f[query + i] * _byte(kv, block + _HALF * i, j)
+            total += part * half_value(kv[block + _HALF * n_dims + LANES * tile + j])
+        f[place + j] = total
+
+
+@register_jitable
+def f16_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
+    """Add up values in halves for a row."""
+    for i in range(n_dims):
+        at = base + f16_value_tile(n_ctx) * (i // LANES) + LANES * first + i % LANES
+        total = np.float32(0)
+        for j in range(n):
+            total += f[weights + j] * half_value(kv[at + LANES * j])
+        f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
+
+
+@register_jitable
+def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
+    """Add up values in steps for a row."""
+    for i in range(n_dims):
+        tile = base + q8_0_value_tile(n_ctx) * (i // LANES)
+        total = np.float32(0)
+        for j in range(n):
+            weight = f[weights + j] * half_value(kv[tile + _HALF * n_ctx + first + j])
+            total += weight * _byte(kv, tile + _HALF * (first + j), i % LANES)
+        f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
+
+
+KEYS = {
+    "F16": Keys(store_f16_key, _scores_of_rows(f16_scores), f16_key_block),
+    "Q8_0": Keys(store_q8_0_key, _scores_of_rows(q8_0_scores), q8_0_key_block),
+}
+VALUES = {
+    "F16": Values(store_f16_value, _sums_of_rows(f16_weigh), f16_value_tile),
+    "Q8_0": Values(store_q8_0_value, _sums_of_rows(q8_0_weigh), q8_0_value_tile),
+}

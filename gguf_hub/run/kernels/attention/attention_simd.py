@@ -1,0 +1,243 @@
+"""Inner loops of attention over SIMD registers (see ``attention``).
+
+A row's 32 results are one vector, or two halves of it where registers are few: with AVX2's sixteen,
+four rows of sixteen results fill eight; with NEON's 32, half as wide, sixteen of them. One source
+serves one row and four.
+"""
+
+from __future__ import annotations
+
+from functools import cache as once
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.run.kernels.attention import attention_generic as generic
+from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
+from gguf_hub.run.kernels.attention.attention_generic import (
+    f16_key_block,
+    f16_value_tile,
+    q8_0_key_block,
+    q8_0_value_tile,
+    step_of,
+)
+from gguf_hub.run.kernels.attention.cache import LANES
+from gguf_hub.run.kernels.simd.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
+from gguf_hub.run.kernels.simd.simd_memory import float_of_half, load_f32x8, store_f16
+from gguf_hub.run.kernels.simd.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
+from gguf_hub.run.kernels.simd.vectors import Vector, machine_code, parts_of, pointer_to
+
+_WIDTHS = {"avx2": 16, "avxvnni": 16, "avx512vnni": 32, "dotprod": 16}
+_HALF = LANES // 2  # elements of a piece in bytes
+
+
+# -- vectors of a given width, one for each element of a tuple, side by side -----------------------
+
+
+def _store_rows(width: int):
+    """Store a vector at ``array[start + offset]`` for each start."""
+    single = Vector("f32", width)
+
+    @intrinsic
+    def store_rows(typingctx, array, starts, offset, values):
+        def codegen(context, builder, sig, args):
+            parts = parts_of(builder, args[3], width, len(starts))
+            for t, part in enumerate(parts):
+                index = builder.add(builder.extract_value(args[1], t), args[2])
+                pointer = pointer_to(context, builder, sig.args[0], args[0], index, single.ir())
+                builder.store(part, pointer, align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, starts, types.int64, values), codegen
+
+    return store_rows
+
+
+def _load(width: int, element: ir.Type, widen):
+    """Load numbers of another type at element ``index`` of the cache, as floats."""
+    result = Vector("f32", width)
+
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, sig, args):
+            narrow = ir.VectorType(element, width)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
+            return widen(builder, builder.load(pointer, align=1), result.ir())
+
+        return result(array, types.int64), codegen
+
+    return load
+
+
+@intrinsic
+def _put_step(typingctx, array, index, byte, value):
+    """Store ``value``, rounded, as signed byte ``byte`` behind element ``index``."""
+
+    def codegen(context, builder, sig, args):
+        data = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
+        name, kind = "llvm.rint.f32", ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+        rint = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        step = builder.fptosi(builder.call(rint, [args[3]]), ir.IntType(32))
+        builder.store(builder.trunc(step, ir.IntType(8)), builder.gep(data, [args[2]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.float32), codegen
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+@machine_code
+def _store_f16_key(kv, base, n_dims, position, f, row):
+    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
+    for i in range(n_dims):
+        store_f16(kv, at + LANES * i, f[row + i])
+
+
+@machine_code
+def _store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
+    for tile in range(n_tiles(n_dims)):
+        at = base + f16_value_tile(n_ctx) * tile + LANES * position
+        first = LANES * tile
+        for i in range(min(LANES, n_dims - first)):
+            store_f16(kv, at + i, f[row + first + i])
+
+
+@machine_code
+def _store_q8_0_key(kv, base, n_dims, position, f, row):
+    block = base + q8_0_key_block(n_dims) * (position // LANES)
+    for tile in range(n_tiles(n_dims)):
+        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+        d = step_of(f, row + first, last - first)
+        inverse = np.float32(1) / d if d > 0 else np.float32(0)
+        store_f16(kv, block + _HALF * n_dims + LANES * tile + position % LANES, d)
+        for i in range(first, last):
+            _put_step(kv, block + _HALF * i, position % LANES, f[row + i] * inverse)
+
+
+@machine_code
+def _store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
+    for tile in range(n_tiles(n_dims)):
+        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+        at = base + q8_0_value_tile(n_ctx) * tile
+        d = step_of(f, row + first, last - first)
+        inverse = np.float32(1) / d if d > 0 else np.float32(0)
+        store_f16(kv, at + _HALF * n_ctx + position, d)
+        for i in range(last - first):
+            _put_step(kv, at + _HALF * position, i, f[row + first + i] * inverse)
+
+
+# -- products --------------------------------------------------------------------------------------
+
+
+def _float_of_byte(builder, value, target):
+    return builder.sitofp(value, target)
+
+
+def _keys(width: int, key_type: str) -> Keys:
+    """Return the loops over keys."""
+    floats = Vector("f32", width)
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    store_rows = _store_rows(width)
+    load_halves = _load(width, ir.HalfType(), float_of_half)
+    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+
+    @machine_code
+    def f16_scores(f, qs, kv, block, n_dims, places):
+        for part in range(LANES // width):
+            total = zeros(qs)
+            at = block + width * part
+            for i in range(n_dims):
+                key = load_halves(kv, at + LANES * i)
+                total = fma(splat_rows(f, qs, i), repeat(key, qs), total)
+            store_rows(f, places, width * part, total)
+
+    @machine_code
+    def q8_0_scores(f, qs, kv, block, n_dims, places):
+        for part in range(LANES // width):
+            total = zeros(qs)
+            for tile in range(n_tiles(n_dims)):
+                inner = zeros(qs)
+                at = block + width // 2 * part
+                for i in range(LANES * tile, min(LANES * tile + LANES, n_dims)):
+                    key = load_bytes(kv, at + _HALF * i)
+                    inner = fma(splat_rows(f, qs, i), repeat(key, qs), inner)
+                scale = load_halves(kv, block + _HALF * n_dims + LANES * tile + width * part)
+                total = fma(inner, repeat(scale, qs), total)
+            store_rows(f, places, width * part, total)
+
+    if key_type == "F16":
+        return Keys(_store_f16_key, f16_scores, f16_key_block)
+    return Keys(_store_q8_0_key, q8_0_scores, q8_0_key_block)
+
+
+def _values(width: int, value_type: str) -> Values:
+    """Return the loops over values."""
+    floats = Vector("f32", width)
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    load_rows, store_rows = rows_loader(floats), _store_rows(width)
+    load_halves = _load(width, ir.HalfType(), float_of_half)
+    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+
+    @machine_code
+    def join_sums(f, sums, offset, factors, total):
+        """Bring the rows' sums up to date with those of a chunk."""
+        before = load_rows(f, sums, offset) * splat_rows(f, factors, 0)
+        store_rows(f, sums, offset, fma(total, splat_rows(f, factors, 1), before))
+
+    @machine_code
+    def f16_weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        for tile in range(n_tiles(n_dims)):
+            for part in range(LANES // width):
+                at = base + f16_value_tile(n_ctx) * tile + LANES * first + width * part
+                total = zeros(ps)
+                for j in range(n):
+                    value = load_halves(kv, at + LANES * j)
+                    total = fma(splat_rows(f, ps, j), repeat(value, ps), total)
+                join_sums(f, sums, LANES * tile + width * part, factors, total)
+
+    @machine_code
+    def q8_0_weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        for tile in range(n_tiles(n_dims)):
+            start = base + q8_0_value_tile(n_ctx) * tile
+            scales = start + _HALF * n_ctx + first
+            for j in range((n + width - 1) // width):
+                scale = repeat(load_halves(kv, scales + width * j), ps)
+                store_rows(f, spares, width * j, load_rows(f, ps, width * j) * scale)
+            for part in range(LANES // width):
+                at = start + _HALF * first + width // 2 * part
+                total = zeros(ps)
+                for j in range(n):
+                    value = load_bytes(kv, at + _HALF * j)
+                    total = fma(splat_rows(f, spares, j), repeat(value, ps), total)
+                join_sums(f, sums, LANES * tile + width * part, factors, total)
+
+    if value_type == "F16":
+        return Values(_store_f16_value, f16_weigh, f16_value_tile, _total)
+    return Values(_store_q8_0_value, q8_0_weigh, q8_0_value_tile, _total)
+
+
+@machine_code
+def _total(f, x, n):
+    """Return the sum of ``n`` floats: ``elementary.sum_of``, eight at a time."""
+    sums = splat_f32x8(0)
+    whole = n // 8
+    for i in range(whole):
+        sums = sums + load_f32x8(f, x + 8 * i)
+    for i in range(8 * whole, n):
+        sums = sums + first_lane_f32x8(f[x + i])
+    return sum_f32x8(sums)
+
+
+@once
+def keys_of(key_type: str, isa: str) -> Keys:
+    """Return the inner loops over keys of a type, for an instruction set."""
+    return generic.KEYS[key_type] if isa == "generic" else _keys(_WIDTHS[isa], key_type)
+
+
+@once
+def values_of(value_type: str, isa: str) -> Values:
+    """Return the inner loops over values of a type, for an instruction set."""
+    return generic.VALUES[value_type] if isa == "generic" else _values(_WIDTHS[isa], value_type)

@@ -1,0 +1,1 @@
+"""From a kernel's name to the address of its machine code."""

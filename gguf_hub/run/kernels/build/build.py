@@ -1,0 +1,167 @@
+"""From a kernel's name to the address of its machine code.
+
+A kernel is a Python function of ``(tid, nth, op, n, f, q, kv, w)`` (see ``steps``). numba turns it
+into LLVM IR once; what lies in the cache is the finished object file, so that later starts need
+neither numba nor a compiler pass: llvmlite links the object, in about a millisecond.
+
+The cache folder is named after everything that the code depends on: the kernel sources, the
+versions of numba and llvmlite, and the CPU. (numba's own cache looks at the time stamp of one file
+only and misses a change in a helper.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from gguf_hub.importpath import PACKAGE
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.kernels.build.children import compile_in_children
+from gguf_hub.run.kernels.build.cpu import ENTRY, Cpu, detect_cpu, target_machine
+from gguf_hub.run.kernels.build.objects import ObjectCache, forget_old, user_folders
+
+
+class KernelBuilder:
+    """Compiles, caches and links kernels for one CPU.
+
+    Args:
+        cpu: What to compile for; this machine's when None.
+        folder: Where finished objects are kept; None for the user's cache.
+    """
+
+    def __init__(self, cpu: Cpu | None = None, folder: Path | None = None) -> None:
+        self.cpu = cpu or detect_cpu()
+        self._cache = ObjectCache([folder] if folder else user_folders(_key(self.cpu)))
+        if self.folder and not folder:
+            forget_old(self.folder)
+        self._addresses: dict[str, int] = {}
+        self._linker = _Linker(self.cpu)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where finished objects are kept; None when there is no safe and writable place."""
+        return self._cache.folder
+
+    @property
+    def n_unkept(self) -> int:
+        """How many objects could not be kept and are gone when this process ends."""
+        return self._cache.n_unkept
+
+    def problems(self) -> list[str]:
+        """Return, once, why objects are not kept or not used."""
+        return self._cache.problems()
+
+    def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
+        """Compile the named kernels that the cache lacks; return how many those were."""
+        return len(self._objects(names, progress)[1])
+
+    def addresses(self, names: Iterable[str], progress: Progress = SILENT) -> dict[str, int]:
+        """Return the machine code address of every named kernel.
+
+        Args:
+            names: Kernel names as ``library.kernel_function`` knows them, e.g. ``matmul.Q4_K``.
+            progress: Told about compiling, which happens once per machine and kernel.
+        """
+        wanted = dict.fromkeys(names)
+        unknown = [name for name in wanted if name not in self._addresses]
+        objects, _ = self._objects(unknown, progress)
+        for name in unknown:
+            self._addresses[name] = self._linker.link(objects[name])
+        return {name: self._addresses[name] for name in wanted}
+
+    def _objects(
+        self, names: Iterable[str], progress: Progress
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Return the objects of kernels, and which of these had to be compiled."""
+        names = list(dict.fromkeys(names))
+        objects = self._cache.read(names)
+        if len(objects) == len(names):
+            return objects, []
+        with self._cache.locked(progress):  # some may come from who was here before
+            objects |= self._cache.read(name for name in names if name not in objects)
+            missing = [name for name in names if name not in objects]
+            if missing:
+                self._compile(missing, objects, progress)
+            else:
+                self._cache.problems()  # another process has solved them
+        return objects, missing
+
+    def _compile(self, names: list[str], objects: dict[str, bytes], progress: Progress) -> None:
+        """Compile kernels into the cache and into ``objects``."""
+
+        def keep(name: str, code: bytes) -> None:
+            objects[name] = code
+            self._cache.write(name, code)
+
+        for problem in self._cache.problems():
+            progress.note(problem)
+        once = ", once" if self.folder else ""
+        progress.note(f"compiling {len(names)} kernels for this CPU{once}")
+        with progress.task("compile kernels", len(names), unit="kernels") as task:
+            compile_in_children(names, self.cpu, keep, task)
+        for problem in self._cache.problems():
+            progress.note(problem)
+
+
+def _key(cpu: Cpu) -> str:
+    """Return a hash of all that compiled code depends on."""
+    digest = hashlib.sha256()
+    package = Path(PACKAGE)
+    for path in (*sorted(package.joinpath("kernels").rglob("*.py")), package / "quants/types.py"):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    for text in (_numba_version(), _llvmlite_version(), platform.machine(), sys.platform):
+        digest.update(text.encode())
+    digest.update(f"{cpu.name} {cpu.features} {cpu.isa}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _llvmlite_version() -> str:
+    import llvmlite
+
+    return str(llvmlite.__version__)
+
+
+def _numba_version() -> str:
+    """Return what tells numba's version; not by importing it, which takes half a second.
+
+    The file that holds it is read, as importlib.metadata takes 12 ms to say the same.
+    """
+    spec = find_spec("numba")
+    path = Path(spec.origin).with_name("_version.py") if spec and spec.origin else None
+    if path is not None and path.is_file():
+        return path.read_text("utf-8")
+    from importlib.metadata import version
+
+    return version("numba")
+
+
+class _Linker:
+    """LLVM's just-in-time linker: object files in, addresses out."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self._cpu = cpu
+        self._engines: list[object] = []  # machine code lives as long as its engine
+
+    def link(self, code: bytes) -> int:
+        """Return the address of the entry of one object file."""
+        import llvmlite.binding as llvm
+
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(self._cpu))
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        self._engines.append(engine)
+        return engine.get_function_address(ENTRY)
+
+
+KERNEL_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 4)
+"""C type of a kernel's entry: ``(tid, nth, address of op, address of bases) -> 0``."""

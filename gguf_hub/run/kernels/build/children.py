@@ -1,0 +1,177 @@
+"""Compiling kernels in child processes: on all cores, and with numba in none of ours.
+
+A child reads kernel names from stdin, one a line. It answers each with a line that holds the size
+of the object file, and then its bytes. It writes no files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gguf_hub.errors import GgufHubError
+from gguf_hub.progress import Task
+from gguf_hub.run.kernels.build.cpu import Cpu, usable_cores
+from gguf_hub.subprocesses import start_python
+
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def compile_in_children(
+    names: Sequence[str], cpu: Cpu, keep: Callable[[str, bytes], None], task: Task
+) -> None:
+    """Compile kernels, one child for each core.
+
+    Args:
+        names: What to compile.
+        cpu: What for.
+        keep: Gets the name and object of each kernel that is done, from several threads.
+        task: Advances with each.
+
+    Raises:
+        GgufHubError: A child failed; what it printed last is in the message.
+    """
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    queue = deque(sorted(names, key=_is_quick))
+    n_children = min(len(names), usable_cores())
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(n_children))
+        stack.callback(queue.clear)  # after a failure, no child gets another name
+        children = [stack.enter_context(_Child.start(cpu)) for _ in range(n_children)]
+        feeds = []
+        with contextlib.suppress(RuntimeError):  # no more threads: those that run do all of it
+            for child in children:
+                feeds.append(pool.submit(_feed, child, queue, keep, task))
+        if not feeds:
+            raise GgufHubError("compiling kernels failed: the system starts no more threads")
+        for feed in as_completed(feeds):
+            feed.result()
+
+
+def _is_quick(name: str) -> bool:
+    """Kernels that read weights take longest and go first."""
+    return "." not in name
+
+
+def _feed(child: _Child, queue: deque[str], keep: Callable[[str, bytes], None], task: Task) -> None:
+    """Give names to one child until there are none left."""
+    while True:
+        try:
+            name = queue.popleft()
+        except IndexError:
+            return
+        keep(name, child.compile(name))
+        task.advance(1)
+
+
+class _Child:
+    """A process that compiles one kernel after another.
+
+    Leaving the ``with`` block ends it: at once after an error or interrupt.
+    """
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._errors = _scratch_file()
+        self._process = start_python(
+            "gguf_hub.run.kernels.build.children",
+            [cpu.name, cpu.features, cpu.isa],
+            stderr=self._errors,
+            variables=_variables(cpu),
+        )
+
+    @classmethod
+    def start(cls, cpu: Cpu) -> _Child:
+        """Start a process.
+
+        Raises:
+            GgufHubError: There is no memory for it, or there are too many processes.
+        """
+        try:
+            return cls(cpu)
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            raise GgufHubError(f"compiling kernels failed: no compiler starts: {reason}") from exc
+
+    def compile(self, name: str) -> bytes:
+        """Return the object file of a kernel.
+
+        Raises:
+            GgufHubError: It cannot be compiled.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        try:
+            stdin.write(f"{name}\n".encode())
+            stdin.flush()
+            size = int(stdout.readline())
+            code = stdout.read(size)
+        except (BrokenPipeError, ValueError):
+            size, code = 1, b""
+        if len(code) != size:
+            raise GgufHubError(
+                f"compiling kernels failed: `{name}`: {self._last_words()}",
+                hint="`gguf-hub doctor` shows versions; GGUF_HUB_ISA=generic avoids SIMD kernels",
+            )
+        return code
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        code = self._process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return lines[-1] if lines else f"the compiler {how}"
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind:
+            self._process.kill()
+        with contextlib.suppress(BrokenPipeError), self._errors, self._process:
+            pass
+
+
+def _scratch_file():
+    """Return a file for messages; they are lost where no temporary file can be made."""
+    import tempfile
+
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+
+
+def _variables(cpu: Cpu) -> dict[str, str]:
+    """Return the environment variables that children need.
+
+    ``compile`` optimises when all functions have come together: numba need not, one by one. It
+    emits each of them, too, and must know of instructions that LLVM does not see on this CPU.
+    NumPy need not start a thread for each core.
+    """
+    return {
+        "NUMBA_OPT": "0",
+        "NUMBA_CPU_NAME": cpu.name,
+        "NUMBA_CPU_FEATURES": cpu.features,
+        **dict.fromkeys(_BLAS_THREADS, "1"),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compile the kernels that stdin names, for the CPU that the arguments describe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal: the parent ends us
+    from gguf_hub.run.kernels.build.compile import compile_kernel
+
+    cpu = Cpu(*arguments)
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # whatever a library prints is no answer
+        for line in sys.stdin:
+            code = compile_kernel(line.strip(), cpu)
+            answers.write(b"%d\n" % len(code) + code)
+            answers.flush()
+    return 0

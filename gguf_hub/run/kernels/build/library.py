@@ -1,0 +1,155 @@
+"""From a kernel's name to the Python function that numba compiles.
+
+The name is a step of ``ops``, with the weight type behind a dot where the step reads weights:
+``matmul.Q4_K``. Which inner loops it gets depends on the CPU's instruction set.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels import reading, steps
+from gguf_hub.run.kernels.generic import generic
+from gguf_hub.run.kernels.vm import runner
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS
+
+MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
+"""What every step is given before its arguments."""
+
+
+def kernel_function(name: str, isa: str) -> Callable:
+    """Return the function of a step for an instruction set.
+
+    Args:
+        name: E.g. ``matmul.Q4_K``, ``rms_norm``, or ``run_program`` (see ``runner``).
+        isa: One of ``cpu.ISAS``.
+    """
+    if name == "run_program":
+        return runner.run_program
+    step, _, weight_type = name.partition(".")
+    function = _make(step, weight_type, isa)
+    found = tuple(inspect.signature(function).parameters)
+    assert found == MEMORY + ARGUMENTS[step], f"{name}: {found}"
+    return function
+
+
+def _make(step: str, weight_type: str, isa: str) -> Callable:
+    if step == "get_rows":
+        return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
+    if step in ("decode", "encode"):
+        return _transcoder(step, weight_type, isa)
+    if step in ("matmul", "expert_matmul"):
+        return _product(step, weight_type, isa)
+    if step == "quantize_q8_0":
+        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _bytes_q8_0, _floats_q8_0)
+    if step == "quantize_q8_k":
+        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _bytes_q8_k, _floats_q8_k)
+    if step in ("rope_store", "attention"):
+        return _over_cache(step, weight_type, isa)
+    if step == "advise_experts":
+        from gguf_hub.run.kernels import paging
+
+        return paging.advise_experts
+    if step == "read_bytes":
+        return reading.read_bytes
+    return getattr(steps, step)
+
+
+@register_jitable
+def _bytes_q8_0(n):
+    return n + n // 32 * 4
+
+
+@register_jitable
+def _floats_q8_0(n):
+    return n // 32 * 2
+
+
+@register_jitable
+def _bytes_q8_k(n):
+    return n + n // 256 * 48
+
+
+@register_jitable
+def _floats_q8_k(n):
+    return n // 256 * 25
+
+
+def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
+    """Return a step of the quantiser."""
+    from gguf_hub.run.kernels.quantize import encode
+    from gguf_hub.run.kernels.simd import lanes
+
+    if isa != "generic":
+        from gguf_hub.run.kernels.simd import simd_lanes as lanes
+    if step == "encode":
+        return encode.make_encode(encode.make_encode_row(weight_type, lanes))
+    name = f"dequantize_{weight_type.lower()}"
+    return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
+
+
+def _product(step: str, weight_type: str, isa: str) -> Callable:
+    """Return a matrix product: by tiles of floats, or panels, where there are such."""
+    return getattr(steps, f"make_{step}")(_share_of_product(weight_type, isa))
+
+
+def _share_of_product(weight_type: str, isa: str) -> Callable:
+    if isa == "generic":
+        dot = getattr(generic, f"dot_{weight_type.lower()}")
+        return steps.make_row_product(generic_products(dot))
+    from gguf_hub.run.kernels.matmul import (
+        float_steps,
+        one_row,
+        panel_products,
+        panel_steps,
+        panels,
+        row_words,
+        x256_rows,
+        x512_rows,
+    )
+
+    if weight_type not in panels.PANELS:
+        return float_steps.make_product(weight_type, isa)
+    words = panel_products.words_of(isa)
+    panel_type = panels.PANELS[weight_type](words)
+    unpack, multiply = panels.lanes_of(panel_type, words)
+    if isa == "avx512vnni":
+        lanes = x512_rows.LANES_OF[weight_type]
+    else:
+        lanes = x256_rows.LANES_OF[weight_type](row_words.words_of(isa))
+    products = one_row.products_of(lanes)
+    return panel_steps.make_product(
+        unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
+    )
+
+
+def generic_products(dot: Callable) -> Callable:
+    """Return what ``steps.make_rows`` wants, made of a dot product."""
+
+    @register_jitable
+    def products(w, o, q, a, f, x, n, place, is_added):
+        value = dot(w, o, q, a, f, x, n)
+        f[place] = f[place] + value if is_added else value
+
+    return products
+
+
+def _activations(isa: str):
+    """Return the module that quantises activations."""
+    if isa == "generic":
+        return generic
+    from gguf_hub.run.kernels.quantize import simd_activations
+
+    return simd_activations
+
+
+def _over_cache(step: str, cache_types: str, isa: str) -> Callable:
+    """Return a step that writes or reads the cache; its types are written ``F16.Q8_0``."""
+    from gguf_hub.run.kernels.attention import attention, attention_simd
+
+    key_type, value_type = cache_types.split(".")
+    make = attention.make_attention if step == "attention" else attention.make_rope_store
+    return make(attention_simd.keys_of(key_type, isa), attention_simd.values_of(value_type, isa))

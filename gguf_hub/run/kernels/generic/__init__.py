@@ -1,0 +1,1 @@
+"""Kernels for every CPU, and for every tensor type."""

@@ -1,0 +1,253 @@
+"""Block arithmetic for any CPU: plain loops that are right everywhere.
+
+Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results, but
+for the dot products of unpacked types, which are summed in another order when compiled. The
+unpacked types and the activations are in this file, the types with blocks of 32 in
+``generic_legacy``, those with blocks of 256 in ``generic_k``; all are offered from here.
+
+Three families, one member for each of the thirteen types:
+
+``dequantize_<type>(w, o, y, yo, n)``
+    Write the ``n`` weights of the row at byte ``o`` of ``w`` (uint8) to ``y[yo:yo+n]`` (float32).
+    Every value is the one that ggml computes, to the last bit.
+``dot_<type>(w, o, q, qo, f, fo, n)``
+    Return the dot product, float32, of that row with an activation row at ``q[qo:]`` (int8) and
+    ``f[fo:]`` (float32), laid out as ``activations`` describes.
+``quantize_row_<kind>(x, xo, q, qo, f, fo, n)``
+    Turn ``x[xo:xo+n]`` (float32) into an activation row.
+
+``n`` is a multiple of the block size. Offsets are int64 (a model has more than 2**31 bytes) and are
+not checked. NaN scales, and activations that are not finite, make the result NaN.
+
+Blocks are walked so that one inner loop reads 16 or 32 neighbouring bytes and takes every weight
+out of each, by shifts that are constant: LLVM turns that into SIMD code for whatever CPU it is.
+Take weight 200 of a Q4_K block: chunk 200 // 64 = 3 holds weights 192..255 in its 32 bytes, the
+first 32 of them (192..223) in the low halves; so it is the low half of byte 200 - 192 = 8 of the
+chunk, byte 16 + 32 * 3 + 8 = 120 of the block, and its scale is number 200 // 32 = 6.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels.generic.floats import (
+    as_half,
+    at,
+    bfloat_at,
+    bfloat_bits,
+    bfloat_value,
+    float_at,
+    half_at,
+    half_bits,
+    half_value,
+)
+from gguf_hub.run.kernels.generic.generic_k import (
+    dequantize_q2_k,
+    dequantize_q3_k,
+    dequantize_q4_k,
+    dequantize_q5_k,
+    dequantize_q6_k,
+    dot_q2_k,
+    dot_q3_k,
+    dot_q4_k,
+    dot_q5_k,
+    dot_q6_k,
+)
+from gguf_hub.run.kernels.generic.generic_legacy import (
+    dequantize_q4_0,
+    dequantize_q4_1,
+    dequantize_q5_0,
+    dequantize_q5_1,
+    dequantize_q8_0,
+    dot_q4_0,
+    dot_q4_1,
+    dot_q5_0,
+    dot_q5_1,
+    dot_q8_0,
+)
+
+__all__ = [
+    "bfloat_bits",
+    "bfloat_value",
+    "dequantize_bf16",
+    "dequantize_f16",
+    "dequantize_f32",
+    "dequantize_q2_k",
+    "dequantize_q3_k",
+    "dequantize_q4_0",
+    "dequantize_q4_1",
+    "dequantize_q4_k",
+    "dequantize_q5_0",
+    "dequantize_q5_1",
+    "dequantize_q5_k",
+    "dequantize_q6_k",
+    "dequantize_q8_0",
+    "dot_bf16",
+    "dot_f16",
+    "dot_f32",
+    "dot_q2_k",
+    "dot_q3_k",
+    "dot_q4_0",
+    "dot_q4_1",
+    "dot_q4_k",
+    "dot_q5_0",
+    "dot_q5_1",
+    "dot_q5_k",
+    "dot_q6_k",
+    "dot_q8_0",
+    "half_bits",
+    "half_value",
+    "quantize_row_q8_0",
+    "quantize_row_q8_k",
+]
+
+ANY_ORDER = {"reassoc", "contract"}
+"""Leave given to LLVM in sums of float products: to sum in SIMD lanes and to fuse multiply and add.
+Infinities and NaN stay what they are."""
+
+_INFINITY_BITS = 0x7F800000
+_STEPS = np.float32(127)
+_HALF = np.float32(0.5)
+
+
+# -- unpacked types ------------------------------------------------------------------------------
+
+
+@register_jitable
+def dequantize_f32(w, o, y, yo, n):
+    """Copy a row of float32."""
+    for i in range(n):
+        y[yo + i] = float_at(w, o + 4 * i)
+
+
+@register_jitable
+def dequantize_f16(w, o, y, yo, n):
+    """Widen a row of halves."""
+    for i in range(n):
+        y[yo + i] = half_at(w, o + 2 * i)
+
+
+@register_jitable
+def dequantize_bf16(w, o, y, yo, n):
+    """Widen a row of bfloat16."""
+    for i in range(n):
+        y[yo + i] = bfloat_at(w, o + 2 * i)
+
+
+@register_jitable(fastmath=ANY_ORDER)
+def dot_f32(w, o, q, qo, f, fo, n):
+    """Return the dot product of a row of float32 with float activations; ``q`` is unused."""
+    total = np.float32(0)
+    for i in range(n):
+        total += float_at(w, o + 4 * i) * f[np.uintp(fo + i)]
+    return total
+
+
+@register_jitable(fastmath=ANY_ORDER)
+def dot_f16(w, o, q, qo, f, fo, n):
+    """Return the dot product of a row of halves with float activations; ``q`` is unused."""
+    total = np.float32(0)
+    for i in range(n):
+        total += half_at(w, o + 2 * i) * f[np.uintp(fo + i)]
+    return total
+
+
+@register_jitable(fastmath=ANY_ORDER)
+def dot_bf16(w, o, q, qo, f, fo, n):
+    """Return the dot product of a row of bfloat16 with float activations; ``q`` is unused."""
+    total = np.float32(0)
+    for i in range(n):
+        total += bfloat_at(w, o + 2 * i) * f[np.uintp(fo + i)]
+    return total
+
+
+# -- activations ---------------------------------------------------------------------------------
+
+
+@register_jitable
+def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
+    """Quantise activations in blocks of 32 (layout in ``activations``).
+
+    The scale is rounded to a half (where one is near) after the steps were taken, as in ggml's
+    block_q8_0: results then follow llama.cpp's.
+    """
+    nb = n // 32
+    for b in range(nb):
+        d = _activation_scale(x, xo + 32 * b, 32)
+        _write_steps(x, xo + 32 * b, q, qo + 32 * b, d, 32)
+        half = as_half(d)
+        total = _sum_steps(q, qo + 32 * b, 32)
+        f[fo + b] = half
+        f[fo + nb + b] = half * np.float32(total)
+        _write_bytes(q, qo + n + 4 * b, total, 4)
+
+
+@register_jitable
+def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
+    """Quantise activations in blocks of 256 (layout in ``activations``)."""
+    nb = n // 256
+    for b in range(nb):
+        d = _activation_scale(x, xo + 256 * b, 256)
+        _write_steps(x, xo + 256 * b, q, qo + 256 * b, d, 256)
+        f[fo + b] = d
+        for j in range(8):
+            first = _sum_steps(q, qo + 256 * b + 32 * j, 16)
+            second = _sum_steps(q, qo + 256 * b + 32 * j + 16, 16)
+            f[fo + nb + 16 * b + 2 * j] = d * np.float32(first)
+            f[fo + nb + 16 * b + 2 * j + 1] = d * np.float32(second)
+            f[fo + 17 * nb + 8 * b + j] = d * np.float32(first + second)
+            sums = qo + n + 32 * b + 4 * j
+            _write_bytes(q, sums, first, 2)
+            _write_bytes(q, sums + 2, second, 2)
+            _write_bytes(q, qo + n + 32 * nb + 16 * b + 2 * j, first + second, 2)
+
+
+@register_jitable
+def _activation_scale(x, xo, n):
+    """Return the largest magnitude over 127, or NaN when a value is not finite.
+
+    Without their signs, floats are ordered as their bits are; NaN and infinity come last.
+    """
+    top = np.int32(0)
+    for i in range(n):
+        top = max(top, np.int32(np.float32(x[np.uintp(xo + i)]).view(np.int32) & 0x7FFFFFFF))
+    if top >= _INFINITY_BITS:
+        return np.float32(np.nan)
+    return np.float32(np.uint32(top).view(np.float32) / _STEPS)
+
+
+@register_jitable
+def _write_steps(x, xo, q, qo, d, n):
+    """Write x/d, rounded half away from zero, as int8 within ±127.
+
+    A scale of zero (the values are too small for one) or NaN gives steps of zero.
+    """
+    if not d > 0:
+        for i in range(n):
+            q[qo + i] = 0
+        return
+    for i in range(n):
+        ratio = np.float32(x[np.uintp(xo + i)] / d)
+        size = min(abs(ratio), _STEPS)
+        whole = np.int32(size)
+        # exact, where size + 0.5 would be rounded: 0.49999997 + 0.5 is 1 in float32
+        whole = np.int32(whole + (size - np.float32(whole) >= _HALF))
+        q[np.uintp(qo + i)] = np.int8(whole if ratio > 0 else -whole)
+
+
+@register_jitable
+def _sum_steps(q, qo, n):
+    """Return the sum of ``n`` steps."""
+    total = np.int32(0)
+    for i in range(n):
+        total = np.int32(total + at(q, qo + i))
+    return total
+
+
+@register_jitable
+def _write_bytes(q, at, value, size):
+    """Write an integer as ``size`` bytes, the lowest first."""
+    for i in range(size):
+        byte = value >> 8 * i & 255
+        q[np.uintp(at + i)] = np.int8(byte - 256 if byte > 127 else byte)

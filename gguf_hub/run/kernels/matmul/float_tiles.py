@@ -1,0 +1,164 @@
+"""Products of rows of floats with tokens, several of each at once: F32, F16, BF16.
+
+Weight k of a row times value k of a token is added to sum k % 16 by one ``fma``, in ascending
+order. The upper eight sums are added to the lower, then what is over of a row that is no multiple
+of sixteen to the first of them, then upper halves to lower ones until one is left. So a product
+does not depend on how many rows and tokens are multiplied together: as many as registers hold,
+since each vector that is loaded then meets several others.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.simd.simd_memory import FLOATS, prefetch
+from gguf_hub.run.kernels.simd.simd_panels import Bytes
+from gguf_hub.run.kernels.simd.vectors import (
+    Vector,
+    call_llvm,
+    f32x8,
+    f32x16,
+    folded,
+    i32,
+    machine_code,
+)
+
+TILES = {"avx2": (2, 2), "avxvnni": (2, 2), "avx512vnni": (4, 6), "dotprod": (2, 3)}
+"""Rows and tokens whose sums the registers of an instruction set hold, beside what meets them."""
+
+
+@intrinsic
+def _zeros(typingctx, rows, tokens):
+    """Return sixteen zeros for each row and token, a row's tokens side by side."""
+    result = types.UniTuple(f32x16, len(rows) * len(tokens))
+
+    def codegen(context, builder, sig, args):
+        zero = ir.Constant(f32x16.ir(), [0.0] * 16)
+        return context.make_tuple(builder, result, [zero] * len(result))
+
+    return result(rows, tokens), codegen
+
+
+def _adder(weight_type: str, vector: Vector, n: int):
+    """Return what adds the products of ``n`` weights a row with as many values to the sums.
+
+    Fewer values than ``vector`` has lanes are followed by zeros.
+    """
+    element, widened = FLOATS[weight_type]
+
+    def load(builder, address, element, widened):
+        lanes = ir.VectorType(element, n) if n > 1 else element
+        found = builder.load(builder.bitcast(address, lanes.as_pointer()), align=1)
+        if n > 1:
+            return widened(builder, found, vector.ir())
+        zeros = ir.Constant(vector.ir(), [0.0] * vector.lanes)
+        number = widened(builder, found, vector.ir().element)
+        return builder.insert_element(zeros, number, i32(0))
+
+    @intrinsic
+    def add(typingctx, sums, w, rows, offset, f, tokens, k):
+        def codegen(context, builder, sig, args):
+            parts = [builder.extract_value(args[0], i) for i in range(len(sums))]
+            weights = Bytes(context, builder, sig.args[1], args[1])
+            values = Bytes(context, builder, sig.args[4], args[4])
+            four = ir.Constant(ir.IntType(64), 4)
+            xs = []
+            for t in range(len(tokens)):
+                at = builder.add(builder.extract_value(args[5], t), args[6])
+                address = values.at(builder.mul(at, four))
+                xs.append(load(builder, address, *FLOATS["F32"]))
+            for r in range(len(rows)):
+                address = weights.at(builder.extract_value(args[2], r), args[3])
+                weight = load(builder, address, element, widened)
+                for t, x in enumerate(xs):
+                    i = len(xs) * r + t
+                    name = f"llvm.fma.v{vector.lanes}f32"
+                    parts[i] = call_llvm(builder, name, vector.ir(), [weight, x, parts[i]])
+            return context.make_tuple(builder, sums, parts)
+
+        return sums(sums, w, rows, types.int64, f, tokens, types.int64), codegen
+
+    return add
+
+
+@intrinsic
+def _eights(typingctx, sums):
+    """Return eight sums for each sixteen."""
+    result = types.UniTuple(f32x8, len(sums))
+
+    def codegen(context, builder, sig, args):
+        parts = [builder.extract_value(args[0], i) for i in range(len(sums))]
+        return context.make_tuple(builder, result, [folded(builder, part, 8) for part in parts])
+
+    return result(sums), codegen
+
+
+@intrinsic
+def _store(typingctx, sums, rows, f, places, is_added):
+    """Add up each eight sums and store them: those of row r at ``f[place + r]`` of each token.
+
+    They are added to what is there where ``is_added``. All of that is read before any is written,
+    as a token may be there twice.
+    """
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[2])(context, builder, args[2]).data
+        is_added = builder.icmp_signed("!=", args[4], ir.Constant(args[4].type, 0))
+        found = []
+        for i in range(len(sums)):
+            r, t = divmod(i, len(places))
+            one = folded(builder, builder.extract_value(args[0], i), 1)
+            value = builder.extract_element(one, i32(0))
+            place = builder.extract_value(args[3], t)
+            pointer = builder.gep(data, [builder.add(place, ir.Constant(ir.IntType(64), r))])
+            total = builder.fadd(builder.load(pointer), value)
+            found.append((builder.select(is_added, total, value), pointer))
+        for value, pointer in found:
+            builder.store(value, pointer)
+        return context.get_dummy_value()
+
+    return types.void(sums, rows, f, places, types.int64), codegen
+
+
+@intrinsic
+def rows_from(typingctx, ahead, start, row_bytes):
+    """Return where as many rows as a tuple has elements begin, from byte ``start`` on."""
+
+    def codegen(context, builder, sig, args):
+        starts = []
+        for r in range(len(ahead)):
+            step = builder.mul(args[2], ir.Constant(ir.IntType(64), r))
+            starts.append(builder.add(args[1], step))
+        return context.make_tuple(builder, sig.return_type, starts)
+
+    result = types.UniTuple(types.int64, len(ahead))
+    return result(ahead, types.int64, types.int64), codegen
+
+
+def tile_of(weight_type: str):
+    """Return ``(w, rows, f, tokens, n, places, is_added, ahead)``.
+
+    It multiplies rows of ``n`` weights at the bytes ``rows`` with the tokens at ``f[tokens]`` and
+    puts the product of row r at ``f[place + r]``; weights ``ahead`` bytes further on are asked for.
+    """
+    size_bytes = QuantType[weight_type].type_size
+    add, add_one = _adder(weight_type, f32x16, 16), _adder(weight_type, f32x8, 1)
+
+    @machine_code
+    def tile(w, rows, f, tokens, n, places, is_added, ahead):
+        sums = _zeros(rows, tokens)
+        whole = n // 16
+        for i in range(whole):
+            at = 16 * size_bytes * i
+            for line in range((len(rows) * size_bytes * 16 + 63) // 64):
+                prefetch(w, rows[0] + ahead + len(rows) * at + 64 * line)
+            sums = add(sums, w, rows, at, f, tokens, 16 * i)
+        eights = _eights(sums)
+        for k in range(16 * whole, n):
+            eights = add_one(eights, w, rows, size_bytes * k, f, tokens, k)
+        _store(eights, rows, f, places, is_added)
+
+    return tile

@@ -1,0 +1,98 @@
+"""The product of one row with one token, as far as it is the same for all widths of vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_hub.run.kernels.simd.simd import floats, fma, splat_f32x8, splat_i32x8
+from gguf_hub.run.kernels.simd.simd512 import add_lanes, load_i32x8_at, shift_in, sums_of_eight
+from gguf_hub.run.kernels.simd.simd_memory import ask_ahead_of, get, load_f16, load_f32x8, load_u32
+from gguf_hub.run.kernels.simd.vectors import machine_code
+
+
+def products_of(lanes):
+    """Return a dot product as ``steps.make_rows`` wants it: the result goes to ``f[place]``.
+
+    Args:
+        lanes: ``(w, o, q, a, f, x, n)``: the eight floats to add up, as ``x512_rows`` has them.
+    """
+
+    @machine_code
+    def products(w, o, q, a, f, x, n, place, is_added):
+        start = f[place] if is_added else np.float32(0)
+        f[place] = add_lanes(start, lanes(w, o, q, a, f, x, n))
+
+    return products
+
+
+def small_of(
+    type_size: int, pairs, block_sum, scales, minima, *, offset: int = 0, has_minimum: bool = False
+):
+    """Return the eight floats of a type with blocks of 32.
+
+    Args:
+        type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
+        pairs: Four functions ``(w, p, q, at)``: the products of the first two of the eight blocks
+            at ``p`` with the activations at ``at``, of the next two and so on; eight lanes a block.
+        block_sum: ``(w, p, q, at)``: the integer sum of the products of the block at ``p``.
+        scales: ``(w, p)``: those of the eight blocks at ``p``.
+        minima: The same.
+        offset: What a weight is too large by.
+        has_minimum: Whether a minimum follows the scale.
+    """
+    ask_ahead = ask_ahead_of(8 * type_size)
+    first, second, third, fourth = pairs
+    add_end = _small_end_of(type_size, block_sum, offset, has_minimum)
+
+    @machine_code
+    def lanes(w, o, q, a, f, x, n):
+        blocks = n // 32
+        total = splat_f32x8(0)
+        for g in range(blocks // 8):
+            p, at = o + 8 * type_size * g, a + 256 * g
+            ask_ahead(w, p)
+            sums = sums_of_eight(
+                first(w, p, q, at),
+                second(w, p, q, at + 64),
+                third(w, p, q, at + 128),
+                fourth(w, p, q, at + 192),
+            )
+            if offset:
+                sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
+            total = fma(scales(w, p) * load_f32x8(f, x + 8 * g), floats(sums), total)
+            if has_minimum:
+                total = fma(minima(w, p), load_f32x8(f, x + blocks + 8 * g), total)
+        return add_end(w, o, q, a, f, x, n, total) if blocks % 8 else total
+
+    return lanes
+
+
+def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool):
+    """Return a function that adds a row's last blocks of 32, fewer than eight, to the first lanes.
+
+    Arguments are those of ``small_of``.
+    """
+
+    @machine_code
+    def add_end(w, o, q, a, f, x, n, total):
+        blocks = n // 32
+        scale = m = sums_m = splat_f32x8(0)
+        sums = splat_i32x8(0)
+        first = blocks // 8 * 8
+        for b in range(first, blocks):
+            p = o + type_size * b
+            found = block_sum(w, p, q, a + 32 * b)
+            if offset:
+                found -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
+            sums = shift_in(sums, found)
+            scale = shift_in(scale, load_f16(w, p) * get(f, x + b))
+            if has_minimum:
+                m = shift_in(m, load_f16(w, p + 2))
+                sums_m = shift_in(sums_m, get(f, x + blocks + b))
+        for _ in range(blocks, first + 8):
+            sums, scale = shift_in(sums, np.int32(0)), shift_in(scale, np.float32(0))
+            m, sums_m = shift_in(m, np.float32(0)), shift_in(sums_m, np.float32(0))
+        total = fma(scale, floats(sums), total)
+        return fma(m, sums_m, total) if has_minimum else total
+
+    return add_end

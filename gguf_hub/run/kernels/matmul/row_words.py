@@ -1,0 +1,107 @@
+"""Integer products of one row with one token, by what instructions the CPU has.
+
+All are exact: bytes of weights times signed activations, -127 to 127, and 32 weights at a time.
+
+* AVX2 adds two neighbouring products to 16 bits, which saturate: unsigned weights are small enough
+  for that, of signed ones the signs go over to the activations.
+* NEON's ``sdot`` adds four products of signed bytes to each 32-bit lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gguf_hub.run.kernels.simd import neon
+from gguf_hub.run.kernels.simd.simd import (
+    bits_i8x32,
+    madd,
+    maddubs,
+    sign,
+    splat_i16x16,
+    splat_i32x8,
+    splat_lane,
+    splat_lane_pair,
+)
+from gguf_hub.run.kernels.simd.simd_memory import load_i8x16, load_i8x32
+from gguf_hub.run.kernels.simd.vectors import machine_code
+
+
+@dataclass(frozen=True)
+class RowWords:
+    """The words that rows are multiplied with on a CPU, compiled functions.
+
+    ``weights`` are i8x32, which meet the activations at ``q[at:]``; ``scales`` are eight or sixteen
+    16-bit numbers. Results have as many 32-bit lanes as suit the CPU: only their sum counts.
+
+    Attributes:
+        zeros: ``()``: sums to begin with.
+        unsigned: ``(weights, q, at)``: the products of weights from 0 to 63.
+        signed: The same for weights from -128 to 127.
+        add_scaled: ``(sums, weights, q, at, scales, k)``: add products of weights from 0 to 63,
+            times scale ``k``.
+        add_scaled_halves: The same, sixteen products times scale ``2 k``, sixteen times the next.
+        pairs: ``(a, b)``: the products of 16-bit numbers.
+        bits: ``(value, ones)``: 32 bits spread over an i8x32, ``ones`` where one is set.
+    """
+
+    zeros: Callable
+    unsigned: Callable
+    signed: Callable
+    add_scaled: Callable
+    add_scaled_halves: Callable
+    pairs: Callable
+    bits: Callable
+
+
+def _avx2() -> RowWords:
+    @machine_code
+    def zeros():
+        return splat_i32x8(0)
+
+    @machine_code
+    def unsigned(weights, q, at):
+        return madd(maddubs(weights, load_i8x32(q, at)), splat_i16x16(1))
+
+    @machine_code
+    def signed(weights, q, at):
+        products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
+        return madd(products, splat_i16x16(1))
+
+    @machine_code
+    def add_scaled(sums, weights, q, at, scales, k):
+        scale = splat_lane(scales, k)
+        return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
+
+    @machine_code
+    def add_scaled_halves(sums, weights, q, at, scales, k):
+        scale = splat_lane_pair(scales, k)
+        return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
+
+    return RowWords(zeros, unsigned, signed, add_scaled, add_scaled_halves, madd, bits_i8x32)
+
+
+def _dotprod() -> RowWords:
+    dot, lane, low, high = neon.dot, neon.splat_lane, neon.first_half, neon.last_half
+
+    @machine_code
+    def products(weights, q, at):
+        return dot(weights, load_i8x32(q, at))
+
+    @machine_code
+    def add_scaled(sums, weights, q, at, scales, k):
+        return sums + dot(weights, load_i8x32(q, at)) * lane(scales, k)
+
+    @machine_code
+    def add_scaled_halves(sums, weights, q, at, scales, k):
+        sums = sums + dot(low(weights), load_i8x16(q, at)) * lane(scales, 2 * k)
+        return sums + dot(high(weights), load_i8x16(q, at + 16)) * lane(scales, 2 * k + 1)
+
+    return RowWords(
+        neon.zeros, products, products, add_scaled, add_scaled_halves, neon.pairs, neon.bits
+    )
+
+
+def words_of(isa: str) -> RowWords:
+    """Return the words of an instruction set of ``cpu.ISAS``, but AVX-512's."""
+    return _dotprod() if isa == "dotprod" else _avx2()

@@ -1,0 +1,241 @@
+"""From floats to blocks: the steps of the quantiser, and the types without super-blocks.
+
+``encode_<type>(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
+``o`` of ``w``. The simple types give the very bytes that ggml gives.
+
+A chunk of a tensor is worked on slice by slice, each a ``decode`` and an ``encode`` step. Every
+thread decodes rows of a slice into working memory of its own and encodes the same rows from there,
+while they are in its cache: no barrier is needed.
+
+Source: quantize_row_q4_0_ref ... quantize_row_q8_0_ref in ggml/src/ggml-quants.c at ggml commit
+c2cdd2b2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels.generic.floats import at
+from gguf_hub.run.kernels.quantize import encode_k
+from gguf_hub.run.kernels.quantize.encode_k import store_half
+from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.simd import lanes as _lanes
+from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
+
+_MAKERS = {
+    "Q2_K": encode_k.make_q2_k,
+    "Q3_K": encode_k.make_q3_k,
+    "Q4_K": encode_k.make_q4_k,
+    "Q5_K": encode_k.make_q5_k,
+    "Q6_K": encode_k.make_q6_k,
+}
+_MAGNITUDE = 0x7FFFFFFF
+
+
+# -- steps ---------------------------------------------------------------------------------------
+
+
+@register_jitable
+def _my_rows(n_rows, first, rows, tid, nth):
+    """Return this thread's rows of the slice ``first ... first + rows - 1`` of a chunk."""
+    there = max(0, min(rows, n_rows - first))
+    begin, end = share(there, tid, nth)
+    return first + begin, first + end
+
+
+@register_jitable
+def _largest_bits(f, x, n):
+    """Return the largest magnitude as its bits, by which NaN and infinity come last."""
+    top = np.int32(0)
+    for i in range(n):
+        top = max(top, np.int32(np.float32(f[np.uintp(x + i)]).view(np.int32) & _MAGNITUDE))
+    return top
+
+
+def make_decode(dequantize: Callable) -> Callable:
+    """Return the step that turns rows of a file into floats, for one weight type."""
+
+    def decode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, largest):
+        begin, end = _my_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        for r in range(begin, end):
+            to = x + x_stride * tid + n_in * (r - begin)
+            dequantize(w, n[CHUNK_OFFSET] + row_bytes * r, f, to, n_in)
+            if n[CHUNK_BAD_ROW + tid] < 0 and _largest_bits(f, to, n_in) > largest:
+                n[CHUNK_BAD_ROW + tid] = r
+
+    return decode
+
+
+def make_encode(encode_row: Callable) -> Callable:
+    """Return the step that turns floats into blocks, for one weight type."""
+
+    def encode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch):
+        begin, end = _my_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        for r in range(begin, end):
+            start = x + x_stride * tid + n_in * (r - begin)
+            mine = scratch + SCRATCH * tid
+            encode_row(f, start, w, row_bytes * r, n_in, q, STEPS * tid, mine)
+
+    return encode
+
+
+def make_encode_row(weight_type: str, lanes) -> Callable:
+    """Return the encoder of a row of one type.
+
+    Args:
+        weight_type: E.g. ``Q4_K``.
+        lanes: ``lanes``, or ``simd_lanes`` for compiled code.
+    """
+    if weight_type in _MAKERS:
+        return _MAKERS[weight_type](lanes)
+    if weight_type in ("F32", "F16", "BF16"):
+        return _make_float(lanes, weight_type)
+    if weight_type == "Q8_0":
+        return _make_q8_0(lanes)
+    bits, has_minimum = {
+        "Q4_0": (4, False), "Q4_1": (4, True), "Q5_0": (5, False), "Q5_1": (5, True),
+    }[weight_type]  # fmt: skip
+    return _make_small(lanes, bits, has_minimum)
+
+
+# -- floats --------------------------------------------------------------------------------------
+
+
+def _make_float(lanes, weight_type: str) -> Callable:
+    """Return the encoder of an unpacked type."""
+    put = {"F32": lanes.store_floats, "F16": lanes.store_halves, "BF16": lanes.store_bfloats}[
+        weight_type
+    ]
+    one = {"F32": _lanes.store_floats, "F16": _lanes.store_halves, "BF16": _lanes.store_bfloats}[
+        weight_type
+    ]
+    size = 4 if weight_type == "F32" else 2
+    width, load = lanes.LANES, lanes.load
+
+    @register_jitable
+    def encode(f, x, w, o, n, q, qo, scratch):
+        whole = n // width
+        for i in range(whole):
+            put(w, o + size * width * i, load(f, x + width * i))
+        for i in range(width * whole, n):
+            one(w, o + size * i, f[np.uintp(x + i)])
+
+    return encode
+
+
+# -- blocks of 32 --------------------------------------------------------------------------------
+
+
+def _make_range(lanes) -> Callable:
+    """Return the function that finds the largest and the smallest of 32 values."""
+    width, load, smaller, larger = lanes.LANES, lanes.load, lanes.smaller, lanes.larger
+    highest, lowest = lanes.highest, lanes.lowest
+
+    @register_jitable
+    def range_of(f, x):
+        most = least = load(f, x)
+        for i in range(1, 32 // width):
+            value = load(f, x + width * i)
+            most, least = larger(most, value), smaller(least, value)
+        return highest(most), lowest(least)
+
+    return range_of
+
+
+def _make_q8_0(lanes) -> Callable:
+    """Return the encoder of Q8_0: the largest magnitude becomes 127."""
+    range_of = _make_range(lanes)
+    width, load, store_bytes = lanes.LANES, lanes.load, lanes.store_bytes
+    splat, where_less, truncated = lanes.splat, lanes.where_less, lanes.truncated
+
+    @register_jitable
+    def away_from_zero(value):
+        """Round to nearest, halves away from zero; exact, as the difference is."""
+        whole = truncated(value)
+        rest = value - whole
+        one, zero, below = splat(1), splat(0), splat(0.49999997)
+        return (
+            whole + where_less(below, rest, one, zero) - where_less(rest, zero - below, one, zero)
+        )
+
+    @register_jitable
+    def encode(f, x, w, o, n, q, qo, scratch):
+        for b in range(n // 32):
+            most, least = range_of(f, x + 32 * b)
+            d = np.float32(max(most, -least) / np.float32(127))
+            inverse = splat(np.float32(1) / d if d > 0 else np.float32(0))
+            store_half(w, o + 34 * b, d)
+            for i in range(32 // width):
+                value = load(f, x + 32 * b + width * i) * inverse
+                store_bytes(w, o + 34 * b + 2 + width * i, away_from_zero(value))
+
+    return encode
+
+
+@register_jitable
+def _extreme(f, x, most, least):
+    """Return the first of 32 values that has the largest magnitude."""
+    if most > -least:
+        return most
+    if most < -least:
+        return least
+    for i in range(32):
+        if abs(f[np.uintp(x + i)]) == most:
+            return f[np.uintp(x + i)]
+    return most
+
+
+@register_jitable
+def _pack_fifth_bits(q, qo, w, o):
+    """Write 32 bits: bit i is the fifth of step i."""
+    for j in range(4):
+        byte = np.int32(0)
+        for k in range(8):
+            byte |= (at(q, qo + 8 * j + k) >> 4) << k
+        w[np.uintp(o + j)] = np.uint8(byte)
+
+
+def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
+    """Return the encoder of Q4_0, Q4_1, Q5_0 or Q5_1.
+
+    Args:
+        lanes: The module of lanes.
+        bits: Of a step.
+        has_minimum: Whether steps count from a minimum; if not, the value of largest magnitude is
+            the lowest step, -8 or -16.
+    """
+    range_of = _make_range(lanes)
+    width, load, splat, smaller = lanes.LANES, lanes.load, lanes.splat, lanes.smaller
+    store_steps, pack_nibbles = lanes.store_steps, lanes.pack_nibbles
+    truncated = lanes.truncated
+    top, middle = (1 << bits) - 1, 1 << bits - 1
+    high_bits = 4 if has_minimum else 2
+    nibbles = high_bits + (4 if bits == 5 else 0)
+    block_bytes = nibbles + 16
+
+    @register_jitable
+    def encode(f, x, w, o, n, q, qo, scratch):
+        for b in range(n // 32):
+            first, block = x + 32 * b, o + block_bytes * b
+            most, least = range_of(f, first)
+            if has_minimum:
+                d, start, offset = np.float32((most - least) / np.float32(top)), least, 0.5
+                store_half(w, block + 2, least)
+            else:
+                d = np.float32(_extreme(f, first, most, least) / np.float32(-middle))
+                start, offset = np.float32(0), middle + 0.5
+            store_half(w, block, d)
+            inverse = splat(np.float32(1) / d if abs(d) > 0 else np.float32(0))
+            start_v, offset_v, most_v = splat(start), splat(offset), splat(top)
+            for i in range(32 // width):
+                value = (load(f, first + width * i) - start_v) * inverse + offset_v
+                store_steps(q, qo + width * i, smaller(truncated(value), most_v))
+            if bits == 5:
+                _pack_fifth_bits(q, qo, w, block + high_bits)
+            pack_nibbles(q, qo, w, block + nibbles, 16)
+
+    return encode

@@ -1,0 +1,1 @@
+"""Vectors of LLVM, and what each instruction set does with them."""

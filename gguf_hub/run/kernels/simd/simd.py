@@ -1,0 +1,242 @@
+"""What is computed with vectors: making, converting, multiplying and adding them up.
+
+With ``simd_memory`` and ``simd_rows`` kernels read like intrinsics C and compile to the same.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.run.kernels.simd.vectors import (
+    Vector,
+    call_llvm,
+    f32x8,
+    folded,
+    i8x16,
+    i8x32,
+    i16x8,
+    i16x16,
+    i32,
+    i32x8,
+    instruction,
+    splat,
+)
+
+# -- making and taking apart -------------------------------------------------------------------
+
+
+def _filler(vector: Vector, numba_type):
+    @intrinsic
+    def fill(typingctx, value):
+        def codegen(context, builder, sig, args):
+            scalar = context.cast(builder, args[0], sig.args[0], numba_type)
+            return splat(builder, scalar, vector)
+
+        return vector(value), codegen
+
+    return fill
+
+
+splat_f32x8 = _filler(f32x8, types.float32)
+splat_i16x16 = _filler(i16x16, types.int16)
+splat_i32x8 = _filler(i32x8, types.int32)
+
+
+@intrinsic
+def first_lane_f32x8(typingctx, value):
+    """Return eight floats: ``value``, then zeros."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(ir.Constant(f32x8.ir(), [0.0] * 8), args[0], i32(0))
+
+    return f32x8(types.float32), codegen
+
+
+def _bitcast(target: Vector):
+    @intrinsic
+    def cast(typingctx, value):
+        def codegen(context, builder, sig, args):
+            return builder.bitcast(args[0], target.ir())
+
+        return target(value), codegen
+
+    return cast
+
+
+i8x8_of = _bitcast(Vector("i8", 8))  # from a uint64
+
+
+@intrinsic
+def concat(typingctx, low, high):
+    """Join two vectors into one of twice the lanes."""
+    joined = Vector(low.element, 2 * low.lanes)
+
+    def codegen(context, builder, sig, args):
+        lanes = list(range(joined.lanes))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), joined.lanes), lanes)
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return joined(low, high), codegen
+
+
+def _widener(source: Vector, target: Vector, signed: bool):
+    @intrinsic
+    def widen(typingctx, value):
+        def codegen(context, builder, sig, args):
+            extend = builder.sext if signed else builder.zext
+            return extend(args[0], target.ir())
+
+        return target(source), codegen
+
+    return widen
+
+
+i16x8_from_u8 = _widener(Vector("i8", 8), i16x8, signed=False)
+i16x16_from_i8 = _widener(i8x16, i16x16, signed=True)
+
+
+@intrinsic
+def floats(typingctx, integers):
+    """Convert 32-bit integers to float32."""
+    result = Vector("f32", integers.lanes)
+
+    def codegen(context, builder, sig, args):
+        return builder.sitofp(args[0], result.ir())
+
+    return result(integers), codegen
+
+
+@intrinsic
+def bits_i8x32(typingctx, bits, ones):
+    """Spread 32 bits over 32 lanes: lane i is ``ones`` where bit i is set, else 0."""
+
+    def codegen(context, builder, sig, args):
+        mask = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), 32))
+        value = context.cast(builder, args[1], sig.args[1], types.int8)
+        zero = ir.Constant(i8x32.ir(), [0] * 32)
+        return builder.select(mask, splat(builder, value, i8x32), zero)
+
+    return i8x32(types.uint32, ones), codegen
+
+
+# -- arithmetic --------------------------------------------------------------------------------
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """Return ``a * b + c``, rounded once; float32 scalars or vectors."""
+
+    def codegen(context, builder, sig, args):
+        suffix = f"v{c.lanes}f32" if isinstance(c, Vector) else "f32"
+        return call_llvm(builder, f"llvm.fma.{suffix}", args[2].type, args)
+
+    return c(c, c, c), codegen
+
+
+maddubs = instruction("llvm.x86.avx2.pmadd.ub.sw", i8x32, i8x32, result=i16x16)
+"""Multiply bytes (unsigned x signed) and add neighbours, saturating: i8 x 32 -> i16 x 16."""
+
+
+@intrinsic
+def madd(typingctx, a, b):
+    """Multiply 16-bit lanes and add neighbours: i16 x 16 -> i32 x 8, i16 x 8 -> i32 x 4."""
+    name = {8: "llvm.x86.sse2.pmadd.wd", 16: "llvm.x86.avx2.pmadd.wd"}[a.lanes]
+    result = Vector("i32", a.lanes // 2)
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, name, result.ir(), args)
+
+    return result(a, a), codegen
+
+
+sign = instruction("llvm.x86.avx2.psign.b", i8x32, i8x32, result=i8x32)
+"""The first with the sign of the second applied, byte by byte (0 where that is 0)."""
+
+
+# -- scales of sub-blocks ------------------------------------------------------------------------
+
+
+@intrinsic
+def splat_lane(typingctx, vector, lane):
+    """Fill sixteen 16-bit lanes with one lane of ``vector``.
+
+    The lane may be a loop variable: once LLVM has unrolled the loop it is one shuffle.
+    """
+
+    def codegen(context, builder, sig, args):
+        return splat(builder, builder.extract_element(args[0], args[1]), i16x16)
+
+    return i16x16(vector, types.int64), codegen
+
+
+@intrinsic
+def splat_lane_pair(typingctx, vector, pair):
+    """Return eight times lane ``2 * pair`` of an i16x16, then eight times lane ``2 * pair + 1``."""
+
+    def codegen(context, builder, sig, args):
+        first = builder.mul(args[1], ir.Constant(ir.IntType(64), 2))
+        second = builder.add(first, ir.Constant(ir.IntType(64), 1))
+        low, high = (
+            splat(builder, builder.extract_element(args[0], lane), i16x16)
+            for lane in (first, second)
+        )
+        lanes = [*range(8), *range(16, 24)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes)
+        return builder.shuffle_vector(low, high, mask)
+
+    return i16x16(i16x16, types.int64), codegen
+
+
+# -- for quantising activations ------------------------------------------------------------------
+
+
+@intrinsic
+def max_i32x8(typingctx, a, b):
+    """Return the larger of each lane."""
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, "llvm.smax.v8i32", i32x8.ir(), args)
+
+    return i32x8(i32x8, i32x8), codegen
+
+
+@intrinsic
+def round_i32x8(typingctx, value):
+    """Convert eight floats to integers, halves to even."""
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, "llvm.lrint.v8i32.v8f32", i32x8.ir(), args)
+
+    return i32x8(f32x8), codegen
+
+
+@intrinsic
+def sum_i32x8(typingctx, value):
+    """Return the sum of eight integers."""
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, "llvm.vector.reduce.add.v8i32", ir.IntType(32), args)
+
+    return types.int32(i32x8), codegen
+
+
+@intrinsic
+def sum_f32x8(typingctx, value):
+    """Return the sum of eight floats, upper halves added to lower ones."""
+
+    def codegen(context, builder, sig, args):
+        return builder.extract_element(folded(builder, args[0], 1), i32(0))
+
+    return types.float32(f32x8), codegen
+
+
+@intrinsic
+def top_i32x8(typingctx, value):
+    """Return the largest lane."""
+
+    def codegen(context, builder, sig, args):
+        return call_llvm(builder, "llvm.vector.reduce.smax.v8i32", ir.IntType(32), args)
+
+    return types.int32(i32x8), codegen

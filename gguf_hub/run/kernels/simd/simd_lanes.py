@@ -1,0 +1,209 @@
+"""Eight weights at a time: ``lanes`` over SIMD registers. Exists only compiled.
+
+Nothing here is bound to one CPU: LLVM turns it into whatever registers there are.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gguf_hub.run.kernels.simd import simd
+from gguf_hub.run.kernels.simd.simd import fma
+from gguf_hub.run.kernels.simd.simd_memory import (
+    load_bf16,
+    load_bf16x8,
+    load_f16,
+    load_f16x8,
+    load_f32,
+    load_f32x8,
+    load_i8x16,
+    store_f32x8,
+)
+from gguf_hub.run.kernels.simd.vectors import call_llvm, f32x8, i8x16, machine_code, pointer_to
+
+__all__ = ["fma"]
+
+LANES = 8
+load = load_f32x8
+store = store_f32x8
+splat = simd.splat_f32x8
+
+_I32, _FLOAT = ir.IntType(32), ir.FloatType()
+_INTEGERS = ir.VectorType(_I32, 8)
+
+
+def _compared(operator: str, count: int):
+    """Return an intrinsic that compares its first two vectors and chooses by that.
+
+    Args:
+        operator: LLVM's ordered comparison.
+        count: 2 to choose between the compared vectors, 4 to choose between two others.
+    """
+    if count == 2:
+
+        @intrinsic
+        def choose(typingctx, a, b):
+            def codegen(context, builder, sig, args):
+                return builder.select(builder.fcmp_ordered(operator, *args), *args)
+
+            return f32x8(f32x8, f32x8), codegen
+
+    else:
+
+        @intrinsic
+        def choose(typingctx, a, b, yes, no):
+            def codegen(context, builder, sig, args):
+                return builder.select(builder.fcmp_ordered(operator, *args[:2]), *args[2:])
+
+            return f32x8(f32x8, f32x8, f32x8, f32x8), codegen
+
+    return choose
+
+
+smaller, larger, where_less = _compared("<", 2), _compared(">", 2), _compared("<", 4)
+
+
+def _unary(name: str):
+    """Return an intrinsic for one of LLVM's functions of a vector."""
+
+    @intrinsic
+    def apply(typingctx, a):
+        def codegen(context, builder, sig, args):
+            return call_llvm(builder, f"llvm.{name}.v8f32", f32x8.ir(), args)
+
+        return f32x8(f32x8), codegen
+
+    return apply
+
+
+magnitude, root = _unary("fabs"), _unary("sqrt")
+nearest, truncated = _unary("rint"), _unary("trunc")
+
+
+def _reduced(operator: str):
+    """Return an intrinsic that reduces a vector to the lane that wins every comparison."""
+
+    @intrinsic
+    def reduce(typingctx, a):
+        def codegen(context, builder, sig, args):
+            vector, lanes = args[0], 8
+            while lanes > 1:
+                lanes //= 2
+                low, high = (
+                    builder.shuffle_vector(vector, vector, _mask(range(first, first + lanes)))
+                    for first in (0, lanes)
+                )
+                vector = builder.select(builder.fcmp_ordered(operator, low, high), low, high)
+            return builder.extract_element(vector, ir.Constant(_I32, 0))
+
+        return types.float32(f32x8), codegen
+
+    return reduce
+
+
+def _mask(lanes) -> ir.Constant:
+    lanes = list(lanes)
+    return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
+
+
+highest, lowest = _reduced(">"), _reduced("<")
+
+
+@intrinsic
+def gather(typingctx, array, index, stride):
+    """Return eight floats, ``stride`` apart."""
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        vector, at = ir.Constant(f32x8.ir(), ir.Undefined), args[1]
+        for lane in range(8):
+            value = builder.load(builder.gep(data, [at]))
+            vector = builder.insert_element(vector, value, ir.Constant(_I32, lane))
+            at = builder.add(at, args[2])
+        return vector
+
+    return f32x8(array, types.int64, types.int64), codegen
+
+
+def _byte_pointer(context, builder, sig, args, pointee):
+    return pointer_to(context, builder, sig.args[0], args[0], args[1], pointee)
+
+
+def _stored(change, lanes_type: ir.Type):
+    """Return an intrinsic that changes a vector and stores it at a byte offset."""
+
+    @intrinsic
+    def put(typingctx, array, index, value):
+        def codegen(context, builder, sig, args):
+            pointer = _byte_pointer(context, builder, sig, args, lanes_type)
+            builder.store(change(builder, args[2]), pointer, align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, f32x8), codegen
+
+    return put
+
+
+def _as_bytes(builder, value):
+    return builder.trunc(builder.fptosi(value, _INTEGERS), ir.VectorType(ir.IntType(8), 8))
+
+
+def _as_bfloats(builder, value):
+    """Round to nearest even; there are no NaN here."""
+    bits = builder.bitcast(value, _INTEGERS)
+    sixteen, one, below = (ir.Constant(_INTEGERS, [n] * 8) for n in (16, 1, 0x7FFF))
+    odd = builder.and_(builder.lshr(bits, sixteen), one)
+    rounded = builder.lshr(builder.add(builder.add(bits, below), odd), sixteen)
+    return builder.trunc(rounded, ir.VectorType(ir.IntType(16), 8))
+
+
+_HALVES = ir.VectorType(ir.HalfType(), 8)
+store_steps = store_bytes = _stored(_as_bytes, ir.VectorType(ir.IntType(8), 8))
+store_halves = _stored(lambda builder, value: builder.fptrunc(value, _HALVES), _HALVES)
+store_bfloats = _stored(_as_bfloats, ir.VectorType(ir.IntType(16), 8))
+store_floats = _stored(lambda builder, value: value, f32x8.ir())
+
+
+@intrinsic
+def _store_i8x16(typingctx, array, index, value):
+    """Store sixteen bytes."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _byte_pointer(context, builder, sig, args, i8x16.ir())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, i8x16), codegen
+
+
+@machine_code
+def pack_nibbles(q, at, w, to, n):
+    """Write ``n`` bytes, a multiple of 16: steps ``at ...`` below, ``at + n ...`` above."""
+    for i in range(n // 16):
+        low = load_i8x16(q, at + 16 * i) & 15
+        high = load_i8x16(q, at + n + 16 * i) << 4
+        _store_i8x16(w, to + 16 * i, low | high)
+
+
+# -- rows of unpacked types to floats -------------------------------------------------------------
+
+
+def _widened(load8, load1, size: int):
+    """Return the reading of a row of floats of ``size`` bytes."""
+
+    @machine_code
+    def dequantize(w, o, y, yo, n):
+        whole = n // 8
+        for i in range(whole):
+            store_f32x8(y, yo + 8 * i, load8(w, o + 8 * size * i))
+        for i in range(8 * whole, n):
+            y[yo + i] = load1(w, o + size * i)
+
+    return dequantize
+
+
+dequantize_f32 = _widened(load_f32x8, load_f32, 4)
+dequantize_f16 = _widened(load_f16x8, load_f16, 2)
+dequantize_bf16 = _widened(load_bf16x8, load_bf16, 2)

@@ -1,0 +1,235 @@
+"""Loads and stores of vectors and of unaligned scalars. None checks bounds.
+
+An index counts elements of the array; for byte arrays it is the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from gguf_hub.run.kernels.simd.vectors import (
+    Vector,
+    f32x8,
+    i8x16,
+    i8x32,
+    i32,
+    i32x8,
+    machine_code,
+    pointer_to,
+)
+
+# -- floats of the file as float32: a number, or a vector of them ----------------------------------
+
+
+def _itself(builder, value, result):
+    return value
+
+
+def float_of_half(builder, value, result):
+    """Widen a half (one instruction where the CPU has F16C)."""
+    return builder.fpext(value, result)
+
+
+def _float_of_bfloat(builder, value, result):
+    """Widen a bfloat16: it is the upper half of a float."""
+    if isinstance(result, ir.VectorType):
+        integers = ir.VectorType(ir.IntType(32), result.count)
+        sixteen = ir.Constant(integers, [16] * result.count)
+    else:
+        integers, sixteen = ir.IntType(32), i32(16)
+    return builder.bitcast(builder.shl(builder.zext(value, integers), sixteen), result)
+
+
+FLOATS: dict[str, tuple[ir.Type, Callable]] = {
+    "F32": (ir.FloatType(), _itself),
+    "F16": (ir.HalfType(), float_of_half),
+    "BF16": (ir.IntType(16), _float_of_bfloat),
+}
+"""Type of weights -> what lies in memory, and ``(builder, value, result)`` that makes it floats."""
+
+# -- loading and storing ---------------------------------------------------------------------------
+
+
+def loader(vector: Vector):
+    """Return a compiled function ``(array, index)`` that loads a vector."""
+
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
+            return builder.load(pointer, align=1)
+
+        return vector(array, types.int64), codegen
+
+    return load
+
+
+load_i8x16 = loader(i8x16)
+load_i8x32 = loader(i8x32)
+load_i32x8 = loader(i32x8)
+load_f32x8 = loader(f32x8)
+
+
+@intrinsic
+def store_f32x8(typingctx, array, index, value):
+    """Store eight floats at ``array[index:index+8]``."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], f32x8.ir())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, f32x8), codegen
+
+
+def _scalar_loader(element: ir.Type, numba_type, widen):
+    """Load one unaligned scalar at a byte offset of a byte array."""
+
+    @intrinsic
+    def load(typingctx, array, offset):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], element)
+            return widen(builder, builder.load(pointer, align=1))
+
+        return numba_type(array, types.int64), codegen
+
+    return load
+
+
+load_u32 = _scalar_loader(ir.IntType(32), types.uint32, lambda b, x: x)
+load_u64 = _scalar_loader(ir.IntType(64), types.uint64, lambda b, x: x)
+
+
+def _float_loader(weight_type: str):
+    """Load one float of a type at a byte offset, as float32."""
+    element, widened = FLOATS[weight_type]
+    return _scalar_loader(element, types.float32, lambda b, x: widened(b, x, ir.FloatType()))
+
+
+load_f32, load_f16, load_bf16 = map(_float_loader, ("F32", "F16", "BF16"))
+
+
+def _eight_loader(weight_type: str):
+    """Load eight floats of a type and widen them to float32; the index counts array elements."""
+    element, widened = FLOATS[weight_type]
+
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, sig, args):
+            eight = ir.VectorType(element, 8)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], eight)
+            return widened(builder, builder.load(pointer, align=1), f32x8.ir())
+
+        return f32x8(array, types.int64), codegen
+
+    return load
+
+
+load_f16x8, load_bf16x8 = map(_eight_loader, ("F16", "BF16"))
+
+
+@intrinsic
+def load_strided_f16x8(typingctx, array, offset, stride):
+    """Load eight halves of a byte array, ``stride`` bytes apart, and widen them to float32."""
+
+    def codegen(context, builder, sig, args):
+        halves = ir.Constant(ir.VectorType(ir.HalfType(), 8), ir.Undefined)
+        place = args[1]
+        for i in range(8):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.HalfType())
+            halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(i))
+            place = builder.add(place, context.cast(builder, args[2], sig.args[2], types.int64))
+        return builder.fpext(halves, f32x8.ir())
+
+    return f32x8(array, types.int64, stride), codegen
+
+
+@intrinsic
+def store_f16(typingctx, array, index, value):
+    """Store one float32 as a half at ``array[index]`` (uint16), rounded to nearest even."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.HalfType())
+        builder.store(builder.fptrunc(args[2], ir.HalfType()), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.float32), codegen
+
+
+@intrinsic
+def get(typingctx, array, index):
+    """Return ``array[index]`` for an index known not to be negative: one load, nothing else."""
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.int64), codegen
+
+
+@intrinsic
+def store_i8_of_i32x8(typingctx, array, index, value):
+    """Store the low bytes of eight integers at ``array[index:index+8]``."""
+
+    def codegen(context, builder, sig, args):
+        bytes8 = ir.VectorType(ir.IntType(8), 8)
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], bytes8)
+        builder.store(builder.trunc(args[2], bytes8), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, i32x8), codegen
+
+
+def _integer_storer(bits: int):
+    @intrinsic
+    def store(typingctx, array, offset, value):
+        def codegen(context, builder, sig, args):
+            integer = ir.IntType(bits)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], integer)
+            builder.store(builder.trunc(args[2], integer), pointer, align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
+
+    return store
+
+
+store_i16, store_i32 = _integer_storer(16), _integer_storer(32)
+"""Store an integer at a byte offset of a byte array."""
+
+
+@intrinsic
+def prefetch(typingctx, w, offset):
+    """Ask for the cache line at byte ``offset``, into the second cache; never fails."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
+        types_ = [pointer.type, *[ir.IntType(32)] * 3]
+        function_type = ir.FunctionType(ir.VoidType(), types_)
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [pointer, i32(0), i32(2), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(w, types.int64), codegen
+
+
+AHEAD = 8192
+"""How many bytes in front of the weights being multiplied others are asked for. The CPU's own
+prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
+
+
+def ask_ahead_of(size_bytes: int):
+    """Return a function ``(w, p)`` that asks for ``size_bytes`` of weights wanted soon."""
+    lines = -(-size_bytes // 64)
+
+    @machine_code
+    def ask_ahead(w, p):
+        for line in range(lines):
+            prefetch(w, p + AHEAD + 64 * line)
+
+    return ask_ahead

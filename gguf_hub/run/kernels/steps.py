@@ -1,0 +1,288 @@
+"""The steps of a forward pass, as functions that every worker thread calls with its own ``tid``.
+
+Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
+names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
+allocated, no bound is checked: ``model.program`` lays out the memory. Long loops index with
+``np.uintp``: a signed index could be negative, which counts from the end, and LLVM then makes no
+SIMD code.
+
+Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
+P pairs = T x A, S cached positions.
+
+Steps that differ by weight type or CPU are made by ``make_...`` functions from their inner loops.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba.extending import register_jitable
+
+from gguf_hub.run.kernels.generic.elementary import exp32, sum_of, sum_of_squares
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
+
+_ROWS = 16  # weight rows that stay in cache while all tokens pass over them
+
+
+@register_jitable
+def share(items, tid, nth):
+    """Return this thread's range of ``items``: with 10 items on 4 threads, thread 1 has 2..5."""
+    return items * tid // nth, items * (tid + 1) // nth
+
+
+# -- rows in and out -----------------------------------------------------------------------------
+
+
+def make_get_rows(dequantize):
+    """Return the embedding lookup for one weight type."""
+
+    def get_rows(tid, nth, n, f, q, kv, w, w0, row_bytes, n_in, ids, y):
+        first, last = share(n[N_TOKENS], tid, nth)
+        for t in range(first, last):
+            dequantize(w, w0 + row_bytes * n[ids + t], f, y + n_in * t, n_in)
+
+    return get_rows
+
+
+def set_row(tid, nth, n, f, q, kv, w, at):
+    """Write the header that the next steps read: number of tokens, position of the first."""
+    if tid == 0:
+        n[N_TOKENS] = n[at]
+        n[POSITION] = n[at + 1]
+
+
+def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
+    """Gather the rows that want logits."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        source = x + width * n[rows + t]
+        for i in range(width):
+            f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
+
+
+# -- norm, activations ---------------------------------------------------------------------------
+
+
+def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
+    """Source: Zhang and Sennrich, arXiv 1910.07467; the mean is taken in float64 as in ggml."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        row = x + width * t
+        mean = sum_of_squares(f, row, width) / width
+        scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
+        for i in range(width):
+            normed = f[np.uintp(row + i)] * scale
+            f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
+
+
+def make_quantize(quantize_row, steps_per_row, floats_per_row):
+    """Return the step that turns float rows into int8 rows with scales and sums."""
+
+    def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
+        first, last = share(n[count], tid, nth)
+        for t in range(first, last):
+            steps, floats = xq + steps_per_row(width) * t, xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, steps, f, floats, width)
+
+    return quantize
+
+
+# -- matrix products -------------------------------------------------------------------------------
+
+
+def make_rows(products):
+    """Return the products of some weight rows with some tokens, one with one.
+
+    Args:
+        products: ``(w, o, q, a, f, x, n, place, is_added)``: the dot product of the weight row at
+            byte ``o`` with the activation row at ``q[a:]`` and ``f[x:]``, to be put at
+            ``f[place]`` or added to what is there.
+    """
+
+    @register_jitable
+    def by_rows(
+        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+    ):  # fmt: skip
+        """Multiply rows ``first`` to ``last`` with ``count`` pairs; see ``make_row_product``."""
+        for block in range((last - first + _ROWS - 1) // _ROWS):
+            row = first + _ROWS * block
+            stop = min(row + _ROWS, last)
+            for i in range(begin, begin + count):
+                pair = n[order + i] if order >= 0 else i
+                a = xq + xq_stride * (pair // pairs_per_x)
+                x = xf + xf_stride * (pair // pairs_per_x)
+                for r in range(row, stop):
+                    products(
+                        w, w0 + row_bytes * r, q, a, f, x, n_in, y + y_stride * pair + r, is_added
+                    )
+
+    return by_rows
+
+
+def make_row_product(products):
+    """Return this thread's share of one matrix times some (token, expert) pairs, row by row.
+
+    Its pairs are ``n[order + begin]`` and the next, ``count`` of them; the numbers from ``begin``
+    on where ``order`` is -1. Each is multiplied with activation row pair // pairs_per_x.
+    """
+    by_rows = make_rows(products)
+
+    @register_jitable
+    def product(
+        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    ):  # fmt: skip
+        first, last = share(n_out, tid, nth)
+        by_rows(
+            first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+        )  # fmt: skip
+
+    return product
+
+
+def make_matmul(product):
+    """Return the matrix product for one weight type; ``product`` as ``make_row_product``'s."""
+
+    def matmul(
+        tid, nth, n, f, q, kv, w,
+        w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
+        panel, panel_stride, partial, partial_stride,
+    ):  # fmt: skip
+        product(
+            tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+            panel + panel_stride * tid, partial + partial_stride * tid,
+        )  # fmt: skip
+
+    return matmul
+
+
+def make_expert_matmul(product):
+    """Return the matrix product of (token, expert) pairs for one weight type."""
+
+    def expert_matmul(
+        tid, nth, n, f, q, kv, w,
+        experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride,
+        panel, panel_stride, partial, partial_stride,
+    ):  # fmt: skip
+        for e in range(n_expert):
+            begin, end = n[starts + e], n[starts + e + 1]
+            w0 = n[experts + e]
+            if begin == end or w0 == 0:  # nobody chose it, or it is of another type
+                continue
+            product(
+                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, end - begin,
+                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
+                panel + panel_stride * tid, partial + partial_stride * tid,
+            )  # fmt: skip
+
+    return expert_matmul
+
+
+# -- positions -------------------------------------------------------------------------------------
+
+
+def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
+    """Write [T, cos or sin, n_rot / 2] for the positions of this call, in double precision.
+
+    A frequency is the sum of two floats, ``half`` apart: of one alone an angle at position 30,000
+    would be off by 0.002.
+    """
+    first, last = share(n[N_TOKENS], tid, nth)
+    for t in range(first, last):
+        position = np.float64(n[POSITION] + t)
+        for i in range(half):
+            frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
+            angle = position * frequency
+            f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
+            f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
+
+
+@register_jitable
+def _softmax(f, x, n):
+    """Replace ``f[x:x+n]`` by its softmax."""
+    top = f[x]
+    for i in range(1, n):
+        top = max(top, f[x + i])
+    for i in range(n):
+        f[x + i] = exp32(f[x + i] - top)
+    inverse = np.float32(1) / sum_of(f, x, n)
+    for i in range(n):
+        f[x + i] *= inverse
+
+
+# -- experts ---------------------------------------------------------------------------------------
+
+
+@register_jitable
+def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
+    """Choose the experts of one token: the largest logits, and the softmax over them.
+
+    The same as softmax over all experts, top A, renormalised (arXiv 2401.04088, section 2.1).
+    """
+    for a in range(n_expert_used):
+        best = np.int64(-1)
+        for e in range(n_expert):
+            is_taken = False
+            for b in range(a):
+                is_taken = is_taken or n[chosen + b] == e
+            if not is_taken and (best < 0 or f[logits + e] > f[logits + best]):
+                best = np.int64(e)
+        n[chosen + a] = best
+        f[weights + a] = f[logits + best]
+    _softmax(f, weights, n_expert_used)
+
+
+def route(
+    tid, nth, n, f, q, kv, w,
+    logits, n_expert, n_expert_used, chosen, weights, starts, order, count,
+):  # fmt: skip
+    """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
+
+    With T = 2, A = 2 and choices (5, 1), (1, 7): pairs 0..3 belong to experts 5, 1, 1, 7; order is
+    1 2 0 3 and expert 1's pairs are order[starts[1]:starts[2]] = 1, 2.
+    """
+    if tid != 0:
+        return
+    tokens = n[count]
+    for t in range(tokens):
+        _choose(
+            n, f, logits + n_expert * t, n_expert, n_expert_used,
+            chosen + n_expert_used * t, weights + n_expert_used * t,
+        )  # fmt: skip
+    for e in range(n_expert + 1):
+        n[starts + e] = 0
+    for p in range(tokens * n_expert_used):
+        n[starts + n[chosen + p] + 1] += 1
+    for e in range(n_expert):
+        n[starts + e + 1] += n[starts + e]
+    for p in range(tokens * n_expert_used):
+        e = n[chosen + p]
+        n[order + n[starts + e]] = p
+        n[starts + e] += 1
+    for e in range(n_expert):  # each start has moved to the next one's place: move them back
+        n[starts + n_expert - e] = n[starts + n_expert - e - 1]
+    n[starts] = 0
+
+
+def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
+    """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[np.uintp(gate + i)]
+        f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
+
+
+def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x, count):
+    """Add the experts' answers, weighted, to the residual stream."""
+    first, last = share(width, tid, nth)
+    for t in range(n[count]):
+        for a in range(n_expert_used):
+            pair = n_expert_used * t + a
+            weight = f[weights + pair]
+            for i in range(first, last):
+                f[np.uintp(x + width * t + i)] += weight * f[np.uintp(y + width * pair + i)]

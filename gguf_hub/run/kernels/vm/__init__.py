@@ -1,0 +1,1 @@
+"""Programs of steps, and the machine that runs them."""

@@ -1,0 +1,449 @@
+"""What steps read and write, and the proof that all of it lies inside of their memory.
+
+Kernels check no bound: offsets, sizes and strides are arguments, and a wrong one would read or
+write whatever lies there. ``prove`` walks a program before its first run, without a kernel. For
+each step a function below says which elements of which array it can touch, given the largest
+numbers that a call may put into the header. All of these must lie inside of one block: an area of
+the layout, or a file. What steps use as indices (token ids, expert tables, the order of pairs) must
+lie where no step writes anything else.
+
+What a call puts into the header is for the caller to hold to ``Bounds``. Prefetches and advice are
+left out: they read nothing, and may point anywhere.
+
+Pure Python.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gguf_hub.errors import ProgramError
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.attention import cache
+from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
+from gguf_hub.run.kernels.quantize.activations import (
+    ACTIVATION_OF,
+    activation_bytes,
+    activation_floats,
+)
+from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.vm.ops import (
+    ARGUMENTS,
+    CHUNK_BAD_ROW,
+    CHUNK_ROWS,
+    N_OUTPUTS,
+    N_PAIRS,
+    N_TOKENS,
+    Step,
+)
+
+Block = tuple[int, int]
+"""The first element of an area, and the one after its last."""
+
+
+class Span(NamedTuple):
+    """The most that the tokens of a call may be.
+
+    Attributes:
+        n_tokens: How many.
+        end: Position of the last one, plus one.
+    """
+
+    n_tokens: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest numbers that a call may bring.
+
+    Attributes:
+        span: Tokens and positions at the program's start.
+        counts: Place in the header -> the most that stands there, ``N_TOKENS`` aside.
+        n_vocab: Token ids are below.
+        n_threads: Threads that run the program.
+        spans: What ``set_row`` may read at an offset of ``n``.
+        tables: Offset in ``n`` -> file offsets of matrices that stand there, 0 for none.
+    """
+
+    span: Span
+    counts: Mapping[int, int] = field(default_factory=dict)
+    n_vocab: int = 0
+    n_threads: int = 1
+    spans: Mapping[int, Span] = field(default_factory=dict)
+    tables: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks that each array is divided into, in order; one that is not divided is one block.
+
+    Attributes:
+        n: Of int64, behind the header.
+        f: Of float32.
+        q: Of int8.
+        kv: Of the K/V cache.
+        files: Of the bytes of each file.
+    """
+
+    n: Sequence[Block]
+    f: Sequence[Block]
+    q: Sequence[Block]
+    kv: Sequence[Block]
+    files: Sequence[Sequence[Block]]
+
+
+class Extent(NamedTuple):
+    """Some elements of an array that a step can touch.
+
+    Attributes:
+        array: ``n``, ``f``, ``q``, ``kv`` or ``w``.
+        first: The first one.
+        size: How many; nothing is touched at 0.
+        use: For ``n``: what they mean. Elements of two meanings must not overlap.
+    """
+
+    array: str
+    first: int
+    size: int
+    use: str = ""
+
+
+class Call(NamedTuple):
+    """What the extents of a step depend on besides its arguments.
+
+    Attributes:
+        type: The weight type or the types of the cache behind the kernel's name, or "".
+        bounds: Of the call.
+        span: As it stands at this step.
+    """
+
+    type: str
+    bounds: Bounds
+    span: Span
+
+    def count(self, place: int) -> int:
+        """Return the most rows where the header's ``place`` says how many."""
+        if place == N_TOKENS:
+            return self.span.n_tokens
+        _require(place in self.bounds.counts, "no count stands at place {} of the header", place)
+        return self.bounds.counts[place]
+
+
+Extents = Iterator[Extent]
+
+
+def prove(steps: Sequence[Step], layout: Layout, bounds: Bounds) -> None:
+    """Return if no step of a program can leave its memory.
+
+    Raises:
+        ProgramError: Names the step, the array and the elements.
+    """
+    span, uses = bounds.span, set[tuple[int, int, str]]()
+    blocks = {"n": layout.n, "f": layout.f, "q": layout.q, "kv": layout.kv}
+    starts = {name: [first for first, _ in areas] for name, areas in blocks.items()}
+    tensors = [[first for first, _ in areas] for areas in layout.files]
+    for i, step in enumerate(steps):
+        name, _, type_ = step.kernel.partition(".")
+        try:
+            _require(0 <= step.file < len(tensors), "no file {}", step.file)
+            blocks["w"], starts["w"] = layout.files[step.file], tensors[step.file]
+            for extent in extents_of(step, Call(type_, bounds, span)):
+                array, first, size, use = extent
+                if size <= 0:
+                    continue
+                at = bisect_right(starts[array], first) - 1
+                if at < 0 or first + size > blocks[array][at][1]:
+                    raise ProgramError(_outside(extent, blocks[array], at))
+                if array == "n":
+                    uses.add((first, size, use))
+        except ProgramError as exc:
+            raise ProgramError(f"step {i}, {step.kernel}: {exc}") from None
+        if name == "set_row":
+            span = bounds.spans[step.arguments[0]]
+    _require_apart(uses)
+
+
+def extents_of(step: Step, call: Call) -> Extents:
+    """Yield all that a step can touch.
+
+    Raises:
+        ProgramError: Arguments that cannot be, whatever the memory.
+    """
+    name = step.kernel.partition(".")[0]
+    arguments = step.arguments
+    _require(len(arguments) == len(ARGUMENTS[name]), "wrong number of arguments")
+    _require(min(arguments) >= 0, "an argument is negative: {}", arguments)
+    return _EXTENTS[name](call, *arguments)
+
+
+def _require(is_so: bool, problem: str, *found: object) -> None:
+    """Raise unless something is so; ``found`` is put into the text only then."""
+    if not is_so:
+        raise ProgramError(problem.format(*found))
+
+
+def _outside(extent: Extent, blocks: Sequence[Block], at: int) -> str:
+    """Say what leaves which block."""
+    array, first, size, use = extent
+    inside = f"the block [{blocks[at][0]}, {blocks[at][1]})" if at >= 0 else "every block"
+    what = f"{array}[{first}:{first + size}]" + (f" ({use})" if use else "")
+    return f"{what} is not inside of {inside}"
+
+
+def _require_apart(uses: set[tuple[int, int, str]]) -> None:
+    """Raise where elements of ``n`` mean two things: one step would overwrite another's indices."""
+    end, before = 0, ""
+    for first, size, use in sorted(uses):
+        if first < end and use != before:
+            raise ProgramError(f"n[{first}:{end}] is used as {before} and as {use}")
+        if first + size > end:
+            end, before = first + size, use
+
+
+# -- sizes that several steps share ----------------------------------------------------------------
+
+
+def _rows(count: int, stride: int, width: int) -> int:
+    """Return the elements from the first of ``count`` rows to the end of the last one."""
+    return stride * (count - 1) + width if count > 0 else 0
+
+
+def _weight_bytes(type_: str, n_in: int) -> int:
+    """Return the bytes that are read of a row."""
+    weight = QuantType[type_]
+    _require(n_in % weight.block_size == 0, "{} weights do not fill blocks of {}", n_in, type_)
+    return n_in // weight.block_size * weight.type_size
+
+
+def _product(
+    call: Call, n_in: int, n_out: int, n_pairs: int, n_rows: int, n_sums: int,
+    xq: int, xq_stride: int, xf: int, xf_stride: int, y: int, y_stride: int,
+    panel: int, panel_stride: int, partial: int, partial_stride: int,
+) -> Extents:  # fmt: skip
+    """Yield what products touch besides the matrix.
+
+    There are ``n_pairs`` rows of results and ``n_rows`` of activations, at most ``n_sums`` of which
+    meet one matrix; the other arguments are the step's.
+    """
+    kind, threads = ACTIVATION_OF[QuantType[call.type]], call.bounds.n_threads
+    if kind != "f32":  # products of floats leave ``q`` alone
+        yield Extent("q", xq, _rows(n_rows, xq_stride, activation_bytes(kind, n_in)))
+    yield Extent("f", xf, _rows(n_rows, xf_stride, activation_floats(kind, n_in)))
+    yield Extent("f", y, _rows(n_pairs, y_stride, n_out))
+    yield Extent("q", panel, _rows(threads, panel_stride, panel_bytes(n_in)))
+    yield Extent("f", partial, _rows(threads, partial_stride, partial_floats(n_sums)))
+
+
+# -- steps ----------------------------------------------------------------------------------------
+
+
+def _get_rows(call: Call, w0: int, row_bytes: int, n_in: int, ids: int, y: int) -> Extents:
+    tokens = call.span.n_tokens
+    yield Extent("n", ids, tokens, "token ids")
+    yield Extent("w", w0, _rows(call.bounds.n_vocab, row_bytes, _weight_bytes(call.type, n_in)))
+    yield Extent("f", y, n_in * tokens)
+
+
+def _set_row(call: Call, at: int) -> Extents:
+    _require(at in call.bounds.spans, "nothing is known of n[{}]", at)
+    yield Extent("n", at, 2, "headers")
+
+
+def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) -> Extents:
+    n_rows = call.count(count)
+    yield Extent("n", rows, n_rows, "rows")
+    yield Extent("f", x, width * call.span.n_tokens)
+    yield Extent("f", y, width * n_rows)
+
+
+def _rope_table(call: Call, frequencies: int, half: int, factor: int, table: int) -> Extents:
+    yield Extent("f", frequencies, 2 * half)
+    yield Extent("f", factor, 1)
+    yield Extent("f", table, 2 * half * call.span.n_tokens)
+
+
+def _rms_norm(
+    call: Call, x: int, gain: int, width: int, epsilon: int, y: int, count: int
+) -> Extents:
+    n_rows = call.count(count)
+    yield Extent("f", x, width * n_rows)
+    yield Extent("f", gain, width)
+    yield Extent("f", epsilon, 1)
+    yield Extent("f", y, width * n_rows)
+
+
+def _quantize(kind: str) -> Callable[..., Extents]:
+    def extents(call: Call, x: int, width: int, xq: int, xf: int, count: int) -> Extents:
+        n_rows, block = call.count(count), 32 if kind == "q8_0" else 256
+        _require(width % block == 0, "{} values do not fill blocks of {}", width, block)
+        yield Extent("f", x, width * n_rows)
+        yield Extent("q", xq, activation_bytes(kind, width) * n_rows)
+        yield Extent("f", xf, activation_floats(kind, width) * n_rows)
+
+    return extents
+
+
+def _matmul(
+    call: Call, w0: int, row_bytes: int, n_in: int, n_out: int, xq: int, xq_stride: int, xf: int,
+    xf_stride: int, y: int, y_stride: int, is_added: int, count: int, *scratch: int,
+) -> Extents:  # fmt: skip
+    n_rows = call.count(count)
+    yield Extent("w", w0, _rows(n_out, row_bytes, _weight_bytes(call.type, n_in)))
+    yield from _product(
+        call, n_in, n_out, n_rows, n_rows, n_rows, xq, xq_stride, xf, xf_stride, y, y_stride,
+        *scratch,
+    )  # fmt: skip
+
+
+def _expert_matmul(
+    call: Call, experts: int, n_expert: int, row_bytes: int, n_in: int, n_out: int, starts: int,
+    order: int, pairs_per_x: int, xq: int, xq_stride: int, xf: int, xf_stride: int, y: int,
+    y_stride: int, *scratch: int,
+) -> Extents:  # fmt: skip
+    n_pairs = call.count(N_PAIRS)
+    _require(pairs_per_x > 0, "no pairs for a row of activations")
+    yield from _expert_table(call, experts, n_expert, starts)
+    yield Extent("n", order, n_pairs, "order of pairs")
+    size = _rows(n_out, row_bytes, _weight_bytes(call.type, n_in))
+    for offset in call.bounds.tables[experts][:n_expert]:
+        if offset:
+            yield Extent("w", offset, size)
+    n_sums = max(call.span.n_tokens, call.count(N_OUTPUTS))  # no token chooses an expert twice
+    yield from _product(
+        call, n_in, n_out, n_pairs, -(-n_pairs // pairs_per_x), n_sums, xq, xq_stride, xf,
+        xf_stride, y, y_stride, *scratch,
+    )  # fmt: skip
+
+
+def _expert_table(call: Call, experts: int, n_expert: int, starts: int) -> Extents:
+    table = call.bounds.tables.get(experts, ())
+    _require(len(table) >= n_expert, "n[{}] is no table of {} experts", experts, n_expert)
+    yield Extent("n", experts, n_expert, "experts")
+    yield Extent("n", starts, n_expert + 1, "starts of experts")
+
+
+def _advise_experts(call: Call, experts: int, n_expert: int, size: int, starts: int) -> Extents:
+    return _expert_table(call, experts, n_expert, starts)
+
+
+def _route(
+    call: Call, logits: int, n_expert: int, n_expert_used: int, chosen: int, weights: int,
+    starts: int, order: int, count: int,
+) -> Extents:  # fmt: skip
+    tokens = call.count(count)
+    _require(n_expert_used <= n_expert, "{} of {} experts", n_expert_used, n_expert)
+    _require(tokens * n_expert_used <= call.count(N_PAIRS), "more pairs than the header allows")
+    yield Extent("f", logits, n_expert * tokens)
+    yield Extent("f", weights, n_expert_used * tokens)
+    yield Extent("n", chosen, n_expert_used * tokens, "chosen experts")
+    yield Extent("n", starts, n_expert + 1, "starts of experts")
+    yield Extent("n", order, n_expert_used * tokens, "order of pairs")
+
+
+def _cache(
+    call: Call, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int, n_ctx: int
+) -> Extents:
+    key_type, value_type = call.type.split(".")
+    _require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
+    _require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)
+    _require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
+    yield Extent("kv", k_cache, n_head_kv * cache.key_elements(key_type, head_dim, n_ctx))
+    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, head_dim, n_ctx))
+
+
+def _rope_store(
+    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int,
+    table: int, k_cache: int, v_cache: int, n_ctx: int,
+) -> Extents:  # fmt: skip
+    tokens = call.span.n_tokens
+    _require(n_rot <= head_dim and n_rot % 2 == 0, "{} of {} dimensions", n_rot, head_dim)
+    yield Extent("f", q0, head_dim * n_head * tokens)
+    yield Extent("f", k0, head_dim * n_head_kv * tokens)
+    yield Extent("f", v0, head_dim * n_head_kv * tokens)
+    yield Extent("f", table, n_rot * tokens)
+    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
+
+
+def _attention(
+    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int,
+    n_ctx: int, scratch: int, y: int,
+) -> Extents:  # fmt: skip
+    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
+    floats = cache.scratch_floats(n_head // n_head_kv, head_dim)
+    yield Extent("f", q0, head_dim * n_head * call.span.n_tokens)
+    yield Extent("f", scratch, floats * call.bounds.n_threads)
+    yield Extent("f", y, head_dim * n_head * call.span.n_tokens)
+
+
+def _silu_mul(call: Call, gate: int, up: int, width: int, count: int) -> Extents:
+    yield Extent("f", gate, width * call.count(count))
+    yield Extent("f", up, width * call.count(count))
+
+
+def _combine(
+    call: Call, y: int, weights: int, n_expert_used: int, width: int, x: int, count: int
+) -> Extents:
+    tokens = call.count(count)
+    yield Extent("f", y, width * n_expert_used * tokens)
+    yield Extent("f", weights, n_expert_used * tokens)
+    yield Extent("f", x, width * tokens)
+
+
+def _thread_rows(call: Call, first: int, rows: int) -> int:
+    """Return the most rows of a slice that a thread computes (see ``encode``)."""
+    slice_ = min(rows, call.count(CHUNK_ROWS) - first)
+    return max(0, -(-slice_ // call.bounds.n_threads))
+
+
+def _decode(
+    call: Call, first: int, rows: int, row_bytes: int, n_in: int, x: int, x_stride: int,
+    largest: int,
+) -> Extents:  # fmt: skip
+    # the file's bytes begin at an offset in the header, which the caller holds to the file
+    threads = call.bounds.n_threads
+    _require(_weight_bytes(call.type, n_in) <= row_bytes, "rows overlap")
+    yield Extent("n", CHUNK_BAD_ROW, threads, "rows that cannot be stored")
+    yield Extent("f", x, _rows(threads, x_stride, n_in * _thread_rows(call, first, rows)))
+
+
+def _encode(
+    call: Call, first: int, rows: int, row_bytes: int, n_in: int, x: int, x_stride: int,
+    scratch: int,
+) -> Extents:  # fmt: skip
+    threads, end = call.bounds.n_threads, min(first + rows, call.count(CHUNK_ROWS))
+    yield Extent("w", row_bytes * first, _rows(end - first, row_bytes,
+                                               _weight_bytes(call.type, n_in)))  # fmt: skip
+    yield Extent("f", x, _rows(threads, x_stride, n_in * _thread_rows(call, first, rows)))
+    yield Extent("f", scratch, SCRATCH * threads)
+    yield Extent("q", 0, STEPS * threads)
+
+
+def _read_bytes(call: Call, first: int, size: int, results: int) -> Extents:
+    yield Extent("w", first, size)
+    yield Extent("n", results, call.bounds.n_threads, "checksums")
+
+
+_EXTENTS: dict[str, Callable[..., Extents]] = {
+    "get_rows": _get_rows,
+    "set_row": _set_row,
+    "copy_rows": _copy_rows,
+    "rope_table": _rope_table,
+    "rms_norm": _rms_norm,
+    "quantize_q8_0": _quantize("q8_0"),
+    "quantize_q8_k": _quantize("q8_k"),
+    "matmul": _matmul,
+    "rope_store": _rope_store,
+    "attention": _attention,
+    "route": _route,
+    "advise_experts": _advise_experts,
+    "expert_matmul": _expert_matmul,
+    "decode": _decode,
+    "encode": _encode,
+    "silu_mul": _silu_mul,
+    "combine": _combine,
+    "read_bytes": _read_bytes,
+}

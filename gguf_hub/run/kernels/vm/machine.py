@@ -1,0 +1,258 @@
+"""Memory, a program of steps, and the threads that run it.
+
+The machine knows nothing of models: ``model.program`` tells it what to compute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gguf_hub.errors import ResourceError
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
+from gguf_hub.run.kernels.vm.ops import HEADER, ROW, Step
+from gguf_hub.units import format_size
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the steps compute in (see ``ops``)."""
+
+    n: NDArray[np.int64]
+    f: NDArray[np.float32]
+    q: NDArray[np.int8]
+    kv: NDArray[np.uint16]
+    files: tuple[NDArray[np.uint8], ...]
+
+    @classmethod
+    def allocate(
+        cls, *, n: int, f: int, q: int, kv: int, files: Sequence[NDArray[np.uint8]]
+    ) -> Memory:
+        """Return memory of the given element counts; pages cost nothing until they are used.
+
+        Raises:
+            ResourceError: The system does not give as much.
+        """
+        with _refusals_of(8 * n + 4 * f + q, "the memory to compute in", _LESS_TO_COMPUTE_IN):
+            arrays = _zeros(HEADER + n, np.int64), _fresh_pages(f, np.float32)
+            quantised = _fresh_pages(q, np.int8)
+        with _refusals_of(2 * kv, "the K/V cache", _LESS_CACHE):
+            cache = _fresh_pages(kv, np.uint16)
+        return cls(*arrays, quantised, cache, tuple(files))
+
+    def use_large_pages(self) -> None:
+        """Ask for large pages from now on, where many tokens are computed together.
+
+        To ask again costs two microseconds.
+        A single token uses the beginning of each area, and would take a large page of each.
+        """
+        for array in (self.f, self.q):
+            base = array.base
+            _advise(base.obj if isinstance(base, memoryview) else base, "MADV_HUGEPAGE")
+
+    def bases(self) -> NDArray[np.int64]:
+        """Return the addresses that kernels start from."""
+        arrays = (self.n, self.f, self.q, self.kv, *self.files)
+        return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
+_LESS_CACHE = (
+    "a smaller context takes less: `-c`; so do keys and values in eight bits: `-ctk q8_0 -ctv q8_0`"
+)
+_LESS_TO_COMPUTE_IN = "a smaller batch takes less: `-b`; so do fewer threads: `-t`"
+
+
+@contextlib.contextmanager
+def _refusals_of(size_bytes: int, what: str, hint: str) -> Iterator[None]:
+    """Say what could not be had, however the system says no: of a size that no address has, too."""
+    try:
+        yield
+    except (MemoryError, OSError, OverflowError, ValueError) as exc:
+        raise ResourceError(
+            f"not enough memory: {what} takes {format_size(size_bytes)}, which the system does "
+            "not give",
+            hint=hint,
+        ) from exc
+
+
+def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return ``n`` zeros that start on a cache line, as vectors of 64 bytes want."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(n + 64 // item, dtype)
+    skipped = -raw.ctypes.data % 64 // item
+    return raw[skipped : skipped + n]
+
+
+def _fresh_pages(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return ``n`` zeros in small pages of their own, none of which takes memory before it is used.
+
+    A cache for 32,768 positions lies in pieces of some 2 MB, of which a short text uses the
+    beginning of each: with large pages all of it would be taken at the first token. ``np.zeros``
+    asks for large ones, or reuses memory that the process gave back, and then fills all of it.
+    """
+    size_bytes = max(1, n) * np.dtype(dtype).itemsize
+    if sys.platform == "win32":
+        return np.frombuffer(mmap.mmap(-1, size_bytes), dtype, n)
+    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _advise(pages, "MADV_NOHUGEPAGE")
+    return np.frombuffer(pages, dtype, n)
+
+
+def _advise(pages: object, advice: str) -> None:
+    """Advise the system on pages; it may know nothing of the kind."""
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, advice):
+        with contextlib.suppress(OSError):
+            pages.madvise(getattr(mmap, advice))
+
+
+class Machine:
+    """Runs programs on ``n_threads`` threads: the caller's and its own workers.
+
+    Args:
+        builder: Where machine code comes from.
+        memory: What the programs compute in.
+        n_threads: How many threads run each step.
+
+    Call ``close`` (or use it as a context manager) to end the workers.
+    """
+
+    def __init__(self, builder: KernelBuilder, memory: Memory, n_threads: int) -> None:
+        self.memory = memory
+        self.n_threads = n_threads
+        self._builder = builder
+        self._bases = memory.bases()
+        self._barrier = np.zeros(32, np.int64)
+        address = builder.addresses(["run_program"])["run_program"]
+        self._run_program = KERNEL_TYPE(address)
+        self._program = 0
+        self._starts = [threading.Semaphore(0) for _ in range(n_threads - 1)]
+        self._ends = threading.Semaphore(0)
+        self._n_running = 0
+        self._workers = [
+            threading.Thread(target=self._work, args=(tid,), daemon=True, name=f"gguf-hub-{tid}")
+            for tid in range(1, n_threads)
+        ]
+        self._start()
+
+    def _start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            ResourceError: The system starts fewer; those that it did start have ended.
+        """
+        workers, self._workers = self._workers, []
+        try:
+            for worker in workers:
+                worker.start()
+                self._workers.append(worker)
+        except (RuntimeError, MemoryError) as exc:
+            n_started = 1 + len(self._workers)
+            self.close()
+            raise ResourceError(
+                f"the system starts no more than {n_started} of {self.n_threads} threads",
+                hint=f"ask for fewer, e.g. `-t {max(1, n_started // 2)}`",
+            ) from exc
+
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> NDArray[np.int64]:
+        """Compile (or fetch from the cache) the kernels of a program and lay it out for ``run``."""
+        addresses = self._builder.addresses([step.kernel for step in steps], progress)
+        program = np.zeros(2 + ROW * len(steps), np.int64)
+        program[:2] = len(steps), self._barrier.ctypes.data
+        for i, step in enumerate(steps):
+            row = (addresses[step.kernel], step.is_barrier_after, step.file, *step.arguments)
+            program[2 + ROW * i :][: len(row)] = row
+        return program
+
+    def select_cache(self, first: int) -> None:
+        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
+        self._drain()
+        self._bases[3] = self.memory.kv[first:].ctypes.data
+
+    def run(self, program: NDArray[np.int64]) -> None:
+        """Run a program to its end on all threads."""
+        self._drain()
+        self._program = program.ctypes.data
+        for start in self._starts:
+            start.release()
+            self._n_running += 1
+        self._run_as(0)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Wait for the workers; an interrupted ``run`` leaves some for the next call."""
+        while self._n_running:
+            self._ends.acquire()
+            self._n_running -= 1
+
+    def close(self) -> None:
+        """End the workers; the machine cannot run any more."""
+        self._drain()
+        self._program = 0
+        for start in self._starts:
+            start.release()
+        for worker in self._workers:
+            worker.join()
+        self._starts, self._workers = [], []
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run_as(self, tid: int) -> None:
+        # ctypes releases the interpreter's lock for the length of the call
+        self._run_program(tid, self.n_threads, self._program, self._bases.ctypes.data)
+
+    def _work(self, tid: int) -> None:
+        start = self._starts[tid - 1]
+        while True:
+            start.acquire()
+            if self._program == 0:
+                return
+            self._run_as(tid)
+            self._ends.release()
+
+
+class PlainMachine:
+    """Runs programs as plain Python, one element after another: the reference for ``Machine``.
+
+    Args:
+        memory: What the programs compute in.
+        functions: Kernel name -> function of a step, as ``library.kernel_function`` gives it.
+    """
+
+    n_threads = 1
+
+    def __init__(self, memory: Memory, functions) -> None:
+        self.memory = memory
+        self._functions = functions
+        self._first = 0
+
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Sequence[Step]:
+        """Return the steps; there is nothing to compile."""
+        return steps
+
+    def select_cache(self, first: int) -> None:
+        """Let the programs that follow see the cache from element ``first`` on."""
+        self._first = first
+
+    def run(self, program: Sequence[Step]) -> None:
+        """Run all steps."""
+        m = self.memory
+        kv = m.kv[self._first :]
+        for step in program:
+            kernel = self._functions(step.kernel, "generic")
+            kernel(0, 1, m.n, m.f, m.q, kv, m.files[step.file], *step.arguments)
+
+    def close(self) -> None:
+        """End nothing."""

@@ -1,0 +1,100 @@
+"""What takes memory and what stays there: advice and locks on the mapped file and on the cache.
+
+A file larger than memory is read from disk while it runs. The tensors that every token reads are
+asked for once, when it is opened; of the experts, the steps of the program ask for those that the
+router chose (``kernels.paging``). Locking keeps the system from giving pages away at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.run.model.weights import Experts, Matrix, Weights
+from gguf_hub.units import format_size
+
+Lock = Literal["none", "dense", "all"]
+"""What to lock: nothing, the tensors that every token reads, or the whole file."""
+
+Range = tuple[int, int]
+"""First byte in the file, and how many."""
+
+_WILLNEED = 3
+_PAGE = 4096
+
+
+def is_advisable() -> bool:
+    """Tell whether this system takes advice on mapped files."""
+    return sys.platform != "win32"
+
+
+def dense_ranges(weights: Weights) -> list[Range]:
+    """Return where the tensors lie that every token reads, neighbours joined."""
+    matrices = [*_dense(weights)]
+    ranges: list[Range] = []
+    for matrix in sorted(matrices, key=lambda matrix: matrix.offset):
+        if ranges and matrix.offset - sum(ranges[-1]) < _PAGE:
+            start = ranges[-1][0]
+            ranges[-1] = (start, matrix.offset + matrix.size_bytes - start)
+        else:
+            ranges.append((matrix.offset, matrix.size_bytes))
+    return ranges
+
+
+def _dense(weights: Weights) -> Iterator[Matrix]:
+    """Yield the matrices that every token reads; of the embeddings it reads one row."""
+    yield weights.output
+    for layer in weights.layers:
+        yield from (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output)
+        for part in (layer.router, layer.gate, layer.up, layer.down):
+            if part is not None and not isinstance(part, Experts):
+                yield part
+
+
+def ask_for(data: NDArray[np.uint8], ranges: list[Range]) -> None:
+    """Start reading parts of a mapped file; return without waiting for them."""
+    if is_advisable():
+        madvise = ctypes.CDLL(None).madvise
+        for start, size in _pages(data, ranges):
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _WILLNEED)
+
+
+def lock(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
+    """Read parts of a file and keep them in memory.
+
+    Returns:
+        None, or why the system refused, and what would help.
+    """
+    if sys.platform == "win32":
+        return "locking memory is not supported on this system"
+    mlock = ctypes.CDLL(None, use_errno=True).mlock
+    for start, size in _pages(data, ranges):
+        if mlock(ctypes.c_void_p(start), ctypes.c_size_t(size)):
+            return _refusal(ctypes.get_errno(), sum(size for _, size in ranges))
+    return None
+
+
+def _pages(data: NDArray[np.uint8], ranges: list[Range]) -> Iterator[Range]:
+    """Yield addresses and sizes of whole pages."""
+    for offset, size in ranges:
+        address = data.ctypes.data + offset
+        start = address // _PAGE * _PAGE
+        yield start, address + size - start
+
+
+def _refusal(error: int, size_bytes: int) -> str:
+    """Return why ``size_bytes`` could not be locked."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    text = f"cannot lock {format_size(size_bytes)} in memory: {os.strerror(error).lower()}"
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < size_bytes:
+        text += f"; the limit is {format_size(limit)}, and `ulimit -l unlimited` lifts it where"
+        text += " the system allows"
+    return text

@@ -1,0 +1,165 @@
+"""One token of each of several sequences, in one pass over the weights.
+
+All steps but three treat the tokens of a call alike. ``rope_table``, ``rope_store`` and
+``attention`` take them for neighbours in one cache: they are done once for each sequence, for one
+token, in its own cache. Between them ``set_row`` writes the header that they read. The kernels
+themselves know nothing of it.
+
+A program is written for some number of sequences and runs fewer, too: the steps of the others see
+no tokens. Where a sequence's cache lies is written into the steps' arguments before each pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.run.kernels.vm.extents import Bounds, Span
+from gguf_hub.run.kernels.vm.ops import (
+    ARGUMENTS,
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    ROW,
+    Step,
+    step,
+)
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.program import Program
+
+_CACHES = ("k_cache", "v_cache")
+_FIRST_ARGUMENT = 2 + 3  # of a program's row: after address, barrier and file; see Machine.load
+
+
+@dataclass(frozen=True)
+class RowProgram:
+    """A program for several sequences.
+
+    Attributes:
+        code: As ``Machine.run`` wants it.
+        n_rows: For how many sequences.
+        headers: Offset in ``n`` of (tokens, position) for each, and for all together.
+        slot_size: Elements of ``kv`` from one slot to the next.
+        places: Where in ``code`` offsets into the cache stand.
+        rows: The sequence of each.
+        bases: Their values for slot 0.
+    """
+
+    code: NDArray[np.int64]
+    n_rows: int
+    headers: int
+    slot_size: int
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    bases: NDArray[np.int64]
+
+    def place(self, slots: Sequence[int], positions: Sequence[int], n: NDArray[np.int64]) -> None:
+        """Say which slots and positions the next pass is about.
+
+        Args:
+            slots: Of each sequence, at most ``n_rows``.
+            positions: Of each sequence's token.
+            n: The machine's integers, where headers are written.
+        """
+        count = len(slots)
+        table = np.zeros((self.n_rows + 1, 2), np.int64)
+        table[:count, 0], table[:count, 1] = 1, positions
+        table[self.n_rows] = count, positions[0]
+        n[self.headers : self.headers + table.size] = table.ravel()
+        first = np.zeros(self.n_rows, np.int64)
+        first[:count] = np.array(slots) * self.slot_size
+        self.code[self.places] = self.bases + first[self.rows]
+
+
+def write_row_program(
+    program: Program,
+    config: ModelConfig,
+    n_rows: int,
+    load: Callable[[Sequence[Step], Bounds], NDArray[np.int64]],
+) -> RowProgram:
+    """Return the program of one token of each of ``n_rows`` sequences.
+
+    Args:
+        program: Of one sequence; the memory is the same.
+        config: Sizes of the model.
+        n_rows: How many sequences at most.
+        load: Lays out steps as code, once they are proved.
+    """
+    strides = _strides(config)
+    steps: list[Step] = []
+    owners: list[int | None] = []  # the sequence of each step, None for steps of all
+    for old in program.steps:
+        if _name(old) not in strides:
+            steps.append(old)
+            owners.append(None)
+            continue
+        if not steps[-1].is_barrier_after:  # what reads the header must be over
+            steps[-1] = replace(steps[-1], is_barrier_after=True)
+        for row in range(n_rows):
+            steps.append(step("set_row", at=program.headers + 2 * row))
+            steps.append(_moved(old, strides[_name(old)], row))
+            owners += [None, row]
+        steps.append(step("set_row", at=program.headers + 2 * n_rows))
+        owners.append(None)
+    places = _places(steps, owners)
+    code = load(steps, _bounds(program, config, n_rows))
+    return RowProgram(
+        code=code,
+        n_rows=n_rows,
+        headers=program.headers,
+        slot_size=program.sizes["kv"],
+        places=np.array([place for place, _ in places], np.int64),
+        rows=np.array([row for _, row in places], np.int64),
+        bases=code[[place for place, _ in places]],
+    )
+
+
+def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
+    """Return the most that a pass may bring: a token of each sequence, at any position."""
+    n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
+    one, all_ = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
+    spans = {program.headers + 2 * row: one for row in range(n_rows)}
+    return replace(
+        program.bounds,
+        span=all_,
+        spans={**spans, program.headers + 2 * n_rows: all_},
+        counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
+    )
+
+
+def _name(step_: Step) -> str:
+    return step_.kernel.partition(".")[0]
+
+
+def _strides(config: ModelConfig) -> dict[str, dict[str, int]]:
+    """Return how far one token's part lies from the next one's, for arguments that hold some."""
+    queries, keys = config.n_head * config.head_dim, config.n_head_kv * config.head_dim
+    return {
+        "rope_table": {"table": config.rope.n_rot},
+        "rope_store": {"q0": queries, "k0": keys, "v0": keys, "table": config.rope.n_rot},
+        "attention": {"q0": queries, "y": queries},
+    }
+
+
+def _moved(old: Step, strides: dict[str, int], row: int) -> Step:
+    """Return a step for one token further on; the next one waits for it."""
+    names = ARGUMENTS[_name(old)]
+    moved = [
+        value + row * strides.get(name, 0) for name, value in zip(names, old.arguments, strict=True)
+    ]
+    return replace(old, arguments=tuple(moved), is_barrier_after=True)
+
+
+def _places(steps: Sequence[Step], owners: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Return (place in the code, sequence) of every offset into the cache."""
+    return [
+        (ROW * i + _FIRST_ARGUMENT + names.index(name), row)
+        for i, (step_, row) in enumerate(zip(steps, owners, strict=True))
+        if row is not None
+        for names in [ARGUMENTS[_name(step_)]]
+        for name in _CACHES
+        if name in names
+    ]

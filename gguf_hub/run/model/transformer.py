@@ -1,0 +1,441 @@
+"""A model ready to compute: mapped weights, a program, a cache, worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.kernels.attention import cache
+from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.build.cpu import usable_cores
+from gguf_hub.run.kernels.vm.extents import Bounds, prove
+from gguf_hub.run.kernels.vm.machine import Machine
+from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
+from gguf_hub.run.model.config import ModelConfig, read_config
+from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.run.model.residency import Lock, ask_for, dense_ranges, is_advisable
+from gguf_hub.run.model.residency import lock as lock_ranges
+from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
+from gguf_hub.run.model.rows import RowProgram, write_row_program
+from gguf_hub.run.model.weights import Weights, count_tokens, read_weights
+
+N_BATCH = 512
+"""Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
+
+_MANY_TOKENS = 64  # from which on large pages pay
+_BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts a layer gave its tokens to.
+
+    Attributes:
+        experts: [T, A] int64, largest weight first.
+        weights: [T, A] float32, each row sums to 1.
+    """
+
+    experts: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+class Transformer:
+    """Token ids in, logits out. The cache is a row of positions that the caller counts.
+
+    There may be several caches, called slots, for sequences that do not know of each other.
+
+    Attributes:
+        config: Sizes of the model.
+        n_ctx: Positions that the cache holds.
+        n_batch: Most tokens of one pass.
+        n_threads: Threads that compute.
+        n_slots: How many caches there are.
+        cache_types: Of keys and values in them.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        program: Program,
+        machine: Machine,
+        limits: Limits,
+        check_file: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config = config
+        self._check_file = check_file
+        self.n_ctx = limits.n_ctx
+        self.n_batch = limits.n_batch
+        self.n_threads = limits.n_threads
+        self.n_slots = limits.n_slots
+        self._slot = 0
+        self._row_programs: dict[int, RowProgram] = {}
+        self.cache_types = limits.key_type, limits.value_type
+        self._n_outputs = limits.n_outputs
+        self._program = program
+        self._machine = machine
+        self._memory = machine.memory
+        self._code = self._load(program.steps, program.bounds)
+
+    @classmethod
+    def open(
+        cls,
+        file: GgufFile,
+        *,
+        n_ctx: int = 0,
+        n_batch: int = N_BATCH,
+        n_threads: int = 0,
+        n_cores: int = 0,
+        all_logits: bool = False,
+        n_slots: int = 1,
+        n_logits: int = 1,
+        key_type: str = "F16",
+        value_type: str = "F16",
+        is_paged: bool = False,
+        lock: Lock = "none",
+        rope: RopeChange = AS_TRAINED,
+        builder: KernelBuilder | None = None,
+        progress: Progress = SILENT,
+    ) -> Transformer:
+        """Make a model of an open file ready; weights stay where they are, in the mapped file.
+
+        Args:
+            file: The GGUF file; keep it open as long as the model is used.
+            n_ctx: Positions of the cache; 0 for as many as the model was trained on.
+            n_batch: Most tokens of one pass over the weights.
+            n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
+            n_cores: The most of those; 0 for all cores that this process may run on.
+            all_logits: Lay out memory for logits of every token of a batch, not of the last only.
+            n_slots: How many caches of ``n_ctx`` positions.
+            n_logits: Or for so many, of batches that are no larger.
+            key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
+            value_type: Type of the values in the cache.
+            is_paged: The file is larger than memory: read ahead what each token needs of it.
+            lock: What of the weights must stay in memory.
+            rope: What position embedding shall be otherwise than the model says.
+            builder: Where machine code comes from; for this CPU when None.
+            progress: Told about compiling, once per machine, and when locking is refused.
+
+        Raises:
+            UnsupportedGgufError: Not a model that runs here.
+            UsageError: A size that cannot be.
+        """
+        if file.byte_order != "little":
+            raise _big_endian(file.path)
+        config = read_config(file.metadata, count_tokens(file))
+        config = replace(config, rope=config.rope.changed(rope))
+        weights = read_weights(file, config)
+        n_threads = n_threads or paying_threads(
+            weights.active_bytes(config), n_cores or usable_cores()
+        )
+        _check_cache_types(key_type, value_type)
+        limits = replace(
+            _limits(config, n_ctx, n_batch, n_threads, 0 if all_logits else n_logits),
+            n_slots=n_slots,
+            key_type=key_type,
+            value_type=value_type,
+            is_paged=is_paged and is_advisable(),
+        )
+        _settle(file, weights, limits, lock, progress)
+        program = ProgramBuilder(config, weights, limits).build()
+        builder = builder or KernelBuilder()
+        builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
+        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        try:
+            return cls(config, program, machine, limits, file.check_size)
+        except BaseException:
+            machine.close()
+            raise
+
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> NDArray[np.int64]:
+        """Return steps as code; none of them can leave its memory.
+
+        Raises:
+            ProgramError: One could.
+        """
+        prove(steps, self._program.layout(self._memory.files), bounds)
+        return self._machine.load(steps)
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
+    ) -> NDArray[np.float32]:
+        """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
+
+        Positions before must have been computed; those after are overwritten.
+
+        Args:
+            tokens: Token ids, at least one.
+            position: Cache position of the first one.
+            all_logits: Return logits of every token, not of the last only.
+            slot: Which cache.
+
+        Returns:
+            Logits [len(tokens), V] or [1, V], float32; yours to keep.
+
+        Raises:
+            ContextFullError: The tokens do not fit the cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No tokens, no such position or slot.
+            GgufError: The file has become shorter or longer.
+        """
+        self._check_place(position, len(tokens), slot)
+        self._select(slot)
+        logits = []
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            is_last = start + len(batch) == len(tokens)
+            wanted = range(len(batch)) if all_logits else range(len(batch) - 1, len(batch))
+            rows = wanted if all_logits or is_last else range(0)
+            logits.append(self._pass(batch, position + start, rows))
+        return np.concatenate(logits)
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Compute one token of each of several sequences, in one pass over the weights.
+
+        Args:
+            rows: (slot, token id, position) of each; no slot twice.
+
+        Returns:
+            Logits [len(rows), V]; a row's bits are those of ``forward``.
+
+        Raises:
+            ContextFullError: A token does not fit its cache.
+            TokenIdError: A token id that the model does not have.
+            UsageError: No such position or slot.
+        """
+        most = min(self.n_batch, self._n_outputs)
+        if len(rows) == 1 or most == 1:
+            return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
+        found = [self._row_pass(rows[at : at + most]) for at in range(0, len(rows), most)]
+        return np.concatenate(found)
+
+    def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Run a program of as many sequences, once."""
+        slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
+        for slot, position in zip(slots, positions, strict=True):
+            self._check_place(position, 1, slot)
+        size = next(size for size in self._row_sizes() if size >= len(rows))
+        if size not in self._row_programs:
+            self._row_programs[size] = write_row_program(
+                self._program, self.config, size, self._load
+            )
+        self._select(0)
+        row_program = self._row_programs[size]
+        row_program.place(slots, positions, self._memory.n)
+        return self._run(row_program.code, tokens, positions, range(len(rows)))
+
+    def _row_sizes(self) -> list[int]:
+        """Return for how many sequences programs are written: powers of two, and the most."""
+        most = min(self.n_batch, self._n_outputs, self.n_slots)
+        return [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        """Return what the logits of every token would be computed from, [len(tokens), D].
+
+        The cache of that slot is overwritten. The model must have been opened with ``all_logits``.
+
+        Raises:
+            ContextFullError: The tokens do not fit the cache.
+        """
+        self._check_place(0, len(tokens), slot)
+        width, at = self.config.n_embd, self._program.hidden
+        hidden = []
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            self.forward(batch, start, all_logits=True, slot=slot)
+            rows = self._memory.f[at : at + len(batch) * width].copy()
+            hidden.append(rows.reshape(len(batch), width))
+        return np.concatenate(hidden)
+
+    def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
+        """Return a copy of the first positions of a cache, for ``load_cache`` alone to read."""
+        return np.concatenate([part.ravel() for part in self._parts(n_positions, slot)])
+
+    def cache_size(self, n_positions: int, slot: int = 0) -> int:
+        """Return how many numbers ``save_cache`` returns for as many positions."""
+        return sum(part.size for part in self._parts(n_positions, slot))
+
+    def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
+        """Put back what ``save_cache`` returned for as many positions."""
+        at = 0
+        for part in self._parts(n_positions, slot):
+            part[:] = saved[at : at + part.size].reshape(part.shape)
+            at += part.size
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        """Copy the first positions of one slot's cache into another's."""
+        there, here = self._parts(n_positions, source), self._parts(n_positions, target)
+        for old, new in zip(there, here, strict=True):
+            new[:] = old
+
+    def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
+        """Return views of what the first positions of a cache take, in pieces of 32 positions."""
+        c, first = self.config, slot * self._program.sizes["kv"]
+        found = []
+        for i, offset in enumerate(self._program.caches):
+            kv = self._memory.kv[first + offset :]
+            parts = cache.key_parts if i % 2 == 0 else cache.value_parts
+            type_ = self.cache_types[i % 2]
+            found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
+        return found
+
+    def _check_place(self, position: int, n_tokens: int, slot: int) -> None:
+        """Raise unless so many tokens from a position on lie inside of a cache that there is."""
+        if n_tokens < 1:
+            raise UsageError("no tokens to compute: expected at least one")
+        if position < 0:
+            raise UsageError(f"position {position}: expected 0 or more")
+        if position + n_tokens > self.n_ctx:
+            raise ContextFullError(
+                f"{position + n_tokens} tokens do not fit a context of {self.n_ctx}",
+                hint="ask for a larger context with `-c`",
+            )
+        if not 0 <= slot < self.n_slots:
+            raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
+
+    def _select(self, slot: int) -> None:
+        """Let the next passes use this cache."""
+        if slot != self._slot:
+            self._machine.select_cache(slot * self._program.sizes["kv"])
+            self._slot = slot
+
+    def routing(self, n_tokens: int) -> list[Routing]:
+        """Return the routing of the last pass, layer by layer; empty for a dense model.
+
+        Args:
+            n_tokens: How many tokens that pass had, all with logits: the last layer routes only
+                those that want some.
+        """
+        n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
+        places = zip(self._program.chosen, self._program.expert_weights, strict=True)
+        return [
+            Routing(
+                n[chosen : chosen + n_tokens * a].reshape(n_tokens, a).copy(),
+                f[weights : weights + n_tokens * a].reshape(n_tokens, a).copy(),
+            )
+            for chosen, weights in places
+        ]
+
+    @property
+    def active_bytes(self) -> int:
+        """Bytes of weights that one token reads: of the experts only those in use."""
+        return self._program.active_bytes
+
+    def cache_bytes(self, n_positions: int) -> int:
+        """Return the bytes that some positions take in the K/V cache."""
+        return self._program.cache_token_bytes * n_positions
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._machine.close()
+
+    def __enter__(self) -> Transformer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
+        """Run the program once: at most ``n_batch`` tokens."""
+        if len(tokens) >= _MANY_TOKENS:
+            self._memory.use_large_pages()
+        return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
+
+    def _run(
+        self, code: NDArray[np.int64], tokens: Sequence[int], positions: Sequence[int], rows: range
+    ) -> NDArray[np.float32]:
+        """Run a program; return the logits of the rows that want some."""
+        if len(rows) > self._n_outputs:
+            raise UsageError(
+                f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
+                hint="open it with `all_logits=True`",
+            )
+        check_token_ids(tokens, positions, self.config.n_vocab)
+        self._check_file()
+        n, program = self._memory.n, self._program
+        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
+        n[N_PAIRS] = len(tokens) * self.config.n_expert_used
+        n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
+        n[program.ids : program.ids + len(tokens)] = tokens
+        n[program.rows : program.rows + len(rows)] = rows
+        self._machine.run(code)
+        size = len(rows) * self.config.n_vocab
+        logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
+        return logits.reshape(len(rows), self.config.n_vocab)
+
+
+def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: int) -> None:
+    """Raise unless all token ids are in [0, n_vocab): kernels index the embeddings with them.
+
+    Raises:
+        TokenIdError: Names the first one that is not, and its position.
+    """
+    if not len(tokens):
+        return
+    if len(tokens) == 1:  # two comparisons; numpy's cost more
+        if 0 <= tokens[0] < n_vocab:
+            return
+    else:
+        ids = np.asarray(tokens)
+        if ids.min() >= 0 and ids.max() < n_vocab:  # false for a NaN, too
+            return
+    at = next(i for i, token in enumerate(tokens) if not 0 <= token < n_vocab)
+    raise TokenIdError(tokens[at], positions[at], n_vocab)
+
+
+def paying_threads(active_bytes: int, n_cores: int) -> int:
+    """Return how many threads to compute with: no more than have work worth a barrier.
+
+    A token of a small model takes less time than waking a thread on a busy machine.
+
+    Args:
+        active_bytes: Bytes of weights that one token reads.
+        n_cores: Most threads there may be.
+    """
+    return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
+
+
+def _settle(
+    file: GgufFile, weights: Weights, limits: Limits, lock: Lock, progress: Progress
+) -> None:
+    """Bring weights into memory, and keep them there, as far as that was asked for."""
+    dense = dense_ranges(weights)
+    if limits.is_paged:
+        ask_for(file.data, dense)
+    if lock != "none":
+        refusal = lock_ranges(file.data, dense if lock == "dense" else [(0, file.data.size)])
+        if refusal:
+            progress.note(refusal)
+
+
+def _check_cache_types(*names: str) -> None:
+    for name in names:
+        if name not in CACHE_TYPES:
+            raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
+
+
+def _big_endian(path: Path) -> Exception:
+    from gguf_hub.errors import UnsupportedGgufError
+
+    return UnsupportedGgufError(
+        f"`{path}` is big-endian: expected little-endian",
+        path=path,
+        hint=f"`gguf-hub upgrade {path} OUT` converts it",
+    )
+
+
+def _limits(config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, n_logits: int) -> Limits:
+    """Return checked limits; 0 stands for defaults, and ``n_logits`` 0 for all of a batch."""
+    for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_threads", n_threads)):
+        if value < 0:
+            raise UsageError(f"{name} {value}: expected 0 (the default) or more")
+    n_ctx = n_ctx or config.n_ctx_train
+    n_batch = min(n_batch or N_BATCH, n_ctx)
+    return Limits(n_ctx, n_batch, min(n_logits or n_batch, n_batch), n_threads)

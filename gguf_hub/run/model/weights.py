@@ -1,0 +1,260 @@
+"""Where each matrix of a model lies in its file, in either layout of the experts.
+
+``split`` (until April 2024; the catalog's files): one tensor per expert,
+``blk.N.ffn_gate.E.weight``. ``merged`` (since): all experts of a layer in one tensor,
+``blk.N.ffn_gate_exps.weight``, one after another. Either way an expert is an offset, so the steps
+need not know which it was.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.errors import GgufError, UnsupportedGgufError
+from gguf_hub.gguf.format import TensorInfo
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, told
+from gguf_hub.gguf.strings import StringArray
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.run.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix in the mapped file: ``n_out`` rows of ``n_in`` weights.
+
+    Attributes:
+        offset: Byte of the file where the first row begins.
+    """
+
+    type: QuantType
+    offset: int
+    n_in: int
+    n_out: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
+        return self.type.row_bytes(self.n_in)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole matrix."""
+        return self.row_bytes * self.n_out
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The matrices of a layer's experts for one of gate, up, down: one for each expert."""
+
+    matrices: tuple[Matrix, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: attention, then a dense feed-forward or a router with experts."""
+
+    attn_norm: NDArray[np.float32]
+    attn_q: Matrix
+    attn_k: Matrix
+    attn_v: Matrix
+    attn_output: Matrix
+    ffn_norm: NDArray[np.float32]
+    router: Matrix | None
+    gate: Matrix | Experts
+    up: Matrix | Experts
+    down: Matrix | Experts
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All matrices of a model."""
+
+    token_embd: Matrix
+    layers: tuple[Layer, ...]
+    output_norm: NDArray[np.float32]
+    output: Matrix
+    rope_factors: NDArray[np.float32] | None
+
+    def active_bytes(self, config: ModelConfig) -> int:
+        """Return the bytes of weights that one token reads: of the experts only those used."""
+        total = self.output.size_bytes
+        for layer in self.layers:
+            dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
+            total += sum(matrix.size_bytes for matrix in dense if matrix)
+            for part in (layer.gate, layer.up, layer.down):
+                if isinstance(part, Matrix):
+                    total += part.size_bytes
+                else:
+                    total += part.matrices[0].size_bytes * config.n_expert_used
+        return total
+
+
+class _Tensors:
+    """Tensors of a file by name, checked against the shape that the configuration asks for."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self._file = file
+
+    def has(self, name: str) -> bool:
+        return name in self._file.tensors
+
+    def info(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
+        info = self._file.tensors.get(name)
+        if info is None:
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: missing tensor `{name}`",
+                path=self._file.path,
+                hint="`gguf-hub inspect --tensors` lists what the file holds",
+            )
+        if tuple(info.shape) != shape:
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: tensor `{name}` has shape {list(info.shape)}, "
+                f"expected {list(shape)}",
+                path=self._file.path,
+            )
+        if info.type not in RUNNABLE_TYPES:
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: tensor `{name}` is of type {info.type.name}, which does "
+                "not run here",
+                path=self._file.path,
+                hint="run here: " + ", ".join(sorted(t.name for t in RUNNABLE_TYPES)),
+            )
+        return info
+
+    def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
+        info = self.info(name, (n_in, n_out))
+        return Matrix(info.type, self._file.data_offset + info.offset, n_in, n_out)
+
+    def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
+        """Return the first rows of a matrix that may have more: one for each token."""
+        shape = self._shape_of(name)
+        n_rows = shape[1] if len(shape) == 2 else n_out
+        if n_rows < n_out:
+            raise GgufError(
+                f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
+                f"has {n_rows:,} rows: expected at least one for each token",
+                path=self._file.path,
+                hint=f"the file is damaged or badly converted; `gguf-hub verify {self._file.path}` "
+                "lists every problem",
+            )
+        return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        info = self._file.tensors.get(name)
+        return () if info is None else tuple(info.shape)
+
+    def floats(self, name: str, n: int) -> NDArray[np.float32]:
+        info = self.info(name, (n,))
+        raw = self._file.tensor_bytes(name)
+        if info.type == QuantType.F32:
+            return raw.view(np.float32)
+        if info.type == QuantType.F16:
+            return raw.view(np.float16).astype(np.float32)
+        raise UnsupportedGgufError(
+            f"`{self._file.path}`: tensor `{name}` is of type {info.type.name}, expected F32",
+            path=self._file.path,
+        )
+
+    def rope_factors(self, n: int) -> NDArray[np.float32] | None:
+        """Return what frequencies are divided by, or None."""
+        name = "rope_freqs.weight"
+        if not self.has(name):
+            return None
+        factors = self.floats(name, n)
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise UnsupportedGgufError(
+                f"`{self._file.path}`: tensor `{name}` has numbers that are not finite, or not "
+                "above 0: expected what frequencies can be divided by",
+                path=self._file.path,
+                hint="the file is damaged or badly converted",
+            )
+        return factors
+
+    def experts(self, layer: int, part: str, n_in: int, n_out: int, n_expert: int) -> Experts:
+        merged = f"blk.{layer}.ffn_{part}_exps.weight"
+        if not self.has(merged):
+            names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
+            return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
+        info = self.info(merged, (n_in, n_out, n_expert))
+        first = self._file.data_offset + info.offset
+        stride = info.type.row_bytes(n_in) * n_out
+        return Experts(
+            tuple(Matrix(info.type, first + stride * e, n_in, n_out) for e in range(n_expert))
+        )
+
+
+def count_tokens(file: GgufFile) -> int:
+    """Return how many token ids a model computes: those of its vocabulary.
+
+    Embeddings may have more rows, which no token uses. A file without a vocabulary has a token for
+    each row.
+    """
+    tokens = file.fields.get("tokenizer.ggml.tokens")
+    if tokens is not None and isinstance(tokens.value, StringArray) and len(tokens.value):
+        return len(tokens.value)
+    embedding = file.tensors.get("token_embd.weight")
+    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
+
+
+def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
+    """Find all matrices of a model.
+
+    Raises:
+        GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
+        UnsupportedGgufError: A tensor is missing, or has another shape, or a type that does not
+            run here; or the file has a tensor or a key that nothing here would compute with.
+    """
+    _check_runnable(file)
+    tensors = _Tensors(file)
+    d, v = config.n_embd, config.n_vocab
+    token_embd = tensors.rows("token_embd.weight", d, v)
+    has_output = tensors.has("output.weight")
+    n_frequencies = config.rope.n_rot // 2
+    return Weights(
+        token_embd=token_embd,
+        layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
+        output_norm=tensors.floats("output_norm.weight", d),
+        output=tensors.rows("output.weight", d, v) if has_output else token_embd,
+        rope_factors=tensors.rope_factors(n_frequencies),
+    )
+
+
+def _check_runnable(file: GgufFile) -> None:
+    """Refuse a model that would be computed as if a part of it were not there."""
+    obstacles = find_graph_obstacles(file.fields, file.tensors)
+    if obstacles:
+        raise UnsupportedGgufError(
+            f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
+            path=file.path,
+            hint=f"`gguf-hub inspect --tensors {shlex.quote(str(file.path))}` lists what the file "
+            "holds; llama.cpp may run it",
+        )
+
+
+def _read_layer(tensors: _Tensors, config: ModelConfig, i: int) -> Layer:
+    d, d_kv, n_ff, n_expert = config.n_embd, config.n_embd_kv, config.n_ff, config.n_expert
+    d_head = config.n_head * config.head_dim
+
+    def feed_forward(part: str, n_in: int, n_out: int) -> Matrix | Experts:
+        if n_expert:
+            return tensors.experts(i, part, n_in, n_out, n_expert)
+        return tensors.matrix(f"blk.{i}.ffn_{part}.weight", n_in, n_out)
+
+    router = f"blk.{i}.ffn_gate_inp.weight"
+    return Layer(
+        attn_norm=tensors.floats(f"blk.{i}.attn_norm.weight", d),
+        attn_q=tensors.matrix(f"blk.{i}.attn_q.weight", d, d_head),
+        attn_k=tensors.matrix(f"blk.{i}.attn_k.weight", d, d_kv),
+        attn_v=tensors.matrix(f"blk.{i}.attn_v.weight", d, d_kv),
+        attn_output=tensors.matrix(f"blk.{i}.attn_output.weight", d_head, d),
+        ffn_norm=tensors.floats(f"blk.{i}.ffn_norm.weight", d),
+        router=tensors.matrix(router, d, n_expert) if n_expert else None,
+        gate=feed_forward("gate", d, n_ff),
+        up=feed_forward("up", d, n_ff),
+        down=feed_forward("down", n_ff, d),
+    )

@@ -1,0 +1,133 @@
+"""Writing a model in other types: tensor by tensor, in bounded memory, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gguf_hub.gguf.format import count_elements
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.strings import shown
+from gguf_hub.gguf.types import FileType, QuantType
+from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.kernels.build.cpu import usable_cores
+from gguf_hub.run.quants.plan import Conversion, Layout, QuantizePlan, plan_quantize
+from gguf_hub.run.quants.recipes import FLOATS, Recipe
+from gguf_hub.run.quants.transcode import Transcoder, kernels_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def quantize_file(
+    source: Path | str,
+    target: Path | str,
+    file_type: FileType,
+    *,
+    recipe: Recipe = "llama.cpp",
+    layout: Layout | None = None,
+    pure: bool = False,
+    output_tensor_type: QuantType | None = None,
+    requantize: bool = False,
+    n_threads: int = 0,
+    progress: Progress = SILENT,
+) -> QuantizePlan:
+    """Quantise a GGUF file.
+
+    Args:
+        source: A GGUF file of a llama-family model.
+        target: The new file; it appears only when it is whole.
+        file_type: The mix to quantise to.
+        recipe: Whose mix (see ``recipes``).
+        layout: How to store experts; None keeps it.
+        pure: Give every tensor that may be quantised the same type.
+        output_tensor_type: For ``output.weight`` instead of what the mix says.
+        requantize: Turn quantised tensors into types of no fewer bits, too.
+        n_threads: Threads that compute; 0 for one for each core this process may use.
+        progress: Where to report bytes written.
+
+    Returns:
+        What was done.
+
+    Raises:
+        GgufError: Damaged, holding a weight that is no number, or of fewer bits than asked for.
+        UnsupportedGgufError: Not something that this version can quantise.
+        UsageError: The recipe has no mix for such a model.
+        DiskFullError: Not enough space.
+        LockedError: Another process writes the same file.
+    """
+    plan = plan_quantize(
+        source,
+        file_type,
+        recipe=recipe,
+        layout=layout,
+        pure=pure,
+        output_tensor_type=output_tensor_type,
+        requantize=requantize,
+    )
+    write_quantized(plan, target, n_threads=n_threads, progress=progress)
+    return plan
+
+
+def write_quantized(
+    plan: QuantizePlan, target: Path | str, *, n_threads: int = 0, progress: Progress = SILENT
+) -> None:
+    """Carry out a plan.
+
+    Args:
+        plan: From ``plan_quantize``.
+        target: The new file; it appears only when it is whole.
+        n_threads: Threads that compute; 0 for one for each core this process may use.
+        progress: Where to report bytes written.
+
+    Raises:
+        GgufError: A weight that cannot be stored; names the tensor and the index.
+        DiskFullError: Not enough space.
+        LockedError: Another process writes the same file.
+    """
+    computed = [part for part in plan.parts if _is_computed(part)]
+    row_length = max((part.spec.shape[0] for part in computed), default=1)
+    with (
+        GgufFile.open(plan.source) as file,
+        Transcoder(
+            file.data,
+            row_length=row_length,
+            n_threads=n_threads or usable_cores(),
+            progress=progress,
+            check_file=file.check_size,
+        ) as transcoder,
+    ):
+        transcoder.prepare((part.source_type, part.spec.type) for part in computed)
+        tensors = [(part.spec, _data(part, transcoder)) for part in plan.parts]
+        write_gguf(target, plan.fields, tensors, progress=progress)
+
+
+def kernel_names(plan: QuantizePlan) -> list[str]:
+    """Return the kernels that a plan takes, for compiling those of several plans together."""
+    computed = [part for part in plan.parts if _is_computed(part)]
+    return kernels_of((part.source_type, part.spec.type) for part in computed)
+
+
+def _is_computed(part: Conversion) -> bool:
+    """Tell whether a tensor's weights are looked at: all floats are, to find what is no number."""
+    if count_elements(part.spec.shape) == 0 or not part.spec.shape:
+        return False
+    return not part.is_copied or part.source_type in FLOATS
+
+
+def _data(part: Conversion, transcoder: Transcoder) -> Any:
+    """Return the data of a tensor as the writer takes it."""
+    if not _is_computed(part):
+        return part.ranges
+
+    def chunks() -> Iterator[NDArray[np.uint8]]:
+        ranges = [(piece.offset, piece.size_bytes) for piece in part.ranges]
+        return transcoder.chunks(
+            shown(part.spec.name), part.source_type, part.spec.type, part.spec.shape[0], ranges
+        )
+
+    result: Callable[[], Iterator[NDArray[np.uint8]]] = chunks
+    return result

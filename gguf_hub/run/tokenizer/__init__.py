@@ -1,0 +1,28 @@
+"""Text to token ids and back.
+
+The vocabulary comes from GGUF metadata alone; this room knows nothing of files or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gguf_hub.run.tokenizer.spm import Tokenizer
+from gguf_hub.run.tokenizer.stream import StreamDecoder
+from gguf_hub.run.tokenizer.vocab import TokenType, Vocab, read_vocab
+
+__all__ = ["StreamDecoder", "TokenType", "Tokenizer", "Vocab", "load_tokenizer", "read_vocab"]
+
+
+def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer that GGUF metadata describes.
+
+    Args:
+        metadata: Keys and plain values; arrays may be lists or numpy arrays.
+
+    Raises:
+        UnsupportedGgufError: The file has no vocabulary, or one of another kind than ``llama``.
+        TokenizerError: The vocabulary contradicts itself; the message lists every problem.
+    """
+    return Tokenizer(read_vocab(metadata))

@@ -1,0 +1,45 @@
+"""Text out of token ids that come one at a time.
+
+A token may end in the middle of a character: its bytes wait until the rest has come.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from gguf_hub.run.tokenizer.spm import Tokenizer
+
+
+class StreamDecoder:
+    """Gives text as it becomes complete; what it gives joins to ``Tokenizer.decode``'s text.
+
+    Args:
+        tokenizer: Whose ids come.
+        at_start: The first id starts the text, so that its leading space is the encoder's and
+            is taken off; False for ids that go on from a prompt.
+        special: Print control and unknown tokens too.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, at_start: bool = False, special: bool = False
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._at_start = at_start
+        self._special = special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token_id: int) -> str:
+        """Return the text that this id completes; often its own, at times none.
+
+        Raises:
+            TokenizerError: The id is outside the vocabulary.
+        """
+        data = self._tokenizer.token_bytes(token_id, self._special)
+        if self._at_start and data:
+            data = self._tokenizer.strip_prefix(data)
+            self._at_start = False
+        return self._utf8.decode(data)
+
+    def flush(self) -> str:
+        """Return what is left at the end: U+FFFD for a character that was never completed."""
+        return self._utf8.decode(b"", final=True)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.server.running import Running
+
+
+def need() -> None:
+    """Skip where the server's packages are not installed."""
+    for package in ("fastapi", "uvicorn", "httpx"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+@pytest.fixture(scope="session")
+def stories(data: Path) -> Path:
+    return data / "models" / "stories260K.f32.gguf"
+
+
+@pytest.fixture(scope="module")
+def server(stories: Path, kernels: None) -> Iterator[Running]:
+    need()
+    with ExitStack() as stack:
+        yield Running(stories, stack, {})
+
+
+@pytest.fixture
+def serve(stories: Path) -> Iterator[Callable[..., Running]]:
+    """Start servers with options of their own."""
+    need()
+    with ExitStack() as stack:
+
+        def start(app: dict[str, Any] | None = None, **options: Any) -> Running:
+            return Running(stories, stack, app or {}, **options)
+
+        yield start

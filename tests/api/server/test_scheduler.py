@@ -1,0 +1,318 @@
+"""Who is computed when, on a model that counts: no HTTP, no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gguf_hub.api.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.errors import BusyError, UsageError
+from gguf_hub.run.generation import Chooser, ContextShift, Job, Piece, Run
+from gguf_hub.run.sampler import Sampler, SamplerConfig
+from gguf_hub.run.tokenizer import Tokenizer, read_vocab
+
+
+class Counter:
+    """Says that the next token is the last one plus one; keeps what every slot holds."""
+
+    n_ctx, n_batch, n_slots = 32, 4, 2
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.held: list[list[int]] = [[] for _ in range(self.n_slots)]
+
+    def _put(self, slot: int, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        assert position <= len(self.held[slot]), "a hole in the cache"
+        self.held[slot][position:] = tokens
+        logits = np.zeros(100, np.float32)
+        logits[tokens[-1] + 1] = 9
+        return logits
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self.calls.append(("prompt", slot, len(tokens)))
+        return self._put(slot, tokens, position)[None]
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        self.calls.append(("decode", [slot for slot, _, _ in rows]))
+        return np.stack([self._put(slot, [token], at) for slot, token, at in rows])
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        self.held[slot] = list(tokens)
+        return np.ones((len(tokens), 3), np.float32)
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        self.calls.append(("copy", source, target, n_positions))
+        self.held[target] = self.held[source][:n_positions]
+
+
+TOKENIZER = Tokenizer(
+    read_vocab(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": [f"{i:02}" for i in range(100)],
+            "tokenizer.ggml.scores": [0.0] * 100,
+            "tokenizer.ggml.token_type": [1] * 100,
+        }
+    )
+)
+
+
+class Asked:
+    """A task and what came of it."""
+
+    def __init__(
+        self,
+        prompt: list[int],
+        n: int = 3,
+        shift: ContextShift | None = None,
+        logit_bias: dict[int, float] | None = None,
+        **options: Any,
+    ) -> None:
+        chooser = Chooser(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
+        job = Job(tuple(prompt), chooser, max_tokens=n, **options)
+        self.pieces: list[Piece] = []
+        self.errors: list[Exception] = []
+        run = Run(job, TOKENIZER, 32, shift=shift)
+        self.task = Task(run, self.pieces.append, self.errors.append)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.pieces) and self.pieces[-1].finish_reason is not None
+
+
+def work(scheduler: Scheduler, *asked: Asked) -> None:
+    scheduler.submit(*(a.task for a in asked))
+    while scheduler.has_work:
+        scheduler.round()
+
+
+@pytest.fixture
+def model() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def scheduler(model: Counter) -> Scheduler:
+    return Scheduler(model, n_waiting=2)
+
+
+def test_one_text_is_written(scheduler: Scheduler, model: Counter) -> None:
+    asked = Asked([10, 11])
+    work(scheduler, asked)
+    assert asked.text == "121314"
+    assert asked.pieces[-1].finish_reason == "length"
+    assert model.calls == [("prompt", 0, 2), ("decode", [0]), ("decode", [0])]
+
+
+def test_texts_take_turns_and_begin_when_a_slot_is_free(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    asked = [Asked([10 * i], n=n) for i, n in ((1, 6), (2, 2), (3, 3), (4, 1))]
+    work(scheduler, *asked)
+    assert [a.text for a in asked] == ["111213141516", "2122", "313233", "41"]
+    together = [call[1] for call in model.calls if call[0] == "decode"]
+    assert [0, 1] in together  # several rows in one call
+    assert model.calls.index(("prompt", 1, 1)) < 4  # the second did not wait for the first
+    assert scheduler.counts.finished == 4
+
+
+def test_a_full_context_lets_go_of_half_and_others_go_on_meanwhile(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    shifting = Asked(list(range(1, 31)), n=17, shift=ContextShift(32, 2))
+    other = Asked([50], n=30)
+    work(scheduler, shifting, other)
+    assert shifting.text == "".join(f"{i:02}" for i in range(31, 48))
+    assert other.text == "".join(f"{i:02}" for i in range(51, 81))
+    # at 33 tokens the 15 after the first two go: the cache holds those two, and computes the others
+    again = [call for call in model.calls if call[0] == "prompt"][9:]
+    assert again == [("prompt", 0, 4)] * 4
+    assert model.held[0] == [1, 2, *range(18, 47)]
+    assert (shifting.task.n_prompt, shifting.task.run.n_shifts) == (30, 1)
+
+
+def test_letting_go_of_a_text_that_repeats_itself_computes_its_last_token(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    asked = Asked([7] * 30, n=40, shift=ContextShift(32, 2), logit_bias={7: 100.0})
+    model.calls.clear()
+    work(scheduler, asked)
+    assert asked.text == "07" * 40
+    # what is kept equals what is gone: nothing is computed again but the last token
+    assert [call for call in model.calls if call[0] == "prompt"] == [("prompt", 0, 4)] * 7 + [
+        ("prompt", 0, 2)
+    ]
+
+
+def test_a_long_prompt_does_not_stop_the_others(scheduler: Scheduler, model: Counter) -> None:
+    work_first, long = Asked([10], n=5), Asked(list(range(20, 35)), n=2)
+    work(scheduler, work_first, long)
+    kinds = [call[0] for call in model.calls]
+    first, last = kinds.index("decode"), len(kinds) - kinds[::-1].index("prompt") - 1
+    assert first < last  # tokens of the short one came between batches of the long one
+    assert long.text == "3536"
+
+
+def test_a_shared_beginning_is_not_computed_again(scheduler: Scheduler, model: Counter) -> None:
+    work(scheduler, Asked([1, 2, 3, 4], n=1))
+    model.calls.clear()
+    again = Asked([1, 2, 3, 9], n=1)
+    work(scheduler, again)
+    assert model.calls == [("prompt", 0, 1)]
+    assert again.task.n_cached == 3
+
+
+def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    prompt = list(range(1, 21))
+    first = Asked(prompt, n=8)
+    scheduler.submit(first.task)
+    for _ in range(6):
+        scheduler.round()
+    second = Asked([*prompt, 50], n=1)
+    work(scheduler, second)
+    assert ("copy", 0, 1, 20) in model.calls
+    assert (second.text, second.task.n_cached) == ("51", 20)
+    assert first.text == "".join(str(i) for i in range(21, 29))
+
+
+def test_who_goes_frees_a_slot_before_the_next_token(scheduler: Scheduler) -> None:
+    gone, stays = Asked([10], n=20), Asked([30], n=20)
+    scheduler.submit(gone.task, stays.task)
+    for _ in range(4):
+        scheduler.round()
+    n_before = len(gone.pieces)
+    gone.task.cancel()
+    scheduler.round()
+    assert scheduler.n_busy == 1
+    assert len(gone.pieces) == n_before
+    assert scheduler.counts.cancelled == 1
+
+
+def test_who_goes_while_waiting_is_never_computed(scheduler: Scheduler, model: Counter) -> None:
+    asked = [Asked([10 * i], n=2) for i in (1, 2, 3)]
+    scheduler.submit(*(a.task for a in asked))
+    asked[2].task.cancel()
+    while scheduler.has_work:
+        scheduler.round()
+    assert asked[2].pieces == []
+
+
+def test_too_many_are_refused_all_or_none(scheduler: Scheduler) -> None:
+    scheduler.submit(*(Asked([i]).task for i in range(1, 4)))  # two slots, two may wait
+    with pytest.raises(BusyError, match="are waiting"):
+        scheduler.submit(Asked([5]).task, Asked([6]).task)
+    scheduler.submit(Asked([7]).task)
+    assert scheduler.counts.refused == 1
+
+
+def test_an_error_ends_its_own_text_alone(scheduler: Scheduler) -> None:
+    def no(ids: Any, logits: Any) -> bool:
+        raise UsageError("no")
+
+    bad, good = Asked([10], criteria=(no,)), Asked([20])
+    work(scheduler, bad, good)
+    assert [str(error) for error in bad.errors] == ["no"]
+    assert good.text == "212223"
+    assert scheduler.n_busy == 0
+
+
+def test_texts_are_embedded_between_others(scheduler: Scheduler) -> None:
+    vectors: list[Any] = []
+    other = Asked([10], n=4)
+    scheduler.submit(other.task, EmbedTask([1, 2], vectors.append, vectors.append))
+    while scheduler.has_work:
+        scheduler.round()
+    assert vectors[0].shape == (2, 3)
+    assert other.text == "11121314"
+
+
+def test_nothing_to_write_is_told_at_once(scheduler: Scheduler, model: Counter) -> None:
+    asked = Asked([10], n=0)
+    work(scheduler, asked)
+    assert asked.is_done
+    assert model.calls == []
+
+
+# -- what went wrong ----------------------------------------------------------------------------
+
+
+class Broken(Counter):
+    """Computes half of what it is asked for, then fails, as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: set[str] = set()
+
+    def _break(self, kind: str, slot: int) -> None:
+        if kind in self.fails:
+            self.held[slot] = [99] * 32  # whatever was there is gone
+            raise RuntimeError(kind)
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self._break("forward", slot)
+        return super().forward(tokens, position, slot=slot)
+
+    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        for slot, _, _ in rows:
+            self._break("decode", slot)
+        return super().decode(rows)
+
+    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
+        self._break("embed", slot)
+        return super().embed(tokens, slot)
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        self._break("copy", target)
+        super().copy_cache(source, target, n_positions)
+
+
+@pytest.mark.parametrize("kind", ["forward", "decode", "embed", "copy"])
+def test_a_slot_that_failed_is_not_trusted_and_whoever_asked_is_told(kind: str) -> None:
+    model = Broken()
+    scheduler = Scheduler(model, n_waiting=4)
+    prompt = list(range(1, 21))
+    work(scheduler, Asked([70], n=1), Asked(prompt, n=1))  # both slots hold something
+    busy = Asked(prompt, n=12)  # and the one that holds the prompt is in use
+    scheduler.submit(busy.task)
+    scheduler.round()
+    # another text of the same beginning fails
+    model.fails = {kind}
+    vectors: list[Any] = []
+    asked = Asked([*prompt, 50], n=3)
+    task = EmbedTask(prompt, vectors.append, vectors.append) if kind == "embed" else asked.task
+    scheduler.submit(task)
+    while scheduler.has_work and not (asked.errors or vectors):
+        scheduler.round()
+    told = vectors if kind == "embed" else asked.errors
+    assert [str(error) for error in told] == [kind]
+    model.fails = set()
+    while scheduler.has_work:
+        scheduler.round()
+    for slot in scheduler.slots:  # all that is trusted is true
+        assert slot.cached == model.held[slot.index][: len(slot.cached)]
+    again = Asked([*prompt, 50], n=3)
+    work(scheduler, again)
+    assert again.text == "515253"
+
+
+def test_a_text_that_cannot_begin_is_told(scheduler: Scheduler) -> None:
+    bad, good = Asked([10]), Asked([20])
+    bad.task.run.begin = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    work(scheduler, bad, good)
+    assert [type(error) for error in bad.errors] == [ZeroDivisionError]
+    assert good.text == "212223"
+    assert scheduler.n_busy == 0

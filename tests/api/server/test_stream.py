@@ -1,0 +1,93 @@
+"""How pieces cross from the worker's thread to an event loop: no HTTP, no model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gguf_hub.api.server.stream import Outbox, Stream
+from gguf_hub.errors import GgufError
+from gguf_hub.run.generation import Piece, Run
+from tests.api.server.test_scheduler import Asked
+
+LAST = Piece("c", finish_reason="length")
+
+
+def run() -> Run:
+    """A run that nobody computes."""
+    return Asked([5]).task.run
+
+
+def in_loop(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a test in an event loop of its own."""
+
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+def test_a_round_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        outbox, wakes = Outbox(), []
+        streams = [Stream([run()], outbox) for _ in range(3)]
+        call = streams[0].loop.call_soon_threadsafe
+        monkeypatch.setattr(
+            streams[0].loop, "call_soon_threadsafe", lambda *a: (wakes.append(a), call(*a))
+        )
+        for stream in streams:
+            stream.tasks[0].emit(Piece("a"))
+        outbox.flush()
+        outbox.flush()
+        assert len(wakes) == 1
+        for stream in streams:
+            assert await anext(stream.batches()) == [(0, Piece("a"))]
+
+    in_loop(work)
+
+
+def test_what_has_come_together_is_read_together() -> None:
+    async def work() -> None:
+        outbox = Outbox()
+        stream = Stream([run(), run()], outbox)
+        for i, piece in ((0, Piece("a")), (1, Piece("b")), (0, LAST), (1, LAST)):
+            stream.tasks[i].emit(piece)
+            outbox.flush()
+        batches = [batch async for batch in stream.batches()]
+        assert batches == [[(0, Piece("a")), (1, Piece("b")), (0, LAST), (1, LAST)]]
+        assert all(task.is_cancelled for task in stream.tasks)
+
+    in_loop(work)
+
+
+def test_nothing_crosses_before_the_end_of_what_is_read_whole() -> None:
+    async def work() -> None:
+        outbox = Outbox()
+        stream = Stream([run()], outbox, is_whole=True)
+        reader = asyncio.ensure_future(stream.all())
+        for piece in (Piece("a"), Piece("b")):
+            stream.tasks[0].emit(piece)
+            assert not outbox._held
+        stream.tasks[0].emit(LAST)
+        outbox.flush()
+        assert await reader == [[Piece("a"), Piece("b"), LAST]]
+
+    in_loop(work)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_an_error_comes_after_what_was_written_before_it(is_whole: bool) -> None:
+    async def work() -> None:
+        outbox, seen = Outbox(), []
+        stream = Stream([run()], outbox, is_whole=is_whole)
+        stream.tasks[0].emit(Piece("a"))
+        stream.tasks[0].fail(GgufError("it broke"))
+        outbox.flush()
+        with pytest.raises(GgufError, match="it broke"):
+            async for batch in stream.batches():
+                seen += batch
+        assert seen == [(0, Piece("a"))]
+
+    in_loop(work)

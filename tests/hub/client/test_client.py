@@ -1,0 +1,340 @@
+"""The hub client against a real server: listing, bytes, errors, tokens."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from gguf_hub.errors import (
+    GatedRepoError,
+    GgufHubError,
+    HubError,
+    HubUnreachableError,
+    RemoteFileNotFoundError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+    UsageError,
+)
+from gguf_hub.hub.client import FileFacts, HfHub, default_cache_dir
+from tests.hub_server import Fault, HubServer, git_sha1, sha256
+
+DATA = bytes(range(256)) * 40
+REPO = "org/model"
+
+
+@pytest.fixture
+def server(hub_server: HubServer) -> HubServer:
+    hub_server.add_repo(REPO, {"m.Q4_0.gguf": DATA, "README.md": b"hi", "sub/x.gguf": b"x"})
+    return hub_server
+
+
+def hub(token: str | None = None, **options: object) -> HfHub:
+    return HfHub(token=token, retry_waits_s=(0.0, 0.0), **options)
+
+
+def whole(client: HfHub, facts: FileFacts, start: int = 0, **options: object) -> bytes:
+    with client.open_range(facts, start, **options) as stream:
+        return b"".join(stream.chunks)
+
+
+# --- listing
+
+
+def test_listing_names_every_file_with_its_size_and_id(server: HubServer) -> None:
+    server.page_size = 1
+    listing = hub().list_files(REPO)
+    assert listing.commit == server.repos[REPO].refs["main"]
+    assert {f.path: (f.size_bytes, f.etag) for f in listing.files} == {
+        "m.Q4_0.gguf": (len(DATA), sha256(DATA)),
+        "README.md": (2, git_sha1(b"hi")),
+        "sub/x.gguf": (1, sha256(b"x")),
+    }
+    assert listing.find("README.md").sha256 is None
+    assert listing.find("nothing") is None
+
+
+def test_listing_of_a_revision_is_that_of_its_commit(server: HubServer) -> None:
+    old = server.repos[REPO].refs["main"]
+    new = server.add_repo(REPO, {"other.gguf": b"o"}, revision="refs/pr/1")
+    assert [f.path for f in hub().list_files(REPO, "refs/pr/1").files] == ["other.gguf"]
+    assert hub().list_files(REPO, new).commit == new
+    assert hub().list_files(REPO).commit == old
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "revision", "error", "words"),
+    [
+        ("org/nothing", "main", RepoNotFoundError, ["org/nothing", "private", "hf auth login"]),
+        (REPO, "nothing", RevisionNotFoundError, [REPO, "`nothing`", "main"]),
+        ("a/b/c", "main", UsageError, ["a/b/c", "org/name"]),
+        (REPO, "../../x", UsageError, ["`../../x` is no branch"]),
+    ],
+    ids=["no repo", "no revision", "no repo name", "no revision name"],
+)
+def test_listing_says_what_is_missing(
+    server: HubServer, repo_id: str, revision: str, error: type[GgufHubError], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        hub().list_files(repo_id, revision)
+    text = f"{caught.value.message} {caught.value.hint}"
+    assert [word for word in words if word not in text] == []
+
+
+def test_private_repositories_show_only_to_members(server: HubServer) -> None:
+    server.add_repo("org/secret", {"a.gguf": b"a"}, private=True)
+    for token in (None, "hf_reader"):
+        with pytest.raises(RepoNotFoundError):
+            hub(token).list_files("org/secret")
+    assert hub("hf_member").list_files("org/secret").files[0].path == "a.gguf"
+
+
+def test_nobody_listening_is_told_at_once_with_a_next_step(server: HubServer) -> None:
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
+        with pytest.raises(HubUnreachableError, match="cannot reach") as caught:
+            HfHub(endpoint).list_files(REPO)
+    assert endpoint in caught.value.message
+    assert "gguf-hub doctor" in str(caught.value.hint)
+    assert caught.value.retry_after_s is None
+
+
+def test_offline_mode_asks_nobody(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnreachableError, match="offline mode"):
+        hub().list_files(REPO)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>log in</html>", b"[]", b'{"id": "org/model"}'], ids=["html", "list", "bare"]
+)
+def test_what_is_no_hub_is_called_that(server: HubServer, body: bytes) -> None:
+    server.faults.append(Fault("GET", "/api/models/*", body=body))
+    with pytest.raises(HubError, match="does not answer as a Hugging Face hub does"):
+        hub().list_files(REPO)
+
+
+@pytest.mark.parametrize("oid", ["../../../x", "", "A" * 64], ids=["path", "empty", "letters"])
+def test_ids_that_are_no_hashes_are_refused(server: HubServer, oid: str) -> None:
+    entry = {"type": "file", "path": "a.gguf", "size": 1, "oid": "0" * 40}
+    entry["lfs"] = {"oid": oid or "x", "size": 1, "pointerSize": 1}
+    server.faults.append(Fault("GET", "*/tree/*", body=json.dumps([entry]).encode()))
+    with pytest.raises(HubError, match="does not answer as"):
+        hub().list_files(REPO)
+
+
+# --- a busy server
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(server: HubServer, status: int) -> None:
+    server.faults.append(Fault("GET", "/api/*", status=status, times=2))
+    assert hub().list_files(REPO).commit
+
+
+def test_a_server_that_stays_busy_is_an_error(server: HubServer) -> None:
+    server.faults.append(Fault("GET", "/api/*", status=503))
+    with pytest.raises(HubUnreachableError, match="503"):
+        hub().list_files(REPO)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}],
+    ids=["Retry-After", "RateLimit"],
+)
+def test_a_long_wait_is_told_and_not_slept(server: HubServer, headers: dict[str, str]) -> None:
+    server.faults.append(Fault("GET", "/api/*", status=429, headers=headers))
+    with pytest.raises(HubUnreachableError, match="wait 3600 s") as caught:
+        hub().list_files(REPO)
+    assert caught.value.retry_after_s == 3600
+    assert len(server.requests) == 1
+
+
+# --- one file
+
+
+@pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
+def test_bytes_come_from_any_offset(server: HubServer, redirect: bool) -> None:
+    server.redirect = redirect
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    assert (facts.etag, facts.size_bytes) == (sha256(DATA), len(DATA))
+    assert whole(client, facts) == DATA
+    assert whole(client, facts, 1000) == DATA[1000:]
+    assert client.read_range(facts, 5, 300) == DATA[5:300]
+    assert client.read_range(facts, len(DATA) - 4, len(DATA) + 100) == DATA[-4:]
+
+
+def test_the_token_never_leaves_the_hub_for_another_origin(server: HubServer) -> None:
+    server.redirect = True
+    client = hub("hf_member")
+    client.read_range(client.file_facts(REPO, "m.Q4_0.gguf"), 0, 9)
+    seen = {(r.origin, r.headers.get("authorization")) for r in server.requests}
+    assert seen == {(server.endpoint, "Bearer hf_member"), (server.cdn, None)}
+
+
+def test_a_changed_file_is_sent_from_the_start(server: HubServer) -> None:
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    with client.open_range(facts, 10, if_range='"another"') as stream:
+        assert (stream.start, b"".join(stream.chunks)) == (0, DATA)
+    with client.open_range(facts, 10, if_range=f'"{sha256(DATA)}"') as stream:
+        assert (stream.start, b"".join(stream.chunks)) == (10, DATA[10:])
+
+
+def test_a_server_without_ranges_is_named(server: HubServer) -> None:
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", ignore_range=True))
+    with pytest.raises(HubError, match="no byte ranges"):
+        client.read_range(facts, 10, 20)
+    assert client.read_range(facts, 0, 20) == DATA[:20]
+
+
+def test_a_range_that_comes_drop_by_drop_is_given_up(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gguf_hub.hub.client.client.STALL_S", 0.2)
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", bytes_per_s=200))
+    with pytest.raises(HubUnreachableError, match="the connection brought"):
+        client.read_range(facts, 0, len(DATA))
+    server.faults[:] = [Fault("GET", "*", bytes_per_s=1e6)]
+    assert client.read_range(facts, 0, len(DATA)) == DATA
+
+
+def test_a_range_that_begins_elsewhere_is_refused(server: HubServer) -> None:
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", headers={"Content-Range": "bytes 0-9/10"}))
+    with pytest.raises(HubError, match="asked for bytes from 10"):
+        whole(client, facts, 10)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("GET", "*", drop_after=100), "the connection failed"),
+        (Fault("GET", "*", stall_s=1.0), "no answer in time"),
+        (Fault("GET", "*", status=503), "503"),
+        (Fault("GET", "/cdn/*", status=403), "signed link"),
+    ],
+    ids=["dropped", "stalled", "busy", "expired link"],
+)
+def test_a_failed_transfer_says_that_another_try_makes_sense(
+    server: HubServer, fault: Fault, words: str
+) -> None:
+    server.redirect = True
+    client = hub(timeout_s=0.3)
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(fault)
+    with pytest.raises(HubUnreachableError, match=words) as caught:
+        whole(client, facts)
+    assert caught.value.retry_after_s is not None
+    assert "sig=" not in caught.value.message
+
+
+def test_a_refusal_without_reason_is_final(server: HubServer) -> None:
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", status=410))
+    with pytest.raises(HubError, match="answers 410 for") as caught:
+        whole(client, facts)
+    assert not isinstance(caught.value, HubUnreachableError)
+
+
+def test_errors_of_the_caller_are_left_alone(server: HubServer) -> None:
+    client = hub()
+    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    with pytest.raises(ValueError, match="mine"), client.open_range(facts, 0):
+        raise ValueError("mine")
+
+
+def test_redirects_in_circles_end(server: HubServer) -> None:
+    path = f"/{REPO}/resolve/main/m.Q4_0.gguf"
+    location = {"Location": server.endpoint + path}
+    server.faults.append(Fault("HEAD", "*", status=302, headers=location))
+    with pytest.raises(HubError, match="circles"):
+        hub().file_facts(REPO, "m.Q4_0.gguf")
+
+
+def test_a_missing_file_is_named(server: HubServer) -> None:
+    with pytest.raises(RemoteFileNotFoundError, match=r"no file `n\.gguf`"):
+        hub().file_facts(REPO, "n.gguf")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [(None, "wants a token"), ("hf_reader", "not open to this token")]
+)
+def test_gated_files_say_how_to_get_in(server: HubServer, token: str | None, words: str) -> None:
+    server.add_repo("org/gated", {"a.gguf": b"a"}, gated=True)
+    with pytest.raises(GatedRepoError, match=words) as caught:
+        hub(token).file_facts("org/gated", "a.gguf")
+    assert f"{server.endpoint}/org/gated" in str(caught.value.hint)
+    assert "hf auth login" in str(caught.value.hint)
+
+
+def test_a_member_reads_gated_files(server: HubServer) -> None:
+    server.add_repo("org/gated", {"a.gguf": b"a"}, gated=True)
+    client = hub("hf_member")
+    assert whole(client, client.file_facts("org/gated", "a.gguf")) == b"a"
+
+
+def test_a_refused_token_is_told_without_showing_it(server: HubServer) -> None:
+    server.faults.append(Fault("HEAD", "*", status=401))
+    with pytest.raises(RepoNotFoundError, match="refuses the token") as caught:
+        hub("hf_secret").file_facts(REPO, "m.Q4_0.gguf")
+    assert "hf_secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+# --- the rest
+
+
+def test_ping_tells_why_a_hub_does_not_answer(server: HubServer) -> None:
+    assert hub().ping() is None
+    server.faults.append(Fault("HEAD", "*", status=502))
+    assert "502" in str(hub().ping())
+    server.close()
+    assert "cannot reach" in str(hub().ping())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_exposed"),
+    [
+        ("http://127.0.0.1:9", False),
+        ("http://127.9.9.9", False),
+        ("http://localhost:9", False),
+        ("http://[::1]:9", False),
+        ("http://mirror.lan", True),
+        ("http://10.0.0.1", True),
+        ("http://127.0.0.1.evil.example", True),
+        ("http://localhost.evil.example", True),
+        ("https://mirror.lan", False),
+    ],
+)
+def test_plain_http_is_noticed_but_on_this_machine(endpoint: str, is_exposed: bool) -> None:
+    assert HfHub(endpoint).is_exposed() is is_exposed
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HF_HUB_CACHE", "/a/hub", "/a/hub"),
+        ("HUGGINGFACE_HUB_CACHE", "/b/hub", "/b/hub"),
+        ("HF_HOME", "/c", "/c/hub"),
+        ("XDG_CACHE_HOME", "/d", "/d/huggingface/hub"),
+    ],
+)
+def test_the_cache_lies_where_huggingface_hub_has_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: str
+) -> None:
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv(variable, value)
+    assert default_cache_dir() == Path(expected)

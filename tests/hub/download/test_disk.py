@@ -1,0 +1,164 @@
+"""Everything that can go wrong where the bytes go: the disk, other processes, the clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gguf_hub.errors import (
+    DiskFullError,
+    DownloadError,
+    LockedError,
+)
+from gguf_hub.hub.download.fetch import Status
+from gguf_hub.hub.download.journal import journal_of
+from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.places import LocalFolder, Place
+from tests.hub.download.transfers import (
+    BIG,
+    NAME,
+    REPO,
+    Make,
+    fetch,
+    part_of,
+    sent_bytes,
+    stop_after,
+)
+from tests.hub_server import Fault, HubServer
+
+# --- the disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(line, capture_output=True)
+    except OSError:
+        pytest.skip("no mount here")
+    if done.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
+    server: HubServer, fetcher: Make, small_disk: Path
+) -> None:
+    place = LocalFolder(small_disk / "models")
+    with pytest.raises(DiskFullError, match="not enough space"):
+        fetch(fetcher(place=place))
+    # the check was wrong, or is overruled: the disk itself says so before anything is fetched
+    for options in ({"free_bytes": lambda folder: 10**12}, {"is_forced": True}):
+        with pytest.raises(DiskFullError, match="disk is full"):
+            fetch(fetcher(place=place, **options))
+    assert server.body_requests() == []
+
+
+def test_a_disk_that_fills_up_half_way_keeps_what_came(
+    server: HubServer, fetcher: Make, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a file system that cannot set space aside
+    monkeypatch.setattr("gguf_hub.gguf.reserve._fallocate", lambda fd, size_bytes: False)
+    place = LocalFolder(small_disk / "models")
+    with pytest.raises(DiskFullError, match="disk is full") as caught:
+        fetch(fetcher(place=place, is_forced=True))
+    assert "goes on from what is there" in str(caught.value.hint)
+    came = sent_bytes(server)
+    assert came > 500_000
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    server.requests.clear()
+    assert fetch(fetcher(place=place, is_forced=True)).path.read_bytes() == BIG
+    assert sent_bytes(server) < len(BIG) - 400_000
+
+
+def test_a_read_only_target_is_told(server: HubServer, fetcher: Make, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DownloadError, match="cannot write"):
+        fetch(fetcher(place=LocalFolder(small_disk), is_forced=True))
+    assert server.body_requests() == []
+
+
+def test_a_second_process_is_told_who_is_at_it(fetcher: Make, place: Place) -> None:
+    listing = fetcher().hub.list_files(REPO)
+    lock = place.lock_of(listing, listing.files[0])
+    code = (
+        "import sys, pathlib, gguf_hub.hub.download.locking as l\n"
+        f"with l.only_one(pathlib.Path({str(lock)!r}), 'm', pathlib.Path('.')):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout and child.stdout.readline()
+        with pytest.raises(LockedError, match=f"pid {child.pid}"):
+            fetch(fetcher())
+        child.communicate()
+    assert fetch(fetcher()).path.read_bytes() == BIG
+
+
+def test_of_two_commands_for_the_same_file_one_does_it(server: HubServer, tmp_path: Path) -> None:
+    server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
+    line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "--local-dir", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as a,
+        subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as b,
+    ):
+        told = [(child.pid, child.communicate(), child.returncode) for child in (a, b)]
+    ((winner, _, _),) = [row for row in told if row[2] == 0]
+    ((_, (_, error), _),) = [row for row in told if row[2] == 1]
+    assert f"pid {winner}" in error
+    assert (tmp_path / NAME).read_bytes() == BIG
+    assert sent_bytes(server) == len(BIG)
+
+
+def test_a_lock_of_another_machine_or_program_is_named_as_well_as_it_can_be(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / "m.lock"
+    with only_one(lock, "m", tmp_path):
+        owner = tmp_path / "m.lock.owner"
+        owner.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
+        with pytest.raises(LockedError, match="pid 7 on elsewhere"), only_one(lock, "m", tmp_path):
+            pass
+        owner.write_text("?")
+        with pytest.raises(LockedError, match="another process is"), only_one(lock, "m", tmp_path):
+            pass
+
+
+def test_a_clock_that_was_set_back_does_not_hinder_a_resume(
+    server: HubServer, fetcher: Make, place: Place
+) -> None:
+    came = stop_after(server, fetcher, 3)
+    part, ahead = part_of(place), time.time() + 86_400
+    for path in (part, journal_of(part)):  # they seem to come from tomorrow
+        os.utime(path, (ahead, ahead))
+    done = fetch(fetcher())
+    assert (done.path.read_bytes(), sent_bytes(server)) == (BIG, len(BIG)), came
+    server.requests.clear()
+    assert fetch(fetcher()).status is Status.PRESENT
+    assert server.body_requests() == []
+
+
+def test_a_clock_that_was_set_back_does_not_make_others_fetch_again(
+    server: HubServer, fetcher: Make, place: Place
+) -> None:
+    from huggingface_hub import hf_hub_download
+
+    done = fetch(fetcher())
+    ahead = time.time() + 86_400  # as if the bytes had been written before the clock was set back
+    os.utime(done.path, (ahead, ahead))
+    listing = fetcher().hub.list_files(REPO)
+    fetcher().fetch(listing, listing.files)
+    server.requests.clear()
+    hf_hub_download(REPO, NAME, local_dir=place.root, endpoint=server.endpoint)
+    assert server.body_requests() == []

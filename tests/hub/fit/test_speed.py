@@ -1,0 +1,123 @@
+"""Tokens a second: what bounds them, and what must hold of any machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gguf_hub.gguf.types import RUNNABLE_TYPES
+from gguf_hub.hub.fit import FileFacts, Machine, Speed, Wish, isa_of, place, speed_of
+from gguf_hub.hub.fit.rates import LLAMA_CPP, RUNNER, rates_of
+from gguf_hub.units import GB
+from tests.hub.fit.test_need import FACTS
+
+FAST = Machine(100 * GB, n_threads=64, isa="avx512vnni", ram_bytes_per_s=60e9)
+
+
+SHORT = Wish(n_ctx=64)
+
+
+def speed(facts: FileFacts, machine: Machine, wish: Wish = SHORT) -> Speed | None:
+    return speed_of(facts, wish, machine, place(facts, wish, machine))
+
+
+# active bytes over bandwidth, by hand: tok/s at 20, 40 and 60 GB/s
+CEILINGS = {"Q2_K": (4.4, 8.9, 13.3), "Q4_K_M": (2.7, 5.4, 8.2), "Q8_0": (1.5, 3.0, 4.4)}
+
+
+@pytest.mark.parametrize("quant", CEILINGS)
+def test_memory_is_the_roof_where_there_are_threads_enough(quant: str) -> None:
+    for rate, ceiling in zip((20e9, 40e9, 60e9), CEILINGS[quant], strict=True):
+        found = speed(FACTS[quant], replace(FAST, ram_bytes_per_s=rate))
+        assert found is not None
+        assert found.about_tok_per_s <= ceiling + 0.05
+        assert found.about_tok_per_s >= 0.8 * ceiling
+        assert found.basis == "measured"
+
+
+def test_cores_are_the_roof_where_there_are_few() -> None:
+    wide = replace(FAST, ram_bytes_per_s=300e9)
+    one, two = (speed(FACTS["Q4_K_M"], replace(wide, n_threads=n)) for n in (1, 2))
+    assert one and two
+    assert two.about_tok_per_s == pytest.approx(2 * one.about_tok_per_s, rel=0.05)
+
+
+def test_what_nobody_measured_is_a_wide_range() -> None:
+    known, guessed = (
+        speed(FACTS["Q4_K_M"], FAST),
+        speed(FACTS["Q4_K_M"], replace(FAST, ram_bytes_per_s=None)),
+    )
+    assert known and guessed
+    assert guessed.basis == "assumed"
+    assert guessed.high_tok_per_s / guessed.low_tok_per_s > 3
+    assert known.high_tok_per_s / known.low_tok_per_s == pytest.approx(1.5)
+
+
+def test_a_gpu_that_tells_no_bandwidth_gives_no_speed() -> None:
+    wish = Wish(engine="llama.cpp")
+    machine = replace(FAST, vram_bytes=24 * GB)
+    assert speed(FACTS["Q4_K_M"], machine, wish) is None
+    found = speed(FACTS["Q4_K_M"], replace(machine, gpu_bytes_per_s=936e9), wish)
+    alone = speed(FACTS["Q4_K_M"], FAST, wish)
+    assert found and alone
+    assert found.about_tok_per_s > 2 * alone.about_tok_per_s
+
+
+def test_too_big_has_no_speed() -> None:
+    assert speed(FACTS["Q8_0"], Machine(GB)) is None
+
+
+def test_from_disk_the_low_end_finds_nothing_in_memory_again() -> None:
+    machine = replace(FAST, ram_bytes=20 * GB, disk_bytes_per_s=1e9)
+    found = speed(FACTS["Q4_K_M"], machine)
+    assert found is not None
+    # 6.3 GB of experts for a token, 31 % of them from disk (1.5 GB are left to others), or all
+    assert found.about_tok_per_s == pytest.approx(1 / (6.34 * 0.313 + 0.14), rel=0.02)
+    assert found.low_tok_per_s == pytest.approx(0.8 / (6.34 + 0.14), rel=0.02)
+    assert speed(FACTS["Q4_K_M"], replace(machine, disk_bytes_per_s=None)).basis == "assumed"
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    quant=st.sampled_from(list(FACTS)),
+    rate=st.floats(1e9, 1e12),
+    more=st.floats(1, 10),
+    threads=st.integers(1, 64),
+    ram=st.integers(2 * GB, 60 * GB),
+)
+def test_a_faster_machine_is_never_slower(
+    quant: str, rate: float, more: float, threads: int, ram: int
+) -> None:
+    slow = Machine(ram, n_threads=threads, ram_bytes_per_s=rate, disk_bytes_per_s=1e9)
+    fast = replace(slow, ram_bytes_per_s=rate * more, disk_bytes_per_s=1e9 * more)
+    before, after = speed(FACTS[quant], slow), speed(FACTS[quant], fast)
+    assert (before is None) == (after is None)
+    if before and after:
+        assert after.about_tok_per_s >= before.about_tok_per_s
+        assert 0 < before.low_tok_per_s <= before.about_tok_per_s <= before.high_tok_per_s
+
+
+def test_every_type_that_runs_has_a_rate() -> None:
+    for rates in (*RUNNER.values(), LLAMA_CPP):
+        assert set(rates.core_bytes_per_s) >= RUNNABLE_TYPES
+    assert rates_of("llama.cpp", "generic") is LLAMA_CPP
+
+
+@pytest.mark.parametrize(
+    ("simd", "isa"),
+    [
+        ((), "generic"),
+        (("asimd", "i8mm"), "generic"),
+        (("asimd", "asimddp"), "dotprod"),
+        (("avx2", "fma", "f16c"), "avx2"),
+        (("avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw"), "avx2"),
+        (("avx2", "fma", "f16c", "avx_vnni"), "avxvnni"),
+        (("avx2", "fma", "f16c", "avx512_vnni", "avx512vl", "avx512bw"), "avx512vnni"),
+        (("avx512_vnni", "avx512vl", "avx512bw"), "generic"),
+    ],
+)
+def test_kernels_by_what_the_cpu_has(simd: tuple[str, ...], isa: str) -> None:
+    assert isa_of(simd) == isa

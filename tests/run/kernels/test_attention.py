@@ -1,0 +1,244 @@
+"""Attention and the cache against a float64 oracle; the same bits however the work is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from gguf_hub.run.kernels.attention import cache
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
+from gguf_hub.run.kernels.build.library import kernel_function
+from gguf_hub.run.kernels.vm.machine import Machine, Memory, PlainMachine
+from gguf_hub.run.kernels.vm.ops import HEADER, N_TOKENS, POSITION, step
+from gguf_hub.run.model.config import RopeConfig
+from tests.conftest import KERNELS
+
+TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
+
+# Weights sum to 1, so an output errs by the error of a value plus what errors of the scores move.
+# A half of numbers around 1 errs by 2**-11 of itself; a step of Q8_0 is a 127th of the largest of
+# 32 numbers, some 2.5, and errs by half of itself.
+TOLERANCE = {"F16": 2e-3, "Q8_0": 2e-2}
+
+
+@dataclass(frozen=True)
+class Heads:
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+
+
+SHAPES = (Heads(8, 2, 128), Heads(3, 3, 8), Heads(4, 2, 80), Heads(5, 1, 40))
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def builder(request: pytest.FixtureRequest) -> KernelBuilder:
+    """A builder for one instruction set, its kernels compiled in one go."""
+    if request.param not in usable_isas():
+        pytest.skip(f"this CPU has no {request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGUF_HUB_ISA", request.param)
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
+        builder = KernelBuilder()
+    # mixed types take their loops from the plain ones: compiled once is enough
+    wanted = TYPES if request.param == detect_cpu().isa else TYPES[:2]
+    names = [f"{step}.{types}" for step in ("attention", "rope_store") for types in wanted]
+    builder.addresses(["run_program", "rope_table", *names])
+    return builder
+
+
+class Layer:
+    """Rope, store and attention of one layer as a program of its own."""
+
+    def __init__(self, heads: Heads, types: str, n_ctx: int, n_threads: int = 1) -> None:
+        self.heads, self.n_ctx = heads, n_ctx
+        h, k, d = heads.n_head, heads.n_head_kv, heads.head_dim
+        key_type, value_type = types.split(".")
+        padded = cache.padded(n_ctx)
+        k_size = k * cache.key_elements(key_type, d, padded)
+        v_size = k * cache.value_elements(value_type, d, padded)
+        t = n_ctx
+        sizes = {
+            "frequencies": d, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
+            "v0": t * k * d, "y": t * h * d,
+            "scratch": n_threads * cache.scratch_floats(h // k, d),
+        }  # fmt: skip
+        ends = np.cumsum(list(sizes.values()))
+        self.at = {name: int(end - size) for (name, size), end in zip(sizes.items(), ends,
+                                                                       strict=True)}  # fmt: skip
+        self.memory = Memory.allocate(
+            n=0, f=int(ends[-1]), q=0, kv=k_size + v_size, files=[np.zeros(8, np.uint8)]
+        )
+        at = self.at
+        shared = {"n_head": h, "n_head_kv": k, "head_dim": d, "k_cache": 0, "v_cache": k_size}
+        self.rope = RopeConfig(n_rot=d, freq_base=10000.0)
+        self.steps = [
+            step("rope_table", frequencies=at["frequencies"], half=d // 2, factor=at["factor"],
+                 table=at["table"]),
+            step(f"rope_store.{types}", q0=at["q0"], k0=at["k0"], v0=at["v0"], n_rot=d,
+                 table=at["table"], n_ctx=padded, **shared),
+            step(f"attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
+                 n_ctx=padded, **shared),
+        ]  # fmt: skip
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        self.memory.f[self.at[name] :][: values.size] = values.reshape(-1)
+
+    def run(self, machine: Machine, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int):
+        """Attend from the tokens of q, [T, H, d], which stand at ``position`` and after."""
+        exact = np.array(self.rope.frequencies())
+        rounded = exact.astype(np.float32)
+        self.put("frequencies", np.concatenate((rounded, exact - rounded)))
+        self.put("factor", np.array([self.rope.magnitude()], np.float32))
+        for name, values in (("q0", q), ("k0", k), ("v0", v)):
+            self.put(name, values)
+        self.memory.n[N_TOKENS], self.memory.n[POSITION] = len(q), position
+        machine.run(machine.load(self.steps))
+        return self.memory.f[self.at["y"] :][: q.size].reshape(q.shape).copy()
+
+
+def angles(rope: RopeConfig, position: int) -> tuple[np.ndarray, float]:
+    """Angles of the rotated pairs at a position and the factor on them, as ggml's rope_yarn has it.
+
+    Source: ggml/src/ggml-cpu/ops.cpp at ggml c2cdd2b2, in float64 and without its recurrence.
+    """
+    n, factor = rope.n_rot, rope.factor
+    pairs = np.arange(n // 2)
+    plain = position * rope.freq_base ** (-2.0 * pairs / n)
+    if rope.scaling != "yarn":
+        return plain / (factor if rope.scaling == "linear" else 1), 1.0
+    low, high = (
+        n * np.log(rope.n_ctx_orig / (turns * 2 * np.pi)) / (2 * np.log(rope.freq_base))
+        for turns in (rope.beta_fast, rope.beta_slow)
+    )
+    low, high = max(0, np.floor(low)), min(n - 1, np.ceil(high))
+    mix = 1 - np.clip((pairs - low) / max(0.001, high - low), 0, 1)
+    return plain / factor * (1 - mix) + plain * mix, 1 + 0.1 * np.log(factor)
+
+
+def rotated(x: np.ndarray, rope: RopeConfig, position: int = 0) -> np.ndarray:
+    """Rotate [T, heads, d], which stand at ``position`` and after, in float64."""
+    turns, factors = zip(*(angles(rope, position + t) for t in range(len(x))), strict=True)
+    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * np.array(turns))[:, None] * factors[0]
+    return np.stack((turned.real, turned.imag), axis=-1).reshape(x.shape)
+
+
+def oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, rope: RopeConfig) -> np.ndarray:
+    """Causal attention of all tokens in float64: [T, H, d]."""
+    q, k, v = rotated(q.astype(float), rope), rotated(k.astype(float), rope), v.astype(float)
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(q.shape[2])
+    scores[:, ~np.tri(len(q), dtype=bool)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    return np.einsum("hts,shd->thd", weights, v)
+
+
+def random_qkv(heads: Heads, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = ((n, count, heads.head_dim)
+              for count in (heads.n_head, heads.n_head_kv, heads.n_head_kv))  # fmt: skip
+    q, k, v = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return q, k, v
+
+
+@pytest.mark.parametrize("heads", SHAPES, ids=str)
+@pytest.mark.parametrize("types", TYPES)
+def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> None:
+    if types not in TYPES[:2] and builder.cpu.isa != detect_cpu().isa:
+        pytest.skip("mixed types are tested on the best instruction set")
+    n = 2 * cache.CHUNK + 37  # several chunks, the last one partly filled
+    q, k, v = random_qkv(heads, n)
+    layer = Layer(heads, types, n, n_threads=2)
+    with Machine(builder, layer.memory, 2) as machine:
+        found = layer.run(machine, q, k, v, 0)
+    worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
+    assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_bits_do_not_depend_on_batches_or_threads(types: str, builder: KernelBuilder) -> None:
+    heads, n = SHAPES[0], cache.CHUNK + 45
+    q, k, v = random_qkv(heads, n, seed=1)
+    whole = Layer(heads, types, n)
+    with Machine(builder, whole.memory, 1) as machine:
+        expected = whole.run(machine, q, k, v, 0)
+    for n_threads, cuts in ((3, [0, n]), (2, [0, 1, 18, n - 20, n - 1, n]), (1, range(n + 1))):
+        layer = Layer(heads, types, n, n_threads)
+        with Machine(builder, layer.memory, n_threads) as machine:
+            found = [
+                layer.run(machine, q[a:b], k[a:b], v[a:b], a)
+                for a, b in zip(cuts, [*cuts][1:], strict=False)
+            ]
+        np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_very_large_scores_and_zeros_stay_finite(types: str, builder: KernelBuilder) -> None:
+    heads = SHAPES[2]
+    q, k, v = random_qkv(heads, 40)
+    q *= 200
+    k[7], v[3] = 0, 0
+    layer = Layer(heads, types, 40)
+    with Machine(builder, layer.memory, 1) as machine:
+        found = layer.run(machine, q, k, v, 0)
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= np.abs(v).max() * 1.01
+
+
+ROPES = {
+    "plain": RopeConfig(n_rot=80, freq_base=1e6),
+    "linear": RopeConfig(n_rot=80, freq_base=10000.0, scaling="linear", factor=4.0),
+    "yarn": RopeConfig(n_rot=80, freq_base=10000.0, scaling="yarn", factor=8.0, n_ctx_orig=64),
+    "yarn, long": RopeConfig(n_rot=80, freq_base=1e6, scaling="yarn", factor=4.0, n_ctx_orig=8192),
+}
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_positions_equal_float64(name: str, builder: KernelBuilder) -> None:
+    heads, n = SHAPES[2], 500
+    q, k, v = random_qkv(heads, n, seed=2)
+    layer = Layer(heads, "F16.F16", n)
+    layer.rope = ROPES[name]
+    with Machine(builder, layer.memory, 1) as machine:
+        found = layer.run(machine, q, k, v, 0)
+    assert np.abs(found - oracle(q, k, v, layer.rope)).max() < TOLERANCE["F16"]
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_far_positions_turn_as_in_float64(name: str, builder: KernelBuilder) -> None:
+    heads, n_ctx = SHAPES[2], 32768
+    q, k, v = random_qkv(heads, 3, seed=3)
+    layer = Layer(heads, "F16.F16", n_ctx)
+    layer.rope = ROPES[name]
+    with Machine(builder, layer.memory, 1) as machine:
+        layer.run(machine, q, k, v, n_ctx - 3)
+        turned = layer.memory.f[layer.at["q0"] :][: q.size].reshape(q.shape)
+    # cosine, sine, two products and a sum, each rounded to float32, of numbers up to 4
+    np.testing.assert_allclose(turned, rotated(q, layer.rope, n_ctx - 3), atol=4 * 5 * 2**-24)
+
+
+@pytest.mark.parametrize("types", TYPES)
+def test_plain_python_computes_the_same(types: str) -> None:
+    heads = Heads(4, 2, 8)
+    q, k, v = random_qkv(heads, 6)
+    layer = Layer(heads, types, 8)
+    machine = PlainMachine(layer.memory, kernel_function)
+    found = layer.run(machine, q, k, v, 0)  # type: ignore[arg-type]
+    worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
+    assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
+
+
+def test_what_a_cache_takes() -> None:
+    assert cache.padded(33) == 64
+    n_ctx, d = 4096, 128
+    assert cache.key_elements("F16", d, n_ctx) == cache.value_elements("F16", d, n_ctx) == n_ctx * d
+    # 34 bytes for 32 numbers, as in ggml's blocks
+    expected = n_ctx * d * 34 // 32 // 2
+    assert cache.key_elements("Q8_0", d, n_ctx) == expected
+    assert cache.value_elements("Q8_0", d, n_ctx) == expected
+    assert HEADER == 16

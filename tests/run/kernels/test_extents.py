@@ -1,0 +1,406 @@
+"""The proof that steps stay inside of their memory: it is true, and no wrong program passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache as once
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from gguf_hub.errors import ProgramError
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
+from gguf_hub.run.kernels.build.library import kernel_function
+from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Layout, Span, extents_of, prove
+from gguf_hub.run.kernels.vm.machine import Memory
+from gguf_hub.run.kernels.vm.ops import (
+    ARGUMENTS,
+    HEADER,
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    N_TOKENS,
+    POSITION,
+    Step,
+    step,
+)
+from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.run.model.rows import write_row_program
+from gguf_hub.run.model.weights import count_tokens, read_weights
+from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
+
+T = QuantType
+ALL_TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
+             "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]  # fmt: skip
+
+# -- programs of models ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Model:
+    """A program and what it runs in: the file's bytes."""
+
+    program: Program
+    layout: Layout
+    config: Any
+    data: np.ndarray
+
+
+@once
+def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarray]:
+    with TemporaryDirectory() as folder:
+        path = write_mixtral(Path(folder) / "m.gguf", shape, recipe=recipe, layout=layout)
+        with GgufFile.open(path, is_mapped=False) as file:
+            config = read_config(file.metadata, count_tokens(file))
+            return config, read_weights(file, config), file.data
+
+
+def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
+    config, weights, data = written(shape, recipe, layout)
+    program = ProgramBuilder(config, weights, limits).build()
+    return Model(program, program.layout([data]), config, data)
+
+
+def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
+    """The program of several sequences, and its bounds."""
+    found: list[Any] = []
+
+    def load(steps: Sequence[Step], bounds: Bounds) -> Any:
+        found.extend((steps, bounds))
+        return np.zeros(2 + 24 * len(steps), np.int64)
+
+    write_row_program(model.program, model.config, n_rows, load)
+    return found[0], found[1]
+
+
+DENSE = Shape(
+    n_layer=1, n_embd=96, n_head=3, n_head_kv=1, n_ff=160, n_expert=0, n_expert_used=0,
+    n_vocab=259, n_ctx=50,
+)  # fmt: skip
+ODD = Shape(
+    n_layer=2, n_embd=30, n_head=5, n_head_kv=5, n_ff=33, n_expert=5, n_expert_used=3,
+    n_vocab=260, n_ctx=31,
+)  # fmt: skip
+LIMITS = {
+    "one": Limits(1, 1, 1, 1),
+    "usual": Limits(64, 16, 1, 2),
+    "paged": Limits(50, 50, 50, 3, is_paged=True),
+    "slots": Limits(40, 17, 17, 2, n_slots=5, key_type="Q8_0"),
+    "many threads": Limits(300, 8, 2, 64, n_slots=2, value_type="Q8_0"),
+    "all steps": Limits(33, 33, 33, 1, n_slots=3, key_type="Q8_0", value_type="Q8_0"),
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=list(LIMITS))
+@pytest.mark.parametrize(
+    ("shape", "recipes"),
+    [(TINY, ["F32", "F16"]), (DENSE, ["BF16", "Q8_0"]), (ODD, ["F32", "F16"]),
+     (SMALL, ["Q2_K", "Q4_K_M", "Q5_0"])],
+    ids=["tiny", "dense", "odd", "small"],
+)  # fmt: skip
+def test_programs_of_models_stay_inside_of_their_memory(
+    shape: Shape, recipes: list[str], limits: Limits
+) -> None:
+    for recipe in recipes:
+        for layout in ("split", "merged"):
+            model = model_of(shape, recipe, layout, limits)
+            prove(model.program.steps, model.layout, model.program.bounds)
+            for n_rows in range(2, min(limits.n_slots, limits.n_outputs, limits.n_batch) + 1):
+                steps, bounds = row_steps(model, n_rows)
+                prove(steps, model.layout, bounds)
+
+
+def test_every_step_has_extents() -> None:
+    assert _EXTENTS.keys() == ARGUMENTS.keys()
+
+
+# -- the table is true ----------------------------------------------------------------------------
+
+
+class Watched:
+    """An array that tells who touches what is not theirs."""
+
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self.name, self.array = name, array
+        self.is_allowed = np.ones(len(array), bool)
+
+    def _at(self, index: Any) -> int:
+        at = int(index)
+        if not 0 <= at < len(self.array):
+            raise Outside(f"{self.name}[{at}] of {len(self.array)}")
+        if not self.is_allowed[at]:
+            raise Unclaimed(f"{self.name}[{at}]")
+        return at
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.array[self._at(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.array[self._at(index)] = value
+
+
+class Outside(Exception):
+    """Memory that is not there."""
+
+
+class Unclaimed(Exception):
+    """Memory that the table does not mention."""
+
+
+class Runner:
+    """Runs steps as plain Python in watched arrays."""
+
+    def __init__(self, model: Model, n_tokens: int, position: int, n_outputs: int) -> None:
+        self.model = model
+        program, bounds = model.program, model.program.bounds
+        sizes = program.sizes
+        memory = Memory.allocate(
+            n=sizes["n"] - HEADER, f=sizes["f"], q=sizes["q"], kv=sizes["kv"], files=[model.data]
+        )
+        program.fill(memory)
+        n_used = bounds.counts[N_PAIRS] // bounds.span.n_tokens
+        memory.n[[N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]] = (
+            n_tokens, position, n_outputs, n_tokens * n_used, n_outputs * n_used,
+        )  # fmt: skip
+        memory.n[program.ids : program.ids + n_tokens] = bounds.n_vocab - 1
+        rows = range(n_tokens - n_outputs, n_tokens)
+        memory.n[program.rows : program.rows + n_outputs] = rows
+        self.arrays = {
+            "n": Watched("n", memory.n), "f": Watched("f", memory.f), "q": Watched("q", memory.q),
+            "kv": Watched("kv", memory.kv), "w": Watched("w", model.data),
+        }  # fmt: skip
+
+    def run(self, step_: Step) -> None:
+        kernel_function(step_.kernel, "generic")(0, 1, *self.arrays.values(), *step_.arguments)
+
+    def run_within(self, step_: Step) -> None:
+        """Run a step that may touch its extents and the header alone."""
+        bounds = self.model.program.bounds
+        call = Call(step_.kernel.partition(".")[2], bounds, bounds.span)
+        for watched in self.arrays.values():
+            watched.is_allowed[:] = False
+        self.arrays["n"].is_allowed[:HEADER] = True
+        for array, first, size, _ in extents_of(step_, call):
+            self.arrays[array].is_allowed[first : first + size] = True
+        self.run(step_)
+        for watched in self.arrays.values():
+            watched.is_allowed[:] = True
+
+
+def fewer_rows(steps: Sequence[Step]) -> Iterator[Step]:
+    """Matrices of three rows: plain Python is slow. What a step claims shrinks with it."""
+    for each in steps:
+        names = ARGUMENTS[each.kernel.partition(".")[0]]
+        if "n_out" in names and each.arguments[names.index("n_in")] >= 32:
+            arguments = list(each.arguments)
+            arguments[names.index("n_out")] = min(3, arguments[names.index("n_out")])
+            each = replace(each, arguments=tuple(arguments))
+        yield each
+
+
+def recipe_of(type_: str) -> str:
+    name = f"all {type_}"
+    RECIPES.setdefault(name, (T[type_],) * 4 + (0,))  # type: ignore[arg-type]
+    return name
+
+
+@pytest.mark.parametrize(("type_", "n_expert"), [*((t, 3) for t in ALL_TYPES), ("F32", 0)])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int) -> None:
+    """Every access of the plain kernels, at the largest numbers that a call may bring."""
+    width = T[type_].block_size if T[type_].block_size > 1 else 10
+    shape = Shape(
+        n_layer=1, n_embd=width, n_head=width // 2 if width < 32 else width // 32,
+        n_head_kv=1, n_ff=width, n_expert=n_expert, n_expert_used=min(2, n_expert),
+        n_vocab=5, n_ctx=35,
+    )  # fmt: skip
+    key_type, value_type = ("Q8_0", "F16") if n_expert else ("F16", "Q8_0")
+    limits = Limits(35, 2, 2, 1, key_type=key_type, value_type=value_type)
+    model = model_of(shape, recipe_of(type_), "merged", limits)
+    runner = Runner(model, n_tokens=2, position=33, n_outputs=2)
+    for each in fewer_rows(model.program.steps):
+        runner.run_within(each)
+
+
+# -- no wrong program passes ----------------------------------------------------------------------
+
+OFFSETS = {
+    "n": {"ids", "at", "rows", "chosen", "starts", "order", "experts"},
+    "f": {"y", "x", "frequencies", "factor", "table", "gain", "epsilon", "xf", "partial", "q0",
+          "k0", "v0", "scratch", "logits", "weights", "gate", "up"},
+    "q": {"xq", "panel"},
+    "kv": {"k_cache", "v_cache"},
+    "w": {"w0"},
+}  # fmt: skip
+ARRAY_OF = {name: array for array, names in OFFSETS.items() for name in names}
+MUTATED = [
+    model_of(shape, recipe, layout, limits)
+    for shape, recipe, layout, limits in (
+        (TINY, "F32", "split", LIMITS["paged"]),
+        (SMALL, "Q4_K_M", "merged", LIMITS["usual"]),
+        (DENSE, "Q8_0", "split", LIMITS["all steps"]),
+    )
+]
+
+
+def with_argument(steps: Sequence[Step], i: int, name: str, value: int) -> list[Step]:
+    names = ARGUMENTS[steps[i].kernel.partition(".")[0]]
+    arguments = list(steps[i].arguments)
+    arguments[names.index(name)] = value
+    return [*steps[:i], replace(steps[i], arguments=tuple(arguments)), *steps[i + 1 :]]
+
+
+def offsets_of(steps: Sequence[Step]) -> Iterator[tuple[int, str, int]]:
+    """Yield step, name and value of every argument that says where something lies."""
+    for i, each in enumerate(steps):
+        name, _, type_ = each.kernel.partition(".")
+        for argument, value in zip(ARGUMENTS[name], each.arguments, strict=True):
+            is_unused = argument == "xq" and type_ in ("F32", "F16", "BF16")
+            if argument in ARRAY_OF and not is_unused:
+                yield i, argument, value
+
+
+@pytest.mark.parametrize("model", MUTATED, ids=["floats", "mixed", "dense"])
+def test_no_offset_may_leave_its_array(model: Model) -> None:
+    """Every offset of every step, of one sequence and of several."""
+    programs = [(model.program.steps, model.program.bounds)]
+    if model.program.n_slots > 1:
+        programs.append(row_steps(model, 2))
+    for steps, bounds in programs:
+        sizes = {**model.program.sizes, "w": model.data.size}
+        for i, name, value in offsets_of(steps):
+            size = sizes[ARRAY_OF[name]]
+            for wrong in (-1, size, value + size, 2**63):
+                with pytest.raises(ProgramError, match=rf"^step {i}, {steps[i].kernel}: "):
+                    prove(with_argument(steps, i, name, wrong), model.layout, bounds)
+
+
+@pytest.mark.parametrize("model", MUTATED, ids=["floats", "mixed", "dense"])
+def test_no_offset_may_lie_before_its_area(model: Model) -> None:
+    steps, bounds = model.program.steps, model.program.bounds
+    for i, name, value in offsets_of(steps):
+        # a file is one area; a single float may as well be the one before it
+        if name not in ("w0", "epsilon", "factor"):
+            with pytest.raises(ProgramError):
+                prove(with_argument(steps, i, name, value - 1), model.layout, bounds)
+
+
+@pytest.mark.parametrize("use", ["ids", "rows", "starts", "order", "experts", "chosen"])
+def test_indices_must_not_lie_where_others_are_written(use: str) -> None:
+    """Inside of memory, but over each other: the order of pairs in the table of experts."""
+    model = MUTATED[0]
+    steps, bounds = model.program.steps, model.program.bounds
+    places = {name: value for _, name, value in offsets_of(steps) if ARRAY_OF[name] == "n"}
+    at = next(i for i, name, _ in offsets_of(steps) if name == use)
+    for other, value in places.items():
+        if other != use:
+            with pytest.raises(ProgramError):
+                prove(with_argument(steps, at, use, value), model.layout, bounds)
+
+
+def test_tables_of_experts_must_point_into_the_file() -> None:
+    model = MUTATED[0]
+    program = model.program
+    for offset, table in program.bounds.tables.items():
+        for wrong in (-1, model.data.size, model.data.size - 1):
+            tables = {**program.bounds.tables, offset: [*table[:-1], wrong]}
+            bounds = replace(program.bounds, tables=tables)
+            if offset in {v for i, n, v in offsets_of(program.steps)
+                          if n == "experts" and "matmul" in program.steps[i].kernel}:  # fmt: skip
+                with pytest.raises(ProgramError):
+                    prove(program.steps, model.layout, bounds)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"span": Span(51, 51)},
+        {"span": Span(50, 65)},
+        {"n_vocab": 10**7},
+        {"n_threads": 4},
+        {"counts": {N_OUTPUTS: 51, N_PAIRS: 100, N_OUTPUT_PAIRS: 102}},
+        {"counts": {N_OUTPUTS: 50, N_PAIRS: 101, N_OUTPUT_PAIRS: 100}},
+        {"counts": {N_OUTPUTS: 50}},
+        {"tables": {}},
+    ],
+    ids=str,
+)
+def test_calls_may_bring_no_more_than_there_is_room_for(change: dict[str, Any]) -> None:
+    program = MUTATED[0].program
+    with pytest.raises(ProgramError):
+        prove(program.steps, MUTATED[0].layout, replace(program.bounds, **change))
+
+
+SOUND = [
+    model_of(shape, recipe, "merged", Limits(7, 2, 2, 1, key_type=keys, value_type=values))
+    for shape, recipe, keys, values in (
+        (Shape(1, 8, 4, 2, 6, 3, 2, 5, 7), "F32", "F16", "Q8_0"),
+        (Shape(1, 32, 2, 1, 32, 0, 0, 5, 7), recipe_of("Q8_0"), "Q8_0", "F16"),
+    )
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(
+    max_examples=80, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)  # fmt: skip
+@example(1, 0.0, 0, 0).via("a step as it is")
+@given(
+    st.sampled_from([0, 1]),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 18),
+    st.integers(-70, 70) | st.integers(-5000, 5000),
+)
+def test_what_is_proved_stays_inside_when_it_runs(
+    which: int, place: float, argument: int, delta: int
+) -> None:
+    """Any argument of any step, made any wrong number: what passes must be harmless."""
+    model = SOUND[which]
+    steps = model.program.steps
+    i = math.floor(place * len(steps))
+    names = ARGUMENTS[steps[i].kernel.partition(".")[0]]
+    assume(argument < len(names))
+    value = steps[i].arguments[argument] + delta
+    changed = with_argument(steps, i, names[argument], value)
+    try:
+        prove(changed, model.layout, model.program.bounds)
+    except ProgramError:
+        return
+    runner = Runner(model, n_tokens=2, position=5, n_outputs=2)
+    for each in changed[: i + 1]:  # up to it, so that indices are there
+        runner.run(each)
+
+
+def test_a_step_between_sequences_must_be_known() -> None:
+    model = model_of(TINY, "F32", "split", LIMITS["slots"])
+    steps, bounds = row_steps(model, 3)
+    with pytest.raises(ProgramError, match=r"set_row: nothing is known of n\["):
+        prove(steps, model.layout, replace(bounds, spans={}))
+
+
+def test_arguments_must_be_as_many_as_the_step_has() -> None:
+    set_row = replace(step("set_row", at=16), arguments=(16, 17))
+    layout = Layout(n=[(16, 18)], f=[], q=[], kv=[], files=[[]])
+    with pytest.raises(ProgramError, match="wrong number of arguments"):
+        prove([set_row], layout, Bounds(Span(1, 1), spans={16: Span(1, 1)}))
+
+
+@pytest.mark.parametrize("types", [(k, v) for k in CACHE_TYPES for v in CACHE_TYPES])
+def test_a_cache_may_be_filled_to_its_end_and_no_further(types: tuple[str, str]) -> None:
+    limits = Limits(64, 16, 1, 2, key_type=types[0], value_type=types[1])
+    model = model_of(TINY, "F32", "split", limits)
+    bounds = model.program.bounds
+    prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 64)))
+    with pytest.raises(ProgramError, match="position 64 in a cache of 64"):
+        prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 65)))

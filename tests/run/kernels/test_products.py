@@ -1,0 +1,285 @@
+"""Matrix products as a program runs them, for every type and instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gguf_hub.gguf.format import TensorSpec
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
+from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
+from gguf_hub.run.kernels.quantize.activations import (
+    ACTIVATION_OF,
+    activation_bytes,
+    activation_floats,
+)
+from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
+from tests import naive
+from tests.conftest import KERNELS
+from tests.synth import SCALES, random_blocks
+
+T = QuantType
+TYPES = sorted(RUNNABLE_TYPES)
+# float32 sums of n products err by some n/2 half-units of the largest partial sum; integer products
+# are exact, so that blocks of 256 have few sums
+TOLERANCE = 2e-6
+
+
+@cache
+def builder_for(isa: str) -> KernelBuilder:
+    """A builder for one instruction set, its kernels compiled in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGUF_HUB_ISA", isa)
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
+        builder = KernelBuilder()
+    matmuls = [f"matmul.{type_.name}" for type_ in types_of(isa)]
+    builder.addresses(["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls])
+    return builder
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def builder(request: pytest.FixtureRequest) -> KernelBuilder:
+    if request.param not in usable_isas():
+        pytest.skip(f"this CPU has no {request.param}")
+    return builder_for(request.param)
+
+
+def types_of(isa: str) -> list[QuantType]:
+    """Which types are compiled for an instruction set: all, but for a choice of the others' code.
+
+    The loops of the generic path are tested by themselves, type by type. AVX-VNNI has its own words
+    for panels only, and multiplies as AVX-512 VNNI does.
+    """
+    if isa == "generic":
+        return [T.F16, T.Q5_0, T.Q4_K]
+    if isa == "avxvnni" and detect_cpu().isa != isa:
+        return [T.Q4_1, T.Q8_0, T.Q3_K, T.Q4_K, T.Q6_K]
+    return TYPES
+
+
+def random_rows(type_: QuantType, n_rows: int, n_in: int) -> np.ndarray:
+    """Valid rows of a type: random bits, with finite scales where the type has halves."""
+    spec = TensorSpec("w", (n_in, n_rows), type_)
+    return random_blocks(spec, n_rows * n_in // type_.block_size, np.random.default_rng(type_))
+
+
+def product(
+    builder: KernelBuilder,
+    type_: QuantType,
+    weights: np.ndarray,
+    x: np.ndarray,
+    *,
+    added_to: np.ndarray | None = None,
+    n_threads: int = 2,
+) -> np.ndarray:
+    """Activations [T, n_in] times rows of weights as bytes: [T, n_out], by the compiled step."""
+    kind, (n_tokens, n_in) = ACTIVATION_OF[type_], x.shape
+    n_out = len(weights) // type_.row_bytes(n_in)
+    n_bytes, n_floats = activation_bytes(kind, n_in), activation_floats(kind, n_in)
+    panel = -(-n_tokens * n_bytes // 64) * 64
+    y = n_tokens * n_floats
+    partial = y + n_tokens * n_out
+    memory = Memory.allocate(
+        n=0, f=partial + n_threads * partial_floats(n_tokens),
+        q=panel + n_threads * panel_bytes(n_in), kv=1, files=[weights],
+    )  # fmt: skip
+    memory.n[N_TOKENS] = n_tokens
+    for t, row in enumerate(x):
+        q, f = naive.activations(kind, row)
+        memory.q[t * n_bytes : (t + 1) * n_bytes] = q
+        memory.f[t * n_floats : (t + 1) * n_floats] = f
+    found = memory.f[y:partial].reshape(n_tokens, n_out)
+    found[:] = 7 if added_to is None else added_to
+    matmul = step(
+        f"matmul.{type_.name}", w0=0, row_bytes=type_.row_bytes(n_in), n_in=n_in, n_out=n_out,
+        xq=0, xq_stride=n_bytes, xf=0, xf_stride=n_floats, y=y, y_stride=n_out,
+        is_added=added_to is not None, count=N_TOKENS, panel=panel,
+        panel_stride=panel_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
+    )  # fmt: skip
+    with Machine(builder, memory, n_threads) as machine:
+        machine.run(machine.load([matmul]))
+    return found.copy()
+
+
+def tokens(n_tokens: int, n_in: int) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((n_tokens, n_in)).astype(np.float32)
+
+
+@pytest.fixture
+def rows(type_: QuantType, builder: KernelBuilder) -> Callable[[int, int], np.ndarray]:
+    """Random rows of a type; the test is skipped where it is not compiled or not whole blocks."""
+    if type_ not in types_of(builder.cpu.isa):
+        pytest.skip(f"not compiled for {builder.cpu.isa}")
+
+    def rows(n_rows: int, n_in: int) -> np.ndarray:
+        if n_in % type_.block_size:
+            pytest.skip(f"{n_in} weights do not fill blocks of {type_.block_size}")
+        return random_rows(type_, n_rows, n_in)
+
+    return rows
+
+
+each_type = pytest.mark.parametrize("type_", TYPES, ids=lambda t: t.name)
+Rows = Callable[[int, int], np.ndarray]
+
+
+@each_type
+@pytest.mark.parametrize("n_tokens", [1, 7], ids=["one token", "seven tokens"])
+@pytest.mark.parametrize("n_in", [256 + 32, 512, 11 * 256], ids=lambda n: f"rows of {n}")
+def test_matmul_equals_the_oracle(
+    type_: QuantType, n_in: int, n_tokens: int, builder: KernelBuilder, rows: Rows
+) -> None:
+    weights = rows(40, n_in)  # a panel of 32 and some more
+    x = tokens(n_tokens, n_in)
+    assert_near_the_oracle(type_, product(builder, type_, weights, x), weights, x)
+
+
+def assert_near_the_oracle(
+    type_: QuantType, found: np.ndarray, weights: np.ndarray, x: np.ndarray
+) -> None:
+    kind, n_in = ACTIVATION_OF[type_], x.shape[1]
+    for t, row in enumerate(x):
+        values = naive.activation_values(kind, *naive.activations(kind, row))
+        for r, bytes_ in enumerate(weights.reshape(-1, type_.row_bytes(n_in))):
+            expected, magnitude = naive.dot(type_, bytes_, values)
+            assert abs(found[t, r] - expected) <= TOLERANCE * magnitude + 1e-30
+
+
+@each_type
+@pytest.mark.parametrize("n_in", [256 + 32, 9 * 256], ids=lambda n: f"rows of {n}")
+@pytest.mark.parametrize("is_added", [False, True], ids=["stored", "added"])
+def test_a_sum_does_not_depend_on_its_company(
+    type_: QuantType, n_in: int, is_added: bool, builder: KernelBuilder, rows: Rows
+) -> None:
+    """One token at a time, any number together, on one thread or three: not a bit differs."""
+    weights = rows(72, n_in)
+    x = tokens(15, n_in)
+    before = tokens(15, 72) if is_added else None
+    together = product(builder, type_, weights, x, added_to=before, n_threads=1)
+    threads = product(builder, type_, weights, x, added_to=before, n_threads=3)
+    np.testing.assert_array_equal(threads, together)
+    for first, last in [(0, 1), (1, 3), (3, 8), (8, 15), (4, 12)]:
+        added_to = None if before is None else before[first:last]
+        some = product(builder, type_, weights, x[first:last], added_to=added_to)
+        np.testing.assert_array_equal(some, together[first:last])
+
+
+@each_type
+@pytest.mark.parametrize("n_tokens", [1, 5], ids=["one token", "five tokens"])
+def test_instruction_sets_agree(
+    type_: QuantType, n_tokens: int, builder: KernelBuilder, rows: Rows
+) -> None:
+    """Integer sums are exact and floats are added in one order: no CPU differs in a bit."""
+    if builder.cpu.isa == "generic":
+        pytest.skip("plain loops add in their own order")
+    n_in = 9 * 256 + 24 * (type_.block_size == 1)
+    weights, x = rows(40, n_in), tokens(n_tokens, n_in)
+    found = product(builder, type_, weights, x)
+    for t, row in enumerate(x):
+        expected = [ordered_dot(type_, one, row) for one in weights.reshape(40, -1)]
+        np.testing.assert_array_equal(found[t], expected)
+
+
+def ordered_dot(type_: QuantType, weights: np.ndarray, row: np.ndarray) -> np.float32:
+    """The product of a row of weights with a token as every instruction set has it."""
+    if type_.block_size == 1:
+        return naive.ordered_float_dot(naive.dequantize(type_, weights), row)
+    scales = dict(zip(("scale", "minimum"), (at for at, _ in SCALES[type_]), strict=False))
+    return naive.ordered_dot(type_, weights, scales, *naive.activations(ACTIVATION_OF[type_], row))
+
+
+@each_type
+def test_largest_weights_and_activations_do_not_overflow(
+    type_: QuantType, builder: KernelBuilder, rows: Rows
+) -> None:
+    n_in = 8 * 256
+    weights = rows(32, n_in)
+    if type_.block_size > 1:
+        offsets = [at for at, _ in SCALES[type_]]
+        blocks = weights.reshape(-1, type_.type_size)
+        blocks[:] = 0xFF
+        blocks[::2] = 0x80
+        for at in offsets:
+            blocks[:, at : at + 2] = 0x00, 0x3C  # 1.0
+        if type_ == T.Q6_K:
+            blocks[:, 192:208] = 0x80  # scales of -128
+    x = np.full((3, n_in), 127, np.float32)
+    x[1] *= -1
+    found = product(builder, type_, weights, x)
+    assert_near_the_oracle(type_, found, weights, x)
+    np.testing.assert_array_equal(product(builder, type_, weights, x[:1]), found[:1])
+
+
+@each_type
+def test_zeros_make_zero_and_what_is_not_finite_makes_nan(
+    type_: QuantType, builder: KernelBuilder, rows: Rows
+) -> None:
+    n_in = 512
+    x = tokens(4, n_in)
+    x[1] = 0
+    x[2, 300] = np.nan
+    found = product(builder, type_, rows(32, n_in), x)
+    assert (found[1] == 0).all()
+    assert np.isnan(found[2]).all()
+    assert np.isfinite(found[[0, 3]]).all()
+    for t in (1, 2):
+        np.testing.assert_array_equal(
+            product(builder, type_, rows(32, n_in), x[t : t + 1])[0], found[t]
+        )
+    nothing = np.zeros(32 * type_.row_bytes(n_in), np.uint8)
+    assert (product(builder, type_, nothing, x[:2]) == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q8_k"])
+@pytest.mark.parametrize("what", ["random", "zeros", "tiny", "one huge", "not finite"])
+def test_activations_are_quantised_within_a_step_of_the_oracle(
+    kind: str, what: str, builder: KernelBuilder
+) -> None:
+    n = 512
+    x = np.random.default_rng(3).standard_normal(n).astype(np.float32)
+    if what == "zeros":
+        x[:] = 0
+    elif what == "tiny":
+        x *= np.float32(1e-30)
+    elif what == "one huge":
+        x[300] = 1e6
+    elif what == "not finite":
+        x[300] = np.nan
+        x[5] = np.inf  # blocks of 256: none is left finite
+    floats, n_bytes = activation_floats(kind, n), activation_bytes(kind, n)
+    memory = Memory.allocate(n=0, f=n + floats, q=n_bytes, kv=1, files=[np.zeros(1, np.uint8)])
+    memory.n[N_TOKENS] = 1
+    memory.f[:n] = x
+    quantize = step(f"quantize_{kind}", x=0, width=n, xq=0, xf=n, count=N_TOKENS)
+    with Machine(builder, memory, n_threads=1) as machine:
+        machine.run(machine.load([quantize]))
+    q, f = naive.activations(kind, x)
+    block = 32 if kind == "q8_0" else 256
+    scales = memory.f[n : n + n // block]
+    np.testing.assert_allclose(scales, f[: n // block], rtol=1e-6)
+    finite = np.repeat(np.isfinite(scales), block)
+    # ties may be rounded either way
+    assert np.abs(memory.q.astype(int) - q)[:n][finite].max(initial=0) <= 1
+    assert (memory.q != q)[:n][finite].sum() <= 0.02 * n
+    # the sums are of the very steps that were written
+    group = 32 if kind == "q8_0" else 16
+    integers = memory.q[n:].view("<i4" if kind == "q8_0" else "<i2")
+    expected = memory.q[:n].reshape(-1, group).sum(axis=1, dtype=int)
+    is_finite = finite.reshape(-1, group)[:, 0]
+    np.testing.assert_array_equal(integers[: n // group][is_finite], expected[is_finite])
+    if kind == "q8_k":
+        expected, is_finite = expected[::2] + expected[1::2], is_finite[::2]
+        np.testing.assert_array_equal(integers[n // group :][is_finite], expected[is_finite])
+    values = naive.activation_values(kind, memory.q, memory.f[n:])
+    start = n + n // block
+    sums = memory.f[start : start + n // group]
+    expected = values.reshape(-1, group).sum(axis=1, where=finite.reshape(-1, group))
+    sums = np.where(finite.reshape(-1, group)[:, 0], sums, 0)
+    largest = np.abs(x[np.isfinite(x)]).max()
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5 * largest)

@@ -1,0 +1,115 @@
+"""Reading a model's sizes from metadata, and the angles of its position embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.rope import RopeConfig
+
+MIXTRAL: dict[str, Any] = {
+    "general.architecture": "llama",
+    "general.name": "mixtral",
+    "llama.context_length": 32768,
+    "llama.embedding_length": 4096,
+    "llama.block_count": 32,
+    "llama.feed_forward_length": 14336,
+    "llama.rope.dimension_count": 128,
+    "llama.attention.head_count": 32,
+    "llama.attention.head_count_kv": 8,
+    "llama.expert_count": 8,
+    "llama.expert_used_count": 2,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.rope.freq_base": 1e6,
+}
+
+
+def test_the_sizes_of_mixtral() -> None:
+    config = read_config(MIXTRAL, 32000)
+    assert (config.n_embd_kv, config.head_dim, config.n_ff) == (1024, 128, 14336)
+    assert (config.n_expert, config.n_expert_used) == (8, 2)
+    assert config.rope == RopeConfig(n_rot=128, freq_base=1e6, n_ctx_orig=32768)
+
+
+def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
+    left_out = {"llama.attention.head_count_kv", "llama.rope.freq_base", "llama.expert_count",
+                "llama.expert_used_count", "llama.rope.dimension_count"}  # fmt: skip
+    config = read_config({k: v for k, v in MIXTRAL.items() if k not in left_out}, 32000)
+    assert (config.n_head_kv, config.n_expert, config.rope.n_rot) == (32, 0, 128)
+    assert config.rope.freq_base == 10000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"general.architecture": "mamba"}, "architecture `mamba` is not one that runs here"),
+        ({"llama.block_count": None}, "metadata has no `llama.block_count`"),
+        ({"llama.block_count": 0}, "expected an integer >= 1, found 0"),
+        ({"llama.block_count": "many"}, "expected an integer >= 1, found 'many'"),
+        ({"llama.attention.head_count_kv": 7}, "32 heads cannot share 7 key/value heads"),
+        ({"llama.rope.dimension_count": 127}, "expected an even number up to the head's 128"),
+        ({"llama.rope.dimension_count": 256}, "expected an even number up to the head's 128"),
+        ({"llama.expert_used_count": 9}, "9 of 8 experts used"),
+        ({"llama.expert_used_count": 0}, "0 of 8 experts used"),
+        ({"llama.rope.freq_base": 1.0}, "`llama.rope.freq_base`: expected one finite number > 1"),
+        ({"llama.rope.scaling.factor": -4.0}, "rope.scaling.factor -4.0: expected more than 0"),
+        ({"llama.rope.scaling.type": "magic"}, "expected none, linear or yarn, found `magic`"),
+        ({"general.architecture": np.array([1, 2])}, "`general.architecture`: expected a text"),
+        ({"llama.rope.scaling.type": np.array([])}, "`llama.rope.scaling.type`: expected a text"),
+        ({"llama.context_length": math.nan}, "`llama.context_length`: expected an integer >= 1"),
+        ({"llama.block_count": 2**64 - 1}, "`llama.block_count`: expected an integer in [1, 4294"),
+        ({"llama.attention.head_count": np.array([8, 8])}, "found an array of 2 int64 values"),
+        ({"llama.rope.dimension_count": math.inf}, "expected an integer >= 1, found inf"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "expected one finite number >= 0"),
+        ({"llama.rope.scaling.yarn_beta_fast": 0.0}, "expected one finite number > 0, found 0.0"),
+        ({"llama.rope.scaling.yarn_beta_slow": -1.0}, "expected one finite number > 0, found -1"),
+        ({"llama.rope.scaling.yarn_ext_factor": math.nan}, "expected one finite number, found nan"),
+        ({"llama.rope.scaling.attn_factor": math.inf}, "expected one finite number, found inf"),
+    ],
+)
+def test_what_makes_no_sense_is_named(change: dict[str, Any], message: str) -> None:
+    metadata = {k: v for k, v in (MIXTRAL | change).items() if v is not None}
+    with pytest.raises(UnsupportedGgufError) as caught:
+        read_config(metadata, 32000)
+    assert message in caught.value.message
+
+
+def test_linear_scaling_divides_every_frequency() -> None:
+    config = read_config(
+        MIXTRAL | {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, 32000
+    )
+    plain = RopeConfig(n_rot=128, freq_base=1e6)
+    assert config.rope.frequencies() == pytest.approx([f / 4 for f in plain.frequencies()])
+
+
+def test_the_old_key_for_linear_scaling_is_read_too() -> None:
+    config = read_config(MIXTRAL | {"llama.rope.scale_linear": 2.0}, 32000)
+    assert (config.rope.scaling, config.rope.factor) == ("linear", 2.0)
+
+
+def test_a_factor_without_a_type_is_linear() -> None:
+    config = read_config(MIXTRAL | {"llama.rope.scaling.factor": 4.0}, 32000)
+    assert (config.rope.scaling, config.rope.stretch) == ("linear", 4.0)
+    none = read_config(
+        MIXTRAL | {"llama.rope.scaling.factor": 4.0, "llama.rope.scaling.type": "none"}, 32000
+    )
+    assert none.rope.stretch == 1.0
+
+
+def test_a_models_own_settings_of_yarn_are_read() -> None:
+    keys = {
+        "attn_factor": 1.5, "yarn_attn_factor": 1.25, "yarn_ext_factor": 0.5,
+        "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0, "original_context_length": 4096,
+    }  # fmt: skip
+    config = read_config(
+        MIXTRAL | {f"llama.rope.scaling.{name}": value for name, value in keys.items()}, 32000
+    )
+    assert config.rope == RopeConfig(
+        n_rot=128, freq_base=1e6, n_ctx_orig=4096, attn_factor=1.5, yarn_attn_factor=1.25,
+        ext_factor=0.5, beta_fast=16.0, beta_slow=2.0,
+    )  # fmt: skip
