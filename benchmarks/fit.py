@@ -34,7 +34,7 @@ import numpy as np
 
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.hub.fit import Machine, Wish, isa_of, need_of, place, speed_of
+from gguf_hub.hub.fit import Constraints, Machine, isa_of, need_of, place, speed_of
 from gguf_hub.hub.hardware import detect
 from gguf_hub.hub.hardware.probe import buffer_bytes, read_bandwidth
 from gguf_hub.hub.survey.headers import facts_of_file
@@ -228,7 +228,7 @@ def memory(folder: Path, options: argparse.Namespace) -> None:
         path = write(folder, shape, recipe, layout)
         found = child(path, n_ctx, options.threads, is_filled=True)
         facts = facts_of_file(path)
-        need = need_of(facts, Wish(n_ctx=n_ctx), n_threads=found["n_threads"])
+        need = need_of(facts, Constraints(n_ctx=n_ctx), n_threads=found["n_threads"])
         measured = found["own_bytes"] + found["mapped_bytes"]
         print(
             f"| {name} | {recipe} | {n_ctx} | {need.total_bytes / 1e6:.1f} "
@@ -248,7 +248,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for name, shape, recipe, layout, n_ctx in CASES:
         path = write(folder, shape, recipe, layout)
-        facts, wish = facts_of_file(path), Wish(n_ctx=n_ctx)
+        facts, wish = facts_of_file(path), Constraints(n_ctx=n_ctx)
         tok_per_s, rate = 0.0, 0.0
         for _ in range(options.rounds):
             rate = max(rate, bandwidth(here.n_threads))

@@ -63,6 +63,7 @@ OWNERS = {
     "matplotlib": {"cli"},
 }
 
+
 @cache
 def modules() -> dict[str, Path]:
     """Dotted name inside the package -> file."""

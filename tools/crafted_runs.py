@@ -97,8 +97,9 @@ def preload() -> None:
     for module in (
         "numpy", "jinja2", "tabulate", "tqdm", "psutil", "llvmlite.binding", "uvicorn",
         "gguf_hub.cli.run.opening", "gguf_hub.cli.run.generating", "gguf_hub.cli.measure.measuring",
-        "gguf_hub.cli.measure.benching", "gguf_hub.cli.files.inspect_output", "gguf_hub.cli.pick.pick_report",
-        "gguf_hub.cli.run.session", "gguf_hub.cli.run.writer", "gguf_hub.run.chat.sandbox",
+        "gguf_hub.cli.measure.benching", "gguf_hub.cli.files.inspect_output",
+        "gguf_hub.cli.pick.pick_report",
+        "gguf_hub.cli.run.session", "gguf_hub.cli.run.text_generator", "gguf_hub.run.chat.sandbox",
         "gguf_hub.hub.download.verify", "gguf_hub.gguf.edit", "gguf_hub.gguf.upgrade",
         "gguf_hub.run.model.transformer", "gguf_hub.run.perplexity", "gguf_hub.run.quants",
         "gguf_hub.api.server.app", "gguf_hub.api.server.opening", "gguf_hub.hub.survey.headers",

@@ -47,7 +47,7 @@ from gguf_hub.gguf.validate import validate_file
 from gguf_hub.hub import fit
 from gguf_hub.hub.survey.headers import facts_of_file
 from gguf_hub.run.chat import choose_format
-from gguf_hub.run.generation import Chooser, GrammarBook, Job, Run
+from gguf_hub.run.generation import Generation, GenerationRequest, GrammarCache, LogitsSampler
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.generation.lookup import PromptLookup
 from gguf_hub.run.kernels.build.build import KernelBuilder
@@ -79,20 +79,20 @@ class Opened:
     tokenizer: Tokenizer
     rng: random.Random
 
-    def run(self, prompt: str, **options: Any) -> Run:
+    def run(self, prompt: str, **options: Any) -> Generation:
         """Return a run of a few tokens under some of the sampling options."""
         settings = {
             "temp": self.rng.choice((0.0, 0.8)), "repeat_penalty": self.rng.choice((1.0, 1.2)),
             "mirostat": self.rng.choice((0, 0, 2)), "seed": 1,
             "logit_bias": self.rng.choice(({}, {2: -5.0})),
         }  # fmt: skip
-        grammar = GrammarBook(self.tokenizer).gbnf("root ::= [a-z ]*")
+        grammar = GrammarCache(self.tokenizer).gbnf("root ::= [a-z ]*")
         constraint = self.rng.choice((None, None, grammar))
         sampler = Sampler(SamplerConfig.from_options(**settings), self.tokenizer, constraint)
-        chooser = Chooser(sampler, n_top=self.rng.choice((None, 3)))
+        chooser = LogitsSampler(sampler, n_top=self.rng.choice((None, 3)))
         tokens = self.tokenizer.encode(prompt, parse_special=True)
-        job = Job(tuple(tokens or [0]), chooser, 4, stop_ids=self.tokenizer.eog_ids)
-        return Run(job, self.tokenizer, self.model.n_ctx, **options)
+        job = GenerationRequest(tuple(tokens or [0]), chooser, 4, stop_ids=self.tokenizer.eog_ids)
+        return Generation(job, self.tokenizer, self.model.n_ctx, **options)
 
 
 def use_run(opened: Opened) -> None:
@@ -143,7 +143,7 @@ def look(path: Path) -> None:
         except GgufHubError:
             continue  # it is said; the others still have to
         if isinstance(found, fit.FileFacts):
-            fit.pick([found], fit.Machine(24 * 10**9, n_threads=4), fit.Wish())
+            fit.pick([found], fit.Machine(24 * 10**9, n_threads=4), fit.Constraints())
 
 
 def compute(path: Path, use: str, rng: random.Random, builder: KernelBuilder) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from gguf_hub.errors import HubUnreachableError, ModelNotFoundError
 from gguf_hub.hub.client import HfHub, default_cache_dir
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Fetcher
 from gguf_hub.hub.download.names import shard_of
-from gguf_hub.hub.download.places import HfCache, LocalFolder, Place
-from gguf_hub.hub.download.plan import Wanted, select
+from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SILENT
 
@@ -58,7 +58,7 @@ def fetch_pretrained(
         return here[_only(repo_id, list(here), patterns[0])[0]]
     names = [file.path for file in listing.files]
     groups = [_only(repo_id, names, pattern) for pattern in patterns]
-    wanted = Wanted(filenames=tuple(name for group in groups for name in group))
+    wanted = FileSelector(filenames=tuple(name for group in groups for name in group))
     fetcher = Fetcher(hub, _place(local_dir, cache_dir), Store(), SILENT)
     fetched = {
         done.file.path: done.path for done in fetcher.fetch(listing, select(listing, wanted))
@@ -88,7 +88,7 @@ def _key(name: str) -> str | None:
 
 def _place(
     local_dir: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None
-) -> Place:
+) -> Destination:
     if local_dir is not None:
         return LocalFolder(Path(local_dir).expanduser().absolute())
     return HfCache(Path(cache_dir or default_cache_dir()).expanduser().absolute())

@@ -123,7 +123,7 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
     machine = look().machine
     engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
-    found = fit.pick(files, machine, fit.Wish(n_ctx=n_ctx, engine=engine))
+    found = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine))
     if found.chosen is None:
         raise GgufHubError(
             found.reason,
@@ -176,8 +176,8 @@ def locate(argument: str, catalog: Catalog, store: Store) -> list[Path]:
 def find_here(target: Target, store: Store) -> list[Path]:
     """Return the wanted files of this machine, verified or not; nothing if one is missing."""
     from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.destinations import HfCache
     from gguf_hub.hub.download.local import find_cached, find_verified
-    from gguf_hub.hub.download.places import HfCache
 
     if paths := find_verified(target, store):
         return paths
@@ -202,8 +202,8 @@ def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
 def cache_fetcher(hub: HfHub, store: Store, progress: Progress) -> Fetcher:
     """Return what gets files into the Hugging Face cache."""
     from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.hub.download.destinations import HfCache
     from gguf_hub.hub.download.fetch import Fetcher
-    from gguf_hub.hub.download.places import HfCache
 
     return Fetcher(hub, HfCache(default_cache_dir()), store, progress)
 

@@ -103,7 +103,7 @@ class Rewrite:
                     task.advance(n)
 
 
-def in_step(rewrite: Rewrite) -> Rewrite:
+def align_to_source(rewrite: Rewrite) -> Rewrite:
     """Make data lie at the same place in its blocks as in the old file, through a key of zeros.
 
     Copying whole blocks is faster than copying across their borders, and file systems that share

@@ -19,7 +19,7 @@ from gguf_hub.gguf.format import VERSION, Field, TensorInfo, TensorSpec, ValueTy
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.gguf.rewrite import Part, Rewrite, detached, in_step, joined, range_of
+from gguf_hub.gguf.rewrite import Part, Rewrite, align_to_source, detached, joined, range_of
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.swap import WORDS
 from gguf_hub.gguf.types import QuantType
@@ -58,7 +58,7 @@ def plan_upgrade(path: Path | str, layout: Target = "merged") -> Rewrite:
         parts = tuple(Part(part.spec, part.ranges, True) for part in parts)
     changes += {_UNTIDY[i.code]: 0 for i in read_table(file.header).issues if i.code in _UNTIDY}
     rewrite = Rewrite(_fields(file, changes), parts, tuple(changes))
-    return in_step(rewrite) if changes else rewrite
+    return align_to_source(rewrite) if changes else rewrite
 
 
 def _refuse_shard(file: GgufFile) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from gguf_hub.hub.client import default_cache_dir
-from gguf_hub.hub.download.folderbook import FolderBook
-from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
@@ -190,11 +190,11 @@ def test_a_file_goes_with_all_that_is_there_for_its_sake(
     ok("download", "Q2_K", *options)
     before = every_file(tmp_path)
     path = ok("download", "Q4_K_M", "-q", *options).strip()
-    assert HashBook(Store().folder).find(sha256(DATA))
+    assert SegmentHashStore(Store().folder).find(sha256(DATA))
     assert ok("rm", "-y", path if argument == "path" else argument).strip() == path
     assert every_file(tmp_path) == before
     assert [f["quant"] for f in listed()] == ["Q2_K"]
-    assert HashBook(Store().folder).find(sha256(DATA)) is None
+    assert SegmentHashStore(Store().folder).find(sha256(DATA)) is None
 
 
 def every_file(folder: Path) -> set[str]:
@@ -376,4 +376,4 @@ def test_a_folder_can_be_named(ok: Callable[..., str], tmp_path: Path) -> None:
 
 def test_folders_are_remembered(ok: Callable[..., str], tmp_path: Path) -> None:
     ok("download", "Q4_K_M", "--local-dir", tmp_path / "a b")
-    assert FolderBook(Store().folder).folders() == [tmp_path / "a b"]
+    assert KnownFolders(Store().folder).folders() == [tmp_path / "a b"]

@@ -17,8 +17,8 @@ from gguf_hub.errors import (
     RemoteFileNotFoundError,
 )
 from gguf_hub.hub.client import HfHub, default_cache_dir
+from gguf_hub.hub.download.destinations import HfCache
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.places import HfCache
 from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT

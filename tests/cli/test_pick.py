@@ -547,7 +547,7 @@ def test_labels_of_a_plot_do_not_overlap(ram_gb: int) -> None:
 
     catalog = load_catalog()
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
-    found = fit.pick(files, fit.Machine(ram_gb * GB), fit.Wish())
+    found = fit.pick(files, fit.Machine(ram_gb * GB), fit.Constraints())
     figure = pick_plot._figure(found, "title", pick_plot.LIGHT)
     texts = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(texts) == 9

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gguf_hub.cli.run.session import ChatSession, TextSession
+from gguf_hub.cli.run.text_generator import TextGenerator
 from gguf_hub.cli.run.typing_lines import PlainLines
-from gguf_hub.cli.run.writer import Writer
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.chat import find_format
 from gguf_hub.run.generation.engine import Engine
@@ -42,10 +42,10 @@ def stories(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def writer(stories: Path, kernels: None) -> Iterator[Writer]:
+def writer(stories: Path, kernels: None) -> Iterator[TextGenerator]:
     with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=256) as model:
         tokenizer = load_tokenizer(file.metadata)
-        yield Writer(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=12)
+        yield TextGenerator(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=12)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def out() -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def chat(writer: Writer, out: dict[str, list[str]]) -> Callable[..., ChatSession]:
+def chat(writer: TextGenerator, out: dict[str, list[str]]) -> Callable[..., ChatSession]:
     def open_(*lines: Any, **options: Any) -> ChatSession:
         return ChatSession(
             writer, Script(*lines), out["show"].append, out["tell"].append,
@@ -77,13 +77,15 @@ def test_turns_are_remembered(chat: Any, out: Any) -> None:
 
 
 @pytest.fixture
-def shifting(stories: Path, kernels: None) -> Iterator[Writer]:
+def shifting(stories: Path, kernels: None) -> Iterator[TextGenerator]:
     with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=64) as model:
         tokenizer = load_tokenizer(file.metadata)
-        yield Writer(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=30, n_keep=4)
+        yield TextGenerator(
+            Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=30, n_keep=4
+        )
 
 
-def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: TextGenerator, out: Any) -> None:
     session = TextSession(shifting, Script(), out["show"].append, out["tell"].append)
     session.begin("Once upon a time", writes=True)
     costs = []
@@ -98,7 +100,7 @@ def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: Writer, out: A
     assert any(n_cached > 32 and n_prompt < 5 for n_cached, n_prompt in costs)
 
 
-def test_a_conversation_outgrows_a_context_that_shifts(shifting: Writer, out: Any) -> None:
+def test_a_conversation_outgrows_a_context_that_shifts(shifting: TextGenerator, out: Any) -> None:
     session = ChatSession(
         shifting, Script("Who?", "And?", "And then?", "/reset", "Who?"), out["show"].append,
         out["tell"].append, chat_format=find_format("alpaca"),
@@ -129,7 +131,7 @@ def test_a_session_is_saved_and_loaded(chat: Any, out: Any, tmp_path: Path) -> N
     assert "cannot read" in told(out)
 
 
-def test_settings_change(chat: Any, writer: Writer, out: Any) -> None:
+def test_settings_change(chat: Any, writer: TextGenerator, out: Any) -> None:
     before = writer.config
     chat("/set temp 0.5", "/set top-k 3", "/set", "/set tempo 1", "/set top_p 7").loop()
     assert (writer.config.temp, writer.config.top_k) == (0.5, 3)
@@ -148,7 +150,7 @@ def test_unknown_commands_and_help(chat: Any, out: Any) -> None:
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(
-    writer: Writer, out: Any, monkeypatch: pytest.MonkeyPatch
+    writer: TextGenerator, out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
 
@@ -173,7 +175,7 @@ def test_a_full_context_is_told_and_the_session_goes_on(chat: Any, out: Any) -> 
     assert len(session.messages) == 2
 
 
-def test_two_write_one_text(writer: Writer, out: Any) -> None:
+def test_two_write_one_text(writer: TextGenerator, out: Any) -> None:
     session = TextSession(
         writer, Script("Tom"), out["show"].append, out["tell"].append,
         stops=(" there",), prefix="<", suffix=">",

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import LlamaRAMCache
-from gguf_hub.api.llama.opened import Opened
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.run.chat import choose_format
-from gguf_hub.run.generation import Chance, Job, Run
+from gguf_hub.run.generation import Generation, GenerationRequest, TokenLogprob
 from gguf_hub.run.generation.answers import (
     Answer,
     Head,
@@ -21,9 +21,9 @@ from gguf_hub.run.generation.answers import (
     usage,
 )
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
-from gguf_hub.run.generation.chooser import chance_of
 from gguf_hub.run.generation.engine import n_shared
-from gguf_hub.run.generation.talk import ChatTalk, TextTalk, chat_answer_choice, gather
+from gguf_hub.run.generation.logits_sampler import token_logprob
+from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.transformer import check_token_ids
 
 SAMPLING = frozenset({
@@ -44,7 +44,7 @@ FALLBACK_FORMAT = "llama-2"
 """llama-cpp-python's format for models that bring no template."""
 
 
-class Completions(Opened):
+class Completions(LlamaBase):
     """What ``Llama`` writes: texts, and answers in conversations."""
 
     def __init__(self, model_path: str | os.PathLike[str], **arguments: Any) -> None:
@@ -110,7 +110,13 @@ class Completions(Opened):
         return self._whole_text(run, head, text, suffix, echo, logprobs)
 
     def _whole_text(
-        self, run: Run, head: Head, prompt: str, suffix: str | None, echo: bool, n_top: int | None
+        self,
+        run: Generation,
+        head: Head,
+        prompt: str,
+        suffix: str | None,
+        echo: bool,
+        n_top: int | None,
     ) -> Answer:
         text, chances, reason = gather(self._pieces(run))
         logprobs = None
@@ -125,18 +131,22 @@ class Completions(Opened):
         choice = text_choice(text, logprobs=logprobs, finish_reason=reason)
         return head.text([choice], usage=usage(len(run.job.prompt), run.n_generated))
 
-    def _prompt_chances(self, run: Run, first: int, n_top: int) -> list[Chance | None]:
+    def _prompt_chances(self, run: Generation, first: int, n_top: int) -> list[TokenLogprob | None]:
         """Return how likely the prompt's own tokens were; nothing is known of the first one."""
         scores, prompt = self.host.recorder.scores, run.job.prompt
-        known = [chance_of(scores[i - 1], prompt[i], n_top) for i in range(first + 1, len(prompt))]
+        known = [
+            token_logprob(scores[i - 1], prompt[i], n_top) for i in range(first + 1, len(prompt))
+        ]
         return [None, *known] if len(prompt) > first else []
 
     def _stream_text(
-        self, run: Run, head: Head, prompt: str, echo: bool, has_logprobs: bool
+        self, run: Generation, head: Head, prompt: str, echo: bool, has_logprobs: bool
     ) -> Iterator[Answer]:
         if echo:
             yield head.text([text_choice(prompt)])
-        talk = TextTalk(head, self.tokenizer_, has_logprobs=has_logprobs, offset=len(prompt))
+        talk = CompletionStream(
+            head, self.tokenizer_, has_logprobs=has_logprobs, offset=len(prompt)
+        )
         for piece in self._pieces(run):
             yield from talk.chunks(piece)
 
@@ -224,7 +234,9 @@ class Completions(Opened):
         """Return the token ids of a conversation's prompt, with one begin token."""
         return encode_chat(self.tokenizer_, plan.prompt)
 
-    def _whole_chat(self, run: Run, head: Head, plan: ChatPlan, has_logprobs: bool) -> Answer:
+    def _whole_chat(
+        self, run: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
+    ) -> Answer:
         text, chances, reason = gather(self._pieces(run))
         logprobs = chat_logprobs(chances, self.tokenizer_) if has_logprobs else None
         choice = chat_answer_choice(
@@ -233,9 +245,9 @@ class Completions(Opened):
         return head.chat([choice], usage=usage(len(run.job.prompt), run.n_generated))
 
     def _stream_chat(
-        self, run: Run, head: Head, plan: ChatPlan, has_logprobs: bool
+        self, run: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
     ) -> Iterator[Answer]:
-        talk = ChatTalk(
+        talk = ChatStream(
             head, self.tokenizer_, plan, has_logprobs=has_logprobs, has_legacy_call=True
         )
         for piece in self._pieces(run):
@@ -284,7 +296,7 @@ class Completions(Opened):
         *,
         seed: int | None,
         **options: Any,
-    ) -> Run:
+    ) -> Generation:
         """Return a run of these settings.
 
         Raises:
@@ -302,7 +314,7 @@ class Completions(Opened):
         chooser = self.chooser(seed=self.next_seed() if seed is None else seed, **options)
         if callable(criteria):
             criteria = (criteria,)
-        job = Job(
+        job = GenerationRequest(
             prompt=tuple(tokens),
             chooser=chooser,
             max_tokens=wanted,
@@ -310,9 +322,9 @@ class Completions(Opened):
             stop_ids=self.tokenizer_.eog_ids,
             criteria=tuple(criteria or ()),
         )
-        return Run(job, self.tokenizer_, n_ctx)
+        return Generation(job, self.tokenizer_, n_ctx)
 
-    def _pieces(self, run: Run) -> Iterator[Any]:
+    def _pieces(self, run: Generation) -> Iterator[Any]:
         """Yield what a run writes; take the beginning from the cache of states where it has it."""
         if self.cache is not None:
             self._recall(self.cache, run.job.prompt)

@@ -23,7 +23,7 @@ from gguf_hub.run.generation.engine import n_shared
 
 
 class Llama(Completions):
-    """A model, ready to write, chat and embed (see ``Opened`` for the arguments)."""
+    """A model, ready to write, chat and embed (see ``LlamaBase`` for the arguments)."""
 
     # -- text and tokens -------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from gguf_hub.api.server.metrics import metrics_text
 from gguf_hub.api.server.replies import Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
-from gguf_hub.run.generation import Run
+from gguf_hub.run.generation import Generation
 from gguf_hub.run.generation.answers import piece_text
-from gguf_hub.run.generation.talk import gather
+from gguf_hub.run.generation.streams import gather
 from gguf_hub.run.tokenizer import Tokenizer
 
 router = APIRouter(tags=["llama-server"])
@@ -77,7 +77,7 @@ async def completion(body: NativeBody, request: Request) -> Response:
     return Json(answer)
 
 
-def _native_run(service: Service, body: NativeBody) -> Run:
+def _native_run(service: Service, body: NativeBody) -> Generation:
     stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
     return service.run(
         service.encode(body.prompt), body, max_tokens=body.n_predict, stops=stops,

@@ -16,7 +16,7 @@ from gguf_hub.api.server.replies import Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
-from gguf_hub.run.generation import Piece, Run
+from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.answers import (
     Answer,
     Head,
@@ -27,7 +27,7 @@ from gguf_hub.run.generation.answers import (
     usage,
 )
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
-from gguf_hub.run.generation.talk import ChatTalk, TextTalk, chat_answer_choice, gather
+from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -74,9 +74,11 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     return prompts
 
 
-async def _completion_runs(service: Service, body: CompletionBody) -> tuple[list[Run], list[str]]:
+async def _completion_runs(
+    service: Service, body: CompletionBody
+) -> tuple[list[Generation], list[str]]:
     """Return the runs of a request, and the text of each one's prompt."""
-    runs: list[Run] = []
+    runs: list[Generation] = []
     texts: list[str] = []
     for prompt in _prompts(body.prompt):  # one at a time: others have their turn between them
         more, text = await service.pool_of(body).run(_runs_of_prompt, service, body, prompt)
@@ -87,7 +89,7 @@ async def _completion_runs(service: Service, body: CompletionBody) -> tuple[list
 
 def _runs_of_prompt(
     service: Service, body: CompletionBody, prompt: str | list[int]
-) -> tuple[list[Run], str]:
+) -> tuple[list[Generation], str]:
     tokens = service.encode(prompt)
     runs = [
         service.run(
@@ -100,7 +102,7 @@ def _runs_of_prompt(
 
 
 def _completion_choice(
-    service: Service, body: CompletionBody, i: int, prompt: str, pieces: list[Piece]
+    service: Service, body: CompletionBody, i: int, prompt: str, pieces: list[TextDelta]
 ) -> Answer:
     text, chances, reason = gather(pieces)
     logprobs = None
@@ -114,7 +116,7 @@ async def _completion_chunks(
     service: Service, body: CompletionBody, head: Head, stream: Stream, texts: list[str]
 ) -> AsyncIterator[list[Answer]]:
     talks = [
-        TextTalk(head, service.tokenizer, has_logprobs=body.logprobs is not None,
+        CompletionStream(head, service.tokenizer, has_logprobs=body.logprobs is not None,
                  offset=len(text), index=i)
         for i, text in enumerate(texts)
     ]  # fmt: skip
@@ -144,7 +146,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     return Json(head.chat(choices, usage=_usage(runs)))
 
 
-def _chat_runs(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Run]]:
+def _chat_runs(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
     tools, choice = body.tools, body.tool_choice
     if body.functions is not None:
         old, choice = modern_tools(body.functions, body.function_call)
@@ -180,7 +182,7 @@ def _template_variables(given: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _chat_choice(
-    service: Service, body: ChatBody, head: Head, plan: ChatPlan, i: int, pieces: list[Piece]
+    service: Service, body: ChatBody, head: Head, plan: ChatPlan, i: int, pieces: list[TextDelta]
 ) -> Answer:
     text, chances, reason = gather(pieces)
     logprobs = chat_logprobs(chances, service.tokenizer) if body.logprobs else None
@@ -192,7 +194,7 @@ async def _chat_chunks(
     service: Service, body: ChatBody, head: Head, plan: ChatPlan, stream: Stream
 ) -> AsyncIterator[list[Answer]]:
     talks = [
-        ChatTalk(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
+        ChatStream(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
                  has_legacy_call=body.functions is not None)
         for i in range(len(stream.runs))
     ]  # fmt: skip
@@ -235,6 +237,6 @@ def _stops(stop: str | list[str] | None) -> list[str]:
     return [stop] if isinstance(stop, str) else list(stop or ())
 
 
-def _usage(runs: Sequence[Run]) -> Answer:
+def _usage(runs: Sequence[Generation]) -> Answer:
     n_prompt = sum(len(run.job.prompt) for run in runs)
     return usage(n_prompt, sum(run.n_generated for run in runs))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import BusyError
-from gguf_hub.run.generation import Piece, Run
+from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.engine import n_known, n_shared
 
 WORTH_COPYING = 16
@@ -52,7 +52,7 @@ class SlotModel(Protocol):
         ...
 
 
-class Task:
+class TokenSequence:
     """One text to be written, or one to be embedded.
 
     Args:
@@ -66,7 +66,7 @@ class Task:
     """
 
     def __init__(
-        self, run: Run, emit: Callable[[Piece], None], fail: Callable[[Exception], None]
+        self, run: Generation, emit: Callable[[TextDelta], None], fail: Callable[[Exception], None]
     ) -> None:
         self.run = run
         self.emit = emit
@@ -84,7 +84,7 @@ class Task:
 
 
 @dataclass
-class EmbedTask:
+class EmbedSequence:
     """One text to be embedded.
 
     Attributes:
@@ -112,7 +112,7 @@ class Slot:
 
     index: int
     cached: list[int] = field(default_factory=list)
-    task: Task | None = None
+    task: TokenSequence | None = None
     used: int = 0
 
 
@@ -144,7 +144,7 @@ class Scheduler:
     def __init__(self, model: SlotModel, *, n_waiting: int = 64) -> None:
         self._model = model
         self._n_waiting = n_waiting
-        self._waiting: deque[Task | EmbedTask] = deque()
+        self._waiting: deque[TokenSequence | EmbedSequence] = deque()
         self._lock = threading.Lock()
         self.slots = [Slot(i) for i in range(model.n_slots)]
         self.counts = Counts()
@@ -164,7 +164,7 @@ class Scheduler:
         """Whether a round would do anything."""
         return bool(self._waiting) or self.n_busy > 0
 
-    def submit(self, *tasks: Task | EmbedTask) -> None:
+    def submit(self, *tasks: TokenSequence | EmbedSequence) -> None:
         """Take tasks in, all or none.
 
         Raises:
@@ -204,12 +204,12 @@ class Scheduler:
                 task = self._waiting.popleft()
             if task.is_cancelled:
                 self.counts.cancelled += 1
-            elif isinstance(task, EmbedTask):
+            elif isinstance(task, EmbedSequence):
                 self._embed(task, min(free, key=lambda slot: slot.used))
             else:
                 self._begin(task, free)
 
-    def _begin(self, task: Task, free: list[Slot]) -> None:
+    def _begin(self, task: TokenSequence, free: list[Slot]) -> None:
         """Give a task a slot if it has anything to generate; an error ends this task alone."""
         try:
             if (piece := task.run.begin()) is not None:
@@ -220,7 +220,7 @@ class Scheduler:
             self.counts.failed += 1
             task.fail(exc)
 
-    def _seat(self, task: Task, free: list[Slot]) -> None:
+    def _seat(self, task: TokenSequence, free: list[Slot]) -> None:
         """Give a task the slot that holds most of its prompt, or copy it there from another."""
         prompt = task.run.tokens
         shared = {slot.index: n_shared(slot.cached, prompt) for slot in self.slots}
@@ -241,7 +241,7 @@ class Scheduler:
 
     # -- computing -------------------------------------------------------------------------------
 
-    def _prefill(self, slot: Slot, task: Task) -> None:
+    def _prefill(self, slot: Slot, task: TokenSequence) -> None:
         """Compute the next batch of a prompt, or of what a shift has left; take the next token."""
         began = time.perf_counter()
         at = len(slot.cached)
@@ -287,7 +287,7 @@ class Scheduler:
         self.counts.rounds += 1
         self.counts.decoded_rows += len(slots)
 
-    def _take(self, slot: Slot, task: Task, logits: NDArray[np.float32]) -> None:
+    def _take(self, slot: Slot, task: TokenSequence, logits: NDArray[np.float32]) -> None:
         piece = task.run.take(logits)
         self.counts.generated_tokens += 1
         if task.run.is_done:
@@ -297,7 +297,7 @@ class Scheduler:
             del slot.cached[n_known(slot.cached, task.run.window) :]
         task.emit(piece)
 
-    def _embed(self, task: EmbedTask, slot: Slot) -> None:
+    def _embed(self, task: EmbedSequence, slot: Slot) -> None:
         slot.cached.clear()
         try:
             task.done(self._model.embed(task.tokens, slot.index))
@@ -307,7 +307,7 @@ class Scheduler:
             self.counts.failed += 1
             task.fail(exc)
 
-    def _guard(self, slot: Slot, work: Callable[[Slot, Task], None]) -> None:
+    def _guard(self, slot: Slot, work: Callable[[Slot, TokenSequence], None]) -> None:
         """Work for a slot; what goes wrong ends its task and no other."""
         assert slot.task is not None
         try:
@@ -339,6 +339,6 @@ def _age(slot: Slot) -> float:
     return slot.task.began
 
 
-def _is_behind(slot: Slot, run: Run) -> bool:
+def _is_behind(slot: Slot, run: Generation) -> bool:
     """Tell whether a slot lacks more than the last token of a text, or has yet to begin with it."""
     return not run.n_generated or len(run.window) - len(slot.cached) > 1

@@ -12,13 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.api.server.bodies import Sampling
-from gguf_hub.api.server.scheduler import EmbedTask, Scheduler
+from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.run.chat import ChatFormat, choose_format
-from gguf_hub.run.generation import Chooser, ContextShift, GrammarBook, Job, Run, sampler_config
+from gguf_hub.run.generation import (
+    ContextShift,
+    Generation,
+    GenerationRequest,
+    GrammarCache,
+    LogitsSampler,
+    sampler_config,
+)
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer
 
@@ -99,7 +106,7 @@ class Service:
         self.grammar_pool = WorkerPool("gguf-hub-grammars", n_threads=64, n_waiting=64)
         self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
         self._n_keep = n_keep
-        self._grammars = GrammarBook(tokenizer)
+        self._grammars = GrammarCache(tokenizer)
         self.chat_format = _chat_format(tokenizer, metadata, chat_format)
 
     # -- requests --------------------------------------------------------------------------------
@@ -114,7 +121,7 @@ class Service:
         n_top: int | None = None,
         schema: Any = None,
         choice: int = 0,
-    ) -> Run:
+    ) -> Generation:
         """Return the run of a request.
 
         Args:
@@ -142,14 +149,14 @@ class Service:
             settings["seed"] = -1
         sampler = Sampler(sampler_config(settings), self.tokenizer, self._constraint(body, schema))
         shift = self._shift(tokens, body)
-        job = Job(
+        job = GenerationRequest(
             prompt=tuple(tokens),
-            chooser=Chooser(sampler, n_top=n_top),
+            chooser=LogitsSampler(sampler, n_top=n_top),
             max_tokens=self._most(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
         )
-        return Run(job, self.tokenizer, n_ctx, shift=shift)
+        return Generation(job, self.tokenizer, n_ctx, shift=shift)
 
     def _shift(self, tokens: Sequence[int], body: Sampling) -> ContextShift | None:
         """Return how a text goes on when its context is full."""
@@ -242,7 +249,7 @@ class Service:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def start(self, runs: Sequence[Run], *, is_whole: bool = False) -> Stream:
+    def start(self, runs: Sequence[Generation], *, is_whole: bool = False) -> Stream:
         """Take runs in, all or none; return where their pieces come out.
 
         Args:
@@ -288,7 +295,9 @@ class Service:
         self.worker.join()
 
 
-def _embed_task(tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32]]) -> EmbedTask:
+def _embed_task(
+    tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32]]
+) -> EmbedSequence:
     loop = future.get_loop()
 
     def settle(action: Any, value: Any) -> None:
@@ -299,7 +308,7 @@ def _embed_task(tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32
         if not loop.is_closed():
             loop.call_soon_threadsafe(act)
 
-    return EmbedTask(
+    return EmbedSequence(
         tokens,
         done=lambda hidden: settle(future.set_result, hidden),
         fail=lambda exc: settle(future.set_exception, exc),

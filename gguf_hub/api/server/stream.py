@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from gguf_hub.api.server.scheduler import Task
-from gguf_hub.run.generation import Piece, Run
+from gguf_hub.api.server.scheduler import TokenSequence
+from gguf_hub.run.generation import Generation, TextDelta
 
-Item = tuple[int, Piece | Exception]
+Item = tuple[int, TextDelta | Exception]
 """Number of the run, and what came of it."""
 
 
@@ -57,7 +57,9 @@ class Stream:
         tasks: One for each run.
     """
 
-    def __init__(self, runs: Sequence[Run], outbox: Outbox, *, is_whole: bool = False) -> None:
+    def __init__(
+        self, runs: Sequence[Generation], outbox: Outbox, *, is_whole: bool = False
+    ) -> None:
         self.runs = list(runs)
         self.loop = asyncio.get_running_loop()
         self._outbox = outbox
@@ -66,12 +68,14 @@ class Stream:
         self._arrived: list[Item] = []  # of the loop's
         self._has_arrived = asyncio.Event()
         puts = [partial(self._put, i) for i in range(len(runs))]
-        self.tasks = [Task(run, put, put) for run, put in zip(self.runs, puts, strict=True)]
+        self.tasks = [
+            TokenSequence(run, put, put) for run, put in zip(self.runs, puts, strict=True)
+        ]
 
-    def _put(self, i: int, item: Piece | Exception) -> None:
+    def _put(self, i: int, item: TextDelta | Exception) -> None:
         """Take what the worker's thread has made."""
         self._made[i].append((i, item))
-        if self._is_whole and isinstance(item, Piece) and item.finish_reason is None:
+        if self._is_whole and isinstance(item, TextDelta) and item.finish_reason is None:
             return
         self._outbox.put(self, self._made[i])
         self._made[i] = []
@@ -81,7 +85,7 @@ class Stream:
         self._arrived += items
         self._has_arrived.set()
 
-    async def batches(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+    async def batches(self) -> AsyncIterator[list[tuple[int, TextDelta]]]:
         """Yield (number of the run, piece) of all that has come, until all runs have ended.
 
         Raises:
@@ -102,9 +106,9 @@ class Stream:
         finally:
             self.cancel()
 
-    async def all(self) -> list[list[Piece]]:
+    async def all(self) -> list[list[TextDelta]]:
         """Return all pieces of each run."""
-        found: list[list[Piece]] = [[] for _ in self.runs]
+        found: list[list[TextDelta]] = [[] for _ in self.runs]
         async for batch in self.batches():
             for i, piece in batch:
                 found[i].append(piece)
@@ -116,9 +120,9 @@ class Stream:
             task.cancel()
 
 
-def _until_error(items: list[Item]) -> tuple[list[tuple[int, Piece]], Exception | None]:
+def _until_error(items: list[Item]) -> tuple[list[tuple[int, TextDelta]], Exception | None]:
     """Return the pieces before the first error, and that error."""
-    found: list[tuple[int, Piece]] = []
+    found: list[tuple[int, TextDelta]] = []
     for i, item in items:
         if isinstance(item, Exception):
             return found, item

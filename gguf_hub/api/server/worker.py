@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from gguf_hub.api.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
 from gguf_hub.errors import BusyError
 
 
@@ -32,7 +32,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
         self._thread.start()
 
-    def submit(self, *tasks: Task | EmbedTask) -> None:
+    def submit(self, *tasks: TokenSequence | EmbedSequence) -> None:
         """Take tasks in.
 
         Raises:

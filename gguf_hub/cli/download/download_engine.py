@@ -11,7 +11,7 @@ from gguf_hub.cli import console
 from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.move import Mover
+    from gguf_hub.hub.download.transfer import TransferBackend
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -75,7 +75,7 @@ engine_options = together(
 """Give a command the options that say how bytes are moved."""
 
 
-def mover_for(options: dict[str, Any], n_files: int) -> Mover:
+def mover_for(options: dict[str, Any], n_files: int) -> TransferBackend:
     """Return what moves the bytes.
 
     Args:
@@ -88,7 +88,7 @@ def mover_for(options: dict[str, Any], n_files: int) -> Mover:
     from gguf_hub.errors import UsageError
     from gguf_hub.hub.download.engine import Settings
     from gguf_hub.hub.download.limits import RateLimit
-    from gguf_hub.hub.download.move import RangeMover
+    from gguf_hub.hub.download.transfer import RangeMover
     from gguf_hub.hub.download.whole import HfTransferMover, XetMover
 
     engine = _engine(options["engine"], limit_rate=options["limit_rate"])

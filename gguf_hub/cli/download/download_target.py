@@ -12,9 +12,9 @@ from gguf_hub.cli import console
 if TYPE_CHECKING:
     from gguf_hub.hub.catalog import Catalog
     from gguf_hub.hub.client import RemoteFile, RepoListing
+    from gguf_hub.hub.download.destinations import Destination
     from gguf_hub.hub.download.fetch import Plan
     from gguf_hub.hub.download.local import Target
-    from gguf_hub.hub.download.places import Place
     from gguf_hub.hub.store import Store
 
 
@@ -28,13 +28,13 @@ def target_from(
     """
     from gguf_hub.cli.models import pick_file
     from gguf_hub.hub.download.local import Target, target_of_file
-    from gguf_hub.hub.download.plan import Wanted
+    from gguf_hub.hub.download.plan import FileSelector
 
     patterns = {"include": options["include"], "exclude": options["exclude"]}
     if repo is not None:
         target = _with_names(_remote(repo, catalog), repo, filenames, catalog)
     elif any(patterns.values()):
-        target = Target(catalog.repo_id, Wanted(), catalog.revision)
+        target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
         target = target_of_file(catalog, pick_file(catalog, with_vram=True))
     target = replace(target, wanted=replace(target.wanted, **patterns))
@@ -71,10 +71,10 @@ def _remote(argument: str, catalog: Catalog) -> Target:
     return target
 
 
-def place_from(options: dict[str, Any]) -> Place:
+def place_from(options: dict[str, Any]) -> Destination:
     """Return where files go."""
     from gguf_hub.hub.client import default_cache_dir
-    from gguf_hub.hub.download.places import HfCache, LocalFolder
+    from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 
     if options["local_dir"] is not None:
         return LocalFolder(options["local_dir"].expanduser().absolute())
@@ -82,7 +82,7 @@ def place_from(options: dict[str, Any]) -> Place:
 
 
 def find_here(
-    target: Target, place: Place, store: Store
+    target: Target, place: Destination, store: Store
 ) -> tuple[RepoListing, Sequence[RemoteFile]]:
     """Return the wanted files as this machine knows them; for offline mode.
 

@@ -11,7 +11,7 @@ from gguf_hub.cli import console
 from gguf_hub.cli.options import json_option
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.inventory import Held
+    from gguf_hub.hub.download.inventory import LocalFile
 
 
 @click.command("du")
@@ -47,11 +47,11 @@ def command(as_json: bool) -> None:
         console.note(f"{format_size(leftover_bytes)} more are left over: `gguf-hub gc`")
 
 
-def _rows(held: Sequence[Held]) -> list[dict[str, Any]]:
+def _rows(held: Sequence[LocalFile]) -> list[dict[str, Any]]:
     """Return a row for each repository, the largest first."""
     from gguf_hub.hub.download.inventory import Condition, contents_bytes
 
-    groups: dict[str | None, list[Held]] = {}
+    groups: dict[str | None, list[LocalFile]] = {}
     for file in held:
         if file.condition is not Condition.GONE:
             groups.setdefault(file.repo_id, []).append(file)

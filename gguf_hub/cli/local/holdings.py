@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.inventory import Held, Roots
+    from gguf_hub.hub.download.inventory import LocalFile, Roots
     from gguf_hub.hub.store import Store
 
 
@@ -24,7 +24,7 @@ def known_roots(store: Store, *folders: Path) -> Roots:
     return Roots.known(store, default_cache_dir().absolute(), *more)
 
 
-def find_held(argument: str, catalog_path: Path | None, store: Store) -> list[Held]:
+def find_held(argument: str, catalog_path: Path | None, store: Store) -> list[LocalFile]:
     """Return the files of this machine that an argument names: a path, a quant, a repository.
 
     Raises:

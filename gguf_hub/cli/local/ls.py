@@ -10,7 +10,7 @@ from gguf_hub.cli import console
 from gguf_hub.cli.options import json_option
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.inventory import Held
+    from gguf_hub.hub.download.inventory import LocalFile
 
 _COLOURS = {"verified": "green", "unchecked": None, "changed": "yellow", "gone": "red"}
 
@@ -47,7 +47,7 @@ def command(as_json: bool) -> None:
     console.note(f"\n{format_size(contents_bytes(held))} in all")
 
 
-def row_of(file: Held) -> dict[str, Any]:
+def row_of(file: LocalFile) -> dict[str, Any]:
     """Return a file as plain data, with stable keys."""
     return {
         "path": str(file.path),
@@ -62,7 +62,7 @@ def row_of(file: Held) -> dict[str, Any]:
     }
 
 
-def _cells(file: Held) -> list[str]:
+def _cells(file: LocalFile) -> list[str]:
     from gguf_hub.units import format_size
 
     state = console.style(file.condition.value, _COLOURS[file.condition.value])

@@ -12,7 +12,7 @@ from gguf_hub.cli import console
 from gguf_hub.cli.options import catalog_option, json_option
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.inventory import Held
+    from gguf_hub.hub.download.inventory import LocalFile
 
 
 @click.command("rm")
@@ -50,7 +50,7 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     console.note(f"removed; {format_size(free)} freed")
 
 
-def _ask(files: list[Held], free: int) -> None:
+def _ask(files: list[LocalFile], free: int) -> None:
     """Show what would go, and ask.
 
     Raises:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gguf_hub.gguf.reader import GgufFile
     from gguf_hub.gguf.summary import Summary
     from gguf_hub.progress import Progress
-    from gguf_hub.run.bench import Plan, Run
+    from gguf_hub.run.bench import Measurement, Plan
     from gguf_hub.run.kernels.build.build import KernelBuilder
     from gguf_hub.run.model.transformer import Transformer
 
@@ -83,7 +83,7 @@ def _run(
         return {"n_threads": model.n_threads, **_speeds(run), **_reading(run, plan, model, read)}
 
 
-def _speeds(run: Run) -> dict[str, Any]:
+def _speeds(run: Measurement) -> dict[str, Any]:
     """Return tokens per second, None for a test that was not asked for."""
     found: dict[str, Any] = {}
     for name, speed in (("pp", run.prompt), ("tg", run.generation)):
@@ -92,7 +92,7 @@ def _speeds(run: Run) -> dict[str, Any]:
     return found
 
 
-def _reading(run: Run, plan: Plan, model: Transformer, read: float) -> dict[str, Any]:
+def _reading(run: Measurement, plan: Plan, model: Transformer, read: float) -> dict[str, Any]:
     """Return what one generated token reads, how fast that is, and how fast memory is."""
     n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # on the average of the test
     size_bytes = model.active_bytes + model.cache_bytes(n_cached)

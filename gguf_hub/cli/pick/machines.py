@@ -64,7 +64,7 @@ RATE, DISK = Rate(), Disk()
 
 
 @dataclass(frozen=True)
-class Told:
+class MachineOverrides:
     """What the user says of a machine, in place of what is seen; None for nothing.
 
     Attributes:
@@ -81,7 +81,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DetectedMachine:
     """The machine to judge by, and this machine as it is."""
 
     machine: Machine
@@ -89,7 +89,7 @@ class Seen:
     target: Path
     may_probe: bool
 
-    def with_disk(self) -> Seen:
+    def with_disk(self) -> DetectedMachine:
         """Return the same with the disk's speed, measured if need be and allowed."""
         if self.machine.disk_bytes_per_s is not None or not self.may_probe:
             return self
@@ -98,7 +98,7 @@ class Seen:
         return replace(self, machine=replace(self.machine, disk_bytes_per_s=speed))
 
 
-def look(told: Told = Told()) -> Seen:
+def look(told: MachineOverrides = MachineOverrides()) -> DetectedMachine:
     """Look at this machine, with what the user says in place of what is seen.
 
     Raises:
@@ -113,10 +113,10 @@ def look(told: Told = Told()) -> Seen:
         raise GgufHubError(
             "the memory of this machine cannot be read", hint="say how much: `--ram 24GB`"
         )
-    return Seen(machine_of(seen, told), seen, default_cache_dir(), told.may_probe)
+    return DetectedMachine(machine_of(seen, told), seen, default_cache_dir(), told.may_probe)
 
 
-def machine_of(seen: Hardware, told: Told = Told()) -> Machine:
+def machine_of(seen: Hardware, told: MachineOverrides = MachineOverrides()) -> Machine:
     """Return the machine to judge by; unknown memory is none."""
     from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.fit import Machine, isa_of
@@ -135,7 +135,7 @@ def machine_of(seen: Hardware, told: Told = Told()) -> Machine:
     return _with_gpu(machine, seen, told)
 
 
-def _with_gpu(machine: Machine, seen: Hardware, told: Told) -> Machine:
+def _with_gpu(machine: Machine, seen: Hardware, told: MachineOverrides) -> Machine:
     """Add the GPU: the one that was told, or this machine's where the question is about it."""
     rate = told.gpu_bytes_per_s
     if told.vram_bytes is not None:

@@ -12,9 +12,9 @@ from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_opti
 from gguf_hub.cli.pick.machines import DISK, RATE
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.pick.machines import Seen
-    from gguf_hub.cli.pick.subjects import Subject
-    from gguf_hub.hub.fit import Pick, Wish
+    from gguf_hub.cli.pick.candidates import CandidateSet
+    from gguf_hub.cli.pick.machines import DetectedMachine
+    from gguf_hub.hub.fit import Constraints, Pick
 
 MAX_N_CTX = 2**20
 
@@ -85,9 +85,9 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     Exit code 1 when no file fits.
     """
     from gguf_hub.cli.pick import pick_output as output
-    from gguf_hub.cli.pick.machines import Told, look
+    from gguf_hub.cli.pick.candidates import subject_of
+    from gguf_hub.cli.pick.machines import MachineOverrides, look
     from gguf_hub.cli.pick.pick_commands import commands_for
-    from gguf_hub.cli.pick.subjects import subject_of
 
     if options["plot"]:
         from gguf_hub.cli.pick.pick_plot import check_plot
@@ -99,7 +99,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         revision=options["revision"],
         token=options["token"],
     )
-    told = Told(
+    told = MachineOverrides(
         options["ram"],
         options["vram"],
         options["gpu_bandwidth"],
@@ -125,10 +125,10 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     return 0 if found.chosen else 1
 
 
-def _wish(options: dict[str, Any], seen: Seen) -> Wish:
-    from gguf_hub.hub.fit import Wish
+def _wish(options: dict[str, Any], seen: DetectedMachine) -> Constraints:
+    from gguf_hub.hub.fit import Constraints
 
-    return Wish(
+    return Constraints(
         n_ctx=options["n_ctx"],
         kv_type=options["kv_type"],
         engine=options["engine"] or ("llama.cpp" if seen.machine.vram_bytes else "gguf-hub"),
@@ -138,7 +138,9 @@ def _wish(options: dict[str, Any], seen: Seen) -> Wish:
     )
 
 
-def judge(subject: Subject, seen: Seen, wish: Wish) -> tuple[Pick, Seen]:
+def judge(
+    subject: CandidateSet, seen: DetectedMachine, wish: Constraints
+) -> tuple[Pick, DetectedMachine]:
     """Judge all models; where one would run from disk, with the disk's speed."""
     from gguf_hub.hub import fit
 

@@ -7,13 +7,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.pick.subjects import Model, Subject
+    from gguf_hub.cli.pick.candidates import CandidateSet, Model
     from gguf_hub.hub.fit import Fit, Pick
 
 PROMPT = '-p "Once upon a time"'
 
 
-def commands_for(subject: Subject, found: Pick) -> list[str]:
+def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
     """Return the commands for the chosen file, in order; none where none was chosen."""
     if found.chosen is None:
         return []

@@ -10,8 +10,8 @@ from gguf_hub.cli import console
 from gguf_hub.cli.pick.pick_report import report
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.pick.machines import Seen
-    from gguf_hub.cli.pick.subjects import Subject
+    from gguf_hub.cli.pick.candidates import CandidateSet
+    from gguf_hub.cli.pick.machines import DetectedMachine
     from gguf_hub.hub.fit import Fit, Pick
 
 __all__ = ["print_explained", "print_machine", "print_notes", "print_pick", "report"]
@@ -21,7 +21,7 @@ BAR_CELLS = 8
 Column = tuple[str, str, list[str]]
 
 
-def print_machine(seen: Seen, found: Pick, *, is_this: bool) -> None:
+def print_machine(seen: DetectedMachine, found: Pick, *, is_this: bool) -> None:
     """Say on stderr what is judged by."""
     from gguf_hub.units import format_gb
 
@@ -158,7 +158,7 @@ def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
 # ---- notes -------------------------------------------------------------------------------------
 
 
-def print_notes(subject: Subject, found: Pick, seen: Seen) -> None:
+def print_notes(subject: CandidateSet, found: Pick, seen: DetectedMachine) -> None:
     """Tell on stderr what the table cannot."""
     for note in (*seen.hardware.notes, *subject.notes, *_not_runnable(found)):
         console.note(f"\nnote: {note}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.pick.machines import Seen
-    from gguf_hub.cli.pick.subjects import Model, Subject
+    from gguf_hub.cli.pick.candidates import CandidateSet, Model
+    from gguf_hub.cli.pick.machines import DetectedMachine
     from gguf_hub.hub.fit import Fit, Pick
 
 
-def report(subject: Subject, found: Pick, seen: Seen, commands: list[str]) -> dict[str, Any]:
+def report(
+    subject: CandidateSet, found: Pick, seen: DetectedMachine, commands: list[str]
+) -> dict[str, Any]:
     """Return all that the table says, and the terms of the sums, as plain data."""
     wish, machine = found.wish, found.machine
     pairs = zip(subject.models, found.fits, strict=True)
@@ -34,7 +36,7 @@ def report(subject: Subject, found: Pick, seen: Seen, commands: list[str]) -> di
     }
 
 
-def _machine(found: Pick, seen: Seen) -> dict[str, Any]:
+def _machine(found: Pick, seen: DetectedMachine) -> dict[str, Any]:
     """What is judged by; null is what nobody knows."""
     machine, hardware = found.machine, seen.hardware
     return {

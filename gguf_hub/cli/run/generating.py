@@ -13,7 +13,7 @@ from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.cli.run.shifting import n_keep
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.run.writing import Wanted
+    from gguf_hub.cli.run.writing import RunSettings
     from gguf_hub.run.generation.engine import Engine, Timings
 
 generating_options = together(
@@ -48,13 +48,15 @@ def check_generating(options: dict[str, Any]) -> None:
         note("-ngl is ignored: this runner computes on the CPU")
 
 
-def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict[str, Any]) -> None:
+def generate(
+    path: Path, prompt: str, config: Any, wanted: RunSettings, options: dict[str, Any]
+) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import open_file, open_model
     from gguf_hub.cli.run.prompt_cache import prompt_cache
     from gguf_hub.cli.run.speaking import speak
-    from gguf_hub.cli.run.writer import Writer
+    from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.run.generation.engine import Engine
     from gguf_hub.run.generation.lookup import PromptLookup
     from gguf_hub.run.tokenizer import load_tokenizer
@@ -70,7 +72,7 @@ def generate(path: Path, prompt: str, config: Any, wanted: Wanted, options: dict
         tokenizer = load_tokenizer(file.metadata)
         engine = Engine(model)
         loaded_s = time.perf_counter() - began
-        writer = Writer(engine, tokenizer, config, options["predict"], wanted.grammar,
+        writer = TextGenerator(engine, tokenizer, config, options["predict"], wanted.grammar,
                         wanted.schema, options["ignore_eos"], n_keep=n_keep(options))  # fmt: skip
         if options["lookup"]:
             writer.drafter = PromptLookup(options["lookup"])

@@ -102,7 +102,7 @@ def open_model(
         n_cores=usable_threads(),
         key_type=options["cache_type_k"].upper(),
         value_type=options["cache_type_v"].upper(),
-        is_paged=options["mmap"] and _is_larger_than_memory(file, progress),
+        prefetch_experts=options["mmap"] and _is_larger_than_memory(file, progress),
         lock="all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
         progress=progress,
         **more,

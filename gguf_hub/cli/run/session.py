@@ -14,7 +14,7 @@ from gguf_hub.cli.run import session_file
 from gguf_hub.errors import GgufHubError, UsageError
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.run.writer import Writer
+    from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.run.chat import ChatFormat
 
 COMMANDS = {
@@ -50,7 +50,7 @@ class Session(ABC):
 
     def __init__(
         self,
-        writer: Writer,
+        writer: TextGenerator,
         lines: Lines,
         show: Callable[[str], None],
         tell: Callable[[str], None],

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gguf_hub.cli.run.writer import Writer
-    from gguf_hub.cli.run.writing import Wanted
+    from gguf_hub.cli.run.text_generator import TextGenerator
+    from gguf_hub.cli.run.writing import RunSettings
     from gguf_hub.run.chat import ChatFormat
 
 _FALLBACKS = {"chat": "chatml", "instruct": "alpaca"}
 
 
 def speak(
-    writer: Writer,
-    wanted: Wanted,
+    writer: TextGenerator,
+    wanted: RunSettings,
     prompt: str,
     metadata: Mapping[str, Any],
     options: dict[str, Any],
@@ -41,7 +41,11 @@ def speak(
 
 
 def _once(
-    writer: Writer, wanted: Wanted, prompt: str, options: dict[str, Any], colour: bool | None
+    writer: TextGenerator,
+    wanted: RunSettings,
+    prompt: str,
+    options: dict[str, Any],
+    colour: bool | None,
 ) -> None:
     from gguf_hub.cli.console import ConsoleProgress
 
@@ -60,7 +64,11 @@ def _once(
 
 
 def _together(
-    writer: Writer, wanted: Wanted, prompt: str, options: dict[str, Any], colour: bool | None
+    writer: TextGenerator,
+    wanted: RunSettings,
+    prompt: str,
+    options: dict[str, Any],
+    colour: bool | None,
 ) -> None:
     from gguf_hub.cli.run.session import TextSession
 
@@ -76,8 +84,8 @@ def _together(
 
 
 def _converse(
-    writer: Writer,
-    wanted: Wanted,
+    writer: TextGenerator,
+    wanted: RunSettings,
     prompt: str,
     metadata: Mapping[str, Any],
     options: dict[str, Any],
@@ -101,12 +109,12 @@ def _converse(
         session.turn(text)
 
 
-def _stops(wanted: Wanted) -> tuple[str, ...]:
+def _stops(wanted: RunSettings) -> tuple[str, ...]:
     headings = ("\n### Instruction:",) if wanted.mode == "instruct" else ()
     return (*wanted.stops, *headings)
 
 
-def _format(writer: Writer, wanted: Wanted, metadata: Mapping[str, Any]) -> ChatFormat:
+def _format(writer: TextGenerator, wanted: RunSettings, metadata: Mapping[str, Any]) -> ChatFormat:
     """Return the format of the conversation; say which, where the model brings none."""
     from gguf_hub.run.chat import choose_format
 

@@ -59,7 +59,7 @@ writing_options = together(*(click.option(*flags, **settings) for flags, setting
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunSettings:
     """What the flags ask for.
 
     Attributes:
@@ -81,7 +81,7 @@ class Wanted:
     mode: str
 
 
-def read_wanted(options: dict[str, Any]) -> Wanted:
+def read_wanted(options: dict[str, Any]) -> RunSettings:
     """Return what the flags ask for.
 
     Raises:
@@ -99,7 +99,7 @@ def read_wanted(options: dict[str, Any]) -> Wanted:
     _check_held(grammar, schema)
     check_template(template := _one(options, "chat_template", "chat_template_file"))
     stops = tuple(options["reverse_prompt"])
-    return Wanted(
+    return RunSettings(
         grammar=grammar,
         schema=schema,
         logit_bias=dict(_bias(text) for text in options["logit_bias"]),

@@ -59,13 +59,13 @@ def command(
     """
     import secrets
 
-    from gguf_hub.hub.mirror import Mirror, Shelf
+    from gguf_hub.hub.mirror import Mirror, RepositoryIndex
     from gguf_hub.hub.store import Store
 
     if token is None and host not in _LOCAL_HOSTS:
         token = secrets.token_urlsafe(24)
     store = Store(progress=console.ConsoleProgress())
-    shelf = Shelf(store, [entry for path in files for entry in _check(path, store)])
+    shelf = RepositoryIndex(store, [entry for path in files for entry in _check(path, store)])
     with Mirror(
         shelf,
         host=host,

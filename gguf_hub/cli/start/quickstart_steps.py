@@ -88,7 +88,7 @@ class Guide:
             machine = machine_of(seen)
             engine: fit.EngineName = "llama.cpp" if machine.vram_bytes else "gguf-hub"
             files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
-            found = fit.pick(files, machine, fit.Wish(n_ctx=N_CTX, engine=engine))
+            found = fit.pick(files, machine, fit.Constraints(n_ctx=N_CTX, engine=engine))
             if not self.tour.is_silent:
                 print_pick(found, [])
         return catalog, found
@@ -144,7 +144,7 @@ class Guide:
     @contextmanager
     def serve(self, made: list[Made]) -> Iterator[Mirror]:
         """Offer the files as a hub does, to this machine alone, while the block runs."""
-        from gguf_hub.hub.mirror import Mirror, Shelf
+        from gguf_hub.hub.mirror import Mirror, RepositoryIndex
         from gguf_hub.hub.store import Store, StoredFile
 
         with self.tour.step(
@@ -153,7 +153,7 @@ class Guide:
             store = Store(self.folder / "served")
             for file in made:
                 store.add(StoredFile.of(file.path, file.sha256, repo_id=REPO_ID))
-            mirror = Mirror(Shelf(store), host=LOOPBACK)
+            mirror = Mirror(RepositoryIndex(store), host=LOOPBACK)
             self.tour.say(f"HF_ENDPOINT={mirror.endpoint}")
         with mirror:
             yield mirror.start()
@@ -161,9 +161,9 @@ class Guide:
     def fetch(self, mirror: Mirror, store: Store) -> Path:
         """Download one file by a pattern, through the client that talks to Hugging Face too."""
         from gguf_hub.hub.client import HfHub
+        from gguf_hub.hub.download.destinations import LocalFolder
         from gguf_hub.hub.download.fetch import Fetcher
-        from gguf_hub.hub.download.places import LocalFolder
-        from gguf_hub.hub.download.plan import Wanted, select
+        from gguf_hub.hub.download.plan import FileSelector, select
         from gguf_hub.units import format_size
 
         pattern = f"*{FETCHED_QUANT}*"
@@ -172,7 +172,7 @@ class Guide:
             place = LocalFolder(self.folder / "downloaded")
             fetcher = Fetcher(HfHub(mirror.endpoint), place, store, self.progress)
             listing = fetcher.hub.list_files(REPO_ID)
-            (fetched,) = fetcher.fetch(listing, select(listing, Wanted(include=(pattern,))))
+            (fetched,) = fetcher.fetch(listing, select(listing, FileSelector(include=(pattern,))))
             size = format_size(fetched.file.size_bytes)
             self.tour.say(f"{fetched.path.name}  {size} of {len(listing.files)} files")
         return fetched.path

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 from gguf_hub.errors import HubUnreachableError, LinkRefusedError
 from gguf_hub.hub.client import ByteStream, Hub
-from gguf_hub.hub.download.board import Board
 from gguf_hub.hub.download.journal import Journal
 from gguf_hub.hub.download.limits import RateLimit
 from gguf_hub.hub.download.link import Link, Resolved, Source
 from gguf_hub.hub.download.partfile import PartFile
-from gguf_hub.hub.download.segments import Piece, Segments
+from gguf_hub.hub.download.segment_queue import SegmentQueue
+from gguf_hub.hub.download.segments import Segments, SegmentState
 from gguf_hub.hub.download.wholehash import Prefix, WholeHash
 from gguf_hub.progress import Progress, Task
 from gguf_hub.units import KIB, MIB, format_size
@@ -66,7 +66,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Begin:
+class TransferState:
     """Where a transfer begins.
 
     Attributes:
@@ -79,7 +79,7 @@ class Begin:
 
     segments: Segments
     done: Mapping[int, str]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SegmentState, ...]
     expected: Mapping[int, str] = field(default_factory=dict)
     is_looked_at: bool = False
 
@@ -111,7 +111,7 @@ class Transfer:
         hub: Hub,
         source: Source,
         part: PartFile,
-        begin: Begin,
+        begin: TransferState,
         *,
         journal: Journal | None,
         settings: Settings,
@@ -131,7 +131,9 @@ class Transfer:
         self._told_at = 0.0
         self._link = link or Link(hub, source)
         segments, done = begin.segments, begin.done
-        self.board = Board(segments, done, begin.pieces, settings.connections, begin.expected)
+        self.board = SegmentQueue(
+            segments, done, begin.pieces, settings.connections, begin.expected
+        )
         untrusted = frozenset() if begin.is_looked_at else frozenset(done)
         self._whole = WholeHash(
             self.board, part, untrusted=untrusted, forget=self._forget, check_start=check_start
@@ -272,7 +274,7 @@ class Transfer:
             have = format_size(self._begin.have_bytes + self.board.n_received)
             self._progress.note(f"{error.message}; going on from {have}")
 
-    def _fetch(self, link: Resolved, run: list[Piece], sink: _Sink, worker: int) -> None:
+    def _fetch(self, link: Resolved, run: list[SegmentState], sink: _Sink, worker: int) -> None:
         """Open the bytes of a run and pour them."""
         start, stop = run[0].at, self.board.segments.stop(run[-1].index)
         limit = self._settings.limit
@@ -318,7 +320,7 @@ class _Gather:
     breaks, or all is over, is not lost.
     """
 
-    def __init__(self, sink: _Sink, at: int, board: Board) -> None:
+    def __init__(self, sink: _Sink, at: int, board: SegmentQueue) -> None:
         self._sink = sink
         self._at = at
         self._board = board
@@ -359,7 +361,7 @@ class _Sink:
     """
 
     def __init__(
-        self, board: Board, part: PartFile, journal: Journal | None, run: list[Piece]
+        self, board: SegmentQueue, part: PartFile, journal: Journal | None, run: list[SegmentState]
     ) -> None:
         self.n_new = 0
         self._board = board
@@ -399,7 +401,7 @@ class _Sink:
         self._at = at
         return at
 
-    def _piece_at(self, index: int) -> Piece | None:
+    def _piece_at(self, index: int) -> SegmentState | None:
         piece = self._run.get(index)
         if piece is None and self._takes_all:
             piece = self._board.claim_at(index)
@@ -407,7 +409,7 @@ class _Sink:
                 self._run[index] = piece
         return piece
 
-    def _write(self, piece: Piece, data: memoryview) -> None:
+    def _write(self, piece: SegmentState, data: memoryview) -> None:
         piece.hasher.update(data)
         self._part.write(data, piece.at)
         piece.at += len(data)
@@ -416,7 +418,7 @@ class _Sink:
         if piece.at == self._board.segments.stop(piece.index):
             self._finish(piece)
 
-    def _finish(self, piece: Piece) -> None:
+    def _finish(self, piece: SegmentState) -> None:
         del self._run[piece.index]
         sha256 = self._board.accept(piece)
         if sha256 is None:

@@ -28,17 +28,17 @@ from gguf_hub.files import create
 from gguf_hub.gguf.copying import FileRange, copy_range
 from gguf_hub.hub.client import Hub, RemoteFile, RepoListing
 from gguf_hub.hub.download.cachedir import repos_of
+from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
 from gguf_hub.hub.download.diskerrors import explained
-from gguf_hub.hub.download.folderbook import FolderBook
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.journal import journal_of, read_journal
+from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import only_one
-from gguf_hub.hub.download.move import Moved, Mover, RangeMover
 from gguf_hub.hub.download.names import is_gguf
-from gguf_hub.hub.download.places import PART_SUFFIX, Place
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.download.total import totalled
+from gguf_hub.hub.download.transfer import RangeMover, TransferBackend, TransferResult
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.units import MB, format_gb
@@ -142,11 +142,11 @@ class Fetcher:
     """
 
     hub: Hub
-    place: Place
+    place: Destination
     store: Store
     progress: Progress = SILENT
     free_bytes: Callable[[Path], int] = free_bytes
-    move: Mover = field(default_factory=RangeMover)
+    move: TransferBackend = field(default_factory=RangeMover)
     is_forced: bool = False
     max_workers: int = 1
     caches: tuple[Path, ...] = ()
@@ -382,13 +382,13 @@ class Fetcher:
     def _remember_place(self) -> None:
         """Keep where files go: what is left there can then be found again."""
         with contextlib.suppress(OSError):  # that is a help, not a need
-            FolderBook(self.store.folder).add(self.place.root)
+            KnownFolders(self.store.folder).add(self.place.root)
 
-    def _remember(self, sha256: str, moved: Moved) -> None:
+    def _remember(self, sha256: str, moved: TransferResult) -> None:
         """Keep the hashes of segments: with them a damaged file can be repaired."""
         if moved.hashes and len(moved.hashes.hashes) > 1:
             with contextlib.suppress(OSError):  # they are a help, not a need
-                HashBook(self.store.folder).add(sha256, moved.hashes)
+                SegmentHashStore(self.store.folder).add(sha256, moved.hashes)
 
     def _accept(
         self, listing: RepoListing, file: RemoteFile, content: Path, sha256: str, status: Status

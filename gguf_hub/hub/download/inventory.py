@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from gguf_hub.hub.download.cachedir import CachedFile, all_files_of, find_file, repos_of
-from gguf_hub.hub.download.folderbook import FolderBook
+from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.local import Target
 from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of
 from gguf_hub.hub.download.notes import Note, notes_of, own_folder
@@ -29,7 +29,7 @@ class Condition(str, Enum):
 
 
 @dataclass(frozen=True)
-class Held:
+class LocalFile:
     """A file of this machine.
 
     Attributes:
@@ -73,7 +73,7 @@ class Roots:
     @classmethod
     def known(cls, store: Store, cache_dir: Path, *more: Path) -> Roots:
         """Return the given cache, what was ever fetched to, and ``more``."""
-        seen = [*FolderBook(store.folder).folders(), *more]
+        seen = [*KnownFolders(store.folder).folders(), *more]
         notes = [note for entry in store.entries() if (note := Note.find(entry.path))]
         seen += [note.root for note in notes]
         caches = [cache_dir, *(path for path in seen if repos_of(path))]
@@ -81,15 +81,15 @@ class Roots:
         return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)))
 
 
-def inventory(store: Store, roots: Roots) -> list[Held]:
+def inventory(store: Store, roots: Roots) -> list[LocalFile]:
     """Return the files of this machine, each name once, ordered by repository and name."""
-    found: dict[str, Held] = {}
+    found: dict[str, LocalFile] = {}
     for held in _all(store, roots):
         found.setdefault(_key(held.path), held)
     return sorted(found.values(), key=lambda h: (h.repo_id or "~", h.filename, str(h.path)))
 
 
-def look_at(path: Path, store: Store) -> Held | None:
+def look_at(path: Path, store: Store) -> LocalFile | None:
     """Return what is known of the file at ``path``, or None when it is nobody's download."""
     entry = store.find(path)
     if entry and (not (cached := find_file(path)) or _key(entry.path) == _key(cached.path)):
@@ -101,7 +101,7 @@ def look_at(path: Path, store: Store) -> Held | None:
     return None
 
 
-def of_target(held: Iterable[Held], target: Target) -> list[Held]:
+def of_target(held: Iterable[LocalFile], target: Target) -> list[LocalFile]:
     """Return the files of a repository that a target names, of whatever commit and place.
 
     Args:
@@ -111,7 +111,7 @@ def of_target(held: Iterable[Held], target: Target) -> list[Held]:
     """
     wanted = target.wanted
 
-    def is_meant(file: Held) -> bool:
+    def is_meant(file: LocalFile) -> bool:
         if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
             return False
         if wanted.filenames:
@@ -121,13 +121,13 @@ def of_target(held: Iterable[Held], target: Target) -> list[Held]:
     return [file for file in held if is_meant(file)]
 
 
-def contents_bytes(files: Iterable[Held]) -> int:
+def contents_bytes(files: Iterable[LocalFile]) -> int:
     """Return the bytes that files take on the disk: several names of the same bytes count once."""
     sizes = {h.content: h.size_bytes for h in files if h.condition is not Condition.GONE}
     return sum(sizes.values())
 
 
-def _all(store: Store, roots: Roots) -> Iterator[Held]:
+def _all(store: Store, roots: Roots) -> Iterator[LocalFile]:
     for entry in store.entries():
         yield _recorded(entry)
     for cache in roots.caches:
@@ -143,7 +143,7 @@ def _is_model_file(file: CachedFile) -> bool:
     return is_gguf(file.filename) and file.path.is_file()
 
 
-def _recorded(entry: StoredFile) -> Held:
+def _recorded(entry: StoredFile) -> LocalFile:
     size_bytes, condition = entry.size_bytes, Condition.VERIFIED
     try:
         size_bytes = entry.path.stat().st_size
@@ -151,7 +151,7 @@ def _recorded(entry: StoredFile) -> Held:
             condition = Condition.CHANGED
     except OSError:
         condition = Condition.GONE
-    return Held(
+    return LocalFile(
         entry.path,
         condition,
         size_bytes,
@@ -163,16 +163,16 @@ def _recorded(entry: StoredFile) -> Held:
     )
 
 
-def _cached(file: CachedFile) -> Held:
+def _cached(file: CachedFile) -> LocalFile:
     size_bytes, sha256 = file.path.stat().st_size, file.sha256
     origin = (file.repo_id, file.commit, file.filename)
-    return Held(file.path, Condition.UNCHECKED, size_bytes, *origin, sha256, None)
+    return LocalFile(file.path, Condition.UNCHECKED, size_bytes, *origin, sha256, None)
 
 
-def _noted(note: Note) -> Held:
+def _noted(note: Note) -> LocalFile:
     size_bytes = note.path.stat().st_size
     origin = (None, note.commit, note.filename)
-    return Held(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
+    return LocalFile(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
 
 
 def _key(path: Path) -> str:

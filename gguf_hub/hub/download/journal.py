@@ -36,7 +36,7 @@ class Start:
 
 
 @dataclass
-class Progressed:
+class ResumeState:
     """What a journal tells.
 
     Attributes:
@@ -63,7 +63,7 @@ def journal_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.journal")
 
 
-def read_journal(part: Path, etag: str, size_bytes: int) -> Progressed | None:
+def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
     """Return what the journal of a part tells, or None when there is none that fits.
 
     Args:
@@ -79,7 +79,7 @@ def read_journal(part: Path, etag: str, size_bytes: int) -> Progressed | None:
             "segment_bytes": head.get("segment_bytes")
         }:
             return None
-        told = Progressed(_segments(size_bytes, head["segment_bytes"]))
+        told = ResumeState(_segments(size_bytes, head["segment_bytes"]))
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
     for line in lines[1:]:
@@ -88,7 +88,7 @@ def read_journal(part: Path, etag: str, size_bytes: int) -> Progressed | None:
     return told
 
 
-def _read_line(line: bytes, told: Progressed) -> bool:
+def _read_line(line: bytes, told: ResumeState) -> bool:
     """Take one line into ``told``; False when it makes no sense."""
     try:
         row = json.loads(line)
@@ -112,7 +112,7 @@ def _read_line(line: bytes, told: Progressed) -> bool:
     return True
 
 
-def _forget(told: Progressed, index: int) -> None:
+def _forget(told: ResumeState, index: int) -> None:
     told.done.pop(index, None)
     told.starts.pop(index, None)
     told.adopted.discard(index)
@@ -149,7 +149,7 @@ class Journal:
         OSError: It cannot be written.
     """
 
-    def __init__(self, part: Path, etag: str, told: Progressed) -> None:
+    def __init__(self, part: Path, etag: str, told: ResumeState) -> None:
         path = journal_of(part)
         head = {
             "journal": VERSION,

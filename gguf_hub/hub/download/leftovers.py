@@ -22,14 +22,14 @@ from gguf_hub.hub.download.cachedir import (
     repo_id_of,
     repos_of,
 )
+from gguf_hub.hub.download.destinations import PART_SUFFIX
 from gguf_hub.hub.download.diskerrors import explained
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.inventory import Roots
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.notes import notes_of, own_folder
-from gguf_hub.hub.download.places import PART_SUFFIX
 from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
 
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are
@@ -163,7 +163,7 @@ def _on_record(store: Store) -> Iterator[Leftover]:
     gone = [entry for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 - no raise
     yield from (Leftover(Kind.RECORD, entry.path, 0) for entry in gone)
     needed = {entry.sha256 for entry in entries if entry not in gone}
-    for sha256, path in sorted(HashBook(store.folder).contents().items()):
+    for sha256, path in sorted(SegmentHashStore(store.folder).contents().items()):
         if sha256 not in needed:
             yield Leftover(Kind.HASHES, path, _taken_bytes(path))
 

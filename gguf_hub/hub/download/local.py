@@ -10,8 +10,8 @@ from gguf_hub.errors import HubError, UsageError
 from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.client import RemoteFile, RepoListing
 from gguf_hub.hub.download.cachedir import commit_of, commits_of, files_of, repo_folder
-from gguf_hub.hub.download.places import Place
-from gguf_hub.hub.download.plan import Wanted, select
+from gguf_hub.hub.download.destinations import Destination
+from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import CatalogQuant, RepoFile, RepoQuant
 from gguf_hub.hub.store import Store
 
@@ -21,7 +21,7 @@ class Target:
     """Files of a repository that are wanted; ``revision`` None takes whatever is at hand."""
 
     repo_id: str
-    wanted: Wanted
+    wanted: FileSelector
     revision: str | None = None
 
     @property
@@ -48,14 +48,14 @@ def target_of(ref: CatalogQuant | RepoQuant | RepoFile, catalog: Catalog) -> Tar
         assert file is not None, "the parser knows only quants of the catalog"
         return target_of_file(catalog, file)
     if isinstance(ref, RepoFile):
-        return Target(ref.repo_id, Wanted(filenames=(ref.filename,)), ref.revision)
-    return Target(ref.repo_id, Wanted(quant=ref.quant), ref.revision)
+        return Target(ref.repo_id, FileSelector(filenames=(ref.filename,)), ref.revision)
+    return Target(ref.repo_id, FileSelector(quant=ref.quant), ref.revision)
 
 
 def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
     """Return the target of files of the catalog; its ``main`` is no particular commit."""
     revision = None if catalog.revision == "main" else catalog.revision
-    return Target(catalog.repo_id, Wanted(tuple(file.filename for file in files)), revision)
+    return Target(catalog.repo_id, FileSelector(tuple(file.filename for file in files)), revision)
 
 
 def find_verified(target: Target, store: Store) -> list[Path]:
@@ -89,7 +89,7 @@ def find_cached(target: Target, cache_dir: Path) -> tuple[RepoListing, list[Remo
 
 
 def find_offline(
-    target: Target, place: Place, store: Store, cache_dir: Path
+    target: Target, place: Destination, store: Store, cache_dir: Path
 ) -> tuple[RepoListing, list[RemoteFile]] | None:
     """Return the wanted files as far as this machine can know them without a hub, or None.
 
@@ -134,7 +134,7 @@ def _recorded_listings(target: Target, store: Store) -> Iterator[RepoListing]:
             yield RepoListing(target.repo_id, commit, commit, tuple(files.values()))
 
 
-def _select(listing: RepoListing, wanted: Wanted) -> list[RemoteFile]:
+def _select(listing: RepoListing, wanted: FileSelector) -> list[RemoteFile]:
     try:
         return list(select(listing, wanted))
     except (HubError, UsageError):

@@ -24,7 +24,7 @@ from gguf_hub.units import format_size
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FileSelector:
     """What a user asked for; all empty means "whatever there is, if that is clear".
 
     Attributes:
@@ -45,7 +45,7 @@ class Wanted:
         return bool(self.filenames and (self.include or self.exclude))
 
 
-def select(listing: RepoListing, wanted: Wanted) -> tuple[RemoteFile, ...]:
+def select(listing: RepoListing, wanted: FileSelector) -> tuple[RemoteFile, ...]:
     """Return the files of ``listing`` that are wanted, in its order.
 
     Raises:
@@ -81,7 +81,7 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
     return chosen
 
 
-def _by_patterns(listing: RepoListing, wanted: Wanted) -> list[RemoteFile]:
+def _by_patterns(listing: RepoListing, wanted: FileSelector) -> list[RemoteFile]:
     include, exclude = _globs(wanted.include), _globs(wanted.exclude)
     found = [
         file

@@ -27,9 +27,9 @@ from gguf_hub.hub.download.cachedir import (
     shared_blob_of,
 )
 from gguf_hub.hub.download.diskerrors import explained
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.notes import Note, own_folder
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
 
 _REF_BYTES = 256
@@ -202,7 +202,7 @@ def _forget(path: Path, store: Store, *, is_alone: bool) -> None:
     if entry and (is_alone or _absolute(entry.path) == _absolute(path)):
         store.remove(entry.path)
         if all(other.sha256 != entry.sha256 for other in store.entries()):
-            HashBook(store.folder).remove(entry.sha256)
+            SegmentHashStore(store.folder).remove(entry.sha256)
 
 
 def _remove_empty(folder: Path, *, until: Path) -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 from gguf_hub.errors import ChecksumError, DownloadError
 from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.diskerrors import explained
-from gguf_hub.hub.download.engine import Begin, Settings, Transfer
+from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
 from gguf_hub.hub.download.expected import Expected
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.notes import refresh_note
 from gguf_hub.hub.download.partfile import PartFile
-from gguf_hub.hub.download.segments import Piece, SegmentHashes, Segments, merge_ranges
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
+from gguf_hub.hub.download.segments import SegmentHashes, Segments, SegmentState, merge_ranges
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT, Progress
 
@@ -152,7 +152,7 @@ def repair(
         only_one(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
     ):
         store.distrust(path)
-        hashes = HashBook(store.folder).find(file.sha256)
+        hashes = SegmentHashStore(store.folder).find(file.sha256)
         if hashes:
             damage = find_damage(real, hashes, progress=progress)
         else:
@@ -171,8 +171,8 @@ def _fetch(
 ) -> Repaired:
     """Fetch the bad segments over the file."""
     segments = damage.segments
-    pieces = tuple(Piece(index, segments.start(index)) for index in damage.bad)
-    begin = Begin(segments, damage.good, pieces, damage.expected, is_looked_at=True)
+    pieces = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
+    begin = TransferState(segments, damage.good, pieces, damage.expected, is_looked_at=True)
     with PartFile(path, segments.size_bytes, is_compare=True, is_part=False) as part:
         transfer = Transfer(
             hub,

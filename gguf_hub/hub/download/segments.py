@@ -63,7 +63,7 @@ class SegmentHashes:
 
 
 @dataclass
-class Piece:
+class SegmentState:
     """A segment under way.
 
     Attributes:

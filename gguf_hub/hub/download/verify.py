@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from gguf_hub.hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
 from gguf_hub.hub.download.digest import sha256_file
 from gguf_hub.hub.download.expected import Expected
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.notes import Note
 from gguf_hub.hub.download.repair import find_damage
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT, Progress
 
@@ -129,7 +129,7 @@ def _bad_ranges(
     """Return where the bytes are wrong, if the hashes of segments were kept."""
     if expected is None or sha256 == expected.sha256:
         return ()
-    hashes = HashBook(store.folder).find(expected.sha256)
+    hashes = SegmentHashStore(store.folder).find(expected.sha256)
     return tuple(find_damage(path, hashes, progress=progress).ranges) if hashes else ()
 
 

@@ -20,7 +20,7 @@ from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.journal import journal_of
 from gguf_hub.hub.download.link import Link, Source
-from gguf_hub.hub.download.move import Moved, RangeMover
+from gguf_hub.hub.download.transfer import RangeMover, TransferResult
 from gguf_hub.progress import Progress
 from gguf_hub.subprocesses import NETWORK, start_python
 from gguf_hub.units import MIB
@@ -66,8 +66,8 @@ class HfTransferMover:
         *,
         progress: Progress,
         cancel: threading.Event,
-    ) -> Moved:
-        """Fill ``part``; see ``Mover``."""
+    ) -> TransferResult:
+        """Fill ``part``; see ``TransferBackend``."""
         facts = Link(hub, source).current().facts
         headers = hub.headers_for(facts)
         if any(name.lower() == "authorization" for name in headers):
@@ -95,7 +95,7 @@ class HfTransferMover:
                 if cancel.is_set():
                     raise CancelledError
                 task.advance(n_bytes)
-        return Moved()
+        return TransferResult()
 
     def _run(self, wishes: dict[str, Any], source: Source) -> Iterator[int]:
         """Yield the size of each chunk that came."""
@@ -130,11 +130,11 @@ class XetMover:
         *,
         progress: Progress,
         cancel: threading.Event,
-    ) -> Moved:
-        """Fill ``part``; see ``Mover``."""
+    ) -> TransferResult:
+        """Fill ``part``; see ``TransferBackend``."""
         _clear(part)
         hub.fetch_xet(source.repo_id, source.file.path, source.commit, part)
-        return Moved()
+        return TransferResult()
 
 
 def _clear(part: Path) -> None:

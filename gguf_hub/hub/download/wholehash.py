@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
-from gguf_hub.hub.download.board import Board
 from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.segment_queue import SegmentQueue
 from gguf_hub.units import MIB
 
 _CHUNK_BYTES = 1 * MIB
@@ -59,7 +59,7 @@ class WholeHash:
 
     def __init__(
         self,
-        board: Board,
+        board: SegmentQueue,
         part: PartFile,
         *,
         untrusted: Container[int],

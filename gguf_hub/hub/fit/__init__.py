@@ -11,13 +11,13 @@ from gguf_hub.hub.fit.machine import (
     ENGINES,
     KV_TYPES,
     POLICIES,
+    Constraints,
     EngineName,
     Machine,
     Policy,
-    Wish,
     isa_of,
 )
-from gguf_hub.hub.fit.need import Need, need_of
+from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
 from gguf_hub.hub.fit.placement import Placement, Verdict, place
 from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
@@ -26,19 +26,19 @@ __all__ = [
     "ENGINES",
     "KV_TYPES",
     "POLICIES",
+    "Constraints",
     "EngineName",
     "FileFacts",
     "Fit",
     "Loss",
     "Machine",
-    "Need",
+    "MemoryEstimate",
     "Pick",
     "Placement",
     "Policy",
     "Speed",
     "TensorShare",
     "Verdict",
-    "Wish",
     "choose",
     "estimated_loss",
     "facts_from_catalog",

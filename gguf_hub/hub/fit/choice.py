@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from gguf_hub.errors import UsageError
 from gguf_hub.hub.fit.facts import FileFacts
-from gguf_hub.hub.fit.machine import POLICIES, Machine, Policy, Wish
-from gguf_hub.hub.fit.need import Need, need_of
+from gguf_hub.hub.fit.machine import POLICIES, Constraints, Machine, Policy
+from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
 from gguf_hub.hub.fit.placement import Placement, Verdict, place
 from gguf_hub.hub.fit.quality import Loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
@@ -34,8 +34,8 @@ class Fit:
     """
 
     facts: FileFacts
-    wish: Wish
-    need: Need
+    wish: Constraints
+    need: MemoryEstimate
     placement: Placement
     speed: Speed | None
     largest_n_ctx: int
@@ -75,10 +75,10 @@ class Pick:
     chosen: Fit | None
     reason: str
     machine: Machine
-    wish: Wish
+    wish: Constraints
 
 
-def pick(files: Sequence[FileFacts], machine: Machine, wish: Wish) -> Pick:
+def pick(files: Sequence[FileFacts], machine: Machine, wish: Constraints) -> Pick:
     """Judge every file and choose one.
 
     Args:
@@ -98,7 +98,7 @@ def pick(files: Sequence[FileFacts], machine: Machine, wish: Wish) -> Pick:
     return Pick(fits, chosen, _reason(fits, chosen, wish, machine), machine, wish)
 
 
-def fit_file(facts: FileFacts, machine: Machine, wish: Wish) -> Fit:
+def fit_file(facts: FileFacts, machine: Machine, wish: Constraints) -> Fit:
     """Judge one file by itself."""
     placement = place(facts, wish, machine)
     return Fit(
@@ -111,7 +111,7 @@ def fit_file(facts: FileFacts, machine: Machine, wish: Wish) -> Fit:
     )
 
 
-def largest_n_ctx(facts: FileFacts, machine: Machine, wish: Wish) -> int:
+def largest_n_ctx(facts: FileFacts, machine: Machine, wish: Constraints) -> int:
     """Return the most tokens of context with which the file stays in memory; 0 for none."""
 
     def fits(n_ctx: int) -> bool:
@@ -187,7 +187,7 @@ def _loss(fit: Fit) -> float:
 # ---- the reason, in one sentence ---------------------------------------------------------------
 
 
-def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Wish, machine: Machine) -> str:
+def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Constraints, machine: Machine) -> str:
     limit = _limit(wish, machine)
     if chosen is None:
         return _none(fits, limit)
@@ -197,7 +197,7 @@ def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Wish, machine: Machin
     return f"{chosen.facts.quant}: {merit}{bigger}"
 
 
-def _limit(wish: Wish, machine: Machine) -> str:
+def _limit(wish: Constraints, machine: Machine) -> str:
     """Name the memory: ``24 GB of RAM``, ``8 GB of RAM and 24 GB of VRAM``."""
     if wish.engine == "gguf-hub" or not machine.vram_bytes:
         return f"{_gb(machine.ram_bytes)} of RAM"

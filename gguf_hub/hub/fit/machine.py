@@ -58,7 +58,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Constraints:
     """What somebody wants.
 
     Attributes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from gguf_hub.hub.fit.facts import FileFacts
-from gguf_hub.hub.fit.machine import Machine, Wish
-from gguf_hub.hub.fit.need import Need, need_of
+from gguf_hub.hub.fit.machine import Constraints, Machine
+from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
 
 GPU_CONTEXT_BYTES = 260_000_000  # what a GPU's driver takes for a program
 GPU_MARGIN_BYTES = 2**30  # what llama.cpp leaves free on each GPU (`--fit-target`)
@@ -62,7 +62,7 @@ class Placement:
     lacking_bytes: int = 0
 
 
-def memory_limit(wish: Wish, machine: Machine) -> int:
+def memory_limit(wish: Constraints, machine: Machine) -> int:
     """Return the bytes that a model may take at most, RAM and VRAM together."""
     limit = wish.limit_of(machine)
     if wish.engine == "gguf-hub" or machine.is_unified or not machine.vram_bytes:
@@ -71,7 +71,7 @@ def memory_limit(wish: Wish, machine: Machine) -> int:
     return limit + max(0, machine.vram_bytes - taken)
 
 
-def place(facts: FileFacts, wish: Wish, machine: Machine) -> Placement:
+def place(facts: FileFacts, wish: Constraints, machine: Machine) -> Placement:
     """Put a model onto a machine, as far into fast memory as it goes.
 
     Args:
@@ -89,7 +89,9 @@ def place(facts: FileFacts, wish: Wish, machine: Machine) -> Placement:
     return placement or _without_gpu(facts, need, wish.limit_of(machine))
 
 
-def _with_gpu(facts: FileFacts, need: Need, wish: Wish, machine: Machine) -> Placement | None:
+def _with_gpu(
+    facts: FileFacts, need: MemoryEstimate, wish: Constraints, machine: Machine
+) -> Placement | None:
     """Return the best use of the GPU, or None where it is of none."""
     whole = _on_gpu(facts, need, facts.shape.n_layer, machine)
     limit = wish.limit_of(machine)
@@ -112,7 +114,7 @@ def _with_gpu(facts: FileFacts, need: Need, wish: Wish, machine: Machine) -> Pla
     return _short_of_ram(facts, split, limit)
 
 
-def _on_gpu(facts: FileFacts, need: Need, n_expert_layers: int, machine: Machine) -> int:
+def _on_gpu(facts: FileFacts, need: MemoryEstimate, n_expert_layers: int, machine: Machine) -> int:
     """Return the VRAM for all layers, the experts of so many of them among it.
 
     ::
@@ -125,7 +127,7 @@ def _on_gpu(facts: FileFacts, need: Need, n_expert_layers: int, machine: Machine
 
 
 def _split_experts(
-    facts: FileFacts, need: Need, room_bytes: int, machine: Machine
+    facts: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
 ) -> Placement | None:
     """Keep the experts of the first k layers in RAM, everything else in VRAM.
 
@@ -154,7 +156,7 @@ def _split_experts(
 
 
 def _split_layers(
-    facts: FileFacts, need: Need, room_bytes: int, machine: Machine
+    facts: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
 ) -> Placement | None:
     """Put the last n layers into VRAM, each with its part of the K/V cache.
 
@@ -192,7 +194,7 @@ def _short_of_ram(facts: FileFacts, split: Placement, limit_bytes: int) -> Place
     )
 
 
-def _without_gpu(facts: FileFacts, need: Need, limit_bytes: int) -> Placement:
+def _without_gpu(facts: FileFacts, need: MemoryEstimate, limit_bytes: int) -> Placement:
     """Judge by RAM alone.
 
     What does not fit is read from disk again: the system keeps of the file what has room. A model

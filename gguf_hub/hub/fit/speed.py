@@ -14,10 +14,10 @@ from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import (
     ASSUMED_DISK_BYTES_PER_S,
     ASSUMED_RAM_BYTES_PER_S,
+    Constraints,
     Machine,
-    Wish,
 )
-from gguf_hub.hub.fit.need import need_of
+from gguf_hub.hub.fit.memory import need_of
 from gguf_hub.hub.fit.placement import Placement, Verdict
 from gguf_hub.hub.fit.rates import GPU_SHARE, TOKEN_S, WORD_S, Rates, rates_of
 
@@ -45,7 +45,9 @@ class Speed:
     basis: Basis
 
 
-def speed_of(facts: FileFacts, wish: Wish, machine: Machine, placement: Placement) -> Speed | None:
+def speed_of(
+    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+) -> Speed | None:
     """Estimate the speed of generating; None where it cannot run, or nobody knows the GPU.
 
     Args:
@@ -81,7 +83,9 @@ def _basis(machine: Machine, placement: Placement) -> Basis:
     return "measured" if is_known else "assumed"
 
 
-def _host_seconds(facts: FileFacts, wish: Wish, machine: Machine, placement: Placement) -> float:
+def _host_seconds(
+    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+) -> float:
     """Time of the CPU for one token."""
     rates = rates_of(wish.engine, machine.isa)
     threads = _threads(facts, wish, machine)
@@ -112,14 +116,16 @@ def _layer_seconds(facts: FileFacts, rates: Rates, threads: int) -> float:
     return shape.n_layer * layer_s
 
 
-def _threads(facts: FileFacts, wish: Wish, machine: Machine) -> int:
+def _threads(facts: FileFacts, wish: Constraints, machine: Machine) -> int:
     """Return the threads that compute: of ours only those that have work worth a barrier."""
     if wish.engine == "llama.cpp":
         return machine.n_threads
     return max(1, min(machine.n_threads, facts.active_bytes // BYTES_WORTH_A_THREAD))
 
 
-def _gpu_seconds(facts: FileFacts, wish: Wish, machine: Machine, placement: Placement) -> float:
+def _gpu_seconds(
+    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+) -> float:
     """Time of the GPU for one token."""
     dense, experts = placement.gpu_share
     if not (dense or experts):

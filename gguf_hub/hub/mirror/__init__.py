@@ -4,7 +4,7 @@ Read-only. What a request names is a key in a table of verified files, never a p
 reaches the file system. This room knows nothing about models, quants or the hub itself.
 """
 
+from gguf_hub.hub.mirror.repository_index import LOCAL_REPO_ID, RepositoryIndex, Snapshot
 from gguf_hub.hub.mirror.server import Mirror
-from gguf_hub.hub.mirror.shelf import LOCAL_REPO_ID, Shelf, Snapshot
 
-__all__ = ["LOCAL_REPO_ID", "Mirror", "Shelf", "Snapshot"]
+__all__ = ["LOCAL_REPO_ID", "Mirror", "RepositoryIndex", "Snapshot"]

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gguf_hub.hub.mirror.shelf import BRANCH, Snapshot
+from gguf_hub.hub.mirror.repository_index import BRANCH, Snapshot
 from gguf_hub.hub.store import StoredFile
 
 JsonObject = dict[str, Any]

@@ -15,7 +15,13 @@ from urllib.parse import parse_qs, unquote
 
 from gguf_hub.hub.mirror import answers
 from gguf_hub.hub.mirror.ranges import parse_range
-from gguf_hub.hub.mirror.shelf import BRANCH, Offered, Shelf, Snapshot, open_unchanged
+from gguf_hub.hub.mirror.repository_index import (
+    BRANCH,
+    Offered,
+    RepositoryIndex,
+    Snapshot,
+    open_unchanged,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Routes:
         token: What a request must carry; None lets everybody ask who reaches the server.
     """
 
-    def __init__(self, shelf: Shelf, token: str | None = None) -> None:
+    def __init__(self, shelf: RepositoryIndex, token: str | None = None) -> None:
         self._shelf = shelf
         self._token = token
 

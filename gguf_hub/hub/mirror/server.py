@@ -15,8 +15,8 @@ from typing import Any
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
+from gguf_hub.hub.mirror.repository_index import RepositoryIndex
 from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
-from gguf_hub.hub.mirror.shelf import Shelf
 
 MAX_REQUESTS = 256
 MAX_WAITING = 384  # with a socket and a file for each request, below the usual limit of 1024
@@ -50,7 +50,7 @@ class Mirror:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: RepositoryIndex,
         *,
         host: str = "127.0.0.1",
         port: int = 0,

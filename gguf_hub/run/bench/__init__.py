@@ -4,6 +4,6 @@ Knows how to time; knows nothing of flags and tables.
 """
 
 from gguf_hub.run.bench.bandwidth import read_bytes_per_s
-from gguf_hub.run.bench.measure import Plan, Run, Speed, measure
+from gguf_hub.run.bench.measure import Measurement, Plan, Speed, measure
 
-__all__ = ["Plan", "Run", "Speed", "measure", "read_bytes_per_s"]
+__all__ = ["Measurement", "Plan", "Speed", "measure", "read_bytes_per_s"]

@@ -83,14 +83,14 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Run:
+class Measurement:
     """Both tests of a plan; None for one that was not asked for."""
 
     prompt: Speed | None
     generation: Speed | None
 
 
-def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int = 0) -> Run:
+def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int = 0) -> Measurement:
     """Time a model.
 
     Args:
@@ -122,7 +122,7 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
     found: dict[str, Speed | None] = {}
     for name, n_tokens, run in tests:
         found[name] = _timed(name, n_tokens, run, plan, progress) if n_tokens else None
-    return Run(found["prompt"], found["generation"])
+    return Measurement(found["prompt"], found["generation"])
 
 
 def _timed(

@@ -1,18 +1,27 @@
 """One text under way: from logits to pieces of text, and the shapes in which they are handed out.
 
 The room knows prompts, stop texts, log probabilities, OpenAI's answers, conversations and tools.
-It knows no engine and no cache: whoever computes logits feeds them to a ``Run``. So the command
-line, ``Llama``, LangChain and the server write the same text from the same settings.
+It knows no engine and no cache: whoever computes logits feeds them to a ``Generation``. So the
+command line, ``Llama``, LangChain and the server write the same text from the same settings.
 """
 
 from __future__ import annotations
 
-from gguf_hub.run.generation.chooser import Chance, Chooser
-from gguf_hub.run.generation.grammars import GrammarBook
-from gguf_hub.run.generation.run import Job, Piece, Run
+from gguf_hub.run.generation.generation import Generation, GenerationRequest, TextDelta
+from gguf_hub.run.generation.grammar_cache import GrammarCache
+from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob
 from gguf_hub.run.generation.settings import sampler_config
 from gguf_hub.run.generation.shift import ContextShift
 from gguf_hub.run.generation.stops import StopText
 
-__all__ = ["Chance", "Chooser", "ContextShift", "GrammarBook", "Job", "Piece", "Run", "StopText",
-           "sampler_config"]  # fmt: skip
+__all__ = [
+           "ContextShift",
+           "Generation",
+           "GenerationRequest",
+           "GrammarCache",
+           "LogitsSampler",
+           "StopText",
+           "TextDelta",
+           "TokenLogprob",
+           "sampler_config",
+]  # fmt: skip

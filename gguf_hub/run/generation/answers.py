@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gguf_hub.run.generation.chooser import Chance
+from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.tokenizer import Tokenizer
 
 Answer = dict[str, Any]
@@ -99,7 +99,7 @@ def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
     return tokenizer.token_bytes(token_id).decode("utf-8", errors="ignore")
 
 
-def text_logprobs(chances: Iterable[Chance | None], tokenizer: Tokenizer, offset: int,
+def text_logprobs(chances: Iterable[TokenLogprob | None], tokenizer: Tokenizer, offset: int,
                   token_ids: Sequence[int] = ()) -> Answer:  # fmt: skip
     """Return log probabilities of tokens in the shape of text completions.
 
@@ -120,7 +120,7 @@ def text_logprobs(chances: Iterable[Chance | None], tokenizer: Tokenizer, offset
     return found
 
 
-def _top(chance: Chance, tokenizer: Tokenizer) -> dict[str, float]:
+def _top(chance: TokenLogprob, tokenizer: Tokenizer) -> dict[str, float]:
     top: dict[str, float] = {}
     for token_id, logprob in chance.top:
         top.setdefault(piece_text(tokenizer, token_id), logprob)
@@ -128,7 +128,7 @@ def _top(chance: Chance, tokenizer: Tokenizer) -> dict[str, float]:
     return top
 
 
-def chat_logprobs(chances: Iterable[Chance], tokenizer: Tokenizer) -> Answer:
+def chat_logprobs(chances: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Answer:
     """Return log probabilities of tokens in the shape of chat completions."""
 
     def entry(token_id: int, logprob: float) -> Answer:

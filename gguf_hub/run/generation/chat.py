@@ -14,7 +14,7 @@ from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.run.chat import ChatFormat, Message
-from gguf_hub.run.generation.grammars import JSON_OBJECT
+from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
 from gguf_hub.run.tokenizer import Tokenizer
 
 Tool = Mapping[str, Any]

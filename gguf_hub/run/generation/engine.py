@@ -41,7 +41,7 @@ class Forward(Protocol):
         ...
 
 
-class Chooser(Protocol):
+class TokenSampler(Protocol):
     """What chooses among logits: a ``Sampler``, or something around one."""
 
     def sample(self, logits: NDArray[np.float32], recent: Sequence[int] = ()) -> Sampled:
@@ -149,7 +149,7 @@ class Engine:
     def generate(
         self,
         prompt: Sequence[int],
-        sampler: Chooser,
+        sampler: TokenSampler,
         *,
         max_tokens: int = -1,
         stop_ids: Collection[int] = (),

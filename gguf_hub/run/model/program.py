@@ -110,7 +110,7 @@ class Limits:
     n_slots: int = 1
     key_type: str = "F16"
     value_type: str = "F16"
-    is_paged: bool = False
+    prefetch_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -453,7 +453,7 @@ class ProgramBuilder:
             n_expert_used=c.n_expert_used, chosen=chosen, weights=weights,
             starts=self._starts, order=self._order, count=stream.count,
         )  # fmt: skip
-        if self._limits.is_paged:
+        if self._limits.prefetch_experts:
             self._ask_for(gate, up, down)
         self._expert_matmul(gate, self._h, self._gate.x, c.n_expert_used, is_last=False)
         self._expert_matmul(up, self._h, self._up, c.n_expert_used, is_last=True)

@@ -57,7 +57,7 @@ def _dense(weights: Weights) -> Iterator[Matrix]:
                 yield part
 
 
-def ask_for(data: NDArray[np.uint8], ranges: list[Range]) -> None:
+def prefetch(data: NDArray[np.uint8], ranges: list[Range]) -> None:
     """Start reading parts of a mapped file; return without waiting for them."""
     if is_advisable():
         madvise = ctypes.CDLL(None).madvise

@@ -21,7 +21,7 @@ from gguf_hub.run.kernels.vm.machine import Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.run.model.config import ModelConfig, read_config
 from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
-from gguf_hub.run.model.residency import Lock, ask_for, dense_ranges, is_advisable
+from gguf_hub.run.model.residency import Lock, dense_ranges, is_advisable, prefetch
 from gguf_hub.run.model.residency import lock as lock_ranges
 from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
 from gguf_hub.run.model.rows import RowProgram, write_row_program
@@ -98,7 +98,7 @@ class Transformer:
         n_logits: int = 1,
         key_type: str = "F16",
         value_type: str = "F16",
-        is_paged: bool = False,
+        prefetch_experts: bool = False,
         lock: Lock = "none",
         rope: RopeChange = AS_TRAINED,
         builder: KernelBuilder | None = None,
@@ -110,14 +110,14 @@ class Transformer:
             file: The GGUF file; keep it open as long as the model is used.
             n_ctx: Positions of the cache; 0 for as many as the model was trained on.
             n_batch: Most tokens of one pass over the weights.
-            n_threads: Threads that compute; 0 for as many as pay, see ``paying_threads``.
+            n_threads: Threads that compute; 0 for as many as pay, see ``auto_threads``.
             n_cores: The most of those; 0 for all cores that this process may run on.
             all_logits: Lay out memory for logits of every token of a batch, not of the last only.
             n_slots: How many caches of ``n_ctx`` positions.
             n_logits: Or for so many, of batches that are no larger.
             key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
             value_type: Type of the values in the cache.
-            is_paged: The file is larger than memory: read ahead what each token needs of it.
+            prefetch_experts: Read ahead what each token needs of a file larger than memory.
             lock: What of the weights must stay in memory.
             rope: What position embedding shall be otherwise than the model says.
             builder: Where machine code comes from; for this CPU when None.
@@ -132,7 +132,7 @@ class Transformer:
         config = read_config(file.metadata, count_tokens(file))
         config = replace(config, rope=config.rope.changed(rope))
         weights = read_weights(file, config)
-        n_threads = n_threads or paying_threads(
+        n_threads = n_threads or auto_threads(
             weights.active_bytes(config), n_cores or usable_cores()
         )
         _check_cache_types(key_type, value_type)
@@ -141,9 +141,9 @@ class Transformer:
             n_slots=n_slots,
             key_type=key_type,
             value_type=value_type,
-            is_paged=is_paged and is_advisable(),
+            prefetch_experts=prefetch_experts and is_advisable(),
         )
-        _settle(file, weights, limits, lock, progress)
+        apply_residency(file, weights, limits, lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
@@ -390,7 +390,7 @@ def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: in
     raise TokenIdError(tokens[at], positions[at], n_vocab)
 
 
-def paying_threads(active_bytes: int, n_cores: int) -> int:
+def auto_threads(active_bytes: int, n_cores: int) -> int:
     """Return how many threads to compute with: no more than have work worth a barrier.
 
     A token of a small model takes less time than waking a thread on a busy machine.
@@ -402,13 +402,13 @@ def paying_threads(active_bytes: int, n_cores: int) -> int:
     return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
 
 
-def _settle(
+def apply_residency(
     file: GgufFile, weights: Weights, limits: Limits, lock: Lock, progress: Progress
 ) -> None:
     """Bring weights into memory, and keep them there, as far as that was asked for."""
     dense = dense_ranges(weights)
-    if limits.is_paged:
-        ask_for(file.data, dense)
+    if limits.prefetch_experts:
+        prefetch(file.data, dense)
     if lock != "none":
         refusal = lock_ranges(file.data, dense if lock == "dense" else [(0, file.data.size)])
         if refusal:

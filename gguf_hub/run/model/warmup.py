@@ -71,7 +71,7 @@ def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> 
         n_threads=1,
         key_type=key_type,
         value_type=value_type,
-        is_paged=is_advisable(),  # with what a file larger than memory needs besides
+        prefetch_experts=is_advisable(),  # with what a file larger than memory needs besides
     )
     program = ProgramBuilder(config, weights, limits).build()
     return list(dict.fromkeys(["run_program", *(step.kernel for step in program.steps)]))

@@ -1,4 +1,4 @@
-"""``Llama`` answers as llama-cpp-python 0.3.36 does (tests/api/llama/make_reference.py asked it)."""
+"""``Llama`` answers as llama-cpp-python 0.3.36 does (``make_reference.py`` recorded it)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.api.llama.make_reference import CALLS, ROPE, ROPE_CALL
 
 REFERENCE = json.loads(Path(__file__).with_name("llama_cpp_python.json").read_text())["results"]
 
-# another prompt by design: our llama-2 format begins without a blank (see gguf_hub.run.chat.formats)
+# another prompt by design: our llama-2 format begins without a blank (see run/chat/formats.py)
 OTHER_PROMPT = {"chat", "tool"}
 
 

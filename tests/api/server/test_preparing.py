@@ -31,7 +31,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class Held:
+class LocalFile:
     """Stands before a tokenizer or a chat format: calls begin, and wait."""
 
     def __init__(self, real: Any, names: tuple[str, ...]) -> None:
@@ -59,7 +59,7 @@ def tiny(embedded: Path, kernels: None) -> Iterator[Running]:
         yield Running(embedded, stack, {}, n_ctx=128)
 
 
-def ask_while_held(server: Running, held: Held, path: str, body: dict[str, Any]) -> int:
+def ask_while_held(server: Running, held: LocalFile, path: str, body: dict[str, Any]) -> int:
     """Return the status of a request during whose preparation others were served."""
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(server.http.post, path, json=body)
@@ -78,7 +78,7 @@ def ask_while_held(server: Running, held: Held, path: str, body: dict[str, Any])
 def test_encoding_and_decoding_hold_up_nobody(
     tiny: Running, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
-    held = Held(tiny.service.tokenizer, ("encode", "decode"))
+    held = LocalFile(tiny.service.tokenizer, ("encode", "decode"))
     monkeypatch.setattr(tiny.service, "tokenizer", held)
     assert ask_while_held(tiny, held, path, body) == 200
 
@@ -86,7 +86,7 @@ def test_encoding_and_decoding_hold_up_nobody(
 def test_rendering_a_conversation_holds_up_nobody(
     tiny: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(tiny.service.chat_format, ("render",))
+    held = LocalFile(tiny.service.chat_format, ("render",))
     monkeypatch.setattr(tiny.service, "chat_format", held)
     assert ask_while_held(tiny, held, "/v1/chat/completions", CHAT) == 200
 
@@ -153,7 +153,7 @@ def test_a_client_that_goes_is_not_encoded_for(
     import httpx
 
     service = tiny.service
-    held = Held(service.tokenizer, ("encode",))
+    held = LocalFile(service.tokenizer, ("encode",))
     monkeypatch.setattr(service, "tokenizer", held)
     n_threads = 2
     with ThreadPoolExecutor(n_threads) as pool:

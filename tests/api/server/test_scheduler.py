@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_hub.api.server.scheduler import EmbedTask, Scheduler, Task
+from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
 from gguf_hub.errors import BusyError, UsageError
-from gguf_hub.run.generation import Chooser, ContextShift, Job, Piece, Run
+from gguf_hub.run.generation import (
+    ContextShift,
+    Generation,
+    GenerationRequest,
+    LogitsSampler,
+    TextDelta,
+)
 from gguf_hub.run.sampler import Sampler, SamplerConfig
 from gguf_hub.run.tokenizer import Tokenizer, read_vocab
 
@@ -74,12 +80,12 @@ class Asked:
         logit_bias: dict[int, float] | None = None,
         **options: Any,
     ) -> None:
-        chooser = Chooser(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
-        job = Job(tuple(prompt), chooser, max_tokens=n, **options)
-        self.pieces: list[Piece] = []
+        chooser = LogitsSampler(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
+        job = GenerationRequest(tuple(prompt), chooser, max_tokens=n, **options)
+        self.pieces: list[TextDelta] = []
         self.errors: list[Exception] = []
-        run = Run(job, TOKENIZER, 32, shift=shift)
-        self.task = Task(run, self.pieces.append, self.errors.append)
+        run = Generation(job, TOKENIZER, 32, shift=shift)
+        self.task = TokenSequence(run, self.pieces.append, self.errors.append)
 
     @property
     def text(self) -> str:
@@ -231,7 +237,7 @@ def test_an_error_ends_its_own_text_alone(scheduler: Scheduler) -> None:
 def test_texts_are_embedded_between_others(scheduler: Scheduler) -> None:
     vectors: list[Any] = []
     other = Asked([10], n=4)
-    scheduler.submit(other.task, EmbedTask([1, 2], vectors.append, vectors.append))
+    scheduler.submit(other.task, EmbedSequence([1, 2], vectors.append, vectors.append))
     while scheduler.has_work:
         scheduler.round()
     assert vectors[0].shape == (2, 3)
@@ -293,7 +299,7 @@ def test_a_slot_that_failed_is_not_trusted_and_whoever_asked_is_told(kind: str) 
     model.fails = {kind}
     vectors: list[Any] = []
     asked = Asked([*prompt, 50], n=3)
-    task = EmbedTask(prompt, vectors.append, vectors.append) if kind == "embed" else asked.task
+    task = EmbedSequence(prompt, vectors.append, vectors.append) if kind == "embed" else asked.task
     scheduler.submit(task)
     while scheduler.has_work and not (asked.errors or vectors):
         scheduler.round()

@@ -9,13 +9,13 @@ import pytest
 
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.errors import GgufError
-from gguf_hub.run.generation import Piece, Run
+from gguf_hub.run.generation import Generation, TextDelta
 from tests.api.server.test_scheduler import Asked
 
-LAST = Piece("c", finish_reason="length")
+LAST = TextDelta("c", finish_reason="length")
 
 
-def run() -> Run:
+def run() -> Generation:
     """A run that nobody computes."""
     return Asked([5]).task.run
 
@@ -38,12 +38,12 @@ def test_a_round_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
             streams[0].loop, "call_soon_threadsafe", lambda *a: (wakes.append(a), call(*a))
         )
         for stream in streams:
-            stream.tasks[0].emit(Piece("a"))
+            stream.tasks[0].emit(TextDelta("a"))
         outbox.flush()
         outbox.flush()
         assert len(wakes) == 1
         for stream in streams:
-            assert await anext(stream.batches()) == [(0, Piece("a"))]
+            assert await anext(stream.batches()) == [(0, TextDelta("a"))]
 
     in_loop(work)
 
@@ -52,11 +52,11 @@ def test_what_has_come_together_is_read_together() -> None:
     async def work() -> None:
         outbox = Outbox()
         stream = Stream([run(), run()], outbox)
-        for i, piece in ((0, Piece("a")), (1, Piece("b")), (0, LAST), (1, LAST)):
+        for i, piece in ((0, TextDelta("a")), (1, TextDelta("b")), (0, LAST), (1, LAST)):
             stream.tasks[i].emit(piece)
             outbox.flush()
         batches = [batch async for batch in stream.batches()]
-        assert batches == [[(0, Piece("a")), (1, Piece("b")), (0, LAST), (1, LAST)]]
+        assert batches == [[(0, TextDelta("a")), (1, TextDelta("b")), (0, LAST), (1, LAST)]]
         assert all(task.is_cancelled for task in stream.tasks)
 
     in_loop(work)
@@ -67,12 +67,12 @@ def test_nothing_crosses_before_the_end_of_what_is_read_whole() -> None:
         outbox = Outbox()
         stream = Stream([run()], outbox, is_whole=True)
         reader = asyncio.ensure_future(stream.all())
-        for piece in (Piece("a"), Piece("b")):
+        for piece in (TextDelta("a"), TextDelta("b")):
             stream.tasks[0].emit(piece)
             assert not outbox._held
         stream.tasks[0].emit(LAST)
         outbox.flush()
-        assert await reader == [[Piece("a"), Piece("b"), LAST]]
+        assert await reader == [[TextDelta("a"), TextDelta("b"), LAST]]
 
     in_loop(work)
 
@@ -82,12 +82,12 @@ def test_an_error_comes_after_what_was_written_before_it(is_whole: bool) -> None
     async def work() -> None:
         outbox, seen = Outbox(), []
         stream = Stream([run()], outbox, is_whole=is_whole)
-        stream.tasks[0].emit(Piece("a"))
+        stream.tasks[0].emit(TextDelta("a"))
         stream.tasks[0].fail(GgufError("it broke"))
         outbox.flush()
         with pytest.raises(GgufError, match="it broke"):
             async for batch in stream.batches():
                 seen += batch
-        assert seen == [(0, Piece("a"))]
+        assert seen == [(0, TextDelta("a"))]
 
     in_loop(work)

@@ -17,10 +17,10 @@ from gguf_hub.errors import (
     DownloadError,
     LockedError,
 )
+from gguf_hub.hub.download.destinations import Destination, LocalFolder
 from gguf_hub.hub.download.fetch import Status
 from gguf_hub.hub.download.journal import journal_of
 from gguf_hub.hub.download.locking import only_one
-from gguf_hub.hub.download.places import LocalFolder, Place
 from tests.hub.download.transfers import (
     BIG,
     NAME,
@@ -88,7 +88,7 @@ def test_a_read_only_target_is_told(server: HubServer, fetcher: Make, small_disk
     assert server.body_requests() == []
 
 
-def test_a_second_process_is_told_who_is_at_it(fetcher: Make, place: Place) -> None:
+def test_a_second_process_is_told_who_is_at_it(fetcher: Make, place: Destination) -> None:
     listing = fetcher().hub.list_files(REPO)
     lock = place.lock_of(listing, listing.files[0])
     code = (
@@ -136,7 +136,7 @@ def test_a_lock_of_another_machine_or_program_is_named_as_well_as_it_can_be(
 
 
 def test_a_clock_that_was_set_back_does_not_hinder_a_resume(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     came = stop_after(server, fetcher, 3)
     part, ahead = part_of(place), time.time() + 86_400
@@ -150,7 +150,7 @@ def test_a_clock_that_was_set_back_does_not_hinder_a_resume(
 
 
 def test_a_clock_that_was_set_back_does_not_make_others_fetch_again(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     from huggingface_hub import hf_hub_download
 

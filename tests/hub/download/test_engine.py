@@ -19,12 +19,12 @@ from gguf_hub.errors import (
 )
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
-from gguf_hub.hub.download.hashbook import HashBook
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.journal import journal_of, read_journal
 from gguf_hub.hub.download.limits import RateLimit
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.move import RangeMover
-from gguf_hub.hub.download.places import HfCache, LocalFolder, Place
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
+from gguf_hub.hub.download.transfer import RangeMover
 from gguf_hub.progress import SILENT
 from tests.hub.download.transfers import (
     BIG,
@@ -63,9 +63,9 @@ def test_connections_are_used_again(server: HubServer, fetcher: Make) -> None:
     assert len({r.client_port for r in bodies}) <= 2
 
 
-def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, place: Place) -> None:
+def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, place: Destination) -> None:
     done = fetch(fetcher())
-    kept = HashBook(fetcher().store.folder).find(done.sha256)
+    kept = SegmentHashStore(fetcher().store.folder).find(done.sha256)
     assert kept is not None
     expected = tuple(sha256(BIG[at : at + SEGMENT]) for at in range(0, len(BIG), SEGMENT))
     assert kept.hashes == expected
@@ -73,7 +73,7 @@ def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, place: Place) 
 
 
 def test_the_size_of_segments_may_change_between_runs(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     stop_after(server, fetcher, 5)
     assert fetch(fetcher(replace(QUICK, segment_bytes=10_000))).path.read_bytes() == BIG
@@ -90,7 +90,7 @@ def test_the_next_run_goes_on_where_the_last_one_ended(server: HubServer, fetche
 
 
 def test_a_part_that_went_bad_on_the_disk_is_fetched_again_there_only(
-    server: HubServer, fetcher: Make, place: Place, notes: Notes
+    server: HubServer, fetcher: Make, place: Destination, notes: Notes
 ) -> None:
     came = stop_after(server, fetcher, 3)
     with part_of(place).open("r+b") as file:
@@ -114,7 +114,7 @@ def test_a_part_that_went_bad_on_the_disk_is_fetched_again_there_only(
     ids=["torn", "beyond", "another size", "senseless", "empty", "no text"],
 )
 def test_a_journal_that_makes_no_sense_does_no_harm(
-    server: HubServer, fetcher: Make, place: Place, damage: Callable[[bytes], bytes]
+    server: HubServer, fetcher: Make, place: Destination, damage: Callable[[bytes], bytes]
 ) -> None:
     stop_after(server, fetcher, 3)
     journal = journal_of(part_of(place))
@@ -123,7 +123,7 @@ def test_a_journal_that_makes_no_sense_does_no_harm(
 
 
 def test_a_journal_without_its_part_is_set_aside(
-    server: HubServer, fetcher: Make, place: Place, notes: Notes
+    server: HubServer, fetcher: Make, place: Destination, notes: Notes
 ) -> None:
     stop_after(server, fetcher, 3)
     part = part_of(place)
@@ -181,7 +181,7 @@ def test_a_killed_process_loses_nothing_that_was_finished(
 
 
 def test_a_cancelled_transfer_ends_soon_and_keeps_what_came(
-    server: HubServer, place: Place
+    server: HubServer, place: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
     listing = HfHub().list_files(REPO)
@@ -209,7 +209,7 @@ def test_a_cancelled_transfer_ends_soon_and_keeps_what_came(
 
 
 def test_a_file_that_cannot_work_is_stopped_early(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     name = "m.Q4_0.gguf"
     server.add_repo(REPO, {name: b"<!DOCTYPE html>" + BIG})

@@ -16,8 +16,8 @@ from gguf_hub.errors import (
     HubUnreachableError,
 )
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import Destination
 from gguf_hub.hub.download.fetch import Status
-from gguf_hub.hub.download.places import Place
 from tests.hub.download.transfers import (
     BIG,
     NAME,
@@ -165,7 +165,7 @@ def test_a_file_replaced_half_way_is_fetched_anew_with_a_word(
 
 
 def test_bytes_that_stay_wrong_are_refused_and_nothing_kept(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", flip_at=1234))
     with pytest.raises(DownloadError, match="arrived damaged"):
@@ -232,7 +232,7 @@ def test_no_redirect_takes_the_token_to_another_origin(
 
 
 def test_the_token_is_not_sent_to_the_file_host(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     server.redirect = True
     fetch(fetcher(hub=HfHub(token="hf_member")))
@@ -258,7 +258,7 @@ def test_an_untrusted_certificate_is_told(server: HubServer, fetcher: Make, tmp_
 
 
 def test_an_untrusted_file_host_is_told_and_gets_no_token(
-    server: HubServer, fetcher: Make, tmp_path: Path, place: Place
+    server: HubServer, fetcher: Make, tmp_path: Path, place: Destination
 ) -> None:
     """The hub is trusted; where it sends the client is not."""
     headers = {

@@ -22,10 +22,10 @@ from gguf_hub.errors import (
 )
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan, State, Status, free_bytes
-from gguf_hub.hub.download.move import Moved, RangeMover
-from gguf_hub.hub.download.places import HfCache, LocalFolder, Place
+from gguf_hub.hub.download.transfer import RangeMover, TransferResult
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SilentProgress
 from tests.hub_server import Fault, HubServer, sha256
@@ -60,7 +60,7 @@ def notes() -> Notes:
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     if request.param == "cache":
         return HfCache(tmp_path / "cache")
     return LocalFolder(tmp_path / "folder")
@@ -73,7 +73,7 @@ in_one_place = pytest.mark.parametrize("place", ["cache"], indirect=True)
 
 
 @pytest.fixture
-def fetcher(server: HubServer, place: Place, tmp_path: Path, notes: Notes) -> Make:
+def fetcher(server: HubServer, place: Destination, tmp_path: Path, notes: Notes) -> Make:
     def make(**changes: object) -> Fetcher:
         options: dict[str, object] = {
             "hub": HfHub(retry_waits_s=(0.0,), timeout_s=0.3),
@@ -108,7 +108,7 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def test_a_file_comes_whole_and_the_second_time_not_at_all(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     (first,) = fetch(fetcher())
     assert first.path.read_bytes() == BIG
@@ -244,7 +244,7 @@ def test_a_copy_that_went_bad_unnoticed_is_not_used(fetcher: Make, tmp_path: Pat
 
 @pytest.mark.parametrize("start", [1, 100_000, len(BIG) - 1, len(BIG)])
 def test_the_bytes_of_an_earlier_run_are_not_fetched_again(
-    server: HubServer, fetcher: Make, place: Place, start: int
+    server: HubServer, fetcher: Make, place: Destination, start: int
 ) -> None:
     listing = fetcher().hub.list_files(REPO)
     part = place.part_of(listing, listing.find(NAME))
@@ -258,7 +258,7 @@ def test_the_bytes_of_an_earlier_run_are_not_fetched_again(
 
 @pytest.mark.parametrize("size", [1000, len(BIG), len(BIG) + 5])
 def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
-    fetcher: Make, place: Place, notes: Notes, size: int
+    fetcher: Make, place: Destination, notes: Notes, size: int
 ) -> None:
     listing = fetcher().hub.list_files(REPO)
     part = place.part_of(listing, listing.find(NAME))
@@ -272,7 +272,9 @@ def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
 # --- what goes wrong
 
 
-def test_wrong_bytes_leave_nothing_behind(server: HubServer, fetcher: Make, place: Place) -> None:
+def test_wrong_bytes_leave_nothing_behind(
+    server: HubServer, fetcher: Make, place: Destination
+) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", flip_at=1234))
     with pytest.raises(ChecksumError, match=sha256(BIG)) as caught:
         fetch(fetcher())
@@ -325,7 +327,7 @@ def test_one_link_serves_all_connections(server: HubServer, fetcher: Make) -> No
 
 
 def test_lasting_trouble_ends_with_the_bytes_kept_for_the_next_run(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     one = fetcher(move=RangeMover(replace(QUICK, connections=1)))
     server.faults.append(Fault("GET", "*/resolve/*", times=1))
@@ -387,7 +389,7 @@ def test_gated_files_end_before_the_first_byte(server: HubServer, fetcher: Make)
 
 
 def test_space_is_checked_for_all_files_before_the_first_byte(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     room = 64_000_000 + 2 * len(BIG)
     short = fetcher(free_bytes=lambda folder: room - 1)
@@ -409,9 +411,9 @@ def test_space_is_checked_for_all_files_before_the_first_byte(
     ],
 )
 def test_a_disk_that_fails_half_way_is_told_and_keeps_what_came(
-    fetcher: Make, place: Place, number: int, error: type[DownloadError], words: str
+    fetcher: Make, place: Destination, number: int, error: type[DownloadError], words: str
 ) -> None:
-    def failing(hub: object, source: object, part: Path, **options: object) -> Moved:
+    def failing(hub: object, source: object, part: Path, **options: object) -> TransferResult:
         part.write_bytes(BIG[:1000])
         raise OSError(number, os.strerror(number))
 
@@ -420,13 +422,13 @@ def test_a_disk_that_fails_half_way_is_told_and_keeps_what_came(
     assert [p.read_bytes() for p in files_under(place.root)] == [BIG[:1000]]
 
 
-def test_a_place_that_is_a_file_is_told(fetcher: Make, place: Place) -> None:
+def test_a_place_that_is_a_file_is_told(fetcher: Make, place: Destination) -> None:
     place.root.write_bytes(b"")
     with pytest.raises(DownloadError, match="cannot write"):
         fetch(fetcher())
 
 
-def test_two_processes_do_not_write_the_same_file(fetcher: Make, place: Place) -> None:
+def test_two_processes_do_not_write_the_same_file(fetcher: Make, place: Destination) -> None:
     listing = fetcher().hub.list_files(REPO)
     lock = place.lock_of(listing, listing.find(NAME))
     lock.parent.mkdir(parents=True)

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import DownloadError, LockedError
-from gguf_hub.hub.download.journal import Journal, Progressed, journal_of, read_journal
+from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination, HfCache, LocalFolder
+from gguf_hub.hub.download.journal import Journal, ResumeState, journal_of, read_journal
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.partfile import PartFile
-from gguf_hub.hub.download.places import PART_SUFFIX, HfCache, LocalFolder, Place
 from gguf_hub.hub.download.segments import Segments
 from tests.hub.download.transfers import BIG, NAME, Make, fetch, listed, part_of, stop_after
 from tests.hub_server import HubServer
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs links of POSIX")
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -54,7 +54,7 @@ def put(name: Path, link: Callable[[Path, Path], None], target: Path) -> None:
 
 @each_link
 def test_a_part_is_not_written_through(
-    server: HubServer, fetcher: Make, place: Place, precious: Path, link: Any
+    server: HubServer, fetcher: Make, place: Destination, precious: Path, link: Any
 ) -> None:
     put(part_of(place), link, precious)
     with pytest.raises(DownloadError, match="cannot write") as caught:
@@ -62,7 +62,7 @@ def test_a_part_is_not_written_through(
     assert str(part_of(place)) in str(caught.value)
 
 
-def test_a_part_that_is_no_file_is_told(fetcher: Make, place: Place) -> None:
+def test_a_part_that_is_no_file_is_told(fetcher: Make, place: Destination) -> None:
     part_of(place).parent.mkdir(parents=True)
     os.mkfifo(part_of(place))
     with pytest.raises(OSError, match="not a regular file"):
@@ -72,7 +72,7 @@ def test_a_part_that_is_no_file_is_told(fetcher: Make, place: Place) -> None:
 @each_link
 @pytest.mark.parametrize("suffix", [".journal", ".journal.new", ".journal.aside"])
 def test_journals_are_not_written_through(
-    fetcher: Make, place: Place, precious: Path, link: Any, suffix: str
+    fetcher: Make, place: Destination, precious: Path, link: Any, suffix: str
 ) -> None:
     part = part_of(place)
     put(part.with_name(part.name + suffix), link, precious)
@@ -80,7 +80,7 @@ def test_journals_are_not_written_through(
 
 
 def test_what_does_not_fit_is_set_aside_over_nothing(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     stop_after(server, fetcher, 3)
     part = part_of(place)
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_set_aside_over_nothing(
 
 @each_link
 def test_a_copy_is_not_written_through(
-    server: HubServer, fetcher: Make, tmp_path: Path, precious: Path, link: Any, place: Place
+    server: HubServer, fetcher: Make, tmp_path: Path, precious: Path, link: Any, place: Destination
 ) -> None:
     fetch(fetcher(place=LocalFolder(tmp_path / "first")))
     listing, file = listed(fetcher())
@@ -107,7 +107,7 @@ def test_a_copy_is_not_written_through(
 
 @each_link
 def test_a_leftover_with_another_name_is_not_gone_on_with(
-    fetcher: Make, place: Place, precious: Path, link: Any
+    fetcher: Make, place: Destination, precious: Path, link: Any
 ) -> None:
     listing, file = listed(fetcher())
     part = place.part_of(listing, file)
@@ -155,7 +155,7 @@ ROWS = st.dictionaries(st.sampled_from(["segment", "sha256", "n_bytes", "adopted
 @given(st.lists(ROWS | VALUES, max_size=3), st.sampled_from([None, "0" * 64]))
 def test_no_line_makes_a_journal_lie(tmp_path: Path, rows: list[Any], sha256: str | None) -> None:
     part = tmp_path / "part"
-    Journal(part, "e", Progressed(Segments(95, 10))).close()
+    Journal(part, "e", ResumeState(Segments(95, 10))).close()
     with journal_of(part).open("a") as file:
         for row in rows:
             row = row | {"sha256": sha256} if sha256 and isinstance(row, dict) else row
@@ -191,7 +191,7 @@ def test_a_file_that_nobody_downloaded_is_not_replaced(
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(
-    fetcher: Make, folder: Path, place: Place
+    fetcher: Make, folder: Path, place: Destination
 ) -> None:
     mine, getter = folder / NAME, fetcher(place=LocalFolder(folder))
     move = getter.move

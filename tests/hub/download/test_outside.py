@@ -10,9 +10,9 @@ import pytest
 
 from gguf_hub.errors import DownloadError, HubError
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.places import HfCache, LocalFolder, Place
-from gguf_hub.hub.download.plan import Wanted, select
+from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.store import Store
 from tests.hub.download.transfers import REPO
 from tests.hub_server import Fault, HubServer, sha256
@@ -28,7 +28,7 @@ def server(hub_server: HubServer) -> HubServer:
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     assert list(folder.iterdir()) == []
 
 
-def fetcher(place: Place, tmp_path: Path) -> Fetcher:
+def fetcher(place: Destination, tmp_path: Path) -> Fetcher:
     return Fetcher(HfHub(retry_waits_s=()), place, Store(tmp_path / "record"))
 
 
@@ -53,14 +53,14 @@ def fetcher(place: Place, tmp_path: Path) -> Fetcher:
      ".git/hooks/post-checkout", "sub /m.bin"],
 )  # fmt: skip
 def test_a_listing_cannot_name_what_is_outside(
-    server: HubServer, tmp_path: Path, outside: Path, place: Place, name: str
+    server: HubServer, tmp_path: Path, outside: Path, place: Destination, name: str
 ) -> None:
     """The hub itself is hostile: the answer is as it stands on the wire."""
     entry = {"type": "file", "path": name, "size": len(DATA), "oid": "0" * 40}
     entry["lfs"] = {"oid": sha256(DATA), "size": len(DATA), "pointerSize": 134}
     server.faults.append(Fault("GET", "*/tree/*", body=json.dumps([entry]).encode()))
     listing = fetcher(place, tmp_path).hub.list_files(REPO)
-    for wanted in (Wanted(include=("*",)), Wanted(filenames=(name,))):
+    for wanted in (FileSelector(include=("*",)), FileSelector(filenames=(name,))):
         with pytest.raises(HubError, match="refused"):
             select(listing, wanted)
     assert server.body_requests() == []
@@ -68,7 +68,7 @@ def test_a_listing_cannot_name_what_is_outside(
 
 
 def test_a_folder_that_leads_out_is_refused(
-    server: HubServer, place: Place, tmp_path: Path, outside: Path
+    server: HubServer, place: Destination, tmp_path: Path, outside: Path
 ) -> None:
     getter = fetcher(place, tmp_path)
     listing = getter.hub.list_files(REPO)
@@ -110,7 +110,7 @@ def test_a_name_of_a_revision_that_leads_out_is_refused(
 
 
 def test_a_part_that_is_a_link_is_not_written_through(
-    server: HubServer, place: Place, tmp_path: Path, outside: Path
+    server: HubServer, place: Destination, tmp_path: Path, outside: Path
 ) -> None:
     getter = fetcher(place, tmp_path)
     listing = getter.hub.list_files(REPO)

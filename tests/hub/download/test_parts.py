@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.gguf import reserve
-from gguf_hub.hub.download.board import Board
-from gguf_hub.hub.download.hashbook import HashBook
-from gguf_hub.hub.download.journal import Journal, Progressed, journal_of, read_journal
+from gguf_hub.hub.download.journal import Journal, ResumeState, journal_of, read_journal
 from gguf_hub.hub.download.limits import RateLimit
 from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
+from gguf_hub.hub.download.segment_queue import SegmentQueue
 from gguf_hub.hub.download.segments import SegmentHashes, Segments, merge_ranges
 from gguf_hub.units import GB, KIB, MIB
 from tests.hub_server import sha256
@@ -51,7 +51,7 @@ def test_neighbours_are_joined() -> None:
 
 def test_a_journal_tells_what_was_written(tmp_path: Path) -> None:
     part = tmp_path / "part"
-    journal = Journal(part, "etag", Progressed(SEGMENTS, {1: HASHES[1]}, {1}))
+    journal = Journal(part, "etag", ResumeState(SEGMENTS, {1: HASHES[1]}, {1}))
     journal.add(0, HASHES[0])
     journal.add_start(3, 4, HASHES[3])
     journal.add(5, HASHES[5])
@@ -73,7 +73,7 @@ def test_no_damage_to_a_journal_makes_it_lie_about_its_size(junk: bytes, at: int
 
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part"
-        journal = Journal(part, "etag", Progressed(SEGMENTS, dict(enumerate(HASHES))))
+        journal = Journal(part, "etag", ResumeState(SEGMENTS, dict(enumerate(HASHES))))
         journal.close()
         data = journal_of(part).read_bytes()
         journal_of(part).write_bytes(data[:at] + junk + data[at:])
@@ -145,7 +145,7 @@ def test_a_wait_for_the_rate_can_be_ended() -> None:
 def test_kept_hashes_that_make_no_sense_are_passed_over(
     tmp_path: Path, change: dict[str, object] | None
 ) -> None:
-    book = HashBook(tmp_path)
+    book = SegmentHashStore(tmp_path)
     hashes = SegmentHashes(SEGMENTS, tuple(HASHES))
     assert book.find("whole") is None
     book.add("whole", hashes)
@@ -160,7 +160,7 @@ def test_kept_hashes_that_make_no_sense_are_passed_over(
 
 
 def test_who_comes_too_late_writes_no_more() -> None:
-    board = Board(SEGMENTS, {}, [], 1)
+    board = SegmentQueue(SEGMENTS, {}, [], 1)
     written: list[int] = []
     board.while_open(lambda: written.append(1))
     board.seal()

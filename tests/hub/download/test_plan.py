@@ -6,7 +6,7 @@ import pytest
 
 from gguf_hub.errors import GgufHubError, HubError, RemoteFileNotFoundError, UsageError
 from gguf_hub.hub.client import RemoteFile, RepoListing
-from gguf_hub.hub.download.plan import Wanted, quants_of, select
+from gguf_hub.hub.download.plan import FileSelector, quants_of, select
 
 MIXTRAL = [f"mixtral-8x7b-v0.1.{q}.gguf" for q in ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q8_0")]
 SHARDS = [f"BF16/m-BF16-0000{i}-of-00003.gguf" for i in (3, 1, 2)]
@@ -21,7 +21,7 @@ CARD = listing("README.md", *MIXTRAL)
 
 
 def names(repo: RepoListing, **wanted: object) -> list[str]:
-    return [file.path for file in select(repo, Wanted(**wanted))]
+    return [file.path for file in select(repo, FileSelector(**wanted))]
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_files_are_chosen(wanted: dict[str, object], expected: list[str]) -> Non
 
 
 def test_patterns_beside_filenames_are_idle() -> None:
-    assert Wanted(("a",), include=("b",)).has_idle_patterns
-    assert not Wanted(("a",)).has_idle_patterns
-    assert not Wanted(include=("b",)).has_idle_patterns
+    assert FileSelector(("a",), include=("b",)).has_idle_patterns
+    assert not FileSelector(("a",)).has_idle_patterns
+    assert not FileSelector(include=("b",)).has_idle_patterns
 
 
 def test_a_folder_stands_for_its_files() -> None:
@@ -117,7 +117,7 @@ def test_what_is_not_there_or_not_clear_is_explained(
     repo: RepoListing, wanted: dict[str, object], error: type[GgufHubError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        select(repo, Wanted(**wanted))
+        select(repo, FileSelector(**wanted))
     text = f"{caught.value.message}\n{caught.value.hint}"
     assert [word for word in words if word not in text] == []
 

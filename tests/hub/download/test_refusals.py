@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import GatedRepoError, HubError
-from gguf_hub.hub.download.places import Place
+from gguf_hub.hub.download.destinations import Destination
 from tests.hub.download.transfers import BIG, NAME, REPO, Make, fetch, part_of, stop_after
 from tests.hub_server import Fault, HubServer
 
@@ -22,7 +22,7 @@ def left(folder: Path) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size > 4096 or "part" in name}
 
 
-def test_a_gated_file_takes_no_space(server: HubServer, fetcher: Make, place: Place) -> None:
+def test_a_gated_file_takes_no_space(server: HubServer, fetcher: Make, place: Destination) -> None:
     server.repos[REPO].gated = True
     with pytest.raises(GatedRepoError):
         fetch(fetcher())
@@ -41,7 +41,7 @@ def test_access_is_asked_for_before_space(server: HubServer, fetcher: Make) -> N
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 500])
 def test_a_file_that_is_refused_after_all_leaves_nothing(
-    server: HubServer, fetcher: Make, place: Place, status: int
+    server: HubServer, fetcher: Make, place: Destination, status: int
 ) -> None:
     """The hub tells where the file is, and then does not give it."""
     server.faults.append(Fault("GET", "*/resolve/*", status=status))
@@ -51,7 +51,7 @@ def test_a_file_that_is_refused_after_all_leaves_nothing(
 
 
 def test_a_refusal_keeps_what_an_earlier_run_brought(
-    server: HubServer, fetcher: Make, place: Place
+    server: HubServer, fetcher: Make, place: Destination
 ) -> None:
     stop_after(server, fetcher, 5)
     assert part_of(place).exists()
@@ -69,7 +69,7 @@ def test_a_refusal_keeps_what_an_earlier_run_brought(
     "etag", ['"../../EVIL"', '""', 'W/"x"', '"' + "a" * 5000 + '"', '"' + "A" * 64 + '"', None]
 )
 def test_an_etag_that_is_no_hash_names_nothing(
-    server: HubServer, fetcher: Make, place: Place, etag: str | None
+    server: HubServer, fetcher: Make, place: Destination, etag: str | None
 ) -> None:
     """What a file is, is told by the listing and by its bytes."""
     server.faults.append(Fault("HEAD", "*/resolve/*", headers={"ETag": etag}))

@@ -13,13 +13,13 @@ from gguf_hub.errors import ChecksumError, DownloadError, HubUnreachableError, L
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import LocalFolder
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.hashbook import HashBook
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.move import RangeMover
-from gguf_hub.hub.download.places import LocalFolder
 from gguf_hub.hub.download.repair import Repaired, find_damage, repair
+from gguf_hub.hub.download.segment_hashes import SegmentHashStore
+from gguf_hub.hub.download.transfer import RangeMover
 from gguf_hub.hub.download.verify import Verdict, verify_file
 from gguf_hub.hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_written_is_told(
 
 
 def test_damage_is_found_by_segments(path: Path, store: Store, data: bytes) -> None:
-    hashes = HashBook(store.folder).find(sha256(data))
+    hashes = SegmentHashStore(store.folder).find(sha256(data))
     assert hashes is not None
     assert find_damage(path, hashes).bad == []
     path.write_bytes(b"")

@@ -11,9 +11,9 @@ from gguf_hub.errors import GgufError
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 from gguf_hub.hub.download.expected import Expected
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.places import HfCache, LocalFolder
 from gguf_hub.hub.download.verify import Verdict, Verification, expectation, verify_file
 from gguf_hub.hub.store import Store, StoredFile
 from tests.hub_server import HubServer, sha256

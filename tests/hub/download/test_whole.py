@@ -12,10 +12,10 @@ import pytest
 from gguf_hub.cli.download.download_engine import mover_for
 from gguf_hub.errors import HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import LocalFolder
 from gguf_hub.hub.download.fetch import Fetcher, Status
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.move import Mover, RangeMover
-from gguf_hub.hub.download.places import LocalFolder
+from gguf_hub.hub.download.transfer import RangeMover, TransferBackend
 from gguf_hub.hub.download.whole import HfTransferMover, XetMover, has_hf_transfer
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SILENT
@@ -59,7 +59,7 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetch(tmp_path: Path, mover: Mover, token: str | None = None) -> Path:
+def fetch(tmp_path: Path, mover: TransferBackend, token: str | None = None) -> Path:
     hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
     one = Fetcher(hub, place, Store(), Notes(), move=mover)
     listing = one.hub.list_files(REPO)

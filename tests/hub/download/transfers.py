@@ -10,9 +10,9 @@ import pytest
 
 from gguf_hub.errors import HubUnreachableError
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
+from gguf_hub.hub.download.destinations import Destination
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetched, Fetcher
-from gguf_hub.hub.download.places import Place
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
 
@@ -34,7 +34,7 @@ def listed(fetcher: Fetcher) -> tuple[RepoListing, RemoteFile]:
     return listing, listing.files[0]
 
 
-def part_of(place: Place) -> Path:
+def part_of(place: Destination) -> Path:
     listing = HfHub().list_files(REPO)
     return place.part_of(listing, listing.files[0])
 

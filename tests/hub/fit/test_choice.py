@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import UsageError
-from gguf_hub.hub.fit import POLICIES, FileFacts, Machine, Pick, Wish, choose, pick
+from gguf_hub.hub.fit import POLICIES, Constraints, FileFacts, Machine, Pick, choose, pick
 from gguf_hub.hub.fit.choice import best_of, tok_per_s
 from gguf_hub.units import GB, GIB
-from tests.hub.fit.test_need import FACTS
+from tests.hub.fit.test_memory import FACTS
 
 FILES = list(FACTS.values())
-BARE = Wish(reserve_bytes=0)
+BARE = Constraints(reserve_bytes=0)
 
 
 def judged(
-    ram_bytes: int, files: list[FileFacts] = FILES, wish: Wish = BARE, **more: object
+    ram_bytes: int, files: list[FileFacts] = FILES, wish: Constraints = BARE, **more: object
 ) -> Pick:
     machine = Machine(ram_bytes, n_threads=8, isa="avx512vnni", ram_bytes_per_s=50e9, **more)
     return pick(files, machine, wish)
@@ -209,7 +209,7 @@ def test_estimates_choose_where_nothing_is_published() -> None:
     ],
 )
 def test_reason(ram_gb: float, policy: str, reason: str) -> None:
-    assert judged(round(ram_gb * GB), wish=Wish(policy=policy)).reason == reason
+    assert judged(round(ram_gb * GB), wish=Constraints(policy=policy)).reason == reason
 
 
 def test_reason_tells_what_the_disk_would_give() -> None:
@@ -220,7 +220,7 @@ def test_reason_tells_what_the_disk_would_give() -> None:
 
 
 def test_reason_with_a_gpu_names_both_memories_and_what_lacks() -> None:
-    wish = Wish(engine="llama.cpp")
+    wish = Constraints(engine="llama.cpp")
     reason = judged(16 * GB, wish=wish, vram_bytes=8 * GB, gpu_bytes_per_s=4e11).reason
     assert reason == (
         "Q2_K: the best that fits 16 GB of RAM and 8 GB of VRAM; Q3_K_M would lose 7.7 % against "

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.hub.fit import (
+    Constraints,
     FileFacts,
     Machine,
     Verdict,
-    Wish,
     fit_file,
     largest_n_ctx,
     need_of,
@@ -20,10 +20,10 @@ from gguf_hub.hub.fit import (
     place,
 )
 from gguf_hub.units import GB, GIB
-from tests.hub.fit.test_need import FACTS
+from tests.hub.fit.test_memory import FACTS
 
-LLAMA = Wish(engine="llama.cpp", reserve_bytes=0)
-OURS = Wish(reserve_bytes=0)
+LLAMA = Constraints(engine="llama.cpp", reserve_bytes=0)
+OURS = Constraints(reserve_bytes=0)
 
 
 def machine(ram: float, vram: float = 0, **more: object) -> Machine:
@@ -104,8 +104,8 @@ def test_a_gpu_leaves_less_to_the_disk() -> None:
 
 
 def test_reserve_is_left_to_others() -> None:
-    assert Wish().reserve_of(machine(24)) == 1.5 * GB
-    assert Wish().reserve_of(machine(4)) == 0.4 * GB
+    assert Constraints().reserve_of(machine(24)) == 1.5 * GB
+    assert Constraints().reserve_of(machine(4)) == 0.4 * GB
     assert replace(OURS, reserve_bytes=2 * GB).limit_of(machine(1)) == 0
     fits = [
         place(FACTS["Q3_K_M"], replace(OURS, reserve_bytes=r * GB), machine(24)) for r in (2, 3)
@@ -141,7 +141,7 @@ def test_a_memory_of_exactly_the_need_fits_and_a_byte_less_does_not() -> None:
 def test_largest_context_fits_and_one_token_more_does_not(
     ram: int, vram: int, quant: str, engine: str
 ) -> None:
-    facts, wish, there = FACTS[quant], Wish(engine=engine), Machine(ram, vram)
+    facts, wish, there = FACTS[quant], Constraints(engine=engine), Machine(ram, vram)
     n_ctx = largest_n_ctx(facts, there, wish)
 
     def fits(tokens: int) -> bool:
@@ -188,7 +188,7 @@ def test_what_is_picked_for(name: str) -> None:
     there, engine, balanced, quality = MACHINES[name]
     files: list[FileFacts] = list(FACTS.values())
     for policy, expected in (("balanced", balanced), ("quality", quality)):
-        chosen = pick(files, there, Wish(engine=engine, policy=policy)).chosen
+        chosen = pick(files, there, Constraints(engine=engine, policy=policy)).chosen
         assert (chosen.facts.quant if chosen else None) == expected
 
 

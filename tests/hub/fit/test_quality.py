@@ -9,7 +9,7 @@ import pytest
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.fit import FileFacts, estimated_loss, losses_of
 from gguf_hub.hub.fit.quality import loss_of_type
-from tests.hub.fit.test_need import FACTS
+from tests.hub.fit.test_memory import FACTS
 
 FILES = list(FACTS.values())
 UNPUBLISHED = [replace(facts, perplexity=None) for facts in FILES]

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.gguf.types import RUNNABLE_TYPES
-from gguf_hub.hub.fit import FileFacts, Machine, Speed, Wish, isa_of, place, speed_of
+from gguf_hub.hub.fit import Constraints, FileFacts, Machine, Speed, isa_of, place, speed_of
 from gguf_hub.hub.fit.rates import LLAMA_CPP, RUNNER, rates_of
 from gguf_hub.units import GB
-from tests.hub.fit.test_need import FACTS
+from tests.hub.fit.test_memory import FACTS
 
 FAST = Machine(100 * GB, n_threads=64, isa="avx512vnni", ram_bytes_per_s=60e9)
 
 
-SHORT = Wish(n_ctx=64)
+SHORT = Constraints(n_ctx=64)
 
 
-def speed(facts: FileFacts, machine: Machine, wish: Wish = SHORT) -> Speed | None:
+def speed(facts: FileFacts, machine: Machine, wish: Constraints = SHORT) -> Speed | None:
     return speed_of(facts, wish, machine, place(facts, wish, machine))
 
 
@@ -57,7 +57,7 @@ def test_what_nobody_measured_is_a_wide_range() -> None:
 
 
 def test_a_gpu_that_tells_no_bandwidth_gives_no_speed() -> None:
-    wish = Wish(engine="llama.cpp")
+    wish = Constraints(engine="llama.cpp")
     machine = replace(FAST, vram_bytes=24 * GB)
     assert speed(FACTS["Q4_K_M"], machine, wish) is None
     found = speed(FACTS["Q4_K_M"], replace(machine, gpu_bytes_per_s=936e9), wish)

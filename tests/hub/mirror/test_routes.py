@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.hub.mirror import Shelf
+from gguf_hub.hub.mirror import RepositoryIndex
 from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
 from gguf_hub.hub.store import Store
 from tests.hub.mirror.files import COMMIT, REPO, add
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def routes(store: Store) -> Routes:
-    return Routes(Shelf(store))
+    return Routes(RepositoryIndex(store))
 
 
 def ask(
@@ -286,7 +286,7 @@ def test_nothing_can_be_written(routes: Routes, method: str, target: str) -> Non
 
 @pytest.mark.parametrize("target", ["/", FILE, "/api/models", f"/api/models/{REPO}"])
 def test_with_a_token_nothing_is_told_without_it(store: Store, target: str) -> None:
-    routes = Routes(Shelf(store), "right")
+    routes = Routes(RepositoryIndex(store), "right")
     answers = {ask(routes, target, authorization=given).status
                for given in ("", "Bearer", "Bearer ", "Bearer wrong", "right", "Bearer rightx",
                              "Basic cmlnaHQ=", "Bearer r\xefght")}  # fmt: skip
@@ -311,7 +311,10 @@ def test_a_web_page_cannot_read_through_a_name_of_its_own(
     response = ask(routes, "/api/models", host=host)
     assert response.status == status
     with_token = ask(
-        Routes(Shelf(store), "t"), "/api/models", host="nas.local", authorization="Bearer t"
+        Routes(RepositoryIndex(store), "t"),
+        "/api/models",
+        host="nas.local",
+        authorization="Bearer t",
     )
     assert with_token.status == 200
 

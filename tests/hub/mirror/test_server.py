@@ -17,10 +17,10 @@ import pytest
 
 from gguf_hub.errors import GgufHubError, HubError, UsageError
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import LocalFolder
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.places import LocalFolder
-from gguf_hub.hub.download.plan import Wanted, select
-from gguf_hub.hub.mirror import Mirror, Shelf
+from gguf_hub.hub.download.plan import FileSelector, select
+from gguf_hub.hub.mirror import Mirror, RepositoryIndex
 from gguf_hub.hub.store import Store
 from tests.hub.mirror.files import REPO, add
 from tests.hub.mirror.test_routes import HOSTILE
@@ -45,7 +45,7 @@ def serve(store: Store) -> Iterator[Serve]:
     mirrors: list[Mirror] = []
 
     def start(**options: object) -> Mirror:
-        mirrors.append(Mirror(Shelf(store), **options).start())
+        mirrors.append(Mirror(RepositoryIndex(store), **options).start())
         return mirrors[-1]
 
     yield start
@@ -307,7 +307,7 @@ def test_the_real_client_downloads_and_verifies(
     fetcher = Fetcher(HfHub(mirror.endpoint), LocalFolder(tmp_path / "to"), Store(tmp_path / "r2"))
     listing = fetcher.hub.list_files(REPO)
     assert [file.path for file in listing.files] == ["m.Q4_0.gguf", "m.Q8_0.gguf"]
-    (fetched,) = fetcher.fetch(listing, select(listing, Wanted(quant="Q4_0")))
+    (fetched,) = fetcher.fetch(listing, select(listing, FileSelector(quant="Q4_0")))
     assert fetched.path.read_bytes() == DATA
     assert fetched.sha256 == hashlib.sha256(DATA).hexdigest()
 
@@ -338,7 +338,7 @@ def test_the_real_client_needs_the_token(serve: Serve) -> None:
 
 
 def test_closing_ends_what_is_under_way(store: Store) -> None:
-    with Mirror(Shelf(store)) as mirror:
+    with Mirror(RepositoryIndex(store)) as mirror:
         mirror.start()
         connection = connect(mirror)
         connection.request("GET", "/api/models")
@@ -351,7 +351,7 @@ def test_closing_ends_what_is_under_way(store: Store) -> None:
 
 
 def test_closing_works_while_clients_wait_for_a_slot(store: Store) -> None:
-    with Mirror(Shelf(store), max_requests=1) as mirror:
+    with Mirror(RepositoryIndex(store), max_requests=1) as mirror:
         mirror.start()
         first, second = connect(mirror), connect(mirror)
         first.connect()
@@ -366,7 +366,7 @@ def test_closing_works_while_clients_wait_for_a_slot(store: Store) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
 def test_this_machine_alone_needs_no_token(store: Store, host: str) -> None:
-    with Mirror(Shelf(store), host=host) as mirror:
+    with Mirror(RepositoryIndex(store), host=host) as mirror:
         assert mirror.is_local
         assert mirror.endpoint == f"http://{mirror.host}:{mirror.port}"
 
@@ -374,7 +374,7 @@ def test_this_machine_alone_needs_no_token(store: Store, host: str) -> None:
 @pytest.mark.parametrize("token", [None, ""])
 def test_the_network_needs_a_token(store: Store, token: str | None) -> None:
     with pytest.raises(UsageError, match="no token"):
-        Mirror(Shelf(store), host="0.0.0.0", token=token)
+        Mirror(RepositoryIndex(store), host="0.0.0.0", token=token)
 
 
 def test_all_addresses_are_announced_as_one_that_can_be_reached(serve: Serve) -> None:
@@ -395,11 +395,11 @@ def test_ip_version_6(serve: Serve) -> None:
 
 def test_a_port_in_use_is_told(mirror: Mirror, store: Store) -> None:
     with pytest.raises(GgufHubError, match="in use") as caught:
-        Mirror(Shelf(store), port=mirror.port)
+        Mirror(RepositoryIndex(store), port=mirror.port)
     assert "--port" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "no such host", "x" * 70])
 def test_a_host_that_is_not_ours_is_told(store: Store, host: str) -> None:
     with pytest.raises(GgufHubError, match="cannot listen"):
-        Mirror(Shelf(store), host=host, token="t")
+        Mirror(RepositoryIndex(store), host=host, token="t")

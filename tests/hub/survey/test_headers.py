@@ -15,7 +15,7 @@ from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.catalog import ModelShape, load_catalog
-from gguf_hub.hub.fit import FileFacts, Wish, facts_from_catalog, need_of
+from gguf_hub.hub.fit import Constraints, FileFacts, facts_from_catalog, need_of
 from gguf_hub.hub.survey.headers import facts_of_file, role_of
 from gguf_hub.hub.survey.repo import FOLDER, Survey, recall, remember
 from tests.synth import SMALL, TINY, Shape, metadata, tensors, write_mixtral
@@ -32,7 +32,7 @@ def test_a_full_size_header_gives_the_catalogs_figures(tmp_path: Path, file) -> 
     for name in ("quant", "shape", "layout", "dense_bytes", "expert_bytes", "embedding_bytes"):
         assert getattr(found, name) == getattr(known, name), name
     assert found.active_bytes == known.active_bytes
-    assert need_of(found, Wish()) == need_of(known, Wish())
+    assert need_of(found, Constraints()) == need_of(known, Constraints())
     assert found.size_bytes / 1e9 == pytest.approx(file.size_bytes / 1e9, abs=0.006)
 
 

@@ -16,7 +16,7 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.hub.fit import Machine, Verdict, Wish, need_of, pick
+from gguf_hub.hub.fit import Constraints, Machine, Verdict, need_of, pick
 from gguf_hub.hub.survey.headers import facts_of_file
 from gguf_hub.hub.survey.repo import Survey, recall, remember
 from gguf_hub.units import GB
@@ -57,7 +57,7 @@ def test_no_byte_and_no_weight_is_lost(original: Path, data: st.DataObject) -> N
     assert 0 <= facts.weights_bytes - before.weights_bytes < 32 * len(chosen)
     assert sum(s.n_weights for s in facts.tensors) == sum(s.n_weights for s in before.tensors)
     for engine in ("gguf-hub", "llama.cpp"):
-        wish = Wish(n_ctx=128, engine=engine, min_tok_per_s=0)
+        wish = Constraints(n_ctx=128, engine=engine, min_tok_per_s=0)
         assert need_of(facts, wish).total_bytes >= facts.size_bytes
         found = pick([facts], ROOMY, wish)
         assert (found.chosen, found.fits[0].verdict) == (None, Verdict.UNKNOWN)
@@ -166,7 +166,7 @@ def test_bytes_that_no_tensor_tells_of_count_too(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size + 3 * GB)
     facts = facts_of_file(path)
     assert facts.weights_bytes == plain.weights_bytes + 3 * GB
-    assert need_of(facts, Wish(n_ctx=1)).total_bytes >= facts.size_bytes
+    assert need_of(facts, Constraints(n_ctx=1)).total_bytes >= facts.size_bytes
 
 
 @pytest.mark.parametrize("id", [2, 144])

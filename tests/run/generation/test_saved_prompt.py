@@ -21,7 +21,7 @@ from gguf_hub.errors import GgufHubError
 from gguf_hub.run.generation.saved_prompt import SIGNATURE, UnusableError, read, write
 
 TOKENS = [1, 5, 99]
-Run = Callable[..., tuple[int, str, str]]
+Generation = Callable[..., tuple[int, str, str]]
 
 
 class Model:
@@ -197,7 +197,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["text", "model", "link", "hard link", "folder"])
 def test_run_refuses_before_a_model_is_loaded(
-    gguf_hub: Run, tmp_path: Path, embedded: Path, which: str
+    gguf_hub: Generation, tmp_path: Path, embedded: Path, which: str
 ) -> None:
     model, file = tmp_path / "m.gguf", tmp_path / "notes"
     model.write_bytes(embedded.read_bytes())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.run.generation import Chooser, ContextShift, Job, Run
+from gguf_hub.run.generation import ContextShift, Generation, GenerationRequest, LogitsSampler
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.sampler import Sampler, SamplerConfig
@@ -78,10 +78,9 @@ def test_after_a_shift_logits_are_those_of_a_fresh_prompt_to_the_bit(data: Path)
         tokenizer = load_tokenizer(file.metadata)
         prompt = tokenizer.encode("Once upon a time, there was a dog.")
         shift = ContextShift.after(prompt, 3, 32, tokenizer.bos_id)
-        run = Run(
-            Job(tuple(prompt), Chooser(Sampler(config, tokenizer)), max_tokens=100),
-            tokenizer, 32, shift=shift,
-        )  # fmt: skip
+        sampler = LogitsSampler(Sampler(config, tokenizer))
+        request = GenerationRequest(tuple(prompt), sampler, max_tokens=100)
+        run = Generation(request, tokenizer, 32, shift=shift)
         windows = []
         with Transformer.open(file, n_ctx=32, n_batch=8, n_threads=1) as model:
             engine = Engine(model)
@@ -107,8 +106,8 @@ def test_after_a_shift_logits_are_those_of_a_fresh_prompt_to_the_bit(data: Path)
 def test_how_long_a_text_may_be(max_tokens: int, shifts: bool, expected: int, data: Path) -> None:
     with GgufFile.open(data / "models" / "stories260K.f32.gguf") as file:
         tokenizer = load_tokenizer(file.metadata)
-    job = Job((1, 400), Chooser(Sampler(SamplerConfig(temp=0))), max_tokens)
-    run = Run(job, tokenizer, 8, shift=ContextShift(8, 1) if shifts else None)
+    job = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), max_tokens)
+    run = Generation(job, tokenizer, 8, shift=ContextShift(8, 1) if shifts else None)
     logits = np.zeros(512, np.float32)
     logits[400] = 9
     while not run.is_done:
@@ -119,8 +118,8 @@ def test_how_long_a_text_may_be(max_tokens: int, shifts: bool, expected: int, da
 def test_without_a_limit_it_goes_on(data: Path) -> None:
     with GgufFile.open(data / "models" / "stories260K.f32.gguf") as file:
         tokenizer = load_tokenizer(file.metadata)
-    job = Job((1, 400), Chooser(Sampler(SamplerConfig(temp=0))), -1)
-    run = Run(job, tokenizer, 8, shift=ContextShift(8, 1))
+    job = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), -1)
+    run = Generation(job, tokenizer, 8, shift=ContextShift(8, 1))
     logits = np.zeros(512, np.float32)
     logits[400] = 9
     for _ in range(100):

@@ -13,7 +13,7 @@ import pytest
 from gguf_hub.budget import limit
 from gguf_hub.errors import GrammarError
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.run.generation import GrammarBook
+from gguf_hub.run.generation import GrammarCache
 from gguf_hub.run.grammar import Grammar, Matcher, TokenGrammar, TokenTrie
 from gguf_hub.run.grammar.limits import MAX_AUTOMATON_BYTES, TOKEN_BYTES, TOKEN_CPU_S
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -32,8 +32,8 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def book(tokenizer: Tokenizer) -> GrammarBook:
-    book = GrammarBook(tokenizer)
+def book(tokenizer: Tokenizer) -> GrammarCache:
+    book = GrammarCache(tokenizer)
     book.gbnf('root ::= "x"')  # the vocabulary's table is made once
     return book
 
@@ -60,7 +60,7 @@ CASES: list[Any] = [
 
 @pytest.mark.parametrize(("name", "source", "letter"), CASES)
 def test_no_grammar_takes_long(
-    name: str, source: Any, letter: str | None, book: GrammarBook, tokenizer: Tokenizer
+    name: str, source: Any, letter: str | None, book: GrammarCache, tokenizer: Tokenizer
 ) -> None:
     began = time.thread_time()
     error: GrammarError | None = None
@@ -77,7 +77,7 @@ def test_no_grammar_takes_long(
         assert "it takes more than" in str(error) and error is not None and error.hint
 
 
-def test_the_budget_of_a_grammar_ends_it(book: GrammarBook) -> None:
+def test_the_budget_of_a_grammar_ends_it(book: GrammarCache) -> None:
     began = time.thread_time()
     with pytest.raises(GrammarError, match=r"too large: it takes more than 0\.8 s of CPU time"):
         book.gbnf(GRAMMARS["doubling64opt"][0])
@@ -135,7 +135,7 @@ class Slow(Words):
 
 def test_a_grammar_that_takes_its_time_delays_no_other_and_is_made_once() -> None:
     vocab = Slow()
-    book = GrammarBook(vocab)
+    book = GrammarCache(vocab)
     found: list[list[bool]] = []
 
     def ask() -> None:
@@ -156,7 +156,7 @@ def test_a_grammar_that_takes_its_time_delays_no_other_and_is_made_once() -> Non
 
 def test_who_waits_for_a_grammar_gets_its_error() -> None:
     vocab = Slow()
-    book = GrammarBook(vocab)
+    book = GrammarCache(vocab)
     errors: list[str] = []
 
     def ask() -> None:
@@ -176,7 +176,7 @@ def test_who_waits_for_a_grammar_gets_its_error() -> None:
 
 
 def test_few_grammars_are_kept() -> None:
-    book = GrammarBook(Words("a", "b"))
+    book = GrammarCache(Words("a", "b"))
     for i in range(60):
         book.gbnf('root ::= "' + "a" * i + 'b"')
     assert len(book._known) == 16

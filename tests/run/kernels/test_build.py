@@ -45,7 +45,8 @@ def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) 
 def test_a_warm_start_does_without_numba(tmp_path: Path) -> None:
     KernelBuilder(folder=tmp_path).addresses(["copy_rows"])
     code = (
-        "import sys; from pathlib import Path; from gguf_hub.run.kernels.build.build import KernelBuilder\n"
+        "import sys; from pathlib import Path\n"
+        "from gguf_hub.run.kernels.build.build import KernelBuilder\n"
         f"KernelBuilder(folder=Path({str(tmp_path)!r})).addresses(['copy_rows'])\n"
         "print('numba' in sys.modules)"
     )
@@ -84,7 +85,8 @@ def test_a_failing_compilation_is_one_clear_error(tmp_path: Path) -> None:
 def test_two_first_starts_at_once_compile_once(tmp_path: Path) -> None:
     """Whoever comes second waits, and finds what the first has made."""
     code = (
-        "import sys; from pathlib import Path; from gguf_hub.run.kernels.build.build import KernelBuilder\n"
+        "import sys; from pathlib import Path\n"
+        "from gguf_hub.run.kernels.build.build import KernelBuilder\n"
         "from tests.notes import Notes\n"
         "notes = Notes()\n"
         f"KernelBuilder(folder=Path({str(tmp_path)!r})).addresses(sys.argv[1:], notes)\n"
@@ -194,7 +196,8 @@ def test_a_killed_compiler_is_an_error_and_leaves_nothing(tmp_path: Path) -> Non
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupt_ends_the_compilers_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from gguf_hub.run.kernels.build.build import KernelBuilder\n"
+        "import sys; from pathlib import Path\n"
+        "from gguf_hub.run.kernels.build.build import KernelBuilder\n"
         f"try: KernelBuilder(folder=Path({str(tmp_path)!r})).compile(sys.argv[1:])\n"
         "except KeyboardInterrupt: print('interrupted')"
     )

@@ -17,7 +17,7 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
 from gguf_hub.run.kernels.vm.ops import HEADER, step
 from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.residency import ask_for, dense_ranges, lock
+from gguf_hub.run.model.residency import dense_ranges, lock, prefetch
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import Experts, read_weights
 from tests.synth import Shape, write_mixtral
@@ -93,7 +93,7 @@ def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
 def test_dense_tensors_are_asked_for_at_once(file: GgufFile, weights) -> None:
     drop(file)
     ranges = dense_ranges(weights)
-    ask_for(file.data, ranges)
+    prefetch(file.data, ranges)
     assert wait_until(lambda: all(resident(file.data, *each) == 1 for each in ranges))
     down = weights.layers[0].down.matrices[3]
     assert resident(file.data, down.offset, down.size_bytes) < 0.5
@@ -120,7 +120,10 @@ def test_a_paged_model_computes_the_same(layout: str, tmp_path: Path) -> None:
     tokens = [1, 5, 9, 200, 33]
     with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8) as model:
         expected = model.forward(tokens, 0)
-    with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8, is_paged=True) as model:
+    with (
+        GgufFile.open(path) as file,
+        Transformer.open(file, n_ctx=8, prefetch_experts=True) as model,
+    ):
         np.testing.assert_array_equal(model.forward(tokens, 0), expected)
 
 

@@ -20,7 +20,7 @@ from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
 from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.program import Limits, ProgramBuilder
-from gguf_hub.run.model.transformer import Transformer, paying_threads
+from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_weights
 from tests.synth import TINY, Shape, write_mixtral
 
@@ -281,7 +281,7 @@ def test_an_unknown_cache_type_is_refused(tmp_path: Path, open_model: Any) -> No
     [(10**5, 8, 1), (2 * 10**7, 8, 2), (7 * 10**9, 8, 8), (7 * 10**9, 1, 1)],
 )
 def test_small_models_get_fewer_threads(active_bytes: int, n_cores: int, expected: int) -> None:
-    assert paying_threads(active_bytes, n_cores) == expected
+    assert auto_threads(active_bytes, n_cores) == expected
 
 
 @pytest.mark.parametrize("layout", ["split", "merged"])

@@ -103,25 +103,25 @@ def _share_of_product(weight_type: str, isa: str) -> Callable:
     from gguf_hub.run.kernels.matmul import (
         float_steps,
         one_row,
-        panel_products,
-        panel_steps,
-        panels,
-        row_words,
+        row_ops,
+        tile_products,
+        tile_steps,
+        weight_tiles,
         x256_rows,
         x512_rows,
     )
 
-    if weight_type not in panels.PANELS:
+    if weight_type not in weight_tiles.PANELS:
         return float_steps.make_product(weight_type, isa)
-    words = panel_products.words_of(isa)
-    panel_type = panels.PANELS[weight_type](words)
-    unpack, multiply = panels.lanes_of(panel_type, words)
+    words = tile_products.words_of(isa)
+    panel_type = weight_tiles.PANELS[weight_type](words)
+    unpack, multiply = weight_tiles.lanes_of(panel_type, words)
     if isa == "avx512vnni":
         lanes = x512_rows.LANES_OF[weight_type]
     else:
-        lanes = x256_rows.LANES_OF[weight_type](row_words.words_of(isa))
+        lanes = x256_rows.LANES_OF[weight_type](row_ops.words_of(isa))
     products = one_row.products_of(lanes)
-    return panel_steps.make_product(
+    return tile_steps.make_product(
         unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
     )
 

@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.matmul.float_tiles import TILES, rows_from, tile_of
 from gguf_hub.run.kernels.simd.simd_memory import AHEAD
-from gguf_hub.run.kernels.simd.simd_panels import next_slots, pairs_at, places_of, usual_beside
+from gguf_hub.run.kernels.simd.simd_tiles import next_slots, pairs_at, places_of, usual_beside
 from gguf_hub.run.kernels.steps import make_rows, share
 
 _NEAR = 16

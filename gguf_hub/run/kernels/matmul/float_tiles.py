@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.simd.simd_memory import FLOATS, prefetch
-from gguf_hub.run.kernels.simd.simd_panels import Bytes
+from gguf_hub.run.kernels.simd.simd_tiles import Bytes
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,

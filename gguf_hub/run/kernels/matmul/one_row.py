@@ -6,7 +6,13 @@ import numpy as np
 
 from gguf_hub.run.kernels.simd.simd import floats, fma, splat_f32x8, splat_i32x8
 from gguf_hub.run.kernels.simd.simd512 import add_lanes, load_i32x8_at, shift_in, sums_of_eight
-from gguf_hub.run.kernels.simd.simd_memory import ask_ahead_of, get, load_f16, load_f32x8, load_u32
+from gguf_hub.run.kernels.simd.simd_memory import (
+    get,
+    load_f16,
+    load_f32x8,
+    load_u32,
+    prefetch_ahead,
+)
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 
@@ -40,7 +46,7 @@ def small_of(
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
     """
-    ask_ahead = ask_ahead_of(8 * type_size)
+    prefetch = prefetch_ahead(8 * type_size)
     first, second, third, fourth = pairs
     add_end = _small_end_of(type_size, block_sum, offset, has_minimum)
 
@@ -50,7 +56,7 @@ def small_of(
         total = splat_f32x8(0)
         for g in range(blocks // 8):
             p, at = o + 8 * type_size * g, a + 256 * g
-            ask_ahead(w, p)
+            prefetch(w, p)
             sums = sums_of_eight(
                 first(w, p, q, at),
                 second(w, p, q, at + 64),

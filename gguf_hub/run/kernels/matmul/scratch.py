@@ -1,4 +1,4 @@
-"""Memory that a thread needs for matrix products by panels (see ``panel_steps``). Pure Python."""
+"""Memory that a thread needs for matrix products by panels (see ``tile_steps``). Pure Python."""
 
 from __future__ import annotations
 

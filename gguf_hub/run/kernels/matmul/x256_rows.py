@@ -4,7 +4,7 @@
 activation row at ``q[a:]`` and ``f[x:]`` (formats: ``activations``) and returns eight floats to add
 up: what ``x512_rows`` returns, to the last bit, as both follow one definition of the sum.
 
-``words`` are the instructions of the CPU (see ``row_words``). What an unsigned weight is too large
+``words`` are the instructions of the CPU (see ``row_ops``). What an unsigned weight is too large
 by (8, 16, 32 ...) is taken off by the sums that the activation row carries.
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
@@ -17,12 +17,11 @@ from collections.abc import Callable
 import numpy as np
 
 from gguf_hub.run.kernels.matmul.one_row import small_of
-from gguf_hub.run.kernels.matmul.row_words import RowWords
+from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
 from gguf_hub.run.kernels.simd.simd512 import load_i16x8_at, load_i16x16_at, shift_in, sum_of
 from gguf_hub.run.kernels.simd.simd_memory import (
-    ask_ahead_of,
     get,
     load_f16,
     load_f32x8,
@@ -31,6 +30,7 @@ from gguf_hub.run.kernels.simd.simd_memory import (
     load_strided_f16x8,
     load_u32,
     load_u64,
+    prefetch_ahead,
 )
 from gguf_hub.run.kernels.simd.simd_sums import shift_in_four, sums_of_four
 from gguf_hub.run.kernels.simd.vectors import machine_code
@@ -74,7 +74,7 @@ def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
     )  # fmt: skip
 
 
-def _q8_0(words: RowWords):
+def _q8_0(words: RowOps):
     """Return the dot product of Q8_0."""
     signed = words.signed
 
@@ -91,7 +91,7 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
     All low nibbles come before all high ones. A block may have 32 fifth bits at ``fifth_bits``.
     """
 
-    def lanes(words: RowWords):
+    def lanes(words: RowOps):
         unsigned, bits = words.unsigned, words.bits
 
         @machine_code
@@ -162,11 +162,11 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
             16 lie, and where its sums of 32 do.
         has_minima: Whether there are minima.
     """
-    ask_ahead = ask_ahead_of(type_size)
+    prefetch = prefetch_ahead(type_size)
 
     @machine_code
     def block_of(w, o, q, a, n, b):
-        ask_ahead(w, o + type_size * b)
+        prefetch(w, o + type_size * b)
         sums_16 = a + n + 32 * b
         sums_32 = a + n + n // 8 + 16 * b
         return block(w, o + type_size * b, q, a + 256 * b, sums_16, sums_32)
@@ -219,7 +219,7 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
     return lanes
 
 
-def _q4_or_q5(words: RowWords, type_size: int, has_fifth_bit: bool):
+def _q4_or_q5(words: RowOps, type_size: int, has_fifth_bit: bool):
     """Return the dot product of Q4_K or Q5_K."""
     zeros, add_scaled, pairs = words.zeros, words.add_scaled, words.pairs
     nibbles = type_size - 128
@@ -246,7 +246,7 @@ def _q4_or_q5(words: RowWords, type_size: int, has_fifth_bit: bool):
     return _super(type_size, 0, block, has_minima=True)
 
 
-def _less_offset_of(words: RowWords, bits: int):
+def _less_offset_of(words: RowOps, bits: int):
     """Return a function that takes off what weights are too large by, 2**bits.
 
     Its arguments are the sums of scale times weight times activation, the sixteen scales and where
@@ -261,7 +261,7 @@ def _less_offset_of(words: RowWords, bits: int):
     return less_offset
 
 
-def _q6_k(words: RowWords):
+def _q6_k(words: RowOps):
     """Return the dot product of Q6_K."""
     zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 5)
 
@@ -287,7 +287,7 @@ def _q6_k(words: RowWords):
     return _super(210, 208, block, has_minima=False)
 
 
-def _q3_k(words: RowWords):
+def _q3_k(words: RowOps):
     """Return the dot product of Q3_K."""
     zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 2)
 
@@ -307,7 +307,7 @@ def _q3_k(words: RowWords):
     return _super(110, 108, block, has_minima=False)
 
 
-def _q2_k(words: RowWords):
+def _q2_k(words: RowOps):
     """Return the dot product of Q2_K."""
     zeros, add_halves, pairs = words.zeros, words.add_scaled_halves, words.pairs
 
@@ -328,7 +328,7 @@ def _q2_k(words: RowWords):
     return _super(84, 80, block, has_minima=True)
 
 
-LANES_OF: dict[str, Callable[[RowWords], Callable]] = {
+LANES_OF: dict[str, Callable[[RowOps], Callable]] = {
     "Q8_0": _q8_0,
     "Q4_0": _nibbles(18, offset=8),
     "Q4_1": _nibbles(20, has_minimum=True),

@@ -48,13 +48,13 @@ from gguf_hub.run.kernels.simd.simd512 import (
     zeros_i32x16,
 )
 from gguf_hub.run.kernels.simd.simd_memory import (
-    ask_ahead_of,
     load_f16,
     load_f32x8,
     load_i8x16,
     load_i8x32,
     load_strided_f16x8,
     load_u32,
+    prefetch_ahead,
 )
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
@@ -157,7 +157,7 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
         offset_bits: Weights are too large by 2**offset_bits; the eight integers are the scales
             times the activations' sums.
     """
-    ask_ahead = ask_ahead_of(2 * type_size)
+    prefetch = prefetch_ahead(2 * type_size)
 
     @machine_code
     def parts(w, o, q, a, n, b):
@@ -169,7 +169,7 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
     @machine_code
     def pair(w, o, q, a, n, b, c):
         """Return the parts of two blocks side by side."""
-        ask_ahead(w, o + type_size * b)
+        prefetch(w, o + type_size * b)
         first, few_first = parts(w, o, q, a, n, b)
         second, few_second = parts(w, o, q, a, n, c)
         sums, few = halves_of_two(first, second), concat(few_first, few_second)

@@ -223,13 +223,13 @@ AHEAD = 8192
 prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
 
 
-def ask_ahead_of(size_bytes: int):
+def prefetch_ahead(size_bytes: int):
     """Return a function ``(w, p)`` that asks for ``size_bytes`` of weights wanted soon."""
     lines = -(-size_bytes // 64)
 
     @machine_code
-    def ask_ahead(w, p):
+    def prefetch_lines(w, p):
         for line in range(lines):
             prefetch(w, p + AHEAD + 64 * line)
 
-    return ask_ahead
+    return prefetch_lines

@@ -33,7 +33,7 @@ HEADER = 16
 
 SCRATCH = ("panel", "panel_stride", "partial", "partial_stride")
 """Arguments of matrix products: where the first thread's unpacked weights lie in ``q``, and its
-sums of 32 rows for each token in ``f``, and how far apart the threads' are (``panel_steps``)."""
+sums of 32 rows for each token in ``f``, and how far apart the threads' are (``tile_steps``)."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats

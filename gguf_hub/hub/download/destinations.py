@@ -25,7 +25,7 @@ CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Files here can be
 PART_SUFFIX = ".gguf-hub.part"
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """Somewhere that files of a repository are put."""
 
     root: Path

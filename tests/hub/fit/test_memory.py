@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from gguf_hub.hub.catalog import load_catalog
-from gguf_hub.hub.fit import Wish, facts_from_catalog, need_of
-from gguf_hub.hub.fit.need import RUNNER_BYTES, RUNNER_VOCAB_BYTES
+from gguf_hub.hub.fit import Constraints, facts_from_catalog, need_of
+from gguf_hub.hub.fit.memory import RUNNER_BYTES, RUNNER_VOCAB_BYTES
 from gguf_hub.units import GB, GIB
 
 CATALOG = load_catalog()
 FACTS = {file.quant: facts_from_catalog(CATALOG, file) for file in CATALOG.files}
-LLAMA = Wish(engine="llama.cpp")
+LLAMA = Constraints(engine="llama.cpp")
 
 # quant: file GB, dense GB, experts per layer MB, read per token GB, need GB at 4096 and at 32768
 # (worked out by hand from the recipes of the eight files; decimal units)
@@ -55,17 +55,18 @@ def test_need_names_its_terms_for_llama_cpp() -> None:
 @pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 128), ("q8_0", 68), ("f32", 256)])
 @pytest.mark.parametrize("engine", ["gguf-hub", "llama.cpp"])
 def test_kv_cache_by_type(engine: str, kv_type: str, kib_a_token: int) -> None:
-    wish = Wish(n_ctx=1024, kv_type=kv_type, engine=engine)
+    wish = Constraints(n_ctx=1024, kv_type=kv_type, engine=engine)
     assert need_of(FACTS["Q2_K"], wish).kv_bytes == 1024 * kib_a_token * 1024
 
 
 def test_our_runner_takes_less_scratch_at_long_contexts() -> None:
-    wish = Wish(n_ctx=32768)
+    wish = Constraints(n_ctx=32768)
     ours = need_of(FACTS["Q4_K_M"], wish, n_threads=2)
     assert ours.kv_bytes == 4 * GIB
     assert ours.scratch_bytes < 0.25 * GB
     assert (
-        ours.scratch_bytes == need_of(FACTS["Q4_K_M"], Wish(n_ctx=512), n_threads=2).scratch_bytes
+        ours.scratch_bytes
+        == need_of(FACTS["Q4_K_M"], Constraints(n_ctx=512), n_threads=2).scratch_bytes
     )
     assert ours.overhead_bytes == RUNNER_BYTES + 32000 * RUNNER_VOCAB_BYTES
     more = need_of(FACTS["Q4_K_M"], wish, n_threads=16)

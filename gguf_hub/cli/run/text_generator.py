@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gguf_hub.progress import Progress
-    from gguf_hub.run.generation import ContextShift, Run
+    from gguf_hub.run.generation import ContextShift, Generation
     from gguf_hub.run.generation.engine import Drafter, Engine
     from gguf_hub.run.sampler import SamplerConfig
     from gguf_hub.run.tokenizer import Tokenizer
 
 
 @dataclass
-class Writer:
+class TextGenerator:
     """Writes texts; one sampler goes through all of them, as in llama.cpp.
 
     Attributes:
@@ -42,16 +42,16 @@ class Writer:
     grammar: str | None = None
     schema: str | None = None
     ignores_eos: bool = False
-    run: Run | None = None
+    run: Generation | None = None
     drafter: Drafter | None = None
     n_keep: int | None = None
     _shift: ContextShift | None = None
 
     def __post_init__(self) -> None:
-        from gguf_hub.run.generation import GrammarBook
+        from gguf_hub.run.generation import GrammarCache
         from gguf_hub.run.sampler import Sampler
 
-        self._grammars = GrammarBook(self.tokenizer)
+        self._grammars = GrammarCache(self.tokenizer)
         self._sampler = Sampler(self.config, self.tokenizer)
 
     def write(
@@ -69,28 +69,28 @@ class Writer:
             prompt: Token ids.
             stops: Texts that end it and are not shown.
             progress: Told about the prompt.
-            is_whole: As for ``Run``.
+            is_whole: As for ``Generation``.
             must_fit: Refuse a prompt that does not fit, even where the context goes on.
 
         Raises:
             ContextFullError: The prompt does not fit the context.
         """
         from gguf_hub.progress import SILENT
-        from gguf_hub.run.generation import Chooser, Job, Run
+        from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
         from gguf_hub.run.generation.engine import Timings
 
         stop_ids = () if self.ignores_eos else self.tokenizer.eog_ids
-        chooser = Chooser(self._held())
-        job = Job(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
+        chooser = LogitsSampler(self._held())
+        job = GenerationRequest(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
         n_ctx = self.engine.model.n_ctx
         shift = None if must_fit and len(prompt) > n_ctx else self._shift_after(prompt)
-        run = self.run = Run(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
+        run = self.run = Generation(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
         self.engine.timings = Timings()
         if len(run.window) <= n_ctx and run.begin() is not None:
             return
         yield from self._pieces(run, self.engine.prefill(run.window, progress or SILENT))
 
-    def _pieces(self, run: Run, logits: NDArray[np.float32]) -> Iterator[str]:
+    def _pieces(self, run: Generation, logits: NDArray[np.float32]) -> Iterator[str]:
         """Yield the text of a run from the logits after its prompt on, [V]."""
         began = _now()
         while True:

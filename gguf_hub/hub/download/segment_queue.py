@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from gguf_hub.hub.download.segments import Piece, Segments
+from gguf_hub.hub.download.segments import Segments, SegmentState
 
 LONGEST_RUN = 4
 _LOOK_AGAIN_S = 1.0
 
 
-class Board:
+class SegmentQueue:
     """The segments of one file.
 
     Args:
@@ -34,7 +34,7 @@ class Board:
         self,
         segments: Segments,
         done: Mapping[int, str],
-        pieces: Iterable[Piece],
+        pieces: Iterable[SegmentState],
         n_connections: int,
         expected: Mapping[int, str] | None = None,
     ) -> None:
@@ -54,7 +54,7 @@ class Board:
 
     # --- for whoever fetches
 
-    def claim(self, worker: int) -> list[Piece]:
+    def claim(self, worker: int) -> list[SegmentState]:
         """Return neighbouring segments to fetch in one go, waiting for some to turn up.
 
         Args:
@@ -71,12 +71,12 @@ class Board:
                 self._changed.wait(min(pause_s, _LOOK_AGAIN_S) if pause_s > 0 else _LOOK_AGAIN_S)
         return []
 
-    def claim_at(self, index: int) -> Piece | None:
+    def claim_at(self, index: int) -> SegmentState | None:
         """Return this segment if nobody has it, else None."""
         with self._changed:
             return self._todo.pop(index, None)
 
-    def give_back(self, pieces: Iterable[Piece]) -> None:
+    def give_back(self, pieces: Iterable[SegmentState]) -> None:
         """Put segments back, with what has come of them."""
         with self._changed:
             self._todo.update((piece.index, piece) for piece in pieces)
@@ -88,13 +88,13 @@ class Board:
             self.n_received += n_bytes
             self.n_kept += n_bytes
 
-    def refuse(self, piece: Piece) -> None:
+    def refuse(self, piece: SegmentState) -> None:
         """Have a finished segment fetched again, and its bytes not counted: it is damaged."""
         with self._changed:
             self.n_kept -= self.segments.length(piece.index)
             self.forget(piece.index)
 
-    def accept(self, piece: Piece) -> str | None:
+    def accept(self, piece: SegmentState) -> str | None:
         """Return the SHA-256 of a finished segment; None when it is not what it must be."""
         sha256: str = piece.hasher.hexdigest()
         return sha256 if self._expected.get(piece.index, sha256) == sha256 else None
@@ -138,7 +138,7 @@ class Board:
         """Have a segment fetched again: what is there of it is wrong."""
         with self._changed:
             self.done.pop(index, None)
-            self._todo[index] = Piece(index, self.segments.start(index))
+            self._todo[index] = SegmentState(index, self.segments.start(index))
             self._changed.notify_all()
 
     # --- for everybody
@@ -162,7 +162,7 @@ class Board:
             if not self._is_sealed:
                 write()
 
-    def begun(self) -> list[Piece]:
+    def begun(self) -> list[SegmentState]:
         """Return the unfinished segments of which the first bytes are there."""
         with self._changed:
             todo = self._todo.values()
@@ -171,7 +171,7 @@ class Board:
     def _is_needed(self, worker: int) -> bool:
         return worker < self.n_connections and not self.is_left_to_other(worker)
 
-    def _take_run(self) -> list[Piece]:
+    def _take_run(self) -> list[SegmentState]:
         """Take the first missing segment, and its neighbours while there is plenty for all."""
         most = min(max(len(self._todo) // (2 * self.n_connections), 1), LONGEST_RUN)
         index = min(self._todo)

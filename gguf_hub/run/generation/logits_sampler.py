@@ -16,7 +16,7 @@ Processor = Callable[[NDArray[np.intc], Logits], Logits]
 
 
 @dataclass(frozen=True)
-class Chance:
+class TokenLogprob:
     """How likely a token was.
 
     Attributes:
@@ -30,7 +30,7 @@ class Chance:
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Chooser:
+class LogitsSampler:
     """Chooses tokens and keeps what is asked about the last one.
 
     Args:
@@ -49,7 +49,7 @@ class Chooser:
         self.sampler = sampler
         self.n_top = n_top
         self._processors = tuple(processors)
-        self.last: Chance | None = None
+        self.last: TokenLogprob | None = None
         """The last choice, where ``n_top`` asks for it."""
 
     def choose(self, logits: Logits, recent: Sequence[int] = ()) -> int:
@@ -61,15 +61,15 @@ class Chooser:
                 seen = processor(ids, seen)
         token_id = self.sampler.choose(seen, recent)
         if self.n_top is not None:
-            self.last = chance_of(logits, token_id, self.n_top)
+            self.last = token_logprob(logits, token_id, self.n_top)
         return token_id
 
 
-def chance_of(logits: Logits, token_id: int, n_top: int) -> Chance:
+def token_logprob(logits: Logits, token_id: int, n_top: int) -> TokenLogprob:
     """Return how likely a token and the ``n_top`` likeliest ones were, given logits [V]."""
     logprobs = log_softmax(logits)
     n_top = min(n_top, len(logits))
     best = np.argpartition(-logprobs, n_top - 1)[:n_top] if n_top else np.zeros(0, np.int64)
     best = best[np.argsort(-logprobs[best], kind="stable")]
     top = tuple((int(i), float(logprobs[i])) for i in best)
-    return Chance(token_id, float(logprobs[token_id]), top)
+    return TokenLogprob(token_id, float(logprobs[token_id]), top)

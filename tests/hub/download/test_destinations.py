@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Fetched, Fetcher, State, Status
-from gguf_hub.hub.download.places import HfCache, LocalFolder, Place
 from gguf_hub.hub.store import Store
 from tests.hub_server import HubServer
 
@@ -25,11 +25,11 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetcher(place: Place, tmp_path: Path) -> Fetcher:
+def fetcher(place: Destination, tmp_path: Path) -> Fetcher:
     return Fetcher(HfHub(), place, Store(tmp_path / "record"))
 
 
-def fetch(place: Place, tmp_path: Path, *names: str, revision: str = "main") -> list[Fetched]:
+def fetch(place: Destination, tmp_path: Path, *names: str, revision: str = "main") -> list[Fetched]:
     getter = fetcher(place, tmp_path)
     listing = getter.hub.list_files(REPO, revision)
     return getter.fetch(listing, [listing.find(name) for name in names or (NAME,)])
@@ -42,13 +42,13 @@ def theirs(server: HubServer, name: str = NAME, **options: object) -> Path:
     return Path(hf_hub_download(REPO, name, endpoint=server.endpoint, **options))
 
 
-def options_of(place: Place) -> dict[str, Path]:
+def options_of(place: Destination) -> dict[str, Path]:
     key = "cache_dir" if isinstance(place, HfCache) else "local_dir"
     return {key: place.root, "cache_dir": place.root.parent / "other cache"} | {key: place.root}
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @pytest.mark.parametrize("name", [NAME, "README.md"])
 @pytest.mark.parametrize("revision", ["main", "commit"])
 def test_huggingface_hub_takes_what_we_put_there(
-    server: HubServer, place: Place, tmp_path: Path, name: str, revision: str
+    server: HubServer, place: Destination, tmp_path: Path, name: str, revision: str
 ) -> None:
     (ours,) = fetch(place, tmp_path, name)
     bodies = len(server.body_requests())
@@ -67,7 +67,7 @@ def test_huggingface_hub_takes_what_we_put_there(
 
 
 def test_huggingface_hub_finds_it_without_network(
-    server: HubServer, tmp_path: Path, place: Place
+    server: HubServer, tmp_path: Path, place: Destination
 ) -> None:
     (ours,) = fetch(place, tmp_path)
     server.close()
@@ -78,7 +78,7 @@ def test_huggingface_hub_finds_it_without_network(
 
 
 def test_we_take_what_huggingface_hub_put_there(
-    server: HubServer, place: Place, tmp_path: Path
+    server: HubServer, place: Destination, tmp_path: Path
 ) -> None:
     path = theirs(server, **options_of(place))
     bodies = len(server.body_requests())

@@ -17,7 +17,7 @@ from gguf_hub.hub.download.segments import SegmentHashes, Segments
 VERSION = 1
 
 
-class HashBook:
+class SegmentHashStore:
     """The hashes of segments.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ResourceError
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.run.generation import GrammarBook, Piece, Run
+from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.tokenizer import load_tokenizer
@@ -68,7 +68,7 @@ def _zeros(n_rows: int, n_vocab: int) -> Scores:
         ) from exc
 
 
-class Host:
+class LoadedModel:
     """An open model; several runs may take turns on its one cache, from any thread.
 
     Args:
@@ -92,11 +92,11 @@ class Host:
             self.close()
             raise
         self.engine = Engine(self.recorder)
-        self.grammars = GrammarBook(self.tokenizer)
+        self.grammars = GrammarCache(self.tokenizer)
         self.lock = threading.RLock()
         self._on_cache: object = None  # the run whose tokens the cache holds
 
-    def pieces(self, run: Run) -> Iterator[Piece]:
+    def pieces(self, run: Generation) -> Iterator[TextDelta]:
         """Yield what a run writes, until it is done."""
         first = run.begin()
         if first is not None:

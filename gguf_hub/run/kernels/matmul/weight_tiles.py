@@ -6,7 +6,7 @@ bytes], then what goes with them, vectors with an element for each row.
 
 Sums are those of ``x512_rows`` and ``x256_rows``, to the last bit: the integer sum of a block is
 exact, and each block adds to its lane's float sum by one ``fma``, in ascending order. ``words`` are
-the instructions of the CPU (see ``panel_products``).
+the instructions of the CPU (see ``tile_products``).
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 """
@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gguf_hub.run.kernels.matmul.panel_products import PanelWords
 from gguf_hub.run.kernels.matmul.scratch import LANES, PANEL_BYTES
+from gguf_hub.run.kernels.matmul.tile_products import TileOps
 from gguf_hub.run.kernels.simd.simd_columns import (
     load_columns,
     load_columns_i32x64,
@@ -31,7 +31,7 @@ from gguf_hub.run.kernels.simd.simd_columns import (
     spread_bits,
 )
 from gguf_hub.run.kernels.simd.simd_memory import prefetch
-from gguf_hub.run.kernels.simd.simd_panels import add_floats, add_minima, store_panel
+from gguf_hub.run.kernels.simd.simd_tiles import add_floats, add_minima, store_panel
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 _LOW = 0x0F0F0F0F
@@ -58,7 +58,7 @@ class PanelType:
     multiply: Callable
 
 
-def lanes_of(panel_type: PanelType, words: PanelWords) -> tuple[Callable, Callable]:
+def lanes_of(panel_type: PanelType, words: TileOps) -> tuple[Callable, Callable]:
     """Return the unpacking of one lane of 32 rows, and its product with a tuple of tokens."""
     zeros_f32 = words.zeros_f32
     block, type_size, record = panel_type.block, panel_type.type_size, panel_type.record
@@ -97,13 +97,13 @@ def lanes_of(panel_type: PanelType, words: PanelWords) -> tuple[Callable, Callab
 
 
 def _small(
-    words: PanelWords, type_size: int, unpack_weights: Callable, multiply_32: Callable,
+    words: TileOps, type_size: int, unpack_weights: Callable, multiply_32: Callable,
     *, offset: int = 0, has_minimum: bool = False,
 ) -> PanelType:  # fmt: skip
     """Return the panels of a type with blocks of 32.
 
     Args:
-        words: See ``panel_products``.
+        words: See ``tile_products``.
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
         unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes.
         multiply_32: ``(total, q, p, record, qs, at)``: add their products with activations.
@@ -136,7 +136,7 @@ def _small(
     return PanelType(32, type_size, record, unpack, multiply)
 
 
-def _q8_0(words: PanelWords) -> PanelType:
+def _q8_0(words: TileOps) -> PanelType:
     """Return the panels of Q8_0: bytes are made unsigned where the CPU can multiply such."""
     flip = 0 if words.signed else 0x80808080
 
@@ -155,11 +155,11 @@ def _legacy(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth
     """Return the panels of Q4_0, Q4_1, Q5_0 or Q5_1, given words; see ``_small``."""
     unpack = _nibbles(type_size - 16, fifth_bits)
 
-    def panels(words: PanelWords) -> PanelType:
+    def weight_tiles(words: TileOps) -> PanelType:
         multiply = words.products(32, 31 if fifth_bits else 15)
         return _small(words, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
 
-    return panels
+    return weight_tiles
 
 
 def _nibbles(at: int, fifth_bits: int = 0):
@@ -196,7 +196,7 @@ def _store_minima_k4(q, mins_at, b, c):
     store_panel(q, mins_at + 192, ((high >> 16) & 63) | ((high >> 8) & 0x3F0000))
 
 
-def _q4_or_q5(words: PanelWords, type_size: int, has_fifth_bit: bool) -> PanelType:
+def _q4_or_q5(words: TileOps, type_size: int, has_fifth_bit: bool) -> PanelType:
     """Return the panels of Q4_K or Q5_K."""
     zeros_i32, multiply_4_pairs, scale_of = words.zeros_i32, words.pairs(4), words.scale
     multiply_32 = words.scaled(32, 31 if has_fifth_bit else 15)
@@ -254,12 +254,12 @@ _SIXTEENS = 4096 + 16 * 64 + 8 * 64 + 64
 
 
 def _by_sixteens(
-    words: PanelWords, type_size: int, unpack_weights: Callable, largest: int, offset: int
+    words: TileOps, type_size: int, unpack_weights: Callable, largest: int, offset: int
 ) -> PanelType:
     """Return the panels of a type whose sixteen groups have signed scales and no minima.
 
     Args:
-        words: See ``panel_products``.
+        words: See ``tile_products``.
         type_size: Bytes of a block.
         unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes and return d.
         largest: Largest of the bytes.
@@ -360,7 +360,7 @@ def _unpack_q3_k(w, o, row_bytes, q, p, store_four):
     return d
 
 
-def _q3_k(words: PanelWords) -> PanelType:
+def _q3_k(words: TileOps) -> PanelType:
     """Return the panels of Q3_K.
 
     (weight - 4) x scale + 124 is within 0 ... 252, as scales are -32 ... 31: one byte, where the
@@ -401,7 +401,7 @@ def _q3_k(words: PanelWords) -> PanelType:
     return PanelType(256, 110, record, unpack, multiply)
 
 
-def _q2_k(words: PanelWords) -> PanelType:
+def _q2_k(words: TileOps) -> PanelType:
     """Return the panels of Q2_K.
 
     Weight x scale is at most 3 x 15: where bytes of any size may be multiplied, that is the byte;
@@ -459,7 +459,7 @@ def _q2_k(words: PanelWords) -> PanelType:
     return PanelType(256, 84, record, unpack, multiply)
 
 
-PANELS: dict[str, Callable[[PanelWords], PanelType]] = {
+PANELS: dict[str, Callable[[TileOps], PanelType]] = {
     "Q8_0": _q8_0,
     "Q4_0": _legacy(18, offset=8),
     "Q4_1": _legacy(20, has_minimum=True),

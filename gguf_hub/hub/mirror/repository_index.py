@@ -47,7 +47,7 @@ class Offered:
     commit: str
 
 
-class Shelf:
+class RepositoryIndex:
     """The verified files of a record, by repository, revision and path.
 
     Nothing is kept between calls but the listings that clients were given, so that one who has

@@ -15,12 +15,12 @@ from gguf_hub.run.generation.answers import (
     text_logprobs,
 )
 from gguf_hub.run.generation.chat import Call, ChatPlan
-from gguf_hub.run.generation.chooser import Chance
-from gguf_hub.run.generation.run import Piece
+from gguf_hub.run.generation.generation import TextDelta
+from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.tokenizer import Tokenizer
 
 
-class TextTalk:
+class CompletionStream:
     """A text completion, streamed.
 
     Args:
@@ -43,7 +43,7 @@ class TextTalk:
         self._head, self._tokenizer, self._index = head, tokenizer, index
         self._has_logprobs, self._offset = has_logprobs, offset
 
-    def chunks(self, piece: Piece) -> Iterator[Answer]:
+    def chunks(self, piece: TextDelta) -> Iterator[Answer]:
         """Return the chunks of a piece: its text, and the reason of the end by itself."""
         if piece.text or piece.chances:
             logprobs = None
@@ -56,7 +56,7 @@ class TextTalk:
             yield self._head.text([end])
 
 
-class ChatTalk:
+class ChatStream:
     """A chat completion, streamed.
 
     Args:
@@ -85,7 +85,7 @@ class ChatTalk:
         self._is_call = False
         self._named: set[int] = set()
 
-    def chunks(self, piece: Piece) -> Iterator[Answer]:
+    def chunks(self, piece: TextDelta) -> Iterator[Answer]:
         """Return the chunks of a piece; the first says who speaks."""
         if not self._has_begun:
             self._has_begun = True
@@ -100,7 +100,7 @@ class ChatTalk:
             reason = "tool_calls" if self._is_call else piece.finish_reason
             yield self._chunk({}, finish_reason=reason)
 
-    def _deltas(self, piece: Piece) -> Iterator[Answer]:
+    def _deltas(self, piece: TextDelta) -> Iterator[Answer]:
         """Return what a piece adds: text, or part of a call."""
         if self._plan.tool is not None:
             self._is_call = True
@@ -176,10 +176,10 @@ def call_id(head: Head, name: str, i: int) -> str:
     return f"call__{i}_{name}_{head.id}"
 
 
-def gather(pieces: Iterable[Piece]) -> tuple[str, tuple[Chance, ...], str]:
+def gather(pieces: Iterable[TextDelta]) -> tuple[str, tuple[TokenLogprob, ...], str]:
     """Return text, log probabilities and finish reason of a run from its pieces."""
     texts: list[str] = []
-    chances: list[Chance] = []
+    chances: list[TokenLogprob] = []
     reason = "stop"
     for piece in pieces:
         texts.append(piece.text)

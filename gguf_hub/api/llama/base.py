@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from gguf_hub.api.llama.arguments import CACHE_TYPES, check_extra, rope_change
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.grammar import LlamaGrammar
-from gguf_hub.api.llama.host import Host, plain_metadata
+from gguf_hub.api.llama.loaded_model import LoadedModel, plain_metadata
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.run.generation import Chooser, sampler_config
+from gguf_hub.run.generation import LogitsSampler, sampler_config
 from gguf_hub.run.kernels.build.cpu import usable_cores
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import load_tokenizer
@@ -27,7 +27,7 @@ DEFAULT_SEED = 0xFFFFFFFF
 """llama.cpp's: another one each time."""
 
 
-class Opened:
+class LlamaBase:
     """A GGUF file, its model ready to compute.
 
     Args:
@@ -77,7 +77,7 @@ class Opened:
                        "vocab_only": vocab_only, "last_n_tokens_size": last_n_tokens_size,
                        "chat_format": chat_format, "chat_handler": chat_handler,
                        "verbose": verbose, **arguments}  # fmt: skip
-        self._host: Host | None = None
+        self._host: LoadedModel | None = None
         check_extra(arguments)
         self.model_path = os.fspath(model_path)
         if not Path(self.model_path).exists():
@@ -110,7 +110,7 @@ class Opened:
                 self._metadata = dict(file.metadata)
             self.tokenizer_ = load_tokenizer(self._metadata)
         else:
-            self._host = Host(
+            self._host = LoadedModel(
                 Path(self.model_path),
                 keeps_all=self._logits_all,
                 has_all=self._embedding,
@@ -156,7 +156,7 @@ class Opened:
         tfs_z: float = 1.0,
         penalize_nl: bool = True,
         **options: Any,
-    ) -> Chooser:
+    ) -> LogitsSampler:
         """Return what chooses tokens under llama-cpp-python's sampling options.
 
         Args:
@@ -179,7 +179,7 @@ class Opened:
         if callable(processors):
             processors = [processors]
         sampler = Sampler(config, self.tokenizer_, constraint)
-        return Chooser(sampler, n_top=n_top, processors=processors)
+        return LogitsSampler(sampler, n_top=n_top, processors=processors)
 
     # -- seeds and states ------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Opened:
     # -- facts -----------------------------------------------------------------------------------
 
     @property
-    def host(self) -> Host:
+    def host(self) -> LoadedModel:
         """What stands behind: file, model, engine.
 
         Raises:

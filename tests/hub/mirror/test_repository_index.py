@@ -9,8 +9,8 @@ import pytest
 
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.download.verify import Verdict, verify_file
-from gguf_hub.hub.mirror import LOCAL_REPO_ID, Shelf
-from gguf_hub.hub.mirror.shelf import open_unchanged
+from gguf_hub.hub.mirror import LOCAL_REPO_ID, RepositoryIndex
+from gguf_hub.hub.mirror.repository_index import open_unchanged
 from gguf_hub.hub.store import Store, StoredFile
 from tests.hub.mirror.files import COMMIT, REPO, add
 from tests.synth import write_mixtral
@@ -22,17 +22,17 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def shelf(store: Store) -> Shelf:
-    return Shelf(store)
+def shelf(store: Store) -> RepositoryIndex:
+    return RepositoryIndex(store)
 
 
-def names(shelf: Shelf, repo_id: str = REPO, revision: str = "main") -> list[str]:
+def names(shelf: RepositoryIndex, repo_id: str = REPO, revision: str = "main") -> list[str]:
     listing = shelf.snapshot(repo_id, revision)
     return list(listing.files) if listing else []
 
 
 def test_files_are_offered_in_the_repository_that_they_came_from(
-    store: Store, shelf: Shelf, tmp_path: Path
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
 ) -> None:
     add(store, tmp_path / "a", {"b.gguf": b"b", "a/x.gguf": b"x"})
     add(store, tmp_path / "b", {"other.gguf": b"o"}, repo_id="org/other", commit=None)
@@ -46,7 +46,7 @@ def test_files_are_offered_in_the_repository_that_they_came_from(
 
 @pytest.mark.parametrize("change", ["bytes", "size", "gone"])
 def test_a_file_that_changed_is_offered_no_more(
-    store: Store, shelf: Shelf, tmp_path: Path, change: str
+    store: Store, shelf: RepositoryIndex, tmp_path: Path, change: str
 ) -> None:
     path = add(store, tmp_path, {"a.gguf": b"good", "b.gguf": b"b"})["a.gguf"]
     assert names(shelf) == ["a.gguf", "b.gguf"]
@@ -61,7 +61,7 @@ def test_a_file_that_changed_is_offered_no_more(
 
 @pytest.mark.parametrize("place", ["in the weights", "in the header"])
 def test_a_file_that_fails_verification_is_not_offered(
-    store: Store, shelf: Shelf, tmp_path: Path, place: str
+    store: Store, shelf: RepositoryIndex, tmp_path: Path, place: str
 ) -> None:
     """Also when its size and time do not tell that it has changed."""
     path = write_mixtral(tmp_path / "m.gguf")
@@ -78,7 +78,7 @@ def test_a_file_that_fails_verification_is_not_offered(
 
 
 def test_a_given_sha256_that_is_wrong_leaves_the_record_alone(
-    store: Store, shelf: Shelf, tmp_path: Path
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.gguf"
     write_gguf(path, {}, [])
@@ -87,7 +87,9 @@ def test_a_given_sha256_that_is_wrong_leaves_the_record_alone(
     assert names(shelf) == ["m.gguf"]
 
 
-def test_each_listing_has_a_commit_of_its_own(store: Store, shelf: Shelf, tmp_path: Path) -> None:
+def test_each_listing_has_a_commit_of_its_own(
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
+) -> None:
     """Clients keep the listing of a commit for good: a longer one must have another commit."""
     add(store, tmp_path, {"a.gguf": b"a"})
     first = shelf.snapshot(REPO)
@@ -99,11 +101,11 @@ def test_each_listing_has_a_commit_of_its_own(store: Store, shelf: Shelf, tmp_pa
     assert first.commit != second.commit
     assert names(shelf, revision=first.commit) == ["a.gguf"]
     assert names(shelf, revision=second.commit) == ["a.gguf", "b.gguf"]
-    assert Shelf(store).snapshot(REPO) == second  # the same after a restart
+    assert RepositoryIndex(store).snapshot(REPO) == second  # the same after a restart
 
 
 def test_a_listing_that_lost_a_file_is_gone_but_its_other_files_are_not(
-    store: Store, shelf: Shelf, tmp_path: Path
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
 ) -> None:
     paths = add(store, tmp_path, {"a.gguf": b"a", "b.gguf": b"b"})
     listing = shelf.snapshot(REPO)
@@ -117,7 +119,7 @@ def test_a_listing_that_lost_a_file_is_gone_but_its_other_files_are_not(
 
 
 def test_files_are_found_by_the_commit_of_the_hub_too(
-    store: Store, shelf: Shelf, tmp_path: Path
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
 ) -> None:
     old, new = "a" * 40, "b" * 40
     add(store, tmp_path / "old", {"a.gguf": b"old"}, commit=old, verified_at="2025-01-01")
@@ -137,7 +139,7 @@ def test_files_are_found_by_the_commit_of_the_hub_too(
 
 
 def test_two_files_of_one_name_that_were_made_here_are_both_offered(
-    store: Store, shelf: Shelf, tmp_path: Path
+    store: Store, shelf: RepositoryIndex, tmp_path: Path
 ) -> None:
     local = {"repo_id": None, "commit": None}
     add(store, tmp_path / "a", {"m.gguf": b"one"}, **local, verified_at="2025-01-01")
@@ -167,8 +169,8 @@ def test_what_was_put_in_the_place_of_a_file_is_not_opened(tmp_path: Path) -> No
 def test_old_listings_are_forgotten_in_the_end(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gguf_hub.hub.mirror.shelf._REMEMBERED", 2)
-    shelf, commits = Shelf(store), []
+    monkeypatch.setattr("gguf_hub.hub.mirror.repository_index._REMEMBERED", 2)
+    shelf, commits = RepositoryIndex(store), []
     for name in ("a", "b", "c"):
         add(store, tmp_path, {f"{name}.gguf": b"x"})
         listing = shelf.snapshot(REPO)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.run.generation.chooser import Chance, Chooser
+from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob
 from gguf_hub.run.generation.shift import ContextShift
 from gguf_hub.run.generation.stops import StopText
 from gguf_hub.run.tokenizer import StreamDecoder, Tokenizer
@@ -19,7 +19,7 @@ Criterion = Callable[[NDArray[np.intc], NDArray[np.float32]], bool]
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerationRequest:
     """What to write.
 
     Attributes:
@@ -33,7 +33,7 @@ class Job:
     """
 
     prompt: tuple[int, ...]
-    chooser: Chooser
+    chooser: LogitsSampler
     max_tokens: int = -1
     stops: tuple[str, ...] = ()
     stop_ids: Collection[int] = ()
@@ -41,7 +41,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextDelta:
     """What one token added.
 
     Attributes:
@@ -51,11 +51,11 @@ class Piece:
     """
 
     text: str = ""
-    chances: tuple[Chance, ...] = ()
+    chances: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
 
 
-class Run:
+class Generation:
     """One job under way.
 
     Args:
@@ -69,7 +69,7 @@ class Run:
 
     def __init__(
         self,
-        job: Job,
+        job: GenerationRequest,
         tokenizer: Tokenizer,
         n_ctx: int,
         *,
@@ -88,7 +88,7 @@ class Run:
         at_start = is_whole and all(tokenizer.is_control(i) for i in job.prompt)
         self._decoder = StreamDecoder(tokenizer, at_start=at_start)
         self._stop = StopText(job.stops)
-        self._waiting: list[Chance] = []
+        self._waiting: list[TokenLogprob] = []
         self._limit = self._most(n_ctx - len(self.window) + 1)  # the last one is not computed
 
     @property
@@ -106,11 +106,11 @@ class Run:
         """The stop text that ended it."""
         return self._stop.found
 
-    def begin(self) -> Piece | None:
+    def begin(self) -> TextDelta | None:
         """Return the last piece at once if nothing is to be written, else None."""
         return self._finish("", "length") if self._limit <= 0 else None
 
-    def take(self, logits: NDArray[np.float32]) -> Piece:
+    def take(self, logits: NDArray[np.float32]) -> TextDelta:
         """Choose the next token from logits [V] and return what it adds."""
         token_id = self.job.chooser.choose(logits, self.tokens)
         if token_id in self.job.stop_ids:
@@ -123,7 +123,7 @@ class Run:
             return self._finish(text, "stop")
         if self.n_generated >= self._limit:
             return self._finish(text, "length")
-        return Piece(text, self._take_chances() if text else ())
+        return TextDelta(text, self._take_chances() if text else ())
 
     def cancel(self) -> None:
         """End it: nobody wants the rest."""
@@ -151,12 +151,12 @@ class Run:
         ids = np.array(self.tokens, np.intc)
         return any(criterion(ids, logits) for criterion in self.job.criteria)
 
-    def _finish(self, text: str, reason: str) -> Piece:
+    def _finish(self, text: str, reason: str) -> TextDelta:
         self.finish_reason = reason
         if self._stop.found is None:
             text += self._stop.feed(self._decoder.flush()) + self._stop.flush()
-        return Piece(text, self._take_chances(), reason)
+        return TextDelta(text, self._take_chances(), reason)
 
-    def _take_chances(self) -> tuple[Chance, ...]:
+    def _take_chances(self) -> tuple[TokenLogprob, ...]:
         chances, self._waiting = tuple(self._waiting), []
         return chances

@@ -5,7 +5,7 @@ four weights (bytes) to a lane. A *tile* is what the rows make with a tuple of t
 token as many vectors of sums as hold 32 rows: two of sixteen lanes, four of eight or eight of four.
 It is an LLVM array of vectors, which ends up in as many registers.
 
-These words do for any width of vector; ``panel_products`` has those that depend on the CPU.
+These words do for any width of vector; ``tile_products`` has those that depend on the CPU.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 from gguf_hub.files import write_atomically
 
 
-class FolderBook:
+class KnownFolders:
     """The folders.
 
     Args:

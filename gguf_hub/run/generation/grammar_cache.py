@@ -20,7 +20,7 @@ JSON_OBJECT: dict[str, Any] = {"type": "object"}
 """The schema of any JSON object."""
 
 
-class GrammarBook:
+class GrammarCache:
     """Makes matchers for one vocabulary; threads may share it.
 
     A grammar is made in the thread that asks for it, and no lock is held meanwhile: nobody waits

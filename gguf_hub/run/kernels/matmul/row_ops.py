@@ -28,7 +28,7 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 
 
 @dataclass(frozen=True)
-class RowWords:
+class RowOps:
     """The words that rows are multiplied with on a CPU, compiled functions.
 
     ``weights`` are i8x32, which meet the activations at ``q[at:]``; ``scales`` are eight or sixteen
@@ -54,7 +54,7 @@ class RowWords:
     bits: Callable
 
 
-def _avx2() -> RowWords:
+def _avx2() -> RowOps:
     @machine_code
     def zeros():
         return splat_i32x8(0)
@@ -78,10 +78,10 @@ def _avx2() -> RowWords:
         scale = splat_lane_pair(scales, k)
         return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
 
-    return RowWords(zeros, unsigned, signed, add_scaled, add_scaled_halves, madd, bits_i8x32)
+    return RowOps(zeros, unsigned, signed, add_scaled, add_scaled_halves, madd, bits_i8x32)
 
 
-def _dotprod() -> RowWords:
+def _dotprod() -> RowOps:
     dot, lane, low, high = neon.dot, neon.splat_lane, neon.first_half, neon.last_half
 
     @machine_code
@@ -97,11 +97,11 @@ def _dotprod() -> RowWords:
         sums = sums + dot(low(weights), load_i8x16(q, at)) * lane(scales, 2 * k)
         return sums + dot(high(weights), load_i8x16(q, at + 16)) * lane(scales, 2 * k + 1)
 
-    return RowWords(
+    return RowOps(
         neon.zeros, products, products, add_scaled, add_scaled_halves, neon.pairs, neon.bits
     )
 
 
-def words_of(isa: str) -> RowWords:
+def words_of(isa: str) -> RowOps:
     """Return the words of an instruction set of ``cpu.ISAS``, but AVX-512's."""
     return _dotprod() if isa == "dotprod" else _avx2()

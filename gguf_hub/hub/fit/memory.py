@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gguf_hub.hub.fit.facts import FileFacts
-from gguf_hub.hub.fit.machine import KV_TYPES, Wish
+from gguf_hub.hub.fit.machine import KV_TYPES, Constraints
 from gguf_hub.hub.fit.runner import Limits, kv_elements, touched_bytes
 
 N_BATCH = 512  # tokens of the prompt that are computed at once, by both engines
@@ -18,7 +18,7 @@ RUNNER_VOCAB_BYTES = 530
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """The memory that running a file takes, by what takes it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Need:
         return self.kv_bytes + self.scratch_bytes + self.overhead_bytes
 
 
-def need_of(facts: FileFacts, wish: Wish, *, n_threads: int = 1) -> Need:
+def need_of(facts: FileFacts, wish: Constraints, *, n_threads: int = 1) -> MemoryEstimate:
     """Return the memory that the file takes.
 
     Args:
@@ -57,11 +57,11 @@ def need_of(facts: FileFacts, wish: Wish, *, n_threads: int = 1) -> Need:
     return _runner(facts, wish, n_threads)
 
 
-def _runner(facts: FileFacts, wish: Wish, n_threads: int) -> Need:
+def _runner(facts: FileFacts, wish: Constraints, n_threads: int) -> MemoryEstimate:
     """Our runner; ``runner.py`` has the formulas of its scratch."""
     shape = facts.shape
     limits = Limits(min(N_BATCH, wish.n_ctx), n_threads)
-    return Need(
+    return MemoryEstimate(
         weights_bytes=facts.weights_bytes,
         kv_bytes=2 * kv_elements(shape, wish.n_ctx, wish.kv_type),
         scratch_bytes=touched_bytes(facts, limits),
@@ -69,7 +69,7 @@ def _runner(facts: FileFacts, wish: Wish, n_threads: int) -> Need:
     )
 
 
-def _llama_cpp(facts: FileFacts, wish: Wish) -> Need:
+def _llama_cpp(facts: FileFacts, wish: Constraints) -> MemoryEstimate:
     """llama.cpp without flash attention, all on the CPU.
 
     ::
@@ -85,7 +85,7 @@ def _llama_cpp(facts: FileFacts, wish: Wish) -> Need:
     """
     shape = facts.shape
     elements = 2 * shape.n_layer * shape.n_head_kv * shape.head_dim * wish.n_ctx
-    return Need(
+    return MemoryEstimate(
         weights_bytes=facts.weights_bytes,
         kv_bytes=_in_type(elements, wish.kv_type),
         scratch_bytes=N_BATCH * shape.n_head * wish.n_ctx * 4,

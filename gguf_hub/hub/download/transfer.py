@@ -13,12 +13,12 @@ from typing import Protocol
 from gguf_hub.errors import GgufError, HubError, HubUnreachableError
 from gguf_hub.files import set_aside
 from gguf_hub.hub.client import Hub
-from gguf_hub.hub.download.engine import Begin, Settings, Transfer, chunks_of
-from gguf_hub.hub.download.journal import Journal, Progressed, Start, journal_of, read_journal
+from gguf_hub.hub.download.engine import Settings, Transfer, TransferState, chunks_of
+from gguf_hub.hub.download.journal import Journal, ResumeState, Start, journal_of, read_journal
 from gguf_hub.hub.download.link import Link, Source
 from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.partfile import PartFile
-from gguf_hub.hub.download.segments import Piece, SegmentHashes, Segments
+from gguf_hub.hub.download.segments import SegmentHashes, Segments, SegmentState
 from gguf_hub.hub.download.wholehash import Prefix
 from gguf_hub.progress import Progress
 from gguf_hub.units import MB, format_size
@@ -28,14 +28,14 @@ WORTH_STOPPING_BYTES = 64 * MB
 
 
 @dataclass(frozen=True)
-class Moved:
+class TransferResult:
     """What came: the SHA-256 of the part, and of its segments, as far as they were computed."""
 
     sha256: str | None = None
     hashes: SegmentHashes | None = None
 
 
-class Mover(Protocol):
+class TransferBackend(Protocol):
     """Whatever fills a part file."""
 
     def __call__(
@@ -46,7 +46,7 @@ class Mover(Protocol):
         *,
         progress: Progress,
         cancel: threading.Event,
-    ) -> Moved:
+    ) -> TransferResult:
         """Make ``part`` the whole file, going on with what is there of it.
 
         Args:
@@ -86,8 +86,8 @@ class RangeMover:
         *,
         progress: Progress,
         cancel: threading.Event,
-    ) -> Moved:
-        """Fill ``part``; see ``Mover``."""
+    ) -> TransferResult:
+        """Fill ``part``; see ``TransferBackend``."""
         is_second_look = False
         while True:
             told = self._told(source, part, progress)
@@ -97,7 +97,7 @@ class RangeMover:
                 return moved
             is_second_look = self._distrust(source, part, progress)
 
-    def _told(self, source: Source, part: Path, progress: Progress) -> Progressed:
+    def _told(self, source: Source, part: Path, progress: Progress) -> ResumeState:
         """Return what is there of the file."""
         file = source.file
         told = read_journal(part, file.etag, file.size_bytes)
@@ -129,7 +129,7 @@ class RangeMover:
             return False
         progress.note(f"`{file.path}` arrived damaged; looking for the bytes that differ")
         segments = told.segments if told else self.settings.cut(file.size_bytes)
-        Journal(part, file.etag, Progressed(segments)).close()
+        Journal(part, file.etag, ResumeState(segments)).close()
         return True
 
 
@@ -140,13 +140,13 @@ class _Attempt:
     hub: Hub
     source: Source
     part: Path
-    told: Progressed
+    told: ResumeState
     mover: RangeMover
     progress: Progress
     cancel: threading.Event
     is_second_look: bool
 
-    def run(self) -> Moved:
+    def run(self) -> TransferResult:
         link = Link(self.hub, self.source)
         if self.told.have_bytes < self.source.file.size_bytes:
             # before space is set aside: a file that we may not have takes none
@@ -165,7 +165,7 @@ class _Attempt:
             self.part.unlink(missing_ok=True)
             journal_of(self.part).unlink(missing_ok=True)
 
-    def _transfer(self, link: Link) -> Moved:
+    def _transfer(self, link: Link) -> TransferResult:
         file = self.source.file
         with PartFile(self.part, file.size_bytes, is_compare=self.is_second_look) as part:
             journal = Journal(self.part, file.etag, self.told)
@@ -188,7 +188,7 @@ class _Attempt:
                 journal.close()
         done = transfer.board.done
         hashes = tuple(done[index] for index in range(len(self.told.segments)))
-        return Moved(sha256, SegmentHashes(self.told.segments, hashes))
+        return TransferResult(sha256, SegmentHashes(self.told.segments, hashes))
 
     def _is_worth_a_look(self) -> bool:
         file = self.source.file
@@ -219,24 +219,24 @@ class _Attempt:
         )
 
 
-def begin_with(part: PartFile, told: Progressed) -> Begin:
+def begin_with(part: PartFile, told: ResumeState) -> TransferState:
     """Return where to begin: begun segments go on if their bytes are those of the journal."""
     segments, pieces = told.segments, []
     for index in range(len(segments)):
         if index in told.done:
             continue
-        piece = Piece(index, segments.start(index))
+        piece = SegmentState(index, segments.start(index))
         if start := told.starts.get(index):
-            known = Piece(index, piece.at)
+            known = SegmentState(index, piece.at)
             for chunk in chunks_of(part, piece.at, piece.at + start.n_bytes):
                 known.hasher.update(chunk)
                 known.at += len(chunk)
             piece = known if known.hasher.hexdigest() == start.sha256 else piece
         pieces.append(piece)
-    return Begin(segments, told.done, tuple(pieces))
+    return TransferState(segments, told.done, tuple(pieces))
 
 
-def adopt(part: Path, segments: Segments) -> Progressed:
+def adopt(part: Path, segments: Segments) -> ResumeState:
     """Take up what another program, or an older version, left: whatever is not empty.
 
     Whether it is right shows in the end; until then it is remembered as found, not fetched.
@@ -245,7 +245,7 @@ def adopt(part: Path, segments: Segments) -> Progressed:
         part: A file whose bytes, as far as they go, are in their places; may be missing.
         segments: How the file is cut.
     """
-    told = Progressed(segments)
+    told = ResumeState(segments)
     if not part.exists():
         return told
     with part.open("rb") as file:

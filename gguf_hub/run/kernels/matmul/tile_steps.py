@@ -12,7 +12,7 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.matmul.scratch import LANES, ROWS
-from gguf_hub.run.kernels.simd.simd_panels import (
+from gguf_hub.run.kernels.simd.simd_tiles import (
     add_from,
     next_slots,
     pairs_at,

@@ -29,7 +29,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CandidateSet:
     """What is compared.
 
     Attributes:
@@ -50,7 +50,7 @@ def subject_of(
     catalog_path: Path | None = None,
     revision: str | None = None,
     token: str | None = None,
-) -> Subject:
+) -> CandidateSet:
     """Return what is compared.
 
     Args:
@@ -79,11 +79,11 @@ def subject_of(
     return parts[0] if len(parts) == 1 else _together(parts)
 
 
-def _local(path: Path) -> Subject | None:
+def _local(path: Path) -> CandidateSet | None:
     """Return the model in a file, or all in a folder; None where there is neither."""
     if path.is_dir():
         return _folder(path)
-    return Subject("", "", (_model(path),)) if path.is_file() else None
+    return CandidateSet("", "", (_model(path),)) if path.is_file() else None
 
 
 def _model(path: Path) -> Model:
@@ -92,7 +92,7 @@ def _model(path: Path) -> Model:
     return Model(facts_of_file(path), str(path), path)
 
 
-def _folder(path: Path) -> Subject | None:
+def _folder(path: Path) -> CandidateSet | None:
     """Return the models of a folder, with a note for each file that cannot be judged."""
     from gguf_hub.errors import GgufError
 
@@ -106,7 +106,7 @@ def _folder(path: Path) -> Subject | None:
     if errors and not models:
         raise errors[0]
     notes = tuple(error.message for error in errors)
-    return Subject("", "", tuple(models), notes) if models else None
+    return CandidateSet("", "", tuple(models), notes) if models else None
 
 
 def _is_first(path: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_first(path: Path) -> bool:
     return found is None or found[1] == 0
 
 
-def _catalog(catalog: Catalog, *, is_own: bool, quants: Sequence[str] = ()) -> Subject:
+def _catalog(catalog: Catalog, *, is_own: bool, quants: Sequence[str] = ()) -> CandidateSet:
     """Return the catalog, or some of its quants; no hub is asked."""
     from gguf_hub.hub.fit import facts_from_catalog
 
@@ -125,10 +125,12 @@ def _catalog(catalog: Catalog, *, is_own: bool, quants: Sequence[str] = ()) -> S
     # the other commands know quants of the default catalog; a full name needs no catalog
     prefix = f"{catalog.repo_id}:" if is_own else ""
     models = [Model(facts_from_catalog(catalog, file), prefix + file.quant) for file in files]
-    return Subject(catalog.repo_id, catalog.revision, tuple(models))
+    return CandidateSet(catalog.repo_id, catalog.revision, tuple(models))
 
 
-def _remote(argument: str, catalog: Catalog, revision: str | None, token: str | None) -> Subject:
+def _remote(
+    argument: str, catalog: Catalog, revision: str | None, token: str | None
+) -> CandidateSet:
     """Return what of the catalog or of a hub an argument names."""
     from gguf_hub.hub.client import default_endpoint
     from gguf_hub.hub.download.refs import CatalogQuant, LocalFile, parse_ref
@@ -146,7 +148,7 @@ def _repo(
     catalog: Catalog,
     revision: str | None,
     token: str | None,
-) -> Subject:
+) -> CandidateSet:
     """Return the models of a repository, or the one that is named."""
     from gguf_hub.cli.models import open_hub
     from gguf_hub.cli.pick.nearby import survey
@@ -171,7 +173,7 @@ def _repo(
             hint=f"it has {have}" if have else "\n".join(found.notes) or None,
         )
     models = tuple(Model(facts, _argument(found, facts, revision)) for facts in files)
-    return Subject(found.repo_id, found.commit, models, found.notes)
+    return CandidateSet(found.repo_id, found.commit, models, found.notes)
 
 
 def _published(found: Survey, catalog: Catalog) -> list[FileFacts]:
@@ -207,10 +209,10 @@ def _argument(found: Survey, facts: FileFacts, revision: str | None) -> str:
     return f"{found.repo_id}/{facts.filename}{at}"
 
 
-def _together(parts: Sequence[Subject]) -> Subject:
+def _together(parts: Sequence[CandidateSet]) -> CandidateSet:
     """Put several comparisons into one, each model once."""
     models = {model.argument: model for part in parts for model in part.models}
     repos = {part.repo_id for part in parts}
-    same = parts[0] if len(repos) == 1 else Subject("", "", ())
+    same = parts[0] if len(repos) == 1 else CandidateSet("", "", ())
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return Subject(same.repo_id, same.revision, tuple(models.values()), notes)
+    return CandidateSet(same.repo_id, same.revision, tuple(models.values()), notes)

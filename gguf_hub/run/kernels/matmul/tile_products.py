@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gguf_hub.run.kernels.simd import neon
-from gguf_hub.run.kernels.simd.simd_panels import Bytes, Tile, tile_of, usual_beside, vectors_of
+from gguf_hub.run.kernels.simd.simd_tiles import Bytes, Tile, tile_of, usual_beside, vectors_of
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
@@ -36,7 +36,7 @@ _MOST = 127
 
 
 @dataclass(frozen=True)
-class PanelWords:
+class TileOps:
     """The words that panels are multiplied with on a CPU; ``(...)`` are compiled functions.
 
     Attributes:
@@ -184,7 +184,7 @@ def _unchanged(x):
     return x
 
 
-def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
+def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
     """Return the words of a CPU with ``vpdpbusd`` for vectors of ``lanes`` rows."""
     numbers, bytes_, shorts = (
         Vector("i32", lanes),
@@ -221,7 +221,7 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> PanelWords:
     def pairs(n: int):
         return _multiplier(instruction("vpdpwssd", n), shorts)
 
-    return PanelWords(
+    return TileOps(
         tokens, usual_beside(tokens[1]), True, _zeros("i32", lanes), _zeros("f32", lanes),
         _splat_sums(lanes), _unchanged, products, scaled, None, pairs,
     )  # fmt: skip
@@ -278,7 +278,7 @@ def _pairs_avx2(n: int):
     return _multiplier(add, i16x16)
 
 
-def _avx2() -> PanelWords:
+def _avx2() -> TileOps:
     def products(n: int, largest: int):
         return _multiplier(_by_16_bits(_unsigned, n // 4, largest), i8x32)
 
@@ -296,7 +296,7 @@ def _avx2() -> PanelWords:
     def scale(x):
         return (x & 0xFFFF) | (x << 16)
 
-    return PanelWords(
+    return TileOps(
         (2, 3), is_usual, False, _zeros("i32", 8), _zeros("f32", 8), _splat_sums(8),
         scale, products, scaled, signed, _pairs_avx2,
     )  # fmt: skip
@@ -368,7 +368,7 @@ def _pairs_neon(n: int):
     return _multiplier(add, Vector("i16", 8))
 
 
-def _dotprod() -> PanelWords:
+def _dotprod() -> TileOps:
     bytes_ = Vector("i8", 16)
 
     def signed(n: int, largest: int):
@@ -381,13 +381,13 @@ def _dotprod() -> PanelWords:
     def is_usual(left):
         return left > 1  # two tokens' sums, as integers and as floats, are 32 registers
 
-    return PanelWords(
+    return TileOps(
         (2, 1), is_usual, True, _zeros("i32", 4), _zeros("f32", 4), _splat_sums(4),
         _unchanged, signed, scaled, signed, _pairs_neon,
     )  # fmt: skip
 
 
-def words_of(isa: str) -> PanelWords:
+def words_of(isa: str) -> TileOps:
     """Return the words of an instruction set of ``cpu.ISAS``."""
     if isa == "avx512vnni":
         return _vnni(16, (6, 4))
