@@ -1,7 +1,8 @@
 """Fixtures that every test may use.
 
-Real third-party data lies beside the project, in ``../shared/data``; tests that need it skip, with
-a reason, where it is absent. No test writes outside its own folder.
+Third-party data lies in ``tests/data``. Larger sets are read from ``../shared/data`` beside the
+project: tests that need them skip, with a reason, where they are absent. No test writes outside its
+own folder.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from hypothesis import HealthCheck, settings
 
 from gguf_hub.ownership import weakness_of_way
 from tests.hub_server import HubServer
+from tests.reference import reference_data
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT.parent / "shared" / "data"
+LARGE_DATA = ROOT.parent / "shared" / "data"
 
 
 def _kernel_folder() -> Path:
@@ -44,10 +46,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real third-party data."""
-    if not DATA.is_dir():
+    """The folder of third-party data that came with the repository."""
+    return reference_data()
+
+
+@pytest.fixture(scope="session")
+def large_data() -> Path:
+    """The folder of third-party data that is too large for the repository."""
+    if not LARGE_DATA.is_dir():
         pytest.skip("no ../shared/data beside the project")
-    return DATA
+    return LARGE_DATA
 
 
 @pytest.fixture(autouse=True)

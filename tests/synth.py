@@ -18,9 +18,9 @@ from gguf_hub.gguf.format import Field, TensorSpec, ValueType, tensor_size_bytes
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file, write_gguf
+from tests.reference import reference_data
 
 T = QuantType
-VOCAB = Path(__file__).resolve().parents[2] / "shared" / "data" / "vocab" / "mixtral-v1.vocab.gguf"
 
 # experts, attn_q and token_embd | attn_k, attn_v | attn_output | output | general.file_type
 # Source: the mixes of llama.cpp in December 2023 for models of eight experts.
@@ -159,9 +159,9 @@ def metadata(shape: Shape, recipe: str = "F32") -> dict[str, Field]:
 
 
 def vocabulary(n: int) -> tuple[Any, Any, Any]:
-    """Tokens, scores and token types: Mixtral's own where it is at hand, else a made one."""
-    if n == 32000 and VOCAB.is_file():
-        fields = GgufFile.open(VOCAB).fields
+    """Tokens, scores and token types: Mixtral's own for 32,000, else a made one."""
+    if n == 32000:
+        fields = GgufFile.open(reference_data() / "vocab" / "mixtral-v1.vocab.gguf").fields
         names = ("tokens", "scores", "token_type")
         return tuple(fields[f"tokenizer.ggml.{name}"].value for name in names)  # type: ignore[return-value]
     words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,10 @@ def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["q2_k", "q4_k_m", "q6_k", "q8_0"])
-def test_synthetic_mixtral_has_llama_cpps_logits(kind: str, models: Path, open_model: Any) -> None:
+def test_synthetic_mixtral_has_llama_cpps_logits(
+    kind: str, large_data: Path, open_model: Any
+) -> None:
+    models = large_data / "models"
     tokens = json.loads((models / "synth-mixtral-256.reference.json").read_text())["tokens"]
     raw = np.fromfile(models / f"synth-mixtral-256.{kind}.logits.f32", np.float32)
     expected = raw.reshape(len(tokens), -1)
@@ -301,12 +305,16 @@ def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("name", ["stories260K.f32", "synth-mixtral-256.q4_k_m"])
+@pytest.mark.parametrize("recipe", ["stories260K", "Q4_K_M"])
 def test_sequences_in_slots_do_not_know_of_each_other(
-    name: str, n_threads: int, models: Path, open_model: Any
+    recipe: str, n_threads: int, models: Path, tmp_path: Path, open_model: Any
 ) -> None:
     # one pass for several sequences gives the bits of a pass for each
-    path = models / f"{name}.gguf"
+    path = models / "stories260K.f32.gguf"
+    if recipe != "stories260K":
+        shape = replace(TINY, n_embd=256, n_ff=512, n_vocab=512, n_ctx=64)
+        path = tmp_path / "mixtral.gguf"
+        write_mixtral(path, shape, recipe=recipe)
     alone = open_model(path, n_ctx=64, n_threads=n_threads)
     model = open_model(path, n_ctx=64, n_threads=n_threads, n_slots=5, all_logits=True)
     texts = {3: [1, 403, 407, 261], 0: [1, 378], 4: [1, 403, 407, 5, 6, 7], 1: [1, 9, 8]}
