@@ -18,61 +18,61 @@ FAMILIES = {
     "start": (
         "First look",
         {
-            "quickstart": "See everything at work: quantise, serve, download, verify, run.",
-            "doctor": "Show what gguf-hub sees of this machine.",
+            "quickstart": "Run a full demo with a small built-in model.",
+            "doctor": "Show what gguf-hub detects on this machine.",
         },
     ),
     "pick": (
         "Choose",
         {
-            "pick": "Choose the right quant for this machine.",
-            "list": "List the GGUF files of the catalog, or of a repository.",
+            "pick": "Pick the right quant for this machine.",
+            "list": "List the GGUF files of the catalog or of a repository.",
         },
     ),
     "download": (
         "Download",
-        {"download": "Download files, verified, by name, quant or pattern."},
+        {"download": "Download files by name, quant or pattern, and verify them."},
     ),
     "run": (
         "Run",
-        {"run": "Generate text with a model."},
+        {"run": "Generate text."},
     ),
     "serve": (
         "Serve",
         {
-            "serve": "Serve a model over HTTP: OpenAI's interface and a page.",
-            "mirror": "Serve verified files to other machines, as a hub does.",
+            "serve": "Serve a model over HTTP: OpenAI-compatible API and a web page.",
+            "mirror": "Serve verified files to other machines as a Hub endpoint.",
         },
     ),
     "measure": (
         "Measure",
         {
-            "bench": "Measure how fast a model runs on this machine.",
-            "perplexity": "Measure how well a model predicts a text.",
-            "warmup": "Compile the kernels of models ahead of their first run.",
+            "bench": "Benchmark a model on this machine.",
+            "perplexity": "Measure perplexity and KL divergence.",
+            "warmup": "Compile kernels ahead of the first run.",
         },
     ),
     "files": (
         "GGUF files",
         {
-            "verify": "Check files: structure, then SHA-256.",
-            "inspect": "Show what a GGUF file holds.",
-            "upgrade": "Bring an old GGUF up to date, losslessly.",
-            "edit": "Change metadata and names of tensors.",
-            "split": "Cut a GGUF into shards.",
-            "merge": "Join the shards of a GGUF into one file.",
+            "verify": "Check GGUF structure and SHA-256.",
+            "inspect": "Show what a GGUF file contains.",
+            "upgrade": "Convert an old GGUF to the current layout, losslessly.",
+            "edit": "Edit metadata and tensor names.",
+            "split": "Split a GGUF into shards.",
+            "merge": "Merge the shards of a GGUF into one file.",
             "convert": "Convert a Hugging Face checkpoint to GGUF.",
-            "quantize": "Write a model in smaller types.",
+            "quantize": "Quantize a model.",
         },
     ),
     "local": (
         "Model files on this machine",
         {
             "ls": "List the model files on this machine.",
-            "path": "Print where a model lies on this machine, and nothing else.",
-            "du": "Show what models take on the disk, by repository.",
-            "rm": "Remove model files, after asking.",
-            "gc": "Show, or remove, what is left behind and of no use.",
+            "path": "Print the path of a model on this machine.",
+            "du": "Show disk usage by repository.",
+            "rm": "Remove model files; asks first.",
+            "gc": "Show or remove unfinished downloads and unreferenced files.",
         },
     ),
 }

@@ -71,7 +71,7 @@ batch_size_option = click.option(
     default=512,
     show_default=True,
     metavar="N",
-    help="Most prompt tokens of one pass over the weights.",
+    help="Maximum batch size in tokens.",
 )
 
 catalog_option = click.option(
@@ -105,7 +105,7 @@ offline_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_go_offline,
-    help="Ask no hub: what is on this machine must do (also HF_HUB_OFFLINE=1).",
+    help="Make no network requests; missing files are reported (also HF_HUB_OFFLINE=1).",
 )
 
 progress_option = click.option(
@@ -113,8 +113,8 @@ progress_option = click.option(
     type=click.Choice(["auto", "json", "none"]),
     default="auto",
     show_default=True,
-    help="Bars on a terminal; or one JSON event per line on stderr; or nothing.",
+    help="auto: bars on a terminal; json: one event per line on stderr; none.",
 )
 no_progress_option = click.option(
-    "--no-progress", "progress", flag_value="none", help="The same as --progress none."
+    "--no-progress", "progress", flag_value="none", help="Same as --progress none."
 )

@@ -11,14 +11,18 @@ from gguf_hub.cli.options import catalog_option, offline_option, together
 
 source_options = together(
     click.argument("model", required=False),
-    click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument."),
+    click.option("-m", "--model", "model_option", metavar="MODEL", help="Same as MODEL."),
     click.option(
-        "-hf", "-hfr", "--hf-repo", metavar="ORG/REPO[:QUANT]", help="The same, of the hub."
+        "-hf",
+        "-hfr",
+        "--hf-repo",
+        metavar="ORG/REPO[:QUANT]",
+        help="MODEL as a Hugging Face repository.",
     ),
-    click.option("-hff", "--hf-file", metavar="FILE", help="The file in that repository."),
-    click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub."),
+    click.option("-hff", "--hf-file", metavar="FILE", help="File in that repository."),
+    click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository."),
     click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN)."),
-    click.option("-y", "--yes", is_flag=True, help="Download without asking."),
+    click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt."),
     offline_option,
     catalog_option,
 )

@@ -24,22 +24,26 @@ from gguf_hub.cli.options import (
 @click.argument("repo", required=False)
 @click.argument("filenames", nargs=-1)
 @click.option(
-    "--include", multiple=True, metavar="GLOB", help="Only files that match one of these."
+    "--include", multiple=True, metavar="GLOB", help="Download only files that match; repeatable."
 )
-@click.option("--exclude", multiple=True, metavar="GLOB", help="No files that match one of these.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Skip files that match; repeatable.")
 @click.option("--revision", help="Branch, tag or commit.")
 @click.option(
     "--local-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Put the files there under their own names, instead of the Hugging Face cache.",
+    help="Save files here under their own names instead of in the Hugging Face cache.",
 )
 @click.option(
-    "--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Another cache."
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Hugging Face cache directory.",
 )
-@click.option("--token", help="Access token; else HF_TOKEN or the one of `hf auth login`.")
+@click.option(
+    "--token", help="Hugging Face token; default: HF_TOKEN, or the token of `hf auth login`."
+)
 @engine_options
-@click.option("--dry-run", is_flag=True, help="Show what would come, fetch nothing.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the paths only.")
+@click.option("--dry-run", is_flag=True, help="Show what would be downloaded.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the paths.")
 @progress_option
 @no_progress_option
 @click.option("--local-dir-use-symlinks", hidden=True)
@@ -48,14 +52,14 @@ from gguf_hub.cli.options import (
 @catalog_option
 @json_option
 def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> None:
-    """Download files, verified, by name, quant or pattern.
+    """Download files by name, quant or pattern, and verify them.
 
     REPO is `org/repo`, `org/repo:QUANT`, a link, or a quant of the catalog like `Q4_K_M`; FILENAMES
-    are paths in the repository. Without anything, the quant that `gguf-hub pick` chooses for this
-    machine.
+    are paths in the repository. Without arguments, downloads the quant that `gguf-hub pick` chooses
+    for this machine.
 
-    Every file is checked against the hub's SHA-256 before it takes its name. What was interrupted
-    goes on where it stopped when the command is repeated. Prints the paths.
+    Every file is checked against the Hub's SHA-256 before it gets its final name. Run the command
+    again to resume an interrupted download. Prints the paths.
     """
     from gguf_hub.cli.models import list_repo, open_hub
     from gguf_hub.hub.catalog import load_catalog

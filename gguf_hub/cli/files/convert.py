@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0"], case_sensitive=False),
     default="auto",
     show_default=True,
-    help="Type of the matrices; `auto` is the one they are stored in.",
+    help="Output type; `auto` keeps the stored type.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["merged", "split"]),
     default="merged",
     show_default=True,
-    help="How to store experts; `split` is for programs of early 2024.",
+    help="Expert layout; `split` is for programs of early 2024.",
 )
-@click.option("--no-vocab", is_flag=True, help="Leave the vocabulary out: token ids only, no text.")
-@click.option("--vocab-only", is_flag=True, help="Write the vocabulary without weights.")
-@click.option("--model-name", metavar="NAME", help="Name of the model; by default the folder's.")
-@click.option("--dry-run", is_flag=True, help="Check everything but the weights; write nothing.")
+@click.option("--no-vocab", is_flag=True, help="Leave out the vocabulary: token ids only, no text.")
+@click.option("--vocab-only", is_flag=True, help="Write only the vocabulary.")
+@click.option("--model-name", metavar="NAME", help="Model name; default: the folder's.")
+@click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     folder: Path,
@@ -52,9 +52,10 @@ def command(
 ) -> None:
     """Convert a Hugging Face checkpoint to GGUF.
 
-    HF_DIR holds config.json, *.safetensors and tokenizer.model of a Llama, Mistral or Mixtral. OUT
-    is a file, or a folder for a file named after the model. It appears only when it is whole; every
-    weight is checked. Needs the extra `convert`: pip install 'gguf-hub[convert]'.
+    HF_DIR contains config.json, *.safetensors and tokenizer.model of a Llama, Mistral or Mixtral
+    model. OUT is a file, or a directory for a file named after the model; it is written completely
+    or not at all, and every weight is checked. Needs the extra `convert`: pip install 'gguf-
+    hub[convert]'.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output

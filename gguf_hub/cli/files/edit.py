@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     "values",
     multiple=True,
     metavar="KEY[:TYPE]=VALUE",
-    help="Set a key; arrays are written as JSON.",
+    help="Set a key; write arrays as JSON.",
 )
 @click.option(
     "--set-file",
     "files",
     multiple=True,
     metavar="KEY=FILE",
-    help="Set a text key to what a file holds, e.g. a chat template.",
+    help="Set a text key from a file, e.g. a chat template.",
 )
 @click.option("--unset", "removed", multiple=True, metavar="KEY", help="Remove a key.")
 @click.option(
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write a new file and leave FILE as it is.",
+    help="Write a new file instead of changing FILE.",
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+@click.option("--dry-run", is_flag=True, help="Only report what would change.")
 @click.option(
-    "-f", "--force", is_flag=True, help="Change the file even if it gets worse; overwrite OUT."
+    "-f", "--force", is_flag=True, help="Change the file even if it becomes invalid; overwrite OUT."
 )
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     path: Path,
@@ -59,11 +59,11 @@ def command(
     no_progress: bool,
     as_json: bool,
 ) -> None:
-    """Change metadata and names of tensors.
+    """Edit metadata and tensor names.
 
-    Where every length stays, only those bytes change, through a journal; anything else writes the
-    file anew and replaces it when it is whole. Types are those that programs insist on. An edit
-    that was interrupted is finished first. The SHA-256 of the file changes.
+    If no length changes, only the affected bytes are rewritten, protected by a journal; otherwise a
+    new file is written and replaces FILE when it is complete. Values get the types that programs
+    expect. An interrupted edit is completed first. The file's SHA-256 changes.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output

@@ -11,17 +11,17 @@ from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 @click.command("inspect")
 @click.argument("model", required=False, metavar="FILE|MODEL")
-@click.option("--metadata", is_flag=True, help="Print keys and values.")
+@click.option("--metadata", is_flag=True, help="Print the metadata.")
 @click.option(
     "--tensors",
     "pattern",
     is_flag=False,
     flag_value="*",
     metavar="[GLOB]",
-    help="Print the tensors, or those whose name matches.",
+    help="Print the tensors, or those whose names match.",
 )
-@click.option("--full", is_flag=True, help="Print long arrays and texts whole.")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file on the hub.")
+@click.option("--full", is_flag=True, help="Print long arrays and texts in full.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @offline_option
 @catalog_option
@@ -36,11 +36,11 @@ def command(
     catalog_path: Path | None,
     as_json: bool,
 ) -> int:
-    """Show what a GGUF file holds.
+    """Show what a GGUF file contains.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
-    of a file on the hub only the header is fetched. Shards on this machine are added up. Exit code
-    1 when the file is damaged.
+    for a file on the Hub only the header is downloaded. Local shards are added up. Exit code 1 if
+    the file is damaged.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files import inspect_output as output

@@ -12,16 +12,17 @@ from gguf_hub.cli.options import json_option
 @click.command("merge")
 @click.argument("source", metavar="SHARD", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--compare", is_flag=True, help="Compare every byte before OUT appears.")
+@click.option("--compare", is_flag=True, help="Compare every byte before writing OUT.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     source: Path, target: Path, compare: bool, force: bool, no_progress: bool, as_json: bool
 ) -> None:
-    """Join the shards of a GGUF into one file.
+    """Merge the shards of a GGUF into one file.
 
-    SHARD is any of them; all must lie in its folder. OUT appears only when it is whole.
+    SHARD is any of them; all must be in the same directory. OUT is written completely or not at
+    all.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output

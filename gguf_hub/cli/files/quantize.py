@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     type=click.Choice(["llama.cpp", "card"]),
     default="llama.cpp",
     show_default=True,
-    help="Which mix of types: today's, or that of the catalog's files (December 2023).",
+    help="Type mix: llama.cpp's current one, or that of the catalog's files (December 2023).",
 )
 @click.option(
     "--layout",
     type=click.Choice(["split", "merged"]),
-    help="How to store experts: one tensor for each, or one for all; as in IN by default.",
+    help="Expert layout: one tensor per expert or one for all; default: as in IN.",
 )
 @click.option("--output-tensor-type", metavar="TYPE", help="Type of output.weight.")
-@click.option("--pure", is_flag=True, help="The same type for all matrices, no mix.")
+@click.option("--pure", is_flag=True, help="Use one type for all matrices.")
 @click.option(
     "--requantize",
     is_flag=True,
-    help="Turn quantised tensors into types of no fewer bits, too: it loses, and gains nothing.",
+    help="Also requantize quantized tensors to types of no fewer bits: loses quality, gains "
+    "nothing.",
 )
 @click.option(
     "-t",
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
     default=0,
     type=click.IntRange(0, 512),
     metavar="N",
-    help="Threads; 0 for one for each physical core this process may use.",
+    help="Threads; 0: one per physical core this process may use.",
 )
-@click.option("--dry-run", is_flag=True, help="Only show each tensor's type and size.")
+@click.option("--dry-run", is_flag=True, help="Show each tensor's type and size; write nothing.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     source: Path,
@@ -64,10 +65,11 @@ def command(
     no_progress: bool,
     as_json: bool,
 ) -> None:
-    """Write a model in smaller types.
+    """Quantize a model.
 
     TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M,
-    Q5_K_S, Q5_K_M or Q6_K. Norms and routers stay as they are. OUT appears only when it is whole.
+    Q5_K_S, Q5_K_M or Q6_K. Norms and routers keep their type. OUT is written completely or not at
+    all.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output

@@ -18,24 +18,24 @@ from gguf_hub.cli.options import SIZE, json_option
     "max_size_bytes",
     type=SIZE,
     metavar="SIZE",
-    help="Most bytes of tensors in a shard, e.g. 2GB.",
+    help="Maximum size of a shard, e.g. 2GB.",
 )
 @click.option(
     "--max-tensors",
     "--split-max-tensors",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Most tensors in a shard (128 when no limit is given).",
+    help="Maximum number of tensors in a shard (default 128 if no limit is given).",
 )
 @click.option(
     "--no-tensor-first",
     "--no-tensor-first-split",
     is_flag=True,
-    help="Put the metadata alone into the first shard.",
+    help="Put no tensors into the first shard.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be written.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite shards.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     source: Path,
@@ -48,9 +48,9 @@ def command(
     no_progress: bool,
     as_json: bool,
 ) -> None:
-    """Cut a GGUF into shards.
+    """Split a GGUF into shards.
 
-    Writes OUT-00001-of-0000N.gguf and so on, as llama.cpp's gguf-split does. IN stays as it is.
+    Writes OUT-00001-of-0000N.gguf and so on, as llama.cpp's gguf-split does. IN is not changed.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_outputs

@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--check", is_flag=True, help="Only tell what would change; exit 1 if anything would."
+    "--check", is_flag=True, help="Only report what would change; exit code 1 if anything would."
 )
 @click.option(
     "--in-place",
     is_flag=True,
-    help="Replace IN, once the new file is compared with it byte for byte.",
+    help="Replace IN after comparing the new file with it byte for byte.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["merged", "split"]),
     default="merged",
     show_default=True,
-    help="How to store experts; `split` is for programs of early 2024.",
+    help="Expert layout; `split` is for programs of early 2024.",
 )
 @click.option(
     "--compare",
     is_flag=True,
-    help="Compare every byte with IN before OUT appears (--in-place always does).",
+    help="Compare every byte with IN before writing OUT (always done with --in-place).",
 )
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @json_option
 def command(
     source: Path,
@@ -50,11 +50,11 @@ def command(
     no_progress: bool,
     as_json: bool,
 ) -> int:
-    """Bring an old GGUF up to date, losslessly.
+    """Convert an old GGUF to the current layout, losslessly.
 
     Merges one tensor per expert (Mixtral files of December 2023) into the layout that llama.cpp has
-    asked for since October 2024; version 1 and 2 become 3, big-endian becomes little-endian. No
-    weight changes. IN stays as it is, and OUT appears only when it is whole.
+    required since October 2024; versions 1 and 2 become 3, big-endian becomes little-endian. No
+    weight changes. IN is not changed, and OUT is written completely or not at all.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output

@@ -31,26 +31,27 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--sha256", "given_sha256", metavar="HEX", help="What the one file must be.")
-@click.option("--deep", "is_deep", is_flag=True, help="Look at every block of the weights too.")
-@click.option("--repair", "is_repair", is_flag=True, help="Fetch again what is wrong of a file.")
-@click.option("--token", help="Access token, for --repair.")
+@click.option("--sha256", "given_sha256", metavar="HEX", help="Expected SHA-256 of the file.")
+@click.option("--deep", "is_deep", is_flag=True, help="Check every block of the weights as well.")
+@click.option("--repair", "is_repair", is_flag=True, help="Download the damaged parts again.")
+@click.option("--token", help="Hugging Face token, for --repair.")
 @progress_option
 @no_progress_option
 @offline_option
 @catalog_option
 @json_option
 def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) -> int:
-    """Check files: structure, then SHA-256.
+    """Check GGUF structure and SHA-256.
 
-    FILE is a path, or a model that was downloaded: `Q4_K_M`, `org/repo:QUANT`. What its SHA-256
-    should be is taken from --sha256, the record of what was verified before, the Hugging Face
-    cache or the notes of `--local-dir`, and last from the hub.
+    FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`. The expected SHA-256 comes
+    from --sha256, the record of verified files, the Hugging Face cache, the download metadata of
+    `--local-dir`, or finally the Hub.
 
-    With --repair, a bad file is made whole in place: only the segments that are wrong are fetched,
-    if this program fetched the file once; else all of it is read, and what differs is written.
+    With --repair, a damaged file is fixed in place: only the wrong segments are downloaded if gguf-
+    hub downloaded the file before; otherwise the whole file is downloaded and the differences are
+    written.
 
-    Exit code 1 when a file is damaged, different or missing.
+    Exit code 1 if a file is damaged, different or missing.
     """
     from gguf_hub.hub.catalog import load_catalog
     from gguf_hub.hub.store import Store

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @click.command("du")
 @json_option
 def command(as_json: bool) -> None:
-    """Show what models take on the disk, by repository.
+    """Show disk usage by repository.
 
-    Bytes that have several names in the Hugging Face cache count once. What `gguf-hub gc` could
-    free is counted apart.
+    Files with several names in the Hugging Face cache count once. What `gguf-hub gc` could free is
+    shown separately.
     """
     from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.inventory import contents_bytes, inventory

@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     metavar="[FOLDER]...",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
-@click.option("-y", "--yes", is_flag=True, help="Remove it; without this it is only shown.")
+@click.option(
+    "-y", "--yes", is_flag=True, help="Remove what is listed; otherwise it is only shown."
+)
 @json_option
 def command(folders: tuple[Path, ...], yes: bool, as_json: bool) -> None:
-    """Show, or remove, what is left behind and of no use.
+    """Show or remove unfinished downloads and unreferenced files.
 
-    Unfinished downloads with their journals, bytes in the Hugging Face cache that no name leads to,
-    names and notes that lead to nothing, and records of files that are gone. It looks into the
-    Hugging Face cache, every folder that gguf-hub ever downloaded to, and FOLDER. Unfinished
-    downloads would be gone on with by the next `gguf-hub download`; what another process is at work
-    on stays.
+    Covers unfinished downloads and their journals, unreferenced blobs in the Hugging Face cache,
+    dangling links and download metadata, and records of missing files. Searches the Hugging Face
+    cache, every directory that gguf-hub has downloaded to, and FOLDER. The next `gguf-hub download`
+    resumes unfinished downloads; files in use by another process are kept.
     """
     from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.leftovers import clear, find_leftovers

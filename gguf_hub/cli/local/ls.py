@@ -20,10 +20,10 @@ _COLOURS = {"verified": "green", "unchecked": None, "changed": "yellow", "gone":
 def command(as_json: bool) -> None:
     """List the model files on this machine.
 
-    Those that gguf-hub downloaded or verified, wherever they lie, and the GGUF files that other
-    programs put into the Hugging Face cache. `verified`: their SHA-256 was right, and they have not
-    changed since. `unchecked`: `gguf-hub verify` has not seen them. `changed`: other than they were
-    when they were verified. `gone`: on record, and no longer there; `gguf-hub gc` forgets them.
+    Lists files that gguf-hub downloaded or verified, in any directory, and GGUF files that other
+    programs put into the Hugging Face cache. `verified`: the SHA-256 matched, and the file has not
+    changed since. `unchecked`: not verified yet. `changed`: modified since it was verified. `gone`:
+    recorded but missing; `gguf-hub gc` removes the record.
     """
     from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.inventory import contents_bytes, inventory

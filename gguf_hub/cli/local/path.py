@@ -12,16 +12,16 @@ from gguf_hub.cli.options import catalog_option, json_option, offline_option
 
 @click.command("path")
 @click.argument("model")
-@click.option("--all", "with_all", is_flag=True, help="All shards, not only the first.")
+@click.option("--all", "with_all", is_flag=True, help="Print all shards, not only the first.")
 @offline_option
 @catalog_option
 @json_option
 def command(model: str, with_all: bool, catalog_path: Path | None, as_json: bool) -> None:
-    """Print where a model lies on this machine, and nothing else.
+    """Print the path of a model on this machine.
 
-    MODEL is a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or a path. Of a set
-    of shards it is the first, which is what programs take. No hub is asked and nothing is fetched:
-    exit code 1 when the model is not here.
+    MODEL is a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or a path. For a
+    set of shards it prints the first one, which is what programs expect. Makes no network requests
+    and downloads nothing: exit code 1 if the model is not on this machine.
     """
     from gguf_hub.cli.models import locate
     from gguf_hub.hub.catalog import load_catalog

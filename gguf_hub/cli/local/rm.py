@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 @click.command("rm")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the confirmation prompt.")
 @catalog_option
 @json_option
 def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_json: bool) -> None:
-    """Remove model files, after asking.
+    """Remove model files; asks first.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf, or
-    org/repo for all of it that is here. With a file go the notes beside it and what is on record
-    about it; in the Hugging Face cache its bytes stay as long as another commit needs them.
+    org/repo for all its files on this machine. Also removes the files stored with them: download
+    metadata and records. In the Hugging Face cache, the data stays as long as another commit uses
+    it.
     """
     from gguf_hub.cli.local.holdings import find_held
     from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of

@@ -39,9 +39,9 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 @click.command("bench", context_settings=CONTEXT)
 @click.argument("model", required=False)
-@click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument.")
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="Same as MODEL.")
 @click.option(
-    "-p", "--n-prompt", default=512, show_default=True, metavar="N", help="Tokens of the prompt."
+    "-p", "--n-prompt", default=512, show_default=True, metavar="N", help="Prompt tokens."
 )
 @click.option(
     "-n", "--n-gen", default=128, show_default=True, metavar="N", help="Tokens to generate."
@@ -52,7 +52,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     default=0,
     show_default=True,
     metavar="N",
-    help="Tokens that the cache holds before.",
+    help="Tokens in the cache before each test.",
 )
 @click.option(
     "-t",
@@ -60,28 +60,33 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     type=Threads(),
     default="0",
     metavar="N[,N…]",
-    help="Threads, or several numbers of them; 0 for as many physical cores as pay.",
+    help="Threads, or a comma-separated list; 0: as many physical cores as help.",
 )
 @click.option(
-    "-r", "--repetitions", default=5, show_default=True, metavar="N", help="Runs of each test."
+    "-r",
+    "--repetitions",
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Repetitions of each test.",
 )
 @batch_size_option
 @opening_options
-@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
-@click.option("-y", "--yes", is_flag=True, help="Download without asking.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
-@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
+@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 @catalog_option
 @json_option
 def command(
     model: str | None, model_option: str | None, as_json: bool, markdown: bool, **options: Any
 ) -> None:
-    """Measure how fast a model runs on this machine.
+    """Benchmark a model on this machine.
 
-    As llama-bench does: a prompt of -p tokens, then -n tokens one after another, each test after
-    one run that does not count. Beside it stand the bytes that a token reads (of the experts only
-    those in use) and the share of what this machine's memory can give.
+    As llama-bench does: a prompt of -p tokens, then -n generated tokens, each test after one warm-
+    up run. Also shows the bytes read per token (active experts only) and the share of this
+    machine's memory bandwidth.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.bench_output import report

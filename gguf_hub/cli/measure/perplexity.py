@@ -20,7 +20,7 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
 
 @click.command("perplexity", context_settings=CONTEXT)
 @click.argument("model", required=False)
-@click.option("-m", "--model", "model_option", metavar="MODEL", help="As the argument.")
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="Same as MODEL.")
 @click.option(
     "-f",
     "--text",
@@ -28,10 +28,10 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
     "text_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The text, UTF-8.",
+    help="Text file (UTF-8).",
 )
 @click.option(
-    "-c", "--ctx-size", default=512, show_default=True, metavar="N", help="Tokens of a chunk."
+    "-c", "--ctx-size", default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
 @click.option(
     "-b",
@@ -39,17 +39,17 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
     default=512,
     show_default=True,
     metavar="N",
-    help="Most tokens of one pass over the weights.",
+    help="Maximum batch size in tokens.",
 )
 @click.option(
     "-t",
     "--threads",
     default=0,
     metavar="N",
-    help="Threads; 0 for one for each core this process may use.",
+    help="Threads; 0: one per core this process may use.",
 )
-@click.option("--chunks", default=-1, metavar="N", help="Chunks to take; all by default.")
-@click.option("--base", metavar="MODEL", help="Compare with this model; both run at once.")
+@click.option("--chunks", default=-1, metavar="N", help="Number of chunks; default: all.")
+@click.option("--base", metavar="MODEL", help="Compare with this model; both are loaded.")
 @click.option(
     "--kl-divergence-base",
     "logits_path",
@@ -58,21 +58,22 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
     help="Write MODEL's logits to FILE (llama.cpp's format); with --kl-divergence, read them.",
 )
 @click.option(
-    "--kl-divergence", is_flag=True, help="Compare with the logits of --kl-divergence-base."
+    "--kl-divergence", is_flag=True, help="Compare with the logits in --kl-divergence-base."
 )
 @rope_options
-@click.option("--revision", metavar="REV", help="Branch, tag or commit, for a file of the hub.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
-@click.option("-y", "--yes", is_flag=True, help="Download without asking.")
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @offline_option
 @catalog_option
 @json_option
 def command(model: str | None, model_option: str | None, as_json: bool, **options: Any) -> None:
-    """Measure how well a model predicts a text.
+    """Measure perplexity and KL divergence.
 
-    As llama.cpp's llama-perplexity does: in chunks of -c tokens, of which the second half counts.
-    With --base, or saved logits, also KL divergence and how often the likeliest token is the same.
+    As llama.cpp's llama-perplexity does: in chunks of -c tokens, of which the second half is
+    scored. With --base or saved logits, also reports KL divergence and how often the top token is
+    the same.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.measuring import Measuring

@@ -20,20 +20,16 @@ _ANOTHER_FOLDER = "`GGUF_HUB_KERNEL_CACHE=FOLDER` keeps kernels in another folde
 
 @click.command("warmup", context_settings=CONTEXT)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "-ctk", "--cache-type-k", type=CacheType(), default="f16", help="Type of keys in the cache."
-)
-@click.option(
-    "-ctv", "--cache-type-v", type=CacheType(), default="f16", help="Type of values in the cache."
-)
-@click.option("--no-progress", is_flag=True, help="Draw no bar.")
+@click.option("-ctk", "--cache-type-k", type=CacheType(), default="f16", help="K cache data type.")
+@click.option("-ctv", "--cache-type-v", type=CacheType(), default="f16", help="V cache data type.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @catalog_option
 @json_option
 def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Compile the kernels of models ahead of their first run.
+    """Compile kernels ahead of the first run.
 
-    MODEL is a file, or a quant of the catalog (Q4_K_M), which need not be here; without one, all
-    quants of the catalog. What is compiled already is left alone.
+    MODEL is a file, or a quant of the catalog (Q4_K_M), which need not be on this machine; default:
+    all quants of the catalog. Kernels that are already compiled are skipped.
     """
     from gguf_hub.cli import console
     from gguf_hub.errors import GgufHubError

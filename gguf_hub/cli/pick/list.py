@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.argument("repo", required=False, metavar="[ORG/REPO]")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @offline_option
 @catalog_option
@@ -30,10 +30,10 @@ def command(
     catalog_path: Path | None,
     as_json: bool,
 ) -> None:
-    """List the GGUF files of the catalog, or of a repository.
+    """List the GGUF files of the catalog or of a repository.
 
-    Sizes, memory and words of the catalog are those of the model card; `gguf-hub pick` judges the
-    files by measured quality and exact memory for this machine.
+    The catalog's sizes, RAM figures and descriptions are those of the model card; `gguf-hub pick`
+    judges the files by measured quality and exact memory needs on this machine.
     """
     from gguf_hub.hub.catalog import load_catalog
 

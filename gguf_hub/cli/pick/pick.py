@@ -21,11 +21,11 @@ MAX_N_CTX = 2**20
 
 @click.command("pick")
 @click.argument("models", nargs=-1, metavar="[ORG/REPO|FILE]...")
-@click.option("--ram", type=SIZE, help="Memory of another machine; a bare number is GB.")
-@click.option("--vram", type=SIZE, help="The same of its GPU; with --ram, none unless given.")
-@click.option("--gpu-bandwidth", type=RATE, help="Memory bandwidth of that GPU; e.g. 936GB/s.")
+@click.option("--ram", type=SIZE, help="RAM of the machine to pick for; a bare number is GB.")
+@click.option("--vram", type=SIZE, help="VRAM of that machine; with --ram, none unless given.")
+@click.option("--gpu-bandwidth", type=RATE, help="Memory bandwidth of its GPU, e.g. 936GB/s.")
 @click.option(
-    "--disk", type=DISK, multiple=True, help="Room on its disk (500GB), or read speed (3.5GB/s)."
+    "--disk", type=DISK, multiple=True, help="Its free disk space (500GB) or read speed (3.5GB/s)."
 )
 @click.option(
     "--ctx",
@@ -33,56 +33,61 @@ MAX_N_CTX = 2**20
     type=click.IntRange(1, MAX_N_CTX),
     default=4096,
     show_default=True,
-    help="Tokens of context.",
+    help="Context size in tokens.",
 )
 @click.option(
     "--kv-type",
     type=click.Choice(["f16", "q8_0", "f32"]),
     default="f16",
     show_default=True,
-    help="What keys and values are kept in.",
+    help="K/V cache data type.",
 )
-@click.option("--reserve", type=SIZE, help="RAM left to others; a tenth, at most 1.5 GB.")
-@click.option("--min-tok-per-s", type=click.FloatRange(0), help="Slower files do not count.")
+@click.option(
+    "--reserve", type=SIZE, help="RAM left for other programs; default: a tenth, at most 1.5 GB."
+)
+@click.option("--min-tok-per-s", type=click.FloatRange(0), help="Exclude files slower than this.")
 @click.option(
     "--policy",
     type=click.Choice(["balanced", "quality", "fast"]),
     default="balanced",
     show_default=True,
-    help="What counts among the files that fit.",
+    help="How to choose among the files that fit.",
 )
 @click.option(
     "--for",
     "engine",
     type=click.Choice(["gguf-hub", "llama.cpp"]),
-    help="Who runs the file; llama.cpp where there is a GPU, as gguf-hub computes on the CPU.",
+    help="Program that will run the file; default: llama.cpp with a GPU, else gguf-hub.",
 )
-@click.option("--explain", is_flag=True, help="Show every term of the sum for the chosen file.")
+@click.option(
+    "--explain", is_flag=True, help="Show how memory and speed of the chosen file add up."
+)
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png|svg",
-    help="Draw quality against memory (extra `plot`).",
+    help="Plot quality against memory (extra `plot`).",
 )
-@click.option("--dark", is_flag=True, help="Draw on a dark background.")
-@click.option("--no-probe", is_flag=True, help="Measure no speeds; take those known already.")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
+@click.option("--dark", is_flag=True, help="Plot on a dark background.")
+@click.option("--no-probe", is_flag=True, help="Do not measure speeds; use remembered ones.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @offline_option
 @catalog_option
 @json_option
 def command(models: tuple[str, ...], **options: Any) -> int:
-    """Choose the right quant for this machine.
+    """Pick the right quant for this machine.
 
-    Compares the catalog's files, those of a repository (their headers are read), or files and
-    folders here. Memory is what this machine, or its container, has available now. The need is
-    weights, KV cache, scratch and the program itself at the given context.
+    Compares the catalog's files, those of a repository (by their headers), or local files and
+    directories. Available memory is that of this machine or its container; a file needs its
+    weights, KV cache, compute buffers and the program itself at the given context size.
 
-    balanced: files within 1 % of the best perplexity count as equal; the card's recommendation
-    decides among them, then the smaller file. quality: the best. fast: the fewest bytes read per
-    token within 10 % of the best. Perplexities are published ones; losses with ~ are estimated.
+    balanced: files within 1 % of the best perplexity count as equal; the model card's
+    recommendation decides among them, then the smaller file. quality: the best. fast: the fewest
+    bytes read per token within 10 % of the best. Perplexities are published ones; losses with ~ are
+    estimated.
 
-    Exit code 1 when no file fits.
+    Exit code 1 if no file fits.
     """
     from gguf_hub.cli.pick import pick_output as output
     from gguf_hub.cli.pick.candidates import subject_of

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 generating_options = together(
     click.option("-n", "--predict", "--n-predict", default=-1, show_default=True, metavar="N",
-                 help="Tokens to generate; -1 for no limit, -2 until the context is full."),
+                 help="Tokens to generate; -1: no limit, -2: until the context is full."),
     click.option("-c", "--ctx-size", default=0, show_default=True, metavar="N",
-                 help="Context in tokens; 0 for what the model was trained on."),
+                 help="Context size in tokens; 0: the model's trained context."),
     batch_size_option,
     click.option("-t", "--threads", default=0, metavar="N",
-                 help="Threads; 0 for as many physical cores as pay."),
+                 help="Threads; 0: as many physical cores as help."),
     click.option("-ngl", "--n-gpu-layers", "--gpu-layers", metavar="N",
-                 help="Accepted for llama.cpp's sake; everything runs on the CPU."),
+                 help="Ignored, for llama.cpp compatibility: everything runs on the CPU."),
     click.option("--lookup", default=0, show_default=True, metavar="N",
-                 help="Guess up to N tokens from the text so far and check them in one pass."),
-    click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-sequence token."),
+                 help="Prompt lookup decoding: draft up to N tokens from the text so far and "
+                      "check them in one pass."),
+    click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--no-perf", is_flag=True, help="Do not print timings."),
 )  # fmt: skip
 """Add the options that ``generate`` reads, besides those of other rooms."""

@@ -36,22 +36,18 @@ class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
 
 _TYPES = CacheType()
 opening_options = together(
-    click.option(
-        "-ctk", "--cache-type-k", type=_TYPES, default="f16", help="Type of keys in the cache."
-    ),
-    click.option(
-        "-ctv", "--cache-type-v", type=_TYPES, default="f16", help="Type of values in the cache."
-    ),
-    click.option("--mlock", is_flag=True, help="Keep all weights in memory."),
+    click.option("-ctk", "--cache-type-k", type=_TYPES, default="f16", help="K cache data type."),
+    click.option("-ctv", "--cache-type-v", type=_TYPES, default="f16", help="V cache data type."),
+    click.option("--mlock", is_flag=True, help="Lock all weights in RAM."),
     click.option(
         "--mlock-dense",
         is_flag=True,
-        help="Keep in memory what every token reads, not the experts.",
+        help="Lock the weights that every token reads in RAM, not the experts.",
     ),
     click.option(
         "--mmap/--no-mmap",
         default=True,
-        help="Map the file (the default), or read it into memory first.",
+        help="Memory-map the file (default), or read it into memory first.",
     ),
 )
 """Add the options that ``open_file`` and ``open_model`` read."""

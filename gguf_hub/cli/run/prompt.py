@@ -14,12 +14,12 @@ from gguf_hub.errors import GgufHubError, UsageError
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 prompt_options = together(
-    click.option("-p", "--prompt", metavar="TEXT", help="Text to start from."),
+    click.option("-p", "--prompt", metavar="TEXT", help="Prompt to start from."),
     click.option("-f", "--file", "prompt_file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Read the prompt from a file; `-` is stdin."),
     click.option("-e", "--escape/--no-escape", default=True, show_default=True,
-                 help="Read \\n, \\t and so on in the prompt."),
-    click.option("--no-display-prompt", is_flag=True, help="Print only what is generated."),
+                 help="Process escapes (\\n, \\t, …) in the prompt."),
+    click.option("--no-display-prompt", is_flag=True, help="Print only the generated text."),
 )  # fmt: skip
 """Add the options that ``read_prompt`` reads, and what is printed of it."""
 

@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 
 # flag, value that leaves it to the model, what it does
 _FLAGS: tuple[tuple[str, Any, str], ...] = (
-    ("--rope-scale", None, "Stretch the context to N times its length."),
-    ("--rope-freq-base", 0.0, "Base of the frequencies; 0 for the model's."),
-    ("--rope-freq-scale", 0.0, "1 / N of --rope-scale; 0 for the model's."),
-    ("--yarn-orig-ctx", 0, "Context trained on, in tokens; 0 for the model's."),
+    ("--rope-scale", None, "RoPE context scaling factor: expands the context by N."),
+    ("--rope-freq-base", 0.0, "RoPE base frequency; 0: the model's."),
+    (
+        "--rope-freq-scale",
+        0.0,
+        "RoPE frequency scaling factor, 1 / N of --rope-scale; 0: the model's.",
+    ),
+    ("--yarn-orig-ctx", 0, "YaRN: original context size of the model; 0: the model's."),
     (
         "--yarn-ext-factor",
         -1.0,
-        "How far fast frequencies keep their angle; 0 interpolates all, -1 is 1 with yarn.",
+        "YaRN: extrapolation mix factor; 0: full interpolation, -1: 1 with yarn.",
     ),
-    ("--yarn-attn-factor", -1.0, "Factor on cosine and sine where that is 0; -1 for the model's."),
-    ("--yarn-beta-slow", -1.0, "Turns below which all is interpolated; -1 for the model's."),
-    ("--yarn-beta-fast", -1.0, "Turns above which nothing is; -1 for the model's."),
+    ("--yarn-attn-factor", -1.0, "YaRN: scale of cosine and sine; -1: the model's."),
+    ("--yarn-beta-slow", -1.0, "YaRN: high correction dim, or alpha; -1: the model's."),
+    ("--yarn-beta-fast", -1.0, "YaRN: low correction dim, or beta; -1: the model's."),
 )
 
 
@@ -32,7 +36,7 @@ rope_options = together(
     click.option(
         "--rope-scaling",
         type=click.Choice(["none", "linear", "yarn"]),
-        help="How the context is stretched; as the model says, or linear.",
+        help="RoPE scaling method; default: the model's, else linear.",
     ),
     *(
         click.option(

@@ -27,11 +27,11 @@ from gguf_hub.cli.source import source_options
 @writing_options
 @source_options
 def command(**options: Any) -> None:
-    """Generate text with a model.
+    """Generate text.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
-    without one, the quant that fits this machine is picked. What is not on disk is downloaded and
-    verified first. Text goes to stdout, timings to stderr.
+    without it, picks the quant that fits this machine. Missing files are downloaded and verified
+    first. Text goes to stdout, timings to stderr.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.generating import check_generating, generate

@@ -10,9 +10,9 @@ from gguf_hub.cli.options import together
 
 shifting_options = together(
     click.option("--context-shift/--no-context-shift", default=False, show_default=True,
-                 help="When the context is full, forget half of it and go on, or stop."),
+                 help="When the context is full, discard half of it and continue, or stop."),
     click.option("--keep", default=0, show_default=True, metavar="N",
-                 help="Prompt tokens that are never forgotten; -1 for all of them."),
+                 help="Prompt tokens to keep on a context shift; -1: all."),
 )  # fmt: skip
 """Add the options that ``n_keep`` reads."""
 

@@ -23,7 +23,7 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; 0.0.0.0 for every machine of the network.",
+    help="Address to listen on; 0.0.0.0: all interfaces.",
 )
 @click.option(
     "--port",
@@ -36,10 +36,10 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
     "--token",
     envvar="GGUF_HUB_MIRROR_TOKEN",
     metavar="TOKEN",
-    help="What clients must send; made up where other machines can connect "
-    "(also GGUF_HUB_MIRROR_TOKEN).",
+    help="Token that clients must send; generated if other machines can connect (also "
+    "GGUF_HUB_MIRROR_TOKEN).",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @json_option
 def command(
     files: tuple[Path, ...],
@@ -49,13 +49,12 @@ def command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Serve verified files to other machines, as a hub does.
+    """Serve verified files to other machines as a Hub endpoint.
 
-    Other machines download from it with gguf-hub, `hf download`, llama.cpp or curl when
-    HF_ENDPOINT is the address that is printed. It offers every file that was downloaded or
-    verified by gguf-hub and has not changed since, in the repository that it came from, and FILES,
-    which are checked first: those of unknown origin are in `local/models`. Nothing can be written.
-    Ctrl-C ends it.
+    Other machines download from it with gguf-hub, `hf download`, llama.cpp or curl by setting
+    HF_ENDPOINT to the printed address. It offers every file that gguf-hub downloaded or verified
+    and that has not changed since, under its original repository, and FILES, which are checked
+    first: those of unknown origin appear in `local/models`. Read-only. Stop it with Ctrl-C.
     """
     import secrets
 

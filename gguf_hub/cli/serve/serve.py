@@ -18,17 +18,18 @@ from gguf_hub.cli.source import source_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port to listen on.")  # fmt: skip
 @click.option("-c", "--ctx-size", type=click.IntRange(0), default=4096, show_default=True,
-              metavar="N", help="Context of each request; 0 for what the model knows.")  # fmt: skip
+              metavar="N",
+              help="Context of each request; 0: the model's trained context.")  # fmt: skip
 @click.option("-np", "--parallel", type=click.IntRange(1, 256), default=4, show_default=True,
-              metavar="N", help="Requests that are computed at once.")  # fmt: skip
+              metavar="N", help="Number of slots: requests decoded at once.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=64, show_default=True, metavar="N",
-              help="Requests that may wait besides; more are refused with 429.")  # fmt: skip
+              help="Requests that may wait for a slot; more get 429.")  # fmt: skip
 @click.option("-b", "--batch-size", type=click.IntRange(1), default=512, metavar="N",
-              help="Most prompt tokens of one pass over the weights.")  # fmt: skip
+              help="Maximum batch size in tokens.")  # fmt: skip
 @click.option("-t", "--threads", type=click.IntRange(-1), default=0, metavar="N",
-              help="Threads; 0 for as many physical cores as pay.")  # fmt: skip
-@click.option("-a", "--alias", metavar="NAME", help="Name of the model, for clients.")
-@click.option("--chat-template", metavar="NAME", help="Conversations in this format.")
+              help="Threads; 0: as many physical cores as help.")  # fmt: skip
+@click.option("-a", "--alias", metavar="NAME", help="Model name reported to clients.")
+@click.option("--chat-template", metavar="NAME", help="Chat format by name.")
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY).")  # fmt: skip
@@ -51,15 +52,16 @@ from gguf_hub.cli.source import source_options
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
               help="How long generations may continue after the server is told to stop."
               )  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @shifting_options
 @rope_options
 @source_options
 def command(**options: Any) -> None:
-    """Serve a model over HTTP: OpenAI's interface and a page.
+    """Serve a model over HTTP: OpenAI-compatible API and a web page.
 
-    MODEL is named as for `run`. Programs use http://HOST:PORT/v1, people open http://HOST:PORT in a
-    browser. Several requests are computed at once, each with a context of its own. Ctrl-C ends it.
+    MODEL is named as for `run`. Programs use http://HOST:PORT/v1; open http://HOST:PORT in a
+    browser for the page. Several requests run at once, each with its own context. Stop it with
+    Ctrl-C.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import lost_pages_told

@@ -25,11 +25,12 @@ PACKAGES = ("gguf-hub", "huggingface_hub", "numba", "llvmlite", "numpy", "psutil
 @catalog_option
 @json_option
 def command(catalog_path: Path | None, as_json: bool) -> int:
-    """Show what gguf-hub sees of this machine.
+    """Show what gguf-hub detects on this machine.
 
-    Asks the hub whether it answers (3 s at most). A token is told to be there or not, never shown.
+    Checks whether the Hub answers (3 s at most). Reports whether a token is set, but never shows
+    it.
 
-    Exit code 1 when something is wrong: each problem is named at the end.
+    Exit code 1 if there is a problem; each is listed at the end.
     """
     report = _examine(catalog_path)
     if as_json:

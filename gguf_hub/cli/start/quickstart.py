@@ -24,18 +24,19 @@ PROMPT = "Once upon a time"
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Put the files there and keep them.",
+    help="Keep the files in this directory.",
 )
 @click.option(
-    "-s", "--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the story; another each time."
+    "-s", "--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the story; default: random."
 )
 @json_option
 def command(keep: Path | None, seed: int | None, as_json: bool) -> int:
-    """See everything at work: quantise, serve, download, verify, run.
+    """Run a full demo with a small built-in model.
 
-    Works on a small Mixtral that is part of gguf-hub and needs no network. The first time it
-    compiles kernels for this CPU, which takes up to a minute. Each step names the command that
-    does it by itself. The files lie in a temporary folder, removed at the end.
+    Quantizes the small Mixtral that ships with gguf-hub, serves it on loopback, downloads it,
+    verifies it and generates text; needs no network. The first run compiles kernels for this CPU,
+    which takes up to a minute. Each step shows the command that does it. Files go to a temporary
+    directory that is removed at the end.
     """
     import secrets
 

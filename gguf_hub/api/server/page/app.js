@@ -68,7 +68,7 @@ function count(n) {
 async function loadFacts() {
   const reply = await fetch("/props", { headers: headers() });
   if (reply.status === 401) {
-    by("facts").textContent = "this server wants a key: see Settings";
+    by("facts").textContent = "this server needs an API key: see Settings";
     openSettings(true);
     settings.elements.key.focus();
     return;
@@ -190,7 +190,7 @@ async function write(place, output, [path, body]) {
 function offerMore(article, output, prompt) {
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = "Go on";
+  button.textContent = "Continue";
   article.lastChild.append(" ", button);
   scrollDown(false);
   button.addEventListener("click", async () => {
@@ -213,7 +213,7 @@ function setRunning(controller) {
   by("send").hidden = controller !== null;
   by("stop").hidden = controller === null;
   talk.setAttribute("aria-busy", String(controller !== null));
-  status.textContent = controller ? "writing …" : "";
+  status.textContent = controller ? "generating …" : "";
   if (!controller) input.focus({ preventScroll: true });
 }
 
@@ -269,4 +269,4 @@ settings.addEventListener("change", (event) => {
 showSettings({ ...DEFAULTS, ...stored("settings", {}) });
 messages = stored("messages", []);
 for (const message of messages) add(message.role, message.content);
-loadFacts().catch((error) => { by("facts").textContent = "no answer: " + error.message; });
+loadFacts().catch((error) => { by("facts").textContent = "no response: " + error.message; });
