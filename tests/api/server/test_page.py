@@ -122,7 +122,7 @@ def test_it_types_streams_stops_and_goes_on(
     browser.find_element("id", "stop").click()
     wait(browser, is_idle)
     stopped, _, rest = last(browser).rpartition("\n")
-    assert rest == "stopped Go on"
+    assert rest == "stopped Continue"
     server.wait(lambda: server.service.scheduler.n_busy == 0)
     shoot(browser, f"{name}-stopped")
     monkeypatch.undo()
