@@ -1,4 +1,4 @@
-.PHONY: lint format types test test-nojit bench
+.PHONY: lint format types test test-nojit docs bench
 
 lint:
 	ruff check .
@@ -12,11 +12,15 @@ types:
 	mypy
 
 test:
-	python -m pytest -q
+	python -m pytest -q -n auto
 
 # kernels as plain Python: the path that needs no compiler at all
 test-nojit:
 	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
 
+docs:
+	mkdocs build --strict --quiet --site-dir build/site
+
+# figures of the built-in model; each file of benchmarks/ compares with a peer and prints its usage
 bench:
-	@ls benchmarks/*.py | xargs -n1 echo python
+	gguf-hub bench gguf_hub/data/tiny-mixtral.f16.gguf -p 256 -n 64 -r 5
