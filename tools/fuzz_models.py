@@ -39,7 +39,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gguf_hub.api.server.scheduler import Scheduler, Task
+from gguf_hub.api.server.scheduler import Scheduler, TokenSequence
 from gguf_hub.errors import GgufHubError, ProgramError
 from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
@@ -112,7 +112,7 @@ def use_serve(opened: Opened) -> None:
     """Write three texts at once, as ``serve`` does, and embed one."""
     scheduler, errors = Scheduler(opened.model), list[Exception]()
     for prompt in ("hello w1", "w2", "hello w1 w3"):
-        scheduler.submit(Task(opened.run(prompt), lambda piece: None, errors.append))
+        scheduler.submit(TokenSequence(opened.run(prompt), lambda piece: None, errors.append))
     while scheduler.has_work:
         scheduler.round()
     for error in errors:
