@@ -93,7 +93,7 @@ def test_processes_are_started_in_one_module() -> None:
 
 
 def test_every_child_module_has_a_main() -> None:
-    for module in ("kernels/children.py", "download/transfer_child.py"):
+    for module in ("run/kernels/build/children.py", "hub/download/transfer_child.py"):
         tree = ast.parse(Path(PACKAGE, module).read_text())
         assert [f.name for f in tree.body if isinstance(f, ast.FunctionDef)].count("main") == 1
 

@@ -112,7 +112,7 @@ def test_the_cache_folder_depends_on_the_cpu() -> None:
     assert build._key(cpu) == build._key(cpu) != build._key(other)
 
 
-@pytest.mark.parametrize("file", ["kernels/steps.py", "quants/types.py", "kernels/a/new.py"])
+@pytest.mark.parametrize("file", ["run/kernels/steps.py", "gguf/types.py", "run/kernels/a/new.py"])
 def test_the_cache_folder_depends_on_every_source(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,7 @@ def _key(cpu: Cpu) -> str:
     """Return a hash of all that compiled code depends on."""
     digest = hashlib.sha256()
     package = Path(PACKAGE)
-    for path in (*sorted(package.joinpath("kernels").rglob("*.py")), package / "quants/types.py"):
+    for path in (*sorted(package.joinpath("run/kernels").rglob("*.py")), package / "gguf/types.py"):
         digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     for text in (_numba_version(), _llvmlite_version(), platform.machine(), sys.platform):
