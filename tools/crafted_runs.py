@@ -91,9 +91,10 @@ class Outcome:
 def preload() -> None:
     """Import what the commands import, so that children need not."""
     from gguf_hub.cli.main import COMMANDS as NAMES
+    from gguf_hub.cli.main import module_of
 
     for name in NAMES:
-        importlib.import_module(f"gguf_hub.cli.{name}")
+        importlib.import_module(module_of(name))
     for module in (
         "numpy", "jinja2", "tabulate", "tqdm", "psutil", "llvmlite.binding", "uvicorn",
         "gguf_hub.cli.run.opening", "gguf_hub.cli.run.generating", "gguf_hub.cli.measure.measuring",
