@@ -112,12 +112,27 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; name the nearest ones when there is none."""
+        """Find the command and read its flags; name the command that an unknown one stands for."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from gguf_hub.cli.console import near
+            raise _unknown(args[0])
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            from gguf_hub.cli.arguments import read_arguments
 
-            raise click.UsageError(f"no such command `{args[0]}`{near(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+            sub = click.Context(command, ctx, name, **command.context_settings)
+            rest = read_arguments(command, sub, rest)
+        return name, command, rest
+
+
+def _unknown(name: str) -> GgufHubError:
+    from gguf_hub.cli.compatibility import COMMANDS as ELSEWHERE
+    from gguf_hub.cli.console import near
+    from gguf_hub.errors import UsageError
+
+    if name in ELSEWHERE:
+        return UsageError(f"no such command `{name}`", hint=ELSEWHERE[name])
+    usage = "`gguf-hub --help` lists the commands"
+    return UsageError(f"no such command `{name}`{near(name, COMMANDS)}", hint=usage)
 
 
 @click.group(
@@ -144,7 +159,8 @@ def run(args: list[str] | None = None) -> int:
     console.use_text()
     console.escape_what_streams_cannot_encode()
     try:
-        code = cli.main(args=args, prog_name="gguf-hub", standalone_mode=False)
+        args = sys.argv[1:] if args is None else args
+        code = cli.main(args=args or ["--help"], prog_name="gguf-hub", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GgufHubError as error:

@@ -47,7 +47,7 @@ def test_underscores_and_the_model_flag_work_as_in_llama_cpp(gguf_hub: Cli, stor
     code, out, err = gguf_hub("run", *card, "-p", "Lily", "--seed", 1)
     assert code == 0
     assert out.startswith("Lily")
-    assert "-ngl is ignored: this runner computes on the CPU" in err
+    assert "-ngl is ignored: everything runs on the CPU" in err
 
 
 def test_the_same_seed_gives_the_same_text(gguf_hub: Cli, stories: Path) -> None:
@@ -141,7 +141,7 @@ def _each(flag: str, texts: str) -> list[str]:
         (["--yarn-orig-ctx", "1.5"], "'1.5' is not a valid integer"),
         (["--yarn-ext-factor", "2"], "yarn_ext_factor: expected [0, 1] or -1 (the model's)"),
         (["--yarn-beta-fast", "inf"], "yarn_beta_fast: expected (0, 1e+12] or -1"),
-        (["--no-such-flag"], "no such option '--no-such-flag'"),
+        (["--no-such-flag"], "no such option `--no-such-flag`"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -24,13 +24,11 @@ generating_options = together(
     batch_size_option,
     click.option("-t", "--threads", default=0, metavar="N",
                  help="Threads; 0: as many physical cores as help."),
-    click.option("-ngl", "--n-gpu-layers", "--gpu-layers", metavar="N",
-                 help="Ignored, for llama.cpp compatibility: everything runs on the CPU."),
     click.option("--lookup", default=0, show_default=True, metavar="N",
                  help="Prompt lookup decoding: draft up to N tokens from the text so far and "
                       "check them in one pass."),
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
-    click.option("--no-perf", is_flag=True, help="Do not print timings."),
+    click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
 """Add the options that ``generate`` reads, besides those of other rooms."""
 _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup": 0}
@@ -38,15 +36,12 @@ _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1, "lookup
 
 def check_generating(options: dict[str, Any]) -> None:
     """Refuse values that can never be right, before anything is downloaded."""
-    from gguf_hub.cli.console import note
     from gguf_hub.cli.run.prompt_cache import check_prompt_cache
 
     require_at_least(options, _LOWEST)
     rope_change(options)
     n_keep(options)
     check_prompt_cache(options)
-    if options["n_gpu_layers"] not in (None, "0"):
-        note("-ngl is ignored: this runner computes on the CPU")
 
 
 def generate(
@@ -81,7 +76,7 @@ def generate(
             with prompt_cache(engine, model, file, options):
                 speak(writer, wanted, prompt, file.metadata, options)
         finally:
-            if not options["no_perf"]:
+            if options["perf"]:
                 _print_timings(loaded_s, engine.timings)
         _tell_if_full(engine, options["predict"])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT
 from gguf_hub.cli.run.generating import generating_options
 from gguf_hub.cli.run.opening import opening_options
@@ -26,6 +27,7 @@ from gguf_hub.cli.source import source_options
 @sampling_options
 @writing_options
 @source_options
+@ignored_options("run")
 def command(**options: Any) -> None:
     """Generate text.
 

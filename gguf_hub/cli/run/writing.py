@@ -53,8 +53,6 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                                                        "updating it."}),
     (("-co", "--color"), {"is_flag": False, "flag_value": "on", "default": "auto",
      "type": click.Choice(["on", "off", "auto"]), "help": "Colour output; auto: on a terminal."}),
-    (("-tb", "--threads-batch"), {"type": int, "metavar": "N",
-     "help": "Ignored, for llama.cpp compatibility; -t sets both."}),
     (("--simple-io",), {"is_flag": True, "help": "Basic input without line editing."}),
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -56,6 +57,7 @@ from gguf_hub.cli.source import source_options
 @shifting_options
 @rope_options
 @source_options
+@ignored_options("serve")
 def command(**options: Any) -> None:
     """Serve a model over HTTP: OpenAI-compatible API and a web page.
 

@@ -1,0 +1,231 @@
+"""Commands and flags of llama.cpp, Ollama and huggingface_hub, and what they are here.
+
+Only names: ``arguments`` reads them, ``docs/flags.md`` lists the flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from gguf_hub.cli.options import together
+
+COMMANDS = {
+    "pull": "`gguf-hub download` downloads models; `gguf-hub run` does it when it needs one",
+    "get": "`gguf-hub download` downloads models",
+    "show": "`gguf-hub inspect` shows what a model file contains",
+    "info": "`gguf-hub inspect` shows what a model file contains",
+    "ps": "no model stays loaded in the background; `gguf-hub ls` lists the model files on this "
+    "machine",
+    "stop": "no model stays loaded in the background; Ctrl-C stops `gguf-hub serve`",
+    "search": "`gguf-hub list ORG/REPO` lists the GGUF files of a repository; "
+    "https://huggingface.co/models?library=gguf searches for repositories",
+    "prune": "`gguf-hub gc` removes unfinished downloads and unreferenced files",
+    "clean": "`gguf-hub gc` removes unfinished downloads and unreferenced files",
+    "remove": "`gguf-hub rm` removes model files",
+    "delete": "`gguf-hub rm` removes model files",
+    "scan-cache": "`gguf-hub ls` lists the model files on this machine",
+    "cache": "`gguf-hub ls` lists the model files on this machine, `gguf-hub du` their sizes",
+    "chat": "`gguf-hub run MODEL -cnv` opens a conversation",
+    "generate": "`gguf-hub run MODEL -p PROMPT` generates text",
+    "server": "`gguf-hub serve` serves a model over HTTP",
+    "create": "`gguf-hub convert` makes a GGUF from a checkpoint, `gguf-hub quantize` another "
+    "quant",
+    "login": "`hf auth login` stores the Hugging Face token that all commands use",
+    "env": "`gguf-hub doctor` shows versions and settings",
+}
+"""Command of another program -> the one that is meant."""
+
+
+@dataclass(frozen=True)
+class IgnoredFlag:
+    """A flag of llama.cpp that is accepted and changes nothing.
+
+    Attributes:
+        names: Its spellings.
+        reason: Why it changes nothing.
+        value: What its value is called; None for a flag without one.
+        choices: Values of a flag that may come without one.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+    value: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+_CPU = "everything runs on the CPU"
+_LOG = "there is no log; messages go to stderr"
+_THREADS = "the system places the threads"
+_ON_OFF = ("on", "off", "auto")
+
+
+def _plain(reason: str, *names: str) -> IgnoredFlag:
+    return IgnoredFlag(names, reason)
+
+
+def _valued(reason: str, value: str, *names: str) -> IgnoredFlag:
+    return IgnoredFlag(names, reason, value)
+
+
+def _optional(reason: str, *names: str) -> IgnoredFlag:
+    return IgnoredFlag(names, reason, choices=_ON_OFF)
+
+
+IGNORED = (
+    _valued(_CPU, "N", "-ngl", "--gpu-layers", "--n-gpu-layers"),
+    _plain(_CPU, "-cmoe", "--cpu-moe"),
+    _valued(_CPU, "N", "-ncmoe", "--n-cpu-moe"),
+    _valued(_CPU, "N", "-ncffn", "--n-cpu-ffn"),
+    _valued(_CPU, "N", "--moe-cache-mib"),
+    _valued(_CPU, "DEVICES", "-dev", "--device"),
+    _valued(_CPU, "PATTERN", "-ot", "--override-tensor"),
+    _valued(_CPU, "MODE", "-sm", "--split-mode"),
+    _valued(_CPU, "SHARES", "-ts", "--tensor-split"),
+    _valued(_CPU, "N", "-mg", "--main-gpu"),
+    _plain(_CPU, "-kvo", "--kv-offload", "-nkvo", "--no-kv-offload"),
+    _plain(_CPU, "--op-offload", "--no-op-offload", "--no-host"),
+    _plain(_CPU, "-bs", "--backend-sampling"),
+    _optional("`gguf-hub pick` says what fits", "-fit", "--fit"),
+    _valued("`gguf-hub pick` says what fits", "MIB", "-fitt", "--fit-target"),
+    _valued("`gguf-hub pick` says what fits", "N", "-fitc", "--fit-ctx"),
+    _optional("attention always works in blocks", "-fa", "--flash-attn"),
+    _plain("no model here has a sliding window", "--swa-full"),
+    _valued("the K/V cache has no fragments", "N", "-dt", "--defrag-thold"),
+    _plain("each sequence has a cache of its own", "-kvu", "--kv-unified", "-no-kvu",
+           "--no-kv-unified"),
+    _plain("requests are always batched", "-cb", "--cont-batching", "-nocb",
+           "--no-cont-batching"),
+    _valued("-b sets the batch size", "N", "-ub", "--ubatch-size"),
+    _valued("-t sets both", "N", "-tb", "--threads-batch"),
+    _plain("weights are used as they are in the file", "-nr", "--repack", "--no-repack"),
+    _plain("nothing is computed ahead of the prompt", "--warmup", "--no-warmup"),
+    _plain("chat templates are always Jinja templates", "--jinja", "--no-jinja"),
+    _valued(_THREADS, "TYPE", "--numa"),
+    _valued(_THREADS, "MASK", "-C", "--cpu-mask", "-Cb", "--cpu-mask-batch"),
+    _valued(_THREADS, "RANGE", "-Cr", "--cpu-range", "-Crb", "--cpu-range-batch"),
+    _valued(_THREADS, "0|1", "--cpu-strict", "--cpu-strict-batch"),
+    _valued(_THREADS, "N", "--prio", "--prio-batch", "--poll", "--poll-batch"),
+    _plain(_LOG, "--log-disable", "--log-prefix", "--no-log-prefix", "--log-timestamps",
+           "--no-log-timestamps", "--log-jsonl", "--no-log-jsonl", "--log-verbose"),
+    _valued(_LOG, "N", "-lv", "--verbosity", "--log-verbosity"),
+    _optional(_LOG, "--log-colors"),
+)  # fmt: skip
+"""Flags that `run` and `serve` accept alike."""
+
+IGNORED_BY_RUN = (
+    _plain(_LOG, "-v", "--verbose"),
+    _plain("-p is printed as it is", "--verbose-prompt"),
+    _plain("text in three quotes has several lines", "-mli", "--multiline-input"),
+)
+IGNORED_BY_SERVE = (
+    _plain("`/metrics` has the timings", "--perf", "--no-perf"),
+    _plain("`/metrics` is always there", "--metrics"),
+    _plain("`/v1/embeddings` is always there", "--embedding", "--embeddings"),
+    _plain("the web page is always there", "--ui", "--webui"),
+    _plain("prompts are always cached", "--cache-prompt"),
+    _valued("one process answers all requests", "N", "--threads-http"),
+)
+
+_ONE_MODEL = "`--lookup N` drafts tokens from the text so far; it needs no second model"
+_NO_ADAPTER = "merge the adapter into the model first, then `gguf-hub convert`"
+_TEXT_ONLY = "this version works with text only, no images or sounds"
+_REASONING = "text between thinking tags is printed like any other"
+_PROXY = "put a reverse proxy in front of the server"
+_IN_REQUESTS = "clients send it in each request"
+
+REFUSED = {
+    ("-mu", "--model-url"): "pass the link as MODEL",
+    ("-dr", "--docker-repo"): "models come from the Hugging Face Hub: `-hf ORG/REPO`",
+    ("--lora", "--lora-scaled"): _NO_ADAPTER,
+    ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
+    ("-md", "--model-draft", "-hfd", "--hf-repo-draft", "--draft", "--draft-max", "--draft-min",
+     "--spec-type", "-td", "--threads-draft", "-ngld", "--gpu-layers-draft", "-ctkd", "-ctvd",
+     "-devd", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic"): _ONE_MODEL,
+    ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
+    ("--override-kv",): "`gguf-hub edit FILE --set KEY=VALUE` changes the metadata of a file",
+    ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
+    ("--list-devices",): "`gguf-hub doctor` shows what is detected on this machine",
+    ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
+    ("--completion-bash",): "docs/storage.md shows how to install shell completion",
+    ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "
+    "say how the file is loaded",
+    ("--log-file",): "redirect stderr: `2> FILE`",
+    ("-o", "--output", "--output-file"): "redirect stdout: `> FILE`",
+    ("-sp", "--special"): "special tokens are never printed",
+    ("-gan", "--grp-attn-n", "-gaw", "--grp-attn-w"): "`--rope-scaling yarn --rope-scale N` "
+    "extends the context",
+    ("--adaptive-target", "--adaptive-decay"): "`gguf-hub run --help` lists the sampling flags",
+    ("--rpc",): "a model runs on one machine",
+    ("-rea", "--reasoning", "--reasoning-format", "--reasoning-budget",
+     "--reasoning-effort"): _REASONING,
+    ("--chat-template-kwargs",): _IN_REQUESTS,
+}  # fmt: skip
+"""Flags of llama.cpp that neither `run` nor `serve` takes -> what to do instead."""
+
+REFUSED_BY_RUN = {
+    ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
+    ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
+    ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
+}
+REFUSED_BY_SERVE = {
+    ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-l", "--logit-bias",
+     "--grammar", "--grammar-file", "-j", "--json-schema", "-jf", "--json-schema-file",
+     "-r", "--reverse-prompt", "--ignore-eos"): _IN_REQUESTS,
+    ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
+    "conversation; the web page of the server has one, too",
+    ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` gives the "
+    "mean of the hidden states, at length 1",
+    ("--ssl-key-file", "--ssl-cert-file", "--api-prefix", "--path", "--reuse-port"): _PROXY,
+    ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
+    ("--no-ui", "--no-webui"): "the web page is one file and asks for the API key, too",
+    ("--models-dir", "--models-preset", "--models-max"): "a server has one model",
+    ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` shows what is going on",
+    ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
+    "in the slots, and nowhere else",
+}  # fmt: skip
+REFUSED_BY_DOWNLOAD = {
+    ("--repo-type",): "only repositories of models have GGUF files",
+    ("--force-download",): "`gguf-hub verify --repair MODEL` fetches again what is damaged",
+}
+
+IGNORED_OF = {"run": IGNORED + IGNORED_BY_RUN, "serve": IGNORED + IGNORED_BY_SERVE}
+"""Command -> the flags that it accepts and ignores."""
+REFUSED_OF = {
+    "run": REFUSED | REFUSED_BY_RUN,
+    "serve": REFUSED | REFUSED_BY_SERVE,
+    "download": REFUSED_BY_DOWNLOAD,
+}
+"""Command -> flags of other programs that it refuses -> what to do instead."""
+
+
+def refusal(command: str, flag: str) -> str | None:
+    """Return what to do instead of using a flag of another program; None for an unknown flag."""
+    known = REFUSED_OF.get(command, {})
+    return next((hint for names, hint in known.items() if flag in names), None)
+
+
+def ignored_options(command: str) -> Any:
+    """Return the decorator that adds the flags that a command accepts and ignores."""
+    return together(*(_option(flag, name) for flag in IGNORED_OF[command] for name in flag.names))
+
+
+def _option(flag: IgnoredFlag, name: str) -> Any:
+    """Return one spelling as a hidden option of its own, so that the note can name it."""
+
+    def note(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+        from gguf_hub.cli import console
+
+        if value not in (None, False, "0") and not ctx.resilient_parsing:
+            console.note(f"{name} is ignored: {flag.reason}")
+
+    more: dict[str, Any] = {"is_flag": True}
+    if flag.choices:
+        kind = click.Choice(flag.choices, case_sensitive=False)
+        more = {"is_flag": False, "flag_value": flag.choices[0], "type": kind}
+    elif flag.value:
+        more = {"metavar": flag.value}
+    parameter = "ignored" + name.replace("-", "_").replace("_C", "_mask_c")
+    return click.option(name, parameter, hidden=True, expose_value=False, callback=note, **more)
