@@ -39,6 +39,9 @@ def test_an_address_in_use_is_said_before_the_model_is_looked_for(gguf_hub: Cli)
         (["no-such-model.gguf", "--port", "0"], 1, "no-such-model.gguf"),
         (["x", "--yarn-ext-factor", "nan"], 2, "yarn_ext_factor: expected [0, 1] or -1"),
         (["x", "--chat-template", "chatmll"], 2, "no chat format `chatmll`"),
+        (["x", "--top-p", "1.5"], 2, "top_p: expected [0, 1], found 1.5"),
+        (["x", "--samplers", "top_q"], 2, "samplers: no step"),
+        (["x", "-ctk", "q4_0"], 2, "`q4_0`: expected f16 or q8_0"),
         (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:8080"),
         (["x", "--api-key", ""], 2, "`--api-key`: the key is empty"),
         (
@@ -111,24 +114,31 @@ HALF_BODY = (
 )
 
 
-def test_a_server_answers_until_ctrl_c(data: Path) -> None:
+SETTINGS = ["-ctk", "q8_0", "-ctv", "q8_0", "--no-mmap", "--mlock-dense", "-n", "6", "--seed", "3",
+            "--temp", "1.5", "--top-k", "9", "-fa", "on"]  # fmt: skip
+
+
+def test_a_server_answers_with_the_settings_of_its_flags_until_ctrl_c(
+    data: Path, gguf_hub: Cli
+) -> None:
     import httpx
 
     model = data / "models" / "stories260K.f32.gguf"
-    line = [sys.executable, "-m", "gguf_hub", "serve", str(model), "--port", "0"]
+    line = [sys.executable, "-m", "gguf_hub", "serve", str(model), "--port", "0", *SETTINGS]
     pipe = subprocess.PIPE
     with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdout is not None and child.stderr is not None
         url = child.stdout.readline().strip()
         try:
-            body = {"prompt": "Once", "n_predict": 2}
-            answer = httpx.post(f"{url}/completion", json=body, timeout=60)
+            answer = httpx.post(f"{url}/completion", json={"prompt": "Once"}, timeout=60)
         finally:
             child.send_signal(signal.SIGINT)
         err = child.stderr.read()
     assert answer.status_code == 200
     assert child.returncode == 0, err
     assert "4 slots of 512 tokens" in err and "stopped" in err
+    code, out, _ = gguf_hub("run", model, "-p", "Once", "-n", 6, "--no-display-prompt", *SETTINGS)
+    assert (code, out) == (0, answer.json()["content"] + "\n")
 
 
 def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:

@@ -43,7 +43,10 @@ async def props(request: Request) -> Response:
     facts, tokenizer = service.facts, service.tokenizer
     return Json(
         {
-            "default_generation_settings": {"n_ctx": facts.n_ctx},
+            "default_generation_settings": {
+                "n_ctx": facts.n_ctx,
+                "params": service.default_settings(),
+            },
             "total_slots": facts.n_slots,
             "model_path": facts.path,
             "model_alias": facts.name,

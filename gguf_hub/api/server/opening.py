@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ def open_service(
     n_waiting: int = 64,
     chat_format: str | None = None,
     n_keep: int | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    n_predict: int = -1,
+    is_mapped: bool = True,
     progress: Progress = SILENT,
     **options: Any,
 ) -> Iterator[Service]:
@@ -39,14 +42,18 @@ def open_service(
         n_waiting: Requests that may wait besides.
         chat_format: A format by name, in place of the model's template.
         n_keep: What stays of a prompt where a context goes on when it is full; None to stop there.
+        defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
+        n_predict: Tokens of an answer, for requests that do not limit it; negative for no limit.
+        is_mapped: Map the file, or read it into memory first.
         progress: Told about compiling.
-        options: ``n_batch``, ``n_threads``, ``n_cores``, ``rope`` of ``Transformer.open``.
+        options: For ``Transformer.open``: ``n_batch``, ``n_threads``, ``n_cores``, ``rope``,
+            ``key_type``, ``value_type``, ``lock``.
 
     Raises:
         GgufHubError: It holds no model that runs here.
     """
     with (
-        GgufFile.open(path) as file,
+        GgufFile.open(path, is_mapped=is_mapped, progress=progress) as file,
         Transformer.open(
             file, n_ctx=n_ctx, n_slots=n_slots, all_logits=True, progress=progress, **options
         ) as model,
@@ -54,7 +61,10 @@ def open_service(
         tokenizer = load_tokenizer(file.metadata)
         facts = _facts(path, name, file, model)
         scheduler = Scheduler(model, n_waiting=n_waiting)
-        service = Service(facts, tokenizer, file.metadata, scheduler, chat_format, n_keep)
+        service = Service(
+            facts, tokenizer, file.metadata, scheduler, chat_format, n_keep,
+            defaults=defaults or {}, n_predict=n_predict,
+        )  # fmt: skip
         try:
             yield service
         finally:

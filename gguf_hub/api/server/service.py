@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,8 @@ class Service:
         chat_format: A format by name, in place of the model's template.
         n_keep: Where a context is full, keep so many tokens of the prompt, forget half of the rest
             and go on (see ``ContextShift.after``); requests may say otherwise. None to stop there.
+        defaults: Sampling settings of requests that do not name them.
+        n_predict: Tokens of an answer, for requests that do not limit it; negative for no limit.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -94,8 +96,12 @@ class Service:
         scheduler: Scheduler,
         chat_format: str | None = None,
         n_keep: int | None = None,
+        *,
+        defaults: Mapping[str, Any] = {},
+        n_predict: int = -1,
     ) -> None:
         self.facts = facts
+        self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
         self.created = int(time.time())
         self.errors: list[Exception] = []
@@ -142,7 +148,7 @@ class Service:
         if len(tokens) >= n_ctx:
             raise self._too_long(len(tokens))
         tokens = self._checked(tokens)
-        settings = body.settings()
+        settings = {**self._defaults, **body.settings()}
         if (seed := settings.get("seed")) is not None and seed >= 0:
             settings["seed"] = (seed + choice) % 2**32
         elif seed is not None:
@@ -158,6 +164,13 @@ class Service:
         )
         return Generation(job, self.tokenizer, n_ctx, shift=shift)
 
+    def default_settings(self) -> dict[str, Any]:
+        """Return the sampling settings of a request that names none, as llama-server names them."""
+        found = asdict(sampler_config(self._defaults))
+        del found["logit_bias"]
+        limits = {"n_predict": self._n_predict, "max_tokens": self._n_predict}
+        return {"temperature": found.pop("temp"), **found, **limits}
+
     def _shift(self, tokens: Sequence[int], body: Sampling) -> ContextShift | None:
         """Return how a text goes on when its context is full."""
         if self._n_keep is None:
@@ -167,7 +180,9 @@ class Service:
 
     def _most(self, tokens: Sequence[int], wanted: int | None, shift: ContextShift | None) -> int:
         """Return the most tokens of an answer; no text goes on for ever, as in llama-server."""
-        if wanted is not None and (wanted >= 0 or wanted == -2):
+        if wanted is None or (wanted < 0 and wanted != -2):
+            wanted = self._n_predict
+        if wanted >= 0 or wanted == -2:
             return wanted
         longest = max(self.facts.n_ctx, self.facts.n_ctx_train)
         return -1 if shift is None else longest - len(tokens)

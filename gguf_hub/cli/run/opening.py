@@ -96,13 +96,20 @@ def open_model(
         file,
         n_batch=options["batch_size"],
         n_cores=usable_threads(),
-        key_type=options["cache_type_k"].upper(),
-        value_type=options["cache_type_v"].upper(),
         prefetch_experts=options["mmap"] and _is_larger_than_memory(file, progress),
-        lock="all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
         progress=progress,
+        **cache_and_lock(options),
         **more,
     )
+
+
+def cache_and_lock(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``Transformer.open`` is told of the K/V cache and of memory."""
+    return {
+        "key_type": options["cache_type_k"].upper(),
+        "value_type": options["cache_type_v"].upper(),
+        "lock": "all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
+    }
 
 
 def _is_larger_than_memory(file: GgufFile, progress: Progress) -> bool:

@@ -44,8 +44,8 @@ def command(**options: Any) -> None:
 
     # 1) what can be wrong without a model
     named_model(options)
-    sampling = {name: options[name] for name in sampling_options.names}
     wanted = read_wanted(options)
+    sampling = sampling_options.given(options)
     config = SamplerConfig.from_options(**sampling, logit_bias=wanted.logit_bias)
     check_generating(options)
     prompt = read_prompt(options["prompt"], options["prompt_file"], escape=options["escape"])

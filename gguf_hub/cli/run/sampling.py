@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import click
 
 from gguf_hub.cli.options import together
+from gguf_hub.run.sampler import SamplerConfig
 
-# (flags, type, what it does); the value goes to SamplerConfig under the long flag's name, or under
-# the name given last, and its default is SamplerConfig's
-_FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
-    (("-s", "--seed"), int, "RNG seed; -1: random."),
-    (("--temp", "--temperature"), float, "Temperature; 0: greedy."),
-    (("--top-k",), int, "Top-k sampling; 0: off."),
-    (("--top-p",), float, "Top-p (nucleus) sampling; 1: off."),
-    (("--min-p",), float, "Min-p sampling; 0: off."),
-    (("--typical", "--typical-p", "typical_p"), float, "Locally typical sampling; 1: off."),
-    (("--top-n-sigma", "--top-nsigma"), float, "Top-n-sigma sampling; -1: off."),
-    (("--repeat-penalty",), float, "Penalty for repeated tokens; 1: off."),
-    (("--repeat-last-n",), int, "Last n tokens to consider for penalties; -1: all."),
-    (("--presence-penalty",), float, "Presence penalty; 0: off."),
-    (("--frequency-penalty",), float, "Frequency penalty; 0: off."),
-    (("--xtc-probability",), float, "XTC probability; 0: off."),
-    (("--xtc-threshold",), float, "XTC threshold."),
-    (("--dry-multiplier",), float, "DRY multiplier; 0: off."),
-    (("--dry-base",), float, "DRY base."),
-    (("--dry-allowed-length",), int, "Repetition length that DRY allows."),
-    (("--dry-penalty-last-n",), int, "Last n tokens that DRY considers; -1: all."),
-    (("--dynatemp-range",), float, "Dynamic temperature range; 0: off."),
-    (("--dynatemp-exp", "dynatemp_exponent"), float, "Dynamic temperature exponent."),
-    (("--mirostat",), int, "Mirostat version 1 or 2; 0: off."),
-    (("--mirostat-ent", "mirostat_tau"), float, "Mirostat target entropy (tau)."),
-    (("--mirostat-lr", "mirostat_eta"), float, "Mirostat learning rate (eta)."),
+# (flags, what it does); type and default are those of SamplerConfig under the long flag's name, or
+# under the name given last
+_FLAGS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("-s", "--seed"), "RNG seed; -1: random."),
+    (("--temp", "--temperature"), "Temperature; 0: greedy."),
+    (("--top-k",), "Top-k sampling; 0: off."),
+    (("--top-p",), "Top-p (nucleus) sampling; 1: off."),
+    (("--min-p",), "Min-p sampling; 0: off."),
+    (("--typical", "--typical-p", "typical_p"), "Locally typical sampling; 1: off."),
+    (("--top-n-sigma", "--top-nsigma"), "Top-n-sigma sampling; -1: off."),
+    (("--repeat-penalty",), "Penalty for repeated tokens; 1: off."),
+    (("--repeat-last-n",), "Last n tokens to consider for penalties; -1: all."),
+    (("--presence-penalty",), "Presence penalty; 0: off."),
+    (("--frequency-penalty",), "Frequency penalty; 0: off."),
+    (("--xtc-probability",), "XTC probability; 0: off."),
+    (("--xtc-threshold",), "XTC threshold."),
+    (("--dry-multiplier",), "DRY multiplier; 0: off."),
+    (("--dry-base",), "DRY base."),
+    (("--dry-allowed-length",), "Repetition length that DRY allows."),
+    (("--dry-penalty-last-n",), "Last n tokens that DRY considers; -1: all."),
+    (("--dynatemp-range",), "Dynamic temperature range; 0: off."),
+    (("--dynatemp-exp", "dynatemp_exponent"), "Dynamic temperature exponent."),
+    (("--mirostat",), "Mirostat version 1 or 2; 0: off."),
+    (("--mirostat-ent", "mirostat_tau"), "Mirostat target entropy (tau)."),
+    (("--mirostat-lr", "mirostat_eta"), "Mirostat learning rate (eta)."),
     (
         ("--samplers", "--sampling-seq", "--sampler-seq", "samplers"),
-        str,
         "Sampler order, as `top_k;top_p;temperature` or in letters, `kpt`.",
     ),
 )
@@ -69,16 +70,29 @@ class _SamplingOptions:
     """A decorator that adds the flags; ``names`` are the parameters that it adds."""
 
     def __init__(self) -> None:
-        self.names = [*(_parameter(flags) for flags, _, _ in _FLAGS), _BREAKERS]
+        self.names = [*(_parameter(flags) for flags, _ in _FLAGS), _BREAKERS]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return together(
-            *(
-                click.option(*flags, type=kind, default=None, help=text)
-                for flags, kind, text in _FLAGS
-            ),
-            _breaker_option,
-        )(function)
+        return together(*(_option(flags, text) for flags, text in _FLAGS), _breaker_option)(
+            function
+        )
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of the flags that were given."""
+        return {name: options[name] for name in self.names if options[name] is not None}
+
+
+def _option(flags: tuple[str, ...], text: str) -> Callable[..., Any]:
+    """Return the option of a setting; its value is None where it was not given."""
+    default = _DEFAULTS[_parameter(flags)]
+    if isinstance(default, tuple):
+        return click.option(*flags, help=text)
+    return click.option(
+        *flags, type=type(default), help=f"{text}  [default: {default:g}]", metavar="N"
+    )
+
+
+_DEFAULTS = {field.name: field.default for field in fields(SamplerConfig)}
 
 
 def _parameter(flags: tuple[str, ...]) -> str:

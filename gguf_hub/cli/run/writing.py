@@ -39,10 +39,6 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-sys", "--system-prompt"), {"metavar": "TEXT", "help": "System prompt."}),
     (("-sysf", "--system-prompt-file"), {"type": _PATH, "metavar": "FILE",
      "help": "Same, read from a file."}),
-    (("--chat-template",), {"metavar": "NAME",
-     "help": "Chat format by name, or a Jinja template."}),
-    (("--chat-template-file",), {"type": _PATH, "metavar": "FILE",
-     "help": "Jinja template file."}),
     (("--in-prefix",), {"default": "", "metavar": "TEXT", "help": "Text added before your "
                                                                   "input."}),
     (("--in-suffix",), {"default": "", "metavar": "TEXT", "help": "Text added after your input."}),
@@ -57,8 +53,16 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
-writing_options = together(*(click.option(*flags, **settings) for flags, settings in _FLAGS))
-"""Add the flags."""
+template_options = together(
+    click.option("--chat-template", metavar="NAME",
+                 help="Chat format by name, or a Jinja template."),
+    click.option("--chat-template-file", type=_PATH, metavar="FILE", help="Jinja template file."),
+)  # fmt: skip
+"""Add the options that ``read_template`` reads."""
+writing_options = together(
+    *(click.option(*flags, **settings) for flags, settings in _FLAGS), template_options
+)
+"""Add the options that ``read_wanted`` reads."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,6 @@ def read_wanted(options: dict[str, Any]) -> RunSettings:
     if grammar is not None and schema is not None:
         raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
     _check_held(grammar, schema)
-    check_template(template := _one(options, "chat_template", "chat_template_file"))
     stops = tuple(options["reverse_prompt"])
     return RunSettings(
         grammar=grammar,
@@ -108,17 +111,23 @@ def read_wanted(options: dict[str, Any]) -> RunSettings:
         logit_bias=dict(_bias(text) for text in options["logit_bias"]),
         stops=tuple(map(unescape, stops)) if options["escape"] else stops,
         system=_one(options, "system_prompt", "system_prompt_file"),
-        template=template,
+        template=read_template(options),
         mode=_mode(options),
     )
 
 
-def check_template(template: str | None) -> None:
-    """Refuse an unknown format or a template that cannot be used, before a model is there."""
+def read_template(options: dict[str, Any]) -> str | None:
+    """Return the name or source of the chat format that the flags ask for.
+
+    Raises:
+        GgufHubError: There is no such format, or the template cannot be used.
+    """
+    template = _one(options, "chat_template", "chat_template_file")
     if template is not None:
         from gguf_hub.run.chat import choose_format
 
         choose_format({}, template)
+    return template
 
 
 def _check_held(grammar: str | None, schema: str | None) -> None:

@@ -9,8 +9,11 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT
+from gguf_hub.cli.run.opening import opening_options
 from gguf_hub.cli.run.rope import rope_options
+from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
+from gguf_hub.cli.run.writing import template_options
 from gguf_hub.cli.source import source_options
 
 
@@ -30,7 +33,10 @@ from gguf_hub.cli.source import source_options
 @click.option("-t", "--threads", type=click.IntRange(-1), default=0, metavar="N",
               help="Threads; 0: as many physical cores as help.")  # fmt: skip
 @click.option("-a", "--alias", metavar="NAME", help="Model name reported to clients.")
-@click.option("--chat-template", metavar="NAME", help="Chat format by name.")
+@click.option("-n", "--predict", "--n-predict", type=click.IntRange(-2), default=-1, metavar="N",
+              show_default=True,
+              help="Tokens of an answer where the request sets no limit; -1: none.")  # fmt: skip
+@template_options
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY).")  # fmt: skip
@@ -55,28 +61,33 @@ from gguf_hub.cli.source import source_options
               )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @shifting_options
+@opening_options
 @rope_options
+@sampling_options
 @source_options
 @ignored_options("serve")
 def command(**options: Any) -> None:
     """Serve a model over HTTP: OpenAI-compatible API and a web page.
 
     MODEL is named as for `run`. Programs use http://HOST:PORT/v1; open http://HOST:PORT in a
-    browser for the page. Several requests run at once, each with its own context. Stop it with
-    Ctrl-C.
+    browser for the page. Several requests run at once, each with its own context. Sampling flags
+    are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import lost_pages_told
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
-    from gguf_hub.cli.run.writing import check_template
+    from gguf_hub.cli.run.writing import read_template
     from gguf_hub.cli.serve.serving import bound, check_server, import_server, open_served, serve
     from gguf_hub.cli.source import fetch_model, named_model
+    from gguf_hub.run.sampler import SamplerConfig
 
     # 1) what can be wrong without a model
     named_model(options)
-    check_template(options["chat_template"])
-    more = {"rope": rope_change(options), "n_keep": n_keep(options)}
+    sampling = sampling_options.given(options)
+    SamplerConfig.from_options(**sampling)
+    more = {"rope": rope_change(options), "n_keep": n_keep(options), "defaults": sampling,
+            "chat_format": read_template(options)}  # fmt: skip
     import_server()
     access = check_server(options)
     with bound(options["host"], options["port"]) as listener:

@@ -54,6 +54,26 @@ def test_llama_servers_completion(server: Running) -> None:
     assert parts[-1]["stop"] is True
 
 
+def test_requests_that_name_no_setting_get_the_servers(serve: Callable[..., Running]) -> None:
+    server = serve(defaults={"temp": 0.0, "repeat_penalty": 1.3}, n_predict=9)
+    asked = {"prompt": "Once", "temperature": 0, "repeat_penalty": 1.3, "n_predict": 9}
+
+    def text(**body: Any) -> str:
+        return str(server.http.post("/completion", json=body).json()["content"])
+
+    assert text(prompt="Once") == text(**asked)
+    assert len(text(prompt="Once", n_predict=2)) < len(text(prompt="Once"))
+    assert text(prompt="Once", repeat_penalty=1) == text(**{**asked, "repeat_penalty": 1})
+    seeds = [text(prompt="Once", temperature=5, top_k=0, seed=seed) for seed in (1, 1, 2)]
+    assert seeds[0] == seeds[1] != seeds[2]
+    chat = {"messages": [{"role": "user", "content": "Hi"}]}
+    usage = server.http.post("/v1/chat/completions", json=chat).json()["usage"]
+    assert usage["completion_tokens"] <= 9
+    params = server.http.get("/props").json()["default_generation_settings"]["params"]
+    assert (params["temperature"], params["repeat_penalty"], params["top_k"]) == (0, 1.3, 40)
+    assert params["max_tokens"] == params["n_predict"] == 9
+
+
 def test_a_full_context_goes_on_as_the_command_line_does(
     serve: Callable[..., Running], gguf_hub: Callable[..., tuple[int, str, str]]
 ) -> None:

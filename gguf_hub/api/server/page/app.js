@@ -81,7 +81,17 @@ async function loadFacts() {
     count(m.n_params) + " weights", m.quant, size(m.size_bytes),
     "context " + facts.default_generation_settings.n_ctx, facts.total_slots + " slots",
   ].map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
-  showSettings(readSettings());
+  showSettings(withDefaults(facts.default_generation_settings.params));
+}
+
+// The settings, with the server's defaults where the page's own still stand.
+function withDefaults(params) {
+  const found = readSettings();
+  for (const key of NUMBERS) {
+    if (params[key] >= 0 && found[key] === String(DEFAULTS[key])) found[key] = params[key];
+    if (params[key] >= 0) DEFAULTS[key] = params[key];
+  }
+  return found;
 }
 
 // -- texts on the page ---------------------------------------------------------------------------
