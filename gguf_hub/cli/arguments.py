@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 _NUMBER = re.compile(r"-?\.?\d[\d.e+-]*")
+_WORD = re.compile("[a-z]+")
 
 
 def read_arguments(command: click.Command, ctx: click.Context, args: Sequence[str]) -> list[str]:
@@ -58,7 +59,8 @@ def _value_of(option: click.Option, rest: deque[str]) -> list[str]:
     if option.is_flag or option.count:
         return []
     if isinstance(option.type, click.Choice) and isinstance(option.flag_value, str):
-        if rest and rest[0].lower() in option.type.choices:
+        # a word that is no choice is an error rather than a model or a prompt
+        if rest and (rest[0].lower() in option.type.choices or _WORD.fullmatch(rest[0])):
             return [rest.popleft()]
         return [str(option.flag_value)]
     return [rest.popleft() for _ in range(min(option.nargs, len(rest)))]

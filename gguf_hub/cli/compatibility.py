@@ -59,7 +59,7 @@ class IgnoredFlag:
 _CPU = "everything runs on the CPU"
 _LOG = "there is no log; messages go to stderr"
 _THREADS = "the system places the threads"
-_ON_OFF = ("on", "off", "auto")
+_ON_OFF = ("on", "off", "auto", "enabled", "disabled", "true", "false", "1", "0")
 
 
 def _plain(reason: str, *names: str) -> IgnoredFlag:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.options import catalog_option, offline_option, together
+from gguf_hub.errors import UsageError
 
 source_options = together(
     click.argument("model", required=False),
@@ -43,7 +44,10 @@ def named_model(options: dict[str, Any]) -> str | None:
         UsageError: Two were.
     """
     if options["model"] and options["model_option"]:
-        raise click.UsageError("MODEL is given twice, as an argument and with -m")
+        raise UsageError(
+            "MODEL is given twice, as an argument and with -m",
+            hint="with -m, -p gives the prompt of `run`",
+        )
     argument: str | None = options["model"] or options["model_option"]
     return _of_hub(options["hf_repo"], options["hf_file"], argument)
 

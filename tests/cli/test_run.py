@@ -130,6 +130,8 @@ def _each(flag: str, texts: str) -> list[str]:
         (["-hf", "org/repo"], "with -hf"),
         (["-hff", "model.gguf"], "-hf is missing"),
         (["-p", "a", "-f", "b"], "-p and -f both give a prompt"),
+        (["a", "-p", "b"], "-p and PROMPT both give a prompt"),
+        (["a", "b"], "unexpected extra argument (b)"),
         (["--chat-template", "mistrall"], "no chat format `mistrall`"),
         (["--keep", "-7"], "--keep -7: expected -1 (the whole prompt) or more"),
         (["--keep", "many"], "'many' is not a valid integer"),

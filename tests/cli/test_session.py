@@ -12,7 +12,7 @@ import pytest
 
 from gguf_hub.cli.run.session import ChatSession, TextSession
 from gguf_hub.cli.run.text_generator import TextGenerator
-from gguf_hub.cli.run.typing_lines import PlainLines
+from gguf_hub.cli.run.typing_lines import PlainLines, read_turn
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.chat import find_format
 from gguf_hub.run.generation.engine import Engine
@@ -149,6 +149,28 @@ def test_unknown_commands_and_help(chat: Any, out: Any) -> None:
     assert "tok/s" in told(out)
 
 
+@pytest.mark.parametrize("alias", ["/bye", "/quit", " /exit "])
+def test_a_session_ends_as_in_other_programs(chat: Any, alias: str) -> None:
+    session = chat(alias, "never")
+    session.loop()
+    assert session.lines.lines == ["never"]
+
+
+def test_other_programs_names_of_commands_work(chat: Any, out: Any) -> None:
+    session = chat("Who?", "/?", "/clear")
+    session.loop()
+    assert session.messages == []
+    assert "/save FILE" in told(out) and "/bye" in told(out) and "forgotten" in told(out)
+
+
+def test_a_text_of_several_lines_is_no_command_by_accident(chat: Any, out: Any) -> None:
+    session = chat("/usr/bin/env\nis what?", "/system Be\nbrief.", "/usr/bin")
+    session.loop()
+    assert session.messages[0]["content"] == "/usr/bin/env\nis what?"
+    assert session.system == "Be\nbrief."
+    assert "no such command `/usr/bin`; /? lists the commands" in told(out)
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(
     writer: TextGenerator, out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +194,19 @@ def test_a_full_context_is_told_and_the_session_goes_on(chat: Any, out: Any) -> 
     session = chat("word " * 400, "Who?")
     session.loop()
     assert "more than the context of 256" in told(out)
+    assert "hint: `/reset` forgets the conversation" in told(out)
     assert len(session.messages) == 2
+
+
+def test_an_answer_that_fills_the_context_offers_to_reset(
+    writer: TextGenerator, chat: Any, out: Any
+) -> None:
+    writer.max_tokens, writer.ignores_eos = -1, True
+    try:
+        chat("Who?").loop()
+    finally:
+        writer.max_tokens, writer.ignores_eos = 12, False
+    assert "(stopped: the context of 256 tokens is full)\nhint: `/reset` forgets" in told(out)
 
 
 def test_two_write_one_text(writer: TextGenerator, out: Any) -> None:
@@ -199,6 +233,93 @@ def test_lines_go_on_after_a_backslash(typed: Any) -> None:
     typed("one\\\ntwo\nthree\\\n")
     lines = PlainLines()
     assert [lines.read(), lines.read(), lines.read()] == ["one\ntwo", "three", None]
+
+
+@pytest.mark.parametrize(
+    ("typed_text", "turns"),
+    [
+        ('"""one\n/two"""\nthree', ["one\n/two", "three"]),
+        ('"""\none\n\ntwo\n"""\n', ["one\n\ntwo"]),
+        ('"""one"""\n"""two', ["one", "two"]),
+        ('""""""\n"""\n"""\nx', ["", "", "x"]),
+        ('say """hi\nthere', ['say """hi', "there"]),
+        ('"""a\\\nb"""  ', ["a\\\nb"]),
+        ("", []),
+    ],
+)
+def test_quotes_hold_several_lines(typed_text: str, turns: list[str]) -> None:
+    lines = iter(typed_text.split("\n") if typed_text else [])
+
+    def read_line(prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    assert list(iter(lambda: read_turn(read_line), None))[: len(turns)] == turns
+
+
+# -- a prompt without flags ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Have a program find bytes on stdin that is no terminal."""
+
+    def pipe(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+    return pipe
+
+
+GREEDY = ("-n", 8, "--temp", 0, "--no-perf")
+
+
+def test_a_prompt_may_follow_the_model_or_be_piped_in(
+    gguf_hub: Cli, stories: Path, piped: Any
+) -> None:
+    expected = gguf_hub("run", stories, "-p", "Once upon", *GREEDY)
+    assert gguf_hub("run", stories, "Once upon", *GREEDY) == expected
+    piped(b"Once upon\n")
+    assert gguf_hub("run", stories, *GREEDY) == expected
+    piped(b"")
+    assert gguf_hub("run", stories, *GREEDY) == gguf_hub("run", stories, "-p", "", *GREEDY)
+    piped(b"\xff")
+    code, out, err = gguf_hub("run", stories, *GREEDY)
+    assert (code, out) == (1, "")
+    assert "prompt file `-` is not UTF-8 text" in err
+
+
+def test_a_model_with_a_chat_template_answers_a_message(
+    gguf_hub: Cli, embedded: Path, piped: Any
+) -> None:
+    def said(*words: str) -> str:
+        code, out, err = gguf_hub("run", embedded, *words, *GREEDY)
+        assert code == 0, err
+        return str(out)
+
+    expected = said("-st", "-p", "Tell me a story.")
+    assert said("Tell me a story.") == expected
+    piped(b"Tell me a story.\n")
+    assert said() == expected
+    text = said("-p", "Tell me a story.")
+    assert said("-no-cnv", "Tell me a story.") == text
+    assert text.startswith("Tell me a story.") and text != expected
+
+
+def test_a_system_prompt_implies_a_conversation(gguf_hub: Cli, stories: Path, piped: Any) -> None:
+    shared = ("run", stories, "--chat-template", "chatml", "-sys", "Be brief.", *GREEDY)
+    expected = gguf_hub(*shared, "-st", "-p", "Who?")
+    assert gguf_hub(*shared, "Who?") == expected
+    assert gguf_hub(*shared, "-p", "Who?") == expected
+    piped(b"Who?")
+    assert gguf_hub(*shared) == expected
+    other = gguf_hub("run", stories, "--chat-template", "chatml", "Who?", *GREEDY)
+    assert other[1] != expected[1]
+    for flag in ("-no-cnv", "-i"):
+        code, _, err = gguf_hub(*shared, "-p", "Who?", flag)
+        assert code == 2
+        assert f"-sys sets the system prompt of a conversation, {flag} continues a text" in err
 
 
 def test_the_cards_interactive_line_runs(gguf_hub: Cli, embedded: Path, typed: Any) -> None:

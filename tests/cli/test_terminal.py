@@ -43,13 +43,38 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+@pytest.mark.parametrize("flags", [[], ["-sys", "Be brief."]], ids=["plain", "-sys"])
+def test_a_model_with_a_chat_template_opens_a_conversation(
+    embedded: Path, kernels: None, flags: list[str]
+) -> None:
+    terminal = Terminal("run", embedded, "-n", 4, "--simple-io", *flags)
+    terminal.wait(r"/\? lists the commands")
+    terminal.wait("> ")
+    terminal.type("Hello.\n")
+    terminal.wait("Hello.")
+    terminal.wait("> ")
+    terminal.type("/bye\n")
+    terminal.wait("generated")
+    assert terminal.close() == 0
+
+
+def test_flags_keep_a_text_on_a_terminal(embedded: Path, data: Path, kernels: None) -> None:
+    for line in ([embedded, "-p", "Once"], [embedded, "-no-cnv"], [embedded, "Once"]):
+        terminal = Terminal("run", *line, "-n", 4)
+        assert "lists the commands" not in terminal.wait("generated")
+        assert terminal.close() == 0
+    terminal = Terminal("run", data / "models" / "stories260K.f32.gguf", "-n", 4)
+    assert "no prompt and no chat template" in terminal.wait("generated")
+    assert terminal.close() == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals here")
 def test_ctrl_c_ends_the_answer_and_ctrl_d_the_session(data: Path, kernels: None) -> None:
     model = data / "models" / "stories260K.f32.gguf"
     terminal = Terminal(
         "run", model, "-cnv", "--temp", 0.9, "--ignore-eos", "-c", 100000, "--seed", 1
     )
-    terminal.wait("/help lists the commands")
+    terminal.wait(r"/\? lists the commands")
     terminal.wait(">")
     terminal.type("Tell me a story.\r")
     terminal.wait(r"(?s)Tell me a story\..{600}")  # the line's echo is over, the answer goes on

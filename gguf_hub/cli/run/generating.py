@@ -14,7 +14,7 @@ from gguf_hub.cli.run.shifting import n_keep
 
 if TYPE_CHECKING:
     from gguf_hub.cli.run.writing import RunSettings
-    from gguf_hub.run.generation.engine import Engine, Timings
+    from gguf_hub.run.generation.engine import Timings
 
 generating_options = together(
     click.option("-n", "--predict", "--n-predict", default=-1, show_default=True, metavar="N",
@@ -78,17 +78,6 @@ def generate(
         finally:
             if options["perf"]:
                 _print_timings(loaded_s, engine.timings)
-        _tell_if_full(engine, options["predict"])
-
-
-def _tell_if_full(engine: Engine, wanted: int) -> None:
-    """Say so, and what would help, where the context ended the text."""
-    from gguf_hub.cli.console import note
-
-    if engine.finish_reason == "length" and engine.timings.n_generated != wanted:
-        n_ctx = engine.model.n_ctx
-        note(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it larger, "
-             "`--context-shift` forgets half of it and goes on")  # fmt: skip
 
 
 def _print_timings(loaded_s: float, timings: Timings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,23 +25,35 @@ prompt_options = together(
 """Add the options that ``read_prompt`` reads, and what is printed of it."""
 
 
-def read_prompt(text: str | None, path: Path | None, *, escape: bool) -> str:
-    r"""Return the prompt.
+_STDIN = Path("-")
+
+
+def read_prompt(options: dict[str, Any], *, may_be_piped: bool) -> str:
+    """Return the prompt; empty where none is given.
 
     Args:
-        text: What ``-p`` says.
-        path: What ``-f`` names; ``-`` is stdin. One newline at its end does not count.
-        escape: Whether to resolve ``\\n``, ``\\t``, ``\\xNN`` and so on.
+        options: Those of ``prompt_options``, and ``message``, the argument after MODEL.
+        may_be_piped: Without a prompt in the options, what is piped in is the prompt.
 
     Raises:
-        UsageError: Both are given.
+        UsageError: Two are given.
         GgufHubError: The file cannot be read.
     """
-    if text is not None and path is not None:
-        raise UsageError("-p and -f both give a prompt", hint="leave one of them out")
+    texts = {"-p": options["prompt"], "PROMPT": options["message"], "-f": options["prompt_file"]}
+    given = [name for name, value in texts.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} both give a prompt", hint="drop one of them")
+    text, path = options["prompt"] or options["message"] or "", options["prompt_file"]
+    if path is None and not given and may_be_piped and sys.stdin and not sys.stdin.isatty():
+        path = _STDIN
     if path is not None:
         text = read_text(path, "prompt")
-    return unescape(text or "") if escape else (text or "")
+    return unescape(text) if options["escape"] else text
+
+
+def is_on_terminal() -> bool:
+    """Tell whether somebody can answer: stdin and stdout are a terminal."""
+    return all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def unescape(text: str) -> str:

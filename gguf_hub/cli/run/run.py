@@ -27,6 +27,7 @@ from gguf_hub.cli.source import source_options
 @sampling_options
 @writing_options
 @source_options
+@click.argument("message", required=False, metavar="[PROMPT]")
 @ignored_options("run")
 def command(**options: Any) -> None:
     """Generate text.
@@ -34,6 +35,10 @@ def command(**options: Any) -> None:
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
     without it, picks the quant that fits this machine. Missing files are downloaded and verified
     first. Text goes to stdout, timings to stderr.
+
+    -p and -f give the beginning of a text. PROMPT, or what is piped in, is a message to a model
+    with a chat template, and the beginning of a text for other models. Without any of them, a model
+    with a chat template opens a conversation on a terminal.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.generating import check_generating, generate
@@ -48,7 +53,7 @@ def command(**options: Any) -> None:
     sampling = sampling_options.given(options)
     config = SamplerConfig.from_options(**sampling, logit_bias=wanted.logit_bias)
     check_generating(options)
-    prompt = read_prompt(options["prompt"], options["prompt_file"], escape=options["escape"])
+    prompt = read_prompt(options, may_be_piped=wanted.may_be_piped)
     # 2) the model, and what it writes
     path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
     generate(path, prompt, config, wanted, options)

@@ -11,22 +11,30 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gguf_hub.cli.run import session_file
-from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.errors import ContextFullError, GgufHubError, UsageError
 
 if TYPE_CHECKING:
     from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.run.chat import ChatFormat
 
 COMMANDS = {
-    "/help": "this list",
-    "/reset": "forget what was said",
-    "/save FILE": "put the session into a file",
-    "/load FILE": "go on with a session of a file",
-    "/system TEXT": "say what the model shall be; without a text, show it",
-    "/set NAME VALUE": "change how tokens are chosen: `/set temp 0.2`; alone, show all",
-    "/stats": "what the last answer cost",
-    "/exit": "end (also Ctrl-D)",
+    "/help": "list the commands (also /?)",
+    "/reset": "forget the conversation (also /clear)",
+    "/save FILE": "save the session to a file",
+    "/load FILE": "continue a saved session",
+    "/system TEXT": "set the system prompt; without a text, show it",
+    "/set NAME VALUE": "change a sampling setting: `/set temp 0.2`; without a name, show all",
+    "/stats": "show the speed of the last answer and how full the context is",
+    "/exit": "end (also /bye, /quit, Ctrl-D)",
 }
+ALIASES = {"/?": "/help", "/clear": "/reset", "/bye": "/exit", "/quit": "/exit"}
+_NAMES = {name.split()[0] for name in COMMANDS}
+
+
+FULL = (
+    "`/reset` forgets the conversation; start with `--context-shift` to forget its beginning as it "
+    "grows, or with a larger `-c`"
+)
 
 
 class Lines(Protocol):
@@ -62,7 +70,7 @@ class Session(ABC):
     def loop(self) -> None:
         """Take turns until the end of the input."""
         while (text := self._next()) is not None:
-            if text.lstrip().startswith("/"):
+            if _is_command(text):
                 if self._command(text.strip()) is False:
                     return
             else:
@@ -97,8 +105,13 @@ class Session(ABC):
             for piece in self._pieces(prompt, stops):
                 found.append(piece)
                 self.show(piece)
+            if self.writer.is_context_full:
+                n_ctx = self.writer.engine.model.n_ctx
+                self.tell(f"\n(stopped: the context of {n_ctx:,} tokens is full)\nhint: {FULL}")
         except KeyboardInterrupt:
             self.tell("\n(stopped)")
+        except ContextFullError as error:
+            self.tell(f"{error.message}\nhint: {FULL}")
         except GgufHubError as error:
             self.tell(f"{error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return "".join(found)
@@ -111,12 +124,12 @@ class Session(ABC):
     def _command(self, text: str) -> bool:
         """Do what a command says; return False at the end."""
         name, _, rest = text.partition(" ")
-        found = getattr(self, f"_do_{name[1:]}", None)
-        if found is None or not any(name == known.split()[0] for known in COMMANDS):
-            self.tell(f"no such command `{name}`; /help lists them")
+        known = ALIASES.get(name, name)
+        if known not in _NAMES:
+            self.tell(f"no such command `{name}`; /? lists the commands")
             return True
         try:
-            return found(rest.strip()) is not False
+            return getattr(self, f"_do_{known[1:]}")(rest.strip()) is not False
         except GgufHubError as error:
             self.tell(f"{error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return True
@@ -124,8 +137,8 @@ class Session(ABC):
     def _do_help(self, rest: str) -> None:
         width = max(map(len, COMMANDS))
         self.tell("\n".join(f"{name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        self.tell("A line that ends with a backslash goes on in the next one; Ctrl-C stops an "
-                  "answer.")  # fmt: skip
+        self.tell('Text between """ and """ may have several lines, and a line that ends with a '
+                  "backslash continues in the next; Ctrl-C stops an answer.")  # fmt: skip
 
     def _do_exit(self, rest: str) -> bool:
         return False
@@ -267,6 +280,13 @@ class ChatSession(Session):
         if rest:
             self.system = rest
         self.tell(f"system: {self.system or '(none)'}")
+
+
+def _is_command(text: str) -> bool:
+    """Tell commands from text: a text of several lines begins with a slash by accident."""
+    text = text.strip()
+    name = text.split(maxsplit=1)[0] if text else ""
+    return name.startswith("/") and ("\n" not in text or name in _NAMES or name in ALIASES)
 
 
 def _number(text: str) -> Any:

@@ -32,12 +32,37 @@ def speak(
         options: The other flags.
     """
     colour = {"on": True, "off": False}.get(options["color"])
-    if wanted.mode == "once":
+    mode = _mode_for(wanted, prompt, metadata)
+    if mode == "once":
         _once(writer, wanted, prompt, options, colour)
-    elif wanted.mode == "text":
+        _tell_if_full(writer)
+    elif mode == "text":
         _together(writer, wanted, prompt, options, colour)
     else:
         _converse(writer, wanted, prompt, metadata, options, colour)
+
+
+def _mode_for(wanted: RunSettings, prompt: str, metadata: Mapping[str, Any]) -> str:
+    """Return how to speak with this model where the flags leave it open."""
+    from gguf_hub.cli.run.prompt import is_on_terminal
+    from gguf_hub.run.chat import TEMPLATE_KEY
+
+    if wanted.mode != "auto":
+        return wanted.mode
+    has_template = wanted.template is not None or bool(metadata.get(TEMPLATE_KEY))
+    if has_template and (prompt or is_on_terminal()):
+        return "chat"
+    if not prompt and is_on_terminal():
+        _tell("no prompt and no chat template: the model writes any text; -p begins it\n")
+    return "once"
+
+
+def _tell_if_full(writer: TextGenerator) -> None:
+    """Say so, and what would help, where the context ended the text."""
+    if writer.is_context_full:
+        n_ctx = writer.engine.model.n_ctx
+        _tell(f"stopped: the context of {n_ctx:,} tokens is full; `-c {2 * n_ctx}` makes it "
+              "larger, `--context-shift` discards half of it and continues")  # fmt: skip
 
 
 def _once(
@@ -97,13 +122,13 @@ def _converse(
         writer, _lines(options), _show, _tell, stops=_stops(wanted),
         chat_format=_format(writer, wanted, metadata), system=wanted.system,
     )  # fmt: skip
-    if not options["single_turn"]:
+    if not wanted.is_single:
         _welcome()
     if prompt:
-        if not options["no_display_prompt"] and not options["single_turn"]:
+        if not options["no_display_prompt"] and not wanted.is_single:
             _echo_prompt(f"> {prompt}\n", colour)
         session.turn(prompt)
-    if not options["single_turn"]:
+    if not wanted.is_single:
         session.loop()
     elif not prompt and (text := session.lines.read()):
         session.turn(text)
@@ -128,7 +153,7 @@ def _format(writer: TextGenerator, wanted: RunSettings, metadata: Mapping[str, A
     if found is not None:
         return found
     name = _FALLBACKS[wanted.mode]
-    _tell(f"the model brings no template: `{name}` is used; --chat-template names another")
+    _tell(f"the model has no chat template: `{name}` is used; --chat-template names another")
     fallback = choose_format({}, name)
     assert fallback is not None
     return fallback
@@ -144,7 +169,7 @@ def _welcome() -> None:
     import sys
 
     if sys.stdin.isatty():
-        _tell("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends")
+        _tell("/? lists the commands; Ctrl-C stops an answer, /bye or Ctrl-D ends")
 
 
 def _echo_prompt(text: str, colour: bool | None) -> None:

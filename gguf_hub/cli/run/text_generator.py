@@ -109,6 +109,14 @@ class TextGenerator:
             else:
                 logits = self.engine.next_logits(run.window, self.drafter, n_left)
 
+    @property
+    def is_context_full(self) -> bool:
+        """Whether the context ended the last text."""
+        run = self.run
+        return (
+            run is not None and run.finish_reason == "length" and run.n_generated != self.max_tokens
+        )
+
     def forget(self) -> None:
         """Take the next prompt for the first one of a new text."""
         self._shift = None

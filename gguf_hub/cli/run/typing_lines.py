@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-PROMPT = "> "
+PROMPT, MORE = "> ", ". "
+QUOTES = '"""'
+
+
+def read_turn(read_line: Callable[[str], str]) -> str | None:
+    """Return the next text, None at the end.
+
+    It is a line, or the lines up to one that does not end with a backslash, or what stands between
+    three quotes at the beginning of a line and three at the end of one.
+
+    Args:
+        read_line: Returns the next line; its argument is what to show in front of it.
+    """
+    parts: list[str] = []
+    while True:
+        try:
+            line = read_line(MORE if parts else PROMPT)
+        except EOFError:
+            return "\n".join(parts) if parts else None
+        if not parts and line.startswith(QUOTES):
+            return _quoted(line[len(QUOTES) :], read_line)
+        if not line.endswith("\\"):
+            return "\n".join([*parts, line])
+        parts.append(line[:-1])
+
+
+def _quoted(line: str, read_line: Callable[[str], str]) -> str:
+    """Return what stands up to three quotes at the end of a line; a line with no more is none."""
+    parts: list[str] = []
+    while True:
+        text = line.rstrip()
+        is_last = text.endswith(QUOTES)
+        text = text.removesuffix(QUOTES) if is_last else line
+        if text or (parts and not is_last):
+            parts.append(text)
+        if is_last:
+            return "\n".join(parts)
+        try:
+            line = read_line(MORE)
+        except EOFError:
+            return "\n".join(parts)
 
 
 class PlainLines:
     """Lines of stdin; a prompt is shown on a terminal alone."""
 
     def read(self) -> str | None:
-        """Return the next text: a line, and those after it as long as they end with a backslash."""
-        parts: list[str] = []
-        while True:
-            try:
-                line = input(PROMPT if sys.stdin.isatty() else "")
-            except EOFError:
-                return "\n".join(parts) if parts else None
-            if not line.endswith("\\"):
-                return "\n".join([*parts, line])
-            parts.append(line[:-1])
+        """Return the next text."""
+        return read_turn(lambda prompt: input(prompt if sys.stdin.isatty() else ""))
 
 
 class EditedLines:
@@ -32,12 +65,12 @@ class EditedLines:
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory
 
-        from gguf_hub.cli.run.session import COMMANDS
+        from gguf_hub.cli.run.session import ALIASES, COMMANDS
         from gguf_hub.paths import data_dir
 
         folder = data_dir()
         folder.mkdir(parents=True, exist_ok=True)
-        words = [name.split()[0] for name in COMMANDS]
+        words = [*(name.split()[0] for name in COMMANDS), *ALIASES]
         self._session: Any = PromptSession(
             history=FileHistory(str(folder / "history")),
             completer=WordCompleter(words, sentence=True),
@@ -47,15 +80,7 @@ class EditedLines:
 
     def read(self) -> str | None:
         """Return the next text."""
-        parts: list[str] = []
-        while True:
-            try:
-                line: str = self._session.prompt(PROMPT)
-            except EOFError:
-                return "\n".join(parts) if parts else None
-            if not line.endswith("\\"):
-                return "\n".join([*parts, line])
-            parts.append(line[:-1])
+        return read_turn(self._session.prompt)
 
 
 def open_lines(*, is_simple: bool = False) -> PlainLines | EditedLines:

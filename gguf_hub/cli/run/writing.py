@@ -32,11 +32,12 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                                                                "for input first."}),
     (("-ins", "--instruct"), {"is_flag": True,
      "help": "Instruction mode: the model's chat template, or Alpaca's headings."}),
-    (("-cnv/-no-cnv", "--conversation/--no-conversation"), {"default": False,
-     "help": "Conversation mode, with the model's chat template."}),
+    (("-cnv/-no-cnv", "--conversation/--no-conversation"), {"default": None,
+     "help": "Conversation mode, with the model's chat template, or never."}),
     (("-st", "--single-turn"), {"is_flag": True, "help": "Run the conversation for a single "
                                                          "turn, then exit."}),
-    (("-sys", "--system-prompt"), {"metavar": "TEXT", "help": "System prompt."}),
+    (("-sys", "--system-prompt"), {"metavar": "TEXT",
+     "help": "System prompt; implies a conversation."}),
     (("-sysf", "--system-prompt-file"), {"type": _PATH, "metavar": "FILE",
      "help": "Same, read from a file."}),
     (("--in-prefix",), {"default": "", "metavar": "TEXT", "help": "Text added before your "
@@ -76,7 +77,10 @@ class RunSettings:
         stops: Texts at which the model stops.
         system: The system message, or None.
         template: Name or source of the conversations' format, or None.
-        mode: ``"once"``, ``"text"`` (in turns), ``"instruct"`` or ``"chat"``.
+        mode: ``"once"``, ``"text"`` (in turns), ``"instruct"``, ``"chat"``, or ``"auto"``: chat for
+            a message or a person where the model has a chat template, else once.
+        is_single: The conversation ends after one answer.
+        may_be_piped: Without a prompt in the flags, what is piped in is the prompt.
     """
 
     grammar: str | None
@@ -86,6 +90,8 @@ class RunSettings:
     system: str | None
     template: str | None
     mode: str
+    is_single: bool
+    may_be_piped: bool
 
 
 def read_wanted(options: dict[str, Any]) -> RunSettings:
@@ -96,7 +102,7 @@ def read_wanted(options: dict[str, Any]) -> RunSettings:
         GrammarError: A grammar or schema is wrong.
         GgufHubError: A file cannot be read.
     """
-    from gguf_hub.cli.run.prompt import unescape
+    from gguf_hub.cli.run.prompt import is_on_terminal, unescape
     from gguf_hub.errors import UsageError
 
     grammar = _one(options, "grammar", "grammar_file")
@@ -105,14 +111,20 @@ def read_wanted(options: dict[str, Any]) -> RunSettings:
         raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
     _check_held(grammar, schema)
     stops = tuple(options["reverse_prompt"])
+    system = _one(options, "system_prompt", "system_prompt_file")
+    mode = _mode(options, has_system=system is not None)
+    is_implied = mode == "auto" or (mode == "chat" and not options["conversation"])
     return RunSettings(
         grammar=grammar,
         schema=schema,
         logit_bias=dict(_bias(text) for text in options["logit_bias"]),
         stops=tuple(map(unescape, stops)) if options["escape"] else stops,
-        system=_one(options, "system_prompt", "system_prompt_file"),
+        system=system,
         template=read_template(options),
-        mode=_mode(options),
+        mode=mode,
+        is_single=options["single_turn"]
+        or (is_implied and (options["message"] is not None or not is_on_terminal())),
+        may_be_piped=is_implied and not options["single_turn"],
     )
 
 
@@ -142,12 +154,31 @@ def _check_held(grammar: str | None, schema: str | None) -> None:
         Grammar.from_schema(schema, strict=False)
 
 
-def _mode(options: dict[str, Any]) -> str:
+def _mode(options: dict[str, Any], *, has_system: bool) -> str:
+    """Return the mode that the flags ask for.
+
+    Raises:
+        UsageError: A system prompt is given, but no conversation can follow.
+    """
+    from gguf_hub.errors import UsageError
+
     if options["instruct"]:
         return "instruct"
     if options["conversation"] or options["single_turn"]:
         return "chat"
-    return "text" if options["interactive"] or options["interactive_first"] else "once"
+    is_text = options["interactive"] or options["interactive_first"]
+    if has_system and (is_text or options["conversation"] is False):
+        other = "-no-cnv" if options["conversation"] is False else "-i"
+        raise UsageError(
+            f"-sys sets the system prompt of a conversation, {other} continues a text",
+            hint="drop one of them",
+        )
+    if is_text:
+        return "text"
+    if has_system:
+        return "chat"
+    is_text = options["prompt"] is not None or options["prompt_file"] is not None
+    return "once" if is_text or options["conversation"] is False else "auto"
 
 
 def _one(options: dict[str, Any], text_name: str, file_name: str) -> str | None:
