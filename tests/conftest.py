@@ -7,6 +7,7 @@ own folder.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import tempfile
@@ -60,7 +61,8 @@ def large_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the user's settings, tokens, caches and records out of every test."""
+    """Keep the user's settings, tokens, caches, records and stdin out of every test."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG",
                  "GGUF_HUB_API_KEY"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import mmap
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -250,19 +251,25 @@ def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:
     )
 
 
-_FETCH_AGAIN = "`gguf-hub download` fetches it again and checks it"
 _HINTS = {
-    "GGUF-FILE-EMPTY": _FETCH_AGAIN,
-    "GGUF-FILE-HTML": f"the link led to a web page; {_FETCH_AGAIN}",
-    "GGUF-FILE-LFS-POINTER": f"`git lfs pull` in that folder fetches it, or {_FETCH_AGAIN}",
-    "GGUF-FILE-ZEROS": _FETCH_AGAIN,
-    "GGUF-TRUNCATED": f"the download was cut; {_FETCH_AGAIN}",
-    "GGUF-TENSOR-BOUNDS": f"the download was cut; {_FETCH_AGAIN}",
-    "GGUF-TENSOR-TYPE-UNKNOWN": "a newer gguf-hub may know it: `pip install -U gguf-hub`",
+    "GGUF-FILE-EMPTY": "",
+    "GGUF-FILE-HTML": "the link led to a web page; ",
+    "GGUF-FILE-LFS-POINTER": "`git lfs pull` in that folder fetches it; or ",
+    "GGUF-FILE-ZEROS": "",
+    "GGUF-TRUNCATED": "the download was cut; ",
+    "GGUF-TENSOR-BOUNDS": "the download was cut; ",
 }
+"""What happened to a file that is to be downloaded again."""
 
 
 def _hint(issue: Issue, path: Path | str) -> str:
     """The next step after a problem."""
-    hint = _HINTS.get(issue.code)
-    return hint or f"`gguf-hub verify {path}` lists every problem"
+    verify = f"`gguf-hub verify {shlex.quote(str(path))}`"
+    if issue.code in _HINTS:  # only `verify` may know which file it was
+        return (
+            f"{_HINTS[issue.code]}download it again: {verify} prints the command if the origin "
+            "of the file is known"
+        )
+    if issue.code == "GGUF-TENSOR-TYPE-UNKNOWN":
+        return "a newer gguf-hub may know it: `pip install -U gguf-hub`"
+    return f"{verify} lists every problem"

@@ -166,6 +166,7 @@ def broken(kind: str, folder: Path, stories: Path) -> Path:
         "an LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
         "truncated": stories.read_bytes()[:200_000],
         "text": b"hello there, this is no model at all",
+        "zeros": bytes(5000),
     }
     path.write_bytes(contents[kind])
     return path
@@ -182,6 +183,25 @@ def test_a_bad_file_is_one_clear_error_with_a_hint(
     assert err.startswith("error: ")
     assert "hint: " in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["run", "serve", "inspect", "perplexity", "bench", "verify"])
+@pytest.mark.parametrize("kind", ["empty", "a web page", "an LFS pointer", "truncated", "zeros"])
+def test_a_damaged_file_never_suggests_to_download_another_model(
+    command: str, kind: str, gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    path = broken(kind, folder, stories)
+    text = ["--text", __file__] if command == "perplexity" else []
+    port = ["--port", 0] if command == "serve" else []
+    code, _, err = gguf_hub(command, path, *text, *port)
+    assert code == 1
+    assert "`gguf-hub download`" not in err  # alone, it downloads what `pick` chooses
+    if command == "verify":
+        assert "hint: download it again from where it came from" in err
+    elif (command, kind) != ("inspect", "truncated"):  # it shows what there is
+        assert f"`gguf-hub verify '{path}'` prints the command if the origin" in err
 
 
 def test_a_prompt_longer_than_the_context_says_what_to_do(gguf_hub: Cli, stories: Path) -> None:

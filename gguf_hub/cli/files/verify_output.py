@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,16 +136,17 @@ def _hint(row: dict[str, Any]) -> str:
     if row["verdict"] == "not the given SHA-256":
         return "make sure that the SHA-256 belongs to this very file and revision"
     if row["bad_ranges"]:
-        return f"`gguf-hub verify --repair {row['path']}` fetches only what is wrong"
-    return f"`{_download_again(row)}` fetches it again and checks it"
+        path = shlex.quote(row["path"])
+        return f"`gguf-hub verify --repair {path}` downloads only the damaged parts"
+    if not row["repo_id"]:
+        return "download it again from where it came from; gguf-hub does not know its origin"
+    return f"`{_download_again(row)}` downloads it again and verifies it"
 
 
 def _download_again(row: dict[str, Any]) -> str:
     """Return the command that puts the right bytes into the same place, as far as that is known."""
-    if not row["repo_id"]:
-        return "gguf-hub download"
-    words = ["gguf-hub download", row["repo_id"], row["filename"] or ""]
+    words = ["gguf-hub", "download", row["repo_id"], row["filename"] or ""]
     path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
     if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
-        words.append(f"--local-dir {path.removesuffix(row['filename']).rstrip('/') or '/'}")
-    return " ".join(filter(None, words))
+        words += ["--local-dir", path.removesuffix(row["filename"]).rstrip("/") or "/"]
+    return shlex.join(filter(None, words))

@@ -224,7 +224,7 @@ class HfHub:
                 raise HubError(
                     f"the server of `{facts.path}` sends no byte ranges",
                     repo_id=facts.repo_id,
-                    hint="download the whole file with `gguf-hub download`",
+                    hint=f"`gguf-hub download {facts.repo_id} {facts.path}` downloads all of it",
                 )
             data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
             for chunk in stream.chunks:

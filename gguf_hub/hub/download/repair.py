@@ -105,7 +105,8 @@ def source_of(path: Path, expected: Expected | None, known: Expected | None, hub
         raise DownloadError(
             f"`{path}` cannot be repaired: nobody knows which repository it came from",
             path=path,
-            hint="`gguf-hub download` with its repository fetches it anew, and remembers it",
+            hint="download it again with `gguf-hub download ORG/REPO FILE`: that remembers where "
+            "it came from",
         )
     listing = hub.list_files(known.repo_id, known.commit or "main")
     file = listing.find(known.filename)
@@ -192,7 +193,7 @@ def _fetch(
             f"`{path}` could not be repaired: expected SHA-256 {source.file.sha256}, "
             f"found {sha256}",
             path=path,
-            hint="`gguf-hub download` fetches it anew",
+            hint=f"`gguf-hub download {source.repo_id} {source.file.path}` downloads it again",
         )
     return Repaired(transfer.board.n_received, changed_bytes)
 
