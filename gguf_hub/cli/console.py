@@ -7,12 +7,14 @@ that ``style`` gives.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import io
 import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -27,13 +29,27 @@ from gguf_hub.progress import SILENT, Progress, Task
 _SEAL = f";{int.from_bytes(os.urandom(6), 'big')}m"
 """Ends the colour codes of ``style`` until they are printed. No text from elsewhere can hold it."""
 _OWN_CODE = re.compile(rf"\x1b\[([0-9;]*){_SEAL}")
+_LOOKALIKES = str.maketrans(
+    {"×": "x", "·": "-", "±": "+-", "…": "...", "→": "->", "←": "<-", "Δ": "d",
+     "█": "#", "▌": "#", "░": "."}
+)  # fmt: skip
+"""Our own symbols in letters that every encoding has."""
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace what an encoding lacks: symbols by lookalikes, other characters by escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_LOOKALIKES)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def escape_what_streams_cannot_encode() -> None:
     """Have stdout and stderr escape the characters that their encoding lacks, not fail."""
+    codecs.register_error("gguf-hub", _in_plain_letters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="gguf-hub")
 
 
 def print_json(data: Any) -> None:
@@ -62,20 +78,32 @@ def print_table(
     *,
     align: Sequence[str] | None = None,
     is_markdown: bool = False,
+    expendable: Sequence[str] = (),
 ) -> None:
     """Print a table on stdout; cells may carry colour.
+
+    On a narrow terminal, expendable columns are left out, then long texts are wrapped.
 
     Args:
         rows: Cells as text.
         headers: Column names.
         align: ``"left"`` or ``"right"`` for each column; all left when None.
-        is_markdown: Draw it as Markdown does, for issues and READMEs.
+        is_markdown: Draw it as Markdown does, for issues and READMEs; never narrowed.
+        expendable: Names of columns that may be left out, the first one first.
     """
     from tabulate import tabulate
 
+    rows = [[_in_cell(cell) for cell in row] for row in rows]
+    headers = [_in_cell(header) for header in headers]
+    columns = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in headers]
+    table = list(zip(headers, align or ["left"] * len(headers), columns, strict=True))
+    n_columns = None if is_markdown else terminal_columns()
+    table, widths = _narrowed(table, n_columns, expendable)
+    headers, align = [name for name, _, _ in table], [side for _, side, _ in table]
     text = tabulate(
-        [[_in_cell(cell) for cell in row] for row in rows],
-        headers=[_in_cell(header) for header in headers],
+        list(zip(*(cells for _, _, cells in table), strict=True)),
+        headers=headers,
+        maxcolwidths=widths,
         tablefmt="pipe" if is_markdown else "simple",
         disable_numparse=True,
         colalign=align,
@@ -86,6 +114,47 @@ def print_table(
 
 def _in_cell(cell: Any) -> Any:
     return _each_text(cell, printable) if isinstance(cell, str) else cell
+
+
+_Column = tuple[str, str, list[Any]]
+_GAP = 2  # between columns
+_WRAPPED, _LEAST = 24, 12  # characters of a wrapped column, before and after columns are left out
+
+
+def terminal_columns() -> int | None:
+    """Return the width of what people read tables on; None for files and pipes."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _narrowed(
+    table: list[_Column], n_columns: int | None, expendable: Sequence[str]
+) -> tuple[list[_Column], list[int | None] | None]:
+    """Return the columns that stay, and the widths to wrap them to (None: none is wrapped)."""
+    if n_columns is None:
+        return table, None
+    for name in expendable:
+        if sum(_widths(table, _WRAPPED)) <= n_columns + _GAP:
+            break
+        table = [column for column in table if column[0] != name]
+    widths = _widths(table)
+    texts = [i for i, (_, side, _) in enumerate(table) if side == "left"]
+    while texts and (excess := sum(widths) - _GAP - n_columns) > 0:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= _LEAST + _GAP:
+            break
+        widths[widest] = max(_LEAST + _GAP, widths[widest] - excess)
+    return table, [width - _GAP for width in widths]
+
+
+def _widths(table: Sequence[_Column], most: int | None = None) -> list[int]:
+    """Return the widths of columns and the gaps after them; text is wrapped to ``most``."""
+    found = []
+    for name, side, cells in table:
+        width = max([len(name) + 2, *(len(click.unstyle(str(cell))) for cell in cells)])
+        found.append((min(width, most) if most and side == "left" else width) + _GAP)
+    return found
 
 
 def style(text: str, colour: str | None = None, *, bold: bool = False) -> str:

@@ -117,13 +117,15 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
         GgufHubError: None fits.
     """
     from gguf_hub.cli.pick.machines import look
+    from gguf_hub.cli.pick.on_disk import on_disk
     from gguf_hub.errors import GgufHubError
     from gguf_hub.hub import fit
 
     machine = look().machine
     engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
-    found = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine))
+    is_here = on_disk(catalog.repo_id, [facts.filenames for facts in files])
+    found = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine), is_here)
     if found.chosen is None:
         raise GgufHubError(
             found.reason,

@@ -103,7 +103,9 @@ def test_table_ends_with_the_reason_and_the_next_commands(
     for cell in ("20.36", "21.1", "94 %", "fits in RAM", "~", "7.7 %", "<- pick"):
         assert cell in row
     assert ("4.4194" in row) == (width == 120)
-    assert any(line.startswith("Q3_K_M: the best that fits 24 GB") for line in lines)
+    assert any(
+        line.startswith("Q3_K_M: the best that fits 22.5 GB of RAM (24 GB less") for line in lines
+    )
     assert lines[-2:] == [
         "  gguf-hub download Q3_K_M",
         '  gguf-hub run Q3_K_M -c 4096 -p "Once upon a time"',
@@ -117,7 +119,8 @@ def test_none_fits_tells_the_smallest_need(gguf_hub) -> None:
     code, out, err = gguf_hub("pick", "--ram", "1500MB", "--no-probe")
     assert code == 1
     assert out.splitlines()[-1] == (
-        "none of the 8 files fits 1.5 GB of RAM: Q2_K, the smallest, needs 16.5 GB "
+        "none of the 8 files fits 1.35 GB of RAM (1.5 GB less 0.15 GB for other programs): "
+        "Q2_K, the smallest, needs 16.5 GB "
         "at 4096 tokens of context"
     )
     assert "hint" not in err  # no context is small enough, and the dense part has no room
@@ -184,6 +187,41 @@ def test_memory_is_that_of_this_machine(gguf_hub, machine) -> None:
     assert (data["ram_bytes"], data["vram_bytes"]) == (round(24.9 * GB), 0)
 
 
+def test_small_changes_of_memory_do_not_change_the_pick(gguf_hub, machine) -> None:
+    def at(ram_gb: float, *more: object) -> tuple[str, float]:
+        machine(ram_gb)
+        data = picked(gguf_hub, *more)[1]
+        return data["recommended"], data["ram_bytes"] / GB
+
+    assert at(22.8) == ("Q3_K_M", 22.8)  # it needs 21.1, and 1.5 are left to others
+    for ram_gb in (22.4, 22.9, 22.1, 23.5, 22.2):
+        assert at(ram_gb) == ("Q3_K_M", 22.8)
+    err = gguf_hub("pick", "--no-probe")[2]
+    assert "22.80 GB of RAM as at the last pick (22.20 GB available now)" in err
+    assert at(20) == ("Q2_K", 20)
+    assert at(20.7) == ("Q2_K", 20)
+    assert at(24.9) == ("Q3_K_M", 24.9)
+    # who says how much is to be left gets no more of it taken
+    assert at(24.5, "--reserve", "200MB") == ("Q3_K_M", 24.5)
+
+
+def test_a_file_on_disk_is_preferred_and_not_downloaded_again(
+    gguf_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--TheBloke--Mixtral-8x7B-v0.1-GGUF" / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (folder / "mixtral-8x7b-v0.1.Q6_K.gguf").write_bytes(b"GGUF")
+    (folder / "mixtral-8x7b-v0.1.Q5_K_M.gguf").symlink_to(tmp_path / "gone")
+    _, data = picked(gguf_hub, "--ram", "64GB")
+    assert (data["recommended"], data["commands"]) == (
+        "Q6_K", ['gguf-hub run Q6_K -c 4096 -p "Once upon a time"'],
+    )  # fmt: skip
+    assert [row["quant"] for row in data["files"] if row["on_disk"]] == ["Q6_K"]
+    assert "Q6_K: on disk already, and within 1 % of Q8_0" in data["reason"]
+    assert picked(gguf_hub, "--ram", "24GB")[1]["recommended"] == "Q3_K_M"
+
+
 def test_gpus_of_this_machine_count_together(gguf_hub, machine) -> None:
     machine(8, 24, 24)
     code, data = picked(gguf_hub)
@@ -216,7 +254,7 @@ def test_memory_that_a_gpu_shares_is_not_counted_twice(gguf_hub, machine) -> Non
     code, data = picked(gguf_hub)
     assert (code, data["recommended"]) == (0, "Q5_K_M")
     assert (data["vram_bytes"], data["machine"]["is_unified"]) == (24 * GB, True)
-    assert "36 GB of unified memory" in data["reason"]
+    assert "34.5 GB of unified memory (36 GB less 1.5 GB for other programs)" in data["reason"]
 
 
 def test_what_could_not_be_seen_is_told(gguf_hub, machine) -> None:
@@ -292,7 +330,7 @@ def test_files_without_figures_are_shown_with_dashes(gguf_hub, tmp_path: Path) -
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("F16 "))
     assert row.split()[-3:] == ["-", "<-", "pick"]
-    assert "F16: the largest that fits 1 GB of RAM" in out
+    assert "F16: the largest that fits 0.9 GB of RAM (1 GB less" in out
 
 
 def test_every_term_is_explained(gguf_hub) -> None:

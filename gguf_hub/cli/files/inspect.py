@@ -38,7 +38,7 @@ def command(
 ) -> int:
     """Show what a GGUF file contains.
 
-    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://...;
     for a file on the Hub only the header is downloaded. Local shards are added up. Exit code 1 if
     the file is damaged.
     """

@@ -43,6 +43,7 @@ def command(as_json: bool) -> None:
         [_cells(file) for file in held],
         ["quant", "size", "state", "repository", "path"],
         align=["left", "right", "left", "left", "left"],
+        expendable=["repository"],
     )
     console.note(f"\n{format_size(contents_bytes(held))} in all")
 

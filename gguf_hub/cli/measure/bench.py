@@ -59,7 +59,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     "--threads",
     type=Threads(),
     default="0",
-    metavar="N[,N…]",
+    metavar="N[,N...]",
     help="Threads, or a comma-separated list; 0: as many physical cores as help.",
 )
 @click.option(

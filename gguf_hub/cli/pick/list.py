@@ -119,9 +119,11 @@ def _print_catalog(catalog: Catalog) -> None:
         [_row(file) for file in catalog.files],
         ["quant", "bits", "size", "max RAM", "file", "use case"],
         align=["left", "right", "right", "right", "left", "left"],
+        expendable=["max RAM", "bits", "file"],
     )
     if any(file.layout == "split" for file in catalog.files):
         console.note(f"\n{SPLIT_NOTE}")
+    console.note("\n`gguf-hub ls` lists the model files on this machine")
 
 
 SPLIT_NOTE = (

@@ -69,6 +69,7 @@ class MachineOverrides:
 
     Attributes:
         ram_bytes: Another memory: this machine's GPU is no part of that question.
+        reserve_bytes: Memory that is left to other programs, in place of the default.
         disk: Pairs of ``free`` or ``rate`` and bytes.
         may_probe: Speeds that are not known yet may be measured.
     """
@@ -78,6 +79,7 @@ class MachineOverrides:
     gpu_bytes_per_s: float | None = None
     disk: tuple[tuple[str, float], ...] = ()
     may_probe: bool = False
+    reserve_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,24 @@ def look(told: MachineOverrides = MachineOverrides()) -> DetectedMachine:
         raise GgufHubError(
             "the memory of this machine cannot be read", hint="say how much: `--ram 24GB`"
         )
-    return DetectedMachine(machine_of(seen, told), seen, default_cache_dir(), told.may_probe)
+    machine = machine_of(seen if told.ram_bytes is not None else _steady(seen, told), told)
+    return DetectedMachine(machine, seen, default_cache_dir(), told.may_probe)
+
+
+def _steady(seen: Hardware, told: MachineOverrides) -> Hardware:
+    """Return the same with the available memory of the last pick, as long as it is nearly that.
+
+    Half of the reserve is what it may differ by: the other half is left to other programs still.
+    """
+    from gguf_hub.hub.fit import Constraints, Machine
+    from gguf_hub.hub.hardware import machine_key, steady_bytes
+
+    available = seen.ram_available_bytes
+    assert available is not None, "asked before"
+    reserves = [Constraints().reserve_of(Machine(available)), told.reserve_bytes]
+    band = min(each for each in reserves if each is not None) // 2
+    key = machine_key(seen.cpu_name, seen.n_threads)
+    return replace(seen, ram_available_bytes=steady_bytes(key, available, band))
 
 
 def machine_of(seen: Hardware, told: MachineOverrides = MachineOverrides()) -> Machine:

@@ -82,10 +82,10 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     directories. Available memory is that of this machine or its container; a file needs its
     weights, KV cache, compute buffers and the program itself at the given context size.
 
-    balanced: files within 1 % of the best perplexity count as equal; the model card's
-    recommendation decides among them, then the smaller file. quality: the best. fast: the fewest
-    bytes read per token within 10 % of the best. Perplexities are published ones; losses with ~ are
-    estimated.
+    balanced: files within 1 % of the best perplexity count as equal; one that is on disk already
+    is preferred among them, then the model card's recommendation, then the smaller file. quality:
+    the best. fast: the fewest bytes read per token within 10 % of the best. Perplexities are
+    published ones; losses with ~ are estimated.
 
     Exit code 1 if no file fits.
     """
@@ -110,6 +110,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         options["gpu_bandwidth"],
         options["disk"],
         may_probe=not options["no_probe"],
+        reserve_bytes=options["reserve"],
     )
     seen = look(told)
     found, seen = judge(subject, seen, _wish(options, seen))
@@ -147,12 +148,14 @@ def judge(
     subject: CandidateSet, seen: DetectedMachine, wish: Constraints
 ) -> tuple[Pick, DetectedMachine]:
     """Judge all models; where one would run from disk, with the disk's speed."""
+    from gguf_hub.cli.pick.on_disk import on_disk
     from gguf_hub.hub import fit
 
     files = [model.facts for model in subject.models]
-    found = fit.pick(files, seen.machine, wish)
+    is_here = on_disk(subject.repo_id, [facts.filenames for facts in files])
+    found = fit.pick(files, seen.machine, wish, is_here)
     if any(each.verdict is fit.Verdict.DISK for each in found.fits):
         faster = seen.with_disk()
         if faster is not seen:
-            return fit.pick(files, faster.machine, wish), faster
+            return fit.pick(files, faster.machine, wish, is_here), faster
     return found, seen

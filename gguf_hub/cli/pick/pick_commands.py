@@ -25,7 +25,7 @@ def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
 
 def _for_us(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
-    get = [] if model.path else [f"gguf-hub download {name}"]
+    get = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
     if len(model.facts.filenames) > 1:  # the runner maps one file
         first, whole = _here(model), _joined(model)
         get = [f"gguf-hub download {name} --local-dir ."] if get else []

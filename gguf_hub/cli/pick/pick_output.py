@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from typing import TYPE_CHECKING
 
 from gguf_hub.cli import console
@@ -26,7 +24,7 @@ def print_machine(seen: DetectedMachine, found: Pick, *, is_this: bool) -> None:
     from gguf_hub.units import format_gb
 
     machine, reserve = found.machine, found.wish.reserve_of(found.machine)
-    parts = [f"{format_gb(machine.ram_bytes)} of RAM{' available' if is_this else ''}"]
+    parts = [f"{format_gb(machine.ram_bytes)} of RAM{_available(seen, found) if is_this else ''}"]
     if machine.vram_bytes and found.wish.engine == "llama.cpp":
         shared = " (part of the RAM)" if machine.is_unified else ""
         parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
@@ -40,14 +38,25 @@ def print_machine(seen: DetectedMachine, found: Pick, *, is_this: bool) -> None:
     console.note("")
 
 
+def _available(seen: DetectedMachine, found: Pick) -> str:
+    """Say what is available now, where the last pick's figure stands."""
+    from gguf_hub.units import format_gb
+
+    now = seen.hardware.ram_available_bytes
+    if now is None or format_gb(now) == format_gb(found.machine.ram_bytes):
+        return " available"
+    return f" as at the last pick ({format_gb(now)} available now)"
+
+
 def print_pick(found: Pick, commands: list[str]) -> None:
     """Print the table, the reason and the next commands."""
-    is_wide = shutil.get_terminal_size((100, 24)).columns >= WIDE
+    is_wide = (console.terminal_columns() or 100) >= WIDE
     columns = _columns(found, is_wide=is_wide)
     console.print_table(
         list(zip(*(cells for _, _, cells in columns), strict=True)),
         [title for title, _, _ in columns],
         align=[align for _, align, _ in columns],
+        expendable=["of the limit", "tok/s", "GB", "loss"],
     )
     console.say(f"\n{found.reason}")
     if commands:
@@ -91,22 +100,11 @@ def _bar(fit: Fit, found: Pick) -> str:
 
     limit = memory_limit(found.wish, found.machine)
     share = fit.need.total_bytes / limit if limit else 99.0
-    full, half, empty = ("█", "▌", "░") if _can_draw() else ("#", "", ".")
     halves = min(2 * BAR_CELLS, round(share * 2 * BAR_CELLS))
-    bar = full * (halves // 2) + half * (halves % 2)
-    bar += empty * (BAR_CELLS - len(bar))
+    bar = ("█" * (halves // 2) + "▌" * (halves % 2)).ljust(BAR_CELLS, "░")
     colour = "green" if share <= 0.9 else "yellow" if share <= 1 else "red"
     percent = f"{min(share, 9.99) * 100:>4.0f} %"
     return f"{console.style(bar, colour)}{percent}"
-
-
-def _can_draw() -> bool:
-    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    try:
-        "█▌░".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _verdict(fit: Fit) -> str:
@@ -152,6 +150,7 @@ def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
     marks = ["<- pick"] * (fit is found.chosen)
     marks += ["too slow"] * (fit.is_too_slow and fit.verdict.is_in_memory)
     marks += ["by card"] * (fit.facts.is_recommended and is_wide)
+    marks += ["on disk"] * (fit.is_on_disk and is_wide)
     return ", ".join(marks)
 
 

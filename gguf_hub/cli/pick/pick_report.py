@@ -79,6 +79,7 @@ def _entry(model: Model, fit: Fit, found: Pick) -> dict[str, Any]:
         "overhead_bytes": need.overhead_bytes,
         "active_bytes": facts.active_bytes,
         "active_bytes_is_estimated": facts.are_parts_estimated,
+        "on_disk": fit.is_on_disk,
         "verdict": fit.verdict.value,
         "unknown": facts.unknown or None,
         "obstacles": list(facts.obstacles),

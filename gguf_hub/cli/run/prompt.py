@@ -19,7 +19,7 @@ prompt_options = together(
     click.option("-f", "--file", "prompt_file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Read the prompt from a file; `-` is stdin."),
     click.option("-e", "--escape/--no-escape", default=True, show_default=True,
-                 help="Process escapes (\\n, \\t, …) in the prompt."),
+                 help="Process escapes (\\n, \\t, ...) in the prompt."),
     click.option("--no-display-prompt", is_flag=True, help="Print only the generated text."),
 )  # fmt: skip
 """Add the options that ``read_prompt`` reads, and what is printed of it."""

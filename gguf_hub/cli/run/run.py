@@ -32,7 +32,7 @@ from gguf_hub.cli.source import source_options
 def command(**options: Any) -> None:
     """Generate text.
 
-    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://…;
+    MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://...;
     without it, picks the quant that fits this machine. Missing files are downloaded and verified
     first. Text goes to stdout, timings to stderr.
 

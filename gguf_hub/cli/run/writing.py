@@ -16,7 +16,7 @@ _PATH = click.Path(path_type=Path)
 
 # flags -> how click reads them
 _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("-l", "--logit-bias"), {"multiple": True, "metavar": "ID±BIAS",
+    (("-l", "--logit-bias"), {"multiple": True, "metavar": "ID(+/-)BIAS",
      "help": "Bias for a token's logit: `29871-inf` bans it."}),
     (("--grammar",), {"metavar": "GBNF", "help": "GBNF grammar that constrains the output."}),
     (("--grammar-file",), {"type": _PATH, "metavar": "FILE", "help": "Same, read from a file."}),

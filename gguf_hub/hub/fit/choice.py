@@ -9,7 +9,7 @@ from gguf_hub.errors import UsageError
 from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import POLICIES, Constraints, Machine, Policy
 from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
-from gguf_hub.hub.fit.placement import Placement, Verdict, place
+from gguf_hub.hub.fit.placement import Placement, Verdict, memory_limit, place
 from gguf_hub.hub.fit.quality import Loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
 from gguf_hub.units import GB
@@ -31,6 +31,7 @@ class Fit:
         speed: How fast it generates; None where nobody can tell.
         largest_n_ctx: The longest context that stays in memory, 0 for none.
         loss: How much worse than the best file compared; None where nobody can tell.
+        is_on_disk: It needs no download.
     """
 
     facts: FileFacts
@@ -40,6 +41,7 @@ class Fit:
     speed: Speed | None
     largest_n_ctx: int
     loss: Loss | None = None
+    is_on_disk: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -78,21 +80,29 @@ class Pick:
     wish: Constraints
 
 
-def pick(files: Sequence[FileFacts], machine: Machine, wish: Constraints) -> Pick:
+def pick(
+    files: Sequence[FileFacts],
+    machine: Machine,
+    wish: Constraints,
+    on_disk: Sequence[bool] = (),
+) -> Pick:
     """Judge every file and choose one.
 
     Args:
         files: The files, at least one.
         machine: What there is.
         wish: What is asked.
+        on_disk: For each file whether it needs no download; none does when empty.
 
     Raises:
         UsageError: There is no such policy.
     """
     losses = losses_of(files)
     fits = tuple(
-        replace(fit_file(facts, machine, wish), loss=loss)
-        for facts, loss in zip(files, losses, strict=True)
+        replace(fit_file(facts, machine, wish), loss=loss, is_on_disk=is_on_disk)
+        for facts, loss, is_on_disk in zip(
+            files, losses, on_disk or [False] * len(files), strict=True
+        )
     )
     chosen = choose(fits, wish.policy)
     return Pick(fits, chosen, _reason(fits, chosen, wish, machine), machine, wish)
@@ -132,10 +142,12 @@ def largest_n_ctx(facts: FileFacts, machine: Machine, wish: Constraints) -> int:
 def choose(fits: Sequence[Fit], policy: str = "balanced") -> Fit | None:
     """Return the one to take of the files that fit, or None when none does.
 
-    - ``balanced``: all within 1 % of the best perplexity count as equal; the card's recommendation
-      decides among them, then the smaller file.
+    - ``balanced``: all within 1 % of the best perplexity count as equal; one on disk is preferred
+      among them, then the card's recommendation, then the smaller file.
     - ``quality``: the best perplexity, estimated ones included.
     - ``fast``: the fewest bytes read per token, within 10 % of the best perplexity.
+
+    Where two are equal by that, one that is on disk is preferred.
 
     What runs from disk stands back behind what stays in memory. So do files of which nobody can
     tell the loss; where that is so of all, the larger is taken for the better, and ``fast`` falls
@@ -156,16 +168,30 @@ def choose(fits: Sequence[Fit], policy: str = "balanced") -> Fit | None:
     is_by_card = policy != "quality"
     return max(
         fitting,
-        key=lambda fit: (is_by_card and fit.facts.is_recommended, fit.facts.weights_bytes),
+        key=lambda fit: (
+            is_by_card and fit.facts.is_recommended,
+            fit.facts.weights_bytes,
+            fit.is_on_disk,
+        ),
         default=None,
     )
 
 
 def _choose_measured(fits: Sequence[Fit], policy: Policy) -> Fit:
     keys: dict[Policy, Callable[[Fit], tuple[float, ...]]] = {
-        "balanced": lambda f: (not f.facts.is_recommended, f.facts.weights_bytes, _loss(f)),
-        "quality": lambda f: (_loss(f), f.facts.weights_bytes),
-        "fast": lambda f: (f.facts.active_bytes, not f.facts.is_recommended, _loss(f)),
+        "balanced": lambda f: (
+            not f.is_on_disk,
+            not f.facts.is_recommended,
+            f.facts.weights_bytes,
+            _loss(f),
+        ),
+        "quality": lambda f: (_loss(f), not f.is_on_disk, f.facts.weights_bytes),
+        "fast": lambda f: (
+            f.facts.active_bytes,
+            not f.is_on_disk,
+            not f.facts.is_recommended,
+            _loss(f),
+        ),
     }
     within = {"balanced": EQUAL_WITHIN, "quality": 0.0, "fast": FAST_WITHIN}[policy]
     limit = (1 + min(map(_loss, fits))) * (1 + within)
@@ -198,12 +224,28 @@ def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Constraints, machine:
 
 
 def _limit(wish: Constraints, machine: Machine) -> str:
-    """Name the memory: ``24 GB of RAM``, ``8 GB of RAM and 24 GB of VRAM``."""
-    if wish.engine == "gguf-hub" or not machine.vram_bytes:
-        return f"{_gb(machine.ram_bytes)} of RAM"
-    if machine.is_unified:
-        return f"{_gb(machine.ram_bytes)} of unified memory"
-    return f"{_gb(machine.ram_bytes)} of RAM and {_gb(machine.vram_bytes)} of VRAM"
+    """Name the memory: ``22.5 GB of RAM (24 GB less 1.5 GB for other programs)``."""
+    has_gpu = wish.engine != "gguf-hub" and machine.vram_bytes > 0
+    kind = "unified memory" if has_gpu and machine.is_unified else "RAM"
+    ram = _room(kind, machine.ram_bytes, wish.limit_of(machine), "other programs")
+    if not has_gpu or machine.is_unified:
+        return ram
+    vram_limit = memory_limit(wish, machine) - wish.limit_of(machine)
+    return f"{ram} and {_room('VRAM', machine.vram_bytes, vram_limit, 'driver and margin')}"
+
+
+def _room(kind: str, there_bytes: int, limit_bytes: int, others: str) -> str:
+    """Say what a model may take of what there is, both rounded down to equal hundredths."""
+    there, limit = there_bytes // _CENT, limit_bytes // _CENT
+    less = f" ({_cents(there)} less {_cents(there - limit)} for {others})"
+    return f"{_cents(limit)} of {kind}{less if there != limit else ''}"
+
+
+_CENT = GB // 100
+
+
+def _cents(hundredths: int) -> str:
+    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".") + " GB"
 
 
 def _none(fits: Sequence[Fit], limit: str) -> str:
@@ -268,6 +310,8 @@ def _merit(fits: Sequence[Fit], chosen: Fit, policy: str, limit: str) -> str:
             f"{_percent(FAST_WITHIN)} of {best.facts.quant}, the best that fits {limit}"
         )
     word = "recommended by the card, and" if facts.is_recommended else "the smallest that is"
+    if chosen.is_on_disk and not facts.is_recommended:
+        word = "on disk already, and"
     return (
         f"{word} within {_percent(EQUAL_WITHIN)} of {best.facts.quant}, the best that fits {limit}"
     )

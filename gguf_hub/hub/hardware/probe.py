@@ -17,7 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,8 +231,13 @@ def _remember(key: str, target: Path, speeds: Speeds) -> None:
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
     book[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
+    write_json(FILENAME, book)
+
+
+def write_json(filename: str, book: Mapping[str, Any]) -> None:
+    """Write a file of what is remembered of this machine, if the cache can be written."""
     with contextlib.suppress(OSError):
-        write_atomically(cache_dir() / FOLDER / FILENAME, json.dumps(book, indent=1))
+        write_atomically(cache_dir() / FOLDER / filename, json.dumps(book, indent=1))
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

@@ -179,32 +179,32 @@ def test_estimates_choose_where_nothing_is_published() -> None:
         (
             1.5,
             "balanced",
-            "none of the 8 files fits 1.5 GB of RAM: Q2_K, the smallest, needs 16.5 GB "
-            "at 4096 tokens of context",
+            "none of the 8 files fits 1.35 GB of RAM (1.5 GB less 0.15 GB for other programs): "
+            "Q2_K, the smallest, needs 16.5 GB at 4096 tokens of context",
         ),
         (
             24,
             "balanced",
-            "Q3_K_M: the best that fits 24 GB of RAM; Q4_K_M would lose 3.6 % against Q8_0 "
-            "instead of 7.7 % but needs 27.3 GB",
+            "Q3_K_M: the best that fits 22.5 GB of RAM (24 GB less 1.5 GB for other programs); "
+            "Q4_K_M would lose 3.6 % against Q8_0 instead of 7.7 % but needs 27.3 GB",
         ),
         (
             48,
             "quality",
-            "Q6_K: the best that fits 48 GB of RAM; Q8_0 is better by about 0.3 % but needs "
-            "50.5 GB",
+            "Q6_K: the best that fits 46.5 GB of RAM (48 GB less 1.5 GB for other programs); "
+            "Q8_0 is better by about 0.3 % but needs 50.5 GB",
         ),
         (
             64,
             "balanced",
             "Q5_K_M: recommended by the card, and within 1 % of Q8_0, the best that fits "
-            "64 GB of RAM",
+            "62.5 GB of RAM (64 GB less 1.5 GB for other programs)",
         ),
         (
             64,
             "fast",
             "Q3_K_M: 5.8 GB read per token, the fewest within 10 % of Q8_0, the best that fits "
-            "64 GB of RAM",
+            "62.5 GB of RAM (64 GB less 1.5 GB for other programs)",
         ),
     ],
 )
@@ -223,7 +223,8 @@ def test_reason_with_a_gpu_names_both_memories_and_what_lacks() -> None:
     wish = Constraints(engine="llama.cpp")
     reason = judged(16 * GB, wish=wish, vram_bytes=8 * GB, gpu_bytes_per_s=4e11).reason
     assert reason == (
-        "Q2_K: the best that fits 16 GB of RAM and 8 GB of VRAM; Q3_K_M would lose 7.7 % against "
+        "Q2_K: the best that fits 14.5 GB of RAM (16 GB less 1.5 GB for other programs) and 6.66 "
+        "GB of VRAM (8 GB less 1.34 GB for driver and margin); Q3_K_M would lose 7.7 % against "
         "Q8_0 instead of 81.9 % but lacks 0.2 GB"
     )
 
@@ -245,6 +246,37 @@ def test_reason_where_the_card_recommends_none() -> None:
 def test_reason_without_figures(policy: str, reason: str) -> None:
     files = [_unmeasured("Q2_K"), _unmeasured("Q4_K_M", is_recommended=True)]
     assert judged(28 * GB, files, replace(BARE, policy=policy)).reason == reason
+
+
+@settings(deadline=None)
+@given(ram_bytes=st.integers(0, 70 * GB), reserve_bytes=st.none() | st.integers(0, 9 * GB))
+def test_the_figures_of_a_reason_agree(ram_bytes: int, reserve_bytes: int | None) -> None:
+    wish = Constraints(reserve_bytes=reserve_bytes)
+    reason = judged(ram_bytes, wish=wish).reason
+    limit = float(reason.split(" GB of RAM")[0].split()[-1])
+    assert limit <= wish.limit_of(Machine(ram_bytes)) / GB < limit + 0.01 + 1e-9
+    if "less" in reason:
+        there, less = (float(reason.split(word)[1].split()[0]) for word in ("(", "less "))
+        assert round(there - less, 2) == limit
+    if "needs " in reason:
+        assert float(reason.split("needs ")[1].split()[0]) > limit
+
+
+def test_of_equal_files_one_on_disk_is_preferred() -> None:
+    def taken(*quants: str, policy: str = "balanced", ram_gb: int = 64) -> str:
+        here = [facts.quant in quants for facts in FILES]
+        machine = Machine(ram_gb * GB, ram_bytes_per_s=50e9)
+        return pick(FILES, machine, replace(BARE, policy=policy), here).reason
+
+    assert taken("Q5_K_M").startswith("Q5_K_M: recommended by the card, and within 1 %")
+    assert taken("Q6_K").startswith("Q6_K: on disk already, and within 1 % of Q8_0, the best")
+    assert taken("Q8_0").startswith("Q8_0: the best that fits 64 GB")
+    assert taken("Q6_K", "Q5_K_M").startswith("Q5_K_M: recommended by the card")
+    # not as good, too big, or slower where speed is asked for
+    assert taken("Q4_K_M").startswith("Q5_K_M: ")
+    assert taken("Q8_0", ram_gb=48).startswith("Q5_K_M: ")
+    assert taken("Q6_K", policy="quality").startswith("Q8_0: ")
+    assert taken("Q6_K", policy="fast").startswith("Q3_K_M: ")
 
 
 @settings(deadline=None)  # a busy machine is no failure

@@ -1,0 +1,38 @@
+"""Available memory without its small changes, so that a choice made by it does not flip.
+
+What is available rises and falls by some hundred megabytes from minute to minute. The figure of the
+last choice stands until today's differs from it by more than a band.
+"""
+
+from __future__ import annotations
+
+import json
+
+from gguf_hub.hub.hardware.probe import FOLDER, write_json
+from gguf_hub.paths import cache_dir
+
+FILENAME = "memory.json"
+
+
+def steady_bytes(key: str, available_bytes: int, band_bytes: int) -> int:
+    """Return the memory to judge by, and remember it.
+
+    Args:
+        key: What the memory is of: a machine and its limits.
+        available_bytes: Available now.
+        band_bytes: Smaller differences from the last figure do not count.
+    """
+    known = _load()
+    last = known.get(key)
+    if isinstance(last, int) and abs(last - available_bytes) <= band_bytes:
+        return last
+    write_json(FILENAME, known | {key: available_bytes})
+    return available_bytes
+
+
+def _load() -> dict[str, object]:
+    try:
+        found = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
