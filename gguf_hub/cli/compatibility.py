@@ -149,7 +149,7 @@ REFUSED = {
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
     ("--list-devices",): "`gguf-hub doctor` shows what is detected on this machine",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
-    ("--completion-bash",): "docs/storage.md shows how to install shell completion",
+    ("--completion-bash",): "`eval \"$(_GGUF_HUB_COMPLETE=bash_source gguf-hub)\"` installs it",
     ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "
     "say how the file is loaded",
     ("--log-file",): "redirect stderr: `2> FILE`",
@@ -161,19 +161,20 @@ REFUSED = {
     ("--rpc",): "a model runs on one machine",
     ("-rea", "--reasoning", "--reasoning-format", "--reasoning-budget",
      "--reasoning-effort"): _REASONING,
-    ("--chat-template-kwargs",): _IN_REQUESTS,
 }  # fmt: skip
 """Flags of llama.cpp that neither `run` nor `serve` takes -> what to do instead."""
 
 REFUSED_BY_RUN = {
     ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
     ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
+    ("--chat-template-kwargs",): "`--chat-template-file FILE` takes a template of your own",
     ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
 }
 REFUSED_BY_SERVE = {
-    ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-l", "--logit-bias",
-     "--grammar", "--grammar-file", "-j", "--json-schema", "-jf", "--json-schema-file",
-     "-r", "--reverse-prompt", "--ignore-eos"): _IN_REQUESTS,
+    ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-sysf",
+     "--system-prompt-file", "-l", "--logit-bias", "--grammar", "--grammar-file",
+     "-j", "--json-schema", "-jf", "--json-schema-file", "-r",
+     "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
     "conversation; the web page of the server has one, too",
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` gives the "

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
+import re
+import shutil
 import string
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from gguf_hub.cli.compatibility import COMMANDS as ELSEWHERE
 from gguf_hub.cli.compatibility import IGNORED_OF, REFUSED_OF, IgnoredFlag
 from gguf_hub.cli.main import COMMANDS, module_of
 from gguf_hub.errors import UsageError
+from tests.conftest import ROOT
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -156,3 +162,41 @@ def test_llama_cpps_flags_change_no_text(gguf_hub: Cli, data: Path) -> None:
         "--perf",
     )
     assert gguf_hub(*line)[:2] == gguf_hub(*line, *more)[:2]
+
+
+# -- completion ----------------------------------------------------------------------------------
+
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def bash(script: str) -> str:
+    """Return what a script of bash prints, with the command on its path."""
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("no bash here")
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [shell, "-ec", script], env={**os.environ, "PATH": path},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not (SCRIPTS / "gguf-hub").exists(), reason="the command is not installed")
+def test_the_documented_line_completes_commands_and_flags_in_bash() -> None:
+    text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^eval .*$", text, re.MULTILINE)
+    ask = f"""{line}
+complete -p gguf-hub
+complete_after() {{
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+  _gguf_hub_completion gguf-hub
+  echo "${{COMPREPLY[@]}}"
+}}
+complete_after gguf-hub perp
+complete_after gguf-hub run --no-m
+complete_after gguf-hub run -fa
+"""
+    assert bash(ask).splitlines()[1:] == ["perplexity", "--no-mmap", ""]
