@@ -5,6 +5,7 @@ Only names: ``arguments`` reads them, ``docs/flags.md`` lists the flags.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,14 +188,14 @@ REFUSED_BY_SERVE = {
     ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
     "in the slots, and nowhere else",
 }  # fmt: skip
-REFUSED_BY_DOWNLOAD = {
+REFUSED_BY_DOWNLOAD: dict[tuple[str, ...], str] = {
     ("--repo-type",): "only repositories of models have GGUF files",
     ("--force-download",): "`gguf-hub verify --repair MODEL` fetches again what is damaged",
 }
 
 IGNORED_OF = {"run": IGNORED + IGNORED_BY_RUN, "serve": IGNORED + IGNORED_BY_SERVE}
 """Command -> the flags that it accepts and ignores."""
-REFUSED_OF = {
+REFUSED_OF: Mapping[str, Mapping[tuple[str, ...], str]] = {
     "run": REFUSED | REFUSED_BY_RUN,
     "serve": REFUSED | REFUSED_BY_SERVE,
     "download": REFUSED_BY_DOWNLOAD,
@@ -208,7 +209,7 @@ def refusal(command: str, flag: str) -> str | None:
     return next((hint for names, hint in known.items() if flag in names), None)
 
 
-def ignored_options(command: str) -> Any:
+def ignored_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the decorator that adds the flags that a command accepts and ignores."""
     return together(*(_option(flag, name) for flag in IGNORED_OF[command] for name in flag.names))
 

@@ -73,9 +73,10 @@ class _SamplingOptions:
         self.names = [*(_parameter(flags) for flags, _ in _FLAGS), _BREAKERS]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return together(*(_option(flags, text) for flags, text in _FLAGS), _breaker_option)(
-            function
+        add: Callable[[Callable[..., Any]], Callable[..., Any]] = together(
+            *(_option(flags, text) for flags, text in _FLAGS), _breaker_option
         )
+        return add(function)
 
     def given(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of the flags that were given."""
