@@ -109,11 +109,14 @@ def print_table(
         colalign=align,
         missingval="-",
     )
-    say(text)
+    click.echo(text, color=_colour(sys.stdout))
 
 
 def _in_cell(cell: Any) -> Any:
-    return _each_text(cell, printable) if isinstance(cell, str) else cell
+    """Return a cell ready to be printed, its colours as codes that tabulate can measure."""
+    if not isinstance(cell, str):
+        return cell
+    return _OWN_CODE.sub("\x1b[\\1m", _each_text(cell, printable))
 
 
 _Column = tuple[str, str, list[Any]]
