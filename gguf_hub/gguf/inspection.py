@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
-from gguf_hub.gguf.summary import Summary, summarize
+from gguf_hub.gguf.summary import Summary, summarize, summarize_set
 from gguf_hub.gguf.validate import Report, validate_set, validate_source
 
 
@@ -84,19 +84,8 @@ def inspect_set(path: Path) -> Inspection:
     opaque = {name: info for table in tables for name, info in table.opaque.items()}
     table = TensorTable(tensors, (), opaque)
     first = reports[0]
-    summary = _of_set(summarize(first.header, table), reports)
+    summary = summarize_set([report.header for report in reports], table)
     issues = tuple(issue for report in reports for issue in report.issues)
     report = replace(first, issues=issues)
     found = compatibility(summary, issues, find_obstacles(first.header, table.all))
     return Inspection(str(first.path), first.header, table, starts, summary, report, found)
-
-
-def _of_set(summary: Summary, reports: Sequence[Report]) -> Summary:
-    """Put the sums over all shards in place of those of the first."""
-    return replace(
-        summary,
-        size_bytes=sum(report.header.size_bytes for report in reports),
-        n_tensors=sum(len(report.header.entries) for report in reports),
-        n_shards=len(reports),
-        shard=None,
-    )

@@ -67,7 +67,7 @@ class Measuring(contextlib.ExitStack):
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
         """Open a model, fetched first where it is not on disk."""
         from gguf_hub.cli.models import resolve_model
-        from gguf_hub.gguf.reader import GgufFile
+        from gguf_hub.gguf.shards import open_gguf
         from gguf_hub.run.model.transformer import Transformer
         from gguf_hub.run.perplexity import ModelSource
         from gguf_hub.run.tokenizer import load_tokenizer
@@ -81,8 +81,8 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
-        self._inputs.append(path)
-        file = self.enter_context(GgufFile.open(path))
+        file = self.enter_context(open_gguf(path))
+        self._inputs += [each.path for each in file.files]
         tokenizer = load_tokenizer(file.metadata)
         model = Transformer.open(
             file,
