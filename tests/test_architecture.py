@@ -22,7 +22,7 @@ LAYERS = {
     "files": 0, "printable": 0, "budget": 0,
     "gguf": 1,
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
-    "hub.download": 4, "hub.mirror": 4, "hub.survey": 5,
+    "hub.download": 4, "hub.mirror": 4, "hub.survey": 5, "hub.resolve": 5,
     "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
     "run.sampler": 4, "run.grammar": 4, "run.model": 4, "run.convert": 4, "run.quants.plan": 4,
     "run.quants.transcode": 4, "run.quants.quantize": 4, "run.generation.lookup": 4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
+from gguf_hub.gguf.shard_names import parse_shard
 from gguf_hub.gguf.summary import Summary, summarize, summarize_set
-from gguf_hub.gguf.validate import Report, validate_set, validate_source
+from gguf_hub.gguf.validate import Report, validate_source, validate_sources
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,18 @@ def _starts(header: Header, table: TensorTable) -> dict[str, int]:
     return {name: header.data_offset + info.offset for name, info in table.all.items()}
 
 
-def inspect_set(path: Path) -> Inspection:
-    """Look at all shards of a model together.
+def inspect_set(sources: Sequence[tuple[Any, str]]) -> Inspection:
+    """Look at all files of a model together.
 
     Args:
-        path: Any shard.
+        sources: Bytes and name of each, as ``inspect`` takes them, the first shard first.
 
     Raises:
-        GgufError: The header of a shard cannot be read to its end.
+        GgufError: The header of a file cannot be read to its end.
     """
-    reports = validate_set(path)
+    if len(sources) == 1 and not _is_shard(alone := inspect(*sources[0])):
+        return alone
+    reports = validate_sources(sources)
     for report in reports:
         if not report.header.is_whole:
             raise_unreadable(report.path, report.header.issues)
@@ -89,3 +92,8 @@ def inspect_set(path: Path) -> Inspection:
     report = replace(first, issues=issues)
     found = compatibility(summary, issues, find_obstacles(first.header, table.all))
     return Inspection(str(first.path), first.header, table, starts, summary, report, found)
+
+
+def _is_shard(found: Inspection) -> bool:
+    """Tell whether a file is one of several, by its keys and its name."""
+    return found.summary.shard is not None and parse_shard(Path(found.name)) is not None

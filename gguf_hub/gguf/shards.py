@@ -9,7 +9,6 @@ Source: tools/gguf-split/gguf-split.cpp and llama_split_path in src/llama.cpp of
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from gguf_hub.gguf.mapping import Extent, errors_told, map_together, read_togeth
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
+from gguf_hub.gguf.shard_names import parse_shard, require_shards, shard_path
 from gguf_hub.gguf.strings import shown
 from gguf_hub.progress import SILENT, Progress
 
@@ -36,35 +36,6 @@ if TYPE_CHECKING:
 
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 MAX_SHARDS = 99_999
-_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-
-
-def shard_path(prefix: Path | str, no: int, count: int) -> Path:
-    """Return the name of shard ``no`` (from 0) of ``count``."""
-    return Path(f"{prefix}-{no + 1:05d}-of-{count:05d}.gguf")
-
-
-def parse_shard(path: Path) -> tuple[Path, int, int] | None:
-    """Return prefix, number (from 0) and count that a file's name tells, or None."""
-    match = _NAME.fullmatch(path.name)
-    return (path.with_name(match[1]), int(match[2]) - 1, int(match[3])) if match else None
-
-
-def find_shards(path: Path) -> tuple[Path, ...]:
-    """Return all shards of the set that a file belongs to, in order, whether they exist or not.
-
-    Raises:
-        GgufError: The name is not that of a shard.
-    """
-    found = parse_shard(path)
-    if found is None:
-        raise GgufError(
-            f"`{path}` is a shard, but its name does not say which",
-            path=path,
-            hint="shards are named NAME-00001-of-00003.gguf: rename it to what it was",
-        )
-    prefix, _, count = found
-    return tuple(shard_path(prefix, no, count) for no in range(count))
 
 
 class GgufSet:
@@ -216,44 +187,6 @@ def _is_shard(path: Path) -> bool:
 def _count(fields: Mapping[str, Field]) -> int:
     """Return how many files a model has, as one of them says."""
     return number(fields, "split.count") or 1
-
-
-def model_name(path: Path) -> str:
-    """Return what to call a model: its file's name without the suffix and the shard's number."""
-    found = parse_shard(path)
-    return found[0].name if found else path.stem
-
-
-def model_files(path: Path) -> tuple[Path, ...]:
-    """Return the file, or all shards of the set that its name says it belongs to.
-
-    Raises:
-        GgufError: A shard is missing.
-    """
-    return require_shards(path) if parse_shard(path) else (path,)
-
-
-def require_shards(path: Path) -> tuple[Path, ...]:
-    """Return all shards of a set, in order.
-
-    Args:
-        path: Any of them.
-
-    Raises:
-        GgufError: Some are missing; all of these are named.
-    """
-    shards = find_shards(path)
-    missing = [shard for shard in shards if not shard.is_file()]
-    if missing:
-        names = ", ".join(f"`{shard.name}`" for shard in missing[:8])
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-        verb = "is" if len(missing) == 1 else "are"
-        raise GgufError(
-            f"of the {len(shards)} shards of `{path}`, {names}{more} {verb} missing",
-            path=missing[0],
-            hint=f"all shards must lie in `{path.parent}`",
-        )
-    return shards
 
 
 def set_problem(file: GgufFile, no: int, before: Sequence[GgufFile]) -> tuple[str, str] | None:

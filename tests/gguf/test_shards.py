@@ -10,16 +10,8 @@ from gguf_hub.gguf import shards
 from gguf_hub.gguf.format import Field, ValueType
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Rewrite
-from gguf_hub.gguf.shards import (
-    GgufSet,
-    find_shards,
-    open_gguf,
-    parse_shard,
-    plan_merge,
-    plan_split,
-    shard_path,
-    write_shards,
-)
+from gguf_hub.gguf.shard_names import find_shards, parse_shard, shard_path
+from gguf_hub.gguf.shards import GgufSet, open_gguf, plan_merge, plan_split, write_shards
 from gguf_hub.gguf.validate import validate_file, validate_set
 from gguf_hub.gguf.writer import write_gguf
 from tests.synth import SMALL, TINY, write_mixtral

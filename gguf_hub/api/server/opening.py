@@ -9,7 +9,8 @@ from typing import Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import Facts, Service
-from gguf_hub.gguf.shards import Gguf, model_name, open_gguf
+from gguf_hub.gguf.shard_names import model_name
+from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import TEMPLATE_KEY
 from gguf_hub.run.model.transformer import Transformer

@@ -31,7 +31,7 @@ def check_output(
 
 def files_of(source: Path) -> tuple[Path, ...]:
     """Return a file, and all shards of the set that its name says it belongs to."""
-    from gguf_hub.gguf.shards import find_shards, parse_shard
+    from gguf_hub.gguf.shard_names import find_shards, parse_shard
 
     return (source, *find_shards(source)) if parse_shard(source) else (source,)
 

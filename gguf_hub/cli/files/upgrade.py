@@ -59,7 +59,7 @@ def command(
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output
     from gguf_hub.gguf.atomic import require_own
-    from gguf_hub.gguf.shards import parse_shard
+    from gguf_hub.gguf.shard_names import parse_shard
     from gguf_hub.gguf.upgrade import plan_upgrade
 
     if sum((target is not None, check, in_place)) != 1:
@@ -83,7 +83,7 @@ def command(
 def _require_one_file(source: Path) -> None:
     """Refuse a set of shards: one of them cannot take the place of all."""
     from gguf_hub.errors import UsageError
-    from gguf_hub.gguf.shards import parse_shard
+    from gguf_hub.gguf.shard_names import parse_shard
 
     if parse_shard(source):
         raise UsageError(f"`{source}` is one of several shards", hint="name the file to write")

@@ -81,7 +81,8 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
-        file = self.enter_context(open_gguf(path))
+        file = open_gguf(path)
+        self.enter_context(file)
         self._inputs += [each.path for each in file.files]
         tokenizer = load_tokenizer(file.metadata)
         model = Transformer.open(

@@ -28,7 +28,8 @@ class FileSelector:
     """What a user asked for; all empty means "whatever there is, if that is clear".
 
     Attributes:
-        filenames: Exact paths in the repository; one that ends with ``/`` is a whole folder.
+        filenames: Exact paths in the repository; a shard stands for its set, and one that ends with
+            ``/`` is a whole folder.
         include: Globs of which one must match, as in ``hf download``: ``*`` matches ``/`` too.
         exclude: Globs of which none may match.
         quant: Exactly this quant, in any case, all its shards.
@@ -77,8 +78,19 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
         ]
         if not found:
             raise _no_such_file(listing, name)
-        chosen += (file for file in found if file not in chosen)
+        whole = found if is_folder else _set_of(listing, found[0])
+        chosen += (file for file in whole if file not in chosen)
     return chosen
+
+
+def _set_of(listing: RepoListing, file: RemoteFile) -> list[RemoteFile]:
+    """Return a file, or the whole set of shards that it belongs to."""
+    shard = shard_of(file.path)
+    if shard is None:
+        return [file]
+    others = ((other, shard_of(other.path)) for other in listing.files)
+    same = (shard.key, shard.count)
+    return _whole_set(listing, [o for o, at in others if at and (at.key, at.count) == same])
 
 
 def _by_patterns(listing: RepoListing, wanted: FileSelector) -> list[RemoteFile]:

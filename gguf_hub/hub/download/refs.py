@@ -14,7 +14,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gguf_hub.errors import ModelNotFoundError, UsageError
+from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
+from gguf_hub.hub.download.plan import FileSelector
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -62,6 +64,48 @@ class RepoFile:
 
 
 ModelRef = LocalFile | CatalogQuant | RepoQuant | RepoFile
+
+
+@dataclass(frozen=True)
+class Target:
+    """Files of a repository that are wanted; ``revision`` None takes whatever is at hand."""
+
+    repo_id: str
+    wanted: FileSelector
+    revision: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What a message calls it."""
+        at = f" at `{self.revision}`" if self.revision else ""
+        if self.wanted.filenames:
+            names = ", ".join(f"`{name}`" for name in self.wanted.filenames)
+            return f"{names} of {self.repo_id}{at}"
+        quant = f":{self.wanted.quant}" if self.wanted.quant else ""
+        patterns = ", ".join(f"`{glob}`" for glob in self.wanted.include)
+        return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
+
+
+def target_of(ref: CatalogQuant | RepoQuant | RepoFile, catalog: Catalog) -> Target:
+    """Return what a model argument wants.
+
+    Args:
+        ref: The argument, parsed; not a local file.
+        catalog: Where catalog quants come from.
+    """
+    if isinstance(ref, CatalogQuant):
+        file = catalog.find(ref.quant)
+        assert file is not None, "the parser knows only quants of the catalog"
+        return target_of_file(catalog, file)
+    if isinstance(ref, RepoFile):
+        return Target(ref.repo_id, FileSelector(filenames=(ref.filename,)), ref.revision)
+    return Target(ref.repo_id, FileSelector(quant=ref.quant), ref.revision)
+
+
+def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
+    """Return the target of files of the catalog; its ``main`` is no particular commit."""
+    revision = None if catalog.revision == "main" else catalog.revision
+    return Target(catalog.repo_id, FileSelector(tuple(file.filename for file in files)), revision)
 
 
 def parse_ref(
