@@ -22,6 +22,7 @@ import numpy as np
 
 from gguf_hub.errors import GgufError, ResourceError
 from gguf_hub.gguf.format import align
+from gguf_hub.oserrors import reason_of
 from gguf_hub.progress import SILENT, Progress, Task
 from gguf_hub.units import format_size
 
@@ -59,11 +60,10 @@ def errors_told(path: Path) -> Iterator[None]:
         hint = "name the .gguf file inside of it"
         raise GgufError(f"`{path}` is a folder, not a file", path=path, hint=hint) from exc
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
         hint = "the limit on address space is too low: `ulimit -v`"
         is_memory = exc.errno == errno.ENOMEM
         raise GgufError(
-            f"cannot read `{path}`: {reason}", path=path, hint=hint if is_memory else None
+            f"cannot read `{path}`: {reason_of(exc)}", path=path, hint=hint if is_memory else None
         ) from exc
 
 

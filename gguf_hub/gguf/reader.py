@@ -10,6 +10,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -241,4 +242,4 @@ _HINTS = {
 def _hint(issue: Issue, path: Path | str) -> str:
     """The next step after a problem."""
     hint = _HINTS.get(issue.code)
-    return hint or f"`gguf-hub verify {path}` lists every problem"
+    return hint or f"`gguf-hub verify {quote(str(path))}` lists every problem"

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -301,7 +302,7 @@ def _require_little_endian(model: Gguf) -> None:
         raise UnsupportedGgufError(
             f"`{model.path}` is big-endian: expected little-endian",
             path=model.path,
-            hint=f"`gguf-hub upgrade {model.path} OUT.gguf` converts it",
+            hint=f"`gguf-hub upgrade {quote(str(model.path))} OUT.gguf` converts it",
         )
 
 

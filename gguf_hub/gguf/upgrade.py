@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
@@ -132,7 +133,7 @@ def _merge(file: Gguf, merged_name: str, names: dict[int, str]) -> Part:
         raise GgufError(
             f"`{file.path}`: `{merged_name}` needs {count} experts, {len(names)} are there",
             path=file.path,
-            hint=f"`gguf-hub verify {file.path}` lists what is missing",
+            hint=f"`gguf-hub verify {quote(str(file.path))}` lists what is missing",
         )
     infos = [file.tensors[names[i]] for i in range(count)]
     if len({(info.shape, info.type) for info in infos}) > 1:

@@ -21,8 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 from gguf_hub.errors import (
+    DownloadError,
     HubError,
     HubUnreachableError,
     ModelNotFoundError,
@@ -42,7 +44,6 @@ from gguf_hub.hub.client.near import near_names
 from gguf_hub.hub.download.cachedir import COMMIT, commit_of, repo_folder
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.digest import sha256_file
-from gguf_hub.hub.download.diskerrors import explained
 from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan, Status
 from gguf_hub.hub.download.inventory import (
     Condition,
@@ -57,6 +58,7 @@ from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import LocalFile as LocalPath
 from gguf_hub.hub.download.refs import Target, parse_ref, target_of
 from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.oserrors import translated_os_errors
 from gguf_hub.progress import SILENT, Progress
 
 Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
@@ -213,7 +215,7 @@ class Resolver:
             return copy.paths
         raise ModelNotFoundError(
             f"`{argument}` is not on this machine",
-            hint=f"`gguf-hub download {argument}` fetches it",
+            hint=f"`gguf-hub download {quote(argument)}` fetches it",
         )
 
     def held(self, argument: str) -> list[LocalFile]:
@@ -230,7 +232,7 @@ class Resolver:
         if os.path.lexists(path):
             raise ModelNotFoundError(
                 f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
-                hint=f"`rm {path}` removes any file",
+                hint=f"`rm {quote(str(path))}` removes any file",
             )
         target = self.target(argument, is_remote=True)
         assert isinstance(target, Target)
@@ -404,7 +406,7 @@ class Resolver:
         for path, file in zip(copy.paths, copy.files, strict=True):
             if self.store.find_verified(path):
                 continue
-            with explained(path):
+            with translated_os_errors(f"cannot read `{path}`", DownloadError, path=path):
                 sha256 = sha256_file(path, progress=self.progress)
             if sha256 != file.sha256:
                 self.progress.note(f"`{path}` is damaged: its SHA-256 is not the expected one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
@@ -135,7 +136,7 @@ def _hint(row: dict[str, Any]) -> str:
     if row["verdict"] == "not the given SHA-256":
         return "make sure that the SHA-256 belongs to this very file and revision"
     if row["bad_ranges"]:
-        return f"`gguf-hub verify --repair {row['path']}` fetches only what is wrong"
+        return f"`gguf-hub verify --repair {quote(row['path'])}` fetches only what is wrong"
     return f"`{_download_again(row)}` fetches it again and checks it"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gguf_hub.cli import console
 from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 if TYPE_CHECKING:
     from gguf_hub.progress import Progress
@@ -129,8 +130,7 @@ class Measuring(contextlib.ExitStack):
         try:
             return LogitsReader.open(self.enter_context(path.open("rb")), path)
         except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+            raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
 
     def _sink(self, chunks: Chunks, n_vocab: int) -> Any:
         """Open the file of logits for writing; it appears when all is measured."""

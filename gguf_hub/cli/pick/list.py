@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,7 +62,7 @@ def _listing(repo: str, resolver: Resolver, revision: str | None) -> RepoListing
     if target.wanted.quant is not None or target.wanted.filenames:
         raise UsageError(
             f"`{repo}` names one model: expected a repository, `org/repo`",
-            hint=f"`gguf-hub inspect {repo}` shows what it holds",
+            hint=f"`gguf-hub inspect {quote(repo)}` shows what it holds",
         )
     return resolver.list_files(target)
 

@@ -74,6 +74,7 @@ def _model_id(model: Transformer, file: Gguf) -> str:
 def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
     """Take over what a file holds, or say why it is not used."""
     from gguf_hub.cli.console import warn
+    from gguf_hub.oserrors import reason_of
     from gguf_hub.run.generation.saved_prompt import UnusableError, read
 
     try:
@@ -81,7 +82,7 @@ def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None
     except UnusableError as error:
         warn(f"`{path}` {error.message}: it is not used")
     except OSError as exc:
-        warn(f"`{path}` cannot be read ({(exc.strerror or str(exc)).lower()}): it is not used")
+        warn(f"`{path}` cannot be read ({reason_of(exc)}): it is not used")
     else:
         model.load_cache(saved.cache, len(saved.tokens))
         engine.adopt(saved.tokens)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 _STARTS = (b'{\n "kind": "text",', b'{\n "kind": "chat",')
 """How ``save`` begins: the state's first key."""
@@ -39,9 +40,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(2, os.strerror(2))
         write_atomically(Path(os.path.realpath(path)), data)
-    except (OSError, UnicodeEncodeError) as exc:
-        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
-        raise GgufHubError(f"cannot write `{path}`: {reason}") from exc
+    except OSError as exc:
+        raise GgufHubError(f"cannot write `{path}`: {reason_of(exc)}") from exc
+    except UnicodeEncodeError as exc:
+        raise GgufHubError(f"cannot write `{path}`: {exc}") from exc
 
 
 def load(path: Path) -> Any:
@@ -53,7 +55,6 @@ def load(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+        raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
     except (ValueError, RecursionError) as exc:
         raise GgufHubError(f"`{path}` is no saved session") from exc

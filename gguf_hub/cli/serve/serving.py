@@ -52,13 +52,13 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _translated(host: str, port: int) -> Iterator[None]:
     from gguf_hub.errors import GgufHubError
+    from gguf_hub.oserrors import reason_of
 
     try:
         yield
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
         raise GgufHubError(
-            f"cannot listen on {host}:{port}: {reason}",
+            f"cannot listen on {host}:{port}: {reason_of(exc)}",
             hint="choose another one with --port, or with --host",
         ) from exc
 

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from shlex import quote
 
 from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
 from gguf_hub.hub.client import RemoteFile, RepoListing
@@ -130,7 +131,8 @@ def _by_quant(listing: RepoListing, files: Sequence[RemoteFile], quant: str) -> 
     if len(groups) > 1:
         raise UsageError(
             f"`{listing.repo_id}:{quant}` could be any of\n{_table(groups)}",
-            hint=f"name the file: `gguf-hub download {listing.repo_id} {groups[0][0].path}`",
+            hint="name the file: "
+            f"`gguf-hub download {quote(listing.repo_id)} {quote(groups[0][0].path)}`",
         )
     return _whole_set(listing, groups[0])
 
@@ -145,9 +147,10 @@ def _the_only_model(listing: RepoListing) -> list[RemoteFile]:
         )
     if len(groups) > 1:
         quant = next(filter(None, (quant_of(group[0].path) for group in groups)), "Q4_K_M")
+        example = f"{listing.repo_id}:{quant}"
         raise UsageError(
             f"which of the {len(groups)} models of `{listing.repo_id}`?\n{_table(groups)}",
-            hint=f"for example `gguf-hub download {listing.repo_id}:{quant}`; "
+            hint=f"for example `gguf-hub download {quote(example)}`; "
             "--include '*' fetches everything",
         )
     return _whole_set(listing, groups[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -427,7 +428,7 @@ def _big_endian(path: Path) -> Exception:
     return UnsupportedGgufError(
         f"`{path}` is big-endian: expected little-endian",
         path=path,
-        hint=f"`gguf-hub upgrade {path} OUT` converts it",
+        hint=f"`gguf-hub upgrade {quote(str(path))} OUT` converts it",
     )
 
 

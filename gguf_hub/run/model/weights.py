@@ -8,8 +8,8 @@ need not know which it was.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ class _Tensors:
                 f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
                 f"has {n_rows:,} rows: expected at least one for each token",
                 path=self._file.path,
-                hint=f"the file is damaged or badly converted; `gguf-hub verify {self._file.path}` "
+                hint=f"the file is damaged or badly converted; `gguf-hub verify {quote(str(self._file.path))}` "
                 "lists every problem",
             )
         return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
@@ -231,7 +231,7 @@ def _check_runnable(file: Gguf) -> None:
         raise UnsupportedGgufError(
             f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
             path=file.path,
-            hint=f"`gguf-hub inspect --tensors {shlex.quote(str(file.path))}` lists what the file "
+            hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
@@ -130,7 +131,7 @@ def plan_quantize(
     if not pure:
         _check_architecture(file)
     if file.byte_order == "big":
-        hint = f"`gguf-hub upgrade {source} OUT.gguf` makes it little-endian"
+        hint = f"`gguf-hub upgrade {quote(str(source))} OUT.gguf` makes it little-endian"
         raise UnsupportedGgufError(f"`{source}` is big-endian", path=source, hint=hint)
     kept: Layout = "split" if layout_of(file.tensors) == "split" else "merged"
     laid_out = plan_upgrade(source, layout or kept)
