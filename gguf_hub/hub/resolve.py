@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from gguf_hub.errors import (
     DownloadError,
@@ -30,7 +31,7 @@ from gguf_hub.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from gguf_hub.gguf.shard_names import model_files
+from gguf_hub.gguf.shard_names import find_shards, model_files, parse_shard
 from gguf_hub.hub.catalog import Catalog, load_catalog
 from gguf_hub.hub.client import (
     HfHub,
@@ -44,7 +45,6 @@ from gguf_hub.hub.client.near import near_names
 from gguf_hub.hub.download.cachedir import COMMIT, commit_of, repo_folder
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.digest import sha256_file
-from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan, Status
 from gguf_hub.hub.download.inventory import (
     Condition,
     LocalFile,
@@ -61,8 +61,11 @@ from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translated_os_errors
 from gguf_hub.progress import SILENT, Progress
 
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan
+
 Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
-Confirm = Callable[[Plan, Fetcher], None]
+Confirm = Callable[["Plan", "Fetcher"], None]
 """Called before anything is fetched; raises to forbid it."""
 
 
@@ -182,8 +185,9 @@ class Resolver:
     def locate(self, target: Target, choose: Select = select) -> list[LocalCopy]:
         """Return the copies of what is wanted on this machine, the best one first.
 
-        Verified copies come before others, ``main`` as the cache knows it before other commits,
-        and what was fetched last before what is older.
+        Copies whose content is known come before others, ``main`` as the cache knows it before
+        other commits, verified copies before others, and what was written last before what is
+        older.
         """
         groups: dict[tuple[Path, str], list[LocalFile]] = {}
         for held in self._held(target):
@@ -199,7 +203,8 @@ class Resolver:
                 copies.append(LocalCopy(listing, tuple(chosen), paths, verified))
         main = self._commits("main", target.repo_id)
         return sorted(copies, key=lambda copy: (
-            not copy.is_verified, copy.listing.commit not in main, -_changed_at(copy.paths[0]),
+            not (copy.is_verified or copy.has_hashes), copy.listing.commit not in main,
+            not copy.is_verified, -_changed_at(copy.paths[0]),
         ))  # fmt: skip
 
     def located(self, argument: str) -> tuple[Path, ...]:
@@ -227,8 +232,8 @@ class Resolver:
         """
         path = Path(argument).expanduser()
         if look_at(path, self.store):
-            shards = (look_at(shard, self.store) for shard in model_files(path))
-            return [held for held in shards if held]
+            shards = find_shards(path) if parse_shard(path) else (path,)
+            return [held for shard in shards if (held := look_at(shard, self.store))]
         if os.path.lexists(path):
             raise ModelNotFoundError(
                 f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
@@ -336,6 +341,8 @@ class Resolver:
 
     def fetcher(self, **options: object) -> Fetcher:
         """Return what gets files to the destination; ``options`` are for ``Fetcher``."""
+        from gguf_hub.hub.download.fetch import Fetcher  # half of all imports: only who fetches
+
         return Fetcher(
             self.hub, self.destination, self.store, self.progress, caches=self.roots.caches,
             **options,  # type: ignore[arg-type]
@@ -364,6 +371,8 @@ class Resolver:
         if selection.unverified is None:
             self.plan(selection, fetcher)
             return fetcher.fetch(selection.listing, selection.files)
+        from gguf_hub.hub.download.fetch import Fetched, Status
+
         copy = selection.unverified
         self.progress.note(_unverified(copy))
         return [

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gguf_hub import Llama
+from gguf_hub.cli.models import resolve_model
 from gguf_hub.gguf.shards import plan_split, write_shards
+from gguf_hub.progress import SILENT
+from tests.api.server.running import Running
 from tests.hub_server import HubServer
 
 REPO = "org/stories"
@@ -137,16 +141,19 @@ def test_perplexity_is_that_of_the_whole_file(
     assert json.loads(out)["perplexity"] == expected["perplexity"]
 
 
-def test_serve_opens_the_set(model: str, kernels: None) -> None:
-    pytest.importorskip("fastapi", reason="fastapi is not installed")
-    from gguf_hub.api.server.opening import open_service
-    from gguf_hub.cli.models import resolve_model
-    from gguf_hub.progress import SILENT
-
-    path = resolve_model(model, progress=SILENT)
-    with open_service(path, n_ctx=64, n_slots=1) as service:
-        assert service.facts.name == "stories-F32"
-        assert service.facts.size_bytes > 10**6
+def test_serve_answers_as_with_the_whole_file(model: str, whole: Path, kernels: None) -> None:
+    for package in ("fastapi", "uvicorn", "httpx"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    body = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0, "logprobs": 2}
+    choices = []
+    for path in (whole, resolve_model(model, progress=SILENT)):
+        with ExitStack() as stack:
+            server = Running(path, stack, {}, n_ctx=64, n_slots=1, name=None)
+            answer = server.http.post("/v1/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            choices.append(answer.json()["choices"])
+            assert server.service.facts.name in ("stories260K.f32", "stories-F32")
+    assert choices[0] == choices[1]
 
 
 def test_bench_and_warmup_take_the_set(gguf_hub: Cli, model: str, whole: Path) -> None:

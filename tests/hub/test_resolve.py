@@ -159,6 +159,16 @@ def test_a_branch_is_asked_of_the_hub_and_taken_from_here_without_it(
     assert resolver.get(wanted(f"{REPO}@main:Q4_0", resolver)) == (new,)
 
 
+def test_main_comes_before_another_commit_that_was_fetched_later(
+    server: HubServer, resolver: Resolver, lose_hub: Break
+) -> None:
+    server.add_repo(REPO, {NAME: b"old"}, revision="v0")
+    (main,) = theirs(server, NAME)
+    resolver.get(wanted(f"{REPO}@v0:Q4_0", resolver))
+    lose_hub()
+    assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == (main,)
+
+
 def test_a_revision_that_nobody_knows_is_never_another_commit(
     server: HubServer, resolver: Resolver, lose_hub: Break
 ) -> None:
@@ -245,6 +255,7 @@ def test_a_shard_that_the_repository_lacks_is_named_before_anything_is_fetched(
 def test_a_shard_that_is_missing_on_disk_is_named(server: HubServer, resolver: Resolver) -> None:
     paths = resolver.get(wanted("org/sharded:BF16", resolver))
     paths[1].unlink()
+    assert [held.path for held in resolver.held(str(paths[0]))] == list(paths)  # one is gone
     with pytest.raises(GgufError, match=r"`m-BF16-00002.* is missing"):
         resolver.target(str(paths[3]))
     assert resolver.get(wanted("org/sharded:BF16", resolver)) == paths  # fetched again
@@ -287,6 +298,7 @@ def test_all_commands_tell_near_repositories(
     assert (code, "did you mean `org/model`?" in err) == (1, True)
 
 
+@pytest.mark.parametrize("lose_hub", ["offline", "down"], indirect=True)
 def test_what_the_commands_say_about_files_without_hashes(
     server: HubServer, lose_hub: Break, gguf_hub: Callable[..., tuple[int, str, str]]
 ) -> None:
