@@ -55,8 +55,7 @@ from gguf_hub.hub.download.inventory import (
     of_target,
 )
 from gguf_hub.hub.download.plan import FileSelector, select
-from gguf_hub.hub.download.refs import LocalFile as LocalPath
-from gguf_hub.hub.download.refs import Target, parse_ref, target_of
+from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translated_os_errors
 from gguf_hub.progress import SILENT, Progress
@@ -169,15 +168,12 @@ class Resolver:
             UsageError: It is a link that leads somewhere else.
             GgufError: It names a shard on this machine of which a sibling is missing.
         """
-        path = Path(argument).expanduser()
         # no catalog is needed for a file; the test is False for names that no file can have
-        if not is_remote and os.path.isfile(path):  # noqa: PTH113
+        if not is_remote and os.path.isfile(path := Path(argument).expanduser()):  # noqa: PTH113
             return model_files(path)
-        names = {file.quant: file.filename for file in self.catalog.files}
-        ref = parse_ref(argument, catalog=names, endpoint=default_endpoint(), is_remote=is_remote)
-        if isinstance(ref, LocalPath):
-            return model_files(ref.path)
-        target = target_of(ref, self.catalog)
+        target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
+        if isinstance(target, Path):
+            return model_files(target)
         return replace(target, revision=revision or target.revision)
 
     # -- 2) locate -------------------------------------------------------------------------------

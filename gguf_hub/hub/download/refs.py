@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -32,41 +32,6 @@ _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 
 
 @dataclass(frozen=True)
-class LocalFile:
-    """A file on this machine."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class CatalogQuant:
-    """A quant of the catalog, as the catalog writes it."""
-
-    quant: str
-
-
-@dataclass(frozen=True)
-class RepoQuant:
-    """A quant of a repository; None for the only model that it has."""
-
-    repo_id: str
-    quant: str | None
-    revision: str | None
-
-
-@dataclass(frozen=True)
-class RepoFile:
-    """One file of a repository."""
-
-    repo_id: str
-    filename: str
-    revision: str | None
-
-
-ModelRef = LocalFile | CatalogQuant | RepoQuant | RepoFile
-
-
-@dataclass(frozen=True)
 class Target:
     """Files of a repository that are wanted; ``revision`` None takes whatever is at hand."""
 
@@ -86,22 +51,6 @@ class Target:
         return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
 
 
-def target_of(ref: CatalogQuant | RepoQuant | RepoFile, catalog: Catalog) -> Target:
-    """Return what a model argument wants.
-
-    Args:
-        ref: The argument, parsed; not a local file.
-        catalog: Where catalog quants come from.
-    """
-    if isinstance(ref, CatalogQuant):
-        file = catalog.find(ref.quant)
-        assert file is not None, "the parser knows only quants of the catalog"
-        return target_of_file(catalog, file)
-    if isinstance(ref, RepoFile):
-        return Target(ref.repo_id, FileSelector(filenames=(ref.filename,)), ref.revision)
-    return Target(ref.repo_id, FileSelector(quant=ref.quant), ref.revision)
-
-
 def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
     """Return the target of files of the catalog; its ``main`` is no particular commit."""
     revision = None if catalog.revision == "main" else catalog.revision
@@ -110,18 +59,18 @@ def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
 
 def parse_ref(
     text: str,
+    catalog: Catalog,
     *,
-    catalog: Mapping[str, str] | None = None,
     endpoint: str | None = None,
     is_remote: bool = False,
-) -> ModelRef:
-    """Return what a model argument names.
+) -> Path | Target:
+    """Return what a model argument names: a file on this machine, or files of a repository.
 
     Args:
         text: A path; a quant or file name of the catalog (``Q4_K_M``, any case);
             ``org/repo:QUANT``; ``org/repo/file.gguf``; either with ``@revision``;
             ``hf://org/repo[@revision]/file``; or a page or download link of the hub.
-        catalog: The catalog's quants, each with its file name.
+        catalog: Where catalog quants come from.
         endpoint: A hub whose links are taken too, besides huggingface.co.
         is_remote: Files on this machine do not count: something to download is named.
 
@@ -129,36 +78,40 @@ def parse_ref(
         ModelNotFoundError: It is none of these; the hint names what is near.
         UsageError: A link that leads somewhere else.
     """
-    catalog = catalog or {}
     # unlike Path's, this test is False for names that no file can have
     if not is_remote and os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
-        return LocalFile(Path(text).expanduser())
-    for quant, filename in catalog.items():
-        if text.lower() in (quant.lower(), filename.lower()):
-            return CatalogQuant(quant)
+        return Path(text).expanduser()
+    for file in catalog.files:
+        if text.lower() in (file.quant.lower(), file.filename.lower()):
+            return target_of_file(catalog, file)
     if re.match(r"https?://", text, re.IGNORECASE):
         return _parse_link(text, endpoint)
-    ref = _parse_repo(text.removeprefix("hf://"))
-    if ref is not None and (text.startswith("hf://") or not _is_path_like(text)):
-        return ref
-    raise _no_such_quant(text, list(catalog)) or (
+    target = _parse_repo(text.removeprefix("hf://"))
+    if target is not None and (text.startswith("hf://") or not _is_path_like(text)):
+        return target
+    raise _no_such_quant(text, [file.quant for file in catalog.files]) or (
         _nothing_remote(text) if is_remote else _nothing(text)
     )
 
 
-def _parse_repo(text: str) -> RepoQuant | RepoFile | None:
+def _file(repo_id: str, filename: str, revision: str | None) -> Target:
+    return Target(repo_id, FileSelector(filenames=(filename,)), revision)
+
+
+def _parse_repo(text: str) -> Target | None:
     match = _REPO_FILE.fullmatch(text)
     if match and is_gguf(match["file"]):
         revision = unquote(match["rev1"]) if match["rev1"] else match["rev2"]
-        return RepoFile(match["repo"], match["file"], revision)
+        return _file(match["repo"], match["file"], revision)
     match = _REPO_QUANT.fullmatch(text)
     # a lone `folder/model.gguf` is a path that does not exist, not a repository
     if match is None or (not match["quant"] and is_gguf(match["repo"])):
         return None
-    return RepoQuant(match["repo"], match["quant"], match["rev1"] or match["rev2"])
+    selector = FileSelector(quant=match["quant"])
+    return Target(match["repo"], selector, match["rev1"] or match["rev2"])
 
 
-def _parse_link(text: str, endpoint: str | None) -> RepoQuant | RepoFile:
+def _parse_link(text: str, endpoint: str | None) -> Target:
     """Read a link to a repository, its tree, a file's page or a file's download."""
     url = urlsplit(text)
     hosts = _HUB_HOSTS | ({urlsplit(endpoint).netloc} if endpoint else set())
@@ -169,13 +122,14 @@ def _parse_link(text: str, endpoint: str | None) -> RepoQuant | RepoFile:
             hint="expected something like https://huggingface.co/org/repo/blob/main/file.gguf",
         )
     repo_id, rest = "/".join(parts[:2]), parts[2:]
-    revision = rest[1] if len(rest) > 1 else None
+    # the hub writes `main` into every link: nobody has chosen it
+    revision = rest[1] if len(rest) > 1 and rest[1] != "main" else None
     if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw"):
-        return RepoFile(repo_id, "/".join(rest[2:]), revision)
+        return _file(repo_id, "/".join(rest[2:]), revision)
     shown = parse_qs(url.query).get("show_file_info")
     if shown:
-        return RepoFile(repo_id, shown[0], revision)
-    return RepoQuant(repo_id, None, revision)
+        return _file(repo_id, shown[0], revision)
+    return Target(repo_id, FileSelector(), revision)
 
 
 def _is_path_like(text: str) -> bool:
