@@ -134,12 +134,13 @@ def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
 def _confirm(assume_yes: bool, plan: Plan, fetcher: Fetcher) -> None:
     """Say what a download costs; ask on a terminal, as a script has said so by calling."""
     from gguf_hub.errors import GgufHubError
+    from gguf_hub.hub.resolve import first_of
     from gguf_hub.units import format_size
 
-    names = ", ".join(planned.file.path for planned in plan.files)
+    names = first_of([planned.file.path for planned in plan.files])
     free = format_size(fetcher.free_bytes(fetcher.place.root))
     console.note(
-        f"`{names}` of {plan.listing.repo_id} is not on this machine: {plan.fetch_bytes:,} bytes "
+        f"{names} of {plan.listing.repo_id}: not on this machine; {plan.fetch_bytes:,} bytes "
         f"({format_size(plan.fetch_bytes)}) to download to {fetcher.place.root}, {free} free there"
     )
     if plan.fetch_bytes <= ASK_ABOVE_BYTES or assume_yes or not sys.stdin.isatty():

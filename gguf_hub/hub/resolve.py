@@ -442,8 +442,13 @@ def _changed_at(path: Path) -> int:
 
 
 def _unverified(copy: LocalCopy) -> str:
-    names = ", ".join(f"`{path}`" for path in copy.paths)
-    return f"{names}: not verified, as its SHA-256 is not known without the hub"
+    return f"{first_of(copy.paths)}: not verified, as its SHA-256 is not known without the hub"
+
+
+def first_of(names: Sequence[object]) -> str:
+    """Return the first of several names, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"`{names[0]}`{more}"
 
 
 def missing_offline(what: str) -> HubUnreachableError:

@@ -92,12 +92,10 @@ def theirs(server: HubServer, *names: str, repo: str = REPO, **options: object) 
     return [Path(hf_hub_download(repo, name, **options)) for name in names]
 
 
-def unlink_blobs(paths: list[Path]) -> None:
-    """Make of links files, as huggingface_hub has them where the system allows no links."""
-    for path in paths:
-        blob = path.resolve()
-        path.unlink()
-        blob.replace(path)
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have huggingface_hub write files instead of links: HF_HUB_DISABLE_SYMLINKS=1, Windows."""
+    return lambda: monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
 
 
 def wanted(argument: str, resolver: Resolver, revision: str | None = None) -> Target:
@@ -111,11 +109,17 @@ def wanted(argument: str, resolver: Resolver, revision: str | None = None) -> Ta
 
 @pytest.mark.parametrize("links", ["links", "no links"])
 def test_files_of_another_client_are_used_without_the_hub(
-    server: HubServer, resolver: Resolver, notes: Notes, lose_hub: Break, links: str
+    server: HubServer,
+    resolver: Resolver,
+    notes: Notes,
+    lose_hub: Break,
+    no_links: Callable[[], None],
+    links: str,
 ) -> None:
-    paths = theirs(server, NAME)
     if links == "no links":
-        unlink_blobs(paths)
+        no_links()
+    paths = theirs(server, NAME)
+    assert paths[0].is_symlink() is (links == "links")
     lose_hub()
     assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == tuple(paths)
     assert resolver.located(f"{REPO}:Q4_0") == tuple(paths)
@@ -127,20 +131,11 @@ def test_files_of_another_client_are_used_without_the_hub(
         assert Store().find_verified(paths[0]) is not None
 
 
-def test_huggingface_hub_without_links_lays_files_out_as_the_test_does(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda _: False)
-    (path,) = theirs(server, NAME)
-    assert not path.is_symlink()
-    assert path.read_bytes() == DATA
-
-
 def test_without_links_a_hub_that_answers_verifies(
-    server: HubServer, resolver: Resolver, notes: Notes
+    server: HubServer, resolver: Resolver, notes: Notes, no_links: Callable[[], None]
 ) -> None:
+    no_links()
     paths = theirs(server, NAME)
-    unlink_blobs(paths)
     bodies = len(server.body_requests())
     assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == tuple(paths)
     assert Store().find_verified(paths[0]) is not None
@@ -300,14 +295,19 @@ def test_all_commands_tell_near_repositories(
 
 @pytest.mark.parametrize("lose_hub", ["offline", "down"], indirect=True)
 def test_what_the_commands_say_about_files_without_hashes(
-    server: HubServer, lose_hub: Break, gguf_hub: Callable[..., tuple[int, str, str]]
+    server: HubServer,
+    lose_hub: Break,
+    no_links: Callable[[], None],
+    gguf_hub: Callable[..., tuple[int, str, str]],
 ) -> None:
+    no_links()
     paths = theirs(server, NAME)
-    unlink_blobs(paths)
     lose_hub()
     code, out, err = gguf_hub("download", REPO, NAME, "--json")
     assert code == 0, err
     (file,) = json.loads(out)["files"]
     assert (file["path"], file["verified"], file["status"]) == (str(paths[0]), False, "unverified")
     assert "not verified" in err
+    code, out, err = gguf_hub("download", REPO, NAME, "-q")
+    assert (code, out.strip(), "not verified" in err) == (0, str(paths[0]), True)
     assert gguf_hub("path", f"{REPO}:Q4_0")[1].strip() == str(paths[0])

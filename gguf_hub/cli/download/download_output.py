@@ -65,6 +65,10 @@ def print_result(
         return
     for done in fetched:
         console.say(str(done.path))
+        if is_quiet and not done.is_verified:  # else the resolver has said so
+            console.warn(
+                f"`{done.path}`: not verified, as its SHA-256 is not known without the hub"
+            )
         if not is_quiet:
             size = format_size(done.file.size_bytes)
             console.note(f"{done.status.value}: {size}{_checked_by(done)}")
