@@ -12,9 +12,11 @@ from pathlib import Path
 from gguf_hub.errors import ModelNotFoundError
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
+from gguf_hub.hub.download.names import set_key
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
+from gguf_hub.paths import expanded
 from gguf_hub.progress import SilentProgress
 
 
@@ -72,9 +74,8 @@ def _one_for_each(listing: RepoListing, wanted: FileSelector) -> Sequence[Remote
 
 def _only(listing: RepoListing, names: Sequence[str], pattern: str) -> tuple[RemoteFile, ...]:
     found = sorted(name for name in names if fnmatchcase(name, pattern))
-    models = {select(listing, FileSelector((name,))) for name in found}
-    if len(models) == 1:
-        return models.pop()
+    if len({set_key(name) for name in found}) == 1:
+        return select(listing, FileSelector((found[0],)))
     raise PretrainedError(
         f"No file found in {listing.repo_id} that match {pattern}"
         if not found
@@ -87,5 +88,5 @@ def _place(
     local_dir: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None
 ) -> Destination | None:
     if local_dir is not None:
-        return LocalFolder(Path(local_dir).expanduser().absolute())
-    return HfCache(Path(cache_dir).expanduser().absolute()) if cache_dir is not None else None
+        return LocalFolder(expanded(local_dir).absolute())
+    return HfCache(expanded(cache_dir).absolute()) if cache_dir is not None else None

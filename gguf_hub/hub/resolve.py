@@ -58,6 +58,7 @@ from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translated_os_errors
+from gguf_hub.paths import expanded
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Resolver:
             GgufError: It names a shard on this machine of which a sibling is missing.
         """
         # no catalog is needed for a file; the test is False for names that no file can have
-        if not is_remote and os.path.isfile(path := Path(argument).expanduser()):  # noqa: PTH113
+        if not is_remote and os.path.isfile(path := expanded(argument)):  # noqa: PTH113
             return model_files(path)
         target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
         if isinstance(target, Path):
@@ -226,7 +227,7 @@ class Resolver:
             ModelNotFoundError: It names nothing, or nothing that was downloaded.
             UsageError: It names a branch or tag.
         """
-        path = Path(argument).expanduser()
+        path = expanded(argument)
         if look_at(path, self.store):
             shards = find_shards(path) if parse_shard(path) else (path,)
             return [held for shard in shards if (held := look_at(shard, self.store))]
@@ -423,7 +424,7 @@ class Resolver:
 
 def known_roots(store: Store, *folders: Path) -> Roots:
     """Return where files of this machine lie: the cache, what was ever fetched to, ``folders``."""
-    more = [folder.expanduser().absolute() for folder in folders]
+    more = [expanded(folder).absolute() for folder in folders]
     return Roots.known(store, default_cache_dir().absolute(), *more)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gguf_hub.api.pretrained import PretrainedError, fetch_pretrained
+from gguf_hub.api.pretrained import PretrainedError, _one_for_each, fetch_pretrained
 from gguf_hub.errors import GgufHubError
+from gguf_hub.hub.client import RemoteFile, RepoListing
+from gguf_hub.hub.download.plan import FileSelector
 from tests.hub_server import HubServer
 from tests.noise import noise
 
@@ -117,3 +120,12 @@ def test_more_files_come_too(server: HubServer, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.gguf")} == {NAME, *SHARDS}
     with pytest.raises(PretrainedError, match="No file found"):
         fetch_pretrained(REPO, [NAME, "*Q9*"])
+
+
+def test_a_pattern_among_very_many_files_takes_no_quadratic_time() -> None:
+    files = tuple(RemoteFile(f"f{i:05}.Q8_0.gguf", 1, None, f"{i:040x}") for i in range(20_000))
+    listing = RepoListing(REPO, "main", "0" * 40, files)
+    began = time.process_time()
+    with pytest.raises(PretrainedError, match="Multiple files found"):
+        _one_for_each(listing, FileSelector(include=("*.gguf",)))
+    assert time.process_time() - began < 10

@@ -179,3 +179,42 @@ def test_a_missing_shard_is_named_before_anything_is_compiled(
     assert (code, out) == (1, "")
     assert f"of the 4 shards of `{tmp_path / shards[0].name}`, `{shards[3].name}` is missing" in err
     assert not (tmp_path / "kernels").exists()
+
+
+@pytest.mark.parametrize("which", [0, 1, 3])
+@pytest.mark.parametrize("link", [None, "link", "hard link"])
+@pytest.mark.parametrize("command", ["quantize", "upgrade", "merge", "perplexity"])
+def test_no_shard_is_an_output(
+    gguf_hub: Cli, whole: Path, tmp_path: Path, which: int, link: str | None, command: str
+) -> None:
+    """The first one holds no tensor, so that nothing is copied from it."""
+    paths = write_shards(tmp_path / "s", plan_split(whole, max_tensors=17, is_first_empty=True))
+    before = [path.read_bytes() for path in paths]
+    target = paths[which]
+    if link:
+        target = tmp_path / "other.gguf"
+        target.symlink_to(paths[which]) if link == "link" else target.hardlink_to(paths[which])
+    words: tuple[object, ...] = (command, paths[1], target, "--force")
+    if command == "quantize":
+        words = (command, paths[1], target, "Q8_0", "--force")
+    if command == "perplexity":
+        (tmp_path / "text").write_text("Once upon a time there was. " * 99)
+        words = (command, paths[1], "--text", tmp_path / "text", "--kl-divergence-base", target)
+    code, _, err = gguf_hub(*words)
+    assert code in (1, 2), err
+    assert "input" in err or "is not" in err
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(path.name for path in tmp_path.glob("s-*")) == [path.name for path in paths]
+
+
+def test_headers_of_a_set_on_a_hub_are_bounded_together(
+    gguf_hub: Cli, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gguf_hub.cli.files import sources
+
+    (files,) = server.repos[REPO].commits.values()
+    longest = max(len(data) for data in files.values())
+    monkeypatch.setattr(sources, "MAX_BYTES", longest + 1)  # one file's would be allowed
+    code, out, err = gguf_hub("inspect", f"{REPO}:F32")
+    assert (code, out) == (1, "")
+    assert f"the headers of `{REPO}` are longer than" in err

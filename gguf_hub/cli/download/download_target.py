@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.paths import expanded
 
 if TYPE_CHECKING:
     from gguf_hub.hub.download.destinations import Destination
@@ -73,5 +74,5 @@ def place_from(options: dict[str, Any]) -> Destination:
     from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 
     if options["local_dir"] is not None:
-        return LocalFolder(options["local_dir"].expanduser().absolute())
-    return HfCache((options["cache_dir"] or default_cache_dir()).expanduser().absolute())
+        return LocalFolder(expanded(options["local_dir"]).absolute())
+    return HfCache(expanded(options["cache_dir"] or default_cache_dir()).absolute())

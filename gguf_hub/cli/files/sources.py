@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_hub.hub.resolve import Resolver, Selection
+
+MAX_BYTES = 256 << 20
+"""Of the headers of a set on a hub, which stay in memory together; the first may have 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,10 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
     from gguf_hub.gguf.reader import map_file
     from gguf_hub.gguf.shard_names import find_shards, parse_shard
     from gguf_hub.hub.download.refs import Target
+    from gguf_hub.paths import expanded
 
-    path = Path(argument).expanduser()
-    if path.exists():
+    path = expanded(argument)
+    if os.path.exists(path):  # noqa: PTH110 - False for names that no file can have
         shards = find_shards(path) if parse_shard(path) else ()
         there = [shard for shard in shards if shard.is_file()] or [path]
         return [Source(str(each), map_file(each)) for each in there]
@@ -50,13 +54,14 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
 
 
 def _on_hub(selection: Selection, resolver: Resolver) -> list[Source]:
-    from gguf_hub.hub.client.ranges import HubRanges
+    from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 
     hub, listing = resolver.hub, selection.listing
+    budget = ReadBudget(MAX_BYTES, hint="`gguf-hub download` fetches the files; then ask again")
     return [
         Source(
             f"{listing.repo_id}/{file.path}",
-            HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes),
+            HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget),
         )
         for file in selection.files
     ]

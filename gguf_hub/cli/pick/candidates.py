@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gguf_hub.paths import expanded
 
 if TYPE_CHECKING:
     from gguf_hub.errors import HubUnreachableError
@@ -65,7 +68,7 @@ def subject_of(
     Raises:
         GgufHubError: An argument names nothing, or nothing that can be judged.
     """
-    local = [_local(Path(argument).expanduser()) for argument in arguments]
+    local = [_local(expanded(argument)) for argument in arguments]
     here = [subject for subject in local if subject]
     if arguments and len(here) == len(local):
         return here[0] if len(here) == 1 else _together(here)
@@ -83,9 +86,10 @@ def subject_of(
 
 def _local(path: Path) -> CandidateSet | None:
     """Return the model in a file, or all in a folder; None where there is neither."""
-    if path.is_dir():
+    # unlike Path's, these tests are False for names that no file can have
+    if os.path.isdir(path):  # noqa: PTH112
         return _folder(path)
-    return CandidateSet("", "", (_model(path),)) if path.is_file() else None
+    return CandidateSet("", "", (_model(path),)) if os.path.isfile(path) else None  # noqa: PTH113
 
 
 def _model(path: Path) -> Model:

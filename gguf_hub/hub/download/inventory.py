@@ -21,7 +21,7 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
 )
 from gguf_hub.hub.download.known_folders import KnownFolders
-from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of, shard_of
+from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of, set_key
 from gguf_hub.hub.download.notes import Note, notes_of, own_folder
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.store import Store, StoredFile
@@ -155,22 +155,16 @@ def of_target(held: Iterable[LocalFile], target: Target) -> list[LocalFile]:
             a commit: only a hub knows where a branch leads.
     """
     wanted = target.wanted
-    names = {_set_key(name) for name in wanted.filenames}
+    names = {set_key(name) for name in wanted.filenames}
 
     def is_meant(file: LocalFile) -> bool:
         if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
             return False
         if wanted.filenames:
-            return _set_key(file.filename) in names
+            return set_key(file.filename) in names
         return wanted.quant is None or has_quant(file.filename, wanted.quant)
 
     return [file for file in held if is_meant(file)]
-
-
-def _set_key(filename: str) -> object:
-    """Return what the shards of a set share; of any other file its name."""
-    shard = shard_of(filename)
-    return (shard.key, shard.count) if shard else filename
 
 
 def contents_bytes(files: Iterable[LocalFile]) -> int:

@@ -71,7 +71,7 @@ def select(listing: RepoListing, wanted: FileSelector) -> tuple[RemoteFile, ...]
 
 
 def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
-    chosen: list[RemoteFile] = []
+    chosen: dict[RemoteFile, None] = {}  # in order, each once
     for name in names:
         is_folder = name.endswith("/")
         found = [
@@ -80,8 +80,8 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
         if not found:
             raise _no_such_file(listing, name)
         whole = found if is_folder else _set_of(listing, found[0])
-        chosen += (file for file in whole if file not in chosen)
-    return chosen
+        chosen |= dict.fromkeys(whole)
+    return list(chosen)
 
 
 def _set_of(listing: RepoListing, file: RemoteFile) -> list[RemoteFile]:

@@ -17,6 +17,7 @@ from gguf_hub.errors import ModelNotFoundError, UsageError
 from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
 from gguf_hub.hub.download.plan import FileSelector
+from gguf_hub.paths import expanded
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -79,8 +80,8 @@ def parse_ref(
         UsageError: A link that leads somewhere else.
     """
     # unlike Path's, this test is False for names that no file can have
-    if not is_remote and os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
-        return Path(text).expanduser()
+    if not is_remote and os.path.isfile(path := expanded(text)):  # noqa: PTH113
+        return path
     for file in catalog.files:
         if text.lower() in (file.quant.lower(), file.filename.lower()):
             return target_of_file(catalog, file)
@@ -157,7 +158,7 @@ def _nothing_remote(text: str) -> ModelNotFoundError:
 
 def _nothing(text: str) -> ModelNotFoundError:
     """Say what is near: files in that folder."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if os.path.isdir(path):  # noqa: PTH112 - as above
         files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"

@@ -139,8 +139,8 @@ class _Tensors:
                 f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
                 f"has {n_rows:,} rows: expected at least one for each token",
                 path=self._file.path,
-                hint=f"the file is damaged or badly converted; `gguf-hub verify {quote(str(self._file.path))}` "
-                "lists every problem",
+                hint="the file is damaged or badly converted; "
+                f"`gguf-hub verify {quote(str(self._file.path))}` lists every problem",
             )
         return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
 
