@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 HEAD_BYTES = 4096
 """How much of a file is looked at for the signature of whoever wrote it."""
@@ -202,9 +203,8 @@ def require_ours(path: Path, what: str, is_ours: Callable[[bytes], bool]) -> Non
     except FileNotFoundError:
         return
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
         raise GgufHubError(
-            f"`{path}` exists and is not {what} ({reason}): it is not replaced",
+            f"`{path}` exists and is not {what} ({reason_of(exc)}): it is not replaced",
             hint="name another file",
         ) from exc
     with os.fdopen(descriptor, "rb") as file:

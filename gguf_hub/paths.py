@@ -23,19 +23,19 @@ def cache_dir() -> Path:
 def kernel_cache_dir() -> Path:
     """Return the folder of compiled kernels; ``GGUF_HUB_KERNEL_CACHE`` moves it alone."""
     folder = os.environ.get("GGUF_HUB_KERNEL_CACHE")
-    return _named(folder).absolute() if folder else cache_dir()
+    return expanded(folder).absolute() if folder else cache_dir()
 
 
 def _dir(kind: str) -> Path:
     home = os.environ.get("GGUF_HUB_HOME")
     if home:
-        return _named(home) / kind
+        return expanded(home) / kind
     import platformdirs
 
     base = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path
     return base("gguf-hub")
 
 
-def _named(folder: str) -> Path:
-    """Return the folder that a variable names; a ``~`` of nobody stands for itself."""
-    return Path(os.path.expanduser(folder))  # noqa: PTH111 (pathlib raises for it)
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return the path that a user names; a ``~`` of nobody stands for itself."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises for it)

@@ -17,6 +17,7 @@ from typing import IO
 
 from gguf_hub.errors import GgufHubError
 from gguf_hub.importpath import PACKAGE, trusted_entries
+from gguf_hub.oserrors import reason_of
 
 _NEEDED = (
     *("PATH", "HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "LC_*"),
@@ -73,8 +74,7 @@ def start_python(
             env=_environment(passed) | dict(variables or {}),
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise GgufHubError(f"cannot start `{sys.executable}`: {reason}") from error
+        raise GgufHubError(f"cannot start `{sys.executable}`: {reason_of(error)}") from error
 
 
 def run_program(words: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -16,13 +17,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"
 
 # A module imports from strictly lower layers or from its own room; docs/design.md draws this.
 LAYERS = {
-    "errors": -1,  # the ground: everything may raise
-    "importpath": -1, "bootstrap": -1,  # before anything else is imported
+    "errors": -2,  # the ground: everything may raise
+    "importpath": -2, "bootstrap": -2,  # before anything else is imported
+    "oserrors": -1,
     "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
     "files": 0, "printable": 0, "budget": 0,
     "gguf": 1,
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
-    "hub.download": 4, "hub.mirror": 4, "hub.survey": 5,
+    "hub.download": 4, "hub.mirror": 4, "hub.survey": 5, "hub.resolve": 5,
     "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
     "run.sampler": 4, "run.grammar": 4, "run.model": 4, "run.convert": 4, "run.quants.plan": 4,
     "run.quants.transcode": 4, "run.quants.quantize": 4, "run.generation.lookup": 4,
@@ -121,6 +123,11 @@ def inner(name: str) -> str | None:
     return ".".join(parts) or "__init__"
 
 
+def uses(module: str, name: str) -> bool:
+    """Whether a module's text has a name."""
+    return re.search(rf"\b{name}\b", modules()[module].read_text(encoding="utf-8")) is not None
+
+
 EDGES = sorted(
     {(module, target)
      for module, path in modules().items()
@@ -215,3 +222,34 @@ def test_command_modules_are_light() -> None:
     statement = "import importlib\nfrom gguf_hub.cli.main import COMMANDS, module_of\n"
     statement += "for c in COMMANDS: importlib.import_module(module_of(c))"
     assert loaded_by(statement) & HEAVY == set()
+
+
+def test_one_module_words_the_errors_of_the_system() -> None:
+    users = {
+        module
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "strerror"
+        if not (isinstance(node.value, ast.Name) and node.value.id == "os")
+    }
+    assert users == {"oserrors", "hub.store"}  # the latter only asks whether there is one
+
+
+def test_one_module_decides_what_offline_mode_allows() -> None:
+    asks = {module for module in modules() if uses(module, "is_offline")}
+    assert asks == {
+        "hub.client.interface", "hub.client", "hub.client.client",  # say so, and refuse requests
+        "hub.resolve",  # takes what is on this machine instead
+        # ask nothing then
+        "cli.files.verify", "cli.start.quickstart_steps", "cli.start.doctor",
+        "cli.start.doctor_output",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["gguf-hub", "rm"])
+def test_values_in_commands_of_messages_are_quoted_for_a_shell(word: str) -> None:
+    command = re.compile(rf"`{word} [^`]*?\{{(?!quote\()[^`]*`")
+    found = [f"{module}: {line.strip()}" for module, path in modules().items()
+             for line in path.read_text(encoding="utf-8").splitlines()
+             if command.search(line)]  # fmt: skip
+    assert found == []

@@ -9,7 +9,6 @@ known and removed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -21,10 +20,10 @@ from pathlib import Path
 
 from gguf_hub.errors import DiskFullError, GgufHubError, LockedError
 from gguf_hub.files import create_beside, is_named, open_regular, remove_if, rename_new
+from gguf_hub.oserrors import is_full, reason_with_name
 from gguf_hub.units import format_size
 
 SUFFIX = ".part"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOOKS, _LOOK_EVERY_S = 10, 0.05
 
 
@@ -65,14 +64,14 @@ def new_file(path: Path, size_bytes: int, *, may_replace: bool = True) -> Iterat
         require_space(path.parent, size_bytes)
         new = _create(path)
     except OSError as exc:
-        raise GgufHubError(f"cannot write `{path}`: {_reason(exc)}") from exc
+        raise GgufHubError(f"cannot write `{path}`: {reason_with_name(exc)}") from exc
     try:
         yield new
         is_renamed = _finish(new, path, replaces=replaces)
     except OSError as exc:
         new.path.unlink(missing_ok=True)
-        kind = DiskFullError if exc.errno in _NO_ROOM else GgufHubError
-        raise kind(f"writing `{path}` failed: {_reason(exc)}") from exc
+        kind = DiskFullError if is_full(exc) else GgufHubError
+        raise kind(f"writing `{path}` failed: {reason_with_name(exc)}") from exc
     except BaseException:
         new.path.unlink(missing_ok=True)
         raise
@@ -264,9 +263,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _reason(exc: OSError) -> str:
-    """What the system says, with the name of the file that it is about."""
-    what = (exc.strerror or str(exc)).lower()
-    return f"{what}: `{exc.filename}`" if exc.filename else what

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def plan_edit(path: Path | str, edits: Edits) -> EditPlan:
         raise GgufError(
             f"`{path}` is big-endian",
             path=path,
-            hint=f"bring it up to date first: `gguf-hub upgrade {path} OUT.gguf`",
+            hint=f"bring it up to date first: `gguf-hub upgrade {quote(str(path))} OUT.gguf`",
         )
     patches = _patches(file, fields, names)
     if patches is None and file.version != VERSION:

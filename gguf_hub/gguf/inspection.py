@@ -12,8 +12,9 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
-from gguf_hub.gguf.summary import Summary, summarize
-from gguf_hub.gguf.validate import Report, validate_set, validate_source
+from gguf_hub.gguf.shard_names import parse_shard
+from gguf_hub.gguf.summary import Summary, summarize, summarize_set
+from gguf_hub.gguf.validate import Report, validate_source, validate_sources
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,18 @@ def _starts(header: Header, table: TensorTable) -> dict[str, int]:
     return {name: header.data_offset + info.offset for name, info in table.all.items()}
 
 
-def inspect_set(path: Path) -> Inspection:
-    """Look at all shards of a model together.
+def inspect_set(sources: Sequence[tuple[Any, str]]) -> Inspection:
+    """Look at all files of a model together.
 
     Args:
-        path: Any shard.
+        sources: Bytes and name of each, as ``inspect`` takes them, the first shard first.
 
     Raises:
-        GgufError: The header of a shard cannot be read to its end.
+        GgufError: The header of a file cannot be read to its end.
     """
-    reports = validate_set(path)
+    if len(sources) == 1 and not _is_shard(alone := inspect(*sources[0])):
+        return alone
+    reports = validate_sources(sources)
     for report in reports:
         if not report.header.is_whole:
             raise_unreadable(report.path, report.header.issues)
@@ -84,19 +87,13 @@ def inspect_set(path: Path) -> Inspection:
     opaque = {name: info for table in tables for name, info in table.opaque.items()}
     table = TensorTable(tensors, (), opaque)
     first = reports[0]
-    summary = _of_set(summarize(first.header, table), reports)
+    summary = summarize_set([report.header for report in reports], table)
     issues = tuple(issue for report in reports for issue in report.issues)
     report = replace(first, issues=issues)
     found = compatibility(summary, issues, find_obstacles(first.header, table.all))
     return Inspection(str(first.path), first.header, table, starts, summary, report, found)
 
 
-def _of_set(summary: Summary, reports: Sequence[Report]) -> Summary:
-    """Put the sums over all shards in place of those of the first."""
-    return replace(
-        summary,
-        size_bytes=sum(report.header.size_bytes for report in reports),
-        n_tensors=sum(len(report.header.entries) for report in reports),
-        n_shards=len(reports),
-        shard=None,
-    )
+def _is_shard(found: Inspection) -> bool:
+    """Tell whether a file is one of several, by its keys and its name."""
+    return found.summary.shard is not None and parse_shard(Path(found.name)) is not None

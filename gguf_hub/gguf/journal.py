@@ -25,6 +25,7 @@ from gguf_hub.errors import GgufError
 from gguf_hub.files import open_regular, remove_if
 from gguf_hub.gguf.atomic import new_file, require_own, sync_folder
 from gguf_hub.gguf.copying import write_all
+from gguf_hub.oserrors import reason_of
 from gguf_hub.units import MIB, format_size
 
 SIGNATURE = b"gguf-hub edit journal 2 "
@@ -193,7 +194,7 @@ def _read_journal(path: Path, file: Any) -> tuple[list[Patch], os.stat_result]:
     try:
         descriptor = open_regular(journal_name(path))
     except OSError as exc:
-        raise _not_ours(path, (exc.strerror or str(exc)).lower()) from exc
+        raise _not_ours(path, reason_of(exc)) from exc
     with os.fdopen(descriptor, "rb") as journal:
         found = os.fstat(journal.fileno())
         if journal.read(len(SIGNATURE)) != SIGNATURE:

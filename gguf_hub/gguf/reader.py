@@ -6,32 +6,28 @@ format is the matter of ``gguf_hub.gguf.validate``.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import mmap
 import os
-import shlex
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_hub.errors import GgufError, ResourceError, UnsupportedGgufError
+from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
+from gguf_hub.gguf.mapping import errors_told, read_together
 from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.source import MemorySource
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.units import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_PIECE_BYTES = 64 << 20
 
 
 class GgufFile:
@@ -44,6 +40,7 @@ class GgufFile:
         metadata: Metadata as plain Python values, with checked reading.
         tensors: By name, in file order.
         data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
+        found: What tells the mapped file from another of its name; None for a copy.
     """
 
     def __init__(
@@ -55,6 +52,7 @@ class GgufFile:
         self.metadata = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
         self.data = data
+        self.found: os.stat_result | None = None
         self._map: mmap.mmap | None = None
 
     @classmethod
@@ -73,15 +71,31 @@ class GgufFile:
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
         path = Path(path)
-        buffer = map_file(path) if is_mapped else _read_file(path, progress)
-        header = read_header(buffer)
+        if not is_mapped:
+            return cls.in_memory(path, read_together([path], progress)[1][0])
+        buffer, found = _map(path)
+        file = cls._parsed(path, buffer, np.frombuffer(buffer, np.uint8))
+        file.found = found
+        file._map = buffer if isinstance(buffer, mmap.mmap) else None
+        return file
+
+    @classmethod
+    def in_memory(cls, path: Path, data: NDArray[np.uint8]) -> GgufFile:
+        """Read the header of a file whose bytes are in memory of our own.
+
+        Raises:
+            GgufError: It cannot be read safely.
+            UnsupportedGgufError: It has tensors of a type that this version does not know.
+        """
+        return cls._parsed(path, MemorySource(data), data)
+
+    @classmethod
+    def _parsed(cls, path: Path, source: Any, data: NDArray[np.uint8]) -> GgufFile:
+        header = read_header(source)
         table = read_table(header)
         raise_unreadable(path, header.issues + table.issues)
-        data = np.frombuffer(buffer, np.uint8)
         data.flags.writeable = False
-        file = cls(path, header, table.tensors, data)
-        file._map = buffer if is_mapped and isinstance(buffer, mmap.mmap) else None
-        return file
+        return cls(path, header, table.tensors, data)
 
     @property
     def version(self) -> int:
@@ -108,15 +122,32 @@ class GgufFile:
         """Length of the file."""
         return self.header.size_bytes
 
+    @property
+    def files(self) -> tuple[GgufFile, ...]:
+        """All files of the model: this one."""
+        return (self,)
+
+    @property
+    def starts(self) -> Mapping[Path, int]:
+        """Where the file begins in ``data``."""
+        return {self.path: 0}
+
+    def owner(self, name: str) -> GgufFile:
+        """Return the file that holds a tensor: this one."""
+        return self
+
+    def start_of(self, name: str) -> int:
+        """Return the byte of ``data`` where a tensor begins."""
+        return self.data_offset + self.tensors[name].offset
+
     def tensor_bytes(self, name: str) -> NDArray[np.uint8]:
         """Return a tensor's data, ``uint8[size_bytes]``, read-only and not copied.
 
         Raises:
             KeyError: The file has no such tensor.
         """
-        info = self.tensors[name]
-        start = self.data_offset + info.offset
-        return self.data[start : start + info.size_bytes]
+        start = self.start_of(name)
+        return self.data[start : start + self.tensors[name].size_bytes]
 
     def check_size(self) -> None:
         """Raise if the mapped file has another size by now: what is gone of it ends the process.
@@ -163,70 +194,15 @@ def map_file(path: Path) -> mmap.mmap | bytes:
     Raises:
         GgufError: It does not exist, is a folder, or may not be read.
     """
-    with _errors_told(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _map(path)[0]
 
 
-@contextlib.contextmanager
-def _errors_told(path: Path) -> Iterator[None]:
-    """Say in our own words why a file cannot be opened, mapped or read."""
-    try:
-        yield
-    except FileNotFoundError as exc:
-        hint = "check the path; `gguf-hub list` names the files that can be downloaded"
-        raise GgufError(f"no such file: `{path}`", path=path, hint=hint) from exc
-    except IsADirectoryError as exc:
-        hint = "name the .gguf file inside of it"
-        raise GgufError(f"`{path}` is a folder, not a file", path=path, hint=hint) from exc
-    except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        hint = "the limit on address space is too low: `ulimit -v`"
-        is_memory = exc.errno == errno.ENOMEM
-        raise GgufError(
-            f"cannot read `{path}`: {reason}", path=path, hint=hint if is_memory else None
-        ) from exc
-
-
-def _read_file(path: Path, progress: Progress) -> mmap.mmap | bytes:
-    """Read a whole file into memory of our own; an empty one is ``b""``.
-
-    Raises:
-        GgufError: It cannot be read, or becomes shorter meanwhile.
-        ResourceError: The system does not give as much memory.
-    """
-    with _errors_told(path), path.open("rb", buffering=0) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        if size_bytes == 0:
-            return b""
-        pages = _fresh_pages(path, size_bytes)
-        with progress.task("read the file", size_bytes) as task, memoryview(pages) as data:
-            at = 0
-            while at < size_bytes:
-                n = file.readinto(data[at : at + _PIECE_BYTES])
-                if not n:
-                    raise GgufError(f"`{path}` became shorter while it was read", path=path)
-                at += n
-                task.advance(n)
-    return pages
-
-
-def _fresh_pages(path: Path, size_bytes: int) -> mmap.mmap:
-    """Return memory of our own; a map, so that its slices are bytes as those of a mapped file."""
-    try:
-        if sys.platform == "win32":
-            return mmap.mmap(-1, size_bytes)
-        pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, OverflowError) as exc:
-        raise ResourceError(
-            f"not enough memory: `{path}` takes {format_size(size_bytes)}",
-            hint="without `--no-mmap` it is read as it is needed",
-        ) from exc
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return pages
+def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:
+    with errors_told(path), path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_size == 0:
+            return b"", found
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), found
 
 
 def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:
@@ -264,7 +240,7 @@ _HINTS = {
 
 def _hint(issue: Issue, path: Path | str) -> str:
     """The next step after a problem."""
-    verify = f"`gguf-hub verify {shlex.quote(str(path))}`"
+    verify = f"`gguf-hub verify {quote(str(path))}`"
     if issue.code in _HINTS:  # only `verify` may know which file it was
         return (
             f"{_HINTS[issue.code]}download it again: {verify} prints the command if the origin "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import GgufError
+from gguf_hub.files import require_distinct
 from gguf_hub.gguf.copying import BLOCK_BYTES, FileRange
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.reader import GgufFile
@@ -74,10 +75,13 @@ class Rewrite:
             progress: Where to report bytes.
 
         Raises:
+            UsageError: It would replace one of several files that data is copied from.
             GgufError: What was written differs from its source.
             DiskFullError: Not enough space.
             LockedError: Another process writes the same file.
         """
+        if len(self.sources) > 1:
+            require_distinct([path], self.sources)
         write_gguf(
             path,
             self.fields,

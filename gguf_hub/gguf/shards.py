@@ -9,22 +9,26 @@ Source: tools/gguf-split/gguf-split.cpp and llama_split_path in src/llama.cpp of
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.files import remove_if, require_distinct
 from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
+from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.keys import number
+from gguf_hub.gguf.mapping import Extent, errors_told, map_together, read_together, starts_of
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
+from gguf_hub.gguf.shard_names import parse_shard, require_shards, shard_path
 from gguf_hub.gguf.strings import shown
 from gguf_hub.progress import SILENT, Progress
 
@@ -33,35 +37,6 @@ if TYPE_CHECKING:
 
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 MAX_SHARDS = 99_999
-_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-
-
-def shard_path(prefix: Path | str, no: int, count: int) -> Path:
-    """Return the name of shard ``no`` (from 0) of ``count``."""
-    return Path(f"{prefix}-{no + 1:05d}-of-{count:05d}.gguf")
-
-
-def parse_shard(path: Path) -> tuple[Path, int, int] | None:
-    """Return prefix, number (from 0) and count that a file's name tells, or None."""
-    match = _NAME.fullmatch(path.name)
-    return (path.with_name(match[1]), int(match[2]) - 1, int(match[3])) if match else None
-
-
-def find_shards(path: Path) -> tuple[Path, ...]:
-    """Return all shards of the set that a file belongs to, in order, whether they exist or not.
-
-    Raises:
-        GgufError: The name is not that of a shard.
-    """
-    found = parse_shard(path)
-    if found is None:
-        raise GgufError(
-            f"`{path}` is a shard, but its name does not say which",
-            path=path,
-            hint="shards are named NAME-00001-of-00003.gguf: rename it to what it was",
-        )
-    prefix, _, count = found
-    return tuple(shard_path(prefix, no, count) for no in range(count))
 
 
 class GgufSet:
@@ -69,14 +44,18 @@ class GgufSet:
 
     Attributes:
         files: The shards in order.
+        path: The first of them.
         fields: Metadata of the first, without the keys that tell of shards.
         metadata: The same as plain Python values.
         tensors: Of all shards, in order; offsets are those in their own file.
+        starts: Where each shard begins in ``data``.
     """
 
-    def __init__(self, files: Sequence[GgufFile]) -> None:
+    def __init__(self, files: Sequence[GgufFile], data: NDArray[np.uint8] | None = None) -> None:
         self.files = tuple(files)
         self.path = files[0].path
+        self.header = files[0].header
+        self.byte_order = files[0].byte_order
         self.fields: Mapping[str, Field] = {
             key: field for key, field in files[0].fields.items() if key not in SPLIT_KEYS
         }
@@ -85,32 +64,61 @@ class GgufSet:
         self.tensors: Mapping[str, TensorInfo] = {
             name: info for file in self.files for name, info in file.tensors.items()
         }
+        self._sizes = [file.size_bytes for file in self.files]
+        paths = (file.path for file in self.files)
+        self.starts: Mapping[Path, int] = dict(zip(paths, starts_of(self._sizes), strict=False))
+        if data is not None:
+            self.__dict__["data"] = data
 
     @classmethod
-    def open(cls, path: Path | str) -> GgufSet:
+    def open(
+        cls, path: Path | str, *, is_mapped: bool = True, progress: Progress = SILENT
+    ) -> GgufSet:
         """Open the whole set that a shard belongs to.
 
         Args:
             path: Any shard.
+            is_mapped: False to read all of it into memory of our own.
+            progress: Told about that reading.
 
         Raises:
             GgufError: A shard is missing, damaged, or of another set.
         """
-        files: list[GgufFile] = []
-        for no, shard in enumerate(find_shards(Path(path))):
-            if not shard.is_file():
-                hint = f"all shards must lie in `{shard.parent}`"
-                raise GgufError(f"shard `{shard}` is missing", path=shard, hint=hint)
-            file = GgufFile.open(shard)
-            problem = set_problem(file, no, files)
-            if problem:
-                raise GgufError(f"`{shard}`: {problem[1]}", path=shard)
-            files.append(file)
-        return cls(_whole(files))
+        shards = require_shards(Path(path))
+        if is_mapped:
+            return cls(_checked(map(GgufFile.open, shards)))
+        data, parts = read_together(shards, progress)
+        return cls(_checked(map(GgufFile.in_memory, shards, parts)), data)
+
+    @cached_property
+    def data(self) -> NDArray[np.uint8]:
+        """All shards, ``uint8[...]``, read-only, each at its ``starts``: mapped, or copied."""
+        mapped = map_together([_extent(file) for file in self.files])
+        if mapped is not None:
+            return mapped
+        data, parts = read_together([file.path for file in self.files])
+        if [part.size for part in parts] != self._sizes:
+            raise GgufError(f"the shards of `{self.path}` have changed while they were opened")
+        return data
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def data_offset(self) -> int:
+        """Where the data section of the first shard starts, in bytes."""
+        return self.files[0].data_offset
 
     def owner(self, name: str) -> GgufFile:
         """Return the shard that holds a tensor."""
         return self._owner[name]
+
+    def start_of(self, name: str) -> int:
+        """Return the byte of ``data`` where a tensor begins."""
+        owner = self._owner[name]
+        return self.starts[owner.path] + owner.start_of(name)
 
     def tensor_bytes(self, name: str) -> NDArray[np.uint8]:
         """Return a tensor's data, ``uint8[size_bytes]``, read-only and not copied.
@@ -120,10 +128,20 @@ class GgufSet:
         """
         return self._owner[name].tensor_bytes(name)
 
+    def check_size(self) -> None:
+        """Raise if a mapped shard has another size by now, see ``GgufFile.check_size``.
+
+        Raises:
+            GgufError: One has.
+        """
+        for file in self.files:
+            file.check_size()
+
     def close(self) -> None:
-        """Let go of all files."""
+        """Let go of all files; views that others hold stay valid."""
         for file in self.files:
             file.close()
+        self.__dict__["data"] = np.empty(0, np.uint8)
 
     def __enter__(self) -> GgufSet:
         return self
@@ -138,18 +156,38 @@ class GgufSet:
         self.close()
 
 
-def open_model(path: Path | str) -> GgufFile | GgufSet:
+Gguf = GgufFile | GgufSet
+"""A model in one file or in several."""
+
+
+def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = SILENT) -> Gguf:
     """Open a model in one file or in several.
 
     Args:
         path: The file, or any shard.
+        is_mapped: False to read all of it into memory of our own.
+        progress: Told about that reading.
 
     Raises:
-        GgufError: It, or one of the other shards, cannot be read safely.
+        GgufError: It, or one of the other shards, is missing or cannot be read safely.
     """
+    path = Path(path)
+    if not is_mapped:
+        kind = GgufSet if _is_shard(path) else GgufFile
+        return kind.open(path, is_mapped=False, progress=progress)
     file = GgufFile.open(path)
-    count = number(file.fields, "split.count")
-    return GgufSet.open(path) if count is not None and count > 1 else file
+    return GgufSet.open(path) if _count(file.fields) > 1 else file
+
+
+def _is_shard(path: Path) -> bool:
+    """Tell whether a file is one of several, without mapping it."""
+    with errors_told(path), path.open("rb") as file:
+        return _count(read_header(file).fields) > 1
+
+
+def _count(fields: Mapping[str, Field]) -> int:
+    """Return how many files a model has, as one of them says."""
+    return number(fields, "split.count") or 1
 
 
 def set_problem(file: GgufFile, no: int, before: Sequence[GgufFile]) -> tuple[str, str] | None:
@@ -166,12 +204,30 @@ def set_problem(file: GgufFile, no: int, before: Sequence[GgufFile]) -> tuple[st
         return "GGUF-SPLIT-NO", f"is number {stated} (from 0), expected {no}"
     if found and found[2] != count:
         return "GGUF-SPLIT-COUNT", f"says {count} shards, its name {found[2]}"
+    if before and file.byte_order != before[0].byte_order:
+        return "GGUF-SPLIT-KEY", f"is {file.byte_order}-endian, unlike the first shard"
     for other in before:
         twice = next((name for name in file.tensors if name in other.tensors), None)
         if twice is not None:
             where = other.path.name
             return "GGUF-SPLIT-DUPLICATE", f"tensor `{shown(twice)}` is in `{where}` too"
     return None
+
+
+def _extent(file: GgufFile) -> Extent:
+    assert file.found is not None, "read files are in memory together already"
+    return Extent(file.path, file.size_bytes, file.found)
+
+
+def _checked(opened: Iterable[GgufFile]) -> list[GgufFile]:
+    """Return the shards, in order, if they are those of one model."""
+    files: list[GgufFile] = []
+    for no, file in enumerate(opened):
+        problem = set_problem(file, no, files)
+        if problem:
+            raise GgufError(f"`{file.path}`: {problem[1]}", path=file.path)
+        files.append(file)
+    return _whole(files)
 
 
 def _whole(files: list[GgufFile]) -> list[GgufFile]:
@@ -198,8 +254,10 @@ def plan_merge(path: Path | str) -> Rewrite:
 
     Raises:
         GgufError: A shard is missing, damaged, or of another set.
+        UnsupportedGgufError: They are big-endian.
     """
     model = GgufSet.open(path)
+    _require_little_endian(model)
     parts = tuple(
         Part(TensorSpec(name, info.shape, info.type), (range_of(model.owner(name), info),))
         for name, info in model.tensors.items()
@@ -227,14 +285,25 @@ def plan_split(
         GgufError: The file is damaged, a shard itself, or big-endian.
     """
     file = GgufFile.open(path)
-    if (number(file.fields, "split.count") or 0) > 1:
+    if _count(file.fields) > 1:
         raise GgufError(f"`{path}` is a shard already", path=path)
+    _require_little_endian(file)
     groups = list(_groups(file, max_size_bytes, max_tensors))
     if is_first_empty or not groups:
         groups.insert(0, [])
     if len(groups) > MAX_SHARDS:
         raise GgufError(f"{len(groups):,} shards, at most {MAX_SHARDS:,}", path=path)
     return tuple(_shard(file, no, groups) for no in range(len(groups)))
+
+
+def _require_little_endian(model: Gguf) -> None:
+    """Refuse data whose words would have to be turned round."""
+    if model.byte_order == "big":
+        raise UnsupportedGgufError(
+            f"`{model.path}` is big-endian: expected little-endian",
+            path=model.path,
+            hint=f"`gguf-hub upgrade {quote(str(model.path))} OUT.gguf` converts it",
+        )
 
 
 def _groups(

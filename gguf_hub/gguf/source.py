@@ -43,6 +43,18 @@ class FileObjectSource:
         return self._file.read(n)
 
 
+class MemorySource:
+    """Bytes in memory as a ``RangeSource``, for headers that keep copies of what they read."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = memoryview(data)
+        self.size_bytes = self._data.nbytes
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return ``n`` bytes from ``offset``."""
+        return bytes(self._data[offset : offset + n])
+
+
 class Window:
     """The start of a file, as far as it has been seen.
 

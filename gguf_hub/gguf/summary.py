@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
 from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field, ValueType
@@ -135,6 +135,25 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         tokenizer=text("tokenizer.ggml.model"),
         has_chat_template="tokenizer.chat_template" in fields,
         shard=_shard(fields),
+    )
+
+
+def summarize_set(headers: Sequence[Header], table: TensorTable) -> Summary:
+    """Add up a model in one file or several.
+
+    Args:
+        headers: Of its files, the first one first.
+        table: The tensors of all.
+    """
+    summary = summarize(headers[0], table)
+    if len(headers) == 1:
+        return summary
+    return replace(
+        summary,
+        size_bytes=sum(header.size_bytes for header in headers),
+        n_tensors=sum(len(header.entries) for header in headers),
+        n_shards=len(headers),
+        shard=None,
     )
 
 

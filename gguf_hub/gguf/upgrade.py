@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
+from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.experts import MAX_EXPERTS, group_split, is_merged, parse_split, split_name
 from gguf_hub.gguf.format import VERSION, Field, TensorInfo, TensorSpec, ValueType
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import read_table
-from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, align_to_source, detached, joined, range_of
+from gguf_hub.gguf.shards import Gguf, GgufSet, open_gguf
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.swap import WORDS
 from gguf_hub.gguf.types import QuantType
@@ -38,7 +40,7 @@ def plan_upgrade(path: Path | str, layout: Target = "merged") -> Rewrite:
     """Find out what must change for today's loaders.
 
     Args:
-        path: A GGUF file of any version and byte order.
+        path: A GGUF file of any version and byte order, or any shard of a set.
         layout: ``"merged"`` for today's programs; ``"split"`` for those of early 2024.
 
     Returns:
@@ -46,33 +48,23 @@ def plan_upgrade(path: Path | str, layout: Target = "merged") -> Rewrite:
 
     Raises:
         GgufError: The file is damaged, or experts are missing or differ from each other.
-        UnsupportedGgufError: A shard of a set, or big-endian data of a type without a rule.
+        UnsupportedGgufError: Big-endian data of a type without a rule.
     """
-    file = GgufFile.open(path)
-    _refuse_shard(file)
+    file = open_gguf(path)
     swaps = file.byte_order == "big"
     changes = [*_header_changes(file)]
     parts = tuple(_merged(file, changes) if layout == "merged" else _split(file, changes))
     if swaps:
         _refuse_unswappable(file)
         parts = tuple(Part(part.spec, part.ranges, True) for part in parts)
-    changes += {_UNTIDY[i.code]: 0 for i in read_table(file.header).issues if i.code in _UNTIDY}
+    headers = [each.header for each in file.files]
+    issues = (issue for header in headers for issue in read_table(header).issues)
+    changes += {_UNTIDY[issue.code]: 0 for issue in issues if issue.code in _UNTIDY}
     rewrite = Rewrite(_fields(file, changes), parts, tuple(changes))
     return align_to_source(rewrite) if changes else rewrite
 
 
-def _refuse_shard(file: GgufFile) -> None:
-    """A shard may hold some experts of a layer and lack the others."""
-    count = number(file.fields, "split.count")
-    if count is not None and count > 1:
-        raise UnsupportedGgufError(
-            f"`{file.path}` is one of {count} shards",
-            path=file.path,
-            hint=f"put them together first: `gguf-hub merge {file.path} OUT.gguf`",
-        )
-
-
-def _refuse_unswappable(file: GgufFile) -> None:
+def _refuse_unswappable(file: Gguf) -> None:
     """Refuse big-endian types whose words are not known."""
     for info in file.tensors.values():
         if info.type not in WORDS:
@@ -83,15 +75,18 @@ def _refuse_unswappable(file: GgufFile) -> None:
             )
 
 
-def _header_changes(file: GgufFile) -> Iterator[str]:
+def _header_changes(file: Gguf) -> Iterator[str]:
     """What changes for the format's sake."""
-    if file.version != VERSION:
-        yield f"version {file.version} becomes {VERSION}"
+    if isinstance(file, GgufSet):
+        yield f"{len(file.files)} shards become one file"
+    version = file.header.version
+    if version != VERSION:
+        yield f"version {version} becomes {VERSION}"
     if file.byte_order == "big":
         yield "big-endian becomes little-endian"
 
 
-def _fields(file: GgufFile, changes: list[str]) -> dict[str, Field]:
+def _fields(file: Gguf, changes: list[str]) -> dict[str, Field]:
     """Metadata, with the key that the specification asks for where weights are quantised."""
     fields = detached(file.fields)
     is_quantised = any(info.type not in _UNQUANTISED for info in file.tensors.values())
@@ -102,10 +97,14 @@ def _fields(file: GgufFile, changes: list[str]) -> dict[str, Field]:
     return fields
 
 
+def _range(file: Gguf, info: TensorInfo) -> FileRange:
+    return range_of(file.owner(info.name), info)
+
+
 # -- one tensor per expert -> one for all ----------------------------------------------------
 
 
-def _merged(file: GgufFile, changes: list[str]) -> Iterator[Part]:
+def _merged(file: Gguf, changes: list[str]) -> Iterator[Part]:
     """Yield the tensors with all experts merged, each where its first expert stood."""
     groups = group_split(file.tensors)
     if groups:
@@ -118,13 +117,13 @@ def _merged(file: GgufFile, changes: list[str]) -> Iterator[Part]:
     for name, info in file.tensors.items():
         expert = parse_split(name)
         if expert is None:
-            yield Part(TensorSpec(name, info.shape, info.type), (range_of(file, info),))
+            yield Part(TensorSpec(name, info.shape, info.type), (_range(file, info),))
         elif expert.merged_name not in done:
             done.add(expert.merged_name)
             yield _merge(file, expert.merged_name, groups[expert.merged_name])
 
 
-def _merge(file: GgufFile, merged_name: str, names: dict[int, str]) -> Part:
+def _merge(file: Gguf, merged_name: str, names: dict[int, str]) -> Part:
     """Return one merged tensor."""
     if merged_name in file.tensors:
         raise GgufError(f"`{file.path}` holds `{merged_name}` both split and merged")
@@ -134,7 +133,7 @@ def _merge(file: GgufFile, merged_name: str, names: dict[int, str]) -> Part:
         raise GgufError(
             f"`{file.path}`: `{merged_name}` needs {count} experts, {len(names)} are there",
             path=file.path,
-            hint=f"`gguf-hub verify {file.path}` lists what is missing",
+            hint=f"`gguf-hub verify {quote(str(file.path))}` lists what is missing",
         )
     infos = [file.tensors[names[i]] for i in range(count)]
     if len({(info.shape, info.type) for info in infos}) > 1:
@@ -145,13 +144,13 @@ def _merge(file: GgufFile, merged_name: str, names: dict[int, str]) -> Part:
             hint="such experts cannot be merged without quantising them anew",
         )
     spec = TensorSpec(merged_name, (*infos[0].shape, count), infos[0].type)
-    return Part(spec, joined(range_of(file, info) for info in infos))
+    return Part(spec, joined(_range(file, info) for info in infos))
 
 
 # -- and back --------------------------------------------------------------------------------
 
 
-def _split(file: GgufFile, changes: list[str]) -> Iterator[Part]:
+def _split(file: Gguf, changes: list[str]) -> Iterator[Part]:
     """Yield the tensors with all experts split."""
     merged = [info for name, info in file.tensors.items() if is_merged(name)]
     if merged:
@@ -164,16 +163,16 @@ def _split(file: GgufFile, changes: list[str]) -> Iterator[Part]:
         if is_merged(name):
             yield from _slices(file, info)
         else:
-            yield Part(TensorSpec(name, info.shape, info.type), (range_of(file, info),))
+            yield Part(TensorSpec(name, info.shape, info.type), (_range(file, info),))
 
 
-def _slices(file: GgufFile, info: TensorInfo) -> Iterator[Part]:
+def _slices(file: Gguf, info: TensorInfo) -> Iterator[Part]:
     """Yield the experts of one merged tensor."""
     if len(info.shape) != 3:
         raise GgufError(f"`{file.path}`: `{info.name}` has shape {list(info.shape)}, expected 3")
     _, block, stem, _ = info.name.split(".")
     part = stem.removeprefix("ffn_").removesuffix("_exps")
-    whole, n = range_of(file, info), info.shape[2]
+    whole, n = _range(file, info), info.shape[2]
     if n > MAX_EXPERTS:
         raise GgufError(
             f"`{file.path}`: `{info.name}` holds {n:,} experts, expected at most {MAX_EXPERTS:,}",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import set_aside, write_atomically
+from gguf_hub.oserrors import reason_of
 from gguf_hub.paths import data_dir
 from gguf_hub.progress import SILENT, Progress
 
@@ -145,7 +146,8 @@ class Store:
                 edit(known)
                 self._write(known)
         except (OSError, filelock.Timeout) as exc:
-            reason = getattr(exc, "strerror", None) or "another process holds it"
+            # a lock that is not had in time is an OSError too, without a reason of the system
+            reason = reason_of(exc) if exc.strerror else "another process holds it"
             self._progress.note(
                 f"note: cannot write the record of files `{self._path}`: {reason}; "
                 "files will be checked again when they are used"

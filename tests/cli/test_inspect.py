@@ -183,7 +183,7 @@ def test_a_range_that_comes_short_is_no_damage() -> None:
 
 def test_files_of_one_question_share_what_may_be_read(hub_server: HubServer) -> None:
     hub_server.add_repo("org/mix", {"a.gguf": bytes(100), "b.gguf": bytes(100)})
-    hub, budget = HfHub(), ReadBudget(150)
+    hub, budget = HfHub(), ReadBudget(150, hint="read less")
     first, second = (
         HubRanges(hub, hub.file_facts("org/mix", name), 100, budget)
         for name in ("a.gguf", "b.gguf")

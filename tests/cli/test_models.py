@@ -274,3 +274,16 @@ def test_the_cache_of_the_command_line_is_that_of_huggingface_hub(server: HubSer
     fetcher = Fetcher(HfHub(), HfCache(default_cache_dir()), Store())
     listing = fetcher.hub.list_files(REPO)
     assert path == fetcher.place.path_of(listing, listing.find(NAME))
+
+
+@pytest.mark.parametrize(
+    "argument", ["~nobody-of-that-name/m.gguf", "a" * 5000, "a/" * 3000], ids=ascii
+)
+@pytest.mark.parametrize(
+    "command", ["inspect", "verify", "pick", "run", "path", "rm", "download", "warmup"]
+)
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(gguf_hub, command, argument) -> None:
+    code, _, err = gguf_hub(command, argument)
+    assert code in (1, 2)
+    assert "model" in err or "repository" in err
+    assert "Traceback" not in err

@@ -11,7 +11,8 @@ import pytest
 
 from gguf_hub.errors import UsageError
 from gguf_hub.files import require_distinct
-from gguf_hub.gguf.shards import plan_split, shard_path, write_shards
+from gguf_hub.gguf.shard_names import shard_path
+from gguf_hub.gguf.shards import plan_split, write_shards
 from tests.run.convert import checkpoints
 from tests.synth import TINY, write_mixtral
 

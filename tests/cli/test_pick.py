@@ -453,12 +453,9 @@ def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> N
         "gguf-hub download org/m:Q4_K_M", f"gguf-hub run org/m:Q4_K_M -c 64 {say}",
     ]  # fmt: skip
     _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--ctx", 64)
-    first = data["files"][0]["filename"]
-    assert data["commands"] == [
-        "gguf-hub download org/m:Q8_0 --local-dir .",
-        f"gguf-hub merge {first} m.Q8_0.gguf",
-        f"gguf-hub run m.Q8_0.gguf -c 64 {say}",
-    ]
+    assert data["commands"] == [  # a set of shards
+        "gguf-hub download org/m:Q8_0", f"gguf-hub run org/m:Q8_0 -c 64 {say}",
+    ]  # fmt: skip
     args = (folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64, "--kv-type", "q8_0")
     _, data = picked(gguf_hub, *args)
     run = f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 -ctk q8_0 -ctv q8_0"
@@ -474,11 +471,28 @@ def test_commands_do_what_they_say(
     gguf_hub, repo: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--ctx", 64)
+    llama_cpp = ("--for", "llama.cpp")
+    _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--ctx", 64, *llama_cpp)
     for line in data["commands"][:-1]:
         code, _, err = gguf_hub(*shlex.split(line)[1:])
         assert code == 0, err
-    assert (tmp_path / "m.Q8_0.gguf").is_file()
+    assert len(list(tmp_path.glob("m.Q8_0-0000*.gguf"))) > 1
+    assert (tmp_path / "m.Q8_0.merged.gguf").is_file()
+    assert "-m m.Q8_0.merged.gguf" in data["commands"][-1]
+
+
+def test_models_of_a_repository_that_are_here_are_compared_without_the_hub(
+    gguf_hub, repo: HubServer
+) -> None:
+    for quant in ("Q8_0", "Q4_0"):
+        assert gguf_hub("download", f"org/m:{quant}", "-q")[0] == 0
+    _, data = picked(gguf_hub, "org/m", "--ram", "1GB", "--offline")
+    assert {row["quant"] for row in data["files"]} == {"Q8_0", "Q4_0"}
+    assert any("only what is on this machine is compared" in note for note in data["notes"])
+    _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--offline")
+    assert [len(row["filenames"]) > 1 for row in data["files"]] == [True]
+    code, _, err = gguf_hub("pick", "org/m:Q6_K", "--offline")
+    assert (code, "offline mode is on" in err) == (1, True)
 
 
 def test_several_arguments_are_compared(gguf_hub, repo: HubServer, folder: Path) -> None:

@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf import shards
 from gguf_hub.gguf.format import Field, ValueType
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Rewrite
-from gguf_hub.gguf.shards import (
-    GgufSet,
-    find_shards,
-    open_model,
-    parse_shard,
-    plan_merge,
-    plan_split,
-    shard_path,
-    write_shards,
-)
+from gguf_hub.gguf.shard_names import find_shards, parse_shard, shard_path
+from gguf_hub.gguf.shards import GgufSet, open_gguf, plan_merge, plan_split, write_shards
 from gguf_hub.gguf.validate import validate_file, validate_set
 from gguf_hub.gguf.writer import write_gguf
 from tests.synth import SMALL, TINY, write_mixtral
@@ -71,14 +63,14 @@ def test_the_first_shard_holds_the_metadata(model: Path) -> None:
 def test_a_set_reads_like_one_file(model: Path) -> None:
     paths = cut(model, max_tensors=15)
     whole = GgufFile.open(model)
-    with open_model(paths[1]) as opened:
+    with open_gguf(paths[1]) as opened:
         assert isinstance(opened, GgufSet)
         assert dict(opened.fields) == dict(whole.fields)
         assert list(opened.tensors) == list(whole.tensors)
         assert opened.metadata["llama.block_count"] == 2
         for name in whole.tensors:
             assert opened.tensor_bytes(name).tobytes() == whole.tensor_bytes(name).tobytes()
-    assert isinstance(open_model(model), GgufFile)
+    assert isinstance(open_gguf(model), GgufFile)
 
 
 def test_alignment_holds_in_every_shard(tmp_path: Path) -> None:
@@ -147,7 +139,7 @@ def test_a_missing_shard_is_named(model: Path) -> None:
     paths[1].unlink()
     assert codes(paths[0]) == {"GGUF-SPLIT-MISSING"}
     for action in (GgufSet.open, plan_merge):
-        with pytest.raises(GgufError, match=r"part-00002-of-00003\.gguf` is missing"):
+        with pytest.raises(GgufError, match=r"`part-00002-of-00003\.gguf` is missing"):
             action(paths[0])
     paths[0].unlink()
     paths[2].unlink()
@@ -244,3 +236,16 @@ def test_nothing_is_overwritten_by_accident(gguf_hub, model: Path, tmp_path: Pat
 def test_limits_that_cannot_be_are_refused(gguf_hub, model: Path, args: list[str]) -> None:
     code, out, _ = gguf_hub("split", model, model.with_name("part"), *args)
     assert (code, out) == (2, "")
+
+
+def test_big_endian_shards_are_not_mixed_with_others_and_not_copied(tmp_path: Path) -> None:
+    paths = [shard_path(tmp_path / "m", no, 2) for no in range(2)]
+    for no, order in enumerate(("little", "big")):
+        keys = {"split.no": no, "split.count": 2}
+        fields = {key: Field(ValueType.UINT16, value) for key, value in keys.items()}
+        write_mixtral(paths[no], TINY, fields=fields, byte_order=order)
+    with pytest.raises(GgufError, match="big-endian, unlike the first shard"):
+        open_gguf(paths[0])
+    big = write_mixtral(tmp_path / "big.gguf", TINY, byte_order="big")
+    with pytest.raises(UnsupportedGgufError, match="is big-endian"):
+        plan_split(big, max_tensors=9)

@@ -10,9 +10,10 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf import rewrite
 from gguf_hub.gguf.copying import BLOCK_BYTES
 from gguf_hub.gguf.experts import group_split, layout, split_name
-from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType
+from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.gguf.swap import WORDS, swap_blocks
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
@@ -246,12 +247,24 @@ def test_more_experts_than_any_model_has_are_not_counted_out(tmp_path: Path) -> 
         plan_upgrade(path, "split")
 
 
-def test_a_shard_is_refused(tmp_path: Path) -> None:
-    count = {"split.count": Field(ValueType.UINT16, 2)}
-    path = write_mixtral(tmp_path / "in.gguf", TINY, fields=count)
-    with pytest.raises(UnsupportedGgufError, match="one of 2 shards") as caught:
-        plan_upgrade(path)
-    assert "gguf-hub merge" in str(caught.value.hint)
+def test_shards_become_what_the_whole_file_becomes(tmp_path: Path) -> None:
+    whole = write_mixtral(tmp_path / "in.gguf", TINY)
+    paths = write_shards(tmp_path / "part", plan_split(whole, max_tensors=9))
+    plan_upgrade(whole).write(tmp_path / "a.gguf")
+    plan = plan_upgrade(paths[2])
+    assert plan.changes[0] == f"{len(paths)} shards become one file"
+    plan.write(tmp_path / "b.gguf", compare=True)
+    assert (tmp_path / "b.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+
+
+def test_no_shard_is_overwritten(gguf_hub, tmp_path: Path) -> None:
+    whole = write_mixtral(tmp_path / "in.gguf", TINY)
+    paths = write_shards(tmp_path / "part", plan_split(whole, max_tensors=9))
+    before = [path.read_bytes() for path in paths]
+    assert gguf_hub("upgrade", paths[0], "--in-place")[0] == 2
+    code, _, err = gguf_hub("upgrade", paths[0], paths[1], "--force")
+    assert (code, "is the input itself" in err) == (2, True)
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_a_difference_is_found_and_nothing_is_left(

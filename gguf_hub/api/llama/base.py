@@ -17,7 +17,7 @@ from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.loaded_model import LoadedModel, plain_metadata
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import open_gguf
 from gguf_hub.run.generation import LogitsSampler, sampler_config
 from gguf_hub.run.kernels.build.cpu import usable_cores
 from gguf_hub.run.sampler import Sampler
@@ -106,7 +106,7 @@ class LlamaBase:
         self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **changes: Any
     ) -> None:
         if vocab_only:
-            with GgufFile.open(Path(self.model_path)) as file:
+            with open_gguf(Path(self.model_path)) as file:
                 self._metadata = dict(file.metadata)
             self.tokenizer_ = load_tokenizer(self._metadata)
         else:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ResourceError
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import open_gguf
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.model.transformer import Transformer
@@ -72,14 +72,14 @@ class LoadedModel:
     """An open model; several runs may take turns on its one cache, from any thread.
 
     Args:
-        path: The GGUF file.
+        path: The GGUF file, or any shard of a set.
         keeps_all: Keep the logits of all positions.
         has_all: Be able to compute all tokens' outputs in one pass, as embeddings need it.
         limits: ``n_ctx``, ``n_batch``, ``n_cores`` and ``rope`` of ``Transformer.open``.
     """
 
     def __init__(self, path: Path, *, keeps_all: bool, has_all: bool, **limits: Any) -> None:
-        self.file = GgufFile.open(path)
+        self.file = open_gguf(path)
         try:
             self.tokenizer = load_tokenizer(self.file.metadata)
             self.model = Transformer.open(self.file, all_logits=keeps_all or has_all, **limits)

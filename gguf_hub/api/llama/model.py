@@ -246,6 +246,8 @@ class Llama(Completions):
         local_dir: str | os.PathLike[str] | None = None,
         local_dir_use_symlinks: Any = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> Llama:
         """Return a model of a repository; what is not here is downloaded and verified first.
@@ -257,6 +259,7 @@ class Llama(Completions):
             local_dir: Where to put them; None for the Hugging Face cache.
             local_dir_use_symlinks: Ignored: files are files.
             cache_dir: The cache, where it is not the usual one.
+            revision: Branch, tag or commit; ``main`` when None.
             kwargs: Of the constructor.
 
         Raises:
@@ -266,7 +269,9 @@ class Llama(Completions):
         from gguf_hub.api.pretrained import fetch_pretrained
 
         patterns = [filename or "*.gguf", *(additional_files or ())]
-        path = fetch_pretrained(repo_id, patterns, local_dir=local_dir, cache_dir=cache_dir)
+        path = fetch_pretrained(
+            repo_id, patterns, local_dir=local_dir, cache_dir=cache_dir, revision=revision
+        )
         return cls(model_path=path, **kwargs)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gguf_hub.errors import UsageError
+from gguf_hub.oserrors import reason_of
 
 VARIABLE = "GGUF_HUB_API_KEY"
 _HINT = "to serve without a key, leave it out"
@@ -71,9 +72,10 @@ def _lines(file: Path) -> list[str]:
     source = f"--api-key-file {file}"
     try:
         text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or "not UTF-8"
-        raise UsageError(f"`{source}`: cannot be read: {reason.lower()}") from exc
+    except OSError as exc:
+        raise UsageError(f"`{source}`: cannot be read: {reason_of(exc)}") from exc
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"`{source}`: cannot be read: not UTF-8") from exc
     keys = [line.strip() for line in text.splitlines() if line.strip()]
     if not keys:
         raise UsageError(f"`{source}`: expected one key per line, found none", hint=_HINT)

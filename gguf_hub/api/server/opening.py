@@ -9,7 +9,8 @@ from typing import Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import Facts, Service
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shard_names import model_name
+from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import TEMPLATE_KEY
 from gguf_hub.run.model.transformer import Transformer
@@ -35,7 +36,7 @@ def open_service(
     """Open a model and yield a service of it; the model is closed at the end.
 
     Args:
-        path: The GGUF file.
+        path: The GGUF file, or any shard of a set.
         name: Under which clients ask for it; the file's name when None.
         n_ctx: Positions of each slot; 0 for as many as the model was trained on.
         n_slots: Requests that are computed at once.
@@ -53,7 +54,7 @@ def open_service(
         GgufHubError: It holds no model that runs here.
     """
     with (
-        GgufFile.open(path, is_mapped=is_mapped, progress=progress) as file,
+        open_gguf(path, is_mapped=is_mapped, progress=progress) as file,
         Transformer.open(
             file, n_ctx=n_ctx, n_slots=n_slots, all_logits=True, progress=progress, **options
         ) as model,
@@ -71,15 +72,15 @@ def open_service(
             service.close()
 
 
-def _facts(path: Path, name: str | None, file: GgufFile, model: Transformer) -> Facts:
+def _facts(path: Path, name: str | None, file: Gguf, model: Transformer) -> Facts:
     bytes_of: dict[str, int] = {}
     for info in file.tensors.values():
         kind = getattr(info.type, "name", str(info.type))
         bytes_of[kind] = bytes_of.get(kind, 0) + info.size_bytes
     return Facts(
-        name=name or path.stem,
+        name=name or model_name(path),
         path=str(path),
-        description=file.metadata.text("general.name", path.stem),
+        description=file.metadata.text("general.name", model_name(path)),
         n_params=sum(info.n_elements for info in file.tensors.values()),
         size_bytes=file.size_bytes,
         n_ctx=model.n_ctx,

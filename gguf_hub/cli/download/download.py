@@ -10,7 +10,7 @@ import click
 from gguf_hub.cli import console
 from gguf_hub.cli.download.download_engine import engine_options, mover_for
 from gguf_hub.cli.download.download_output import print_plan, print_result
-from gguf_hub.cli.download.download_target import find_here, place_from, require_here, target_from
+from gguf_hub.cli.download.download_target import place_from, target_from
 from gguf_hub.cli.options import (
     catalog_option,
     json_option,
@@ -61,47 +61,33 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     Every file is checked against the Hub's SHA-256 before it gets its final name. Run the command
     again to resume an interrupted download. Prints the paths.
     """
-    from gguf_hub.cli.models import list_repo, open_hub
-    from gguf_hub.hub.catalog import load_catalog
-    from gguf_hub.hub.client import default_cache_dir, is_offline
-    from gguf_hub.hub.download.fetch import Fetcher
-    from gguf_hub.hub.download.plan import select
-    from gguf_hub.hub.store import Store
+    from gguf_hub.cli.models import make_resolver
 
     progress = console.progress_for(options["progress"], is_quiet=options["quiet"])
     _tell_old_habits(options)
-    catalog = load_catalog(options["catalog_path"])
-    target, place = target_from(repo, filenames, options, catalog), place_from(options)
-    hub = open_hub(options["token"], timeout_s=options["timeout_s"])
-    store = Store(progress=progress)
-    if is_offline():
-        listing, files = find_here(target, place, store)
-    else:
-        listing = list_repo(hub, target, catalog)
-        files = select(listing, target.wanted)
-    fetcher = Fetcher(
-        hub,
-        place,
-        store,
-        progress,
-        move=mover_for(options, len(files)),
+    resolver = make_resolver(
+        options["catalog_path"],
+        token=options["token"],
+        timeout_s=options["timeout_s"],
+        place=place_from(options),
+        progress=progress,
+    )
+    selection = resolver.choose(target_from(repo, filenames, options, resolver))
+    fetcher = resolver.fetcher(
+        move=mover_for(options, len(selection.files)),
         is_forced=options["is_forced"],
         max_workers=options["max_workers"],
-        caches=(default_cache_dir(),),
     )
-    plan = fetcher.plan(listing, files)
-    free_bytes = fetcher.free_bytes(fetcher.place.root)
     if options["dry_run"]:
-        print_plan(plan, free_bytes, as_json=options["as_json"])
+        plan = fetcher.plan(selection.listing, selection.files)
+        print_plan(plan, fetcher.free_bytes(fetcher.place.root), as_json=options["as_json"])
         return
-    if is_offline():
-        require_here(plan)
     try:
-        fetched = fetcher.fetch(listing, files)
+        fetched = resolver.fetch(selection, fetcher)
     except KeyboardInterrupt:
         console.note("\nwhat came so far is kept: repeat the command to go on from there")
         raise
-    print_result(plan, fetched, as_json=options["as_json"], is_quiet=options["quiet"])
+    print_result(selection.listing, fetched, as_json=options["as_json"], is_quiet=options["quiet"])
 
 
 def _tell_old_habits(options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gguf_hub.cli import console
 
 if TYPE_CHECKING:
+    from gguf_hub.hub.client import RepoListing
     from gguf_hub.hub.download.fetch import Fetched, Plan
 
 
@@ -22,7 +23,9 @@ def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
             for planned in plan.files
         ]
         sums = {"fetch_bytes": plan.fetch_bytes, "free_bytes": free_bytes}
-        console.print_json(_head(plan) | {"dry_run": True, "files": files} | sums)
+        console.print_json(
+            _head(plan.listing, plan.total_bytes) | {"dry_run": True, "files": files} | sums
+        )
         return
     console.print_table(
         [
@@ -40,7 +43,9 @@ def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
         console.warn("that is more than there is room for")
 
 
-def print_result(plan: Plan, fetched: Sequence[Fetched], *, as_json: bool, is_quiet: bool) -> None:
+def print_result(
+    listing: RepoListing, fetched: Sequence[Fetched], *, as_json: bool, is_quiet: bool
+) -> None:
     """Print the paths, or everything as JSON."""
     from gguf_hub.units import format_size
 
@@ -49,30 +54,38 @@ def print_result(plan: Plan, fetched: Sequence[Fetched], *, as_json: bool, is_qu
             _about(done.file, str(done.path))
             | {
                 "sha256": done.sha256,
-                "verified": True,
+                "verified": done.is_verified,
                 "status": done.status.value,
                 "gguf_problem": done.gguf_problem,
             }
             for done in fetched
         ]
-        console.print_json(_head(plan) | {"dry_run": False, "files": files})
+        total_bytes = sum(done.file.size_bytes for done in fetched)
+        console.print_json(_head(listing, total_bytes) | {"dry_run": False, "files": files})
         return
     for done in fetched:
         console.say(str(done.path))
+        if is_quiet and not done.is_verified:  # else the resolver has said so
+            console.warn(
+                f"`{done.path}`: not verified, as its SHA-256 is not known without the hub"
+            )
         if not is_quiet:
             size = format_size(done.file.size_bytes)
-            console.note(f"{done.status.value}: {size}, {_VERIFIED[done.file.sha256 is not None]}")
+            console.note(f"{done.status.value}: {size}{_checked_by(done)}")
 
 
-_VERIFIED = {True: "SHA-256 is the hub's", False: "git id is the hub's"}
+def _checked_by(done: Fetched) -> str:
+    if not done.is_verified:
+        return ""
+    return ", SHA-256 is the hub's" if done.file.sha256 else ", git id is the hub's"
 
 
-def _head(plan: Plan) -> dict[str, Any]:
+def _head(listing: RepoListing, total_bytes: int) -> dict[str, Any]:
     return {
-        "repo_id": plan.listing.repo_id,
-        "revision": plan.listing.revision,
-        "commit": plan.listing.commit,
-        "total_bytes": plan.total_bytes,
+        "repo_id": listing.repo_id,
+        "revision": listing.revision,
+        "commit": listing.commit,
+        "total_bytes": total_bytes,
     }
 
 

@@ -1,25 +1,21 @@
-"""What ``gguf-hub download`` wants and where it goes, and what of it is here without a hub."""
+"""What ``gguf-hub download`` wants and where it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.paths import expanded
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.catalog import Catalog
-    from gguf_hub.hub.client import RemoteFile, RepoListing
     from gguf_hub.hub.download.destinations import Destination
-    from gguf_hub.hub.download.fetch import Plan
-    from gguf_hub.hub.download.local import Target
-    from gguf_hub.hub.store import Store
+    from gguf_hub.hub.download.refs import Target
+    from gguf_hub.hub.resolve import Resolver
 
 
 def target_from(
-    repo: str | None, filenames: tuple[str, ...], options: dict[str, Any], catalog: Catalog
+    repo: str | None, filenames: tuple[str, ...], options: dict[str, Any], resolver: Resolver
 ) -> Target:
     """Return what is wanted, from the arguments and options together.
 
@@ -27,12 +23,13 @@ def target_from(
         GgufHubError: They name nothing, or contradict each other.
     """
     from gguf_hub.cli.models import pick_file
-    from gguf_hub.hub.download.local import Target, target_of_file
     from gguf_hub.hub.download.plan import FileSelector
+    from gguf_hub.hub.download.refs import Target, target_of_file
 
+    catalog = resolver.catalog
     patterns = {"include": options["include"], "exclude": options["exclude"]}
     if repo is not None:
-        target = _with_names(_remote(repo, catalog), repo, filenames, catalog)
+        target = _with_names(_remote(repo, resolver), repo, filenames, resolver)
     elif any(patterns.values()):
         target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
@@ -43,7 +40,9 @@ def target_from(
     return replace(target, revision=options["revision"] or target.revision)
 
 
-def _with_names(target: Target, repo: str, filenames: tuple[str, ...], catalog: Catalog) -> Target:
+def _with_names(
+    target: Target, repo: str, filenames: tuple[str, ...], resolver: Resolver
+) -> Target:
     """Add the file names to what the first argument wants."""
     from gguf_hub.errors import UsageError
 
@@ -54,20 +53,18 @@ def _with_names(target: Target, repo: str, filenames: tuple[str, ...], catalog: 
             f"`{repo}` names a quant and {len(filenames)} file names follow: which is meant?",
             hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
         )
-    if target.wanted.filenames and target.repo_id == catalog.repo_id and "/" not in repo:
+    if target.wanted.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
         # the first was a quant of the catalog: so are the others
-        others = [_remote(name, catalog) for name in filenames]
+        others = [_remote(name, resolver) for name in filenames]
         filenames = tuple(name for other in others for name in other.wanted.filenames)
     names = target.wanted.filenames + filenames
     return replace(target, wanted=replace(target.wanted, filenames=names))
 
 
-def _remote(argument: str, catalog: Catalog) -> Target:
+def _remote(argument: str, resolver: Resolver) -> Target:
     """Read an argument that must name something to download."""
-    from gguf_hub.cli.models import target_for
-
-    target = target_for(argument, catalog, is_remote=True)
-    assert not isinstance(target, Path)
+    target = resolver.target(argument, is_remote=True)
+    assert not isinstance(target, tuple)
     return target
 
 
@@ -77,36 +74,5 @@ def place_from(options: dict[str, Any]) -> Destination:
     from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 
     if options["local_dir"] is not None:
-        return LocalFolder(options["local_dir"].expanduser().absolute())
-    return HfCache((options["cache_dir"] or default_cache_dir()).expanduser().absolute())
-
-
-def find_here(
-    target: Target, place: Destination, store: Store
-) -> tuple[RepoListing, Sequence[RemoteFile]]:
-    """Return the wanted files as this machine knows them; for offline mode.
-
-    Raises:
-        HubUnreachableError: It does not know all of them.
-    """
-    from gguf_hub.cli.models import missing_offline
-    from gguf_hub.hub.client import default_cache_dir
-    from gguf_hub.hub.download.local import find_offline
-
-    found = find_offline(target, place, store, default_cache_dir())
-    if found is None:
-        raise missing_offline(target.text)
-    return found
-
-
-def require_here(plan: Plan) -> None:
-    """Refuse, in offline mode, a plan for which bytes would have to come.
-
-    Raises:
-        HubUnreachableError: It names the files.
-    """
-    from gguf_hub.cli.models import missing_offline
-
-    missing = [f"`{planned.file.path}`" for planned in plan.files if not planned.is_here]
-    if missing:
-        raise missing_offline(f"{', '.join(missing)} of {plan.listing.repo_id}")
+        return LocalFolder(expanded(options["local_dir"]).absolute())
+    return HfCache(expanded(options["cache_dir"] or default_cache_dir()).absolute())

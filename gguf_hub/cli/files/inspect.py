@@ -39,24 +39,22 @@ def command(
     """Show what a GGUF file contains.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://...;
-    for a file on the Hub only the header is downloaded. Local shards are added up. Exit code 1 if
+    for a file on the Hub only the header is downloaded. Shards are added up. Exit code 1 if
     the file is damaged.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files import inspect_output as output
-    from gguf_hub.cli.files.sources import open_source
-    from gguf_hub.gguf.inspection import inspect, inspect_set
-    from gguf_hub.gguf.shards import parse_shard
+    from gguf_hub.cli.files.sources import open_sources
+    from gguf_hub.cli.models import make_resolver
+    from gguf_hub.gguf.inspection import inspect_set
 
     if model is None and pattern not in (None, "*"):
         # `--tensors FILE`: the pattern was left out, and the file stands in its place
         model, pattern = pattern, "*"
     if model is None:
         raise click.UsageError("missing argument FILE")
-    source = open_source(model, revision=revision, token=token, catalog_path=catalog_path)
-    found = inspect(source.data, source.name)
-    if source.path and found.summary.shard and parse_shard(source.path):
-        found = inspect_set(source.path)
+    sources = open_sources(model, make_resolver(catalog_path, token=token), revision)
+    found = inspect_set([(source.data, source.name) for source in sources])
     if as_json:
         console.print_json(output.as_dict(found, metadata=metadata, pattern=pattern, full=full))
     elif metadata or pattern:

@@ -27,7 +27,8 @@ def command(
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output
     from gguf_hub.errors import UsageError
-    from gguf_hub.gguf.shards import find_shards, plan_merge
+    from gguf_hub.gguf.shard_names import find_shards
+    from gguf_hub.gguf.shards import plan_merge
 
     plan = plan_merge(source)
     if target.is_dir():

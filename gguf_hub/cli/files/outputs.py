@@ -15,7 +15,7 @@ def check_output(
     Args:
         source: What is read.
         target: What the user names.
-        inputs: All files that are read; the source when there are none.
+        inputs: All files that are read; when there are none, the source and all its shards.
         force: Whether a file that is there may be replaced.
         or_else: What one may have meant who named the input, for the hint.
 
@@ -25,8 +25,15 @@ def check_output(
     """
     if target.is_dir():
         target = target / source.name
-    check_outputs([target], list(inputs) or [source], force=force, or_else=or_else)
+    check_outputs([target], list(inputs) or files_of(source), force=force, or_else=or_else)
     return target
+
+
+def files_of(source: Path) -> tuple[Path, ...]:
+    """Return a file, and all shards of the set that its name says it belongs to."""
+    from gguf_hub.gguf.shard_names import find_shards, parse_shard
+
+    return (source, *find_shards(source)) if parse_shard(source) else (source,)
 
 
 def check_outputs(

@@ -129,7 +129,7 @@ def _report(plan: QuantizePlan, written: Path | None, as_json: bool) -> None:
     for note in plan.notes:
         console.note(f"note: {note}")
     size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
-    before = format_size(plan.source.stat().st_size)
+    before = format_size(plan.source_bytes)
     console.note(f"{'written' if written else 'would be'}: {size} (was {before})")
     if written:
         console.say(str(written))

@@ -1,13 +1,16 @@
-"""From a model argument to the bytes of its header: a file, or ranges of a file on a hub."""
+"""From a model argument to the headers of its files: here, or by ranges on a hub."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.local import Target
+    from gguf_hub.hub.resolve import Resolver, Selection
+
+MAX_BYTES = 256 << 20
+"""Of the headers of a set on a hub, which stay in memory together; the first may have 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -17,77 +20,48 @@ class Source:
     Attributes:
         name: What to call it: the path, or the file on the hub.
         data: For ``read_header``: a memory map or ranges.
-        path: The local file; None for one on a hub.
     """
 
     name: str
     data: Any
-    path: Path | None
 
 
-def open_source(
-    argument: str,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    catalog_path: Path | None = None,
-) -> Source:
-    """Find the GGUF that an argument names; of one on a hub nothing but the header is read.
-
-    Args:
-        argument: A path, a quant of the catalog, ``org/repo:QUANT``, ``org/repo/file.gguf``,
-            ``hf://...`` or a link.
-        revision: Branch, tag or commit, for a file on a hub.
-        token: Hugging Face token.
-        catalog_path: A catalog of the user's own.
+def open_sources(argument: str, resolver: Resolver, revision: str | None) -> list[Source]:
+    """Find the GGUF that an argument names, all its shards; on a hub nothing else is read.
 
     Raises:
-        GgufError: The local file cannot be read.
+        GgufError: A local file cannot be read, or a shard is missing.
         GgufHubError: The argument names nothing, or the hub says no.
     """
-    from gguf_hub.cli.models import missing_offline, target_for
     from gguf_hub.gguf.reader import map_file
-    from gguf_hub.hub.catalog import load_catalog
-    from gguf_hub.hub.client import is_offline
+    from gguf_hub.gguf.shard_names import find_shards, parse_shard
+    from gguf_hub.hub.download.refs import Target
+    from gguf_hub.paths import expanded
 
-    path = Path(argument).expanduser()
-    # a file that exists needs neither the catalog nor a hub
-    if path.exists():
-        return Source(str(path), map_file(path), path)
-    catalog = load_catalog(catalog_path)
-    found = target_for(argument, catalog)
-    assert not isinstance(found, Path), "files on this machine were found above"
-    target = replace(found, revision=revision or found.revision)
-    if is_offline():
-        if here := _here(target):
-            return Source(str(here), map_file(here), here)
-        raise missing_offline(target.text)
-    return _on_hub(target, token)
-
-
-def _here(target: Target) -> Path | None:
-    """Return the first wanted file as this machine has it, verified or not."""
-    from gguf_hub.cli.models import find_here
-    from gguf_hub.hub.store import Store
-
-    return next(iter(find_here(target, Store())), None)
+    path = expanded(argument)
+    if os.path.exists(path):  # noqa: PTH110 - False for names that no file can have
+        shards = find_shards(path) if parse_shard(path) else ()
+        there = [shard for shard in shards if shard.is_file()] or [path]
+        return [Source(str(each), map_file(each)) for each in there]
+    target = resolver.target(argument, revision=revision)
+    assert isinstance(target, Target), "files on this machine were found above"
+    selection = resolver.choose(target)
+    if selection.unreachable is None:
+        return _on_hub(selection, resolver)
+    for copy in resolver.locate(target):
+        return [Source(str(path), map_file(path)) for path in copy.paths]
+    raise selection.unreachable  # all is here, but not in one folder
 
 
-def _on_hub(target: Target, token: str | None) -> Source:
-    """Find a file on a hub."""
-    from gguf_hub.cli.models import open_hub
-    from gguf_hub.errors import HubError
-    from gguf_hub.hub.client.ranges import HubRanges
-    from gguf_hub.hub.download.plan import select
+def _on_hub(selection: Selection, resolver: Resolver) -> list[Source]:
+    from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 
-    hub = open_hub(token)
-    repo_id, revision = target.repo_id, target.revision or "main"
-    if target.wanted.filenames:
-        filename = target.wanted.filenames[0]
-    else:
-        listing = hub.list_files(repo_id, revision)
-        filename, revision = select(listing, target.wanted)[0].path, listing.commit
-    facts = hub.file_facts(repo_id, filename, revision)
-    if facts.size_bytes is None:
-        raise HubError(f"the hub does not say how long `{filename}` is", repo_id=repo_id)
-    return Source(f"{repo_id}/{filename}", HubRanges(hub, facts, facts.size_bytes), None)
+    hub, listing = resolver.hub, selection.listing
+    budget = ReadBudget(MAX_BYTES, hint="`gguf-hub download` fetches the files; then ask again")
+    return [
+        Source(
+            f"{listing.repo_id}/{file.path}",
+            HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget),
+        )
+        for file in selection.files
+    ]

@@ -54,7 +54,8 @@ def command(
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_outputs
-    from gguf_hub.gguf.shards import plan_split, shard_path, write_shards
+    from gguf_hub.gguf.shard_names import shard_path
+    from gguf_hub.gguf.shards import plan_split, write_shards
 
     if max_size_bytes == 0:
         raise click.UsageError("--max-size must be more than 0")

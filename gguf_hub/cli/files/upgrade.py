@@ -59,6 +59,7 @@ def command(
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output
     from gguf_hub.gguf.atomic import require_own
+    from gguf_hub.gguf.shard_names import parse_shard
     from gguf_hub.gguf.upgrade import plan_upgrade
 
     if sum((target is not None, check, in_place)) != 1:
@@ -67,15 +68,25 @@ def command(
     written = None
     if plan.changes and not check:
         if in_place:
+            _require_one_file(source)
             require_own(source)
         written = source
         if target:
-            meant = ", or use --in-place"
+            meant = "" if parse_shard(source) else ", or use --in-place"
             written = check_output(source, target, force=force, or_else=meant)
         progress = console.ConsoleProgress(enabled=not no_progress)
         plan.write(written, compare=compare or in_place, progress=progress)
     _report(source, written, plan, check, as_json)
     return 1 if check and plan.changes else 0
+
+
+def _require_one_file(source: Path) -> None:
+    """Refuse a set of shards: one of them cannot take the place of all."""
+    from gguf_hub.errors import UsageError
+    from gguf_hub.gguf.shard_names import parse_shard
+
+    if parse_shard(source):
+        raise UsageError(f"`{source}` is one of several shards", hint="name the file to write")
 
 
 def _report(source: Path, written: Path | None, plan: Rewrite, check: bool, as_json: bool) -> None:

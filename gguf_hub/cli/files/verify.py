@@ -22,11 +22,10 @@ from gguf_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.catalog import Catalog
+    from gguf_hub.gguf.validate import Level, Report
     from gguf_hub.hub.download.expected import Expected
     from gguf_hub.hub.download.verify import Verification
-    from gguf_hub.hub.store import Store
-    from gguf_hub.progress import Progress
+    from gguf_hub.hub.resolve import Resolver
 
 
 @click.command("verify")
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
 def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) -> int:
     """Check GGUF structure and SHA-256.
 
-    FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`. The expected SHA-256 comes
+    FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`; a shard stands for its set.
+    The expected SHA-256 comes
     from --sha256, the record of verified files, the Hugging Face cache, the download metadata of
     `--local-dir`, or finally the Hub.
 
@@ -53,20 +53,13 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
 
     Exit code 1 if a file is damaged, different or missing.
     """
-    from gguf_hub.hub.catalog import load_catalog
-    from gguf_hub.hub.store import Store
+    from gguf_hub.cli.models import make_resolver
 
     progress = console.progress_for(options["progress"])
     _check_hash(given_sha256, files)
-    catalog = load_catalog(options["catalog_path"])
-    checker = _Checker(
-        catalog,
-        Store(progress=progress),
-        progress,
-        is_deep=options["is_deep"],
-        is_repair=options["is_repair"],
-        token=options["token"],
-    )
+    resolver = make_resolver(options["catalog_path"], token=options["token"], progress=progress)
+    level: Level = "deep" if options["is_deep"] else "structure"
+    checker = _Checker(resolver, level, is_repair=options["is_repair"])
     rows = []
     for argument in files:
         for row in checker.check(argument, given_sha256):
@@ -99,20 +92,17 @@ def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
 class _Checker:
     """Checks one argument after the other; what goes wrong with one is a row like any other."""
 
-    catalog: Catalog
-    store: Store
-    progress: Progress
-    is_deep: bool
+    resolver: Resolver
+    level: Level
     is_repair: bool
-    token: str | None
 
     def check(self, argument: str, given_sha256: str | None) -> Iterator[dict[str, Any]]:
         """Yield a row for each file that the argument names."""
         from gguf_hub.errors import GgufHubError
 
         try:
-            for path in self._paths(argument):
-                done = self._verify(path, given_sha256)
+            for path, report in self._reports(argument, is_alone=given_sha256 is not None):
+                done = self._verify(path, given_sha256, report)
                 if self.is_repair and done.is_repairable:
                     yield self._repair(path, done)
                 else:
@@ -120,53 +110,65 @@ class _Checker:
         except GgufHubError as error:
             yield row_of_error(argument, error)
 
-    def _verify(self, path: Path, given_sha256: str | None) -> Verification:
+    def _verify(
+        self, path: Path, given_sha256: str | None, report: Report | None = None
+    ) -> Verification:
         from gguf_hub.hub.download.verify import verify_file
 
         return verify_file(
             path,
             given_sha256=given_sha256,
-            store=self.store,
+            store=self.resolver.store,
             ask_hub=partial(self._ask_hub, path),
-            level="deep" if self.is_deep else "structure",
-            progress=self.progress,
+            level=self.level,
+            report=report,
+            progress=self.resolver.progress,
         )
 
     def _repair(self, path: Path, done: Verification) -> dict[str, Any]:
         """Make a file whole; return its row as it is then, with what was wrong before."""
         from dataclasses import asdict
 
-        from gguf_hub.cli.models import open_hub
         from gguf_hub.hub.download.repair import repair, source_of
 
-        hub = open_hub(self.token)
+        hub, store = self.resolver.hub, self.resolver.store
         known = done.expected
         if known and not known.repo_id:
             known = self._ask_hub(path) or known
         source = source_of(path, done.expected, known, hub)
-        took = repair(path, source, hub=hub, store=self.store, progress=self.progress)
+        took = repair(path, source, hub=hub, store=store, progress=self.resolver.progress)
         row = row_of(self._verify(path, None))
         return row | {"bad_ranges": [list(r) for r in done.bad_ranges], "repaired": asdict(took)}
 
-    def _paths(self, argument: str) -> list[Path]:
-        from gguf_hub.cli.models import locate
+    def _reports(self, argument: str, *, is_alone: bool) -> Iterator[tuple[Path, Report | None]]:
+        """Yield the files that an argument names, those of a set with what the set's check found.
 
-        if os.path.isfile(argument):  # noqa: PTH113 - False for odd names
-            return [Path(argument)]
-        return locate(argument, self.catalog, self.store)
+        Args:
+            argument: The argument.
+            is_alone: A shard stands for itself.
+        """
+        from gguf_hub.gguf.shard_names import parse_shard
+        from gguf_hub.gguf.validate import validate_set
+
+        is_file = os.path.isfile(argument)  # noqa: PTH113 - False for odd names
+        paths = (Path(argument),) if is_file else self.resolver.located(argument)
+        if is_alone or not parse_shard(paths[0]):
+            yield from ((path, None) for path in paths)
+            return
+        reports = validate_set(paths[0], self.level, progress=self.resolver.progress)
+        yield from ((Path(report.path), report) for report in reports)
 
     def _ask_hub(self, path: Path) -> Expected | None:
         """Ask about a file that has the name of one of the catalog; nobody else can be asked."""
-        from gguf_hub.cli.models import open_hub
         from gguf_hub.errors import HubError
         from gguf_hub.hub.client import is_offline
         from gguf_hub.hub.download.expected import Expected
 
-        if is_offline() or path.name not in {file.filename for file in self.catalog.files}:
+        catalog = self.resolver.catalog
+        if is_offline() or path.name not in {file.filename for file in catalog.files}:
             return None
-        catalog = self.catalog
         try:
-            listing = open_hub(None).list_files(catalog.repo_id, catalog.revision)
+            listing = self.resolver.hub.list_files(catalog.repo_id, catalog.revision)
         except HubError as error:
             console.note(f"the hub could not be asked: {error.message}")
             return None

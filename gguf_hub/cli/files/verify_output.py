@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
+from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
@@ -136,7 +136,7 @@ def _hint(row: dict[str, Any]) -> str:
     if row["verdict"] == "not the given SHA-256":
         return "make sure that the SHA-256 belongs to this very file and revision"
     if row["bad_ranges"]:
-        path = shlex.quote(row["path"])
+        path = quote(row["path"])
         return f"`gguf-hub verify --repair {path}` downloads only the damaged parts"
     if not row["repo_id"]:
         return "download it again from where it came from; gguf-hub does not know its origin"
@@ -149,4 +149,4 @@ def _download_again(row: dict[str, Any]) -> str:
     path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
     if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
         words += ["--local-dir", path.removesuffix(row["filename"]).rstrip("/") or "/"]
-    return shlex.join(filter(None, words))
+    return join(filter(None, words))

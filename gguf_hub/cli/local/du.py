@@ -22,9 +22,9 @@ def command(as_json: bool) -> None:
     Files with several names in the Hugging Face cache count once. What `gguf-hub gc` could free is
     shown separately.
     """
-    from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.inventory import contents_bytes, inventory
     from gguf_hub.hub.download.leftovers import find_leftovers
+    from gguf_hub.hub.resolve import known_roots
     from gguf_hub.hub.store import Store
     from gguf_hub.units import format_size
 

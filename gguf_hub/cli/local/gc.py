@@ -34,8 +34,8 @@ def command(folders: tuple[Path, ...], yes: bool, as_json: bool) -> None:
     cache, every directory that gguf-hub has downloaded to, and FOLDER. The next `gguf-hub download`
     resumes unfinished downloads; files in use by another process are kept.
     """
-    from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.leftovers import clear, find_leftovers
+    from gguf_hub.hub.resolve import known_roots
     from gguf_hub.hub.store import Store
     from gguf_hub.units import format_size
 

@@ -25,8 +25,8 @@ def command(as_json: bool) -> None:
     changed since. `unchecked`: not verified yet. `changed`: modified since it was verified. `gone`:
     recorded but missing; `gguf-hub gc` removes the record.
     """
-    from gguf_hub.cli.local.holdings import known_roots
     from gguf_hub.hub.download.inventory import contents_bytes, inventory
+    from gguf_hub.hub.resolve import known_roots
     from gguf_hub.hub.store import Store
     from gguf_hub.units import format_size
 

@@ -23,12 +23,9 @@ def command(model: str, with_all: bool, catalog_path: Path | None, as_json: bool
     set of shards it prints the first one, which is what programs expect. Makes no network requests
     and downloads nothing: exit code 1 if the model is not on this machine.
     """
-    from gguf_hub.cli.models import locate
-    from gguf_hub.hub.catalog import load_catalog
-    from gguf_hub.hub.store import Store
+    from gguf_hub.cli.models import make_resolver
 
-    store = Store(progress=console.ConsoleProgress())
-    paths = [path.absolute() for path in locate(model, load_catalog(catalog_path), store)]
+    paths = [path.absolute() for path in make_resolver(catalog_path).located(model)]
     if as_json:
         console.print_json({"paths": [str(path) for path in paths]})
         return

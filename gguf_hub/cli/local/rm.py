@@ -24,23 +24,22 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     """Remove model files; asks first.
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf, or
-    org/repo for all its files on this machine. Also removes the files stored with them: download
-    metadata and records. In the Hugging Face cache, the data stays as long as another commit uses
-    it.
+    org/repo for all its files on this machine; a shard stands for its set. Also removes the files
+    stored with them: download metadata and records. In the Hugging Face cache, the data stays as
+    long as another commit uses it.
     """
-    from gguf_hub.cli.local.holdings import find_held
+    from gguf_hub.cli.models import make_resolver
     from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of
-    from gguf_hub.hub.store import Store
     from gguf_hub.units import format_size
 
-    store = Store(progress=console.ConsoleProgress())
-    found = {file.path: file for name in models for file in find_held(name, catalog_path, store)}
+    resolver = make_resolver(catalog_path)
+    found = {file.path: file for name in models for file in resolver.held(name)}
     free = freed_bytes(list(found))
     staying = [there for path in found if (there := stays_of(path))]
     if not yes:
         _ask(list(found.values()), free)
     for path in found:
-        remove(path, store)
+        remove(path, resolver.store)
     for path in staying:
         console.note(f"`{path}` stays: only a link led to it")
     if as_json:

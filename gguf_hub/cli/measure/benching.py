@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.gguf.summary import Summary
     from gguf_hub.progress import Progress
     from gguf_hub.run.bench import Measurement, Plan
@@ -21,21 +21,23 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
         GgufHubError: The file is none that runs here.
     """
     from gguf_hub.cli.run.opening import open_file
-    from gguf_hub.gguf.layout import read_table
-    from gguf_hub.gguf.summary import summarize
+    from gguf_hub.gguf.layout import TensorTable
+    from gguf_hub.gguf.summary import summarize_set
     from gguf_hub.hub.hardware.cpus import cpu_name
     from gguf_hub.run.bench import Plan
     from gguf_hub.run.kernels.build.build import KernelBuilder
 
     plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
     with open_file(path, options, progress) as file:
+        table = TensorTable(dict(file.tensors), ())
+        summary = summarize_set([each.header for each in file.files], table)
         builder = KernelBuilder()
         runs = [
             _run(file, plan, options, progress, n_threads=n_threads, builder=builder)
             for n_threads in dict.fromkeys(options["threads"])
         ]
         return {
-            **_model(path, summarize(file.header, read_table(file.header))),
+            **_model(path, summary),
             "cpu": cpu_name(Path("/")),
             "isa": builder.cpu.isa,
             "n_batch": options["batch_size"],
@@ -63,7 +65,7 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
 
 
 def _run(
-    file: GgufFile,
+    file: Gguf,
     plan: Plan,
     options: dict[str, Any],
     progress: Progress,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gguf_hub.cli import console
 from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 if TYPE_CHECKING:
     from gguf_hub.progress import Progress
@@ -67,7 +68,7 @@ class Measuring(contextlib.ExitStack):
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
         """Open a model, fetched first where it is not on disk."""
         from gguf_hub.cli.models import resolve_model
-        from gguf_hub.gguf.reader import GgufFile
+        from gguf_hub.gguf.shards import open_gguf
         from gguf_hub.run.model.transformer import Transformer
         from gguf_hub.run.perplexity import ModelSource
         from gguf_hub.run.tokenizer import load_tokenizer
@@ -81,8 +82,9 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
-        self._inputs.append(path)
-        file = self.enter_context(GgufFile.open(path))
+        file = open_gguf(path)
+        self.enter_context(file)
+        self._inputs += [each.path for each in file.files]
         tokenizer = load_tokenizer(file.metadata)
         model = Transformer.open(
             file,
@@ -128,8 +130,7 @@ class Measuring(contextlib.ExitStack):
         try:
             return LogitsReader.open(self.enter_context(path.open("rb")), path)
         except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+            raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
 
     def _sink(self, chunks: Chunks, n_vocab: int) -> Any:
         """Open the file of logits for writing; it appears when all is measured."""

@@ -78,7 +78,7 @@ def _kernels_of(
 ) -> list[str]:
     """Return the kernels of one model; a type's name needs no file."""
     from gguf_hub.cli.models import resolve_model
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import open_gguf
     from gguf_hub.gguf.types import FileType
     from gguf_hub.run.model.warmup import kernels_of_card, kernels_of_file
 
@@ -86,5 +86,5 @@ def _kernels_of(
     if name in FileType.__members__ and not os.path.exists(model):  # noqa: PTH110
         return kernels_of_card(FileType[name], cache_types)
     path: Path = resolve_model(model, catalog_path=options["catalog_path"], progress=progress)
-    with GgufFile.open(path) as file:
+    with open_gguf(path) as file:
         return kernels_of_file(file, cache_types)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguf_hub.paths import expanded
+
 if TYPE_CHECKING:
+    from gguf_hub.errors import HubUnreachableError
     from gguf_hub.hub.catalog import Catalog
-    from gguf_hub.hub.download.refs import CatalogQuant, RepoFile, RepoQuant
+    from gguf_hub.hub.download.refs import Target
     from gguf_hub.hub.fit import FileFacts
+    from gguf_hub.hub.resolve import Resolver, Select
     from gguf_hub.hub.survey.repo import Survey
 
 
@@ -63,17 +68,17 @@ def subject_of(
     Raises:
         GgufHubError: An argument names nothing, or nothing that can be judged.
     """
-    local = [_local(Path(argument).expanduser()) for argument in arguments]
+    local = [_local(expanded(argument)) for argument in arguments]
     here = [subject for subject in local if subject]
     if arguments and len(here) == len(local):
         return here[0] if len(here) == 1 else _together(here)
-    from gguf_hub.hub.catalog import load_catalog
+    from gguf_hub.cli.models import make_resolver
 
-    catalog = load_catalog(catalog_path)
+    resolver = make_resolver(catalog_path, token=token)
     if not arguments:
-        return _catalog(catalog, is_own=catalog_path is not None)
+        return _catalog(resolver.catalog, is_own=catalog_path is not None)
     parts = [
-        subject or _remote(argument, catalog, revision, token)
+        subject or _remote(argument, resolver, revision)
         for argument, subject in zip(arguments, local, strict=True)
     ]
     return parts[0] if len(parts) == 1 else _together(parts)
@@ -81,9 +86,10 @@ def subject_of(
 
 def _local(path: Path) -> CandidateSet | None:
     """Return the model in a file, or all in a folder; None where there is neither."""
-    if path.is_dir():
+    # unlike Path's, these tests are False for names that no file can have
+    if os.path.isdir(path):  # noqa: PTH112
         return _folder(path)
-    return CandidateSet("", "", (_model(path),)) if path.is_file() else None
+    return CandidateSet("", "", (_model(path),)) if os.path.isfile(path) else None  # noqa: PTH113
 
 
 def _model(path: Path) -> Model:
@@ -93,25 +99,34 @@ def _model(path: Path) -> Model:
 
 
 def _folder(path: Path) -> CandidateSet | None:
-    """Return the models of a folder, with a note for each file that cannot be judged."""
+    """Return the models of a folder; None when it has none."""
+    found = (each for each in sorted(path.glob("*.gguf")) if each.is_file() and _is_first(each))
+    models, notes = _judged(found)
+    return CandidateSet("", "", models, notes) if models else None
+
+
+def _judged(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, ...]]:
+    """Return the models in files, and a note for each file that cannot be judged.
+
+    Raises:
+        GgufError: None of them can.
+    """
     from gguf_hub.errors import GgufError
 
     models, errors = [], []
-    for each in sorted(path.glob("*.gguf")):
-        if each.is_file() and _is_first(each):
-            try:
-                models.append(_model(each))
-            except GgufError as error:
-                errors.append(error)
+    for path in paths:
+        try:
+            models.append(_model(path))
+        except GgufError as error:
+            errors.append(error)
     if errors and not models:
         raise errors[0]
-    notes = tuple(error.message for error in errors)
-    return CandidateSet("", "", tuple(models), notes) if models else None
+    return tuple(models), tuple(error.message for error in errors)
 
 
 def _is_first(path: Path) -> bool:
     """Tell whether a file is no shard, or the first one."""
-    from gguf_hub.gguf.shards import parse_shard
+    from gguf_hub.gguf.shard_names import parse_shard
 
     found = parse_shard(path)
     return found is None or found[1] == 0
@@ -128,51 +143,79 @@ def _catalog(catalog: Catalog, *, is_own: bool, quants: Sequence[str] = ()) -> C
     return CandidateSet(catalog.repo_id, catalog.revision, tuple(models))
 
 
-def _remote(
-    argument: str, catalog: Catalog, revision: str | None, token: str | None
-) -> CandidateSet:
+def _remote(argument: str, resolver: Resolver, revision: str | None) -> CandidateSet:
     """Return what of the catalog or of a hub an argument names."""
-    from gguf_hub.hub.client import default_endpoint
-    from gguf_hub.hub.download.refs import CatalogQuant, LocalFile, parse_ref
+    from gguf_hub.errors import HubUnreachableError
 
-    names = {file.quant: file.filename for file in catalog.files}
-    ref = parse_ref(argument, catalog=names, endpoint=default_endpoint())
-    assert not isinstance(ref, LocalFile), "files on this machine were found before"
-    if isinstance(ref, CatalogQuant):
-        return _catalog(catalog, is_own=False, quants=[ref.quant])
-    return _repo(ref, catalog, revision or ref.revision, token)
+    target = resolver.target(argument)
+    assert not isinstance(target, tuple), "files on this machine were found before"
+    catalog = resolver.catalog
+    named = [f.quant for f in catalog.files if (f.filename,) == target.wanted.filenames]
+    if named and target.repo_id == catalog.repo_id and "/" not in argument:
+        return _catalog(catalog, is_own=False, quants=named)
+    target = replace(target, revision=revision or target.revision)
+    try:
+        return _repo(target, resolver)
+    except HubUnreachableError as error:
+        return _here(target, resolver, error)
 
 
-def _repo(
-    ref: RepoQuant | RepoFile | CatalogQuant,
-    catalog: Catalog,
-    revision: str | None,
-    token: str | None,
-) -> CandidateSet:
+def _here(target: Target, resolver: Resolver, error: HubUnreachableError) -> CandidateSet:
+    """Return the models of a repository that are on this machine.
+
+    Raises:
+        HubUnreachableError: There are none.
+    """
+    from gguf_hub.hub.download.plan import models_of
+
+    here: dict[str, Path] = {}
+    for copy in resolver.locate(target, _all_models(target)):
+        paths = dict(zip((file.path for file in copy.files), copy.paths, strict=True))
+        for model in models_of(copy.listing):
+            if path := paths.get(model[0].path):
+                here.setdefault(model[0].path, path)
+    if not here:
+        raise error
+    models, notes = _judged(here.values())
+    note = f"{error.message}; only what is on this machine is compared"
+    return CandidateSet(target.repo_id, "", models, (note, *notes))
+
+
+def _all_models(target: Target) -> Select:
+    """Return what selects the wanted model, or all models where none is named."""
+    from gguf_hub.hub.download.plan import models_of, select
+
+    if target.wanted.filenames or target.wanted.quant is not None:
+        return select
+    return lambda listing, _: [file for model in models_of(listing) for file in model]
+
+
+def _repo(target: Target, resolver: Resolver) -> CandidateSet:
     """Return the models of a repository, or the one that is named."""
-    from gguf_hub.cli.models import open_hub
-    from gguf_hub.cli.pick.nearby import survey
     from gguf_hub.errors import RemoteFileNotFoundError
+    from gguf_hub.hub.client.near import near_names
     from gguf_hub.hub.download.names import has_quant
-    from gguf_hub.hub.download.refs import CatalogQuant, RepoFile
+    from gguf_hub.hub.survey.repo import survey_repo
 
-    assert not isinstance(ref, CatalogQuant)
-    found = survey(open_hub(token), ref.repo_id, revision, catalog)
+    catalog, repo_id = resolver.catalog, target.repo_id
+    with near_names(resolver.hub, repo_id, (catalog.repo_id,)):
+        found = survey_repo(resolver.hub, repo_id, target.revision)
     files: Sequence[FileFacts] = _published(found, catalog)
-    wanted = ref.filename if isinstance(ref, RepoFile) else ref.quant
-    if isinstance(ref, RepoFile):
-        files = [facts for facts in files if ref.filename in facts.filenames]
-    elif ref.quant is not None:
-        files = [facts for facts in files if has_quant(facts.filename, ref.quant)]
+    names, quant = target.wanted.filenames, target.wanted.quant
+    if names:
+        files = [facts for facts in files if names[0] in facts.filenames]
+    elif quant is not None:
+        files = [facts for facts in files if has_quant(facts.filename, quant)]
     if not files:
         have = ", ".join(dict.fromkeys(facts.quant for facts in found.files))
+        wanted = names[0] if names else quant
         what = f"model `{wanted}`" if wanted else "GGUF model that can be judged"
         raise RemoteFileNotFoundError(
-            f"repository `{ref.repo_id}` has no {what}",
-            repo_id=ref.repo_id,
+            f"repository `{repo_id}` has no {what}",
+            repo_id=repo_id,
             hint=f"it has {have}" if have else "\n".join(found.notes) or None,
         )
-    models = tuple(Model(facts, _argument(found, facts, revision)) for facts in files)
+    models = tuple(Model(facts, _argument(found, facts, target.revision)) for facts in files)
     return CandidateSet(found.repo_id, found.commit, models, found.notes)
 
 

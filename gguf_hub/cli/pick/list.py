@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from gguf_hub.cli.options import catalog_option, json_option, offline_option
 if TYPE_CHECKING:
     from gguf_hub.hub.catalog import Catalog, CatalogFile
     from gguf_hub.hub.client import RepoListing
+    from gguf_hub.hub.resolve import Resolver
 
 
 @click.command("list")
@@ -35,38 +37,34 @@ def command(
     The catalog's sizes, RAM figures and descriptions are those of the model card; `gguf-hub pick`
     judges the files by measured quality and exact memory needs on this machine.
     """
+    from gguf_hub.cli.models import make_resolver
     from gguf_hub.hub.catalog import load_catalog
 
-    catalog = load_catalog(catalog_path)
     if repo is not None:
-        listing = _listing(repo, catalog, revision, token)
+        listing = _listing(repo, make_resolver(catalog_path, token=token), revision)
         console.print_json(repo_report(listing)) if as_json else _print_repo(listing)
-    elif as_json:
-        console.print_json(report(catalog))
-    else:
-        _print_catalog(catalog)
+        return
+    catalog = load_catalog(catalog_path)
+    console.print_json(report(catalog)) if as_json else _print_catalog(catalog)
 
 
-def _listing(repo: str, catalog: Catalog, revision: str | None, token: str | None) -> RepoListing:
+def _listing(repo: str, resolver: Resolver, revision: str | None) -> RepoListing:
     """Return the files of the repository that an argument names.
 
     Raises:
         UsageError: It names one file, or none of a hub.
         HubError: As the hub says; near names for an unknown repository.
     """
-    from gguf_hub.cli.models import open_hub
-    from gguf_hub.cli.pick.nearby import list_files
     from gguf_hub.errors import UsageError
-    from gguf_hub.hub.client import default_endpoint
-    from gguf_hub.hub.download.refs import RepoQuant, parse_ref
 
-    ref = parse_ref(repo, endpoint=default_endpoint(), is_remote=True)
-    if not isinstance(ref, RepoQuant) or ref.quant is not None:
+    target = resolver.target(repo, revision=revision, is_remote=True)
+    assert not isinstance(target, tuple)
+    if target.wanted.quant is not None or target.wanted.filenames:
         raise UsageError(
             f"`{repo}` names one model: expected a repository, `org/repo`",
-            hint=f"`gguf-hub inspect {repo}` shows what it holds",
+            hint=f"`gguf-hub inspect {quote(repo)}` shows what it holds",
         )
-    return list_files(open_hub(token), ref.repo_id, revision or ref.revision, catalog)
+    return resolver.list_files(target)
 
 
 def _print_repo(listing: RepoListing) -> None:

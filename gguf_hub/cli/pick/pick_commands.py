@@ -26,11 +26,6 @@ def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
 def _for_us(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
     get = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
-    if len(model.facts.filenames) > 1:  # the runner maps one file
-        first, whole = _here(model), _joined(model)
-        get = [f"gguf-hub download {name} --local-dir ."] if get else []
-        get.append(f"gguf-hub merge {first} {whole}")
-        name = whole
     kv = " -ctk q8_0 -ctv q8_0" if fit.wish.kv_type == "q8_0" else ""
     return [*get, f"gguf-hub run {name} -c {fit.wish.n_ctx}{kv} {PROMPT}"]
 
@@ -42,7 +37,7 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
     if not model.path:
         lines.append(f"gguf-hub download {shlex.quote(model.argument)} --local-dir .")
     if model.facts.layout == "split":
-        merged = f"{file.removesuffix('.gguf')}.merged.gguf"
+        merged = shlex.quote(f"{_name(model)}.merged.gguf")
         lines.append(f"gguf-hub upgrade {file} {merged}")
         file = merged
     placement, kv = fit.placement, fit.wish.kv_type
@@ -57,6 +52,9 @@ def _here(model: Model) -> str:
     return shlex.quote(str(model.path) if model.path else model.facts.filename)
 
 
-def _joined(model: Model) -> str:
-    name = PurePosixPath(model.facts.filename).name
-    return shlex.quote(name.rsplit("-", 3)[0] + ".gguf")
+def _name(model: Model) -> str:
+    """Return the path of the file without its suffix and the shard's number."""
+    from gguf_hub.gguf.shard_names import model_name
+
+    first = model.path or PurePosixPath(model.facts.filename)
+    return str(first.with_name(model_name(first)))

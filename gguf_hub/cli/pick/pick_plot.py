@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gguf_hub.oserrors import reason_of
+
 if TYPE_CHECKING:
     from gguf_hub.hub.fit import Fit, Pick
 
@@ -95,7 +97,7 @@ def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> 
     try:
         write_atomically(Path(os.path.realpath(path)), drawn.getvalue())
     except OSError as error:
-        raise GgufHubError(f"`{path}` cannot be written: {error.strerror or error}") from error
+        raise GgufHubError(f"`{path}` cannot be written: {reason_of(error)}") from error
 
 
 def _is_ours(head: bytes) -> bool:

@@ -12,7 +12,7 @@ import click
 from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.progress import Progress
     from gguf_hub.run.model.transformer import Transformer
 
@@ -54,13 +54,13 @@ opening_options = together(
 
 
 @contextlib.contextmanager
-def open_file(path: Path, options: dict[str, Any], progress: Progress) -> Iterator[GgufFile]:
+def open_file(path: Path, options: dict[str, Any], progress: Progress) -> Iterator[Gguf]:
     """Open a GGUF as ``--no-mmap`` says."""
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import open_gguf
 
     with (
         lost_pages_told(f"`{path}`", "; `--no-mmap` reads all of it first"),
-        GgufFile.open(path, is_mapped=options["mmap"], progress=progress) as file,
+        open_gguf(path, is_mapped=options["mmap"], progress=progress) as file,
     ):
         yield file
 
@@ -78,9 +78,7 @@ def lost_pages_told(name: str, hint: str = "") -> contextlib.AbstractContextMana
     )
 
 
-def open_model(
-    file: GgufFile, options: dict[str, Any], progress: Progress, **more: Any
-) -> Transformer:
+def open_model(file: Gguf, options: dict[str, Any], progress: Progress, **more: Any) -> Transformer:
     """Make the model of an open file ready.
 
     Args:
@@ -112,7 +110,7 @@ def cache_and_lock(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_larger_than_memory(file: GgufFile, progress: Progress) -> bool:
+def _is_larger_than_memory(file: Gguf, progress: Progress) -> bool:
     """Tell whether a file does not fit what memory can be had; say so if it does not."""
     from gguf_hub.hub.hardware import available_ram_bytes
     from gguf_hub.units import format_gb

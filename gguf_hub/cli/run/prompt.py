@@ -11,6 +11,7 @@ import click
 
 from gguf_hub.cli.options import together
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
@@ -81,5 +82,4 @@ def read_text(path: Path, what: str) -> str:
     except UnicodeDecodeError as exc:
         raise GgufHubError(f"{what} file `{path}` is not UTF-8 text: {exc.reason}") from exc
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise GgufHubError(f"cannot read {what} file `{path}`: {reason}") from exc
+        raise GgufHubError(f"cannot read {what} file `{path}`: {reason_of(exc)}") from exc

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.run.generation.engine import Engine
     from gguf_hub.run.model.transformer import Transformer
 
@@ -31,7 +31,7 @@ def check_prompt_cache(options: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def prompt_cache(
-    engine: Engine, model: Transformer, file: GgufFile, options: dict[str, Any]
+    engine: Engine, model: Transformer, file: Gguf, options: dict[str, Any]
 ) -> Iterator[None]:
     """Put back the cache of a file before, and keep it there after, as the flags say."""
     from gguf_hub.files import require_distinct
@@ -42,7 +42,7 @@ def prompt_cache(
         yield
         return
     if not options["prompt_cache_ro"]:
-        require_distinct([path], [file.path])
+        require_distinct([path], [each.path for each in file.files])
     model_id = _model_id(model, file)
     if os.path.lexists(path):
         _load(path, engine, model, model_id)
@@ -55,7 +55,7 @@ def prompt_cache(
     write(path, engine.cached[:n_kept], model, model_id)
 
 
-def _model_id(model: Transformer, file: GgufFile) -> str:
+def _model_id(model: Transformer, file: Gguf) -> str:
     """Return what tells models apart whose caches are no use to each other.
 
     Of the weights, some bytes at the beginning, in the middle and at the end tell enough.
@@ -74,6 +74,7 @@ def _model_id(model: Transformer, file: GgufFile) -> str:
 def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
     """Take over what a file holds, or say why it is not used."""
     from gguf_hub.cli.console import warn
+    from gguf_hub.oserrors import reason_of
     from gguf_hub.run.generation.saved_prompt import UnusableError, read
 
     try:
@@ -81,7 +82,7 @@ def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None
     except UnusableError as error:
         warn(f"`{path}` {error.message}: it is not used")
     except OSError as exc:
-        warn(f"`{path}` cannot be read ({(exc.strerror or str(exc)).lower()}): it is not used")
+        warn(f"`{path}` cannot be read ({reason_of(exc)}): it is not used")
     else:
         model.load_cache(saved.cache, len(saved.tokens))
         engine.adopt(saved.tokens)

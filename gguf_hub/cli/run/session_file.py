@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.oserrors import reason_of
+from gguf_hub.paths import expanded
 
 _STARTS = (b'{\n "kind": "text",', b'{\n "kind": "chat",')
 """How ``save`` begins: the state's first key."""
@@ -21,7 +23,7 @@ def named(text: str, command: str) -> Path:
     """
     if not text:
         raise UsageError(f"{command}: expected a file name")
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -39,9 +41,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(2, os.strerror(2))
         write_atomically(Path(os.path.realpath(path)), data)
-    except (OSError, UnicodeEncodeError) as exc:
-        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
-        raise GgufHubError(f"cannot write `{path}`: {reason}") from exc
+    except OSError as exc:
+        raise GgufHubError(f"cannot write `{path}`: {reason_of(exc)}") from exc
+    except UnicodeEncodeError as exc:
+        raise GgufHubError(f"cannot write `{path}`: {exc}") from exc
 
 
 def load(path: Path) -> Any:
@@ -53,7 +56,6 @@ def load(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise GgufHubError(f"cannot read `{path}`: {reason}") from exc
+        raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
     except (ValueError, RecursionError) as exc:
         raise GgufHubError(f"`{path}` is no saved session") from exc

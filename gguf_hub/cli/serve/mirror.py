@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -92,6 +93,6 @@ def _check(path: Path, store: Store) -> list[StoredFile]:
         raise GgufError(
             f"`{path}` is not served: {done.verdict.value}",
             path=path,
-            hint=f"`gguf-hub verify {path}` says what is wrong",
+            hint=f"`gguf-hub verify {quote(str(path))}` says what is wrong",
         )
     return [] if store.find_verified(path) else [StoredFile.of(path, done.sha256)]

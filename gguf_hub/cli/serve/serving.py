@@ -52,13 +52,13 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _translated(host: str, port: int) -> Iterator[None]:
     from gguf_hub.errors import GgufHubError
+    from gguf_hub.oserrors import reason_of
 
     try:
         yield
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
         raise GgufHubError(
-            f"cannot listen on {host}:{port}: {reason}",
+            f"cannot listen on {host}:{port}: {reason_of(exc)}",
             hint="choose another one with --port, or with --host",
         ) from exc
 
@@ -81,9 +81,9 @@ def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
 
 def _n_ctx(path: Path, wanted: int) -> int:
     """Return the context of a request: no more than the model was trained on, unless asked for."""
-    from gguf_hub.gguf.reader import GgufFile
+    from gguf_hub.gguf.shards import open_gguf
 
-    with GgufFile.open(path) as file:
+    with open_gguf(path) as file:
         architecture = file.metadata.text("general.architecture", "llama")
         trained = file.metadata.uint(f"{architecture}.context_length", 0)
     source = click.get_current_context().get_parameter_source("ctx_size")

@@ -12,6 +12,7 @@ import click
 
 from gguf_hub.cli import console
 from gguf_hub.cli.options import json_option
+from gguf_hub.oserrors import reason_of
 
 if TYPE_CHECKING:
     from gguf_hub.cli.start.quickstart_steps import Guide
@@ -111,7 +112,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             place = tempfile.TemporaryDirectory(prefix="gguf-hub-", ignore_cleanup_errors=True)
     except OSError as exc:
         raise GgufHubError(
-            f"cannot make a folder for the files: {exc.strerror or exc}",
+            f"cannot make a folder for the files: {reason_of(exc)}",
             hint="name one that can be written: `gguf-hub quickstart --keep DIR`",
         ) from exc
     with place as name:

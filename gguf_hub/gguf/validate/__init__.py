@@ -6,6 +6,7 @@ bytes that are not there. ``gguf_hub.gguf.issues`` lists the rules.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.journal import is_unfinished, journal_name
 from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.reader import map_file
-from gguf_hub.gguf.shards import find_shards
+from gguf_hub.gguf.shard_names import find_shards
 from gguf_hub.gguf.validate.deep import check_data
 from gguf_hub.gguf.validate.model import check_model
 from gguf_hub.gguf.validate.names import check_names
@@ -23,7 +24,14 @@ from gguf_hub.gguf.validate.shards import check_shard, check_together, is_shard
 from gguf_hub.gguf.validate.template import check_templates
 from gguf_hub.progress import SILENT, Progress
 
-__all__ = ["Level", "Report", "validate_file", "validate_set", "validate_source"]
+__all__ = [
+    "Level",
+    "Report",
+    "validate_file",
+    "validate_set",
+    "validate_source",
+    "validate_sources",
+]
 
 
 def validate_file(
@@ -89,10 +97,30 @@ def validate_set(
     if not there:
         validate_file(path)
     reports = [validate_file(shard, level, progress=progress) for shard in there]
+    return _together(reports, [shard.name for shard in paths if shard not in there])
+
+
+def validate_sources(
+    sources: Sequence[tuple[Any, str]], level: Level = "structure"
+) -> tuple[Report, ...]:
+    """Check the headers of all shards of a model, wherever they lie, as ``validate_set`` does.
+
+    Args:
+        sources: Data and name of each shard that is there, in order.
+        level: ``"header"`` or ``"structure"``.
+    """
+    reports = [validate_source(data, name, level) for data, name in sources]
+    names = {Path(name).name for _, name in sources}
+    shards = find_shards(Path(sources[0][1]))
+    return _together(reports, [shard.name for shard in shards if shard.name not in names])
+
+
+def _together(reports: Sequence[Report], missing: Sequence[str]) -> tuple[Report, ...]:
+    """Add to the first report what concerns the whole set."""
     issues = Issues()
-    for missing in (shard for shard in paths if shard not in there):
-        issues.add("GGUF-SPLIT-MISSING", f"shard `{missing.name}`", "is not there")
-    check_together(reports, is_complete=len(there) == len(paths), issues=issues)
+    for name in missing:
+        issues.add("GGUF-SPLIT-MISSING", f"shard `{name}`", "is not there")
+    check_together(reports, is_complete=not missing, issues=issues)
     first = reports[0]
     whole = Report(first.path, first.level, first.header, first.issues + issues.found())
     return (whole, *reports[1:])

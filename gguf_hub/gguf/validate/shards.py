@@ -10,7 +10,8 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import expected_types, has_right_type, number
 from gguf_hub.gguf.layout import read_table
-from gguf_hub.gguf.shards import MAX_SHARDS, SPLIT_KEYS, parse_shard
+from gguf_hub.gguf.shard_names import parse_shard
+from gguf_hub.gguf.shards import MAX_SHARDS, SPLIT_KEYS
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.validate.model import check_model
 from gguf_hub.gguf.validate.report import Report

@@ -17,6 +17,7 @@ from gguf_hub.hub.catalog.entries import (
     Recipe,
     bytes_by_role,
 )
+from gguf_hub.oserrors import reason_of
 
 ENVIRONMENT_VARIABLE = "GGUF_HUB_CATALOG"
 FILENAME = "catalog.yaml"
@@ -53,8 +54,8 @@ def load_catalog(path: Path | None = None) -> Catalog:
         with found.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CatalogError(found, [f"cannot be read: {reason}"], hint=_HINT) from error
+        problem = f"cannot be read: {reason_of(error)}"
+        raise CatalogError(found, [problem], hint=_HINT) from error
     if len(data) > MAX_BYTES:
         raise CatalogError(found, ["larger than 1 MiB: not a catalog"], hint=_HINT)
     try:

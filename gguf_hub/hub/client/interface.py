@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gguf_hub.paths import expanded
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -124,10 +126,10 @@ def default_cache_dir() -> Path:
     """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(name):
-            return Path(folder).expanduser()
+            return expanded(folder)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{base}/huggingface"
-    return Path(home).expanduser() / "hub"
+    return expanded(home) / "hub"
 
 
 def is_offline() -> bool:

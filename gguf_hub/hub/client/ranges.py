@@ -15,9 +15,11 @@ class ReadBudget:
 
     Args:
         size_bytes: The most that is read.
+        hint: The next step when that is not enough.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, hint: str) -> None:
+        self._hint = hint
         self._size_bytes = self._left_bytes = size_bytes
         self._lock = threading.Lock()
 
@@ -35,7 +37,7 @@ class ReadBudget:
                 f"the headers of `{repo_id}` are longer than {format_size(self._size_bytes)} "
                 "together: the rest is not read",
                 repo_id=repo_id,
-                hint="name one file: `gguf-hub inspect` reads its header alone",
+                hint=self._hint,
             )
 
 

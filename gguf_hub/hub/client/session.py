@@ -14,6 +14,7 @@ from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.hub.client.endpoint import origin_of
+from gguf_hub.oserrors import reason_of
 
 DEFAULT_TIMEOUT_S = 10.0
 TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
@@ -90,7 +91,7 @@ def _client_problem(error: Exception) -> UsageError:
     """Return our error for a client that could not be made; it names the likely variable."""
     if isinstance(error, OSError):  # ssl.SSLError is one
         name = next((each for each in _CERTIFICATES if os.environ.get(each)), "")
-        reason = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "no certificates in it" if isinstance(error, ssl.SSLError) else reason_of(error)
         return UsageError(
             f"{name or 'the certificate store'} cannot be used: {reason}",
             hint="name a file of certificates in PEM format, or unset the variable",

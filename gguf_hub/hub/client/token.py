@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import HubError, UsageError
+from gguf_hub.oserrors import reason_of
 
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -74,7 +75,7 @@ def _read(path: Path, source: str) -> str | None:
     except UnicodeDecodeError:
         reason = "it is not text in UTF-8"
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = reason_of(error)
     # not chained: the exception holds the bytes of the file
     raise UsageError(
         f"{source} cannot be read: {reason}",

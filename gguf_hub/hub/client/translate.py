@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from gguf_hub.errors import (
@@ -242,7 +243,7 @@ def _no_file(response: Any, asked: Asked) -> GgufHubError:
     return RemoteFileNotFoundError(
         f"repository `{asked.repo_id}` has no file `{asked.path}`",
         repo_id=asked.repo_id,
-        hint=f"`gguf-hub download {asked.repo_id} --include '*.gguf' --dry-run` lists what it has",
+        hint=f"`gguf-hub list {quote(str(asked.repo_id))}` lists what it has",
     )
 
 

@@ -1,34 +1,20 @@
-"""Errors of the file system, with the next step."""
+"""Errors of the file system while files are fetched, with the next step."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from gguf_hub.errors import DiskFullError, DownloadError
+from gguf_hub.errors import DownloadError
+from gguf_hub.oserrors import translated_os_errors
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into ours."""
-    try:
-        yield
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        if exc.filename and str(exc.filename) != str(path):
-            reason += f": `{exc.filename}`"
-        if exc.errno in _NO_ROOM:
-            raise DiskFullError(
-                f"the disk is full: cannot go on with `{path}`",
-                path=path,
-                hint="free some space and repeat the command: it goes on from what is there",
-            ) from exc
-        raise DownloadError(
-            f"cannot write `{path}`: {reason}",
-            path=path,
-            hint="check the folder and who owns it, or choose another with --local-dir",
-        ) from exc
+def explained(path: Path) -> AbstractContextManager[None]:
+    """Turn errors of the file system about a file that is written into ours."""
+    return translated_os_errors(
+        f"cannot write `{path}`",
+        DownloadError,
+        full_hint="free some space and repeat the command: it goes on from what is there",
+        path=path,
+        hint="check the folder and who owns it, or choose another with --local-dir",
+    )

@@ -64,6 +64,7 @@ class Status(str, Enum):
     CHECKED = "checked"  # was there: hashed
     COPIED = "copied"  # from another place of this machine
     DOWNLOADED = "downloaded"
+    UNVERIFIED = "unverified"  # was there; nobody could say what it should be
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ class Fetched:
     sha256: str
     status: Status
     gguf_problem: str | None = None
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the bytes are known to be those of the hub."""
+        return self.status is not Status.UNVERIFIED
 
 
 def free_bytes(folder: Path) -> int:
@@ -195,25 +201,6 @@ class Fetcher:
                 cancel.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-
-    def check(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
-        """Return the files if all of them are in the place and whole, else nothing.
-
-        The hub is never asked: the listing may be one that was made from the place itself.
-
-        Raises:
-            DownloadError: A file cannot be read.
-        """
-        found = []
-        for file in files:
-            with explained(self.place.path_of(listing, file)):
-                # no lock: nothing is written, so that a read-only cache will do
-                done = self._take_recorded(listing, file)
-                done = done or self._check_what_is_there(listing, file)
-            if done is None:
-                return []
-            found.append(done)
-        return found
 
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
         self.place.check(listing, file)

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from gguf_hub.hub.download.cachedir import CachedFile, all_files_of, find_file, repos_of
+from gguf_hub.hub.client import RemoteFile
+from gguf_hub.hub.download.cachedir import (
+    COMMIT,
+    CachedFile,
+    all_files_of,
+    find_file,
+    repo_folder,
+    repos_of,
+)
 from gguf_hub.hub.download.known_folders import KnownFolders
-from gguf_hub.hub.download.local import Target
-from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of
+from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of, set_key
 from gguf_hub.hub.download.notes import Note, notes_of, own_folder
+from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.store import Store, StoredFile
 
 
@@ -58,6 +66,20 @@ class LocalFile:
         return quant_of(self.filename)
 
     @property
+    def remote(self) -> RemoteFile:
+        """What a hub would announce, as far as this machine knows: the etag may be empty."""
+        if not is_gguf(self.filename) and (etag := _etag_beside(self.path)):
+            # git's id of a small file, by which the cache names it
+            return RemoteFile(self.filename, self.size_bytes, None, etag)
+        return RemoteFile(self.filename, self.size_bytes, self.sha256, "")
+
+    @property
+    def root(self) -> Path:
+        """The folder that ``filename`` is a path in."""
+        is_named_so = self.path.as_posix().endswith(f"/{self.filename}")
+        return self.path.parents[self.filename.count("/") if is_named_so else 0]
+
+    @property
     def content(self) -> str:
         """The same text for names of the same bytes on the disk."""
         return os.path.realpath(self.path)
@@ -89,6 +111,29 @@ def inventory(store: Store, roots: Roots) -> list[LocalFile]:
     return sorted(found.values(), key=lambda h: (h.repo_id or "~", h.filename, str(h.path)))
 
 
+def files_in_repo(
+    repo_id: str, store: Store, roots: Roots, *, folder: Path | None = None
+) -> list[LocalFile]:
+    """Return the files of a repository that can be used, of whatever kind, commit and place.
+
+    Args:
+        repo_id: The repository.
+        store: The record.
+        roots: Caches to look in.
+        folder: One that ``--local-dir`` filled; its notes are taken for this repository's.
+    """
+    held = [_recorded(entry) for entry in store.in_repo(repo_id)]
+    for cache in roots.caches:
+        names = all_files_of(repo_folder(cache, repo_id))
+        held += (_cached(name) for name in names if name.path.is_file())
+    if folder is not None:
+        held += (_noted(note) for note in notes_of(folder) if note.path.is_file())
+    found: dict[str, LocalFile] = {}
+    for each in held:
+        found.setdefault(_key(each.path), each)
+    return list(found.values())
+
+
 def look_at(path: Path, store: Store) -> LocalFile | None:
     """Return what is known of the file at ``path``, or None when it is nobody's download."""
     entry = store.find(path)
@@ -110,12 +155,13 @@ def of_target(held: Iterable[LocalFile], target: Target) -> list[LocalFile]:
             a commit: only a hub knows where a branch leads.
     """
     wanted = target.wanted
+    names = {set_key(name) for name in wanted.filenames}
 
     def is_meant(file: LocalFile) -> bool:
         if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
             return False
         if wanted.filenames:
-            return file.filename in wanted.filenames
+            return set_key(file.filename) in names
         return wanted.quant is None or has_quant(file.filename, wanted.quant)
 
     return [file for file in held if is_meant(file)]
@@ -173,6 +219,13 @@ def _noted(note: Note) -> LocalFile:
     size_bytes = note.path.stat().st_size
     origin = (None, note.commit, note.filename)
     return LocalFile(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
+
+
+def _etag_beside(path: Path) -> str | None:
+    """Return git's id of a small file, as a cache or a note tells it."""
+    known = find_file(path) or Note.find(path)
+    etag = known.etag if known else None
+    return etag if etag and COMMIT.fullmatch(etag) else None
 
 
 def _key(path: Path) -> str:

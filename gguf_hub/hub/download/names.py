@@ -87,6 +87,12 @@ def shard_of(path: str) -> Shard | None:
     return Shard(path[: match.start()], int(match[1]), int(match[2]))
 
 
+def set_key(path: str) -> object:
+    """Return what the shards of a set share; of any other file its path."""
+    shard = shard_of(path)
+    return (shard.key, shard.count) if shard else path
+
+
 def check_safe(path: str, repo_id: str, *, is_windows: bool = os.name == "nt") -> None:
     r"""Refuse a name that would lead out of the folder it is put in, or do harm in it.
 

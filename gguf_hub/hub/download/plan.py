@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from shlex import quote
 
 from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
 from gguf_hub.hub.client import RemoteFile, RepoListing
@@ -28,7 +29,8 @@ class FileSelector:
     """What a user asked for; all empty means "whatever there is, if that is clear".
 
     Attributes:
-        filenames: Exact paths in the repository; one that ends with ``/`` is a whole folder.
+        filenames: Exact paths in the repository; a shard stands for its set, and one that ends with
+            ``/`` is a whole folder.
         include: Globs of which one must match, as in ``hf download``: ``*`` matches ``/`` too.
         exclude: Globs of which none may match.
         quant: Exactly this quant, in any case, all its shards.
@@ -69,7 +71,7 @@ def select(listing: RepoListing, wanted: FileSelector) -> tuple[RemoteFile, ...]
 
 
 def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
-    chosen: list[RemoteFile] = []
+    chosen: dict[RemoteFile, None] = {}  # in order, each once
     for name in names:
         is_folder = name.endswith("/")
         found = [
@@ -77,8 +79,19 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
         ]
         if not found:
             raise _no_such_file(listing, name)
-        chosen += (file for file in found if file not in chosen)
-    return chosen
+        whole = found if is_folder else _set_of(listing, found[0])
+        chosen |= dict.fromkeys(whole)
+    return list(chosen)
+
+
+def _set_of(listing: RepoListing, file: RemoteFile) -> list[RemoteFile]:
+    """Return a file, or the whole set of shards that it belongs to."""
+    shard = shard_of(file.path)
+    if shard is None:
+        return [file]
+    others = ((other, shard_of(other.path)) for other in listing.files)
+    same = (shard.key, shard.count)
+    return _whole_set(listing, [o for o, at in others if at and (at.key, at.count) == same])
 
 
 def _by_patterns(listing: RepoListing, wanted: FileSelector) -> list[RemoteFile]:
@@ -118,7 +131,8 @@ def _by_quant(listing: RepoListing, files: Sequence[RemoteFile], quant: str) -> 
     if len(groups) > 1:
         raise UsageError(
             f"`{listing.repo_id}:{quant}` could be any of\n{_table(groups)}",
-            hint=f"name the file: `gguf-hub download {listing.repo_id} {groups[0][0].path}`",
+            hint="name the file: "
+            f"`gguf-hub download {quote(listing.repo_id)} {quote(groups[0][0].path)}`",
         )
     return _whole_set(listing, groups[0])
 
@@ -133,9 +147,10 @@ def _the_only_model(listing: RepoListing) -> list[RemoteFile]:
         )
     if len(groups) > 1:
         quant = next(filter(None, (quant_of(group[0].path) for group in groups)), "Q4_K_M")
+        example = f"{listing.repo_id}:{quant}"
         raise UsageError(
             f"which of the {len(groups)} models of `{listing.repo_id}`?\n{_table(groups)}",
-            hint=f"for example `gguf-hub download {listing.repo_id}:{quant}`; "
+            hint=f"for example `gguf-hub download {quote(example)}`; "
             "--include '*' fetches everything",
         )
     return _whole_set(listing, groups[0])

@@ -8,13 +8,16 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gguf_hub.errors import ModelNotFoundError, UsageError
+from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
+from gguf_hub.hub.download.plan import FileSelector
+from gguf_hub.paths import expanded
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -30,54 +33,45 @@ _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 
 
 @dataclass(frozen=True)
-class LocalFile:
-    """A file on this machine."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class CatalogQuant:
-    """A quant of the catalog, as the catalog writes it."""
-
-    quant: str
-
-
-@dataclass(frozen=True)
-class RepoQuant:
-    """A quant of a repository; None for the only model that it has."""
+class Target:
+    """Files of a repository that are wanted; ``revision`` None takes whatever is at hand."""
 
     repo_id: str
-    quant: str | None
-    revision: str | None
+    wanted: FileSelector
+    revision: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What a message calls it."""
+        at = f" at `{self.revision}`" if self.revision else ""
+        if self.wanted.filenames:
+            names = ", ".join(f"`{name}`" for name in self.wanted.filenames)
+            return f"{names} of {self.repo_id}{at}"
+        quant = f":{self.wanted.quant}" if self.wanted.quant else ""
+        patterns = ", ".join(f"`{glob}`" for glob in self.wanted.include)
+        return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
 
 
-@dataclass(frozen=True)
-class RepoFile:
-    """One file of a repository."""
-
-    repo_id: str
-    filename: str
-    revision: str | None
-
-
-ModelRef = LocalFile | CatalogQuant | RepoQuant | RepoFile
+def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
+    """Return the target of files of the catalog; its ``main`` is no particular commit."""
+    revision = None if catalog.revision == "main" else catalog.revision
+    return Target(catalog.repo_id, FileSelector(tuple(file.filename for file in files)), revision)
 
 
 def parse_ref(
     text: str,
+    catalog: Catalog,
     *,
-    catalog: Mapping[str, str] | None = None,
     endpoint: str | None = None,
     is_remote: bool = False,
-) -> ModelRef:
-    """Return what a model argument names.
+) -> Path | Target:
+    """Return what a model argument names: a file on this machine, or files of a repository.
 
     Args:
         text: A path; a quant or file name of the catalog (``Q4_K_M``, any case);
             ``org/repo:QUANT``; ``org/repo/file.gguf``; either with ``@revision``;
             ``hf://org/repo[@revision]/file``; or a page or download link of the hub.
-        catalog: The catalog's quants, each with its file name.
+        catalog: Where catalog quants come from.
         endpoint: A hub whose links are taken too, besides huggingface.co.
         is_remote: Files on this machine do not count: something to download is named.
 
@@ -85,36 +79,40 @@ def parse_ref(
         ModelNotFoundError: It is none of these; the hint names what is near.
         UsageError: A link that leads somewhere else.
     """
-    catalog = catalog or {}
     # unlike Path's, this test is False for names that no file can have
-    if not is_remote and os.path.isfile(Path(text).expanduser()):  # noqa: PTH113
-        return LocalFile(Path(text).expanduser())
-    for quant, filename in catalog.items():
-        if text.lower() in (quant.lower(), filename.lower()):
-            return CatalogQuant(quant)
+    if not is_remote and os.path.isfile(path := expanded(text)):  # noqa: PTH113
+        return path
+    for file in catalog.files:
+        if text.lower() in (file.quant.lower(), file.filename.lower()):
+            return target_of_file(catalog, file)
     if re.match(r"https?://", text, re.IGNORECASE):
         return _parse_link(text, endpoint)
-    ref = _parse_repo(text.removeprefix("hf://"))
-    if ref is not None and (text.startswith("hf://") or not _is_path_like(text)):
-        return ref
-    raise _no_such_quant(text, list(catalog)) or (
+    target = _parse_repo(text.removeprefix("hf://"))
+    if target is not None and (text.startswith("hf://") or not _is_path_like(text)):
+        return target
+    raise _no_such_quant(text, [file.quant for file in catalog.files]) or (
         _nothing_remote(text) if is_remote else _nothing(text)
     )
 
 
-def _parse_repo(text: str) -> RepoQuant | RepoFile | None:
+def _file(repo_id: str, filename: str, revision: str | None) -> Target:
+    return Target(repo_id, FileSelector(filenames=(filename,)), revision)
+
+
+def _parse_repo(text: str) -> Target | None:
     match = _REPO_FILE.fullmatch(text)
     if match and is_gguf(match["file"]):
         revision = unquote(match["rev1"]) if match["rev1"] else match["rev2"]
-        return RepoFile(match["repo"], match["file"], revision)
+        return _file(match["repo"], match["file"], revision)
     match = _REPO_QUANT.fullmatch(text)
     # a lone `folder/model.gguf` is a path that does not exist, not a repository
     if match is None or (not match["quant"] and is_gguf(match["repo"])):
         return None
-    return RepoQuant(match["repo"], match["quant"], match["rev1"] or match["rev2"])
+    selector = FileSelector(quant=match["quant"])
+    return Target(match["repo"], selector, match["rev1"] or match["rev2"])
 
 
-def _parse_link(text: str, endpoint: str | None) -> RepoQuant | RepoFile:
+def _parse_link(text: str, endpoint: str | None) -> Target:
     """Read a link to a repository, its tree, a file's page or a file's download."""
     url = urlsplit(text)
     hosts = _HUB_HOSTS | ({urlsplit(endpoint).netloc} if endpoint else set())
@@ -125,13 +123,14 @@ def _parse_link(text: str, endpoint: str | None) -> RepoQuant | RepoFile:
             hint="expected something like https://huggingface.co/org/repo/blob/main/file.gguf",
         )
     repo_id, rest = "/".join(parts[:2]), parts[2:]
-    revision = rest[1] if len(rest) > 1 else None
+    # the hub writes `main` into every link: nobody has chosen it
+    revision = rest[1] if len(rest) > 1 and rest[1] != "main" else None
     if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw"):
-        return RepoFile(repo_id, "/".join(rest[2:]), revision)
+        return _file(repo_id, "/".join(rest[2:]), revision)
     shown = parse_qs(url.query).get("show_file_info")
     if shown:
-        return RepoFile(repo_id, shown[0], revision)
-    return RepoQuant(repo_id, None, revision)
+        return _file(repo_id, shown[0], revision)
+    return Target(repo_id, FileSelector(), revision)
 
 
 def _is_path_like(text: str) -> bool:
@@ -159,7 +158,7 @@ def _nothing_remote(text: str) -> ModelNotFoundError:
 
 def _nothing(text: str) -> ModelNotFoundError:
     """Say what is near: files in that folder."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if os.path.isdir(path):  # noqa: PTH112 - as above
         files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"

@@ -12,6 +12,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from gguf_hub.errors import ChecksumError, DownloadError
 from gguf_hub.hub.client import Hub
@@ -115,7 +116,8 @@ def source_of(path: Path, expected: Expected | None, known: Expected | None, hub
             f"`{path}` cannot be repaired: `{known.repo_id}` has other bytes as "
             f"`{known.filename}`, or none",
             path=path,
-            hint=f"`gguf-hub download {known.repo_id} {known.filename}` fetches what it has",
+            hint=f"`gguf-hub download {quote(known.repo_id)} {quote(str(known.filename))}` fetches "
+            "what it has",
         )
     return Source(known.repo_id, listing.commit, file)
 

@@ -23,7 +23,7 @@ from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.issues import Issue
-    from gguf_hub.gguf.validate import Level
+    from gguf_hub.gguf.validate import Level, Report
 
 
 class Verdict(str, Enum):
@@ -89,6 +89,7 @@ def verify_file(
     store: Store,
     ask_hub: AskHub = lambda: None,
     level: Level = "structure",
+    report: Report | None = None,
     progress: Progress = SILENT,
 ) -> Verification:
     """Check one file, and record it when it is what it should be.
@@ -99,6 +100,7 @@ def verify_file(
         store: The record; asked, and told when the file is verified.
         ask_hub: Asked last, and only when nobody nearer knows.
         level: How closely to look at the structure; ``"deep"`` reads every block.
+        report: On the structure, where it was looked at already, as that of a shard is.
         progress: Told while the file is read.
 
     Raises:
@@ -107,7 +109,7 @@ def verify_file(
     """
     from gguf_hub.gguf.validate import validate_file
 
-    report = validate_file(path, level, progress=progress)
+    report = report or validate_file(path, level, progress=progress)
     expected = expectation(path, given_sha256, store) or ask_hub()
     size_bytes = path.stat().st_size
     sha256 = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.oserrors import reason_of
 from gguf_hub.subprocesses import find_program, run_program
 from gguf_hub.units import GIB, MIB
 
@@ -119,7 +120,7 @@ def smi_gpus(program: Sequence[str]) -> Found:
     except TimeoutError:
         return Found(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
     except OSError as error:
-        return Found(notes=(f"nvidia-smi cannot be run: {error.strerror or error}",))
+        return Found(notes=(f"nvidia-smi cannot be run: {reason_of(error)}",))
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
         return Found(notes=(f"nvidia-smi failed: {lines[0]}",))

@@ -17,6 +17,7 @@ from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.hub.mirror.repository_index import RepositoryIndex
 from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
+from gguf_hub.oserrors import reason_of
 
 MAX_REQUESTS = 256
 MAX_WAITING = 384  # with a socket and a file for each request, below the usual limit of 1024
@@ -279,7 +280,7 @@ def _reachable(family: int, address: tuple[Any, ...]) -> str:
 
 
 def _cannot_listen(host: str, port: int, exc: Exception) -> GgufHubError:
-    reason = (getattr(exc, "strerror", None) or str(exc)).lower()
+    reason = reason_of(exc) if isinstance(exc, OSError) else str(exc).lower()
     return GgufHubError(
         f"cannot listen on `{host}` port {port}: {reason}",
         hint="`--host` takes an address of this machine, `--port 0` any free port",

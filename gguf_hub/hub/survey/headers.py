@@ -17,7 +17,7 @@ from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import map_file, raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
-from gguf_hub.gguf.shards import find_shards, parse_shard
+from gguf_hub.gguf.shard_names import find_shards, parse_shard
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.download.names import quant_of

@@ -77,7 +77,8 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
 
 def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     """Read the headers of all models of a listing, several at a time."""
-    models, budget = models_of(listing), ReadBudget(MAX_BYTES)
+    models = models_of(listing)
+    budget = ReadBudget(MAX_BYTES, hint="`gguf-hub inspect` reads the header of one model")
     files: list[FileFacts] = []
     notes: list[str] = []
     with ThreadPoolExecutor(MAX_WORKERS) as threads:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.attention import cache
 from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
@@ -87,7 +88,7 @@ class Transformer:
     @classmethod
     def open(
         cls,
-        file: GgufFile,
+        file: Gguf,
         *,
         n_ctx: int = 0,
         n_batch: int = N_BATCH,
@@ -107,7 +108,7 @@ class Transformer:
         """Make a model of an open file ready; weights stay where they are, in the mapped file.
 
         Args:
-            file: The GGUF file; keep it open as long as the model is used.
+            file: The GGUF, in one file or in shards; keep it open as long as the model is used.
             n_ctx: Positions of the cache; 0 for as many as the model was trained on.
             n_batch: Most tokens of one pass over the weights.
             n_threads: Threads that compute; 0 for as many as pay, see ``auto_threads``.
@@ -403,7 +404,7 @@ def auto_threads(active_bytes: int, n_cores: int) -> int:
 
 
 def apply_residency(
-    file: GgufFile, weights: Weights, limits: Limits, lock: Lock, progress: Progress
+    file: Gguf, weights: Weights, limits: Limits, lock: Lock, progress: Progress
 ) -> None:
     """Bring weights into memory, and keep them there, as far as that was asked for."""
     dense = dense_ranges(weights)
@@ -427,7 +428,7 @@ def _big_endian(path: Path) -> Exception:
     return UnsupportedGgufError(
         f"`{path}` is big-endian: expected little-endian",
         path=path,
-        hint=f"`gguf-hub upgrade {path} OUT` converts it",
+        hint=f"`gguf-hub upgrade {quote(str(path))} OUT` converts it",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.run.model.config import ModelConfig, read_config
 from gguf_hub.run.model.program import Limits, ProgramBuilder
@@ -45,7 +45,7 @@ class _Tensor:
     type: QuantType = QuantType.F16
 
 
-def kernels_of_file(file: GgufFile, cache_types: CacheTypes = ("F16", "F16")) -> list[str]:
+def kernels_of_file(file: Gguf, cache_types: CacheTypes = ("F16", "F16")) -> list[str]:
     """Return the kernels that a file needs.
 
     Raises:

@@ -8,16 +8,16 @@ need not know which it was.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import TensorInfo
-from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, told
+from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.strings import StringArray
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.run.model.config import ModelConfig
@@ -25,10 +25,10 @@ from gguf_hub.run.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class Matrix:
-    """A weight matrix in the mapped file: ``n_out`` rows of ``n_in`` weights.
+    """A weight matrix in the mapped model: ``n_out`` rows of ``n_in`` weights.
 
     Attributes:
-        offset: Byte of the file where the first row begins.
+        offset: Byte of the mapped file, or of the shards mapped as one, where the first row begins.
     """
 
     type: QuantType
@@ -97,7 +97,7 @@ class Weights:
 class _Tensors:
     """Tensors of a file by name, checked against the shape that the configuration asks for."""
 
-    def __init__(self, file: GgufFile) -> None:
+    def __init__(self, file: Gguf) -> None:
         self._file = file
 
     def has(self, name: str) -> bool:
@@ -128,7 +128,7 @@ class _Tensors:
 
     def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
         info = self.info(name, (n_in, n_out))
-        return Matrix(info.type, self._file.data_offset + info.offset, n_in, n_out)
+        return Matrix(info.type, self._file.start_of(name), n_in, n_out)
 
     def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
         """Return the first rows of a matrix that may have more: one for each token."""
@@ -139,8 +139,8 @@ class _Tensors:
                 f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
                 f"has {n_rows:,} rows: expected at least one for each token",
                 path=self._file.path,
-                hint=f"the file is damaged or badly converted; `gguf-hub verify {self._file.path}` "
-                "lists every problem",
+                hint="the file is damaged or badly converted; "
+                f"`gguf-hub verify {quote(str(self._file.path))}` lists every problem",
             )
         return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
 
@@ -181,14 +181,14 @@ class _Tensors:
             names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
             return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
         info = self.info(merged, (n_in, n_out, n_expert))
-        first = self._file.data_offset + info.offset
+        first = self._file.start_of(merged)
         stride = info.type.row_bytes(n_in) * n_out
         return Experts(
             tuple(Matrix(info.type, first + stride * e, n_in, n_out) for e in range(n_expert))
         )
 
 
-def count_tokens(file: GgufFile) -> int:
+def count_tokens(file: Gguf) -> int:
     """Return how many token ids a model computes: those of its vocabulary.
 
     Embeddings may have more rows, which no token uses. A file without a vocabulary has a token for
@@ -201,7 +201,7 @@ def count_tokens(file: GgufFile) -> int:
     return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
 
 
-def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
+def read_weights(file: Gguf, config: ModelConfig) -> Weights:
     """Find all matrices of a model.
 
     Raises:
@@ -224,14 +224,14 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     )
 
 
-def _check_runnable(file: GgufFile) -> None:
+def _check_runnable(file: Gguf) -> None:
     """Refuse a model that would be computed as if a part of it were not there."""
     obstacles = find_graph_obstacles(file.fields, file.tensors)
     if obstacles:
         raise UnsupportedGgufError(
             f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
             path=file.path,
-            hint=f"`gguf-hub inspect --tensors {shlex.quote(str(file.path))}` lists what the file "
+            hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
         )
 

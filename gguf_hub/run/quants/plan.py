@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
@@ -15,8 +16,8 @@ from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.experts import layout as layout_of
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType, count_elements, tensor_size_bytes
 from gguf_hub.gguf.keys import architecture
-from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Rewrite
+from gguf_hub.gguf.shards import SPLIT_KEYS, Gguf, open_gguf
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, FileType, QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
@@ -28,7 +29,6 @@ ARCHITECTURES = ("llama",)
 """Architectures whose tensors the mixes know by name: Llama, Mistral and Mixtral."""
 
 _FILE_TYPE, _VERSION = "general.file_type", "general.quantization_version"
-_SHARD_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class QuantizePlan:
     """A file that is to be written in other types.
 
     Attributes:
-        source: The file that it is made from.
+        source: The file that it is made from, or the first shard.
+        source_bytes: Length of that, all shards together.
         file_type: The mix.
         fields: Its metadata.
         parts: Its tensors, in order.
@@ -81,6 +82,7 @@ class QuantizePlan:
     """
 
     source: Path
+    source_bytes: int
     file_type: FileType
     fields: dict[str, Field]
     parts: tuple[Conversion, ...]
@@ -111,7 +113,7 @@ def plan_quantize(
     """Find out what quantising a file would do.
 
     Args:
-        source: A GGUF file.
+        source: A GGUF file, or any shard of a set.
         file_type: The mix to quantise to.
         recipe: Whose mix (see ``recipes``).
         layout: How to store experts; None keeps it.
@@ -121,15 +123,15 @@ def plan_quantize(
 
     Raises:
         GgufError: The file is damaged, or its tensors hold fewer bits than they would get.
-        UnsupportedGgufError: A shard, an unknown architecture, big-endian data, or types that this
+        UnsupportedGgufError: An unknown architecture, big-endian data, or types that this
             version cannot read.
         UsageError: The recipe has no mix for such a model.
     """
-    file = GgufFile.open(source)
+    file = open_gguf(source)
     if not pure:
         _check_architecture(file)
     if file.byte_order == "big":
-        hint = f"`gguf-hub upgrade {source} OUT.gguf` makes it little-endian"
+        hint = f"`gguf-hub upgrade {quote(str(source))} OUT.gguf` makes it little-endian"
         raise UnsupportedGgufError(f"`{source}` is big-endian", path=source, hint=hint)
     kept: Layout = "split" if layout_of(file.tensors) == "split" else "merged"
     laid_out = plan_upgrade(source, layout or kept)
@@ -152,10 +154,11 @@ def plan_quantize(
     )
     _check_types(file, parts, requantize)
     notes = (*laid_out.changes, *_notes(choices, parts))
-    return QuantizePlan(Path(source), file_type, _fields(laid_out, file_type), parts, notes)
+    fields = _fields(laid_out, file_type)
+    return QuantizePlan(file.path, file.size_bytes, file_type, fields, parts, notes)
 
 
-def _check_architecture(file: GgufFile) -> None:
+def _check_architecture(file: Gguf) -> None:
     """Refuse models whose tensors the mixes do not know."""
     name = architecture(file.fields)
     if name not in ARCHITECTURES:
@@ -167,7 +170,7 @@ def _check_architecture(file: GgufFile) -> None:
         )
 
 
-def _facts(file: GgufFile) -> ModelFacts:
+def _facts(file: Gguf) -> ModelFacts:
     """Read what the mixes look at."""
     name = architecture(file.fields)
 
@@ -183,7 +186,7 @@ def _facts(file: GgufFile) -> ModelFacts:
     )
 
 
-def _check_types(file: GgufFile, parts: tuple[Conversion, ...], requantize: bool) -> None:
+def _check_types(file: Gguf, parts: tuple[Conversion, ...], requantize: bool) -> None:
     """Refuse what cannot be read, and what could only lose."""
     changed = [part for part in parts if not part.is_copied]
     for part in changed:
@@ -230,7 +233,7 @@ def _notes(choices: tuple[Choice, ...], parts: tuple[Conversion, ...]) -> Iterat
 
 def _fields(laid_out: Rewrite, file_type: FileType) -> dict[str, Field]:
     """Metadata of the new file."""
-    fields = {key: field for key, field in laid_out.fields.items() if key not in _SHARD_KEYS}
+    fields = {key: field for key, field in laid_out.fields.items() if key not in SPLIT_KEYS}
     fields[_FILE_TYPE] = Field(ValueType.UINT32, int(file_type))
     fields[_VERSION] = Field(ValueType.UINT32, 2)  # that of all blocks since May 2023
     return fields

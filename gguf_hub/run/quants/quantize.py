@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gguf_hub.files import require_distinct
 from gguf_hub.gguf.format import count_elements
-from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.writer import write_gguf
@@ -38,7 +39,7 @@ def quantize_file(
     """Quantise a GGUF file.
 
     Args:
-        source: A GGUF file of a llama-family model.
+        source: A GGUF file of a llama-family model, or any shard of one.
         target: The new file; it appears only when it is whole.
         file_type: The mix to quantise to.
         recipe: Whose mix (see ``recipes``).
@@ -84,6 +85,7 @@ def write_quantized(
         progress: Where to report bytes written.
 
     Raises:
+        UsageError: The new file would replace what it is made from.
         GgufError: A weight that cannot be stored; names the tensor and the index.
         DiskFullError: Not enough space.
         LockedError: Another process writes the same file.
@@ -91,7 +93,7 @@ def write_quantized(
     computed = [part for part in plan.parts if _is_computed(part)]
     row_length = max((part.spec.shape[0] for part in computed), default=1)
     with (
-        GgufFile.open(plan.source) as file,
+        open_gguf(plan.source) as file,
         Transcoder(
             file.data,
             row_length=row_length,
@@ -100,8 +102,9 @@ def write_quantized(
             check_file=file.check_size,
         ) as transcoder,
     ):
+        require_distinct([Path(target)], [each.path for each in file.files])
         transcoder.prepare((part.source_type, part.spec.type) for part in computed)
-        tensors = [(part.spec, _data(part, transcoder)) for part in plan.parts]
+        tensors = [(part.spec, _data(part, file, transcoder)) for part in plan.parts]
         write_gguf(target, plan.fields, tensors, progress=progress)
 
 
@@ -118,13 +121,14 @@ def _is_computed(part: Conversion) -> bool:
     return not part.is_copied or part.source_type in FLOATS
 
 
-def _data(part: Conversion, transcoder: Transcoder) -> Any:
+def _data(part: Conversion, file: Gguf, transcoder: Transcoder) -> Any:
     """Return the data of a tensor as the writer takes it."""
     if not _is_computed(part):
         return part.ranges
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
-        ranges = [(piece.offset, piece.size_bytes) for piece in part.ranges]
+        starts = file.starts
+        ranges = [(starts[piece.path] + piece.offset, piece.size_bytes) for piece in part.ranges]
         return transcoder.chunks(
             shown(part.spec.name), part.source_type, part.spec.type, part.spec.shape[0], ranges
         )

@@ -11,6 +11,9 @@ import pytest
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Fetched, Fetcher, State, Status
+from gguf_hub.hub.download.plan import FileSelector
+from gguf_hub.hub.download.refs import Target
+from gguf_hub.hub.resolve import Resolver
 from gguf_hub.hub.store import Store
 from tests.hub_server import HubServer
 
@@ -40,6 +43,10 @@ def theirs(server: HubServer, name: str = NAME, **options: object) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(REPO, name, endpoint=server.endpoint, **options))
+
+
+def never() -> HfHub:
+    raise AssertionError("the hub was asked")
 
 
 def options_of(place: Destination) -> dict[str, Path]:
@@ -158,11 +165,13 @@ def test_a_read_only_cache_serves_what_it_has(server: HubServer, tmp_path: Path)
     shutil.rmtree(locks)
     for folder in (refs, locks):
         folder.write_bytes(b"")  # nothing can be written below a file, not even by root
-    getter = fetcher(cache, tmp_path)
-    listing = getter.hub.list_files(REPO)
-    for expected in (Status.CHECKED, Status.PRESENT):
-        (found,) = getter.check(listing, [listing.find(NAME)])
-        assert (found.status, found.path.read_bytes()) == (expected, DATA)
+    store = Store(tmp_path / "record")
+    resolver = Resolver(store=store, connect=never, place=cache)
+    for is_recorded in (False, True):
+        (found,) = resolver.locate(Target(REPO, FileSelector((NAME,))))
+        assert found.is_verified is is_recorded
+        (path,) = resolver.get(Target(REPO, FileSelector((NAME,))))
+        assert path.read_bytes() == DATA
     assert fetch(cache, tmp_path)[0].status is Status.PRESENT
 
 

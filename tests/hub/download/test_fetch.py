@@ -182,19 +182,6 @@ def test_a_file_that_is_there_is_hashed_once_and_then_known(
     assert len(server.body_requests()) == bodies
 
 
-def test_checking_never_asks_the_hub(server: HubServer, fetcher: Make, tmp_path: Path) -> None:
-    listing = fetcher().hub.list_files(REPO)
-    file = listing.find(NAME)
-    assert fetcher().check(listing, [file]) == []
-    (done,) = fetch(fetcher())
-    asked = len(server.requests)
-    (checked,) = fetcher(store=Store(tmp_path / "another record")).check(listing, [file])
-    assert (checked.path, checked.status) == (done.path, Status.CHECKED)
-    done.path.write_bytes(BIG[::-1])
-    assert fetcher().check(listing, [file]) == []
-    assert len(server.requests) == asked
-
-
 @pytest.mark.parametrize("damage", ["flipped", "shorter"])
 def test_a_damaged_file_is_never_taken_for_the_real_one(
     server: HubServer, fetcher: Make, notes: Notes, damage: str

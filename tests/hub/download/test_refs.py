@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import GgufHubError, ModelNotFoundError, UsageError
-from gguf_hub.hub.download.refs import (
-    CatalogQuant,
-    LocalFile,
-    ModelRef,
-    RepoFile,
-    RepoQuant,
-    parse_ref,
-)
+from gguf_hub.hub.catalog import load_catalog
+from gguf_hub.hub.download.plan import FileSelector
+from gguf_hub.hub.download.refs import Target, parse_ref
 
-CATALOG = {
-    "Q2_K": "mixtral-8x7b-v0.1.Q2_K.gguf",
-    "Q4_K_M": "mixtral-8x7b-v0.1.Q4_K_M.gguf",
-    "Q5_K_M": "mixtral-8x7b-v0.1.Q5_K_M.gguf",
-}
+CATALOG = load_catalog()
 HF = "https://huggingface.co"
 R = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
+
+
+def named(repo_id: str, filename: str, revision: str | None = None) -> Target:
+    return Target(repo_id, FileSelector(filenames=(filename,)), revision)
+
+
+def quant(repo_id: str, quant: str | None = None, revision: str | None = None) -> Target:
+    return Target(repo_id, FileSelector(quant=quant), revision)
 
 
 @pytest.fixture(autouse=True)
@@ -34,39 +33,39 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Q4_K_M", CatalogQuant("Q4_K_M")),
-        ("q4_k_m", CatalogQuant("Q4_K_M")),
-        ("Mixtral-8x7B-v0.1.Q2_K.gguf", CatalogQuant("Q2_K")),
-        (f"{R}:Q4_K_M", RepoQuant(R, "Q4_K_M", None)),
-        (f"{R}", RepoQuant(R, None, None)),
-        (f"{R}@v1.0:Q2_K", RepoQuant(R, "Q2_K", "v1.0")),
-        (f"{R}:Q2_K@refs/pr/2", RepoQuant(R, "Q2_K", "refs/pr/2")),
-        (f"{R}@dev", RepoQuant(R, None, "dev")),
-        (f"{R}/m.gguf", RepoFile(R, "m.gguf", None)),
-        (f"{R}/sub/m.gguf", RepoFile(R, "sub/m.gguf", None)),
-        (f"{R}/m.gguf@v2", RepoFile(R, "m.gguf", "v2")),
-        (f"hf://{R}/m.gguf", RepoFile(R, "m.gguf", None)),
-        (f"hf://{R}@v2/sub/m.gguf", RepoFile(R, "sub/m.gguf", "v2")),
-        (f"hf://{R}@refs%2Fpr%2F1/m.gguf", RepoFile(R, "m.gguf", "refs/pr/1")),
-        (f"hf://{R}:Q4_0", RepoQuant(R, "Q4_0", None)),
-        (f"{HF}/{R}/resolve/main/m.gguf?download=true", RepoFile(R, "m.gguf", "main")),
-        (f"{HF}/{R}/blob/v1/sub/m%20x.gguf", RepoFile(R, "sub/m x.gguf", "v1")),
-        (f"{HF}/{R}/blob/refs%2Fpr%2F1/m.gguf", RepoFile(R, "m.gguf", "refs/pr/1")),
-        (f"{HF}/{R}", RepoQuant(R, None, None)),
-        (f"{HF}/{R}/tree/v1", RepoQuant(R, None, "v1")),
-        (f"{HF}/{R}?show_file_info=m.Q4_0.gguf", RepoFile(R, "m.Q4_0.gguf", None)),
-        ("http://mirror:80/o/r/resolve/main/m.gguf", RepoFile("o/r", "m.gguf", "main")),
+        ("Q4_K_M", named(R, "mixtral-8x7b-v0.1.Q4_K_M.gguf")),
+        ("q4_k_m", named(R, "mixtral-8x7b-v0.1.Q4_K_M.gguf")),
+        ("Mixtral-8x7B-v0.1.Q2_K.gguf", named(R, "mixtral-8x7b-v0.1.Q2_K.gguf")),
+        (f"{R}:Q4_K_M", quant(R, "Q4_K_M")),
+        (f"{R}", quant(R)),
+        (f"{R}@v1.0:Q2_K", quant(R, "Q2_K", "v1.0")),
+        (f"{R}:Q2_K@refs/pr/2", quant(R, "Q2_K", "refs/pr/2")),
+        (f"{R}@dev", quant(R, None, "dev")),
+        (f"{R}/m.gguf", named(R, "m.gguf")),
+        (f"{R}/sub/m.gguf", named(R, "sub/m.gguf")),
+        (f"{R}/m.gguf@v2", named(R, "m.gguf", "v2")),
+        (f"hf://{R}/m.gguf", named(R, "m.gguf")),
+        (f"hf://{R}@v2/sub/m.gguf", named(R, "sub/m.gguf", "v2")),
+        (f"hf://{R}@refs%2Fpr%2F1/m.gguf", named(R, "m.gguf", "refs/pr/1")),
+        (f"hf://{R}:Q4_0", quant(R, "Q4_0")),
+        (f"{HF}/{R}/resolve/main/m.gguf?download=true", named(R, "m.gguf")),
+        (f"{HF}/{R}/blob/v1/sub/m%20x.gguf", named(R, "sub/m x.gguf", "v1")),
+        (f"{HF}/{R}/blob/refs%2Fpr%2F1/m.gguf", named(R, "m.gguf", "refs/pr/1")),
+        (f"{HF}/{R}", quant(R)),
+        (f"{HF}/{R}/tree/v1", quant(R, None, "v1")),
+        (f"{HF}/{R}?show_file_info=m.Q4_0.gguf", named(R, "m.Q4_0.gguf")),
+        ("http://mirror:80/o/r/resolve/main/m.gguf", named("o/r", "m.gguf")),
     ],
 )
-def test_forms_of_a_model_argument(text: str, expected: ModelRef) -> None:
-    assert parse_ref(text, catalog=CATALOG, endpoint="http://mirror:80") == expected
+def test_forms_of_a_model_argument(text: str, expected: Target) -> None:
+    assert parse_ref(text, CATALOG, endpoint="http://mirror:80") == expected
 
 
 @pytest.mark.parametrize("text", ["m.gguf", "o/r/m.gguf", "Q4_K_M", "o/r:Q4_0"])
 def test_a_local_file_always_wins(text: str) -> None:
     Path(text).parent.mkdir(parents=True, exist_ok=True)
     Path(text).write_bytes(b"")
-    assert parse_ref(text, catalog=CATALOG) == LocalFile(Path(text))
+    assert parse_ref(text, CATALOG) == Path(text)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +96,6 @@ def test_what_is_no_model_is_explained(
     Path("folder/inside.gguf").write_bytes(b"")
     Path("empty").mkdir()
     with pytest.raises(error) as caught:
-        parse_ref(text, catalog=CATALOG)
+        parse_ref(text, CATALOG)
     found = f"{caught.value.message}\n{caught.value.hint}"
     assert [word for word in words if word not in found] == []

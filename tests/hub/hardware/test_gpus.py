@@ -66,7 +66,7 @@ def test_nvidia_smi_is_asked_for_name_total_and_free() -> None:
     [
         (program("import sys; sys.exit('No devices were found')"), "failed: No devices were found"),
         (program("import sys; sys.exit(9)"), "failed: no message"),
-        (["/no/such/nvidia-smi"], "cannot be run: No such file or directory"),
+        (["/no/such/nvidia-smi"], "cannot be run: no such file or directory"),
     ],
     ids=["fails", "fails silently", "absent"],
 )

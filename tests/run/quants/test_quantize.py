@@ -11,6 +11,7 @@ from gguf_hub.errors import DiskFullError, GgufError, UnsupportedGgufError
 from gguf_hub.gguf import atomic
 from gguf_hub.gguf.format import Field, TensorSpec
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.gguf.types import FileType
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.gguf.validate import validate_file
@@ -170,13 +171,12 @@ def test_unknown_architectures_have_no_mix_but_may_be_pure(tmp_path: Path) -> No
     assert plan_quantize(source, FileType.Q4_K_M, pure=True).parts[0].spec.type is T.Q4_K
 
 
-def test_shards_are_put_together_first(source: Path, tmp_path: Path) -> None:
-    shard = write_mixtral(
-        tmp_path / "a-00001-of-00002.gguf", SMALL, fields={"split.count": Field.of(np.uint16(2))}
-    )
-    with pytest.raises(UnsupportedGgufError, match="one of 2 shards") as error:
-        plan_quantize(shard, FileType.Q8_0)
-    assert "gguf-hub merge" in (error.value.hint or "")
+def test_shards_are_quantized_as_the_whole_file_is(source: Path, tmp_path: Path) -> None:
+    paths = write_shards(tmp_path / "part", plan_split(source, max_tensors=7))
+    quantize_file(source, tmp_path / "a.gguf", FileType.Q4_K_M)
+    plan = quantize_file(paths[1], tmp_path / "b.gguf", FileType.Q4_K_M)
+    assert (tmp_path / "b.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+    assert plan.source_bytes == sum(path.stat().st_size for path in paths)
 
 
 def test_big_endian_files_are_upgraded_first(tmp_path: Path) -> None:

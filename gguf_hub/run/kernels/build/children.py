@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gguf_hub.errors import GgufHubError
+from gguf_hub.oserrors import reason_of
 from gguf_hub.progress import Task
 from gguf_hub.run.kernels.build.cpu import Cpu, usable_cores
 from gguf_hub.subprocesses import start_python
@@ -94,8 +95,9 @@ class _Child:
         try:
             return cls(cpu)
         except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise GgufHubError(f"compiling kernels failed: no compiler starts: {reason}") from exc
+            raise GgufHubError(
+                f"compiling kernels failed: no compiler starts: {reason_of(exc)}"
+            ) from exc
 
     def compile(self, name: str) -> bytes:
         """Return the object file of a kernel.

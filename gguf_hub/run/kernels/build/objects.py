@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguf_hub.oserrors import reason_with_name
 from gguf_hub.ownership import make_own_folder, read_own_file, weakness_of_folder
 from gguf_hub.paths import kernel_cache_dir
 
@@ -248,6 +249,4 @@ def _write_atomic(path: Path, data: bytes) -> None:
 
 def _reason(error: Exception) -> str:
     """Return what an error of the system says, with the name of the file that it is about."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    return error.strerror.lower() + (f": `{error.filename}`" if error.filename else "")
+    return reason_with_name(error) if isinstance(error, OSError) else str(error)

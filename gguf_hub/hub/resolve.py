@@ -1,0 +1,461 @@
+"""From a model argument to files on this machine: parse, locate, list, select, fetch.
+
+Every surface goes through ``Resolver``, so that all of them agree on what an argument means, on
+revisions, on shards, on near names, and on what works without a hub:
+
+1. ``target`` parses. A file that exists is itself; of a shard, its whole set.
+2. ``locate`` looks on this machine: the record, all caches with links and without, and the folder
+   that files are to go to. No hub is asked.
+3. ``choose`` lists what the hub has and selects from that. When the hub does not answer, or offline
+   mode forbids to ask it, it selects from what is on this machine.
+4. ``fetch`` makes the selected files be there; without a hub only from what is on this machine.
+
+``get`` is all of it, for programs that want a model: what is here already is taken without asking,
+unless a branch or tag is named, of which the hub alone knows where it leads by now.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from gguf_hub.errors import (
+    DownloadError,
+    HubError,
+    HubUnreachableError,
+    ModelNotFoundError,
+    UsageError,
+)
+from gguf_hub.gguf.shard_names import find_shards, model_files, parse_shard
+from gguf_hub.hub.catalog import Catalog, load_catalog
+from gguf_hub.hub.client import (
+    HfHub,
+    RemoteFile,
+    RepoListing,
+    default_cache_dir,
+    default_endpoint,
+    is_offline,
+)
+from gguf_hub.hub.client.near import near_names
+from gguf_hub.hub.download.cachedir import COMMIT, commit_of, repo_folder
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
+from gguf_hub.hub.download.digest import sha256_file
+from gguf_hub.hub.download.inventory import (
+    Condition,
+    LocalFile,
+    Roots,
+    files_in_repo,
+    inventory,
+    look_at,
+    of_target,
+)
+from gguf_hub.hub.download.plan import FileSelector, select
+from gguf_hub.hub.download.refs import Target, parse_ref
+from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.oserrors import translated_os_errors
+from gguf_hub.paths import expanded
+from gguf_hub.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan
+
+Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
+Confirm = Callable[["Plan", "Fetcher"], None]
+"""Called before anything is fetched; raises to forbid it."""
+
+
+@dataclass(frozen=True)
+class LocalCopy:
+    """All wanted files of one commit in one folder of this machine.
+
+    Attributes:
+        listing: What is known of the commit here.
+        files: The wanted ones, in order.
+        paths: Where they lie.
+        is_verified: The record vouches for all of them.
+    """
+
+    listing: RepoListing
+    files: tuple[RemoteFile, ...]
+    paths: tuple[Path, ...]
+    is_verified: bool
+
+    @property
+    def has_hashes(self) -> bool:
+        """Whether it is known what the content of every file should be."""
+        return all(file.etag for file in self.files)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a repository is wanted.
+
+    Attributes:
+        listing: The repository at one commit: as the hub has it, or as this machine knows it.
+        files: The wanted files of it.
+        unreachable: Why the hub was not asked; None when it was.
+        unverified: The files as they lie here, where nobody can tell what they should be.
+    """
+
+    listing: RepoListing
+    files: tuple[RemoteFile, ...]
+    unreachable: HubUnreachableError | None = None
+    unverified: LocalCopy | None = None
+
+
+def _allow(plan: Plan, fetcher: Fetcher) -> None:
+    """Fetch without asking anybody."""
+
+
+@dataclass
+class Resolver:
+    """Finds models for one caller.
+
+    Args:
+        catalog_path: A catalog of the user's own.
+        store: The record of verified files.
+        connect: Makes the hub's client, when it is needed.
+        place: Where fetched files go; the Hugging Face cache when None.
+        progress: Who is told.
+        confirm: Asked before a download that ``get`` begins.
+    """
+
+    catalog_path: Path | None = None
+    store: Store = field(default_factory=Store)
+    connect: Callable[[], HfHub] = HfHub
+    place: Destination | None = None
+    progress: Progress = SILENT
+    confirm: Confirm = _allow
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog; read when it is needed, so that a broken one does no other harm."""
+        return load_catalog(self.catalog_path)
+
+    @cached_property
+    def hub(self) -> HfHub:
+        """The hub's client."""
+        return self.connect()
+
+    @cached_property
+    def destination(self) -> Destination:
+        """Where fetched files go."""
+        return self.place or HfCache(default_cache_dir())
+
+    @cached_property
+    def roots(self) -> Roots:
+        """Where files may lie: the destination, the cache, and all that was ever fetched to."""
+        return known_roots(self.store, self.destination.root)
+
+    # -- 1) parse --------------------------------------------------------------------------------
+
+    def target(
+        self, argument: str, *, revision: str | None = None, is_remote: bool = False
+    ) -> Target | tuple[Path, ...]:
+        """Return what of a repository an argument wants, or the files that it names.
+
+        Args:
+            argument: A path, a catalog quant, ``org/repo:QUANT``, ``org/repo/file.gguf`` or a link.
+            revision: Branch, tag or commit, instead of what the argument says.
+            is_remote: Something to download is named: local files do not count.
+
+        Raises:
+            ModelNotFoundError: It names nothing.
+            UsageError: It is a link that leads somewhere else.
+            GgufError: It names a shard on this machine of which a sibling is missing.
+        """
+        # no catalog is needed for a file; the test is False for names that no file can have
+        if not is_remote and os.path.isfile(path := expanded(argument)):  # noqa: PTH113
+            return model_files(path)
+        target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
+        if isinstance(target, Path):
+            return model_files(target)
+        return replace(target, revision=revision or target.revision)
+
+    # -- 2) locate -------------------------------------------------------------------------------
+
+    def locate(self, target: Target, choose: Select = select) -> list[LocalCopy]:
+        """Return the copies of what is wanted on this machine, the best one first.
+
+        Copies whose content is known come before others, ``main`` as the cache knows it before
+        other commits, verified copies before others, and what was written last before what is
+        older.
+        """
+        groups: dict[tuple[Path, str], list[LocalFile]] = {}
+        for held in self._held(target):
+            groups.setdefault((held.root, str(held.commit)), []).append(held)
+        copies = []
+        for (_, commit), files in groups.items():
+            listing = self._listing(target, commit, files)
+            if chosen := _chosen(listing, target, choose):
+                by_name = {held.filename: held for held in files}
+                wanted = [by_name[file.path] for file in chosen]
+                verified = all(each.condition is Condition.VERIFIED for each in wanted)
+                paths = tuple(each.path for each in wanted)
+                copies.append(LocalCopy(listing, tuple(chosen), paths, verified))
+        main = self._commits("main", target.repo_id)
+        return sorted(copies, key=lambda copy: (
+            not (copy.is_verified or copy.has_hashes), copy.listing.commit not in main,
+            not copy.is_verified, -_changed_at(copy.paths[0]),
+        ))  # fmt: skip
+
+    def located(self, argument: str) -> tuple[Path, ...]:
+        """Return the files of this machine that an argument names, verified or not.
+
+        Raises:
+            ModelNotFoundError: It names nothing, or what it names is not on this machine.
+        """
+        target = self.target(argument)
+        if not isinstance(target, Target):
+            return target
+        for copy in self.locate(target):
+            return copy.paths
+        raise ModelNotFoundError(
+            f"`{argument}` is not on this machine",
+            hint=f"`gguf-hub download {quote(argument)}` fetches it",
+        )
+
+    def held(self, argument: str) -> list[LocalFile]:
+        """Return all files of this machine that an argument names, of every commit and place.
+
+        Raises:
+            ModelNotFoundError: It names nothing, or nothing that was downloaded.
+            UsageError: It names a branch or tag.
+        """
+        path = expanded(argument)
+        if look_at(path, self.store):
+            shards = find_shards(path) if parse_shard(path) else (path,)
+            return [held for shard in shards if (held := look_at(shard, self.store))]
+        if os.path.lexists(path):
+            raise ModelNotFoundError(
+                f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
+                hint=f"`rm {quote(str(path))}` removes any file",
+            )
+        target = self.target(argument, is_remote=True)
+        assert isinstance(target, Target)
+        if target.revision and not COMMIT.fullmatch(target.revision):
+            raise UsageError(
+                f"`{argument}`: only the hub knows which files `{target.revision}` has",
+                hint="name a commit or a path, or drop the revision",
+            )
+        found = of_target(inventory(self.store, self.roots), target)
+        if not found:
+            raise ModelNotFoundError(
+                f"`{argument}` is not on this machine", hint="`gguf-hub ls` shows what is"
+            )
+        return found
+
+    def _held(self, target: Target) -> list[LocalFile]:
+        """Return the files of the commits that a target can mean."""
+        place = self.destination
+        folder = place.root if isinstance(place, LocalFolder) else None
+        held = files_in_repo(target.repo_id, self.store, self.roots, folder=folder)
+        if target.revision is None:
+            return [each for each in held if each.commit]
+        commits = self._commits(target.revision, target.repo_id)
+        return [each for each in held if each.commit in commits]
+
+    def _commits(self, revision: str, repo_id: str) -> set[str]:
+        """Return the commits that a revision names, as far as caches know."""
+        folders = (repo_folder(cache, repo_id) for cache in self.roots.caches)
+        return {commit for folder in folders if (commit := commit_of(folder, revision))}
+
+    def _listing(self, target: Target, commit: str, held: Sequence[LocalFile]) -> RepoListing:
+        """Return what is here of a commit as a hub would list it, verified files first."""
+        files: dict[str, RemoteFile] = {}
+        for each in sorted(held, key=lambda each: each.condition is not Condition.VERIFIED):
+            files.setdefault(each.filename, each.remote)
+        return RepoListing(target.repo_id, target.revision or commit, commit, tuple(files.values()))
+
+    # -- 3) list and select ----------------------------------------------------------------------
+
+    def list_files(self, target: Target) -> RepoListing:
+        """Return what the hub lists.
+
+        Raises:
+            HubUnreachableError: It does not answer, or offline mode is on.
+            HubError: As the hub says; for an unknown repository with near names.
+        """
+        if is_offline():
+            raise missing_offline(target.text)
+        with near_names(self.hub, target.repo_id, (self.catalog.repo_id,)):
+            return self.hub.list_files(target.repo_id, target.revision or "main")
+
+    def choose(self, target: Target, choose: Select = select) -> Selection:
+        """Return the wanted files as the hub lists them; without it, as this machine knows them.
+
+        Raises:
+            HubUnreachableError: No hub answers, and the files are not all on this machine.
+            HubError: As the hub says, or the repository has no such file; near names are told.
+            UsageError: It is not clear which files are meant.
+        """
+        try:
+            listing = self.list_files(target)
+        except HubUnreachableError as error:
+            return self._choose_here(target, choose, error)
+        return Selection(listing, tuple(choose(listing, target.wanted)))
+
+    def _choose_here(self, target: Target, choose: Select, error: HubUnreachableError) -> Selection:
+        found = self._known_here(target, choose, error) or self._unknown_here(target, choose, error)
+        if found is None:
+            raise error
+        if not is_offline():
+            commit = found.listing.commit[:10]
+            self.progress.note(f"{error.message}; using commit {commit}, which is on this machine")
+        return found
+
+    def _known_here(
+        self, target: Target, choose: Select, error: HubUnreachableError
+    ) -> Selection | None:
+        """Select files whose content is known, wherever on this machine they lie."""
+        commits: dict[str, list[LocalFile]] = {}
+        for copy_commit in (copy.listing.commit for copy in self.locate(target, choose)):
+            commits[copy_commit] = []  # the best commit first
+        for held in self._held(target):
+            if held.remote.etag:
+                commits.setdefault(str(held.commit), []).append(held)
+        for commit, files in commits.items():
+            listing = self._listing(target, commit, files)
+            if chosen := _chosen(listing, target, choose):
+                return Selection(listing, tuple(chosen), error)
+        return None
+
+    def _unknown_here(
+        self, target: Target, choose: Select, error: HubUnreachableError
+    ) -> Selection | None:
+        """Take files that nobody can check: from the destination, or anywhere if there is none."""
+        for copy in self.locate(target, choose):
+            if self.place is None or copy.paths[0].is_relative_to(self.place.root):
+                return Selection(copy.listing, copy.files, error, copy)
+        return None
+
+    # -- 4) fetch --------------------------------------------------------------------------------
+
+    def fetcher(self, **options: object) -> Fetcher:
+        """Return what gets files to the destination; ``options`` are for ``Fetcher``."""
+        from gguf_hub.hub.download.fetch import Fetcher  # half of all imports: only who fetches
+
+        return Fetcher(
+            self.hub, self.destination, self.store, self.progress, caches=self.roots.caches,
+            **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def plan(self, selection: Selection, fetcher: Fetcher) -> Plan:
+        """Return what fetching would do.
+
+        Raises:
+            HubUnreachableError: Bytes would have to come from a hub that does not answer.
+        """
+        plan = fetcher.plan(selection.listing, selection.files)
+        missing = [f"`{each.file.path}`" for each in plan.files if not each.is_here]
+        if missing and selection.unreachable and selection.unverified is None:
+            what = f"{', '.join(missing)} of {selection.listing.repo_id}"
+            raise missing_offline(what) if is_offline() else selection.unreachable
+        return plan
+
+    def fetch(self, selection: Selection, fetcher: Fetcher) -> list[Fetched]:
+        """Make the selected files be there.
+
+        Raises:
+            HubUnreachableError: No hub answers, and a file is not on this machine.
+            GgufHubError: As ``Fetcher.fetch``.
+        """
+        if selection.unverified is None:
+            self.plan(selection, fetcher)
+            return fetcher.fetch(selection.listing, selection.files)
+        from gguf_hub.hub.download.fetch import Fetched, Status
+
+        copy = selection.unverified
+        self.progress.note(_unverified(copy))
+        return [
+            Fetched(path, file, sha256_file(path, progress=self.progress), Status.UNVERIFIED)
+            for path, file in zip(copy.paths, copy.files, strict=True)
+        ]
+
+    def get(self, target: Target) -> tuple[Path, ...]:
+        """Return the wanted files, fetched and verified where they are not here yet.
+
+        Raises:
+            GgufHubError: Whatever stands in the way of getting them.
+        """
+        if found := self._take_local(target):
+            return found
+        selection = self.choose(target)
+        if selection.unverified:
+            self.progress.note(_unverified(selection.unverified))
+            return selection.unverified.paths
+        fetcher = self.fetcher()
+        if len(selection.files) == 1 and (copy := fetcher.copy_of(selection.files[0])):
+            return (copy.path,)  # the same bytes under another name
+        plan = self.plan(selection, fetcher)
+        if plan.fetch_bytes:
+            self.confirm(plan, fetcher)
+        done = fetcher.fetch(selection.listing, selection.files)
+        return tuple(each.path for each in done)
+
+    def _take_local(self, target: Target) -> tuple[Path, ...] | None:
+        """Return files of this machine that are whole; None where only the hub knows which."""
+        if target.revision and not COMMIT.fullmatch(target.revision):
+            return None
+        copies = self.locate(target)
+        return next((copy.paths for copy in copies if copy.is_verified or self._check(copy)), None)
+
+    def _check(self, copy: LocalCopy) -> bool:
+        """Hash files that another client fetched, and record them when they are whole."""
+        if not all(file.sha256 for file in copy.files):
+            return False
+        for path, file in zip(copy.paths, copy.files, strict=True):
+            if self.store.find_verified(path):
+                continue
+            with translated_os_errors(f"cannot read `{path}`", DownloadError, path=path):
+                sha256 = sha256_file(path, progress=self.progress)
+            if sha256 != file.sha256:
+                self.progress.note(f"`{path}` is damaged: its SHA-256 is not the expected one")
+                return False
+            origin = {"repo_id": copy.listing.repo_id, "commit": copy.listing.commit}
+            self.store.add(StoredFile.of(path, sha256, filename=file.path, **origin))
+        return True
+
+
+def known_roots(store: Store, *folders: Path) -> Roots:
+    """Return where files of this machine lie: the cache, what was ever fetched to, ``folders``."""
+    more = [expanded(folder).absolute() for folder in folders]
+    return Roots.known(store, default_cache_dir().absolute(), *more)
+
+
+def _chosen(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
+    try:
+        return choose(listing, target.wanted)
+    except (HubError, UsageError, ModelNotFoundError):
+        return ()  # not here, or not all of it: the hub may have what this machine has not
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _unverified(copy: LocalCopy) -> str:
+    return f"{first_of(copy.paths)}: not verified, as its SHA-256 is not known without the hub"
+
+
+def first_of(names: Sequence[object]) -> str:
+    """Return the first of several names, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"`{names[0]}`{more}"
+
+
+def missing_offline(what: str) -> HubUnreachableError:
+    """Return the error for what offline mode forbids to fetch."""
+    return HubUnreachableError(
+        f"{what}: not on this machine, and offline mode is on: no hub is asked for it",
+        hint="`gguf-hub ls` shows what is here; without --offline and HF_HUB_OFFLINE it would "
+        "be fetched",
+    )
