@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def calls_in(source: str) -> Iterator[str]:
     return visit(ast.parse(source), ())
 
 
+@cache
 def found() -> set[tuple[str, str]]:
     """File and function of every such call of the package."""
     return {

@@ -78,7 +78,7 @@ FAMILIES = {
 }
 """Folder under ``cli/`` -> heading, and its commands with one line of help each."""
 
-COMMANDS = {name: text for _, commands in FAMILIES.values() for name, text in commands.items()}
+COMMANDS = {name: text for _, members in FAMILIES.values() for name, text in members.items()}
 """Command -> one line of help."""
 
 
@@ -105,9 +105,9 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
         width = max(map(len, COMMANDS)) + 2
-        for heading, commands in FAMILIES.values():
+        for heading, members in FAMILIES.values():
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:{width}}", text) for name, text in commands.items()])
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in members.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import GgufError, GgufHubError, UsageError
@@ -270,6 +270,7 @@ def test_a_crafted_journal_changes_nothing(begun: Path, patches: object) -> None
     assert journal.exists()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40), st.binary(max_size=4), st.binary(max_size=4), st.booleans())
 def test_no_crafted_place_writes_beyond_the_file(
     tmp_path_factory: pytest.TempPathFactory, offset: int, old: bytes, new: bytes, near: bool

@@ -136,8 +136,7 @@ def _hint(row: dict[str, Any]) -> str:
     if row["verdict"] == "not the given SHA-256":
         return "make sure that the SHA-256 belongs to this very file and revision"
     if row["bad_ranges"]:
-        path = quote(row["path"])
-        return f"`gguf-hub verify --repair {path}` downloads only the damaged parts"
+        return f"`gguf-hub verify --repair {quote(row['path'])}` downloads only the damaged parts"
     if not row["repo_id"]:
         return "download it again from where it came from; gguf-hub does not know its origin"
     return f"`{_download_again(row)}` downloads it again and verifies it"
@@ -149,4 +148,6 @@ def _download_again(row: dict[str, Any]) -> str:
     path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
     if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
         words += ["--local-dir", path.removesuffix(row["filename"]).rstrip("/") or "/"]
+        if row["expected_from"] not in ("record", "metadata"):
+            words.append("--force")  # a file that was not downloaded there is not replaced else
     return join(filter(None, words))

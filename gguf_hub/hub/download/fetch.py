@@ -313,7 +313,8 @@ class Fetcher:
         path = self.place.path_of(listing, file)
         if not os.path.lexists(path) or self.place.is_own(path, file):
             return
-        if self.store.find(path) or self.is_forced:
+        known = self.store.find(path)
+        if (known and known.repo_id) or self.is_forced:
             self.progress.note(f"`{path}` is replaced: it is not what the hub has")
             return
         raise DownloadError(

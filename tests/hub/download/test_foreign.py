@@ -18,6 +18,7 @@ from gguf_hub.hub.download.journal import Journal, ResumeState, journal_of, read
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segments import Segments
+from gguf_hub.hub.store import StoredFile
 from tests.hub.download.transfers import BIG, NAME, Make, fetch, listed, part_of, stop_after
 from tests.hub_server import HubServer
 from tests.notes import Notes
@@ -151,7 +152,9 @@ VALUES = st.recursive(
 ROWS = st.dictionaries(st.sampled_from(["segment", "sha256", "n_bytes", "adopted"]), VALUES)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(ROWS | VALUES, max_size=3), st.sampled_from([None, "0" * 64]))
 def test_no_line_makes_a_journal_lie(tmp_path: Path, rows: list[Any], sha256: str | None) -> None:
     part = tmp_path / "part"
@@ -188,6 +191,16 @@ def test_a_file_that_nobody_downloaded_is_not_replaced(
     assert server.body_requests() == []
     assert fetch(fetcher(place=place, is_forced=True)).path.read_bytes() == BIG
     assert any(f"`{mine}` is replaced" in text for text in notes.texts)
+
+
+def test_a_file_that_was_only_verified_is_not_replaced(fetcher: Make, folder: Path) -> None:
+    mine, getter = folder / NAME, fetcher(place=LocalFolder(folder))
+    mine.write_bytes(b"mine")
+    getter.store.add(StoredFile.of(mine, "0" * 64))
+    with pytest.raises(DownloadError, match="it is not replaced"):
+        fetch(getter)
+    getter.store.add(StoredFile.of(mine, "0" * 64, repo_id="org/model", commit="a" * 40))
+    assert fetch(getter).path.read_bytes() == BIG
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import GgufHubError
@@ -51,6 +51,7 @@ def saved(path: Path) -> Path:
     return path
 
 
+@settings(max_examples=20, deadline=None)  # each is brought to the disk
 @given(st.lists(st.integers(0, 99), max_size=8))
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, tokens: list[int]
@@ -114,6 +115,7 @@ def test_a_crafted_one_is_not_used(
         read(saved, MODEL, "model")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_raise_anything_else(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
