@@ -58,6 +58,8 @@ class Model:
 
     def encode(self) -> bytes:
         """Return the file."""
+        if any(n >= 2**32 for spec in self.specs for n in spec.shape):
+            self.written.pop("version", None)  # version 1 has 32 bits for a dimension
         plan = plan_file(self.fields, self.specs, **self.written)
         data = bytearray(plan.header.ljust(plan.data_offset, b"\0"))
         for info in plan.tensors:
@@ -178,7 +180,7 @@ def flip(seed: int, n: int, within: int) -> Change:
 
     def change(data: bytearray) -> None:
         rng = Random(seed)
-        for _ in range(n):
+        for _ in range(n if data else 0):
             data[rng.randrange(min(within, len(data)))] = rng.randrange(256)
 
     return lambda model: model.bytes_changes.append(change)

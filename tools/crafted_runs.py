@@ -338,11 +338,15 @@ def in_parallel(n_jobs: int, work: Callable[[int], Tally]) -> Tally:
         result = tempfile.TemporaryFile()  # noqa: SIM115
         pid = os.fork()
         if pid == 0:
-            with contextlib.suppress(KeyboardInterrupt):
+            code = 1
+            try:
                 pickle.dump(work(part), result)
                 result.flush()
-                os._exit(0)
-            os._exit(1)
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(code)  # the parent's files are not a child's to clean up
         children.append((pid, result))
     tally = Tally()
     for pid, result in children:
