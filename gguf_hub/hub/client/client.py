@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote as url_quote
+from urllib.parse import urlencode
 
 from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import session
@@ -92,7 +94,7 @@ class HfHub:
             return self._retrying(lambda: self._page(url, budget), repo_id, revision)
 
         with self._translated(repo_id, revision):
-            commit = read_commit(get(f"{repo}/revision/{quote(revision, safe='')}").data)
+            commit = read_commit(get(f"{repo}/revision/{url_quote(revision, safe='')}").data)
             first = f"{repo}/tree/{commit}?recursive=true&expand=false"
             entries = read_all(get, first, self._transport.endpoint, read_files)
             files = tuple(file for file in entries if file is not None)
@@ -224,7 +226,8 @@ class HfHub:
                 raise HubError(
                     f"the server of `{facts.path}` sends no byte ranges",
                     repo_id=facts.repo_id,
-                    hint=f"`gguf-hub download {facts.repo_id} {facts.path}` downloads all of it",
+                    hint=f"`gguf-hub download {quote(facts.repo_id)} {quote(facts.path)}` "
+                    "downloads all of it",
                 )
             data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
             for chunk in stream.chunks:
@@ -292,8 +295,8 @@ class HfHub:
         return repo_id
 
     def _file_url(self, repo_id: str, path: str, revision: str) -> str:
-        name = "/".join(quote(part, safe="") for part in path.split("/"))
-        return f"{self.endpoint}/{repo_id}/resolve/{quote(revision, safe='')}/{name}"
+        name = "/".join(url_quote(part, safe="") for part in path.split("/"))
+        return f"{self.endpoint}/{repo_id}/resolve/{url_quote(revision, safe='')}/{name}"
 
     def _head(self, repo_id: str, path: str, revision: str) -> AbstractContextManager[Any]:
         """Ask for the facts of a file, within the hub: where it sends elsewhere is one of them."""

@@ -195,7 +195,8 @@ def _fetch(
             f"`{path}` could not be repaired: expected SHA-256 {source.file.sha256}, "
             f"found {sha256}",
             path=path,
-            hint=f"`gguf-hub download {source.repo_id} {source.file.path}` downloads it again",
+            hint=f"`gguf-hub download {quote(source.repo_id)} {quote(source.file.path)}` "
+            "downloads it again",
         )
     return Repaired(transfer.board.n_received, changed_bytes)
 
