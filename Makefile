@@ -19,7 +19,7 @@ test-nojit:
 	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
 
 docs:
-	mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site
 
 # figures of the built-in model; each file of benchmarks/ compares with a peer and prints its usage
 bench:
