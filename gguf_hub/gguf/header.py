@@ -204,7 +204,7 @@ class _Parser:
         self.word = struct.Struct(self.order + "I")
         self.count = struct.Struct(self.order + ("I" if version == 1 else "Q"))
         width = "I" if version == 1 else "q"
-        self.rows = [struct.Struct(f"{self.order}{n}{width}iQ") for n in range(MAX_DIMS + 1)]
+        self.rows = [struct.Struct(f"{self.order}{n}{width}IQ") for n in range(MAX_DIMS + 1)]
 
     # -- keys and values ---------------------------------------------------------------------
 

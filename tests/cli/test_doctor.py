@@ -121,7 +121,7 @@ def new_client() -> Iterator[None]:
         ("ALL_PROXY", "socks5://user:secret@127.0.0.1:9", "names a SOCKS proxy"),
         ("https_proxy", "foo://user:secret@127.0.0.1:9", "is not the address of a proxy"),
         ("HTTP_PROXY", "http://user:secret@[::1", "is not the address of a proxy"),
-        ("SSL_CERT_FILE", "/nowhere/ca.pem", "cannot be used: No such file"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "cannot be used: no such file"),
         ("SSL_CERT_FILE", __file__, "cannot be used: no certificates in it"),
         ("HF_ENDPOINT", "https://user:secret@[::1", "is not the address of a hub"),
         ("HF_TOKEN", "hf_secret\nx", "is not usable"),

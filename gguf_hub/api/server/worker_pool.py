@@ -52,7 +52,11 @@ class WorkerPool:
         call = _Call(partial(function, *args, **kwargs))
         self._add(call)
         self._calls.put(call)
-        return await call.future  # type: ignore[no-any-return]
+        try:
+            return await call.future  # type: ignore[no-any-return]
+        finally:
+            if not call.has_started:
+                self._forget(call)
 
     def close(self) -> None:
         """Refuse further calls and fail the open ones; a running function is not interrupted."""
@@ -82,10 +86,16 @@ class WorkerPool:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            if not call.future.done():
-                call.settle(*_outcome(call.function))
-            with self._lock:
-                self._open.discard(call)
+            if call.future.done():
+                continue
+            call.has_started = True
+            value, error = _outcome(call.function)
+            self._forget(call)  # first, so that its caller finds room for another one
+            call.settle(value, error)
+
+    def _forget(self, call: _Call) -> None:
+        with self._lock:
+            self._open.discard(call)
 
 
 class _Call:
@@ -93,6 +103,7 @@ class _Call:
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
+        self.has_started = False
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
 

@@ -44,7 +44,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: no such file"):
         read_keys([], tmp_path / "none", {})
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="cannot be read: not utf-8"):
+    with pytest.raises(UsageError, match="cannot be read: not UTF-8"):
         read_keys([], tmp_path / "bytes", {})
 
 

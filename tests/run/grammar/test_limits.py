@@ -26,7 +26,7 @@ MOST_CPU_S = 1.5  # on a machine that is slow and busy; a second is what is aime
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
     with GgufFile.open(root / "gguf_hub" / "data" / "tiny-mixtral.f16.gguf") as file:
         return load_tokenizer(file.metadata)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -47,17 +48,6 @@ def builder(request: pytest.FixtureRequest) -> KernelBuilder:
     return builder_for(request.param)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Pair each instruction set of this CPU with the types that are compiled for it."""
-    if {"builder", "type_"} <= set(metafunc.fixturenames):
-        isas = usable_isas()
-        if metafunc.function is test_instruction_sets_agree:
-            isas = [isa for isa in isas if isa != "generic"]  # plain loops add in an own order
-        pairs = [(isa, type_) for isa in isas for type_ in types_of(isa)]
-        names = [f"{isa}-{type_.name}" for isa, type_ in pairs]
-        metafunc.parametrize(("builder", "type_"), pairs, indirect=["builder"], ids=names)
-
-
 @pytest.mark.parametrize("isa", sorted(set(ISAS) - set(usable_isas())))
 def test_other_instruction_sets(isa: str) -> None:
     pytest.skip(f"this CPU has no {isa}: its products are not tested here")
@@ -74,6 +64,16 @@ def types_of(isa: str) -> list[QuantType]:
     if isa == "avxvnni" and detect_cpu().isa != isa:
         return [T.Q4_1, T.Q8_0, T.Q3_K, T.Q4_K, T.Q6_K]
     return TYPES
+
+
+def each_type(isas: Sequence[str]) -> pytest.MarkDecorator:
+    """Pair instruction sets of this CPU with the types that are compiled for them."""
+    pairs = [(isa, type_) for isa in isas for type_ in types_of(isa)]
+    names = [f"{isa}-{type_.name}" for isa, type_ in pairs]
+    return pytest.mark.parametrize(("builder", "type_"), pairs, indirect=["builder"], ids=names)
+
+
+on_every_isa = each_type(usable_isas())
 
 
 def row_length(type_: QuantType, n_blocks: int) -> int:
@@ -129,6 +129,7 @@ def tokens(n_tokens: int, n_in: int) -> np.ndarray:
     return np.random.default_rng(7).standard_normal((n_tokens, n_in)).astype(np.float32)
 
 
+@on_every_isa
 @pytest.mark.parametrize("n_tokens", [1, 7], ids=["one token", "seven tokens"])
 @pytest.mark.parametrize("n_blocks", [1, 2, 11], ids=lambda n: f"rows of {n} * 256")
 def test_matmul_equals_the_oracle(
@@ -151,6 +152,7 @@ def assert_near_the_oracle(
             assert abs(found[t, r] - expected) <= TOLERANCE * magnitude + 1e-30
 
 
+@on_every_isa
 @pytest.mark.parametrize("n_blocks", [1, 9], ids=lambda n: f"rows of {n} * 256")
 @pytest.mark.parametrize("is_added", [False, True], ids=["stored", "added"])
 def test_a_sum_does_not_depend_on_its_company(
@@ -170,6 +172,8 @@ def test_a_sum_does_not_depend_on_its_company(
         np.testing.assert_array_equal(some, together[first:last])
 
 
+# plain loops add in an order of their own
+@each_type([isa for isa in usable_isas() if isa != "generic"])
 @pytest.mark.parametrize("n_tokens", [1, 5], ids=["one token", "five tokens"])
 def test_instruction_sets_agree(type_: QuantType, n_tokens: int, builder: KernelBuilder) -> None:
     """Integer sums are exact and floats are added in one order: no CPU differs in a bit."""
@@ -189,6 +193,7 @@ def ordered_dot(type_: QuantType, weights: np.ndarray, row: np.ndarray) -> np.fl
     return naive.ordered_dot(type_, weights, scales, *naive.activations(ACTIVATION_OF[type_], row))
 
 
+@on_every_isa
 def test_largest_weights_and_activations_do_not_overflow(
     type_: QuantType, builder: KernelBuilder
 ) -> None:
@@ -210,6 +215,7 @@ def test_largest_weights_and_activations_do_not_overflow(
     np.testing.assert_array_equal(product(builder, type_, weights, x[:1]), found[:1])
 
 
+@on_every_isa
 def test_zeros_make_zero_and_what_is_not_finite_makes_nan(
     type_: QuantType, builder: KernelBuilder
 ) -> None:
