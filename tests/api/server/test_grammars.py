@@ -24,7 +24,7 @@ def tiny(embedded: Path, kernels: None) -> Iterator[Running]:
     """The model that ships with the package, in a server."""
     need()
     with ExitStack() as stack:
-        yield Running(embedded, stack, {}, n_ctx=128)
+        yield Running(embedded, stack, {}, n_ctx=512)
 
 
 def ask(server: Running, **body: Any) -> Any:
@@ -68,7 +68,7 @@ def test_a_text_with_too_many_ways_ends_and_others_go_on(tiny: Running) -> None:
         # of all tokens, only these lead on
         letter = tiny.http.post("/tokenize", json={"content": "a"}).json()["tokens"][-1]
         grammar = GRAMMARS["ambig_stack3"][0].replace('"d"', f'"{"d" * 200}"')
-        reply = ask(tiny, grammar=grammar, n_predict=60, logit_bias={str(letter): 100})
+        reply = ask(tiny, grammar=grammar, n_predict=500, logit_bias={str(letter): 100})
         lines = other.result(60)
     assert reply.status_code == 400
     assert "too many ways to read the text" in reply.json()["error"]["message"]
