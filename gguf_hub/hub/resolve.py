@@ -301,7 +301,8 @@ class Resolver:
         return Selection(listing, tuple(choose(listing, target.wanted)))
 
     def _choose_here(self, target: Target, choose: Select, error: HubUnreachableError) -> Selection:
-        found = self._known_here(target, choose, error) or self._unknown_here(target, choose, error)
+        copies = self.locate(target, choose)
+        found = self._known_of(copies, target, choose, error) or self._unknown_of(copies, error)
         if found is None:
             raise error
         if not is_offline():
@@ -309,27 +310,29 @@ class Resolver:
             self.progress.note(f"{error.message}; using commit {commit}, which is on this machine")
         return found
 
-    def _known_here(
-        self, target: Target, choose: Select, error: HubUnreachableError
+    def _known_of(
+        self,
+        copies: Sequence[LocalCopy],
+        target: Target,
+        choose: Select,
+        error: HubUnreachableError,
     ) -> Selection | None:
         """Select files whose content is known, wherever on this machine they lie."""
-        commits: dict[str, list[LocalFile]] = {}
-        for copy_commit in (copy.listing.commit for copy in self.locate(target, choose)):
-            commits[copy_commit] = []  # the best commit first
+        commits: dict[str, list[LocalFile]] = {copy.listing.commit: [] for copy in copies}
         for held in self._held(target):
             if held.remote.etag:
                 commits.setdefault(str(held.commit), []).append(held)
-        for commit, files in commits.items():
+        for commit, files in commits.items():  # that of the best copy first
             listing = self._listing(target, commit, files)
             if chosen := _chosen(listing, target, choose):
                 return Selection(listing, tuple(chosen), error)
         return None
 
-    def _unknown_here(
-        self, target: Target, choose: Select, error: HubUnreachableError
+    def _unknown_of(
+        self, copies: Sequence[LocalCopy], error: HubUnreachableError
     ) -> Selection | None:
         """Take files that nobody can check: from the destination, or anywhere if there is none."""
-        for copy in self.locate(target, choose):
+        for copy in copies:
             if self.place is None or copy.paths[0].is_relative_to(self.place.root):
                 return Selection(copy.listing, copy.files, error, copy)
         return None
