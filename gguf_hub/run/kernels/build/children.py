@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.oserrors import reason_of
 from gguf_hub.progress import Task
 from gguf_hub.run.kernels.build.cpu import Cpu, usable_cores
 from gguf_hub.subprocesses import start_python
@@ -43,7 +42,7 @@ def compile_in_children(
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_children))
         stack.callback(queue.clear)  # after a failure, no child gets another name
-        children = [stack.enter_context(_Child.start(cpu)) for _ in range(n_children)]
+        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
         feeds = []
         with contextlib.suppress(RuntimeError):  # no more threads: those that run do all of it
             for child in children:
@@ -84,20 +83,6 @@ class _Child:
             stderr=self._errors,
             variables=_variables(cpu),
         )
-
-    @classmethod
-    def start(cls, cpu: Cpu) -> _Child:
-        """Start a process.
-
-        Raises:
-            GgufHubError: There is no memory for it, or there are too many processes.
-        """
-        try:
-            return cls(cpu)
-        except OSError as exc:
-            raise GgufHubError(
-                f"compiling kernels failed: no compiler starts: {reason_of(exc)}"
-            ) from exc
 
     def compile(self, name: str) -> bytes:
         """Return the object file of a kernel.
