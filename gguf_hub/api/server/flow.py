@@ -1,9 +1,10 @@
-"""Waiting for work and for clients that go away."""
+"""Waiting for work and for clients that go away; results from threads to event loops."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -36,3 +37,28 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *values: Any) -> None:
+    """Call a function in a loop's thread; from any thread.
+
+    A closed loop calls nothing: the server has stopped, and nobody waits any more.
+    """
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *values)
+
+
+def settle(
+    future: asyncio.Future[Any], value: Any = None, error: BaseException | None = None
+) -> None:
+    """Set the result of a future, or its error, unless it is done; from any thread."""
+
+    def act() -> None:
+        if future.done():  # cancelled or failed meanwhile
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    call_in(future.get_loop(), act)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.api.server.bodies import Sampling
+from gguf_hub.api.server.flow import settle
 from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
@@ -313,20 +314,10 @@ class Service:
 def _embed_task(
     tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32]]
 ) -> EmbedSequence:
-    loop = future.get_loop()
-
-    def settle(action: Any, value: Any) -> None:
-        def act() -> None:
-            if not future.done():
-                action(value)
-
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(act)
-
     return EmbedSequence(
         tokens,
-        done=lambda hidden: settle(future.set_result, hidden),
-        fail=lambda exc: settle(future.set_exception, exc),
+        done=lambda hidden: settle(future, hidden),
+        fail=lambda error: settle(future, error=error),
     )
 
 

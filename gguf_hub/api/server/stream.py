@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+from gguf_hub.api.server.flow import call_in
 from gguf_hub.api.server.scheduler import TokenSequence
 from gguf_hub.run.generation import Generation, TextDelta
 
@@ -33,10 +34,8 @@ class Outbox:
             return
         held, self._held = self._held, {}
         for loop in dict.fromkeys(stream.loop for stream in held):
-            # the loop is closed when the server has stopped, and nobody listens any more
-            if not loop.is_closed():
-                there = [(s, items) for s, items in held.items() if s.loop is loop]
-                loop.call_soon_threadsafe(_deliver, there)
+            there = [(s, items) for s, items in held.items() if s.loop is loop]
+            call_in(loop, _deliver, there)
 
 
 def _deliver(there: list[tuple[Stream, list[Item]]]) -> None:

@@ -8,13 +8,13 @@ the interpreter switches between them, the event loop and the scheduler. Unlike 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from gguf_hub.api.server.flow import settle
 from gguf_hub.errors import BusyError
 
 P = ParamSpec("P")
@@ -64,7 +64,7 @@ class WorkerPool:
             self._is_closed = True
             open_calls = list(self._open)
         for call in open_calls:
-            call.settle(None, BusyError("the server has stopped"))
+            settle(call.future, error=BusyError("the server has stopped"))
         for _ in self._threads:
             self._calls.put(None)
 
@@ -91,7 +91,7 @@ class WorkerPool:
             call.has_started = True
             value, error = _outcome(call.function)
             self._forget(call)  # first, so that its caller finds room for another one
-            call.settle(value, error)
+            settle(call.future, value, error)
 
     def _forget(self, call: _Call) -> None:
         with self._lock:
@@ -104,23 +104,7 @@ class _Call:
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.has_started = False
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self._loop.create_future()
-
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        """Set the result; from any thread."""
-
-        def act() -> None:
-            if self.future.done():  # cancelled or failed meanwhile
-                return
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(value)
-
-        # a closed loop has no waiters left
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(act)
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
 def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
