@@ -84,7 +84,7 @@ COMMANDS = {name: text for _, members in FAMILIES.values() for name, text in mem
 
 def module_of(command: str) -> str:
     """Return the name of the module that holds a command, as ``command``."""
-    family = next(name for name, (_, commands) in FAMILIES.items() if command in commands)
+    family = next(name for name, (_, members) in FAMILIES.items() if command in members)
     return f"gguf_hub.cli.{family}.{command.replace('-', '_')}"
 
 
