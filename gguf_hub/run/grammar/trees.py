@@ -160,7 +160,7 @@ class _Facts:
         elif isinstance(tree, Alt):
             self._add_parts(tree.options, self._new(1), whole)
         elif isinstance(tree, (Seq, Repeat)) or self._holds(tree):
-            self.apply_residency(whole)
+            self._settle(whole)
 
     def _add_parts(self, parts: tuple[Node, ...], own: int, whole: int) -> None:
         self._waiting[own].append(whole)
@@ -169,11 +169,11 @@ class _Facts:
 
     def _wait(self, part: int, whole: int) -> None:
         if self._wanted[part] <= 0:
-            self.apply_residency(whole)
+            self._settle(whole)
         else:
             self._waiting[part].append(whole)
 
-    def apply_residency(self, tree: int) -> None:
+    def _settle(self, tree: int) -> None:
         """Note that a tree holds for one more part, and what follows."""
         stack = [tree]
         while stack:

@@ -16,7 +16,7 @@ Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or v
     Put the floats at ``f[row:]`` into the cache of the head at ``base``.
 ``Keys.scores(f, qs, kv, block, n_dims, places)``
     Products of the query rows at ``qs`` with 32 positions' keys, to ``f[place:place + 32]`` each.
-``Values.cost(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares)``
+``Values.weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares)``
     Add ``n`` positions' values, from ``first`` on, with the weights at ``ps``: each row of ``sums``
     becomes itself times ``f[factor]`` plus the new sum times ``f[factor + 1]``.
 """
@@ -56,7 +56,7 @@ class Values(NamedTuple):
     """Inner loops over values of one type."""
 
     store: Callable
-    cost: Callable
+    weigh: Callable
     tile: Callable
     total: Callable = sum_of
 
@@ -155,7 +155,7 @@ def _softener(total):
 
 def make_attention(keys, values):
     """Return attention for one type of keys and one of values."""
-    scores, cost, soften = keys.scores, values.cost, _softener(values.total)
+    scores, weigh, soften = keys.scores, values.weigh, _softener(values.total)
     block_elements, tile_elements = keys.block, values.tile
 
     @register_jitable
@@ -179,7 +179,7 @@ def make_attention(keys, values):
         scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
         for row in range(count):
             soften(f, places[row], seen[row], n_seen, scale, states[row], factors[row])
-        cost(f, places, n_seen, kv, v, first, head_dim, n_ctx, sums, factors, spares)
+        weigh(f, places, n_seen, kv, v, first, head_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
     def attend(f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, mine):

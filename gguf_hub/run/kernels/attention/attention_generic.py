@@ -118,14 +118,14 @@ def _sums_of_rows(row_weigh):
     """Return the weighted sums of one row, or of four."""
 
     @register_jitable
-    def cost(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+    def weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
         row_weigh(f, ps[0], n, kv, base, first, n_dims, n_ctx, sums[0], factors[0])
         if len(ps) == ROWS:
             row_weigh(f, ps[1], n, kv, base, first, n_dims, n_ctx, sums[1], factors[1])
             row_weigh(f, ps[2], n, kv, base, first, n_dims, n_ctx, sums[2], factors[2])
             row_weigh(f, ps[3], n, kv, base, first, n_dims, n_ctx, sums[3], factors[3])
 
-    return cost
+    return weigh
 
 
 @register_jitable

@@ -155,11 +155,11 @@ def _legacy(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth
     """Return the panels of Q4_0, Q4_1, Q5_0 or Q5_1, given words; see ``_small``."""
     unpack = _nibbles(type_size - 16, fifth_bits)
 
-    def weight_tiles(words: TileOps) -> PanelType:
+    def panels(words: TileOps) -> PanelType:
         multiply = words.products(32, 31 if fifth_bits else 15)
         return _small(words, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
 
-    return weight_tiles
+    return panels
 
 
 def _nibbles(at: int, fifth_bits: int = 0):
