@@ -42,6 +42,7 @@ class Fault:
         body: Send this body instead.
         drop_after: Cut the connection after so many bytes of body.
         stall_s: Wait so long before the body.
+        meeting: Send bodies only when so many requests wait for theirs.
         bytes_per_s: Send the body this slowly.
         flip_at: Flip the lowest bit of the byte at this offset of the file.
         ignore_range: Answer 200 with the whole file to a ranged request.
@@ -60,6 +61,7 @@ class Fault:
     body: bytes | None = None
     drop_after: int | None = None
     stall_s: float = 0.0
+    meeting: threading.Barrier | None = None
     bytes_per_s: float | None = None
     flip_at: int | None = None
     ignore_range: bool = False
@@ -441,6 +443,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, body: bytes) -> None:
         time.sleep(self.fault.stall_s)
+        if self.fault.meeting:
+            self.fault.meeting.wait(60)
         if self.fault.endless:
             self._send_endless(self.fault.endless)
             return

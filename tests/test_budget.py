@@ -30,8 +30,8 @@ def test_cpu_time_is_limited_and_waiting_is_free() -> None:
         look()
         began = time.thread_time()
         with pytest.raises(BudgetError, match=r"it takes more than 0\.02 s of CPU time"):
-            work(5.0)
-        assert time.thread_time() - began < 1.0
+            work(60.0)
+        assert time.thread_time() - began < 6.0
 
 
 def test_memory_is_limited() -> None:

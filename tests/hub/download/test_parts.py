@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.gguf import reserve
+from gguf_hub.hub.download import limits
 from gguf_hub.hub.download.journal import Journal, ResumeState, journal_of, read_journal
 from gguf_hub.hub.download.limits import RateLimit
 from gguf_hub.hub.download.partfile import PartFile
@@ -113,29 +115,45 @@ def test_a_disk_that_has_no_room_says_so_at_once(tmp_path: Path) -> None:
     assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
 
 
-def test_a_rate_is_exact_over_a_second() -> None:
-    limit, never = RateLimit(1_000_000), threading.Event()
-    start = time.monotonic()
-    threads = [
-        threading.Thread(target=lambda: [limit.take(10_000, never) for _ in range(25)])
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took_s = time.monotonic() - start
-    # a tenth of a second may be had in advance after a pause
-    assert 0.88 <= took_s < 1.5
+class Clock(threading.Event):
+    """A clock that goes on when somebody waits, and by hand."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now_s += timeout or 0.0
+        return False
+
+
+def test_a_rate_is_exact_but_for_a_tenth_of_a_second_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(limits, "time", clock)
+    limit = RateLimit(1_000_000)
+    for pause_s in (0.0, 0.05, 10.0):
+        start = clock.now_s = clock.now_s + pause_s
+        for _ in range(100):
+            limit.take(10_000, clock)
+        assert clock.now_s - start == pytest.approx(1.0 - min(pause_s, 0.1))
     assert limit.window_bytes(1000) == 16 * KIB
 
 
-def test_a_wait_for_the_rate_can_be_ended() -> None:
-    limit, now = RateLimit(1), threading.Event()
-    now.set()
+def test_threads_share_one_rate() -> None:
+    limit, never = RateLimit(1_000_000), threading.Event()
     start = time.monotonic()
-    limit.take(1000, now)
-    assert time.monotonic() - start < 1
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: limit.take(10_000, never), range(50)))
+    assert time.monotonic() - start >= 0.38
+
+
+def test_a_wait_for_the_rate_can_be_ended() -> None:
+    limit, now = RateLimit(0.001), threading.Event()
+    now.set()
+    limit.take(1000, now)  # else it would take eleven days
 
 
 @pytest.mark.parametrize(
