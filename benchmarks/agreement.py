@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.upgrade import plan_upgrade
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.quants.quantize import quantize_file
 from gguf_hub.run.quants.recipes import Recipe, parse_file_type
@@ -65,7 +66,7 @@ class Peer:
 def our_logits(path: Path, ids: list[int]) -> NDArray[np.float32]:
     with (
         GgufFile.open(path) as file,
-        Transformer.open(file, n_ctx=len(ids), all_logits=True) as model,
+        Transformer.open(file, ModelSettings(n_ctx=len(ids), n_logits=None)) as model,
     ):
         return model.forward(ids, 0, all_logits=True)
 

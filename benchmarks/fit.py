@@ -95,7 +95,9 @@ def main() -> None:
 
 def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[str, Any]:
     """Do as `gguf-hub run` does: half a context of prompt, then tokens; or fill the context."""
+    from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
     from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.model.settings import ModelSettings
     from gguf_hub.run.model.transformer import Transformer
     from gguf_hub.run.sampler import Sampler, SamplerConfig
     from gguf_hub.run.tokenizer import load_tokenizer
@@ -103,16 +105,17 @@ def run_model(path: Path, n_ctx: int, n_threads: int, is_filled: bool) -> dict[s
     rng = np.random.default_rng(1)
     with (
         GgufFile.open(path) as file,
-        Transformer.open(file, n_ctx=n_ctx, n_threads=n_threads) as model,
+        Transformer.open(file, ModelSettings(n_ctx=n_ctx, n_threads=n_threads)) as model,
     ):
         tokenizer = load_tokenizer(file.metadata)
         tokens = [int(t) for t in rng.integers(3, model.config.n_vocab, n_ctx)]
         half = 8 if is_filled else n_ctx // 2 - N_GENERATED
         engine = Engine(model)
-        sampler = Sampler(SamplerConfig(seed=1), tokenizer)
+        sampler = LogitsSampler(Sampler(SamplerConfig(seed=1), tokenizer))
+        request = GenerationRequest(tuple(tokens[:half]), sampler, max_tokens=N_GENERATED)
         clock = time.process_time if n_threads == 1 else time.perf_counter
         times = [clock()]
-        for _ in engine.generate(tokens[:half], sampler, max_tokens=N_GENERATED):
+        for _ in engine.stream(Generation(request, tokenizer, n_ctx)):
             times.append(clock())
         steps = [b - a for a, b in pairwise(times[1:])]
         result = {

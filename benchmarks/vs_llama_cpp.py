@@ -290,7 +290,7 @@ def scaling(rows: list[dict[str, Any]]) -> None:
 
 def load_record(options: argparse.Namespace) -> dict[str, Any]:
     """What an earlier slice wrote, or an empty record."""
-    from gguf_hub.hub.hardware.cpus import cpu_name
+    from gguf_hub.resources.cpus import cpu_name
 
     empty = {"cpu": cpu_name(Path("/")), "layers": options.layers, "rows": []}
     if options.json and options.json.is_file():

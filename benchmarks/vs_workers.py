@@ -41,11 +41,12 @@ class Ours:
 
     def open(self, path: str, n_threads: int, n_ctx: int) -> dict[str, Any]:
         from gguf_hub.gguf.reader import GgufFile
+        from gguf_hub.run.model.settings import ModelSettings
         from gguf_hub.run.model.transformer import Transformer
 
         self.close()
         self.file = GgufFile.open(path)
-        self.model = Transformer.open(self.file, n_ctx=n_ctx, n_threads=n_threads)
+        self.model = Transformer.open(self.file, ModelSettings(n_ctx=n_ctx, n_threads=n_threads))
         return {
             "active_bytes": self.model.active_bytes,
             "cache_bytes": self.model.cache_bytes(1),
@@ -76,18 +77,12 @@ class Ours:
         return read_bytes_per_s(self.file.data, n_threads)
 
     def first(self, path: str, n_threads: int) -> int:
-        from gguf_hub.gguf.reader import GgufFile
-        from gguf_hub.run.generation.engine import Engine
-        from gguf_hub.run.model.transformer import Transformer
-        from gguf_hub.run.sampler import Sampler, SamplerConfig
-        from gguf_hub.run.tokenizer import load_tokenizer
+        from gguf_hub.run.model.settings import ModelSettings
+        from gguf_hub.run.opening import open_model
 
-        file = GgufFile.open(path)
-        model = Transformer.open(file, n_ctx=2048, n_threads=n_threads)
-        tokenizer = load_tokenizer(file.metadata)
-        prompt = tokenizer.encode(TEXT)[:N_FIRST]
-        sampler = Sampler(SamplerConfig(temp=0), tokenizer)
-        return next(iter(Engine(model).generate(prompt, sampler))).token_id
+        with open_model(Path(path), ModelSettings(n_ctx=2048, n_threads=n_threads)) as loaded:
+            logits = loaded.engine().prefill(loaded.tokenizer.encode(TEXT)[:N_FIRST])
+        return int(logits.argmax())
 
 
 class Theirs:

@@ -27,6 +27,7 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.vm.machine import Memory
 from gguf_hub.run.kernels.vm.ops import HEADER
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.synth import RECIPES, Shape, write_mixtral
 
@@ -136,7 +137,7 @@ def run(case: Case, at: str) -> None:
         write_mixtral(path, case.shape, layout=case.layout, recipe=case.recipe, fields=fields)
         with GgufFile.open(path, is_mapped=False) as file:
             guard_file(file, at)
-            with Transformer.open(file, **case.options) as model:
+            with Transformer.open(file, ModelSettings(**case.options)) as model:
                 drive(model, np.random.default_rng(0))
 
 

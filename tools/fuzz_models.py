@@ -51,6 +51,7 @@ from gguf_hub.run.generation import Generation, GenerationRequest, GrammarCache,
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.generation.lookup import PromptLookup
 from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.perplexity import ModelSource, cut, measure
 from gguf_hub.run.sampler import Sampler, SamplerConfig
@@ -97,15 +98,10 @@ class Opened:
 
 def use_run(opened: Opened) -> None:
     """Write a text, as ``run`` and ``Llama`` do, guesses included."""
-    engine, run = Engine(opened.model), opened.run("hello w1 w2 hello w1")
-    if run.begin() is not None:
-        return
+    run = opened.run("hello w1 w2 hello w1")
     drafter = opened.rng.choice((None, PromptLookup(1)))
-    logits = engine.prefill(run.window)
-    while not run.is_done:
-        run.take(logits)
-        if not run.is_done:
-            logits = engine.next_logits(run.window, drafter)
+    for _ in Engine(opened.model, drafter=drafter).stream(run):
+        pass
 
 
 def use_serve(opened: Opened) -> None:
@@ -149,14 +145,17 @@ def look(path: Path) -> None:
 def compute(path: Path, use: str, rng: random.Random, builder: KernelBuilder) -> None:
     """Open a model between guard pages, and use it."""
     guard.guard_memory(rng.choice(guard.PLACES))
-    more = {} if use == "run" else {"all_logits": True, "n_slots": 2 if use == "serve" else 1}
+    settings = ModelSettings(
+        n_ctx=rng.choice((0, 0, 16, 64)),
+        n_threads=rng.choice((1, 2)),
+        n_logits=2 if use == "run" else None,
+        n_slots=2 if use == "serve" else 1,
+        key_type=rng.choice(("F16", "Q8_0")),
+        value_type=rng.choice(("F16", "Q8_0")),
+    )
     with GgufFile.open(path, is_mapped=False) as file:
         guard.guard_file(file, rng.choice(guard.PLACES))
-        with Transformer.open(
-            file, n_ctx=rng.choice((0, 0, 16, 64)), n_threads=rng.choice((1, 2)), n_logits=2,
-            key_type=rng.choice(("F16", "Q8_0")), value_type=rng.choice(("F16", "Q8_0")),
-            builder=builder, **more,
-        ) as model:  # fmt: skip
+        with Transformer.open(file, settings, builder=builder) as model:
             tokenizer = load_tokenizer(file.metadata)
             texts, bos, eos = tokenizer.vocab.tokens, tokenizer.bos_id, tokenizer.eos_id
             chat = choose_format(

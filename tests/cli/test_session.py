@@ -16,6 +16,7 @@ from gguf_hub.cli.run.typing_lines import PlainLines, read_turn
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.chat import find_format
 from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.sampler import SamplerConfig
 from gguf_hub.run.tokenizer import load_tokenizer
@@ -43,7 +44,7 @@ def stories(data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def writer(stories: Path, kernels: None) -> Iterator[TextGenerator]:
-    with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=256) as model:
+    with GgufFile.open(stories) as file, Transformer.open(file, ModelSettings(n_ctx=256)) as model:
         tokenizer = load_tokenizer(file.metadata)
         yield TextGenerator(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=12)
 
@@ -78,7 +79,7 @@ def test_turns_are_remembered(chat: Any, out: Any) -> None:
 
 @pytest.fixture
 def shifting(stories: Path, kernels: None) -> Iterator[TextGenerator]:
-    with GgufFile.open(stories) as file, Transformer.open(file, n_ctx=64) as model:
+    with GgufFile.open(stories) as file, Transformer.open(file, ModelSettings(n_ctx=64)) as model:
         tokenizer = load_tokenizer(file.metadata)
         yield TextGenerator(
             Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=30, n_keep=4
@@ -92,7 +93,7 @@ def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: TextGenerator,
     for _ in range(8):
         session.turn("Tom")
         if len(session.tokens) > 2 * 64:
-            costs.append((shifting.engine.timings.n_cached, shifting.engine.timings.n_prompt))
+            costs.append((shifting.timings.n_cached, shifting.timings.n_prompt))
     assert out["tell"] == []
     assert len(session.tokens) > 3 * 64
     assert shifting.engine.cached[:5] == session.tokens[:5]  # the begin token and four more

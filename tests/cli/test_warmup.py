@@ -9,6 +9,7 @@ import pytest
 
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import FileType
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.warmup import kernels_of_card, kernels_of_file
 from tests.synth import TINY, Shape, write_mixtral
@@ -28,7 +29,10 @@ def test_a_model_finds_all_its_kernels_compiled(model: Path, gguf_hub) -> None:
     assert code == 0
     assert list(facts) == ["n_kernels", "n_compiled", "seconds", "folder", "isa"]
     before = {path.name for path in Path(facts["folder"]).glob("*.o")}
-    with GgufFile.open(model) as file, Transformer.open(file, n_ctx=8) as transformer:
+    with (
+        GgufFile.open(model) as file,
+        Transformer.open(file, ModelSettings(n_ctx=8)) as transformer,
+    ):
         transformer.forward([1, 2], 0)
     assert {path.name for path in Path(facts["folder"]).glob("*.o")} == before
 

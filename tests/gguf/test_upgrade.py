@@ -317,13 +317,14 @@ def test_ranges_side_by_side_are_copied_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shape", "recipe"), [(TINY, "F32"), (SMALL, "Q4_K_M")])
 def test_the_model_says_the_same_to_the_bit(tmp_path: Path, shape: Shape, recipe: str) -> None:
+    from gguf_hub.run.model.settings import ModelSettings
     from gguf_hub.run.model.transformer import Transformer
 
     path = write_mixtral(tmp_path / "in.gguf", shape, recipe=recipe, seed=5)
     plan_upgrade(path).write(tmp_path / "out.gguf")
     logits = []
     for file in (path, tmp_path / "out.gguf"):
-        model = Transformer.open(GgufFile.open(file), n_threads=1)
+        model = Transformer.open(GgufFile.open(file), ModelSettings(n_threads=1))
         logits.append(np.array(model.forward([1, 5, 9, 20, 30, 41], 0)))
         model.close()
     assert np.isfinite(logits[0]).all()

@@ -19,6 +19,7 @@ from gguf_hub.api.llama import (
     Llama,
     LlamaCache,
     LlamaGrammar,
+    LlamaPromptLookupDecoding,
     LlamaRAMCache,
     LlamaState,
     LogitsProcessorList,
@@ -53,14 +54,6 @@ _SUBMODULES = {
     "llama_cache": ("LlamaCache", "LlamaRAMCache"),
     "llama_speculative": ("LlamaPromptLookupDecoding",),
 }  # fmt: skip
-
-
-class LlamaPromptLookupDecoding:
-    """Accepted as ``draft_model``: the text is the same without it, and so is the speed here."""
-
-    def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
-        self.max_ngram_size = max_ngram_size
-        self.num_pred_tokens = num_pred_tokens
 
 
 def install() -> ModuleType:

@@ -7,6 +7,7 @@ for it run here. ``compat`` puts this room under the name ``llama_cpp``.
 from __future__ import annotations
 
 from gguf_hub.api.llama.cache import LlamaCache, LlamaRAMCache
+from gguf_hub.api.llama.drafting import LlamaPromptLookupDecoding
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.model import Llama
 from gguf_hub.api.llama.parts import (
@@ -17,5 +18,8 @@ from gguf_hub.api.llama.parts import (
     StoppingCriteriaList,
 )
 
-__all__ = ["Llama", "LlamaCache", "LlamaGrammar", "LlamaRAMCache", "LlamaState", "LlamaValueError",
-           "LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList"]  # fmt: skip
+__all__ = [
+    "Llama", "LlamaCache", "LlamaGrammar", "LlamaPromptLookupDecoding", "LlamaRAMCache",
+    "LlamaState", "LlamaValueError", "LogitsProcessorList", "MinTokensLogitsProcessor",
+    "StoppingCriteriaList",
+]  # fmt: skip

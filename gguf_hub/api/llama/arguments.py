@@ -9,11 +9,11 @@ from typing import Any
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.errors import UsageError
 from gguf_hub.run.model.rope import SCALINGS, RopeChange
+from gguf_hub.run.model.settings import ModelSettings
 
 # argument -> the values that need no word, because they ask for nothing that is not so anyway
 _IDLE: dict[str, tuple[Any, ...]] = {
     "kv_overrides": (None, {}),
-    "draft_model": (None,),
     "tokenizer": (None,),
     "type_k": (None, 1, 8),
     "type_v": (None, 1, 8),
@@ -23,7 +23,7 @@ _IDLE: dict[str, tuple[Any, ...]] = {
 
 _REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
 
-CACHE_TYPES = {8: "Q8_0"}
+_CACHE_TYPES = {8: "Q8_0"}
 """ggml's number -> type of keys or values in the cache; ``F16`` where there is no other."""
 
 _ROPE = frozenset({
@@ -33,11 +33,13 @@ _ROPE = frozenset({
 """Arguments of ``RopeChange.from_options``, under the same names."""
 
 STEERING = frozenset({
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "use_mmap", "use_mlock",
+    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split",
     "n_ubatch", "n_threads_batch", "attention_type", "offload_kqv", "flash_attn", "op_offload",
     "swa_full", "no_perf", "lora_scale", "numa",
 })  # fmt: skip
-"""Arguments about where and how fast, not about what: taken in silence."""
+"""Arguments about where and how fast, not about what: accepted silently."""
+
+_FOLLOWED = frozenset({"draft_model", "rope_scaling_type", "use_mmap", "use_mlock"})
 
 
 def check_extra(given: Mapping[str, Any]) -> None:
@@ -50,7 +52,7 @@ def check_extra(given: Mapping[str, Any]) -> None:
         if given.get(name):
             raise LlamaValueError(f"{name}: {what} are not supported, found `{given[name]}`",
                                   hint="merge the adapter into the model first")  # fmt: skip
-    known = STEERING | _ROPE | {"rope_scaling_type"} | _IDLE.keys() | _REFUSED.keys()
+    known = STEERING | _ROPE | _FOLLOWED | _IDLE.keys() | _REFUSED.keys()
     unknown = sorted(given.keys() - known)
     idle = sorted(
         name for name, silent in _IDLE.items() if name in given and given[name] not in silent
@@ -59,6 +61,39 @@ def check_extra(given: Mapping[str, Any]) -> None:
         _warn(f"unknown arguments are ignored: {', '.join(unknown)}")
     if idle:
         _warn(f"arguments that this version does not follow: {', '.join(idle)}")
+
+
+def model_settings(
+    given: Mapping[str, Any],
+    *,
+    n_ctx: int,
+    n_batch: int,
+    n_threads: int | None,
+    n_logits: int | None,
+) -> ModelSettings:
+    """Return how the constructor's arguments want the model to be opened.
+
+    Args:
+        given: Those that are no parameter of the constructor.
+        n_ctx: As given to it.
+        n_batch: As given to it.
+        n_threads: As given to it; None or less than 1 for as many as help.
+        n_logits: Rows of logits of one pass; None for all of a batch.
+
+    Raises:
+        LlamaValueError: A value that cannot be.
+    """
+    return ModelSettings(
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_threads=max(0, n_threads or 0),
+        n_logits=n_logits,
+        key_type=_CACHE_TYPES.get(given.get("type_k") or 1, "F16"),
+        value_type=_CACHE_TYPES.get(given.get("type_v") or 1, "F16"),
+        is_mapped=given.get("use_mmap") in (None, True),
+        lock="all" if given.get("use_mlock") else "none",
+        rope=rope_change(given),
+    )
 
 
 def rope_change(given: Mapping[str, Any]) -> RopeChange:

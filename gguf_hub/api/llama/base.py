@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.api.llama.arguments import CACHE_TYPES, check_extra, rope_change
+from gguf_hub.api.llama.arguments import check_extra, model_settings
 from gguf_hub.api.llama.cache import LlamaRAMCache
+from gguf_hub.api.llama.context import LlamaContext, LoggedNotes, plain_metadata
+from gguf_hub.api.llama.drafting import drafter_of
 from gguf_hub.api.llama.grammar import LlamaGrammar
-from gguf_hub.api.llama.loaded_model import LoadedModel, plain_metadata
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
 from gguf_hub.gguf.shards import open_gguf
+from gguf_hub.progress import SILENT
 from gguf_hub.run.generation import LogitsSampler, sampler_config
-from gguf_hub.run.kernels.build.cpu import usable_cores
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import load_tokenizer
 
@@ -34,7 +36,7 @@ class LlamaBase:
         model_path: The GGUF file.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
         n_batch: Most tokens of one pass over the weights.
-        n_threads: The most threads; no more compute than there are cores, and than pay.
+        n_threads: Threads that compute; no more than can run at once. None for as many as help.
         seed: Of the random numbers of calls that give none; -1 for another one each time.
         logits_all: Keep the logits of all tokens in ``scores``.
         embedding: Be ready for ``embed`` and ``create_embedding``.
@@ -43,10 +45,11 @@ class LlamaBase:
         last_n_tokens_size: How far back penalties look.
         chat_format: Conversations in this format; None for the model's own template.
         chat_handler: Answers conversations in place of a format.
-        verbose: Taken for llama-cpp-python's sake.
+        verbose: Log what memory or CPUs do not allow, as a warning of the logger ``gguf_hub``.
         arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
-            embedding, ``type_k`` and ``type_v`` the cache. Those about GPUs, threads and memory are
-            taken in silence; what is unknown, or not followed, is said in a warning.
+            embedding, ``type_k`` and ``type_v`` the cache, ``use_mmap`` and ``use_mlock`` how the
+            weights are kept, ``draft_model`` drafts tokens. Those about GPUs are accepted silently;
+            a warning names unknown ones and those that are ignored.
 
     Raises:
         LlamaValueError: There is no such file.
@@ -77,7 +80,7 @@ class LlamaBase:
                        "vocab_only": vocab_only, "last_n_tokens_size": last_n_tokens_size,
                        "chat_format": chat_format, "chat_handler": chat_handler,
                        "verbose": verbose, **arguments}  # fmt: skip
-        self._host: LoadedModel | None = None
+        self._host: LlamaContext | None = None
         check_extra(arguments)
         self.model_path = os.fspath(model_path)
         if not Path(self.model_path).exists():
@@ -91,36 +94,33 @@ class LlamaBase:
         self.cache: LlamaRAMCache | None = None
         self._logits_all, self._embedding = logits_all, embedding
         self._pooling_type = pooling_type
-        changes: dict[str, Any] = {
-            name: CACHE_TYPES.get(arguments.get(argument) or 1, "F16")
-            for name, argument in (("key_type", "type_k"), ("value_type", "type_v"))
-        }
-        changes["rope"] = rope_change(arguments)
-        self._open(n_ctx, n_batch, n_threads, vocab_only, **changes)
+        settings = model_settings(
+            arguments, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads,
+            n_logits=None if logits_all or embedding else 1,
+        )  # fmt: skip
+        self._open(settings, arguments.get("draft_model"), vocab_only)
         self.set_seed(seed)
         self.chat_format = chat_format
 
     _metadata: Mapping[str, Any]
 
-    def _open(
-        self, n_ctx: int, n_batch: int, n_threads: int | None, vocab_only: bool, **changes: Any
-    ) -> None:
+    def _open(self, settings: ModelSettings, draft_model: Any, vocab_only: bool) -> None:
         if vocab_only:
             with open_gguf(Path(self.model_path)) as file:
                 self._metadata = dict(file.metadata)
             self.tokenizer_ = load_tokenizer(self._metadata)
         else:
-            self._host = LoadedModel(
+            drafter = drafter_of(draft_model, settings.n_batch)
+            self._host = LlamaContext(
                 Path(self.model_path),
-                keeps_all=self._logits_all,
-                has_all=self._embedding,
-                n_ctx=n_ctx,
-                n_batch=n_batch,
-                # programs name numbers of their author's machine: more threads than pay only wait
-                n_cores=min(max(0, n_threads or 0), usable_cores()),
-                **changes,
+                settings,
+                # as in llama-cpp-python, where a draft model needs the logits of all tokens
+                keeps_all=self._logits_all or drafter is not None,
+                drafter=drafter,
+                progress=LoggedNotes() if self.verbose else SILENT,
             )
-            self._metadata, self.tokenizer_ = self._host.file.metadata, self._host.tokenizer
+            loaded = self._host.loaded
+            self._metadata, self.tokenizer_ = loaded.file.metadata, loaded.tokenizer
         self.metadata = plain_metadata(self._metadata)
 
     # -- what the cache holds --------------------------------------------------------------------
@@ -132,7 +132,7 @@ class LlamaBase:
 
     @n_tokens.setter
     def n_tokens(self, n_tokens: int) -> None:
-        self.host.touch().keep(n_tokens)
+        self.host.engine.keep(n_tokens)
 
     @property
     def scores(self) -> NDArray[np.float32]:
@@ -212,16 +212,14 @@ class LlamaBase:
         """Go back to a saved state."""
         with self.host.lock:
             self.host.model.load_cache(state.cache, state.n_tokens)
-            self.host.touch().adopt(state.input_ids.tolist())
+            self.host.engine.adopt(state.input_ids.tolist())
             self.scores[: len(state.scores)] = state.scores
-            if len(state.scores):
-                self.host.recorder.last = state.scores[-1]
             self.set_seed(state.seed)
 
     # -- facts -----------------------------------------------------------------------------------
 
     @property
-    def host(self) -> LoadedModel:
+    def host(self) -> LlamaContext:
         """What stands behind: file, model, engine.
 
         Raises:

@@ -328,7 +328,7 @@ class Completions(LlamaBase):
         """Yield what a run writes; take the beginning from the cache of states where it has it."""
         if self.cache is not None:
             self._recall(self.cache, run.job.prompt)
-        yield from self.host.pieces(run)
+        yield from self.host.stream(run)
         if self.cache is not None:
             self.cache[run.tokens] = self.save_state()
 

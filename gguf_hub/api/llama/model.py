@@ -67,17 +67,17 @@ class Llama(Completions):
 
     def reset(self) -> None:
         """Forget what the cache holds."""
-        self.host.touch().reset()
+        self.host.engine.reset()
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Compute tokens after those that the cache holds."""
         with self.host.lock:
-            self.host.touch().extend([int(i) for i in tokens])
+            self.host.engine.extend([int(i) for i in tokens])
 
     def sample(self, *, idx: int | None = None, **options: Any) -> int:
         """Choose a token from the logits of the last one, or of position ``idx``."""
         assert self.n_tokens > 0, "nothing was computed yet"
-        logits = self.host.recorder.last if idx is None else self.scores[idx]
+        logits = self.host.last_logits if idx is None else self.scores[idx]
         return self.chooser(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
     def generate(
@@ -97,7 +97,7 @@ class Llama(Completions):
             options: Of ``sample``.
         """
         chooser = self.chooser(seed=self._seed, **options)
-        engine = self.host.touch()
+        engine = self.host.engine
         logits = engine.prefill(list(tokens)) if reset else engine.extend(list(tokens))
         recent = engine.cached
         while True:
@@ -107,7 +107,7 @@ class Llama(Completions):
                 return
             sent = yield token_id
             recent += sent or ()
-            logits = self.host.touch().extend([token_id, *(sent or ())])
+            logits = self.host.engine.extend([token_id, *(sent or ())])
 
     # -- embeddings ------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Llama(Completions):
             tokens = tokens[: self.n_ctx()]
             count += len(tokens)
             with self.host.lock:
-                self.host.touch().reset()
+                self.host.engine.reset()
                 hidden = self.host.model.embed(tokens)
             vectors.append(pool(hidden, self._pooling(), normalize).tolist())
         found = vectors[0] if isinstance(input, str) else vectors

@@ -100,20 +100,22 @@ async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[list
 
 def _ending(service: Service, stream: Stream, reason: str) -> dict[str, Any]:
     """Return what llama-server tells at the end."""
-    run, task = stream.runs[0], stream.tasks[0]
+    run, timings = stream.runs[0], stream.runs[0].timings
     kind = "limit" if reason == "length" else "word" if run.stop_text is not None else "eos"
     return {
         "stop": True,
         "model": service.facts.name,
         "tokens_predicted": run.n_generated,
         "tokens_evaluated": len(run.job.prompt),
-        "tokens_cached": task.n_cached,
+        "tokens_cached": timings.n_cached,
         "truncated": run.n_shifts > 0,
         "stop_type": kind,
         "stopping_word": run.stop_text or "",
         "timings": {
-            "prompt_n": task.n_prompt, "prompt_ms": task.prompt_s * 1000,
-            "predicted_n": run.n_generated, "predicted_ms": task.generate_s * 1000,
+            "prompt_n": timings.n_prompt, "prompt_ms": timings.prompt_s * 1000,
+            "predicted_n": run.n_generated, "predicted_ms": timings.generate_s * 1000,
+            **({"draft_n": timings.n_drafted, "draft_n_accepted": timings.n_accepted}
+               if timings.n_drafted else {}),
         },
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import BusyError
 from gguf_hub.run.generation import Generation, TextDelta
-from gguf_hub.run.generation.engine import n_known, n_shared
+from gguf_hub.run.generation.engine import Drafter, Engine
 
 WORTH_COPYING = 16
 """Positions that another slot must have in common with a prompt before they are copied."""
@@ -34,9 +34,9 @@ class SlotModel(Protocol):
     n_slots: int
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, slot: int = 0
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
-        """Return logits of the last token, [1, V]."""
+        """Return logits of the last token, [1, V], or of every one; see ``Forward``."""
         ...
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
@@ -59,10 +59,6 @@ class TokenSequence:
         run: The text.
         emit: Is called with every piece, from the thread that computes.
         fail: Is called with what went wrong, from that thread.
-
-    Attributes:
-        n_cached: Tokens of the prompt that were in the cache already.
-        n_prompt: Tokens of the prompt that were computed.
     """
 
     def __init__(
@@ -72,11 +68,7 @@ class TokenSequence:
         self.emit = emit
         self.fail = fail
         self.is_cancelled = False
-        self.n_cached = 0
-        self.n_prompt = 0
         self.began = time.perf_counter()
-        self.prompt_s = 0.0
-        self.generate_s = 0.0
 
     def cancel(self) -> None:
         """Say that nobody wants the rest; its slot is free before the next token."""
@@ -104,16 +96,19 @@ class Slot:
     """One cache and who uses it.
 
     Attributes:
-        index: Its number.
-        cached: Tokens that it holds.
+        engine: Computes with it.
         task: Whose it is, or None.
         used: When it was given back, to give away the oldest first.
     """
 
-    index: int
-    cached: list[int] = field(default_factory=list)
+    engine: Engine
     task: TokenSequence | None = None
     used: int = 0
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+        return self.engine.slot
 
 
 @dataclass
@@ -139,14 +134,18 @@ class Scheduler:
     Args:
         model: Computes; nobody else may use it.
         n_waiting: Most tasks that wait for a slot.
+        drafter: Drafts tokens while a single text is under way; several share their passes.
     """
 
-    def __init__(self, model: SlotModel, *, n_waiting: int = 64) -> None:
+    def __init__(
+        self, model: SlotModel, *, n_waiting: int = 64, drafter: Drafter | None = None
+    ) -> None:
         self._model = model
         self._n_waiting = n_waiting
+        self._has_drafter = drafter is not None
         self._waiting: deque[TokenSequence | EmbedSequence] = deque()
         self._lock = threading.Lock()
-        self.slots = [Slot(i) for i in range(model.n_slots)]
+        self.slots = [Slot(Engine(model, slot=i, drafter=drafter)) for i in range(model.n_slots)]
         self.counts = Counts()
 
     @property
@@ -189,11 +188,15 @@ class Scheduler:
                 self.counts.cancelled += 1
         self._admit()
         # 2) a piece of the prompt that waits longest
-        fresh = [s for s in self.slots if s.task and _is_behind(s, s.task.run)]
+        fresh = [s for s in self.slots if s.task and s.engine.is_behind(s.task.run)]
         if fresh:
             self._guard(min(fresh, key=_age), self._prefill)
         # 3) one token of every text
-        self._decode([s for s in self.slots if s.task and not _is_behind(s, s.task.run)])
+        ready = [s for s in self.slots if s.task and not s.engine.is_behind(s.task.run)]
+        if self._has_drafter and len(ready) == 1:
+            self._guard(ready[0], self._decode_alone)
+        elif ready:
+            self._decode(ready)
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -223,16 +226,14 @@ class Scheduler:
     def _seat(self, task: TokenSequence, free: list[Slot]) -> None:
         """Give a task the slot that holds most of its prompt, or copy it there from another."""
         prompt = task.run.tokens
-        shared = {slot.index: n_shared(slot.cached, prompt) for slot in self.slots}
+        shared = {slot.index: slot.engine.n_shared(prompt) for slot in self.slots}
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.used))
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
-            slot.cached = []  # unknown if the copy fails
+            slot.engine.reset()  # unknown if the copy fails
             self._model.copy_cache(best, slot.index, shared[best])
-            slot.cached = prompt[: shared[best]]
-        del slot.cached[n_known(slot.cached, prompt) :]
-        task.n_cached = len(slot.cached)
-        self.counts.cached_tokens += task.n_cached
+            slot.engine.adopt(prompt[: shared[best]])
+        self.counts.cached_tokens += slot.engine.n_known(task.run)
         slot.task = task
 
     def _free(self, slot: Slot) -> None:
@@ -244,31 +245,28 @@ class Scheduler:
     def _prefill(self, slot: Slot, task: TokenSequence) -> None:
         """Compute the next batch of a prompt, or of what a shift has left; take the next token."""
         began = time.perf_counter()
-        at = len(slot.cached)
-        batch = task.run.window[at : at + self._model.n_batch]
-        logits = self._model.forward(batch, at, slot=slot.index)
-        slot.cached.extend(batch)
-        took = time.perf_counter() - began
-        if task.run.n_generated:
-            task.generate_s += took
-        else:
-            task.n_prompt += len(batch)
-            task.prompt_s += took
-        self.counts.prompt_tokens += len(batch)
-        self.counts.prompt_s += took
-        if len(slot.cached) == len(task.run.window):
-            self._take(slot, task, logits[-1])
+        before = slot.engine.n_known(task.run)
+        delta = slot.engine.step(task.run)
+        self.counts.prompt_tokens += slot.engine.n_cached - before
+        self.counts.prompt_s += time.perf_counter() - began
+        if delta is not None:
+            self._emit(slot, task, delta)
+
+    def _decode_alone(self, slot: Slot, task: TokenSequence) -> None:
+        """Compute and take one token, or take one that was drafted before."""
+        began = time.perf_counter()
+        delta = slot.engine.step(task.run)
+        self._count_round(1, began)
+        assert delta is not None
+        self._emit(slot, task, delta)
 
     def _decode(self, slots: list[Slot]) -> None:
-        """Compute and take one token of each text."""
-        if not slots:
-            return
+        """Compute one token of each text in one pass, and take it."""
         began = time.perf_counter()
-        tasks = [slot.task for slot in slots]
+        runs = [slot.task.run for slot in slots if slot.task is not None]
         rows = [
-            (slot.index, task.run.tokens[-1], len(slot.cached))
-            for slot, task in zip(slots, tasks, strict=True)
-            if task is not None
+            (slot.index, run.window[-1], len(run.window) - 1)
+            for slot, run in zip(slots, runs, strict=True)
         ]
         try:
             logits = self._model.decode(rows)
@@ -276,29 +274,30 @@ class Scheduler:
             for slot in slots:
                 self._give_up(slot, exc)
             return
-        for slot, (_, token_id, _), row in zip(slots, rows, logits, strict=True):
-            slot.cached.append(token_id)
-            self._guard(slot, partial(self._take, logits=row))
-        took = time.perf_counter() - began
-        for task in tasks:
-            if task is not None:
-                task.generate_s += took
-        self.counts.decode_s += took
-        self.counts.rounds += 1
-        self.counts.decoded_rows += len(slots)
+        for slot, row in zip(slots, logits, strict=True):
+            self._guard(slot, partial(self._accept, logits=row))
+        for run in runs:
+            run.timings.generate_s += time.perf_counter() - began
+        self._count_round(len(slots), began)
 
-    def _take(self, slot: Slot, task: TokenSequence, logits: NDArray[np.float32]) -> None:
-        piece = task.run.take(logits)
+    def _accept(self, slot: Slot, task: TokenSequence, logits: NDArray[np.float32]) -> None:
+        self._emit(slot, task, slot.engine.accept(task.run, logits))
+
+    def _count_round(self, n_rows: int, began: float) -> None:
+        self.counts.decode_s += time.perf_counter() - began
+        self.counts.rounds += 1
+        self.counts.decoded_rows += n_rows
+
+    def _emit(self, slot: Slot, task: TokenSequence, delta: TextDelta) -> None:
+        """Pass on what a token has added; the slot is free after the last one."""
         self.counts.generated_tokens += 1
         if task.run.is_done:
             self._free(slot)
             self.counts.finished += 1
-        elif len(task.run.window) <= len(slot.cached):  # it has let go of tokens
-            del slot.cached[n_known(slot.cached, task.run.window) :]
-        task.emit(piece)
+        task.emit(delta)
 
     def _embed(self, task: EmbedSequence, slot: Slot) -> None:
-        slot.cached.clear()
+        slot.engine.reset()
         try:
             task.done(self._model.embed(task.tokens, slot.index))
             self.counts.prompt_tokens += len(task.tokens)
@@ -317,7 +316,7 @@ class Scheduler:
 
     def _give_up(self, slot: Slot, exc: Exception) -> None:
         task = slot.task
-        slot.cached.clear()  # what it holds by now is not known
+        slot.engine.reset()  # what it holds by now is not known
         self._free(slot)
         self.counts.failed += 1
         if task is not None:
@@ -337,8 +336,3 @@ class Scheduler:
 def _age(slot: Slot) -> float:
     assert slot.task is not None
     return slot.task.began
-
-
-def _is_behind(slot: Slot, run: Generation) -> bool:
-    """Tell whether a slot lacks more than the last token of a text, or has yet to begin with it."""
-    return not run.n_generated or len(run.window) - len(slot.cached) > 1

@@ -74,7 +74,6 @@ def command(
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output
     from gguf_hub.cli.run.opening import lost_pages_told
-    from gguf_hub.hub.hardware import usable_threads
     from gguf_hub.run.quants.plan import plan_quantize
     from gguf_hub.run.quants.quantize import write_quantized
     from gguf_hub.run.quants.recipes import parse_file_type
@@ -92,9 +91,8 @@ def command(
     if not dry_run:
         written = check_output(source, target, force=force)
         progress = console.ConsoleProgress(enabled=not no_progress)
-        n_threads = threads or usable_threads()
         with lost_pages_told(f"`{source}`"):
-            write_quantized(plan, written, n_threads=n_threads, progress=progress)
+            write_quantized(plan, written, n_threads=threads, progress=progress)
     _report(plan, written, as_json)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.gguf.summary import Summary
     from gguf_hub.progress import Progress
     from gguf_hub.run.bench import Measurement, Plan
@@ -20,36 +19,36 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
     Raises:
         GgufHubError: The file is none that runs here.
     """
-    from gguf_hub.cli.run.opening import open_file
     from gguf_hub.gguf.layout import TensorTable
+    from gguf_hub.gguf.shards import open_gguf
     from gguf_hub.gguf.summary import summarize_set
-    from gguf_hub.hub.hardware.cpus import cpu_name
+    from gguf_hub.resources.cpus import cpu_name
     from gguf_hub.run.bench import Plan
     from gguf_hub.run.kernels.build.build import KernelBuilder
 
     plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
-    with open_file(path, options, progress) as file:
+    with open_gguf(path) as file:
         table = TensorTable(dict(file.tensors), ())
         summary = summarize_set([each.header for each in file.files], table)
-        builder = KernelBuilder()
-        runs = [
-            _run(file, plan, options, progress, n_threads=n_threads, builder=builder)
-            for n_threads in dict.fromkeys(options["threads"])
-        ]
-        return {
-            **_model(path, summary),
-            "cpu": cpu_name(Path("/")),
-            "isa": builder.cpu.isa,
-            "n_batch": options["batch_size"],
-            "cache_type_k": options["cache_type_k"],
-            "cache_type_v": options["cache_type_v"],
-            "n_prompt": plan.n_prompt,
-            "n_gen": plan.n_gen,
-            "n_depth": plan.n_depth,
-            "repetitions": plan.repetitions,
-            **runs[0],
-            "runs": runs,
-        }
+    builder = KernelBuilder()
+    runs = [
+        _run(path, plan, {**options, "threads": n_threads}, progress, builder)
+        for n_threads in dict.fromkeys(options["threads"])
+    ]
+    return {
+        **_model(path, summary),
+        "cpu": cpu_name(Path("/")),
+        "isa": builder.cpu.isa,
+        "n_batch": options["batch_size"],
+        "cache_type_k": options["cache_type_k"],
+        "cache_type_v": options["cache_type_v"],
+        "n_prompt": plan.n_prompt,
+        "n_gen": plan.n_gen,
+        "n_depth": plan.n_depth,
+        "repetitions": plan.repetitions,
+        **runs[0],
+        "runs": runs,
+    }
 
 
 def _model(path: Path, summary: Summary) -> dict[str, Any]:
@@ -65,23 +64,21 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
 
 
 def _run(
-    file: Gguf,
-    plan: Plan,
-    options: dict[str, Any],
-    progress: Progress,
-    *,
-    n_threads: int,
-    builder: KernelBuilder,
+    path: Path, plan: Plan, options: dict[str, Any], progress: Progress, builder: KernelBuilder
 ) -> dict[str, Any]:
     """Measure with one number of threads."""
-    from gguf_hub.cli.run.opening import open_model
+    from gguf_hub.cli.run.opening import NO_MMAP, lost_pages_told, model_settings
     from gguf_hub.run.bench import measure, read_bytes_per_s
+    from gguf_hub.run.opening import open_model
 
-    with open_model(
-        file, options, progress, n_ctx=plan.n_ctx, n_threads=n_threads, builder=builder
-    ) as model:
+    settings = model_settings(options, n_ctx=plan.n_ctx)
+    with (
+        lost_pages_told(f"`{path}`", NO_MMAP),
+        open_model(path, settings, builder=builder, progress=progress) as loaded,
+    ):
+        model = loaded.model
         run = measure(model, plan, progress)
-        read = read_bytes_per_s(file.data, model.n_threads, builder)
+        read = read_bytes_per_s(loaded.file.data, model.n_threads, builder)
         return {"n_threads": model.n_threads, **_speeds(run), **_reading(run, plan, model, read)}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
-from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.oserrors import reason_of
 
@@ -68,10 +67,9 @@ class Measuring(contextlib.ExitStack):
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
         """Open a model, fetched first where it is not on disk."""
         from gguf_hub.cli.models import resolve_model
-        from gguf_hub.gguf.shards import open_gguf
-        from gguf_hub.run.model.transformer import Transformer
+        from gguf_hub.cli.run.opening import model_settings
+        from gguf_hub.run.opening import open_model
         from gguf_hub.run.perplexity import ModelSource
-        from gguf_hub.run.tokenizer import load_tokenizer
 
         options = self._options
         path = resolve_model(
@@ -82,20 +80,10 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
-        file = open_gguf(path)
-        self.enter_context(file)
-        self._inputs += [each.path for each in file.files]
-        tokenizer = load_tokenizer(file.metadata)
-        model = Transformer.open(
-            file,
-            n_ctx=n_ctx,
-            n_batch=options["batch_size"],
-            n_threads=options["threads"],
-            all_logits=True,
-            rope=rope_change(options),
-            progress=self._progress,
-        )
-        self.enter_context(model)
+        settings = model_settings(options, n_ctx=n_ctx, n_logits=None)
+        loaded = self.enter_context(open_model(path, settings, progress=self._progress))
+        model, tokenizer = loaded.model, loaded.tokenizer
+        self._inputs += [each.path for each in loaded.file.files]
         trained = model.config.n_ctx_train
         if n_ctx > trained:
             console.warn(f"chunks of {n_ctx:,} tokens: `{path.name}` was trained on {trained:,}")

@@ -10,11 +10,13 @@ import click
 
 from gguf_hub.cli.options import (
     CONTEXT,
+    batch_size_option,
     catalog_option,
     json_option,
     offline_option,
     require_at_least,
 )
+from gguf_hub.cli.run.opening import opening_options
 from gguf_hub.cli.run.rope import rope_change, rope_options
 
 
@@ -33,20 +35,13 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
 @click.option(
     "-c", "--ctx-size", default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
-@click.option(
-    "-b",
-    "--batch-size",
-    default=512,
-    show_default=True,
-    metavar="N",
-    help="Maximum batch size in tokens.",
-)
+@batch_size_option
 @click.option(
     "-t",
     "--threads",
     default=0,
     metavar="N",
-    help="Threads; 0: one per core this process may use.",
+    help="Threads; 0: as many physical cores as help.",
 )
 @click.option("--chunks", default=-1, metavar="N", help="Number of chunks; default: all.")
 @click.option("--base", metavar="MODEL", help="Compare with this model; both are loaded.")
@@ -60,6 +55,7 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
 @click.option(
     "--kl-divergence", is_flag=True, help="Compare with the logits in --kl-divergence-base."
 )
+@opening_options
 @rope_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
@@ -78,12 +74,12 @@ def command(model: str | None, model_option: str | None, as_json: bool, **option
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.measuring import Measuring
     from gguf_hub.cli.measure.perplexity_output import report
-    from gguf_hub.cli.run.opening import lost_pages_told
+    from gguf_hub.cli.run.opening import NO_MMAP, lost_pages_told
 
     argument = _check(model, model_option, options)
     progress = ConsoleProgress(enabled=not options["no_progress"])
     began = time.perf_counter()
-    with lost_pages_told("a model file"), Measuring(options, progress) as measuring:
+    with lost_pages_told("a model file", NO_MMAP), Measuring(options, progress) as measuring:
         result = measuring.run(argument)
     report(argument, result, time.perf_counter() - began, as_json=as_json)
 

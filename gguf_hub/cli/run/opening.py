@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +10,8 @@ import click
 from gguf_hub.cli.options import together
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.shards import Gguf
-    from gguf_hub.progress import Progress
-    from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.generation.engine import Drafter
+    from gguf_hub.run.model.settings import ModelSettings
 
 
 class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -50,19 +47,49 @@ opening_options = together(
         help="Memory-map the file (default), or read it into memory first.",
     ),
 )
-"""Add the options that ``open_file`` and ``open_model`` read."""
+"""Add the options that ``model_settings`` reads."""
+
+lookup_option = click.option(
+    "--lookup",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Prompt lookup decoding: draft up to N tokens from the text so far and check them in one "
+    "pass.",
+)
 
 
-@contextlib.contextmanager
-def open_file(path: Path, options: dict[str, Any], progress: Progress) -> Iterator[Gguf]:
-    """Open a GGUF as ``--no-mmap`` says."""
-    from gguf_hub.gguf.shards import open_gguf
+def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
+    """Return how the options want a model to be opened.
 
-    with (
-        lost_pages_told(f"`{path}`", "; `--no-mmap` reads all of it first"),
-        open_gguf(path, is_mapped=options["mmap"], progress=progress) as file,
-    ):
-        yield file
+    Args:
+        options: Those of ``opening_options`` and ``rope_options``, ``batch_size`` and ``threads``.
+        more: Other settings of ``ModelSettings``.
+    """
+    from gguf_hub.cli.run.rope import rope_change
+    from gguf_hub.run.model.settings import ModelSettings
+
+    settings = {
+        "n_batch": options["batch_size"],
+        "n_threads": max(0, options["threads"]),
+        "key_type": options["cache_type_k"].upper(),
+        "value_type": options["cache_type_v"].upper(),
+        "is_mapped": options["mmap"],
+        "lock": "all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
+        "rope": rope_change(options),
+    }
+    return ModelSettings(**{**settings, **more})
+
+
+def drafter_of(options: dict[str, Any]) -> Drafter | None:
+    """Return what ``--lookup`` asks for."""
+    from gguf_hub.run.generation.lookup import PromptLookup
+
+    return PromptLookup(options["lookup"]) if options["lookup"] else None
+
+
+NO_MMAP = "; `--no-mmap` reads all of it first"
 
 
 def lost_pages_told(name: str, hint: str = "") -> contextlib.AbstractContextManager[None]:
@@ -76,50 +103,3 @@ def lost_pages_told(name: str, hint: str = "") -> contextlib.AbstractContextMana
         f"error: {name} cannot be read any more: it has become shorter, or its disk fails\n\n"
         f"hint: put another file in its place with `mv`, not over it with `cp`{hint}"
     )
-
-
-def open_model(file: Gguf, options: dict[str, Any], progress: Progress, **more: Any) -> Transformer:
-    """Make the model of an open file ready.
-
-    Args:
-        file: The file.
-        options: Those of ``opening_options``, and ``batch_size``.
-        progress: Told about compiling, and about what memory forbids.
-        more: For ``Transformer.open``: ``n_ctx``, ``n_threads``, ``rope``, ``builder``.
-    """
-    from gguf_hub.hub.hardware import usable_threads
-    from gguf_hub.run.model.transformer import Transformer
-
-    return Transformer.open(
-        file,
-        n_batch=options["batch_size"],
-        n_cores=usable_threads(),
-        prefetch_experts=options["mmap"] and _is_larger_than_memory(file, progress),
-        progress=progress,
-        **cache_and_lock(options),
-        **more,
-    )
-
-
-def cache_and_lock(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``Transformer.open`` is told of the K/V cache and of memory."""
-    return {
-        "key_type": options["cache_type_k"].upper(),
-        "value_type": options["cache_type_v"].upper(),
-        "lock": "all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
-    }
-
-
-def _is_larger_than_memory(file: Gguf, progress: Progress) -> bool:
-    """Tell whether a file does not fit what memory can be had; say so if it does not."""
-    from gguf_hub.hub.hardware import available_ram_bytes
-    from gguf_hub.units import format_gb
-
-    free_bytes = available_ram_bytes()
-    if free_bytes is None or file.size_bytes <= free_bytes:
-        return False
-    progress.note(
-        f"{format_gb(file.size_bytes)} of weights, {format_gb(free_bytes)} of memory: "
-        "experts are read from disk as they are needed"
-    )
-    return True

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.gguf.shards import Gguf
     from gguf_hub.run.generation.engine import Engine
     from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.opening import LoadedModel
 
 _SAMPLE_BYTES = 4096
 
@@ -31,13 +33,14 @@ def check_prompt_cache(options: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def prompt_cache(
-    engine: Engine, model: Transformer, file: Gguf, options: dict[str, Any]
+    writer: TextGenerator, loaded: LoadedModel, options: dict[str, Any]
 ) -> Iterator[None]:
     """Put back the cache of a file before, and keep it there after, as the flags say."""
     from gguf_hub.files import require_distinct
     from gguf_hub.run.generation.saved_prompt import write
 
     path: Path | None = options["prompt_cache"]
+    engine, model, file = writer.engine, loaded.model, loaded.file
     if path is None:
         yield
         return
@@ -51,7 +54,7 @@ def prompt_cache(
         return
     n_kept = engine.n_cached
     if not options["prompt_cache_all"]:
-        n_kept = min(n_kept, engine.timings.n_cached + engine.timings.n_prompt)
+        n_kept = min(n_kept, writer.timings.n_cached + writer.timings.n_prompt)
     write(path, engine.cached[:n_kept], model, model_id)
 
 

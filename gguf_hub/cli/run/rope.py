@@ -54,4 +54,4 @@ def rope_change(options: dict[str, Any]) -> RopeChange:
     Raises:
         UsageError: A value that cannot be.
     """
-    return RopeChange.from_options(**{name: options[name] for name in _DEFAULTS})
+    return RopeChange.from_options(**{name: options[name] for name in _DEFAULTS if name in options})

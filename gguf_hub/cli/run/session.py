@@ -179,11 +179,11 @@ class Session(ABC):
         self.tell(f"{name} {value.strip()}")
 
     def _do_stats(self, rest: str) -> None:
-        timings = self.writer.engine.timings
+        timings = self.writer.timings
         self.tell(
             f"prompt {timings.n_prompt} tokens ({timings.n_cached} known), "
             f"{timings.prompt_tok_per_s:.1f} tok/s; "
-            f"answer {timings.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s; "
+            f"answer {self.writer.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s; "
             f"context {self.writer.engine.n_cached} of {self.writer.engine.model.n_ctx}"
         )
 

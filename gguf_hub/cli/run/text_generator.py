@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gguf_hub.progress import Progress
     from gguf_hub.run.generation import ContextShift, Generation
-    from gguf_hub.run.generation.engine import Drafter, Engine
+    from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.generation.generation import Timings
     from gguf_hub.run.sampler import SamplerConfig
     from gguf_hub.run.tokenizer import Tokenizer
 
@@ -30,7 +28,6 @@ class TextGenerator:
         schema: JSON schema that every text must satisfy, or None.
         ignores_eos: Go on after the end-of-sequence token.
         run: The last text.
-        drafter: Guesses tokens, which are checked several at a time; None for none.
         n_keep: Where the context is full, keep so many tokens of the first prompt, forget half of
             the rest and go on (see ``ContextShift.after``); None to stop there.
     """
@@ -43,7 +40,6 @@ class TextGenerator:
     schema: str | None = None
     ignores_eos: bool = False
     run: Generation | None = None
-    drafter: Drafter | None = None
     n_keep: int | None = None
     _shift: ContextShift | None = None
 
@@ -77,37 +73,28 @@ class TextGenerator:
         """
         from gguf_hub.progress import SILENT
         from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
-        from gguf_hub.run.generation.engine import Timings
 
         stop_ids = () if self.ignores_eos else self.tokenizer.eog_ids
         chooser = LogitsSampler(self._held())
         job = GenerationRequest(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
         n_ctx = self.engine.model.n_ctx
         shift = None if must_fit and len(prompt) > n_ctx else self._shift_after(prompt)
-        run = self.run = Generation(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
-        self.engine.timings = Timings()
-        if len(run.window) <= n_ctx and run.begin() is not None:
-            return
-        yield from self._pieces(run, self.engine.prefill(run.window, progress or SILENT))
+        self.run = Generation(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
+        for delta in self.engine.stream(self.run, progress or SILENT):
+            if delta.text:
+                yield delta.text
 
-    def _pieces(self, run: Generation, logits: NDArray[np.float32]) -> Iterator[str]:
-        """Yield the text of a run from the logits after its prompt on, [V]."""
-        began = _now()
-        while True:
-            n_shifts = run.n_shifts
-            piece = run.take(logits)
-            self.engine.timings.n_generated = run.n_generated
-            self.engine.timings.generate_s = _now() - began
-            if piece.text:
-                yield piece.text
-            if run.is_done:
-                self.engine.finish_reason = run.finish_reason
-                return
-            n_left = -1 if self.max_tokens < 0 else self.max_tokens - run.n_generated
-            if run.n_shifts != n_shifts:
-                logits = self.engine.refill(run.window)
-            else:
-                logits = self.engine.next_logits(run.window, self.drafter, n_left)
+    @property
+    def timings(self) -> Timings:
+        """What the last text has cost."""
+        from gguf_hub.run.generation.generation import Timings
+
+        return self.run.timings if self.run else Timings()
+
+    @property
+    def n_generated(self) -> int:
+        """Tokens of the last text."""
+        return self.run.n_generated if self.run else 0
 
     @property
     def is_context_full(self) -> bool:
@@ -151,9 +138,3 @@ class TextGenerator:
         if self.schema is not None:
             return Sampler(self.config, self.tokenizer, self._grammars.schema(self.schema))
         return self._sampler
-
-
-def _now() -> float:
-    import time
-
-    return time.perf_counter()

@@ -9,7 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT
-from gguf_hub.cli.run.opening import opening_options
+from gguf_hub.cli.run.opening import lookup_option, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -60,6 +60,7 @@ from gguf_hub.cli.source import source_options
               help="How long generations may continue after the server is told to stop."
               )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
+@lookup_option
 @shifting_options
 @opening_options
 @rope_options
@@ -86,7 +87,8 @@ def command(**options: Any) -> None:
     named_model(options)
     sampling = sampling_options.given(options)
     SamplerConfig.from_options(**sampling)
-    more = {"rope": rope_change(options), "n_keep": n_keep(options), "defaults": sampling,
+    rope_change(options)
+    more = {"n_keep": n_keep(options), "defaults": sampling,
             "chat_format": read_template(options)}  # fmt: skip
     import_server()
     access = check_server(options)

@@ -66,16 +66,13 @@ def _translated(host: str, port: int) -> Iterator[None]:
 def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
     """Return the service of a model, to be entered; ``more`` is for ``open_service``."""
     from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.run.opening import cache_and_lock
-    from gguf_hub.hub.hardware import usable_threads
+    from gguf_hub.cli.run.opening import drafter_of, model_settings
 
+    n_ctx = _n_ctx(path, options["ctx_size"])
     return import_server().open_service(
-        path, name=options["alias"], n_ctx=_n_ctx(path, options["ctx_size"]),
-        n_slots=options["parallel"], n_waiting=options["queue"],
-        progress=ConsoleProgress(),
-        n_batch=options["batch_size"], n_threads=max(0, options["threads"]),
-        n_cores=usable_threads(), n_predict=options["predict"], is_mapped=options["mmap"],
-        **cache_and_lock(options), **more,
+        path, model_settings(options, n_ctx=n_ctx, n_slots=options["parallel"]),
+        name=options["alias"], n_waiting=options["queue"], n_predict=options["predict"],
+        drafter=drafter_of(options), progress=ConsoleProgress(), **more,
     )  # fmt: skip
 
 

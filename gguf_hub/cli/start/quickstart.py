@@ -73,7 +73,7 @@ def _take(guide: Guide, seed: int) -> dict[str, Any]:
             verification = guide.verify(path, store)
         else:
             console.warn(f"nothing is downloaded: {skipped}\n")
-    story = guide.tell(path, seed, seen.n_threads, PROMPT)
+    story = guide.tell(path, seed, PROMPT)
     quant = found.chosen.facts.quant if found.chosen else None
     _say_goodbye(guide, quant)
     return {

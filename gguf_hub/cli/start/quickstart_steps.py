@@ -186,45 +186,40 @@ class Guide:
             self.tour.say(f"{done.verdict.value}: SHA-256 {done.sha256}")
         return done
 
-    def tell(self, path: Path, seed: int, n_threads: int, prompt: str) -> Story:
+    def tell(self, path: Path, seed: int, prompt: str) -> Story:
         """Let the model write a story."""
         options = f'-p "{prompt}" --temp {TEMPERATURE} -s {seed}'
         with self.tour.step("run", "let it tell a story", f"gguf-hub run {path.name} {options}"):
-            story = _generate(path, prompt, seed, n_threads, self)
+            story = _generate(path, prompt, seed, self)
             speed = f"{story.n_tokens} tokens, {story.tok_per_s:.0f} tok/s"
             self.tour.write("\n\n")
             self.tour.say(speed, indent="")
         return story
 
 
-def _generate(path: Path, prompt: str, seed: int, n_threads: int, guide: Guide) -> Story:
+def _generate(path: Path, prompt: str, seed: int, guide: Guide) -> Story:
     """Generate until the model ends its text or its context is full."""
-    from gguf_hub.gguf.reader import GgufFile
-    from gguf_hub.run.generation.engine import Engine
-    from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
+    from gguf_hub.run.opening import open_model
     from gguf_hub.run.sampler import Sampler, SamplerConfig
-    from gguf_hub.run.tokenizer import StreamDecoder, load_tokenizer
 
     began = time.perf_counter()
-    with (
-        GgufFile.open(path) as file,
-        Transformer.open(file, n_cores=n_threads, progress=guide.progress) as model,
-    ):
-        tokenizer = load_tokenizer(file.metadata)
-        config = SamplerConfig.from_options(temp=TEMPERATURE, seed=seed)
-        engine, decoder = Engine(model), StreamDecoder(tokenizer)
+    with open_model(path, progress=guide.progress) as loaded:
+        tokenizer, engine = loaded.tokenizer, loaded.engine()
         guide.tour.say(f"loaded, kernels included  {since(began)}\n")
         guide.tour.write(INDENT + prompt)
+        config = SamplerConfig.from_options(temp=TEMPERATURE, seed=seed)
+        job = GenerationRequest(
+            tuple(tokenizer.encode(prompt)),
+            LogitsSampler(Sampler(config, tokenizer)),
+            stop_ids=tokenizer.eog_ids,
+        )
+        text = Generation(job, tokenizer, engine.model.n_ctx)
         parts = []
-        for sampled in engine.generate(
-            tokenizer.encode(prompt), Sampler(config, tokenizer), stop_ids=tokenizer.eog_ids
-        ):
-            parts.append(decoder.feed(sampled.token_id))
-            guide.tour.write(parts[-1])
-        parts.append(decoder.flush())
-        guide.tour.write(parts[-1])
-    timings = engine.timings
-    return Story(prompt, "".join(parts), seed, timings.n_generated, timings.generate_tok_per_s)
+        for delta in engine.stream(text):
+            parts.append(delta.text)
+            guide.tour.write(delta.text)
+    return Story(prompt, "".join(parts), seed, text.n_generated, text.timings.generate_tok_per_s)
 
 
 def why_no_download() -> str | None:

@@ -3,7 +3,7 @@
 Deciding is not done here: ``fit`` does that with the numbers.
 """
 
-from gguf_hub.hub.hardware.detect import Hardware, available_ram_bytes, detect, usable_threads
+from gguf_hub.hub.hardware.detect import Hardware, detect
 from gguf_hub.hub.hardware.gpus import Gpu
 from gguf_hub.hub.hardware.probe import Speeds, machine_key, measure, remembered
 from gguf_hub.hub.hardware.steady import steady_bytes
@@ -12,11 +12,9 @@ __all__ = [
     "Gpu",
     "Hardware",
     "Speeds",
-    "available_ram_bytes",
     "detect",
     "machine_key",
     "measure",
     "remembered",
     "steady_bytes",
-    "usable_threads",
 ]

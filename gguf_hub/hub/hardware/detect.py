@@ -6,17 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_hub.hub.hardware.cgroup import MemoryLimit, cpu_quota, memory_limit
-from gguf_hub.hub.hardware.cpus import (
-    count_cores,
-    cpu_name,
-    last_cache_bytes,
-    simd,
-    threads_within,
-    usable_cpus,
-)
 from gguf_hub.hub.hardware.gpus import Gpu, detect_gpus
 from gguf_hub.hub.hardware.unified import apple_gpu
+from gguf_hub.resources.cgroup import MemoryLimit, cpu_quota, memory_limit
+from gguf_hub.resources.cpus import cpu_name, last_cache_bytes, simd, threads_within, usable_cores
+from gguf_hub.resources.memory import available_bytes, host_memory
 
 
 @dataclass(frozen=True)
@@ -84,9 +78,9 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
         root: The root of the file system, for what Linux tells in files (another one in tests).
     """
     notes: list[str] = []
-    total_bytes, free_bytes = _host_memory(notes)
+    total_bytes, free_bytes = host_memory(notes)
     limit = memory_limit(root)
-    n_cores = _usable_cores(root)
+    n_cores = usable_cores(root)
     swap_total, swap_free = _swap()
     gpus = detect_gpus(root)
     notes.extend(gpus.notes)
@@ -108,45 +102,11 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
     )
 
 
-def usable_threads(root: Path = Path("/")) -> int:
-    """Return how many threads to compute with: physical cores, within affinity and quota."""
-    return threads_within(_usable_cores(root), cpu_quota(root))
-
-
-def available_ram_bytes(root: Path = Path("/")) -> int | None:
-    """Return what a program can take of memory now, page cache included; None if nobody tells."""
-    return available_bytes(_host_memory([])[1], memory_limit(root))
-
-
-def _usable_cores(root: Path) -> int:
-    """Count the physical cores that this process may run on."""
-    cpus = usable_cpus()
-    return count_cores(root, cpus) or _psutil_cores(len(cpus))
-
-
-def available_bytes(host_free_bytes: int | None, limit: MemoryLimit | None) -> int | None:
-    """Return the smaller of what the host has free and what the container has left."""
-    known = [host_free_bytes, limit.available_bytes if limit else None]
-    return min((each for each in known if each is not None), default=None)
-
-
 def _real_limit(limit: MemoryLimit | None, total_bytes: int | None) -> int | None:
     """A limit above the memory of the machine limits nothing."""
     if limit is None or (total_bytes is not None and limit.limit_bytes >= total_bytes):
         return None
     return limit.limit_bytes
-
-
-def _host_memory(notes: list[str]) -> tuple[int | None, int | None]:
-    """Return (total, available) as the host sees them."""
-    import psutil
-
-    try:
-        memory = psutil.virtual_memory()
-    except Exception as error:  # a locked-down /proc fails in ways that differ by system
-        notes.append(f"the memory of this machine cannot be read: {error}")
-        return None, None
-    return memory.total, memory.available
 
 
 def _swap() -> tuple[int | None, int | None]:
@@ -162,13 +122,6 @@ def _swap() -> tuple[int | None, int | None]:
     except Exception:
         return None, None
     return swap.total, swap.free
-
-
-def _psutil_cores(n_cpus: int) -> int:
-    """Count physical cores where there is no /sys to read."""
-    import psutil
-
-    return min(psutil.cpu_count(logical=False) or n_cpus, n_cpus)
 
 
 def _disk_free(target: Path, notes: list[str]) -> int | None:

@@ -1,15 +1,14 @@
-"""Generation: token ids in, one (token id, log probability) after another out.
+"""The generation loop: it computes what a text needs next, and hands it the logits.
 
-The engine knows nothing about text, files or flags. It keeps count of what the cache holds, so
-that a prompt that starts like the last one is computed only from where they differ.
+The engine knows nothing about characters, files or flags. It keeps count of what the cache holds,
+so that a prompt that starts like the last one is computed only from where they differ.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.sampler import Sampled
+from gguf_hub.run.generation.generation import Generation, TextDelta
 
 
 class Forward(Protocol):
@@ -32,7 +31,7 @@ class Forward(Protocol):
     n_batch: int
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         """Return logits of the last token, [1, V], or of every one, [len(tokens), V].
 
@@ -41,154 +40,189 @@ class Forward(Protocol):
         ...
 
 
-class TokenSampler(Protocol):
-    """What chooses among logits: a ``Sampler``, or something around one."""
-
-    def sample(self, logits: NDArray[np.float32], recent: Sequence[int] = ()) -> Sampled:
-        """Return the next token, given logits [V] and the ids so far."""
-        ...
-
-
 class Drafter(Protocol):
-    """Guesses what comes next; a wrong guess costs time, never a token."""
-
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens that may follow; none for no guess."""
-        ...
-
-
-@dataclass
-class Timings:
-    """What a generation cost so far.
+    """Drafts what may come next; a wrong draft costs time, never a token.
 
     Attributes:
-        n_cached: Tokens of the prompt that the cache already held.
-        n_prompt: Tokens of the prompt that were computed.
-        prompt_s: Seconds for them.
-        n_generated: Tokens sampled.
-        generate_s: Seconds for them, from the end of the prompt.
-        n_drafted: Tokens that a drafter guessed.
-        n_accepted: Those of them that came true.
+        n_draft: Most tokens of a draft.
     """
 
-    n_cached: int = 0
-    n_prompt: int = 0
-    prompt_s: float = 0.0
-    n_generated: int = 0
-    generate_s: float = 0.0
-    n_drafted: int = 0
-    n_accepted: int = 0
+    n_draft: int
 
-    @property
-    def prompt_tok_per_s(self) -> float:
-        """Speed of the prompt."""
-        return self.n_prompt / self.prompt_s if self.prompt_s else 0.0
-
-    @property
-    def generate_tok_per_s(self) -> float:
-        """Speed of generation; the first token comes with the prompt and does not count."""
-        steps = max(0, self.n_generated - 1)
-        return steps / self.generate_s if self.generate_s else 0.0
+    def draft(self, tokens: Sequence[int]) -> list[int]:
+        """Return tokens that may follow; none for no draft."""
+        ...
 
 
 class Engine:
-    """Generates with one model.
+    """Computes with one cache of a model, and keeps count of what it holds.
+
+    Several texts may take turns: what the cache does not hold of a text is computed again.
 
     Args:
-        model: Computes logits; the engine alone may use its cache.
+        model: Computes; nobody else may use this cache.
+        slot: Which of the model's caches.
+        drafter: Drafts tokens that the model checks several at a time; the text is the same as
+            without. The model must give logits of as many tokens, plus one.
     """
 
-    def __init__(self, model: Forward) -> None:
+    def __init__(self, model: Forward, *, slot: int = 0, drafter: Drafter | None = None) -> None:
         self.model = model
-        self.timings = Timings()
-        self.finish_reason: str | None = None
+        self.slot = slot
+        self.drafter = drafter
         self._cached: list[int] = []
-        # guessed tokens that the model has computed already, each with the logits after it
+        # the text that the cache follows, and how often its window had moved by then
+        self._text: Generation | None = None
+        self._n_shifts = 0
+        # drafts that the model has computed after those tokens, each with the logits after it
         self._ahead: deque[tuple[int, NDArray[np.float32]]] = deque()
 
-    def prefill(self, tokens: Sequence[int], progress: Progress = SILENT) -> NDArray[np.float32]:
-        """Bring the cache to hold exactly ``tokens``; compute only what it does not hold yet.
+    # -- texts -----------------------------------------------------------------------------------
+
+    def stream(self, text: Generation, progress: Progress = SILENT) -> Iterator[TextDelta]:
+        """Yield what a text gains, token by token, until it ends.
 
         Args:
-            tokens: At least one.
-            progress: Told about batches.
+            text: The text; others may use the cache between two tokens.
+            progress: Notified about the prompt.
+
+        Raises:
+            UsageError: The prompt is empty.
+            ContextFullError: It has more tokens than the context holds; the cache is as it was.
+        """
+        n_ctx, n_tokens = self.model.n_ctx, len(text.window)
+        if not n_tokens:
+            raise UsageError("the prompt is empty: expected at least one token")
+        if n_tokens > n_ctx:
+            raise ContextFullError(
+                f"the prompt has {n_tokens} tokens, more than the context of {n_ctx}",
+                hint=f"ask for a larger context: `-c {n_tokens + 256}`, or shorten the prompt",
+            )
+        if (last := text.begin()) is not None:
+            yield last
+            return
+        with progress.task("prompt", n_tokens - self.n_known(text), unit="tokens") as task:
+            delta = self.step(text, task.advance)
+            while delta is None:
+                delta = self.step(text, task.advance)
+        yield delta
+        while not text.is_done:
+            if (delta := self.step(text)) is not None:
+                yield delta
+
+    def step(
+        self, text: Generation, advance: Callable[[int], None] = lambda n: None
+    ) -> TextDelta | None:
+        """Compute what the cache lacks of a text, one batch at most, and take its next token.
+
+        Args:
+            text: Not done yet.
+            advance: Called with the number of tokens computed.
 
         Returns:
-            Logits after the last token, [V].
+            What the token adds to the text, or None while more of the prompt is to be computed.
+        """
+        began = time.perf_counter()
+        window, start = text.window, self._follow(text)
+        batch = window[start : start + self.model.n_batch]
+        is_prompt = not text.n_generated
+        if not is_prompt and len(batch) == 1:
+            logits = self._next_logits(text)
+        else:
+            self._ahead.clear()
+            logits = self._rows(batch, start)[-1]
+            text.timings.n_prompt += len(batch) if is_prompt else 0
+        advance(len(batch))
+        is_whole = start + len(batch) == len(window)
+        if is_prompt:
+            text.timings.prompt_s += time.perf_counter() - began
+            return text.take(logits) if is_whole else None
+        delta = text.take(logits) if is_whole else None
+        text.timings.n_decoded += is_whole
+        text.timings.generate_s += time.perf_counter() - began
+        return delta
+
+    def accept(self, text: Generation, logits: NDArray[np.float32]) -> TextDelta:
+        """Take the next token of a text from logits that were computed with those of other texts.
+
+        Args:
+            text: The cache lacked its last token only.
+            logits: After that token, [V].
+        """
+        self.keep(len(text.window) - 1)
+        self._cached.append(text.window[-1])
+        self._text, self._n_shifts = text, text.n_shifts
+        text.timings.n_decoded += 1
+        return text.take(logits)
+
+    def n_known(self, text: Generation) -> int:
+        """Return how many tokens of a text need no computing; the last one always does."""
+        if self._text is text and self._n_shifts == text.n_shifts:
+            return min(len(self._cached), len(text.window) - 1)
+        return n_known(self._cached, text.window)
+
+    def is_behind(self, text: Generation) -> bool:
+        """Tell whether the cache lacks more than the last token of a text."""
+        return not text.n_generated or self.n_known(text) < len(text.window) - 1
+
+    def _follow(self, text: Generation) -> int:
+        """Let the cache hold nothing but a beginning of a text; return how much it holds."""
+        start = self.n_known(text)
+        if self._text is not text or self._n_shifts != text.n_shifts:
+            self.keep(start)
+            self._text, self._n_shifts = text, text.n_shifts
+            if not text.n_generated:
+                text.timings.n_cached = start
+        return start
+
+    def _next_logits(self, text: Generation) -> NDArray[np.float32]:
+        """Return logits after the last token, [V]: from a draft that came true, or computed."""
+        last, position = text.window[-1], len(text.window) - 1
+        if self._ahead and self._ahead[0][0] == last:
+            text.timings.n_accepted += 1
+            self._cached.append(last)
+            return self._ahead.popleft()[1]
+        self._ahead.clear()
+        draft = self._draft(text)
+        rows = self._rows([last, *draft], position, all_logits=bool(draft))
+        del self._cached[position + 1 :]
+        text.timings.n_drafted += len(draft)
+        self._ahead.extend(zip(draft, rows[1:], strict=True))
+        first: NDArray[np.float32] = rows[0]
+        return first
+
+    def _draft(self, text: Generation) -> list[int]:
+        if self.drafter is None:
+            return []
+        most = min(self.model.n_ctx - len(text.window), text.n_left - 1, self.drafter.n_draft)
+        return self.drafter.draft(text.window)[: int(most)] if most > 0 else []
+
+    # -- the cache -------------------------------------------------------------------------------
+
+    def prefill(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Bring the cache to hold exactly ``tokens``; return logits after the last one, [V].
 
         Raises:
             UsageError: No tokens.
-            ContextFullError: More tokens than the context holds; the cache is as it was.
+            ContextFullError: They do not fit.
+        """
+        self.keep(max(0, n_known(self._cached, tokens)))
+        return self.extend(tokens[len(self._cached) :])
+
+    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Compute tokens after those that the cache holds; return logits after the last one, [V].
+
+        Raises:
+            UsageError: No tokens.
+            ContextFullError: They do not fit.
         """
         if not tokens:
-            raise UsageError("the prompt is empty: expected at least one token")
-        if len(tokens) > self.model.n_ctx:
-            raise ContextFullError(
-                f"the prompt has {len(tokens)} tokens, more than the context of {self.model.n_ctx}",
-                hint=f"ask for a larger context: `-c {len(tokens) + 256}`, or shorten the prompt",
-            )
-        start = n_known(self._cached, tokens)
-        began = time.perf_counter()
-        with progress.task("prompt", len(tokens) - start, unit="tokens") as task:
-            logits = self._fill(tokens, start, task.advance)
-        self.timings.n_cached, self.timings.n_prompt = start, len(tokens) - start
-        self.timings.prompt_s = time.perf_counter() - began
-        return logits
-
-    def refill(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Do the same in the midst of a text: it is no prompt, and ``timings`` stay as they are.
-
-        Args:
-            tokens: At least one, and no more than the context holds.
-
-        Returns:
-            Logits after the last token, [V].
-        """
-        return self._fill(tokens, n_known(self._cached, tokens))
-
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampler: TokenSampler,
-        *,
-        max_tokens: int = -1,
-        stop_ids: Collection[int] = (),
-        drafter: Drafter | None = None,
-        progress: Progress = SILENT,
-    ) -> Iterator[Sampled]:
-        """Yield sampled tokens after a prompt.
-
-        Args:
-            prompt: Token ids, the beginning-of-sequence token included where the model wants it.
-            sampler: Chooses among the logits; sees prompt and output for its penalties.
-            max_tokens: How many at most; negative for until the context is full.
-            stop_ids: Tokens that end the text; they are not yielded.
-            drafter: Guesses tokens, which the model checks several at a time; the text is the same
-                as without. The model must give logits of as many tokens, plus one.
-            progress: Told about the prompt.
-
-        ``finish_reason`` is ``"stop"`` after a stop token and ``"length"`` after ``max_tokens`` or
-        a full context; ``timings`` are of this generation.
-        """
-        self.timings, self.finish_reason = Timings(), None
-        self._ahead.clear()
-        tokens = list(prompt)
-        logits = self.prefill(tokens, progress)
-        began = time.perf_counter()
-        while max_tokens < 0 or self.timings.n_generated < max_tokens:
-            sampled = sampler.sample(logits, tokens)
-            if sampled.token_id in stop_ids:
-                self.finish_reason = "stop"
-                return
-            tokens.append(sampled.token_id)
-            self.timings.n_generated += 1
-            self.timings.generate_s = time.perf_counter() - began
-            yield sampled
-            is_last = self.timings.n_generated == max_tokens
-            if is_last or len(tokens) > self.model.n_ctx:
-                break
-            logits = self.next_logits(tokens, drafter, max_tokens - self.timings.n_generated)
-        self.finish_reason = "length"
+            raise UsageError("no tokens to compute: expected at least one")
+        self.keep(len(self._cached))
+        for at in range(0, len(tokens), self.model.n_batch):
+            rows = self._rows(tokens[at : at + self.model.n_batch], len(self._cached))
+        last: NDArray[np.float32] = rows[-1]
+        return last
 
     @property
     def cached(self) -> list[int]:
@@ -200,83 +234,31 @@ class Engine:
         """How many tokens the cache holds."""
         return len(self._cached)
 
-    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Compute tokens after those that the cache holds; return logits after the last one, [V].
-
-        Raises:
-            UsageError: No tokens.
-            ContextFullError: They do not fit.
-        """
-        if not tokens:
-            raise UsageError("no tokens to compute: expected at least one")
-        self._ahead.clear()
-        for at in range(0, len(tokens), self.model.n_batch):
-            logits = self._step(tokens[at : at + self.model.n_batch], len(self._cached))
-        return logits
-
-    def keep(self, n_tokens: int) -> None:
-        """Forget all but the first tokens of the cache."""
-        del self._cached[n_tokens:]
+    def n_shared(self, tokens: Sequence[int]) -> int:
+        """Return how many leading tokens the cache and a text share."""
+        return n_shared(self._cached, tokens)
 
     def adopt(self, tokens: Sequence[int]) -> None:
-        """Believe that the cache holds these tokens: somebody has put them back."""
-        self._ahead.clear()
+        """Believe that the cache holds these tokens: somebody has put them there."""
+        self.reset()
         self._cached = list(tokens)
-
-    def next_logits(
-        self, tokens: Sequence[int], drafter: Drafter | None = None, n_wanted: int = -1
-    ) -> NDArray[np.float32]:
-        """Return logits after the last token, [V]: from a guess that came true, or computed.
-
-        Args:
-            tokens: The whole text; all but the last are in the cache.
-            drafter: Who guesses, if any.
-            n_wanted: Tokens to come; negative for no limit.
-        """
-        if self._ahead and self._ahead[0][0] == tokens[-1]:
-            self.timings.n_accepted += 1
-            return self._ahead.popleft()[1]
-        self._ahead.clear()
-        position = len(tokens) - 1
-        if drafter is None:
-            return self._step(tokens[-1:], position)
-        n_most = self.model.n_ctx - len(tokens)
-        n_most = n_most if n_wanted < 0 else min(n_most, n_wanted - 1)
-        draft = drafter.draft(tokens)[:n_most]
-        if not draft:
-            return self._step(tokens[-1:], position)
-        self.timings.n_drafted += len(draft)
-        rows = self._rows([tokens[-1], *draft], position, all_logits=True)
-        self._ahead.extend(zip(draft, rows[1:], strict=True))
-        first: NDArray[np.float32] = rows[0]
-        return first
 
     def reset(self) -> None:
         """Forget what the cache holds."""
-        self._cached = []
+        self.keep(0)
 
-    def _fill(
-        self, tokens: Sequence[int], start: int, advance: Callable[[int], None] = lambda n: None
-    ) -> NDArray[np.float32]:
-        """Compute tokens from ``start`` on, in batches; return logits after the last one, [V]."""
+    def keep(self, n_tokens: int) -> None:
+        """Forget all but the first tokens of the cache."""
+        self._text = None
         self._ahead.clear()
-        for at in range(start, len(tokens), self.model.n_batch):
-            batch = tokens[at : at + self.model.n_batch]
-            logits = self._step(batch, at)
-            advance(len(batch))
-        return logits
-
-    def _step(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
-        """Compute tokens at a position; return logits after the last one, [V]."""
-        last: NDArray[np.float32] = self._rows(tokens, position)[-1]
-        return last
+        del self._cached[n_tokens:]
 
     def _rows(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False
     ) -> NDArray[np.float32]:
         """Compute tokens at a position; return logits after the last or after every one."""
         del self._cached[position:]  # while it runs, and if it fails, those positions are unknown
-        logits = self.model.forward(tokens, position, all_logits=all_logits)
+        logits = self.model.forward(tokens, position, all_logits=all_logits, slot=self.slot)
         self._cached.extend(tokens)
         return logits
 

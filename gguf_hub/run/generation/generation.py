@@ -18,6 +18,40 @@ Criterion = Callable[[NDArray[np.intc], NDArray[np.float32]], bool]
 """(ids so far, logits [V]) -> whether to stop: llama-cpp-python's ``stopping_criteria``."""
 
 
+@dataclass
+class Timings:
+    """What a text has cost so far.
+
+    Attributes:
+        n_cached: Tokens of the prompt that the cache already held.
+        n_prompt: Tokens of the prompt that were computed.
+        prompt_s: Seconds for them.
+        n_decoded: Tokens of the output that were computed or accepted: all but the first, whose
+            logits come with the prompt.
+        generate_s: Seconds for them, sampling included.
+        n_drafted: Tokens that a drafter proposed.
+        n_accepted: Those of them that came true.
+    """
+
+    n_cached: int = 0
+    n_prompt: int = 0
+    prompt_s: float = 0.0
+    n_decoded: int = 0
+    generate_s: float = 0.0
+    n_drafted: int = 0
+    n_accepted: int = 0
+
+    @property
+    def prompt_tok_per_s(self) -> float:
+        """Speed of the prompt."""
+        return self.n_prompt / self.prompt_s if self.prompt_s else 0.0
+
+    @property
+    def generate_tok_per_s(self) -> float:
+        """Speed of generation."""
+        return self.n_decoded / self.generate_s if self.generate_s else 0.0
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """What to write.
@@ -83,6 +117,7 @@ class Generation:
         """Of these, what the cache is to hold: all, unless the context goes on when it is full."""
         self.n_shifts = 0
         """How often the window has let go of tokens since the prompt."""
+        self.timings = Timings()
         self._shift = shift
         self.finish_reason: str | None = None
         at_start = is_whole and all(tokenizer.is_control(i) for i in job.prompt)
@@ -95,6 +130,11 @@ class Generation:
     def n_generated(self) -> int:
         """Tokens of the output."""
         return len(self.tokens) - len(self.job.prompt)
+
+    @property
+    def n_left(self) -> float:
+        """Tokens that may still come."""
+        return self._limit - self.n_generated
 
     @property
     def is_done(self) -> bool:

@@ -1,6 +1,6 @@
-"""Guessing the next tokens from the text itself: where its last words stood before, what came then.
+"""Drafting the next tokens from the text itself: what came where its last tokens stood before.
 
-A guess costs little and may be wrong: the engine has the model check all of it in one pass. Source:
+A draft costs little and may be wrong: the engine has the model check all of it in one pass. Source:
 A. Saxena, "Prompt Lookup Decoding" (2023).
 """
 
@@ -9,27 +9,28 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-_LONGEST, _SHORTEST = 4, 2  # tokens that must agree; fewer agree by chance
-
 
 class PromptLookup:
-    """Guesses that what followed the last tokens before will follow them again.
+    """Drafts that what followed the last tokens before will follow them again.
 
     Args:
-        n_draft: Most tokens of a guess.
+        n_draft: Most tokens of a draft.
+        longest: Most tokens that must agree.
+        shortest: Fewest tokens that must agree; fewer than two agree by chance.
     """
 
-    def __init__(self, n_draft: int) -> None:
-        self._n_draft = n_draft
+    def __init__(self, n_draft: int, *, longest: int = 4, shortest: int = 2) -> None:
+        self.n_draft = n_draft
+        self._longest, self._shortest = longest, shortest
 
     def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return a guess of the tokens that come next; empty when nothing like it came before.
+        """Return tokens that may come next; none when nothing like it came before.
 
-        The longest match wins, of those the latest: after 1 2 3 9 1 2 3 the guess is 9 1 2 3.
+        The longest match wins, of those the latest: after 1 2 3 9 1 2 3 the draft is 9 1 2 3.
         """
         words = array("i", tokens)
         text, size = words.tobytes(), words.itemsize
-        for n in range(min(_LONGEST, len(words) - 1), _SHORTEST - 1, -1):
+        for n in range(min(self._longest, len(words) - 1), self._shortest - 1, -1):
             end = len(text) - size  # a match that ends before the last token
             pattern = text[-n * size :]
             at = text.rfind(pattern, 0, end)
@@ -37,5 +38,5 @@ class PromptLookup:
                 at = text.rfind(pattern, 0, at + n * size - 1)
             if at >= 0 and at % size == 0:
                 first = at // size + n
-                return list(tokens[first : first + self._n_draft])
+                return list(tokens[first : first + self.n_draft])
         return []

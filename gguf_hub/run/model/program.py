@@ -100,7 +100,7 @@ class Limits:
         n_slots: Caches, of which a call may use one for each token (see ``model.rows``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
-        is_paged: Whether the weights are larger than memory, and experts are to be asked for.
+        prefetch_experts: Whether steps ask the system for the experts of each token ahead.
     """
 
     n_ctx: int

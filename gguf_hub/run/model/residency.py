@@ -11,16 +11,17 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.gguf.shards import Gguf
+from gguf_hub.progress import Progress
+from gguf_hub.resources import available_ram_bytes
+from gguf_hub.run.model.program import Limits
+from gguf_hub.run.model.settings import Lock, ModelSettings
 from gguf_hub.run.model.weights import Experts, Matrix, Weights
-from gguf_hub.units import format_size
-
-Lock = Literal["none", "dense", "all"]
-"""What to lock: nothing, the tensors that every token reads, or the whole file."""
+from gguf_hub.units import format_gb, format_size
 
 Range = tuple[int, int]
 """First byte in the file, and how many."""
@@ -32,6 +33,35 @@ _PAGE = 4096
 def is_advisable() -> bool:
     """Tell whether this system takes advice on mapped files."""
     return sys.platform != "win32"
+
+
+def reads_ahead(file: Gguf, settings: ModelSettings, progress: Progress) -> bool:
+    """Tell whether steps shall ask for the experts of a token; say so if memory is too small."""
+    if not settings.is_mapped or not is_advisable():
+        return False
+    if settings.prefetch_experts is not None:
+        return settings.prefetch_experts
+    free_bytes = available_ram_bytes()
+    if free_bytes is None or file.size_bytes <= free_bytes:
+        return False
+    progress.note(
+        f"{format_gb(file.size_bytes)} of weights, {format_gb(free_bytes)} of memory: "
+        "experts are read from disk as they are needed"
+    )
+    return True
+
+
+def apply_residency(
+    file: Gguf, weights: Weights, limits: Limits, lock: Lock, progress: Progress
+) -> None:
+    """Bring weights into memory, and keep them there, as far as that was asked for."""
+    dense = dense_ranges(weights)
+    if limits.prefetch_experts:
+        prefetch(file.data, dense)
+    if lock != "none":
+        refusal = lock_pages(file.data, dense if lock == "dense" else [(0, file.data.size)])
+        if refusal:
+            progress.note(refusal)
 
 
 def dense_ranges(weights: Weights) -> list[Range]:
@@ -65,7 +95,7 @@ def prefetch(data: NDArray[np.uint8], ranges: list[Range]) -> None:
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _WILLNEED)
 
 
-def lock(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
+def lock_pages(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
     """Read parts of a file and keep them in memory.
 
     Returns:

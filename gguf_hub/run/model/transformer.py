@@ -13,23 +13,18 @@ from numpy.typing import NDArray
 from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.attention import cache
-from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.build.cpu import usable_cores
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.run.model.config import ModelConfig, read_config
 from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
-from gguf_hub.run.model.residency import Lock, dense_ranges, is_advisable, prefetch
-from gguf_hub.run.model.residency import lock as lock_ranges
-from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
+from gguf_hub.run.model.residency import apply_residency, reads_ahead
 from gguf_hub.run.model.rows import RowProgram, write_row_program
-from gguf_hub.run.model.weights import Weights, count_tokens, read_weights
-
-N_BATCH = 512
-"""Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
+from gguf_hub.run.model.settings import DEFAULTS, N_BATCH, ModelSettings
+from gguf_hub.run.model.weights import count_tokens, read_weights
 
 _MANY_TOKENS = 64  # from which on large pages pay
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
@@ -89,19 +84,8 @@ class Transformer:
     def open(
         cls,
         file: Gguf,
+        settings: ModelSettings = DEFAULTS,
         *,
-        n_ctx: int = 0,
-        n_batch: int = N_BATCH,
-        n_threads: int = 0,
-        n_cores: int = 0,
-        all_logits: bool = False,
-        n_slots: int = 1,
-        n_logits: int = 1,
-        key_type: str = "F16",
-        value_type: str = "F16",
-        prefetch_experts: bool = False,
-        lock: Lock = "none",
-        rope: RopeChange = AS_TRAINED,
         builder: KernelBuilder | None = None,
         progress: Progress = SILENT,
     ) -> Transformer:
@@ -109,42 +93,24 @@ class Transformer:
 
         Args:
             file: The GGUF, in one file or in shards; keep it open as long as the model is used.
-            n_ctx: Positions of the cache; 0 for as many as the model was trained on.
-            n_batch: Most tokens of one pass over the weights.
-            n_threads: Threads that compute; 0 for as many as pay, see ``auto_threads``.
-            n_cores: The most of those; 0 for all cores that this process may run on.
-            all_logits: Lay out memory for logits of every token of a batch, not of the last only.
-            n_slots: How many caches of ``n_ctx`` positions.
-            n_logits: Or for so many, of batches that are no larger.
-            key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
-            value_type: Type of the values in the cache.
-            prefetch_experts: Read ahead what each token needs of a file larger than memory.
-            lock: What of the weights must stay in memory.
-            rope: What position embedding shall be otherwise than the model says.
+            settings: How.
             builder: Where machine code comes from; for this CPU when None.
-            progress: Told about compiling, once per machine, and when locking is refused.
+            progress: Notified about compiling, once per machine, and about what memory does not
+                allow.
 
         Raises:
             UnsupportedGgufError: Not a model that runs here.
-            UsageError: A size that cannot be.
+            UsageError: A setting that cannot be.
         """
+        settings.check()
         if file.byte_order != "little":
             raise _big_endian(file.path)
         config = read_config(file.metadata, count_tokens(file))
-        config = replace(config, rope=config.rope.changed(rope))
+        config = replace(config, rope=config.rope.changed(settings.rope))
         weights = read_weights(file, config)
-        n_threads = n_threads or auto_threads(
-            weights.active_bytes(config), n_cores or usable_cores()
-        )
-        _check_cache_types(key_type, value_type)
-        limits = replace(
-            _limits(config, n_ctx, n_batch, n_threads, 0 if all_logits else n_logits),
-            n_slots=n_slots,
-            key_type=key_type,
-            value_type=value_type,
-            prefetch_experts=prefetch_experts and is_advisable(),
-        )
-        apply_residency(file, weights, limits, lock, progress)
+        limits = _limits(config, settings, weights.active_bytes(config))
+        limits = replace(limits, prefetch_experts=reads_ahead(file, settings, progress))
+        apply_residency(file, weights, limits, settings.lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
@@ -240,7 +206,8 @@ class Transformer:
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
         """Return what the logits of every token would be computed from, [len(tokens), D].
 
-        The cache of that slot is overwritten. The model must have been opened with ``all_logits``.
+        The cache of that slot is overwritten; the model must have been opened with ``n_logits``
+        None.
 
         Raises:
             ContextFullError: The tokens do not fit the cache.
@@ -356,7 +323,7 @@ class Transformer:
         if len(rows) > self._n_outputs:
             raise UsageError(
                 f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
-                hint="open it with `all_logits=True`",
+                hint="open it with `n_logits=None`",
             )
         check_token_ids(tokens, positions, self.config.n_vocab)
         self._check_file()
@@ -403,25 +370,6 @@ def auto_threads(active_bytes: int, n_cores: int) -> int:
     return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
 
 
-def apply_residency(
-    file: Gguf, weights: Weights, limits: Limits, lock: Lock, progress: Progress
-) -> None:
-    """Bring weights into memory, and keep them there, as far as that was asked for."""
-    dense = dense_ranges(weights)
-    if limits.prefetch_experts:
-        prefetch(file.data, dense)
-    if lock != "none":
-        refusal = lock_ranges(file.data, dense if lock == "dense" else [(0, file.data.size)])
-        if refusal:
-            progress.note(refusal)
-
-
-def _check_cache_types(*names: str) -> None:
-    for name in names:
-        if name not in CACHE_TYPES:
-            raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
-
-
 def _big_endian(path: Path) -> Exception:
     from gguf_hub.errors import UnsupportedGgufError
 
@@ -432,11 +380,17 @@ def _big_endian(path: Path) -> Exception:
     )
 
 
-def _limits(config: ModelConfig, n_ctx: int, n_batch: int, n_threads: int, n_logits: int) -> Limits:
-    """Return checked limits; 0 stands for defaults, and ``n_logits`` 0 for all of a batch."""
-    for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_threads", n_threads)):
-        if value < 0:
-            raise UsageError(f"{name} {value}: expected 0 (the default) or more")
-    n_ctx = n_ctx or config.n_ctx_train
-    n_batch = min(n_batch or N_BATCH, n_ctx)
-    return Limits(n_ctx, n_batch, min(n_logits or n_batch, n_batch), n_threads)
+def _limits(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> Limits:
+    """Return what memory is laid out for, defaults filled in."""
+    n_ctx = settings.n_ctx or config.n_ctx_train
+    n_batch = min(settings.n_batch or N_BATCH, n_ctx)
+    n_logits = n_batch if settings.n_logits is None else settings.n_logits
+    return Limits(
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_outputs=min(n_logits, n_batch),
+        n_threads=settings.n_threads or auto_threads(active_bytes, usable_threads()),
+        n_slots=settings.n_slots,
+        key_type=settings.key_type,
+        value_type=settings.value_type,
+    )

@@ -13,7 +13,7 @@ from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.kernels.build.cpu import usable_cores
+from gguf_hub.resources import limit_threads, usable_threads
 from gguf_hub.run.quants.plan import Conversion, Layout, QuantizePlan, plan_quantize
 from gguf_hub.run.quants.recipes import FLOATS, Recipe
 from gguf_hub.run.quants.transcode import Transcoder, kernels_of
@@ -97,7 +97,7 @@ def write_quantized(
         Transcoder(
             file.data,
             row_length=row_length,
-            n_threads=n_threads or usable_cores(),
+            n_threads=limit_threads(n_threads, progress) or usable_threads(),
             progress=progress,
             check_file=file.check_size,
         ) as transcoder,

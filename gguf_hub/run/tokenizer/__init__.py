@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gguf_hub.run.tokenizer.spm import Tokenizer
+from gguf_hub.run.tokenizer.interface import Tokenizer
+from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
 from gguf_hub.run.tokenizer.vocab import TokenType, Vocab, read_vocab
 
-__all__ = ["StreamDecoder", "TokenType", "Tokenizer", "Vocab", "load_tokenizer", "read_vocab"]
+__all__ = [
+    "SpmTokenizer",
+    "StreamDecoder",
+    "TokenType",
+    "Tokenizer",
+    "Vocab",
+    "load_tokenizer",
+    "read_vocab",
+]
 
 
 def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -25,4 +34,4 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         UnsupportedGgufError: The file has no vocabulary, or one of another kind than ``llama``.
         TokenizerError: The vocabulary contradicts itself; the message lists every problem.
     """
-    return Tokenizer(read_vocab(metadata))
+    return SpmTokenizer(read_vocab(metadata))

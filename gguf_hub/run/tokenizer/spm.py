@@ -31,8 +31,8 @@ _SHORT = 256  # characters
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-class Tokenizer:
-    """Text to token ids and back; tables are built at first use. Safe to share between threads."""
+class SpmTokenizer:
+    """A ``Tokenizer`` of such a vocabulary; tables are built at first use."""
 
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
@@ -59,13 +59,7 @@ class Tokenizer:
         return self.vocab.eog_ids
 
     def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
-        """Return the token ids of ``text``.
-
-        Args:
-            text: Any string; lone surrogates, which have no UTF-8, are read as U+FFFD.
-            add_bos: Add the begin and end ids that the vocabulary asks for.
-            parse_special: Read control tokens written in the text (``</s>``) as such.
-        """
+        """Return the token ids of ``text``; see ``Tokenizer``."""
         vocab = self.vocab
         ids: list[int] = []
         if add_bos and vocab.add_bos and vocab.bos_id is not None:
@@ -88,17 +82,7 @@ class Tokenizer:
         return -(-n_characters // self._longest)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
-        """Return the text of token ids.
-
-        The space that encoding puts in front is taken off; bytes that are no UTF-8 become U+FFFD.
-
-        Args:
-            ids: Token ids, from the start of a text.
-            special: Print control and unknown tokens too.
-
-        Raises:
-            TokenizerError: An id is outside the vocabulary.
-        """
+        """Return the text of token ids, without the space that encoding puts in front."""
         data = b"".join(self.token_bytes(i, special) for i in ids)
         return self.strip_prefix(data).decode("utf-8", errors="replace")
 
@@ -107,26 +91,14 @@ class Tokenizer:
         return data[1:] if self.vocab.add_space_prefix and data.startswith(b" ") else data
 
     def token_bytes(self, token_id: int, special: bool = False) -> bytes:
-        """Return the bytes that a token prints, which may be part of a character.
-
-        Args:
-            token_id: Id of the token.
-            special: Give the text of control and unknown tokens, which print nothing else.
-
-        Raises:
-            TokenizerError: The id is outside the vocabulary.
-        """
+        """Return the bytes that a token prints; of control and unknown tokens only on request."""
         self._check(token_id)
         if special and self.vocab.types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN):
             return self.vocab.tokens[token_id].encode("utf-8", errors="replace")
         return self._pieces[token_id]
 
     def is_control(self, token_id: int) -> bool:
-        """Tell whether a token steers the model and prints nothing.
-
-        Raises:
-            TokenizerError: The id is outside the vocabulary.
-        """
+        """Tell whether a token steers the model and prints nothing."""
         self._check(token_id)
         return self.vocab.types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
 

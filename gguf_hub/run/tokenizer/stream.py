@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 
-from gguf_hub.run.tokenizer.spm import Tokenizer
+from gguf_hub.run.tokenizer.interface import Tokenizer
 
 
 class StreamDecoder:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ class Running:
         from gguf_hub.api.server.app import create_app
         from gguf_hub.api.server.listening import Server
         from gguf_hub.api.server.opening import open_service
+        from gguf_hub.run.model.settings import ModelSettings
 
         app = dict(app)
         options = {"n_ctx": 256, "n_slots": 3, "name": "stories", **options}
-        self.service = stack.enter_context(open_service(path, **options))
+        names = [each.name for each in fields(ModelSettings) if each.name in options]
+        settings = ModelSettings(**{name: options.pop(name) for name in names})
+        self.service = stack.enter_context(open_service(path, settings, **options))
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = {name: app.pop(name) for name in ("limits", "grace_s") if name in app}

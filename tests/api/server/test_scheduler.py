@@ -19,7 +19,7 @@ from gguf_hub.run.generation import (
     TextDelta,
 )
 from gguf_hub.run.sampler import Sampler, SamplerConfig
-from gguf_hub.run.tokenizer import Tokenizer, read_vocab
+from gguf_hub.run.tokenizer import SpmTokenizer, read_vocab
 
 
 class Counter:
@@ -39,9 +39,12 @@ class Counter:
         return logits
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, slot: int = 0
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         self.calls.append(("prompt", slot, len(tokens)))
+        if all_logits:
+            rows = range(len(tokens))
+            return np.stack([self._put(slot, tokens[i : i + 1], position + i) for i in rows])
         return self._put(slot, tokens, position)[None]
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
@@ -57,7 +60,7 @@ class Counter:
         self.held[target] = self.held[source][:n_positions]
 
 
-TOKENIZER = Tokenizer(
+TOKENIZER = SpmTokenizer(
     read_vocab(
         {
             "tokenizer.ggml.model": "llama",
@@ -144,7 +147,7 @@ def test_a_full_context_lets_go_of_half_and_others_go_on_meanwhile(
     again = [call for call in model.calls if call[0] == "prompt"][9:]
     assert again == [("prompt", 0, 4)] * 4
     assert model.held[0] == [1, 2, *range(18, 47)]
-    assert (shifting.task.n_prompt, shifting.task.run.n_shifts) == (30, 1)
+    assert (shifting.task.run.timings.n_prompt, shifting.task.run.n_shifts) == (30, 1)
 
 
 def test_letting_go_of_a_text_that_repeats_itself_computes_its_last_token(
@@ -175,7 +178,7 @@ def test_a_shared_beginning_is_not_computed_again(scheduler: Scheduler, model: C
     again = Asked([1, 2, 3, 9], n=1)
     work(scheduler, again)
     assert model.calls == [("prompt", 0, 1)]
-    assert again.task.n_cached == 3
+    assert again.task.run.timings.n_cached == 3
 
 
 def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
@@ -189,7 +192,7 @@ def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
     second = Asked([*prompt, 50], n=1)
     work(scheduler, second)
     assert ("copy", 0, 1, 20) in model.calls
-    assert (second.text, second.task.n_cached) == ("51", 20)
+    assert (second.text, second.task.run.timings.n_cached) == ("51", 20)
     assert first.text == "".join(str(i) for i in range(21, 29))
 
 
@@ -267,10 +270,10 @@ class Broken(Counter):
             raise RuntimeError(kind)
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, slot: int = 0
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         self._break("forward", slot)
-        return super().forward(tokens, position, slot=slot)
+        return super().forward(tokens, position, all_logits=all_logits, slot=slot)
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         for slot, _, _ in rows:
@@ -309,7 +312,7 @@ def test_a_slot_that_failed_is_not_trusted_and_whoever_asked_is_told(kind: str) 
     while scheduler.has_work:
         scheduler.round()
     for slot in scheduler.slots:  # all that is trusted is true
-        assert slot.cached == model.held[slot.index][: len(slot.cached)]
+        assert slot.engine.cached == model.held[slot.index][: slot.engine.n_cached]
     again = Asked([*prompt, 50], n=3)
     work(scheduler, again)
     assert again.text == "515253"

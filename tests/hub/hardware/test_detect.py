@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from gguf_hub.hub.hardware import Gpu, Hardware, detect
-from gguf_hub.hub.hardware.cgroup import MemoryLimit
-from gguf_hub.hub.hardware.cpus import count_cores, cpu_name, threads_within, usable_cpus
 from gguf_hub.hub.hardware.detect import available_bytes
+from gguf_hub.resources.cgroup import MemoryLimit
+from gguf_hub.resources.cpus import count_cores, cpu_name, threads_within, usable_cpus
 from gguf_hub.units import GIB
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.hub.hardware import probe
-from gguf_hub.hub.hardware.cpus import last_cache_bytes, simd
 from gguf_hub.hub.hardware.probe import (
     Speeds,
     buffer_bytes,
@@ -19,6 +18,7 @@ from gguf_hub.hub.hardware.probe import (
 )
 from gguf_hub.hub.hardware.probe import machine_key as key_of
 from gguf_hub.paths import cache_dir
+from gguf_hub.resources.cpus import last_cache_bytes, simd
 from gguf_hub.units import GB, GIB, KIB, MIB
 
 

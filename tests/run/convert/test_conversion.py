@@ -17,6 +17,7 @@ from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.run.convert import plan_conversion
 from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.naive import dequantize
 from tests.run.convert import checkpoints
@@ -51,7 +52,7 @@ def test_a_real_mixtral_has_the_expected_logits(layout: str, tiny: Path, convert
     expected = json.loads((tiny / "expected.json").read_text())
     logits = np.array(expected["logits"])
     file = convert(tiny, layout=layout, outtype="f32")
-    with Transformer.open(file, all_logits=True, n_threads=2) as model:
+    with Transformer.open(file, ModelSettings(n_logits=None, n_threads=2)) as model:
         found = model.forward(expected["tokens"], 0, all_logits=True)
     assert np.abs(found - logits).max() < 0.01
     assert (found.argmax(axis=1) == logits.argmax(axis=1)).sum() == 22

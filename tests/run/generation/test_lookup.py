@@ -1,4 +1,4 @@
-"""Guesses from the text so far: what they are, and that they never change what is generated."""
+"""Drafts from the text so far: what they are, and that they never change what is generated."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
 from gguf_hub.run.generation.lookup import PromptLookup
-from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.opening import open_model
 from gguf_hub.run.sampler import Sampler, SamplerConfig
-from gguf_hub.run.tokenizer import load_tokenizer
 
 
 @pytest.mark.parametrize(
-    ("tokens", "guess"),
+    ("tokens", "draft"),
     [
         ([1, 2, 3, 9, 1, 2, 3], [9, 1, 2]),
         ([7, 8, 5, 7, 8, 6, 7, 8], [6, 7, 8]),  # the latest
@@ -27,22 +26,23 @@ from gguf_hub.run.tokenizer import load_tokenizer
         ([], []),
     ],
 )
-def test_what_followed_before_is_guessed(tokens: list[int], guess: list[int]) -> None:
-    assert PromptLookup(3).draft(tokens) == guess
+def test_what_followed_before_is_drafted(tokens: list[int], draft: list[int]) -> None:
+    assert PromptLookup(3).draft(tokens) == draft
 
 
 @pytest.mark.parametrize("config", [{"temp": 0}, {"temp": 0.8, "seed": 3, "repeat_penalty": 1.1}])
-def test_the_text_is_the_same_with_guesses(config: dict, data: Path) -> None:
+def test_the_text_is_the_same_with_drafts(config: dict, data: Path) -> None:
     path = data / "models" / "stories260K.f32.gguf"
     texts = []
-    with GgufFile.open(path) as file:
-        tokenizer = load_tokenizer(file.metadata)
-        prompt = tokenizer.encode("Tim had a red ball. Tim had a red ball. Tim had")
-        for n_draft in (0, 5):
-            with Transformer.open(file, n_ctx=256, n_threads=1, n_logits=n_draft + 1) as model:
-                engine, sampler = Engine(model), Sampler(SamplerConfig.from_options(**config))
-                drafter = PromptLookup(n_draft) if n_draft else None
-                found = engine.generate(prompt, sampler, max_tokens=100, drafter=drafter)
-                texts.append([(each.token_id, each.logprob) for each in found])
+    for drafter in (None, PromptLookup(5)):
+        with open_model(path, ModelSettings(n_ctx=256), drafter=drafter) as loaded:
+            engine, tokenizer = loaded.engine(), loaded.tokenizer
+            prompt = tokenizer.encode("Tim had a red ball. Tim had a red ball. Tim had")
+            sampler = LogitsSampler(Sampler(SamplerConfig.from_options(**config)), n_top=1)
+            request = GenerationRequest(tuple(prompt), sampler, max_tokens=100)
+            text = Generation(request, tokenizer, 256)
+            chances = [chance for delta in engine.stream(text) for chance in delta.chances]
+            texts.append([(chance.token_id, chance.logprob) for chance in chances])
+    assert len(texts[0]) == 100
     assert texts[0] == texts[1]
-    assert engine.timings.n_accepted > 0
+    assert text.timings.n_accepted > 0

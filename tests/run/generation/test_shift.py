@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.generation import ContextShift, Generation, GenerationRequest, LogitsSampler
 from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.sampler import Sampler, SamplerConfig
 from gguf_hub.run.tokenizer import load_tokenizer
@@ -78,25 +79,23 @@ def test_after_a_shift_logits_are_those_of_a_fresh_prompt_to_the_bit(data: Path)
         tokenizer = load_tokenizer(file.metadata)
         prompt = tokenizer.encode("Once upon a time, there was a dog.")
         shift = ContextShift.after(prompt, 3, 32, tokenizer.bos_id)
+        seen: list[tuple[list[int], np.ndarray]] = []
+
+        def note(ids: np.ndarray, logits: np.ndarray) -> bool:
+            seen.append((shift.window(ids[:-1].tolist()), logits))
+            return False
+
         sampler = LogitsSampler(Sampler(config, tokenizer))
-        request = GenerationRequest(tuple(prompt), sampler, max_tokens=100)
+        request = GenerationRequest(tuple(prompt), sampler, max_tokens=100, criteria=(note,))
         run = Generation(request, tokenizer, 32, shift=shift)
-        windows = []
-        with Transformer.open(file, n_ctx=32, n_batch=8, n_threads=1) as model:
+        with Transformer.open(file, ModelSettings(n_ctx=32, n_batch=8, n_threads=1)) as model:
             engine = Engine(model)
-            logits = engine.prefill(run.window)
-            while not run.is_done:
-                n_shifts = run.n_shifts
-                run.take(logits)
-                if run.n_shifts == n_shifts:
-                    logits = engine.next_logits(run.window)
-                elif not run.is_done:
-                    logits = engine.refill(run.window)
-                    windows.append((list(run.window), logits))
-            assert (run.n_generated, run.finish_reason, len(windows)) == (100, "length", 6)
-            for window, found in windows:
+            for _ in engine.stream(run):
+                pass
+            assert (run.n_generated, run.finish_reason, run.n_shifts) == (100, "length", 6)
+            for window, logits in seen:
                 engine.reset()
-                assert np.array_equal(engine.prefill(window), found)
+                assert np.array_equal(engine.prefill(window), logits)
 
 
 @pytest.mark.parametrize(

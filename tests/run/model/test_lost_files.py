@@ -16,6 +16,7 @@ import pytest
 
 from gguf_hub.errors import GgufError
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.quants.plan import plan_quantize
 from gguf_hub.run.quants.quantize import write_quantized
@@ -48,7 +49,10 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
 @needs_posix
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_model_whose_file_has_another_size_is_not_computed(change: str, path: Path) -> None:
-    with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8, n_slots=2) as model:
+    with (
+        GgufFile.open(path) as file,
+        Transformer.open(file, ModelSettings(n_ctx=8, n_slots=2)) as model,
+    ):
         model.forward([1, 2], 0)
         CHANGES[change](path)
         for compute in (lambda: model.forward([3], 2), lambda: model.decode([(0, 3, 2)])):
@@ -59,7 +63,7 @@ def test_a_model_whose_file_has_another_size_is_not_computed(change: str, path: 
 @needs_posix
 @pytest.mark.parametrize("change", HARMLESS)
 def test_a_file_that_is_only_elsewhere_goes_on(change: str, path: Path) -> None:
-    with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8) as model:
+    with GgufFile.open(path) as file, Transformer.open(file, ModelSettings(n_ctx=8)) as model:
         before = model.forward([1, 2], 0)
         HARMLESS[change](path)
         np.testing.assert_array_equal(model.forward([1, 2], 0), before)
@@ -67,13 +71,13 @@ def test_a_file_that_is_only_elsewhere_goes_on(change: str, path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["empty", "shorter", "longer"])
 def test_a_file_that_was_read_first_may_change(change: str, path: Path) -> None:
-    with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8) as model:
+    with GgufFile.open(path) as file, Transformer.open(file, ModelSettings(n_ctx=8)) as model:
         expected = model.forward([1, 2], 0)
     with GgufFile.open(path, is_mapped=False) as file:
         CHANGES[change](path)
         assert load_tokenizer(file.metadata).n_vocab == TINY.n_vocab
         assert dict(file.metadata)["general.name"] == "synthetic"
-        with Transformer.open(file, n_ctx=8) as model:
+        with Transformer.open(file, ModelSettings(n_ctx=8)) as model:
             np.testing.assert_array_equal(model.forward([1, 2], 0), expected)
 
 

@@ -15,6 +15,7 @@ from gguf_hub.api.llama import Llama
 from gguf_hub.errors import ResourceError
 from gguf_hub.gguf.format import Field, ValueType
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.synth import TINY, write_mixtral
 
@@ -59,7 +60,7 @@ def test_a_file_may_not_ask_for_it_either(n_ctx: int, tmp_path: Path, gguf_hub: 
 def test_what_else_takes_memory_is_named(options: dict[str, int], what: str, path: Path) -> None:
     message = f"not enough memory: ({what}) takes"
     with GgufFile.open(path) as file, pytest.raises(ResourceError, match=message):
-        Transformer.open(file, **options)  # type: ignore[arg-type]
+        Transformer.open(file, ModelSettings(**options))  # type: ignore[arg-type]
 
 
 # -- within limits of the system -------------------------------------------------------------------
@@ -71,8 +72,12 @@ from gguf_hub.cli.main import run
 import gguf_hub.api.llama, gguf_hub.cli.run.generating, threading
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8) as model:  # all is loaded
+from gguf_hub.resources import cpus
+cpus.usable_cpus = lambda: frozenset(range(2000))  # of a machine that allows many threads
+settings = ModelSettings(n_ctx=8)
+with GgufFile.open(path) as file, Transformer.open(file, settings) as model:  # all is loaded
     model.forward([1], 0)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + more_mb * 2**20,) * 2)

@@ -17,7 +17,8 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
 from gguf_hub.run.kernels.vm.ops import HEADER, step
 from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.residency import dense_ranges, lock, prefetch
+from gguf_hub.run.model.residency import dense_ranges, lock_pages, prefetch
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import Experts, read_weights
 from tests.synth import Shape, write_mixtral
@@ -118,11 +119,11 @@ def test_dense_ranges_hold_every_dense_matrix_and_no_expert(weights) -> None:
 def test_a_paged_model_computes_the_same(layout: str, tmp_path: Path) -> None:
     path = write_mixtral(tmp_path / "m.gguf", SHAPE, recipe="F32", layout=layout)
     tokens = [1, 5, 9, 200, 33]
-    with GgufFile.open(path) as file, Transformer.open(file, n_ctx=8) as model:
+    with GgufFile.open(path) as file, Transformer.open(file, ModelSettings(n_ctx=8)) as model:
         expected = model.forward(tokens, 0)
     with (
         GgufFile.open(path) as file,
-        Transformer.open(file, n_ctx=8, prefetch_experts=True) as model,
+        Transformer.open(file, ModelSettings(n_ctx=8, prefetch_experts=True)) as model,
     ):
         np.testing.assert_array_equal(model.forward(tokens, 0), expected)
 
@@ -135,15 +136,15 @@ def test_a_file_read_into_memory_is_the_same(file: GgufFile) -> None:
 
 @needs_linux
 def test_what_cannot_be_locked_is_told(file: GgufFile) -> None:
-    assert lock(file.data, [(0, PAGE)]) is None
-    refusal = lock(file.data, [(0, 1 << 46)])  # beyond the map, and beyond any memory
+    assert lock_pages(file.data, [(0, PAGE)]) is None
+    refusal = lock_pages(file.data, [(0, 1 << 46)])  # beyond the map, and beyond any memory
     assert refusal is not None
     assert refusal.startswith("cannot lock 70.37 TB in memory: ")
 
 
 @needs_linux
 def test_a_long_context_takes_memory_as_it_fills(file: GgufFile) -> None:
-    with Transformer.open(file, n_ctx=32768) as model:
+    with Transformer.open(file, ModelSettings(n_ctx=32768)) as model:
         model.forward([1, 2, 3], 0)
         cache = model._memory.kv.view(np.uint8)
         assert cache.nbytes > 30e6

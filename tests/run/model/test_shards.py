@@ -16,6 +16,7 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.shards import GgufSet, open_gguf, plan_merge, plan_split, write_shards
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.quants.quantize import quantize_file
 from tests.run.model.test_lost_files import CHANGES, needs_posix
@@ -40,7 +41,9 @@ def cut(model: Path, count: int) -> tuple[Path, ...]:
 def logits(path: Path, *, is_mapped: bool = True, **options: object) -> np.ndarray:
     with (
         open_gguf(path, is_mapped=is_mapped) as file,
-        Transformer.open(file, n_threads=2, all_logits=True, n_ctx=64, **options) as transformer,
+        Transformer.open(
+            file, ModelSettings(n_threads=2, n_logits=None, n_ctx=64, **options)
+        ) as transformer,
     ):
         return transformer.forward(TOKENS, 0, all_logits=True)
 
@@ -98,7 +101,10 @@ def test_a_missing_shard_is_named(model: Path) -> None:
 @pytest.mark.parametrize("which", [0, 3])
 def test_a_shard_of_another_size_is_not_computed_with(change: str, which: int, model: Path) -> None:
     paths = cut(model, 4)
-    with open_gguf(paths[0]) as file, Transformer.open(file, n_ctx=64) as transformer:
+    with (
+        open_gguf(paths[0]) as file,
+        Transformer.open(file, ModelSettings(n_ctx=64)) as transformer,
+    ):
         transformer.forward(TOKENS, 0)
         CHANGES[change](paths[which])
         with pytest.raises(GgufError, match=f"{paths[which].name}` has changed while it was in"):
@@ -110,7 +116,10 @@ def test_a_shard_of_another_size_is_not_computed_with(change: str, which: int, m
 @needs_posix
 def test_shards_that_are_only_elsewhere_go_on(model: Path) -> None:
     paths = cut(model, 4)
-    with open_gguf(paths[0]) as file, Transformer.open(file, n_ctx=64) as transformer:
+    with (
+        open_gguf(paths[0]) as file,
+        Transformer.open(file, ModelSettings(n_ctx=64)) as transformer,
+    ):
         before = transformer.forward(TOKENS, 0)
         for path in paths:
             path.unlink()
@@ -124,12 +133,12 @@ def test_a_shard_that_changes_before_it_is_mapped_is_refused(change: str, model:
     with open_gguf(paths[0]) as file:
         CHANGES[change](paths[1])
         with pytest.raises(GgufError, match="has changed while it was opened"):
-            Transformer.open(file, n_ctx=64)
+            Transformer.open(file, ModelSettings(n_ctx=64))
     paths = cut(model, 3)
     with open_gguf(paths[0]) as file:
         shutil.copy(paths[1], paths[1].with_suffix(".new")).replace(paths[1])
         with pytest.raises(GgufError, match="has changed while it was opened"):
-            Transformer.open(file, n_ctx=64)
+            Transformer.open(file, ModelSettings(n_ctx=64))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -140,7 +149,9 @@ def test_shards_that_were_read_first_may_change(change: str, model: Path) -> Non
         for path in paths:
             CHANGES[change](path)
         assert dict(file.metadata)["general.name"] == "synthetic"
-        with Transformer.open(file, n_threads=2, all_logits=True, n_ctx=64) as transformer:
+        with Transformer.open(
+            file, ModelSettings(n_threads=2, n_logits=None, n_ctx=64)
+        ) as transformer:
             assert np.array_equal(transformer.forward(TOKENS, 0, all_logits=True), expected)
         for name in file.tensors:
             assert file.tensor_bytes(name).size == file.tensors[name].size_bytes
@@ -186,4 +197,4 @@ def test_what_is_not_computed_is_refused_in_whichever_shard_it_lies(model: Path)
     write_gguf(more, whole.fields, [*tensors, (bias, bytes(4 * SMALL.n_embd))])
     paths = cut(more, 4)
     with open_gguf(paths[0]) as file, pytest.raises(UnsupportedGgufError, match=r"attn_q\.bias"):
-        Transformer.open(file, n_ctx=64)
+        Transformer.open(file, ModelSettings(n_ctx=64))

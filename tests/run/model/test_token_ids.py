@@ -18,6 +18,7 @@ from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, check_token_ids
 from gguf_hub.run.perplexity import ModelSource
 from tests.synth import TINY, Shape, u32, vocabulary, write_mixtral
@@ -49,7 +50,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(path: Path, kernels: None) -> Iterator[Transformer]:
     with GgufFile.open(path) as file:
-        opened = Transformer.open(file, n_ctx=32, n_slots=2, all_logits=True)
+        opened = Transformer.open(file, ModelSettings(n_ctx=32, n_slots=2, n_logits=None))
         with opened as found:
             yield found
 
@@ -140,7 +141,7 @@ def test_more_logits_than_there_is_room_for_are_refused(path: Path) -> None:
     message = "logits of 2 tokens: the model was opened for 1"
     with (
         GgufFile.open(path) as file,
-        Transformer.open(file, n_ctx=32) as model,
+        Transformer.open(file, ModelSettings(n_ctx=32)) as model,
         pytest.raises(UsageError, match=message),
     ):
         model.forward([1, 2], 0, all_logits=True)
@@ -244,9 +245,9 @@ def test_rows_beyond_the_vocabulary_are_not_used(is_tied: bool, tmp_path: Path) 
         whole = without_output(whole, tmp_path / "whole-tied.gguf")
     with (
         GgufFile.open(padded) as padded_file,
-        Transformer.open(padded_file, n_ctx=8) as model,
+        Transformer.open(padded_file, ModelSettings(n_ctx=8)) as model,
         GgufFile.open(whole) as whole_file,
-        Transformer.open(whole_file, n_ctx=8) as other,
+        Transformer.open(whole_file, ModelSettings(n_ctx=8)) as other,
     ):
         assert model.config.n_vocab == 263
         expected = other.forward([1, 262], 0)

@@ -21,6 +21,7 @@ from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
 from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.program import Limits, ProgramBuilder
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_weights
 from tests.synth import TINY, Shape, write_mixtral
@@ -37,7 +38,9 @@ def open_model() -> Iterator[Any]:
     opened: list[Transformer] = []
 
     def open_(path: Path, **options: Any) -> Transformer:
-        opened.append(Transformer.open(GgufFile.open(path), **{"n_threads": 2, **options}))
+        opened.append(
+            Transformer.open(GgufFile.open(path), ModelSettings(**{"n_threads": 2, **options}))
+        )
         return opened[-1]
 
     yield open_
@@ -102,7 +105,7 @@ def test_tiny_mixtral_has_the_expected_logits_and_routing(
         path = split_experts(path, tmp_path / "split.gguf")
     expected = json.loads((folder / "expected.json").read_text())
     logits = np.array(expected["logits"])
-    model = open_model(path, all_logits=True)
+    model = open_model(path, n_logits=None)
     found = model.forward(expected["tokens"], 0, all_logits=True)
     assert np.abs(found - logits).max() < 0.01
     assert (found.argmax(axis=1) == logits.argmax(axis=1)).sum() == 22
@@ -113,7 +116,7 @@ def test_tiny_mixtral_has_the_expected_logits_and_routing(
 def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
     folder = models / "tiny-mixtral"
     tokens = json.loads((folder / "expected.json").read_text())["tokens"]
-    model = open_model(folder / "tiny-mixtral.f32.gguf", all_logits=True)
+    model = open_model(folder / "tiny-mixtral.f32.gguf", n_logits=None)
     model.forward(tokens, 0, all_logits=True)
     layers = model.routing(len(tokens))
     entries = json.loads((folder / "routing.json").read_text())
@@ -132,7 +135,7 @@ def test_synthetic_mixtral_has_llama_cpps_logits(
     tokens = json.loads((models / "synth-mixtral-256.reference.json").read_text())["tokens"]
     raw = np.fromfile(models / f"synth-mixtral-256.{kind}.logits.f32", np.float32)
     expected = raw.reshape(len(tokens), -1)
-    model = open_model(models / f"synth-mixtral-256.{kind}.gguf", all_logits=True)
+    model = open_model(models / f"synth-mixtral-256.{kind}.gguf", n_logits=None)
     found = model.forward(tokens, 0, all_logits=True)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(axis=1) / norms).min() >= 0.9995
@@ -153,7 +156,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_logits_do_not_depend_on_how_the_prompt_is_cut(path: Path, open_model: Any) -> None:
-    whole = open_model(path, all_logits=True).forward(TOKENS, 0, all_logits=True)
+    whole = open_model(path, n_logits=None).forward(TOKENS, 0, all_logits=True)
     pieces = open_model(path, n_batch=4).forward(TOKENS, 0)
     np.testing.assert_array_equal(pieces[-1], whole[-1])
     single = open_model(path)
@@ -175,7 +178,7 @@ def test_logits_do_not_depend_on_the_instruction_set(
     found = []
     for isa in usable_isas()[1:]:
         monkeypatch.setenv("GGUF_HUB_ISA", isa)
-        model = open_model(path, key_type=cache_type, value_type=cache_type, all_logits=True)
+        model = open_model(path, key_type=cache_type, value_type=cache_type, n_logits=None)
         found.append(model.forward(TOKENS, 0, all_logits=True))
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
@@ -193,8 +196,8 @@ def test_what_stood_later_in_the_cache_does_not_matter(path: Path, open_model: A
 def test_a_cache_in_steps_gives_nearly_the_same_logits(
     key_type: str, value_type: str, path: Path, open_model: Any
 ) -> None:
-    expected = open_model(path, all_logits=True).forward(TOKENS, 0, all_logits=True)
-    model = open_model(path, all_logits=True, key_type=key_type, value_type=value_type)
+    expected = open_model(path, n_logits=None).forward(TOKENS, 0, all_logits=True)
+    model = open_model(path, n_logits=None, key_type=key_type, value_type=value_type)
     found = model.forward(TOKENS, 0, all_logits=True)
     # a step errs by up to 0.5 / 127 of the largest of 32 numbers, evenly spread: 0.6 % of a usual
     # one. Each quantised matrix that comes after rounds its activations as coarsely, some ten times
@@ -316,7 +319,7 @@ def test_sequences_in_slots_do_not_know_of_each_other(
         path = tmp_path / "mixtral.gguf"
         write_mixtral(path, shape, recipe=recipe)
     alone = open_model(path, n_ctx=64, n_threads=n_threads)
-    model = open_model(path, n_ctx=64, n_threads=n_threads, n_slots=5, all_logits=True)
+    model = open_model(path, n_ctx=64, n_threads=n_threads, n_slots=5, n_logits=None)
     texts = {3: [1, 403, 407, 261], 0: [1, 378], 4: [1, 403, 407, 5, 6, 7], 1: [1, 9, 8]}
     for slot, tokens in texts.items():
         model.forward(tokens, 0, slot=slot)
@@ -329,7 +332,7 @@ def test_sequences_in_slots_do_not_know_of_each_other(
 
 
 def test_a_sequence_that_does_not_fit_is_refused(models: Path, open_model: Any) -> None:
-    model = open_model(models / "stories260K.f32.gguf", n_ctx=8, n_slots=2, all_logits=True)
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=8, n_slots=2, n_logits=None)
     with pytest.raises(ContextFullError, match="9 tokens do not fit a context of 8"):
         model.decode([(0, 5, 0), (1, 5, 8)])
 
@@ -351,7 +354,7 @@ def test_a_cache_is_copied_saved_and_put_back(kind: str, models: Path, open_mode
 
 
 def test_embeddings_are_what_logits_are_computed_from(models: Path, open_model: Any) -> None:
-    model = open_model(models / "stories260K.f32.gguf", n_ctx=64, n_batch=4, all_logits=True)
+    model = open_model(models / "stories260K.f32.gguf", n_ctx=64, n_batch=4, n_logits=None)
     tokens = [1, 403, 407, 261, 378, 432]
     hidden = model.embed(tokens)
     assert hidden.shape == (6, 64)

@@ -10,6 +10,7 @@ import pytest
 
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.perplexity import ModelSource, Result, cut, measure
 from gguf_hub.run.perplexity.measure import blocks_of, kl_divergence
@@ -210,10 +211,10 @@ def test_a_real_model_on_a_real_text(data: Path) -> None:
     text = (data / "text" / "botchan.txt").read_text(encoding="utf-8")[:4000]
     chunks = cut(tokenizer.encode(text), 200, 3)
     options = {"n_ctx": 200, "n_threads": 2, "all_logits": True}
-    with Transformer.open(file, n_batch=64, **options) as model:
+    with Transformer.open(file, ModelSettings(n_batch=64, **options)) as model:
         found = measure(chunks, ModelSource(model, model.config.n_vocab, tokenizer.bos_id))
     nll = []
-    with Transformer.open(file, **options) as model:
+    with Transformer.open(file, ModelSettings(**options)) as model:
         for chunk in chunks.tolist():
             logits = model.forward([1, *chunk[1:]], 0, all_logits=True).astype(np.float64)
             for at in range(100, 199):

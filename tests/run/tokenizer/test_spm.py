@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gguf_hub.errors import TokenizerError
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import SpmTokenizer, Tokenizer
 from tests.run.tokenizer.small import FEW, small_tokenizer
 
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
@@ -126,7 +126,7 @@ def test_a_text_never_has_fewer_tokens_than_its_length_tells(
 ) -> None:
     tokenizer = small_tokenizer(pieces, special, bytes_too=bytes_too)
     if unk is None:
-        tokenizer = Tokenizer(replace(tokenizer.vocab, unk_id=None))
+        tokenizer = SpmTokenizer(replace(tokenizer.vocab, unk_id=None))
     least = tokenizer.least_tokens(len(text))
     for parse_special in (False, True):
         assert len(tokenizer.encode(text, add_bos=False, parse_special=parse_special)) >= least

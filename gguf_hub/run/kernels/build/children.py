@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 from gguf_hub.errors import GgufHubError
 from gguf_hub.progress import Task
-from gguf_hub.run.kernels.build.cpu import Cpu, usable_cores
+from gguf_hub.resources import usable_threads
+from gguf_hub.run.kernels.build.cpu import Cpu
 from gguf_hub.subprocesses import start_python
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -38,7 +39,7 @@ def compile_in_children(
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     queue = deque(sorted(names, key=_is_quick))
-    n_children = min(len(names), usable_cores())
+    n_children = min(len(names), usable_threads())
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_children))
         stack.callback(queue.clear)  # after a failure, no child gets another name

@@ -116,13 +116,6 @@ def _has_dot_product() -> bool:
     return bool(library.getauxval(16) >> 20 & 1)  # AT_HWCAP
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def target_machine(cpu: Cpu):
     """Return LLVM's description of the machine to emit code for."""
     import llvmlite.binding as llvm

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.hub.hardware.cgroup import parse_membership, parse_mounts
+from gguf_hub.resources.cgroup import parse_membership, parse_mounts
 from gguf_hub.units import MIB
 
 LIMIT_BYTES = 600 * MIB

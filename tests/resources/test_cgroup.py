@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.hub.hardware.cgroup import (
+from gguf_hub.resources.cgroup import (
     Mount,
     cpu_quota,
     groups,

@@ -1,7 +1,8 @@
-"""What stands behind a ``Llama``: the open file, the model, its engine, the logits it saw."""
+"""What stands behind a ``Llama``: the loaded model, its engine, the logits it has computed."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ResourceError
-from gguf_hub.gguf.shards import open_gguf
+from gguf_hub.progress import SILENT, Progress, SilentProgress
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
-from gguf_hub.run.generation.engine import Engine
+from gguf_hub.run.generation.engine import Drafter, Engine
+from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.tokenizer import load_tokenizer
+from gguf_hub.run.opening import open_model
 from gguf_hub.units import format_size
 
 Scores = NDArray[np.float32]
@@ -37,18 +39,18 @@ class Recorder:
         self._keeps_all = keeps_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
         self.scores: Scores = _zeros(self.n_ctx if keeps_all else 1, model.config.n_vocab)
-        self.last: Scores = self.scores[0]
 
     def forward(
-        self, tokens: Sequence[int], position: int, *, all_logits: bool = False
+        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
         """Compute logits (see ``Transformer.forward``) and keep them."""
-        logits = self._model.forward(tokens, position, all_logits=self._keeps_all or all_logits)
+        logits = self._model.forward(
+            tokens, position, all_logits=self._keeps_all or all_logits, slot=slot
+        )
         if self._keeps_all:
             self.scores[position : position + len(tokens)] = logits
         else:
             self.scores[0] = logits[-1]
-        self.last = logits[-1]
         return logits
 
 
@@ -68,58 +70,69 @@ def _zeros(n_rows: int, n_vocab: int) -> Scores:
         ) from exc
 
 
-class LoadedModel:
-    """An open model; several runs may take turns on its one cache, from any thread.
+class LoggedNotes(SilentProgress):
+    """No progress bars, but notes: as warnings of the logger ``gguf_hub``."""
+
+    def note(self, text: str) -> None:
+        """Log one line."""
+        logging.getLogger("gguf_hub").warning(text)
+
+
+class LlamaContext:
+    """A loaded model and its one cache; several texts may take turns on it, from any thread.
 
     Args:
         path: The GGUF file, or any shard of a set.
+        settings: How to open it.
         keeps_all: Keep the logits of all positions.
-        has_all: Be able to compute all tokens' outputs in one pass, as embeddings need it.
-        limits: ``n_ctx``, ``n_batch``, ``n_cores`` and ``rope`` of ``Transformer.open``.
+        drafter: Drafts tokens for the model to check.
+        progress: Notified about what memory or CPUs do not allow.
     """
 
-    def __init__(self, path: Path, *, keeps_all: bool, has_all: bool, **limits: Any) -> None:
-        self.file = open_gguf(path)
+    def __init__(
+        self,
+        path: Path,
+        settings: ModelSettings,
+        *,
+        keeps_all: bool,
+        drafter: Drafter | None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.loaded = open_model(path, settings, drafter=drafter, progress=progress)
         try:
-            self.tokenizer = load_tokenizer(self.file.metadata)
-            self.model = Transformer.open(self.file, all_logits=keeps_all or has_all, **limits)
+            self.recorder = Recorder(self.loaded.model, keeps_all=keeps_all)
         except BaseException:
-            self.file.close()
+            self.loaded.close()
             raise
-        try:
-            self.recorder = Recorder(self.model, keeps_all=keeps_all)
-        except BaseException:
-            self.close()
-            raise
-        self.engine = Engine(self.recorder)
-        self.grammars = GrammarCache(self.tokenizer)
+        self.engine = Engine(self.recorder, drafter=drafter)
+        self.grammars = GrammarCache(self.loaded.tokenizer)
         self.lock = threading.RLock()
-        self._on_cache: object = None  # the run whose tokens the cache holds
 
-    def pieces(self, run: Generation) -> Iterator[TextDelta]:
-        """Yield what a run writes, until it is done."""
-        first = run.begin()
-        if first is not None:
-            yield first
-        while not run.is_done:
-            with self.lock:
-                if self._on_cache is run:
-                    logits = self.engine.extend(run.tokens[-1:])
-                else:  # it begins, or another one came in between
-                    logits = self.engine.prefill(run.tokens)
-                    self._on_cache = run
-                piece = run.take(logits)
-            yield piece
+    @property
+    def model(self) -> Transformer:
+        """What computes."""
+        return self.loaded.model
 
-    def touch(self) -> Engine:
-        """Return the engine to somebody who changes the cache by hand."""
-        self._on_cache = None
-        return self.engine
+    @property
+    def last_logits(self) -> NDArray[np.float32]:
+        """Logits after the last token that the cache holds, [V]."""
+        scores = self.recorder.scores
+        last: NDArray[np.float32] = scores[min(self.engine.n_cached, len(scores)) - 1]
+        return last
+
+    def stream(self, text: Generation) -> Iterator[TextDelta]:
+        """Yield what a text gains, until it ends."""
+        deltas = self.engine.stream(text)
+        while (delta := self._next(deltas)) is not None:
+            yield delta
+
+    def _next(self, deltas: Iterator[TextDelta]) -> TextDelta | None:
+        with self.lock:
+            return next(deltas, None)
 
     def close(self) -> None:
-        """End the worker threads and let go of the file."""
-        self.model.close()
-        self.file.close()
+        """End the worker threads and close the file."""
+        self.loaded.close()
 
 
 def plain_metadata(metadata: Any) -> dict[str, str]:

@@ -1,0 +1,65 @@
+"""How a model is opened: the same settings, with the same meaning, whoever opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gguf_hub.errors import UsageError
+from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
+from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
+
+N_BATCH = 512
+"""Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
+
+Lock = Literal["none", "dense", "all"]
+"""What to lock in memory: nothing, the tensors that every token reads, or the whole file."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Settings of a model, under llama.cpp's names.
+
+    Attributes:
+        n_ctx: Positions of the cache; 0 for as many as the model was trained on.
+        n_batch: Most tokens of one pass over the weights.
+        n_threads: Threads that compute; 0 for as many as help, see ``auto_threads``.
+        n_slots: How many caches of ``n_ctx`` positions.
+        n_logits: Most rows of logits of one pass; None for one of every token of a batch.
+        key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
+        value_type: Type of the values in the cache.
+        is_mapped: Map the file, or read all of it into memory first.
+        prefetch_experts: Read ahead the experts that each token needs; None to do so where the
+            mapped file is larger than the memory that is free.
+        lock: What of the weights must stay in memory.
+        rope: Changes to the model's position embedding.
+    """
+
+    n_ctx: int = 0
+    n_batch: int = N_BATCH
+    n_threads: int = 0
+    n_slots: int = 1
+    n_logits: int | None = 1
+    key_type: str = "F16"
+    value_type: str = "F16"
+    is_mapped: bool = True
+    prefetch_experts: bool | None = None
+    lock: Lock = "none"
+    rope: RopeChange = AS_TRAINED
+
+    def check(self) -> None:
+        """Refuse values that no model can be opened with.
+
+        Raises:
+            UsageError: Names the setting, its range and its value.
+        """
+        for name in ("n_ctx", "n_batch", "n_threads"):
+            if (value := getattr(self, name)) < 0:
+                raise UsageError(f"{name} {value}: expected 0 (the default) or more")
+        for name in (self.key_type, self.value_type):
+            if name not in CACHE_TYPES:
+                raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
+
+
+DEFAULTS = ModelSettings()
+"""As the model and this machine want it."""
