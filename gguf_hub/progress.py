@@ -73,3 +73,13 @@ class SilentProgress:
 
 
 SILENT: Progress = SilentProgress()
+
+
+class LoggedNotes(SilentProgress):
+    """Logs notes as warnings of the logger ``gguf_hub``; shows no progress."""
+
+    def note(self, text: str) -> None:
+        """Log one line."""
+        import logging  # 3 ms, which `gguf-hub --help` need not wait for
+
+        logging.getLogger("gguf_hub").warning("%s", text)

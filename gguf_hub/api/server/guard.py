@@ -14,7 +14,7 @@ from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.replies import Json, error
 
 OPEN_PATHS = ("/health", "/", "/page/")
-"""What needs no key: the page itself holds nothing; a path that ends with ``/`` is a folder."""
+"""Paths without a key: the page itself has no data; a path that ends with ``/`` is a folder."""
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work
 
@@ -90,14 +90,14 @@ class Guard:
         )
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; refuse a body whose length was not told once it is too large."""
-        seen = 0
+        """Pass a request on; refuse a body without a stated length once it is too large."""
+        n_bytes = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal n_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_body_bytes:
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > self._max_body_bytes:
                 if message.get("more_body"):
                     await self._drain(receive)
                 raise HTTPException(413, self._too_large_text)
@@ -111,10 +111,10 @@ class Guard:
         Many clients read the reply only after they have sent everything, and never see it if the
         connection is closed before.
         """
-        seen, has_more = 0, True
-        while has_more and seen <= self._max_body_bytes:
+        n_bytes, has_more = 0, True
+        while has_more and n_bytes <= self._max_body_bytes:
             message = await receive()
-            seen += len(message.get("body", b""))
+            n_bytes += len(message.get("body", b""))
             has_more = message.get("more_body", False)
 
     @property
@@ -142,8 +142,8 @@ class Guard:
     def _wrong_key(self, scope: Scope, headers: Headers) -> Json | None:
         path, keys = scope["path"], self._access.keys
         is_open = path in OPEN_PATHS or path.startswith("/page/") or scope["method"] == "OPTIONS"
-        given = headers.get("authorization", ""), headers.get("x-api-key", "")
-        if not keys or is_open or keys.has(*given):
+        credentials = headers.get("authorization", ""), headers.get("x-api-key", "")
+        if not keys or is_open or keys.has(*credentials):
             return None
         reply = error(401, "expected the key of this server: `Authorization: Bearer KEY`",
                       "authentication_error")  # fmt: skip
