@@ -267,7 +267,7 @@ def test_a_script_must_say_yes(ok: Callable[..., str], gguf_hub: Run) -> None:
     path = ok("download", "Q4_K_M", "-q").strip()
     code, _, err = gguf_hub("rm", "Q4_K_M")
     assert (code, Path(path).exists()) == (1, True)
-    assert "`-y` removes without asking" in err
+    assert "`-y` skips the question" in err
 
 
 def test_what_nobody_downloaded_is_not_removed(
@@ -353,7 +353,7 @@ def test_what_is_at_work_stays(ok: Callable[..., str], gguf_hub: Run, server: Hu
             ("incomplete", True)
         ]
         assert stopped.exists()
-        assert "at work on it: 1" in gguf_hub("gc", "-y")[2]
+        assert "by another process, not removed: 1" in gguf_hub("gc", "-y")[2]
     ok("gc", "-y")
     assert not stopped.exists()
 

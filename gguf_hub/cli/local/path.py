@@ -1,4 +1,4 @@
-"""``gguf-hub path``: where a model lies, for scripts."""
+"""``gguf-hub path``: print the path of a model, for scripts."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.cli.download.download_engine import mover_for
+from gguf_hub.cli.download.download_engine import backend_for
 from gguf_hub.errors import HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import LocalFolder
@@ -181,7 +181,7 @@ def options(**changes: object) -> dict[str, object]:
 
 
 def test_ranges_are_the_rule_and_files_share_the_connections() -> None:
-    alone, shared = mover_for(options(), 1), mover_for(options(), 5)
+    alone, shared = backend_for(options(), 1), backend_for(options(), 5)
     assert isinstance(alone, RangeMover) and isinstance(shared, RangeMover)
     assert (alone.settings.connections, shared.settings.connections) == (8, 4)
 
@@ -190,27 +190,27 @@ def test_the_variable_of_the_model_card_selects_hf_transfer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_ENABLE_HF_TRANSFER", "1")
-    mover = mover_for(options(), 1)
+    mover = backend_for(options(), 1)
     assert isinstance(mover, HfTransferMover if has_hf_transfer() else RangeMover)
-    assert isinstance(mover_for(options(engine="ranges"), 1), RangeMover)
-    assert isinstance(mover_for(options(limit_rate=5), 1), RangeMover)
+    assert isinstance(backend_for(options(engine="ranges"), 1), RangeMover)
+    assert isinstance(backend_for(options(limit_rate=5), 1), RangeMover)
     said = capsys.readouterr().err
     assert said.count("note: HF_HUB_ENABLE_HF_TRANSFER is set") == 2
 
 
 @pytest.mark.parametrize("engine", ["xet", "hf-transfer"])
 def test_other_engines_know_no_rate(engine: str) -> None:
-    with pytest.raises(UsageError, match="no --limit-rate"):
-        mover_for(options(engine=engine, limit_rate=5), 1)
+    with pytest.raises(UsageError, match="not support --limit-rate"):
+        backend_for(options(engine=engine, limit_rate=5), 1)
     if engine == "xet":
-        assert isinstance(mover_for(options(engine=engine), 1), XetMover)
+        assert isinstance(backend_for(options(engine=engine), 1), XetMover)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--limit-rate", "fast"], "not a size"),
-        (["--limit-rate", "0"], "nothing would ever come"),
+        (["--limit-rate", "0"], "expected at least one byte"),
         (["--connections", "0"], "connections"),
         (["--engine", "rocket"], "engine"),
         (["--timeout", "0"], "timeout"),
