@@ -207,7 +207,7 @@ def test_an_embedding_takes_the_slot_that_was_used_longest_ago(
     assert model.held[0] == [70]
     later = Asked([11, 12, 13, 14], n=1)
     work(scheduler, later)
-    assert later.task.n_cached == 3
+    assert later.task.run.timings.n_cached == 3
 
 
 def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
