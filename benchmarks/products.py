@@ -15,14 +15,14 @@ import time
 import numpy as np
 
 from gguf_hub.gguf.format import TensorSpec
-from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests.synth import random_blocks

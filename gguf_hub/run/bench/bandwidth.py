@@ -7,10 +7,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import HEADER, step
+from gguf_hub.run.kernels.vm.ops import step
 
 WINDOW_BYTES = 1 << 30
 """Most bytes of one pass: many times any cache, and read within a second."""

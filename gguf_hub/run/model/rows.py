@@ -99,18 +99,18 @@ def write_row_program(
         if not steps[-1].is_barrier_after:  # what reads the header must be over
             steps[-1] = replace(steps[-1], is_barrier_after=True)
         for row in range(n_rows):
-            steps.append(step("set_row", at=program.headers + 2 * row))
+            steps.append(step("set_row", at=program.layout.headers + 2 * row))
             steps.append(_moved(old, strides[_name(old)], row))
             owners += [None, row]
-        steps.append(step("set_row", at=program.headers + 2 * n_rows))
+        steps.append(step("set_row", at=program.layout.headers + 2 * n_rows))
         owners.append(None)
     places = _places(steps, owners)
     code = load(steps, _bounds(program, config, n_rows))
     return RowProgram(
         code=code,
         n_rows=n_rows,
-        headers=program.headers,
-        slot_size=program.sizes["kv"],
+        headers=program.layout.headers,
+        slot_size=program.layout.sizes["kv"],
         places=np.array([place for place, _ in places], np.int64),
         rows=np.array([row for _, row in places], np.int64),
         bases=code[[place for place, _ in places]],
@@ -121,11 +121,11 @@ def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
     """Return the most that a pass may bring: a token of each sequence, at any position."""
     n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
     one, all_ = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
-    spans = {program.headers + 2 * row: one for row in range(n_rows)}
+    spans = {program.layout.headers + 2 * row: one for row in range(n_rows)}
     return replace(
         program.bounds,
         span=all_,
-        spans={**spans, program.headers + 2 * n_rows: all_},
+        spans={**spans, program.layout.headers + 2 * n_rows: all_},
         counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
     )
 

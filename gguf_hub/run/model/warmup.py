@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.run.model.config import ModelConfig, read_config
-from gguf_hub.run.model.program import Limits, ProgramBuilder
+from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.residency import is_advisable
 from gguf_hub.run.model.rope import RopeConfig
-from gguf_hub.run.model.settings import N_BATCH
 from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, count_tokens, read_weights
 from gguf_hub.run.quants.recipes import ModelFacts, choose_types
 

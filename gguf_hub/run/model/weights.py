@@ -53,6 +53,17 @@ class Experts:
 
     matrices: tuple[Matrix, ...]
 
+    @property
+    def types(self) -> tuple[QuantType, ...]:
+        """Types of the experts, each once."""
+        return tuple(dict.fromkeys(matrix.type for matrix in self.matrices))
+
+    def offsets(self, type_: QuantType | None = None) -> tuple[int, ...]:
+        """Return the offset of each expert; with a type, 0 for those of other types."""
+        return tuple(
+            matrix.offset if type_ in (None, matrix.type) else 0 for matrix in self.matrices
+        )
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gguf_hub.errors import GgufError, ProgramError
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
 from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, HEADER, Step, step
+from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gguf_hub.run.kernels.attention import cache
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import Machine, Memory, PlainMachine
-from gguf_hub.run.kernels.vm.ops import HEADER, N_TOKENS, POSITION, step
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, step
 from gguf_hub.run.model.config import RopeConfig
 from tests.conftest import KERNELS
 

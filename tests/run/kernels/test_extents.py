@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import ProgramError
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
+from gguf_hub.gguf.memory.layout import HEADER, Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Layout, Span, extents_of, prove
 from gguf_hub.run.kernels.vm.machine import Memory
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
-    HEADER,
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
     N_PAIRS,
@@ -34,7 +34,7 @@ from gguf_hub.run.kernels.vm.ops import (
     step,
 )
 from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.run.model.program import Program, ProgramBuilder
 from gguf_hub.run.model.rows import write_row_program
 from gguf_hub.run.model.weights import count_tokens, read_weights
 from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
@@ -68,7 +68,7 @@ def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarra
 def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
     config, weights, data = written(shape, recipe, layout)
     program = ProgramBuilder(config, weights, limits).build()
-    return Model(program, program.layout([data]), config, data)
+    return Model(program, program.blocks([data]), config, data)
 
 
 def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
@@ -163,7 +163,7 @@ class Runner:
     def __init__(self, model: Model, n_tokens: int, position: int, n_outputs: int) -> None:
         self.model = model
         program, bounds = model.program, model.program.bounds
-        sizes = program.sizes
+        sizes, layout = program.layout.sizes, program.layout
         memory = Memory.allocate(
             n=sizes["n"] - HEADER, f=sizes["f"], q=sizes["q"], kv=sizes["kv"], files=[model.data]
         )
@@ -172,9 +172,9 @@ class Runner:
         memory.n[[N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]] = (
             n_tokens, position, n_outputs, n_tokens * n_used, n_outputs * n_used,
         )  # fmt: skip
-        memory.n[program.ids : program.ids + n_tokens] = bounds.n_vocab - 1
+        memory.n[layout.ids : layout.ids + n_tokens] = bounds.n_vocab - 1
         rows = range(n_tokens - n_outputs, n_tokens)
-        memory.n[program.rows : program.rows + n_outputs] = rows
+        memory.n[layout.rows : layout.rows + n_outputs] = rows
         self.arrays = {
             "n": Watched("n", memory.n), "f": Watched("f", memory.f), "q": Watched("q", memory.q),
             "kv": Watched("kv", memory.kv), "w": Watched("w", model.data),
@@ -277,7 +277,7 @@ def test_no_offset_may_leave_its_array(model: Model) -> None:
     if model.program.n_slots > 1:
         programs.append(row_steps(model, 2))
     for steps, bounds in programs:
-        sizes = {**model.program.sizes, "w": model.data.size}
+        sizes = {**model.program.layout.sizes, "w": model.data.size}
         for i, name, value in offsets_of(steps):
             size = sizes[ARRAY_OF[name]]
             for wrong in (-1, size, value + size, 2**63):

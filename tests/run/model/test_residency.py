@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import HEADER, step
+from gguf_hub.run.kernels.vm.ops import step
 from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.residency import dense_ranges, lock_pages, prefetch
 from gguf_hub.run.model.settings import ModelSettings

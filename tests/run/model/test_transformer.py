@@ -13,6 +13,7 @@ import pytest
 
 from gguf_hub.errors import ContextFullError, UnsupportedGgufError, UsageError
 from gguf_hub.gguf.format import TensorSpec
+from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
@@ -20,7 +21,7 @@ from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
 from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.program import Limits, ProgramBuilder
+from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_weights

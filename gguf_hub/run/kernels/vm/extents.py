@@ -21,14 +21,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gguf_hub.errors import ProgramError
-from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.attention import cache
-from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
+    BLOCKS,
+    ActivationKind,
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
@@ -276,9 +278,9 @@ def _rms_norm(
     yield Extent("f", y, width * n_rows)
 
 
-def _quantize(kind: str) -> Callable[..., Extents]:
+def _quantize(kind: ActivationKind) -> Callable[..., Extents]:
     def extents(call: Call, x: int, width: int, xq: int, xf: int, count: int) -> Extents:
-        n_rows, block = call.count(count), 32 if kind == "q8_0" else 256
+        n_rows, block = call.count(count), BLOCKS[kind][0]
         _require(width % block == 0, "{} values do not fill blocks of {}", width, block)
         yield Extent("f", x, width * n_rows)
         yield Extent("q", xq, activation_bytes(kind, width) * n_rows)

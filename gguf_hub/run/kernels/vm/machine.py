@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gguf_hub.errors import ResourceError
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
-from gguf_hub.run.kernels.vm.ops import HEADER, ROW, Step
+from gguf_hub.run.kernels.vm.ops import ROW, Step
 from gguf_hub.units import format_size
 
 
