@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import step
 
 WINDOW_BYTES = 1 << 30
@@ -37,7 +37,7 @@ def read_bytes_per_s(
         data = np.ones(LEAST_BYTES, np.uint8)
     size_bytes = min(data.size, WINDOW_BYTES)
     memory = Memory.allocate(n=n_threads, f=0, q=0, kv=0, files=[data])
-    with Machine(builder or KernelBuilder(), memory, n_threads) as machine:
+    with CompiledMachine(builder or KernelBuilder(), memory, n_threads) as machine:
         steps = [step("read_bytes", first=0, size=size_bytes, results=HEADER)]
         results = (HEADER, HEADER + n_threads)
         layout = Layout(n=[results], f=[], q=[], kv=[], files=[[(0, data.size)]])
@@ -46,7 +46,7 @@ def read_bytes_per_s(
         return size_bytes / min(_seconds(machine, program) for _ in range(_PASSES))
 
 
-def _seconds(machine: Machine, program: NDArray[np.int64]) -> float:
+def _seconds(machine: CompiledMachine, program: Code) -> float:
     """Time one pass."""
     began = time.perf_counter()
     machine.run(program)

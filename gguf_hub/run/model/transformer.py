@@ -18,7 +18,7 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
-from gguf_hub.run.kernels.vm.machine import Machine
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.run.model.config import ModelConfig, read_config
 from gguf_hub.run.model.program import Program, ProgramBuilder
@@ -115,14 +115,14 @@ class Transformer:
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        machine = CompiledMachine(builder, program.memory([file.data]), limits.n_threads)
         try:
             return cls(config, program, machine, limits, file.check_size)
         except BaseException:
             machine.close()
             raise
 
-    def _load(self, steps: Sequence[Step], bounds: Bounds) -> NDArray[np.int64]:
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> Code:
         """Return steps as code; none of them can leave its memory.
 
         Raises:
@@ -317,7 +317,7 @@ class Transformer:
         return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
 
     def _run(
-        self, code: NDArray[np.int64], tokens: Sequence[int], positions: Sequence[int], rows: range
+        self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
         """Run a program; return the logits of the rows that want some."""
         if len(rows) > self._n_outputs:

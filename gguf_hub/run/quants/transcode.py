@@ -20,7 +20,7 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
 from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Transcoder:
         )
         self._progress = progress
         self._builder = builder or KernelBuilder()
-        self._machine = Machine(self._builder, memory, n_threads)
-        self._programs: dict[tuple[QuantType, QuantType, int, int], NDArray[np.int64]] = {}
+        self._machine = CompiledMachine(self._builder, memory, n_threads)
+        self._programs: dict[tuple[QuantType, QuantType, int, int], Code] = {}
 
     def __enter__(self) -> Transcoder:
         return self
@@ -161,7 +161,7 @@ class Transcoder:
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
         self._machine.run(self._programs[key])
 
-    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> NDArray[np.int64]:
+    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> Code:
         """Return the program of a chunk; none of its steps can leave its memory."""
         machine, steps = self._machine, list(self._steps(*key))
         n_threads, memory = machine.n_threads, machine.memory

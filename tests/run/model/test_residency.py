@@ -15,7 +15,7 @@ import pytest
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import step
 from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.residency import dense_ranges, lock_pages, prefetch
@@ -80,7 +80,7 @@ def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
     experts, starts = HEADER, HEADER + 8
     memory.n[experts : experts + 8] = [matrix.offset for matrix in gate.matrices]
     memory.n[starts : starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
-    with Machine(KernelBuilder(), memory, 2) as machine:
+    with CompiledMachine(KernelBuilder(), memory, 2) as machine:
         ask = step("advise_experts", experts=experts, n_expert=8, starts=starts,
                    size=gate.matrices[0].size_bytes)  # fmt: skip
         program = machine.load([ask])
