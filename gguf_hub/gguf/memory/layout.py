@@ -9,7 +9,7 @@ F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.activations import (
@@ -33,29 +33,19 @@ _ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
 _ALIGN = 64  # elements; keeps rows and panels on cache lines
 
 
-class ModelSizes(Protocol):
-    """Sizes of a model under GGUF's names; ``n_expert`` and ``n_expert_used`` are 0 when dense."""
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of a llama-family model, in GGUF's words; ``n_expert`` is 0 for a dense one."""
 
-    # fmt: off
-    @property
-    def n_layer(self) -> int: ...  # noqa: D102
-    @property
-    def n_embd(self) -> int: ...  # noqa: D102
-    @property
-    def n_head(self) -> int: ...  # noqa: D102
-    @property
-    def n_head_kv(self) -> int: ...  # noqa: D102
-    @property
-    def head_dim(self) -> int: ...  # noqa: D102
-    @property
-    def n_ff(self) -> int: ...  # noqa: D102
-    @property
-    def n_expert(self) -> int: ...  # noqa: D102
-    @property
-    def n_expert_used(self) -> int: ...  # noqa: D102
-    @property
-    def n_vocab(self) -> int: ...  # noqa: D102
-    # fmt: on
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_expert: int
+    n_expert_used: int
+    n_vocab: int
 
 
 @dataclass(frozen=True)
@@ -121,16 +111,7 @@ class Activations:
 
 @dataclass(frozen=True)
 class LayerOffsets:
-    """Where a layer's own numbers lie.
-
-    Attributes:
-        attn_norm: In ``f``, [D].
-        ffn_norm: In ``f``, [D].
-        k_cache: In ``kv``, [K, S, d] in pieces (see ``cache``).
-        v_cache: In ``kv``, [K, d, S] in pieces.
-        chosen: In ``n``, the experts that the router chose, [T, A]; empty when dense.
-        expert_weights: In ``f``, their weights, [T, A].
-    """
+    """Where a layer's own numbers lie; ``chosen`` are the router's experts, none when dense."""
 
     attn_norm: int
     ffn_norm: int
@@ -150,17 +131,10 @@ class MemoryLayout:
             where all experts of a layer have tensors of one type.
 
     Attributes:
-        areas: All of them, array by array in order of their offsets; of ``kv`` one slot.
+        areas: All of them, those of an array in order; of ``kv`` one slot.
         sizes: Elements to allocate of each array, of ``kv`` for one slot.
-        ids: Offset in ``n`` of the token ids, [T].
-        headers: Offset in ``n`` of (tokens, position) for each sequence, [n_slots + 1, 2].
-        rows: Offset in ``n`` of the rows that want logits, [n_outputs].
-        residual: Offset in ``f`` of the residual stream, [T, D].
-        layers: Of each layer.
-        hidden: Of what the logits are computed from, normed, [n_outputs, D].
-        logits: Offset in ``f``, [n_outputs, V].
 
-    The other attributes say what they hold where they are set.
+    The others are offsets; the areas' names say what lies there.
     """
 
     def __init__(self, model: ModelSizes, limits: Limits, n_tables: int | None = None) -> None:
@@ -168,28 +142,28 @@ class MemoryLayout:
         self.sizes: dict[Array, int] = {"n": HEADER, "f": 0, "q": 0, "kv": 0}
         self._lay_out_batch(model, limits)
         self._lay_out_scratch(model, limits)
-        self._lay_out_constants(model)
         if n_tables is None:
             n_tables = 3 * model.n_layer if model.n_expert else 0
         self.tables = [self._take("n", "expert offsets", model.n_expert) for _ in range(n_tables)]
         self.layers = tuple(self._layer(model, limits) for _ in range(model.n_layer))
         self._lay_out_outputs(model, limits)
 
-    def blocks(self, array: Array) -> tuple[tuple[int, int], ...]:
-        """Return first element and end of each area of an array, in order."""
-        return tuple(
-            (area.offset, area.offset + area.n_elements)
-            for area in self.areas
-            if area.array == array
-        )
+    def blocks(self) -> dict[str, list[tuple[int, int]]]:
+        """Return first element and end of each area, in order, by array."""
+        blocks: dict[str, list[tuple[int, int]]] = {array: [] for array in self.sizes}
+        for area in self.areas:
+            blocks[area.array].append((area.offset, area.offset + area.n_elements))
+        return blocks
 
     def _lay_out_batch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what all layers share; a layer's results are gone with the next one."""
         t, d, d_kv = limits.n_batch, model.n_embd, model.n_head_kv * model.head_dim
         pairs, d_head = t * max(1, model.n_expert_used), model.n_head * model.head_dim
         self.ids = self._take("n", "token ids [T]", t)
-        self.headers = self._take("n", "headers [n_slots + 1, 2]", 2 * (limits.n_slots + 1))
-        self.rows = self._take("n", "rows that want logits", limits.n_outputs)
+        self.headers = self._take(
+            "n", "(tokens, position) [slots + 1, 2]", 2 * (limits.n_slots + 1)
+        )
+        self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)
         self.normed = self._activations("normed", t, d)  # what a block reads of it
         self.queries = self._take("f", "queries [T, H, d]", t * d_head)
@@ -205,7 +179,7 @@ class MemoryLayout:
         self.rope_table = self._take("f", "cosines and sines [T, d]", t * model.head_dim)
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
-        """Take what each thread needs for attention and for products."""
+        """Take what each thread needs for attention and for products; and constants."""
         threads = limits.n_threads
         floats = cache.scratch_floats(model.n_head // model.n_head_kv, model.head_dim)
         panel = panel_bytes(max(model.n_embd, model.n_head * model.head_dim, model.n_ff))
@@ -217,8 +191,6 @@ class MemoryLayout:
             "partial": self._take("f", "sums of each thread's panel", threads * partial),
             "partial_stride": partial,
         }
-
-    def _lay_out_constants(self, model: ModelSizes) -> None:
         self.epsilon = self._take("f", "epsilon of norms", 1)
         self.magnitude = self._take("f", "magnitude of rotations", 1)
         self.frequencies = self._take("f", "frequencies of rotations [d]", model.head_dim)
@@ -232,8 +204,8 @@ class MemoryLayout:
         return LayerOffsets(
             attn_norm=self._take("f", "attn_norm [D]", model.n_embd),
             ffn_norm=self._take("f", "ffn_norm [D]", model.n_embd),
-            k_cache=self._take("kv", "keys of a layer", keys),
-            v_cache=self._take("kv", "values of a layer", values),
+            k_cache=self._take("kv", "keys [K, S, d] in pieces (see ``cache``)", keys),
+            v_cache=self._take("kv", "values [K, d, S] in pieces", values),
             chosen=self._take("n", "chosen experts [T, A]", n_chosen),
             expert_weights=self._take("f", "weights of experts [T, A]", n_chosen),
         )
@@ -243,7 +215,7 @@ class MemoryLayout:
         n, d = limits.n_outputs, model.n_embd
         self.output_attn_out = self._activations("attn_out", n, self.attn_out.width)
         self.output_residual = self._take("f", "residual [n_outputs, D]", n * d)
-        self.hidden = self._activations("hidden", n, d)
+        self.hidden = self._activations("hidden", n, d)  # normed, for the logits
         self.logits = self._take("f", "logits [n_outputs, V]", n * model.n_vocab)
 
     def _activations(self, name: str, rows: int, width: int) -> Activations:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
+from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import step
 
@@ -40,8 +40,7 @@ def read_bytes_per_s(
     with CompiledMachine(builder or KernelBuilder(), memory, n_threads) as machine:
         steps = [step("read_bytes", first=0, size=size_bytes, results=HEADER)]
         results = (HEADER, HEADER + n_threads)
-        layout = Layout(n=[results], f=[], q=[], kv=[], files=[[(0, data.size)]])
-        prove(steps, layout, Bounds(Span(0, 0), n_threads=n_threads))
+        prove(steps, {"n": [results]}, [data], Bounds(Span(0, 0), n_threads=n_threads))
         program = machine.load(steps)
         return size_bytes / min(_seconds(machine, program) for _ in range(_PASSES))
 

@@ -9,7 +9,6 @@ of experts (arXiv 2401.04088): softmax over the router's two best of eight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +17,17 @@ from numpy.typing import NDArray
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
-from gguf_hub.gguf.memory.layout import HEADER, Activations, LayerOffsets, Limits, MemoryLayout
-from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span
-from gguf_hub.run.kernels.vm.machine import Memory
-from gguf_hub.run.kernels.vm.ops import (
-    N_OUTPUT_PAIRS,
-    N_OUTPUTS,
-    N_PAIRS,
-    N_TOKENS,
-    Step,
-    step,
+from gguf_hub.gguf.memory.layout import (
+    HEADER,
+    Activations,
+    LayerOffsets,
+    Limits,
+    MemoryLayout,
+    ModelSizes,
 )
+from gguf_hub.run.kernels.vm.extents import Bounds, Span
+from gguf_hub.run.kernels.vm.machine import Memory
+from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, Step, step
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights
 
@@ -58,7 +57,6 @@ class Program:
         steps: In order of execution.
         layout: Where everything lies.
         constants: Offset -> floats to be put into ``f`` before the first run.
-        tables: Offset -> int64 to be put into ``n`` before the first run.
         bounds: The largest numbers that a call may bring.
         active_bytes: Bytes of weights that one token reads.
         cache_token_bytes: Bytes that one position takes in the K/V cache.
@@ -68,7 +66,6 @@ class Program:
     steps: tuple[Step, ...]
     layout: MemoryLayout
     constants: dict[int, NDArray[np.float32]]
-    tables: dict[int, NDArray[np.int64]]
     bounds: Bounds
     active_bytes: int
     cache_token_bytes: int
@@ -78,12 +75,9 @@ class Program:
         """Return memory for this program, constants and tables in place."""
         sizes = self.layout.sizes
         memory = Memory.allocate(
-            n=sizes["n"] - HEADER,
-            f=sizes["f"],
-            q=sizes["q"],
-            kv=sizes["kv"] * self.n_slots,
+            n=sizes["n"] - HEADER, f=sizes["f"], q=sizes["q"], kv=sizes["kv"] * self.n_slots,
             files=files,
-        )
+        )  # fmt: skip
         self.fill(memory)
         return memory
 
@@ -91,13 +85,8 @@ class Program:
         """Put constants and tables in place."""
         for offset, values in self.constants.items():
             memory.f[offset : offset + len(values)] = values
-        for offset, table in self.tables.items():
+        for offset, table in self.bounds.tables.items():
             memory.n[offset : offset + len(table)] = table
-
-    def blocks(self, files: Sequence[NDArray[np.uint8]]) -> Layout:
-        """Return where steps may read and write, for ``prove``; of the cache, one slot."""
-        n, f, q, kv = (self.layout.blocks(array) for array in ("n", "f", "q", "kv"))
-        return Layout(n, f, q, kv, files=[[(0, data.size)] for data in files])
 
 
 class ProgramBuilder:
@@ -107,8 +96,12 @@ class ProgramBuilder:
         self._config = config
         self._weights = weights
         self._limits = limits
+        sizes = ModelSizes(
+            config.n_layer, config.n_embd, config.n_head, config.n_head_kv,
+            config.head_dim, config.n_ff, config.n_expert, config.n_expert_used, config.n_vocab,
+        )  # fmt: skip
         tables = _expert_tables(weights, limits)
-        self._at = MemoryLayout(config, limits, len(tables))
+        self._at = MemoryLayout(sizes, limits, len(tables))
         self._tables = dict(zip(tables, self._at.tables, strict=True))
         self._steps: list[Step] = []
         self._constants: dict[int, NDArray[np.float32]] = {}
@@ -129,7 +122,6 @@ class ProgramBuilder:
             steps=tuple(self._steps),
             layout=at,
             constants=self._constants,
-            tables={offset: np.array(table, np.int64) for table, offset in self._tables.items()},
             bounds=self._bounds(),
             n_slots=limits.n_slots,
             active_bytes=self._weights.active_bytes(self._config),

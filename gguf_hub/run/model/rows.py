@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.machine import Code
-from gguf_hub.run.kernels.vm.ops import (
-    ARGUMENTS,
-    N_OUTPUT_PAIRS,
-    N_OUTPUTS,
-    N_PAIRS,
-    Step,
-    step,
-)
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, Step, step
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
 

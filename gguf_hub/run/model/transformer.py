@@ -128,7 +128,7 @@ class Transformer:
         Raises:
             ProgramError: One could.
         """
-        prove(steps, self._program.blocks(self._memory.files), bounds)
+        prove(steps, self._program.layout.blocks(), self._memory.files, bounds)
         return self._machine.load(steps)
 
     def forward(

@@ -19,7 +19,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
-from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
+from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
 
@@ -165,15 +165,13 @@ class Transcoder:
         """Return the program of a chunk; none of its steps can leave its memory."""
         machine, steps = self._machine, list(self._steps(*key))
         n_threads, memory = machine.n_threads, machine.memory
-        layout = Layout(
-            n=[(HEADER, HEADER + n_threads)],
-            f=[(0, self._scratch), (self._scratch, memory.f.size)],
-            q=[(0, memory.q.size)],
-            kv=[],
-            files=[[(0, data.size)] for data in memory.files],
-        )
+        blocks = {
+            "n": [(HEADER, HEADER + n_threads)],
+            "f": [(0, self._scratch), (self._scratch, memory.f.size)],
+            "q": [(0, memory.q.size)],
+        }
         counts = {CHUNK_ROWS: _chunk_rows(key[2])}
-        prove(steps, layout, Bounds(Span(0, 0), counts, n_threads=n_threads))
+        prove(steps, blocks, memory.files, Bounds(Span(0, 0), counts, n_threads=n_threads))
         return machine.load(steps, self._progress)
 
     def _steps(

@@ -19,7 +19,7 @@ LIMITS = [Limits(1, 1, 1, 1), Limits(50, 7, 3, 4, n_slots=3, key_type="Q8_0")]
 def test_areas_follow_one_another_on_cache_lines(model: ModelShape, limits: Limits) -> None:
     layout = MemoryLayout(model, limits)
     for array, first in (("n", HEADER), ("f", 0), ("q", 0), ("kv", 0)):
-        blocks = layout.blocks(array)
+        blocks = layout.blocks()[array]
         assert blocks[0][0] == first
         assert all(end > start for start, end in blocks)
         assert all(0 <= after - end < 64 for (_, end), (after, _) in pairwise(blocks))

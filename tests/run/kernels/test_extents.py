@@ -21,7 +21,7 @@ from gguf_hub.gguf.memory.layout import HEADER, Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.library import kernel_function
-from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Layout, Span, extents_of, prove
+from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Span, extents_of, prove
 from gguf_hub.run.kernels.vm.machine import Code, Memory
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
@@ -51,9 +51,11 @@ class Model:
     """A program and what it runs in: the file's bytes."""
 
     program: Program
-    layout: Layout
     config: Any
     data: np.ndarray
+
+    def prove(self, steps: Sequence[Step], bounds: Bounds) -> None:
+        prove(steps, self.program.layout.blocks(), [self.data], bounds)
 
 
 @once
@@ -68,7 +70,7 @@ def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarra
 def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
     config, weights, data = written(shape, recipe, layout)
     program = ProgramBuilder(config, weights, limits).build()
-    return Model(program, program.blocks([data]), config, data)
+    return Model(program, config, data)
 
 
 def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
@@ -114,10 +116,10 @@ def test_programs_of_models_stay_inside_of_their_memory(
     for recipe in recipes:
         for layout in ("split", "merged"):
             model = model_of(shape, recipe, layout, limits)
-            prove(model.program.steps, model.layout, model.program.bounds)
+            model.prove(model.program.steps, model.program.bounds)
             for n_rows in range(2, min(limits.n_slots, limits.n_outputs, limits.n_batch) + 1):
                 steps, bounds = row_steps(model, n_rows)
-                prove(steps, model.layout, bounds)
+                model.prove(steps, bounds)
 
 
 def test_every_step_has_extents() -> None:
@@ -282,7 +284,7 @@ def test_no_offset_may_leave_its_array(model: Model) -> None:
             size = sizes[ARRAY_OF[name]]
             for wrong in (-1, size, value + size, 2**63):
                 with pytest.raises(ProgramError, match=rf"^step {i}, {steps[i].kernel}: "):
-                    prove(with_argument(steps, i, name, wrong), model.layout, bounds)
+                    model.prove(with_argument(steps, i, name, wrong), bounds)
 
 
 @pytest.mark.parametrize("model", MUTATED, ids=["floats", "mixed", "dense"])
@@ -292,7 +294,7 @@ def test_no_offset_may_lie_before_its_area(model: Model) -> None:
         # a file is one area; a single float may as well be the one before it
         if name not in ("w0", "epsilon", "factor"):
             with pytest.raises(ProgramError):
-                prove(with_argument(steps, i, name, value - 1), model.layout, bounds)
+                model.prove(with_argument(steps, i, name, value - 1), bounds)
 
 
 @pytest.mark.parametrize("use", ["ids", "rows", "starts", "order", "experts", "chosen"])
@@ -305,7 +307,7 @@ def test_indices_must_not_lie_where_others_are_written(use: str) -> None:
     for other, value in places.items():
         if other != use:
             with pytest.raises(ProgramError):
-                prove(with_argument(steps, at, use, value), model.layout, bounds)
+                model.prove(with_argument(steps, at, use, value), bounds)
 
 
 def test_tables_of_experts_must_point_into_the_file() -> None:
@@ -318,7 +320,7 @@ def test_tables_of_experts_must_point_into_the_file() -> None:
             if offset in {v for i, n, v in offsets_of(program.steps)
                           if n == "experts" and "matmul" in program.steps[i].kernel}:  # fmt: skip
                 with pytest.raises(ProgramError):
-                    prove(program.steps, model.layout, bounds)
+                    model.prove(program.steps, bounds)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +340,7 @@ def test_tables_of_experts_must_point_into_the_file() -> None:
 def test_calls_may_bring_no_more_than_there_is_room_for(change: dict[str, Any]) -> None:
     program = MUTATED[0].program
     with pytest.raises(ProgramError):
-        prove(program.steps, MUTATED[0].layout, replace(program.bounds, **change))
+        MUTATED[0].prove(program.steps, replace(program.bounds, **change))
 
 
 SOUND = [
@@ -374,7 +376,7 @@ def test_what_is_proved_stays_inside_when_it_runs(
     value = steps[i].arguments[argument] + delta
     changed = with_argument(steps, i, names[argument], value)
     try:
-        prove(changed, model.layout, model.program.bounds)
+        model.prove(changed, model.program.bounds)
     except ProgramError:
         return
     runner = Runner(model, n_tokens=2, position=5, n_outputs=2)
@@ -386,14 +388,14 @@ def test_a_step_between_sequences_must_be_known() -> None:
     model = model_of(TINY, "F32", "split", LIMITS["slots"])
     steps, bounds = row_steps(model, 3)
     with pytest.raises(ProgramError, match=r"set_row: nothing is known of n\["):
-        prove(steps, model.layout, replace(bounds, spans={}))
+        model.prove(steps, replace(bounds, spans={}))
 
 
 def test_arguments_must_be_as_many_as_the_step_has() -> None:
+    bounds = Bounds(Span(1, 1), spans={16: Span(1, 1)})
     set_row = replace(step("set_row", at=16), arguments=(16, 17))
-    layout = Layout(n=[(16, 18)], f=[], q=[], kv=[], files=[[]])
     with pytest.raises(ProgramError, match="wrong number of arguments"):
-        prove([set_row], layout, Bounds(Span(1, 1), spans={16: Span(1, 1)}))
+        prove([set_row], {"n": [(16, 18)]}, [np.empty(0, np.uint8)], bounds)
 
 
 @pytest.mark.parametrize("types", [(k, v) for k in CACHE_TYPES for v in CACHE_TYPES])
@@ -401,6 +403,6 @@ def test_a_cache_may_be_filled_to_its_end_and_no_further(types: tuple[str, str])
     limits = Limits(64, 16, 1, 2, key_type=types[0], value_type=types[1])
     model = model_of(TINY, "F32", "split", limits)
     bounds = model.program.bounds
-    prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 64)))
+    model.prove(model.program.steps, replace(bounds, span=Span(16, 64)))
     with pytest.raises(ProgramError, match="position 64 in a cache of 64"):
-        prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 65)))
+        model.prove(model.program.steps, replace(bounds, span=Span(16, 65)))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from numba.extending import register_jitable
 
-from gguf_hub.gguf.memory.activations import BLOCKS, ActivationKind
+from gguf_hub.gguf.memory.activations import BLOCKS
 from gguf_hub.run.kernels import reading, steps
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
@@ -44,10 +44,8 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return _transcoder(step, weight_type, isa)
     if step in ("matmul", "expert_matmul"):
         return _product(step, weight_type, isa)
-    if step == "quantize_q8_0":
-        return _quantize("q8_0", isa)
-    if step == "quantize_q8_k":
-        return _quantize("q8_k", isa)
+    if step in ("quantize_q8_0", "quantize_q8_k"):
+        return _quantize(step.removeprefix("quantize_"), isa)
     if step in ("rope_store", "attention"):
         return _over_cache(step, weight_type, isa)
     if step == "advise_experts":
@@ -59,7 +57,7 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
     return getattr(steps, step)
 
 
-def _quantize(kind: ActivationKind, isa: str) -> Callable:
+def _quantize(kind: str, isa: str) -> Callable:
     """Return a step that quantises rows of activations."""
     block_size, n_bytes, n_floats = BLOCKS[kind]
 
