@@ -9,7 +9,7 @@ of experts (arXiv 2401.04088): softmax over the router's two best of eight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,23 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of the graph: the embeddings, layers ``first`` to ``end``, the head; by default all.
+
+    The residual stream that a stage ends with is what the next one begins with, for every token of
+    the call (``Program.residual``).
+    """
+
+    first: int = 0
+    end: int | None = None
+    has_embedding: bool = True
+    has_head: bool = True
+
+
+WHOLE = Stage()
+
+
+@dataclass(frozen=True)
 class Program:
     """Steps and where their inputs and outputs lie.
 
@@ -71,6 +88,11 @@ class Program:
     cache_token_bytes: int
     n_slots: int = 1
 
+    @property
+    def residual(self) -> int:
+        """Offset in ``f`` of the residual stream between stages, [T, D]."""
+        return self.layout.residual
+
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""
         sizes = self.layout.sizes
@@ -90,17 +112,20 @@ class Program:
 
 
 class ProgramBuilder:
-    """Writes the steps of a model for given limits; ``build`` returns them."""
+    """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, limits: Limits) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, limits: Limits, stage: Stage = WHOLE
+    ) -> None:
         self._config = config
-        self._weights = weights
+        self._weights = replace(weights, layers=weights.layers[stage.first : stage.end])
         self._limits = limits
+        self._stage = stage
         sizes = ModelSizes(
-            config.n_layer, config.n_embd, config.n_head, config.n_head_kv,
+            len(self._weights.layers), config.n_embd, config.n_head, config.n_head_kv,
             config.head_dim, config.n_ff, config.n_expert, config.n_expert_used, config.n_vocab,
         )  # fmt: skip
-        tables = _expert_tables(weights, limits)
+        tables = _expert_tables(self._weights, limits)
         self._at = MemoryLayout(sizes, limits, len(tables))
         self._tables = dict(zip(tables, self._at.tables, strict=True))
         self._steps: list[Step] = []
@@ -108,23 +133,27 @@ class ProgramBuilder:
 
     def build(self) -> Program:
         """Return the program of one forward pass."""
-        at, limits, layers = self._at, self._limits, self._weights.layers
-        self._embed()
+        at, limits, stage, layers = self._at, self._limits, self._stage, self._weights.layers
+        if stage.has_embedding:
+            self._embed()
+        if layers:
+            self._rope_table()
         stream = Stream(at.residual, at.attn_out)
         for layer, own in zip(layers, at.layers, strict=True):
             self._attention(layer, own)
-            if layer is layers[-1]:
+            if stage.has_head and layer is layers[-1]:
                 stream = self._outputs(stream)
             self._project(layer, stream)
             self._feed_forward(layer, own, stream)
-        self._head(stream)
+        if stage.has_head:
+            self._head(stream if layers else self._outputs(stream))
         return Program(
             steps=tuple(self._steps),
             layout=at,
             constants=self._constants,
             bounds=self._bounds(),
             n_slots=limits.n_slots,
-            active_bytes=self._weights.active_bytes(self._config),
+            active_bytes=self._weights.active_bytes(self._config, has_head=stage.has_head),
             cache_token_bytes=2 * at.sizes["kv"] // cache.padded(limits.n_ctx),
         )
 
@@ -167,12 +196,15 @@ class ProgramBuilder:
         self._steps.append(step(kernel, barrier=is_last, **arguments))
 
     def _embed(self) -> None:
-        c, at, embedding = self._config, self._at, self._weights.token_embd
+        at, embedding = self._at, self._weights.token_embd
         self._add(
             f"get_rows.{embedding.type.name}", is_last=False,
-            w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=c.n_embd, ids=at.ids,
-            y=at.residual,
+            w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
+            ids=at.ids, y=at.residual,
         )  # fmt: skip
+
+    def _rope_table(self) -> None:
+        c, at = self._config, self._at
         magnitude = np.array([c.rope.magnitude()], np.float32)
         self._add(
             "rope_table", half=c.rope.n_rot // 2, table=at.rope_table,

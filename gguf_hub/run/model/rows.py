@@ -83,7 +83,7 @@ def write_row_program(
         if _name(old) not in strides:
             steps.append(old)
             continue
-        if not steps[-1].is_barrier_after:  # what reads the header must be over
+        if steps and not steps[-1].is_barrier_after:  # what reads the header must be over
             steps[-1] = replace(steps[-1], is_barrier_after=True)
         for row in range(n_rows):
             steps.append(step("set_row", at=program.layout.headers + 2 * row))
@@ -99,7 +99,7 @@ def write_row_program(
         n_rows=n_rows,
         headers=program.layout.headers,
         slot_size=program.layout.sizes["kv"],
-        cache_arguments=np.array(cache_arguments, np.int64).T,
+        cache_arguments=np.array(cache_arguments, np.int64).reshape(-1, 4).T,
     )
 
 

@@ -91,9 +91,9 @@ class Weights:
     output: Matrix
     rope_factors: NDArray[np.float32] | None
 
-    def active_bytes(self, config: ModelConfig) -> int:
+    def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes
+        total = self.output.size_bytes if has_head else 0
         for layer in self.layers:
             dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
             total += sum(matrix.size_bytes for matrix in dense if matrix)
