@@ -12,8 +12,7 @@ from gguf_hub.hub.survey.headers import facts_of_file
 from gguf_hub.run.kernels.quantize.activations import ACTIVATION_OF
 from gguf_hub.run.kernels.vm import ops
 from gguf_hub.run.model import program
-from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.weights import read_weights
+from gguf_hub.run.model.weights import read_model
 from tests.synth import SMALL, TINY, Shape, write_mixtral
 
 DENSE = Shape(
@@ -34,11 +33,11 @@ def test_formulas_take_what_the_program_takes(
     path = write_mixtral(tmp_path / "model.gguf", shape, layout=layout, sparse=True)
     facts = facts_of_file(path)
     with GgufFile.open(path) as file:
-        config = read_config(file.metadata, shape.n_vocab)
+        config, weights = read_model(file)
         kv = {"key_type": kv_type.upper(), "value_type": kv_type.upper()}
         own = program.Limits(n_ctx, limits.n_batch, limits.n_outputs, limits.n_threads, **kv)
         # norms of a sparse file are zeros, but they are there
-        sizes = program.ProgramBuilder(config, read_weights(file, config), own).build().sizes
+        sizes = program.ProgramBuilder(config, weights, own).build().sizes
     predicted = dict.fromkeys("nfq", 0)
     for area in areas(facts.shape, limits):
         predicted[area.array] += area.n_elements
