@@ -20,12 +20,12 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
-from gguf_hub.run.model.config import ModelConfig, read_config
+from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program, ProgramBuilder
 from gguf_hub.run.model.residency import apply_residency, reads_ahead
 from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which on large pages pay
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
@@ -106,9 +106,8 @@ class Transformer:
         settings.check()
         if file.byte_order != "little":
             raise _big_endian(file.path)
-        config = read_config(file.metadata, count_tokens(file))
+        config, weights = read_model(file)
         config = replace(config, rope=config.rope.changed(settings.rope))
-        weights = read_weights(file, config)
         limits = _limits(config, settings, weights.active_bytes(config))
         limits = replace(limits, prefetch_experts=reads_ahead(file, settings, progress))
         apply_residency(file, weights, limits, settings.lock, progress)

@@ -33,10 +33,9 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
     step,
 )
-from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.program import Program, ProgramBuilder
 from gguf_hub.run.model.rows import write_row_program
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.weights import read_model
 from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
 
 T = QuantType
@@ -63,8 +62,7 @@ def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarra
     with TemporaryDirectory() as folder:
         path = write_mixtral(Path(folder) / "m.gguf", shape, recipe=recipe, layout=layout)
         with GgufFile.open(path, is_mapped=False) as file:
-            config = read_config(file.metadata, count_tokens(file))
-            return config, read_weights(file, config), file.data
+            return *read_model(file), file.data
 
 
 def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:

@@ -17,11 +17,10 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import step
-from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.residency import dense_ranges, lock_pages, prefetch
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.model.weights import Experts, read_weights
+from gguf_hub.run.model.weights import Experts, read_model
 from tests.synth import Shape, write_mixtral
 
 PAGE = 4096
@@ -39,7 +38,7 @@ def file(tmp_path: Path) -> Iterator[GgufFile]:
 
 @pytest.fixture
 def weights(file: GgufFile):
-    return read_weights(file, read_config(file.metadata, SHAPE.n_vocab))
+    return read_model(file)[1]
 
 
 def resident(data: np.ndarray, offset: int, size: int) -> float:

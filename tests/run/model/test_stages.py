@@ -15,10 +15,9 @@ from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine
-from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.program import WHOLE, Program, ProgramBuilder, Stage
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.weights import read_model
 from tests.synth import Shape, write_mixtral
 
 MIXTURE = Shape(
@@ -78,8 +77,8 @@ def open_stages(path: Path) -> Iterator[Callable[..., list[Part]]]:
                 for name, info in file.tensors.items():
                     if not is_read(stage, name):
                         data[file.start_of(name) :][: info.size_bytes] = 0xFF
-            config = read_config(file.metadata, count_tokens(file))
-            program = ProgramBuilder(config, read_weights(file, config), LIMITS, stage).build()
+            config, weights = read_model(file)
+            program = ProgramBuilder(config, weights, LIMITS, stage).build()
             memory = program.memory([file.data])
             machine = CompiledMachine(KernelBuilder(), memory, LIMITS.n_threads)
             models.append(Transformer(config, program, machine, LIMITS))

@@ -21,11 +21,10 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
-from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.weights import read_model
 from tests.synth import TINY, Shape, write_mixtral
 
 
@@ -222,8 +221,8 @@ def test_the_layout_of_the_experts_does_not_change_a_bit(
 def open_plain(path: Path, limits: Limits) -> Transformer:
     """Open a model whose steps run element by element in Python."""
     file = GgufFile.open(path)
-    config = read_config(file.metadata, count_tokens(file))
-    program = ProgramBuilder(config, read_weights(file, config), limits).build()
+    config, weights = read_model(file)
+    program = ProgramBuilder(config, weights, limits).build()
     machine = PlainMachine(program.memory([file.data]), cache(kernel_function))
     return Transformer(config, program, machine, limits)
 
@@ -315,14 +314,14 @@ def test_small_models_get_fewer_threads(active_bytes: int, n_cores: int, expecte
 @pytest.mark.parametrize("layout", ["split", "merged"])
 def test_a_token_reads_only_the_experts_in_use(layout: str, tmp_path: Path) -> None:
     file = GgufFile.open(write_mixtral(tmp_path / "m.gguf", SMALL, layout=layout, recipe="Q4_K_M"))
-    config = read_config(file.metadata, SMALL.n_vocab)
+    config, weights = read_model(file)
     by_name = {name: info.size_bytes for name, info in file.tensors.items()}
     experts = sum(size for name, size in by_name.items() if "ffn_" in name and "norm" not in name
                   and "gate_inp" not in name)  # fmt: skip
     unread = by_name["token_embd.weight"] + experts // 2  # two of four are used
     norms = sum(size for name, size in by_name.items() if "norm" in name)
     expected = sum(by_name.values()) - unread - norms
-    assert read_weights(file, config).active_bytes(config) == expected
+    assert weights.active_bytes(config) == expected
 
 
 # -- slots ----------------------------------------------------------------------------------------
