@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,25 @@ def test_a_saved_prompt_costs_nothing_the_next_time(
     assert (code, third) == (0, first)
     assert "is not a prompt cache" in err
     assert file.read_bytes() == b"nonsense"
+
+
+def test_a_saved_prompt_holds_the_output_only_when_asked_to(
+    gguf_hub: Cli, stories: Path, tmp_path: Path
+) -> None:
+    prompt = "Once upon a time, Tom"
+    text = gguf_hub("run", stories, "-p", prompt, "-n", 12, "--temp", 0)[1].rstrip("\n")
+
+    def n_computed(*saving: Any) -> int:
+        """Return how many tokens of prompt and output are computed when they are the prompt."""
+        file = tmp_path / "prompt.cache"
+        file.unlink(missing_ok=True)
+        shared = ("run", stories, "--temp", 0, "--prompt-cache", file)
+        assert gguf_hub(*shared, "-p", prompt, "-n", 12, *saving)[1].rstrip("\n") == text
+        _, _, err = gguf_hub(*shared, "-p", text, "-n", 1)
+        return int(re.findall(r"prompt (\d+) tokens", err)[0])
+
+    assert n_computed("--prompt-cache-all") == 1
+    assert n_computed() == 12
 
 
 @pytest.mark.parametrize(

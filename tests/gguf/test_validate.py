@@ -452,35 +452,56 @@ def test_templates_that_attack_are_named(payload: str) -> None:
 
 SCALED = [type for type, scales in SCALES.items() if scales] + [QuantType.IQ1_M]
 
+# (offset, bytes) of each floating-point number of a block, by the structures of ggml-common.h
+ONE, TWO = [(0, 2)], [(0, 2), (2, 2)]
+BLOCK_SCALES = {
+    **dict.fromkeys(("F16", "BF16", "Q4_0", "Q5_0", "Q8_0", "Q1_0", "Q2_0"), ONE),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S"), ONE),
+    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), ONE),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q8_1", "Q4_K", "Q5_K"), TWO),  # d, then m, s or dmin
+    "F32": [(0, 4)],
+    "Q8_K": [(0, 4)],
+    "F64": [(0, 8)],
+    "Q2_K": [(16 + 64, 2), (16 + 64 + 2, 2)],  # behind scales and qs: d, dmin
+    "Q3_K": [(32 + 64 + 12, 2)],  # behind hmask, qs and scales
+    "Q6_K": [(128 + 64 + 16, 2)],  # behind ql, qh and scales
+    "IQ1_M": [(32 + 16, 8)],  # behind qs and qh: four bits in each of four words
+    "TQ1_0": [(48 + 4, 2)],  # behind qs and qh
+    "TQ2_0": [(64, 2)],  # behind qs
+    "MXFP4": [(0, 1)],  # e
+}
+
 
 def test_data_without_scales_is_known_by_name() -> None:
     plain = {QuantType.I8, QuantType.I16, QuantType.I32, QuantType.I64, QuantType.NVFP4}
     assert set(SCALED) | plain == set(QuantType)
+    assert {type.name for type in SCALED} == set(BLOCK_SCALES)
 
 
-@pytest.mark.parametrize("type", SCALED, ids=lambda type: type.name)
+@pytest.mark.parametrize(
+    ("type", "at", "n_bytes"),
+    [(type, *scale) for type in SCALED for scale in BLOCK_SCALES[type.name]],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_a_bad_scale_is_found_wherever_it_stands(
-    tmp_path: Path, type: QuantType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, type: QuantType, at: int, n_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All-ones scales are NaN in every type; a block in the second piece is counted right."""
+    """An all-ones scale is NaN in every type; a block in the second piece is counted right."""
     monkeypatch.setattr("gguf_hub.gguf.validate.deep.CHUNK_BYTES", type.type_size * 10)
     blocks = np.zeros((25, type.type_size), np.uint8)
     path = tmp_path / "a.gguf"
     spec = TensorSpec("t", (type.block_size * 25,), type)
     write_gguf(path, {}, [(spec, blocks)])
     assert "GGUF-DATA-NAN" not in {issue.code for issue in validate_file(path, "deep").issues}
-    offsets = [scale.offset for scale in SCALES.get(type, ())] or [48]
-    for offset in offsets:
-        bad = blocks.copy()
-        bad[17, offset : offset + 8] = 0xFF
-        bad[23, offset : offset + 8] = 0xFF
-        write_gguf(path, {}, [(spec, bad)])
-        report = validate_file(path, "deep")
-        (issue,) = (issue for issue in report.issues if issue.code == "GGUF-DATA-NAN")
-        assert issue.message.startswith("2 ")
-        assert issue.message.endswith("the first is 17")
-        assert issue.offset == report.header.data_offset + 17 * type.type_size
-        assert GgufFile.open(path).data[issue.offset : issue.offset + type.type_size].any()
+    bad = blocks.copy()
+    bad[[17, 23], at : at + n_bytes] = 0xFF
+    write_gguf(path, {}, [(spec, bad)])
+    report = validate_file(path, "deep")
+    (issue,) = (issue for issue in report.issues if issue.code == "GGUF-DATA-NAN")
+    assert issue.message.startswith("2 ")
+    assert issue.message.endswith("the first is 17")
+    assert issue.offset == report.header.data_offset + 17 * type.type_size
+    assert GgufFile.open(path).data[issue.offset : issue.offset + type.type_size].any()
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

@@ -36,6 +36,7 @@ from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import only_one
 from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.partfile import kept_open, require_named
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.download.total import totalled
 from gguf_hub.hub.download.transfer import RangeMover, TransferBackend, TransferResult
@@ -333,10 +334,12 @@ class Fetcher:
             new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
             new.parent.mkdir(parents=True, exist_ok=True)
             copy_file(copy, new)
-            sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
-            if matches(new, file, sha256):
-                _drop(part)
-                return self._accept(listing, file, new, sha256, Status.COPIED)
+            with kept_open(new) as found:
+                sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
+                require_named(found, new)
+                if matches(new, file, sha256):
+                    _drop(part)
+                    return self._accept(listing, file, new, sha256, Status.COPIED, found=found)
             new.unlink()
             self.store.remove(copy)
             self.progress.note(f"`{copy}` is not what it should be: it is damaged")
@@ -349,14 +352,16 @@ class Fetcher:
         source = Source(listing.repo_id, listing.commit, file)
         moved = self.move(self.hub, source, part, progress=self.progress, cancel=cancel)
         label = f"check {file.path}"
-        sha256 = moved.sha256 or sha256_file(part, progress=self.progress, label=label)
-        if not matches(part, file, sha256):
-            _drop(part)
-            raise _wrong_bytes(listing, file, sha256)
-        self._remember(sha256, moved)
-        done = self._accept(listing, file, part, sha256, Status.DOWNLOADED)
-        journal_of(part).unlink(missing_ok=True)
-        return done
+        with kept_open(part) as found:
+            sha256 = moved.sha256 or sha256_file(part, progress=self.progress, label=label)
+            require_named(found, part)
+            if matches(part, file, sha256):
+                self._remember(sha256, moved)
+                done = self._accept(listing, file, part, sha256, Status.DOWNLOADED, found=found)
+                journal_of(part).unlink(missing_ok=True)
+                return done
+        _drop(part)
+        raise _wrong_bytes(listing, file, sha256)
 
     def _take_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
         """Go on with what another client left when it was stopped, if that is more than ours."""
@@ -379,12 +384,24 @@ class Fetcher:
                 SegmentHashStore(self.store.folder).add(sha256, moved.hashes)
 
     def _accept(
-        self, listing: RepoListing, file: RemoteFile, content: Path, sha256: str, status: Status
+        self,
+        listing: RepoListing,
+        file: RemoteFile,
+        content: Path,
+        sha256: str,
+        status: Status,
+        *,
+        found: os.stat_result | None = None,
     ) -> Fetched:
-        """Look whether verified bytes make a GGUF, give them their name, and record them."""
+        """Look whether verified bytes make a GGUF, give them their name, and record them.
+
+        A part (``found``) gets its name only if it still is the file whose bytes were hashed.
+        """
         problem = gguf_problem(content) if is_gguf(file.path) else None
         if status in (Status.COPIED, Status.DOWNLOADED):
             self._require_replaceable(listing, file)  # hours may have passed since it was asked
+        if found:
+            require_named(found, content)
         path = self.place.accept(listing, file, content)
         self._record(listing, file, path, sha256)
         if problem:

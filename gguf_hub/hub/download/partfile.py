@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from gguf_hub.errors import DownloadError
+from gguf_hub.files import is_named, open_regular
 from gguf_hub.gguf.reserve import reserve
 
 # no link: what somebody made the name lead to is not for us to write
@@ -88,6 +92,44 @@ class PartFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def kept_open(part: Path) -> Iterator[os.stat_result]:
+    """Give what the system says of a part, for ``require_named`` inside the block.
+
+    The file stays open, so that no other gets its number. Windows gives no number twice, and would
+    not rename an open file.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    descriptor = open_regular(part)
+    try:
+        found = os.fstat(descriptor)
+        if os.name == "nt":
+            os.close(descriptor)
+        yield found
+    finally:
+        if os.name != "nt":
+            os.close(descriptor)
+
+
+def require_named(found: os.stat_result, part: Path) -> None:
+    """Refuse a name that does not lead to the part any more: somebody removed the folder.
+
+    Raises:
+        DownloadError: It leads to another file, maybe another download's, or to none.
+    """
+    if is_named(found, part):
+        return
+    is_there = os.path.lexists(part)
+    raise DownloadError(
+        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: what came "
+        f"is lost{', and the file that is there now is left as it is' if is_there else ''}",
+        path=part,
+        hint=f"repeat the command once no other download writes to `{part.parent}`",
+    )
 
 
 def _require_alone(fd: int, path: Path, *, is_part: bool) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from gguf_hub.errors import GgufError, HubError, HubUnreachableError
-from gguf_hub.files import set_aside
+from gguf_hub.files import is_named, set_aside
 from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.engine import Settings, Transfer, TransferState, chunks_of
 from gguf_hub.hub.download.journal import Journal, ResumeState, Start, journal_of, read_journal
 from gguf_hub.hub.download.link import Link, Source
 from gguf_hub.hub.download.names import is_gguf
-from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.partfile import PartFile, require_named
 from gguf_hub.hub.download.segments import SegmentHashes, Segments, SegmentState
 from gguf_hub.hub.download.wholehash import Prefix
 from gguf_hub.progress import Progress
@@ -58,6 +58,7 @@ class TransferBackend(Protocol):
 
         Raises:
             HubError: The hub refuses, or stays away for too long; ``part`` keeps what came.
+            DownloadError: ``part`` was removed or replaced meanwhile.
             OSError: ``part`` cannot be written.
             CancelledError: ``cancel`` was set.
         """
@@ -152,10 +153,18 @@ class _Attempt:
             # before space is set aside: a file that we may not have takes none
             with contextlib.suppress(HubUnreachableError):  # the transfer waits for a busy hub
                 link.current()
+        found = None
         try:
-            return self._transfer(link)
+            with PartFile(
+                self.part, self.source.file.size_bytes, is_compare=self.is_second_look
+            ) as part:
+                found = os.fstat(part.fd)
+                result = self._transfer(part, link)
+                require_named(found, self.part)
+                return result
         except HubError:
-            self._drop_empty()
+            if found and is_named(found, self.part):
+                self._drop_empty()
             raise
 
     def _drop_empty(self) -> None:
@@ -165,27 +174,25 @@ class _Attempt:
             self.part.unlink(missing_ok=True)
             journal_of(self.part).unlink(missing_ok=True)
 
-    def _transfer(self, link: Link) -> TransferResult:
-        file = self.source.file
-        with PartFile(self.part, file.size_bytes, is_compare=self.is_second_look) as part:
-            journal = Journal(self.part, file.etag, self.told)
-            try:
-                transfer = Transfer(
-                    self.hub,
-                    self.source,
-                    part,
-                    begin_with(part, self.told),
-                    journal=journal,
-                    settings=self.mover.settings,
-                    progress=self.progress,
-                    cancel=self.cancel,
-                    check_start=self._check_start if self._is_worth_a_look() else None,
-                    link=link,
-                )
-                sha256 = transfer.run()
-                journal.sync(part.fd)
-            finally:
-                journal.close()
+    def _transfer(self, part: PartFile, link: Link) -> TransferResult:
+        journal = Journal(self.part, self.source.file.etag, self.told)
+        try:
+            transfer = Transfer(
+                self.hub,
+                self.source,
+                part,
+                begin_with(part, self.told),
+                journal=journal,
+                settings=self.mover.settings,
+                progress=self.progress,
+                cancel=self.cancel,
+                check_start=self._check_start if self._is_worth_a_look() else None,
+                link=link,
+            )
+            sha256 = transfer.run()
+            journal.sync(part.fd)
+        finally:
+            journal.close()
         done = transfer.board.done
         hashes = tuple(done[index] for index in range(len(self.told.segments)))
         return TransferResult(sha256, SegmentHashes(self.told.segments, hashes))

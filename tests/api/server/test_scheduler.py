@@ -184,6 +184,35 @@ def test_a_shared_beginning_is_not_computed_again(scheduler: Scheduler, model: C
     assert again.sequence.generation.timings.n_cached == 3
 
 
+def test_the_slot_that_was_used_longest_ago_is_given_away(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    def slot_of(*prompt: int) -> int:
+        model.calls.clear()
+        work(scheduler, Client(list(prompt), n=1))
+        (slot,) = {slot for kind, slot, _ in model.calls if kind == "prompt"}
+        return slot
+
+    assert [slot_of(10), slot_of(20), slot_of(30), slot_of(40)] == [0, 1, 0, 1]
+    # how often one was used does not count
+    assert [slot_of(30, 31), slot_of(30, 31, 32), slot_of(40, 41)] == [0, 0, 1]
+    assert [slot_of(50), slot_of(60)] == [0, 1]
+
+
+def test_an_embedding_takes_the_slot_that_was_used_longest_ago(
+    scheduler: Scheduler, model: Counter
+) -> None:
+    for prompt in ([1, 2, 3], [11, 12, 13]):
+        work(scheduler, Client(prompt, n=1))
+    vectors: list[Any] = []
+    scheduler.submit(EmbedSequence([70], vectors.append, vectors.append))
+    scheduler.round()
+    assert model.held[0] == [70]
+    later = Client([11, 12, 13, 14], n=1)
+    work(scheduler, later)
+    assert later.sequence.generation.timings.n_cached == 3
+
+
 def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
     scheduler: Scheduler, model: Counter
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
-from gguf_hub.hub.client import FileFacts, HfHub, default_cache_dir
+from gguf_hub.hub.client import FileFacts, HfHub, client, default_cache_dir
 from tests.hub_server import Fault, HubServer, git_sha1, sha256
 
 DATA = bytes(range(256)) * 40
@@ -141,6 +143,29 @@ def test_a_server_that_stays_busy_is_an_error(server: HubServer) -> None:
     with pytest.raises(HubUnreachableError, match="503"):
         hub().list_files(REPO)
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "slept"),
+    [({}, [1.0, 2.0]), ({"Retry-After": "7"}, [7.0, 7.0]), ({"Retry-After": "1"}, [1.0, 2.0])],
+    ids=["nothing", "longer", "shorter"],
+)
+def test_tries_are_apart_as_long_as_planned_and_as_long_as_asked(
+    server: HubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, str],
+    slept: list[float],
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0))
+    server.faults.append(Fault("GET", "/api/*", status=503, headers=asked))
+    with pytest.raises(HubUnreachableError):
+        HfHub(retry_waits_s=(1.0, 2.0)).list_files(REPO)
+    assert waits == slept
+
+
+def test_tries_are_ever_further_apart() -> None:
+    assert all(shorter < longer for shorter, longer in pairwise(client.RETRY_WAITS_S))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,8 +19,13 @@ from gguf_hub.errors import (
     HubUnreachableError,
 )
 from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.download import engine, segment_queue
 from gguf_hub.hub.download.destinations import Destination
 from gguf_hub.hub.download.fetch import Status
+from gguf_hub.hub.download.link import Source
+from gguf_hub.hub.download.partfile import PartFile
+from gguf_hub.hub.download.segments import Segments, SegmentState
+from gguf_hub.progress import SILENT
 from tests.hub.download.transfers import (
     BIG,
     NAME,
@@ -81,6 +89,83 @@ def test_a_pause_that_the_server_asks_for_is_kept_by_all(server: HubServer, fetc
     start = time.monotonic()
     fetcher(replace(QUICK, connections=1)).fetch(listing, listing.files)
     assert time.monotonic() - start >= 1.0
+
+
+class Waits(threading.Event):
+    """Waits for nothing, and keeps how long the threads of a transfer wanted to."""
+
+    def __init__(self, clock: SimpleNamespace) -> None:
+        super().__init__()
+        self.clock = clock
+        self.wanted_s: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            return super().wait(timeout)
+        assert timeout is not None
+        self.wanted_s.append(timeout)
+        self.clock.ahead_s += timeout
+        return self.is_set()
+
+
+def waits_of(part: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[float]:
+    """Fetch with one connection; return its waits, each as long as chance may make it."""
+    clock = SimpleNamespace(ahead_s=0.0, monotonic=lambda: time.monotonic() + clock.ahead_s)
+    monkeypatch.setattr(segment_queue, "time", clock)
+    monkeypatch.setattr(engine, "random", SimpleNamespace(uniform=lambda low, high: high))
+    hub = HfHub(retry_waits_s=())
+    listing = hub.list_files(REPO)
+    segments = Segments(len(BIG), len(BIG))
+    with PartFile(part, len(BIG)) as file:
+        transfer = engine.Transfer(
+            hub,
+            Source(REPO, listing.commit, listing.files[0]),
+            file,
+            engine.TransferState(segments, {}, (SegmentState(0, 0),)),
+            journal=None,
+            settings=engine.Settings(connections=1, **settings),
+            progress=SILENT,
+            cancel=threading.Event(),
+        )
+        transfer.board.over = waits = Waits(clock)
+        with contextlib.suppress(HubUnreachableError):
+            assert transfer.run() == sha256(BIG)
+    return waits.wanted_s
+
+
+def test_waits_grow_with_every_try_that_brings_nothing(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults.append(Fault("GET", "*/resolve/*", status=503))
+    assert waits_of(tmp_path / "part", monkeypatch, waits_s=(1.0, 2.0, 4.0)) == [1.0, 2.0, 4.0]
+    assert len(server.body_requests()) == 4
+    assert list(engine.WAITS_S) == sorted(engine.WAITS_S)
+
+
+def test_a_try_that_brings_something_makes_waits_short_again(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults += [
+        Fault("GET", "*/resolve/*", times=2, status=503),
+        Fault("GET", "*/resolve/*", times=1, drop_after=300_000),
+        Fault("GET", "*/resolve/*", times=1, status=503),
+    ]
+    waits_s = waits_of(tmp_path / "part", monkeypatch, waits_s=(1.0, 2.0, 4.0))
+    assert waits_s == [1.0, 2.0, 1.0, 1.0]
+    assert (tmp_path / "part").read_bytes() == BIG
+
+
+@pytest.mark.parametrize(("asked", "waited_s"), [("7", 7.0), ("1", 5.0)], ids=["longer", "shorter"])
+def test_a_wait_is_as_long_as_the_server_asks_for(
+    server: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    waited_s: float,
+) -> None:
+    headers = {"Retry-After": asked}
+    server.faults.append(Fault("GET", "*/resolve/*", times=1, status=429, headers=headers))
+    assert waits_of(tmp_path / "part", monkeypatch, waits_s=(5.0,)) == [waited_s]
 
 
 def test_a_server_that_sends_whole_files_gets_one_connection(

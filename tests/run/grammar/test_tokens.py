@@ -207,6 +207,17 @@ def test_tokens_can_be_named() -> None:
     assert m.is_complete
 
 
+@pytest.mark.parametrize("text", ['root ::= <[0]> "a" | "x" "b"', 'root ::= "x" "b" | <[0]> "a"'])
+def test_a_token_may_be_read_by_its_name_and_by_its_bytes_at_once(text: str) -> None:
+    vocab = Words("x", "a", "b")
+    for word in (b"a", b"b"):
+        m = matcher(text, vocab)
+        m.accept(0)
+        assert allowed(m, vocab) == {b"a", b"b"}
+        m.accept(vocab.words.index(word))
+        assert m.is_complete
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("root ::= <nothing>", "`<nothing>` is no single token"), ("root ::= <[99]>", "found <.99.>")],

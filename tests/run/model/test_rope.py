@@ -50,6 +50,9 @@ def angles(rope: RopeConfig, position: int) -> list[tuple[float, float]]:
         {"rope_freq_base": 5e5},
         {"rope_scaling": "yarn", "rope_scale": 8.0},
         {"rope_scaling": "yarn", "rope_scale": 8.0, "yarn_orig_ctx": 512},
+        # where the ramp would begin before the first pair, or end behind the last dimension
+        {"rope_scaling": "yarn", "rope_scale": 8.0, "yarn_orig_ctx": 100},
+        {"rope_scaling": "yarn", "rope_scale": 8.0, "rope_freq_base": 25.0},
         {"rope_scaling": "yarn", "rope_scale": 8.0, "yarn_ext_factor": 0.0},
         {"rope_scaling": "yarn", "rope_scale": 8.0, "yarn_ext_factor": 0.5},
         {"rope_scaling": "yarn", "rope_scale": 8.0, "yarn_ext_factor": 1.0},
@@ -84,6 +87,18 @@ def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones() -> None:
     # by hand: 32 turns fall on pair 64 ln(4096 / (32 * 2 pi)) / ln 10000 = 20.9, so up to 20
     assert [i for i, share in enumerate(shares) if share == 1.0] == list(range(21))
     assert rope.magnitude() == pytest.approx(1 + 0.1 * math.log(8))
+
+
+def test_yarns_ramp_ends_at_the_last_dimension_at_most() -> None:
+    rope = RopeConfig(n_rot=128, freq_base=10.0, n_ctx_orig=2**30, scaling="yarn", factor=8.0)
+    rope = replace(rope, beta_fast=2.0**27)
+    plain = replace(rope, scaling="none").frequencies()
+    shares = [f / p for f, p in zip(rope.frequencies(), plain, strict=True)]
+    # by hand: 2^27 turns fall on pair 64 ln(2^30 / (2^27 * 2 pi)) / ln 10 = 6.7, and one turn on
+    # pair 526, far behind the 128 dimensions that are rotated: from 6 to 127
+    kept = [1 - (pair - 6) / (127 - 6) for pair in range(6, 64)]
+    assert shares[:6] == [1.0] * 6
+    assert shares[6:] == pytest.approx([share + (1 - share) / 8 for share in kept])
 
 
 def test_what_is_not_said_stays_the_models_own() -> None:
