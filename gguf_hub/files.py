@@ -64,7 +64,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def is_named(found: os.stat_result, path: Path) -> bool:
-    """Tell whether a name, no link, is still that of the file which was looked at."""
+    """Return whether a name, no link, is still that of the file which was looked at."""
     try:
         return os.path.samestat(found, path.lstat())
     except OSError:

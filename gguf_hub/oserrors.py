@@ -23,7 +23,7 @@ def reason_with_name(exc: OSError) -> str:
 
 
 def is_full(exc: OSError) -> bool:
-    """Tell whether there was no room for what was written."""
+    """Return whether there was no room for what was written."""
     return exc.errno in _FULL
 
 

@@ -36,6 +36,11 @@ def _dir(kind: str) -> Path:
     return base("gguf-hub")
 
 
+def absolute(path: Path) -> Path:
+    """Return the absolute path without ``..``; links are not followed, unlike ``Path.resolve``."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Return the path that a user names; a ``~`` of nobody stands for itself."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises for it)

@@ -58,7 +58,9 @@ def fetch_pretrained(
         GgufHubError: Whatever stands in the way of getting it.
     """
     resolver = Resolver(
-        connect=partial(HfHub, token=token), place=_place(local_dir, cache_dir), progress=_Log()
+        connect=partial(HfHub, token=token),
+        custom_destination=_place(local_dir, cache_dir),
+        progress=_Log(),
     )
     target = Target(repo_id, FileSelector(include=tuple(patterns)), revision)
     selection = resolver.choose(target, _one_for_each)

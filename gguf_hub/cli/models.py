@@ -28,7 +28,7 @@ def make_resolver(
     *,
     token: str | None = None,
     timeout_s: float | None = None,
-    place: Destination | None = None,
+    destination: Destination | None = None,
     progress: Progress | None = None,
     assume_yes: bool = False,
 ) -> Resolver:
@@ -38,7 +38,7 @@ def make_resolver(
         catalog_path: A catalog of the user's own.
         token: Access token for the hub.
         timeout_s: How long the hub may be silent.
-        place: Where files go; the Hugging Face cache when None.
+        destination: Where files go; the Hugging Face cache when None.
         progress: Who is told; the console when None.
         assume_yes: Never ask before a large download.
     """
@@ -50,7 +50,7 @@ def make_resolver(
         catalog_path,
         Store(progress=progress),
         partial(open_hub, token, timeout_s=timeout_s),
-        place,
+        destination,
         progress,
         partial(_confirm, assume_yes),
     )
@@ -140,10 +140,11 @@ def _confirm(assume_yes: bool, plan: Plan, fetcher: Fetcher) -> None:
     from gguf_hub.units import format_size
 
     names = first_of([planned.file.path for planned in plan.files])
-    free = format_size(fetcher.free_bytes(fetcher.place.root))
+    free = format_size(fetcher.free_bytes(fetcher.destination.root))
     console.note(
         f"{names} of {plan.listing.repo_id}: not on this machine; {plan.fetch_bytes:,} bytes "
-        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.place.root}, {free} free there"
+        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.destination.root}, "
+        f"{free} free there"
     )
     if plan.fetch_bytes <= ASK_ABOVE_BYTES or assume_yes or not sys.stdin.isatty():
         return

@@ -207,7 +207,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Tell whether a file is being written; False where the system cannot tell."""
+    """Return whether a file is being written; False where the system cannot tell."""
     try:
         import fcntl
 

@@ -144,7 +144,7 @@ def open_direct(path: Path, target: int, sources: Iterable[Path]) -> Direct | No
 
 
 def _share_blocks(path: Path, target: int) -> bool:
-    """Tell whether two files can share blocks, by asking for what none can: one odd byte.
+    """Return whether two files can share blocks, by asking for what none can: one odd byte.
 
     A system that could answers that the byte is no block; another, that it cannot.
     """

@@ -245,7 +245,7 @@ def _patch(old: bytes, new: bytes, first: int, end: int) -> Patch:
 def _same_lengths(
     old: Mapping[str, Field], new: Mapping[str, Field], names: Mapping[str, str]
 ) -> bool:
-    """Tell whether every value and name keeps its length: then nothing moves."""
+    """Return whether every value and name keeps its length: then nothing moves."""
     if any(len(encode(before)) != len(encode(after)) for before, after in names.items()):
         return False
     return all(

@@ -95,5 +95,5 @@ def inspect_set(sources: Sequence[tuple[Any, str]]) -> Inspection:
 
 
 def _is_shard(found: Inspection) -> bool:
-    """Tell whether a file is one of several, by its keys and its name."""
+    """Return whether a file is one of several, by its keys and its name."""
     return found.summary.shard is not None and parse_shard(Path(found.name)) is not None

@@ -99,7 +99,7 @@ def recover(path: Path) -> bool:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether a change of this file was interrupted, by a journal that ``recover`` would use.
+    """Return whether a change of this file was interrupted, by a journal that ``recover`` would use.
 
     Raises:
         OSError: The file cannot be read.

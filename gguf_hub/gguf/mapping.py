@@ -49,7 +49,7 @@ class Extent:
 
 
 @contextlib.contextmanager
-def errors_told(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> Iterator[None]:
     """Say in our own words why a file cannot be opened, mapped or read."""
     try:
         yield
@@ -88,7 +88,7 @@ def map_together(files: Sequence[Extent]) -> NDArray[np.uint8] | None:
         return None
     *starts, total = starts_of([file.size_bytes for file in files])
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    with errors_told(files[0].path):
+    with read_errors(files[0].path):
         # the reserved pages take no memory; unmapping them unmaps what replaced them
         area = mmap.mmap(-1, total, flags=flags, prot=mmap.PROT_READ)
     data = np.frombuffer(area, np.uint8)
@@ -103,7 +103,7 @@ def _map_at(file: Extent, address: int) -> None:
     libc.mmap.argtypes = (
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     )  # fmt: skip
-    with errors_told(file.path), file.path.open("rb") as opened:
+    with read_errors(file.path), file.path.open("rb") as opened:
         found = os.fstat(opened.fileno())
         # sizes are checked through the first mapping: this one must be of the same file
         if not os.path.samestat(found, file.found) or found.st_size != file.size_bytes:
@@ -144,13 +144,13 @@ def read_together(
 
 
 def _size_of(path: Path) -> int:
-    with errors_told(path):
+    with read_errors(path):
         return path.stat().st_size
 
 
 def _read_into(memory: memoryview, path: Path, task: Task) -> None:
     """Fill memory with a file."""
-    with errors_told(path), path.open("rb", buffering=0) as file:
+    with read_errors(path), path.open("rb", buffering=0) as file:
         at = 0
         while at < len(memory):
             n = file.readinto(memory[at : at + _PIECE_BYTES])

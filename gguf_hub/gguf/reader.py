@@ -21,7 +21,7 @@ from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
-from gguf_hub.gguf.mapping import errors_told, read_together
+from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.source import MemorySource
 from gguf_hub.progress import SILENT, Progress
@@ -198,7 +198,7 @@ def map_file(path: Path) -> mmap.mmap | bytes:
 
 
 def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:
-    with errors_told(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         found = os.fstat(file.fileno())
         if found.st_size == 0:
             return b"", found

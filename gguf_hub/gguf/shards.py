@@ -24,7 +24,7 @@ from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.keys import number
-from gguf_hub.gguf.mapping import Extent, errors_told, map_together, read_together, starts_of
+from gguf_hub.gguf.mapping import Extent, map_together, read_errors, read_together, starts_of
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
@@ -180,8 +180,8 @@ def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = 
 
 
 def _is_shard(path: Path) -> bool:
-    """Tell whether a file is one of several, without mapping it."""
-    with errors_told(path), path.open("rb") as file:
+    """Return whether a file is one of several, without mapping it."""
+    with read_errors(path), path.open("rb") as file:
         return _count(read_header(file).fields) > 1
 
 

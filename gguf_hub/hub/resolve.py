@@ -4,14 +4,14 @@ Every surface goes through ``Resolver``, so that all of them agree on what an ar
 revisions, on shards, on near names, and on what works without a hub:
 
 1. ``target`` parses. A file that exists is itself; of a shard, its whole set.
-2. ``locate`` looks on this machine: the record, all caches with links and without, and the folder
-   that files are to go to. No hub is asked.
-3. ``choose`` lists what the hub has and selects from that. When the hub does not answer, or offline
-   mode forbids to ask it, it selects from what is on this machine.
-4. ``fetch`` makes the selected files be there; without a hub only from what is on this machine.
+2. ``locate`` searches this machine: the record, all caches with links and without, and the
+   destination. It makes no network requests.
+3. ``choose`` lists what the hub has and selects from that. When the hub does not answer, or in
+   offline mode, it selects from what is on this machine.
+4. ``fetch`` copies or downloads the selected files; without a hub it only copies.
 
-``get`` is all of it, for programs that want a model: what is here already is taken without asking,
-unless a branch or tag is named, of which the hub alone knows where it leads by now.
+``get`` is all of it, for programs that want a model: local files are used without a network
+request, unless a branch or tag is named: only the hub knows its commit of today.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from gguf_hub.hub.download.inventory import (
     LocalFile,
     Roots,
     files_in_repo,
+    files_of_target,
+    find_local_file,
     inventory,
-    look_at,
-    of_target,
 )
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target, parse_ref
@@ -99,7 +99,7 @@ class Selection:
         listing: The repository at one commit: as the hub has it, or as this machine knows it.
         files: The wanted files of it.
         unreachable: Why the hub was not asked; None when it was.
-        unverified: The files as they lie here, where nobody can tell what they should be.
+        unverified: The files as they are here, where their SHA-256 is not known.
     """
 
     listing: RepoListing
@@ -120,15 +120,15 @@ class Resolver:
         catalog_path: A catalog of the user's own.
         store: The record of verified files.
         connect: Makes the hub's client, when it is needed.
-        place: Where fetched files go; the Hugging Face cache when None.
-        progress: Who is told.
+        custom_destination: Where fetched files go; the Hugging Face cache when None.
+        progress: Where to report bytes and notes.
         confirm: Asked before a download that ``get`` begins.
     """
 
     catalog_path: Path | None = None
     store: Store = field(default_factory=Store)
     connect: Callable[[], HfHub] = HfHub
-    place: Destination | None = None
+    custom_destination: Destination | None = None
     progress: Progress = SILENT
     confirm: Confirm = _allow
 
@@ -145,7 +145,7 @@ class Resolver:
     @cached_property
     def destination(self) -> Destination:
         """Where fetched files go."""
-        return self.place or HfCache(default_cache_dir())
+        return self.custom_destination or HfCache(default_cache_dir())
 
     @cached_property
     def roots(self) -> Roots:
@@ -187,7 +187,7 @@ class Resolver:
         older.
         """
         groups: dict[tuple[Path, str], list[LocalFile]] = {}
-        for held in self._held(target):
+        for held in self._files_of(target):
             groups.setdefault((held.root, str(held.commit)), []).append(held)
         copies = []
         for (_, commit), files in groups.items():
@@ -204,7 +204,7 @@ class Resolver:
             not copy.is_verified, -_changed_at(copy.paths[0]),
         ))  # fmt: skip
 
-    def located(self, argument: str) -> tuple[Path, ...]:
+    def local_paths(self, argument: str) -> tuple[Path, ...]:
         """Return the files of this machine that an argument names, verified or not.
 
         Raises:
@@ -220,7 +220,7 @@ class Resolver:
             hint=f"`gguf-hub download {quote(argument)}` fetches it",
         )
 
-    def held(self, argument: str) -> list[LocalFile]:
+    def local_files(self, argument: str) -> list[LocalFile]:
         """Return all files of this machine that an argument names, of every commit and place.
 
         Raises:
@@ -228,9 +228,9 @@ class Resolver:
             UsageError: It names a branch or tag.
         """
         path = expanded(argument)
-        if look_at(path, self.store):
+        if find_local_file(path, self.store):
             shards = find_shards(path) if parse_shard(path) else (path,)
-            return [held for shard in shards if (held := look_at(shard, self.store))]
+            return [held for shard in shards if (held := find_local_file(shard, self.store))]
         if os.path.lexists(path):
             raise ModelNotFoundError(
                 f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
@@ -243,14 +243,14 @@ class Resolver:
                 f"`{argument}`: only the hub knows which files `{target.revision}` has",
                 hint="name a commit or a path, or drop the revision",
             )
-        found = of_target(inventory(self.store, self.roots), target)
+        found = files_of_target(inventory(self.store, self.roots), target)
         if not found:
             raise ModelNotFoundError(
                 f"`{argument}` is not on this machine", hint="`gguf-hub ls` shows what is"
             )
         return found
 
-    def _held(self, target: Target) -> list[LocalFile]:
+    def _files_of(self, target: Target) -> list[LocalFile]:
         """Return the files of the commits that a target can mean."""
         place = self.destination
         folder = place.root if isinstance(place, LocalFolder) else None
@@ -291,26 +291,28 @@ class Resolver:
 
         Raises:
             HubUnreachableError: No hub answers, and the files are not all on this machine.
-            HubError: As the hub says, or the repository has no such file; near names are told.
+            HubError: As the hub says, or the repository has no such file; the hint has near names.
             UsageError: It is not clear which files are meant.
         """
         try:
             listing = self.list_files(target)
         except HubUnreachableError as error:
             return self._choose_here(target, choose, error)
-        return Selection(listing, tuple(choose(listing, target.wanted)))
+        return Selection(listing, tuple(choose(listing, target.selector)))
 
     def _choose_here(self, target: Target, choose: Select, error: HubUnreachableError) -> Selection:
         copies = self.locate(target, choose)
-        found = self._known_of(copies, target, choose, error) or self._unknown_of(copies, error)
-        if found is None:
+        selection = self._select_known(copies, target, choose, error) or self._select_unverified(
+            copies, error
+        )
+        if selection is None:
             raise error
         if not is_offline():
-            commit = found.listing.commit[:10]
+            commit = selection.listing.commit[:10]
             self.progress.note(f"{error.message}; using commit {commit}, which is on this machine")
-        return found
+        return selection
 
-    def _known_of(
+    def _select_known(
         self,
         copies: Sequence[LocalCopy],
         target: Target,
@@ -319,7 +321,7 @@ class Resolver:
     ) -> Selection | None:
         """Select files whose content is known, wherever on this machine they lie."""
         commits: dict[str, list[LocalFile]] = {copy.listing.commit: [] for copy in copies}
-        for held in self._held(target):
+        for held in self._files_of(target):
             if held.remote.etag:
                 commits.setdefault(str(held.commit), []).append(held)
         for commit, files in commits.items():  # that of the best copy first
@@ -328,12 +330,14 @@ class Resolver:
                 return Selection(listing, tuple(chosen), error)
         return None
 
-    def _unknown_of(
+    def _select_unverified(
         self, copies: Sequence[LocalCopy], error: HubUnreachableError
     ) -> Selection | None:
         """Take files that nobody can check: from the destination, or anywhere if there is none."""
         for copy in copies:
-            if self.place is None or copy.paths[0].is_relative_to(self.place.root):
+            if self.custom_destination is None or copy.paths[0].is_relative_to(
+                self.custom_destination.root
+            ):
                 return Selection(copy.listing, copy.files, error, copy)
         return None
 
@@ -386,8 +390,8 @@ class Resolver:
         Raises:
             GgufHubError: Whatever stands in the way of getting them.
         """
-        if found := self._take_local(target):
-            return found
+        if paths := self._local_paths(target):
+            return paths
         selection = self.choose(target)
         if selection.unverified:
             self.progress.note(_unverified(selection.unverified))
@@ -401,7 +405,7 @@ class Resolver:
         done = fetcher.fetch(selection.listing, selection.files)
         return tuple(each.path for each in done)
 
-    def _take_local(self, target: Target) -> tuple[Path, ...] | None:
+    def _local_paths(self, target: Target) -> tuple[Path, ...] | None:
         """Return files of this machine that are whole; None where only the hub knows which."""
         if target.revision and not COMMIT.fullmatch(target.revision):
             return None
@@ -433,7 +437,7 @@ def known_roots(store: Store, *folders: Path) -> Roots:
 
 def _chosen(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
     try:
-        return choose(listing, target.wanted)
+        return choose(listing, target.selector)
     except (HubError, UsageError, ModelNotFoundError):
         return ()  # not here, or not all of it: the hub may have what this machine has not
 
@@ -458,7 +462,7 @@ def first_of(names: Sequence[object]) -> str:
 def missing_offline(what: str) -> HubUnreachableError:
     """Return the error for what offline mode forbids to fetch."""
     return HubUnreachableError(
-        f"{what}: not on this machine, and offline mode is on: no hub is asked for it",
-        hint="`gguf-hub ls` shows what is here; without --offline and HF_HUB_OFFLINE it would "
-        "be fetched",
+        f"{what}: not on this machine, and offline mode is on",
+        hint="`gguf-hub ls` shows what is here; drop --offline and unset HF_HUB_OFFLINE to "
+        "download it",
     )

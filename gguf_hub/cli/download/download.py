@@ -69,18 +69,18 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
         options["catalog_path"],
         token=options["token"],
         timeout_s=options["timeout_s"],
-        place=place_from(options),
+        destination=place_from(options),
         progress=progress,
     )
     selection = resolver.choose(target_from(repo, filenames, options, resolver))
     fetcher = resolver.fetcher(
-        move=mover_for(options, len(selection.files)),
+        backend=mover_for(options, len(selection.files)),
         is_forced=options["is_forced"],
         max_workers=options["max_workers"],
     )
     if options["dry_run"]:
         plan = fetcher.plan(selection.listing, selection.files)
-        print_plan(plan, fetcher.free_bytes(fetcher.place.root), as_json=options["as_json"])
+        print_plan(plan, fetcher.free_bytes(fetcher.destination.root), as_json=options["as_json"])
         return
     try:
         fetched = resolver.fetch(selection, fetcher)

@@ -34,8 +34,8 @@ def target_from(
         target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
         target = target_of_file(catalog, pick_file(catalog, with_vram=True))
-    target = replace(target, wanted=replace(target.wanted, **patterns))
-    if target.wanted.has_idle_patterns:
+    target = replace(target, selector=replace(target.selector, **patterns))
+    if target.selector.has_idle_patterns:
         console.warn("--include and --exclude do nothing beside file names, as in `hf download`")
     return replace(target, revision=options["revision"] or target.revision)
 
@@ -48,17 +48,17 @@ def _with_names(
 
     if not filenames:
         return target
-    if target.wanted.quant is not None:
+    if target.selector.quant is not None:
         raise UsageError(
             f"`{repo}` names a quant and {len(filenames)} file names follow: which is meant?",
             hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
         )
-    if target.wanted.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
+    if target.selector.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
         # the first was a quant of the catalog: so are the others
         others = [_remote(name, resolver) for name in filenames]
-        filenames = tuple(name for other in others for name in other.wanted.filenames)
-    names = target.wanted.filenames + filenames
-    return replace(target, wanted=replace(target.wanted, filenames=names))
+        filenames = tuple(name for other in others for name in other.selector.filenames)
+    names = target.selector.filenames + filenames
+    return replace(target, selector=replace(target.selector, filenames=names))
 
 
 def _remote(argument: str, resolver: Resolver) -> Target:

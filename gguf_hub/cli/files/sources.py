@@ -61,7 +61,7 @@ def _on_hub(selection: Selection, resolver: Resolver) -> list[Source]:
     return [
         Source(
             f"{listing.repo_id}/{file.path}",
-            HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget),
+            HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget),
         )
         for file in selection.files
     ]

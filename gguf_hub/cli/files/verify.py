@@ -151,7 +151,7 @@ class _Checker:
         from gguf_hub.gguf.validate import validate_set
 
         is_file = os.path.isfile(argument)  # noqa: PTH113 - False for odd names
-        paths = (Path(argument),) if is_file else self.resolver.located(argument)
+        paths = (Path(argument),) if is_file else self.resolver.local_paths(argument)
         if is_alone or not parse_shard(paths[0]):
             yield from ((path, None) for path in paths)
             return

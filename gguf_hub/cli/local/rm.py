@@ -29,13 +29,13 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     long as another commit uses it.
     """
     from gguf_hub.cli.models import make_resolver
-    from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of
+    from gguf_hub.hub.download.removal import freed_bytes, remaining_file, remove
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)
-    found = {file.path: file for name in models for file in resolver.held(name)}
+    found = {file.path: file for name in models for file in resolver.local_files(name)}
     free = freed_bytes(list(found))
-    staying = [there for path in found if (there := stays_of(path))]
+    staying = [there for path in found if (there := remaining_file(path))]
     if not yes:
         _ask(list(found.values()), free)
     for path in found:

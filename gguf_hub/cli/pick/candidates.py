@@ -150,7 +150,7 @@ def _remote(argument: str, resolver: Resolver, revision: str | None) -> Candidat
     target = resolver.target(argument)
     assert not isinstance(target, tuple), "files on this machine were found before"
     catalog = resolver.catalog
-    named = [f.quant for f in catalog.files if (f.filename,) == target.wanted.filenames]
+    named = [f.quant for f in catalog.files if (f.filename,) == target.selector.filenames]
     if named and target.repo_id == catalog.repo_id and "/" not in argument:
         return _catalog(catalog, is_own=False, quants=named)
     target = replace(target, revision=revision or target.revision)
@@ -185,7 +185,7 @@ def _all_models(target: Target) -> Select:
     """Return what selects the wanted model, or all models where none is named."""
     from gguf_hub.hub.download.plan import models_of, select
 
-    if target.wanted.filenames or target.wanted.quant is not None:
+    if target.selector.filenames or target.selector.quant is not None:
         return select
     return lambda listing, _: [file for model in models_of(listing) for file in model]
 
@@ -201,7 +201,7 @@ def _repo(target: Target, resolver: Resolver) -> CandidateSet:
     with near_names(resolver.hub, repo_id, (catalog.repo_id,)):
         found = survey_repo(resolver.hub, repo_id, target.revision)
     files: Sequence[FileFacts] = _published(found, catalog)
-    names, quant = target.wanted.filenames, target.wanted.quant
+    names, quant = target.selector.filenames, target.selector.quant
     if names:
         files = [facts for facts in files if names[0] in facts.filenames]
     elif quant is not None:

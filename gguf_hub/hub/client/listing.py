@@ -53,22 +53,22 @@ def read_all(
     Raises:
         FormatError: It does not end, or goes on at another origin; as ``read`` says.
     """
-    found: list[_T] = []
-    seen: set[str] = set()
+    entries: list[_T] = []
+    urls: set[str] = set()
     following: str | None = url
     while following is not None:
-        if following in seen:
+        if following in urls:
             raise FormatError("its listing goes in circles: a page comes a second time")
-        if len(seen) == MAX_PAGES:
+        if len(urls) == MAX_PAGES:
             raise FormatError(f"its listing has more than {MAX_PAGES:,} pages")
-        seen.add(following)
+        urls.add(following)
         page = get(following)
         _require(page.data, list, "a page of its listing")
-        found += read(page.data)
-        if len(found) > MAX_ENTRIES:
+        entries += read(page.data)
+        if len(entries) > MAX_ENTRIES:
             raise FormatError(f"its listing has more than {MAX_ENTRIES:,} entries")
         following = next_url(page, endpoint)
-    return found
+    return entries
 
 
 def next_url(page: Page, endpoint: Endpoint) -> str | None:
@@ -112,22 +112,22 @@ def read_files(entries: list[Any]) -> list[RemoteFile | None]:
 
 def require_distinct(files: Sequence[RemoteFile]) -> None:
     """Refuse a listing in which a path stands twice."""
-    seen: set[str] = set()
+    paths: set[str] = set()
     for file in files:
-        if file.path in seen:
+        if file.path in paths:
             raise FormatError(f"its listing has {_clipped(file.path)} twice")
-        seen.add(file.path)
+        paths.add(file.path)
 
 
 def read_repo_ids(entries: list[Any], limit: int) -> list[str]:
     """Return the names of repositories that a search has found."""
-    found = []
+    names = []
     for entry in entries[:limit]:
         name = _require(_require(entry, dict, "a found repository").get("id"), str, "its name")
         if not _REPO_ID.fullmatch(name):
             raise FormatError(f"a repository is called {_clipped(name)}, expected `org/name`")
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def content_id(text: str | None) -> str | None:

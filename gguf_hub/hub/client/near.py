@@ -38,8 +38,8 @@ def find_near(hub: HfHub, repo_id: str, known: Iterable[str]) -> list[str]:
     # the owner's; then by the whole name, and by its first word
     for text, of in (("", owner), (name, None), (name.split("-")[0], None)):
         try:
-            names |= {found.lower(): found for found in hub.find_repos(text, owner=of)}
+            names |= {repo.lower(): repo for repo in hub.find_repos(text, owner=of)}
         except GgufHubError:
             break  # the first answer was that it does not exist: no other is owed
     near = difflib.get_close_matches(repo_id.lower(), names, n=N_NAMES, cutoff=0.7)
-    return [names[found] for found in near if names[found] != repo_id]
+    return [names[key] for key in near if names[key] != repo_id]

@@ -12,20 +12,20 @@ from gguf_hub.oserrors import reason_of
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def find_token(given: str | None, hf: Any) -> str | None:
+def find_token(token: str | None, hf: Any) -> str | None:
     """Return the token for requests to the hub, or None where there is none.
 
     Args:
-        given: From the command line or a program; else the environment and what
-            ``hf auth login`` has saved are looked at.
+        token: From the command line or a program; when None, the environment and then what
+            ``hf auth login`` has saved are used.
         hf: The module ``huggingface_hub``.
 
     Raises:
         UsageError: What should be a token cannot be one; the message names where it stands.
         HubError: A login service refuses to give one.
     """
-    if given is not None:
-        return cleaned(given, "the token of --token")
+    if token is not None:
+        return cleaned(token, "the token of --token")
     if hf.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     if os.environ.get("HF_OIDC_RESOURCE"):

@@ -97,7 +97,7 @@ class Transport:
         return headers | ({"authorization": authorization} if authorization else {})
 
     def has_token(self) -> bool:
-        """Tell whether requests to the hub carry a token; raises as ``headers_for``."""
+        """Return whether requests to the hub carry a token; raises as ``headers_for``."""
         return find_token(self._token, session.huggingface_hub()) is not None
 
     def secrets(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Making a damaged file whole again by fetching only what is bad of it.
 
-Which segments are bad is told by the hashes that were kept when the file came. Without them the
+The hashes that were stored with the download say which segments are bad. Without them the
 whole file is read from the hub a second time, next to the one on disk, and only what differs is
 written.
 """
@@ -20,7 +20,7 @@ from gguf_hub.hub.download.diskerrors import explained
 from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
 from gguf_hub.hub.download.expected import Expected
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.notes import refresh_note
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -68,7 +68,7 @@ def find_damage(path: Path, hashes: SegmentHashes, *, progress: Progress = SILEN
     Args:
         path: The file; may be too short or too long.
         hashes: What its segments should be.
-        progress: Told while it is read.
+        progress: Where to report bytes.
 
     Raises:
         OSError: The file cannot be read.
@@ -137,9 +137,9 @@ def repair(
         path: The file.
         source: What it should be, with its SHA-256.
         hub: Where to ask.
-        store: The record; told when the file is whole.
+        store: The record; updated when the file is whole.
         settings: How hard to try.
-        progress: Told how far it is.
+        progress: Where to report bytes and notes.
 
     Raises:
         ChecksumError: The file is still not what it should be.
@@ -152,7 +152,7 @@ def repair(
     settings = settings or Settings()
     with (
         explained(path),
-        only_one(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
+        download_lock(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
     ):
         store.distrust(path)
         hashes = SegmentHashStore(store.folder).find(file.sha256)
@@ -174,14 +174,14 @@ def _fetch(
 ) -> Repaired:
     """Fetch the bad segments over the file."""
     segments = damage.segments
-    pieces = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
-    begin = TransferState(segments, damage.good, pieces, damage.expected, is_looked_at=True)
+    todo = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
+    initial = TransferState(segments, damage.good, todo, damage.expected, is_hashed=True)
     with PartFile(path, segments.size_bytes, is_compare=True, is_part=False) as part:
         transfer = Transfer(
             hub,
             source,
             part,
-            begin,
+            initial,
             journal=None,
             settings=settings,
             progress=progress,
@@ -198,7 +198,7 @@ def _fetch(
             hint=f"`gguf-hub download {quote(source.repo_id)} {quote(source.file.path)}` "
             "downloads it again",
         )
-    return Repaired(transfer.board.n_received, changed_bytes)
+    return Repaired(transfer.queue.n_received, changed_bytes)
 
 
 def _record(path: Path, source: Source, store: Store) -> None:

@@ -14,11 +14,11 @@ COUNTED = "download "
 
 
 @contextlib.contextmanager
-def totalled(progress: Progress, total_bytes: int) -> Iterator[Progress]:
+def with_total(progress: Progress, total_bytes: int) -> Iterator[Progress]:
     """Start a task ``total``; what is downloaded through the progress inside advances it too.
 
     Args:
-        progress: Who is told.
+        progress: Where to report bytes.
         total_bytes: What is to come.
     """
     with progress.task("total", total_bytes) as total:

@@ -1,7 +1,7 @@
 """Is a file on disk what it should be? First its structure, then its SHA-256.
 
-What the SHA-256 should be is told by whoever knows: the user, the record of verified files, the
-notes that huggingface_hub leaves beside files, and last the hub.
+The expected SHA-256 comes from the first that knows it: the user, the record of verified files,
+the metadata that huggingface_hub leaves beside files, and last the hub.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Verification:
         sha256: Of its bytes; None when a wrong size made hashing pointless.
         expected: What it should be, and who says so.
         issues: What is wrong with its structure.
-        bad_ranges: Where its bytes are wrong, start and stop, as far as that can be told.
+        bad_ranges: Start and stop of the ranges with wrong bytes, as far as they are known.
     """
 
     path: Path
@@ -97,11 +97,11 @@ def verify_file(
     Args:
         path: An existing GGUF file.
         given_sha256: What the user says that it must be, in hex.
-        store: The record; asked, and told when the file is verified.
+        store: The record; read, and updated when the file is verified.
         ask_hub: Asked last, and only when nobody nearer knows.
         level: How closely to look at the structure; ``"deep"`` reads every block.
         report: On the structure, where it was looked at already, as that of a shard is.
-        progress: Told while the file is read.
+        progress: Where to report bytes.
 
     Raises:
         GgufError: The file cannot be read.
@@ -190,10 +190,10 @@ def _from_cache(path: Path) -> Expected | None:
     repo_id = repo_id_of(blob.parent.parent)
     if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):
         return None
-    found = find_file(path)
-    if found is None:
+    cached = find_file(path)
+    if cached is None:
         return Expected(blob.name, "cache", repo_id)
-    return Expected(blob.name, "cache", repo_id, found.commit, found.filename)
+    return Expected(blob.name, "cache", repo_id, cached.commit, cached.filename)
 
 
 def _from_metadata(path: Path) -> Expected | None:

@@ -76,7 +76,7 @@ def speed_of(
 
 
 def _basis(machine: Machine, placement: Placement) -> Basis:
-    """Tell whether everything that counts was measured."""
+    """Return whether everything that counts was measured."""
     is_known = machine.ram_bytes_per_s is not None or placement.gpu_share == (1.0, 1.0)
     if placement.miss_share and machine.disk_bytes_per_s is None:
         is_known = False

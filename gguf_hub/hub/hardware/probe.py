@@ -50,11 +50,11 @@ def remembered(key: str, target: Path) -> Speeds:
         key: From ``machine_key``.
         target: Where files lie; each disk has a figure of its own.
     """
-    found = _load().get(key)
-    found = found if isinstance(found, dict) else {}
-    disks = found.get("disks")
+    entry = _load().get(key)
+    entry = entry if isinstance(entry, dict) else {}
+    disks = entry.get("disks")
     disk = disks.get(_disk_key(target)) if isinstance(disks, dict) else None
-    return Speeds(_positive(found.get("ram_bytes_per_s")), _positive(disk))
+    return Speeds(_positive(entry.get("ram_bytes_per_s")), _positive(disk))
 
 
 def machine_key(cpu_name: str, n_threads: int) -> str:
@@ -87,10 +87,10 @@ def measure(
         ram = read_bandwidth(n_threads, buffer_bytes(l3_bytes, available_bytes))
     if disk is None and with_disk:
         disk = disk_speed(target)
-    found = Speeds(ram, disk)
-    if found != known:
-        _remember(key, target, found)
-    return found
+    speeds = Speeds(ram, disk)
+    if speeds != known:
+        _remember(key, target, speeds)
+    return speeds
 
 
 # ---- memory ------------------------------------------------------------------------------------
@@ -98,9 +98,9 @@ def measure(
 
 def buffer_bytes(l3_bytes: int | None, available_bytes: int | None) -> int:
     """Return how much memory to read: far more than the caches, and no burden to the machine."""
-    wanted = 8 * (l3_bytes or 0)
-    wanted = min(max(wanted, MIN_BUFFER_BYTES), MAX_BUFFER_BYTES)
-    return wanted if available_bytes is None else min(wanted, available_bytes // 8)
+    n_bytes = 8 * (l3_bytes or 0)
+    n_bytes = min(max(n_bytes, MIN_BUFFER_BYTES), MAX_BUFFER_BYTES)
+    return n_bytes if available_bytes is None else min(n_bytes, available_bytes // 8)
 
 
 def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -> float | None:
@@ -149,7 +149,7 @@ def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -
 
 
 def disk_speed(target: Path, *, limit_s: float = DISK_S) -> float | None:
-    """Measure how fast a file at ``target`` is read; None where that cannot be told.
+    """Measure how fast a file at ``target`` is read; None where that cannot be measured.
 
     Args:
         target: A folder, or one that will be: the nearest that exists is taken.
@@ -159,9 +159,9 @@ def disk_speed(target: Path, *, limit_s: float = DISK_S) -> float | None:
         return None  # no way around the page cache
     folder = next(each for each in (target, *target.parents) if each.is_dir())
     try:
-        found = _large_file(folder)
-        if found is not None:
-            return _read_speed(found, limit_s)
+        path = _large_file(folder)
+        if path is not None:
+            return _read_speed(path, limit_s)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".gguf-hub-probe-") as file:
             file.write(os.urandom(DISK_BLOCK_BYTES) * (DISK_FILE_BYTES // DISK_BLOCK_BYTES))
             file.flush()
@@ -202,7 +202,7 @@ def _read_speed(path: Path, limit_s: float) -> float | None:
 
 
 def _disk_key(target: Path) -> str:
-    """Return what tells one disk from another."""
+    """Return a name for the disk that a folder is on."""
     for folder in (target, *target.parents):
         try:
             return f"device {folder.stat().st_dev}"
@@ -216,10 +216,10 @@ def _disk_key(target: Path) -> str:
 
 def _load() -> dict[str, Any]:
     try:
-        found = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
+        data = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _remember(key: str, target: Path, speeds: Speeds) -> None:

@@ -32,7 +32,7 @@ def steady_bytes(key: str, available_bytes: int, band_bytes: int) -> int:
 
 def _load() -> dict[str, object]:
     try:
-        found = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
+        data = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}

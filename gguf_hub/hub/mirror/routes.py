@@ -67,15 +67,15 @@ _NOTHING = ("", "nothing is served at this address")
 
 
 class Routes:
-    """Answers requests about what a shelf holds.
+    """Answers requests about the files of an index.
 
     Args:
-        shelf: What is offered.
+        index: What is offered.
         token: What a request must carry; None lets everybody ask who reaches the server.
     """
 
-    def __init__(self, shelf: RepositoryIndex, token: str | None = None) -> None:
-        self._shelf = shelf
+    def __init__(self, index: RepositoryIndex, token: str | None = None) -> None:
+        self._index = index
         self._token = token
 
     def answer(self, request: Request) -> Response:
@@ -88,8 +88,8 @@ class Routes:
 
     def _check_may_ask(self, request: Request) -> None:
         if self._token is not None:
-            given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+            authorization = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(authorization, f"Bearer {self._token}".encode()):
                 raise Refused(401, "", "a token is needed", WWW_Authenticate="Bearer")
         elif not _is_address(request.headers.get("host")):
             # a web page that makes a name of its own lead here must not read from it
@@ -114,7 +114,7 @@ class Routes:
     def _api(self, parts: list[str], query: Mapping[str, str], request: Request) -> Any:
         if not parts:
             return list(self._search(query))
-        repo_id = next((i for n in (2, 1) if self._shelf.has(i := "/".join(parts[:n]))), None)
+        repo_id = next((i for n in (2, 1) if self._index.has(i := "/".join(parts[:n]))), None)
         if repo_id is None:
             raise _no_repo()
         what, *rest = parts[repo_id.count("/") + 1 :] or [""]
@@ -133,8 +133,8 @@ class Routes:
         raise Refused(404, *_NOTHING)
 
     def _search(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        for repo_id in self._shelf.repo_ids():
-            listing = self._shelf.snapshot(repo_id)
+        for repo_id in self._index.repo_ids():
+            listing = self._index.snapshot(repo_id)
             is_asked = query.get("search", "").lower() in repo_id.lower()
             is_of_author = "author" not in query or repo_id.startswith(f"{query['author']}/")
             if listing and is_asked and is_of_author:
@@ -156,7 +156,7 @@ class Routes:
         return entries
 
     def _listing(self, repo_id: str, revision: str = BRANCH) -> Snapshot:
-        listing = self._shelf.snapshot(repo_id, revision)
+        listing = self._index.snapshot(repo_id, revision)
         if listing is None:
             raise _no_revision()
         return listing
@@ -164,7 +164,7 @@ class Routes:
     # --- files
 
     def _file(self, repo_id: str, revision: str, path: str, request: Request) -> Response:
-        offered = self._shelf.file(repo_id, revision, path)
+        offered = self._index.file(repo_id, revision, path)
         if offered is None:
             raise self._why_not(repo_id, revision)
         size_bytes, etag = offered.entry.size_bytes, f'"{offered.entry.sha256}"'
@@ -176,23 +176,23 @@ class Routes:
         }
         if request.method == "HEAD":
             return Response(200, headers, b"", size_bytes)
-        asked = parse_range(
+        byte_range = parse_range(
             request.headers.get("range"),
             size_bytes,
             if_range=request.headers.get("if-range"),
             etag=etag,
         )
-        if asked is None:
+        if byte_range is None:
             return _slice(200, headers, offered, 0, size_bytes)
-        headers["Content-Range"] = asked.content_range
-        if asked.start >= size_bytes:
+        headers["Content-Range"] = byte_range.content_range
+        if byte_range.start >= size_bytes:
             return Response(416, headers, b"", 0)
-        return _slice(206, headers, offered, asked.start, asked.stop)
+        return _slice(206, headers, offered, byte_range.start, byte_range.stop)
 
     def _why_not(self, repo_id: str, revision: str) -> Refused:
-        if not self._shelf.has(repo_id):
+        if not self._index.has(repo_id):
             return _no_repo()
-        return _no_entry() if self._shelf.snapshot(repo_id, revision) else _no_revision()
+        return _no_entry() if self._index.snapshot(repo_id, revision) else _no_revision()
 
 
 def _slice(
@@ -230,7 +230,7 @@ def _asked_paths(request: Request) -> list[str]:
 
 
 def _is_address(host: str | None) -> bool:
-    """Tell whether a ``Host`` header is an address, or this machine's name for itself."""
+    """Return whether a ``Host`` header is an address, or this machine's name for itself."""
     if host is None:
         return True  # not a browser
     name = host.rpartition("]")[0].lstrip("[") if "]" in host else host.partition(":")[0]

@@ -54,7 +54,7 @@ class Survey:
 def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey:
     """Return the facts of all models of a repository.
 
-    Two requests tell what is in it. Of each file not known yet the header is read: one request of
+    Two requests list its files. Of each file not known yet the header is read: one request of
     1 MiB, and a second one where it is longer.
 
     Args:
@@ -70,9 +70,9 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
     listing = hub.list_files(repo_id, revision or "main")
     if known := recall(repo_id, listing.commit):
         return known
-    found = read_survey(hub, listing)
-    remember(found)
-    return found
+    survey = read_survey(hub, listing)
+    remember(survey)
+    return survey
 
 
 def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
@@ -101,7 +101,7 @@ def _facts(
 
 
 def _header(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> ShardHeader:
-    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget)
+    source = HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget)
     return ShardHeader(file.path, read_header(source))
 
 

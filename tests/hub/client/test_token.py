@@ -62,7 +62,7 @@ def test_what_stands_around_a_token_is_taken_away(
     for paint in PAINT:
         client = put(by, paint.format(TOKEN), monkeypatch, token_file)
         assert client.has_token()
-        assert client.file_facts(REPO, "a.gguf").size_bytes == 1
+        assert client.file_metadata(REPO, "a.gguf").size_bytes == 1
     assert {r.headers["authorization"] for r in server.requests} == {f"Bearer {TOKEN}"}
 
 

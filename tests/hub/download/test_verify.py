@@ -105,8 +105,8 @@ def test_downloads_of_any_client_say_themselves_what_they_should_be(
     commit = hub_server.add_repo(REPO, {NAME: sound})
     root = tmp_path / where
     if who == "ours":
-        place = HfCache(root) if where == "cache" else LocalFolder(root)
-        getter = Fetcher(HfHub(), place, Store(tmp_path / "another record"))
+        destination = HfCache(root) if where == "cache" else LocalFolder(root)
+        getter = Fetcher(HfHub(), destination, Store(tmp_path / "another record"))
         listing = getter.hub.list_files(REPO)
         path = getter.fetch(listing, listing.files)[0].path
     else:

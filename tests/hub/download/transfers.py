@@ -34,9 +34,9 @@ def listed(fetcher: Fetcher) -> tuple[RepoListing, RemoteFile]:
     return listing, listing.files[0]
 
 
-def part_of(place: Destination) -> Path:
+def part_of(destination: Destination) -> Path:
     listing = HfHub().list_files(REPO)
-    return place.part_of(listing, listing.files[0])
+    return destination.part_of(listing, listing.files[0])
 
 
 def sent_bytes(server: HubServer) -> int:

@@ -13,10 +13,10 @@ from gguf_hub.cli.download.download_engine import mover_for
 from gguf_hub.errors import HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import LocalFolder
+from gguf_hub.hub.download.external import HfTransferBackend, XetBackend, has_hf_transfer
 from gguf_hub.hub.download.fetch import Fetcher, Status
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.transfer import RangeMover, TransferBackend
-from gguf_hub.hub.download.whole import HfTransferMover, XetMover, has_hf_transfer
+from gguf_hub.hub.download.transfer import RangeBackend, TransferBackend
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SILENT
 from tests.hostile import HostileFolder
@@ -42,7 +42,7 @@ def download(url, filename, headers, callback, **settings):
     with open(filename + ".headers", "w") as file:
         file.write(str(headers))
 """
-TRANSFER = HfTransferMover(2)
+TRANSFER = HfTransferBackend(2)
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetch(tmp_path: Path, mover: TransferBackend, token: str | None = None) -> Path:
-    hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
-    one = Fetcher(hub, place, Store(), Notes(), move=mover)
+def fetch(tmp_path: Path, backend: TransferBackend, token: str | None = None) -> Path:
+    hub, destination = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
+    one = Fetcher(hub, destination, Store(), Notes(), backend=backend)
     listing = one.hub.list_files(REPO)
     (done,) = one.fetch(listing, listing.files)
     assert done.status is Status.DOWNLOADED
@@ -164,12 +164,12 @@ def test_a_child_that_cannot_begin_is_a_failure_of_the_engine(
 
 @pytest.mark.skipif(not has_hf_transfer(), reason="hf_transfer is not installed")
 def test_the_real_hf_transfer(server: HubServer, tmp_path: Path) -> None:
-    assert fetch(tmp_path, HfTransferMover.installed(2)).read_bytes() == BIG
+    assert fetch(tmp_path, HfTransferBackend.installed(2)).read_bytes() == BIG
 
 
 def test_a_hub_without_xet_is_told(server: HubServer, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="not to be had through xet"):
-        fetch(tmp_path, XetMover())
+        fetch(tmp_path, XetBackend())
 
 
 # --- which one
@@ -182,7 +182,7 @@ def options(**changes: object) -> dict[str, object]:
 
 def test_ranges_are_the_rule_and_files_share_the_connections() -> None:
     alone, shared = mover_for(options(), 1), mover_for(options(), 5)
-    assert isinstance(alone, RangeMover) and isinstance(shared, RangeMover)
+    assert isinstance(alone, RangeBackend) and isinstance(shared, RangeBackend)
     assert (alone.settings.connections, shared.settings.connections) == (8, 4)
 
 
@@ -190,10 +190,10 @@ def test_the_variable_of_the_model_card_selects_hf_transfer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_ENABLE_HF_TRANSFER", "1")
-    mover = mover_for(options(), 1)
-    assert isinstance(mover, HfTransferMover if has_hf_transfer() else RangeMover)
-    assert isinstance(mover_for(options(engine="ranges"), 1), RangeMover)
-    assert isinstance(mover_for(options(limit_rate=5), 1), RangeMover)
+    backend = mover_for(options(), 1)
+    assert isinstance(backend, HfTransferBackend if has_hf_transfer() else RangeBackend)
+    assert isinstance(mover_for(options(engine="ranges"), 1), RangeBackend)
+    assert isinstance(mover_for(options(limit_rate=5), 1), RangeBackend)
     said = capsys.readouterr().err
     assert said.count("note: HF_HUB_ENABLE_HF_TRANSFER is set") == 2
 
@@ -203,7 +203,7 @@ def test_other_engines_know_no_rate(engine: str) -> None:
     with pytest.raises(UsageError, match="no --limit-rate"):
         mover_for(options(engine=engine, limit_rate=5), 1)
     if engine == "xet":
-        assert isinstance(mover_for(options(engine=engine), 1), XetMover)
+        assert isinstance(mover_for(options(engine=engine), 1), XetBackend)
 
 
 @pytest.mark.parametrize(
