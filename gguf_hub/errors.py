@@ -127,7 +127,7 @@ class CheckpointError(GgufHubError):
 
     Args:
         path: The folder, or the file in it.
-        issues: What is wrong; one is told in the same line, several as a list.
+        issues: What is wrong; one is put in the same line, several as a list.
         hint: The next step, or None.
     """
 

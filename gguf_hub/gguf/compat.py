@@ -1,4 +1,4 @@
-"""Which programs load a file, why not, and what mends it.
+"""Which programs load a file, why not, and what fixes it.
 
 Source: llama.cpp pull requests #1957 (GGUF v2), #4406 (Mixtral), #6387 (merged experts), #10026
 (split experts removed), and the tensor types of each.
@@ -44,7 +44,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """Who loads a file, and which command mends it ("" for none)."""
+    """Who loads a file, and which command fixes it ("" for none)."""
 
     loaders: tuple[Loader, ...]
     remedy: Remedy
@@ -53,7 +53,7 @@ class Compatibility:
 def compatibility(
     summary: Summary, issues: Iterable[Issue], obstacles: Sequence[str]
 ) -> Compatibility:
-    """Tell which programs load a file.
+    """Return which programs load a file, and the command that makes more of them load it.
 
     Args:
         summary: Of the file.
@@ -76,7 +76,6 @@ _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZE
 
 
 def _remedy(summary: Summary) -> Remedy:
-    """The command that makes more programs load the file."""
     if summary.shard or summary.n_shards > 1:
         return "merge"
     needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
@@ -86,9 +85,9 @@ def _remedy(summary: Summary) -> Remedy:
 def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
     name = "gguf-hub"
     if summary.shard or summary.n_shards > 1:
-        # of a single shard nobody can tell more: the other tensors are elsewhere
-        whole = obstacles if summary.n_shards > 1 else ()
-        return Loader(name, False, told(["in shards", *whole]))
+        # not of a single shard: the other tensors are elsewhere
+        others = obstacles if summary.n_shards > 1 else ()
+        return Loader(name, False, told(["in shards", *others]))
     return Loader(name, not obstacles, told(obstacles))
 
 

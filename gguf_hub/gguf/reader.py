@@ -40,7 +40,7 @@ class GgufFile:
         metadata: Metadata as plain Python values, with checked reading.
         tensors: By name, in file order.
         data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
-        found: What tells the mapped file from another of its name; None for a copy.
+        status: Distinguishes the mapped file from another of its name; None for a copy.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GgufFile:
         self.metadata = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
         self.data = data
-        self.found: os.stat_result | None = None
+        self.status: os.stat_result | None = None
         self._map: mmap.mmap | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class GgufFile:
         Args:
             path: A GGUF file: version 1 to 3, either byte order.
             is_mapped: False to read all of it into memory of our own.
-            progress: Told about that reading.
+            progress: Where to report that reading.
 
         Raises:
             GgufError: There is no such file, or it cannot be read safely.
@@ -73,9 +73,9 @@ class GgufFile:
         path = Path(path)
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
-        buffer, found = _map(path)
+        buffer, status = _map(path)
         file = cls._parsed(path, buffer, np.frombuffer(buffer, np.uint8))
-        file.found = found
+        file.status = status
         file._map = buffer if isinstance(buffer, mmap.mmap) else None
         return file
 
@@ -150,7 +150,7 @@ class GgufFile:
         return self.data[start : start + self.tensors[name].size_bytes]
 
     def check_size(self) -> None:
-        """Raise if the mapped file has another size by now: what is gone of it ends the process.
+        """Raise if the mapped file has another size by now: reading past its end kills the process.
 
         It costs half a microsecond, so that it may be asked before every use. A file that was
         replaced, not written over, is still there.
@@ -199,10 +199,10 @@ def map_file(path: Path) -> mmap.mmap | bytes:
 
 def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:
     with read_errors(path), path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if found.st_size == 0:
-            return b"", found
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), found
+        status = os.fstat(file.fileno())
+        if status.st_size == 0:
+            return b"", status
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
 
 
 def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:

@@ -1,10 +1,10 @@
 """What of a part file is there: each finished segment with its SHA-256, beside the part.
 
 One JSON object per line. The first line says which file the part belongs to; every other line is
-about one segment. A line is written as soon as its segment is, so that a killed process loses nothing
-that was finished. For the loss of power, ``sync`` puts first the bytes and then the lines safely on
-the disk; a line that got there before its bytes is found out, because whoever goes on with a part
-hashes it again.
+about one segment. A line is written as soon as its segment is, so that a killed process loses
+nothing that was finished. For the loss of power, ``sync`` puts first the bytes and then the lines
+safely on the disk; a line that got there before its bytes does no harm, because a part is hashed
+again when its download resumes.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_listing_of_a_revision_is_that_of_its_commit(server: HubServer) -> None:
         ("org/nothing", "main", RepoNotFoundError, ["org/nothing", "private", "hf auth login"]),
         (REPO, "nothing", RevisionNotFoundError, [REPO, "`nothing`", "main"]),
         ("a/b/c", "main", UsageError, ["a/b/c", "org/name"]),
-        (REPO, "../../x", UsageError, ["`../../x` is no branch"]),
+        (REPO, "../../x", UsageError, ["`../../x` is not a branch"]),
     ],
     ids=["no repo", "no revision", "no repo name", "no revision name"],
 )

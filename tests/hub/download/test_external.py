@@ -168,7 +168,7 @@ def test_the_real_hf_transfer(server: HubServer, tmp_path: Path) -> None:
 
 
 def test_a_hub_without_xet_is_told(server: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(HubError, match="not to be had through xet"):
+    with pytest.raises(HubError, match="not available through xet"):
         fetch(tmp_path, XetBackend())
 
 
