@@ -18,7 +18,7 @@ def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
     if found.chosen is None:
         return []
     model = next(m for m in subject.models if m.facts is found.chosen.facts)
-    if found.wish.engine == "llama.cpp":
+    if found.constraints.engine == "llama.cpp":
         return _for_llama_cpp(model, found.chosen)
     return _for_us(model, found.chosen)
 
@@ -26,8 +26,8 @@ def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
 def _for_us(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
     get = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
-    kv = " -ctk q8_0 -ctv q8_0" if fit.wish.kv_type == "q8_0" else ""
-    return [*get, f"gguf-hub run {name} -c {fit.wish.n_ctx}{kv} {PROMPT}"]
+    kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
+    return [*get, f"gguf-hub run {name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"]
 
 
 def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
@@ -40,8 +40,8 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
         merged = shlex.quote(f"{_name(model)}.merged.gguf")
         lines.append(f"gguf-hub upgrade {file} {merged}")
         file = merged
-    placement, kv = fit.placement, fit.wish.kv_type
-    flags = [f"-m {file}", f"-c {fit.wish.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
+    placement, kv = fit.placement, fit.constraints.kv_type
+    flags = [f"-m {file}", f"-c {fit.constraints.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
     flags += [f"--n-cpu-moe {placement.n_cpu_moe}"] * bool(placement.n_cpu_moe)
     flags += [f"-ctk {kv} -ctv {kv}"] * (kv != "f16")
     return [*lines, f"llama-completion {' '.join(flags)} {PROMPT}"]

@@ -23,9 +23,9 @@ def print_machine(seen: DetectedMachine, found: Pick, *, is_this: bool) -> None:
     """Say on stderr what is judged by."""
     from gguf_hub.units import format_gb
 
-    machine, reserve = found.machine, found.wish.reserve_of(found.machine)
+    machine, reserve = found.machine, found.constraints.reserve_of(found.machine)
     parts = [f"{format_gb(machine.ram_bytes)} of RAM{_available(seen, found) if is_this else ''}"]
-    if machine.vram_bytes and found.wish.engine == "llama.cpp":
+    if machine.vram_bytes and found.constraints.engine == "llama.cpp":
         shared = " (part of the RAM)" if machine.is_unified else ""
         parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
     parts.append(f"{format_gb(reserve)} left to other programs")
@@ -98,7 +98,7 @@ def _bar(fit: Fit, found: Pick) -> str:
     """Draw the need against what there is, e.g. ``█████▌░░  68 %``."""
     from gguf_hub.hub.fit.placement import memory_limit
 
-    limit = memory_limit(found.wish, found.machine)
+    limit = memory_limit(found.constraints, found.machine)
     share = fit.need.total_bytes / limit if limit else 99.0
     halves = min(2 * BAR_CELLS, round(share * 2 * BAR_CELLS))
     bar = ("█" * (halves // 2) + "▌" * (halves % 2)).ljust(BAR_CELLS, "░")
@@ -192,7 +192,7 @@ def _estimated(found: Pick) -> str:
 
 
 def _warnings(found: Pick) -> list[str]:
-    shape, wish, machine = found.fits[0].facts.shape, found.wish, found.machine
+    shape, wish, machine = found.fits[0].facts.shape, found.constraints, found.machine
     lines = []
     if wish.n_ctx > shape.n_ctx_train:
         lines.append(
@@ -228,7 +228,7 @@ def _hint(found: Pick) -> None:
 def print_explained(found: Pick) -> None:
     """Print the sum of the chosen file, or of the smallest where none was chosen."""
     fit = found.chosen or min(found.fits, key=lambda each: each.need.total_bytes)
-    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.wish.engine}")
+    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.constraints.engine}")
     for label, amount, how in [*_terms(fit), *_places(fit, found), *_times(fit, found)]:
         console.say(f"  {label:<22}{amount:>12}  {how}".rstrip())
 
@@ -238,12 +238,12 @@ def _terms(fit: Fit) -> list[tuple[str, str, str]]:
     experts = f"{shape.n_layer} layers of {facts.expert_bytes / shape.n_layer / 1e6:.0f} MB"
     if shape.n_expert:
         experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
-    kv = f"{fit.wish.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    kv = f"{fit.constraints.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
     return [
         ("dense part", _gb_wide(facts.dense_bytes), "attention, norms, router, output"),
         ("experts" if shape.n_expert else "feed-forward", _gb_wide(facts.expert_bytes), experts),
         ("embeddings", _gb_wide(facts.embedding_bytes), f"{shape.n_vocab} words"),
-        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.wish.n_ctx} tokens"),
+        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.constraints.n_ctx} tokens"),
         ("scratch", _gb_wide(need.scratch_bytes), "what a batch of 512 tokens computes in"),
         ("program", _gb_wide(need.overhead_bytes), "interpreter, libraries, vocabulary"),
         ("needs", _gb_wide(need.total_bytes), "the sum"),
@@ -251,7 +251,7 @@ def _terms(fit: Fit) -> list[tuple[str, str, str]]:
 
 
 def _places(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
-    placement, wish, machine = fit.placement, found.wish, found.machine
+    placement, wish, machine = fit.placement, found.constraints, found.machine
     reserve = f"{_gb_wide(machine.ram_bytes)} less {_gb_wide(wish.reserve_of(machine))} for others"
     lines = [("RAM to use", _gb_wide(wish.limit_of(machine)), reserve)]
     if placement.vram_bytes:

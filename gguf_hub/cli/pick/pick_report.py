@@ -14,7 +14,7 @@ def report(
     subject: CandidateSet, found: Pick, seen: DetectedMachine, commands: list[str]
 ) -> dict[str, Any]:
     """Return all that the table says, and the terms of the sums, as plain data."""
-    wish, machine = found.wish, found.machine
+    wish, machine = found.constraints, found.machine
     pairs = zip(subject.models, found.fits, strict=True)
     return {
         "repo_id": subject.repo_id or None,

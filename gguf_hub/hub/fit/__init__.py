@@ -18,7 +18,7 @@ from gguf_hub.hub.fit.machine import (
     isa_of,
 )
 from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
-from gguf_hub.hub.fit.placement import Placement, Verdict, place
+from gguf_hub.hub.fit.placement import Placement, Verdict, placement_of
 from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
 
@@ -48,6 +48,6 @@ __all__ = [
     "losses_of",
     "need_of",
     "pick",
-    "place",
+    "placement_of",
     "speed_of",
 ]

@@ -1,4 +1,4 @@
-"""What is asked: the memory and speed of a machine, and what somebody wants to run there."""
+"""The memory and speed of a machine, and the constraints that a pick must satisfy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASSUMED_DISK_BYTES_PER_S = 1e9
 
 @dataclass(frozen=True)
 class Machine:
-    """What a model may use; None is what nobody tells.
+    """What a model may use; None is what is not known.
 
     Attributes:
         ram_bytes: Memory that is available now, the reserve still in it.
@@ -59,7 +59,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What somebody wants.
+    """What a pick must satisfy.
 
     Attributes:
         n_ctx: Tokens of context.
