@@ -28,7 +28,7 @@ def is_full(exc: OSError) -> bool:
 
 
 @contextlib.contextmanager
-def translated_os_errors(
+def translate_os_errors(
     what: str,
     kind: type[GgufHubError] = GgufHubError,
     *,

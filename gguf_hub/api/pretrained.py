@@ -16,7 +16,7 @@ from gguf_hub.hub.download.names import set_key
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 from gguf_hub.progress import SilentProgress
 
 
@@ -90,5 +90,5 @@ def _place(
     local_dir: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None
 ) -> Destination | None:
     if local_dir is not None:
-        return LocalFolder(expanded(local_dir).absolute())
-    return HfCache(expanded(cache_dir).absolute()) if cache_dir is not None else None
+        return LocalFolder(expand_user(local_dir).absolute())
+    return HfCache(expand_user(cache_dir).absolute()) if cache_dir is not None else None

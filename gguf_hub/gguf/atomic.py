@@ -159,7 +159,7 @@ def _part_name(path: Path, status: os.stat_result, token: str) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of this file."""
-    for part, is_busy, status in _unfinished(path):
+    for part, is_busy, status in _unfinished_parts(path):
         if not is_busy:
             with contextlib.suppress(OSError):  # some systems keep what is open
                 remove_if(part, status)
@@ -168,7 +168,7 @@ def _remove_leftovers(path: Path) -> None:
 def _refuse_second(path: Path, own: int) -> None:
     """Raise when another process writes the same file; of two that begin at once, one goes on."""
     for _ in range(_LOOKS):
-        status = [status.st_ino for _, is_busy, status in _unfinished(path) if is_busy]
+        status = [status.st_ino for _, is_busy, status in _unfinished_parts(path) if is_busy]
         others = [number for number in status if number != own]
         if not others:
             return
@@ -178,7 +178,7 @@ def _refuse_second(path: Path, own: int) -> None:
     raise LockedError(f"another process is writing `{path}`", path=path)
 
 
-def _unfinished(path: Path) -> Iterator[tuple[Path, bool, os.stat_result]]:
+def _unfinished_parts(path: Path) -> Iterator[tuple[Path, bool, os.stat_result]]:
     """Yield files of ours that were to become ``path``: name, whether it is locked, and stat."""
     pattern = re.compile(re.escape(path.name) + r"\.([0-9a-f]{8})[0-9a-f]{8}" + re.escape(SUFFIX))
     for part in sorted(path.parent.iterdir()):

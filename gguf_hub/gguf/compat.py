@@ -103,10 +103,10 @@ def _llama_cpp_now(summary: Summary) -> Loader:
     if summary.architecture != "llama":
         return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
     if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
+        return Loader(name, None, f"tensor {_join_sorted(unknown)}, which is not known here")
     newer = types & {type.name for type in _AFTER_2024}
     if newer:
-        return Loader(name, True, f"a build that knows {_listed(newer)}")
+        return Loader(name, True, f"a build that knows {_join_sorted(newer)}")
     return Loader(name, True, "")
 
 
@@ -120,12 +120,12 @@ def _llama_cpp_before(summary: Summary) -> Loader:
     if summary.architecture != "llama":
         return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
     if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
+        return Loader(name, None, f"tensor {_join_sorted(unknown)}, which is not known here")
     newer = types & {type.name for type in _AFTER_2024}
     if newer:
-        return Loader(name, False, f"tensor types {_listed(newer)}")
+        return Loader(name, False, f"tensor types {_join_sorted(newer)}")
     if types & {type.name for type in _OF_EARLY_2024}:
-        new = _listed(types & {type.name for type in _OF_EARLY_2024})
+        new = _join_sorted(types & {type.name for type in _OF_EARLY_2024})
         return Loader(name, True, f"a build of 2024 that knows {new}")
     if summary.layout == "merged":
         return Loader(name, True, "from April 2024 on (merged experts)")
@@ -134,5 +134,5 @@ def _llama_cpp_before(summary: Summary) -> Loader:
     return Loader(name, True, "")
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_sorted(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

@@ -74,7 +74,7 @@ class GgufFile:
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
         buffer, status = _map(path)
-        file = cls._parsed(path, buffer, np.frombuffer(buffer, np.uint8))
+        file = cls._parse(path, buffer, np.frombuffer(buffer, np.uint8))
         file.status = status
         file._map = buffer if isinstance(buffer, mmap.mmap) else None
         return file
@@ -87,10 +87,10 @@ class GgufFile:
             GgufError: It cannot be read safely.
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
-        return cls._parsed(path, MemorySource(data), data)
+        return cls._parse(path, MemorySource(data), data)
 
     @classmethod
-    def _parsed(cls, path: Path, source: Any, data: NDArray[np.uint8]) -> GgufFile:
+    def _parse(cls, path: Path, source: Any, data: NDArray[np.uint8]) -> GgufFile:
         header = read_header(source)
         table = read_table(header)
         raise_unreadable(path, header.issues + table.issues)

@@ -57,12 +57,12 @@ from gguf_hub.hub.download.inventory import (
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
-from gguf_hub.oserrors import translated_os_errors
-from gguf_hub.paths import expanded
+from gguf_hub.oserrors import translate_os_errors
+from gguf_hub.paths import expand_user
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan
+    from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, Plan
 
 Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
 Confirm = Callable[["Plan", "Fetcher"], None]
@@ -157,7 +157,7 @@ class Resolver:
     def target(
         self, argument: str, *, revision: str | None = None, is_remote: bool = False
     ) -> Target | tuple[Path, ...]:
-        """Return what of a repository an argument wants, or the files that it names.
+        """Return the target in a repository that an argument names, or the local files.
 
         Args:
             argument: A path, a catalog quant, ``org/repo:QUANT``, ``org/repo/file.gguf`` or a link.
@@ -170,7 +170,7 @@ class Resolver:
             GgufError: It names a shard on this machine of which a sibling is missing.
         """
         # no catalog is needed for a file; the test is False for names that no file can have
-        if not is_remote and os.path.isfile(path := expanded(argument)):  # noqa: PTH113
+        if not is_remote and os.path.isfile(path := expand_user(argument)):  # noqa: PTH113
             return model_files(path)
         target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
         if isinstance(target, Path):
@@ -180,24 +180,24 @@ class Resolver:
     # -- 2) locate -------------------------------------------------------------------------------
 
     def locate(self, target: Target, choose: Select = select) -> list[LocalCopy]:
-        """Return the copies of what is wanted on this machine, the best one first.
+        """Return the copies of a target on this machine, the best one first.
 
         Copies whose content is known come before others, ``main`` as the cache knows it before
         other commits, verified copies before others, and what was written last before what is
         older.
         """
         groups: dict[tuple[Path, str], list[LocalFile]] = {}
-        for held in self._files_of(target):
-            groups.setdefault((held.root, str(held.commit)), []).append(held)
+        for file in self._files_of(target):
+            groups.setdefault((file.root, str(file.commit)), []).append(file)
         copies = []
         for (_, commit), files in groups.items():
             listing = self._listing(target, commit, files)
-            if chosen := _chosen(listing, target, choose):
-                by_name = {held.filename: held for held in files}
-                wanted = [by_name[file.path] for file in chosen]
-                verified = all(each.condition is Condition.VERIFIED for each in wanted)
-                paths = tuple(each.path for each in wanted)
-                copies.append(LocalCopy(listing, tuple(chosen), paths, verified))
+            if chosen := _try_select(listing, target, choose):
+                by_name = {file.filename: file for file in files}
+                selected = [by_name[file.path] for file in chosen]
+                is_verified = all(file.condition is Condition.VERIFIED for file in selected)
+                paths = tuple(file.path for file in selected)
+                copies.append(LocalCopy(listing, tuple(chosen), paths, is_verified))
         main = self._commits("main", target.repo_id)
         return sorted(copies, key=lambda copy: (
             not (copy.is_verified or copy.has_hashes), copy.listing.commit not in main,
@@ -227,10 +227,10 @@ class Resolver:
             ModelNotFoundError: It names nothing, or nothing that was downloaded.
             UsageError: It names a branch or tag.
         """
-        path = expanded(argument)
+        path = expand_user(argument)
         if find_local_file(path, self.store):
             shards = find_shards(path) if parse_shard(path) else (path,)
-            return [held for shard in shards if (held := find_local_file(shard, self.store))]
+            return [file for shard in shards if (file := find_local_file(shard, self.store))]
         if os.path.lexists(path):
             raise ModelNotFoundError(
                 f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
@@ -243,34 +243,34 @@ class Resolver:
                 f"`{argument}`: only the hub knows which files `{target.revision}` has",
                 hint="name a commit or a path, or drop the revision",
             )
-        found = files_of_target(inventory(self.store, self.roots), target)
-        if not found:
+        files = files_of_target(inventory(self.store, self.roots), target)
+        if not files:
             raise ModelNotFoundError(
                 f"`{argument}` is not on this machine", hint="`gguf-hub ls` shows what is"
             )
-        return found
+        return files
 
     def _files_of(self, target: Target) -> list[LocalFile]:
         """Return the files of the commits that a target can mean."""
-        place = self.destination
-        folder = place.root if isinstance(place, LocalFolder) else None
-        held = files_in_repo(target.repo_id, self.store, self.roots, folder=folder)
+        folder = self.destination.root if isinstance(self.destination, LocalFolder) else None
+        files = files_in_repo(target.repo_id, self.store, self.roots, folder=folder)
         if target.revision is None:
-            return [each for each in held if each.commit]
+            return [file for file in files if file.commit]
         commits = self._commits(target.revision, target.repo_id)
-        return [each for each in held if each.commit in commits]
+        return [file for file in files if file.commit in commits]
 
     def _commits(self, revision: str, repo_id: str) -> set[str]:
         """Return the commits that a revision names, as far as caches know."""
         folders = (repo_folder(cache, repo_id) for cache in self.roots.caches)
         return {commit for folder in folders if (commit := commit_of(folder, revision))}
 
-    def _listing(self, target: Target, commit: str, held: Sequence[LocalFile]) -> RepoListing:
+    def _listing(self, target: Target, commit: str, files: Sequence[LocalFile]) -> RepoListing:
         """Return what is here of a commit as a hub would list it, verified files first."""
-        files: dict[str, RemoteFile] = {}
-        for each in sorted(held, key=lambda each: each.condition is not Condition.VERIFIED):
-            files.setdefault(each.filename, each.remote)
-        return RepoListing(target.repo_id, target.revision or commit, commit, tuple(files.values()))
+        remote: dict[str, RemoteFile] = {}
+        for file in sorted(files, key=lambda file: file.condition is not Condition.VERIFIED):
+            remote.setdefault(file.filename, file.remote)
+        revision = target.revision or commit
+        return RepoListing(target.repo_id, revision, commit, tuple(remote.values()))
 
     # -- 3) list and select ----------------------------------------------------------------------
 
@@ -321,12 +321,12 @@ class Resolver:
     ) -> Selection | None:
         """Select files whose content is known, wherever on this machine they lie."""
         commits: dict[str, list[LocalFile]] = {copy.listing.commit: [] for copy in copies}
-        for held in self._files_of(target):
-            if held.remote.etag:
-                commits.setdefault(str(held.commit), []).append(held)
+        for file in self._files_of(target):
+            if file.remote.etag:
+                commits.setdefault(str(file.commit), []).append(file)
         for commit, files in commits.items():  # that of the best copy first
             listing = self._listing(target, commit, files)
-            if chosen := _chosen(listing, target, choose):
+            if chosen := _try_select(listing, target, choose):
                 return Selection(listing, tuple(chosen), error)
         return None
 
@@ -365,8 +365,8 @@ class Resolver:
             raise missing_offline(what) if is_offline() else selection.unreachable
         return plan
 
-    def fetch(self, selection: Selection, fetcher: Fetcher) -> list[Fetched]:
-        """Make the selected files be there.
+    def fetch(self, selection: Selection, fetcher: Fetcher) -> list[FetchedFile]:
+        """Copy or download the selected files that are not here yet.
 
         Raises:
             HubUnreachableError: No hub answers, and a file is not on this machine.
@@ -375,12 +375,12 @@ class Resolver:
         if selection.unverified is None:
             self.plan(selection, fetcher)
             return fetcher.fetch(selection.listing, selection.files)
-        from gguf_hub.hub.download.fetch import Fetched, Status
+        from gguf_hub.hub.download.fetch import FetchedFile, Status
 
         copy = selection.unverified
-        self.progress.note(_unverified(copy))
+        self.progress.note(_unverified_note(copy))
         return [
-            Fetched(path, file, sha256_file(path, progress=self.progress), Status.UNVERIFIED)
+            FetchedFile(path, file, sha256_file(path, progress=self.progress), Status.UNVERIFIED)
             for path, file in zip(copy.paths, copy.files, strict=True)
         ]
 
@@ -394,7 +394,7 @@ class Resolver:
             return paths
         selection = self.choose(target)
         if selection.unverified:
-            self.progress.note(_unverified(selection.unverified))
+            self.progress.note(_unverified_note(selection.unverified))
             return selection.unverified.paths
         fetcher = self.fetcher()
         if len(selection.files) == 1 and (copy := fetcher.copy_of(selection.files[0])):
@@ -419,7 +419,7 @@ class Resolver:
         for path, file in zip(copy.paths, copy.files, strict=True):
             if self.store.find_verified(path):
                 continue
-            with translated_os_errors(f"cannot read `{path}`", DownloadError, path=path):
+            with translate_os_errors(f"cannot read `{path}`", DownloadError, path=path):
                 sha256 = sha256_file(path, progress=self.progress)
             if sha256 != file.sha256:
                 self.progress.note(f"`{path}` is damaged: its SHA-256 is not the expected one")
@@ -431,11 +431,11 @@ class Resolver:
 
 def known_roots(store: Store, *folders: Path) -> Roots:
     """Return where files of this machine lie: the cache, what was ever fetched to, ``folders``."""
-    more = [expanded(folder).absolute() for folder in folders]
+    more = [expand_user(folder).absolute() for folder in folders]
     return Roots.known(store, default_cache_dir().absolute(), *more)
 
 
-def _chosen(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
+def _try_select(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
     try:
         return choose(listing, target.selector)
     except (HubError, UsageError, ModelNotFoundError):
@@ -449,7 +449,7 @@ def _changed_at(path: Path) -> int:
         return 0
 
 
-def _unverified(copy: LocalCopy) -> str:
+def _unverified_note(copy: LocalCopy) -> str:
     return f"{first_of(copy.paths)}: not verified, as its SHA-256 is not known without the hub"
 
 

@@ -9,7 +9,7 @@ from gguf_hub.cli import console
 
 if TYPE_CHECKING:
     from gguf_hub.hub.client import RepoListing
-    from gguf_hub.hub.download.fetch import Fetched, Plan
+    from gguf_hub.hub.download.fetch import FetchedFile, Plan
 
 
 def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
 
 
 def print_result(
-    listing: RepoListing, fetched: Sequence[Fetched], *, as_json: bool, is_quiet: bool
+    listing: RepoListing, fetched: Sequence[FetchedFile], *, as_json: bool, is_quiet: bool
 ) -> None:
     """Print the paths, or everything as JSON."""
     from gguf_hub.units import format_size
@@ -74,7 +74,7 @@ def print_result(
             console.note(f"{done.status.value}: {size}{_checked_by(done)}")
 
 
-def _checked_by(done: Fetched) -> str:
+def _checked_by(done: FetchedFile) -> str:
     if not done.is_verified:
         return ""
     return ", SHA-256 is the hub's" if done.file.sha256 else ", git id is the hub's"

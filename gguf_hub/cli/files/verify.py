@@ -23,7 +23,7 @@ from gguf_hub.cli.options import (
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.validate import Level, Report
-    from gguf_hub.hub.download.expected import Expected
+    from gguf_hub.hub.download.expected import ExpectedFile
     from gguf_hub.hub.download.verify import Verification
     from gguf_hub.hub.resolve import Resolver
 
@@ -158,11 +158,11 @@ class _Checker:
         reports = validate_set(paths[0], self.level, progress=self.resolver.progress)
         yield from ((Path(report.path), report) for report in reports)
 
-    def _ask_hub(self, path: Path) -> Expected | None:
+    def _ask_hub(self, path: Path) -> ExpectedFile | None:
         """Ask about a file that has the name of one of the catalog; nobody else can be asked."""
         from gguf_hub.errors import HubError
         from gguf_hub.hub.client import is_offline
-        from gguf_hub.hub.download.expected import Expected
+        from gguf_hub.hub.download.expected import ExpectedFile
 
         catalog = self.resolver.catalog
         if is_offline() or path.name not in {file.filename for file in catalog.files}:
@@ -175,6 +175,6 @@ class _Checker:
         file = listing.find(path.name)
         if file is None or file.sha256 is None:
             return None
-        return Expected(
+        return ExpectedFile(
             file.sha256, "hub", catalog.repo_id, listing.commit, file.path, file.size_bytes
         )

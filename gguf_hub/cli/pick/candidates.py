@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 if TYPE_CHECKING:
     from gguf_hub.errors import HubUnreachableError
@@ -68,7 +68,7 @@ def subject_of(
     Raises:
         GgufHubError: An argument names nothing, or nothing that can be judged.
     """
-    local = [_local(expanded(argument)) for argument in arguments]
+    local = [_local(expand_user(argument)) for argument in arguments]
     here = [subject for subject in local if subject]
     if arguments and len(here) == len(local):
         return here[0] if len(here) == 1 else _together(here)

@@ -178,10 +178,10 @@ def _with_gpu(machine: Machine, seen: Hardware, told: MachineOverrides) -> Machi
 
 def _speeds(seen: Hardware, target: Path, *, may_probe: bool, with_disk: bool = False) -> Speeds:
     """Return what is known of the speeds of this machine, measured first where that is allowed."""
-    from gguf_hub.hub.hardware import machine_key, measure, remembered
+    from gguf_hub.hub.hardware import machine_key, measure, recall_speeds
 
     key = machine_key(seen.cpu_name, seen.n_threads)
-    found = remembered(key, target)
+    found = recall_speeds(key, target)
     is_known = found.disk_bytes_per_s if with_disk else found.ram_bytes_per_s
     if is_known or not may_probe:
         return found

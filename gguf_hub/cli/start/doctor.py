@@ -108,10 +108,10 @@ def _cpu(seen: Hardware, problems: list[str]) -> dict[str, Any]:
 def _speeds(seen: Hardware) -> dict[str, float | None]:
     """Return what `gguf-hub pick` measured before; doctor measures nothing."""
     from gguf_hub.hub.client import default_cache_dir
-    from gguf_hub.hub.hardware import machine_key, remembered
+    from gguf_hub.hub.hardware import machine_key, recall_speeds
 
     key = machine_key(seen.cpu_name, seen.n_threads)
-    return asdict(remembered(key, default_cache_dir()))
+    return asdict(recall_speeds(key, default_cache_dir()))
 
 
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:

@@ -31,8 +31,8 @@ from gguf_hub.hub.client.listing import (
     require_distinct,
     whole_number,
 )
-from gguf_hub.hub.client.translate import offline, translated
-from gguf_hub.hub.client.transport import TimeBudget, Transport, decoded, redirect_target
+from gguf_hub.hub.client.translate import offline, translate_errors
+from gguf_hub.hub.client.transport import TimeBudget, Transport, decode_body, redirect_target
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
@@ -95,13 +95,13 @@ class HfHub:
         """
         if ".." in revision.split("/") or revision.startswith("/"):
             raise UsageError(f"`{revision}` is not a branch, tag or commit", hint="try `main`")
-        repo = f"{self.endpoint}/api/models/{self._checked(repo_id)}"
+        repo = f"{self.endpoint}/api/models/{self._validated(repo_id)}"
         budget = TimeBudget()
 
         def get(url: str) -> Page:
-            return self._retrying(lambda: self._page(url, budget), repo_id, revision)
+            return self._retry(lambda: self._page(url, budget), repo_id, revision)
 
-        with self._translated(repo_id, revision):
+        with self._translate_errors(repo_id, revision):
             commit = read_commit(get(f"{repo}/revision/{url_quote(revision, safe='')}").data)
             first = f"{repo}/tree/{commit}?recursive=true&expand=false"
             entries = read_all(get, first, self._transport.endpoint, read_files)
@@ -122,7 +122,7 @@ class HfHub:
             with self._head(repo_id, path, revision) as response:
                 return _read_metadata(repo_id, path, response)
 
-        return self._retrying(request, repo_id, revision, path)
+        return self._retry(request, repo_id, revision, path)
 
     def listed_metadata(self, listing: RepoListing, file: RemoteFile) -> FileMetadata:
         """Return where the bytes of a listed file are, without asking: the link that redirects."""
@@ -138,7 +138,7 @@ class HfHub:
         """
         parameters = {"search": text, "author": owner, "limit": str(limit)}
         query = urlencode({name: value for name, value in parameters.items() if value})
-        with self._translated(None):
+        with self._translate_errors(None):
             page = self._page(f"{self.endpoint}/api/models?{query}", TimeBudget())
             return read_repo_ids(page.data, limit)
 
@@ -173,7 +173,7 @@ class HfHub:
         if if_range:
             headers["If-Range"] = if_range
         with (
-            self._translated(metadata.repo_id, path=metadata.path, is_api=False),
+            self._translate_errors(metadata.repo_id, path=metadata.path, is_api=False),
             self._transport.open("GET", metadata.url, headers, expected=(200, 206)) as response,
         ):
             if window_bytes:
@@ -191,7 +191,7 @@ class HfHub:
         Raises:
             HubError: The file is not in Hugging Face's chunk store, or hf_xet fails.
         """
-        with self._translated(repo_id, revision, path):
+        with self._translate_errors(repo_id, revision, path):
             session.huggingface_hub()
             from huggingface_hub.file_download import xet_get
             from huggingface_hub.utils import parse_xet_file_data_from_response
@@ -244,7 +244,7 @@ class HfHub:
                     break
                 if time.monotonic() - seen_s > STALL_S:
                     if len(data) - seen_bytes < STALL_BYTES:
-                        raise _stalled(metadata, len(data) - seen_bytes)
+                        raise _stall_error(metadata, len(data) - seen_bytes)
                     seen_bytes, seen_s = len(data), time.monotonic()
         return bytes(data[: stop - start])
 
@@ -252,7 +252,7 @@ class HfHub:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
         try:
             with (
-                self._translated(None),
+                self._translate_errors(None),
                 self._transport.open(
                     "HEAD",
                     self.endpoint,
@@ -269,7 +269,7 @@ class HfHub:
     # --- helpers
 
     @contextmanager
-    def _translated(
+    def _translate_errors(
         self,
         repo_id: str | None,
         revision: str = "main",
@@ -279,7 +279,7 @@ class HfHub:
     ) -> Iterator[None]:
         """Refuse in offline mode; turn whatever goes wrong into an error of ours."""
         _check_online(self.endpoint)
-        with translated(
+        with translate_errors(
             self.endpoint,
             repo_id,
             revision=revision,
@@ -289,9 +289,9 @@ class HfHub:
         ):
             yield
 
-    def _checked(self, repo_id: str) -> str:
+    def _validated(self, repo_id: str) -> str:
         """Return a repository's name; raises ``UsageError`` when it is not one."""
-        with self._translated(repo_id):
+        with self._translate_errors(repo_id):
             session.huggingface_hub()
             from huggingface_hub.utils import validate_repo_id
 
@@ -304,13 +304,13 @@ class HfHub:
 
     def _head(self, repo_id: str, path: str, revision: str) -> AbstractContextManager[Any]:
         """Request the headers of a file, following redirects within the hub only."""
-        url = self._file_url(self._checked(repo_id), path, revision)
+        url = self._file_url(self._validated(repo_id), path, revision)
         headers = {"Accept-Encoding": "identity"}  # the size of the file, not of its packing
         return self._transport.open("HEAD", url, headers, follow=self._transport.endpoint.owns)
 
     def _page(self, url: str, budget: TimeBudget) -> Page:
         headers = {"Accept-Encoding": "gzip"}
-        with budget.running(), self._transport.open("GET", url, headers) as response:
+        with budget.count_time(), self._transport.open("GET", url, headers) as response:
             data = self._transport.read_json(response, budget)
             return Page(str(response.url), data, response.headers.get("link", ""))
 
@@ -328,13 +328,13 @@ class HfHub:
                 hint=_USE_RANGES,
             )
 
-    def _retrying(
+    def _retry(
         self, request: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
     ) -> _T:
         """Send a request, again while the server says that it is busy."""
         for wait_s in (*self._retry_waits_s, None):
             try:
-                with self._translated(repo_id, revision, path):
+                with self._translate_errors(repo_id, revision, path):
                     return request()
             except HubUnreachableError as error:
                 retry_after_s = error.retry_after_s
@@ -365,7 +365,7 @@ def _read_metadata(repo_id: str, path: str, response: Any) -> FileMetadata:
     )
 
 
-def _stalled(metadata: FileMetadata, n_bytes: int) -> HubUnreachableError:
+def _stall_error(metadata: FileMetadata, n_bytes: int) -> HubUnreachableError:
     return HubUnreachableError(
         f"`{metadata.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
         repo_id=metadata.repo_id,
@@ -403,5 +403,5 @@ def _byte_stream(response: Any, metadata: FileMetadata, start: int) -> ByteStrea
         is_whole=not is_range,
         total_bytes=whole_number(total),
         etag=etag if is_strong else None,
-        chunks=decoded(response),
+        chunks=decode_body(response),
     )

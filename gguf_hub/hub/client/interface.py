@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def default_cache_dir() -> Path:
     """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(name):
-            return expanded(folder)
+            return expand_user(folder)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{base}/huggingface"
-    return expanded(home) / "hub"
+    return expand_user(home) / "hub"
 
 
 def is_offline() -> bool:

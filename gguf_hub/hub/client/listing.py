@@ -101,7 +101,7 @@ def read_commit(data: Any) -> str:
     info = _require(data, dict, "its info about the repository")
     commit = _require(info.get("sha"), str, "the commit")
     if not _SHA1.fullmatch(commit):
-        raise FormatError(f"the commit is {_clipped(commit)}, expected 40 hex digits")
+        raise FormatError(f"the commit is {_clip(commit)}, expected 40 hex digits")
     return commit
 
 
@@ -115,7 +115,7 @@ def require_distinct(files: Sequence[RemoteFile]) -> None:
     paths: set[str] = set()
     for file in files:
         if file.path in paths:
-            raise FormatError(f"its listing has {_clipped(file.path)} twice")
+            raise FormatError(f"its listing has {_clip(file.path)} twice")
         paths.add(file.path)
 
 
@@ -125,7 +125,7 @@ def read_repo_ids(entries: list[Any], limit: int) -> list[str]:
     for entry in entries[:limit]:
         name = _require(_require(entry, dict, "a found repository").get("id"), str, "its name")
         if not _REPO_ID.fullmatch(name):
-            raise FormatError(f"a repository is called {_clipped(name)}, expected `org/name`")
+            raise FormatError(f"a repository is called {_clip(name)}, expected `org/name`")
         names.append(name)
     return names
 
@@ -152,10 +152,10 @@ def _read_entry(data: Any) -> RemoteFile | None:
         raise FormatError(f"a path has {len(path):,} characters, at most {MAX_PATH_CHARS:,}")
     if kind != "file":
         return None
-    where = f"of {_clipped(path)}"
+    where = f"of {_clip(path)}"
     size_bytes = _require(entry.get("size"), int, f"the size {where}")
     if not 0 <= size_bytes <= MAX_SIZE_BYTES:
-        raise FormatError(f"the size {where} is {_clipped(size_bytes)}, expected 0 to 2^63 - 1")
+        raise FormatError(f"the size {where} is {_clip(size_bytes)}, expected 0 to 2^63 - 1")
     blob_id = _digest(entry.get("oid"), _GIT_ID, f"the id {where}")
     sha256 = None
     if entry.get("lfs") is not None:
@@ -167,14 +167,14 @@ def _read_entry(data: Any) -> RemoteFile | None:
 def _digest(value: Any, form: re.Pattern[str], what: str) -> str:
     text = _require(value, str, what)
     if not form.fullmatch(text):
-        raise FormatError(f"{what} is {_clipped(text)}, expected a hash in hex")
+        raise FormatError(f"{what} is {_clip(text)}, expected a hash in hex")
     return text
 
 
 def _require(value: Any, kind: type[_T], what: str) -> _T:
     # True is an int for Python, and no size
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise FormatError(f"{what} is {_clipped(value)}, expected {_KINDS[kind]}")
+        raise FormatError(f"{what} is {_clip(value)}, expected {_KINDS[kind]}")
     return value
 
 
@@ -183,7 +183,7 @@ _KINDS: dict[type, str] = {
 }  # fmt: skip
 
 
-def _clipped(value: Any) -> str:
+def _clip(value: Any) -> str:
     """Return a value as a message may quote it."""
     if isinstance(value, (dict, list)):
         return "a JSON object" if isinstance(value, dict) else "a JSON array"

@@ -25,25 +25,25 @@ def find_token(token: str | None, hf: Any) -> str | None:
         HubError: A login service refuses to give one.
     """
     if token is not None:
-        return cleaned(token, "the token of --token")
+        return clean_token(token, "the token of --token")
     if hf.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     if os.environ.get("HF_OIDC_RESOURCE"):
-        return _fetched(hf, "the token for HF_OIDC_RESOURCE")
+        return _get_hf_token(hf, "the token for HF_OIDC_RESOURCE")
     for name in VARIABLES:
         # an empty variable is an unset one, as for huggingface_hub
         if value := os.environ.get(name):
-            return cleaned(value, f"the token in {name}")
+            return clean_token(value, f"the token in {name}")
     path = Path(hf.constants.HF_TOKEN_PATH)
     source = f"the token in `{path}`"
     saved = _read(path, source)
     if saved is not None:
-        cleaned(saved, source)
+        clean_token(saved, source)
     # asked all the same: huggingface_hub renews tokens of a browser login, and knows Colab's
-    return _fetched(hf, source)
+    return _get_hf_token(hf, source)
 
 
-def cleaned(value: str, source: str) -> str:
+def clean_token(value: str, source: str) -> str:
     """Return a token without what editors, shells and files put around it.
 
     Args:
@@ -83,14 +83,14 @@ def _read(path: Path, source: str) -> str | None:
     )
 
 
-def _fetched(hf: Any, source: str) -> str | None:
+def _get_hf_token(hf: Any, source: str) -> str | None:
     """Return what huggingface_hub finds or renews."""
     try:
         token = hf.get_token()
     except Exception as error:
         kind = type(error).__name__
     else:
-        return None if token is None else cleaned(token, source)
+        return None if token is None else clean_token(token, source)
     # not chained, and not quoted: the exceptions of login services hold tokens
     raise HubError(
         f"{source} cannot be had: {kind}", hint="unset HF_OIDC_RESOURCE, or pass --token"

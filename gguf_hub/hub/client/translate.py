@@ -49,7 +49,7 @@ class RequestContext:
     path: str | None
     secrets: Callable[[], tuple[str, ...]] = tuple
 
-    def redacted(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return the words of a library or a server without secrets."""
         for secret in self.secrets():
             if len(secret) >= _LEAST_SECRET:
@@ -57,14 +57,14 @@ class RequestContext:
                 text = re.sub(re.escape(secret), "[secret]", text, flags=re.IGNORECASE)
         return _TOKEN.sub("[secret]", text)
 
-    def quoted(self, exc: BaseException) -> str:
+    def quote_exception(self, exc: BaseException) -> str:
         """Return the words of an exception as a message may have them: no secrets, and short."""
-        text = self.redacted(str(exc))
+        text = self.redact(str(exc))
         return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @contextmanager
-def translated(
+def translate_errors(
     endpoint: str,
     repo_id: str | None,
     *,
@@ -87,7 +87,7 @@ def translated(
     try:
         yield
     except GgufHubError as own:
-        own.message = context.redacted(own.message)  # it may quote the hub, which knows the token
+        own.message = context.redact(own.message)  # it may quote the hub, which knows the token
         own.args = (own.message,)
         raise
     except Exception as exc:
@@ -97,7 +97,7 @@ def translated(
         if error is None:
             raise
         # a traceback shows the cause too
-        raise error from (exc if context.redacted(str(exc)) == str(exc) else None)
+        raise error from (exc if context.redact(str(exc)) == str(exc) else None)
 
 
 def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
@@ -109,7 +109,7 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
         return offline(context.endpoint)
     if isinstance(exc, hf.HFValidationError):
         return UsageError(
-            f"`{context.repo_id}` is not a repository name: {context.quoted(exc)}",
+            f"`{context.repo_id}` is not a repository name: {context.quote_exception(exc)}",
             hint="write it as `org/name`",
         )
     if isinstance(exc, FormatError):
@@ -119,7 +119,7 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
     if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
         return _by_code(exc.response, context) or _by_status(exc.response, context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
-        return _untrusted(reason, context)
+        return _tls_error(reason, context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
         return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), context)
     if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
@@ -164,7 +164,7 @@ def _tls_reason(exc: BaseException) -> str | None:
     return None
 
 
-def _untrusted(reason: str, context: RequestContext) -> HubError:
+def _tls_error(reason: str, context: RequestContext) -> HubError:
     return HubError(
         f"no secure connection for `{context.path or context.endpoint}`: {reason}",
         repo_id=context.repo_id,
@@ -176,7 +176,7 @@ def _untrusted(reason: str, context: RequestContext) -> HubError:
 def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError:
     from huggingface_hub.utils import httpx
 
-    reason = context.quoted(exc) or type(exc).__name__
+    reason = context.quote_exception(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
     is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
     what = (
@@ -193,7 +193,7 @@ def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError
 
 
 def _not_a_hub(exc: Exception, context: RequestContext) -> HubError:
-    reason = context.quoted(exc) if isinstance(exc, FormatError) else type(exc).__name__
+    reason = context.quote_exception(exc) if isinstance(exc, FormatError) else type(exc).__name__
     return HubError(
         f"`{context.endpoint}` does not answer as a Hugging Face hub does: {reason}",
         repo_id=context.repo_id,
@@ -204,7 +204,7 @@ def _not_a_hub(exc: Exception, context: RequestContext) -> HubError:
 def _by_code(response: Any, context: RequestContext) -> GgufHubError | None:
     """Return the error that the hub's ``X-Error-Code`` names, or None."""
     make: Callable[[Any, RequestContext], GgufHubError] | None = {
-        "GatedRepo": _gated,
+        "GatedRepo": _gated_repo,
         "RepoNotFound": _no_repo,
         "RevisionNotFound": _no_revision,
         "EntryNotFound": _no_file,
@@ -212,7 +212,7 @@ def _by_code(response: Any, context: RequestContext) -> GgufHubError | None:
     return make(response, context) if make else None
 
 
-def _gated(response: Any, context: RequestContext) -> GgufHubError:
+def _gated_repo(response: Any, context: RequestContext) -> GgufHubError:
     page = f"{context.endpoint}/{context.repo_id}"
     wants = "wants a token" if response.status_code == 401 else "is not open to this token"
     return GatedRepoError(
@@ -251,7 +251,7 @@ def _no_file(response: Any, context: RequestContext) -> GgufHubError:
 def _by_status(response: Any, context: RequestContext) -> GgufHubError:
     status, repo_id = response.status_code, context.repo_id
     if status in BUSY_STATUSES:
-        wait_s = _wait_asked(response.headers)
+        wait_s = _retry_after_s(response.headers)
         words = "too many requests" if status == 429 else "the server is in trouble"
         later = f" (wait {wait_s:.0f} s)" if wait_s else ""
         return HubUnreachableError(
@@ -272,7 +272,7 @@ def _by_status(response: Any, context: RequestContext) -> GgufHubError:
     return HubError(f"`{context.endpoint}` answers {status}{about}", repo_id=repo_id)
 
 
-def _wait_asked(headers: Any) -> float:
+def _retry_after_s(headers: Any) -> float:
     """Return the seconds that a busy server asks for; 0 when it does not say.
 
     Source: RFC 9110 section 10.2.3 (Retry-After) and the hub's ``RateLimit: "api";r=0;t=55``.

@@ -54,7 +54,7 @@ class TimeBudget:
         self._since = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def count_time(self) -> Iterator[None]:
         """Count the time of the ``with`` block."""
         self._since = time.monotonic()
         try:
@@ -155,7 +155,7 @@ class Transport:
             FormatError: It is none, it is too long, or it takes too long.
         """
         body = bytearray()
-        for chunk in decoded(response):
+        for chunk in decode_body(response):
             body += chunk
             budget.check()
             if len(body) > MAX_JSON_BYTES:
@@ -204,7 +204,7 @@ def redirect_target(response: Any) -> str | None:
     return target
 
 
-def decoded(response: Any) -> Iterator[bytes]:
+def decode_body(response: Any) -> Iterator[bytes]:
     """Yield the body of a response, a megabyte at most at a time, whatever it unpacks to.
 
     Raises:
@@ -215,12 +215,12 @@ def decoded(response: Any) -> Iterator[bytes]:
         # chunks as they arrive: with a size of their own, what a cut connection brought is lost
         yield from response.iter_raw()
     elif encoding in ("gzip", "x-gzip"):
-        yield from _unpacked(response.iter_raw())
+        yield from _gunzip(response.iter_raw())
     else:
         raise FormatError(f"it packs its answer as {encoding[:20]!r}, which nobody asked for")
 
 
-def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     unpack = zlib.decompressobj(wbits=31)
     try:
         for packed in chunks:

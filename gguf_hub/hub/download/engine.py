@@ -20,7 +20,7 @@ from gguf_hub.hub.client import ByteStream, Hub
 from gguf_hub.hub.download.file_hash import FileHash, Prefix
 from gguf_hub.hub.download.journal import Journal
 from gguf_hub.hub.download.limits import RateLimit
-from gguf_hub.hub.download.link import Link, Resolved, Source
+from gguf_hub.hub.download.link import Link, ResolvedLink, Source
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_queue import SegmentQueue
 from gguf_hub.hub.download.segments import Segments, SegmentState
@@ -198,9 +198,9 @@ class Transfer:
     # --- in threads
 
     def _thread(self, work: Callable[..., None], *args: int) -> threading.Thread:
-        return threading.Thread(target=self._guarded, args=(work, *args), daemon=True)
+        return threading.Thread(target=self._run_guarded, args=(work, *args), daemon=True)
 
-    def _guarded(self, work: Callable[..., None], *args: int) -> None:
+    def _run_guarded(self, work: Callable[..., None], *args: int) -> None:
         try:
             work(*args)
         except BaseException as error:
@@ -242,7 +242,9 @@ class Transfer:
             finally:
                 sink.give_back()
 
-    def _drop_bad(self, link: Resolved | None, error: HubUnreachableError, failures: int) -> None:
+    def _drop_bad(
+        self, link: ResolvedLink | None, error: HubUnreachableError, failures: int
+    ) -> None:
         """Have a new link asked for where this one is refused, or fails again and again."""
         is_refused = isinstance(error, LinkRefusedError)
         if link and (is_refused or failures > 1):
@@ -274,7 +276,7 @@ class Transfer:
             have = format_size(self._initial.have_bytes + self.queue.n_received)
             self._progress.note(f"{error.message}; going on from {have}")
 
-    def _fetch(self, link: Resolved, run: list[SegmentState], sink: _Sink, worker: int) -> None:
+    def _fetch(self, link: ResolvedLink, run: list[SegmentState], sink: _Sink, worker: int) -> None:
         """Open the bytes of a run and pour them."""
         start, stop = run[0].at, self.queue.segments.stop(run[-1].index)
         limit = self._settings.limit
@@ -414,7 +416,7 @@ class _Sink:
         self._part.write(data, segment.at)
         segment.at += len(data)
         self.n_new += len(data)
-        self._queue.received(len(data))
+        self._queue.count_received(len(data))
         if segment.at == self._queue.segments.stop(segment.index):
             self._finish(segment)
 

@@ -30,7 +30,7 @@ from gguf_hub.hub.client import Hub, RemoteFile, RepoListing
 from gguf_hub.hub.download.cachedir import repos_of
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.journal import journal_of, read_journal
 from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
@@ -102,7 +102,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedFile:
     """A file that is there and whole.
 
     Attributes:
@@ -134,7 +134,7 @@ def free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Gets files of one hub into one place.
+    """Copies or downloads files of one hub to one destination.
 
     Args:
         hub: Where they come from.
@@ -166,8 +166,8 @@ class Fetcher:
         """
         return Plan(listing, tuple(self._survey(listing, file) for file in files))
 
-    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
-        """Make the files be there, each one verified.
+    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[FetchedFile]:
+        """Copy or download files that are not there yet; verify each one.
 
         Args:
             listing: The repository at one commit.
@@ -189,7 +189,7 @@ class Fetcher:
         with with_total(self.progress, plan.fetch_bytes) as progress:
             return replace(self, progress=progress)._fetch_all(listing, files)
 
-    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[FetchedFile]:
         cancel = threading.Event()
         if min(self.max_workers, len(files)) <= 1:
             return [self._fetch_one(listing, file, cancel) for file in files]
@@ -258,8 +258,8 @@ class Fetcher:
 
     def _fetch_one(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
-    ) -> Fetched:
-        with explained(self.destination.path_of(listing, file)):
+    ) -> FetchedFile:
+        with translate_disk_errors(self.destination.path_of(listing, file)):
             if done := self._reuse_recorded(listing, file):
                 return done
             try:
@@ -274,7 +274,7 @@ class Fetcher:
 
     def _fetch_locked(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
-    ) -> Fetched:
+    ) -> FetchedFile:
         self.destination.check(listing, file)
         with download_lock(
             self.destination.lock_of(listing, file), file.path, self.destination.root
@@ -286,8 +286,8 @@ class Fetcher:
             self._require_replaceable(listing, file)
             return self._copy(listing, file) or self._download(listing, file, cancel)
 
-    def _reuse_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
-        """Take the file as it is when the record knows these very bytes, under whatever name."""
+    def _reuse_recorded(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
+        """Use the file as it is when the record has these very bytes, under whatever name."""
         content = self.destination.content_of(listing, file)
         known = self.store.find_verified(content)
         if known is None or known.sha256 != file.sha256:
@@ -295,9 +295,9 @@ class Fetcher:
         path = self.destination.accept(listing, file, content)
         if (known.path, known.commit) != (path, listing.commit):
             self._record(listing, file, path, known.sha256)
-        return Fetched(path, file, known.sha256, Status.PRESENT)
+        return FetchedFile(path, file, known.sha256, Status.PRESENT)
 
-    def _verify_existing(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+    def _verify_existing(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
         content = self.destination.content_of(listing, file)
         if _size(content) != file.size_bytes:
             return None
@@ -308,7 +308,7 @@ class Fetcher:
         return None
 
     def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
-        """Refuse to put a file in the place of one that is somebody's, and not ours or a hub's.
+        """Refuse to replace a file that neither we nor huggingface_hub put there.
 
         Raises:
             DownloadError: It would be replaced.
@@ -328,7 +328,7 @@ class Fetcher:
             "it",
         )
 
-    def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+    def _copy(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
         """Take the bytes from a copy on this machine, if there is one that is whole."""
         for copy in self._copies_of(file):
             part = self.destination.part_of(listing, file)
@@ -349,7 +349,9 @@ class Fetcher:
             self.progress.note(f"`{copy}` is not what it should be: it is damaged")
         return None
 
-    def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
+    def _download(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> FetchedFile:
         part = self.destination.part_of(listing, file)
         part.parent.mkdir(parents=True, exist_ok=True)
         self._adopt_leftover(listing, file, part)
@@ -381,14 +383,14 @@ class Fetcher:
         largest.replace(part)
 
     def _record_folder(self) -> None:
-        """Keep where files go: what is left there can then be found again."""
-        with contextlib.suppress(OSError):  # that is a help, not a need
+        """Record the folder, so that ``gc`` finds what an interrupted download leaves there."""
+        with contextlib.suppress(OSError):  # useful, not necessary
             KnownFolders(self.store.folder).add(self.destination.root)
 
     def _store_hashes(self, sha256: str, result: TransferResult) -> None:
         """Keep the hashes of segments: with them a damaged file can be repaired."""
         if result.hashes and len(result.hashes.hashes) > 1:
-            with contextlib.suppress(OSError):  # they are a help, not a need
+            with contextlib.suppress(OSError):  # useful, not necessary
                 SegmentHashStore(self.store.folder).add(sha256, result.hashes)
 
     def _accept(
@@ -400,7 +402,7 @@ class Fetcher:
         status: Status,
         *,
         part_status: os.stat_result | None = None,
-    ) -> Fetched:
+    ) -> FetchedFile:
         """Look whether verified bytes make a GGUF, give them their name, and record them.
 
         A part (``part_status``) gets its name only if it still is the file whose bytes were hashed.
@@ -414,7 +416,7 @@ class Fetcher:
         self._record(listing, file, path, sha256)
         if problem:
             self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
-        return Fetched(path, file, sha256, status, problem)
+        return FetchedFile(path, file, sha256, status, problem)
 
     def _record(self, listing: RepoListing, file: RemoteFile, path: Path, sha256: str) -> None:
         entry = StoredFile.of(
@@ -427,7 +429,7 @@ class Fetcher:
         self.store.add(entry)
 
 
-def _failed_first(futures: Sequence[Future[Fetched]]) -> list[Future[Fetched]]:
+def _failed_first(futures: Sequence[Future[FetchedFile]]) -> list[Future[FetchedFile]]:
     """Return the futures, or only one that failed: the others then wait in vain."""
     failed = [f for f in futures if f.done() and f.exception() is not None]
     return failed[:1] or list(futures)

@@ -23,7 +23,7 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
 )
 from gguf_hub.hub.download.destinations import PART_SUFFIX
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.inventory import Roots
 from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.names import is_gguf
@@ -90,7 +90,7 @@ def clear(leftovers: Sequence[Leftover], store: Store) -> tuple[list[Leftover], 
     removed, busy = [], []
     for leftover in leftovers:
         try:
-            with explained(leftover.path):
+            with translate_disk_errors(leftover.path):
                 _clear_one(leftover, store)
             removed.append(leftover)
         except LockedError:

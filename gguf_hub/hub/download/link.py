@@ -22,7 +22,7 @@ class Source:
 
 
 @dataclass
-class Resolved:
+class ResolvedLink:
     """A link, since when it is there, and what the file host calls its content."""
 
     metadata: FileMetadata
@@ -47,9 +47,9 @@ class Link:
         self._hub = hub
         self._source = source
         self._lock = threading.Lock()
-        self._current: Resolved | None = None
+        self._current: ResolvedLink | None = None
 
-    def current(self) -> Resolved:
+    def current(self) -> ResolvedLink:
         """Return the link of now.
 
         Raises:
@@ -58,17 +58,17 @@ class Link:
         """
         with self._lock:
             if self._current is None:
-                self._current = Resolved(self._fetch_metadata(), time.monotonic())
+                self._current = ResolvedLink(self._fetch_metadata(), time.monotonic())
             return self._current
 
-    def drop(self, link: Resolved) -> bool:
+    def drop(self, link: ResolvedLink) -> bool:
         """Have the next one ask for a new link; False when another thread has said so before."""
         with self._lock:
             is_first = self._current is link
             self._current = None if is_first else self._current
             return is_first
 
-    def is_same(self, link: Resolved, stream: ByteStream) -> bool:
+    def is_same(self, link: ResolvedLink, stream: ByteStream) -> bool:
         """Return whether a stream brings the content that the others brought, as far as it says."""
         with self._lock:
             link.etag = link.etag or stream.etag

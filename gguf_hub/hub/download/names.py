@@ -133,7 +133,7 @@ def check_distinct(paths: Iterable[str], repo_id: str) -> None:
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path in paths:
-        name = _folded(path)
+        name = _fold(path)
         if name in files:
             raise _clash(files[name], path, repo_id)
         files[name] = path
@@ -175,7 +175,7 @@ def _danger(path: str, is_windows: bool) -> str | None:
         return "whose name would lead out of the folder it is put in"
     if any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
         return f"of which a part is longer than the {_MAX_PART_BYTES} bytes that can be stored"
-    if f"{_folded(path)}/".startswith(f"{_RESERVED_FOLDER}/"):
+    if f"{_fold(path)}/".startswith(f"{_RESERVED_FOLDER}/"):
         return "whose name huggingface_hub keeps for itself"
     if any(_is_version_control(part) for part in parts):
         return "whose name belongs to version control, which would run commands from it"
@@ -194,11 +194,11 @@ def _is_version_control(part: str) -> bool:
     NTFS drops a stream's name behind a colon, dots and spaces at the end, and knows ``.git`` as
     ``git~1`` too. Source: git, path.c, is_ntfs_dotgit.
     """
-    name = _folded(part).partition(":")[0].rstrip(". ")
+    name = _fold(part).partition(":")[0].rstrip(". ")
     return _VERSION_CONTROL.fullmatch(name) is not None
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     """Return what systems that ignore case, accents' spelling and invisible characters see."""
     visible = _INVISIBLE.sub("", name)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", visible).casefold())

@@ -18,7 +18,7 @@ from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.cachedir import entries_of
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
 from gguf_hub.hub.download.plan import FileSelector
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -81,7 +81,7 @@ def parse_ref(
         UsageError: A link that leads somewhere else.
     """
     # unlike Path's, this test is False for names that no file can have
-    if not is_remote and os.path.isfile(path := expanded(text)):  # noqa: PTH113
+    if not is_remote and os.path.isfile(path := expand_user(text)):  # noqa: PTH113
         return path
     for file in catalog.files:
         if text.lower() in (file.quant.lower(), file.filename.lower()):
@@ -159,7 +159,7 @@ def _no_such_repo(text: str) -> ModelNotFoundError:
 
 def _no_such_file(text: str) -> ModelNotFoundError:
     """Return the error for an argument that names nothing, with near names of its folder."""
-    path = expanded(text)
+    path = expand_user(text)
     if os.path.isdir(path):  # noqa: PTH112 - as above
         files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"

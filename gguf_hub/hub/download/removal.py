@@ -26,7 +26,7 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
     shared_blob_of,
 )
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.notes import Note, own_folder
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -77,7 +77,7 @@ def remove(path: Path, store: Store) -> None:
         DownloadError: The place cannot be written, or a folder of it leads out of the cache.
     """
     cached, note = find_file(path), Note.find(path)
-    with explained(path), contextlib.ExitStack() as locks:
+    with translate_disk_errors(path), contextlib.ExitStack() as locks:
         if cached:
             _lock_cached(cached, locks)
             _remove_cached(cached)

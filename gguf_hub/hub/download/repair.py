@@ -16,9 +16,9 @@ from shlex import quote
 
 from gguf_hub.errors import ChecksumError, DownloadError
 from gguf_hub.hub.client import Hub
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
-from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.expected import ExpectedFile
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.notes import refresh_note
@@ -55,7 +55,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairResult:
     """What a repair took: bytes that came from the hub, and bytes that were written."""
 
     fetched_bytes: int
@@ -89,7 +89,9 @@ def find_damage(path: Path, hashes: SegmentHashes, *, progress: Progress = SILEN
     return Damage(segments, good, dict(enumerate(hashes.hashes)))
 
 
-def source_of(path: Path, expected: Expected | None, known: Expected | None, hub: Hub) -> Source:
+def source_of(
+    path: Path, expected: ExpectedFile | None, known: ExpectedFile | None, hub: Hub
+) -> Source:
     """Return where the right bytes of a file are to be had.
 
     Args:
@@ -130,7 +132,7 @@ def repair(
     store: Store,
     settings: Settings | None = None,
     progress: Progress = SILENT,
-) -> Repaired:
+) -> RepairResult:
     """Make a file what the hub has, in place.
 
     Args:
@@ -151,7 +153,7 @@ def repair(
     assert file.sha256, "only files with a SHA-256 can be repaired"
     settings = settings or Settings()
     with (
-        explained(path),
+        translate_disk_errors(path),
         download_lock(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
     ):
         store.distrust(path)
@@ -171,7 +173,7 @@ def repair(
 
 def _fetch(
     path: Path, source: Source, damage: Damage, hub: Hub, settings: Settings, progress: Progress
-) -> Repaired:
+) -> RepairResult:
     """Fetch the bad segments over the file."""
     segments = damage.segments
     todo = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
@@ -198,7 +200,7 @@ def _fetch(
             hint=f"`gguf-hub download {quote(source.repo_id)} {quote(source.file.path)}` "
             "downloads it again",
         )
-    return Repaired(transfer.queue.n_received, changed_bytes)
+    return RepairResult(transfer.queue.n_received, changed_bytes)
 
 
 def _record(path: Path, source: Source, store: Store) -> None:

@@ -82,7 +82,7 @@ class SegmentQueue:
             self._todo.update((segment.index, segment) for segment in states)
             self._changed.notify_all()
 
-    def received(self, n_bytes: int) -> None:
+    def count_received(self, n_bytes: int) -> None:
         """Count bytes that were missing before."""
         with self._changed:
             self.n_received += n_bytes

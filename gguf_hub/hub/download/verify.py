@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gguf_hub.hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
 from gguf_hub.hub.download.digest import sha256_file
-from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.expected import ExpectedFile
 from gguf_hub.hub.download.notes import Note
 from gguf_hub.hub.download.repair import find_damage
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -59,7 +59,7 @@ class Verification:
     size_bytes: int
     verdict: Verdict
     sha256: str | None
-    expected: Expected | None
+    expected: ExpectedFile | None
     issues: tuple[Issue, ...]
     bad_ranges: tuple[tuple[int, int], ...] = ()
 
@@ -79,7 +79,7 @@ class Verification:
         return is_wrong and self.verdict in (Verdict.DAMAGED, Verdict.DIFFERENT)
 
 
-AskHub = Callable[[], Expected | None]
+AskHub = Callable[[], ExpectedFile | None]
 
 
 def verify_file(
@@ -126,7 +126,7 @@ def verify_file(
 
 
 def _bad_ranges(
-    path: Path, sha256: str | None, expected: Expected | None, store: Store, progress: Progress
+    path: Path, sha256: str | None, expected: ExpectedFile | None, store: Store, progress: Progress
 ) -> tuple[tuple[int, int], ...]:
     """Return where the bytes are wrong, if the hashes of segments were kept."""
     if expected is None or sha256 == expected.sha256:
@@ -135,7 +135,7 @@ def _bad_ranges(
     return tuple(find_damage(path, hashes, progress=progress).ranges) if hashes else ()
 
 
-def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> Verdict:
+def _verdict(is_sound: bool, sha256: str | None, expected: ExpectedFile | None) -> Verdict:
     if not is_sound:
         return Verdict.DAMAGED
     if expected is None:
@@ -145,11 +145,11 @@ def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> V
     return Verdict.NOT_GIVEN if expected.source == "given" else Verdict.DIFFERENT
 
 
-def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
+def _record(path: Path, sha256: str, expected: ExpectedFile, store: Store) -> None:
     known = store.find(path)
     if known and known.sha256 == sha256:
         # what is known of its origin stays, when this time nobody said more
-        expected = Expected(
+        expected = ExpectedFile(
             sha256,
             expected.source,
             expected.repo_id or known.repo_id,
@@ -166,7 +166,7 @@ def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
     store.add(entry)
 
 
-def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected | None:
+def expectation(path: Path, given_sha256: str | None, store: Store) -> ExpectedFile | None:
     """Return what a file should be as far as this machine knows, or None.
 
     Args:
@@ -175,16 +175,16 @@ def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected 
         store: The record of verified files.
     """
     if given_sha256 is not None:
-        return Expected(given_sha256.lower(), "given")
+        return ExpectedFile(given_sha256.lower(), "given")
     known = store.find(path)
     if known is not None:
-        return Expected(
+        return ExpectedFile(
             known.sha256, "record", known.repo_id, known.commit, known.filename, known.size_bytes
         )
     return _from_cache(path) or _from_metadata(path)
 
 
-def _from_cache(path: Path) -> Expected | None:
+def _from_cache(path: Path) -> ExpectedFile | None:
     """Read the names of the Hugging Face cache: ``models--org--name/blobs/<sha256>``."""
     blob = blob_of(path)
     repo_id = repo_id_of(blob.parent.parent)
@@ -192,13 +192,13 @@ def _from_cache(path: Path) -> Expected | None:
         return None
     cached = find_file(path)
     if cached is None:
-        return Expected(blob.name, "cache", repo_id)
-    return Expected(blob.name, "cache", repo_id, cached.commit, cached.filename)
+        return ExpectedFile(blob.name, "cache", repo_id)
+    return ExpectedFile(blob.name, "cache", repo_id, cached.commit, cached.filename)
 
 
-def _from_metadata(path: Path) -> Expected | None:
+def _from_metadata(path: Path) -> ExpectedFile | None:
     """Read what huggingface_hub noted of a file in ``--local-dir``."""
     note = Note.find(path)
     if note is None or note.sha256 is None:
         return None
-    return Expected(note.sha256, "metadata", commit=note.commit, filename=note.filename)
+    return ExpectedFile(note.sha256, "metadata", commit=note.commit, filename=note.filename)

@@ -43,14 +43,14 @@ class Speeds:
     disk_bytes_per_s: float | None = None
 
 
-def remembered(key: str, target: Path) -> Speeds:
+def recall_speeds(key: str, target: Path) -> Speeds:
     """Return what was measured on this machine before.
 
     Args:
         key: From ``machine_key``.
         target: Where files lie; each disk has a figure of its own.
     """
-    entry = _load().get(key)
+    entry = read_json(FILENAME).get(key)
     entry = entry if isinstance(entry, dict) else {}
     disks = entry.get("disks")
     disk = disks.get(_disk_key(target)) if isinstance(disks, dict) else None
@@ -81,7 +81,7 @@ def measure(
         available_bytes: Memory there is; an eighth of it is taken at most.
         with_disk: Measure the disk too.
     """
-    known = remembered(key, target)
+    known = recall_speeds(key, target)
     ram, disk = known.ram_bytes_per_s, known.disk_bytes_per_s
     if ram is None:
         ram = read_bandwidth(n_threads, buffer_bytes(l3_bytes, available_bytes))
@@ -214,30 +214,31 @@ def _disk_key(target: Path) -> str:
 # ---- memory of what was measured ---------------------------------------------------------------
 
 
-def _load() -> dict[str, Any]:
-    try:
-        data = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
 def _remember(key: str, target: Path, speeds: Speeds) -> None:
     """Write the figures down; a cache that cannot be written costs a second at the next start."""
-    book = _load()
-    old = book.get(key)
+    rows = read_json(FILENAME)
+    old = rows.get(key)
     entry: dict[str, Any] = old if isinstance(old, dict) else {}
     disks = dict(_items(entry.get("disks")))
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
-    book[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
-    write_json(FILENAME, book)
+    rows[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
+    write_json(FILENAME, rows)
 
 
-def write_json(filename: str, book: Mapping[str, Any]) -> None:
-    """Write a file of what is remembered of this machine, if the cache can be written."""
+def write_json(filename: str, rows: Mapping[str, Any]) -> None:
+    """Write a file of measurements of this machine, if the cache can be written."""
     with contextlib.suppress(OSError):
-        write_atomically(cache_dir() / FOLDER / filename, json.dumps(book, indent=1))
+        write_atomically(cache_dir() / FOLDER / filename, json.dumps(rows, indent=1))
+
+
+def read_json(filename: str) -> dict[str, Any]:
+    """Return what such a file holds; nothing where it cannot be read."""
+    try:
+        data = json.loads((cache_dir() / FOLDER / filename).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

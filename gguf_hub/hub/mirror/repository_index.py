@@ -40,7 +40,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferedFile:
     """One file, and the commit that it is served under."""
 
     entry: StoredFile
@@ -50,8 +50,8 @@ class Offered:
 class RepositoryIndex:
     """The verified files of a record, by repository, revision and path.
 
-    Nothing is kept between calls but the listings that clients were given, so that one who has
-    read a listing gets its files although the record has grown meanwhile.
+    Only the listings that clients were sent are kept between calls, so that one who has read a
+    listing gets its files although the record has grown meanwhile.
 
     Args:
         store: The record; asked anew each time.
@@ -92,7 +92,7 @@ class RepositoryIndex:
             return self._still_there(snapshot)
         return self._remember(repo_id, [e for e in entries if e.commit == revision])
 
-    def file(self, repo_id: str, revision: str, path: str) -> Offered | None:
+    def file(self, repo_id: str, revision: str, path: str) -> OfferedFile | None:
         """Return one file of a revision as ``snapshot`` understands it, or None."""
         snapshot = self._snapshots.get((repo_id, revision))
         listing = snapshot or self.snapshot(repo_id, revision)
@@ -100,7 +100,7 @@ class RepositoryIndex:
         if listing is None or entry is None or not entry.is_unchanged():
             return None
         # under a commit of the hub too: this one file is what that commit has
-        return Offered(entry, listing.commit if revision == BRANCH else revision)
+        return OfferedFile(entry, listing.commit if revision == BRANCH else revision)
 
     def _entries(self) -> list[StoredFile]:
         """Return the entries that hold now, newest first."""

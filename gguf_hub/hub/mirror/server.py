@@ -16,7 +16,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.hub.mirror.repository_index import RepositoryIndex
-from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
+from gguf_hub.hub.mirror.routes import FileSlice, Request, Response, Routes
 from gguf_hub.oserrors import reason_of
 
 MAX_REQUESTS = 256
@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._send(response)
         finally:
-            if isinstance(response.body, Slice):
+            if isinstance(response.body, FileSlice):
                 response.body.file.close()
 
     def _send(self, response: Response) -> None:
@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._send_slice(response.body) < response.n_bytes:
             self.close_connection = True  # the file became shorter: the client must notice
 
-    def _send_slice(self, body: Slice) -> int:
+    def _send_slice(self, body: FileSlice) -> int:
         """Send bytes of a file without copying them through this process; return how many."""
         if body.n_bytes == 0:
             return 0

@@ -1,4 +1,4 @@
-"""Every GGUF of a repository on a hub, by its header alone; remembered by commit."""
+"""Every GGUF of a repository on a hub, by its header alone; cached by commit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gguf_hub.units import GIB
 
 FOLDER = "facts"
 VERSION = 2
-"""Of what is remembered; facts of another version, or of another program, are read anew: what runs
-is its judgement."""
+"""Of the cache; entries of another version, or of another program, are read anew: what runs is its
+judgement."""
 MAX_WORKERS = 8
 MAX_BYTES = 4 * GIB
 """Of all headers of a repository; a hundred files with a large vocabulary take about 1 GiB."""
@@ -82,18 +82,18 @@ def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     files: list[FileFacts] = []
     notes: list[str] = []
     with ThreadPoolExecutor(MAX_WORKERS) as threads:
-        for facts in threads.map(lambda model: _facts(hub, listing, model, budget), models):
-            if isinstance(facts, str):
-                notes.append(facts)
+        for result in threads.map(lambda model: _read_model(hub, listing, model, budget), models):
+            if isinstance(result, str):
+                notes.append(result)
             else:
-                files.append(facts)
+                files.append(result)
     return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
 
 
-def _facts(
+def _read_model(
     hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile], budget: ReadBudget
 ) -> FileFacts | str:
-    """Return the facts of one model, or in words why there are none."""
+    """Return the facts of one model, or the message of the error."""
     try:
         return facts_of_headers([_header(hub, listing, file, budget) for file in model])
     except GgufError as error:
@@ -122,7 +122,7 @@ def recall(repo_id: str, commit: str) -> Survey | None:
 
 def remember(survey: Survey) -> None:
     """Write down what was read; a cache that cannot be written only costs time."""
-    files = [_plain(facts) for facts in survey.files]
+    files = [_to_json(file) for file in survey.files]
     data = {
         "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
     }  # fmt: skip
@@ -135,8 +135,8 @@ def _path(folder: Path, repo_id: str, commit: str) -> Path:
     return folder / f"{repo_id.replace('/', '--')}--{commit}.json"
 
 
-def _plain(facts: FileFacts) -> dict[str, Any]:
-    data = asdict(facts)
+def _to_json(file: FileFacts) -> dict[str, Any]:
+    data = asdict(file)
     for share in data["tensors"]:
         share["type"] = getattr(share["type"], "name", share["type"])
     return data

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.client import HfHub
-from gguf_hub.hub.client.token import cleaned
+from gguf_hub.hub.client.token import clean_token
 from tests.hub_server import HubServer
 
 REPO = "org/gated"
@@ -123,7 +123,7 @@ def test_a_login_service_that_fails_is_an_error_of_ours(
 @given(st.text(max_size=30))
 def test_a_token_is_fit_for_a_header_or_refused_unseen(text: str) -> None:
     try:
-        token = cleaned(text, "it")
+        token = clean_token(text, "it")
     except UsageError as error:
         inner = text.strip().strip("\ufeff").strip()
         assert not inner or not inner.isascii() or not inner.isprintable() or " " in inner

@@ -10,7 +10,7 @@ import pytest
 
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
-from gguf_hub.hub.download.fetch import Fetched, Fetcher, State, Status
+from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, State, Status
 from gguf_hub.hub.download.plan import FileSelector
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
@@ -34,7 +34,7 @@ def fetcher(destination: Destination, tmp_path: Path) -> Fetcher:
 
 def fetch(
     destination: Destination, tmp_path: Path, *names: str, revision: str = "main"
-) -> list[Fetched]:
+) -> list[FetchedFile]:
     getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO, revision)
     return getter.fetch(listing, [listing.find(name) for name in names or (NAME,)])

@@ -24,7 +24,7 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.engine import Settings
-from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan, State, Status, free_bytes
+from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, Plan, State, Status, free_bytes
 from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SilentProgress
@@ -87,7 +87,7 @@ def fetcher(server: HubServer, destination: Destination, tmp_path: Path, notes: 
     return make
 
 
-def fetch(fetcher: Fetcher, *names: str, revision: str = "main") -> list[Fetched]:
+def fetch(fetcher: Fetcher, *names: str, revision: str = "main") -> list[FetchedFile]:
     listing = fetcher.hub.list_files(REPO, revision)
     return fetcher.fetch(listing, [listing.find(name) for name in names or (NAME,)])
 

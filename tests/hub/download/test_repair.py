@@ -17,7 +17,7 @@ from gguf_hub.hub.download.destinations import LocalFolder
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetcher
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.repair import Repaired, find_damage, repair
+from gguf_hub.hub.download.repair import RepairResult, find_damage, repair
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.download.transfer import RangeBackend
 from gguf_hub.hub.download.verify import Verdict, verify_file
@@ -62,7 +62,7 @@ def path(server: HubServer, store: Store, tmp_path: Path) -> Path:
     return done.path
 
 
-def mend(path: Path, store: Store) -> Repaired:
+def mend(path: Path, store: Store) -> RepairResult:
     hub = HfHub(retry_waits_s=(), timeout_s=1)
     listing = hub.list_files(REPO)
     source = Source(REPO, listing.commit, listing.files[0])

@@ -16,7 +16,7 @@ import pytest
 from gguf_hub.errors import DownloadError, GgufHubError, HubUnreachableError
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
-from gguf_hub.hub.download.fetch import Fetched
+from gguf_hub.hub.download.fetch import FetchedFile
 from gguf_hub.hub.download.journal import journal_of
 from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.hub.store import Store, StoredFile
@@ -36,12 +36,12 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 @pytest.fixture
 def begin(
     server: HubServer, fetcher: Make
-) -> Iterator[Callable[..., tuple[Future[Fetched], Callable[[], object]]]]:
+) -> Iterator[Callable[..., tuple[Future[FetchedFile], Callable[[], object]]]]:
     """Start a download and return when it waits for its first bytes; call to let it go on."""
     meetings: list[threading.Barrier] = []
     with ThreadPoolExecutor() as pool:
 
-        def start(**fault: Any) -> tuple[Future[Fetched], Callable[[], object]]:
+        def start(**fault: Any) -> tuple[Future[FetchedFile], Callable[[], object]]:
             meetings.append(meeting := threading.Barrier(2))
             server.faults.insert(0, Fault("GET", "*/resolve/*", times=1, meeting=meeting, **fault))
             one = fetcher(
