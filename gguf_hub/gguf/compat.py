@@ -23,7 +23,6 @@ _OF_EARLY_2024 = {
     T.IQ2_XXS, T.IQ2_XS, T.IQ3_XXS, T.IQ1_S, T.IQ4_NL, T.IQ3_S, T.IQ2_S, T.IQ4_XS, T.IQ1_M,
     T.BF16, T.TQ1_0, T.TQ2_0, T.F64, T.I64,
 }  # fmt: skip
-_KNOWN = {type.name for type in QuantType}
 _AFTER_2024 = {T.MXFP4, T.NVFP4, T.Q1_0, T.Q2_0}
 
 
@@ -93,39 +92,20 @@ def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
 
 def _llama_cpp_now(summary: Summary) -> Loader:
     name = "llama.cpp since October 2024"
-    types = {share.name for share in summary.types}
-    if summary.version == 1:
-        return Loader(name, False, "GGUF version 1")
-    if summary.byte_order == "big":
-        return Loader(name, False, "big-endian")
-    if summary.layout in ("split", "mixed"):
-        return Loader(name, False, "one tensor per expert")
-    if summary.architecture != "llama":
-        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_join_sorted(unknown)}, which is not known here")
-    newer = types & {type.name for type in _AFTER_2024}
-    if newer:
-        return Loader(name, True, f"a build that knows {_join_sorted(newer)}")
+    if obstacle := _any_llama_cpp(name, summary, has_split_experts=False):
+        return obstacle
+    if newer := _types_in(summary, _AFTER_2024):
+        return Loader(name, True, f"a build that knows {newer}")
     return Loader(name, True, "")
 
 
 def _llama_cpp_before(summary: Summary) -> Loader:
     name = "llama.cpp before"
-    types = {share.name for share in summary.types}
-    if summary.version == 1:
-        return Loader(name, False, "GGUF version 1")
-    if summary.byte_order == "big":
-        return Loader(name, False, "big-endian")
-    if summary.architecture != "llama":
-        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_join_sorted(unknown)}, which is not known here")
-    newer = types & {type.name for type in _AFTER_2024}
-    if newer:
-        return Loader(name, False, f"tensor types {_join_sorted(newer)}")
-    if types & {type.name for type in _OF_EARLY_2024}:
-        new = _join_sorted(types & {type.name for type in _OF_EARLY_2024})
+    if obstacle := _any_llama_cpp(name, summary, has_split_experts=True):
+        return obstacle
+    if newer := _types_in(summary, _AFTER_2024):
+        return Loader(name, False, f"tensor types {newer}")
+    if new := _types_in(summary, _OF_EARLY_2024):
         return Loader(name, True, f"a build of 2024 that knows {new}")
     if summary.layout == "merged":
         return Loader(name, True, "from April 2024 on (merged experts)")
@@ -134,5 +114,21 @@ def _llama_cpp_before(summary: Summary) -> Loader:
     return Loader(name, True, "")
 
 
-def _join_sorted(names: Iterable[str]) -> str:
+def _any_llama_cpp(name: str, summary: Summary, *, has_split_experts: bool) -> Loader | None:
+    """Return what keeps every version from loading the file, or None."""
+    if summary.version == 1:
+        return Loader(name, False, "GGUF version 1")
+    if summary.byte_order == "big":
+        return Loader(name, False, "big-endian")
+    if not has_split_experts and summary.layout in ("split", "mixed"):
+        return Loader(name, False, "one tensor per expert")
+    if summary.architecture != "llama":
+        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
+    if unknown := {share.name for share in summary.types} - QuantType.__members__.keys():
+        return Loader(name, None, f"tensor {', '.join(sorted(unknown))}, which is not known here")
+    return None
+
+
+def _types_in(summary: Summary, types: set[QuantType]) -> str:
+    names = {share.name for share in summary.types} & {type.name for type in types}
     return ", ".join(sorted(names))

@@ -154,7 +154,7 @@ def parse_value(
     try:
         return _parse_as(chosen, text)
     except (ValueError, TypeError, KeyError, OverflowError) as exc:
-        raise UsageError(f"`{key}`: `{shown(text)}` is no {chosen}") from exc
+        raise UsageError(f"`{key}`: `{shown(text)}`is not of type {chosen}") from exc
 
 
 def _parse_as(type_name: str, text: str) -> Field:
@@ -204,7 +204,7 @@ def _edited_names(file: GgufFile, edits: Edits, changes: list[str]) -> dict[str,
             raise GgufError(f"`{file.path}` has no tensor `{shown(old)}`", path=file.path)
         if not new or "\0" in new or len(encode(new)) > MAX_NAME_BYTES:
             raise UsageError(
-                f"`{shown(new)}` is no name for a tensor: expected 1 to {MAX_NAME_BYTES} bytes"
+                f"`{shown(new)}`is not a valid tensor name: expected 1 to {MAX_NAME_BYTES} bytes"
             )
         names[old] = new
         changes.append(f"tensor `{shown(old)}` is renamed `{shown(new)}`")

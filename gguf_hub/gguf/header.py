@@ -401,7 +401,9 @@ class _Parser:
     def require_bound(self, n: int, location: str) -> None:
         """Stop where ``n`` more bytes, which the file has, make the header longer than any."""
         if self.at + n > MAX_HEADER_BYTES and self.at + n <= self.window.size_bytes:
-            message = f"the header goes on after {MAX_HEADER_BYTES:,} bytes, the most that are read"
+            message = (
+                f"the header is longer than {MAX_HEADER_BYTES:,} bytes, the most that are read"
+            )
             self.stop("GGUF-LIMIT", location, message, self.at)
 
     def stop(self, code: str, location: str, message: str, offset: int) -> NoReturn:

@@ -231,7 +231,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "Architecture": (
-        Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: nobody knows what it is", "spec"),
+        Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: unknown kind of model", "spec"),
         Rule("GGUF-ARCH-UNKNOWN", _U, "an architecture that gguf-hub has no rules for", "own"),
         Rule(
             "GGUF-NOT-RUNNABLE",
@@ -339,7 +339,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule("GGUF-SPLIT-MISSING", _E, "a shard is not there", "llama.cpp"),
     ),
     "Data (deep)": (
-        Rule("GGUF-DATA-NAN", _E, "a weight or block scale that is no finite number", "ggml 41"),
+        Rule("GGUF-DATA-NAN", _E, "a weight or block scale that is not finite", "ggml 41"),
     ),
 }  # fmt: skip
 

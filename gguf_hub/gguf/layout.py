@@ -169,7 +169,7 @@ def _check_order(header: Header, issues: Issues) -> None:
             issues.add(
                 "GGUF-TENSOR-ALIGNMENT",
                 _location(entry),
-                f"offset {entry.offset:,} is no multiple of {header.alignment:,}",
+                f"offset {entry.offset:,}is not a multiple of {header.alignment:,}",
                 entry.at,
             )
     offsets = [entry.offset for entry in header.entries]

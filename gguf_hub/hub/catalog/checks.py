@@ -7,11 +7,12 @@ value as the dataclasses want it (anything, when it noted an issue: no object is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, get_args
 
+from gguf_hub.errors import did_you_mean
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog.entries import Layout, ModelShape, Recipe, bytes_by_role, tensor_groups
 
@@ -51,7 +52,8 @@ def _read(node: Any, location: str, keys: Mapping[str, _Key], issues: list[str])
     dot = f"{location}." if location else ""
     for name in node:
         if name not in keys:
-            issues.append(f"{dot}{str(name)[:60]}: unknown key{_near(str(name), keys)}")
+            near = did_you_mean(get_close_matches(str(name), keys, n=1))
+            issues.append(f"{dot}{str(name)[:60]}: unknown key{near}")
     values = {}
     for name, key in keys.items():
         if node.get(name) is not None:
@@ -77,11 +79,6 @@ def _show(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return f'"{text}"' if isinstance(value, str) else text
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    matches = get_close_matches(word, list(known), n=1)
-    return f": did you mean `{matches[0]}`?" if matches else ""
 
 
 def _text(value: Any, location: str, issues: list[str]) -> str:
@@ -150,7 +147,7 @@ def _layout(value: Any, location: str, issues: list[str]) -> str:
 def _type(value: Any, location: str, issues: list[str]) -> QuantType | None:
     if isinstance(value, str) and value in QuantType.__members__:
         return QuantType[value]
-    near = _near(str(value).upper(), QuantType.__members__)
+    near = did_you_mean(get_close_matches(str(value).upper(), QuantType.__members__, n=1))
     issues.append(f"{location}: expected a GGUF tensor type, found {_show(value)}{near}")
     return None
 

@@ -218,7 +218,7 @@ class HfHub:
                 )
             except RuntimeError as error:
                 raise HubError(
-                    f"`{path}`: hf_xet gave up: {type(error).__name__}",
+                    f"`{path}`: hf_xet failed: {type(error).__name__}",
                     repo_id=repo_id,
                     hint=_USE_RANGES,
                 ) from None
@@ -367,9 +367,9 @@ def _read_metadata(repo_id: str, path: str, response: Any) -> FileMetadata:
 
 def _stall_error(metadata: FileMetadata, n_bytes: int) -> HubUnreachableError:
     return HubUnreachableError(
-        f"`{metadata.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
+        f"`{metadata.path}`: the connection received only {n_bytes} bytes in {STALL_S:.0f} s",
         repo_id=metadata.repo_id,
-        hint="try again; `gguf-hub doctor` looks at the connection",
+        hint="try again; `gguf-hub doctor` checks the connection",
     )
 
 

@@ -91,7 +91,7 @@ def next_url(page: Page, endpoint: Endpoint) -> str | None:
         target = endpoint.url + urlsplit(target)._replace(scheme="", netloc="").geturl()
     if origin_of(target) not in (origin_of(endpoint.url), origin_of(page.url)):
         raise FormatError(
-            f"its listing goes on at {show_origin(target)}, which is another origin: refused"
+            f"its listing continues at {show_origin(target)}, which is another origin: refused"
         )
     return target
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from gguf_hub.errors import GgufHubError, RepoNotFoundError
+from gguf_hub.errors import GgufHubError, RepoNotFoundError, did_you_mean
 from gguf_hub.hub.client.client import HfHub
 
 N_NAMES = 3
@@ -24,10 +24,7 @@ def near_names(hub: HfHub, repo_id: str, known: Iterable[str]) -> Iterator[None]
     try:
         yield
     except RepoNotFoundError as error:
-        names = find_near(hub, repo_id, known)
-        if names:
-            listed = " or ".join(f"`{name}`" for name in names)
-            error.message += f": did you mean {listed}?"
+        error.message += did_you_mean(find_near(hub, repo_id, known))
         raise
 
 

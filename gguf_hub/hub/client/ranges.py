@@ -73,6 +73,6 @@ class HubRanges:
             raise HubUnreachableError(
                 f"`{self._metadata.path}`: {len(data):,} of {n:,} bytes came from the hub",
                 repo_id=self._metadata.repo_id,
-                hint="try again; `gguf-hub doctor` looks at the connection",
+                hint="try again; `gguf-hub doctor` checks the connection",
             )
         return data

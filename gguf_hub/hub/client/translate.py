@@ -144,7 +144,7 @@ def _refusal(response: Any, context: RequestContext) -> GgufHubError:
 def offline(endpoint: str) -> HubUnreachableError:
     """Return the error for a question that offline mode forbids."""
     return HubUnreachableError(
-        f"`{endpoint}` must not be asked: offline mode is on",
+        f"offline mode is on: no requests to `{endpoint}`",
         hint="drop --offline, unset HF_HUB_OFFLINE, or name a file that is on this machine",
     )
 

@@ -208,7 +208,7 @@ def decode_body(response: Any) -> Iterator[bytes]:
     """Yield the body of a response, a megabyte at most at a time, whatever it unpacks to.
 
     Raises:
-        FormatError: It is packed in a way that was not asked for, or badly.
+        FormatError: Its encoding was not requested, or is invalid.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
@@ -217,7 +217,7 @@ def decode_body(response: Any) -> Iterator[bytes]:
     elif encoding in ("gzip", "x-gzip"):
         yield from _gunzip(response.iter_raw())
     else:
-        raise FormatError(f"it packs its answer as {encoding[:20]!r}, which nobody asked for")
+        raise FormatError(f"its answer has the encoding {encoding[:20]!r}, which was not requested")
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -229,7 +229,7 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 packed = unpack.unconsumed_tail
         yield unpack.flush()
     except zlib.error:
-        raise FormatError("it says that its answer is gzip, which it is not") from None
+        raise FormatError("its answer is not valid gzip") from None
 
 
 def _drain(response: Any) -> None:

@@ -14,7 +14,7 @@ def translate_disk_errors(path: Path) -> AbstractContextManager[None]:
     return translate_os_errors(
         f"cannot write `{path}`",
         DownloadError,
-        full_hint="free some space and repeat the command: it goes on from what is there",
+        full_hint="free some space and repeat the command: it resumes the download",
         path=path,
         hint="check the folder and who owns it, or choose another with --local-dir",
     )

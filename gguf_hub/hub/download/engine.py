@@ -214,7 +214,7 @@ class Transfer:
 
     def _forget(self, index: int) -> None:
         at = format_size(self.queue.segments.start(index))
-        self._progress.note(f"what an earlier run left at {at} was bad; fetching that again")
+        self._progress.note(f"bytes of an earlier run at {at} are damaged; fetching them again")
         if self._journal:
             self._journal.forget(index)
         self.queue.forget(index)
@@ -274,7 +274,7 @@ class Transfer:
         if now - self._noted_at > _NOTE_EVERY_S:
             self._noted_at = now
             have = format_size(self._initial.have_bytes + self.queue.n_received)
-            self._progress.note(f"{error.message}; going on from {have}")
+            self._progress.note(f"{error.message}; resuming at {have}")
 
     def _fetch(self, link: ResolvedLink, run: list[SegmentState], sink: _Sink, worker: int) -> None:
         """Open the bytes of a run and pour them."""
@@ -456,11 +456,11 @@ class _Stall:
             return
         if self._n_bytes < _STALL_BYTES:
             raise HubUnreachableError(
-                f"`{self._source.file.path}`: a connection brought {self._n_bytes} bytes "
+                f"`{self._source.file.path}`: a connection received only {self._n_bytes} bytes "
                 f"in {self._stall_s:.0f} s",
                 repo_id=self._source.repo_id,
                 retry_after_s=0.0,
-                hint="repeat the command; it goes on from what is there",
+                hint="repeat the command; it resumes the download",
             )
         self._since, self._n_bytes = now, 0
 
@@ -471,19 +471,19 @@ def _content_changed(source: Source) -> HubUnreachableError:
     The hub's own word, asked for again with the next link, decides whether the file is another.
     """
     return HubUnreachableError(
-        f"`{source.file.path}`: the file host sends something else than before",
+        f"`{source.file.path}`: the file host sends other content than before",
         repo_id=source.repo_id,
         retry_after_s=0.0,
-        hint="repeat the command; if it stays so, a proxy on the way may be broken",
+        hint="repeat the command; if it persists, a proxy on the way may be broken",
     )
 
 
 def _ended_early(source: Source, sink: _Sink) -> HubUnreachableError:
     return HubUnreachableError(
-        f"`{source.file.path}`: the server ended too early",
+        f"`{source.file.path}`: the server closed the connection too early",
         repo_id=source.repo_id,
         retry_after_s=0.0,
-        hint="repeat the command; it goes on from what is there",
+        hint="repeat the command; it resumes the download",
     )
 
 

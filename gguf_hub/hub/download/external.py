@@ -73,7 +73,7 @@ class HfTransferBackend:
         if any(name.lower() == "authorization" for name in headers):
             # it follows redirects, and gives another port of the same host what it was given
             progress.note(
-                f"`{source.file.path}` needs the token, which hf_transfer is not given: "
+                f"`{source.file.path}` needs the token, which hf_transfer does not get: "
                 "fetching it with the engine `ranges`"
             )
             settings = Settings(connections=self.connections)
@@ -111,10 +111,10 @@ class HfTransferBackend:
                 raise
         if child.returncode:
             raise HubUnreachableError(
-                f"`{source.file.path}`: hf_transfer gave up, and keeps nothing",
+                f"`{source.file.path}`: hf_transfer failed and cannot resume",
                 repo_id=source.repo_id,
                 retry_after_s=0.0,
-                hint="`--engine ranges` goes on where it stopped",
+                hint="`--engine ranges` can resume downloads",
             )
 
 

@@ -249,11 +249,11 @@ class Fetcher:
         free = self.free_bytes(self.destination.root)
         if needed_bytes and needed_bytes + RESERVE_BYTES > free:
             raise DiskFullError(
-                f"not enough space at `{self.destination.root}`: {format_gb(needed_bytes)} to come "
-                f"(and {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
+                f"not enough space at `{self.destination.root}`: {format_gb(needed_bytes)} needed "
+                f"(plus {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
                 path=self.destination.root,
                 hint="free some space, choose another disk with --local-dir or --cache-dir, "
-                "or a smaller quant (`gguf-hub pick`); --force tries all the same",
+                "or a smaller quant (`gguf-hub pick`); --force tries anyway",
             )
 
     def _fetch_one(
@@ -269,7 +269,9 @@ class Fetcher:
                 changed = newer.find(file.path)
                 if changed is None or changed.etag == file.etag:
                     raise
-                self.progress.note(f"{error.message}: it was replaced; starting over with that")
+                self.progress.note(
+                    f"{error.message}: it was replaced; starting over with the new file"
+                )
                 return self._fetch_locked(newer, changed, cancel)
 
     def _fetch_locked(
@@ -304,7 +306,7 @@ class Fetcher:
         sha256 = sha256_file(content, progress=self.progress)
         if matches(content, file, sha256):
             return self._accept(listing, file, content, sha256, Status.CHECKED)
-        self.progress.note(f"`{content}` is not what it should be: it is damaged")
+        self.progress.note(f"`{content}` is damaged: its SHA-256 is not the expected one")
         return None
 
     def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
@@ -318,7 +320,7 @@ class Fetcher:
             return
         known = self.store.find(path)
         if (known and known.repo_id) or self.is_forced:
-            self.progress.note(f"`{path}` is replaced: it is not what the hub has")
+            self.progress.note(f"`{path}` is replaced: it differs from the hub")
             return
         raise DownloadError(
             f"`{path}` is another file than that of `{listing.repo_id}`, and was not downloaded: "
@@ -346,7 +348,7 @@ class Fetcher:
                     )
             new.unlink()
             self.store.remove(copy)
-            self.progress.note(f"`{copy}` is not what it should be: it is damaged")
+            self.progress.note(f"`{copy}` is damaged: its SHA-256 is not the expected one")
         return None
 
     def _download(
@@ -379,7 +381,7 @@ class Fetcher:
         if not leftovers or os.path.lexists(part):
             return
         largest = max(leftovers, key=lambda path: _size(path) or 0)
-        self.progress.note(f"going on with `{largest.name}`, which another program left")
+        self.progress.note(f"resuming from `{largest.name}`, left by another program")
         largest.replace(part)
 
     def _record_folder(self) -> None:
@@ -415,7 +417,7 @@ class Fetcher:
         path = self.destination.accept(listing, file, content)
         self._record(listing, file, path, sha256)
         if problem:
-            self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
+            self.progress.note(f"`{path}` matches the hub, but is not a valid GGUF: {problem}")
         return FetchedFile(path, file, sha256, status, problem)
 
     def _record(self, listing: RepoListing, file: RemoteFile, path: Path, sha256: str) -> None:
@@ -491,5 +493,5 @@ def _wrong_bytes(listing: RepoListing, file: RemoteFile, sha256: str) -> Checksu
         f"`{file.path}` of `{listing.repo_id}` arrived damaged: expected {expected}, "
         f"found SHA-256 {sha256}; nothing was kept",
         path=file.path,
-        hint="repeat the command; if it stays so, something between here and the hub alters bytes",
+        hint="repeat the command; if it persists, something between here and the hub alters bytes",
     )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import open_regular, write_atomically
+from gguf_hub.hub.download.cachedir import SHA256
 from gguf_hub.hub.download.segments import Segments
 from gguf_hub.units import MIB
 
@@ -24,7 +24,6 @@ VERSION = 1
 MAX_SEGMENTS = 1_000_000
 MAX_BYTES = 64 * MIB
 """More than journals of downloads take, some hundred bytes for each segment."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _read_line(line: bytes, state: ResumeState) -> bool:
             _forget(state, index)
             return True
         n_bytes = int(row.get("n_bytes", state.segments.length(index)))
-        is_sound = 0 <= index < len(state.segments) and _SHA256.fullmatch(sha256)
+        is_sound = 0 <= index < len(state.segments) and SHA256.fullmatch(sha256)
         if not is_sound or not 0 < n_bytes <= state.segments.length(index):
             return False
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -85,6 +85,6 @@ class Link:
                 f"`{file.path}`: the hub lists {file.size_bytes} bytes with id {file.etag}, "
                 f"but serves {size_bytes} bytes with id {etag}",
                 repo_id=self._source.repo_id,
-                hint="repeat the command; if it stays so, the hub or a mirror is broken",
+                hint="repeat the command; if it persists, the hub or a mirror is broken",
             )
         return metadata

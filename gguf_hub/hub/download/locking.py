@@ -77,7 +77,7 @@ def _require_lock(path: Path) -> None:
     if is_file and (not status.st_size or _is_soft_lock(path)):
         return
     raise LockedError(
-        f"`{path}` is where a lock belongs, and something else is there: it is left as it is",
+        f"`{path}` is not a lock file: it is left as it is",
         path=path,
         hint=f"move `{path}` elsewhere, then repeat the command",
     )

@@ -114,7 +114,7 @@ def check_safe(path: str, repo_id: str, *, is_windows: bool = os.name == "nt") -
         raise HubError(
             f"repository `{repo_id}` lists a file `{shown!r}`, {reason}: refused",
             repo_id=repo_id,
-            hint="do not trust this repository; tell its owner if you know them",
+            hint="do not trust this repository; report it to its owner",
         )
 
 

@@ -9,16 +9,15 @@ Source: huggingface_hub 2.4.0, _local_folder.py.
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_hub.files import write_atomically
+from gguf_hub.hub.download.cachedir import SHA256
 from gguf_hub.paths import absolute
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".metadata"
 
 
@@ -61,7 +60,7 @@ class Note:
     @property
     def sha256(self) -> str | None:
         """SHA-256 that the file should have; None for small files that git keeps."""
-        return self.etag if _SHA256.fullmatch(self.etag) else None
+        return self.etag if SHA256.fullmatch(self.etag) else None
 
     @classmethod
     def read(cls, root: Path, filename: str) -> Note | None:

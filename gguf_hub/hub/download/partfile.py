@@ -125,8 +125,8 @@ def require_named(status: os.stat_result, part: Path) -> None:
         return
     is_there = os.path.lexists(part)
     raise DownloadError(
-        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: what came "
-        f"is lost{', and the file that is there now is left as it is' if is_there else ''}",
+        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: its bytes "
+        f"are lost{', and the file that is there now is left as it is' if is_there else ''}",
         path=part,
         hint=f"repeat the command once no other download writes to `{part.parent}`",
     )

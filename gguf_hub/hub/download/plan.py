@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from shlex import quote
 
-from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
+from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.client import RemoteFile, RepoListing
 from gguf_hub.hub.download.names import (
     check_distinct,
@@ -207,7 +207,7 @@ def quants_of(listing: RepoListing) -> list[str]:
 def _near_quant(listing: RepoListing, quant: str) -> str:
     known = {name.upper(): name for name in quants_of(listing)}
     near = difflib.get_close_matches(quant.upper(), known, n=2, cutoff=0.5)
-    return f": did you mean {' or '.join(f'`{known[name]}`' for name in near)}?" if near else ""
+    return did_you_mean([known[name] for name in near])
 
 
 def _what_it_has(listing: RepoListing) -> str:
@@ -222,10 +222,9 @@ def _no_such_file(listing: RepoListing, name: str) -> RemoteFileNotFoundError:
     # by lower case, because a wrong case is the commonest slip
     paths = {file.path.lower(): file.path for file in listing.files}
     near = difflib.get_close_matches(name.lower(), paths, n=3, cutoff=0.5)
-    names = " or ".join(f"`{paths[path]}`" for path in near)
     where = f"revision `{listing.revision}` of repository `{listing.repo_id}`"
     return RemoteFileNotFoundError(
-        f"{where} has no file `{name}`" + (f": did you mean {names}?" if near else ""),
+        f"{where} has no file `{name}`{did_you_mean([paths[path] for path in near])}",
         repo_id=listing.repo_id,
         hint=_what_it_has(listing),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from gguf_hub.errors import ModelNotFoundError, UsageError
+from gguf_hub.errors import ModelNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.cachedir import entries_of
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
@@ -144,7 +144,7 @@ def _no_such_quant(text: str, quants: Sequence[str]) -> ModelNotFoundError | Non
         return None
     near = difflib.get_close_matches(text.upper(), quants, n=2, cutoff=0.5)
     return ModelNotFoundError(
-        f"the catalog has no quant `{text}`" + _did_you_mean(near),
+        f"the catalog has no quant `{text}`{did_you_mean(near)}",
         hint=f"it has {', '.join(quants)}; another repository's is written `org/repo:{text}`",
     )
 
@@ -167,11 +167,7 @@ def _no_such_file(text: str) -> ModelNotFoundError:
     siblings = [entry.name for entry in entries_of(path.parent) if is_gguf(entry.name)]
     near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
     return ModelNotFoundError(
-        f"no model `{text}`: no such file" + _did_you_mean([str(path.parent / n) for n in near]),
+        f"no model `{text}`: no such file{did_you_mean([str(path.parent / n) for n in near])}",
         hint="name a file, a quant of the catalog (`gguf-hub list`), `org/repo:QUANT` "
         "or `org/repo/file.gguf`",
     )
-
-
-def _did_you_mean(names: Sequence[str]) -> str:
-    return f": did you mean {' or '.join(f'`{name}`' for name in names)}?" if names else ""

@@ -106,9 +106,9 @@ def source_of(
     """
     if not (expected and known and known.repo_id and known.filename):
         raise DownloadError(
-            f"`{path}` cannot be repaired: nobody knows which repository it came from",
+            f"`{path}` cannot be repaired: its repository is not known",
             path=path,
-            hint="download it again with `gguf-hub download ORG/REPO FILE`: that remembers where "
+            hint="download it again with `gguf-hub download ORG/REPO FILE`: that records where "
             "it came from",
         )
     listing = hub.list_files(known.repo_id, known.commit or "main")
@@ -162,8 +162,8 @@ def repair(
             damage = find_damage(real, hashes, progress=progress)
         else:
             progress.note(
-                f"no hashes of the segments of `{file.path}` were kept: reading all of it from "
-                "the hub once more, and writing what differs"
+                f"no segment hashes of `{file.path}`: reading the whole file from the hub and "
+                "writing what differs"
             )
             damage = Damage(settings.cut(file.size_bytes), {})
         done = _fetch(real, source, damage, hub, settings, progress)

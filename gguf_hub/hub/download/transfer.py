@@ -109,7 +109,9 @@ class RangeBackend:
         if os.path.lexists(journal):
             # of another file, or of a part that is gone: nothing of it may be mixed in
             set_aside(journal, journal.with_name(f"{journal.name}.aside"))
-            progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
+            progress.note(
+                f"the journal of an earlier run of `{file.path}` does not match: set aside"
+            )
         if size_bytes > file.size_bytes:
             part.unlink()  # more than the file has can only be another file's
         return adopt(part, self.settings.cut(file.size_bytes))
@@ -122,7 +124,7 @@ class RangeBackend:
         file = source.file
         state = read_journal(part, file.etag, file.size_bytes)
         if state and state.adopted:
-            progress.note(f"`{file.path}`: what was found of it was bad; fetching that again")
+            progress.note(f"`{file.path}`: existing bytes are damaged; fetching them again")
             for index in state.adopted:
                 del state.done[index]
             state.adopted.clear()
@@ -222,7 +224,7 @@ class _Attempt:
             f"{format_size(prefix.ready_bytes)} of {format_size(file.size_bytes)}",
             path=file.path,
             issues=errors,
-            hint="choose another file; with --force you get this one all the same",
+            hint="choose another file; --force downloads this one anyway",
         )
 
 

@@ -98,17 +98,6 @@ class FileFacts:
         """Bytes of weights that one generated token reads: of the experts only those used."""
         return round(self.dense_bytes + self.expert_bytes * self.expert_share)
 
-    @cached_property
-    def active_by_type(self) -> dict[QuantType | int, int]:
-        """The same by type of the tensors that are read."""
-        sizes: dict[QuantType | int, int] = {}
-        for share in self.tensors:
-            if share.role == "token_embd":
-                continue
-            part = self.expert_share if share.role in _EXPERT_ROLES else 1.0
-            sizes[share.type] = sizes.get(share.type, 0) + round(share.size_bytes * part)
-        return sizes
-
     @property
     def bits_per_weight(self) -> float:
         """Bits of storage for one weight over all tensors."""

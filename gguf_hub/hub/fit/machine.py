@@ -13,7 +13,6 @@ Policy = Literal["balanced", "quality", "fast"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 EngineName = Literal["gguf-hub", "llama.cpp"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 KV_TYPES = {"f16": QuantType.F16, "q8_0": QuantType.Q8_0, "f32": QuantType.F32}
 """Types that keys and values may be kept in."""

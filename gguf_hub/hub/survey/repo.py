@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
+from gguf_hub.hub.download.cachedir import COMMIT
 from gguf_hub.hub.download.plan import models_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
 from gguf_hub.hub.survey.headers import ShardHeader, facts_of_headers
@@ -32,7 +32,6 @@ judgement."""
 MAX_WORKERS = 8
 MAX_BYTES = 4 * GIB
 """Of all headers of a repository; a hundred files with a large vocabulary take about 1 GiB."""
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
     Raises:
         HubError: There is no such repository, or as the hub says.
     """
-    if revision and _COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
+    if revision and COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
         return known  # a commit never changes
     listing = hub.list_files(repo_id, revision or "main")
     if known := recall(repo_id, listing.commit):

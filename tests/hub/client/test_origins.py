@@ -60,7 +60,7 @@ def test_a_next_page_of_another_origin_is_refused(
 ) -> None:
     target = f"{make(server)}/next?cursor=1"
     server.faults.append(Fault("GET", "*/tree/*", headers={"Link": f'<{target}>; rel="next"'}))
-    with pytest.raises(HubError, match="goes on at") as caught:
+    with pytest.raises(HubError, match="continues at") as caught:
         listed(client)
     assert show_origin(target) in caught.value.message
     told = f"{caught.value.message} {caught.value.hint}"

@@ -72,7 +72,7 @@ def test_a_disk_that_fills_up_half_way_keeps_what_came(
     destination = LocalFolder(small_disk / "models")
     with pytest.raises(DiskFullError, match="disk is full") as caught:
         fetch(fetcher(destination=destination, is_forced=True))
-    assert "goes on from what is there" in str(caught.value.hint)
+    assert "resumes the download" in str(caught.value.hint)
     came = sent_bytes(server)
     assert came > 500_000
     subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)

@@ -96,7 +96,7 @@ def test_a_part_that_went_bad_on_the_disk_is_fetched_again_there_only(
         file.write(b"bad")
     assert fetch(fetcher()).path.read_bytes() == BIG
     assert sent_bytes(server) == len(BIG) + SEGMENT
-    assert any("was bad" in text for text in notes.texts), came
+    assert any("damaged" in text for text in notes.texts), came
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_wrong_bytes_are_refused_whoever_moved_them(server: HubServer, tmp_path:
 @pytest.mark.usefixtures("stand_in")
 def test_a_failure_names_the_engine_that_can_go_on(server: HubServer, tmp_path: Path) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", status=500))
-    with pytest.raises(HubUnreachableError, match="hf_transfer gave up") as caught:
+    with pytest.raises(HubUnreachableError, match="hf_transfer failed") as caught:
         fetch(tmp_path, TRANSFER)
     assert "--engine ranges" in str(caught.value.hint)
 
@@ -158,7 +158,7 @@ def test_a_child_that_cannot_begin_is_a_failure_of_the_engine(
 ) -> None:
     (tmp_path / "hf_transfer.py").write_text("import os; os._exit(3)")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(HubUnreachableError, match="hf_transfer gave up"):
+    with pytest.raises(HubUnreachableError, match="hf_transfer failed"):
         fetch(tmp_path, TRANSFER)
 
 

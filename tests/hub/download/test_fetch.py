@@ -161,7 +161,7 @@ def test_a_note_tells_when_the_hub_has_no_sound_gguf(
 ) -> None:
     (done,) = fetch(fetcher())
     assert done.gguf_problem
-    assert any("no sound GGUF" in line for line in notes.lines)
+    assert any("not a valid GGUF" in line for line in notes.lines)
     write_gguf(tmp_path / "good.gguf", {}, [])
     server.add_repo(REPO, {NAME: (tmp_path / "good.gguf").read_bytes()})
     assert fetch(fetcher())[0].gguf_problem is None
@@ -252,7 +252,7 @@ def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * size)
     assert fetch(fetcher())[0].path.read_bytes() == BIG
-    words = ("was bad", "that differ")
+    words = ("are damaged", "that differ")
     assert size > len(BIG) or any(word in line for line in notes.lines for word in words)
 
 

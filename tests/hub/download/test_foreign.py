@@ -246,7 +246,7 @@ def test_what_is_no_lock_is_not_taken_for_one(tmp_path: Path, precious: Path, ki
         os.mkfifo(lock)
     else:
         LINKS[kind](lock, precious)
-    refused = pytest.raises(LockedError, match="something else is there")
+    refused = pytest.raises(LockedError, match="is not a lock file")
     with refused as caught, download_lock(lock, "m", tmp_path):
         pytest.fail("it was taken")
     assert str(lock) in str(caught.value.hint)
