@@ -73,7 +73,6 @@ def _step(at: int, end: int) -> int:
 
 
 def _copy_some(source: int, at: int, target: int, n: int) -> int:
-    """Copy up to ``n`` bytes; return how many."""
     if hasattr(os, "copy_file_range"):
         try:
             return os.copy_file_range(source, target, n, at)
@@ -84,7 +83,6 @@ def _copy_some(source: int, at: int, target: int, n: int) -> int:
 
 
 def _copy_buffered(source: int, at: int, target: int, n: int) -> int:
-    """Copy up to ``n`` bytes through a buffer."""
     os.lseek(source, at, os.SEEK_SET)
     chunk = os.read(source, n)
     write_all(target, chunk)

@@ -262,7 +262,6 @@ def _length(field: Field) -> int:
 
 
 def _new_errors(file: GgufFile, rewrite: Rewrite) -> tuple[str, ...]:
-    """Errors that the new file would have and the old one has not."""
     plan = plan_file(rewrite.fields, [part.spec for part in rewrite.parts])
     after = validate_source(_Start(plan.header, plan.size_bytes), str(file.path))
     before = {str(issue) for issue in validate_file(file.path).issues}

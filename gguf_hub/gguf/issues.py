@@ -378,14 +378,14 @@ class Issues:
         self._issues: list[Issue] = []
         self._counts: Counter[str] = Counter()
 
-    def add(self, code: str, place: str, message: str, offset: int | None = None) -> None:
+    def add(self, code: str, location: str, message: str, offset: int | None = None) -> None:
         """Note a breach of the rule ``code``."""
         self._counts[code] += 1
         if self._counts[code] <= MOST_PER_CODE:
-            self._issues.append(Issue(code, RULES[code].severity, place, message, offset))
+            self._issues.append(Issue(code, RULES[code].severity, location, message, offset))
 
     def extend(self, issues: tuple[Issue, ...]) -> None:
-        """Take over problems that somebody else found."""
+        """Add problems that were found elsewhere."""
         self._issues += issues
         self._counts.update(issue.code for issue in issues)
 

@@ -137,7 +137,6 @@ def _write_patches(file: Any, patches: Sequence[Patch]) -> None:
 
 
 def _encode_journal(file: Any, patches: Sequence[Patch]) -> bytes:
-    """Return what a journal of these patches holds."""
     rows = [
         [patch.offset, base64.b64encode(patch.old).decode(), base64.b64encode(patch.new).decode()]
         for patch in patches
@@ -236,7 +235,6 @@ def _parse_patches(file: Any, content: Any) -> list[Patch]:
 
 
 def _patch(offset: Any, old: Any, new: Any) -> Patch:
-    """Read one row of a journal."""
     if type(offset) is not int or not isinstance(old, str) or not isinstance(new, str):
         raise _Misfit("a patch makes no sense")
     patch = Patch(offset, *(base64.b64decode(text, validate=True) for text in (old, new)))

@@ -123,7 +123,6 @@ def _check_row(
 
 
 def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
-    """Return the type, or None and an issue."""
     id = entry.type_id
     if id in _TYPES:
         return _TYPES[id]

@@ -239,7 +239,6 @@ _HINTS = {
 
 
 def _hint(issue: Issue, path: Path | str) -> str:
-    """The next step after a problem."""
     verify = f"`gguf-hub verify {quote(str(path))}`"
     if issue.code in _HINTS:  # only `verify` may know which file it was
         return (

@@ -178,7 +178,6 @@ def joined(ranges: Iterable[FileRange]) -> tuple[FileRange, ...]:
 
 
 def _data(part: Part) -> Any:
-    """Data of a part for the writer."""
     if part.swaps:
         return lambda: swap_ranges(part.ranges, part.spec.type)
     return part.ranges

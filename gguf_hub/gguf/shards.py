@@ -186,7 +186,6 @@ def _is_shard(path: Path) -> bool:
 
 
 def _count(fields: Mapping[str, Field]) -> int:
-    """Return how many files a model has, as one of them says."""
     return number(fields, "split.count") or 1
 
 

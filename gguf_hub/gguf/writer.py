@@ -302,7 +302,6 @@ def _write_ranges(target: _Target, ranges: Sequence[FileRange]) -> Iterator[int]
 
 
 def _as_bytes(chunk: Any) -> memoryview:
-    """View of anything that holds bytes."""
     if isinstance(chunk, np.ndarray):
         chunk = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8)
     return memoryview(chunk).cast("B")

@@ -236,8 +236,9 @@ def _check_shape(shape: ModelShape, issues: list[str]) -> None:
         )
     if shape.n_expert_used > shape.n_expert or bool(shape.n_expert) != bool(shape.n_expert_used):
         expected = f"1 to {shape.n_expert}" if shape.n_expert else "0 as n_expert is"
-        found = shape.n_expert_used
-        issues.append(f"architecture.n_expert_used: expected {expected}, found {found}")
+        issues.append(
+            f"architecture.n_expert_used: expected {expected}, found {shape.n_expert_used}"
+        )
 
 
 def _check_unique(values: list[str], key: str, issues: list[str]) -> None:

@@ -67,7 +67,6 @@ def clean_token(value: str, source: str) -> str:
 
 
 def _read(path: Path, source: str) -> str | None:
-    """Return what a token file holds; None when there is no such file."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

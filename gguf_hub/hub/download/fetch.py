@@ -480,7 +480,6 @@ def gguf_problem(path: Path) -> str | None:
 
 
 def _size(path: Path) -> int | None:
-    """Return the size of a file, or None when there is none."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError:

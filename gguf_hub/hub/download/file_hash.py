@@ -113,7 +113,6 @@ class FileHash:
             at += n
 
     def _look(self, ready_bytes: int) -> None:
-        """Look at the header as soon as it is there."""
         self._prefix.ready_bytes = ready_bytes
         if self._check_start is not None:
             try:

@@ -117,7 +117,6 @@ def _owner_of(path: Path) -> Path:
 
 
 def _holder(path: Path) -> str:
-    """Say who holds a lock."""
     for _ in range(_TRIES):
         if owner := _read_owner(_owner_of(path)):
             break

@@ -118,7 +118,6 @@ def remove_blob(blob: Path) -> None:
 
 
 def _others(cached: CachedFile) -> Iterator[CachedFile]:
-    """Yield the other names of the same blob."""
     for other in all_files_of(cached.repo):
         if other.blob == cached.blob and not _is_same(other, cached):
             yield other

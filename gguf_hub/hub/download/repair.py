@@ -174,7 +174,6 @@ def repair(
 def _fetch(
     path: Path, source: Source, damage: Damage, hub: Hub, settings: Settings, progress: Progress
 ) -> RepairResult:
-    """Fetch the bad segments over the file."""
     segments = damage.segments
     todo = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
     initial = TransferState(segments, damage.good, todo, damage.expected, is_hashed=True)

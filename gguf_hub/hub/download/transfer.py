@@ -99,7 +99,6 @@ class RangeBackend:
             is_second_pass = self._distrust(source, part, progress)
 
     def _resume_state(self, source: Source, part: Path, progress: Progress) -> ResumeState:
-        """Return what is there of the file."""
         file = source.file
         state = read_journal(part, file.etag, file.size_bytes)
         size_bytes = part.stat().st_size if part.exists() else 0

@@ -205,7 +205,6 @@ def best_of(fits: Sequence[Fit]) -> Fit | None:
 
 
 def _loss(fit: Fit) -> float:
-    """The loss of a file that is known to have one."""
     assert fit.loss is not None
     return fit.loss.share
 
@@ -260,8 +259,8 @@ def _none(fits: Sequence[Fit], limit: str) -> str:
     if slow:
         fastest = max(slow, key=lambda fit: fit.tok_per_s)
         min_tok_per_s = tok_per_s(fastest.constraints.min_tok_per_s or 0)
-        makes = f"makes about {tok_per_s(fastest.tok_per_s)} tok/s, {min_tok_per_s} are asked for"
-        return _no_one(fits, fastest, "is fast enough", "come up to the speed", makes)
+        makes = f"makes about {tok_per_s(fastest.tok_per_s)} tok/s, {min_tok_per_s} are required"
+        return _no_one(fits, fastest, "is fast enough", "reach the speed", makes)
     n_ctx = smallest.constraints.n_ctx
     needs = f"needs {_gb_up(smallest.need.total_bytes)} at {n_ctx} tokens of context"
     if smallest.verdict is Verdict.DISK:

@@ -71,7 +71,6 @@ def estimated_loss(file: FileFacts) -> float | None:
 
 
 def _losses(shares: Iterable[TensorShare]) -> Iterator[float]:
-    """Yield the loss of each share times its weights."""
     for share in shares:
         if isinstance(share.type, QuantType):
             yield share.n_weights * loss_of_type(share.type)

@@ -85,7 +85,6 @@ def _basis(machine: Machine, placement: Placement) -> Basis:
 def _host_seconds(
     file: FileFacts, constraints: Constraints, machine: Machine, placement: Placement
 ) -> float:
-    """Return the time of the CPU for one token."""
     rates = rates_of(constraints.engine, machine.isa)
     threads = _threads(file, constraints, machine)
     bandwidth = machine.ram_bytes_per_s or ASSUMED_RAM_BYTES_PER_S
@@ -125,7 +124,6 @@ def _threads(file: FileFacts, constraints: Constraints, machine: Machine) -> int
 def _gpu_seconds(
     file: FileFacts, constraints: Constraints, machine: Machine, placement: Placement
 ) -> float:
-    """Return the time of the GPU for one token."""
     dense, experts = placement.gpu_share
     if not (dense or experts):
         return 0.0

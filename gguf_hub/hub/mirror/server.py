@@ -257,7 +257,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
-    """Return the family and the address of a host to listen on."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as exc:

@@ -130,7 +130,7 @@ def test_none_is_fast_enough() -> None:
     found = judged(64 * GB, constraints=replace(BARE, min_tok_per_s=100.0))
     assert found.chosen is None
     assert found.reason.startswith("none of the 8 files is fast enough: Q2_K makes about ")
-    assert found.reason.endswith(" tok/s, 100 are asked for")
+    assert found.reason.endswith(" tok/s, 100 are required")
 
 
 def test_the_disk_is_taken_only_by_who_names_a_least_speed() -> None:
