@@ -82,5 +82,5 @@ def _destination(
     local_dir: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None
 ) -> Destination | None:
     if local_dir is not None:
-        return LocalFolder(expanded(local_dir).absolute())
-    return HfCache(expanded(cache_dir).absolute()) if cache_dir is not None else None
+        return LocalFolder(expand_user(local_dir).absolute())
+    return HfCache(expand_user(cache_dir).absolute()) if cache_dir is not None else None

@@ -140,10 +140,11 @@ def _confirm(assume_yes: bool, plan: Plan, fetcher: Fetcher) -> None:
     from gguf_hub.units import format_size
 
     names = first_of([planned.file.path for planned in plan.files])
-    free = format_size(fetcher.free_bytes(fetcher.place.root))
+    free = format_size(fetcher.free_bytes(fetcher.destination.root))
     console.note(
         f"{names} of {plan.listing.repo_id}: not on this machine; {plan.fetch_bytes:,} bytes "
-        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.place.root}, {free} free there"
+        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.destination.root}, "
+        f"{free} free there"
     )
     if plan.fetch_bytes <= ASK_ABOVE_BYTES or assume_yes or not sys.stdin.isatty():
         return

@@ -80,7 +80,7 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     )
     if options["dry_run"]:
         plan = fetcher.plan(selection.listing, selection.files)
-        print_plan(plan, fetcher.free_bytes(fetcher.place.root), as_json=options["as_json"])
+        print_plan(plan, fetcher.free_bytes(fetcher.destination.root), as_json=options["as_json"])
         return
     try:
         fetched = resolver.fetch(selection, fetcher)

@@ -87,9 +87,9 @@ def backend_for(options: dict[str, Any], n_files: int) -> TransferBackend:
     """
     from gguf_hub.errors import UsageError
     from gguf_hub.hub.download.engine import Settings
+    from gguf_hub.hub.download.external import HfTransferBackend, XetBackend
     from gguf_hub.hub.download.limits import RateLimit
-    from gguf_hub.hub.download.transfer import RangeMover
-    from gguf_hub.hub.download.whole import HfTransferMover, XetMover
+    from gguf_hub.hub.download.transfer import RangeBackend
 
     engine = _choose_engine(options["engine"], limit_rate=options["limit_rate"])
     n_parallel = max(min(options["max_workers"], n_files), 1)
@@ -99,11 +99,11 @@ def backend_for(options: dict[str, Any], n_files: int) -> TransferBackend:
             f"the engine `{engine}` does not support --limit-rate", hint="drop --engine"
         )
     if engine == "hf-transfer":
-        return HfTransferMover.installed(connections)
+        return HfTransferBackend.installed(connections)
     if engine == "xet":
-        return XetMover()
+        return XetBackend()
     limit = RateLimit(options["limit_rate"]) if options["limit_rate"] else None
-    return RangeMover(Settings(connections, limit=limit), is_forced=options["is_forced"])
+    return RangeBackend(Settings(connections, limit=limit), is_forced=options["is_forced"])
 
 
 def _choose_engine(engine: str, *, limit_rate: int | None) -> str:
@@ -112,7 +112,7 @@ def _choose_engine(engine: str, *, limit_rate: int | None) -> str:
         return engine
     if os.environ.get("HF_HUB_ENABLE_HF_TRANSFER", "").upper() not in ("1", "ON", "YES", "TRUE"):
         return "ranges"
-    from gguf_hub.hub.download.whole import has_hf_transfer
+    from gguf_hub.hub.download.external import has_hf_transfer
 
     prefix = "note: HF_HUB_ENABLE_HF_TRANSFER is set"
     if limit_rate:

@@ -9,7 +9,7 @@ from gguf_hub.cli import console
 
 if TYPE_CHECKING:
     from gguf_hub.hub.client import RepoListing
-    from gguf_hub.hub.download.fetch import Fetched, Plan
+    from gguf_hub.hub.download.fetch import FetchedFile, Plan
 
 
 def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 if TYPE_CHECKING:
     from gguf_hub.hub.download.destinations import Destination
@@ -47,7 +47,7 @@ def _with_names(
 
     if not filenames:
         return target
-    if target.wanted.quant is not None:
+    if target.selector.quant is not None:
         raise UsageError(
             f"`{repo}` names a quant, but {len(filenames)} file names follow: expected one of both",
             hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
@@ -72,5 +72,5 @@ def destination_from(options: dict[str, Any]) -> Destination:
     from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 
     if options["local_dir"] is not None:
-        return LocalFolder(expanded(options["local_dir"]).absolute())
-    return HfCache(expanded(options["cache_dir"] or default_cache_dir()).absolute())
+        return LocalFolder(expand_user(options["local_dir"]).absolute())
+    return HfCache(expand_user(options["cache_dir"] or default_cache_dir()).absolute())

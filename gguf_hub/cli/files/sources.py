@@ -24,9 +24,9 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
     from gguf_hub.gguf.reader import map_file
     from gguf_hub.gguf.shard_names import find_shards, parse_shard
     from gguf_hub.hub.download.refs import Target
-    from gguf_hub.paths import expanded
+    from gguf_hub.paths import expand_user
 
-    path = expanded(argument)
+    path = expand_user(argument)
     if os.path.exists(path):  # noqa: PTH110 - False for names that no file can have
         shards = find_shards(path) if parse_shard(path) else ()
         paths = [shard for shard in shards if shard.is_file()] or [path]

@@ -23,7 +23,7 @@ from gguf_hub.cli.options import (
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.validate import Level, Report
-    from gguf_hub.hub.download.expected import Expected
+    from gguf_hub.hub.download.expected import ExpectedFile
     from gguf_hub.hub.download.verify import Verification
     from gguf_hub.hub.resolve import Resolver
 
@@ -153,7 +153,7 @@ class _Checker:
         from gguf_hub.gguf.validate import validate_set
 
         is_file = os.path.isfile(argument)  # noqa: PTH113 - False for odd names
-        paths = (Path(argument),) if is_file else self.resolver.located(argument)
+        paths = (Path(argument),) if is_file else self.resolver.local_paths(argument)
         if is_alone or not parse_shard(paths[0]):
             yield from ((path, None) for path in paths)
             return
@@ -164,7 +164,7 @@ class _Checker:
         """Return what the hub has under the name of a catalog file; None for other names."""
         from gguf_hub.errors import HubError
         from gguf_hub.hub.client import is_offline
-        from gguf_hub.hub.download.expected import Expected
+        from gguf_hub.hub.download.expected import ExpectedFile
 
         catalog = self.resolver.catalog
         if is_offline() or path.name not in {file.filename for file in catalog.files}:
@@ -177,6 +177,6 @@ class _Checker:
         file = listing.find(path.name)
         if file is None or file.sha256 is None:
             return None
-        return Expected(
+        return ExpectedFile(
             file.sha256, "hub", catalog.repo_id, listing.commit, file.path, file.size_bytes
         )

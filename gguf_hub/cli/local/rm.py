@@ -29,7 +29,7 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     long as another commit uses it.
     """
     from gguf_hub.cli.models import make_resolver
-    from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of
+    from gguf_hub.hub.download.removal import freed_bytes, remaining_file, remove
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)

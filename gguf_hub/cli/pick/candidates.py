@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 if TYPE_CHECKING:
     from gguf_hub.errors import HubUnreachableError
@@ -186,7 +186,7 @@ def _all_models(target: Target) -> Select:
     """Return the selection of the named model, or of all models."""
     from gguf_hub.hub.download.plan import models_of, select
 
-    if target.wanted.filenames or target.wanted.quant is not None:
+    if target.selector.filenames or target.selector.quant is not None:
         return select
     return lambda listing, _: [file for model in models_of(listing) for file in model]
 

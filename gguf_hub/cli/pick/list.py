@@ -59,7 +59,7 @@ def _listing(repo: str, resolver: Resolver, revision: str | None) -> RepoListing
 
     target = resolver.target(repo, revision=revision, is_remote=True)
     assert not isinstance(target, tuple)
-    if target.wanted.quant is not None or target.wanted.filenames:
+    if target.selector.quant is not None or target.selector.filenames:
         raise UsageError(
             f"`{repo}` names one model: expected a repository, `org/repo`",
             hint=f"`gguf-hub inspect {quote(repo)}` shows its content",

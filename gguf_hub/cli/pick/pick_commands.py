@@ -40,8 +40,8 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
         merged = shlex.quote(f"{_name(model)}.merged.gguf")
         lines.append(f"gguf-hub upgrade {file} {merged}")
         file = merged
-    placement, kv = fit.placement, fit.wish.kv_type
-    flags = [f"-m {file}", f"-c {fit.wish.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
+    placement, kv = fit.placement, fit.constraints.kv_type
+    flags = [f"-m {file}", f"-c {fit.constraints.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
     flags += [f"--n-cpu-moe {placement.n_cpu_moe}"] * bool(placement.n_cpu_moe)
     flags += [f"-ctk {kv} -ctv {kv}"] * (kv != "f16")
     return [*lines, f"llama-completion {' '.join(flags)} {PROMPT}"]

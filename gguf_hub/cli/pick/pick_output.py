@@ -241,7 +241,7 @@ def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
     experts = f"{shape.n_layer} layers of {file.expert_bytes / shape.n_layer / 1e6:.0f} MB"
     if shape.n_expert:
         experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
-    kv = f"{fit.wish.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    kv = f"{fit.constraints.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
     return [
         ("dense part", _gb_wide(file.dense_bytes), "attention, norms, router, output"),
         ("experts" if shape.n_expert else "feed-forward", _gb_wide(file.expert_bytes), experts),

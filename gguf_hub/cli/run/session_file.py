@@ -9,7 +9,7 @@ from typing import Any
 
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.oserrors import reason_of
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 _STARTS = (b'{\n "kind": "text",', b'{\n "kind": "chat",')
 """How ``save`` begins: the state's first key."""
@@ -23,7 +23,7 @@ def path_argument(text: str, command: str) -> Path:
     """
     if not text:
         raise UsageError(f"{command}: expected a file name")
-    return expanded(text)
+    return expand_user(text)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

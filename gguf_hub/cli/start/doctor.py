@@ -107,7 +107,7 @@ def _cpu(hardware: Hardware, problems: list[str]) -> dict[str, Any]:
 def _speeds(hardware: Hardware) -> dict[str, float | None]:
     """Return the speeds that `gguf-hub pick` has measured; doctor measures nothing."""
     from gguf_hub.hub.client import default_cache_dir
-    from gguf_hub.hub.hardware import machine_key, remembered
+    from gguf_hub.hub.hardware import machine_key, recall_speeds
 
     key = machine_key(hardware.cpu_name, hardware.n_threads)
     return asdict(remembered(key, default_cache_dir()))

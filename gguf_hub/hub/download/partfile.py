@@ -72,8 +72,8 @@ class PartFile:
         os.close(self.fd)
 
     def _is_there(self, data: memoryview, at: int) -> bool:
-        found = memoryview(bytearray(len(data)))
-        return self.read(found, at) == len(data) and found == data
+        current = memoryview(bytearray(len(data)))
+        return self.read(current, at) == len(data) and current == data
 
     def _write_some(self, data: memoryview, at: int) -> int:
         if hasattr(os, "pwrite"):
@@ -95,7 +95,7 @@ class PartFile:
 
 
 @contextlib.contextmanager
-def kept_open(part: Path) -> Iterator[os.stat_result]:
+def hold_open(part: Path) -> Iterator[os.stat_result]:
     """Give what the system says of a part, for ``require_named`` inside the block.
 
     The file stays open, so that no other gets its number. Windows gives no number twice, and would
@@ -106,27 +106,27 @@ def kept_open(part: Path) -> Iterator[os.stat_result]:
     """
     descriptor = open_regular(part)
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
         if os.name == "nt":
             os.close(descriptor)
-        yield found
+        yield status
     finally:
         if os.name != "nt":
             os.close(descriptor)
 
 
-def require_named(found: os.stat_result, part: Path) -> None:
+def require_named(status: os.stat_result, part: Path) -> None:
     """Refuse a name that does not lead to the part any more: somebody removed the folder.
 
     Raises:
         DownloadError: It leads to another file, maybe another download's, or to none.
     """
-    if is_named(found, part):
+    if is_named(status, part):
         return
     is_there = os.path.lexists(part)
     raise DownloadError(
-        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: what came "
-        f"is lost{', and the file that is there now is left as it is' if is_there else ''}",
+        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: its bytes "
+        f"are lost{', and the file that is there now is left as it is' if is_there else ''}",
         path=part,
         hint=f"repeat the command once no other download writes to `{part.parent}`",
     )
@@ -134,8 +134,8 @@ def require_named(found: os.stat_result, part: Path) -> None:
 
 def _require_alone(fd: int, path: Path, *, is_part: bool) -> None:
     """Refuse what is no file, and a part that has another name: that may be anybody's file."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if is_part and found.st_nlink > 1:
+    if is_part and status.st_nlink > 1:
         raise OSError(errno.EMLINK, "one of several names of a file", str(path))
