@@ -15,7 +15,7 @@ from gguf_hub.hub.download.names import set_key
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 from gguf_hub.progress import LoggedNotes
 
 
@@ -51,7 +51,7 @@ def fetch_pretrained(
     """
     resolver = Resolver(
         connect=partial(HfHub, token=token),
-        place=_destination(local_dir, cache_dir),
+        custom_destination=_destination(local_dir, cache_dir),
         progress=LoggedNotes(),
     )
     target = Target(repo_id, FileSelector(include=tuple(patterns)), revision)

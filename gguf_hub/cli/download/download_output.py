@@ -49,7 +49,7 @@ def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
 
 
 def print_result(
-    listing: RepoListing, results: Sequence[Fetched], *, as_json: bool, is_quiet: bool
+    listing: RepoListing, results: Sequence[FetchedFile], *, as_json: bool, is_quiet: bool
 ) -> None:
     """Print the paths, or everything as JSON."""
     from gguf_hub.units import format_size
@@ -77,7 +77,7 @@ def print_result(
             console.note(f"{result.status.value}: {size}{_verification(result)}")
 
 
-def _verification(result: Fetched) -> str:
+def _verification(result: FetchedFile) -> str:
     if not result.is_verified:
         return ""
     return f", {'SHA-256' if result.file.sha256 else 'git id'} matches the hub"

@@ -34,8 +34,8 @@ def target_from(
         target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
         target = target_of_file(catalog, pick_file(catalog, with_vram=True))
-    target = replace(target, wanted=replace(target.wanted, **patterns))
-    if target.wanted.has_idle_patterns:
+    target = replace(target, selector=replace(target.selector, **patterns))
+    if target.selector.has_idle_patterns:
         console.warn("--include and --exclude are ignored with file names, as in `hf download`")
     return replace(target, revision=options["revision"] or target.revision)
 
@@ -52,12 +52,12 @@ def _with_names(
             f"`{repo}` names a quant, but {len(filenames)} file names follow: expected one of both",
             hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
         )
-    if target.wanted.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
+    if target.selector.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
         # if the first is a quant of the catalog, so are the others
         others = [_parse_target(name, resolver) for name in filenames]
-        filenames = tuple(name for other in others for name in other.wanted.filenames)
-    names = target.wanted.filenames + filenames
-    return replace(target, wanted=replace(target.wanted, filenames=names))
+        filenames = tuple(name for other in others for name in other.selector.filenames)
+    names = target.selector.filenames + filenames
+    return replace(target, selector=replace(target.selector, filenames=names))
 
 
 def _parse_target(argument: str, resolver: Resolver) -> Target:

@@ -48,7 +48,7 @@ def _on_hub(selection: Selection, resolver: Resolver) -> list[tuple[Any, str]]:
     budget = ReadBudget(MAX_BYTES, hint="`gguf-hub download` fetches the files; then try again")
     return [
         (
-            HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget),
+            HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget),
             f"{listing.repo_id}/{file.path}",
         )
         for file in selection.files

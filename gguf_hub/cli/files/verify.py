@@ -160,7 +160,7 @@ class _Checker:
         reports = validate_set(paths[0], self.level, progress=self.resolver.progress)
         yield from ((Path(report.path), report) for report in reports)
 
-    def _ask_hub(self, path: Path) -> Expected | None:
+    def _ask_hub(self, path: Path) -> ExpectedFile | None:
         """Return what the hub has under the name of a catalog file; None for other names."""
         from gguf_hub.errors import HubError
         from gguf_hub.hub.client import is_offline

@@ -33,9 +33,9 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)
-    files = {file.path: file for name in models for file in resolver.held(name)}
+    files = {file.path: file for name in models for file in resolver.local_files(name)}
     free_bytes = freed_bytes(list(files))
-    link_targets = [target for path in files if (target := stays_of(path))]
+    link_targets = [target for path in files if (target := remaining_file(path))]
     if not yes:
         _confirm(list(files.values()), free_bytes)
     for path in files:

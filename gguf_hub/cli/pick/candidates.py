@@ -68,7 +68,7 @@ def find_candidates(
     Raises:
         GgufHubError: An argument names nothing, or nothing that can be compared.
     """
-    local_sets = [_local(expanded(argument)) for argument in arguments]
+    local_sets = [_local(expand_user(argument)) for argument in arguments]
     existing = [candidates for candidates in local_sets if candidates]
     if arguments and len(existing) == len(local_sets):
         return existing[0] if len(existing) == 1 else _combine(existing)
@@ -151,7 +151,7 @@ def _remote(argument: str, resolver: Resolver, revision: str | None) -> Candidat
     target = resolver.target(argument)
     assert not isinstance(target, tuple), "files on this machine were found before"
     catalog = resolver.catalog
-    quants = [f.quant for f in catalog.files if (f.filename,) == target.wanted.filenames]
+    quants = [f.quant for f in catalog.files if (f.filename,) == target.selector.filenames]
     if quants and target.repo_id == catalog.repo_id and "/" not in argument:
         return _catalog(catalog, is_user_catalog=False, quants=quants)
     target = replace(target, revision=revision or target.revision)
@@ -201,7 +201,7 @@ def _repo(target: Target, resolver: Resolver) -> CandidateSet:
     with near_names(resolver.hub, repo_id, (catalog.repo_id,)):
         survey = survey_repo(resolver.hub, repo_id, target.revision)
     files: Sequence[FileFacts] = _with_catalog_values(survey, catalog)
-    names, quant = target.wanted.filenames, target.wanted.quant
+    names, quant = target.selector.filenames, target.selector.quant
     if names:
         files = [file for file in files if names[0] in file.filenames]
     elif quant is not None:

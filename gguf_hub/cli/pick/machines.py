@@ -183,10 +183,10 @@ def _speeds(
     hardware: Hardware, target: Path, *, may_probe: bool, with_disk: bool = False
 ) -> Speeds:
     """Return the remembered speeds of this machine, measured first if unknown and allowed."""
-    from gguf_hub.hub.hardware import machine_key, measure, remembered
+    from gguf_hub.hub.hardware import machine_key, measure, recall_speeds
 
     key = machine_key(hardware.cpu_name, hardware.n_threads)
-    speeds = remembered(key, target)
+    speeds = recall_speeds(key, target)
     is_known = speeds.disk_bytes_per_s if with_disk else speeds.ram_bytes_per_s
     if is_known or not may_probe:
         return speeds

@@ -18,7 +18,7 @@ def commands_for(candidates: CandidateSet, pick: Pick) -> list[str]:
     if pick.chosen is None:
         return []
     model = next(model for model in candidates.models if model.file is pick.chosen.facts)
-    if pick.wish.engine == "llama.cpp":
+    if pick.constraints.engine == "llama.cpp":
         return _for_llama_cpp(model, pick.chosen)
     return _for_gguf_hub(model, pick.chosen)
 
@@ -26,8 +26,8 @@ def commands_for(candidates: CandidateSet, pick: Pick) -> list[str]:
 def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
     download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
-    kv = " -ctk q8_0 -ctv q8_0" if fit.wish.kv_type == "q8_0" else ""
-    return [*download_line, f"gguf-hub run {name} -c {fit.wish.n_ctx}{kv} {PROMPT}"]
+    kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
+    return [*download_line, f"gguf-hub run {name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"]
 
 
 def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:

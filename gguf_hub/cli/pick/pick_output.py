@@ -23,11 +23,11 @@ def print_machine(detected: DetectedMachine, pick: Pick, *, is_this: bool) -> No
     """Print the machine on stderr."""
     from gguf_hub.units import format_gb
 
-    machine, reserve = pick.machine, pick.wish.reserve_of(pick.machine)
+    machine, reserve = pick.machine, pick.constraints.reserve_of(pick.machine)
     parts = [
         f"{format_gb(machine.ram_bytes)} of RAM{_available(detected, pick) if is_this else ''}"
     ]
-    if machine.vram_bytes and pick.wish.engine == "llama.cpp":
+    if machine.vram_bytes and pick.constraints.engine == "llama.cpp":
         shared = " (part of the RAM)" if machine.is_unified else ""
         parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
     parts.append(f"{format_gb(reserve)} left for other programs")
@@ -99,7 +99,7 @@ def _bar(fit: Fit, pick: Pick) -> str:
     """Return a bar of needed against available memory, e.g. ``█████▌░░  68 %``."""
     from gguf_hub.hub.fit.placement import memory_limit
 
-    limit = memory_limit(pick.wish, pick.machine)
+    limit = memory_limit(pick.constraints, pick.machine)
     share = fit.need.total_bytes / limit if limit else 99.0
     halves = min(2 * BAR_CELLS, round(share * 2 * BAR_CELLS))
     bar = ("█" * (halves // 2) + "▌" * (halves % 2)).ljust(BAR_CELLS, "░")
@@ -191,7 +191,7 @@ def _estimated(pick: Pick) -> str:
 
 
 def _warnings(pick: Pick) -> list[str]:
-    shape, constraints, machine = pick.fits[0].facts.shape, pick.wish, pick.machine
+    shape, constraints, machine = pick.fits[0].facts.shape, pick.constraints, pick.machine
     lines = []
     if constraints.n_ctx > shape.n_ctx_train:
         lines.append(
@@ -227,7 +227,7 @@ def _hint(pick: Pick) -> None:
 def print_explained(pick: Pick) -> None:
     """Explain memory and speed of the chosen file, or else of the smallest."""
     fit = pick.chosen or min(pick.fits, key=lambda each: each.need.total_bytes)
-    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.wish.engine}")
+    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.constraints.engine}")
     for label, amount, note in [
         *_memory_lines(fit),
         *_placement_lines(fit, pick),
@@ -246,7 +246,7 @@ def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
         ("dense part", _gb_wide(file.dense_bytes), "attention, norms, router, output"),
         ("experts" if shape.n_expert else "feed-forward", _gb_wide(file.expert_bytes), experts),
         ("embeddings", _gb_wide(file.embedding_bytes), f"{shape.n_vocab} tokens"),
-        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.wish.n_ctx} tokens"),
+        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.constraints.n_ctx} tokens"),
         ("scratch", _gb_wide(need.scratch_bytes), "buffers of a batch of 512 tokens"),
         ("program", _gb_wide(need.overhead_bytes), "interpreter, libraries, vocabulary"),
         ("needs", _gb_wide(need.total_bytes), "the sum"),
@@ -254,7 +254,7 @@ def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
 
 
 def _placement_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:
-    placement, constraints, machine = fit.placement, pick.wish, pick.machine
+    placement, constraints, machine = fit.placement, pick.constraints, pick.machine
     reserve = (
         f"{_gb_wide(machine.ram_bytes)} less {_gb_wide(constraints.reserve_of(machine))} "
         "for other programs"

@@ -135,7 +135,8 @@ def _frame(axes: Any, pick: Pick, title: str, colours: Colours) -> None:
     is_any_estimated = any(fit.loss and fit.loss.is_estimated for fit in pick.fits)
     hollow = "; hollow: estimated" if is_any_estimated else ""
     axes.set_xlabel(
-        f"memory at {pick.wish.n_ctx} tokens of context, GB (run by {pick.wish.engine}{hollow})",
+        f"memory at {pick.constraints.n_ctx} tokens of context, GB "
+        f"(run by {pick.constraints.engine}{hollow})",
         color=colours.ink,
     )
     axes.set_title(title or "quality against memory", color=colours.ink, loc="left")
@@ -159,7 +160,7 @@ def _limits(pick: Pick, max_need_gb: float) -> Iterator[float]:
 def _limit_gb(pick: Pick) -> float:
     from gguf_hub.hub.fit.placement import memory_limit
 
-    return memory_limit(pick.wish, pick.machine) / 1e9
+    return memory_limit(pick.constraints, pick.machine) / 1e9
 
 
 def _point(axes: Any, fit: Fit, colours: Colours, *, is_chosen: bool) -> None:

@@ -14,7 +14,7 @@ def report(
     candidates: CandidateSet, pick: Pick, detected: DetectedMachine, commands: list[str]
 ) -> dict[str, Any]:
     """Return the table and the terms of its sums as plain data."""
-    constraints, machine = pick.wish, pick.machine
+    constraints, machine = pick.constraints, pick.machine
     pairs = zip(candidates.models, pick.fits, strict=True)
     return {
         "repo_id": candidates.repo_id or None,

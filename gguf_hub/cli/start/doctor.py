@@ -110,7 +110,7 @@ def _speeds(hardware: Hardware) -> dict[str, float | None]:
     from gguf_hub.hub.hardware import machine_key, recall_speeds
 
     key = machine_key(hardware.cpu_name, hardware.n_threads)
-    return asdict(remembered(key, default_cache_dir()))
+    return asdict(recall_speeds(key, default_cache_dir()))
 
 
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:

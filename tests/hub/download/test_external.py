@@ -182,7 +182,7 @@ def options(**changes: object) -> dict[str, object]:
 
 def test_ranges_are_the_rule_and_files_share_the_connections() -> None:
     alone, shared = backend_for(options(), 1), backend_for(options(), 5)
-    assert isinstance(alone, RangeMover) and isinstance(shared, RangeMover)
+    assert isinstance(alone, RangeBackend) and isinstance(shared, RangeBackend)
     assert (alone.settings.connections, shared.settings.connections) == (8, 4)
 
 
@@ -191,9 +191,9 @@ def test_the_variable_of_the_model_card_selects_hf_transfer(
 ) -> None:
     monkeypatch.setenv("HF_HUB_ENABLE_HF_TRANSFER", "1")
     mover = backend_for(options(), 1)
-    assert isinstance(mover, HfTransferMover if has_hf_transfer() else RangeMover)
-    assert isinstance(backend_for(options(engine="ranges"), 1), RangeMover)
-    assert isinstance(backend_for(options(limit_rate=5), 1), RangeMover)
+    assert isinstance(mover, HfTransferBackend if has_hf_transfer() else RangeBackend)
+    assert isinstance(backend_for(options(engine="ranges"), 1), RangeBackend)
+    assert isinstance(backend_for(options(limit_rate=5), 1), RangeBackend)
     said = capsys.readouterr().err
     assert said.count("note: HF_HUB_ENABLE_HF_TRANSFER is set") == 2
 
@@ -203,7 +203,7 @@ def test_other_engines_know_no_rate(engine: str) -> None:
     with pytest.raises(UsageError, match="not support --limit-rate"):
         backend_for(options(engine=engine, limit_rate=5), 1)
     if engine == "xet":
-        assert isinstance(backend_for(options(engine=engine), 1), XetMover)
+        assert isinstance(backend_for(options(engine=engine), 1), XetBackend)
 
 
 @pytest.mark.parametrize(
