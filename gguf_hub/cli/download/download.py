@@ -74,7 +74,7 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     )
     selection = resolver.choose(target_from(repo, filenames, options, resolver))
     fetcher = resolver.fetcher(
-        move=backend_for(options, len(selection.files)),
+        backend=backend_for(options, len(selection.files)),
         is_forced=options["is_forced"],
         max_workers=options["max_workers"],
     )
