@@ -230,7 +230,7 @@ def test_a_dry_run_says_when_there_is_no_room(server: HubServer, download: Run) 
         (["Q4_K"], 1, ["no quant `Q4_K`", "`Q4_K_M`"]),
         (["nonsense"], 1, ["`nonsense` names no repository"]),
         ([f"{REPO}:Q4_0", "README.md"], 2, ["expected one of both"]),
-        (["https://example.com/x/y"], 2, ["no link to a model"]),
+        (["https://example.com/x/y"], 2, ["not a link to a model"]),
         (["Q4_0", "--catalog", "nothing.yaml"], 1, ["catalog `nothing.yaml`"]),
         (["--include"], 2, ["requires an argument"]),
     ],
