@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar import Grammar, GrammarVocab, Matcher, TokenGrammar, TokenTrie
 
 _MAX_GRAMMARS = 16
@@ -84,6 +85,9 @@ class GrammarCache:
             with self._lock:
                 del self._being_made[key]
             own.set_exception(exc)
+            if isinstance(exc, GrammarError):  # its frames hold all that was half made, 100 MB
+                exc.__cause__ = exc.__context__ = None
+                raise exc.with_traceback(None)  # noqa: B904
             raise
         with self._lock:
             del self._being_made[key]
