@@ -173,7 +173,8 @@ class Scheduler:
             if len(self._waiting) + len(sequences) > self._n_waiting + free:
                 self.counts.refused += 1
                 raise BusyError(
-                    f"{len(self._waiting)} requests are waiting, the most this server accepts",
+                    f"{self.n_busy} requests are running and {len(self._waiting)} are waiting, the "
+                    "most this server accepts",
                     hint="try again in a moment",
                 )
             self._waiting.extend(sequences)
