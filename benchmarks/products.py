@@ -15,15 +15,15 @@ import time
 import numpy as np
 
 from gguf_hub.gguf.format import TensorSpec
-from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests.synth import random_blocks
 
@@ -74,7 +74,7 @@ def measure(
         is_added=0, count=N_TOKENS, panel=panel, panel_stride=0, partial=partial, partial_stride=0,
     )  # fmt: skip
     times = []
-    with Machine(builder, memory, n_threads=1) as machine:
+    with CompiledMachine(builder, memory, n_threads=1) as machine:
         program = machine.load([product])
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times) < 5:

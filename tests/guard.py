@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gguf_hub.gguf.format import Field
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.vm.machine import Memory
-from gguf_hub.run.kernels.vm.ops import HEADER
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.synth import RECIPES, Shape, write_mixtral

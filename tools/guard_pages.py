@@ -44,8 +44,8 @@ ODD = [
 IN_STEPS = {"key_type": "Q8_0", "value_type": "Q8_0"}
 OPTIONS = [
     {"n_threads": 1},
-    {"n_threads": 3, "n_slots": 5, "all_logits": True},
-    {"n_threads": 2, "n_slots": 2, "all_logits": True, "n_batch": 17, **IN_STEPS},
+    {"n_threads": 3, "n_slots": 5, "n_logits": None},
+    {"n_threads": 2, "n_slots": 2, "n_logits": None, "n_batch": 17, **IN_STEPS},
     {"n_threads": 2, "n_batch": 1, "key_type": "Q8_0", "value_type": "F16"},
 ]
 TIMEOUT_S = 900

@@ -19,9 +19,10 @@ import numpy as np
 
 from gguf_hub.errors import GgufError, UsageError
 from gguf_hub.gguf.format import MAX_NAME_BYTES, VERSION, Field, TensorSpec, ValueType
+from gguf_hub.gguf.hparams import architecture
 from gguf_hub.gguf.issues import Severity
 from gguf_hub.gguf.journal import Patch
-from gguf_hub.gguf.keys import architecture, expected_types
+from gguf_hub.gguf.keys import expected_types
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
 from gguf_hub.gguf.strings import StringArray, encode, shown

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_hub.gguf.format import ALIGNMENT_KEY, Field, ValueType
+from gguf_hub.gguf.hparams import ARCHITECTURE, HPARAMS
 from gguf_hub.gguf.metadata import whole
 
-_U16, _U32, _F32 = ("uint16",), ("uint32",), ("float32",)
+_U16, _U32 = ("uint16",), ("uint32",)
 _TEXT, _BOOL = ("string",), ("bool",)
 _TEXTS, _IDS = ("array of string",), ("array of int32", "array of uint32")
-_U32_OR_LAYERS = ("uint32", "array of int32", "array of uint32")
 
 SPECIAL_IDS = ("bos", "eos", "unknown")
 """Special tokens that programs feed or wait for; ``tokenizer.ggml.<name>_token_id``."""
@@ -27,7 +27,7 @@ OTHER_IDS = (
 """Special tokens that loaders ignore when they make no sense."""
 
 KEYS: dict[str, tuple[str, ...]] = {
-    "general.architecture": _TEXT,
+    ARCHITECTURE: _TEXT,
     "general.name": _TEXT,
     "general.author": _TEXT,
     "general.version": _TEXT,
@@ -52,30 +52,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "general.file_type": _U32,
     "general.quantization_version": _U32,
     ALIGNMENT_KEY: _U32,
-    "{arch}.vocab_size": _U32,
-    "{arch}.context_length": _U32,
-    "{arch}.embedding_length": _U32,
-    "{arch}.block_count": _U32,
-    "{arch}.feed_forward_length": _U32_OR_LAYERS,
-    "{arch}.expert_count": _U32,
-    "{arch}.expert_used_count": _U32,
-    "{arch}.attention.head_count": _U32_OR_LAYERS,
-    "{arch}.attention.head_count_kv": _U32_OR_LAYERS,
-    "{arch}.attention.key_length": _U32,
-    "{arch}.attention.value_length": _U32,
-    "{arch}.attention.layer_norm_epsilon": _F32,
-    "{arch}.attention.layer_norm_rms_epsilon": _F32,
-    "{arch}.rope.dimension_count": _U32,
-    "{arch}.rope.freq_base": _F32,
-    "{arch}.rope.scale_linear": _F32,
-    "{arch}.rope.scaling.type": _TEXT,
-    "{arch}.rope.scaling.factor": _F32,
-    "{arch}.rope.scaling.attn_factor": _F32,
-    "{arch}.rope.scaling.original_context_length": _U32,
-    "{arch}.rope.scaling.yarn_attn_factor": _F32,
-    "{arch}.rope.scaling.yarn_ext_factor": _F32,
-    "{arch}.rope.scaling.yarn_beta_fast": _F32,
-    "{arch}.rope.scaling.yarn_beta_slow": _F32,
+    **{f"{{arch}}.{name}": hparam.types for name, hparam in HPARAMS.items() if hparam.types},
+    "{arch}.attention.layer_norm_epsilon": ("float32",),
     "{arch}.rope.scaling.finetuned": _BOOL,
     "tokenizer.ggml.model": _TEXT,
     "tokenizer.ggml.pre": _TEXT,
@@ -94,21 +72,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     **{f"tokenizer.ggml.{name}_token_id": _U32 for name in (*SPECIAL_IDS, *OTHER_IDS)},
 }
 """Key -> names of the types that programs take (``Field.type_name``)."""
-
-
-MORE_THAN: dict[str, float] = {
-    "rope.freq_base": 1,
-    "rope.scaling.yarn_beta_fast": 0,
-    "rope.scaling.yarn_beta_slow": 0,
-}
-"""What floats must be more than, by the name behind the architecture: their logarithm is taken, or
-divided by."""
-
-
-def architecture(fields: Mapping[str, Field]) -> str:
-    """Return ``general.architecture``, or "" when it is absent or no text."""
-    field = fields.get("general.architecture")
-    return field.value if field is not None and field.type is ValueType.STRING else ""
 
 
 def expected_types(key: str, arch: str) -> tuple[str, ...]:

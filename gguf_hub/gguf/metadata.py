@@ -8,7 +8,7 @@ was asked for, or raise an error with the key, what was expected and what was fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,8 +61,8 @@ class Metadata(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._fields)
 
-    def _raw(self, key: str) -> Any:
-        """The value of a key, an array of texts not decoded; None where there is no such key."""
+    def raw(self, key: str) -> Any:
+        """Return the value of a key, an array of texts not decoded; None without such a key."""
         return _bare(self._fields.get(key))
 
     # -- checked reading -------------------------------------------------------------------------
@@ -124,13 +124,16 @@ class Metadata(Mapping[str, Any]):
         value = self._required(key, default)
         is_right = isinstance(value, _NUMBER) and not isinstance(value, _FLAG)
         if not (is_right and math.isfinite(value) and value >= least and value > above):
-            bound = f" >= {least:g}" if least > -math.inf else ""
-            bound += f" > {above:g}" if above > -math.inf else ""
-            raise _unexpected(key, f"one finite number{bound}", value)
+            raise _unexpected(key, f"one finite number{bounds(least, above)}", value)
         return float(value)
 
-    def text(self, key: str, default: str | None = None) -> str:
+    def text(self, key: str, default: str | None = None, *, words: Sequence[str] = ()) -> str:
         """Return one text; bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            key: The key.
+            default: Where there is no such key; None for a key that must be there.
+            words: What it may be; none for any text.
 
         Raises:
             UnsupportedGgufError: There is no such key, or it holds something else.
@@ -138,6 +141,8 @@ class Metadata(Mapping[str, Any]):
         value = self._required(key, default)
         if not isinstance(value, str):
             raise _unexpected(key, "a text", value)
+        if words and value not in words:
+            raise _unexpected(key, f"{', '.join(words[:-1])} or {words[-1]}", value)
         return valid(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -152,7 +157,7 @@ class Metadata(Mapping[str, Any]):
         return bool(value)
 
     def _required(self, key: str, default: Any) -> Any:
-        value = self._raw(key)
+        value = self.raw(key)
         if value is None:
             value = default
         if value is None:
@@ -183,6 +188,12 @@ def whole(value: Any) -> int | None:
     if isinstance(value, _INT):
         return int(value)
     return int(value) if math.isfinite(value) and value == int(value) else None
+
+
+def bounds(least: float, above: float) -> str:
+    """Return what a number must be at least and more than, for a message."""
+    bound = f" >= {least:g}" if least > -math.inf else ""
+    return bound + (f" > {above:g}" if above > -math.inf else "")
 
 
 def _range(least: int, most: int, found: int | None) -> str:

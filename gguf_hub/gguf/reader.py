@@ -19,6 +19,7 @@ import numpy as np
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import ByteOrder, Field, TensorInfo
 from gguf_hub.gguf.header import Header, read_header
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.mapping import read_errors, read_together
@@ -38,6 +39,7 @@ class GgufFile:
         header: What stands before the data.
         fields: Metadata with its GGUF types, in file order.
         metadata: Metadata as plain Python values, with checked reading.
+        hparams: What it says of the model's sizes.
         tensors: By name, in file order.
         data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
         status: Distinguishes the mapped file from another of its name; None for a copy.
@@ -51,6 +53,7 @@ class GgufFile:
         self.fields: Mapping[str, Field] = header.fields
         self.metadata = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
+        self.hparams = HyperParameters(self.fields, tensors)
         self.data = data
         self.status: os.stat_result | None = None
         self._map: mmap.mmap | None = None

@@ -13,54 +13,39 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
-from gguf_hub.gguf.keys import MORE_THAN, architecture, number
-from gguf_hub.gguf.metadata import MAX_UINT, whole
+from gguf_hub.gguf.hparams import (
+    HPARAMS,
+    REQUIRED,
+    HyperParameters,
+    Number,
+    WholeNumber,
+    architecture,
+)
+from gguf_hub.gguf.metadata import whole
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 
+H = HyperParameters
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
 _TOKENIZERS = ("llama", "no_vocab", "none", "")
-_VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
+VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
+"""Types of vectors that the runner reads; they are never quantised."""
 _MOST_TOLD = 8
 _DIGITS = re.compile(r"\d+")
 
 # -- keys, after the architecture's name -----------------------------------------------------
 
-SIZES: Mapping[str, int] = {
-    "context_length": 1,
-    "embedding_length": 1,
-    "block_count": 1,
-    "feed_forward_length": 1,
-    "attention.head_count": 1,
-    "attention.head_count_kv": 1,
-    "attention.key_length": 1,
-    "expert_count": 0,
-    "expert_used_count": 0,
-    "rope.dimension_count": 1,
-    "rope.scaling.original_context_length": 1,
-}
-"""Whole numbers that the runner reads, and the least that makes sense."""
-NUMBERS = frozenset(
-    {"attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scale_linear",
-     "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor",
-     "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"}
-)  # fmt: skip
-"""Other numbers that it reads."""
-REQUIRED = (
-    "context_length", "embedding_length", "block_count", "feed_forward_length",
-    "attention.head_count", "attention.layer_norm_rms_epsilon",
-)  # fmt: skip
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "rope.scaling.type": ("none", "linear", "yarn"),
+    H.rope_scaling.name: H.rope_scaling.words,
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
     "attention.causal": (True,),
@@ -92,27 +77,20 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 """Keys that change the graph, and the values with which the graph is the runner's."""
 WITHOUT_EFFECT = frozenset(
-    {"vocab_size", "tensor_data_layout", "pooling_type", "classifier.output_labels",
+    {H.vocab_size.name, H.pooling_type.name, "tensor_data_layout", "classifier.output_labels",
      "rope.scaling.finetuned", "attention.layer_norm_epsilon",
      # of a window and a temperature that keys of their own would turn on
      "attention.sliding_window_pattern", "attention.temperature_length"}
 )  # fmt: skip
 """Keys that change no logits of a ``llama``, whatever they hold."""
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Sizes that the shapes of tensors follow from."""
-
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
-    n_expert: int
-    n_rot: int
-    n_vocab: int
+_EQUAL = (H.n_embd_head_v.name, "attention.scale", H.n_ff_exp.name, "embedding_length_out")
+"""Keys that say what follows from others: they may say nothing else."""
+_UNREAD = {*WITHOUT_EFFECT, *_EQUAL}
+SIZES = {name: hparam for name, hparam in HPARAMS.items()
+         if isinstance(hparam, WholeNumber) and name not in _UNREAD}  # fmt: skip
+"""Whole numbers that the runner reads."""
+NUMBERS = {name: hparam for name, hparam in HPARAMS.items() if isinstance(hparam, Number)}
+"""Other numbers that it reads."""
 
 
 def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[str, ...]:
@@ -138,18 +116,20 @@ def find_graph_obstacles(
     fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]
 ) -> tuple[str, ...]:
     """Return what keeps the runner from computing logits from token ids."""
-    arch = architecture(fields)
-    if arch not in ARCHITECTURES:
+    hparams = HyperParameters(fields, tensors)
+    if hparams.architecture not in ARCHITECTURES:
         expected = " or ".join(f"`{name}`" for name in ARCHITECTURES)
-        return (f"architecture `{shown(arch)}`, expected {expected}",)
+        return (f"architecture `{shown(hparams.architecture)}`, expected {expected}",)
     if not tensors:
         return ("a vocabulary without a model",)
-    found = _key_obstacles(fields, arch)
-    shape = _shape(fields, arch, tensors)
-    if shape is not None:
-        found += _equality_obstacles(fields, arch, shape)
-        found += _tensor_obstacles(shape, tensors)
-    return tuple(found)
+    found = _key_obstacles(fields, hparams)
+    problem = _size_problem(hparams)
+    if not problem:
+        found += _equality_obstacles(fields, hparams)
+        found += _tensor_obstacles(hparams, tensors)
+    if hparams.n_embd_rows and not hparams.n_vocab:
+        found.append(f"key `{hparams.key(H.vocab_size)}` is 0, expected a number of tokens")
+    return tuple(found or filter(None, [problem]))
 
 
 def told(obstacles: Sequence[str]) -> str:
@@ -161,10 +141,11 @@ def told(obstacles: Sequence[str]) -> str:
 # -- keys ------------------------------------------------------------------------------------
 
 
-def _key_obstacles(fields: Mapping[str, Field], arch: str) -> list[str]:
+def _key_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> list[str]:
     """Judge every key of the architecture by itself."""
-    prefix = f"{arch}."
-    found = [f"missing key `{prefix}{name}`" for name in REQUIRED if prefix + name not in fields]
+    prefix = f"{hparams.architecture}."
+    missing = [hparams.key(hparam) for hparam in REQUIRED if not hparams.has(hparam)]
+    found = [f"missing key `{key}`" for key in missing]
     for key, field in fields.items():
         problem = _key_problem(key[len(prefix) :], field) if key.startswith(prefix) else ""
         if problem == "unknown":
@@ -186,13 +167,13 @@ def _key_problem(name: str, field: Field) -> str:
     if not field.type.is_number:
         return f"is {field.type_name}, expected one number"
     if name in NUMBERS:
-        least = MORE_THAN.get(name, -math.inf)
-        is_right = math.isfinite(field.value) and field.value > least
-        bound = f" > {least}" if name in MORE_THAN else ""
-        return "" if is_right else f"is {field.value:.10g}, expected a finite number{bound}"
-    found = whole(field.value)
-    is_right = found is not None and SIZES[name] <= found <= MAX_UINT
-    return "" if is_right else f"is {field.value:.10g}, expected a whole number >= {SIZES[name]}"
+        expectation = f"a finite number{NUMBERS[name].bounds}"
+        is_right = NUMBERS[name].allows(field.value)
+    else:
+        expectation = f"a whole number >= {SIZES[name].least}"
+        found = whole(field.value)
+        is_right = found is not None and SIZES[name].least <= found <= SIZES[name].most
+    return "" if is_right else f"is {field.value:.10g}, expected {expectation}"
 
 
 def _is_one_of(field: Field, values: tuple[Any, ...]) -> bool:
@@ -212,54 +193,29 @@ def _text(value: Any) -> str:
 
 # -- sizes -----------------------------------------------------------------------------------
 
-_EQUAL = ("attention.value_length", "attention.scale", "expert_feed_forward_length",
-          "embedding_length_out")  # fmt: skip
-"""Keys that say what follows from others: they may say nothing else."""
 
-
-def _shape(
-    fields: Mapping[str, Field], arch: str, tensors: Mapping[str, AnyTensor]
-) -> _Shape | None:
-    """Return the sizes; None where they are not told, which is an obstacle of its own."""
-
-    def size(name: str, default: int | None = None) -> int:
-        if f"{arch}.{name}" not in fields and default is not None:
-            return default
-        value = number(fields, f"{arch}.{name}")
-        if value is None or not SIZES[name] <= value <= MAX_UINT:
-            raise ValueError(name)
-        return value
-
-    embedding = tensors.get("token_embd.weight")
+def _size_problem(hparams: HyperParameters) -> str:
+    """Return why the shapes of tensors cannot be known; empty where they can."""
     try:
-        n_embd, n_head = size("embedding_length"), size("attention.head_count")
-        head_dim = size("attention.key_length", n_embd // n_head)
-        return _Shape(
-            n_layer=size("block_count"),
-            n_embd=n_embd,
-            n_head=n_head,
-            n_head_kv=size("attention.head_count_kv", n_head),
-            head_dim=head_dim,
-            n_ff=size("feed_forward_length"),
-            n_expert=size("expert_count", 0),
-            n_rot=size("rope.dimension_count", head_dim),
-            n_vocab=embedding.shape[1] if embedding and len(embedding.shape) == 2 else 0,
-        )
-    except ValueError:
-        return None
+        for hparam in SIZES.values():
+            hparams.get(hparam)
+    except UnsupportedGgufError as error:
+        return error.message
+    return ""
 
 
-def _equality_obstacles(fields: Mapping[str, Field], arch: str, shape: _Shape) -> list[str]:
+def _equality_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> list[str]:
     """Judge the keys whose only possible value follows from others."""
     values: tuple[tuple[float, ...], ...] = (
-        (shape.head_dim,), (0, 1 / math.sqrt(max(1, shape.head_dim))), (shape.n_ff,),
-        (0, shape.n_embd),
+        (hparams.head_dim,), (0, 1 / math.sqrt(hparams.head_dim)), (hparams.n_ff,),
+        (0, hparams.n_embd),
     )  # fmt: skip
     found = []
     for name, expected in zip(_EQUAL, values, strict=True):
-        field = fields.get(f"{arch}.{name}")
+        key = f"{hparams.architecture}.{name}"
+        field = fields.get(key)
         if field is not None and not _is_close_to_one_of(field, expected):
-            found.append(f"key `{arch}.{name}` {_differs(field, expected)}")
+            found.append(f"key `{key}` {_differs(field, expected)}")
     return found
 
 
@@ -273,11 +229,11 @@ def _is_close_to_one_of(field: Field, values: Iterable[float]) -> bool:
 # -- tensors ---------------------------------------------------------------------------------
 
 
-def _tensor_obstacles(shape: _Shape, tensors: Mapping[str, AnyTensor]) -> list[str]:
+def _tensor_obstacles(hparams: HyperParameters, tensors: Mapping[str, AnyTensor]) -> list[str]:
     """Compare the tensors with those that the runner uses: names, shapes and types."""
     used: set[str] = set()
     missing, types, found = [], [], []
-    for name, expected in _wanted(shape, tensors):
+    for name, expected in _wanted(hparams, tensors):
         info = tensors.get(name)
         if info is None:
             missing.append(name)
@@ -297,48 +253,50 @@ def _tensor_obstacles(shape: _Shape, tensors: Mapping[str, AnyTensor]) -> list[s
 
 
 def _wanted(
-    shape: _Shape, tensors: Mapping[str, AnyTensor]
+    hparams: HyperParameters, tensors: Mapping[str, AnyTensor]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors of the runner's graph with their shapes.
 
     No more blocks than a header has tensors, and one: so many cannot all be there.
     """
-    yield "token_embd.weight", (shape.n_embd, shape.n_vocab)
-    yield "output_norm.weight", (shape.n_embd,)
+    d, n_ff, n_expert = hparams.n_embd, hparams.n_ff, hparams.n_expert
+    yield "token_embd.weight", (d, hparams.n_embd_rows)  # padded, or else refused when opened
+    yield "output_norm.weight", (d,)
     if "output.weight" in tensors:
-        yield "output.weight", (shape.n_embd, shape.n_vocab)
+        yield "output.weight", (d, hparams.n_embd_rows)
     if "rope_freqs.weight" in tensors:
-        yield "rope_freqs.weight", (shape.n_rot // 2,)
+        yield "rope_freqs.weight", (hparams.n_rot // 2,)
     # the runner takes merged experts where there are both
     split = {name: parts for name, parts in group_split(tensors).items() if name not in tensors}
-    for i in range(min(shape.n_layer, len(tensors) + 1)):
-        yield from _wanted_of_block(shape, i, split)
+    attention = _attention(hparams)
+    planes = {"gate": (d, n_ff), "up": (d, n_ff), "down": (n_ff, d)}
+    for i in range(min(hparams.n_layer, len(tensors) + 1)):
+        for name, shape in attention.items():
+            yield f"blk.{i}.{name}.weight", shape
+        for part, plane in planes.items():
+            stem = f"blk.{i}.ffn_{part}"
+            merged = f"{stem}_exps.weight"
+            if not n_expert:
+                yield f"{stem}.weight", plane
+            elif merged in split:
+                yield from _wanted_experts(stem, plane, n_expert, split[merged])
+            else:
+                yield merged, (*plane, n_expert)
 
 
-def _wanted_of_block(
-    shape: _Shape, i: int, split: Mapping[str, Mapping[int, str]]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    d, d_kv = shape.n_embd, shape.n_head_kv * shape.head_dim
-    d_head = shape.n_head * shape.head_dim
-    yield f"blk.{i}.attn_norm.weight", (d,)
-    yield f"blk.{i}.attn_q.weight", (d, d_head)
-    yield f"blk.{i}.attn_k.weight", (d, d_kv)
-    yield f"blk.{i}.attn_v.weight", (d, d_kv)
-    yield f"blk.{i}.attn_output.weight", (d_head, d)
-    yield f"blk.{i}.ffn_norm.weight", (d,)
-    if shape.n_expert:
-        yield f"blk.{i}.ffn_gate_inp.weight", (d, shape.n_expert)
-    for part, plane in (
-        ("gate", (d, shape.n_ff)), ("up", (d, shape.n_ff)), ("down", (shape.n_ff, d)),
-    ):  # fmt: skip
-        stem = f"blk.{i}.ffn_{part}"
-        merged = f"{stem}_exps.weight"
-        if not shape.n_expert:
-            yield f"{stem}.weight", plane
-        elif merged in split:
-            yield from _wanted_experts(stem, plane, shape.n_expert, split[merged])
-        else:
-            yield merged, (*plane, shape.n_expert)
+def _attention(hparams: HyperParameters) -> dict[str, tuple[int, ...]]:
+    """Return the matrices and norms of a block, without its feed-forward network."""
+    d, d_kv = hparams.n_embd, hparams.n_head_kv * hparams.head_dim
+    d_head = hparams.n_head * hparams.head_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (d,),
+        "attn_q": (d, d_head),
+        "attn_k": (d, d_kv),
+        "attn_v": (d, d_kv),
+        "attn_output": (d_head, d),
+        "ffn_norm": (d,),
+    }
+    return shapes | ({"ffn_gate_inp": (d, hparams.n_expert)} if hparams.n_expert else {})
 
 
 def _wanted_experts(
@@ -355,7 +313,7 @@ def _has_right_type(info: AnyTensor) -> bool:
     """Tell whether the runner computes with a tensor's type; vectors are never quantised."""
     if not isinstance(info, TensorInfo):
         return False
-    return info.type in (_VECTOR_TYPES if len(info.shape) == 1 else RUNNABLE_TYPES)
+    return info.type in (VECTOR_TYPES if len(info.shape) == 1 else RUNNABLE_TYPES)
 
 
 def _type_obstacles(infos: Iterable[AnyTensor]) -> Iterator[str]:

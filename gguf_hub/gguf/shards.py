@@ -23,6 +23,7 @@ from gguf_hub.files import remove_if, require_distinct
 from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
 from gguf_hub.gguf.header import read_header
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.mapping import Extent, map_together, read_errors, read_together, starts_of
 from gguf_hub.gguf.metadata import Metadata
@@ -47,6 +48,7 @@ class GgufSet:
         path: The first of them.
         fields: Metadata of the first, without ``SPLIT_KEYS``.
         metadata: The same as plain Python values.
+        hparams: What it says of the model's sizes.
         tensors: Of all shards, in order; offsets are those in their own file.
         starts: Where each shard begins in ``data``.
     """
@@ -64,6 +66,7 @@ class GgufSet:
         self.tensors: Mapping[str, TensorInfo] = {
             name: info for file in self.files for name, info in file.tensors.items()
         }
+        self.hparams = HyperParameters(self.fields, self.tensors)
         self._sizes = [file.size_bytes for file in self.files]
         paths = (file.path for file in self.files)
         self.starts: Mapping[Path, int] = dict(zip(paths, starts_of(self._sizes), strict=False))

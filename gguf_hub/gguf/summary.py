@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
-from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field, ValueType
+from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field
 from gguf_hub.gguf.header import Header
-from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.hparams import HyperParameters
+from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable
-from gguf_hub.gguf.metadata import Metadata, or_none
+from gguf_hub.gguf.metadata import or_none
 from gguf_hub.gguf.types import FileType
 
+H = HyperParameters
 PARTS = ("embeddings", "attention", "feed-forward", "experts", "output", "other")
 MOST_CHARACTERS = 1000
 _FILE_TYPES = {int(type): type.name for type in FileType}
@@ -92,19 +94,15 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         header: Of the file.
         table: Its tensors.
     """
-    fields, arch = header.fields, architecture(header.fields)
-    metadata = Metadata(fields)
+    fields, hparams = header.fields, HyperParameters(header.fields, table.all)
     tensors = tuple(table.all.values())
 
-    def hparam(name: str) -> int | None:
-        return or_none(metadata.largest, f"{arch}.{name}")
-
     def text(key: str) -> str:
-        return (or_none(metadata.text, key) or "")[:MOST_CHARACTERS]
+        return (or_none(hparams.metadata.text, key) or "")[:MOST_CHARACTERS]
 
     parts = _shares(tensors, part_of)
     return Summary(
-        architecture=arch,
+        architecture=hparams.architecture,
         name=text("general.name"),
         license=text("general.license"),
         version=header.version,
@@ -115,23 +113,23 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         n_fields=len(fields),
         n_tensors=len(header.entries),
         n_params=sum(info.n_elements for info in tensors),
-        n_params_active=_active(parts, hparam("expert_count"), hparam("expert_used_count")),
+        n_params_active=_active(parts, hparams),
         data_bytes=sum(info.size_bytes for info in tensors),
         file_type=_file_type(fields),
         types=tuple(sorted(_shares(tensors, _type_of).values(), key=lambda s: -s.size_bytes)),
         parts=tuple(parts[name] for name in PARTS if name in parts),
         layout=layout(table.all),
-        n_layer=hparam("block_count"),
-        n_embd=hparam("embedding_length"),
-        n_head=hparam("attention.head_count"),
-        n_head_kv=hparam("attention.head_count_kv"),
-        n_ff=hparam("feed_forward_length"),
-        n_expert=hparam("expert_count"),
-        n_expert_used=hparam("expert_used_count"),
-        n_ctx_train=hparam("context_length"),
-        rope_freq_base=or_none(metadata.number, f"{arch}.rope.freq_base"),
-        rope_scaling=text(f"{arch}.rope.scaling.type"),
-        n_vocab=_n_vocab(fields, arch),
+        n_layer=hparams.stated(H.n_layer),
+        n_embd=hparams.stated(H.n_embd),
+        n_head=hparams.stated(H.n_head),
+        n_head_kv=hparams.stated(H.n_head_kv),
+        n_ff=hparams.stated(H.n_ff),
+        n_expert=hparams.stated(H.n_expert),
+        n_expert_used=hparams.stated(H.n_expert_used),
+        n_ctx_train=hparams.stated(H.n_ctx_train),
+        rope_freq_base=hparams.stated(H.rope_freq_base),
+        rope_scaling=text(hparams.key(H.rope_scaling)),
+        n_vocab=hparams.n_vocab or None,
         tokenizer=text("tokenizer.ggml.model"),
         has_chat_template="tokenizer.chat_template" in fields,
         shard=_shard(fields),
@@ -187,8 +185,9 @@ def _shares(tensors: Iterable[AnyTensor], group: Callable[[AnyTensor], str]) -> 
     return {name: Share(name, *row) for name, row in sums.items()}
 
 
-def _active(parts: Mapping[str, Share], n_expert: int | None, n_used: int | None) -> int:
+def _active(parts: Mapping[str, Share], hparams: HyperParameters) -> int:
     """Count the weights that take part in one token."""
+    n_expert, n_used = hparams.stated(H.n_expert), hparams.stated(H.n_expert_used)
     total = sum(share.n_params for share in parts.values())
     experts = parts["experts"].n_params if "experts" in parts else 0
     if not experts or not n_expert or n_used is None:
@@ -199,13 +198,6 @@ def _active(parts: Mapping[str, Share], n_expert: int | None, n_used: int | None
 def _file_type(fields: Mapping[str, Field]) -> str:
     value = number(fields, "general.file_type")
     return "" if value is None else _FILE_TYPES.get(value, f"type {value}")
-
-
-def _n_vocab(fields: Mapping[str, Field], arch: str) -> int | None:
-    tokens = fields.get("tokenizer.ggml.tokens")
-    if tokens is not None and tokens.type is ValueType.ARRAY:
-        return len(tokens.value)
-    return number(fields, f"{arch}.vocab_size")
 
 
 def _shard(fields: Mapping[str, Field]) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.experts import MAX_EXPERTS, group_split, is_merged, parse_split, split_name
 from gguf_hub.gguf.format import VERSION, Field, TensorInfo, TensorSpec, ValueType
-from gguf_hub.gguf.keys import number
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.rewrite import Part, Rewrite, align_to_source, detached, joined, range_of
 from gguf_hub.gguf.shards import Gguf, GgufSet, open_gguf
@@ -127,7 +127,7 @@ def _merge(file: Gguf, merged_name: str, names: dict[int, str]) -> Part:
     """Return one merged tensor."""
     if merged_name in file.tensors:
         raise GgufError(f"`{file.path}` holds `{merged_name}` both split and merged")
-    count = number(file.fields, "llama.expert_count") or max(names) + 1
+    count = file.hparams.stated(HyperParameters.n_expert) or max(names) + 1
     missing = [i for i in range(min(count, len(names) + 1)) if i not in names]
     if missing or len(names) != count:
         raise GgufError(

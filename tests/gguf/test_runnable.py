@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, TensorSpec
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.runnable import (
     NEUTRAL,
@@ -28,7 +29,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.model.config import read_config
 from gguf_hub.run.model.rope import SCALINGS
 from gguf_hub.run.model.warmup import kernels_of_file
-from gguf_hub.run.model.weights import Experts, Matrix, Weights, read_weights
+from gguf_hub.run.model.weights import Experts, Matrix, Weights, read_model
 from tests.crafted import write_model
 from tests.synth import TINY, metadata, tensors
 
@@ -180,6 +181,34 @@ def test_a_size_is_one_whole_number(name: str, value: Any) -> None:
     assert any(text.startswith(f"key `llama.{name}` is ") for text in found)
 
 
+@pytest.mark.parametrize("name", ["mamba", "", ["llama"], np.array([1, 2], np.int32), 7])
+def test_another_architecture_is_named_and_nothing_else(name: Any) -> None:
+    shown = name if isinstance(name, str) else ""
+    says = f"architecture `{shown}`, expected `llama`"
+    assert obstacles({"general.architecture": name}) == (says,)
+
+
+def test_a_model_of_no_tokens_does_not_run() -> None:
+    fields = {k: v for k, v in metadata(TINY).items() if not k.startswith("tokenizer.")}
+    specs = infos(tensors(TINY, "merged", "F32"))
+    assert find_graph_obstacles(fields, specs) == ()
+    found = find_graph_obstacles({**fields, "llama.vocab_size": Field.of(0)}, specs)
+    assert found == ("key `llama.vocab_size` is 0, expected a number of tokens",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"attention.layer_norm_rms_epsilon": -1.0}, "is -1, expected a finite number >= 0"),
+        ({"attention.head_count": 65, "attention.head_count_kv": 65}, "an integer >= 1, found 0"),
+    ],
+    ids=["a negative epsilon", "heads of no width"],
+)
+def test_what_the_runner_would_refuse_is_an_obstacle(fields: dict[str, Any], says: str) -> None:
+    (found,) = obstacles({f"llama.{name}": value for name, value in fields.items()})
+    assert says in found
+
+
 def test_only_keys_of_the_architecture_count() -> None:
     others = {"mistral.attention.sliding_window": 4096, "general.foo": 1, "tokenizer.ggml.x": 1,
               "quantize.imatrix.file": "x", "llamas.logit_scale": 2.0}  # fmt: skip
@@ -217,7 +246,7 @@ class Asked(dict[str, Any]):
 
 def test_the_keys_that_are_read_are_those_that_the_runner_reads() -> None:
     asked = Asked({key: field.value for key, field in metadata(TINY).items()})
-    read_config(asked, TINY.n_vocab)
+    read_config(HyperParameters(asked))
     assert {key[6:] for key in asked.keys_asked if key.startswith("llama.")} == READ
     assert NEUTRAL["rope.scaling.type"] == SCALINGS
 
@@ -248,7 +277,7 @@ def test_the_runner_uses_every_tensor_of_a_file_that_runs(
 ) -> None:
     add = [TensorSpec(extra, (HEAD_DIM // 2,), T.F32)] if extra else []
     file = GgufFile.open(write_model(tmp_path / "m.gguf", shape, layout=layout, add=add))
-    weights = read_weights(file, read_config(file.metadata, shape.n_vocab))
+    weights = read_model(file)[1]
     starts = {file.data_offset + info.offset for info in file.tensors.values()}
     assert starts <= places(file, weights)
     assert (weights.rope_factors is not None) == bool(extra)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gguf_hub.api.llama.completions import Completions
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling, pool
-from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
 
@@ -164,10 +164,7 @@ class Llama(Completions):
     def _pooling(self) -> Pooling:
         if self._pooling_type != Pooling.UNSPECIFIED:
             return Pooling(self._pooling_type)
-        metadata = Metadata.of(self._metadata)
-        architecture = metadata.text("general.architecture", "llama")
-        most = max(Pooling)
-        return Pooling(metadata.uint(f"{architecture}.pooling_type", Pooling.NONE, most=most))
+        return Pooling(HyperParameters(self._metadata).pooling_type)
 
     # -- facts -----------------------------------------------------------------------------------
 

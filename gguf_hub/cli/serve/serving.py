@@ -78,11 +78,11 @@ def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
 
 def _n_ctx(path: Path, wanted: int) -> int:
     """Return the context of a request: no more than the model was trained on, unless asked for."""
+    from gguf_hub.gguf.hparams import HyperParameters
     from gguf_hub.gguf.shards import open_gguf
 
     with open_gguf(path) as file:
-        architecture = file.metadata.text("general.architecture", "llama")
-        trained = file.metadata.uint(f"{architecture}.context_length", 0)
+        trained = file.hparams.get(HyperParameters.n_ctx_train, 0)
     source = click.get_current_context().get_parameter_source("ctx_size")
     is_default = source is not None and source.name == "DEFAULT"
     return min(wanted, trained) if is_default and trained else wanted

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.hparams import ARCHITECTURE, architecture
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.keys import architecture
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_obstacles, told
 from gguf_hub.gguf.validate.llama import check_llama
 from gguf_hub.gguf.validate.tokenizer import check_tokenizer
@@ -25,12 +25,12 @@ def check_model(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues
     arch = architecture(header.fields)
     if not arch:
         if header.entries or tensors:
-            issues.add("GGUF-ARCH-MISSING", "key `general.architecture`", "missing")
+            issues.add("GGUF-ARCH-MISSING", f"key `{ARCHITECTURE}`", "missing")
     elif arch == "llama":
         check_llama(header, tensors, issues)
     elif header.entries or tensors:
         message = f"`{arch}`: tensors and numbers are not checked"
-        issues.add("GGUF-ARCH-UNKNOWN", "key `general.architecture`", message)
+        issues.add("GGUF-ARCH-UNKNOWN", f"key `{ARCHITECTURE}`", message)
     if arch and tensors and issues.is_sound:
         _check_runnable(header, tensors, issues)
 

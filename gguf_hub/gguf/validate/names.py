@@ -6,8 +6,8 @@ import re
 
 from gguf_hub.gguf.format import MAX_KEY_BYTES, MAX_NAME_BYTES, Field, ValueType
 from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.hparams import architecture
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.keys import architecture
 from gguf_hub.gguf.strings import encode, is_utf8, shown
 
 _KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")

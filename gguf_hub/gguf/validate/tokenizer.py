@@ -11,6 +11,7 @@ import numpy as np
 
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.header import Header
+from gguf_hub.gguf.hparams import ARCHITECTURE
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS, expected_types, has_right_type
 from gguf_hub.gguf.strings import StringArray, shown
@@ -30,7 +31,7 @@ def check_tokenizer(header: Header, issues: Issues) -> None:
         key[len(PREFIX) :]: field for key, field in header.fields.items() if key.startswith(PREFIX)
     }
     if not fields:
-        if header.entries and "general.architecture" in header.fields:
+        if header.entries and ARCHITECTURE in header.fields:
             issues.add("GGUF-TOKENIZER-MISSING", "file", "no `tokenizer.ggml` keys")
         return
     right = {name: field for name, field in fields.items() if _check_type(name, field, issues)}

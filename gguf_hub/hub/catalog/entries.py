@@ -6,24 +6,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from gguf_hub.gguf.memory.layout import ModelSizes
 from gguf_hub.gguf.types import QuantType
 
 Layout = Literal["split", "merged"]
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """The sizes of a llama-family model, in GGUF's words; ``n_expert`` is 0 for a dense one."""
+class ModelShape(ModelSizes):
+    """Sizes of a model, and the positions that it was trained on."""
 
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
-    n_expert: int
-    n_expert_used: int
-    n_vocab: int
     n_ctx_train: int
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from gguf_hub.hub.fit.facts import FileFacts
+from gguf_hub.gguf.memory.activations import KIND_OF_BLOCK, ActivationKind
+from gguf_hub.gguf.memory.layout import HEADER, N_BATCH, Limits, MemoryLayout
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.hub.catalog import ModelShape
+from gguf_hub.hub.fit.facts import FileFacts, Role
 from gguf_hub.hub.fit.machine import KV_TYPES, Constraints
-from gguf_hub.hub.fit.runner import Limits, kv_elements, touched_bytes
-
-N_BATCH = 512  # tokens of the prompt that are computed at once, by both engines
 
 RUNNER_BYTES = 22_000_000
 """What our process takes besides: interpreter, numpy, llvmlite, linked kernels. Measured as memory
 of its own (RssAnon), see docs/fit.md."""
 RUNNER_VOCAB_BYTES = 530
 """And for each word of the vocabulary: tokenizer and sampler."""
+
+# activations of the runner -> the roles of the weights that read them
+_READERS: dict[str, tuple[Role, ...]] = {
+    "normed": ("attn", "router", "ffn", "other"),
+    "attn_out": ("attn_output",),
+    "gate": ("ffn_down",),
+    "hidden": ("output",),
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +68,42 @@ def need_of(facts: FileFacts, wish: Constraints, *, n_threads: int = 1) -> Memor
 
 
 def _runner(facts: FileFacts, wish: Constraints, n_threads: int) -> MemoryEstimate:
-    """Our runner; ``runner.py`` has the formulas of its scratch."""
-    shape = facts.shape
-    limits = Limits(min(N_BATCH, wish.n_ctx), n_threads)
+    """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
+    kv_type, n_numbers = (wish.kv_type, 1) if wish.kv_type != "f32" else ("f16", 2)
+    layout = _layout(facts.shape, wish.n_ctx, n_threads, kv_type.upper())
     return MemoryEstimate(
         weights_bytes=facts.weights_bytes,
-        kv_bytes=2 * kv_elements(shape, wish.n_ctx, wish.kv_type),
-        scratch_bytes=touched_bytes(facts, limits),
-        overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * shape.n_vocab,
+        kv_bytes=n_numbers * sum(area.size_bytes for area in layout.areas if area.array == "kv"),
+        scratch_bytes=_touched_bytes(facts, layout),
+        overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * facts.shape.n_vocab,
     )
+
+
+@lru_cache
+def _layout(shape: ModelShape, n_ctx: int, n_threads: int, kv_type: str) -> MemoryLayout:
+    limits = Limits(
+        n_ctx, min(N_BATCH, n_ctx), n_outputs=1, n_threads=n_threads,
+        key_type=kv_type, value_type=kv_type,
+    )  # fmt: skip
+    return MemoryLayout(shape, limits)
+
+
+def _touched_bytes(facts: FileFacts, layout: MemoryLayout) -> int:
+    """Return what takes memory besides the cache: of activations only the forms that are read."""
+    kinds = {
+        name: {_kind_of(share.type) for share in facts.tensors if share.role in roles}
+        for name, roles in _READERS.items()
+    }
+    return 8 * HEADER + sum(
+        area.size_bytes
+        for area in layout.areas
+        if area.array != "kv" and (area.kind is None or area.kind in kinds[area.name])
+    )
+
+
+def _kind_of(type_: QuantType | int) -> ActivationKind:
+    """Return the activations that weights meet; those of a type that does not run, presumably."""
+    return KIND_OF_BLOCK.get(type_.block_size if isinstance(type_, QuantType) else 0, "q8_k")
 
 
 def _llama_cpp(facts: FileFacts, wish: Constraints) -> MemoryEstimate:

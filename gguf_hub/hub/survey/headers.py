@@ -11,10 +11,10 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.experts import is_merged, layout, parse_split
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
+from gguf_hub.gguf.hparams import HyperParameters, architecture
 from gguf_hub.gguf.issues import Issue
-from gguf_hub.gguf.keys import architecture, number
+from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable, read_table
-from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import map_file, raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.shard_names import find_shards, parse_shard
@@ -24,6 +24,7 @@ from gguf_hub.hub.download.names import quant_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
 from gguf_hub.hub.fit.facts import Role
 
+H = HyperParameters
 _TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 _FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}
@@ -134,37 +135,31 @@ def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
 
 def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]) -> ModelShape:
     """Read the sizes that memory depends on."""
-    arch, metadata = architecture(fields), Metadata(fields)
-
-    def least(key: str, default: int | None = None) -> int:
-        if default is None and f"{arch}.{key}" not in metadata:
+    hparams = HyperParameters(fields, tensors, is_estimate=True)
+    for hparam in (H.n_embd, H.n_head, H.n_layer):
+        if not hparams.has(hparam):
             raise UnsupportedGgufError(
-                f"`{name}`: metadata has no `{arch or 'ARCHITECTURE'}.{key}`, without which nobody "
-                "can tell its memory",
+                f"`{name}`: metadata has no `{hparams.architecture or 'ARCHITECTURE'}."
+                f"{hparam.name}`, without which nobody can tell its memory",
                 path=name,
                 hint="a projector or an adapter is no model; `gguf-hub inspect` shows what it is",
             )
-        return metadata.largest(f"{arch}.{key}", default, least=1)
-
-    n_embd, n_head = least("embedding_length"), least("attention.head_count")
-    n_layer = least("block_count")
+    n_layer = hparams.n_layer
     if n_layer > len(tensors):
         raise UnsupportedGgufError(
-            f"`{name}`: metadata `{arch}.block_count`: {n_layer:,} blocks, but only "
+            f"`{name}`: metadata `{hparams.key(H.n_layer)}`: {n_layer:,} blocks, but only "
             f"{len(tensors):,} tensors are there",
             path=name,
         )
-
-    embedding = tensors.get("token_embd.weight")
     return ModelShape(
         n_layer=n_layer,
-        n_embd=n_embd,
-        n_head=n_head,
-        n_head_kv=least("attention.head_count_kv", n_head),
-        head_dim=least("attention.key_length", n_embd // n_head),
-        n_ff=least("expert_feed_forward_length", least("feed_forward_length", n_embd)),
-        n_expert=metadata.largest(f"{arch}.expert_count", 0),
-        n_expert_used=metadata.largest(f"{arch}.expert_used_count", 0),
-        n_vocab=embedding.shape[-1] if embedding and embedding.shape else 0,
-        n_ctx_train=least("context_length", 2**20),
+        n_embd=hparams.n_embd,
+        n_head=hparams.n_head,
+        n_head_kv=hparams.n_head_kv,
+        head_dim=hparams.head_dim,
+        n_ff=hparams.get(H.n_ff_exp, hparams.get(H.n_ff, hparams.n_embd)),
+        n_expert=hparams.n_expert,
+        n_expert_used=hparams.n_expert_used,
+        n_vocab=hparams.n_vocab,
+        n_ctx_train=hparams.get(H.n_ctx_train, 2**20),
     )

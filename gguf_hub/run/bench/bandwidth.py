@@ -7,10 +7,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import HEADER, step
+from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
+from gguf_hub.run.kernels.vm.ops import step
 
 WINDOW_BYTES = 1 << 30
 """Most bytes of one pass: many times any cache, and read within a second."""
@@ -36,16 +37,15 @@ def read_bytes_per_s(
         data = np.ones(LEAST_BYTES, np.uint8)
     size_bytes = min(data.size, WINDOW_BYTES)
     memory = Memory.allocate(n=n_threads, f=0, q=0, kv=0, files=[data])
-    with Machine(builder or KernelBuilder(), memory, n_threads) as machine:
+    with CompiledMachine(builder or KernelBuilder(), memory, n_threads) as machine:
         steps = [step("read_bytes", first=0, size=size_bytes, results=HEADER)]
         results = (HEADER, HEADER + n_threads)
-        layout = Layout(n=[results], f=[], q=[], kv=[], files=[[(0, data.size)]])
-        prove(steps, layout, Bounds(Span(0, 0), n_threads=n_threads))
+        prove(steps, {"n": [results]}, [data], Bounds(Span(0, 0), n_threads=n_threads))
         program = machine.load(steps)
         return size_bytes / min(_seconds(machine, program) for _ in range(_PASSES))
 
 
-def _seconds(machine: Machine, program: NDArray[np.int64]) -> float:
+def _seconds(machine: CompiledMachine, program: Code) -> float:
     """Time one pass."""
     began = time.perf_counter()
     machine.run(program)

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import Progress
 from gguf_hub.resources import available_ram_bytes
-from gguf_hub.run.model.program import Limits
 from gguf_hub.run.model.settings import Lock, ModelSettings
 from gguf_hub.run.model.weights import Experts, Matrix, Weights
 from gguf_hub.units import format_gb, format_size

@@ -18,20 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
-from gguf_hub.run.kernels.vm.ops import (
-    ARGUMENTS,
-    N_OUTPUT_PAIRS,
-    N_OUTPUTS,
-    N_PAIRS,
-    ROW,
-    Step,
-    step,
-)
+from gguf_hub.run.kernels.vm.machine import Code
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, Step, step
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
-
-_CACHES = ("k_cache", "v_cache")
-_FIRST_ARGUMENT = 2 + 3  # of a program's row: after address, barrier and file; see Machine.load
 
 
 @dataclass(frozen=True)
@@ -39,22 +29,19 @@ class RowProgram:
     """A program for several sequences.
 
     Attributes:
-        code: As ``Machine.run`` wants it.
+        code: As ``Machine.run`` takes it.
         n_rows: For how many sequences.
         headers: Offset in ``n`` of (tokens, position) for each, and for all together.
         slot_size: Elements of ``kv`` from one slot to the next.
-        places: Where in ``code`` offsets into the cache stand.
-        rows: The sequence of each.
-        bases: Their values for slot 0.
+        cache_arguments: Each argument that is an offset into the cache: [4, n] int64 of step,
+            which argument, sequence, value for slot 0.
     """
 
-    code: NDArray[np.int64]
+    code: Code
     n_rows: int
     headers: int
     slot_size: int
-    places: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    bases: NDArray[np.int64]
+    cache_arguments: NDArray[np.int64]
 
     def place(self, slots: Sequence[int], positions: Sequence[int], n: NDArray[np.int64]) -> None:
         """Say which slots and positions the next pass is about.
@@ -71,14 +58,15 @@ class RowProgram:
         n[self.headers : self.headers + table.size] = table.ravel()
         first = np.zeros(self.n_rows, np.int64)
         first[:count] = np.array(slots) * self.slot_size
-        self.code[self.places] = self.bases + first[self.rows]
+        steps, arguments, rows, offsets = self.cache_arguments
+        self.code.set_arguments(steps, arguments, offsets + first[rows])
 
 
 def write_row_program(
     program: Program,
     config: ModelConfig,
     n_rows: int,
-    load: Callable[[Sequence[Step], Bounds], NDArray[np.int64]],
+    load: Callable[[Sequence[Step], Bounds], Code],
 ) -> RowProgram:
     """Return the program of one token of each of ``n_rows`` sequences.
 
@@ -90,30 +78,28 @@ def write_row_program(
     """
     strides = _strides(config)
     steps: list[Step] = []
-    owners: list[int | None] = []  # the sequence of each step, None for steps of all
+    cache_arguments: list[tuple[int, int, int, int]] = []
     for old in program.steps:
         if _name(old) not in strides:
             steps.append(old)
-            owners.append(None)
             continue
-        if not steps[-1].is_barrier_after:  # what reads the header must be over
+        if steps and not steps[-1].is_barrier_after:  # what reads the header must be over
             steps[-1] = replace(steps[-1], is_barrier_after=True)
         for row in range(n_rows):
-            steps.append(step("set_row", at=program.headers + 2 * row))
+            steps.append(step("set_row", at=program.layout.headers + 2 * row))
+            cache_arguments += [
+                (len(steps), i, row, old.arguments[i])
+                for i, name in enumerate(ARGUMENTS[_name(old)])
+                if name in ("k_cache", "v_cache")
+            ]
             steps.append(_moved(old, strides[_name(old)], row))
-            owners += [None, row]
-        steps.append(step("set_row", at=program.headers + 2 * n_rows))
-        owners.append(None)
-    places = _places(steps, owners)
-    code = load(steps, _bounds(program, config, n_rows))
+        steps.append(step("set_row", at=program.layout.headers + 2 * n_rows))
     return RowProgram(
-        code=code,
+        code=load(steps, _bounds(program, config, n_rows)),
         n_rows=n_rows,
-        headers=program.headers,
-        slot_size=program.sizes["kv"],
-        places=np.array([place for place, _ in places], np.int64),
-        rows=np.array([row for _, row in places], np.int64),
-        bases=code[[place for place, _ in places]],
+        headers=program.layout.headers,
+        slot_size=program.layout.sizes["kv"],
+        cache_arguments=np.array(cache_arguments, np.int64).reshape(-1, 4).T,
     )
 
 
@@ -121,11 +107,11 @@ def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
     """Return the most that a pass may bring: a token of each sequence, at any position."""
     n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
     one, all_ = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
-    spans = {program.headers + 2 * row: one for row in range(n_rows)}
+    spans = {program.layout.headers + 2 * row: one for row in range(n_rows)}
     return replace(
         program.bounds,
         span=all_,
-        spans={**spans, program.headers + 2 * n_rows: all_},
+        spans={**spans, program.layout.headers + 2 * n_rows: all_},
         counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
     )
 
@@ -151,15 +137,3 @@ def _moved(old: Step, strides: dict[str, int], row: int) -> Step:
         value + row * strides.get(name, 0) for name, value in zip(names, old.arguments, strict=True)
     ]
     return replace(old, arguments=tuple(moved), is_barrier_after=True)
-
-
-def _places(steps: Sequence[Step], owners: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Return (place in the code, sequence) of every offset into the cache."""
-    return [
-        (ROW * i + _FIRST_ARGUMENT + names.index(name), row)
-        for i, (step_, row) in enumerate(zip(steps, owners, strict=True))
-        if row is not None
-        for names in [ARGUMENTS[_name(step_)]]
-        for name in _CACHES
-        if name in names
-    ]

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gguf_hub.errors import UsageError
-from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
+from gguf_hub.gguf.memory.layout import N_BATCH
 from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
-
-N_BATCH = 512
-"""Most tokens of one pass over the weights, as llama.cpp's ``--ubatch-size``."""
 
 Lock = Literal["none", "dense", "all"]
 """What to lock in memory: nothing, the tensors that every token reads, or the whole file."""

@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import usable_threads
-from gguf_hub.run.kernels.attention import cache
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
-from gguf_hub.run.kernels.vm.machine import Machine
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
-from gguf_hub.run.model.config import ModelConfig, read_config
-from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.program import Program, ProgramBuilder
 from gguf_hub.run.model.residency import apply_residency, reads_ahead
 from gguf_hub.run.model.rows import RowProgram, write_row_program
-from gguf_hub.run.model.settings import DEFAULTS, N_BATCH, ModelSettings
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
+from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which on large pages pay
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
@@ -105,29 +106,28 @@ class Transformer:
         settings.check()
         if file.byte_order != "little":
             raise _big_endian(file.path)
-        config = read_config(file.metadata, count_tokens(file))
+        config, weights = read_model(file)
         config = replace(config, rope=config.rope.changed(settings.rope))
-        weights = read_weights(file, config)
         limits = _limits(config, settings, weights.active_bytes(config))
         limits = replace(limits, prefetch_experts=reads_ahead(file, settings, progress))
         apply_residency(file, weights, limits, settings.lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
         builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
-        machine = Machine(builder, program.memory([file.data]), limits.n_threads)
+        machine = CompiledMachine(builder, program.memory([file.data]), limits.n_threads)
         try:
             return cls(config, program, machine, limits, file.check_size)
         except BaseException:
             machine.close()
             raise
 
-    def _load(self, steps: Sequence[Step], bounds: Bounds) -> NDArray[np.int64]:
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> Code:
         """Return steps as code; none of them can leave its memory.
 
         Raises:
             ProgramError: One could.
         """
-        prove(steps, self._program.layout(self._memory.files), bounds)
+        prove(steps, self._program.layout.blocks(), self._memory.files, bounds)
         return self._machine.load(steps)
 
     def forward(
@@ -213,7 +213,7 @@ class Transformer:
             ContextFullError: The tokens do not fit the cache.
         """
         self._check_place(0, len(tokens), slot)
-        width, at = self.config.n_embd, self._program.hidden
+        width, at = self.config.n_embd, self._program.layout.hidden.x
         hidden = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
@@ -245,13 +245,13 @@ class Transformer:
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
         """Return views of what the first positions of a cache take, in pieces of 32 positions."""
-        c, first = self.config, slot * self._program.sizes["kv"]
+        c, layout = self.config, self._program.layout
+        kv, (key_type, value_type) = self._memory.kv[slot * layout.sizes["kv"] :], self.cache_types
+        sizes = c.n_head_kv, c.head_dim, self.n_ctx, n_positions
         found = []
-        for i, offset in enumerate(self._program.caches):
-            kv = self._memory.kv[first + offset :]
-            parts = cache.key_parts if i % 2 == 0 else cache.value_parts
-            type_ = self.cache_types[i % 2]
-            found += parts(kv, type_, c.n_head_kv, c.head_dim, self.n_ctx, n_positions)
+        for layer in layout.layers:
+            found += cache.key_parts(kv[layer.k_cache :], key_type, *sizes)
+            found += cache.value_parts(kv[layer.v_cache :], value_type, *sizes)
         return found
 
     def _check_place(self, position: int, n_tokens: int, slot: int) -> None:
@@ -271,7 +271,7 @@ class Transformer:
     def _select(self, slot: int) -> None:
         """Let the next passes use this cache."""
         if slot != self._slot:
-            self._machine.select_cache(slot * self._program.sizes["kv"])
+            self._machine.select_cache(slot * self._program.layout.sizes["kv"])
             self._slot = slot
 
     def routing(self, n_tokens: int) -> list[Routing]:
@@ -282,13 +282,12 @@ class Transformer:
                 those that want some.
         """
         n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
-        places = zip(self._program.chosen, self._program.expert_weights, strict=True)
         return [
             Routing(
-                n[chosen : chosen + n_tokens * a].reshape(n_tokens, a).copy(),
-                f[weights : weights + n_tokens * a].reshape(n_tokens, a).copy(),
+                n[at.chosen : at.chosen + n_tokens * a].reshape(n_tokens, a).copy(),
+                f[at.expert_weights :][: n_tokens * a].reshape(n_tokens, a).copy(),
             )
-            for chosen, weights in places
+            for at in (self._program.layout.layers if a else ())
         ]
 
     @property
@@ -317,7 +316,7 @@ class Transformer:
         return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
 
     def _run(
-        self, code: NDArray[np.int64], tokens: Sequence[int], positions: Sequence[int], rows: range
+        self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
         """Run a program; return the logits of the rows that want some."""
         if len(rows) > self._n_outputs:
@@ -327,15 +326,15 @@ class Transformer:
             )
         check_token_ids(tokens, positions, self.config.n_vocab)
         self._check_file()
-        n, program = self._memory.n, self._program
+        n, layout = self._memory.n, self._program.layout
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
-        n[program.ids : program.ids + len(tokens)] = tokens
-        n[program.rows : program.rows + len(rows)] = rows
+        n[layout.ids : layout.ids + len(tokens)] = tokens
+        n[layout.rows : layout.rows + len(rows)] = rows
         self._machine.run(code)
         size = len(rows) * self.config.n_vocab
-        logits: NDArray[np.float32] = self._memory.f[program.logits : program.logits + size].copy()
+        logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import FileType, QuantType
-from gguf_hub.run.model.config import ModelConfig, read_config
-from gguf_hub.run.model.program import Limits, ProgramBuilder
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.residency import is_advisable
 from gguf_hub.run.model.rope import RopeConfig
-from gguf_hub.run.model.settings import N_BATCH
-from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, count_tokens, read_weights
+from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, read_model
 from gguf_hub.run.quants.recipes import ModelFacts, choose_types
 
 CacheTypes = tuple[str, str]
@@ -51,8 +51,7 @@ def kernels_of_file(file: Gguf, cache_types: CacheTypes = ("F16", "F16")) -> lis
     Raises:
         UnsupportedGgufError: Not a model that runs here.
     """
-    config = read_config(file.metadata, count_tokens(file))
-    return _kernels(config, read_weights(file, config), cache_types)
+    return _kernels(*read_model(file), cache_types)
 
 
 def kernels_of_card(file_type: FileType, cache_types: CacheTypes = ("F16", "F16")) -> list[str]:

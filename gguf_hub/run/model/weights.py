@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import TensorInfo
-from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, told
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, VECTOR_TYPES, find_graph_obstacles, told
 from gguf_hub.gguf.shards import Gguf
-from gguf_hub.gguf.strings import StringArray
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
-from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.config import ModelConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,17 @@ class Experts:
 
     matrices: tuple[Matrix, ...]
 
+    @property
+    def types(self) -> tuple[QuantType, ...]:
+        """Types of the experts, each once."""
+        return tuple(dict.fromkeys(matrix.type for matrix in self.matrices))
+
+    def offsets(self, type_: QuantType | None = None) -> tuple[int, ...]:
+        """Return the offset of each expert; with a type, 0 for those of other types."""
+        return tuple(
+            matrix.offset if type_ in (None, matrix.type) else 0 for matrix in self.matrices
+        )
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -80,9 +90,9 @@ class Weights:
     output: Matrix
     rope_factors: NDArray[np.float32] | None
 
-    def active_bytes(self, config: ModelConfig) -> int:
+    def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes
+        total = self.output.size_bytes if has_head else 0
         for layer in self.layers:
             dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
             total += sum(matrix.size_bytes for matrix in dense if matrix)
@@ -95,7 +105,7 @@ class Weights:
 
 
 class _Tensors:
-    """Tensors of a file by name, checked against the shape that the configuration asks for."""
+    """Tensors of a file that was judged runnable: they are there, of the right shape and type."""
 
     def __init__(self, file: Gguf) -> None:
         self._file = file
@@ -104,26 +114,10 @@ class _Tensors:
         return name in self._file.tensors
 
     def info(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
-        info = self._file.tensors.get(name)
-        if info is None:
-            raise UnsupportedGgufError(
-                f"`{self._file.path}`: missing tensor `{name}`",
-                path=self._file.path,
-                hint="`gguf-hub inspect --tensors` lists what the file holds",
-            )
-        if tuple(info.shape) != shape:
-            raise UnsupportedGgufError(
-                f"`{self._file.path}`: tensor `{name}` has shape {list(info.shape)}, "
-                f"expected {list(shape)}",
-                path=self._file.path,
-            )
-        if info.type not in RUNNABLE_TYPES:
-            raise UnsupportedGgufError(
-                f"`{self._file.path}`: tensor `{name}` is of type {info.type.name}, which does "
-                "not run here",
-                path=self._file.path,
-                hint="run here: " + ", ".join(sorted(t.name for t in RUNNABLE_TYPES)),
-            )
+        info = self._file.tensors[name]
+        types = VECTOR_TYPES if len(shape) == 1 else RUNNABLE_TYPES
+        assert tuple(info.shape) == shape, f"`{name}`: shape {info.shape}, expected {shape}"
+        assert info.type in types, f"`{name}`: type {info.type.name}"
         return info
 
     def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
@@ -132,8 +126,7 @@ class _Tensors:
 
     def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
         """Return the first rows of a matrix that may have more: one for each token."""
-        shape = self._shape_of(name)
-        n_rows = shape[1] if len(shape) == 2 else n_out
+        n_rows = self._file.tensors[name].shape[1]
         if n_rows < n_out:
             raise GgufError(
                 f"`{self._file.path}`: the vocabulary has {n_out:,} tokens, but tensor `{name}` "
@@ -144,21 +137,12 @@ class _Tensors:
             )
         return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
 
-    def _shape_of(self, name: str) -> tuple[int, ...]:
-        info = self._file.tensors.get(name)
-        return () if info is None else tuple(info.shape)
-
     def floats(self, name: str, n: int) -> NDArray[np.float32]:
         info = self.info(name, (n,))
         raw = self._file.tensor_bytes(name)
         if info.type == QuantType.F32:
             return raw.view(np.float32)
-        if info.type == QuantType.F16:
-            return raw.view(np.float16).astype(np.float32)
-        raise UnsupportedGgufError(
-            f"`{self._file.path}`: tensor `{name}` is of type {info.type.name}, expected F32",
-            path=self._file.path,
-        )
+        return raw.view(np.float16).astype(np.float32)
 
     def rope_factors(self, n: int) -> NDArray[np.float32] | None:
         """Return what frequencies are divided by, or None."""
@@ -188,40 +172,17 @@ class _Tensors:
         )
 
 
-def count_tokens(file: Gguf) -> int:
-    """Return how many token ids a model computes: those of its vocabulary.
-
-    Embeddings may have more rows, which no token uses. A file without a vocabulary has a token for
-    each row.
-    """
-    tokens = file.fields.get("tokenizer.ggml.tokens")
-    if tokens is not None and isinstance(tokens.value, StringArray) and len(tokens.value):
-        return len(tokens.value)
-    embedding = file.tensors.get("token_embd.weight")
-    return embedding.shape[1] if embedding is not None and len(embedding.shape) == 2 else 0
-
-
-def read_weights(file: Gguf, config: ModelConfig) -> Weights:
-    """Find all matrices of a model.
+def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
+    """Return the configuration of a model, and where its matrices lie.
 
     Raises:
         GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
-        UnsupportedGgufError: A tensor is missing, or has another shape, or a type that does not
-            run here; or the file has a tensor or a key that nothing here would compute with.
+        UnsupportedGgufError: Another architecture; a key or a tensor is missing or makes no sense,
+            or is one that nothing here would compute with.
     """
+    config = read_config(file.hparams)
     _check_runnable(file)
-    tensors = _Tensors(file)
-    d, v = config.n_embd, config.n_vocab
-    token_embd = tensors.rows("token_embd.weight", d, v)
-    has_output = tensors.has("output.weight")
-    n_frequencies = config.rope.n_rot // 2
-    return Weights(
-        token_embd=token_embd,
-        layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
-        output_norm=tensors.floats("output_norm.weight", d),
-        output=tensors.rows("output.weight", d, v) if has_output else token_embd,
-        rope_factors=tensors.rope_factors(n_frequencies),
-    )
+    return config, _read_weights(_Tensors(file), config)
 
 
 def _check_runnable(file: Gguf) -> None:
@@ -234,6 +195,19 @@ def _check_runnable(file: Gguf) -> None:
             hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
         )
+
+
+def _read_weights(tensors: _Tensors, config: ModelConfig) -> Weights:
+    d, v = config.n_embd, config.n_vocab
+    token_embd = tensors.rows("token_embd.weight", d, v)
+    has_output = tensors.has("output.weight")
+    return Weights(
+        token_embd=token_embd,
+        layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
+        output_norm=tensors.floats("output_norm.weight", d),
+        output=tensors.rows("output.weight", d, v) if has_output else token_embd,
+        rope_factors=tensors.rope_factors(config.rope.n_rot // 2),
+    )
 
 
 def _read_layer(tensors: _Tensors, config: ModelConfig, i: int) -> Layer:

@@ -15,7 +15,7 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.copying import FileRange
 from gguf_hub.gguf.experts import layout as layout_of
 from gguf_hub.gguf.format import Field, TensorSpec, ValueType, count_elements, tensor_size_bytes
-from gguf_hub.gguf.keys import architecture
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.rewrite import Rewrite
 from gguf_hub.gguf.shards import SPLIT_KEYS, Gguf, open_gguf
 from gguf_hub.gguf.strings import shown
@@ -160,7 +160,7 @@ def plan_quantize(
 
 def _check_architecture(file: Gguf) -> None:
     """Refuse models whose tensors the mixes do not know."""
-    name = architecture(file.fields)
+    name = file.hparams.architecture
     if name not in ARCHITECTURES:
         raise UnsupportedGgufError(
             f"`{file.path}`: no mix is known for architecture `{shown(name)}`, "
@@ -172,17 +172,13 @@ def _check_architecture(file: Gguf) -> None:
 
 def _facts(file: Gguf) -> ModelFacts:
     """Read what the mixes look at."""
-    name = architecture(file.fields)
-
-    def count(key: str, default: int) -> int:
-        return file.metadata.largest(f"{name}.{key}", default)
-
-    n_head = count("attention.head_count", 1)
+    hparams = HyperParameters(file.fields, is_estimate=True)
+    n_head = hparams.get(HyperParameters.n_head, 1)
     return ModelFacts(
-        n_layer=count("block_count", 0),
+        n_layer=hparams.get(HyperParameters.n_layer, 0),
         n_head=n_head,
-        n_head_kv=count("attention.head_count_kv", n_head),
-        n_expert=count("expert_count", 0),
+        n_head_kv=hparams.get(HyperParameters.n_head_kv, n_head),
+        n_expert=hparams.n_expert,
     )
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gguf_hub.errors import GgufError, ProgramError
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
-from gguf_hub.run.kernels.vm.extents import Bounds, Layout, Span, prove
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, HEADER, Step, step
+from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
+from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
+from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,8 +84,8 @@ class Transcoder:
         )
         self._progress = progress
         self._builder = builder or KernelBuilder()
-        self._machine = Machine(self._builder, memory, n_threads)
-        self._programs: dict[tuple[QuantType, QuantType, int, int], NDArray[np.int64]] = {}
+        self._machine = CompiledMachine(self._builder, memory, n_threads)
+        self._programs: dict[tuple[QuantType, QuantType, int, int], Code] = {}
 
     def __enter__(self) -> Transcoder:
         return self
@@ -160,19 +161,17 @@ class Transcoder:
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
         self._machine.run(self._programs[key])
 
-    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> NDArray[np.int64]:
+    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> Code:
         """Return the program of a chunk; none of its steps can leave its memory."""
         machine, steps = self._machine, list(self._steps(*key))
         n_threads, memory = machine.n_threads, machine.memory
-        layout = Layout(
-            n=[(HEADER, HEADER + n_threads)],
-            f=[(0, self._scratch), (self._scratch, memory.f.size)],
-            q=[(0, memory.q.size)],
-            kv=[],
-            files=[[(0, data.size)] for data in memory.files],
-        )
+        blocks = {
+            "n": [(HEADER, HEADER + n_threads)],
+            "f": [(0, self._scratch), (self._scratch, memory.f.size)],
+            "q": [(0, memory.q.size)],
+        }
         counts = {CHUNK_ROWS: _chunk_rows(key[2])}
-        prove(steps, layout, Bounds(Span(0, 0), counts, n_threads=n_threads))
+        prove(steps, blocks, memory.files, Bounds(Span(0, 0), counts, n_threads=n_threads))
         return machine.load(steps, self._progress)
 
     def _steps(

@@ -7,45 +7,43 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.hub.fit.runner import HEADER, Limits, areas, kind_of, kv_elements
+from gguf_hub.hub.fit import Constraints, need_of
 from gguf_hub.hub.survey.headers import facts_of_file
-from gguf_hub.run.kernels.quantize.activations import ACTIVATION_OF
-from gguf_hub.run.kernels.vm import ops
-from gguf_hub.run.model import program
-from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.weights import read_weights
+from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.transformer import Transformer
 from tests.synth import SMALL, TINY, Shape, write_mixtral
 
 DENSE = Shape(
     n_layer=3, n_embd=256, n_head=4, n_head_kv=4, n_ff=768, n_expert=0, n_vocab=270, n_ctx=64
 )
-ODD = Shape(
-    n_layer=1, n_embd=96, n_head=3, n_head_kv=1, n_ff=160, n_expert=5, n_vocab=259, n_ctx=50
-)
+N_CTX, N_THREADS = 40, 2
 
 
-@pytest.mark.parametrize(("layout", "kv_type"), [("split", "f16"), ("merged", "q8_0")])
-@pytest.mark.parametrize("n_ctx", [64, 50])
-@pytest.mark.parametrize("limits", [Limits(32, 1), Limits(50, 4), Limits(3, 2, 3)])
-@pytest.mark.parametrize("shape", [TINY, SMALL, DENSE, ODD], ids=["tiny", "small", "dense", "odd"])
-def test_formulas_take_what_the_program_takes(
-    tmp_path: Path, shape: Shape, limits: Limits, layout: str, kv_type: str, n_ctx: int
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    ("shape", "recipe"),
+    [(TINY, "F32"), (TINY, "Q8_0"), (SMALL, "Q4_K_M"), (SMALL, "Q5_0"), (DENSE, "F16"),
+     (DENSE, "Q6_K")],
+    ids=lambda value: value if isinstance(value, str) else f"{value.n_embd}x{value.n_expert}",
+)  # fmt: skip
+def test_what_is_counted_is_what_a_prompt_writes(
+    tmp_path: Path, shape: Shape, recipe: str, kv_type: str
 ) -> None:
-    path = write_mixtral(tmp_path / "model.gguf", shape, layout=layout, sparse=True)
-    facts = facts_of_file(path)
-    with GgufFile.open(path) as file:
-        config = read_config(file.metadata, shape.n_vocab)
-        kv = {"key_type": kv_type.upper(), "value_type": kv_type.upper()}
-        own = program.Limits(n_ctx, limits.n_batch, limits.n_outputs, limits.n_threads, **kv)
-        # norms of a sparse file are zeros, but they are there
-        sizes = program.ProgramBuilder(config, read_weights(file, config), own).build().sizes
-    predicted = dict.fromkeys("nfq", 0)
-    for area in areas(facts.shape, limits):
-        predicted[area.array] += area.n_elements
-    predicted["kv"] = kv_elements(facts.shape, n_ctx, kv_type)
-    assert predicted == sizes
-
-
-def test_kinds_of_activations_are_the_runners() -> None:
-    assert {type_: kind_of(type_) for type_ in ACTIVATION_OF} == ACTIVATION_OF
-    assert ops.HEADER == HEADER
+    """Of activations in several forms those that weights read, and no others; the whole cache."""
+    path = write_mixtral(tmp_path / "model.gguf", shape, recipe=recipe)
+    need = need_of(
+        facts_of_file(path), Constraints(n_ctx=N_CTX, kv_type=kv_type), n_threads=N_THREADS
+    )
+    types = {"key_type": kv_type.upper(), "value_type": kv_type.upper()}
+    settings = ModelSettings(n_ctx=N_CTX, n_threads=N_THREADS, **types)
+    with GgufFile.open(path) as file, Transformer.open(file, settings) as model:
+        model.forward([1 + i % 200 for i in range(N_CTX)], 0)
+        layout, memory = model._program.layout, model._memory
+        unread = 0
+        for area in layout.areas:
+            values = getattr(memory, area.array)[area.offset : area.offset + area.n_elements]
+            if area.kind is not None and not values.any():
+                unread += area.size_bytes
+        allocated = memory.n.nbytes + memory.f.nbytes + memory.q.nbytes
+    assert need.kv_bytes == memory.kv.nbytes
+    assert need.scratch_bytes == allocated - unread

@@ -217,7 +217,7 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
 
 def test_sizes_are_read_back_as_they_were_stated(tmp_path: Path, convert: Convert) -> None:
     folder = checkpoints.write(tmp_path / "model", head_dim=16, **checkpoints.MIXTURE)
-    config = read_config(convert(folder).metadata, 300)
+    config = read_config(convert(folder).hparams)
     assert (config.n_layer, config.n_embd, config.n_ff) == (2, 32, 64)
     assert (config.n_head, config.n_head_kv, config.head_dim) == (4, 2, 16)
     assert (config.n_expert, config.n_expert_used) == (4, 2)
@@ -254,7 +254,7 @@ def test_sizes_are_read_back_as_they_were_stated(tmp_path: Path, convert: Conver
 def test_rope_is_read_back_as_it_was_stated(
     changes: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path, convert: Convert
 ) -> None:
-    rope = read_config(convert(checkpoints.write(tmp_path / "m", **changes)).metadata, 300).rope
+    rope = read_config(convert(checkpoints.write(tmp_path / "m", **changes)).hparams).rope
     assert (rope.scaling, rope.freq_base, rope.factor, rope.n_ctx_orig) == expected
 
 

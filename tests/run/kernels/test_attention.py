@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gguf_hub.run.kernels.attention import cache
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
-from gguf_hub.run.kernels.vm.machine import Machine, Memory, PlainMachine
-from gguf_hub.run.kernels.vm.ops import HEADER, N_TOKENS, POSITION, step
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory, PlainMachine
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, step
 from gguf_hub.run.model.config import RopeConfig
 from tests.conftest import KERNELS
 
@@ -95,7 +96,9 @@ class Layer:
     def put(self, name: str, values: np.ndarray) -> None:
         self.memory.f[self.at[name] :][: values.size] = values.reshape(-1)
 
-    def run(self, machine: Machine, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int):
+    def run(
+        self, machine: CompiledMachine, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int
+    ):
         """Attend from the tokens of q, [T, H, d], which stand at ``position`` and after."""
         exact = np.array(self.rope.frequencies())
         rounded = exact.astype(np.float32)
@@ -164,7 +167,7 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
     n = 2 * cache.CHUNK + 37  # several chunks, the last one partly filled
     q, k, v = random_qkv(heads, n)
     layer = Layer(heads, types, n, n_threads=2)
-    with Machine(builder, layer.memory, 2) as machine:
+    with CompiledMachine(builder, layer.memory, 2) as machine:
         found = layer.run(machine, q, k, v, 0)
     worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
@@ -175,11 +178,11 @@ def test_bits_do_not_depend_on_batches_or_threads(types: str, builder: KernelBui
     heads, n = SHAPES[0], cache.CHUNK + 45
     q, k, v = random_qkv(heads, n, seed=1)
     whole = Layer(heads, types, n)
-    with Machine(builder, whole.memory, 1) as machine:
+    with CompiledMachine(builder, whole.memory, 1) as machine:
         expected = whole.run(machine, q, k, v, 0)
     for n_threads, cuts in ((3, [0, n]), (2, [0, 1, 18, n - 20, n - 1, n]), (1, range(n + 1))):
         layer = Layer(heads, types, n, n_threads)
-        with Machine(builder, layer.memory, n_threads) as machine:
+        with CompiledMachine(builder, layer.memory, n_threads) as machine:
             found = [
                 layer.run(machine, q[a:b], k[a:b], v[a:b], a)
                 for a, b in zip(cuts, [*cuts][1:], strict=False)
@@ -194,7 +197,7 @@ def test_very_large_scores_and_zeros_stay_finite(types: str, builder: KernelBuil
     q *= 200
     k[7], v[3] = 0, 0
     layer = Layer(heads, types, 40)
-    with Machine(builder, layer.memory, 1) as machine:
+    with CompiledMachine(builder, layer.memory, 1) as machine:
         found = layer.run(machine, q, k, v, 0)
     assert np.isfinite(found).all()
     assert np.abs(found).max() <= np.abs(v).max() * 1.01
@@ -214,7 +217,7 @@ def test_positions_equal_float64(name: str, builder: KernelBuilder) -> None:
     q, k, v = random_qkv(heads, n, seed=2)
     layer = Layer(heads, "F16.F16", n)
     layer.rope = ROPES[name]
-    with Machine(builder, layer.memory, 1) as machine:
+    with CompiledMachine(builder, layer.memory, 1) as machine:
         found = layer.run(machine, q, k, v, 0)
     assert np.abs(found - oracle(q, k, v, layer.rope)).max() < TOLERANCE["F16"]
 
@@ -225,7 +228,7 @@ def test_far_positions_turn_as_in_float64(name: str, builder: KernelBuilder) -> 
     q, k, v = random_qkv(heads, 3, seed=3)
     layer = Layer(heads, "F16.F16", n_ctx)
     layer.rope = ROPES[name]
-    with Machine(builder, layer.memory, 1) as machine:
+    with CompiledMachine(builder, layer.memory, 1) as machine:
         layer.run(machine, q, k, v, n_ctx - 3)
         turned = layer.memory.f[layer.at["q0"] :][: q.size].reshape(q.shape)
     # cosine, sine, two products and a sum, each rounded to float32, of numbers up to 4
@@ -238,7 +241,7 @@ def test_plain_python_computes_the_same(types: str) -> None:
     q, k, v = random_qkv(heads, 6)
     layer = Layer(heads, types, 8)
     machine = PlainMachine(layer.memory, kernel_function)
-    found = layer.run(machine, q, k, v, 0)  # type: ignore[arg-type]
+    found = layer.run(machine, q, k, v, 0)
     worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.gguf.types import RUNNABLE_TYPES
 from gguf_hub.importpath import PACKAGE
-from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
 from gguf_hub.run.kernels.build import build
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.run.kernels.build.compile import compile_entry
@@ -28,6 +28,7 @@ from gguf_hub.run.kernels.build.objects import object_path
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 from tests.conftest import ROOT
 from tests.notes import Notes
+from tests.test_architecture import imported, inner, modules
 
 
 def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) -> None:
@@ -112,7 +113,10 @@ def test_the_cache_folder_depends_on_the_cpu() -> None:
     assert build._key(cpu) == build._key(cpu) != build._key(other)
 
 
-@pytest.mark.parametrize("file", ["run/kernels/steps.py", "gguf/types.py", "run/kernels/a/new.py"])
+@pytest.mark.parametrize(
+    "file",
+    ["run/kernels/steps.py", "gguf/types.py", "gguf/memory/cache.py", "run/kernels/a/new.py"],
+)
 def test_the_cache_folder_depends_on_every_source(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +129,17 @@ def test_the_cache_folder_depends_on_every_source(
     with changed.open("a") as source:
         source.write("# changed\n")
     assert build._key(detect_cpu()) != before
+
+
+def test_the_cache_folder_depends_on_all_that_kernels_import() -> None:
+    sources, queue = {"run.kernels.build.library"}, ["run.kernels.build.library"]
+    while queue:
+        names = map(inner, imported(modules()[queue.pop()]))
+        queue += (fresh := {name for name in names if name} - sources)
+        sources |= fresh
+    known = set(build.source_files(Path(PACKAGE)))
+    others = {name for name in sources if modules()[name] not in known}
+    assert others == {"errors"}  # what choosing a CPU raises
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import ProgramError
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
+from gguf_hub.gguf.memory.layout import HEADER, Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.attention.cache import CACHE_TYPES
 from gguf_hub.run.kernels.build.library import kernel_function
-from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Layout, Span, extents_of, prove
-from gguf_hub.run.kernels.vm.machine import Memory
+from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Span, extents_of, prove
+from gguf_hub.run.kernels.vm.machine import Code, Memory
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
-    HEADER,
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
     N_PAIRS,
@@ -33,10 +33,9 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
     step,
 )
-from gguf_hub.run.model.config import read_config
-from gguf_hub.run.model.program import Limits, Program, ProgramBuilder
+from gguf_hub.run.model.program import Program, ProgramBuilder
 from gguf_hub.run.model.rows import write_row_program
-from gguf_hub.run.model.weights import count_tokens, read_weights
+from gguf_hub.run.model.weights import read_model
 from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
 
 T = QuantType
@@ -51,9 +50,11 @@ class Model:
     """A program and what it runs in: the file's bytes."""
 
     program: Program
-    layout: Layout
     config: Any
     data: np.ndarray
+
+    def prove(self, steps: Sequence[Step], bounds: Bounds) -> None:
+        prove(steps, self.program.layout.blocks(), [self.data], bounds)
 
 
 @once
@@ -61,14 +62,13 @@ def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarra
     with TemporaryDirectory() as folder:
         path = write_mixtral(Path(folder) / "m.gguf", shape, recipe=recipe, layout=layout)
         with GgufFile.open(path, is_mapped=False) as file:
-            config = read_config(file.metadata, count_tokens(file))
-            return config, read_weights(file, config), file.data
+            return *read_model(file), file.data
 
 
 def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
     config, weights, data = written(shape, recipe, layout)
     program = ProgramBuilder(config, weights, limits).build()
-    return Model(program, program.layout([data]), config, data)
+    return Model(program, config, data)
 
 
 def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
@@ -77,7 +77,7 @@ def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
 
     def load(steps: Sequence[Step], bounds: Bounds) -> Any:
         found.extend((steps, bounds))
-        return np.zeros(2 + 24 * len(steps), np.int64)
+        return Code.encode([], {})
 
     write_row_program(model.program, model.config, n_rows, load)
     return found[0], found[1]
@@ -114,10 +114,10 @@ def test_programs_of_models_stay_inside_of_their_memory(
     for recipe in recipes:
         for layout in ("split", "merged"):
             model = model_of(shape, recipe, layout, limits)
-            prove(model.program.steps, model.layout, model.program.bounds)
+            model.prove(model.program.steps, model.program.bounds)
             for n_rows in range(2, min(limits.n_slots, limits.n_outputs, limits.n_batch) + 1):
                 steps, bounds = row_steps(model, n_rows)
-                prove(steps, model.layout, bounds)
+                model.prove(steps, bounds)
 
 
 def test_every_step_has_extents() -> None:
@@ -163,7 +163,7 @@ class Runner:
     def __init__(self, model: Model, n_tokens: int, position: int, n_outputs: int) -> None:
         self.model = model
         program, bounds = model.program, model.program.bounds
-        sizes = program.sizes
+        sizes, layout = program.layout.sizes, program.layout
         memory = Memory.allocate(
             n=sizes["n"] - HEADER, f=sizes["f"], q=sizes["q"], kv=sizes["kv"], files=[model.data]
         )
@@ -172,9 +172,9 @@ class Runner:
         memory.n[[N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]] = (
             n_tokens, position, n_outputs, n_tokens * n_used, n_outputs * n_used,
         )  # fmt: skip
-        memory.n[program.ids : program.ids + n_tokens] = bounds.n_vocab - 1
+        memory.n[layout.ids : layout.ids + n_tokens] = bounds.n_vocab - 1
         rows = range(n_tokens - n_outputs, n_tokens)
-        memory.n[program.rows : program.rows + n_outputs] = rows
+        memory.n[layout.rows : layout.rows + n_outputs] = rows
         self.arrays = {
             "n": Watched("n", memory.n), "f": Watched("f", memory.f), "q": Watched("q", memory.q),
             "kv": Watched("kv", memory.kv), "w": Watched("w", model.data),
@@ -277,12 +277,12 @@ def test_no_offset_may_leave_its_array(model: Model) -> None:
     if model.program.n_slots > 1:
         programs.append(row_steps(model, 2))
     for steps, bounds in programs:
-        sizes = {**model.program.sizes, "w": model.data.size}
+        sizes = {**model.program.layout.sizes, "w": model.data.size}
         for i, name, value in offsets_of(steps):
             size = sizes[ARRAY_OF[name]]
             for wrong in (-1, size, value + size, 2**63):
                 with pytest.raises(ProgramError, match=rf"^step {i}, {steps[i].kernel}: "):
-                    prove(with_argument(steps, i, name, wrong), model.layout, bounds)
+                    model.prove(with_argument(steps, i, name, wrong), bounds)
 
 
 @pytest.mark.parametrize("model", MUTATED, ids=["floats", "mixed", "dense"])
@@ -292,7 +292,7 @@ def test_no_offset_may_lie_before_its_area(model: Model) -> None:
         # a file is one area; a single float may as well be the one before it
         if name not in ("w0", "epsilon", "factor"):
             with pytest.raises(ProgramError):
-                prove(with_argument(steps, i, name, value - 1), model.layout, bounds)
+                model.prove(with_argument(steps, i, name, value - 1), bounds)
 
 
 @pytest.mark.parametrize("use", ["ids", "rows", "starts", "order", "experts", "chosen"])
@@ -305,7 +305,7 @@ def test_indices_must_not_lie_where_others_are_written(use: str) -> None:
     for other, value in places.items():
         if other != use:
             with pytest.raises(ProgramError):
-                prove(with_argument(steps, at, use, value), model.layout, bounds)
+                model.prove(with_argument(steps, at, use, value), bounds)
 
 
 def test_tables_of_experts_must_point_into_the_file() -> None:
@@ -318,7 +318,7 @@ def test_tables_of_experts_must_point_into_the_file() -> None:
             if offset in {v for i, n, v in offsets_of(program.steps)
                           if n == "experts" and "matmul" in program.steps[i].kernel}:  # fmt: skip
                 with pytest.raises(ProgramError):
-                    prove(program.steps, model.layout, bounds)
+                    model.prove(program.steps, bounds)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_tables_of_experts_must_point_into_the_file() -> None:
 def test_calls_may_bring_no_more_than_there_is_room_for(change: dict[str, Any]) -> None:
     program = MUTATED[0].program
     with pytest.raises(ProgramError):
-        prove(program.steps, MUTATED[0].layout, replace(program.bounds, **change))
+        MUTATED[0].prove(program.steps, replace(program.bounds, **change))
 
 
 SOUND = [
@@ -374,7 +374,7 @@ def test_what_is_proved_stays_inside_when_it_runs(
     value = steps[i].arguments[argument] + delta
     changed = with_argument(steps, i, names[argument], value)
     try:
-        prove(changed, model.layout, model.program.bounds)
+        model.prove(changed, model.program.bounds)
     except ProgramError:
         return
     runner = Runner(model, n_tokens=2, position=5, n_outputs=2)
@@ -386,14 +386,14 @@ def test_a_step_between_sequences_must_be_known() -> None:
     model = model_of(TINY, "F32", "split", LIMITS["slots"])
     steps, bounds = row_steps(model, 3)
     with pytest.raises(ProgramError, match=r"set_row: nothing is known of n\["):
-        prove(steps, model.layout, replace(bounds, spans={}))
+        model.prove(steps, replace(bounds, spans={}))
 
 
 def test_arguments_must_be_as_many_as_the_step_has() -> None:
+    bounds = Bounds(Span(1, 1), spans={16: Span(1, 1)})
     set_row = replace(step("set_row", at=16), arguments=(16, 17))
-    layout = Layout(n=[(16, 18)], f=[], q=[], kv=[], files=[[]])
     with pytest.raises(ProgramError, match="wrong number of arguments"):
-        prove([set_row], layout, Bounds(Span(1, 1), spans={16: Span(1, 1)}))
+        prove([set_row], {"n": [(16, 18)]}, [np.empty(0, np.uint8)], bounds)
 
 
 @pytest.mark.parametrize("types", [(k, v) for k in CACHE_TYPES for v in CACHE_TYPES])
@@ -401,6 +401,6 @@ def test_a_cache_may_be_filled_to_its_end_and_no_further(types: tuple[str, str])
     limits = Limits(64, 16, 1, 2, key_type=types[0], value_type=types[1])
     model = model_of(TINY, "F32", "split", limits)
     bounds = model.program.bounds
-    prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 64)))
+    model.prove(model.program.steps, replace(bounds, span=Span(16, 64)))
     with pytest.raises(ProgramError, match="position 64 in a cache of 64"):
-        prove(model.program.steps, model.layout, replace(bounds, span=Span(16, 65)))
+        model.prove(model.program.steps, replace(bounds, span=Span(16, 65)))

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
-from gguf_hub.run.kernels.generic import generic
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.run.kernels.generic import generic
 from tests import naive
 from tests.run.kernels.modes import MODES, in_mode
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not guard.IS_POSSIBLE, reason="needs mprotect")
 CASES = [
     # no width is a multiple of anything; heads are longer than they rotate
     Case("F32", Shape(1, 35, 5, 1, 33, 5, 2, 260, 31), "merged", n_rot=6,
-         options={"n_threads": 2, "n_slots": 3, "all_logits": True}),
+         options={"n_threads": 2, "n_slots": 3, "n_logits": None}),
     Case("F32", Shape(1, 10, 5, 5, 1, 0, 0, 261, 1), n_rot=2, options={"n_threads": 1}),
     Case("Q4_K_M", Shape(1, 256, 8, 2, 256, 3, 2, 269, 40), "merged",
          options={"n_threads": 3, "key_type": "Q8_0", "value_type": "Q8_0", "n_batch": 17}),

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from gguf_hub.gguf.format import TensorSpec
-from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
-from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
-from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests import naive
 from tests.conftest import KERNELS
@@ -120,7 +120,7 @@ def product(
         is_added=added_to is not None, count=N_TOKENS, panel=panel,
         panel_stride=panel_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
     )  # fmt: skip
-    with Machine(builder, memory, n_threads) as machine:
+    with CompiledMachine(builder, memory, n_threads) as machine:
         machine.run(machine.load([matmul]))
     return found.copy()
 
@@ -256,7 +256,7 @@ def test_activations_are_quantised_within_a_step_of_the_oracle(
     memory.n[N_TOKENS] = 1
     memory.f[:n] = x
     quantize = step(f"quantize_{kind}", x=0, width=n, xq=0, xf=n, count=N_TOKENS)
-    with Machine(builder, memory, n_threads=1) as machine:
+    with CompiledMachine(builder, memory, n_threads=1) as machine:
         machine.run(machine.load([quantize]))
     q, f = naive.activations(kind, x)
     block = 32 if kind == "q8_0" else 256

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.machine import Machine, Memory
-from gguf_hub.run.kernels.vm.ops import HEADER, step
-from gguf_hub.run.model.config import read_config
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
+from gguf_hub.run.kernels.vm.ops import step
 from gguf_hub.run.model.residency import dense_ranges, lock_pages, prefetch
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.model.weights import Experts, read_weights
+from gguf_hub.run.model.weights import Experts, read_model
 from tests.synth import Shape, write_mixtral
 
 PAGE = 4096
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Iterator[GgufFile]:
 
 @pytest.fixture
 def weights(file: GgufFile):
-    return read_weights(file, read_config(file.metadata, SHAPE.n_vocab))
+    return read_model(file)[1]
 
 
 def resident(data: np.ndarray, offset: int, size: int) -> float:
@@ -79,7 +79,7 @@ def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
     experts, starts = HEADER, HEADER + 8
     memory.n[experts : experts + 8] = [matrix.offset for matrix in gate.matrices]
     memory.n[starts : starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
-    with Machine(KernelBuilder(), memory, 2) as machine:
+    with CompiledMachine(KernelBuilder(), memory, 2) as machine:
         ask = step("advise_experts", experts=experts, n_expert=8, starts=starts,
                    size=gate.matrices[0].size_bytes)  # fmt: skip
         program = machine.load([ask])

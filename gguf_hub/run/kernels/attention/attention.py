@@ -30,8 +30,8 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.attention import cache
-from gguf_hub.run.kernels.attention.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
 from gguf_hub.run.kernels.generic.elementary import exp32, sum_of
 from gguf_hub.run.kernels.generic.generic import ANY_ORDER
 from gguf_hub.run.kernels.steps import share

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.attention import cache
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.cache import LANES, ROWS
 from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
-from gguf_hub.run.kernels.attention.cache import LANES, ROWS
 from gguf_hub.run.kernels.generic.floats import half_bits, half_value
 
 _STEPS = np.float32(127)

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gguf_hub.gguf.memory.cache import LANES
 from gguf_hub.run.kernels.attention import attention_generic as generic
 from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
 from gguf_hub.run.kernels.attention.attention_generic import (
@@ -23,7 +24,6 @@ from gguf_hub.run.kernels.attention.attention_generic import (
     q8_0_value_tile,
     step_of,
 )
-from gguf_hub.run.kernels.attention.cache import LANES
 from gguf_hub.run.kernels.simd.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
 from gguf_hub.run.kernels.simd.simd_memory import float_of_half, load_f32x8, store_f16
 from gguf_hub.run.kernels.simd.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter

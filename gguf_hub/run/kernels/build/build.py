@@ -112,13 +112,20 @@ def _key(cpu: Cpu) -> str:
     """Return a hash of all that compiled code depends on."""
     digest = hashlib.sha256()
     package = Path(PACKAGE)
-    for path in (*sorted(package.joinpath("run/kernels").rglob("*.py")), package / "gguf/types.py"):
+    for path in source_files(package):
         digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     for text in (_numba_version(), _llvmlite_version(), platform.machine(), sys.platform):
         digest.update(text.encode())
     digest.update(f"{cpu.name} {cpu.features} {cpu.isa}".encode())
     return digest.hexdigest()[:16]
+
+
+def source_files(package: Path) -> list[Path]:
+    """Return the files of the package that kernels are made of."""
+    folders = (package / "run/kernels", package / "gguf/memory")
+    sources = (path for folder in folders for path in sorted(folder.rglob("*.py")))
+    return [*sources, package / "gguf/types.py"]
 
 
 def _llvmlite_version() -> str:

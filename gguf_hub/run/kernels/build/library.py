@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from numba.extending import register_jitable
 
+from gguf_hub.gguf.memory.activations import BLOCKS
 from gguf_hub.run.kernels import reading, steps
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
@@ -43,10 +44,8 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return _transcoder(step, weight_type, isa)
     if step in ("matmul", "expert_matmul"):
         return _product(step, weight_type, isa)
-    if step == "quantize_q8_0":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_0, _bytes_q8_0, _floats_q8_0)
-    if step == "quantize_q8_k":
-        return steps.make_quantize(_activations(isa).quantize_row_q8_k, _bytes_q8_k, _floats_q8_k)
+    if step in ("quantize_q8_0", "quantize_q8_k"):
+        return _quantize(step.removeprefix("quantize_"), isa)
     if step in ("rope_store", "attention"):
         return _over_cache(step, weight_type, isa)
     if step == "advise_experts":
@@ -58,24 +57,20 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
     return getattr(steps, step)
 
 
-@register_jitable
-def _bytes_q8_0(n):
-    return n + n // 32 * 4
+def _quantize(kind: str, isa: str) -> Callable:
+    """Return a step that quantises rows of activations."""
+    block_size, n_bytes, n_floats = BLOCKS[kind]
 
+    @register_jitable
+    def row_bytes(n):
+        return n // block_size * n_bytes
 
-@register_jitable
-def _floats_q8_0(n):
-    return n // 32 * 2
+    @register_jitable
+    def row_floats(n):
+        return n // block_size * n_floats
 
-
-@register_jitable
-def _bytes_q8_k(n):
-    return n + n // 256 * 48
-
-
-@register_jitable
-def _floats_q8_k(n):
-    return n // 256 * 25
+    quantize_row = getattr(_activations(isa), f"quantize_row_{kind}")
+    return steps.make_quantize(quantize_row, row_bytes, row_floats)
 
 
 def _transcoder(step: str, weight_type: str, isa: str) -> Callable:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.matmul.scratch import LANES, ROWS
+from gguf_hub.gguf.memory.scratch import LANES, ROWS
 from gguf_hub.run.kernels.simd.simd_tiles import (
     add_from,
     next_slots,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gguf_hub.run.kernels.matmul.scratch import LANES, PANEL_BYTES
+from gguf_hub.gguf.memory.scratch import LANES, PANEL_BYTES
 from gguf_hub.run.kernels.matmul.tile_products import TileOps
 from gguf_hub.run.kernels.simd.simd_columns import (
     load_columns,

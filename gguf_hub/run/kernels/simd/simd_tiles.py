@@ -15,7 +15,7 @@ from numba import types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-from gguf_hub.run.kernels.matmul.scratch import ROWS
+from gguf_hub.gguf.memory.scratch import ROWS
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,

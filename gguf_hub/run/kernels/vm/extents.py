@@ -10,7 +10,7 @@ lie where no step writes anything else.
 What a call puts into the header is for the caller to hold to ``Bounds``. Prefetches and advice are
 left out: they read nothing, and may point anywhere.
 
-Pure Python.
+Plain Python.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gguf_hub.errors import ProgramError
-from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.attention import cache
-from gguf_hub.run.kernels.matmul.scratch import panel_bytes, partial_floats
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
+    BLOCKS,
+    ActivationKind,
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
@@ -77,25 +83,6 @@ class Bounds:
     tables: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The blocks that each array is divided into, in order; one that is not divided is one block.
-
-    Attributes:
-        n: Of int64, behind the header.
-        f: Of float32.
-        q: Of int8.
-        kv: Of the K/V cache.
-        files: Of the bytes of each file.
-    """
-
-    n: Sequence[Block]
-    f: Sequence[Block]
-    q: Sequence[Block]
-    kv: Sequence[Block]
-    files: Sequence[Sequence[Block]]
-
-
 class Extent(NamedTuple):
     """Some elements of an array that a step can touch.
 
@@ -136,28 +123,38 @@ class Call(NamedTuple):
 Extents = Iterator[Extent]
 
 
-def prove(steps: Sequence[Step], layout: Layout, bounds: Bounds) -> None:
+def prove(
+    steps: Sequence[Step],
+    blocks: Mapping[str, Sequence[Block]],
+    files: Sequence[NDArray[np.uint8]],
+    bounds: Bounds,
+) -> None:
     """Return if no step of a program can leave its memory.
+
+    Args:
+        steps: The program.
+        blocks: The areas of ``n``, behind the header, ``f``, ``q`` and ``kv``, in order.
+        files: The bytes of each file.
+        bounds: The most that a call may bring.
 
     Raises:
         ProgramError: Names the step, the array and the elements.
     """
     span, uses = bounds.span, set[tuple[int, int, str]]()
-    blocks = {"n": layout.n, "f": layout.f, "q": layout.q, "kv": layout.kv}
-    starts = {name: [first for first, _ in areas] for name, areas in blocks.items()}
-    tensors = [[first for first, _ in areas] for areas in layout.files]
+    blocks = dict(blocks)
     for i, step in enumerate(steps):
         name, _, type_ = step.kernel.partition(".")
         try:
-            _require(0 <= step.file < len(tensors), "no file {}", step.file)
-            blocks["w"], starts["w"] = layout.files[step.file], tensors[step.file]
+            _require(0 <= step.file < len(files), "no file {}", step.file)
+            blocks["w"] = [(0, files[step.file].size)]
             for extent in extents_of(step, Call(type_, bounds, span)):
                 array, first, size, use = extent
                 if size <= 0:
                     continue
-                at = bisect_right(starts[array], first) - 1
-                if at < 0 or first + size > blocks[array][at][1]:
-                    raise ProgramError(_outside(extent, blocks[array], at))
+                areas = blocks.get(array, ())
+                at = bisect_right(areas, first, key=itemgetter(0)) - 1
+                if at < 0 or first + size > areas[at][1]:
+                    raise ProgramError(_outside(extent, areas, at))
                 if array == "n":
                     uses.add((first, size, use))
         except ProgramError as exc:
@@ -276,9 +273,9 @@ def _rms_norm(
     yield Extent("f", y, width * n_rows)
 
 
-def _quantize(kind: str) -> Callable[..., Extents]:
+def _quantize(kind: ActivationKind) -> Callable[..., Extents]:
     def extents(call: Call, x: int, width: int, xq: int, xf: int, count: int) -> Extents:
-        n_rows, block = call.count(count), 32 if kind == "q8_0" else 256
+        n_rows, block = call.count(count), BLOCKS[kind][0]
         _require(width % block == 0, "{} values do not fill blocks of {}", width, block)
         yield Extent("f", x, width * n_rows)
         yield Extent("q", xq, activation_bytes(kind, width) * n_rows)

@@ -1,6 +1,6 @@
-"""Memory, a program of steps, and the threads that run it.
+"""Memory, a program of steps, and the machines that run it.
 
-The machine knows nothing of models: ``model.program`` tells it what to compute.
+A machine knows nothing of models: ``model.program`` tells it what to compute.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import contextlib
 import mmap
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gguf_hub.errors import ResourceError
+from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
-from gguf_hub.run.kernels.vm.ops import HEADER, ROW, Step
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, ROW, Step
 from gguf_hub.units import format_size
 
 
@@ -114,7 +115,57 @@ def _advise(pages: object, advice: str) -> None:
             pages.madvise(getattr(mmap, advice))
 
 
-class Machine:
+_COUNT = 2  # int64 before the first row: number of steps, address of the barrier
+_FIRST_ARGUMENT = 3  # of a row, after kernel, barrier flag and file
+
+
+@dataclass(frozen=True)
+class Code:
+    """A program as machines read it; this file and ``runner`` alone know how.
+
+    Attributes:
+        words: int64: ``_COUNT`` of them, then for each step a row of ``ROW``.
+    """
+
+    words: NDArray[np.int64]
+
+    @classmethod
+    def encode(cls, steps: Sequence[Step], kernels: Mapping[str, int], barrier: int = 0) -> Code:
+        """Return steps as code; ``kernels`` has the number that stands for each."""
+        words = np.zeros(_COUNT + ROW * len(steps), np.int64)
+        words[:_COUNT] = len(steps), barrier
+        for i, step in enumerate(steps):
+            row = (kernels[step.kernel], step.is_barrier_after, step.file, *step.arguments)
+            words[_COUNT + ROW * i :][: len(row)] = row
+        return cls(words)
+
+    def set_arguments(
+        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
+    ) -> None:
+        """Set argument ``arguments[i]`` of step ``steps[i]`` to ``values[i]``, for all i."""
+        self.words[_COUNT + ROW * steps + _FIRST_ARGUMENT + arguments] = values
+
+
+class Machine(Protocol):
+    """Owns the memory that programs compute in, and runs them."""
+
+    memory: Memory
+    n_threads: int
+
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
+        """Return a program for ``run``, its kernels made ready."""
+
+    def select_cache(self, first: int) -> None:
+        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
+
+    def run(self, code: Code) -> None:
+        """Run a program to its end."""
+
+    def close(self) -> None:
+        """Free what the machine holds besides memory; it cannot run any more."""
+
+
+class CompiledMachine:
     """Runs programs on ``n_threads`` threads: the caller's and its own workers.
 
     Args:
@@ -162,25 +213,20 @@ class Machine:
                 hint=f"ask for fewer, e.g. `-t {max(1, n_started // 2)}`",
             ) from exc
 
-    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> NDArray[np.int64]:
-        """Compile (or fetch from the cache) the kernels of a program and lay it out for ``run``."""
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
+        """Compile the kernels of a program, or fetch them from the cache."""
         addresses = self._builder.addresses([step.kernel for step in steps], progress)
-        program = np.zeros(2 + ROW * len(steps), np.int64)
-        program[:2] = len(steps), self._barrier.ctypes.data
-        for i, step in enumerate(steps):
-            row = (addresses[step.kernel], step.is_barrier_after, step.file, *step.arguments)
-            program[2 + ROW * i :][: len(row)] = row
-        return program
+        return Code.encode(steps, addresses, self._barrier.ctypes.data)
 
     def select_cache(self, first: int) -> None:
         """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
         self._drain()
         self._bases[3] = self.memory.kv[first:].ctypes.data
 
-    def run(self, program: NDArray[np.int64]) -> None:
+    def run(self, code: Code) -> None:
         """Run a program to its end on all threads."""
         self._drain()
-        self._program = program.ctypes.data
+        self._program = code.words.ctypes.data
         for start in self._starts:
             start.release()
             self._n_running += 1
@@ -203,7 +249,7 @@ class Machine:
             worker.join()
         self._starts, self._workers = [], []
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> CompiledMachine:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -224,35 +270,38 @@ class Machine:
 
 
 class PlainMachine:
-    """Runs programs as plain Python, one element after another: the reference for ``Machine``.
+    """Runs programs as plain Python, one element after another: the reference for compiled ones.
 
     Args:
         memory: What the programs compute in.
-        functions: Kernel name -> function of a step, as ``library.kernel_function`` gives it.
+        functions: Kernel name and instruction set -> function of a step, as
+            ``library.kernel_function`` gives it.
     """
 
-    n_threads = 1
-
-    def __init__(self, memory: Memory, functions) -> None:
+    def __init__(self, memory: Memory, functions: Callable[[str, str], Callable]) -> None:
         self.memory = memory
+        self.n_threads = 1
         self._functions = functions
+        self._kernels: list[str] = []
         self._first = 0
 
-    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Sequence[Step]:
-        """Return the steps; there is nothing to compile."""
-        return steps
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
+        """Return a program; there is nothing to compile."""
+        self._kernels = list(dict.fromkeys([*self._kernels, *(step.kernel for step in steps)]))
+        return Code.encode(steps, {name: i for i, name in enumerate(self._kernels)})
 
     def select_cache(self, first: int) -> None:
         """Let the programs that follow see the cache from element ``first`` on."""
         self._first = first
 
-    def run(self, program: Sequence[Step]) -> None:
+    def run(self, code: Code) -> None:
         """Run all steps."""
-        m = self.memory
-        kv = m.kv[self._first :]
-        for step in program:
-            kernel = self._functions(step.kernel, "generic")
-            kernel(0, 1, m.n, m.f, m.q, kv, m.files[step.file], *step.arguments)
+        m, kv = self.memory, self.memory.kv[self._first :]
+        for kernel, _, file, *arguments in code.words[_COUNT:].reshape(-1, ROW).tolist():
+            name = self._kernels[kernel]
+            n_arguments = len(ARGUMENTS[name.partition(".")[0]])
+            function = self._functions(name, "generic")
+            function(0, 1, m.n, m.f, m.q, kv, m.files[file], *arguments[:n_arguments])
 
     def close(self) -> None:
         """End nothing."""

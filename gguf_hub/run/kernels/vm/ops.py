@@ -28,9 +28,6 @@ CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 6, 7, 16
 """Places in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
 for each thread the first row with a number that is too large or none at all, or -1."""
 
-HEADER = 16
-"""Elements of ``n`` that are reserved for the header."""
-
 SCRATCH = ("panel", "panel_stride", "partial", "partial_stride")
 """Arguments of matrix products: where the first thread's unpacked weights lie in ``q``, and its
 sums of 32 rows for each token in ``f``, and how far apart the threads' are (``tile_steps``)."""

@@ -1,4 +1,4 @@
-"""Memory that a thread needs for matrix products by panels (see ``tile_steps``). Pure Python."""
+"""What a thread needs for products by panels (see ``run.kernels.matmul.tile_steps``)."""
 
 from __future__ import annotations
 

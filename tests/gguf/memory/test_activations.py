@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gguf_hub.gguf.types import RUNNABLE_TYPES
-from gguf_hub.run.kernels.quantize.activations import (
+from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.types import RUNNABLE_TYPES
 
 
 def test_every_type_that_the_runner_computes_with_has_a_kind_of_activations() -> None:

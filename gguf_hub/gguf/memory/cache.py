@@ -16,10 +16,16 @@ With d = 128, key dimension 5 of position 70 is element (70 // 32 * 128 + 5) * 3
 of its head. A scale of ``Q8_0`` stands for 32 dimensions of one position, as in ggml's block_q8_0.
 A head whose length is no multiple of 32 has a last piece that is partly unused.
 
-Plain Python, and what kernels are compiled from.
+Plain Python, and what kernels of ``run.kernels.attention`` are compiled from.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CACHE_TYPES = ("F16", "Q8_0")
 """Types that keys and values may have."""
@@ -93,7 +99,9 @@ def value_elements(type_: str, head_dim: int, n_ctx: int) -> int:
     return n_tiles(head_dim) * _VALUE_TILES[type_](n_ctx)
 
 
-def key_parts(kv, type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int) -> list:
+def key_parts(
+    kv: NDArray[np.uint16], type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int
+) -> list[NDArray[np.uint16]]:
     """Return views of what the first positions of a layer's keys take.
 
     Args:
@@ -110,8 +118,8 @@ def key_parts(kv, type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_posit
 
 
 def value_parts(
-    kv, type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int
-) -> list:
+    kv: NDArray[np.uint16], type_: str, n_head_kv: int, head_dim: int, n_ctx: int, n_positions: int
+) -> list[NDArray[np.uint16]]:
     """Return views of what the first positions of a layer's values take (see ``key_parts``)."""
     length, tiles = padded(n_ctx), n_head_kv * n_tiles(head_dim)
     size = _VALUE_TILES[type_](length)

@@ -1,0 +1,238 @@
+"""Hyper-parameters: the keys ``ARCHITECTURE.…`` of a GGUF, under llama.cpp's names.
+
+The one place that knows how such a key is spelled, its type, its default and its range, and how
+many tokens a model has. Knows nothing of which models run here (``runnable``) or are valid.
+
+Source: LLM_KV_NAMES in src/llama-arch.cpp, load_hparams in src/llama-model.cpp of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from gguf_hub.gguf.format import AnyTensor, Field
+from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole
+from gguf_hub.gguf.strings import StringArray
+
+T = TypeVar("T", int, float, str)
+K = TypeVar("K", bound="HyperParameter[Any]")
+
+ARCHITECTURE = "general.architecture"
+"""The key whose value all hyper-parameters begin with."""
+
+
+@dataclass(frozen=True, eq=False)
+class HyperParameter(ABC, Generic[T]):
+    """A key; as an attribute of ``HyperParameters``, its value.
+
+    Attributes:
+        name: What stands behind the architecture.
+        default: Where a file has no such key; it may follow from others. None where it must.
+        types: Names of the types that programs take (``Field.type_name``); none for any.
+    """
+
+    name: str
+    default: T | Callable[[HyperParameters], T] | None = None
+    types: tuple[str, ...] = ()
+
+    @overload
+    def __get__(self: K, hparams: None, owner: Any) -> K: ...
+    @overload
+    def __get__(self, hparams: HyperParameters, owner: Any) -> T: ...
+    def __get__(self, hparams: HyperParameters | None, owner: Any) -> Any:
+        return self if hparams is None else hparams.get(self)
+
+    @abstractmethod
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., T]: ...
+
+    def _range(self) -> dict[str, Any]:
+        own = HyperParameter.__dataclass_fields__
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+
+@dataclass(frozen=True, eq=False)
+class WholeNumber(HyperParameter[int]):
+    """A whole number from ``least`` to ``most``."""
+
+    types: tuple[str, ...] = ("uint32",)
+    least: int = 0
+    most: int = MAX_UINT
+
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., int]:
+        return metadata.largest if is_estimate else metadata.uint
+
+
+@dataclass(frozen=True, eq=False)
+class Number(HyperParameter[float]):
+    """A finite number of at least ``least`` and more than ``above``."""
+
+    types: tuple[str, ...] = ("float32",)
+    least: float = -math.inf
+    above: float = -math.inf
+
+    @property
+    def bounds(self) -> str:
+        """The range, for a message."""
+        return bounds(self.least, self.above)
+
+    def allows(self, value: float) -> bool:
+        """Tell whether a value is finite and in range."""
+        return math.isfinite(value) and value >= self.least and value > self.above
+
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., float]:
+        return metadata.number
+
+
+@dataclass(frozen=True, eq=False)
+class Word(HyperParameter[str]):
+    """One of ``words``."""
+
+    types: tuple[str, ...] = ("string",)
+    words: tuple[str, ...] = ()
+
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., str]:
+        return metadata.text
+
+
+_OF_LAYERS = ("uint32", "array of int32", "array of uint32")
+
+
+class HyperParameters:
+    """What a model's metadata says of its sizes; nothing is read before it is asked for.
+
+    An attribute is the value of a key, or its default. It raises ``UnsupportedGgufError`` with the
+    key, what was expected and what was found, where the key is missing or makes no sense.
+    ``HyperParameters.n_layer`` is the key itself, for the methods.
+
+    Args:
+        fields: Metadata as ``Field`` or plain values.
+        tensors: Of the whole model, by name: the embeddings may tell how many tokens there are.
+        is_estimate: Take the largest of an array where one number is meant.
+    """
+
+    n_ctx_train = WholeNumber("context_length", least=1)
+    n_embd = WholeNumber("embedding_length", least=1)
+    n_layer = WholeNumber("block_count", least=1)
+    n_ff = WholeNumber("feed_forward_length", None, _OF_LAYERS, least=1)
+    n_head = WholeNumber("attention.head_count", None, _OF_LAYERS, least=1)
+    rms_epsilon = Number("attention.layer_norm_rms_epsilon", least=0)
+    n_head_kv = WholeNumber("attention.head_count_kv", lambda h: h.n_head, _OF_LAYERS, least=1)
+    head_dim = WholeNumber("attention.key_length", lambda h: h.n_embd // h.n_head, least=1)
+    n_embd_head_v = WholeNumber("attention.value_length", lambda h: h.head_dim, least=1)
+    n_expert = WholeNumber("expert_count", 0)
+    n_expert_used = WholeNumber("expert_used_count", 0)
+    n_ff_exp = WholeNumber("expert_feed_forward_length", lambda h: h.n_ff, (), least=1)
+    vocab_size = WholeNumber("vocab_size", 0)
+    pooling_type = WholeNumber("pooling_type", 0, (), most=3)
+
+    n_rot = WholeNumber("rope.dimension_count", lambda h: h.head_dim, least=1)
+    rope_freq_base = Number("rope.freq_base", 10000.0, above=1)  # its logarithm is divided by
+    rope_scale_linear = Number("rope.scale_linear", 1.0)
+    # as llama.cpp reads it: linear where no type is named, which is plain with a factor of 1
+    rope_scaling = Word("rope.scaling.type", "linear", words=("none", "linear", "yarn"))
+    rope_factor = Number("rope.scaling.factor", lambda h: h.rope_scale_linear)
+    rope_attn_factor = Number("rope.scaling.attn_factor", 1.0)
+    n_ctx_orig = WholeNumber(
+        "rope.scaling.original_context_length", lambda h: h.n_ctx_train, least=1
+    )
+    yarn_attn_factor = Number("rope.scaling.yarn_attn_factor", 1.0)
+    yarn_ext_factor = Number("rope.scaling.yarn_ext_factor", -1.0)
+    yarn_beta_fast = Number("rope.scaling.yarn_beta_fast", 32.0, above=0)  # its logarithm is taken
+    yarn_beta_slow = Number("rope.scaling.yarn_beta_slow", 1.0, above=0)
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        tensors: Mapping[str, AnyTensor] | None = None,
+        *,
+        is_estimate: bool = False,
+    ) -> None:
+        self.metadata = Metadata.of(fields)
+        self.architecture = architecture(fields)
+        self.is_estimate = is_estimate
+        self._tensors = tensors or {}
+
+    def key(self, hparam: HyperParameter[Any]) -> str:
+        """Return a key as the file spells it."""
+        return f"{self.architecture}.{hparam.name}"
+
+    def has(self, hparam: HyperParameter[Any]) -> bool:
+        """Tell whether the file has a key."""
+        return self.key(hparam) in self.metadata
+
+    def get(self, hparam: HyperParameter[T], default: T | None = None) -> T:
+        """Return a value, or another default than the usual one.
+
+        Raises:
+            UnsupportedGgufError: The key is missing or makes no sense.
+        """
+        usual = None
+        if not self.has(hparam):
+            if default is not None:
+                return default
+            usual = hparam.default(self) if callable(hparam.default) else hparam.default
+        read = hparam._reader(self.metadata, self.is_estimate)
+        return read(self.key(hparam), usual, **hparam._range())
+
+    def stated(self, hparam: HyperParameter[T]) -> T | None:
+        """Return what the file says, the largest of an array, in range or not; None for nothing.
+
+        For those who show what a file holds, damaged or not.
+        """
+        return or_none(hparam._reader(self.metadata, is_estimate=True), self.key(hparam))
+
+    def per_layer(self, hparam: WholeNumber, n_layer: int, default: int = 0) -> list[int]:
+        """Return what the file says for each layer, in range or not; 0 where an array ends."""
+        value = self.metadata.raw(self.key(hparam))
+        if isinstance(value, (np.ndarray, StringArray)):
+            numbers = [whole(number) or 0 for number in value[:n_layer]]
+            return numbers + [0] * (n_layer - len(numbers))
+        number = self.stated(hparam)
+        return [default if number is None else number] * n_layer
+
+    @property
+    def n_vocab(self) -> int:
+        """How many tokens a model has: as many as its vocabulary, or as ``vocab_size`` says.
+
+        Where a file has neither, one for each row of the embeddings; there may be more rows than
+        tokens, which no token uses. 0 where nothing tells.
+        """
+        if self.n_tokens:
+            return self.n_tokens
+        stated = self.stated(HyperParameters.vocab_size)
+        return self.n_embd_rows if stated is None else stated
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the vocabulary in the file; 0 where it has none."""
+        tokens = self.metadata.raw("tokenizer.ggml.tokens")
+        return len(tokens) if isinstance(tokens, (StringArray, list)) else 0
+
+    @property
+    def n_embd_rows(self) -> int:
+        """Rows of the embeddings."""
+        info = self._tensors.get("token_embd.weight")
+        return info.shape[1] if info and len(info.shape) > 1 else 0
+
+
+HPARAMS: Mapping[str, HyperParameter[Any]] = {
+    hparam.name: hparam
+    for hparam in vars(HyperParameters).values()
+    if isinstance(hparam, HyperParameter)
+}
+"""All of these keys by their names."""
+REQUIRED = tuple(hparam for hparam in HPARAMS.values() if hparam.default is None)
+"""The keys without which no loader starts."""
+
+
+def architecture(fields: Mapping[str, Any]) -> str:
+    """Return ``general.architecture``, or "" when it is absent or no text."""
+    value = fields.get(ARCHITECTURE)
+    value = value.value if isinstance(value, Field) else value
+    return value if isinstance(value, str) else ""

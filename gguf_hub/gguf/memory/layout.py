@@ -1,0 +1,245 @@
+"""The areas of a program's memory: ``run.model`` puts its steps there, ``hub.fit`` adds them up.
+
+Knows sizes, not steps: what is computed in which order is ``run.model.program``'s.
+
+Shape letters: T tokens of a call (at most ``n_batch``), D n_embd, H heads, K kv heads, d head_dim,
+F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.activations import (
+    BLOCKS,
+    ActivationKind,
+    activation_bytes,
+    activation_floats,
+)
+from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+
+N_BATCH = 512
+"""Most tokens of one pass over the weights unless asked otherwise, as llama.cpp's ``--ubatch``."""
+
+HEADER = 16
+"""Elements of ``n`` that are reserved for the header (see ``run.kernels.vm.ops``)."""
+
+Array = Literal["n", "f", "q", "kv"]
+"""An array of int64, of float32, of int8, or of the K/V cache in elements of two bytes."""
+
+_ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
+_ALIGN = 64  # elements; keeps rows and panels on cache lines
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of a llama-family model, in GGUF's words; ``n_expert`` is 0 for a dense one."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_expert: int
+    n_expert_used: int
+    n_vocab: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest calls that memory is laid out for.
+
+    Attributes:
+        n_ctx: Positions of the cache, S.
+        n_batch: Most tokens of one call, T.
+        n_outputs: Most rows of logits of one call.
+        n_threads: Threads that compute.
+        n_slots: Caches, of which a call may use one for each token (see ``run.model.rows``).
+        key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
+        value_type: Type of the values.
+        prefetch_experts: Whether steps ask the system for the experts of each token ahead.
+    """
+
+    n_ctx: int
+    n_batch: int
+    n_outputs: int
+    n_threads: int
+    n_slots: int = 1
+    key_type: str = "F16"
+    value_type: str = "F16"
+    prefetch_experts: bool = False
+
+
+@dataclass(frozen=True)
+class Area:
+    """Some elements of one array, of which nothing else lies among them.
+
+    Attributes:
+        kind: Written only where weights are multiplied with activations of that kind; None for
+            always.
+    """
+
+    array: Array
+    name: str
+    offset: int
+    n_elements: int
+    kind: ActivationKind | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes up to the next area."""
+        return _aligned(self.n_elements) * _ELEMENT_BYTES[self.array]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Rows of activations in each form that weights may be multiplied with.
+
+    Attributes:
+        x: Offset in ``f`` of the plain rows, [rows, width].
+        width: Elements of a row.
+        offsets: Kind of activation (see ``activations``) -> offsets in ``q`` and ``f``.
+    """
+
+    x: int
+    width: int
+    offsets: dict[ActivationKind, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerOffsets:
+    """Where a layer's own numbers lie; ``chosen`` are the router's experts, none when dense."""
+
+    attn_norm: int
+    ffn_norm: int
+    k_cache: int
+    v_cache: int
+    chosen: int
+    expert_weights: int
+
+
+class MemoryLayout:
+    """Where everything lies that a program computes with, besides the weights.
+
+    Args:
+        model: Sizes of the model.
+        limits: The largest calls.
+        n_tables: Tables of the experts' offsets in the file. By default three for each layer, as
+            where all experts of a layer have tensors of one type.
+
+    Attributes:
+        areas: All of them, those of an array in order; of ``kv`` one slot.
+        sizes: Elements to allocate of each array, of ``kv`` for one slot.
+
+    The others are offsets; the areas' names say what lies there.
+    """
+
+    def __init__(self, model: ModelSizes, limits: Limits, n_tables: int | None = None) -> None:
+        self.areas: list[Area] = []
+        self.sizes: dict[Array, int] = {"n": HEADER, "f": 0, "q": 0, "kv": 0}
+        self._lay_out_batch(model, limits)
+        self._lay_out_scratch(model, limits)
+        if n_tables is None:
+            n_tables = 3 * model.n_layer if model.n_expert else 0
+        self.tables = [self._take("n", "expert offsets", model.n_expert) for _ in range(n_tables)]
+        self.layers = tuple(self._layer(model, limits) for _ in range(model.n_layer))
+        self._lay_out_outputs(model, limits)
+
+    def blocks(self) -> dict[str, list[tuple[int, int]]]:
+        """Return first element and end of each area, in order, by array."""
+        blocks: dict[str, list[tuple[int, int]]] = {array: [] for array in self.sizes}
+        for area in self.areas:
+            blocks[area.array].append((area.offset, area.offset + area.n_elements))
+        return blocks
+
+    def _lay_out_batch(self, model: ModelSizes, limits: Limits) -> None:
+        """Take what all layers share; a layer's results are gone with the next one."""
+        t, d, d_kv = limits.n_batch, model.n_embd, model.n_head_kv * model.head_dim
+        pairs, d_head = t * max(1, model.n_expert_used), model.n_head * model.head_dim
+        self.ids = self._take("n", "token ids [T]", t)
+        self.headers = self._take(
+            "n", "(tokens, position) [slots + 1, 2]", 2 * (limits.n_slots + 1)
+        )
+        self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
+        self.residual = self._take("f", "residual [T, D]", t * d)
+        self.normed = self._activations("normed", t, d)  # what a block reads of it
+        self.queries = self._take("f", "queries [T, H, d]", t * d_head)
+        self.keys = self._take("f", "keys [T, K, d]", t * d_kv)
+        self.values = self._take("f", "values [T, K, d]", t * d_kv)
+        self.attn_out = self._activations("attn_out", t, d_head)
+        self.gate = self._activations("gate", pairs, model.n_ff)
+        self.up = self._take("f", "up [P, F]", pairs * model.n_ff)
+        self.expert_out = self._take("f", "expert_out [P, D]", pairs * d)
+        self.router_logits = self._take("f", "router logits [T, E]", t * max(1, model.n_expert))
+        self.starts = self._take("n", "first pair of each expert [E + 1]", model.n_expert + 1)
+        self.order = self._take("n", "pairs by expert [P]", pairs)
+        self.rope_table = self._take("f", "cosines and sines [T, d]", t * model.head_dim)
+
+    def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
+        """Take what each thread needs for attention and for products; and constants."""
+        threads = limits.n_threads
+        floats = cache.scratch_floats(model.n_head // model.n_head_kv, model.head_dim)
+        panel = panel_bytes(max(model.n_embd, model.n_head * model.head_dim, model.n_ff))
+        partial = partial_floats(max(limits.n_batch, limits.n_outputs))
+        self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
+        self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
+            "panel": self._take("q", "panel of each thread", threads * panel),
+            "panel_stride": panel,
+            "partial": self._take("f", "sums of each thread's panel", threads * partial),
+            "partial_stride": partial,
+        }
+        self.epsilon = self._take("f", "epsilon of norms", 1)
+        self.magnitude = self._take("f", "magnitude of rotations", 1)
+        self.frequencies = self._take("f", "frequencies of rotations [d]", model.head_dim)
+        self.output_norm = self._take("f", "output_norm [D]", model.n_embd)
+
+    def _layer(self, model: ModelSizes, limits: Limits) -> LayerOffsets:
+        n_ctx, n_head_kv = cache.padded(limits.n_ctx), model.n_head_kv
+        keys = n_head_kv * cache.key_elements(limits.key_type, model.head_dim, n_ctx)
+        values = n_head_kv * cache.value_elements(limits.value_type, model.head_dim, n_ctx)
+        n_chosen = limits.n_batch * model.n_expert_used if model.n_expert else 0
+        return LayerOffsets(
+            attn_norm=self._take("f", "attn_norm [D]", model.n_embd),
+            ffn_norm=self._take("f", "ffn_norm [D]", model.n_embd),
+            k_cache=self._take("kv", "keys [K, S, d] in pieces (see ``cache``)", keys),
+            v_cache=self._take("kv", "values [K, d, S] in pieces", values),
+            chosen=self._take("n", "chosen experts [T, A]", n_chosen),
+            expert_weights=self._take("f", "weights of experts [T, A]", n_chosen),
+        )
+
+    def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
+        """Take what is computed of the rows that want logits alone."""
+        n, d = limits.n_outputs, model.n_embd
+        self.output_attn_out = self._activations("attn_out", n, self.attn_out.width)
+        self.output_residual = self._take("f", "residual [n_outputs, D]", n * d)
+        self.hidden = self._activations("hidden", n, d)  # normed, for the logits
+        self.logits = self._take("f", "logits [n_outputs, V]", n * model.n_vocab)
+
+    def _activations(self, name: str, rows: int, width: int) -> Activations:
+        """Take rows as they are, and room for each quantised kind whose blocks they fill."""
+        x = self._take("f", name, rows * width)
+        taken = Activations(x, width, {"f32": (0, x)})
+        for kind, (block_size, _, _) in BLOCKS.items():
+            if kind != "f32" and width % block_size == 0:
+                taken.offsets[kind] = (
+                    self._take("q", name, rows * activation_bytes(kind, width), kind),
+                    self._take("f", name, rows * activation_floats(kind, width), kind),
+                )
+        return taken
+
+    def _take(
+        self, array: Array, name: str, n_elements: int, kind: ActivationKind | None = None
+    ) -> int:
+        """Return the offset of fresh elements."""
+        offset = self.sizes[array]
+        if n_elements:
+            self.areas.append(Area(array, name, offset, n_elements, kind))
+        self.sizes[array] += _aligned(n_elements)
+        return offset
+
+
+def _aligned(n_elements: int) -> int:
+    return -(-n_elements // _ALIGN) * _ALIGN
