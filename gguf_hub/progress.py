@@ -52,12 +52,7 @@ class _SilentTask:
     def __enter__(self) -> _SilentTask:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End nothing."""
 
 

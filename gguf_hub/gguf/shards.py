@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,13 +148,7 @@ class GgufSet:
     def __enter__(self) -> GgufSet:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let go of all files."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -11,7 +11,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
@@ -485,14 +485,3 @@ def _ended_early(source: Source, sink: _Sink) -> HubUnreachableError:
         retry_after_s=0.0,
         hint="repeat the command; it resumes the download",
     )
-
-
-def chunks_of(part: PartFile, start: int, stop: int) -> Iterator[memoryview]:
-    """Yield the bytes of a range of a part."""
-    buffer = memoryview(bytearray(min(1024 * KIB, max(stop - start, 1))))
-    while start < stop:
-        n = part.read(buffer[: stop - start], start)
-        if not n:
-            return
-        yield buffer[:n]
-        start += n

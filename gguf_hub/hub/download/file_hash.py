@@ -7,14 +7,11 @@ memory. What an earlier run left is compared with its journal on the way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from typing import Any
 
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_queue import SegmentQueue
-from gguf_hub.units import MIB
-
-_CHUNK_BYTES = 1 * MIB
 
 
 class NotYetError(Exception):
@@ -93,7 +90,10 @@ class FileHash:
         """Return the hash after this segment; None when the segment is not what it was."""
         after, own = digest.copy(), hashlib.sha256()
         is_trusted = index not in self._untrusted
-        for chunk in self._chunks(index):
+        start, stop = self._queue.segments.start(index), self._queue.segments.stop(index)
+        for chunk in self._part.chunks(start, stop):
+            if self._queue.stop_event.is_set():
+                return after
             after.update(chunk)
             if not is_trusted:
                 own.update(chunk)
@@ -101,16 +101,6 @@ class FileHash:
             return after
         self._forget(index)
         return None
-
-    def _chunks(self, index: int) -> Iterator[memoryview]:
-        at, stop = self._queue.segments.start(index), self._queue.segments.stop(index)
-        buffer = memoryview(bytearray(min(_CHUNK_BYTES, stop - at)))
-        while at < stop and not self._queue.stop_event.is_set():
-            n = self._part.read(buffer[: stop - at], at)
-            if not n:
-                return
-            yield buffer[:n]
-            at += n
 
     def _look(self, ready_bytes: int) -> None:
         self._prefix.ready_bytes = ready_bytes

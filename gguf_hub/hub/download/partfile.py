@@ -9,12 +9,13 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from gguf_hub.errors import DownloadError
 from gguf_hub.files import is_named, open_regular
 from gguf_hub.gguf.reserve import reserve
+from gguf_hub.units import MIB
 
+_CHUNK_BYTES = 1 * MIB
 # no link: what somebody made the name lead to is not for us to write
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe makes nobody wait
@@ -58,6 +59,13 @@ class PartFile:
         buffer[: len(data)] = data
         return len(data)
 
+    def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes of a range, as far as there are any, always in the same buffer."""
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, stop - start)))
+        while start < stop and (n := self.read(buffer[: stop - start], start)):
+            yield buffer[:n]
+            start += n
+
     def write(self, data: memoryview, at: int) -> None:
         """Write all of ``data`` at offset ``at``."""
         if self._is_compare and self._is_there(data, at):
@@ -85,12 +93,7 @@ class PartFile:
     def __enter__(self) -> PartFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from typing import Any
 
 from gguf_hub.progress import Progress, Task
 
@@ -66,10 +66,5 @@ class _PairTask:
         self._task.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._task.__exit__(kind, value, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._task.__exit__(*error)

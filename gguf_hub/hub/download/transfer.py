@@ -13,7 +13,7 @@ from typing import Protocol
 from gguf_hub.errors import GgufError, HubError, HubUnreachableError
 from gguf_hub.files import is_named, set_aside
 from gguf_hub.hub.client import Hub
-from gguf_hub.hub.download.engine import Settings, Transfer, TransferState, chunks_of
+from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
 from gguf_hub.hub.download.file_hash import Prefix
 from gguf_hub.hub.download.journal import Journal, ResumeState, Start, journal_of, read_journal
 from gguf_hub.hub.download.link import Link, Source
@@ -236,7 +236,7 @@ def initial_state(part: PartFile, state: ResumeState) -> TransferState:
         segment = SegmentState(index, segments.start(index))
         if start := state.starts.get(index):
             known = SegmentState(index, segment.at)
-            for chunk in chunks_of(part, segment.at, segment.at + start.n_bytes):
+            for chunk in part.chunks(segment.at, segment.at + start.n_bytes):
                 known.hasher.update(chunk)
                 known.at += len(chunk)
             segment = known if known.hasher.hexdigest() == start.sha256 else segment
