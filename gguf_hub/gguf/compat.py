@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal
 
 from gguf_hub.gguf.issues import Issue, Severity
-from gguf_hub.gguf.runnable import told
+from gguf_hub.gguf.runnable import join_obstacles
 from gguf_hub.gguf.summary import Summary
 from gguf_hub.gguf.types import QuantType
 
@@ -86,8 +86,8 @@ def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
     if summary.shard or summary.n_shards > 1:
         # not of a single shard: the other tensors are elsewhere
         others = obstacles if summary.n_shards > 1 else ()
-        return Loader(name, False, told(["in shards", *others]))
-    return Loader(name, not obstacles, told(obstacles))
+        return Loader(name, False, join_obstacles(["in shards", *others]))
+    return Loader(name, not obstacles, join_obstacles(obstacles))
 
 
 def _llama_cpp_now(summary: Summary) -> Loader:

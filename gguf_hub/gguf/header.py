@@ -144,7 +144,7 @@ class _Parser:
             data_offset=align(self.at, self.alignment),
             size_bytes=self.window.size_bytes,
             is_whole=is_whole,
-            issues=self.issues.found(),
+            issues=self.issues.collected(),
         )
 
     # -- the first 24 bytes ------------------------------------------------------------------

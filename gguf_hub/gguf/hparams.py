@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 from gguf_hub.gguf.format import AnyTensor, Field
-from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole
+from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole_number
 from gguf_hub.gguf.strings import StringArray
 
 T = TypeVar("T", int, float, str)
@@ -191,7 +191,7 @@ class HyperParameters:
         """Return what the file says for each layer, in range or not; 0 where an array ends."""
         value = self.metadata.raw(self.key(hparam))
         if isinstance(value, (np.ndarray, StringArray)):
-            numbers = [whole(number) or 0 for number in value[:n_layer]]
+            numbers = [whole_number(number) or 0 for number in value[:n_layer]]
             return numbers + [0] * (n_layer - len(numbers))
         number = self.stated(hparam)
         return [default if number is None else number] * n_layer

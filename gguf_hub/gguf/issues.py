@@ -356,19 +356,19 @@ class Issue:
     Attributes:
         code: Stable name, see ``RULES``.
         severity: How grave it is.
-        place: Where: a key, a tensor, or an offset, in words.
+        location: Where: a key, a tensor, or an offset, in words.
         message: What was expected and what was found, one sentence.
         offset: Where in the file, in bytes, when that is known.
     """
 
     code: str
     severity: Severity
-    place: str
+    location: str
     message: str
     offset: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.location}: {self.message}"
 
 
 class Issues:
@@ -394,7 +394,7 @@ class Issues:
         """Whether no error was noted."""
         return not any(RULES[code].severity is Severity.ERROR for code in self._counts)
 
-    def found(self) -> tuple[Issue, ...]:
+    def collected(self) -> tuple[Issue, ...]:
         """Return all problems, with one line for each kind that was cut short."""
         more = [
             Issue(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gguf_hub.gguf.format import ALIGNMENT_KEY, Field, ValueType
 from gguf_hub.gguf.hparams import ARCHITECTURE, HPARAMS
-from gguf_hub.gguf.metadata import whole
+from gguf_hub.gguf.metadata import whole_number
 
 _U16, _U32 = ("uint16",), ("uint32",)
 _TEXT, _BOOL = ("string",), ("bool",)
@@ -93,4 +93,4 @@ def has_right_type(key: str, field: Field, arch: str) -> bool:
 def number(fields: Mapping[str, Field], key: str) -> int | None:
     """Return a whole number, or None when the key is absent or holds none."""
     field = fields.get(key)
-    return whole(field.value) if field is not None else None
+    return whole_number(field.value) if field is not None else None

@@ -71,7 +71,7 @@ def read_table(header: Header) -> TensorTable:
         _check_order(header, issues)
         _check_bounds(header, tuple(rows.values()), issues)
         _check_totals(header, rows, issues)
-    return TensorTable(tensors, issues.found(), opaque)
+    return TensorTable(tensors, issues.collected(), opaque)
 
 
 def _opaque_sizes(header: Header) -> dict[int, int]:

@@ -82,10 +82,10 @@ class Metadata(Mapping[str, Any]):
             UnsupportedGgufError: There is no such key, or it holds something else.
         """
         value = self._required(key, default)
-        found = whole(value)
-        if found is None or not least <= found <= most:
-            raise _unexpected(key, _range(least, most, found), value)
-        return found
+        number = whole_number(value)
+        if number is None or not least <= number <= most:
+            raise _unexpected(key, _range(least, most, number), value)
+        return number
 
     def largest(
         self, key: str, default: int | None = None, *, least: int = 0, most: int = MAX_UINT
@@ -97,10 +97,10 @@ class Metadata(Mapping[str, Any]):
         value = self._required(key, default)
         if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iuf":
             value = value.max()
-        found = whole(value)
-        if found is None or not least <= found <= most:
-            raise _unexpected(key, f"{_range(least, most, found)}, or an array of such", value)
-        return found
+        number = whole_number(value)
+        if number is None or not least <= number <= most:
+            raise _unexpected(key, f"{_range(least, most, number)}, or an array of such", value)
+        return number
 
     def number(
         self,
@@ -181,7 +181,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Return a whole number as an int, also one stored as a float; None for all else."""
     if isinstance(value, _FLAG) or not isinstance(value, _NUMBER):
         return None
@@ -196,8 +196,8 @@ def bounds(least: float, above: float) -> str:
     return bound + (f" > {above:g}" if above > -math.inf else "")
 
 
-def _range(least: int, most: int, found: int | None) -> str:
-    is_open = most == MAX_UINT and (found is None or found < least)
+def _range(least: int, most: int, number: int | None) -> str:
+    is_open = most == MAX_UINT and (number is None or number < least)
     return f"an integer >= {least}" if is_open else f"an integer in [{least}, {most}]"
 
 

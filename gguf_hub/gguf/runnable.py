@@ -27,7 +27,7 @@ from gguf_hub.gguf.hparams import (
     WholeNumber,
     architecture,
 )
-from gguf_hub.gguf.metadata import whole
+from gguf_hub.gguf.metadata import whole_number
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 
@@ -100,16 +100,16 @@ def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[st
         header: Of the file, or of the first shard.
         tensors: Of the whole model, by name.
     """
-    found = find_graph_obstacles(header.fields, tensors)
+    obstacles = find_graph_obstacles(header.fields, tensors)
     if architecture(header.fields) not in ARCHITECTURES:
-        return found
+        return obstacles
     if header.byte_order == "big":
-        found = ("big-endian", *found)
+        obstacles = ("big-endian", *obstacles)
     field = header.fields.get("tokenizer.ggml.model")
     if field is not None and not _is_one_of(field, _TOKENIZERS):
         name = field.value if field.type is ValueType.STRING else field.type_name
-        found = (*found, f"tokenizer `{shown(name)}`, expected `llama`")
-    return found
+        obstacles = (*obstacles, f"tokenizer `{shown(name)}`, expected `llama`")
+    return obstacles
 
 
 def find_graph_obstacles(
@@ -122,17 +122,17 @@ def find_graph_obstacles(
         return (f"architecture `{shown(hparams.architecture)}`, expected {expected}",)
     if not tensors:
         return ("a vocabulary without a model",)
-    found = _key_obstacles(fields, hparams)
+    obstacles = _key_obstacles(fields, hparams)
     problem = _size_problem(hparams)
     if not problem:
-        found += _equality_obstacles(fields, hparams)
-        found += _tensor_obstacles(hparams, tensors)
+        obstacles += _equality_obstacles(fields, hparams)
+        obstacles += _tensor_obstacles(hparams, tensors)
     if hparams.n_embd_rows and not hparams.n_vocab:
-        found.append(f"key `{hparams.key(H.vocab_size)}` is 0, expected a number of tokens")
-    return tuple(found or filter(None, [problem]))
+        obstacles.append(f"key `{hparams.key(H.vocab_size)}` is 0, expected a number of tokens")
+    return tuple(obstacles or filter(None, [problem]))
 
 
-def told(obstacles: Sequence[str]) -> str:
+def join_obstacles(obstacles: Sequence[str]) -> str:
     """Return obstacles as one text, the first few in full."""
     more = len(obstacles) - _MOST_TOLD
     return "; ".join(obstacles[:_MOST_TOLD]) + (f"; and {more} more" if more > 0 else "")
@@ -145,14 +145,14 @@ def _key_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> lis
     """Judge every key of the architecture by itself."""
     prefix = f"{hparams.architecture}."
     missing = [hparams.key(hparam) for hparam in REQUIRED if not hparams.has(hparam)]
-    found = [f"missing key `{key}`" for key in missing]
+    obstacles = [f"missing key `{key}`" for key in missing]
     for key, field in fields.items():
         problem = _key_problem(key[len(prefix) :], field) if key.startswith(prefix) else ""
         if problem == "unknown":
-            found.append(f"unknown key `{shown(key)}`")
+            obstacles.append(f"unknown key `{shown(key)}`")
         elif problem:
-            found.append(f"key `{shown(key)}` {problem}")
-    return found
+            obstacles.append(f"key `{shown(key)}` {problem}")
+    return obstacles
 
 
 def _key_problem(name: str, field: Field) -> str:
@@ -171,8 +171,8 @@ def _key_problem(name: str, field: Field) -> str:
         is_right = NUMBERS[name].allows(field.value)
     else:
         expectation = f"a whole number >= {SIZES[name].least}"
-        found = whole(field.value)
-        is_right = found is not None and SIZES[name].least <= found <= SIZES[name].most
+        number = whole_number(field.value)
+        is_right = number is not None and SIZES[name].least <= number <= SIZES[name].most
     return "" if is_right else f"is {field.value:.10g}, expected {expectation}"
 
 
@@ -210,13 +210,13 @@ def _equality_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -
         (hparams.head_dim,), (0, 1 / math.sqrt(hparams.head_dim)), (hparams.n_ff,),
         (0, hparams.n_embd),
     )  # fmt: skip
-    found = []
+    obstacles = []
     for name, expected in zip(_EQUAL, values, strict=True):
         key = f"{hparams.architecture}.{name}"
         field = fields.get(key)
         if field is not None and not _is_close_to_one_of(field, expected):
-            found.append(f"key `{key}` {_differs(field, expected)}")
-    return found
+            obstacles.append(f"key `{key}` {_differs(field, expected)}")
+    return obstacles
 
 
 def _is_close_to_one_of(field: Field, values: Iterable[float]) -> bool:
@@ -232,27 +232,29 @@ def _is_close_to_one_of(field: Field, values: Iterable[float]) -> bool:
 def _tensor_obstacles(hparams: HyperParameters, tensors: Mapping[str, AnyTensor]) -> list[str]:
     """Compare the tensors with those that the runner uses: names, shapes and types."""
     used: set[str] = set()
-    missing, types, found = [], [], []
-    for name, expected in _wanted(hparams, tensors):
+    missing, types, shapes = [], [], []
+    for name, expected in _expected_tensors(hparams, tensors):
         info = tensors.get(name)
         if info is None:
             missing.append(name)
             continue
         used.add(name)
         if tuple(info.shape) != expected:
-            found.append(f"tensor `{name}` has shape {list(info.shape)}, expected {list(expected)}")
+            shapes.append(
+                f"tensor `{name}` has shape {list(info.shape)}, expected {list(expected)}"
+            )
         if not _has_right_type(info):
             types.append(info)
     unused = [name for name in tensors if name not in used]
     return [
         *(f"missing tensor {group}" for group in _groups(missing)),
         *(f"unused tensor {group}" for group in _groups(unused)),
-        *found,
+        *shapes,
         *_type_obstacles(types),
     ]
 
 
-def _wanted(
+def _expected_tensors(
     hparams: HyperParameters, tensors: Mapping[str, AnyTensor]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors of the runner's graph with their shapes.
@@ -304,8 +306,8 @@ def _wanted_experts(
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the experts that are there, and of those that are not the first."""
     absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
-    wanted = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
-    for expert in wanted:
+    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
+    for expert in experts:
         yield f"{stem}.{expert}.weight", plane
 
 

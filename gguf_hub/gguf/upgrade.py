@@ -172,7 +172,7 @@ def _slices(file: Gguf, info: TensorInfo) -> Iterator[Part]:
         raise GgufError(f"`{file.path}`: `{info.name}` has shape {list(info.shape)}, expected 3")
     _, block, stem, _ = info.name.split(".")
     part = stem.removeprefix("ffn_").removesuffix("_exps")
-    whole, n = _range(file, info), info.shape[2]
+    merged, n = _range(file, info), info.shape[2]
     if n > MAX_EXPERTS:
         raise GgufError(
             f"`{file.path}`: `{info.name}` holds {n:,} experts, expected at most {MAX_EXPERTS:,}",
@@ -181,5 +181,5 @@ def _slices(file: Gguf, info: TensorInfo) -> Iterator[Part]:
     size_bytes = info.size_bytes // max(n, 1)
     for i in range(n):
         spec = TensorSpec(split_name(int(block), part, i), info.shape[:2], info.type)
-        piece = type(whole)(whole.path, whole.offset + i * size_bytes, size_bytes)
-        yield Part(spec, (piece,))
+        expert = type(merged)(merged.path, merged.offset + i * size_bytes, size_bytes)
+        yield Part(spec, (expert,))

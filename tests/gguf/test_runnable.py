@@ -23,7 +23,7 @@ from gguf_hub.gguf.runnable import (
     SIZES,
     WITHOUT_EFFECT,
     find_graph_obstacles,
-    told,
+    join_obstacles,
 )
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.model.config import read_config
@@ -216,7 +216,7 @@ def test_only_keys_of_the_architecture_count() -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    text = told([f"unknown key `llama.{i}`" for i in range(30)])
+    text = join_obstacles([f"unknown key `llama.{i}`" for i in range(30)])
     assert text.endswith("`llama.7`; and 22 more")
 
 

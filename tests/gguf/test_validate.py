@@ -338,7 +338,7 @@ def test_heads_may_differ_from_block_to_block(tmp_path: Path) -> None:
     )
     fields["llama.attention.head_count_kv"] = Field.of(np.array([2, 1], np.int32))
     issues = validate_file(model(fields, specs, tmp_path / "a.gguf")).issues
-    assert [issue.place for issue in issues] == [
+    assert [issue.location for issue in issues] == [
         "tensor `blk.1.attn_k.weight`", "tensor `blk.1.attn_v.weight`",
     ]  # fmt: skip
     fields["llama.attention.head_count_kv"] = Field.of(np.array([2], np.int32))

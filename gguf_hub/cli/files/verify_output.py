@@ -56,7 +56,7 @@ def row_of(verification: Verification) -> dict[str, Any]:
             {
                 "code": issue.code,
                 "severity": issue.severity.value,
-                "place": issue.place,
+                "place": issue.location,
                 "message": issue.message,
             }
             for issue in verification.issues

@@ -55,11 +55,11 @@ def validate_file(
     issues = Issues()
     header, table = _check_header(map_file(path), path, level, issues)
     if is_unfinished(path):
-        place = f"`{journal_name(path).name}`"
-        issues.add("GGUF-EDIT-UNFINISHED", place, "the journal of an edit lies beside the file")
+        location = f"`{journal_name(path).name}`"
+        issues.add("GGUF-EDIT-UNFINISHED", location, "the journal of an edit lies beside the file")
     if level == "deep" and header.is_whole:
         check_data(path, header, table, issues, progress)
-    return Report(path, level, header, issues.found())
+    return Report(path, level, header, issues.collected())
 
 
 def validate_source(source: Any, name: str, level: Level = "structure") -> Report:
@@ -72,7 +72,7 @@ def validate_source(source: Any, name: str, level: Level = "structure") -> Repor
     """
     issues = Issues()
     header, _ = _check_header(source, name, level, issues)
-    return Report(name, level, header, issues.found())
+    return Report(name, level, header, issues.collected())
 
 
 def validate_set(
@@ -122,8 +122,8 @@ def _together(reports: Sequence[Report], missing: Sequence[str]) -> tuple[Report
         issues.add("GGUF-SPLIT-MISSING", f"shard `{name}`", "is not there")
     check_together(reports, is_complete=not missing, issues=issues)
     first = reports[0]
-    whole = Report(first.path, first.level, first.header, first.issues + issues.found())
-    return (whole, *reports[1:])
+    first_report = Report(first.path, first.level, first.header, first.issues + issues.collected())
+    return (first_report, *reports[1:])
 
 
 def _check_header(

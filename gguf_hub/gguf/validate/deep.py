@@ -93,11 +93,11 @@ def check_data(
         progress: Where to report bytes.
     """
     room = header.size_bytes - header.data_offset
-    whole = [t for t in table.tensors.values() if t.offset + t.size_bytes <= room]
-    total = sum(info.size_bytes for info in whole)
+    complete = [t for t in table.tensors.values() if t.offset + t.size_bytes <= room]
+    total = sum(info.size_bytes for info in complete)
     order = "<" if header.byte_order == "little" else ">"
     with path.open("rb", buffering=0) as file, progress.task(f"scan {path.name}", total) as task:
-        for info in whole:
+        for info in complete:
             file.seek(header.data_offset + info.offset)
             bad = _BadBlocks(info)
             for chunk in _read(file, info):
@@ -112,9 +112,9 @@ def _read(file: Any, info: TensorInfo) -> Iterator[NDArray[np.uint8]]:
     """Yield a tensor in pieces of whole blocks, always in the same buffer."""
     step = CHUNK_BYTES // info.type.type_size * info.type.type_size
     buffer = np.empty(min(step, info.size_bytes), np.uint8)
-    left = info.size_bytes
-    while left:
-        view = buffer[: min(left, step)]
+    n_left_bytes = info.size_bytes
+    while n_left_bytes:
+        view = buffer[: min(n_left_bytes, step)]
         got = 0
         while got < len(view):
             more = file.readinto(view[got:])
@@ -123,7 +123,7 @@ def _read(file: Any, info: TensorInfo) -> Iterator[NDArray[np.uint8]]:
                 return
             got += more
         yield view
-        left -= len(view)
+        n_left_bytes -= len(view)
 
 
 class _BadBlocks:
@@ -133,7 +133,7 @@ class _BadBlocks:
         self.info = info
         self.count = 0
         self.first = 0
-        self.seen = 0
+        self.n_checked = 0
 
     def look(self, chunk: NDArray[np.uint8], order: str) -> None:
         """Look at a piece of whole blocks."""
@@ -142,11 +142,11 @@ class _BadBlocks:
         bad = np.zeros(n, bool)
         for bits, exponent in _bits(chunk, type, n, order):
             bad |= (bits & exponent) == exponent
-        found = int(np.count_nonzero(bad))
-        if found and not self.count:
-            self.first = self.seen + int(np.argmax(bad))
-        self.count += found
-        self.seen += n
+        n_bad = int(np.count_nonzero(bad))
+        if n_bad and not self.count:
+            self.first = self.n_checked + int(np.argmax(bad))
+        self.count += n_bad
+        self.n_checked += n
 
     def text(self) -> str:
         """Say what was found."""

@@ -102,11 +102,11 @@ def _check_ranges(fields: Mapping[str, Field], hparams: HyperParameters, issues:
     def problem(code: str, name: str, message: str) -> None:
         key = f"{hparams.architecture}.{name}"
         issues.add(code, f"key `{key}`", message, fields[key].offset if key in fields else None)
-        found.append(code)
+        codes.append(code)
 
-    found: list[str] = []
+    codes: list[str] = []
     _check_blocks(hparams, problem)
-    if not found:
+    if not codes:
         _check_heads(hparams, problem)
     _check_experts(hparams, problem)
     eps = fields.get(hparams.key(H.rms_epsilon))
@@ -115,7 +115,7 @@ def _check_ranges(fields: Mapping[str, Field], hparams: HyperParameters, issues:
     if hparams.stated(H.n_ctx_train) == 0:
         problem("GGUF-CONTEXT", H.n_ctx_train.name, "is 0")
     _check_floats(fields, hparams, problem)
-    return not _NO_SHAPES.intersection(found)
+    return not _NO_SHAPES.intersection(codes)
 
 
 def _check_floats(fields: Mapping[str, Field], hparams: HyperParameters, problem: _Problem) -> None:

@@ -8,7 +8,7 @@ from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import ARCHITECTURE, architecture
 from gguf_hub.gguf.issues import Issues
-from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_obstacles, told
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_obstacles, join_obstacles
 from gguf_hub.gguf.validate.llama import check_llama
 from gguf_hub.gguf.validate.tokenizer import check_tokenizer
 
@@ -39,4 +39,4 @@ def _check_runnable(header: Header, tensors: Mapping[str, AnyTensor], issues: Is
     """Say of a sound model what keeps gguf-hub from running it."""
     obstacles = find_obstacles(header, tensors)
     if obstacles:
-        issues.add("GGUF-NOT-RUNNABLE", "file", f"{NOT_RUNNABLE}: {told(obstacles)}")
+        issues.add("GGUF-NOT-RUNNABLE", "file", f"{NOT_RUNNABLE}: {join_obstacles(obstacles)}")

@@ -29,37 +29,37 @@ def check_names(header: Header, issues: Issues) -> None:
 
 
 def _check_key(key: str, field: Field, arch: str, issues: Issues) -> None:
-    place = f"key `{shown(key)}`"
+    location = f"key `{shown(key)}`"
     if not is_utf8(key):
-        issues.add("GGUF-KEY-UTF8", place, "the key is not UTF-8", field.offset)
+        issues.add("GGUF-KEY-UTF8", location, "the key is not UTF-8", field.offset)
         return
     if len(encode(key)) > MAX_KEY_BYTES:
-        issues.add("GGUF-KEY-LENGTH", place, f"{len(encode(key)):,} bytes long", field.offset)
+        issues.add("GGUF-KEY-LENGTH", location, f"{len(encode(key)):,} bytes long", field.offset)
     # names of architectures may hold a hyphen (`gpt-oss`), and keys then begin with it
     bare = key[len(arch) + 1 :] if arch and key.startswith(f"{arch}.") else key
     if key and not _KEY.fullmatch(bare):
-        issues.add("GGUF-KEY-NAME", place, "is not lower_snake_case with dots", field.offset)
+        issues.add("GGUF-KEY-NAME", location, "is not lower_snake_case with dots", field.offset)
 
 
 def _check_text(key: str, field: Field, issues: Issues) -> None:
-    place = f"key `{shown(key)}`"
+    location = f"key `{shown(key)}`"
     if not is_utf8(field.value):
-        issues.add("GGUF-STRING-UTF8", place, "the text is not UTF-8", field.offset)
+        issues.add("GGUF-STRING-UTF8", location, "the text is not UTF-8", field.offset)
     if "\0" in field.value:
         message = f"a NUL after {field.value.index(chr(0)):,} characters"
-        issues.add("GGUF-STRING-NUL", place, message, field.offset)
+        issues.add("GGUF-STRING-NUL", location, message, field.offset)
 
 
 def _check_tensor_name(name: str, at: int, issues: Issues) -> None:
-    place = f"tensor `{shown(name)}`"
+    location = f"tensor `{shown(name)}`"
     size_bytes = len(encode(name))
     if not name:
         issues.add("GGUF-TENSOR-NAME-EMPTY", f"offset {at}", "a tensor without a name", at)
     if size_bytes > MAX_NAME_BYTES:
         message = f"a name of {size_bytes:,} bytes, at most {MAX_NAME_BYTES}"
-        issues.add("GGUF-TENSOR-NAME-LENGTH", place, message, at)
+        issues.add("GGUF-TENSOR-NAME-LENGTH", location, message, at)
     if not is_utf8(name):
-        issues.add("GGUF-TENSOR-NAME-UTF8", place, "the name is not UTF-8", at)
+        issues.add("GGUF-TENSOR-NAME-UTF8", location, "the name is not UTF-8", at)
     if "\0" in name:
         message = f"C programs read it as `{shown(name[: name.index(chr(0))])}`"
-        issues.add("GGUF-TENSOR-NAME-NUL", place, message, at)
+        issues.add("GGUF-TENSOR-NAME-NUL", location, message, at)

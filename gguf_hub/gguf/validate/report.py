@@ -56,7 +56,7 @@ class Report:
                 {
                     "code": issue.code,
                     "severity": issue.severity.value,
-                    "place": issue.place,
+                    "place": issue.location,
                     "offset": issue.offset,
                     "message": issue.message,
                 }

@@ -47,13 +47,13 @@ def _check_number(path: Path, fields: Mapping[str, Field], issues: Issues) -> No
         return
     if no >= count:
         issues.add("GGUF-SPLIT-NO", "key `split.no`", f"{no} of {count}, counted from 0")
-    found = parse_shard(path)
-    if found and found[1] != no:
-        message = f"is {no}, but the file's name says {found[1]} (from 0)"
+    shard_name = parse_shard(path)
+    if shard_name and shard_name[1] != no:
+        message = f"is {no}, but the file's name says {shard_name[1]} (from 0)"
         issues.add("GGUF-SPLIT-NO", "key `split.no`", message)
-    if found and found[2] != count:
+    if shard_name and shard_name[2] != count:
         issues.add(
-            "GGUF-SPLIT-COUNT", "key `split.count`", f"{count}, but the name says {found[2]}"
+            "GGUF-SPLIT-COUNT", "key `split.count`", f"{count}, but the name says {shard_name[2]}"
         )
 
 

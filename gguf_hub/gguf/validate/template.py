@@ -38,10 +38,8 @@ def check_templates(header: Header, issues: Issues) -> None:
     """Scan every chat template of a file."""
     for key, field in header.fields.items():
         is_template = key == "tokenizer.chat_template" or key.startswith("tokenizer.chat_template.")
-        if is_template and field.type is ValueType.STRING:
-            found = suspicious(field.value)
-            if found:
-                issues.add("GGUF-TEMPLATE", f"key `{key}`", f"holds {found}", field.offset)
+        if is_template and field.type is ValueType.STRING and (what := suspicious(field.value)):
+            issues.add("GGUF-TEMPLATE", f"key `{key}`", f"holds {what}", field.offset)
 
 
 def _code(template: str) -> Iterator[str]:
@@ -63,9 +61,9 @@ def suspicious(template: str) -> str:
     if len(template) > MOST_CHARACTERS:
         return f"{len(template):,} characters, of which none was looked at"
     code = "\n".join(_code(template))
-    found = []
+    suspects = []
     for pattern, what in _SUSPECT:
         match = pattern.search(code)
         if match:
-            found.append(f"{what} (`{match[0].strip()[:40]}`)")
-    return ", ".join(found)
+            suspects.append(f"{what} (`{match[0].strip()[:40]}`)")
+    return ", ".join(suspects)

@@ -47,7 +47,7 @@ def check_tokenizer(header: Header, issues: Issues) -> None:
     _check_scores(right, "scores" in fields, issues)
 
 
-def _place(name: str) -> str:
+def _location(name: str) -> str:
     return f"key `{PREFIX}{shown(name)}`"
 
 
@@ -57,7 +57,7 @@ def _check_type(name: str, field: Field, issues: Issues) -> bool:
         return True
     expected = " or ".join(expected_types(PREFIX + name, ""))
     message = f"is {field.type_name}, expected {expected}"
-    issues.add("GGUF-TOKENIZER-TYPE", _place(name), message, field.offset)
+    issues.add("GGUF-TOKENIZER-TYPE", _location(name), message, field.offset)
     return False
 
 
@@ -66,18 +66,20 @@ def _check_model(fields: dict[str, Field], issues: Issues) -> None:
     field = fields.get("model")
     if field and field.value not in KNOWN_MODELS:
         message = f"`{shown(field.value)}` is none of {', '.join(sorted(KNOWN_MODELS))}"
-        issues.add("GGUF-TOKENIZER-UNKNOWN", _place("model"), message, field.offset)
+        issues.add("GGUF-TOKENIZER-UNKNOWN", _location("model"), message, field.offset)
 
 
 def _check_lengths(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
     """Check that there is a score and a type for every token, where there are any."""
     if n_tokens == 0:
-        issues.add("GGUF-TOKENIZER-EMPTY", _place("tokens"), "no tokens", fields["tokens"].offset)
+        issues.add(
+            "GGUF-TOKENIZER-EMPTY", _location("tokens"), "no tokens", fields["tokens"].offset
+        )
     for name in ("scores", "token_type"):
         field = fields.get(name)
         if field and len(field.value) != n_tokens:
             message = f"{len(field.value):,} elements for {n_tokens:,} tokens"
-            issues.add("GGUF-TOKENIZER-LENGTH", _place(name), message, field.offset)
+            issues.add("GGUF-TOKENIZER-LENGTH", _location(name), message, field.offset)
 
 
 def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> None:
@@ -86,12 +88,12 @@ def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> 
     model = fields.get("model")
     if field is None:
         if model and model.value == "llama" and "tokens" in fields and not was_there:
-            issues.add("GGUF-TOKENIZER-SCORES", _place("scores"), "missing")
+            issues.add("GGUF-TOKENIZER-SCORES", _location("scores"), "missing")
         return
     wrong = np.flatnonzero(~np.isfinite(field.value))
     if wrong.size:
         message = f"{wrong.size:,} scores are no finite numbers, the first is {wrong[0]:,}"
-        issues.add("GGUF-TOKENIZER-SCORES", _place("scores"), message, field.offset)
+        issues.add("GGUF-TOKENIZER-SCORES", _location("scores"), message, field.offset)
 
 
 def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
@@ -100,23 +102,23 @@ def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
         for name in names:
             field = fields.get(f"{name}_token_id")
             if field and field.value >= n_tokens:
-                place = _place(f"{name}_token_id")
+                location = _location(f"{name}_token_id")
                 message = f"token {field.value:,} of {n_tokens:,}"
-                issues.add(f"GGUF-TOKENIZER-{code}", place, message, field.offset)
+                issues.add(f"GGUF-TOKENIZER-{code}", location, message, field.offset)
 
 
 def _check_texts(tokens: StringArray, issues: Issues) -> None:
     """Check the texts of tokens, without decoding them one by one."""
     lengths = tokens.lengths()
-    for code, found, what in (
+    for code, ids, what in (
         ("EMPTY", np.flatnonzero(lengths == 0), "has no text"),
         ("LONG", np.flatnonzero(lengths > _LONG_BYTES), f"is longer than {_LONG_BYTES:,} bytes"),
         ("UTF8", tokens.not_utf8(), "is not UTF-8"),
     ):
-        if len(found):
-            more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-            message = f"token {found[0]:,} {what}{more}"
-            issues.add(f"GGUF-TOKENIZER-TOKEN-{code}", _place("tokens"), message)
+        if len(ids):
+            more = f" (and {len(ids) - 1:,} more)" if len(ids) > 1 else ""
+            message = f"token {ids[0]:,} {what}{more}"
+            issues.add(f"GGUF-TOKENIZER-TOKEN-{code}", _location("tokens"), message)
 
 
 def _check_bytes(fields: dict[str, Field], tokens: StringArray, issues: Issues) -> None:
@@ -130,4 +132,4 @@ def _check_bytes(fields: dict[str, Field], tokens: StringArray, issues: Issues) 
             message = (
                 f"byte token {i:,} is `{shown(tokens[int(i)])}`, expected `<0x00>` to `<0xFF>`"
             )
-            issues.add("GGUF-TOKENIZER-BYTE", _place("tokens"), message)
+            issues.add("GGUF-TOKENIZER-BYTE", _location("tokens"), message)

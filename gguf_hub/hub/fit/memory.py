@@ -54,28 +54,28 @@ class MemoryEstimate:
         return self.kv_bytes + self.scratch_bytes + self.overhead_bytes
 
 
-def need_of(facts: FileFacts, wish: Constraints, *, n_threads: int = 1) -> MemoryEstimate:
+def need_of(file: FileFacts, constraints: Constraints, *, n_threads: int = 1) -> MemoryEstimate:
     """Return the memory that the file takes.
 
     Args:
-        facts: The file.
-        wish: Context, K/V type and engine.
+        file: The file.
+        constraints: Context, K/V type and engine.
         n_threads: Threads that compute.
     """
-    if wish.engine == "llama.cpp":
-        return _llama_cpp(facts, wish)
-    return _runner(facts, wish, n_threads)
+    if constraints.engine == "llama.cpp":
+        return _llama_cpp(file, constraints)
+    return _runner(file, constraints, n_threads)
 
 
-def _runner(facts: FileFacts, wish: Constraints, n_threads: int) -> MemoryEstimate:
+def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> MemoryEstimate:
     """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
-    kv_type, n_numbers = (wish.kv_type, 1) if wish.kv_type != "f32" else ("f16", 2)
-    layout = _layout(facts.shape, wish.n_ctx, n_threads, kv_type.upper())
+    kv_type, n_numbers = (constraints.kv_type, 1) if constraints.kv_type != "f32" else ("f16", 2)
+    layout = _layout(file.shape, constraints.n_ctx, n_threads, kv_type.upper())
     return MemoryEstimate(
-        weights_bytes=facts.weights_bytes,
+        weights_bytes=file.weights_bytes,
         kv_bytes=n_numbers * sum(area.size_bytes for area in layout.areas if area.array == "kv"),
-        scratch_bytes=_touched_bytes(facts, layout),
-        overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * facts.shape.n_vocab,
+        scratch_bytes=_touched_bytes(file, layout),
+        overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * file.shape.n_vocab,
     )
 
 
@@ -88,10 +88,10 @@ def _layout(shape: ModelShape, n_ctx: int, n_threads: int, kv_type: str) -> Memo
     return MemoryLayout(shape, limits)
 
 
-def _touched_bytes(facts: FileFacts, layout: MemoryLayout) -> int:
+def _touched_bytes(file: FileFacts, layout: MemoryLayout) -> int:
     """Return what takes memory besides the cache: of activations only the forms that are read."""
     kinds = {
-        name: {_kind_of(share.type) for share in facts.tensors if share.role in roles}
+        name: {_kind_of(share.type) for share in file.tensors if share.role in roles}
         for name, roles in _READERS.items()
     }
     return 8 * HEADER + sum(
@@ -106,7 +106,7 @@ def _kind_of(type_: QuantType | int) -> ActivationKind:
     return KIND_OF_BLOCK.get(type_.block_size if isinstance(type_, QuantType) else 0, "q8_k")
 
 
-def _llama_cpp(facts: FileFacts, wish: Constraints) -> MemoryEstimate:
+def _llama_cpp(file: FileFacts, constraints: Constraints) -> MemoryEstimate:
     """llama.cpp without flash attention, all on the CPU.
 
     ::
@@ -120,12 +120,12 @@ def _llama_cpp(facts: FileFacts, wish: Constraints) -> MemoryEstimate:
     Source: llama.cpp's KV cache and its KQ buffer; the overhead as gguf-parser-go estimates it
     (5 MiB + vocab x (4 + 4 + 32 + 56), 4 MiB for the scheduler, 4 bytes of logits a word).
     """
-    shape = facts.shape
-    elements = 2 * shape.n_layer * shape.n_head_kv * shape.head_dim * wish.n_ctx
+    shape = file.shape
+    elements = 2 * shape.n_layer * shape.n_head_kv * shape.head_dim * constraints.n_ctx
     return MemoryEstimate(
-        weights_bytes=facts.weights_bytes,
-        kv_bytes=_in_type(elements, wish.kv_type),
-        scratch_bytes=N_BATCH * shape.n_head * wish.n_ctx * 4,
+        weights_bytes=file.weights_bytes,
+        kv_bytes=_in_type(elements, constraints.kv_type),
+        scratch_bytes=N_BATCH * shape.n_head * constraints.n_ctx * 4,
         overhead_bytes=9 * 2**20 + 100 * shape.n_vocab,
     )
 

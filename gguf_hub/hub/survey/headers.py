@@ -70,7 +70,7 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
     first = shards[0]
     shape = _shape(first.name, first.header.fields, tensors)
     name = PurePosixPath(first.name.replace("\\", "/")).name
-    found = layout(tensors)
+    expert_layout = layout(tensors)
     return FileFacts(
         quant=quant_of(name) or name.removesuffix(".gguf"),
         filenames=tuple(shard.name for shard in shards),
@@ -78,7 +78,7 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
         shape=shape,
         tensors=_shares(tensors, has_experts=shape.n_expert > 0) + _spare(spare_bytes),
         architecture=architecture(first.header.fields),
-        layout=found if found in ("split", "merged") else "none",
+        layout=expert_layout if expert_layout in ("split", "merged") else "none",
         obstacles=find_obstacles(first.header, tensors),
     )
 

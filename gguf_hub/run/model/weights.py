@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.format import TensorInfo
-from gguf_hub.gguf.runnable import NOT_RUNNABLE, VECTOR_TYPES, find_graph_obstacles, told
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, VECTOR_TYPES, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.run.model.config import ModelConfig, read_config
@@ -190,7 +190,7 @@ def _check_runnable(file: Gguf) -> None:
     obstacles = find_graph_obstacles(file.fields, file.tensors)
     if obstacles:
         raise UnsupportedGgufError(
-            f"`{file.path}`: {NOT_RUNNABLE}: {told(obstacles)}",
+            f"`{file.path}`: {NOT_RUNNABLE}: {join_obstacles(obstacles)}",
             path=file.path,
             hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
