@@ -316,8 +316,9 @@ class ProgramBuilder:
         self._quantize(at.normed, [router, *gate.matrices, *up.matrices], stream.count)
         self._matmul(router, at.normed, at.router_logits, count=stream.count, is_last=True)
         self._add(
-            "route", logits=at.router_logits, n_expert=c.n_expert, n_expert_used=c.n_expert_used,
-            chosen=own.chosen, weights=own.expert_weights, starts=at.starts, order=at.order,
+            "top_k_gate", logits=at.router_logits, n_expert=c.n_expert,
+            n_expert_used=c.n_expert_used, expert_ids=own.expert_ids, weights=own.expert_weights,
+            expert_starts=at.expert_starts, assignments=at.expert_assignments,
             count=stream.count,
         )  # fmt: skip
         if self._limits.prefetch_experts:
@@ -335,8 +336,8 @@ class ProgramBuilder:
         """Have the chosen experts read from disk while the first of them computes."""
         for experts in parts:
             self._add(
-                "advise_experts", is_last=False, experts=self._tables[experts.offsets()],
-                n_expert=len(experts.matrices), starts=self._at.starts,
+                "prefetch_experts", is_last=False, experts=self._tables[experts.offsets()],
+                n_expert=len(experts.matrices), expert_starts=self._at.expert_starts,
                 size=max(matrix.size_bytes for matrix in experts.matrices),
             )  # fmt: skip
 
@@ -361,7 +362,8 @@ class ProgramBuilder:
                 f"expert_matmul.{type_.name}", is_last=is_last and type_ == types[-1],
                 experts=self._tables[experts.offsets(type_)], n_expert=len(experts.matrices),
                 row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
-                starts=self._at.starts, order=self._at.order, pairs_per_x=pairs_per_x,
+                expert_starts=self._at.expert_starts, assignments=self._at.expert_assignments,
+                pairs_per_x=pairs_per_x,
                 xq=xq, xq_stride=activation_bytes(kind, rows.width),
                 xf=xf, xf_stride=activation_floats(kind, rows.width),
                 y=y, y_stride=first.n_out, **self._at.product_scratch,

@@ -284,7 +284,7 @@ class Transformer:
         n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
         return [
             Routing(
-                n[at.chosen : at.chosen + n_tokens * a].reshape(n_tokens, a).copy(),
+                n[at.expert_ids : at.expert_ids + n_tokens * a].reshape(n_tokens, a).copy(),
                 f[at.expert_weights :][: n_tokens * a].reshape(n_tokens, a).copy(),
             )
             for at in (self._program.layout.layers if a else ())

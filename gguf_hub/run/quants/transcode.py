@@ -18,7 +18,7 @@ from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
@@ -78,7 +78,7 @@ class Transcoder:
         memory = Memory.allocate(
             n=n_threads,
             f=self._scratch + SCRATCH * n_threads,
-            q=STEPS * n_threads,
+            q=QUANTS * n_threads,
             kv=1,
             files=[data, np.empty(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)],
         )

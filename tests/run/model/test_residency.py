@@ -76,11 +76,11 @@ def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
     gate = weights.layers[0].gate
     assert isinstance(gate, Experts)
     memory = Memory.allocate(n=32, f=0, q=0, kv=0, files=[file.data])
-    experts, starts = HEADER, HEADER + 8
+    experts, expert_starts = HEADER, HEADER + 8
     memory.n[experts : experts + 8] = [matrix.offset for matrix in gate.matrices]
-    memory.n[starts : starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
+    memory.n[expert_starts : expert_starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
     with CompiledMachine(KernelBuilder(), memory, 2) as machine:
-        ask = step("advise_experts", experts=experts, n_expert=8, starts=starts,
+        ask = step("prefetch_experts", experts=experts, n_expert=8, expert_starts=expert_starts,
                    size=gate.matrices[0].size_bytes)  # fmt: skip
         program = machine.load([ask])
         drop(file)

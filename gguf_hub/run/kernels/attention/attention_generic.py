@@ -10,8 +10,8 @@ from gguf_hub.gguf.memory.cache import LANES, ROWS
 from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
 from gguf_hub.run.kernels.generic.floats import half_bits, half_value
 
-_STEPS = np.float32(127)
-_HALF = LANES // 2  # elements of a piece in bytes
+_MAX_QUANT = np.float32(127)
+_HALF = LANES // 2  # elements of a tile in bytes
 
 f16_key_block = register_jitable(cache.f16_key_block)
 q8_0_key_block = register_jitable(cache.q8_0_key_block)
@@ -31,24 +31,24 @@ def _byte(kv, at, i):
 
 @register_jitable
 def _put_byte(kv, at, i, value):
-    """Put a signed byte there."""
+    """Store a signed byte there."""
     shift = 8 * (i % 2)
     rest = np.int64(kv[at + i // 2]) & (0xFF << (8 - shift))
     kv[at + i // 2] = rest | (value & 0xFF) << shift
 
 
 @register_jitable
-def step_of(f, row, n):
-    """Return the scale of ``n`` floats as steps of 127, as ggml's quantize_row_q8_0_ref has it."""
+def q8_0_scale(f, row, n):
+    """Return the scale of ``n`` floats, their largest magnitude over 127, as ggml's q8_0 has it."""
     top = np.float32(0)
     for i in range(n):
         top = max(top, abs(f[row + i]))
-    return top / _STEPS
+    return top / _MAX_QUANT
 
 
 @register_jitable
-def stepped(value, inverse):
-    """Return a value's step, halves to even."""
+def quant_of(value, inverse):
+    """Return a value's quant, rounded to nearest even."""
     return np.int64(np.rint(value * inverse))
 
 
@@ -73,28 +73,28 @@ def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
 
 @register_jitable
 def store_q8_0_key(kv, base, n_dims, position, f, row):
-    """Store one position's key in steps."""
+    """Store one position's key as quants."""
     block = base + q8_0_key_block(n_dims) * (position // LANES)
     for tile in range(n_tiles(n_dims)):
         first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        d = step_of(f, row + first, last - first)
+        d = q8_0_scale(f, row + first, last - first)
         inverse = np.float32(1) / d if d > 0 else np.float32(0)
         kv[block + _HALF * n_dims + LANES * tile + position % LANES] = half_bits(d)
         for i in range(first, last):
-            _put_byte(kv, block + _HALF * i, position % LANES, stepped(f[row + i], inverse))
+            _put_byte(kv, block + _HALF * i, position % LANES, quant_of(f[row + i], inverse))
 
 
 @register_jitable
 def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
-    """Store one position's value in steps."""
+    """Store one position's value as quants."""
     for tile in range(n_tiles(n_dims)):
         first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
         at = base + q8_0_value_tile(n_ctx) * tile
-        d = step_of(f, row + first, last - first)
+        d = q8_0_scale(f, row + first, last - first)
         inverse = np.float32(1) / d if d > 0 else np.float32(0)
         kv[at + _HALF * n_ctx + position] = half_bits(d)
         for i in range(last - first):
-            _put_byte(kv, at + _HALF * position, i, stepped(f[row + first + i], inverse))
+            _put_byte(kv, at + _HALF * position, i, quant_of(f[row + first + i], inverse))
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -104,12 +104,12 @@ def _scores_of_rows(row_scores):
     """Return the scores of one row, or of four, made of one row after another."""
 
     @register_jitable
-    def scores(f, qs, kv, block, n_dims, places):
-        row_scores(f, qs[0], kv, block, n_dims, places[0])
+    def scores(f, qs, kv, block, n_dims, ys):
+        row_scores(f, qs[0], kv, block, n_dims, ys[0])
         if len(qs) == ROWS:
-            row_scores(f, qs[1], kv, block, n_dims, places[1])
-            row_scores(f, qs[2], kv, block, n_dims, places[2])
-            row_scores(f, qs[3], kv, block, n_dims, places[3])
+            row_scores(f, qs[1], kv, block, n_dims, ys[1])
+            row_scores(f, qs[2], kv, block, n_dims, ys[2])
+            row_scores(f, qs[3], kv, block, n_dims, ys[3])
 
     return scores
 
@@ -129,19 +129,19 @@ def _sums_of_rows(row_weigh):
 
 
 @register_jitable
-def f16_scores(f, query, kv, block, n_dims, place):
+def f16_scores(f, query, kv, block, n_dims, y):
     """Multiply a row with 32 keys in halves."""
     for j in range(LANES):
-        f[place + j] = np.float32(0)
+        f[y + j] = np.float32(0)
     for i in range(n_dims):
         x = f[query + i]
         for j in range(LANES):
-            f[place + j] += x * half_value(kv[block + LANES * i + j])
+            f[y + j] += x * half_value(kv[block + LANES * i + j])
 
 
 @register_jitable
-def q8_0_scores(f, query, kv, block, n_dims, place):
-    """Multiply a row with 32 keys in steps."""
+def q8_0_scores(f, query, kv, block, n_dims, y):
+    """Multiply a row with 32 keys of quants."""
     for j in range(LANES):
         total = np.float32(0)
         for tile in range(n_tiles(n_dims)):
@@ -149,7 +149,7 @@ def q8_0_scores(f, query, kv, block, n_dims, place):
             for i in range(LANES * tile, min(LANES * tile + LANES, n_dims)):
                 part += f[query + i] * _byte(kv, block + _HALF * i, j)
             total += part * half_value(kv[block + _HALF * n_dims + LANES * tile + j])
-        f[place + j] = total
+        f[y + j] = total
 
 
 @register_jitable
@@ -165,7 +165,7 @@ def f16_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
 
 @register_jitable
 def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
-    """Add up values in steps for a row."""
+    """Add up values of quants for a row."""
     for i in range(n_dims):
         tile = base + q8_0_value_tile(n_ctx) * (i // LANES)
         total = np.float32(0)

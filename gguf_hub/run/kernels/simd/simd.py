@@ -1,4 +1,4 @@
-"""What is computed with vectors: making, converting, multiplying and adding them up.
+"""Operations on vectors: making, converting, multiplying and adding them up.
 
 With ``simd_memory`` and ``simd_rows`` kernels read like intrinsics C and compile to the same.
 """
@@ -13,7 +13,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
     f32x8,
-    folded,
+    fold,
     i8x16,
     i8x32,
     i16x8,
@@ -227,7 +227,7 @@ def sum_f32x8(typingctx, value):
     """Return the sum of eight floats, upper halves added to lower ones."""
 
     def codegen(context, builder, sig, args):
-        return builder.extract_element(folded(builder, args[0], 1), i32(0))
+        return builder.extract_element(fold(builder, args[0], 1), i32(0))
 
     return types.float32(f32x8), codegen
 

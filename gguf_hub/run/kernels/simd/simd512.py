@@ -1,4 +1,4 @@
-"""What is computed with 512-bit vectors, beyond the words of ``simd``.
+"""Operations on 512-bit vectors, beyond those of ``simd``.
 
 Needs AVX512-VNNI, but for what loads and what adds up: ``x256_rows`` uses that, too, and LLVM cuts
 its wide vectors to the CPU's.
@@ -87,17 +87,17 @@ def right(typingctx, value, a, b, c, d):
     return i8x64(i8x64, int64, int64, int64, int64), codegen
 
 
-def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
+def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
     """Return a function that takes bits out of bytes, ``(value, a, b, c, d)``.
 
     It returns for each byte of the first quarter of an i8x64 its ``width`` bits from bit ``a`` on,
-    moved to bit ``place``, with zeros around; of the other quarters from ``b``, ``c``, ``d`` on.
+    moved to bit ``to_bit``, with zeros around; of the other quarters from ``b``, ``c``, ``d`` on.
 
     With GFNI that is one instruction, a product of bit matrices: row 7 - i of the matrix, a byte,
     says which bit of the input becomes bit i. Taking them from one bit further up shifts every row.
     """
     int64 = types.int64
-    rows = sum(1 << (8 * (7 - i) + i - place) for i in range(place, place + width))
+    rows = sum(1 << (8 * (7 - i) + i - to_bit) for i in range(to_bit, to_bit + width))
     mask = (1 << width) - 1
 
     def by_matrix(builder, value, amounts):
@@ -110,7 +110,7 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
         words = builder.lshr(builder.bitcast(value, amounts.type), amounts)
         words = builder.and_(words, ir.Constant(amounts.type, [mask * 0x0101010101010101] * 8))
         return builder.bitcast(
-            builder.shl(words, ir.Constant(amounts.type, [place] * 8)), i8x64.ir()
+            builder.shl(words, ir.Constant(amounts.type, [to_bit] * 8)), i8x64.ir()
         )
 
     @intrinsic
@@ -119,8 +119,8 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
             amounts = ir.Constant(ir.VectorType(ir.IntType(64), 8), ir.Undefined)
             for lane in range(8):
                 amounts = builder.insert_element(amounts, args[1 + lane // 2], i32(lane))
-            is_able = has_feature("gfni") if has_gfni is None else has_gfni
-            return (by_matrix if is_able else by_shifts)(builder, args[0], amounts)
+            use_gfni = has_feature("gfni") if has_gfni is None else has_gfni
+            return (by_matrix if use_gfni else by_shifts)(builder, args[0], amounts)
 
         return i8x64(i8x64, int64, int64, int64, int64), codegen
 
@@ -129,7 +129,7 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
 
 @intrinsic
 def widened(typingctx, value):
-    """Return the lanes of a vector and as many that are undefined, as ``permute`` wants them."""
+    """Return the lanes of a vector and as many that are undefined, as ``permute`` takes them."""
     wide = Vector(value.element, 32)
 
     def codegen(context, builder, sig, args):
@@ -170,7 +170,7 @@ def _words(builder, value, amounts, masks):
 
 def _six_bits(first: bool):
     """Return a function that reads the header of a block of Q4_K or Q5_K, sixteen bytes."""
-    wanted = [*range(4), *range(8, 12)] if first else [*range(4, 8), *range(12, 16)]
+    lanes = [*range(4), *range(8, 12)] if first else [*range(4, 8), *range(12, 16)]
 
     @intrinsic
     def numbers(typingctx, header):
@@ -181,7 +181,7 @@ def _six_bits(first: bool):
             low = _words(builder, low, [0, 0, 0, 4], [six, six, four, four])
             top = _words(builder, top, [2] * 4, [0, 0, two, two])
             both = builder.bitcast(builder.or_(low, top), i8x16.ir())
-            return builder.zext(pick(builder, both, wanted), i16x8.ir())
+            return builder.zext(pick(builder, both, lanes), i16x8.ir())
 
         return i16x8(i8x16), codegen
 
@@ -237,8 +237,8 @@ def _of_pairs(type_size: int, make):
             def codegen(context, builder, sig, args):
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
-                loaded = builder.load(pointer, align=1)
-                return make(builder, loaded, first - start, first - start + type_size)
+                bytes_ = builder.load(pointer, align=1)
+                return make(builder, bytes_, first - start, first - start + type_size)
 
             return i8x64(w, types.int64), codegen
 
@@ -253,9 +253,9 @@ def pairs_twice(type_size: int, at: int):
     See ``_of_pairs``.
     """
 
-    def make(builder, loaded, *blocks):
+    def make(builder, bytes_, *blocks):
         lanes = [block + at + lane for block in blocks for _ in range(2) for lane in range(16)]
-        return pick(builder, loaded, lanes)
+        return pick(builder, bytes_, lanes)
 
     return _of_pairs(type_size, make)
 
@@ -266,11 +266,11 @@ def pairs_of_bits(type_size: int, at: int, ones: int):
     See ``_of_pairs``.
     """
 
-    def make(builder, loaded, *blocks):
+    def make(builder, bytes_, *blocks):
         lanes = [block + at + bit // 8 for block in blocks for bit in range(32)]
         bits = ir.Constant(i8x64.ir(), [1 << (bit % 8) for bit in range(64)])
         zero = ir.Constant(i8x64.ir(), [0] * 64)
-        is_set = builder.icmp_unsigned("!=", builder.and_(pick(builder, loaded, lanes), bits), zero)
+        is_set = builder.icmp_unsigned("!=", builder.and_(pick(builder, bytes_, lanes), bits), zero)
         return builder.select(is_set, ir.Constant(i8x64.ir(), [ones] * 64), zero)
 
     return _of_pairs(type_size, make)
@@ -283,23 +283,23 @@ def halves_of_eight(type_size: int, at: int):
         type_size: Bytes of a block, 16 to 64; the eight begin at ``p``.
         at: Where in a block the half lies. Only bytes of the eight blocks are read.
     """
-    places = [at + type_size * i for i in range(8)]
+    offsets = [at + type_size * i for i in range(8)]
 
     @intrinsic
     def load(typingctx, w, p):
         def codegen(context, builder, sig, args):
-            result, done = None, 0
-            while done < 8:
-                start = min(places[done], 8 * type_size - 64)
-                inside = [place for place in places[done:] if place + 2 <= start + 64]
+            result, n_done = None, 0
+            while n_done < 8:
+                start = min(offsets[n_done], 8 * type_size - 64)
+                inside = [half for half in offsets[n_done:] if half + 2 <= start + 64]
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i16x32.ir())
                 halves = builder.load(pointer, align=1)
-                lanes = [*range(done), *(32 + (place - start) // 2 for place in inside)]
+                lanes = [*range(n_done), *(32 + (half - start) // 2 for half in inside)]
                 lanes += [0] * (32 - len(lanes))
                 mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
                 result = builder.shuffle_vector(result or halves, halves, mask)
-                done += len(inside)
+                n_done += len(inside)
             eight = builder.bitcast(pick(builder, result, range(8)), f16x8_ir)
             return builder.fpext(eight, f32x8.ir())
 

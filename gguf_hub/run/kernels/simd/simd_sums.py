@@ -15,7 +15,7 @@ def _shuffle(builder, a, b, lanes):
     return builder.shuffle_vector(a, b, mask)
 
 
-def _neighbours_added(builder, a, b):
+def _add_neighbours(builder, a, b):
     """Add neighbours within each four lanes: a0+a1 a2+a3 b0+b1 b2+b3."""
     n = a.type.count
     even = [at + base for base in range(0, n, 4) for at in (0, 2, n, n + 2)]
@@ -28,8 +28,8 @@ def sums_of_four(typingctx, a, b, c, d):
     """Return the sums of four vectors of four or eight integers each, as i32x4."""
 
     def codegen(context, builder, sig, args):
-        ab = _neighbours_added(builder, args[0], args[1])
-        sums = _neighbours_added(builder, ab, _neighbours_added(builder, args[2], args[3]))
+        ab = _add_neighbours(builder, args[0], args[1])
+        sums = _add_neighbours(builder, ab, _add_neighbours(builder, args[2], args[3]))
         if sums.type.count == 4:
             return sums
         return builder.add(pick(builder, sums, range(4)), pick(builder, sums, range(4, 8)))

@@ -131,7 +131,7 @@ def call_llvm(builder, name: str, result: ir.Type, args):
 
 
 def parts_of(builder, vector, lanes: int, count: int):
-    """Cut a vector into ``count`` pieces of ``lanes``."""
+    """Cut a vector into ``count`` parts of ``lanes``."""
     if count == 1:
         return [vector]
     starts = range(0, lanes * count, lanes)
@@ -146,7 +146,7 @@ def pick(builder, vector, lanes):
 
 
 def join(builder, parts):
-    """Put pieces of one length side by side."""
+    """Put parts of one length side by side."""
     joined = parts[0]
     for n, part in enumerate(parts[1:], start=1):
         width = part.type.count
@@ -161,7 +161,7 @@ def join(builder, parts):
     return joined
 
 
-def folded(builder, vector, lanes: int):
+def fold(builder, vector, lanes: int):
     """Add the upper half of a vector to the lower, until there are ``lanes``."""
     while vector.type.count > lanes:
         half = vector.type.count // 2
