@@ -1,4 +1,4 @@
-"""Which kernels a model needs, told before it is run."""
+"""Which kernels a model needs, before it is run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.residency import is_advisable
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, read_model
-from gguf_hub.run.quants.recipes import ModelFacts, choose_types
+from gguf_hub.run.quants.recipes import ModelShape, choose_types
 
 CacheTypes = tuple[str, str]
 """Types of keys and values in the cache."""
@@ -55,7 +55,7 @@ def kernels_of_file(file: Gguf, cache_types: CacheTypes = ("F16", "F16")) -> lis
 
 
 def kernels_of_card(file_type: FileType, cache_types: CacheTypes = ("F16", "F16")) -> list[str]:
-    """Return the kernels that a Mixtral of the catalog needs, without having it."""
+    """Return the kernels that a Mixtral of the catalog needs; the file need not exist."""
     return _kernels(_MIXTRAL, _card_weights(file_type), cache_types)
 
 
@@ -70,7 +70,7 @@ def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> 
         n_threads=1,
         key_type=key_type,
         value_type=value_type,
-        prefetch_experts=is_advisable(),  # with what a file larger than memory needs besides
+        prefetch_experts=is_advisable(),  # as for a file larger than memory
     )
     program = ProgramBuilder(config, weights, limits).build()
     return list(dict.fromkeys(["run_program", *(step.kernel for step in program.steps)]))
@@ -92,8 +92,8 @@ def _card_weights(file_type: FileType) -> Weights:
         for part, shape in (("gate", (d, n_ff)), ("up", (d, n_ff)), ("down", (n_ff, d))):
             shapes[f"blk.0.ffn_{part}.{e}"] = shape
     tensors = [_Tensor(f"{name}.weight", shape) for name, shape in shapes.items()]
-    facts = ModelFacts(n_layer=1, n_head=32, n_head_kv=8, n_expert=n_expert)
-    choices = choose_types(tensors, facts, file_type, recipe="card")
+    model = ModelShape(n_layer=1, n_head=32, n_head_kv=8, n_expert=n_expert)
+    choices = choose_types(tensors, model, file_type, recipe="card")
     matrices = {
         choice.name.removesuffix(".weight"): Matrix(choice.type, 0, *tensor.shape)
         for choice, tensor in zip(choices, tensors, strict=True)
