@@ -76,7 +76,7 @@ class Tokenizer(Protocol):
         ...
 
     def is_control(self, token_id: int) -> bool:
-        """Tell whether a token steers the model and prints nothing.
+        """Return whether a token steers the model and prints nothing.
 
         Raises:
             TokenizerError: The id is outside the vocabulary.
