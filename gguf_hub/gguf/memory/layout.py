@@ -233,7 +233,6 @@ class MemoryLayout:
     def _take(
         self, array: Array, name: str, n_elements: int, kind: ActivationKind | None = None
     ) -> int:
-        """Return the offset of fresh elements."""
         offset = self.sizes[array]
         if n_elements:
             self.areas.append(Area(array, name, offset, n_elements, kind))

@@ -90,7 +90,6 @@ _BEFORE_OPERATION: dict[str, Callable[[Any, Any], None]] = {
 
 
 def _replace(s: str, old: str, new: str, count: int | None = None) -> str:
-    """Replace text; ``count`` limits how often."""
     s, old, new = text_of(s), text_of(old), text_of(new)
     times = s.count(old) if count is None or count < 0 else min(s.count(old), count)
     spend(len(s) + times * len(new))
@@ -110,7 +109,6 @@ def _check_strip(chars: str | None = None) -> None:
 
 
 def _join(values: Iterable[Any], separator: str = "") -> str:
-    """Join values as text."""
     parts: list[str] = []
     for value in values:
         parts.append(text_of(value))
@@ -146,7 +144,6 @@ def _tojson(
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and dicts are nested."""
     deepest, stack = 1, [(value, 1)]
     for _ in range(cost(value)):
         if not stack:
@@ -171,7 +168,6 @@ def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fal
 
 
 def _sum(iterable: Iterable[Any], attribute: str | None = None, start: float = 0) -> float:
-    """Add numbers."""
     total = start
     for item in iterable:
         value = item[attribute] if attribute is not None else item

@@ -124,7 +124,6 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Return the names of the safetensors files that the checkpoint consists of."""
     if (folder / INDEX).is_file():
         return sorted(set(_weight_map(folder).values()))
     if (folder / SINGLE).is_file():

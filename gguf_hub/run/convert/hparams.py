@@ -46,7 +46,7 @@ class HParams:
     Attributes:
         head_dim: Elements of a head.
         n_expert: 0 for a dense model.
-        window: Sliding window that config.json asks for and GGUF files of this kind cannot
+        window: Sliding window of config.json, which GGUF files of this kind cannot
             express; None for none.
     """
 

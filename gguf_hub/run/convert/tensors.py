@@ -76,7 +76,6 @@ def parts_of(hparams: HParams, layout: Layout, *, has_output: bool) -> list[Part
 
 
 def _layer(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    """Yield the tensors of one block."""
     d, h, k = hparams.n_embd, hparams.n_head, hparams.n_head_kv
     d_head, d_kv = h * hparams.head_dim, k * hparams.head_dim
 
@@ -101,7 +100,6 @@ _EXPERT_NAMES = {"gate": "w1", "down": "w2", "up": "w3"}
 
 
 def _mixture(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    """Yield router and experts of one block."""
     prefix, n = f"model.layers.{i}.block_sparse_moe", hparams.n_expert
     router = (f"{prefix}.gate.weight",)
     shape = (n, hparams.n_embd)

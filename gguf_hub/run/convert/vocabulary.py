@@ -111,7 +111,6 @@ def _pieces(processor: Any, n_vocab: int, folder: Path) -> _Pieces:
 
 
 def _type(processor: Any, i: int) -> int:
-    """Return GGUF's type of a piece."""
     if processor.is_unknown(i):
         return _UNKNOWN
     if processor.is_control(i):

@@ -161,7 +161,6 @@ class Automaton:
         return state
 
     def _grow(self) -> None:
-        """Double the capacity for rows."""
         size = len(self.rows)
         self.rows = np.concatenate([self.rows, np.zeros((size, 256), dtype=np.int32)])
         self.is_expanded = np.concatenate([self.is_expanded, np.zeros(size, dtype=np.bool_)])

@@ -154,8 +154,6 @@ _ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]"
 
 
 class _Parser:
-    """Reads rules from a text, position by position."""
-
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -394,7 +392,6 @@ class _Parser:
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Return where a match at a position ends."""
     match = pattern.match(text, at)
     return match.end() if match else at
 

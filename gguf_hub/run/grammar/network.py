@@ -244,7 +244,6 @@ class Network:
 
 
 def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
-    """Add an edge that leads away from a node."""
     if edges[node]:
         edges[node].append(edge)
     else:

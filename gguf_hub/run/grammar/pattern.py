@@ -73,8 +73,6 @@ def read_pattern(text: str) -> Pattern:
 
 
 class _Reader:
-    """Reads a regular expression, position by position."""
-
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -97,7 +95,6 @@ class _Reader:
         return is_match
 
     def _digits(self) -> str:
-        """Return the digits that come next, in ASCII."""
         start = self._at
         while self._peek() in _DIGITS:
             self._at += 1
@@ -242,7 +239,6 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def _between(low: CharSet, high: CharSet) -> CharSet:
-    """Return the characters from one to another."""
     if low.letters or high.letters:
         raise PatternError("a class in a range is not supported")
     first, last = low.ranges[0][0], high.ranges[0][0]

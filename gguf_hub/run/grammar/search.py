@@ -48,8 +48,6 @@ def has_match(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A state that reads a character."""
-
     chars: CharSet
     after: int
 
@@ -130,8 +128,6 @@ class _Program:
 
 
 class _Search:
-    """One search of one text."""
-
     def __init__(self, program: _Program, text: str) -> None:
         self._program, self._text = program, text
         self._classes: dict[tuple[CharSet, str], bool] = {}
@@ -175,7 +171,6 @@ class _Search:
         return visited
 
     def _step(self, states: set[int], char: str) -> set[int]:
-        """Return the states after a character."""
         current = (self._program.states[state] for state in states)
         return {s.after for s in current if isinstance(s, _Read) and self._is_in(s.chars, char)}
 

@@ -292,7 +292,6 @@ class TokenGrammar:
             mask[self._token_ids[token]] = True
 
     def _resolve(self, token: Token) -> int:
-        """Return the id of a token that the grammar names."""
         if isinstance(token.token, int):
             if token.token >= self.trie.n_vocab:
                 raise GrammarError(f"grammar: expected a token id in [0, {self.trie.n_vocab - 1}], "

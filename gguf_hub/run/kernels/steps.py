@@ -204,7 +204,6 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
 
 @register_jitable
 def _softmax(f, x, n):
-    """Replace ``f[x:x+n]`` by its softmax."""
     top = f[x]
     for i in range(1, n):
         top = max(top, f[x + i])

@@ -283,7 +283,6 @@ class ProgramBuilder:
         return Stream(at.output_residual, y, N_OUTPUTS, N_OUTPUT_PAIRS)
 
     def _project(self, layer: Layer, stream: Stream) -> None:
-        """Add attention's output to the residual stream."""
         self._quantize(stream.attn_out, [layer.attn_output], stream.count)
         self._matmul(
             layer.attn_output, stream.attn_out, stream.x, count=stream.count, is_added=True,

@@ -110,7 +110,6 @@ def lock_pages(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
 
 
 def _pages(data: NDArray[np.uint8], ranges: list[Range]) -> Iterator[Range]:
-    """Yield addresses and sizes of whole pages."""
     for offset, size in ranges:
         address = data.ctypes.data + offset
         start = address // _PAGE * _PAGE

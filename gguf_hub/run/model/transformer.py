@@ -271,7 +271,6 @@ class Transformer:
             raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
 
     def _select(self, slot: int) -> None:
-        """Let the next passes use this cache."""
         if slot != self._slot:
             self._machine.select_cache(slot * self._program.layout.sizes["kv"])
             self._slot = slot
@@ -320,7 +319,6 @@ class Transformer:
     def _run(
         self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
-        """Run a program; return the logits of the rows that want some."""
         if len(rows) > self._n_outputs:
             raise UsageError(
                 f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",

@@ -38,8 +38,6 @@ _MIXTRAL = ModelConfig(
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Name and shape, for the mix to choose a type."""
-
     name: str
     shape: tuple[int, int]
     type: QuantType = QuantType.F16
@@ -60,7 +58,6 @@ def kernels_of_card(file_type: FileType, cache_types: CacheTypes = ("F16", "F16"
 
 
 def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> list[str]:
-    """Return the kernels of a program, each once."""
     key_type, value_type = cache_types
     n_batch = min(N_BATCH, config.n_ctx_train)
     limits = Limits(

@@ -158,7 +158,6 @@ class LogitsReader:
             yield self._rows(stop - start)
 
     def _rows(self, n: int) -> Floats:
-        """Read rows, [n, V]."""
         width = _row_numbers(self.n_vocab)
         raw = self._file.read(2 * width * n)
         if len(raw) < 2 * width * n:

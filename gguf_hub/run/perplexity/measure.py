@@ -174,8 +174,6 @@ def blocks_of(n_ctx: int) -> list[Span]:
 
 
 class _Tally:
-    """Statistics of each token so far."""
-
     def __init__(self) -> None:
         self._nll: list[Floats] = []
         self._base_nll: list[Floats] = []

@@ -137,6 +137,5 @@ class Result:
 
 
 def _quantiles(values: Floats) -> dict[float, float]:
-    """Return the quantiles, linear between neighbours."""
     shares = (0.0, *QUANTILES, 1.0)
     return {share: float(q) for share, q in zip(shares, np.quantile(values, shares), strict=True)}

@@ -54,7 +54,7 @@ def quantize_file(
         The plan that was carried out.
 
     Raises:
-        GgufError: Damaged, with a weight that is not finite, or of fewer bits than asked for.
+        GgufError: Damaged, with a weight that is not finite, or of fewer bits than the target.
         UnsupportedGgufError: Not something that this version can quantise.
         UsageError: The recipe has no mix for such a model.
         DiskFullError: Not enough space.

@@ -189,8 +189,6 @@ def _has_more_bits(layer: int, n_layer: int) -> bool:
 
 
 class _Mix:
-    """The rules of one file type for one model."""
-
     def __init__(self, file_type: FileType, model: ModelShape, names: Iterable[str]) -> None:
         names = list(names)
         self.file_type = file_type
@@ -260,7 +258,6 @@ class _Mix:
         return T.Q8_0 if self.model.n_expert == 8 else self.base
 
     def _attention_output(self, layer: int) -> QuantType:
-        """The projection behind attention."""
         if self.model.n_expert == 8:
             raised_mixes = (F.Q2_K, F.Q3_K_S, F.Q3_K_M, F.Q4_K_S, F.Q4_K_M)
             return T.Q5_K if self.file_type in raised_mixes else self.base
@@ -268,7 +265,6 @@ class _Mix:
         return raised_types.get(self.file_type, self.base)
 
     def _down(self, layer: int) -> QuantType:
-        """The down projections: one for the layer, or one for each expert."""
         n_layer = self.model.n_layer
         if self.file_type is F.Q2_K:
             return T.Q3_K

@@ -135,7 +135,6 @@ def _find(c: Candidates, ids: Ints) -> tuple[Ints, Ints]:
 
 
 def _rescore(c: Candidates, where: Ints, logits: Floats) -> Candidates:
-    """Return the candidates, by id, with new logits at ``where``."""
     rescored = c.logits.copy()
     rescored[where] = logits
     if not c.is_sorted:

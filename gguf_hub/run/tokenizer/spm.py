@@ -129,7 +129,6 @@ class SpmTokenizer:
 
     @cached_property
     def _pieces(self) -> list[bytes]:
-        """Id -> bytes that it prints."""
         pieces = [t.replace(SPACE, " ").encode("utf-8", "replace") for t in self.vocab.tokens]
         for i in self.vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED):
             pieces[i] = b""
@@ -251,5 +250,4 @@ class SpmTokenizer:
 
 
 def _charset(characters: set[str]) -> str:
-    """Return a regular expression that matches one of the characters, or an empty one."""
     return "[" + "".join(map(re.escape, sorted(characters))) + "]" if characters else ""

@@ -123,7 +123,6 @@ def _count_along(conversion: Conversion, tree: Node, low: int, high: int | None,
 
 
 def _add(tree: Node, positions: _Positions) -> _Part:
-    """Add a tree's positions; return where it begins and ends."""
     if isinstance(tree, Chars):
         if len(positions.chars) >= _MAX_POSITIONS:
             raise PatternError("it is too long for minLength and maxLength")

@@ -191,7 +191,7 @@ def extra_schema(s: Plain) -> Schema:
     """Return what properties that are not declared must satisfy; False where none is written.
 
     An object of which no properties are declared may have any, one of which some are declared has
-    no others unless ``additionalProperties`` asks for them.
+    no others unless ``additionalProperties`` allows them.
 
     Source: llama.cpp, common/json-schema-to-grammar.cpp, ``SchemaConverter::visit``.
     """

@@ -1,4 +1,4 @@
-"""What ``not`` asks for, as schemas without it.
+"""``not`` as schemas without it.
 
 A value fails a schema as soon as it fails one keyword, so each keyword that can be negated
 gives one choice; those that cannot give none, which loses values but lets no wrong one in.

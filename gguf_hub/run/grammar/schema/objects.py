@@ -1,7 +1,7 @@
 """Objects of a schema.
 
 Declared properties come in their order; undeclared ones where none is declared,
-``additionalProperties`` asks for them, or one ``patternProperties`` gives them names, or
+``additionalProperties`` allows them, or one ``patternProperties`` gives them names, or
 ``minProperties`` needs more than there are.
 """
 
@@ -73,7 +73,6 @@ def _properties(conversion: Conversion, s: Plain) -> dict[str, Schema]:
 
 
 def _undeclared(key: str, s: Plain) -> Schema:
-    """Return the schema of a property that is not declared."""
     patterns = s.get("patternProperties", {})
     schemas = [also for pattern, also in patterns.items() if _has_match(pattern, key)]
     schema: Schema = True

@@ -83,7 +83,6 @@ def string(conversion: Conversion, s: Plain, name: str) -> Node:
 
 
 def _text(conversion: Conversion, s: Plain) -> Node:
-    """Return what stands between the quotes."""
     low, high = int(s.get("minLength", 0)), s.get("maxLength")
     high = None if high is None else int(high)
     if high is not None and high < low:
@@ -126,7 +125,6 @@ def _text_except(conversion: Conversion, s: Plain, low: int, high: int | None) -
 
 
 def _examples(s: Plain) -> list[str]:
-    """Return some texts that a pattern and the lengths allow."""
     try:
         some = samples(parse_pattern(s["pattern"]), 200)
     except PatternError as exc:

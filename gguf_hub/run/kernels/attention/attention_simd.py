@@ -137,7 +137,6 @@ def _float_of_byte(builder, value, target):
 
 
 def _keys(width: int, key_type: str) -> Keys:
-    """Return the loops over keys."""
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     store_rows = _store_rows(width)
@@ -174,7 +173,6 @@ def _keys(width: int, key_type: str) -> Keys:
 
 
 def _values(width: int, value_type: str) -> Values:
-    """Return the loops over values."""
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     load_rows, store_rows = rows_loader(floats), _store_rows(width)

@@ -147,8 +147,6 @@ def _numba_version() -> str:
 
 
 class _Linker:
-    """LLVM's just-in-time linker: object files in, addresses out."""
-
     def __init__(self, cpu: Cpu) -> None:
         import llvmlite.binding as llvm
 

@@ -248,5 +248,4 @@ def _write_atomic(path: Path, data: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error of the system says, with the name of the file that it is about."""
     return reason_with_name(error) if isinstance(error, OSError) else str(error)

@@ -246,7 +246,6 @@ def _sum_quants(q, qo, n):
 
 @register_jitable
 def _write_bytes(q, at, value, size):
-    """Write an integer as ``size`` bytes, the lowest first."""
     for i in range(size):
         byte = value >> 8 * i & 255
         q[np.uintp(at + i)] = np.int8(byte - 256 if byte > 127 else byte)

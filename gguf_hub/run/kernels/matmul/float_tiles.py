@@ -86,7 +86,6 @@ def _adder(weight_type: str, vector: Vector, n: int):
 
 @intrinsic
 def _eights(typingctx, sums):
-    """Return eight sums for each sixteen."""
     result = types.UniTuple(f32x8, len(sums))
 
     def codegen(context, builder, sig, args):

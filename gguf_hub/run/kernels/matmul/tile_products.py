@@ -246,7 +246,7 @@ def _unsigned(builder, w, x):
 
 
 def _signed(builder, w, x):
-    """The same for signed weights, at least -128: their signs go over to the activations."""
+    """Multiply signed weights, at least -128: their signs go over to the activations."""
     magnitude = _call(builder, "psign.b", i8x32, w, w)
     return _unsigned(builder, magnitude, _call(builder, "psign.b", i8x32, x, w))
 

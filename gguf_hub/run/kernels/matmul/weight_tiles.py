@@ -197,7 +197,6 @@ def _store_minima_k4(q, mins_at, b, c):
 
 
 def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileType:
-    """Return the weight tile of Q4_K or Q5_K."""
     zeros_i32, multiply_4_pairs, scale_of = ops.zeros_i32, ops.pairs(4), ops.scale
     multiply_32 = ops.scaled(32, 31 if has_fifth_bit else 15)
     nibbles = type_size - 128
@@ -245,7 +244,6 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
 
 @machine_code
 def _store_pair(q, p, first, second):
-    """Write two numbers of each row as 16 bits."""
     store_packed(q, p, (first & 0xFFFF) | (second << 16))
 
 

@@ -41,7 +41,6 @@ def _put(w, o, value):
 
 @register_jitable
 def _round(value, lowest, highest):
-    """Return the nearest integer within bounds."""
     bounded = min(max(value, np.float32(lowest)), np.float32(highest))
     return np.int32(np.float32(bounded + np.float32(12582912.0)) - np.float32(12582912.0))
 

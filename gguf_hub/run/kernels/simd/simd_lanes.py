@@ -66,8 +66,6 @@ smaller, larger, where_less = _make_choose("<", 2), _make_choose(">", 2), _make_
 
 
 def _unary(name: str):
-    """Return an intrinsic for one of LLVM's functions of a vector."""
-
     @intrinsic
     def apply(typingctx, a):
         def codegen(context, builder, sig, args):
@@ -168,8 +166,6 @@ store_floats = _make_store(lambda builder, value: value, f32x8.ir())
 
 @intrinsic
 def _store_i8x16(typingctx, array, index, value):
-    """Store sixteen bytes."""
-
     def codegen(context, builder, sig, args):
         pointer = _byte_pointer(context, builder, sig, args, i8x16.ir())
         builder.store(args[2], pointer, align=1)

@@ -209,7 +209,6 @@ def _rows(count: int, stride: int, width: int) -> int:
 
 
 def _weight_bytes(type_: str, n_in: int) -> int:
-    """Return the bytes that are read of a row."""
     weight = QuantType[type_]
     _require(n_in % weight.block_size == 0, "{} weights do not fill blocks of {}", n_in, type_)
     return n_in // weight.block_size * weight.type_size

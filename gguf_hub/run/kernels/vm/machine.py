@@ -51,9 +51,9 @@ class Memory:
         return cls(*arrays, quantised, cache, tuple(files))
 
     def use_large_pages(self) -> None:
-        """Ask for large pages from now on, where many tokens are computed together.
+        """Use large pages from now on, for batches of many tokens.
 
-        Asking again costs two microseconds. A single token uses the beginning of each area, and
+        Calling it again costs two microseconds. A single token uses the beginning of each area, and
         would take a large page of each.
         """
         for array in (self.f, self.q):
