@@ -159,6 +159,6 @@ def test_only_matrices_are_quantised(name: str, shape: tuple[int, ...], expected
 def test_names_of_types_are_found_in_any_case() -> None:
     assert parse_file_type("q4_k") is FileType.Q4_K_M
     assert parse_file_type("Bf16") is FileType.BF16
-    with pytest.raises(UsageError, match="`Q9` is no type") as error:
+    with pytest.raises(UsageError, match="`Q9` is not a type") as error:
         parse_file_type("Q9")
     assert "Q4_K_M" in (error.value.hint or "")

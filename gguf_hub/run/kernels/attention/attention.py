@@ -66,7 +66,7 @@ class Values(NamedTuple):
 
 @register_jitable
 def _rotate(f, x, table, half):
-    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files have them."""
+    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as GGUF's llama has them."""
     for i in range(half):
         cos, sin = f[table + i], f[table + half + i]
         a, b = f[x + 2 * i], f[x + 2 * i + 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -47,54 +49,69 @@ def q8_0_scale(f, row, n):
 
 
 @register_jitable
-def quant_of(value, inverse):
-    """Return a value's quant, rounded to nearest even."""
-    return np.int64(np.rint(value * inverse))
+def _store_half(kv, at, value):
+    kv[at] = half_bits(value)
+
+
+@register_jitable
+def _store_quant(kv, at, i, value):
+    """Store a value, rounded to nearest even, as signed byte ``i`` behind element ``at``."""
+    _put_byte(kv, at, i, np.int64(np.rint(value)))
 
 
 # -- filling ---------------------------------------------------------------------------------------
 
 
-@register_jitable
-def store_f16_key(kv, base, n_dims, position, f, row):
-    """Store one position's key in halves."""
-    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
-    for i in range(n_dims):
-        kv[at + LANES * i] = half_bits(f[row + i])
+def make_stores(
+    store_half: Callable, store_quant: Callable
+) -> dict[str, tuple[Callable, Callable]]:
+    """Return type -> ``Keys.store``, ``Values.store``.
 
+    Args:
+        store_half: ``(kv, at, value)``: store a value as the half at element ``at``.
+        store_quant: ``(kv, at, i, value)``: store it, rounded, as signed byte ``i`` behind that.
+    """
 
-@register_jitable
-def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
-    """Store one position's value in halves."""
-    for i in range(n_dims):
-        at = base + f16_value_tile(n_ctx) * (i // LANES) + LANES * position
-        kv[at + i % LANES] = half_bits(f[row + i])
+    @register_jitable
+    def store_f16_key(kv, base, n_dims, position, f, row):
+        at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
+        for i in range(n_dims):
+            store_half(kv, at + LANES * i, f[row + i])
 
+    @register_jitable
+    def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
+        for tile in range(n_tiles(n_dims)):
+            at = base + f16_value_tile(n_ctx) * tile + LANES * position
+            first = LANES * tile
+            for i in range(min(LANES, n_dims - first)):
+                store_half(kv, at + i, f[row + first + i])
 
-@register_jitable
-def store_q8_0_key(kv, base, n_dims, position, f, row):
-    """Store one position's key as quants."""
-    block = base + q8_0_key_block(n_dims) * (position // LANES)
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        d = q8_0_scale(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        kv[block + _HALF * n_dims + LANES * tile + position % LANES] = half_bits(d)
-        for i in range(first, last):
-            _put_byte(kv, block + _HALF * i, position % LANES, quant_of(f[row + i], inverse))
+    @register_jitable
+    def store_q8_0_key(kv, base, n_dims, position, f, row):
+        block = base + q8_0_key_block(n_dims) * (position // LANES)
+        for tile in range(n_tiles(n_dims)):
+            first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+            d = q8_0_scale(f, row + first, last - first)
+            inverse = np.float32(1) / d if d > 0 else np.float32(0)
+            store_half(kv, block + _HALF * n_dims + LANES * tile + position % LANES, d)
+            for i in range(first, last):
+                store_quant(kv, block + _HALF * i, position % LANES, f[row + i] * inverse)
 
+    @register_jitable
+    def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
+        for tile in range(n_tiles(n_dims)):
+            first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+            at = base + q8_0_value_tile(n_ctx) * tile
+            d = q8_0_scale(f, row + first, last - first)
+            inverse = np.float32(1) / d if d > 0 else np.float32(0)
+            store_half(kv, at + _HALF * n_ctx + position, d)
+            for i in range(last - first):
+                store_quant(kv, at + _HALF * position, i, f[row + first + i] * inverse)
 
-@register_jitable
-def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
-    """Store one position's value as quants."""
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        at = base + q8_0_value_tile(n_ctx) * tile
-        d = q8_0_scale(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        kv[at + _HALF * n_ctx + position] = half_bits(d)
-        for i in range(last - first):
-            _put_byte(kv, at + _HALF * position, i, quant_of(f[row + first + i], inverse))
+    return {
+        "F16": (store_f16_key, store_f16_value),
+        "Q8_0": (store_q8_0_key, store_q8_0_value),
+    }
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -175,11 +192,12 @@ def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
         f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
 
 
+_STORES = make_stores(_store_half, _store_quant)
 KEYS = {
-    "F16": Keys(store_f16_key, _scores_of_rows(f16_scores), f16_key_block),
-    "Q8_0": Keys(store_q8_0_key, _scores_of_rows(q8_0_scores), q8_0_key_block),
+    "F16": Keys(_STORES["F16"][0], _scores_of_rows(f16_scores), f16_key_block),
+    "Q8_0": Keys(_STORES["Q8_0"][0], _scores_of_rows(q8_0_scores), q8_0_key_block),
 }
 VALUES = {
-    "F16": Values(store_f16_value, _sums_of_rows(f16_weigh), f16_value_tile),
-    "Q8_0": Values(store_q8_0_value, _sums_of_rows(q8_0_weigh), q8_0_value_tile),
+    "F16": Values(_STORES["F16"][1], _sums_of_rows(f16_weigh), f16_value_tile),
+    "Q8_0": Values(_STORES["Q8_0"][1], _sums_of_rows(q8_0_weigh), q8_0_value_tile),
 }

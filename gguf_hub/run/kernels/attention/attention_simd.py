@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from functools import cache as once
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -21,11 +20,10 @@ from gguf_hub.run.kernels.attention.attention_generic import (
     f16_key_block,
     f16_value_tile,
     q8_0_key_block,
-    q8_0_scale,
     q8_0_value_tile,
 )
 from gguf_hub.run.kernels.simd.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
-from gguf_hub.run.kernels.simd.simd_memory import float_of_half, load_f32x8, store_f16
+from gguf_hub.run.kernels.simd.simd_memory import FLOATS, load_f32x8, store_f16, widening_loader
 from gguf_hub.run.kernels.simd.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.run.kernels.simd.vectors import Vector, machine_code, parts_of, pointer_to
 
@@ -55,22 +53,6 @@ def _store_rows(width: int):
     return store_rows
 
 
-def _load(width: int, element: ir.Type, widen):
-    """Load numbers of another type at element ``index`` of the cache, as floats."""
-    result = Vector("f32", width)
-
-    @intrinsic
-    def load(typingctx, array, index):
-        def codegen(context, builder, sig, args):
-            narrow = ir.VectorType(element, width)
-            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
-            return widen(builder, builder.load(pointer, align=1), result.ir())
-
-        return result(array, types.int64), codegen
-
-    return load
-
-
 @intrinsic
 def _store_quant(typingctx, array, index, byte, value):
     """Store ``value``, rounded, as signed byte ``byte`` behind element ``index``."""
@@ -86,47 +68,7 @@ def _store_quant(typingctx, array, index, byte, value):
     return types.void(array, types.int64, types.int64, types.float32), codegen
 
 
-# -- filling ---------------------------------------------------------------------------------------
-
-
-@machine_code
-def _store_f16_key(kv, base, n_dims, position, f, row):
-    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
-    for i in range(n_dims):
-        store_f16(kv, at + LANES * i, f[row + i])
-
-
-@machine_code
-def _store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
-    for tile in range(n_tiles(n_dims)):
-        at = base + f16_value_tile(n_ctx) * tile + LANES * position
-        first = LANES * tile
-        for i in range(min(LANES, n_dims - first)):
-            store_f16(kv, at + i, f[row + first + i])
-
-
-@machine_code
-def _store_q8_0_key(kv, base, n_dims, position, f, row):
-    block = base + q8_0_key_block(n_dims) * (position // LANES)
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        d = q8_0_scale(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        store_f16(kv, block + _HALF * n_dims + LANES * tile + position % LANES, d)
-        for i in range(first, last):
-            _store_quant(kv, block + _HALF * i, position % LANES, f[row + i] * inverse)
-
-
-@machine_code
-def _store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        at = base + q8_0_value_tile(n_ctx) * tile
-        d = q8_0_scale(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        store_f16(kv, at + _HALF * n_ctx + position, d)
-        for i in range(last - first):
-            _store_quant(kv, at + _HALF * position, i, f[row + first + i] * inverse)
+_STORES = generic.make_stores(store_f16, _store_quant)
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -140,8 +82,8 @@ def _keys(width: int, key_type: str) -> Keys:
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     store_rows = _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), float_of_half)
-    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+    load_halves = widening_loader(width, *FLOATS["F16"])
+    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
 
     @machine_code
     def f16_scores(f, qs, kv, block, n_dims, ys):
@@ -168,16 +110,16 @@ def _keys(width: int, key_type: str) -> Keys:
             store_rows(f, ys, width * part, total)
 
     if key_type == "F16":
-        return Keys(_store_f16_key, f16_scores, f16_key_block)
-    return Keys(_store_q8_0_key, q8_0_scores, q8_0_key_block)
+        return Keys(_STORES["F16"][0], f16_scores, f16_key_block)
+    return Keys(_STORES["Q8_0"][0], q8_0_scores, q8_0_key_block)
 
 
 def _values(width: int, value_type: str) -> Values:
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     load_rows, store_rows = rows_loader(floats), _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), float_of_half)
-    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+    load_halves = widening_loader(width, *FLOATS["F16"])
+    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
 
     @machine_code
     def join_sums(f, sums, offset, factors, total):
@@ -213,8 +155,8 @@ def _values(width: int, value_type: str) -> Values:
                 join_sums(f, sums, LANES * tile + width * part, factors, total)
 
     if value_type == "F16":
-        return Values(_store_f16_value, f16_weigh, f16_value_tile, _total)
-    return Values(_store_q8_0_value, q8_0_weigh, q8_0_value_tile, _total)
+        return Values(_STORES["F16"][1], f16_weigh, f16_value_tile, _total)
+    return Values(_STORES["Q8_0"][1], q8_0_weigh, q8_0_value_tile, _total)
 
 
 @machine_code

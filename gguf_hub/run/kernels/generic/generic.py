@@ -114,52 +114,27 @@ _HALF = np.float32(0.5)
 # -- unpacked types ------------------------------------------------------------------------------
 
 
-@register_jitable
-def dequantize_f32(w, o, y, yo, n):
-    """Copy a row of float32."""
-    for i in range(n):
-        y[yo + i] = float_at(w, o + 4 * i)
+def _make_float(read, size: int):
+    """Return ``dequantize`` and ``dot`` of a type of floats of ``size`` bytes; ``q`` is unused."""
+
+    @register_jitable
+    def dequantize(w, o, y, yo, n):
+        for i in range(n):
+            y[yo + i] = read(w, o + size * i)
+
+    @register_jitable(fastmath=ANY_ORDER)
+    def dot(w, o, q, qo, f, fo, n):
+        total = np.float32(0)
+        for i in range(n):
+            total += read(w, o + size * i) * f[np.uintp(fo + i)]
+        return total
+
+    return dequantize, dot
 
 
-@register_jitable
-def dequantize_f16(w, o, y, yo, n):
-    """Widen a row of halves."""
-    for i in range(n):
-        y[yo + i] = half_at(w, o + 2 * i)
-
-
-@register_jitable
-def dequantize_bf16(w, o, y, yo, n):
-    """Widen a row of bfloat16."""
-    for i in range(n):
-        y[yo + i] = bfloat_at(w, o + 2 * i)
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_f32(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of float32 with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += float_at(w, o + 4 * i) * f[np.uintp(fo + i)]
-    return total
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_f16(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of halves with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += half_at(w, o + 2 * i) * f[np.uintp(fo + i)]
-    return total
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_bf16(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of bfloat16 with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += bfloat_at(w, o + 2 * i) * f[np.uintp(fo + i)]
-    return total
+dequantize_f32, dot_f32 = _make_float(float_at, 4)
+dequantize_f16, dot_f16 = _make_float(half_at, 2)
+dequantize_bf16, dot_bf16 = _make_float(bfloat_at, 2)
 
 
 # -- activations ---------------------------------------------------------------------------------

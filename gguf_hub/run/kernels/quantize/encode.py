@@ -106,12 +106,8 @@ def make_encode_row(weight_type: str, lanes) -> Callable:
 
 
 def _make_float(lanes, weight_type: str) -> Callable:
-    put = {"F32": lanes.store_floats, "F16": lanes.store_halves, "BF16": lanes.store_bfloats}[
-        weight_type
-    ]
-    one = {"F32": _lanes.store_floats, "F16": _lanes.store_halves, "BF16": _lanes.store_bfloats}[
-        weight_type
-    ]
+    name = {"F32": "store_floats", "F16": "store_halves", "BF16": "store_bfloats"}[weight_type]
+    put, put_one = getattr(lanes, name), getattr(_lanes, name)
     size = 4 if weight_type == "F32" else 2
     width, load = lanes.LANES, lanes.load
 
@@ -121,7 +117,7 @@ def _make_float(lanes, weight_type: str) -> Callable:
         for i in range(n_vectors):
             put(w, o + size * width * i, load(f, x + width * i))
         for i in range(width * n_vectors, n):
-            one(w, o + size * i, f[np.uintp(x + i)])
+            put_one(w, o + size * i, f[np.uintp(x + i)])
 
     return encode
 

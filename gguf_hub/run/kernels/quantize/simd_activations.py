@@ -13,9 +13,9 @@ from gguf_hub.run.kernels.simd.simd import (
     round_i32x8,
     splat_f32x8,
     splat_i32x8,
-    sum_i32x8,
     top_i32x8,
 )
+from gguf_hub.run.kernels.simd.simd512 import sum_of
 from gguf_hub.run.kernels.simd.simd_memory import (
     load_f32x8,
     load_i32x8,
@@ -49,7 +49,7 @@ def _write_quants(x, xo, q, qo, inverse, n):
     for i in range(n // 8):
         quants = round_i32x8(load_f32x8(x, xo + 8 * i) * inverse)
         store_i8_of_i32x8(q, qo + 8 * i, quants)
-        total += sum_i32x8(quants)
+        total += sum_of(quants)
     return total
 
 

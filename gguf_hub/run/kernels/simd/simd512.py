@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from gguf_hub.run.kernels.build.cpu import has_feature
 from gguf_hub.run.kernels.simd.simd_memory import loader
+from gguf_hub.run.kernels.simd.simd_sums import add_neighbours
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
@@ -28,6 +29,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     instruction,
     pick,
     pointer_to,
+    shuffle,
     splat,
 )
 
@@ -135,8 +137,7 @@ def widened(typingctx, value):
     def codegen(context, builder, sig, args):
         undefined = ir.Constant(value.ir(), ir.Undefined)
         lanes = [*range(value.lanes), *[value.lanes] * (32 - value.lanes)]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
-        return builder.shuffle_vector(args[0], undefined, mask)
+        return shuffle(builder, args[0], undefined, lanes)
 
     return wide(value), codegen
 
@@ -297,8 +298,7 @@ def halves_of_eight(type_size: int, at: int):
                 halves = builder.load(pointer, align=1)
                 lanes = [*range(n_done), *(32 + (half - start) // 2 for half in inside)]
                 lanes += [0] * (32 - len(lanes))
-                mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
-                result = builder.shuffle_vector(result or halves, halves, mask)
+                result = shuffle(builder, result or halves, halves, lanes)
                 n_done += len(inside)
             eight = builder.bitcast(pick(builder, result, range(8)), f16x8_ir)
             return builder.fpext(eight, f32x8.ir())
@@ -328,9 +328,7 @@ def halves_of_two(typingctx, a, b):
 
     def codegen(context, builder, sig, args):
         def side_by_side(lanes):
-            mask = [*lanes, *[16 + lane for lane in lanes]]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), mask)
-            return builder.shuffle_vector(args[0], args[1], mask)
+            return shuffle(builder, *args, [*lanes, *[16 + lane for lane in lanes]])
 
         return builder.add(side_by_side(range(8)), side_by_side(range(8, 16)))
 
@@ -343,8 +341,7 @@ def with_zeros(typingctx, value):
 
     def codegen(context, builder, sig, args):
         zeros = ir.Constant(value.ir(), [0] * 4)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
-        return builder.shuffle_vector(args[0], zeros, mask)
+        return shuffle(builder, args[0], zeros, range(8))
 
     return i32x8(value), codegen
 
@@ -366,8 +363,7 @@ def shift_in(typingctx, vector, value):
 
     def codegen(context, builder, sig, args):
         last = builder.insert_element(ir.Constant(vector.ir(), ir.Undefined), args[1], i32(0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(1, 9)))
-        return builder.shuffle_vector(args[0], last, mask)
+        return shuffle(builder, args[0], last, range(1, 9))
 
     return vector(vector, scalar), codegen
 
@@ -381,26 +377,9 @@ def sums_of_eight(typingctx, a, b, c, d):
     n = a.lanes
 
     def codegen(context, builder, sig, args):
-        def added(low, high):
-            """Add neighbours of two vectors, within each four lanes."""
-            even = [
-                source + base + lane
-                for base in range(0, n, 4)
-                for source in (0, n)
-                for lane in (0, 2)
-            ]
-            masks = (even, [lane + 1 for lane in even])
-            vectors = (
-                builder.shuffle_vector(
-                    low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), mask)
-                )
-                for mask in masks
-            )
-            return builder.add(*vectors)
-
         # four lanes at a time: a0+a1 a2+a3 b0+b1 b2+b3, then all of a, b, c, d
-        ab, cd = added(args[0], args[1]), added(args[2], args[3])
-        quarters = added(ab, cd)
+        ab, cd = add_neighbours(builder, *args[:2]), add_neighbours(builder, *args[2:])
+        quarters = add_neighbours(builder, ab, cd)
         first = [lane + n // 2 * half for lane in range(4) for half in range(2)]
         if n == 8:
             return pick(builder, quarters, first)

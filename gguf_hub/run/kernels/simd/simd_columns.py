@@ -17,6 +17,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     join,
     pick,
     pointer_to,
+    shuffle,
     splat,
 )
 
@@ -48,8 +49,7 @@ def _unpack(builder, low, high, first: int, width: int):
         for element in range(first, first + 2, width):
             for source in (0, 16):
                 lanes += range(source + base + element, source + base + element + width)
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes)
-    return builder.shuffle_vector(low, high, mask)
+    return shuffle(builder, low, high, lanes)
 
 
 @intrinsic

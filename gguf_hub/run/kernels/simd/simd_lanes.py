@@ -20,8 +20,9 @@ from gguf_hub.run.kernels.simd.simd_memory import (
     load_f32x8,
     load_i8x16,
     store_f32x8,
+    store_i8x16,
 )
-from gguf_hub.run.kernels.simd.vectors import call_llvm, f32x8, i8x16, machine_code, pointer_to
+from gguf_hub.run.kernels.simd.vectors import f32x8, instruction, machine_code, pick, pointer_to
 
 __all__ = ["fma"]
 
@@ -65,19 +66,10 @@ def _make_choose(operator: str, count: int):
 smaller, larger, where_less = _make_choose("<", 2), _make_choose(">", 2), _make_choose("<", 4)
 
 
-def _unary(name: str):
-    @intrinsic
-    def apply(typingctx, a):
-        def codegen(context, builder, sig, args):
-            return call_llvm(builder, f"llvm.{name}.v8f32", f32x8.ir(), args)
-
-        return f32x8(f32x8), codegen
-
-    return apply
-
-
-magnitude, root = _unary("fabs"), _unary("sqrt")
-nearest, truncate = _unary("rint"), _unary("trunc")
+magnitude, root, nearest, truncate = (
+    instruction(f"llvm.{name}.v8f32", f32x8, result=f32x8)
+    for name in ("fabs", "sqrt", "rint", "trunc")
+)
 
 
 def _make_reduce(operator: str):
@@ -90,8 +82,7 @@ def _make_reduce(operator: str):
             while lanes > 1:
                 lanes //= 2
                 low, high = (
-                    builder.shuffle_vector(vector, vector, _mask(range(first, first + lanes)))
-                    for first in (0, lanes)
+                    pick(builder, vector, range(first, first + lanes)) for first in (0, lanes)
                 )
                 vector = builder.select(builder.fcmp_ordered(operator, low, high), low, high)
             return builder.extract_element(vector, ir.Constant(_I32, 0))
@@ -99,11 +90,6 @@ def _make_reduce(operator: str):
         return types.float32(f32x8), codegen
 
     return reduce
-
-
-def _mask(lanes) -> ir.Constant:
-    lanes = list(lanes)
-    return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
 
 
 highest, lowest = _make_reduce(">"), _make_reduce("<")
@@ -164,23 +150,13 @@ store_bfloats = _make_store(_as_bfloats, ir.VectorType(ir.IntType(16), 8))
 store_floats = _make_store(lambda builder, value: value, f32x8.ir())
 
 
-@intrinsic
-def _store_i8x16(typingctx, array, index, value):
-    def codegen(context, builder, sig, args):
-        pointer = _byte_pointer(context, builder, sig, args, i8x16.ir())
-        builder.store(args[2], pointer, align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, i8x16), codegen
-
-
 @machine_code
 def pack_nibbles(q, at, w, to, n):
     """Write ``n`` bytes, a multiple of 16: quants ``at ...`` below, ``at + n ...`` above."""
     for i in range(n // 16):
         low = load_i8x16(q, at + 16 * i) & 15
         high = load_i8x16(q, at + n + 16 * i) << 4
-        _store_i8x16(w, to + 16 * i, low | high)
+        store_i8x16(w, to + 16 * i, low | high)
 
 
 # -- rows of unpacked types to floats -------------------------------------------------------------

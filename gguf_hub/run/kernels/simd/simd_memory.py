@@ -30,7 +30,7 @@ def _identity(builder, value, result):
     return value
 
 
-def float_of_half(builder, value, result):
+def _float_of_half(builder, value, result):
     """Widen a half (one instruction where the CPU has F16C)."""
     return builder.fpext(value, result)
 
@@ -47,7 +47,7 @@ def _float_of_bfloat(builder, value, result):
 
 FLOATS: dict[str, tuple[ir.Type, Callable]] = {
     "F32": (ir.FloatType(), _identity),
-    "F16": (ir.HalfType(), float_of_half),
+    "F16": (ir.HalfType(), _float_of_half),
     "BF16": (ir.IntType(16), _float_of_bfloat),
 }
 """Type of weights -> what lies in memory, and ``(builder, value, result)`` that makes it floats."""
@@ -75,16 +75,22 @@ load_i32x8 = loader(i32x8)
 load_f32x8 = loader(f32x8)
 
 
-@intrinsic
-def store_f32x8(typingctx, array, index, value):
-    """Store eight floats at ``array[index:index+8]``."""
+def _storer(vector: Vector):
+    """Return a compiled function ``(array, index, value)`` that stores a vector."""
 
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], f32x8.ir())
-        builder.store(args[2], pointer, align=1)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typingctx, array, index, value):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
+            builder.store(args[2], pointer, align=1)
+            return context.get_dummy_value()
 
-    return types.void(array, types.int64, f32x8), codegen
+        return types.void(array, types.int64, vector), codegen
+
+    return store
+
+
+store_f32x8, store_i8x16 = _storer(f32x8), _storer(i8x16)
 
 
 def _scalar_loader(element: ir.Type, numba_type, widen):
@@ -114,23 +120,23 @@ def _float_loader(weight_type: str):
 load_f32, load_f16, load_bf16 = map(_float_loader, ("F32", "F16", "BF16"))
 
 
-def _eight_loader(weight_type: str):
-    """Load eight floats of a type and widen them to float32; the index counts array elements."""
-    element, widen = FLOATS[weight_type]
+def widening_loader(lanes: int, element: ir.Type, widen):
+    """Return a compiled function ``(array, index)`` that loads numbers of a type as float32."""
+    result = Vector("f32", lanes)
 
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, sig, args):
-            eight = ir.VectorType(element, 8)
-            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], eight)
-            return widen(builder, builder.load(pointer, align=1), f32x8.ir())
+            narrow = ir.VectorType(element, lanes)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
+            return widen(builder, builder.load(pointer, align=1), result.ir())
 
-        return f32x8(array, types.int64), codegen
+        return result(array, types.int64), codegen
 
     return load
 
 
-load_f16x8, load_bf16x8 = map(_eight_loader, ("F16", "BF16"))
+load_f16x8, load_bf16x8 = (widening_loader(8, *FLOATS[name]) for name in ("F16", "BF16"))
 
 
 @intrinsic
