@@ -31,9 +31,10 @@ def test_a_model_finds_all_its_kernels_compiled(model: Path, gguf_hub) -> None:
     before = {path.name for path in Path(facts["folder"]).glob("*.o")}
     with (
         GgufFile.open(model) as file,
-        Transformer.open(file, ModelSettings(n_ctx=8)) as transformer,
+        Transformer.open(file, ModelSettings(n_ctx=8, n_slots=2, n_logits=None)) as transformer,
     ):
         transformer.forward([1, 2], 0)
+        transformer.decode([(0, 1, 2), (1, 1, 0)])  # two texts at once, as the server does
     assert {path.name for path in Path(facts["folder"]).glob("*.o")} == before
 
 

@@ -16,6 +16,9 @@ from gguf_hub.api.server.replies import Json, error
 OPEN_PATHS = ("/health", "/", "/page/")
 """What needs no key: the page itself holds nothing; a path that ends with ``/`` is a folder."""
 
+MAX_VALUES = 300_000
+"""Most commas of a body: twice the tokens of the longest contexts; as many are read in 40 ms."""
+
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work
 
 
@@ -90,14 +93,18 @@ class Guard:
         )
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; refuse a body whose length was not told once it is too large."""
-        seen = 0
+        """Pass a request on; refuse a body once it has too many bytes or values."""
+        size_bytes = n_values = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal size_bytes, n_values
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_body_bytes:
+            body = message.get("body", b"")
+            size_bytes += len(body)
+            n_values += body.count(b",")
+            if n_values > MAX_VALUES:  # reading them would hold up all other requests
+                raise HTTPException(413, f"expected at most {MAX_VALUES:,} values in the body")
+            if size_bytes > self._max_body_bytes:
                 if message.get("more_body"):
                     await self._drain(receive)
                 raise HTTPException(413, self._too_large_text)

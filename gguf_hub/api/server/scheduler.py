@@ -174,7 +174,8 @@ class Scheduler:
             if len(self._waiting) + len(tasks) > self._n_waiting + free:
                 self.counts.refused += 1
                 raise BusyError(
-                    f"{len(self._waiting)} requests are waiting, as many as this server takes",
+                    f"{self.n_busy} requests are running and {len(self._waiting)} are waiting, as "
+                    "many as this server takes",
                     hint="ask again in a moment",
                 )
             self._waiting.extend(tasks)

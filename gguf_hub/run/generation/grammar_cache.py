@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from gguf_hub.errors import GrammarError
+from gguf_hub.resources.memory import return_freed_memory
 from gguf_hub.run.grammar import Grammar, GrammarVocab, Matcher, TokenGrammar, TokenTrie
 
 _MAX_GRAMMARS = 16
@@ -84,7 +86,10 @@ class GrammarCache:
             with self._lock:
                 del self._being_made[key]
             own.set_exception(exc)
-            raise
+            if isinstance(exc, GrammarError):  # its frames hold all that was half made, 100 MB
+                exc.__cause__ = exc.__context__ = exc.__traceback__ = None
+                return_freed_memory()
+            raise exc  # a bare `raise` would bring the frames back in Python 3.10
         with self._lock:
             del self._being_made[key]
             self._known[key] = made

@@ -17,8 +17,9 @@ MAKE_BYTES = 150_000_000
 _LONG = Lane(after_s=0.05)
 """Small grammars are made while a large one is."""
 
-TOKEN_CPU_S = 0.3
-REFILL_CPU_S = 0.05
+TOKEN_CPU_S = 0.15
+"""It is spent by the thread that computes all texts: they wait meanwhile."""
+REFILL_CPU_S = 0.02
 """What each token gives back: a grammar may not take longer than this on average."""
 TOKEN_BYTES = 40_000_000
 

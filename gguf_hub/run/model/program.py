@@ -93,6 +93,12 @@ class Program:
         """Offset in ``f`` of the residual stream between stages, [T, D]."""
         return self.layout.residual
 
+    @property
+    def kernels(self) -> list[str]:
+        """All kernels that running it needs, each once; those of several sequences where it may."""
+        names = ["run_program", *(step.kernel for step in self.steps)]
+        return list(dict.fromkeys(names + ["set_row"] * (self.n_slots > 1)))
+
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""
         sizes = self.layout.sizes

@@ -112,7 +112,7 @@ class Transformer:
         apply_residency(file, weights, limits, settings.lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
-        builder.addresses([step.kernel for step in program.steps] + ["run_program"], progress)
+        builder.addresses(program.kernels, progress)
         machine = CompiledMachine(builder, program.memory([file.data]), limits.n_threads)
         try:
             return cls(config, program, machine, limits, file.check_size)

@@ -65,12 +65,12 @@ def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> 
         n_batch,
         n_outputs=1,
         n_threads=1,
+        n_slots=2,  # with what several texts at once need besides
         key_type=key_type,
         value_type=value_type,
         prefetch_experts=is_advisable(),  # as for a file larger than memory
     )
-    program = ProgramBuilder(config, weights, limits).build()
-    return list(dict.fromkeys(["run_program", *(step.kernel for step in program.steps)]))
+    return ProgramBuilder(config, weights, limits).build().kernels
 
 
 def _card_weights(file_type: FileType) -> Weights:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException  # noqa: E402
 
 from gguf_hub.api.server.addresses import AllowedHosts, AllowedOrigins  # noqa: E402
 from gguf_hub.api.server.api_keys import ApiKeys  # noqa: E402
-from gguf_hub.api.server.guard import Access, Guard  # noqa: E402
+from gguf_hub.api.server.guard import MAX_VALUES, Access, Guard  # noqa: E402
 
 JSON = {"Content-Type": "application/json"}
 
@@ -177,6 +177,17 @@ def test_a_body_without_a_length_is_counted_over_all_its_messages(n_pieces: int)
             guarded.ask(content=pieces(), headers=JSON)
         assert guarded.n_worked == 0
     assert guarded.n_read <= 1000
+
+
+def test_a_body_with_very_many_values_is_refused() -> None:
+    guarded = Guarded(max_body_bytes=10**7)
+    for n_values, is_refused in ((MAX_VALUES, False), (MAX_VALUES + 1, True)):
+        body = b"[" + b"1," * n_values + b"1]"
+        if is_refused:
+            with pytest.raises(HTTPException, match=f"expected at most {MAX_VALUES:,} values"):
+                guarded.ask(content=body, headers=JSON)
+        else:
+            assert guarded.ask(content=body, headers=JSON).status_code == 200
 
 
 @pytest.mark.parametrize(

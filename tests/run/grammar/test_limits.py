@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from gguf_hub.errors import GrammarError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.generation import GrammarCache
 from gguf_hub.run.grammar import Grammar, Matcher, TokenGrammar, TokenTrie
+from gguf_hub.run.grammar.automaton import Automaton
 from gguf_hub.run.grammar.limits import MAX_AUTOMATON_BYTES, TOKEN_BYTES, TOKEN_CPU_S
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 from tests.run.grammar.hostile import GRAMMARS, REFUSED, SCHEMAS, SPENT
@@ -87,6 +89,22 @@ def test_the_budget_of_a_grammar_ends_it(book: GrammarCache) -> None:
     with pytest.raises(GrammarError, match=r"too large: it takes more than 0\.8 s of CPU time"):
         book.gbnf(GRAMMARS["doubling64opt"][0])
     assert time.thread_time() - began < MOST_CPU_S
+
+
+def test_nothing_is_left_of_a_grammar_that_was_refused(book: GrammarCache) -> None:
+    def n_automata() -> int:
+        return sum(isinstance(each, Automaton) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what lies in a cycle waits for its turn, which comes late where memory is full
+    try:
+        before = n_automata()
+        for _ in range(2):
+            with limit(0.1, 150_000_000), pytest.raises(GrammarError, match="too large"):
+                book.gbnf(GRAMMARS["doubling64opt"][0])
+        assert n_automata() == before
+    finally:
+        gc.enable()
 
 
 AMBIGUOUS = 'root ::= "a" root "b" | "a" root "c" | "a" root "(" | "a" root "d" | "d"'
