@@ -34,7 +34,7 @@ import numpy as np
 
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.hub.fit import Constraints, Machine, isa_of, need_of, place, speed_of
+from gguf_hub.hub.fit import Constraints, Machine, isa_of, need_of, placement_of, speed_of
 from gguf_hub.hub.hardware import detect
 from gguf_hub.hub.hardware.probe import buffer_bytes, read_bandwidth
 from gguf_hub.hub.survey.headers import facts_of_file
@@ -259,7 +259,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
             key = "tok_per_s" if options.threads != 1 else "best_tok_per_s"
             tok_per_s = max(tok_per_s, found[key])
         now = replace(here, ram_bytes_per_s=rate)
-        guess = speed_of(facts, wish, now, place(facts, wish, now))
+        guess = speed_of(facts, wish, now, placement_of(facts, wish, now))
         assert guess
         print(
             f"| {name} | {recipe} | {n_ctx} | {facts.active_bytes / 1e6:.1f} | {rate / 1e9:.1f} "

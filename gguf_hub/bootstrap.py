@@ -24,7 +24,6 @@ def main() -> int:
 
 
 def _load_package(folder: Path) -> None:
-    """Import the package in ``folder`` under its name."""
     spec = spec_from_file_location(folder.name, folder / "__init__.py")
     assert spec and spec.loader
     package = module_from_spec(spec)

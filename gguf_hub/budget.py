@@ -20,7 +20,7 @@ _LARGE_BYTES = 20_000  # what keeps so much may have taken long
 
 
 class Lane:
-    """Where work that takes long goes on: one piece of it at a time, so that short work passes.
+    """Where work that takes long goes on: one task at a time, so that short work passes.
 
     Args:
         after_s: CPU time after which work takes long.
@@ -32,7 +32,7 @@ class Lane:
 
 
 class Budget:
-    """CPU time and memory for one piece of work; entered, it is what this thread spends from.
+    """CPU time and memory for one task; entered, it is what this thread spends from.
 
     Args:
         cpu_s: CPU time of this thread; what is left stays for the next time it is entered.

@@ -41,6 +41,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def did_you_mean(names: Sequence[str]) -> str:
+    """Return the end of a message for near names, e.g. ``": did you mean `x` or `y`?"``."""
+    return f": did you mean {' or '.join(f'`{name}`' for name in names)}?" if names else ""
+
+
 class GgufHubError(Exception):
     """Root of the tree.
 
@@ -127,7 +132,7 @@ class CheckpointError(GgufHubError):
 
     Args:
         path: The folder, or the file in it.
-        issues: What is wrong; one is told in the same line, several as a list.
+        issues: What is wrong; one is put in the same line, several as a list.
         hint: The next step, or None.
     """
 

@@ -63,17 +63,17 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-def is_named(found: os.stat_result, path: Path) -> bool:
-    """Tell whether a name, no link, is still that of the file which was looked at."""
+def is_named(status: os.stat_result, path: Path) -> bool:
+    """Return whether a name, no link, is still that of the file which was looked at."""
     try:
-        return os.path.samestat(found, path.lstat())
+        return os.path.samestat(status, path.lstat())
     except OSError:
         return False
 
 
-def remove_if(path: Path, found: os.stat_result) -> None:
+def remove_if(path: Path, status: os.stat_result) -> None:
     """Remove a name if it is still that of the file which was looked at."""
-    if is_named(found, path):
+    if is_named(status, path):
         path.unlink(missing_ok=True)
 
 
@@ -167,7 +167,7 @@ def require_distinct(
     Raises:
         UsageError: One is.
     """
-    known = {found: path for path in inputs if (found := _identity(path))}
+    known = {identity: path for path in inputs if (identity := _identity(path))}
     for path in outputs:
         source = known.get(_identity(path) or ())
         if source is None:
@@ -179,11 +179,11 @@ def require_distinct(
 def _identity(path: Path) -> tuple[object, ...] | None:
     """Return what is equal for all names of a file; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    if found.st_ino:
-        return found.st_dev, found.st_ino
+    if status.st_ino:
+        return status.st_dev, status.st_ino
     return (os.path.normcase(os.path.realpath(path)),)  # file systems that do not number files
 
 

@@ -23,9 +23,9 @@ def trusted_entries(entries: list[str]) -> list[str]:
     """Return the entries of an import path that do not depend on the working folder.
 
     Python makes empty and relative entries of ``PYTHONPATH`` absolute, after which they look like
-    any other: they are known by where they lead. The working folder stays where it is a place of
-    modules: the standard library, site-packages, or the folder that this package was imported from
-    (of a checkout, for example).
+    any other: they are recognised by where they lead. The working folder stays where it is a folder
+    of modules: the standard library, site-packages, or the folder that this package was imported
+    from (of a checkout, for example).
     """
     own = {_identity(folder) for folder in _own_folders()}
     refused = {_identity(folder) for folder in _relative_folders()} - own
@@ -50,7 +50,7 @@ def _own_folders() -> list[str]:
 
 
 def _identity(path: str) -> tuple[int, int] | str:
-    """Return what tells a folder from others, under whichever of its names."""
+    """Return the same value for all names of a folder, and another for every other folder."""
     try:
         status = os.stat(path)
         return status.st_dev, status.st_ino

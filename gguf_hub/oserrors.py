@@ -23,12 +23,12 @@ def reason_with_name(exc: OSError) -> str:
 
 
 def is_full(exc: OSError) -> bool:
-    """Tell whether there was no room for what was written."""
+    """Return whether there was no room for what was written."""
     return exc.errno in _FULL
 
 
 @contextlib.contextmanager
-def translated_os_errors(
+def translate_os_errors(
     what: str,
     kind: type[GgufHubError] = GgufHubError,
     *,

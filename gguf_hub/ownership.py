@@ -124,7 +124,7 @@ def _weakness(status: os.stat_result, *, is_sticky_enough: bool = False) -> str 
 
 
 def _is_private_group(gid: int) -> bool:
-    """Tell whether a group is the user's own and has no other members.
+    """Return whether a group is the user's own and has no other members.
 
     Where every user has such a group the umask is often 002, and folders are open to it.
     """

@@ -23,19 +23,24 @@ def cache_dir() -> Path:
 def kernel_cache_dir() -> Path:
     """Return the folder of compiled kernels; ``GGUF_HUB_KERNEL_CACHE`` moves it alone."""
     folder = os.environ.get("GGUF_HUB_KERNEL_CACHE")
-    return expanded(folder).absolute() if folder else cache_dir()
+    return expand_user(folder).absolute() if folder else cache_dir()
 
 
 def _dir(kind: str) -> Path:
     home = os.environ.get("GGUF_HUB_HOME")
     if home:
-        return expanded(home) / kind
+        return expand_user(home) / kind
     import platformdirs
 
     base = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path
     return base("gguf-hub")
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
+def absolute(path: Path) -> Path:
+    """Return the absolute path without ``..``; links are not followed, unlike ``Path.resolve``."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
     """Return the path that a user names; a ``~`` of nobody stands for itself."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises for it)

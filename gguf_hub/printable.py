@@ -69,7 +69,7 @@ def _escape(char: str) -> str:
 def _all_of(ranges: str) -> str:
     """Return every character of a regular expression's class."""
 
-    def span(found: re.Match[str]) -> str:
-        return "".join(map(chr, range(ord(found[1]), ord(found[2]) + 1)))
+    def span(match: re.Match[str]) -> str:
+        return "".join(map(chr, range(ord(match[1]), ord(match[2]) + 1)))
 
     return re.sub("(.)-(.)", span, ranges, flags=re.DOTALL)

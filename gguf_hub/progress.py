@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens.
+"""How long work reports its progress, without knowing who listens.
 
 The library takes a ``Progress`` and is silent by default; the command line passes one that draws
 bars on stderr.
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of work under way; leaving the ``with`` block ends it."""
+    """A task under way; leaving the ``with`` block ends it."""
 
     def advance(self, n: int) -> None:
         """Count ``n`` more units as done."""
@@ -30,7 +30,7 @@ class Progress(Protocol):
     """Where long work reports to."""
 
     def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
-        """Start a piece of work.
+        """Start a task.
 
         Args:
             label: What is being done: a verb, and after a space the file's name, e.g.
@@ -42,7 +42,7 @@ class Progress(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """Tell one line that is not an error."""
+        """Show one line that is not an error."""
 
 
 class _SilentTask:
@@ -52,12 +52,7 @@ class _SilentTask:
     def __enter__(self) -> _SilentTask:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End nothing."""
 
 
@@ -73,3 +68,13 @@ class SilentProgress:
 
 
 SILENT: Progress = SilentProgress()
+
+
+class LoggedNotes(SilentProgress):
+    """Logs notes as warnings of the logger ``gguf_hub``; shows no progress."""
+
+    def note(self, text: str) -> None:
+        """Log one line."""
+        import logging  # 3 ms, which `gguf-hub --help` need not wait for
+
+        logging.getLogger("gguf_hub").warning("%s", text)

@@ -122,15 +122,15 @@ def find_program(name: str) -> str | None:
 def _environment(passed: Sequence[str] = ()) -> dict[str, str]:
     """Return those variables of ours that a child gets."""
     patterns = (*_NEEDED, *passed)
-    found = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if any(fnmatchcase(name.upper(), pattern) for pattern in patterns)
     }
     for name in _LISTS:
-        if entries := _absolute(found.pop(name, "")):
-            found[name] = os.pathsep.join(entries)
-    return found
+        if entries := _absolute(variables.pop(name, "")):
+            variables[name] = os.pathsep.join(entries)
+    return variables
 
 
 def _absolute(entries: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.hub.hardware.gpus import Found, detect_gpus
+from gguf_hub.hub.hardware.gpus import DetectedGpus, detect_gpus
 from gguf_hub.importpath import PACKAGE
 from gguf_hub.subprocesses import NETWORK, find_program, run_program, start_python
 from tests.conftest import ROOT
@@ -171,7 +171,7 @@ def test_programs_are_not_looked_for_in_the_working_folder(
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("PATH", os.pathsep.join(["", ".", "../models"]))
     assert find_program("nvidia-smi") is None
-    assert detect_gpus(tmp_path) == Found()
+    assert detect_gpus(tmp_path) == DetectedGpus()
     assert hostile.executed() == []
 
 

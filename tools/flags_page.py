@@ -18,7 +18,7 @@ This page is made from the commands (`python tools/flags_page.py > docs/flags.md
 - is **ignored**: accepted, with a note, as it changes nothing here;
 - is **refused**: an error that says what to do instead.
 
-A dash means that the command does not know the flag, which is an error, too. Underscores and dashes
+A dash means that the command does not know the flag, which is an error too. Underscores and dashes
 are alike (`--repeat_penalty`). One dash and several letters are one flag (`-ngl`, `-fa`), never
 several flags; a number may follow a letter (`-n8`).
 

@@ -92,8 +92,10 @@ class Opened:
         sampler = Sampler(SamplerConfig.from_options(**settings), self.tokenizer, constraint)
         chooser = LogitsSampler(sampler, n_top=self.rng.choice((None, 3)))
         tokens = self.tokenizer.encode(prompt, parse_special=True)
-        job = GenerationRequest(tuple(tokens or [0]), chooser, 4, stop_ids=self.tokenizer.eog_ids)
-        return Generation(job, self.tokenizer, self.model.n_ctx, **options)
+        request = GenerationRequest(
+            tuple(tokens or [0]), chooser, 4, stop_ids=self.tokenizer.eog_ids
+        )
+        return Generation(request, self.tokenizer, self.model.n_ctx, **options)
 
 
 def use_run(opened: Opened) -> None:

@@ -46,16 +46,16 @@ except ImportError as exc:  # pragma: no cover
 
 
 class _Settings(BaseModel):
-    """What an LLM, a chat model and embeddings share: how the model is opened.
+    """Settings of an LLM, a chat model and embeddings: how the model is opened.
 
     Attributes:
         model_path: The GGUF file.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
-        n_batch: Most tokens of one pass over the weights.
-        n_threads: Threads that compute; None for as many as pay.
-        chat_format: Conversations in this format; None for the model's own template.
+        n_batch: Maximum batch size in tokens.
+        n_threads: Threads that compute; None for as many as help.
+        chat_format: Chat format by name; None for the model's own template.
         model_kwargs: More arguments of ``Llama``.
-        client: An open ``Llama``, to be used in place of opening one.
+        client: An open ``Llama`` to use.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
@@ -72,9 +72,9 @@ class _Settings(BaseModel):
         """Open the model."""
         super().model_post_init(context)
         if self.client is None:
-            self.client = Llama(self.model_path, **self._opening())
+            self.client = Llama(self.model_path, **self._llama_arguments())
 
-    def _opening(self) -> dict[str, Any]:
+    def _llama_arguments(self) -> dict[str, Any]:
         return {
             "n_ctx": self.n_ctx,
             "n_batch": self.n_batch,
@@ -85,7 +85,7 @@ class _Settings(BaseModel):
 
 
 class _Sampling(_Settings):
-    """What an LLM and a chat model share: how tokens are chosen (see ``Llama``)."""
+    """Sampling settings of an LLM and a chat model (see ``Llama``)."""
 
     max_tokens: int | None = 256
     temperature: float = 0.8
@@ -98,9 +98,7 @@ class _Sampling(_Settings):
     grammar: str | None = None
 
     def _options(self, stop: list[str] | None, more: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of one call."""
-        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
-                 "grammar")  # fmt: skip
+        names = _Sampling.model_fields.keys() - _Settings.model_fields.keys() - {"stop"}
         options = {name: getattr(self, name) for name in names}
         return {**options, "stop": [*(self.stop or ()), *(stop or ())], **more}
 
@@ -108,9 +106,13 @@ class _Sampling(_Settings):
     def _identifying_params(self) -> dict[str, Any]:
         return {"model_path": self.model_path, **self._options(None, {})}
 
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        return len(self.client.tokenize(text, add_bos=False))
+
 
 class GgufLLM(_Sampling, LLM):
-    """A model that goes on with a text."""
+    """A model that completes texts."""
 
     @property
     def _llm_type(self) -> str:
@@ -143,13 +145,9 @@ class GgufLLM(_Sampling, LLM):
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
-    def get_num_tokens(self, text: str) -> int:
-        """Return how many tokens a text has."""
-        return len(self.client.tokenize(text, add_bos=False))
-
 
 class ChatGguf(_Sampling, BaseChatModel):
-    """A model that answers conversations, and calls tools whose schemas its output must satisfy."""
+    """A model that answers conversations and calls tools; their schemas constrain its output."""
 
     @property
     def _llm_type(self) -> str:
@@ -162,11 +160,13 @@ class ChatGguf(_Sampling, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = self.client.create_chat_completion(_plain(messages), **self._options(stop, kwargs))
+        answer = self.client.create_chat_completion(
+            _openai_messages(messages), **self._options(stop, kwargs)
+        )
         choice, cost = answer["choices"][0], answer["usage"]
         message = AIMessage(
             content=choice["message"]["content"] or "",
-            tool_calls=_calls(choice["message"].get("tool_calls")),
+            tool_calls=_tool_calls(choice["message"].get("tool_calls")),
             response_metadata={
                 "finish_reason": choice["finish_reason"],
                 "model_name": answer["model"],
@@ -187,7 +187,9 @@ class ChatGguf(_Sampling, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         options = self._options(stop, kwargs)
-        for part in self.client.create_chat_completion(_plain(messages), stream=True, **options):
+        for part in self.client.create_chat_completion(
+            _openai_messages(messages), stream=True, **options
+        ):
             choice = part["choices"][0]
             reason = choice["finish_reason"]
             message = AIMessageChunk(
@@ -225,18 +227,14 @@ class ChatGguf(_Sampling, BaseChatModel):
         plain = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=plain, tool_choice=tool_choice, **kwargs)
 
-    def get_num_tokens(self, text: str) -> int:
-        """Return how many tokens a text has."""
-        return len(self.client.tokenize(text, add_bos=False))
-
 
 class GgufEmbeddings(_Settings, Embeddings):
     """Vectors of texts: the mean of the last hidden states, of length 1."""
 
     normalize: bool = True
 
-    def _opening(self) -> dict[str, Any]:
-        return {"embedding": True, "pooling_type": int(Pooling.MEAN), **super()._opening()}
+    def _llama_arguments(self) -> dict[str, Any]:
+        return {"embedding": True, "pooling_type": int(Pooling.MEAN), **super()._llama_arguments()}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text."""
@@ -248,14 +246,12 @@ class GgufEmbeddings(_Settings, Embeddings):
         return self.embed_documents([text])[0]
 
 
-def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Return LangChain's messages as OpenAI's."""
-    found = convert_to_openai_messages(messages)
-    return found if isinstance(found, list) else [found]
+def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    plain = convert_to_openai_messages(messages)
+    return plain if isinstance(plain, list) else [plain]
 
 
-def _calls(calls: list[dict[str, Any]] | None) -> list[ToolCall]:
-    """Return OpenAI's calls as LangChain's."""
+def _tool_calls(calls: list[dict[str, Any]] | None) -> list[ToolCall]:
     return [
         ToolCall(name=call["name"], args=call["args"], id=call["id"], type="tool_call")
         for call in parse_tool_calls(calls or [], return_id=True)

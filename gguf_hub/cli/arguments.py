@@ -1,4 +1,4 @@
-"""Arguments before click reads them: flags of several letters are one flag, never several.
+"""Preprocessing of arguments for click: a flag of several letters is never several flags.
 
 click takes ``-fa on``, where there is no ``-fa``, for ``-f`` with the value ``a``.
 """
@@ -19,51 +19,51 @@ def read_arguments(command: click.Command, ctx: click.Context, args: Sequence[st
     """Return the arguments with the default value after each flag that may come without one.
 
     Args:
-        command: The command that they are for.
+        command: The command.
         ctx: Its context.
-        args: Arguments behind the command's name.
+        args: Arguments after the command's name.
 
     Raises:
         UsageError: A flag is unknown.
     """
     options = {
-        _normal(name, ctx): option
+        _normalize(name, ctx): option
         for option in command.get_params(ctx)
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    rest, found = deque(args), list[str]()
-    while rest and rest[0] != "--":
-        arg = rest.popleft()
-        found.append(arg)
+    remaining, arguments = deque(args), list[str]()
+    while remaining and remaining[0] != "--":
+        arg = remaining.popleft()
+        arguments.append(arg)
         if len(arg) < 2 or not arg.startswith("-"):
             continue
         name, equals, _ = arg.partition("=")
-        option = options.get(_normal(name, ctx))
+        option = options.get(_normalize(name, ctx))
         if option is None:
             _check_attached_number(arg, options, ctx)
         elif not equals:
-            found += _value_of(option, rest)
-    return [*found, *rest]
+            arguments += _pop_value(option, remaining)
+    return [*arguments, *remaining]
 
 
-def _normal(name: str, ctx: click.Context) -> str:
-    """Return a flag as click compares it."""
+def _normalize(name: str, ctx: click.Context) -> str:
     letters = name.lstrip("-")
     change = ctx.token_normalize_func
     return name[: len(name) - len(letters)] + (change(letters) if change else letters)
 
 
-def _value_of(option: click.Option, rest: deque[str]) -> list[str]:
-    """Take the value of an option from the arguments after it."""
+def _pop_value(option: click.Option, remaining: deque[str]) -> list[str]:
     if option.is_flag or option.count:
         return []
     if isinstance(option.type, click.Choice) and isinstance(option.flag_value, str):
         # a word that is no choice is an error rather than a model or a prompt
-        if rest and (rest[0].lower() in option.type.choices or _WORD.fullmatch(rest[0])):
-            return [rest.popleft()]
+        if remaining and (
+            remaining[0].lower() in option.type.choices or _WORD.fullmatch(remaining[0])
+        ):
+            return [remaining.popleft()]
         return [str(option.flag_value)]
-    return [rest.popleft() for _ in range(min(option.nargs, len(rest)))]
+    return [remaining.popleft() for _ in range(min(option.nargs, len(remaining)))]
 
 
 def _check_attached_number(
@@ -78,9 +78,9 @@ def _check_attached_number(
     from gguf_hub.cli.console import near
     from gguf_hub.errors import UsageError
 
-    flag = _normal(arg.partition("=")[0], ctx)
+    flag = _normalize(arg.partition("=")[0], ctx)
     instead = refusal(ctx.info_name or "", flag)
     usage = f"`{ctx.command_path} --help` shows the usage"
-    visible = [name for name, option in options.items() if not option.hidden]
-    similar = "" if instead or len(flag) < 4 else near(flag, visible)
+    names = [name for name, option in options.items() if not option.hidden]
+    similar = "" if instead or len(flag) < 4 else near(flag, names)
     raise UsageError(f"no such option `{flag}`{similar}", hint=instead or usage)

@@ -1,4 +1,4 @@
-"""Commands and flags of llama.cpp, Ollama and huggingface_hub, and what they are here.
+"""Commands and flags of llama.cpp, Ollama and huggingface_hub, and their equivalents here.
 
 Only names: ``arguments`` reads them, ``docs/flags.md`` lists the flags.
 """
@@ -37,7 +37,7 @@ COMMANDS = {
     "login": "`hf auth login` stores the Hugging Face token that all commands use",
     "env": "`gguf-hub doctor` shows versions and settings",
 }
-"""Command of another program -> the one that is meant."""
+"""Command of another program -> its equivalent."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class IgnoredFlag:
 
     Attributes:
         names: Its spellings.
-        reason: Why it changes nothing.
-        value: What its value is called; None for a flag without one.
+        reason: Why it is ignored.
+        value: Metavar of its value; None for a flag without one.
         choices: Values of a flag that may come without one.
     """
 
@@ -89,9 +89,9 @@ IGNORED = (
     _plain(_CPU, "-kvo", "--kv-offload", "-nkvo", "--no-kv-offload"),
     _plain(_CPU, "--op-offload", "--no-op-offload", "--no-host"),
     _plain(_CPU, "-bs", "--backend-sampling"),
-    _optional("`gguf-hub pick` says what fits", "-fit", "--fit"),
-    _valued("`gguf-hub pick` says what fits", "MIB", "-fitt", "--fit-target"),
-    _valued("`gguf-hub pick` says what fits", "N", "-fitc", "--fit-ctx"),
+    _optional("`gguf-hub pick` shows what fits", "-fit", "--fit"),
+    _valued("`gguf-hub pick` shows what fits", "MIB", "-fitt", "--fit-target"),
+    _valued("`gguf-hub pick` shows what fits", "N", "-fitc", "--fit-ctx"),
     _optional("attention always works in blocks", "-fa", "--flash-attn"),
     _plain("no model here has a sliding window", "--swa-full"),
     _valued("the K/V cache has no fragments", "N", "-dt", "--defrag-thold"),
@@ -114,7 +114,7 @@ IGNORED = (
     _valued(_LOG, "N", "-lv", "--verbosity", "--log-verbosity"),
     _optional(_LOG, "--log-colors"),
 )  # fmt: skip
-"""Flags that `run` and `serve` accept alike."""
+"""Flags that both `run` and `serve` ignore."""
 
 IGNORED_BY_RUN = (
     _plain(_LOG, "-v", "--verbose"),
@@ -123,16 +123,16 @@ IGNORED_BY_RUN = (
 )
 IGNORED_BY_SERVE = (
     _plain("`/metrics` has the timings", "--perf", "--no-perf"),
-    _plain("`/metrics` is always there", "--metrics"),
-    _plain("`/v1/embeddings` is always there", "--embedding", "--embeddings"),
-    _plain("the web page is always there", "--ui", "--webui"),
+    _plain("`/metrics` is always available", "--metrics"),
+    _plain("`/v1/embeddings` is always available", "--embedding", "--embeddings"),
+    _plain("the web page is always available", "--ui", "--webui"),
     _plain("prompts are always cached", "--cache-prompt"),
     _valued("one process answers all requests", "N", "--threads-http"),
 )
 
 _ONE_MODEL = "`--lookup N` drafts tokens from the text so far; it needs no second model"
 _NO_ADAPTER = "merge the adapter into the model first, then `gguf-hub convert`"
-_TEXT_ONLY = "this version works with text only, no images or sounds"
+_TEXT_ONLY = "this version is text only, no images or audio"
 _REASONING = "text between thinking tags is printed like any other"
 _PROXY = "put a reverse proxy in front of the server"
 _IN_REQUESTS = "clients send it in each request"
@@ -152,7 +152,7 @@ REFUSED = {
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
     ("--completion-bash",): "`eval \"$(_GGUF_HUB_COMPLETE=bash_source gguf-hub)\"` installs it",
     ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "
-    "say how the file is loaded",
+    "choose how the file is loaded",
     ("--log-file",): "redirect stderr: `2> FILE`",
     ("-o", "--output", "--output-file"): "redirect stdout: `> FILE`",
     ("-sp", "--special"): "special tokens are never printed",
@@ -163,12 +163,12 @@ REFUSED = {
     ("-rea", "--reasoning", "--reasoning-format", "--reasoning-budget",
      "--reasoning-effort"): _REASONING,
 }  # fmt: skip
-"""Flags of llama.cpp that neither `run` nor `serve` takes -> what to do instead."""
+"""Flags of llama.cpp that neither `run` nor `serve` accepts -> what to do instead."""
 
 REFUSED_BY_RUN = {
     ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
     ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
-    ("--chat-template-kwargs",): "`--chat-template-file FILE` takes a template of your own",
+    ("--chat-template-kwargs",): "`--chat-template-file FILE` takes your own template",
     ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
 }
 REFUSED_BY_SERVE = {
@@ -177,20 +177,20 @@ REFUSED_BY_SERVE = {
      "-j", "--json-schema", "-jf", "--json-schema-file", "-r",
      "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
-    "conversation; the web page of the server has one, too",
+    "conversation; the web page of the server has one too",
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` gives the "
     "mean of the hidden states, at length 1",
     ("--ssl-key-file", "--ssl-cert-file", "--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
-    ("--no-ui", "--no-webui"): "the web page is one file and asks for the API key, too",
+    ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
     ("--models-dir", "--models-preset", "--models-max"): "a server has one model",
-    ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` shows what is going on",
+    ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` has the server's state",
     ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
     "in the slots, and nowhere else",
 }  # fmt: skip
 REFUSED_BY_DOWNLOAD: dict[tuple[str, ...], str] = {
     ("--repo-type",): "only repositories of models have GGUF files",
-    ("--force-download",): "`gguf-hub verify --repair MODEL` fetches again what is damaged",
+    ("--force-download",): "`gguf-hub verify --repair MODEL` downloads the damaged parts again",
 }
 
 IGNORED_OF = {"run": IGNORED + IGNORED_BY_RUN, "serve": IGNORED + IGNORED_BY_SERVE}
@@ -205,8 +205,8 @@ REFUSED_OF: Mapping[str, Mapping[tuple[str, ...], str]] = {
 
 def refusal(command: str, flag: str) -> str | None:
     """Return what to do instead of using a flag of another program; None for an unknown flag."""
-    known = REFUSED_OF.get(command, {})
-    return next((hint for names, hint in known.items() if flag in names), None)
+    refused = REFUSED_OF.get(command, {})
+    return next((hint for names, hint in refused.items() if flag in names), None)
 
 
 def ignored_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -223,11 +223,11 @@ def _option(flag: IgnoredFlag, name: str) -> Any:
         if value not in (None, False, "0") and not ctx.resilient_parsing:
             console.note(f"{name} is ignored: {flag.reason}")
 
-    more: dict[str, Any] = {"is_flag": True}
+    settings: dict[str, Any] = {"is_flag": True}
     if flag.choices:
-        kind = click.Choice(flag.choices, case_sensitive=False)
-        more = {"is_flag": False, "flag_value": flag.choices[0], "type": kind}
+        choice = click.Choice(flag.choices, case_sensitive=False)
+        settings = {"is_flag": False, "flag_value": flag.choices[0], "type": choice}
     elif flag.value:
-        more = {"metavar": flag.value}
+        settings = {"metavar": flag.value}
     parameter = "ignored" + name.replace("-", "_").replace("_C", "_mask_c")
-    return click.option(name, parameter, hidden=True, expose_value=False, callback=note, **more)
+    return click.option(name, parameter, hidden=True, expose_value=False, callback=note, **settings)

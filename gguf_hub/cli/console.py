@@ -1,8 +1,7 @@
-"""How results and talk reach people: tables and JSON on stdout, notes and progress on stderr.
+"""Output: tables and JSON on stdout, notes and progress on stderr.
 
-Everything that is printed passes through here, and so nothing that a file, a hub or a model says
-can steer the terminal: control characters are escaped (``gguf_hub.printable``), all but the colours
-that ``style`` gives.
+All output passes through here, so that no text of a file, a hub or a model can control the
+terminal: control characters are escaped (``gguf_hub.printable``), except the colours of ``style``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import click
@@ -27,7 +25,7 @@ from gguf_hub.printable import LAYOUT, json_printable, printable, printable_text
 from gguf_hub.progress import SILENT, Progress, Task
 
 _SEAL = f";{int.from_bytes(os.urandom(6), 'big')}m"
-"""Ends the colour codes of ``style`` until they are printed. No text from elsewhere can hold it."""
+"""Ends the colour codes of ``style`` until they are printed; no other text can contain it."""
 _OWN_CODE = re.compile(rf"\x1b\[([0-9;]*){_SEAL}")
 _LOOKALIKES = str.maketrans(
     {"×": "x", "·": "-", "±": "+-", "…": "...", "→": "->", "←": "<-", "Δ": "d",
@@ -44,8 +42,8 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str | bytes, int]:
     return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
-def escape_what_streams_cannot_encode() -> None:
-    """Have stdout and stderr escape the characters that their encoding lacks, not fail."""
+def escape_unencodable_characters() -> None:
+    """Make stdout and stderr escape the characters that their encoding lacks."""
     codecs.register_error("gguf-hub", _in_plain_letters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -53,7 +51,7 @@ def escape_what_streams_cannot_encode() -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as indented JSON on stdout; a float that is no number becomes null."""
+    """Print ``data`` as indented JSON on stdout; infinities and NaN become null."""
     data = _with_numbers(data)
     document = json_printable(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
     try:
@@ -80,16 +78,16 @@ def print_table(
     is_markdown: bool = False,
     expendable: Sequence[str] = (),
 ) -> None:
-    """Print a table on stdout; cells may carry colour.
+    """Print a table on stdout; cells may be coloured.
 
-    On a narrow terminal, expendable columns are left out, then long texts are wrapped.
+    On a narrow terminal, expendable columns are dropped, then long texts are wrapped.
 
     Args:
         rows: Cells as text.
         headers: Column names.
         align: ``"left"`` or ``"right"`` for each column; all left when None.
-        is_markdown: Draw it as Markdown does, for issues and READMEs; never narrowed.
-        expendable: Names of columns that may be left out, the first one first.
+        is_markdown: Print a Markdown table, never narrowed.
+        expendable: Names of columns to drop, the first one first.
     """
     from tabulate import tabulate
 
@@ -113,19 +111,22 @@ def print_table(
 
 
 def _in_cell(cell: Any) -> Any:
-    """Return a cell ready to be printed, its colours as codes that tabulate can measure."""
+    """Return a printable cell, its colours as codes that tabulate can measure."""
     if not isinstance(cell, str):
         return cell
-    return _OWN_CODE.sub("\x1b[\\1m", _each_text(cell, printable))
+    return _OWN_CODE.sub("\x1b[\\1m", _map_text(cell, printable))
 
 
 _Column = tuple[str, str, list[Any]]
 _GAP = 2  # between columns
-_WRAPPED, _LEAST = 24, 12  # characters of a wrapped column, before and after columns are left out
+_WRAP_WIDTH, _MIN_WIDTH = (
+    24,
+    12,
+)  # characters of a wrapped column, before and after columns are dropped
 
 
 def terminal_columns() -> int | None:
-    """Return the width of what people read tables on; None for files and pipes."""
+    """Return the width of the terminal; None for files and pipes."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS"):
         return shutil.get_terminal_size().columns
     return None
@@ -134,40 +135,40 @@ def terminal_columns() -> int | None:
 def _narrowed(
     table: list[_Column], n_columns: int | None, expendable: Sequence[str]
 ) -> tuple[list[_Column], list[int | None] | None]:
-    """Return the columns that stay, and the widths to wrap them to (None: none is wrapped)."""
+    """Return the remaining columns, and the widths to wrap them to (None: no wrapping)."""
     if n_columns is None:
         return table, None
     for name in expendable:
-        if sum(_widths(table, _WRAPPED)) <= n_columns + _GAP:
+        if sum(_widths(table, _WRAP_WIDTH)) <= n_columns + _GAP:
             break
         table = [column for column in table if column[0] != name]
     widths = _widths(table)
     texts = [i for i, (_, side, _) in enumerate(table) if side == "left"]
     while texts and (excess := sum(widths) - _GAP - n_columns) > 0:
         widest = max(texts, key=widths.__getitem__)
-        if widths[widest] <= _LEAST + _GAP:
+        if widths[widest] <= _MIN_WIDTH + _GAP:
             break
-        widths[widest] = max(_LEAST + _GAP, widths[widest] - excess)
+        widths[widest] = max(_MIN_WIDTH + _GAP, widths[widest] - excess)
     return table, [width - _GAP for width in widths]
 
 
-def _widths(table: Sequence[_Column], most: int | None = None) -> list[int]:
-    """Return the widths of columns and the gaps after them; text is wrapped to ``most``."""
-    found = []
+def _widths(table: Sequence[_Column], max_width: int | None = None) -> list[int]:
+    """Return the widths of columns and the gaps after them; text is wrapped to ``max_width``."""
+    widths = []
     for name, side, cells in table:
         width = max([len(name) + 2, *(len(click.unstyle(str(cell))) for cell in cells)])
-        found.append((min(width, most) if most and side == "left" else width) + _GAP)
-    return found
+        widths.append((min(width, max_width) if max_width and side == "left" else width) + _GAP)
+    return widths
 
 
 def style(text: str, colour: str | None = None, *, bold: bool = False) -> str:
-    """Return ``text`` in a colour; it is stripped where the stream takes none."""
-    before, _, after = click.style("\0", fg=colour, bold=bold or None).partition("\0")
-    return f"{before.replace('m', _SEAL)}{text}{after.replace('m', _SEAL)}"
+    """Return ``text`` in a colour, which is stripped if the stream has none."""
+    prefix, _, suffix = click.style("\0", fg=colour, bold=bold or None).partition("\0")
+    return f"{prefix.replace('m', _SEAL)}{text}{suffix.replace('m', _SEAL)}"
 
 
-def _each_text(text: str, change: Callable[[str], str]) -> str:
-    """Change what stands between the codes of ``style``."""
+def _map_text(text: str, change: Callable[[str], str]) -> str:
+    """Change the text between the codes of ``style``."""
     if _SEAL not in text:
         return change(text)
     parts = _OWN_CODE.split(text)  # text, code, text, code, ..., text
@@ -177,8 +178,8 @@ def _each_text(text: str, change: Callable[[str], str]) -> str:
 
 
 def _lines(text: str) -> str:
-    """Return lines to be printed, the codes of ``style`` as terminals know them."""
-    ready = _each_text(text, lambda part: printable(part, keep=LAYOUT))
+    """Return printable lines, the codes of ``style`` as terminal codes."""
+    ready = _map_text(text, lambda part: printable(part, keep=LAYOUT))
     return _OWN_CODE.sub("\x1b[\\1m", ready)
 
 
@@ -188,7 +189,7 @@ def say(text: str = "") -> None:
 
 
 def say_path(path: str) -> None:
-    """Print a path on stdout, its own bytes where a program reads them."""
+    """Print a path on stdout; its raw bytes if stdout is not a terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
@@ -197,16 +198,16 @@ def say_path(path: str) -> None:
 
 
 def write(text: str, *, colour: bool | None = None) -> None:
-    """Print text of a model or a prompt on stdout, without an end of line.
+    """Print text of a model or a prompt on stdout, without a newline.
 
-    On a terminal its control characters are escaped; a program that reads it gets every one.
+    Control characters are escaped on a terminal only.
 
     Args:
-        text: The text, in the colours of ``style`` or none.
-        colour: Keep those colours (True), strip them (False), or as the stream takes them (None).
+        text: The text, possibly in colours of ``style``.
+        colour: Keep the colours (True), strip them (False), or depend on the stream (None).
     """
     is_terminal = sys.stdout.isatty()
-    ready = _each_text(text, printable_text) if is_terminal else text
+    ready = _map_text(text, printable_text) if is_terminal else text
     keeps = is_terminal and not os.environ.get("NO_COLOR") if colour is None else colour
     click.echo(_OWN_CODE.sub("\x1b[\\1m" if keeps else "", ready), nl=False, color=True)
 
@@ -215,20 +216,20 @@ _events: EventProgress | None = None
 
 
 def use_events() -> EventProgress:
-    """Have everything that goes to stderr be events, until ``use_text``."""
+    """Write events to stderr, until ``use_text``."""
     global _events
     _events = _events or EventProgress()
     return _events
 
 
 def use_text() -> None:
-    """Have what goes to stderr be text for people again."""
+    """Write text to stderr again."""
     global _events
     _events = None
 
 
 def note(text: str) -> None:
-    """Print one line of talk on stderr."""
+    """Print one line on stderr."""
     if _events:
         _events.note(_OWN_CODE.sub("", text))
         return
@@ -244,7 +245,7 @@ def warn(text: str) -> None:
 
 
 def error(text: str, *, hint: str | None = None) -> None:
-    """Print an error on stderr, and its hint as a paragraph of its own."""
+    """Print an error on stderr, and its hint as a separate paragraph."""
     if _events:
         _events.error(text, hint)
         return
@@ -253,14 +254,14 @@ def error(text: str, *, hint: str | None = None) -> None:
         note(f"\n{style('hint:', 'cyan', bold=True)} {hint}")
 
 
-def near(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+def near(word: str, words: Iterable[str] | Mapping[str, Any]) -> str:
     """Return ``": did you mean `x`?"`` for the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean `{found[0]}`?" if found else ""
+    matches = difflib.get_close_matches(word, list(words), n=1)
+    return f": did you mean `{matches[0]}`?" if matches else ""
 
 
 def _colour(stream: Any) -> bool | None:
-    """Tell click whether to colour: NO_COLOR wins, then whether it is a terminal (None)."""
+    """Return click's ``color``: False with NO_COLOR, else None, which depends on the terminal."""
     return False if os.environ.get("NO_COLOR") else None
 
 
@@ -276,17 +277,12 @@ class _Bar:
     def __enter__(self) -> _Bar:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
 
 class ConsoleProgress:
-    """A ``Progress`` that draws bars on stderr; without a terminal it draws nothing.
+    """A ``Progress`` that shows bars on stderr if it is a terminal.
 
     Args:
         enabled: False for ``--no-progress``, ``--quiet``.
@@ -318,11 +314,11 @@ class ConsoleProgress:
 
 
 def progress_for(kind: str, *, is_quiet: bool = False) -> Progress:
-    """Return who is told of progress.
+    """Return the progress reporter of ``--progress`` and ``--quiet``.
 
     Args:
-        kind: ``auto`` draws bars on a terminal, ``json`` writes events, ``none`` only notes.
-        is_quiet: Not even notes, unless events are asked for.
+        kind: ``auto`` shows bars on a terminal, ``json`` writes events, ``none`` only notes.
+        is_quiet: No notes either, unless ``kind`` is ``json``.
     """
     if kind == "json":
         return use_events()

@@ -1,6 +1,6 @@
 """Progress for programs: one JSON object per line on stderr, as docs/progress.md describes.
 
-Keys never go and never change their meaning; new ones may come.
+Keys are stable; new ones may be added.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections import deque
-from types import TracebackType
 from typing import Any
 
 from gguf_hub.progress import Task
@@ -30,8 +29,8 @@ class EventProgress:
     def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
         """Write ``start``; return what writes ``progress`` and ``end``."""
         task, _, file = label.partition(" ")
-        about = {"id": next(self._ids), "task": task, "file": file or None, "unit": unit}
-        return _EventTask(self, about, total, done)
+        fields = {"id": next(self._ids), "task": task, "file": file or None, "unit": unit}
+        return _EventTask(self, fields, total, done)
 
     def note(self, text: str) -> None:
         """Write ``note``."""
@@ -55,50 +54,43 @@ class EventProgress:
 
 
 class _EventTask:
-    """One piece of work."""
-
     def __init__(
-        self, progress: EventProgress, about: dict[str, Any], total: int | None, done: int
+        self, progress: EventProgress, fields: dict[str, Any], total: int | None, done: int
     ) -> None:
         self._progress = progress
-        self._about = about
+        self._fields = fields
         self._total = total
         self._done = done
-        self._began_s = self._written_s = time.monotonic()
-        self._seen: deque[tuple[float, int]] = deque([(self._began_s, done)])
+        self._start_s = self._last_write_s = time.monotonic()
+        self._samples: deque[tuple[float, int]] = deque([(self._start_s, done)])
         self._write("start")
 
     def advance(self, n: int) -> None:
         """Count, and write ``progress`` every now and then."""
         self._done += n
         now_s = time.monotonic()
-        if now_s - self._written_s >= EVERY_S:
-            self._written_s = now_s
+        if now_s - self._last_write_s >= EVERY_S:
+            self._last_write_s = now_s
             rate = self._rate(now_s)
-            left = None if self._total is None else max(self._total - self._done, 0)
-            left_s = round(left / rate, 1) if rate and left is not None else None
+            n_left = None if self._total is None else max(self._total - self._done, 0)
+            left_s = round(n_left / rate, 1) if rate and n_left is not None else None
             self._write("progress", rate_per_s=round(rate), left_s=left_s)
 
     def _rate(self, now_s: float) -> float:
         """Return units per second over the last seconds."""
-        self._seen.append((now_s, self._done))
-        while len(self._seen) > 2 and now_s - self._seen[0][0] > _WINDOW_S:
-            self._seen.popleft()
-        then_s, then = self._seen[0]
-        return (self._done - then) / max(now_s - then_s, 1e-9)
+        self._samples.append((now_s, self._done))
+        while len(self._samples) > 2 and now_s - self._samples[0][0] > _WINDOW_S:
+            self._samples.popleft()
+        first_s, first_done = self._samples[0]
+        return (self._done - first_done) / max(now_s - first_s, 1e-9)
 
-    def _write(self, event: str, **more: Any) -> None:
+    def _write(self, event: str, **values: Any) -> None:
         counts = {"done": self._done, "total": self._total}
-        self._progress.write(event, **self._about, **counts, **more)
+        self._progress.write(event, **self._fields, **counts, **values)
 
     def __enter__(self) -> _EventTask:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        seconds = round(time.monotonic() - self._began_s, 3)
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        seconds = round(time.monotonic() - self._start_s, 3)
         self._write("end", seconds=seconds, ok=kind is None)

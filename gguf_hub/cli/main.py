@@ -89,10 +89,10 @@ def module_of(command: str) -> str:
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports only the one that is called."""
+    """A group that imports only the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which people need them."""
+        """Return the names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -112,16 +112,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command and read its flags; name the command that an unknown one stands for."""
+        """Find the command and preprocess its arguments; suggest one for an unknown name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise _unknown(args[0])
-        name, command, rest = super().resolve_command(ctx, args)
+        name, command, remaining = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:
             from gguf_hub.cli.arguments import read_arguments
 
             sub = click.Context(command, ctx, name, **command.context_settings)
-            rest = read_arguments(command, sub, rest)
-        return name, command, rest
+            remaining = read_arguments(command, sub, remaining)
+        return name, command, remaining
 
 
 def _unknown(name: str) -> GgufHubError:
@@ -157,7 +157,7 @@ def run(args: list[str] | None = None) -> int:
     from gguf_hub.cli import console
 
     console.use_text()
-    console.escape_what_streams_cannot_encode()
+    console.escape_unencodable_characters()
     try:
         args = sys.argv[1:] if args is None else args
         code = cli.main(args=args or ["--help"], prog_name="gguf-hub", standalone_mode=False)
@@ -167,11 +167,11 @@ def run(args: list[str] | None = None) -> int:
         console.error(error.message, hint=error.hint)
         return error.exit_code
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "gguf-hub"
+        command_path = error.ctx.command_path if error.ctx else "gguf-hub"
         text = error.format_message().rstrip(".")
         if not text[:2].isupper():  # MODEL stays as it is
             text = text[:1].lower() + text[1:]
-        console.error(text, hint=f"`{where} --help` shows the usage")
+        console.error(text, hint=f"`{command_path} --help` shows the usage")
         return 2
     except click.ClickException as error:
         console.error(error.format_message())
@@ -186,6 +186,6 @@ def run(args: list[str] | None = None) -> int:
         console.error("interrupted")
         return 130
     except BrokenPipeError:
-        # the reader (`| head`) has gone; that is its right
+        # the reader (`| head`) has closed the pipe
         sys.stderr.close()
         return 0

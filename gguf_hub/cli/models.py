@@ -1,4 +1,4 @@
-"""What commands add to ``hub.resolve``: the console, a question before large downloads, a pick."""
+"""``hub.resolve`` for commands: console output, confirmation of large downloads, picking."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def make_resolver(
     *,
     token: str | None = None,
     timeout_s: float | None = None,
-    place: Destination | None = None,
+    destination: Destination | None = None,
     progress: Progress | None = None,
     assume_yes: bool = False,
 ) -> Resolver:
-    """Return a resolver that talks to the console.
+    """Return a resolver that reports to the console.
 
     Args:
         catalog_path: A catalog of the user's own.
         token: Access token for the hub.
         timeout_s: How long the hub may be silent.
-        place: Where files go; the Hugging Face cache when None.
-        progress: Who is told; the console when None.
-        assume_yes: Never ask before a large download.
+        destination: Where files go; the Hugging Face cache when None.
+        progress: The console when None.
+        assume_yes: Skip the confirmation of large downloads.
     """
     from gguf_hub.hub.resolve import Resolver
     from gguf_hub.hub.store import Store
@@ -50,7 +50,7 @@ def make_resolver(
         catalog_path,
         Store(progress=progress),
         partial(open_hub, token, timeout_s=timeout_s),
-        place,
+        destination,
         progress,
         partial(_confirm, assume_yes),
     )
@@ -66,84 +66,85 @@ def resolve_model(
     progress: Progress | None = None,
     assume_yes: bool = False,
 ) -> Path:
-    """Return a local file for a model argument; download and verify it first if it is missing.
+    """Return the local file of a model argument; download and verify it first if it is missing.
 
     Args:
         argument: A path, a catalog quant, ``org/repo:QUANT``, ``org/repo/file.gguf`` or a link;
             None for the quant that fits this machine.
         catalog_path: A catalog of the user's own.
-        revision: Branch, tag or commit; instead of what the argument says.
+        revision: Branch, tag or commit; overrides the argument's.
         token: Access token for the hub.
-        n_ctx: Context that a picked quant must have room for.
-        progress: Who is told; the console when None.
-        assume_yes: Never ask before a large download.
+        n_ctx: Context that a picked quant must fit.
+        progress: The console when None.
+        assume_yes: Skip the confirmation of large downloads.
 
     Returns:
         The file; of a set of shards the first one.
 
     Raises:
         ModelNotFoundError: The argument names nothing.
-        GgufHubError: Whatever stands in the way of getting it.
+        GgufHubError: The download failed.
     """
     from gguf_hub.hub.download.refs import Target
 
     resolver = make_resolver(catalog_path, token=token, progress=progress, assume_yes=assume_yes)
     if argument is None:
-        # models run on the CPU: what would fit a graphics card only is no help
+        # models run on the CPU, so VRAM does not count
         argument = pick_file(resolver.catalog, n_ctx=n_ctx, with_vram=False).filename
-    found = resolver.target(argument, revision=revision)
-    return resolver.get(found)[0] if isinstance(found, Target) else found[0]
+    target = resolver.target(argument, revision=revision)
+    return resolver.get(target)[0] if isinstance(target, Target) else target[0]
 
 
 def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) -> CatalogFile:
-    """Return the file of the catalog that this machine should take, and say why.
+    """Pick a file of the catalog for this machine, and report the reason.
 
     Raises:
         GgufHubError: None fits.
     """
-    from gguf_hub.cli.pick.machines import look
+    from gguf_hub.cli.pick.machines import detect_machine
     from gguf_hub.cli.pick.on_disk import on_disk
     from gguf_hub.errors import GgufHubError
     from gguf_hub.hub import fit
 
-    machine = look().machine
+    machine = detect_machine().machine
     engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
-    is_here = on_disk(catalog.repo_id, [facts.filenames for facts in files])
-    found = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine), is_here)
-    if found.chosen is None:
+    are_on_disk = on_disk(catalog.repo_id, [candidate.filenames for candidate in files])
+    pick = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine), are_on_disk)
+    if pick.chosen is None:
         raise GgufHubError(
-            found.reason,
-            hint="`gguf-hub pick` shows the needs; name a quant to take it all the same",
+            pick.reason,
+            hint="`gguf-hub pick` shows how much memory each needs; name a quant to use it anyway",
         )
-    console.note(found.reason)
-    file = catalog.find(found.chosen.facts.quant)
+    console.note(pick.reason)
+    file = catalog.find(pick.chosen.facts.quant)
     assert file is not None
     return file
 
 
 def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
-    """Return the hub, with a warning when others can read and change what travels."""
+    """Return the hub; warn about an unencrypted connection."""
     from gguf_hub.hub.client import HfHub
 
     hub = HfHub(token=token, timeout_s=timeout_s)
     if hub.is_exposed():
-        reads = "read the token and change files" if hub.has_token() else "change files unnoticed"
-        console.warn(f"`{hub.endpoint}` is plain http: anybody on the way can {reads}")
+        risk = "read the token and change files" if hub.has_token() else "change files unnoticed"
+        console.warn(f"`{hub.endpoint}` is plain http: others on the network can {risk}")
     return hub
 
 
 def _confirm(assume_yes: bool, plan: Plan, fetcher: Fetcher) -> None:
-    """Say what a download costs; ask on a terminal, as a script has said so by calling."""
+    """Report the size of a download; ask for confirmation on a terminal if it is large."""
     from gguf_hub.errors import GgufHubError
     from gguf_hub.hub.resolve import first_of
     from gguf_hub.units import format_size
 
     names = first_of([planned.file.path for planned in plan.files])
-    free = format_size(fetcher.free_bytes(fetcher.place.root))
+    free = format_size(fetcher.free_bytes(fetcher.destination.root))
     console.note(
         f"{names} of {plan.listing.repo_id}: not on this machine; {plan.fetch_bytes:,} bytes "
-        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.place.root}, {free} free there"
+        f"({format_size(plan.fetch_bytes)}) to download to {fetcher.destination.root}, "
+        f"{free} free there"
     )
     if plan.fetch_bytes <= ASK_ABOVE_BYTES or assume_yes or not sys.stdin.isatty():
         return

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read and behave alike."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
-"""Underscores and dashes alike, as llama.cpp takes them: ``--repeat_penalty``."""
+"""Underscores equal dashes, as in llama.cpp: ``--repeat_penalty``."""
 
 
 def together(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
@@ -28,11 +28,11 @@ def together(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 
 def require_at_least(options: Mapping[str, Any], lowest: Mapping[str, int]) -> None:
-    """Refuse numbers that are too low to be right.
+    """Refuse numbers below their minimum.
 
     Args:
-        options: Values by parameter.
-        lowest: Parameter -> the least that it may be.
+        options: Parameter -> value.
+        lowest: Parameter -> minimum.
     """
     for name, low in lowest.items():
         if options[name] < low:
@@ -49,7 +49,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         """Return the bytes that the text names.
 
         Raises:
-            UsageError: The text is no size; it names the option.
+            UsageError: The text is not a size; the message names the option.
         """
         from gguf_hub.errors import UsageError
         from gguf_hub.units import parse_size
@@ -84,9 +84,24 @@ catalog_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["merged", "split"]),
+    default="merged",
+    show_default=True,
+    help="Expert layout; `split` is for programs of early 2024.",
+)
+
+output_options = together(
+    click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
+    click.option("--no-progress", is_flag=True, help="Show no progress bar."),
+    json_option,
+)
+"""Options of commands that write one file, OUT."""
+
 
 def _go_offline(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Say it where everything looks, child processes too, until the command ends."""
+    """Set HF_HUB_OFFLINE, for child processes too, until the command ends."""
     if value:
         ctx.call_on_close(partial(_set_offline, os.environ.get("HF_HUB_OFFLINE")))
         _set_offline("1")

@@ -1,4 +1,4 @@
-"""Which model: the argument, and the options about where it comes from."""
+"""The MODEL argument, and the options for its source."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ source_options = together(
 """Add MODEL and the options that ``fetch_model`` reads."""
 
 
-def named_model(options: dict[str, Any]) -> str | None:
-    """Return the model that was asked for, if any.
+def model_argument(options: dict[str, Any]) -> str | None:
+    """Return the model argument of the command line, if any.
 
     Raises:
-        UsageError: Two were.
+        UsageError: There are two.
     """
     if options["model"] and options["model_option"]:
         raise UsageError(
@@ -49,11 +49,11 @@ def named_model(options: dict[str, Any]) -> str | None:
             hint="with -m, -p gives the prompt of `run`",
         )
     argument: str | None = options["model"] or options["model_option"]
-    return _of_hub(options["hf_repo"], options["hf_file"], argument)
+    return _hub_link(options["hf_repo"], options["hf_file"], argument)
 
 
-def _of_hub(repo: str | None, file: str | None, argument: str | None) -> str | None:
-    """Return the model that -hf and -hff name, or else the other one."""
+def _hub_link(repo: str | None, file: str | None, argument: str | None) -> str | None:
+    """Return the link of -hf and -hff, or else the argument."""
     if file and not repo:
         raise click.UsageError("-hff names a file of the repository that -hf names: -hf is missing")
     if repo and argument:
@@ -65,20 +65,20 @@ def _of_hub(repo: str | None, file: str | None, argument: str | None) -> str | N
 
 
 def fetch_model(options: dict[str, Any], progress: Any, n_ctx: int = 0) -> Path:
-    """Return the model file, fetched first where it is not on disk.
+    """Return the model file, downloaded first if it is missing.
 
     Args:
         options: Those of ``source_options``.
-        progress: Told about the download.
-        n_ctx: Context that the pick is to fit; 0 for the default.
+        progress: Notified about the download.
+        n_ctx: Context that a picked quant must fit; 0 for the default.
 
     Raises:
-        GgufHubError: There is none, or it cannot be had.
+        GgufHubError: There is none, or the download failed.
     """
     from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
 
     return resolve_model(
-        named_model(options),
+        model_argument(options),
         catalog_path=options["catalog_path"],
         token=options["token"],
         revision=options["revision"],

@@ -79,7 +79,7 @@ def new_file(path: Path, size_bytes: int, *, may_replace: bool = True) -> Iterat
         with contextlib.suppress(OSError):
             os.close(new.descriptor)
     if not is_renamed:
-        _tell_taken(new, path, is_kept=may_replace)
+        _refuse_taken_name(new, path, is_kept=may_replace)
 
 
 def _finish(new: NewFile, path: Path, *, replaces: bool) -> bool:
@@ -95,13 +95,13 @@ def _finish(new: NewFile, path: Path, *, replaces: bool) -> bool:
     return True
 
 
-def _tell_taken(new: NewFile, path: Path, *, is_kept: bool) -> None:
-    """Say that another program took the name; what was written for hours is not thrown away."""
+def _refuse_taken_name(new: NewFile, path: Path, *, is_kept: bool) -> None:
+    """Raise: another program took the name. What was written for hours is not thrown away."""
     hint = None
     if is_kept:
-        kept = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
-        rename_new(new.path, kept)
-        hint = f"the new file is whole and lies at `{kept}`"
+        aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
+        rename_new(new.path, aside)
+        hint = f"the new file is complete: `{aside}`"
     else:
         new.path.unlink(missing_ok=True)
     raise GgufHubError(
@@ -120,11 +120,11 @@ def _create(path: Path) -> NewFile:
         descriptor, part = create_beside(path, SUFFIX)
         try:
             _lock(descriptor)
-            found = os.fstat(descriptor)
-            if is_named(found, part):
-                signed = _part_name(path, found, os.urandom(4).hex())
+            status = os.fstat(descriptor)
+            if is_named(status, part):
+                signed = _part_name(path, status, os.urandom(4).hex())
                 descriptor, part = _sign(descriptor, part, signed)
-                _refuse_second(path, found.st_ino)
+                _refuse_second(path, status.st_ino)
                 return NewFile(descriptor, part)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -147,29 +147,29 @@ def _sign(descriptor: int, part: Path, signed: Path) -> tuple[int, Path]:
 # -- leftovers, and others at work on the same file -----------------------------------------------
 
 
-def _part_name(path: Path, found: os.stat_result, token: str) -> Path:
+def _part_name(path: Path, status: os.stat_result, token: str) -> Path:
     """Return what a file is called while it is written to become ``path``.
 
     A copy, or another program's file, does not have such a name: its number is another one.
     """
-    text = f"gguf-hub {token} {found.st_ino} {path.name}"
+    text = f"gguf-hub {token} {status.st_ino} {path.name}"
     digits = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return path.with_name(f"{path.name}.{token}{digits}{SUFFIX}")
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of this file."""
-    for part, is_busy, found in _unfinished(path):
+    for part, is_busy, status in _unfinished_parts(path):
         if not is_busy:
             with contextlib.suppress(OSError):  # some systems keep what is open
-                remove_if(part, found)
+                remove_if(part, status)
 
 
 def _refuse_second(path: Path, own: int) -> None:
     """Raise when another process writes the same file; of two that begin at once, one goes on."""
     for _ in range(_LOOKS):
-        found = [found.st_ino for _, is_busy, found in _unfinished(path) if is_busy]
-        others = [number for number in found if number != own]
+        status = [status.st_ino for _, is_busy, status in _unfinished_parts(path) if is_busy]
+        others = [number for number in status if number != own]
         if not others:
             return
         if min(others) < own:
@@ -178,7 +178,7 @@ def _refuse_second(path: Path, own: int) -> None:
     raise LockedError(f"another process is writing `{path}`", path=path)
 
 
-def _unfinished(path: Path) -> Iterator[tuple[Path, bool, os.stat_result]]:
+def _unfinished_parts(path: Path) -> Iterator[tuple[Path, bool, os.stat_result]]:
     """Yield files of ours that were to become ``path``: name, whether it is locked, and stat."""
     pattern = re.compile(re.escape(path.name) + r"\.([0-9a-f]{8})[0-9a-f]{8}" + re.escape(SUFFIX))
     for part in sorted(path.parent.iterdir()):
@@ -190,10 +190,10 @@ def _unfinished(path: Path) -> Iterator[tuple[Path, bool, os.stat_result]]:
         except OSError:
             continue
         try:
-            found = os.fstat(descriptor)
-            is_ours = part == _part_name(path, found, named[1]) or not found.st_size  # not yet
-            if is_ours and found.st_nlink == 1:
-                yield part, _is_locked(descriptor), found
+            status = os.fstat(descriptor)
+            is_ours = part == _part_name(path, status, named[1]) or not status.st_size  # not yet
+            if is_ours and status.st_nlink == 1:
+                yield part, _is_locked(descriptor), status
         finally:
             os.close(descriptor)
 
@@ -207,7 +207,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Tell whether a file is being written; False where the system cannot tell."""
+    """Return whether a file is being written; False where the system cannot tell."""
     try:
         import fcntl
 
@@ -219,7 +219,7 @@ def _is_locked(descriptor: int) -> bool:
     return False
 
 
-# -- places ---------------------------------------------------------------------------------------
+# -- checks of the destination --------------------------------------------------------------------
 
 
 def require_own(path: Path) -> None:

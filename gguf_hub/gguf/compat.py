@@ -1,4 +1,4 @@
-"""Which programs load a file, why not, and what mends it.
+"""Which programs load a file, why not, and what fixes it.
 
 Source: llama.cpp pull requests #1957 (GGUF v2), #4406 (Mixtral), #6387 (merged experts), #10026
 (split experts removed), and the tensor types of each.
@@ -23,7 +23,6 @@ _OF_EARLY_2024 = {
     T.IQ2_XXS, T.IQ2_XS, T.IQ3_XXS, T.IQ1_S, T.IQ4_NL, T.IQ3_S, T.IQ2_S, T.IQ4_XS, T.IQ1_M,
     T.BF16, T.TQ1_0, T.TQ2_0, T.F64, T.I64,
 }  # fmt: skip
-_KNOWN = {type.name for type in QuantType}
 _AFTER_2024 = {T.MXFP4, T.NVFP4, T.Q1_0, T.Q2_0}
 
 
@@ -44,7 +43,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """Who loads a file, and which command mends it ("" for none)."""
+    """Who loads a file, and which command fixes it ("" for none)."""
 
     loaders: tuple[Loader, ...]
     remedy: Remedy
@@ -53,7 +52,7 @@ class Compatibility:
 def compatibility(
     summary: Summary, issues: Iterable[Issue], obstacles: Sequence[str]
 ) -> Compatibility:
-    """Tell which programs load a file.
+    """Return which programs load a file, and the command that makes more of them load it.
 
     Args:
         summary: Of the file.
@@ -76,7 +75,6 @@ _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZE
 
 
 def _remedy(summary: Summary) -> Remedy:
-    """The command that makes more programs load the file."""
     if summary.shard or summary.n_shards > 1:
         return "merge"
     needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
@@ -86,47 +84,28 @@ def _remedy(summary: Summary) -> Remedy:
 def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
     name = "gguf-hub"
     if summary.shard or summary.n_shards > 1:
-        # of a single shard nobody can tell more: the other tensors are elsewhere
-        whole = obstacles if summary.n_shards > 1 else ()
-        return Loader(name, False, told(["in shards", *whole]))
+        # not of a single shard: the other tensors are elsewhere
+        others = obstacles if summary.n_shards > 1 else ()
+        return Loader(name, False, told(["in shards", *others]))
     return Loader(name, not obstacles, told(obstacles))
 
 
 def _llama_cpp_now(summary: Summary) -> Loader:
     name = "llama.cpp since October 2024"
-    types = {share.name for share in summary.types}
-    if summary.version == 1:
-        return Loader(name, False, "GGUF version 1")
-    if summary.byte_order == "big":
-        return Loader(name, False, "big-endian")
-    if summary.layout in ("split", "mixed"):
-        return Loader(name, False, "one tensor per expert")
-    if summary.architecture != "llama":
-        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
-    newer = types & {type.name for type in _AFTER_2024}
-    if newer:
-        return Loader(name, True, f"a build that knows {_listed(newer)}")
+    if obstacle := _any_llama_cpp(name, summary, has_split_experts=False):
+        return obstacle
+    if newer := _types_in(summary, _AFTER_2024):
+        return Loader(name, True, f"a build that knows {newer}")
     return Loader(name, True, "")
 
 
 def _llama_cpp_before(summary: Summary) -> Loader:
     name = "llama.cpp before"
-    types = {share.name for share in summary.types}
-    if summary.version == 1:
-        return Loader(name, False, "GGUF version 1")
-    if summary.byte_order == "big":
-        return Loader(name, False, "big-endian")
-    if summary.architecture != "llama":
-        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
-    if unknown := types - _KNOWN:
-        return Loader(name, None, f"tensor {_listed(unknown)}, which is not known here")
-    newer = types & {type.name for type in _AFTER_2024}
-    if newer:
-        return Loader(name, False, f"tensor types {_listed(newer)}")
-    if types & {type.name for type in _OF_EARLY_2024}:
-        new = _listed(types & {type.name for type in _OF_EARLY_2024})
+    if obstacle := _any_llama_cpp(name, summary, has_split_experts=True):
+        return obstacle
+    if newer := _types_in(summary, _AFTER_2024):
+        return Loader(name, False, f"tensor types {newer}")
+    if new := _types_in(summary, _OF_EARLY_2024):
         return Loader(name, True, f"a build of 2024 that knows {new}")
     if summary.layout == "merged":
         return Loader(name, True, "from April 2024 on (merged experts)")
@@ -135,5 +114,21 @@ def _llama_cpp_before(summary: Summary) -> Loader:
     return Loader(name, True, "")
 
 
-def _listed(names: Iterable[str]) -> str:
+def _any_llama_cpp(name: str, summary: Summary, *, has_split_experts: bool) -> Loader | None:
+    """Return what keeps every version from loading the file, or None."""
+    if summary.version == 1:
+        return Loader(name, False, "GGUF version 1")
+    if summary.byte_order == "big":
+        return Loader(name, False, "big-endian")
+    if not has_split_experts and summary.layout in ("split", "mixed"):
+        return Loader(name, False, "one tensor per expert")
+    if summary.architecture != "llama":
+        return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
+    if unknown := {share.name for share in summary.types} - QuantType.__members__.keys():
+        return Loader(name, None, f"tensor {', '.join(sorted(unknown))}, which is not known here")
+    return None
+
+
+def _types_in(summary: Summary, types: set[QuantType]) -> str:
+    names = {share.name for share in summary.types} & {type.name for type in types}
     return ", ".join(sorted(names))

@@ -28,7 +28,7 @@ _CLONE_RANGE = 0x4020940D
 
 
 class Direct:
-    """Copies ranges of files to places of a new one.
+    """Copies ranges of files to offsets of a new one.
 
     A context manager: at its end everything is written, or what failed is raised.
 
@@ -59,25 +59,25 @@ class Direct:
             for source in self._sources.values():
                 os.close(source)
 
-    def copy(self, piece: FileRange, at: int) -> Iterator[int]:
+    def copy(self, file_range: FileRange, at: int) -> Iterator[int]:
         """Copy a range to the offset ``at``; yield bytes as they are on their way.
 
-        A source that ends early ends the copy: the sum of what was yielded tells.
+        A source that ends early ends the copy: the sum of what was yielded is then smaller.
         """
-        source = self._source(piece.path)
-        size_bytes = min(piece.size_bytes, os.fstat(source).st_size - piece.offset)
-        head = min(-piece.offset % _PAGE_BYTES, size_bytes)
-        whole = (size_bytes - head) // _PAGE_BYTES * _PAGE_BYTES
-        if (piece.offset - at) % _PAGE_BYTES:
-            head, whole = size_bytes, 0
-        yield from self._copy_some(piece, 0, head, at)
-        for start in range(head, head + whole, _PIECE_BYTES):
-            n = min(_PIECE_BYTES, head + whole - start)
+        source = self._source(file_range.path)
+        size_bytes = min(file_range.size_bytes, os.fstat(source).st_size - file_range.offset)
+        head = min(-file_range.offset % _PAGE_BYTES, size_bytes)
+        body = (size_bytes - head) // _PAGE_BYTES * _PAGE_BYTES
+        if (file_range.offset - at) % _PAGE_BYTES:
+            head, body = size_bytes, 0
+        yield from self._copy_some(file_range, 0, head, at)
+        for start in range(head, head + body, _PIECE_BYTES):
+            n = min(_PIECE_BYTES, head + body - start)
             self._wait_for_room()
-            put = self._pool.submit(self._put, source, piece.offset + start, at + start, n)
+            put = self._pool.submit(self._put, source, file_range.offset + start, at + start, n)
             self._under_way.append(put)
             yield n
-        yield from self._copy_some(piece, head + whole, size_bytes, at)
+        yield from self._copy_some(file_range, head + body, size_bytes, at)
 
     def _source(self, path: Path) -> int:
         """Return a descriptor of a source; it stays open to the end."""
@@ -89,11 +89,11 @@ class Direct:
         if len(self._under_way) >= 2 * _N_AT_ONCE:
             self._under_way.popleft().result()
 
-    def _copy_some(self, piece: FileRange, start: int, end: int, at: int) -> Iterator[int]:
+    def _copy_some(self, file_range: FileRange, start: int, end: int, at: int) -> Iterator[int]:
         """Copy what is no whole block through the cache."""
         if end > start:
             os.lseek(self._target, at + start, os.SEEK_SET)
-            rest = FileRange(piece.path, piece.offset + start, end - start)
+            rest = FileRange(file_range.path, file_range.offset + start, end - start)
             yield from copy_range(rest, self._target)
 
     def _put(self, source: int, start: int, at: int, n: int) -> None:
@@ -102,8 +102,8 @@ class Direct:
             view = memoryview(mapped)
             try:
                 while view:
-                    written = self._write(view, at)
-                    view, at = view[written:], at + written
+                    n_written = self._write(view, at)
+                    view, at = view[n_written:], at + n_written
             finally:
                 view.release()
 
@@ -118,7 +118,7 @@ class Direct:
 
 
 def open_direct(path: Path, target: int, sources: Iterable[Path]) -> Direct | None:
-    """Return what copies past the cache, or None where that cannot be or does not pay.
+    """Return what copies past the cache, or None where that is impossible or slower.
 
     File systems that share blocks between files copy nothing, and those of a network may copy
     without sending the bytes to and fro; ``copy_range`` asks them to.
@@ -144,7 +144,7 @@ def open_direct(path: Path, target: int, sources: Iterable[Path]) -> Direct | No
 
 
 def _share_blocks(path: Path, target: int) -> bool:
-    """Tell whether two files can share blocks, by asking for what none can: one odd byte.
+    """Return whether two files can share blocks, by asking for what none can: one odd byte.
 
     A system that could answers that the byte is no block; another, that it cannot.
     """
@@ -152,9 +152,9 @@ def _share_blocks(path: Path, target: int) -> bool:
     import struct
 
     with path.open("rb") as source:
-        asked = struct.pack("=qQQQ", source.fileno(), 1, 1, 1)
+        request = struct.pack("=qQQQ", source.fileno(), 1, 1, 1)
         try:
-            fcntl.ioctl(target, _CLONE_RANGE, asked)
+            fcntl.ioctl(target, _CLONE_RANGE, request)
         except OSError as exc:
             return exc.errno == errno.EINVAL
     return True

@@ -155,7 +155,7 @@ def parse_value(
     try:
         return _parse_as(chosen, text)
     except (ValueError, TypeError, KeyError, OverflowError) as exc:
-        raise UsageError(f"`{key}`: `{shown(text)}` is no {chosen}") from exc
+        raise UsageError(f"`{key}`: `{shown(text)}`is not of type {chosen}") from exc
 
 
 def _parse_as(type_name: str, text: str) -> Field:
@@ -205,7 +205,7 @@ def _edited_names(file: GgufFile, edits: Edits, changes: list[str]) -> dict[str,
             raise GgufError(f"`{file.path}` has no tensor `{shown(old)}`", path=file.path)
         if not new or "\0" in new or len(encode(new)) > MAX_NAME_BYTES:
             raise UsageError(
-                f"`{shown(new)}` is no name for a tensor: expected 1 to {MAX_NAME_BYTES} bytes"
+                f"`{shown(new)}`is not a valid tensor name: expected 1 to {MAX_NAME_BYTES} bytes"
             )
         names[old] = new
         changes.append(f"tensor `{shown(old)}` is renamed `{shown(new)}`")
@@ -246,7 +246,7 @@ def _patch(old: bytes, new: bytes, first: int, end: int) -> Patch:
 def _same_lengths(
     old: Mapping[str, Field], new: Mapping[str, Field], names: Mapping[str, str]
 ) -> bool:
-    """Tell whether every value and name keeps its length: then nothing moves."""
+    """Return whether every value and name keeps its length: then nothing moves."""
     if any(len(encode(before)) != len(encode(after)) for before, after in names.items()):
         return False
     return all(
@@ -263,7 +263,6 @@ def _length(field: Field) -> int:
 
 
 def _new_errors(file: GgufFile, rewrite: Rewrite) -> tuple[str, ...]:
-    """Errors that the new file would have and the old one has not."""
     plan = plan_file(rewrite.fields, [part.spec for part in rewrite.parts])
     after = validate_source(_Start(plan.header, plan.size_bytes), str(file.path))
     before = {str(issue) for issue in validate_file(file.path).issues}

@@ -43,7 +43,7 @@ def parse_split(name: str) -> Expert | None:
 
 
 def is_merged(name: str) -> bool:
-    """Tell whether a tensor holds merged experts."""
+    """Return whether a tensor holds merged experts."""
     return _MERGED.fullmatch(name) is not None
 
 

@@ -279,7 +279,7 @@ def align(position: int, alignment: int) -> int:
 
 
 def is_power_of_two(n: int) -> bool:
-    """Tell whether ``n`` is 1, 2, 4, ..."""
+    """Return whether ``n`` is 1, 2, 4, ..."""
     return n > 0 and n & (n - 1) == 0
 
 

@@ -212,47 +212,47 @@ class _Parser:
         """Read one key and its value."""
         at = self.at
         key = self.string("key", f"offset {at}")
-        place = f"key `{shown(key)}`"
+        location = f"key `{shown(key)}`"
         if not key:
             self.issues.add("GGUF-KEY-EMPTY", f"offset {at}", "a key without a name", at)
         if key in self.fields:
             first = self.fields[key].offset
             self.issues.add(
-                "GGUF-KEY-DUPLICATE", place, f"stands at offset {first} and again at {at}", at
+                "GGUF-KEY-DUPLICATE", location, f"stands at offset {first} and again at {at}", at
             )
-        type = self.value_type(place)
+        type = self.value_type(location)
         if type is ValueType.ARRAY:
-            element, value = self.array_value(place)
+            element, value = self.array_value(location)
             self.fields.setdefault(key, Field(type, value, element, at))
         else:
-            self.fields.setdefault(key, Field(type, self.scalar(type, place), None, at))
+            self.fields.setdefault(key, Field(type, self.scalar(type, location), None, at))
 
-    def value_type(self, place: str, *, code: str = "GGUF-VALUE-TYPE") -> ValueType:
+    def value_type(self, location: str, *, code: str = "GGUF-VALUE-TYPE") -> ValueType:
         """Read a value type."""
         at = self.at
         number = self.number(self.word)
         if number not in VALUE_TYPES:
-            self.stop(code, place, f"value type {number}, expected 0 to {max(VALUE_TYPES)}", at)
+            self.stop(code, location, f"value type {number}, expected 0 to {max(VALUE_TYPES)}", at)
         return VALUE_TYPES[number]
 
-    def scalar(self, type: ValueType, place: str) -> Any:
+    def scalar(self, type: ValueType, location: str) -> Any:
         """Read one value of fixed size, or a string."""
         if type is ValueType.STRING:
-            return self.string("value", place)
+            return self.string("value", location)
         at = self.at
         if type is ValueType.BOOL:
             value = self.number(struct.Struct("B"))
             if value > 1:
-                self.issues.add("GGUF-BOOL-VALUE", place, f"{value} is neither 0 nor 1", at)
+                self.issues.add("GGUF-BOOL-VALUE", location, f"{value} is neither 0 nor 1", at)
             return value != 0
         return self.number(struct.Struct(self.order + type.code))
 
-    def array_value(self, place: str) -> tuple[ValueType, Any]:
+    def array_value(self, location: str) -> tuple[ValueType, Any]:
         """Read an array; return the type of its elements and the elements."""
         at = self.at
-        element = self.value_type(place, code="GGUF-ARRAY-TYPE")
+        element = self.value_type(location, code="GGUF-ARRAY-TYPE")
         if element is ValueType.ARRAY:
-            self.stop("GGUF-ARRAY-TYPE", place, "an array of arrays", at)
+            self.stop("GGUF-ARRAY-TYPE", location, "an array of arrays", at)
         count_at = self.at
         n = self.number(self.count)
         room = self.window.size_bytes - self.at
@@ -260,20 +260,20 @@ class _Parser:
         if n * least > room:
             self.stop(
                 "GGUF-ARRAY-LENGTH",
-                place,
+                location,
                 f"{n:,} elements of at least {least} bytes announced, {room:,} bytes follow",
                 count_at,
             )
-        self.require_bound(n * least, place)
+        self.require_bound(n * least, location)
         if element is ValueType.STRING:
             self.n_strings += n
             if self.n_strings > MAX_STRINGS:
                 message = f"{self.n_strings:,} strings in arrays; at most {MAX_STRINGS:,} are read"
-                self.stop("GGUF-LIMIT", place, message, count_at)
-            return element, self.strings(n, place)
-        return element, self.numbers(element, n, place)
+                self.stop("GGUF-LIMIT", location, message, count_at)
+            return element, self.strings(n, location)
+        return element, self.numbers(element, n, location)
 
-    def numbers(self, element: ValueType, n: int, place: str) -> Any:
+    def numbers(self, element: ValueType, n: int, location: str) -> Any:
         """Read an array of numbers or truth values, without copying."""
         at = self.at
         self.need(n * element.dtype.itemsize)
@@ -284,7 +284,7 @@ class _Parser:
                 worst = int(np.argmax(values > 1))
                 self.issues.add(
                     "GGUF-BOOL-VALUE",
-                    place,
+                    location,
                     f"element {worst} is {values[worst]}, neither 0 nor 1",
                     at + worst,
                 )
@@ -292,30 +292,30 @@ class _Parser:
             return values.view(np.bool_)
         return values
 
-    def strings(self, n: int, place: str) -> StringArray:
+    def strings(self, n: int, location: str) -> StringArray:
         """Find the strings of an array in one pass."""
         starts: array.array[int] = array.array("Q", [self.at])
         while True:
-            left = n - len(starts) + 1
+            n_missing = n - len(starts) + 1
             more = walk(
-                self.window.buffer, starts[-1], left, self.count.unpack_from, self.count.size
+                self.window.buffer, starts[-1], n_missing, self.count.unpack_from, self.count.size
             )
             starts.extend(more[1:])
             is_done = len(starts) == n + 1
             end = starts[-1] + (0 if is_done else self.count.size)
             if not self.window.see(end):
-                self.strings_cut(starts, place)
+                self.strings_cut(starts, location)
             if is_done:
                 self.at = starts[-1]
                 return StringArray(self.window.buffer, starts, self.count)
 
-    def strings_cut(self, starts: array.array[int], place: str) -> NoReturn:
+    def strings_cut(self, starts: array.array[int], location: str) -> NoReturn:
         """Say which string of an array does not fit, and stop."""
-        self.require_bound(starts[-1] - self.at, place)
+        self.require_bound(starts[-1] - self.at, location)
         which = len(starts) - 1 if starts[-1] <= self.window.size_bytes else len(starts) - 2
         self.stop(
             "GGUF-STRING-LENGTH",
-            place,
+            location,
             f"string {which:,} of the array reaches past the end of the file "
             f"({self.window.size_bytes:,} bytes)",
             starts[which],
@@ -328,14 +328,14 @@ class _Parser:
         field = self.fields.get(ALIGNMENT_KEY)
         if field is None:
             return
-        place = f"key `{ALIGNMENT_KEY}`"
+        location = f"key `{ALIGNMENT_KEY}`"
         if field.type is not ValueType.UINT32:
             self.issues.add(
-                "GGUF-ALIGNMENT", place, f"is {field.type_name}, expected uint32", field.offset
+                "GGUF-ALIGNMENT", location, f"is {field.type_name}, expected uint32", field.offset
             )
         elif not is_power_of_two(field.value):
             self.issues.add(
-                "GGUF-ALIGNMENT", place, f"{field.value} is not a power of two", field.offset
+                "GGUF-ALIGNMENT", location, f"{field.value} is not a power of two", field.offset
             )
         else:
             self.alignment = field.value
@@ -368,7 +368,7 @@ class _Parser:
         self.at += kind.size
         return value
 
-    def string(self, what: str, place: str) -> str:
+    def string(self, what: str, location: str) -> str:
         """Read one string."""
         at = self.at
         n = self.number(self.count)
@@ -376,13 +376,13 @@ class _Parser:
         if n > room:
             self.stop(
                 "GGUF-STRING-LENGTH",
-                place,
+                location,
                 f"{what} of {n:,} bytes announced, {room:,} bytes follow",
                 at,
             )
         if n > MAX_STRING_BYTES:
             message = f"{what} of {n:,} bytes; at most {MAX_STRING_BYTES:,} are read"
-            self.stop("GGUF-LIMIT", place, message, at)
+            self.stop("GGUF-LIMIT", location, message, at)
         self.need(n)
         raw = bytes(self.window.buffer[self.at : self.at + n])
         self.at += n
@@ -392,19 +392,21 @@ class _Parser:
         """See ``n`` more bytes or stop."""
         if self.window.see(self.at + n):
             return
-        place = f"offset {self.at}"
-        self.require_bound(n, place)
+        location = f"offset {self.at}"
+        self.require_bound(n, location)
         missing = self.at + n - self.window.size_bytes
         message = f"the header is cut: {missing:,} more bytes expected"
-        self.stop("GGUF-TRUNCATED", place, message, self.at)
+        self.stop("GGUF-TRUNCATED", location, message, self.at)
 
-    def require_bound(self, n: int, place: str) -> None:
+    def require_bound(self, n: int, location: str) -> None:
         """Stop where ``n`` more bytes, which the file has, make the header longer than any."""
         if self.at + n > MAX_HEADER_BYTES and self.at + n <= self.window.size_bytes:
-            message = f"the header goes on after {MAX_HEADER_BYTES:,} bytes, the most that are read"
-            self.stop("GGUF-LIMIT", place, message, self.at)
+            message = (
+                f"the header is longer than {MAX_HEADER_BYTES:,} bytes, the most that are read"
+            )
+            self.stop("GGUF-LIMIT", location, message, self.at)
 
-    def stop(self, code: str, place: str, message: str, offset: int) -> NoReturn:
+    def stop(self, code: str, location: str, message: str, offset: int) -> NoReturn:
         """Note a problem behind which nothing can be read."""
-        self.issues.add(code, place, message, offset)
+        self.issues.add(code, location, message, offset)
         raise _StopError

@@ -19,7 +19,7 @@ from gguf_hub.gguf.validate import Report, validate_source, validate_sources
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that a header tells.
+    """Everything that follows from a header.
 
     Attributes:
         name: What the file is called.
@@ -54,8 +54,8 @@ def inspect(source: Any, name: str) -> Inspection:
     table = read_table(header)
     summary = summarize(header, table)
     starts = _starts(header, table)
-    found = compatibility(summary, report.issues, find_obstacles(header, table.all))
-    return Inspection(name, header, table, starts, summary, report, found)
+    programs = compatibility(summary, report.issues, find_obstacles(header, table.all))
+    return Inspection(name, header, table, starts, summary, report, programs)
 
 
 def _starts(header: Header, table: TensorTable) -> dict[str, int]:
@@ -90,10 +90,10 @@ def inspect_set(sources: Sequence[tuple[Any, str]]) -> Inspection:
     summary = summarize_set([report.header for report in reports], table)
     issues = tuple(issue for report in reports for issue in report.issues)
     report = replace(first, issues=issues)
-    found = compatibility(summary, issues, find_obstacles(first.header, table.all))
-    return Inspection(str(first.path), first.header, table, starts, summary, report, found)
+    programs = compatibility(summary, issues, find_obstacles(first.header, table.all))
+    return Inspection(str(first.path), first.header, table, starts, summary, report, programs)
 
 
-def _is_shard(found: Inspection) -> bool:
-    """Tell whether a file is one of several, by its keys and its name."""
-    return found.summary.shard is not None and parse_shard(Path(found.name)) is not None
+def _is_shard(inspection: Inspection) -> bool:
+    """Return whether a file is one of several, by its keys and its name."""
+    return inspection.summary.shard is not None and parse_shard(Path(inspection.name)) is not None

@@ -19,7 +19,7 @@ class Severity(str, Enum):
     ERROR = "error"
     """The file is damaged, dangerous or breaks the format."""
     UNSUPPORTED = "unsupported"
-    """Sound as far as can be told, but not for the programs of today."""
+    """Not damaged, but today's programs cannot use it."""
     WARNING = "warning"
     """Loads, but somebody should look."""
 
@@ -144,7 +144,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-ALIGNMENT",
             _E,
-            "`general.alignment` is no uint32, or no power of two",
+            "`general.alignment` is not a uint32, or not a power of two",
             "ggml 15, 16",
             True,
         ),
@@ -231,7 +231,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "Architecture": (
-        Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: nobody knows what it is", "spec"),
+        Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: unknown kind of model", "spec"),
         Rule("GGUF-ARCH-UNKNOWN", _U, "an architecture that gguf-hub has no rules for", "own"),
         Rule(
             "GGUF-NOT-RUNNABLE",
@@ -339,14 +339,14 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule("GGUF-SPLIT-MISSING", _E, "a shard is not there", "llama.cpp"),
     ),
     "Data (deep)": (
-        Rule("GGUF-DATA-NAN", _E, "a weight or block scale that is no finite number", "ggml 41"),
+        Rule("GGUF-DATA-NAN", _E, "a weight or block scale that is not finite", "ggml 41"),
     ),
 }  # fmt: skip
 
 RULES: dict[str, Rule] = {rule.code: rule for group in GROUPS.values() for rule in group}
 
 MOST_PER_CODE = 20
-"""Breaches of one rule that are told in full; more are only counted."""
+"""Breaches of one rule that are reported in full; more are only counted."""
 
 
 @dataclass(frozen=True)
@@ -375,18 +375,18 @@ class Issues:
     """Collects problems; of one kind it keeps the first few and counts the rest."""
 
     def __init__(self) -> None:
-        self._found: list[Issue] = []
+        self._issues: list[Issue] = []
         self._counts: Counter[str] = Counter()
 
-    def add(self, code: str, place: str, message: str, offset: int | None = None) -> None:
+    def add(self, code: str, location: str, message: str, offset: int | None = None) -> None:
         """Note a breach of the rule ``code``."""
         self._counts[code] += 1
         if self._counts[code] <= MOST_PER_CODE:
-            self._found.append(Issue(code, RULES[code].severity, place, message, offset))
+            self._issues.append(Issue(code, RULES[code].severity, location, message, offset))
 
     def extend(self, issues: tuple[Issue, ...]) -> None:
-        """Take over problems that somebody else found."""
-        self._found += issues
+        """Add problems that were found elsewhere."""
+        self._issues += issues
         self._counts.update(issue.code for issue in issues)
 
     @property
@@ -403,4 +403,4 @@ class Issues:
             for code, count in self._counts.items()
             if count > MOST_PER_CODE
         ]
-        return (*self._found, *more)
+        return (*self._issues, *more)

@@ -1,11 +1,11 @@
 """Changing a few bytes inside of a file so that a crash at any moment can be finished later.
 
-Before the first byte changes, old and new bytes of all places lie on the disk beside the file, in
+Before the first byte changes, old and new bytes of all patches lie on the disk beside the file, in
 ``<name>.journal``, which appears there whole. Whoever finds one writes the new bytes again.
 
 A journal is believed only if it is ours and of this very file: its first line is our signature and
 the hash of the rest, which names the file's size and a hash of its beginning (without the bytes
-that change), and every place lies inside of the file and holds its old bytes or its new ones.
+that change), and every patch lies inside of the file and finds its old bytes or its new ones.
 Anything else under that name belongs to somebody: it is neither followed nor removed.
 """
 
@@ -32,7 +32,7 @@ SIGNATURE = b"gguf-hub edit journal 2 "
 MAX_BYTES = 16 * MIB
 """A journal that is larger is neither written nor read."""
 _CONTEXT_BYTES = 65_536
-"""How much of the file behind the last place tells it from another."""
+"""How much of the file behind the last patch is hashed, too."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ def apply_patches(path: Path, patches: Sequence[Patch]) -> None:
 
     Args:
         path: The file; no link, and its only name.
-        patches: What changes, in the order of their places.
+        patches: What changes, in the order of their offsets.
 
     Raises:
         GgufError: The file does not hold the old bytes, or its journal's name is taken.
         OSError: The disk failed; ``recover`` finishes the work later.
     """
-    with _opened(path) as file:
+    with _open_own(path) as file:
         for patch in patches:
-            if _at(file, patch) != patch.old:
+            if _bytes_at(file, patch) != patch.old:
                 raise GgufError(f"`{path}` changed while it was being edited", path=path)
-        found = _write_journal(path, _packed(file, patches))
+        status = _write_journal(path, _encode_journal(file, patches))
         _write_patches(file, patches)
-    _remove(path, found)
+    _remove(path, status)
 
 
 def recover(path: Path) -> bool:
@@ -91,15 +91,15 @@ def recover(path: Path) -> bool:
     """
     if not os.path.lexists(journal_name(path)):
         return False
-    with _opened(path) as file:
-        patches, found = _read_journal(path, file)
+    with _open_own(path) as file:
+        patches, status = _read_journal(path, file)
         _write_patches(file, patches)
-    _remove(path, found)
+    _remove(path, status)
     return True
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether a change of this file was interrupted, by a journal that ``recover`` would use.
+    """Return whether there is a journal of an interrupted change that ``recover`` would use.
 
     Raises:
         OSError: The file cannot be read.
@@ -114,17 +114,16 @@ def is_unfinished(path: Path) -> bool:
     return True
 
 
-def _opened(path: Path) -> Any:
+def _open_own(path: Path) -> Any:
     """Open the file that changes: under its only name, not through a link."""
     require_own(path)
     return os.fdopen(open_regular(path, os.O_RDWR), "rb+", buffering=0)
 
 
-def _at(file: Any, patch: Patch) -> bytes:
-    """The bytes where a patch belongs."""
+def _bytes_at(file: Any, patch: Patch) -> bytes:
     file.seek(patch.offset)
-    found: bytes = file.read(len(patch.new))
-    return found
+    data: bytes = file.read(len(patch.new))
+    return data
 
 
 def _write_patches(file: Any, patches: Sequence[Patch]) -> None:
@@ -137,8 +136,7 @@ def _write_patches(file: Any, patches: Sequence[Patch]) -> None:
 # -- the journal ----------------------------------------------------------------------------------
 
 
-def _packed(file: Any, patches: Sequence[Patch]) -> bytes:
-    """Return what a journal of these patches holds."""
+def _encode_journal(file: Any, patches: Sequence[Patch]) -> bytes:
     rows = [
         [patch.offset, base64.b64encode(patch.old).decode(), base64.b64encode(patch.new).decode()]
         for patch in patches
@@ -153,7 +151,7 @@ def _packed(file: Any, patches: Sequence[Patch]) -> bytes:
 def _identity(file: Any, patches: Sequence[Patch]) -> str:
     """Return a hash of the file's beginning, the same before, while and after patches are applied.
 
-    Worked example: places 4..6 and 9..10 of a file of 20 bytes leave 0..4, 6..9 and 10..20.
+    Worked example: patches 4..6 and 9..10 of a file of 20 bytes leave 0..4, 6..9 and 10..20.
     """
     digest, at = hashlib.sha256(), 0
     for patch in patches:
@@ -196,16 +194,16 @@ def _read_journal(path: Path, file: Any) -> tuple[list[Patch], os.stat_result]:
     except OSError as exc:
         raise _not_ours(path, reason_of(exc)) from exc
     with os.fdopen(descriptor, "rb") as journal:
-        found = os.fstat(journal.fileno())
+        status = os.fstat(journal.fileno())
         if journal.read(len(SIGNATURE)) != SIGNATURE:
             raise _not_ours(path, "it does not begin as one of gguf-hub's")
-        if found.st_size > MAX_BYTES:
-            raise _not_ours(path, f"it takes {format_size(found.st_size)}")
+        if status.st_size > MAX_BYTES:
+            raise _not_ours(path, f"it takes {format_size(status.st_size)}")
         digest, _, body = journal.read(MAX_BYTES).partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise _not_ours(path, "its checksum is wrong")
     try:
-        return _checked(file, json.loads(body)), found
+        return _parse_patches(file, json.loads(body)), status
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise _not_ours(path, _Misfit.reason(exc)) from exc
 
@@ -215,34 +213,33 @@ class _Misfit(ValueError):
 
     @classmethod
     def reason(cls, exc: Exception) -> str:
-        """Return what to tell of an error of reading."""
+        """Return the reason to report for an error of reading."""
         return str(exc) if isinstance(exc, cls) else "it makes no sense"
 
 
-def _checked(file: Any, told: Any) -> list[Patch]:
-    """Return the patches that a journal tells, each of them fit for the file."""
+def _parse_patches(file: Any, content: Any) -> list[Patch]:
+    """Return the patches in a journal's content; raise ``_Misfit`` if one does not fit the file."""
     size_bytes = os.fstat(file.fileno()).st_size
-    patches = [_patch(*row) for row in told["patches"]]
-    if told["size_bytes"] != size_bytes:
-        raise _Misfit(f"it is of a file of {told['size_bytes']!r:.20} bytes, not {size_bytes:,}")
-    if not patches or any(left.end > right.offset for left, right in pairwise(patches)):
-        raise _Misfit("its places overlap, or there are none")
+    patches = [_patch(*row) for row in content["patches"]]
+    if content["size_bytes"] != size_bytes:
+        raise _Misfit(f"it is of a file of {content['size_bytes']!r:.20} bytes, not {size_bytes:,}")
+    if not patches or any(before.end > after.offset for before, after in pairwise(patches)):
+        raise _Misfit("its patches overlap, or there are none")
     if patches[-1].end > size_bytes:
-        raise _Misfit("a place lies beyond the end of the file")
-    if any(_at(file, patch) not in (patch.old, patch.new) for patch in patches):
+        raise _Misfit("a patch lies beyond the end of the file")
+    if any(_bytes_at(file, patch) not in (patch.old, patch.new) for patch in patches):
         raise _Misfit("the file holds neither the old bytes nor the new ones")
-    if told["sha256"] != _identity(file, patches):
+    if content["sha256"] != _identity(file, patches):
         raise _Misfit("it is of a file that begins otherwise")
     return patches
 
 
 def _patch(offset: Any, old: Any, new: Any) -> Patch:
-    """Read one row of a journal."""
     if type(offset) is not int or not isinstance(old, str) or not isinstance(new, str):
-        raise _Misfit("a place makes no sense")
+        raise _Misfit("a patch makes no sense")
     patch = Patch(offset, *(base64.b64decode(text, validate=True) for text in (old, new)))
     if offset < 0 or not patch.new or len(patch.old) != len(patch.new):
-        raise _Misfit("a place makes no sense")
+        raise _Misfit("a patch makes no sense")
     return patch
 
 
@@ -256,6 +253,6 @@ def _not_ours(path: Path, reason: str) -> GgufError:
     )
 
 
-def _remove(path: Path, found: os.stat_result) -> None:
-    remove_if(journal_name(path), found)
+def _remove(path: Path, status: os.stat_result) -> None:
+    remove_if(journal_name(path), status)
     sync_folder(path.parent)

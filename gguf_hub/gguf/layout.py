@@ -60,7 +60,7 @@ def read_table(header: Header) -> TensorTable:
     for entry in header.entries:
         if entry.name in rows:
             issues.add(
-                "GGUF-TENSOR-NAME-DUPLICATE", _place(entry), "is in the table twice", entry.at
+                "GGUF-TENSOR-NAME-DUPLICATE", _location(entry), "is in the table twice", entry.at
             )
         info = _check_row(entry, header.alignment, sizes, issues)
         if info:
@@ -87,7 +87,7 @@ def _opaque_sizes(header: Header) -> dict[int, int]:
     return {start: max(0, end - start) for start, end in zip(starts, ends, strict=False)}
 
 
-def _place(entry: TensorEntry) -> str:
+def _location(entry: TensorEntry) -> str:
     return f"tensor `{shown(entry.name)}`"
 
 
@@ -105,7 +105,7 @@ def _check_row(
     if row % type.block_size:
         issues.add(
             "GGUF-TENSOR-BLOCK",
-            _place(entry),
+            _location(entry),
             f"rows of {row:,} weights do not fill {type.name} blocks of {type.block_size}",
             entry.at,
         )
@@ -114,7 +114,7 @@ def _check_row(
     if size_bytes > INT64_MAX - alignment:
         issues.add(
             "GGUF-TENSOR-OVERFLOW",
-            _place(entry),
+            _location(entry),
             f"shape {list(entry.shape)} of {type.name} is {size_bytes:,} bytes",
             entry.at,
         )
@@ -123,7 +123,6 @@ def _check_row(
 
 
 def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
-    """Return the type, or None and an issue."""
     id = entry.type_id
     if id in _TYPES:
         return _TYPES[id]
@@ -133,7 +132,7 @@ def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
         code, what = "GGUF-TENSOR-TYPE", f"type {id} was removed from the format"
     else:
         code, what = "GGUF-TENSOR-TYPE", f"type {id}, expected 0 to {TYPE_COUNT - 1}"
-    issues.add(code, _place(entry), what, entry.at)
+    issues.add(code, _location(entry), what, entry.at)
     return None
 
 
@@ -142,19 +141,21 @@ def _check_shape(entry: TensorEntry, issues: Issues) -> bool:
     shape = entry.shape
     if shape and min(shape) >= 1 and max(shape) <= _USUAL_LENGTH:
         return True
-    place, at = _place(entry), entry.at
+    location, at = _location(entry), entry.at
     if not shape:
-        issues.add("GGUF-TENSOR-SCALAR", place, "has no dimension: a single number", at)
+        issues.add("GGUF-TENSOR-SCALAR", location, "has no dimension: a single number", at)
     if any(n < 0 for n in shape):
-        issues.add("GGUF-TENSOR-DIM-NEGATIVE", place, f"shape {list(shape)} as 64-bit integers", at)
+        issues.add(
+            "GGUF-TENSOR-DIM-NEGATIVE", location, f"shape {list(shape)} as 64-bit integers", at
+        )
         return False
     if any(n > 2**32 for n in shape):
-        issues.add("GGUF-TENSOR-DIM-HUGE", place, f"shape {list(shape)}", at)
+        issues.add("GGUF-TENSOR-DIM-HUGE", location, f"shape {list(shape)}", at)
     if 0 in shape:
-        issues.add("GGUF-TENSOR-DIM-ZERO", place, f"shape {list(shape)} holds no element", at)
+        issues.add("GGUF-TENSOR-DIM-ZERO", location, f"shape {list(shape)} holds no element", at)
     if count_elements(shape) > INT64_MAX:
         issues.add(
-            "GGUF-TENSOR-OVERFLOW", place, f"shape {list(shape)}: 2**63 elements or more", at
+            "GGUF-TENSOR-OVERFLOW", location, f"shape {list(shape)}: 2**63 elements or more", at
         )
         return False
     return True
@@ -166,8 +167,8 @@ def _check_order(header: Header, issues: Issues) -> None:
         if entry.offset % header.alignment:
             issues.add(
                 "GGUF-TENSOR-ALIGNMENT",
-                _place(entry),
-                f"offset {entry.offset:,} is no multiple of {header.alignment:,}",
+                _location(entry),
+                f"offset {entry.offset:,}is not a multiple of {header.alignment:,}",
                 entry.at,
             )
     offsets = [entry.offset for entry in header.entries]
@@ -175,7 +176,7 @@ def _check_order(header: Header, issues: Issues) -> None:
         if entry.offset < before.offset:
             issues.add(
                 "GGUF-TENSOR-ORDER",
-                _place(entry),
+                _location(entry),
                 f"offset {entry.offset:,} lies before that of `{shown(before.name)}`",
                 entry.at,
             )
@@ -191,11 +192,11 @@ def _check_neighbours(header: Header, ordered: list[TensorEntry], issues: Issues
         size = _size_or_none(entry)
         if end is not None and entry.offset < end and size != 0:
             message = f"starts at {entry.offset:,}, before the end of `{owner}` at {end:,}"
-            issues.add("GGUF-TENSOR-OVERLAP", _place(entry), message, entry.at)
+            issues.add("GGUF-TENSOR-OVERLAP", _location(entry), message, entry.at)
         elif end is not None and entry.offset > align(end, header.alignment):
             gap = entry.offset - align(end, header.alignment)
             issues.add(
-                "GGUF-TENSOR-GAP", _place(entry), f"{gap:,} unused bytes before it", entry.at
+                "GGUF-TENSOR-GAP", _location(entry), f"{gap:,} unused bytes before it", entry.at
             )
         if size is None:
             end = None
@@ -217,7 +218,7 @@ def _check_bounds(header: Header, tensors: tuple[AnyTensor, ...], issues: Issues
     cut = [info for info in tensors if info.offset + _least_size(info) > max(room, 0)]
     if not cut:
         return
-    place, start = f"tensor `{shown(cut[0].name)}`", header.data_offset + cut[0].offset
+    location, start = f"tensor `{shown(cut[0].name)}`", header.data_offset + cut[0].offset
     missing = max(info.offset + _least_size(info) for info in cut) - room
     if missing > sum(align(info.size_bytes, header.alignment) for info in tensors):
         message = (
@@ -228,7 +229,7 @@ def _check_bounds(header: Header, tensors: tuple[AnyTensor, ...], issues: Issues
             f"the file ends too early: {missing:,} bytes are missing, "
             f"{len(cut):,} of {len(tensors):,} tensors are not whole"
         )
-    issues.add("GGUF-TENSOR-BOUNDS", place, message, start)
+    issues.add("GGUF-TENSOR-BOUNDS", location, message, start)
 
 
 def _least_size(info: AnyTensor) -> int:

@@ -40,24 +40,24 @@ class Extent:
     Attributes:
         path: Its name.
         size_bytes: Its length.
-        found: What tells it from another file that has got its name meanwhile.
+        status: Distinguishes it from another file that has got its name meanwhile.
     """
 
     path: Path
     size_bytes: int
-    found: os.stat_result
+    status: os.stat_result
 
 
 @contextlib.contextmanager
-def errors_told(path: Path) -> Iterator[None]:
-    """Say in our own words why a file cannot be opened, mapped or read."""
+def read_errors(path: Path) -> Iterator[None]:
+    """Raise ``GgufError`` for what keeps a file from being opened, mapped or read."""
     try:
         yield
     except FileNotFoundError as exc:
         hint = "check the path; `gguf-hub list` names the files that can be downloaded"
         raise GgufError(f"no such file: `{path}`", path=path, hint=hint) from exc
     except IsADirectoryError as exc:
-        hint = "name the .gguf file inside of it"
+        hint = "name the .gguf file in it"
         raise GgufError(f"`{path}` is a folder, not a file", path=path, hint=hint) from exc
     except OSError as exc:
         hint = "the limit on address space is too low: `ulimit -v`"
@@ -88,7 +88,7 @@ def map_together(files: Sequence[Extent]) -> NDArray[np.uint8] | None:
         return None
     *starts, total = starts_of([file.size_bytes for file in files])
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    with errors_told(files[0].path):
+    with read_errors(files[0].path):
         # the reserved pages take no memory; unmapping them unmaps what replaced them
         area = mmap.mmap(-1, total, flags=flags, prot=mmap.PROT_READ)
     data = np.frombuffer(area, np.uint8)
@@ -103,10 +103,10 @@ def _map_at(file: Extent, address: int) -> None:
     libc.mmap.argtypes = (
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     )  # fmt: skip
-    with errors_told(file.path), file.path.open("rb") as opened:
-        found = os.fstat(opened.fileno())
+    with read_errors(file.path), file.path.open("rb") as opened:
+        status = os.fstat(opened.fileno())
         # sizes are checked through the first mapping: this one must be of the same file
-        if not os.path.samestat(found, file.found) or found.st_size != file.size_bytes:
+        if not os.path.samestat(status, file.status) or status.st_size != file.size_bytes:
             raise GgufError(f"`{file.path}` has changed while it was opened", path=file.path)
         flags = mmap.MAP_SHARED | _MAP_FIXED
         size, number = file.size_bytes, opened.fileno()
@@ -144,13 +144,12 @@ def read_together(
 
 
 def _size_of(path: Path) -> int:
-    with errors_told(path):
+    with read_errors(path):
         return path.stat().st_size
 
 
 def _read_into(memory: memoryview, path: Path, task: Task) -> None:
-    """Fill memory with a file."""
-    with errors_told(path), path.open("rb", buffering=0) as file:
+    with read_errors(path), path.open("rb", buffering=0) as file:
         at = 0
         while at < len(memory):
             n = file.readinto(memory[at : at + _PIECE_BYTES])

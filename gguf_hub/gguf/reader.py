@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
-from gguf_hub.gguf.mapping import errors_told, read_together
+from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.source import MemorySource
 from gguf_hub.progress import SILENT, Progress
@@ -42,7 +41,7 @@ class GgufFile:
         hparams: What it says of the model's sizes.
         tensors: By name, in file order.
         data: The whole file, ``uint8[size_bytes]``, read-only: mapped, or a copy in memory.
-        found: What tells the mapped file from another of its name; None for a copy.
+        status: Distinguishes the mapped file from another of its name; None for a copy.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class GgufFile:
         self.tensors: Mapping[str, TensorInfo] = tensors
         self.hparams = HyperParameters(self.fields, tensors)
         self.data = data
-        self.found: os.stat_result | None = None
+        self.status: os.stat_result | None = None
         self._map: mmap.mmap | None = None
 
     @classmethod
@@ -67,7 +66,7 @@ class GgufFile:
         Args:
             path: A GGUF file: version 1 to 3, either byte order.
             is_mapped: False to read all of it into memory of our own.
-            progress: Told about that reading.
+            progress: Where to report that reading.
 
         Raises:
             GgufError: There is no such file, or it cannot be read safely.
@@ -76,9 +75,9 @@ class GgufFile:
         path = Path(path)
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
-        buffer, found = _map(path)
-        file = cls._parsed(path, buffer, np.frombuffer(buffer, np.uint8))
-        file.found = found
+        buffer, status = _map(path)
+        file = cls._parse(path, buffer, np.frombuffer(buffer, np.uint8))
+        file.status = status
         file._map = buffer if isinstance(buffer, mmap.mmap) else None
         return file
 
@@ -90,10 +89,10 @@ class GgufFile:
             GgufError: It cannot be read safely.
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
-        return cls._parsed(path, MemorySource(data), data)
+        return cls._parse(path, MemorySource(data), data)
 
     @classmethod
-    def _parsed(cls, path: Path, source: Any, data: NDArray[np.uint8]) -> GgufFile:
+    def _parse(cls, path: Path, source: Any, data: NDArray[np.uint8]) -> GgufFile:
         header = read_header(source)
         table = read_table(header)
         raise_unreadable(path, header.issues + table.issues)
@@ -153,7 +152,7 @@ class GgufFile:
         return self.data[start : start + self.tensors[name].size_bytes]
 
     def check_size(self) -> None:
-        """Raise if the mapped file has another size by now: what is gone of it ends the process.
+        """Raise if the mapped file has another size by now: reading past its end kills the process.
 
         It costs half a microsecond, so that it may be asked before every use. A file that was
         replaced, not written over, is still there.
@@ -178,13 +177,7 @@ class GgufFile:
     def __enter__(self) -> GgufFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let go of the file."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -201,11 +194,11 @@ def map_file(path: Path) -> mmap.mmap | bytes:
 
 
 def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:
-    with errors_told(path), path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if found.st_size == 0:
-            return b"", found
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), found
+    with read_errors(path), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size == 0:
+            return b"", status
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
 
 
 def raise_unreadable(path: Path | str, issues: tuple[Issue, ...]) -> None:
@@ -242,7 +235,6 @@ _HINTS = {
 
 
 def _hint(issue: Issue, path: Path | str) -> str:
-    """The next step after a problem."""
     verify = f"`gguf-hub verify {quote(str(path))}`"
     if issue.code in _HINTS:  # only `verify` may know which file it was
         return (

@@ -17,7 +17,7 @@ from gguf_hub.gguf.copying import BLOCK_BYTES, FileRange
 from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.strings import StringArray, shown
-from gguf_hub.gguf.swap import swapped
+from gguf_hub.gguf.swap import swap_ranges
 from gguf_hub.gguf.writer import Plan, plan_file, write_gguf
 from gguf_hub.progress import SILENT, Progress
 
@@ -64,7 +64,7 @@ class Rewrite:
     @property
     def sources(self) -> set[Path]:
         """The files that data is copied from."""
-        return {piece.path for part in self.parts for piece in part.ranges}
+        return {file_range.path for part in self.parts for file_range in part.ranges}
 
     def write(self, path: Path, *, compare: bool = False, progress: Progress = SILENT) -> None:
         """Write the file; it appears under its name only when it is whole.
@@ -108,7 +108,7 @@ class Rewrite:
 
 
 def align_to_source(rewrite: Rewrite) -> Rewrite:
-    """Make data lie at the same place in its blocks as in the old file, through a key of zeros.
+    """Give data the same offsets modulo the block size as in the old file, with a key of zeros.
 
     Copying whole blocks is faster than copying across their borders, and file systems that share
     blocks (btrfs, xfs) then copy nothing at all. Small files stay without it.
@@ -119,14 +119,14 @@ def align_to_source(rewrite: Rewrite) -> Rewrite:
     fields = {key: field for key, field in rewrite.fields.items() if key != PADDING_KEY}
     plain = dataclasses.replace(rewrite, fields=fields)
     plan = plan_file(fields, [part.spec for part in rewrite.parts])
-    wanted = _wanted_start(plan, rewrite.parts)
-    if wanted is None or plan.size_bytes < LEAST_IN_STEP_BYTES:
+    start = _best_start(plan, rewrite.parts)
+    if start is None or plan.size_bytes < LEAST_IN_STEP_BYTES:
         return plain
-    if plan.data_offset % BLOCK_BYTES == wanted or wanted % plan.alignment:
+    if plan.data_offset % BLOCK_BYTES == start or start % plan.alignment:
         return plain
     # key with its length, type, element type and count stand before the zeros
     least = len(plan.header) + 8 + len(PADDING_KEY) + 4 + 4 + 8
-    zeros = np.zeros((wanted - least) % BLOCK_BYTES, np.uint8)
+    zeros = np.zeros((start - least) % BLOCK_BYTES, np.uint8)
     change = f"`{PADDING_KEY}` is added, so that blocks can be shared with the old file"
     return dataclasses.replace(
         plain,
@@ -135,26 +135,26 @@ def align_to_source(rewrite: Rewrite) -> Rewrite:
     )
 
 
-def _wanted_start(plan: Plan, parts: Sequence[Part]) -> int | None:
+def _best_start(plan: Plan, parts: Sequence[Part]) -> int | None:
     """Return where in a block the data section should start, for most of the bytes."""
     votes: Counter[int] = Counter()
     for info, part in zip(plan.tensors, parts, strict=True):
         at = info.offset
-        for piece in () if part.swaps else part.ranges:
-            votes[(piece.offset - at) % BLOCK_BYTES] += piece.size_bytes
-            at += piece.size_bytes
+        for file_range in () if part.swaps else part.ranges:
+            votes[(file_range.offset - at) % BLOCK_BYTES] += file_range.size_bytes
+            at += file_range.size_bytes
     return votes.most_common(1)[0][0] if votes else None
 
 
 def detached(fields: Mapping[str, Field]) -> dict[str, Field]:
     """Return metadata that does not hold its file open: some systems then refuse to replace it."""
     return {
-        key: Field(field.type, _copied(field.value), field.element_type)
+        key: Field(field.type, _copy_value(field.value), field.element_type)
         for key, field in fields.items()
     }
 
 
-def _copied(value: Any) -> Any:
+def _copy_value(value: Any) -> Any:
     if isinstance(value, StringArray):
         return value.copy()
     return value.copy() if isinstance(value, np.ndarray) else value
@@ -167,20 +167,19 @@ def range_of(file: GgufFile, info: TensorInfo) -> FileRange:
 
 def joined(ranges: Iterable[FileRange]) -> tuple[FileRange, ...]:
     """Put ranges together that lie side by side."""
-    found: list[FileRange] = []
-    for piece in ranges:
-        last = found[-1] if found else None
-        if last and last.path == piece.path and last.offset + last.size_bytes == piece.offset:
-            found[-1] = FileRange(last.path, last.offset, last.size_bytes + piece.size_bytes)
+    merged: list[FileRange] = []
+    for file_range in ranges:
+        last = merged[-1] if merged else None
+        if last and (last.path, last.end) == (file_range.path, file_range.offset):
+            merged[-1] = FileRange(last.path, last.offset, last.size_bytes + file_range.size_bytes)
         else:
-            found.append(piece)
-    return tuple(found)
+            merged.append(file_range)
+    return tuple(merged)
 
 
 def _data(part: Part) -> Any:
-    """Data of a part for the writer."""
     if part.swaps:
-        return lambda: swapped(part.ranges, part.spec.type)
+        return lambda: swap_ranges(part.ranges, part.spec.type)
     return part.ranges
 
 
@@ -188,14 +187,14 @@ def _compare(path: Path, data_offset: int, info: TensorInfo, part: Part) -> Iter
     """Compare one tensor with its source; yield bytes as they are found equal."""
     with path.open("rb") as file:
         file.seek(data_offset + info.offset)
-        left = info.size_bytes
-        for chunk in swapped(part.ranges, info.type) if part.swaps else _chunks(part.ranges):
+        n_left = info.size_bytes
+        for chunk in swap_ranges(part.ranges, info.type) if part.swaps else _chunks(part.ranges):
             if file.read(len(chunk)) != bytes(chunk):
                 break
-            left -= len(chunk)
+            n_left -= len(chunk)
             yield len(chunk)
-        if left:
-            where = data_offset + info.offset + info.size_bytes - left
+        if n_left:
+            where = data_offset + info.offset + info.size_bytes - n_left
             raise GgufError(
                 f"`{path}`: tensor `{shown(info.name)}` differs from its source at offset {where}",
                 path=path,
@@ -204,10 +203,9 @@ def _compare(path: Path, data_offset: int, info: TensorInfo, part: Part) -> Iter
 
 
 def _chunks(ranges: tuple[FileRange, ...]) -> Iterator[bytes | np.ndarray[Any, Any]]:
-    """Yield the bytes of ranges."""
-    for piece in ranges:
-        with piece.path.open("rb") as file:
-            file.seek(piece.offset)
-            for at in range(0, piece.size_bytes, COMPARE_BYTES):
-                chunk = file.read(min(COMPARE_BYTES, piece.size_bytes - at))
+    for file_range in ranges:
+        with file_range.path.open("rb") as file:
+            file.seek(file_range.offset)
+            for at in range(0, file_range.size_bytes, COMPARE_BYTES):
+                chunk = file.read(min(COMPARE_BYTES, file_range.size_bytes - at))
                 yield chunk

@@ -21,7 +21,7 @@ def shard_path(prefix: Path | str, no: int, count: int) -> Path:
 
 
 def parse_shard(path: _P) -> tuple[_P, int, int] | None:
-    """Return prefix, number (from 0) and count that a file's name tells, or None."""
+    """Return prefix, number (from 0) and count as a file's name has them, or None."""
     match = _NAME.fullmatch(path.name)
     return (path.with_name(match[1]), int(match[2]) - 1, int(match[3])) if match else None
 
@@ -32,21 +32,21 @@ def find_shards(path: Path) -> tuple[Path, ...]:
     Raises:
         GgufError: The name is not that of a shard.
     """
-    found = parse_shard(path)
-    if found is None:
+    shard = parse_shard(path)
+    if shard is None:
         raise GgufError(
             f"`{path}` is a shard, but its name does not say which",
             path=path,
             hint="shards are named NAME-00001-of-00003.gguf: rename it to what it was",
         )
-    prefix, _, count = found
+    prefix, _, count = shard
     return tuple(shard_path(prefix, no, count) for no in range(count))
 
 
 def model_name(path: PurePath) -> str:
     """Return what to call a model: its file's name without the suffix and the shard's number."""
-    found = parse_shard(path)
-    return found[0].name if found else path.stem
+    shard = parse_shard(path)
+    return shard[0].name if shard else path.stem
 
 
 def model_files(path: Path) -> tuple[Path, ...]:

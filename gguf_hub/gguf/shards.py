@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec, ValueType, align
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.keys import number
-from gguf_hub.gguf.mapping import Extent, errors_told, map_together, read_together, starts_of
+from gguf_hub.gguf.mapping import Extent, map_together, read_errors, read_together, starts_of
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
@@ -46,7 +45,7 @@ class GgufSet:
     Attributes:
         files: The shards in order.
         path: The first of them.
-        fields: Metadata of the first, without the keys that tell of shards.
+        fields: Metadata of the first, without ``SPLIT_KEYS``.
         metadata: The same as plain Python values.
         hparams: What it says of the model's sizes.
         tensors: Of all shards, in order; offsets are those in their own file.
@@ -82,16 +81,16 @@ class GgufSet:
         Args:
             path: Any shard.
             is_mapped: False to read all of it into memory of our own.
-            progress: Told about that reading.
+            progress: Where to report that reading.
 
         Raises:
             GgufError: A shard is missing, damaged, or of another set.
         """
         shards = require_shards(Path(path))
         if is_mapped:
-            return cls(_checked(map(GgufFile.open, shards)))
+            return cls(_require_set(map(GgufFile.open, shards)))
         data, parts = read_together(shards, progress)
-        return cls(_checked(map(GgufFile.in_memory, shards, parts)), data)
+        return cls(_require_set(map(GgufFile.in_memory, shards, parts)), data)
 
     @cached_property
     def data(self) -> NDArray[np.uint8]:
@@ -149,13 +148,7 @@ class GgufSet:
     def __enter__(self) -> GgufSet:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let go of all files."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -169,7 +162,7 @@ def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = 
     Args:
         path: The file, or any shard.
         is_mapped: False to read all of it into memory of our own.
-        progress: Told about that reading.
+        progress: Where to report that reading.
 
     Raises:
         GgufError: It, or one of the other shards, is missing or cannot be read safely.
@@ -183,46 +176,45 @@ def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = 
 
 
 def _is_shard(path: Path) -> bool:
-    """Tell whether a file is one of several, without mapping it."""
-    with errors_told(path), path.open("rb") as file:
+    """Return whether a file is one of several, without mapping it."""
+    with read_errors(path), path.open("rb") as file:
         return _count(read_header(file).fields) > 1
 
 
 def _count(fields: Mapping[str, Field]) -> int:
-    """Return how many files a model has, as one of them says."""
     return number(fields, "split.count") or 1
 
 
 def set_problem(file: GgufFile, no: int, before: Sequence[GgufFile]) -> tuple[str, str] | None:
-    """Tell what keeps a file from being shard ``no`` of the set of those before it.
+    """Check whether a file is shard ``no`` of the set of those before it.
 
     Returns:
-        Code of the rule and what is wrong, or None.
+        Code of the rule and what is wrong, or None when it is.
     """
-    found = parse_shard(file.path)
+    parts = parse_shard(file.path)
     stated, count = number(file.fields, "split.no"), number(file.fields, "split.count")
     if stated is None or count is None:
         return "GGUF-SPLIT-KEY", "does not say which shard it is"
     if stated != no:
         return "GGUF-SPLIT-NO", f"is number {stated} (from 0), expected {no}"
-    if found and found[2] != count:
-        return "GGUF-SPLIT-COUNT", f"says {count} shards, its name {found[2]}"
+    if parts and parts[2] != count:
+        return "GGUF-SPLIT-COUNT", f"says {count} shards, its name {parts[2]}"
     if before and file.byte_order != before[0].byte_order:
         return "GGUF-SPLIT-KEY", f"is {file.byte_order}-endian, unlike the first shard"
     for other in before:
-        twice = next((name for name in file.tensors if name in other.tensors), None)
-        if twice is not None:
+        duplicate = next((name for name in file.tensors if name in other.tensors), None)
+        if duplicate is not None:
             where = other.path.name
-            return "GGUF-SPLIT-DUPLICATE", f"tensor `{shown(twice)}` is in `{where}` too"
+            return "GGUF-SPLIT-DUPLICATE", f"tensor `{shown(duplicate)}` is in `{where}` too"
     return None
 
 
 def _extent(file: GgufFile) -> Extent:
-    assert file.found is not None, "read files are in memory together already"
-    return Extent(file.path, file.size_bytes, file.found)
+    assert file.status is not None, "read files are in memory together already"
+    return Extent(file.path, file.size_bytes, file.status)
 
 
-def _checked(opened: Iterable[GgufFile]) -> list[GgufFile]:
+def _require_set(opened: Iterable[GgufFile]) -> list[GgufFile]:
     """Return the shards, in order, if they are those of one model."""
     files: list[GgufFile] = []
     for no, file in enumerate(opened):
@@ -230,16 +222,16 @@ def _checked(opened: Iterable[GgufFile]) -> list[GgufFile]:
         if problem:
             raise GgufError(f"`{file.path}`: {problem[1]}", path=file.path)
         files.append(file)
-    return _whole(files)
+    return _require_complete(files)
 
 
-def _whole(files: list[GgufFile]) -> list[GgufFile]:
+def _require_complete(files: list[GgufFile]) -> list[GgufFile]:
     """Return the shards if they hold as many tensors as the model has."""
     announced = number(files[0].fields, "split.tensors.count")
-    found = sum(len(file.tensors) for file in files)
-    if announced is not None and announced != found:
+    n_tensors = sum(len(file.tensors) for file in files)
+    if announced is not None and announced != n_tensors:
         raise GgufError(
-            f"`{files[0].path}`: its {len(files)} shards hold {found:,} tensors, "
+            f"`{files[0].path}`: its {len(files)} shards hold {n_tensors:,} tensors, "
             f"{announced:,} are announced",
             path=files[0].path,
         )
@@ -328,7 +320,6 @@ def _groups(
 
 
 def _shard(file: GgufFile, no: int, groups: Sequence[Sequence[TensorInfo]]) -> Rewrite:
-    """Return one shard."""
     fields = {
         "split.no": Field(ValueType.UINT16, no),
         "split.count": Field(ValueType.UINT16, len(groups)),
@@ -358,13 +349,13 @@ def write_shards(
     paths = tuple(shard_path(prefix, no, len(shards)) for no in range(len(shards)))
     require_distinct(paths, {path for shard in shards for path in shard.sources})
     require_space(prefix.parent, sum(shard.size_bytes for shard in shards))
-    written: list[tuple[Path, os.stat_result]] = []
+    done: list[tuple[Path, os.stat_result]] = []
     try:
         for path, shard in zip(paths, shards, strict=True):
             shard.write(path, progress=progress)
-            written.append((path, path.lstat()))
+            done.append((path, path.lstat()))
     except BaseException:
-        for path, found in written:
-            remove_if(path, found)
+        for path, status in done:
+            remove_if(path, status)
         raise
     return paths

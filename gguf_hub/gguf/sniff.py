@@ -23,7 +23,7 @@ _OTHERS = (
 
 
 def sniff(start: bytes) -> tuple[str, str]:
-    """Tell what a file is.
+    """Name a file that is not a GGUF.
 
     Args:
         start: Its first bytes, up to 512; not those of a GGUF.
@@ -52,7 +52,6 @@ def _lfs_size(start: bytes) -> str:
 
 
 def _other(start: bytes, text: bytes) -> str:
-    """Name a format that is neither GGUF nor a usual accident."""
     for magic, what in _OTHERS:
         if start.startswith(magic):
             return what

@@ -81,9 +81,9 @@ class Window:
             return False
         if self._source is None or end <= len(self.buffer):
             return True
-        seen = len(self.buffer)
-        step = FIRST_BYTES if not seen else SECOND_END if seen <= FIRST_BYTES else 2 * seen
+        n_seen = len(self.buffer)
+        step = FIRST_BYTES if not n_seen else SECOND_END if n_seen <= FIRST_BYTES else 2 * n_seen
         end = min(max(end, step), self.size_bytes, MAX_HEADER_BYTES)
-        more = self._source.read(seen, end - seen)
+        more = self._source.read(n_seen, end - n_seen)
         self.buffer += more
         return len(self.buffer) >= end

@@ -38,7 +38,7 @@ def valid(text: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether text that ``decode`` made came from valid UTF-8."""
+    """Return whether text that ``decode`` made came from valid UTF-8."""
     return text.isascii() or not _NOT_UTF8.search(text)
 
 

@@ -60,11 +60,11 @@ def swap_blocks(raw: NDArray[np.uint8], type: QuantType) -> None:
         words[...] = words.byteswap()
 
 
-def swapped(pieces: tuple[FileRange, ...], type: QuantType) -> Iterator[NDArray[np.uint8]]:
+def swap_ranges(ranges: tuple[FileRange, ...], type: QuantType) -> Iterator[NDArray[np.uint8]]:
     """Yield ranges of a file with their words turned round, always in the same buffer."""
     buffer = np.empty(CHUNK_BYTES // type.type_size * type.type_size, np.uint8)
-    for piece in pieces:
-        for part in _read(piece.path, piece.offset, piece.size_bytes, buffer):
+    for file_range in ranges:
+        for part in _read(file_range.path, file_range.offset, file_range.size_bytes, buffer):
             swap_blocks(part, type)
             yield part
 
@@ -72,7 +72,7 @@ def swapped(pieces: tuple[FileRange, ...], type: QuantType) -> Iterator[NDArray[
 def _read(
     path: Path, offset: int, size_bytes: int, buffer: NDArray[np.uint8]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield a range in pieces of the buffer's length; a file that ends early ends it."""
+    """Yield a range in chunks of the buffer's length; a file that ends early ends it."""
     with path.open("rb") as file:
         file.seek(offset)
         while size_bytes:

@@ -243,11 +243,11 @@ def _direct(
     new: NewFile, pairs: Sequence[tuple[TensorLike, TensorData]]
 ) -> contextlib.AbstractContextManager[Direct | None]:
     """Return what copies ranges past the cache, where there are any and that pays."""
-    ranges = [piece for _, data in pairs for piece in _ranges(data)]
-    is_large = sum(piece.size_bytes for piece in ranges) >= LEAST_BYTES
-    sources = {piece.path for piece in ranges}
-    found = open_direct(new.path, new.descriptor, sources) if is_large else None
-    return found or contextlib.nullcontext()
+    ranges = [file_range for _, data in pairs for file_range in _ranges(data)]
+    is_large = sum(file_range.size_bytes for file_range in ranges) >= LEAST_BYTES
+    sources = {file_range.path for file_range in ranges}
+    direct = open_direct(new.path, new.descriptor, sources) if is_large else None
+    return direct or contextlib.nullcontext()
 
 
 def _ranges(data: TensorData) -> tuple[FileRange, ...]:
@@ -267,20 +267,19 @@ class _Target:
 
 
 def _write_tensor(target: _Target, info: TensorInfo, data: TensorData, task: Task) -> None:
-    """Write the data of one tensor."""
-    written = 0
+    n_bytes = 0
     for n in _write_data(target, data):
-        written += n
+        n_bytes += n
         task.advance(n)
-    if written != info.size_bytes:
+    if n_bytes != info.size_bytes:
         raise GgufError(
-            f"tensor `{shown(info.name)}`: {written:,} bytes of data, "
+            f"tensor `{shown(info.name)}`: {n_bytes:,} bytes of data, "
             f"but shape {list(info.shape)} of {info.type.name} is {info.size_bytes:,}"
         )
 
 
 def _write_data(target: _Target, data: TensorData) -> Iterator[int]:
-    """Write data of any kind; yield the bytes written piece by piece."""
+    """Write data of any kind; yield how many bytes each chunk had."""
     if isinstance(data, FileRange | tuple):
         yield from _write_ranges(target, _ranges(data))
         return
@@ -292,19 +291,17 @@ def _write_data(target: _Target, data: TensorData) -> Iterator[int]:
 
 
 def _write_ranges(target: _Target, ranges: Sequence[FileRange]) -> Iterator[int]:
-    """Write ranges one after another."""
     at = target.offset
-    for piece in ranges:
+    for file_range in ranges:
         if target.direct:
-            yield from target.direct.copy(piece, at)
+            yield from target.direct.copy(file_range, at)
         else:
             os.lseek(target.descriptor, at, os.SEEK_SET)
-            yield from copy_range(piece, target.descriptor)
-        at += piece.size_bytes
+            yield from copy_range(file_range, target.descriptor)
+        at += file_range.size_bytes
 
 
 def _as_bytes(chunk: Any) -> memoryview:
-    """View of anything that holds bytes."""
     if isinstance(chunk, np.ndarray):
         chunk = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8)
     return memoryview(chunk).cast("B")

@@ -4,14 +4,14 @@ Every surface goes through ``Resolver``, so that all of them agree on what an ar
 revisions, on shards, on near names, and on what works without a hub:
 
 1. ``target`` parses. A file that exists is itself; of a shard, its whole set.
-2. ``locate`` looks on this machine: the record, all caches with links and without, and the folder
-   that files are to go to. No hub is asked.
-3. ``choose`` lists what the hub has and selects from that. When the hub does not answer, or offline
-   mode forbids to ask it, it selects from what is on this machine.
-4. ``fetch`` makes the selected files be there; without a hub only from what is on this machine.
+2. ``locate`` searches this machine: the record, all caches with links and without, and the
+   destination. It makes no network requests.
+3. ``choose`` lists what the hub has and selects from that. When the hub does not answer, or in
+   offline mode, it selects from what is on this machine.
+4. ``fetch`` copies or downloads the selected files; without a hub it only copies.
 
-``get`` is all of it, for programs that want a model: what is here already is taken without asking,
-unless a branch or tag is named, of which the hub alone knows where it leads by now.
+``get`` is all of it, for programs that want a model: local files are used without a network
+request, unless a branch or tag is named: only the hub knows its commit of today.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from gguf_hub.hub.download.inventory import (
     LocalFile,
     Roots,
     files_in_repo,
+    files_of_target,
+    find_local_file,
     inventory,
-    look_at,
-    of_target,
 )
 from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
-from gguf_hub.oserrors import translated_os_errors
-from gguf_hub.paths import expanded
+from gguf_hub.oserrors import translate_os_errors
+from gguf_hub.paths import expand_user
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan
+    from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, Plan
 
 Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
 Confirm = Callable[["Plan", "Fetcher"], None]
@@ -99,7 +99,7 @@ class Selection:
         listing: The repository at one commit: as the hub has it, or as this machine knows it.
         files: The wanted files of it.
         unreachable: Why the hub was not asked; None when it was.
-        unverified: The files as they lie here, where nobody can tell what they should be.
+        unverified: The files as they are here, where their SHA-256 is not known.
     """
 
     listing: RepoListing
@@ -120,15 +120,15 @@ class Resolver:
         catalog_path: A catalog of the user's own.
         store: The record of verified files.
         connect: Makes the hub's client, when it is needed.
-        place: Where fetched files go; the Hugging Face cache when None.
-        progress: Who is told.
+        custom_destination: Where fetched files go; the Hugging Face cache when None.
+        progress: Where to report bytes and notes.
         confirm: Asked before a download that ``get`` begins.
     """
 
     catalog_path: Path | None = None
     store: Store = field(default_factory=Store)
     connect: Callable[[], HfHub] = HfHub
-    place: Destination | None = None
+    custom_destination: Destination | None = None
     progress: Progress = SILENT
     confirm: Confirm = _allow
 
@@ -145,7 +145,7 @@ class Resolver:
     @cached_property
     def destination(self) -> Destination:
         """Where fetched files go."""
-        return self.place or HfCache(default_cache_dir())
+        return self.custom_destination or HfCache(default_cache_dir())
 
     @cached_property
     def roots(self) -> Roots:
@@ -157,7 +157,7 @@ class Resolver:
     def target(
         self, argument: str, *, revision: str | None = None, is_remote: bool = False
     ) -> Target | tuple[Path, ...]:
-        """Return what of a repository an argument wants, or the files that it names.
+        """Return the target in a repository that an argument names, or the local files.
 
         Args:
             argument: A path, a catalog quant, ``org/repo:QUANT``, ``org/repo/file.gguf`` or a link.
@@ -170,7 +170,7 @@ class Resolver:
             GgufError: It names a shard on this machine of which a sibling is missing.
         """
         # no catalog is needed for a file; the test is False for names that no file can have
-        if not is_remote and os.path.isfile(path := expanded(argument)):  # noqa: PTH113
+        if not is_remote and os.path.isfile(path := expand_user(argument)):  # noqa: PTH113
             return model_files(path)
         target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
         if isinstance(target, Path):
@@ -180,31 +180,31 @@ class Resolver:
     # -- 2) locate -------------------------------------------------------------------------------
 
     def locate(self, target: Target, choose: Select = select) -> list[LocalCopy]:
-        """Return the copies of what is wanted on this machine, the best one first.
+        """Return the copies of a target on this machine, the best one first.
 
         Copies whose content is known come before others, ``main`` as the cache knows it before
         other commits, verified copies before others, and what was written last before what is
         older.
         """
         groups: dict[tuple[Path, str], list[LocalFile]] = {}
-        for held in self._held(target):
-            groups.setdefault((held.root, str(held.commit)), []).append(held)
+        for file in self._files_of(target):
+            groups.setdefault((file.root, str(file.commit)), []).append(file)
         copies = []
         for (_, commit), files in groups.items():
             listing = self._listing(target, commit, files)
-            if chosen := _chosen(listing, target, choose):
-                by_name = {held.filename: held for held in files}
-                wanted = [by_name[file.path] for file in chosen]
-                verified = all(each.condition is Condition.VERIFIED for each in wanted)
-                paths = tuple(each.path for each in wanted)
-                copies.append(LocalCopy(listing, tuple(chosen), paths, verified))
+            if chosen := _try_select(listing, target, choose):
+                by_name = {file.filename: file for file in files}
+                selected = [by_name[file.path] for file in chosen]
+                is_verified = all(file.condition is Condition.VERIFIED for file in selected)
+                paths = tuple(file.path for file in selected)
+                copies.append(LocalCopy(listing, tuple(chosen), paths, is_verified))
         main = self._commits("main", target.repo_id)
         return sorted(copies, key=lambda copy: (
             not (copy.is_verified or copy.has_hashes), copy.listing.commit not in main,
             not copy.is_verified, -_changed_at(copy.paths[0]),
         ))  # fmt: skip
 
-    def located(self, argument: str) -> tuple[Path, ...]:
+    def local_paths(self, argument: str) -> tuple[Path, ...]:
         """Return the files of this machine that an argument names, verified or not.
 
         Raises:
@@ -220,17 +220,17 @@ class Resolver:
             hint=f"`gguf-hub download {quote(argument)}` fetches it",
         )
 
-    def held(self, argument: str) -> list[LocalFile]:
+    def local_files(self, argument: str) -> list[LocalFile]:
         """Return all files of this machine that an argument names, of every commit and place.
 
         Raises:
             ModelNotFoundError: It names nothing, or nothing that was downloaded.
             UsageError: It names a branch or tag.
         """
-        path = expanded(argument)
-        if look_at(path, self.store):
+        path = expand_user(argument)
+        if find_local_file(path, self.store):
             shards = find_shards(path) if parse_shard(path) else (path,)
-            return [held for shard in shards if (held := look_at(shard, self.store))]
+            return [file for shard in shards if (file := find_local_file(shard, self.store))]
         if os.path.lexists(path):
             raise ModelNotFoundError(
                 f"`{path}` was neither downloaded nor verified by gguf-hub or huggingface_hub",
@@ -243,34 +243,34 @@ class Resolver:
                 f"`{argument}`: only the hub knows which files `{target.revision}` has",
                 hint="name a commit or a path, or drop the revision",
             )
-        found = of_target(inventory(self.store, self.roots), target)
-        if not found:
+        files = files_of_target(inventory(self.store, self.roots), target)
+        if not files:
             raise ModelNotFoundError(
                 f"`{argument}` is not on this machine", hint="`gguf-hub ls` shows what is"
             )
-        return found
+        return files
 
-    def _held(self, target: Target) -> list[LocalFile]:
+    def _files_of(self, target: Target) -> list[LocalFile]:
         """Return the files of the commits that a target can mean."""
-        place = self.destination
-        folder = place.root if isinstance(place, LocalFolder) else None
-        held = files_in_repo(target.repo_id, self.store, self.roots, folder=folder)
+        folder = self.destination.root if isinstance(self.destination, LocalFolder) else None
+        files = files_in_repo(target.repo_id, self.store, self.roots, folder=folder)
         if target.revision is None:
-            return [each for each in held if each.commit]
+            return [file for file in files if file.commit]
         commits = self._commits(target.revision, target.repo_id)
-        return [each for each in held if each.commit in commits]
+        return [file for file in files if file.commit in commits]
 
     def _commits(self, revision: str, repo_id: str) -> set[str]:
         """Return the commits that a revision names, as far as caches know."""
         folders = (repo_folder(cache, repo_id) for cache in self.roots.caches)
         return {commit for folder in folders if (commit := commit_of(folder, revision))}
 
-    def _listing(self, target: Target, commit: str, held: Sequence[LocalFile]) -> RepoListing:
+    def _listing(self, target: Target, commit: str, files: Sequence[LocalFile]) -> RepoListing:
         """Return what is here of a commit as a hub would list it, verified files first."""
-        files: dict[str, RemoteFile] = {}
-        for each in sorted(held, key=lambda each: each.condition is not Condition.VERIFIED):
-            files.setdefault(each.filename, each.remote)
-        return RepoListing(target.repo_id, target.revision or commit, commit, tuple(files.values()))
+        remote: dict[str, RemoteFile] = {}
+        for file in sorted(files, key=lambda file: file.condition is not Condition.VERIFIED):
+            remote.setdefault(file.filename, file.remote)
+        revision = target.revision or commit
+        return RepoListing(target.repo_id, revision, commit, tuple(remote.values()))
 
     # -- 3) list and select ----------------------------------------------------------------------
 
@@ -291,26 +291,28 @@ class Resolver:
 
         Raises:
             HubUnreachableError: No hub answers, and the files are not all on this machine.
-            HubError: As the hub says, or the repository has no such file; near names are told.
+            HubError: As the hub says, or the repository has no such file; the hint has near names.
             UsageError: It is not clear which files are meant.
         """
         try:
             listing = self.list_files(target)
         except HubUnreachableError as error:
             return self._choose_here(target, choose, error)
-        return Selection(listing, tuple(choose(listing, target.wanted)))
+        return Selection(listing, tuple(choose(listing, target.selector)))
 
     def _choose_here(self, target: Target, choose: Select, error: HubUnreachableError) -> Selection:
         copies = self.locate(target, choose)
-        found = self._known_of(copies, target, choose, error) or self._unknown_of(copies, error)
-        if found is None:
+        selection = self._select_known(copies, target, choose, error) or self._select_unverified(
+            copies, error
+        )
+        if selection is None:
             raise error
         if not is_offline():
-            commit = found.listing.commit[:10]
+            commit = selection.listing.commit[:10]
             self.progress.note(f"{error.message}; using commit {commit}, which is on this machine")
-        return found
+        return selection
 
-    def _known_of(
+    def _select_known(
         self,
         copies: Sequence[LocalCopy],
         target: Target,
@@ -319,21 +321,23 @@ class Resolver:
     ) -> Selection | None:
         """Select files whose content is known, wherever on this machine they lie."""
         commits: dict[str, list[LocalFile]] = {copy.listing.commit: [] for copy in copies}
-        for held in self._held(target):
-            if held.remote.etag:
-                commits.setdefault(str(held.commit), []).append(held)
+        for file in self._files_of(target):
+            if file.remote.etag:
+                commits.setdefault(str(file.commit), []).append(file)
         for commit, files in commits.items():  # that of the best copy first
             listing = self._listing(target, commit, files)
-            if chosen := _chosen(listing, target, choose):
+            if chosen := _try_select(listing, target, choose):
                 return Selection(listing, tuple(chosen), error)
         return None
 
-    def _unknown_of(
+    def _select_unverified(
         self, copies: Sequence[LocalCopy], error: HubUnreachableError
     ) -> Selection | None:
         """Take files that nobody can check: from the destination, or anywhere if there is none."""
         for copy in copies:
-            if self.place is None or copy.paths[0].is_relative_to(self.place.root):
+            if self.custom_destination is None or copy.paths[0].is_relative_to(
+                self.custom_destination.root
+            ):
                 return Selection(copy.listing, copy.files, error, copy)
         return None
 
@@ -361,8 +365,8 @@ class Resolver:
             raise missing_offline(what) if is_offline() else selection.unreachable
         return plan
 
-    def fetch(self, selection: Selection, fetcher: Fetcher) -> list[Fetched]:
-        """Make the selected files be there.
+    def fetch(self, selection: Selection, fetcher: Fetcher) -> list[FetchedFile]:
+        """Copy or download the selected files that are not here yet.
 
         Raises:
             HubUnreachableError: No hub answers, and a file is not on this machine.
@@ -371,12 +375,12 @@ class Resolver:
         if selection.unverified is None:
             self.plan(selection, fetcher)
             return fetcher.fetch(selection.listing, selection.files)
-        from gguf_hub.hub.download.fetch import Fetched, Status
+        from gguf_hub.hub.download.fetch import FetchedFile, Status
 
         copy = selection.unverified
-        self.progress.note(_unverified(copy))
+        self.progress.note(_unverified_note(copy))
         return [
-            Fetched(path, file, sha256_file(path, progress=self.progress), Status.UNVERIFIED)
+            FetchedFile(path, file, sha256_file(path, progress=self.progress), Status.UNVERIFIED)
             for path, file in zip(copy.paths, copy.files, strict=True)
         ]
 
@@ -386,11 +390,11 @@ class Resolver:
         Raises:
             GgufHubError: Whatever stands in the way of getting them.
         """
-        if found := self._take_local(target):
-            return found
+        if paths := self._local_paths(target):
+            return paths
         selection = self.choose(target)
         if selection.unverified:
-            self.progress.note(_unverified(selection.unverified))
+            self.progress.note(_unverified_note(selection.unverified))
             return selection.unverified.paths
         fetcher = self.fetcher()
         if len(selection.files) == 1 and (copy := fetcher.copy_of(selection.files[0])):
@@ -401,7 +405,7 @@ class Resolver:
         done = fetcher.fetch(selection.listing, selection.files)
         return tuple(each.path for each in done)
 
-    def _take_local(self, target: Target) -> tuple[Path, ...] | None:
+    def _local_paths(self, target: Target) -> tuple[Path, ...] | None:
         """Return files of this machine that are whole; None where only the hub knows which."""
         if target.revision and not COMMIT.fullmatch(target.revision):
             return None
@@ -415,7 +419,7 @@ class Resolver:
         for path, file in zip(copy.paths, copy.files, strict=True):
             if self.store.find_verified(path):
                 continue
-            with translated_os_errors(f"cannot read `{path}`", DownloadError, path=path):
+            with translate_os_errors(f"cannot read `{path}`", DownloadError, path=path):
                 sha256 = sha256_file(path, progress=self.progress)
             if sha256 != file.sha256:
                 self.progress.note(f"`{path}` is damaged: its SHA-256 is not the expected one")
@@ -427,13 +431,13 @@ class Resolver:
 
 def known_roots(store: Store, *folders: Path) -> Roots:
     """Return where files of this machine lie: the cache, what was ever fetched to, ``folders``."""
-    more = [expanded(folder).absolute() for folder in folders]
+    more = [expand_user(folder).absolute() for folder in folders]
     return Roots.known(store, default_cache_dir().absolute(), *more)
 
 
-def _chosen(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
+def _try_select(listing: RepoListing, target: Target, choose: Select) -> Sequence[RemoteFile]:
     try:
-        return choose(listing, target.wanted)
+        return choose(listing, target.selector)
     except (HubError, UsageError, ModelNotFoundError):
         return ()  # not here, or not all of it: the hub may have what this machine has not
 
@@ -445,7 +449,7 @@ def _changed_at(path: Path) -> int:
         return 0
 
 
-def _unverified(copy: LocalCopy) -> str:
+def _unverified_note(copy: LocalCopy) -> str:
     return f"{first_of(copy.paths)}: not verified, as its SHA-256 is not known without the hub"
 
 
@@ -458,7 +462,7 @@ def first_of(names: Sequence[object]) -> str:
 def missing_offline(what: str) -> HubUnreachableError:
     """Return the error for what offline mode forbids to fetch."""
     return HubUnreachableError(
-        f"{what}: not on this machine, and offline mode is on: no hub is asked for it",
-        hint="`gguf-hub ls` shows what is here; without --offline and HF_HUB_OFFLINE it would "
-        "be fetched",
+        f"{what}: not on this machine, and offline mode is on",
+        hint="`gguf-hub ls` shows what is here; drop --offline and unset HF_HUB_OFFLINE to "
+        "download it",
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from gguf_hub.files import set_aside, write_atomically
 from gguf_hub.oserrors import reason_of
-from gguf_hub.paths import data_dir
+from gguf_hub.paths import absolute, data_dir
 from gguf_hub.progress import SILENT, Progress
 
 VERSION = 1
@@ -62,7 +62,7 @@ class StoredFile:
         """Describe the file at ``path`` as it is now, just verified to have ``sha256``."""
         stat = path.stat()
         return cls(
-            path=_absolute(path),
+            path=absolute(path),
             repo_id=repo_id,
             commit=commit,
             filename=filename or path.name,
@@ -73,7 +73,7 @@ class StoredFile:
         )
 
     def is_unchanged(self) -> bool:
-        """Tell whether the file is there with the size and time that were recorded."""
+        """Return whether the file is there with the size and time that were recorded."""
         try:
             stat = self.path.stat()
         except OSError:
@@ -86,7 +86,7 @@ class Store:
 
     Args:
         folder: Where it lies; the data folder of gguf-hub when None.
-        progress: Who is told when the record cannot be read or written.
+        progress: Where to note that the record cannot be read or written.
     """
 
     def __init__(self, folder: Path | None = None, *, progress: Progress = SILENT) -> None:
@@ -101,7 +101,7 @@ class Store:
     def find(self, path: Path) -> StoredFile | None:
         """Return the entry of the file at ``path``, following links, or None."""
         known = self._read()
-        entry = known.get(str(_absolute(path)))
+        entry = known.get(str(absolute(path)))
         if entry is None:
             real = os.path.realpath(path)
             entry = next((e for e in known.values() if os.path.realpath(e.path) == real), None)
@@ -118,16 +118,16 @@ class Store:
 
     def in_repo(self, repo_id: str) -> list[StoredFile]:
         """Return the entries that still hold for files of a repository, newest first."""
-        found = [e for e in self.entries() if e.repo_id == repo_id and e.is_unchanged()]
-        return sorted(found, key=lambda e: e.verified_at, reverse=True)
+        entries = [e for e in self.entries() if e.repo_id == repo_id and e.is_unchanged()]
+        return sorted(entries, key=lambda e: e.verified_at, reverse=True)
 
     def add(self, entry: StoredFile) -> None:
-        """Record a verified file; a record that cannot be written is told, not raised."""
+        """Record a verified file; a record that cannot be written is noted, not raised."""
         self._change(lambda known: known.update({str(entry.path): entry}))
 
     def remove(self, path: Path) -> None:
         """Forget the file at ``path``; nothing happens to the file."""
-        self._change(lambda known: known.pop(str(_absolute(path)), None))
+        self._change(lambda known: known.pop(str(absolute(path)), None))
 
     def distrust(self, path: Path) -> None:
         """Keep what is known of the file at ``path``, but no longer take it for whole."""
@@ -192,8 +192,3 @@ def _parse(data: dict[str, Any]) -> dict[str, StoredFile]:
             raise ValueError(f"an entry with fields {sorted(row)}")
         entries.append(StoredFile(**row | {"path": Path(row["path"])}))
     return {str(entry.path): entry for entry in entries}
-
-
-def _absolute(path: Path) -> Path:
-    """Return the absolute path without following links: a link in a cache is a name of its own."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`

@@ -205,7 +205,7 @@ def test_any_callable_is_a_draft_model(stories: Path) -> None:
 def counted(llm: Llama) -> list[int]:
     """Return a list that gets the length of every pass."""
     passes: list[int] = []
-    recorder = llm.host.recorder
+    recorder = llm.context.recorder
     forward = recorder.forward
 
     def counting(ids: Any, *at: Any, **how: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.api.pretrained import PretrainedError, _one_for_each, fetch_pretrained
+from gguf_hub.api.pretrained import PretrainedError, _match_patterns, fetch_pretrained
 from gguf_hub.errors import GgufHubError
 from gguf_hub.hub.client import RemoteFile, RepoListing
 from gguf_hub.hub.download.plan import FileSelector
@@ -127,5 +127,5 @@ def test_a_pattern_among_very_many_files_takes_no_quadratic_time() -> None:
     listing = RepoListing(REPO, "main", "0" * 40, files)
     began = time.process_time()
     with pytest.raises(PretrainedError, match="Multiple files found"):
-        _one_for_each(listing, FileSelector(include=("*.gguf",)))
+        _match_patterns(listing, FileSelector(include=("*.gguf",)))
     assert time.process_time() - began < 10

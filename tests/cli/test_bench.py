@@ -106,7 +106,7 @@ def test_people_get_a_row_for_each_test(model: Path, form: str, gguf_hub) -> Non
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("-p", 0, "-n", 0), "expected something to measure"),
+        (("-p", 0, "-n", 0), "nothing to measure"),
         (("-r", 0), "--repetitions 0: expected 1 or more"),
         (("-t", "two"), "expected numbers, as in 2 or 1,2,4"),
         (("-t", "-1"), "expected 0 or more"),

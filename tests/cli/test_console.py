@@ -22,7 +22,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b1m\u202etxt\r" + b"\xff".decode(
 STEERS = "\x1b\x07\x9b\u202e\r"
 PRINTS = """
 from gguf_hub.cli import console
-console.escape_what_streams_cannot_encode()
+console.escape_unencodable_characters()
 evil = {evil!r}
 console.say(console.style("ours", "red") + evil)
 console.print_table([[console.style(evil, "green"), evil + chr(10)]], [evil, "b"])

@@ -152,7 +152,7 @@ def test_unsound_catalog_is_a_problem(gguf_hub, hub: str, tmp_path: Path) -> Non
     assert code == 1
     assert "expected a mapping" in data["problems"][0]
     assert data["catalog"] == {"path": str(path), "repo_id": None, "n_files": 0}
-    assert "not sound, see below" in gguf_hub("doctor", "--catalog", path)[1]
+    assert "invalid, see below" in gguf_hub("doctor", "--catalog", path)[1]
 
 
 def test_folder_that_cannot_be_written_is_a_problem(
@@ -166,7 +166,7 @@ def test_folder_that_cannot_be_written_is_a_problem(
     assert data["problems"] == [
         f"the folder for records is not writable: {tmp_path / 'file/home/data'}"
     ]
-    assert "compiled kernels are kept for this session at most" in data["notes"][0]
+    assert "compiled kernels are not kept beyond this session" in data["notes"][0]
     assert "(not writable)" in gguf_hub("doctor")[1]
 
 

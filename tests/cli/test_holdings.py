@@ -14,7 +14,7 @@ import pytest
 
 from gguf_hub.hub.client import default_cache_dir
 from gguf_hub.hub.download.known_folders import KnownFolders
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
@@ -267,7 +267,7 @@ def test_a_script_must_say_yes(ok: Callable[..., str], gguf_hub: Run) -> None:
     path = ok("download", "Q4_K_M", "-q").strip()
     code, _, err = gguf_hub("rm", "Q4_K_M")
     assert (code, Path(path).exists()) == (1, True)
-    assert "`-y` removes without asking" in err
+    assert "`-y` skips the question" in err
 
 
 def test_what_nobody_downloaded_is_not_removed(
@@ -289,7 +289,7 @@ def test_a_file_that_is_being_fetched_is_not_removed(
 ) -> None:
     path = ok("download", "Q4_K_M", "-q", "--local-dir", tmp_path / "m").strip()
     lock = tmp_path / "m" / ".cache" / "huggingface" / "download" / f"{NAME}.lock"
-    with only_one(lock, NAME, tmp_path):
+    with download_lock(lock, NAME, tmp_path):
         code, _, err = gguf_hub("rm", "-y", path)
     assert (code, Path(path).exists()) == (1, True)
     assert str(os.getpid()) in err
@@ -347,13 +347,13 @@ def test_what_is_at_work_stays(ok: Callable[..., str], gguf_hub: Run, server: Hu
     repo = path.parents[2]
     stopped = repo / "blobs" / f"{sha256(b'x')}.0a1b2c3d.incomplete"
     stopped.write_bytes(b"x" * 4096)
-    with only_one(cache / ".locks" / repo.name / f"{sha256(b'x')}.lock", "x", cache):
+    with download_lock(cache / ".locks" / repo.name / f"{sha256(b'x')}.lock", "x", cache):
         data = json.loads(ok("gc", "-y", "--json"))
         assert [(left["kind"], left["is_busy"]) for left in data["leftovers"]] == [
             ("incomplete", True)
         ]
         assert stopped.exists()
-        assert "at work on it: 1" in gguf_hub("gc", "-y")[2]
+        assert "by another process, not removed: 1" in gguf_hub("gc", "-y")[2]
     ok("gc", "-y")
     assert not stopped.exists()
 

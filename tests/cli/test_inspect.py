@@ -17,7 +17,7 @@ from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub.client import FileFacts, HfHub
+from gguf_hub.hub.client import FileMetadata, HfHub
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 from tests.hub_server import HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
@@ -172,10 +172,10 @@ def test_a_remote_header_costs_one_or_two_ranges(
 
 def test_a_range_that_comes_short_is_no_damage() -> None:
     class Short:
-        def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
+        def read_range(self, facts: FileMetadata, start: int, stop: int) -> bytes:
             return bytes(stop - start - 1)
 
-    facts = FileFacts("org/mix", "a.gguf", "http://x", None, 100)
+    facts = FileMetadata("org/mix", "a.gguf", "http://x", None, 100)
     ranges = HubRanges(Short(), facts, 100)  # type: ignore[arg-type]
     with pytest.raises(HubUnreachableError, match="9 of 10 bytes"):
         ranges.read(0, 10)
@@ -185,7 +185,7 @@ def test_files_of_one_question_share_what_may_be_read(hub_server: HubServer) -> 
     hub_server.add_repo("org/mix", {"a.gguf": bytes(100), "b.gguf": bytes(100)})
     hub, budget = HfHub(), ReadBudget(150, hint="read less")
     first, second = (
-        HubRanges(hub, hub.file_facts("org/mix", name), 100, budget)
+        HubRanges(hub, hub.file_metadata("org/mix", name), 100, budget)
         for name in ("a.gguf", "b.gguf")
     )
     assert len(first.read(0, 100)) == 100

@@ -116,7 +116,7 @@ def test_a_repository_without_models(gguf_hub, repo: HubServer) -> None:
     repo.add_repo("org/none", {"README.md": b""})
     code, out, err = gguf_hub("list", "org/none")
     assert (code, out) == (0, "")
-    assert "no GGUF model in it" in err
+    assert "no GGUF models" in err
 
 
 @pytest.mark.parametrize(

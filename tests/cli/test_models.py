@@ -273,7 +273,7 @@ def test_the_cache_of_the_command_line_is_that_of_huggingface_hub(server: HubSer
     path = resolve("Q4_K_M")
     fetcher = Fetcher(HfHub(), HfCache(default_cache_dir()), Store())
     listing = fetcher.hub.list_files(REPO)
-    assert path == fetcher.place.path_of(listing, listing.find(NAME))
+    assert path == fetcher.destination.path_of(listing, listing.find(NAME))
 
 
 @pytest.mark.parametrize(

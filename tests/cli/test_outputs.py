@@ -142,7 +142,7 @@ def test_a_pipe_is_not_replaced_by_a_file(gguf_hub: Run, model: Path, tmp_path: 
     out = tmp_path / "out.gguf"
     os.mkfifo(out)
     code, _, err = gguf_hub("quantize", model, out, "Q8_0", "-f")
-    assert (code, "no regular file" in err) == (1, True)
+    assert (code, "not a regular file" in err) == (1, True)
     assert out.is_fifo()
 
 

@@ -44,7 +44,7 @@ def test_people_get_a_table(model: Path, text: Path, gguf_hub) -> None:
     args = ("perplexity", "-m", model, "-f", text, "-c", 16, "-t", 1, "--chunks", 3)
     code, out, err = gguf_hub(*args)
     assert (code, out.splitlines()[-1].split()[0]) == (0, "perplexity")
-    assert "21 tokens predicted in 3 chunks of 16" in err
+    assert "21 tokens scored in 3 chunks of 16" in err
     code, out, _ = gguf_hub(*args, "--base", model)
     assert code == 0
     assert "same likeliest token    100.000 %" in out

@@ -112,7 +112,7 @@ def test_table_ends_with_the_reason_and_the_next_commands(
     ]
     assert "~0.3 %" in out
     assert "~ Q6_K: estimated" in err
-    assert "24.00 GB of RAM, 1.50 GB left to other programs, read speed not measured" in err
+    assert "24.00 GB of RAM, 1.50 GB left for other programs, read speed not measured" in err
 
 
 def test_none_fits_tells_the_smallest_need(gguf_hub) -> None:
@@ -130,7 +130,7 @@ def test_none_fits_offers_the_disk(gguf_hub) -> None:
     code, out, err = gguf_hub("pick", "--ram", "12GB", "--disk", "2GB/s", "--no-probe")
     assert code == 1
     assert "; from disk it would run at about " in out
-    assert "hint: `--min-tok-per-s 0` accepts what runs from disk" in err
+    assert "hint: `--min-tok-per-s 0` accepts files that run from disk" in err
     code, data = picked(gguf_hub, "--ram", "12GB", "--disk", "2GB/s", "--min-tok-per-s", 0)
     assert (code, data["recommended"]) == (0, "Q5_K_M")
     assert data["machine"]["disk_bytes_per_s"] == 2e9
@@ -166,7 +166,7 @@ def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
         (["--kv-type", "q2"], "'f16', 'q8_0', 'f32'"),
         (["--for", "ollama"], "'gguf-hub', 'llama.cpp'"),
         (["--gpu-bandwidth", "fast"], "`--gpu-bandwidth`: `fast` is not a size"),
-        (["--gpu-bandwidth", "0"], "`--gpu-bandwidth`: `0` is no speed"),
+        (["--gpu-bandwidth", "0"], "`--gpu-bandwidth`: `0` is not a rate"),
         (["--disk", "slow/s"], "`--disk`: `slow` is not a size"),
         (["--min-tok-per-s", "-1"], "-1.0 is not in the range"),
         (["--plot", "pick.pdf"], "expected a name that ends with .png or .svg"),
@@ -267,7 +267,7 @@ def test_what_could_not_be_seen_is_told(gguf_hub, machine) -> None:
 def test_a_disk_that_is_too_small_is_a_warning(gguf_hub, machine) -> None:
     machine(64, disk_free_bytes=20 * GB)
     assert (
-        "Q5_K_M is larger than what is free on the disk, 20.00 GB"
+        "Q5_K_M is larger than the free disk space of 20.00 GB"
         in (gguf_hub("pick", "--no-probe")[2])
     )
     assert "larger" not in gguf_hub("pick", "--no-probe", "--disk", "500GB")[2]
@@ -278,7 +278,7 @@ def test_speeds_are_measured_once(gguf_hub, machine, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("gguf_hub.hub.hardware.probe.MAX_BUFFER_BYTES", 2**20)
     monkeypatch.setattr("gguf_hub.hub.hardware.probe.read_bandwidth", lambda *_: 50e9)
     first, second = gguf_hub("pick", "--json"), gguf_hub("pick", "--json", "--no-probe")
-    assert "measuring how fast this machine reads memory" in first[2]
+    assert "measuring the read speed of the memory" in first[2]
     assert "measuring" not in second[2]
     for _, out, _ in (first, second):
         data = json.loads(out)
@@ -306,7 +306,7 @@ def test_memory_that_cannot_be_read_has_to_be_told(gguf_hub, machine) -> None:
     machine(None)
     code, out, err = gguf_hub("pick", "--no-probe")
     assert (code, out) == (1, "")
-    assert "hint: say how much: `--ram 24GB`" in err
+    assert "hint: give it with `--ram 24GB`" in err
 
 
 def test_a_catalog_of_ones_own(gguf_hub, tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_models_of_a_repository_that_are_here_are_compared_without_the_hub(
         assert gguf_hub("download", f"org/m:{quant}", "-q")[0] == 0
     _, data = picked(gguf_hub, "org/m", "--ram", "1GB", "--offline")
     assert {row["quant"] for row in data["files"]} == {"Q8_0", "Q4_0"}
-    assert any("only what is on this machine is compared" in note for note in data["notes"])
+    assert any("only files on this machine are compared" in note for note in data["notes"])
     _, data = picked(gguf_hub, "org/m:Q8_0", "--ram", "1GB", "--offline")
     assert [len(row["filenames"]) > 1 for row in data["files"]] == [True]
     code, _, err = gguf_hub("pick", "org/m:Q6_K", "--offline")
@@ -530,7 +530,7 @@ def test_unknown_repository_names_what_is_near(gguf_hub, repo: HubServer) -> Non
         ("org/m:Q9_K", "has no model `Q9_K`"),
         ("no-such-file.gguf", "no model `no-such-file.gguf`"),
         ("Q4_K_X", "the catalog has no quant `Q4_K_X`"),
-        ("org/empty", "has no GGUF model that can be judged"),
+        ("org/empty", "has no GGUF model to compare"),
     ],
 )
 def test_what_names_nothing(gguf_hub, repo: HubServer, argument: str, expected: str) -> None:
@@ -552,7 +552,7 @@ def test_plot(gguf_hub, tmp_path: Path, name: str, more: tuple[str, ...]) -> Non
     path = tmp_path / name
     code, _, err = gguf_hub("pick", "--ram", "24GB", "--plot", path, "--no-probe", *more)
     assert code == 0
-    assert f"drawn: {path}" in err
+    assert f"plot written: {path}" in err
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     assert len(content) > 10_000
@@ -571,7 +571,7 @@ def test_a_plot_replaces_no_other_picture(gguf_hub, tmp_path: Path, kind: str) -
         path.hardlink_to(precious)
     code, out, err = gguf_hub("pick", "--ram", "24GB", "--plot", path, "--no-probe")
     assert (code, out) == (1, "")
-    assert f"`{path}` exists and is not a picture that" in err
+    assert f"`{path}` exists and is not a plot of" in err
     assert (precious.read_bytes(), path.read_bytes()) == (before, before)
 
 

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from gguf_hub.cli import console, events
-from gguf_hub.hub.download.total import totalled
+from gguf_hub.hub.download.total import with_total
 from tests.conftest import ROOT
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
@@ -158,7 +158,7 @@ def test_what_comes_twice_is_counted_once() -> None:
                 task.advance = counted.append  # type: ignore[method-assign]
             return task
 
-    with totalled(Counting(), 10) as progress:
+    with with_total(Counting(), 10) as progress:
         for label in ("download a", "download a", "check a"):
             with progress.task(label, 8) as task:
                 task.advance(8)

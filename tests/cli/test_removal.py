@@ -80,7 +80,7 @@ def test_a_file_elsewhere_stays(gguf_hub: Run, repo: Path, elsewhere: Path, how:
     code, out, err = gguf_hub("rm", "org/name", "-y", "--json")
     assert code == 0, err
     assert json.loads(out) == {"removed": [str(name)], "freed_bytes": 0}
-    assert f"`{there}` stays: only a link led to it" in err
+    assert f"`{there}` stays: only the link to it was removed" in err
     assert there.read_bytes() == DATA
     assert not os.path.lexists(name)
     assert [path for path in elsewhere.rglob("*") if ".lock" in path.name] == []
@@ -120,7 +120,7 @@ def test_a_folder_that_leads_out_keeps_its_files(
     assert before
     assert {path for path in there.rglob("*") if path.is_file()} == before
     if which == "blobs":
-        assert (code, "stays: only a link led to it" in err) == (0, True)
+        assert (code, "stays: only the link to it was removed" in err) == (0, True)
     else:
         assert (code, "leads out of" in err) == (1, True)
 

@@ -199,7 +199,7 @@ def test_a_damaged_file_never_suggests_to_download_another_model(
     assert code == 1
     assert "`gguf-hub download`" not in err  # alone, it downloads what `pick` chooses
     if command == "verify":
-        assert "hint: download it again from where it came from" in err
+        assert "hint: download it again from its source" in err
     elif (command, kind) != ("inspect", "truncated"):  # it shows what there is
         assert f"`gguf-hub verify '{path}'` prints the command if the origin" in err
 
@@ -208,7 +208,7 @@ def test_a_prompt_longer_than_the_context_says_what_to_do(gguf_hub: Cli, stories
     code, _, err = gguf_hub("run", stories, "-p", "word " * 50, "-c", 16)
     assert code == 1
     assert "more than the context of 16" in err
-    assert "hint: ask for a larger context" in err
+    assert "hint: use a larger context" in err
 
 
 def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) -> None:

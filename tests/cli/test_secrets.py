@@ -12,7 +12,7 @@ import pytest
 
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download import engine
-from gguf_hub.hub.download.whole import has_hf_transfer
+from gguf_hub.hub.download.external import has_hf_transfer
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
 

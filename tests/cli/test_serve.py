@@ -28,7 +28,7 @@ def test_an_address_in_use_is_said_before_the_model_is_looked_for(gguf_hub: Cli)
         code, out, err = gguf_hub("serve", "no-such-model.gguf", "--port", port)
     assert (code, out) == (1, "")
     assert f"cannot listen on 127.0.0.1:{port}: address already in use" in err
-    assert "hint: choose another one with --port" in err
+    assert "hint: choose another address with --port" in err
     assert "no-such-model" not in err
 
 
@@ -142,7 +142,7 @@ def test_a_server_answers_with_the_settings_of_its_flags_until_ctrl_c(
 
 
 def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
-    from gguf_hub.cli.serve.serving import bound
+    from gguf_hub.cli.serve.serving import bind
 
     found: list[int] = []
 
@@ -152,7 +152,7 @@ def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
             found.append(served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        with bound("127.0.0.1", 0) as listener:
+        with bind("127.0.0.1", 0) as listener:
             server = await asyncio.start_server(answer, sock=listener)
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             await reader.read()

@@ -44,7 +44,7 @@ def stories(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def writer(stories: Path, kernels: None) -> Iterator[TextGenerator]:
+def generator(stories: Path, kernels: None) -> Iterator[TextGenerator]:
     with GgufFile.open(stories) as file, Transformer.open(file, ModelSettings(n_ctx=256)) as model:
         tokenizer = load_tokenizer(file.metadata)
         yield TextGenerator(Engine(model), tokenizer, SamplerConfig(temp=0), max_tokens=12)
@@ -56,17 +56,17 @@ def out() -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def chat(writer: TextGenerator, out: dict[str, list[str]]) -> Callable[..., ChatSession]:
+def chat(generator: TextGenerator, out: dict[str, list[str]]) -> Callable[..., ChatSession]:
     def open_(*lines: Any, **options: Any) -> ChatSession:
         return ChatSession(
-            writer, Script(*lines), out["show"].append, out["tell"].append,
+            generator, Script(*lines), out["show"].append, out["tell"].append,
             chat_format=find_format("alpaca"), **options,
         )  # fmt: skip
 
     return open_
 
 
-def told(out: dict[str, list[str]]) -> str:
+def notes(out: dict[str, list[str]]) -> str:
     return "\n".join(out["tell"])
 
 
@@ -89,7 +89,7 @@ def shifting(stories: Path, kernels: None) -> Iterator[TextGenerator]:
 
 def test_a_text_in_turns_outgrows_a_context_that_shifts(shifting: TextGenerator, out: Any) -> None:
     session = TextSession(shifting, Script(), out["show"].append, out["tell"].append)
-    session.begin("Once upon a time", writes=True)
+    session.begin("Once upon a time", is_model_first=True)
     costs = []
     for _ in range(8):
         session.turn("Tom")
@@ -116,7 +116,7 @@ def test_reset_forgets(chat: Any, out: Any) -> None:
     session = chat("Who?", "/reset")
     session.loop()
     assert session.messages == []
-    assert "forgotten" in told(out)
+    assert "forgotten" in notes(out)
 
 
 def test_a_session_is_saved_and_loaded(chat: Any, out: Any, tmp_path: Path) -> None:
@@ -128,27 +128,27 @@ def test_a_session_is_saved_and_loaded(chat: Any, out: Any, tmp_path: Path) -> N
     assert (second.messages, second.system) == (first.messages, "Be brief.")
     file.write_text("[]")
     chat(f"/load {file}", "/load", f"/load {tmp_path / 'none'}").loop()
-    assert "is no saved session" in told(out)
-    assert "expected a file name" in told(out)
-    assert "cannot read" in told(out)
+    assert "is not a saved session" in notes(out)
+    assert "expected a file name" in notes(out)
+    assert "cannot read" in notes(out)
 
 
-def test_settings_change(chat: Any, writer: TextGenerator, out: Any) -> None:
-    before = writer.config
+def test_settings_change(chat: Any, generator: TextGenerator, out: Any) -> None:
+    before = generator.config
     chat("/set temp 0.5", "/set top-k 3", "/set", "/set tempo 1", "/set top_p 7").loop()
-    assert (writer.config.temp, writer.config.top_k) == (0.5, 3)
-    assert "top_k 3" in told(out)
-    assert "did you mean `temp`?" in told(out)
-    assert "expected [0, 1], found 7" in told(out)
-    writer.config = before
-    writer.set_option("temp", 0)
+    assert (generator.config.temp, generator.config.top_k) == (0.5, 3)
+    assert "top_k 3" in notes(out)
+    assert "did you mean `temp`?" in notes(out)
+    assert "expected [0, 1], found 7" in notes(out)
+    generator.config = before
+    generator.set_option("temp", 0)
 
 
 def test_unknown_commands_and_help(chat: Any, out: Any) -> None:
     chat("/hlp", "/help", "/stats").loop()
-    assert "no such command `/hlp`" in told(out)
-    assert "/reset" in told(out)
-    assert "tok/s" in told(out)
+    assert "no such command `/hlp`" in notes(out)
+    assert "/reset" in notes(out)
+    assert "tok/s" in notes(out)
 
 
 @pytest.mark.parametrize("alias", ["/bye", "/quit", " /exit "])
@@ -162,7 +162,7 @@ def test_other_programs_names_of_commands_work(chat: Any, out: Any) -> None:
     session = chat("Who?", "/?", "/clear")
     session.loop()
     assert session.messages == []
-    assert "/save FILE" in told(out) and "/bye" in told(out) and "forgotten" in told(out)
+    assert "/save FILE" in notes(out) and "/bye" in notes(out) and "forgotten" in notes(out)
 
 
 def test_a_text_of_several_lines_is_no_command_by_accident(chat: Any, out: Any) -> None:
@@ -170,11 +170,11 @@ def test_a_text_of_several_lines_is_no_command_by_accident(chat: Any, out: Any) 
     session.loop()
     assert session.messages[0]["content"] == "/usr/bin/env\nis what?"
     assert session.system == "Be\nbrief."
-    assert "no such command `/usr/bin`; /? lists the commands" in told(out)
+    assert "no such command `/usr/bin`; /? lists the commands" in notes(out)
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(
-    writer: TextGenerator, out: Any, monkeypatch: pytest.MonkeyPatch
+    generator: TextGenerator, out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
 
@@ -184,42 +184,42 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(
             raise KeyboardInterrupt
 
     session = ChatSession(
-        writer, Script("Who?", KeyboardInterrupt, "/stats"), show, out["tell"].append,
+        generator, Script("Who?", KeyboardInterrupt, "/stats"), show, out["tell"].append,
         chat_format=find_format("alpaca"),
     )  # fmt: skip
     session.loop()
-    assert "(stopped)" in told(out)
-    assert "tok/s" in told(out)  # the loop went on
+    assert "(stopped)" in notes(out)
+    assert "tok/s" in notes(out)  # the loop went on
 
 
 def test_a_full_context_is_told_and_the_session_goes_on(chat: Any, out: Any) -> None:
     session = chat("word " * 400, "Who?")
     session.loop()
-    assert "more than the context of 256" in told(out)
-    assert "hint: `/reset` forgets the conversation" in told(out)
+    assert "more than the context of 256" in notes(out)
+    assert "hint: `/reset` forgets the conversation" in notes(out)
     assert len(session.messages) == 2
 
 
 def test_an_answer_that_fills_the_context_offers_to_reset(
-    writer: TextGenerator, chat: Any, out: Any
+    generator: TextGenerator, chat: Any, out: Any
 ) -> None:
-    writer.max_tokens, writer.ignores_eos = -1, True
+    generator.max_tokens, generator.ignore_eos = -1, True
     try:
         chat("Who?").loop()
     finally:
-        writer.max_tokens, writer.ignores_eos = 12, False
-    assert "(stopped: the context of 256 tokens is full)\nhint: `/reset` forgets" in told(out)
+        generator.max_tokens, generator.ignore_eos = 12, False
+    assert "(stopped: the context of 256 tokens is full)\nhint: `/reset` forgets" in notes(out)
 
 
-def test_two_write_one_text(writer: TextGenerator, out: Any) -> None:
+def test_two_write_one_text(generator: TextGenerator, out: Any) -> None:
     session = TextSession(
-        writer, Script("Tom"), out["show"].append, out["tell"].append,
+        generator, Script("Tom"), out["show"].append, out["tell"].append,
         stops=(" there",), prefix="<", suffix=">",
     )  # fmt: skip
-    session.begin("Once upon", writes=True)
+    session.begin("Once upon", is_model_first=True)
     assert "".join(out["show"]) == " a time, there"
     session.loop()
-    text = writer.tokenizer.decode(session.tokens)
+    text = generator.tokenizer.decode(session.tokens)
     assert text.startswith("Once upon a time, there <Tom\n>")
 
 
@@ -353,7 +353,7 @@ def test_a_base_model_takes_turns_at_a_text(gguf_hub: Cli, stories: Path, typed:
     assert out.startswith("Once upon a time, there")
     typed("")
     _, out, err = gguf_hub("run", stories, "-cnv", "--temp", 0, "-n", 4)
-    assert "`chatml` is used" in err
+    assert "using `chatml`" in err
 
 
 def test_a_saved_prompt_costs_nothing_the_next_time(
@@ -370,7 +370,7 @@ def test_a_saved_prompt_costs_nothing_the_next_time(
     file.write_bytes(b"nonsense")
     code, third, err = gguf_hub(*shared, "--prompt-cache-ro")
     assert (code, third) == (0, first)
-    assert "is no prompt cache" in err
+    assert "is not a prompt cache" in err
     assert file.read_bytes() == b"nonsense"
 
 
@@ -406,7 +406,7 @@ def test_a_saved_prompt_of_other_settings_is_not_used(
     assert gguf_hub(*shared, "--prompt-cache", file)[0] == 0
     code, out, err = gguf_hub(*shared, *other, "--prompt-cache", file)
     assert (code, out) == (0, gguf_hub(*shared, *other)[1])
-    assert "is of another model, context, cache type or position embedding" in err
+    assert "has another model, context, cache type or position embedding" in err
     assert "prompt 8 tokens" in err
     assert "prompt 1 tokens" in gguf_hub(*shared, *other, "--prompt-cache", file)[2]
 
@@ -422,7 +422,7 @@ def test_a_saved_prompt_of_other_weights_is_not_used(
     assert gguf_hub("run", stories, *line)[0] == 0
     code, _, err = gguf_hub("run", other, *line)
     assert code == 0
-    assert "is of another model" in err
+    assert "has another model" in err
     assert "prompt 8 tokens" in err
 
 
@@ -449,9 +449,12 @@ def test_grammars_schemas_and_biases_hold_the_text(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--grammar", "x", "-j", "{}"], "--grammar and --json-schema both hold the output"),
+        (["--grammar", "x", "-j", "{}"], "--grammar and --json-schema both constrain"),
         (["-l", "words"], "--logit-bias words: expected a token id, a sign and a number"),
-        (["-sys", "a", "-sysf", "b"], "--system-prompt and --system-prompt-file say the same"),
+        (
+            ["-sys", "a", "-sysf", "b"],
+            "--system-prompt-file exclude each other",
+        ),
         (["--color", "pink"], "'pink' is not one of"),
         (["-cnv", "--chat-template", "nope", "-p", "x"], "no chat format `nope`"),
         (["--grammar", "root ::= (", "-p", "x"], "line 1"),

@@ -56,5 +56,5 @@ def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None
 def test_what_is_no_session_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "session.json"
     path.write_bytes(content)
-    with pytest.raises(GgufHubError, match="is no saved session"):
+    with pytest.raises(GgufHubError, match="is not a saved session"):
         load(path)

@@ -152,7 +152,7 @@ def test_serve_answers_as_with_the_whole_file(model: str, whole: Path, kernels: 
             answer = server.http.post("/v1/completions", json=body)
             assert answer.status_code == 200, answer.text
             choices.append(answer.json()["choices"])
-            assert server.service.facts.name in ("stories260K.f32", "stories-F32")
+            assert server.service.model_info.name in ("stories260K.f32", "stories-F32")
     assert choices[0] == choices[1]
 
 

@@ -102,7 +102,7 @@ def test_a_hub_that_does_not_answer_is_told_and_no_failure(
     code, out, err = verify(file)
     assert code == 0
     assert "sound, origin unknown" in out
-    assert "the hub could not be asked" in err
+    assert "no answer from the hub" in err
 
 
 def test_a_name_that_nobody_knows_asks_nobody(
@@ -161,7 +161,7 @@ def test_a_given_hash_decides(server: HubServer, verify: Run, file: Path, sound:
     assert (code, out.split(":")[0]) == (0, "verified")
     code, out, err = verify(file, "--sha256", "0" * 64)
     assert (code, out.split(":")[0]) == (1, "not the given SHA-256")
-    assert "this very file and revision" in err
+    assert "this file and revision" in err
 
 
 def test_bad_bytes_of_the_publisher_are_not_blamed_on_the_download(
@@ -171,7 +171,7 @@ def test_bad_bytes_of_the_publisher_are_not_blamed_on_the_download(
     assert gguf_hub("download", "org/broken")[0] == 0
     code, _, err = verify("org/broken:Q4_0")
     assert code == 1
-    assert "the publisher's very bytes" in err
+    assert "the publisher's file is like this" in err
 
 
 @pytest.mark.parametrize("argument", ["Q4_K_M", f"{REPO}:Q4_K_M", f"{REPO}/{NAME}"])

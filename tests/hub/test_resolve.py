@@ -122,8 +122,8 @@ def test_files_of_another_client_are_used_without_the_hub(
     assert paths[0].is_symlink() is (links == "links")
     lose_hub()
     assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == tuple(paths)
-    assert resolver.located(f"{REPO}:Q4_0") == tuple(paths)
-    assert [held.path for held in resolver.held(f"{REPO}:Q4_0")] == paths
+    assert resolver.local_paths(f"{REPO}:Q4_0") == tuple(paths)
+    assert [held.path for held in resolver.local_files(f"{REPO}:Q4_0")] == paths
     if links == "no links":  # nothing here says what the bytes should be
         assert f"`{paths[0]}`: not verified" in "\n".join(notes.texts)
         assert Store().find_verified(paths[0]) is None
@@ -180,8 +180,8 @@ def test_a_folder_is_filled_from_the_cache_or_not_at_all(
 ) -> None:
     theirs(server, NAME)
     lose_hub()
-    place = LocalFolder(tmp_path / "folder")
-    resolver = Resolver(connect=hub, place=place, progress=notes)
+    destination = LocalFolder(tmp_path / "folder")
+    resolver = Resolver(connect=hub, custom_destination=destination, progress=notes)
     selection = resolver.choose(Target(REPO, FileSelector((NAME,))))
     (done,) = resolver.fetch(selection, resolver.fetcher())
     assert (done.path, done.status) == (tmp_path / "folder" / NAME, Status.COPIED)
@@ -191,11 +191,13 @@ def test_a_folder_is_filled_from_the_cache_or_not_at_all(
 
 def test_a_folder_is_its_own_record(server: HubServer, tmp_path: Path, lose_hub: Break) -> None:
     """Without the record, the notes beside the files say what they are."""
-    place = LocalFolder(tmp_path / "folder")
-    first = Resolver(connect=hub, place=place)
+    destination = LocalFolder(tmp_path / "folder")
+    first = Resolver(connect=hub, custom_destination=destination)
     first.fetch(first.choose(Target(REPO, FileSelector((NAME,)))), first.fetcher())
     lose_hub()
-    again = Resolver(connect=hub, place=place, store=Store(tmp_path / "another record"))
+    again = Resolver(
+        connect=hub, custom_destination=destination, store=Store(tmp_path / "another record")
+    )
     (done,) = again.fetch(again.choose(Target(REPO, FileSelector((NAME,)))), again.fetcher())
     assert (done.path, done.status) == (tmp_path / "folder" / NAME, Status.CHECKED)
 
@@ -203,7 +205,7 @@ def test_a_folder_is_its_own_record(server: HubServer, tmp_path: Path, lose_hub:
 def test_a_second_cache_that_files_were_fetched_to_is_found(
     server: HubServer, resolver: Resolver, lose_hub: Break, tmp_path: Path
 ) -> None:
-    other = Resolver(connect=hub, place=HfCache(tmp_path / "other"))
+    other = Resolver(connect=hub, custom_destination=HfCache(tmp_path / "other"))
     (path,) = other.get(wanted(f"{REPO}:Q4_0", other))
     (Store().folder / "files.json").unlink()
     lose_hub()
@@ -232,9 +234,9 @@ def test_every_name_of_a_set_means_all_of_it(
     assert all(path.is_file() for path in paths)
     server.close()
     assert resolver.get(wanted(argument, resolver)) == paths
-    assert resolver.located(argument) == paths
-    assert [held.path for held in resolver.held(argument)] == list(paths)
-    assert resolver.located(str(paths[2])) == paths
+    assert resolver.local_paths(argument) == paths
+    assert [held.path for held in resolver.local_files(argument)] == list(paths)
+    assert resolver.local_paths(str(paths[2])) == paths
 
 
 def test_a_shard_that_the_repository_lacks_is_named_before_anything_is_fetched(
@@ -250,7 +252,7 @@ def test_a_shard_that_the_repository_lacks_is_named_before_anything_is_fetched(
 def test_a_shard_that_is_missing_on_disk_is_named(server: HubServer, resolver: Resolver) -> None:
     paths = resolver.get(wanted("org/sharded:BF16", resolver))
     paths[1].unlink()
-    assert [held.path for held in resolver.held(str(paths[0]))] == list(paths)  # one is gone
+    assert [held.path for held in resolver.local_files(str(paths[0]))] == list(paths)  # one is gone
     with pytest.raises(GgufError, match=r"`m-BF16-00002.* is missing"):
         resolver.target(str(paths[3]))
     assert resolver.get(wanted("org/sharded:BF16", resolver)) == paths  # fetched again

@@ -1,4 +1,4 @@
-"""``Llama``: a model as llama-cpp-python's class gives it, with the same methods and results.
+"""``Llama``: llama-cpp-python's class, with the same methods and results.
 
 The names of arguments, methods and keys are llama-cpp-python's (0.3.x), so that programs written
 for it run here. ``compat`` puts this room under the name ``llama_cpp``.

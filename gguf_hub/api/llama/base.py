@@ -1,4 +1,4 @@
-"""An open model: the file, what chooses tokens, seeds, and states to come back to."""
+"""An open model: file, sampler, seeds, and saved states."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from gguf_hub.api.llama.arguments import check_extra, model_settings
 from gguf_hub.api.llama.cache import LlamaRAMCache
-from gguf_hub.api.llama.context import LlamaContext, LoggedNotes, plain_metadata
-from gguf_hub.api.llama.drafting import drafter_of
+from gguf_hub.api.llama.context import LlamaContext, plain_metadata
+from gguf_hub.api.llama.drafting import CallableDrafter
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
 from gguf_hub.gguf.shards import open_gguf
-from gguf_hub.progress import SILENT
+from gguf_hub.progress import SILENT, LoggedNotes
 from gguf_hub.run.generation import LogitsSampler, sampler_config
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import load_tokenizer
 
 DEFAULT_SEED = 0xFFFFFFFF
-"""llama.cpp's: another one each time."""
+"""llama.cpp's: random."""
 
 
 class LlamaBase:
@@ -35,25 +35,25 @@ class LlamaBase:
     Args:
         model_path: The GGUF file.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
-        n_batch: Most tokens of one pass over the weights.
+        n_batch: Maximum batch size in tokens.
         n_threads: Threads that compute; no more than can run at once. None for as many as help.
-        seed: Of the random numbers of calls that give none; -1 for another one each time.
+        seed: Seed of calls without one; -1 for random.
         logits_all: Keep the logits of all tokens in ``scores``.
-        embedding: Be ready for ``embed`` and ``create_embedding``.
-        pooling_type: How tokens become one vector; -1 for the model's way, none for most.
+        embedding: Support ``embed`` and ``create_embedding``.
+        pooling_type: How to pool the tokens' vectors; -1: the model's, which is none for most.
         vocab_only: Open the tokenizer alone.
-        last_n_tokens_size: How far back penalties look.
-        chat_format: Conversations in this format; None for the model's own template.
-        chat_handler: Answers conversations in place of a format.
-        verbose: Log what memory or CPUs do not allow, as a warning of the logger ``gguf_hub``.
+        last_n_tokens_size: Last n tokens to consider for penalties.
+        chat_format: Chat format by name; None for the model's own template.
+        chat_handler: Answers conversations instead of a format.
+        verbose: Log limits of memory or CPUs as warnings of the logger ``gguf_hub``.
         arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
             embedding, ``type_k`` and ``type_v`` the cache, ``use_mmap`` and ``use_mlock`` how the
-            weights are kept, ``draft_model`` drafts tokens. Those about GPUs are accepted silently;
-            a warning names unknown ones and those that are ignored.
+            weights are loaded, ``draft_model`` drafts tokens. Those about GPUs are accepted
+            silently; a warning names unknown and unsupported ones.
 
     Raises:
         LlamaValueError: There is no such file.
-        GgufHubError: It holds no model that runs here.
+        GgufHubError: It contains no model that runs here.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LlamaBase:
                        "vocab_only": vocab_only, "last_n_tokens_size": last_n_tokens_size,
                        "chat_format": chat_format, "chat_handler": chat_handler,
                        "verbose": verbose, **arguments}  # fmt: skip
-        self._host: LlamaContext | None = None
+        self._context: LlamaContext | None = None
         check_extra(arguments)
         self.model_path = os.fspath(model_path)
         if not Path(self.model_path).exists():
@@ -110,43 +110,45 @@ class LlamaBase:
                 self._metadata = dict(file.metadata)
             self.tokenizer_ = load_tokenizer(self._metadata)
         else:
-            drafter = drafter_of(draft_model, settings.n_batch)
-            self._host = LlamaContext(
+            drafter = None
+            if draft_model is not None:  # a batch is the last token and its draft
+                drafter = CallableDrafter(draft_model, max(0, settings.n_batch - 1))
+            self._context = LlamaContext(
                 Path(self.model_path),
                 settings,
                 # as in llama-cpp-python, where a draft model needs the logits of all tokens
-                keeps_all=self._logits_all or drafter is not None,
+                logits_all=self._logits_all or drafter is not None,
                 drafter=drafter,
                 progress=LoggedNotes() if self.verbose else SILENT,
             )
-            loaded = self._host.loaded
+            loaded = self._context.loaded
             self._metadata, self.tokenizer_ = loaded.file.metadata, loaded.tokenizer
         self.metadata = plain_metadata(self._metadata)
 
-    # -- what the cache holds --------------------------------------------------------------------
+    # -- the cache -------------------------------------------------------------------------------
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the cache holds; setting it forgets those after."""
-        return self.host.engine.n_cached
+        """Number of tokens in the cache; setting it drops those after."""
+        return self.context.engine.n_cached
 
     @n_tokens.setter
     def n_tokens(self, n_tokens: int) -> None:
-        self.host.engine.keep(n_tokens)
+        self.context.engine.keep(n_tokens)
 
     @property
     def scores(self) -> NDArray[np.float32]:
         """Logits, [n_ctx, V] with ``logits_all``, else those of the last token, [1, V]."""
-        return self.host.recorder.scores
+        return self.context.recorder.scores
 
     @property
     def eval_tokens(self) -> list[int]:
-        """Tokens that the cache holds."""
-        return self.host.engine.cached
+        """Tokens in the cache."""
+        return self.context.engine.cached
 
-    # -- choosing --------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------
 
-    def chooser(
+    def make_sampler(
         self,
         *,
         grammar: LlamaGrammar | str | None = None,
@@ -157,23 +159,23 @@ class LlamaBase:
         penalize_nl: bool = True,
         **options: Any,
     ) -> LogitsSampler:
-        """Return what chooses tokens under llama-cpp-python's sampling options.
+        """Return a sampler of llama-cpp-python's sampling options.
 
         Args:
-            grammar: What the output must follow.
-            schema: JSON schema that the output must satisfy, where no grammar is given.
+            grammar: Grammar that constrains the output.
+            schema: JSON schema that constrains the output, if there is no grammar.
             logits_processor: One, or a list of them.
-            n_top: How many of the most likely tokens to note.
-            tfs_z: Ignored: tail-free sampling is gone from llama.cpp too.
+            n_top: Number of most likely tokens to record.
+            tfs_z: Ignored: llama.cpp has removed tail-free sampling.
             penalize_nl: Ignored for the same reason.
             options: ``temperature``, ``top_k`` and so on.
         """
         constraint = None
         if grammar is not None:
             text = grammar if isinstance(grammar, str) else grammar.text
-            constraint = self.host.grammars.gbnf(text)
+            constraint = self.context.grammars.gbnf(text)
         elif schema is not None:
-            constraint = self.host.grammars.schema(schema)
+            constraint = self.context.grammars.schema(schema)
         config = sampler_config({"repeat_last_n": self.last_n_tokens_size, **options})
         processors = logits_processor or ()
         if callable(processors):
@@ -184,12 +186,12 @@ class LlamaBase:
     # -- seeds and states ------------------------------------------------------------------------
 
     def set_seed(self, seed: int) -> None:
-        """Set the seed of calls that give none."""
+        """Set the seed of calls without one."""
         self._seed = -1 if seed in (-1, DEFAULT_SEED) else seed
         self._seeds = random.Random(None if self._seed == -1 else seed)
 
     def next_seed(self) -> int:
-        """Return the seed of a call that gives none."""
+        """Return the seed of a call without one."""
         return self._seeds.randrange(2**32)
 
     def set_cache(self, cache: LlamaRAMCache | None) -> None:
@@ -197,38 +199,38 @@ class LlamaBase:
         self.cache = cache
 
     def save_state(self) -> LlamaState:
-        """Return tokens, logits and cache, to come back to."""
-        with self.host.lock:
+        """Return tokens, logits and cache, for ``load_state``."""
+        with self.context.lock:
             n_tokens = self.n_tokens
             return LlamaState(
                 input_ids=np.array(self.eval_tokens, np.intc),
                 scores=self.scores[:n_tokens].copy(),
                 n_tokens=n_tokens,
-                cache=self.host.model.save_cache(n_tokens),
+                cache=self.context.model.save_cache(n_tokens),
                 seed=self._seed,
             )
 
     def load_state(self, state: LlamaState) -> None:
         """Go back to a saved state."""
-        with self.host.lock:
-            self.host.model.load_cache(state.cache, state.n_tokens)
-            self.host.engine.adopt(state.input_ids.tolist())
+        with self.context.lock:
+            self.context.model.load_cache(state.cache, state.n_tokens)
+            self.context.engine.adopt(state.input_ids.tolist())
             self.scores[: len(state.scores)] = state.scores
             self.set_seed(state.seed)
 
-    # -- facts -----------------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------------
 
     @property
-    def host(self) -> LlamaContext:
-        """What stands behind: file, model, engine.
+    def context(self) -> LlamaContext:
+        """File, model and engine.
 
         Raises:
-            LlamaValueError: There is nothing, for the vocabulary alone was opened, or it is closed.
+            LlamaValueError: Only the vocabulary was opened, or the model is closed.
         """
-        if self._host is None:
-            raise LlamaValueError("the model is not open: `vocab_only` was asked for, or `close`")
-        return self._host
+        if self._context is None:
+            raise LlamaValueError("the model is not open: `vocab_only` was set, or it was closed")
+        return self._context
 
     def n_ctx(self) -> int:
-        """Return how many positions the cache has."""
-        return self.host.model.n_ctx
+        """Return the number of positions of the cache."""
+        return self.context.model.n_ctx

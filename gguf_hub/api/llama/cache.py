@@ -1,4 +1,4 @@
-"""Caches of states: prompts that begin like an earlier one go on from there."""
+"""Caches of states, by prompt: a prompt starts from the state with the longest common prefix."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gguf_hub.run.generation.engine import n_shared
 
 
 class LlamaRAMCache:
-    """Keeps states in memory; the one that was not used for longest goes first.
+    """Keeps states in memory; drops the least recently used first.
 
     Args:
-        capacity_bytes: How much the states may take together.
+        capacity_bytes: Maximum size of all states.
     """
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
@@ -26,7 +26,7 @@ class LlamaRAMCache:
         return sum(state.llama_state_size for state in self.cache_state.values())
 
     def __getitem__(self, key: Sequence[int]) -> LlamaState:
-        """Return the state that shares the longest beginning with ``key``; KeyError if none."""
+        """Return the state with the longest common prefix with ``key``; KeyError if none."""
         best = self._nearest(key)
         if best is None:
             raise KeyError("no state begins like this prompt")
@@ -43,7 +43,7 @@ class LlamaRAMCache:
             self.cache_state.popitem(last=False)
 
     def _nearest(self, key: Sequence[int]) -> tuple[int, ...] | None:
-        shared = {known: n_shared(known, key) for known in self.cache_state}
+        shared = {tokens: n_shared(tokens, key) for tokens in self.cache_state}
         best = max(shared, key=shared.__getitem__, default=None)
         return best if best is not None and shared[best] else None
 

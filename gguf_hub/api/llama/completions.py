@@ -1,16 +1,16 @@
-"""Completions and conversations of ``Llama``: from arguments to a run, from a run to answers."""
+"""Completions and conversations of ``Llama``: from arguments to a text, from a text to answers."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.run.chat import choose_format
 from gguf_hub.run.generation import Generation, GenerationRequest, TokenLogprob
 from gguf_hub.run.generation.answers import (
     Answer,
@@ -20,32 +20,30 @@ from gguf_hub.run.generation.answers import (
     text_logprobs,
     usage,
 )
-from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
+from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
 from gguf_hub.run.generation.engine import n_shared
 from gguf_hub.run.generation.logits_sampler import token_logprob
+from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.transformer import check_token_ids
+from gguf_hub.run.sampler import SamplerConfig
 
-SAMPLING = frozenset({
-    "temperature", "top_p", "min_p", "typical_p", "top_k", "frequency_penalty",
-    "presence_penalty", "repeat_penalty", "tfs_z", "mirostat_mode", "mirostat_tau",
-    "mirostat_eta", "logits_processor", "grammar", "logit_bias",
-    # beyond llama-cpp-python: what else the sampler offers
-    "top_n_sigma", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base",
-    "dry_allowed_length", "dry_penalty_last_n", "dynatemp_range", "dynatemp_exponent",
-    "repeat_last_n", "samplers",
-})  # fmt: skip
-"""Options of a call that are about choosing tokens."""
+SAMPLING = frozenset(
+    {field.name for field in fields(SamplerConfig)}
+    - {"seed", "temp", "mirostat", "dry_sequence_breakers"}
+    | {"temperature", "mirostat_mode", "tfs_z", "logits_processor", "grammar"}
+)
+"""Sampling options of a call."""
 
 CHAT_TEMPERATURE = 0.2
 """llama-cpp-python's default for conversations; it is 0.8 for completions."""
 
 FALLBACK_FORMAT = "llama-2"
-"""llama-cpp-python's format for models that bring no template."""
+"""llama-cpp-python's format for models without a template."""
 
 
 class Completions(LlamaBase):
-    """What ``Llama`` writes: texts, and answers in conversations."""
+    """Text completions and answers in conversations."""
 
     def __init__(self, model_path: str | os.PathLike[str], **arguments: Any) -> None:
         super().__init__(model_path, **arguments)
@@ -77,14 +75,14 @@ class Completions(LlamaBase):
         Args:
             prompt: Text or token ids.
             suffix: Text to put after the output.
-            max_tokens: The most tokens; None or 0 and less for as many as the context holds.
-            logprobs: How many likely tokens to name at each place; of the prompt too with ``echo``,
-                which needs ``logits_all``.
+            max_tokens: Maximum number of tokens; None or at most 0 for as many as fit the context.
+            logprobs: Number of most likely tokens to return per token; with ``echo`` also for the
+                prompt, which needs ``logits_all``.
             echo: Put the prompt in front.
             stop: Texts that end it.
             stream: Return an iterator of chunks.
-            seed: Of the random numbers; the same seed gives the same text.
-            model: Name of the model in the answer.
+            seed: RNG seed; the same seed gives the same text.
+            model: Model name in the answer.
             stopping_criteria: Called with ids and logits after every token; true ends it.
             sampling: ``temperature``, ``top_p``, ``top_k``, ``grammar`` and so on.
 
@@ -98,57 +96,65 @@ class Completions(LlamaBase):
         if echo and logprobs is not None and not self._logits_all:
             raise LlamaValueError(
                 "logprobs is not supported for models created with logits_all=False",
-                hint="leave `echo` out, or open the model with `logits_all=True`",
+                hint="drop `echo`, or open the model with `logits_all=True`",
             )
         tokens = self._prompt_tokens(prompt)
-        run = self._run(tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed,
-                        **sampling)  # fmt: skip
+        generation = self._prepare(
+            tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed, **sampling
+        )
         head = Head(model or self.model_path)
         text = prompt if isinstance(prompt, str) else self.tokenizer_.decode(prompt)
         if stream:
-            return self._stream_text(run, head, text, echo, logprobs is not None)
-        return self._whole_text(run, head, text, suffix, echo, logprobs)
+            return self._stream_text(generation, head, text, echo, logprobs is not None)
+        return self._text_answer(generation, head, text, suffix, echo, logprobs)
 
-    def _whole_text(
+    def _text_answer(
         self,
-        run: Generation,
+        generation: Generation,
         head: Head,
         prompt: str,
         suffix: str | None,
         echo: bool,
         n_top: int | None,
     ) -> Answer:
-        text, chances, reason = gather(self._pieces(run))
+        text, output_logprobs, reason = gather(self._deltas(generation))
         logprobs = None
         if n_top is not None and echo:
-            first = 1 if run.tokens[0] == self.tokenizer_.bos_id else 0
-            ids = [*run.job.prompt[first:], *(c.token_id for c in chances)]
-            before = self._prompt_chances(run, first, n_top)
-            logprobs = text_logprobs([*before, *chances], self.tokenizer_, 0, ids)
+            first = 1 if generation.tokens[0] == self.tokenizer_.bos_id else 0
+            ids = [
+                *generation.request.prompt[first:],
+                *(token.token_id for token in output_logprobs),
+            ]
+            prompt_logprobs = self._prompt_logprobs(generation, first, n_top)
+            logprobs = text_logprobs([*prompt_logprobs, *output_logprobs], self.tokenizer_, 0, ids)
         elif n_top is not None:
-            logprobs = text_logprobs(chances, self.tokenizer_, len(prompt))
+            logprobs = text_logprobs(output_logprobs, self.tokenizer_, len(prompt))
         text = f"{prompt if echo else ''}{text}{suffix or ''}"
         choice = text_choice(text, logprobs=logprobs, finish_reason=reason)
-        return head.text([choice], usage=usage(len(run.job.prompt), run.n_generated))
+        return head.text(
+            [choice], usage=usage(len(generation.request.prompt), generation.n_generated)
+        )
 
-    def _prompt_chances(self, run: Generation, first: int, n_top: int) -> list[TokenLogprob | None]:
-        """Return how likely the prompt's own tokens were; nothing is known of the first one."""
-        scores, prompt = self.host.recorder.scores, run.job.prompt
-        known = [
+    def _prompt_logprobs(
+        self, generation: Generation, first: int, n_top: int
+    ) -> list[TokenLogprob | None]:
+        """Return the log probabilities of the prompt's tokens; None for the first one."""
+        scores, prompt = self.context.recorder.scores, generation.request.prompt
+        logprobs = [
             token_logprob(scores[i - 1], prompt[i], n_top) for i in range(first + 1, len(prompt))
         ]
-        return [None, *known] if len(prompt) > first else []
+        return [None, *logprobs] if len(prompt) > first else []
 
     def _stream_text(
-        self, run: Generation, head: Head, prompt: str, echo: bool, has_logprobs: bool
+        self, generation: Generation, head: Head, prompt: str, echo: bool, has_logprobs: bool
     ) -> Iterator[Answer]:
         if echo:
             yield head.text([text_choice(prompt)])
-        talk = CompletionStream(
+        completion_stream = CompletionStream(
             head, self.tokenizer_, has_logprobs=has_logprobs, offset=len(prompt)
         )
-        for piece in self._pieces(run):
-            yield from talk.chunks(piece)
+        for delta in self._deltas(generation):
+            yield from completion_stream.chunks(delta)
 
     # -- conversations ---------------------------------------------------------------------------
 
@@ -174,18 +180,18 @@ class Completions(LlamaBase):
 
         Args:
             messages: Turns with ``role`` and ``content``.
-            functions: OpenAI's old name of tools.
-            function_call: OpenAI's old name of the choice.
+            functions: OpenAI's old name for ``tools``.
+            function_call: OpenAI's old name for ``tool_choice``.
             tools: Functions that may be called; their arguments follow their JSON schemas.
             tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the one that must be called.
             stream: Return an iterator of chunks.
             stop: Texts that end it, besides those of the format.
-            seed: Of the random numbers.
+            seed: RNG seed.
             response_format: ``{"type": "json_object", "schema": ...}`` for JSON.
-            max_tokens: The most tokens; None for as many as the context holds.
-            model: Name of the model in the answer.
-            logprobs: Whether to tell how likely the tokens were.
-            top_logprobs: How many likely tokens to name at each place.
+            max_tokens: Maximum number of tokens; None for as many as fit the context.
+            model: Model name in the answer.
+            logprobs: Whether to return the log probabilities of tokens.
+            top_logprobs: Number of most likely tokens to return per token.
             sampling: ``temperature`` (0.2 here), ``top_p`` and so on.
 
         Returns:
@@ -205,15 +211,16 @@ class Completions(LlamaBase):
             self._chat_format, messages, tools=tools, tool_choice=tool_choice,
             response_format=response_format,
         )  # fmt: skip
-        run = self._run(
-            self.chat_tokens(plan), max_tokens, [*_listed(stop), *plan.stops], None,
+        generation = self._prepare(
+            encode_chat(self.tokenizer_, plan.prompt), max_tokens,
+            [*stop_list(stop), *plan.stops], None,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
             **sampling,
         )  # fmt: skip
         head = Head(model or self.model_path)
         if stream:
-            return self._stream_chat(run, head, plan, bool(logprobs))
-        return self._whole_chat(run, head, plan, bool(logprobs))
+            return self._stream_chat(generation, head, plan, bool(logprobs))
+        return self._chat_answer(generation, head, plan, bool(logprobs))
 
     def create_chat_completion_openai_v1(self, *args: Any, **options: Any) -> Any:
         """Answer a conversation in the ``openai`` package's own classes."""
@@ -225,50 +232,39 @@ class Completions(LlamaBase):
             raise ImportError(
                 "create_chat_completion_openai_v1 needs the package openai: `pip install openai`"
             ) from exc
-        found = self.create_chat_completion(*args, **options)
+        answer = self.create_chat_completion(*args, **options)
         if options.get("stream"):
-            return (types.ChatCompletionChunk(**chunk) for chunk in found)
-        return types.ChatCompletion(**found)
+            return (types.ChatCompletionChunk(**chunk) for chunk in answer)
+        return types.ChatCompletion(**answer)
 
-    def chat_tokens(self, plan: ChatPlan) -> list[int]:
-        """Return the token ids of a conversation's prompt, with one begin token."""
-        return encode_chat(self.tokenizer_, plan.prompt)
-
-    def _whole_chat(
-        self, run: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
+    def _chat_answer(
+        self, generation: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
     ) -> Answer:
-        text, chances, reason = gather(self._pieces(run))
-        logprobs = chat_logprobs(chances, self.tokenizer_) if has_logprobs else None
+        text, output_logprobs, reason = gather(self._deltas(generation))
+        logprobs = chat_logprobs(output_logprobs, self.tokenizer_) if has_logprobs else None
         choice = chat_answer_choice(
             head, plan, text, reason, logprobs=logprobs, has_legacy_call=True
         )
-        return head.chat([choice], usage=usage(len(run.job.prompt), run.n_generated))
+        return head.chat(
+            [choice], usage=usage(len(generation.request.prompt), generation.n_generated)
+        )
 
     def _stream_chat(
-        self, run: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
+        self, generation: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
     ) -> Iterator[Answer]:
-        talk = ChatStream(
+        chat_stream = ChatStream(
             head, self.tokenizer_, plan, has_logprobs=has_logprobs, has_legacy_call=True
         )
-        for piece in self._pieces(run):
-            yield from talk.chunks(piece)
+        for delta in self._deltas(generation):
+            yield from chat_stream.chunks(delta)
 
     # -- what both share -------------------------------------------------------------------------
 
     def _set_chat_format(self, name: str | None) -> None:
-        """Choose the format of conversations: the named, else the model's, else a common one."""
-        texts = self.tokenizer_.vocab.tokens
-        bos, eos = self.tokenizer_.bos_id, self.tokenizer_.eos_id
-        found = choose_format(
-            self._metadata,
-            name,
-            bos_token="" if bos is None else texts[bos],
-            eos_token="" if eos is None else texts[eos],
+        self._chat_format, is_fallback = format_of(
+            self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT
         )
-        self.chat_format = name or ("chat_template.default" if found else FALLBACK_FORMAT)
-        fallback = choose_format({}, FALLBACK_FORMAT)
-        assert fallback is not None
-        self._chat_format = found or fallback
+        self.chat_format = name or (FALLBACK_FORMAT if is_fallback else "chat_template.default")
 
     def _prompt_tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -287,7 +283,7 @@ class Completions(LlamaBase):
             )
         return tokens or ([] if bos is None else [bos])
 
-    def _run(
+    def _prepare(
         self,
         tokens: list[int],
         max_tokens: int | None,
@@ -297,7 +293,7 @@ class Completions(LlamaBase):
         seed: int | None,
         **options: Any,
     ) -> Generation:
-        """Return a run of these settings.
+        """Return the text of these settings, not started yet.
 
         Raises:
             LlamaValueError: The prompt does not fit the context.
@@ -308,48 +304,46 @@ class Completions(LlamaBase):
                 f"Requested tokens ({len(tokens)}) exceed context window of {n_ctx}",
                 hint="open the model with a larger `n_ctx`, or shorten the prompt",
             )
-        room = n_ctx - len(tokens)
-        wanted = room if max_tokens is None or max_tokens <= 0 else min(max_tokens, room)
-        options = known_options(options)
-        chooser = self.chooser(seed=self.next_seed() if seed is None else seed, **options)
+        n_free = n_ctx - len(tokens)
+        n_tokens = n_free if max_tokens is None or max_tokens <= 0 else min(max_tokens, n_free)
+        options = supported_options(options)
+        sampler = self.make_sampler(seed=self.next_seed() if seed is None else seed, **options)
         if callable(criteria):
             criteria = (criteria,)
-        job = GenerationRequest(
+        request = GenerationRequest(
             prompt=tuple(tokens),
-            chooser=chooser,
-            max_tokens=wanted,
-            stops=tuple(_listed(stop)),
+            sampler=sampler,
+            max_tokens=n_tokens,
+            stops=tuple(stop_list(stop)),
             stop_ids=self.tokenizer_.eog_ids,
             criteria=tuple(criteria or ()),
         )
-        return Generation(job, self.tokenizer_, n_ctx)
+        return Generation(request, self.tokenizer_, n_ctx)
 
-    def _pieces(self, run: Generation) -> Iterator[Any]:
-        """Yield what a run writes; take the beginning from the cache of states where it has it."""
+    def _deltas(self, generation: Generation) -> Iterator[Any]:
+        """Yield the deltas of a text; the cache of states may have a prefix of it."""
         if self.cache is not None:
-            self._recall(self.cache, run.job.prompt)
-        yield from self.host.stream(run)
+            self._load_cached_state(self.cache, generation.request.prompt)
+        yield from self.context.stream(generation)
         if self.cache is not None:
-            self.cache[run.tokens] = self.save_state()
+            self.cache[generation.tokens] = self.save_state()
 
-    def _recall(self, cache: LlamaRAMCache, prompt: Sequence[int]) -> None:
+    def _load_cached_state(self, cache: LlamaRAMCache, prompt: Sequence[int]) -> None:
         try:
             state = cache[prompt]
         except KeyError:
             return
-        if n_shared(state.input_ids.tolist(), prompt) > n_shared(self.host.engine.cached, prompt):
+        if n_shared(state.input_ids.tolist(), prompt) > n_shared(
+            self.context.engine.cached, prompt
+        ):
             self.load_state(state)
 
 
-def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a call that are known; mention the others in a warning."""
+def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known options of a call; warn about the others."""
     unknown = sorted(options.keys() - SAMPLING - {"n_top", "schema", "penalize_nl"})
     if unknown:
         warnings.warn(
             f"Llama: unknown arguments are ignored: {', '.join(unknown)}", UserWarning, stacklevel=5
         )
     return {name: value for name, value in options.items() if name not in unknown}
-
-
-def _listed(stop: str | Sequence[str] | None) -> list[str]:
-    return [stop] if isinstance(stop, str) else list(stop or ())

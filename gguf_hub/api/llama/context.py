@@ -1,8 +1,7 @@
-"""What stands behind a ``Llama``: the loaded model, its engine, the logits it has computed."""
+"""The model of a ``Llama``, its engine, and the logits it has computed."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ResourceError
-from gguf_hub.progress import SILENT, Progress, SilentProgress
+from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine
 from gguf_hub.run.model.settings import ModelSettings
@@ -24,30 +23,30 @@ Scores = NDArray[np.float32]
 
 
 class Recorder:
-    """A model that keeps the logits it has computed.
+    """A model that records the logits it has computed.
 
     Args:
-        model: Computes.
-        keeps_all: Keep those of every position of the cache; else of the last token alone.
+        model: The model.
+        logits_all: Record those of every position of the cache; else of the last token alone.
 
     Attributes:
-        scores: [S, V] with ``keeps_all``, else [1, V].
+        scores: [S, V] with ``logits_all``, else [1, V].
     """
 
-    def __init__(self, model: Transformer, *, keeps_all: bool) -> None:
+    def __init__(self, model: Transformer, *, logits_all: bool) -> None:
         self._model = model
-        self._keeps_all = keeps_all
+        self._logits_all = logits_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
-        self.scores: Scores = _zeros(self.n_ctx if keeps_all else 1, model.config.n_vocab)
+        self.scores: Scores = _zeros(self.n_ctx if logits_all else 1, model.config.n_vocab)
 
     def forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
     ) -> NDArray[np.float32]:
-        """Compute logits (see ``Transformer.forward``) and keep them."""
+        """Compute logits (see ``Transformer.forward``) and record them."""
         logits = self._model.forward(
-            tokens, position, all_logits=self._keeps_all or all_logits, slot=slot
+            tokens, position, all_logits=self._logits_all or all_logits, slot=slot
         )
-        if self._keeps_all:
+        if self._logits_all:
             self.scores[position : position + len(tokens)] = logits
         else:
             self.scores[0] = logits[-1]
@@ -55,27 +54,14 @@ class Recorder:
 
 
 def _zeros(n_rows: int, n_vocab: int) -> Scores:
-    """Return rows of logits.
-
-    Raises:
-        ResourceError: The system does not give as much memory.
-    """
     try:
         return np.zeros((n_rows, n_vocab), np.float32)
     except (MemoryError, ValueError) as exc:  # ValueError: of a size that no address has
         raise ResourceError(
             f"not enough memory: the logits of {n_rows:,} positions take "
-            f"{format_size(4 * n_rows * n_vocab)}, which the system does not give",
+            f"{format_size(4 * n_rows * n_vocab)}",
             hint="open the model with a smaller `n_ctx`, or without `logits_all`",
         ) from exc
-
-
-class LoggedNotes(SilentProgress):
-    """No progress bars, but notes: as warnings of the logger ``gguf_hub``."""
-
-    def note(self, text: str) -> None:
-        """Log one line."""
-        logging.getLogger("gguf_hub").warning(text)
 
 
 class LlamaContext:
@@ -84,9 +70,9 @@ class LlamaContext:
     Args:
         path: The GGUF file, or any shard of a set.
         settings: How to open it.
-        keeps_all: Keep the logits of all positions.
+        logits_all: Record the logits of all positions.
         drafter: Drafts tokens for the model to check.
-        progress: Notified about what memory or CPUs do not allow.
+        progress: Notified about limits of memory or CPUs.
     """
 
     def __init__(
@@ -94,13 +80,13 @@ class LlamaContext:
         path: Path,
         settings: ModelSettings,
         *,
-        keeps_all: bool,
+        logits_all: bool,
         drafter: Drafter | None,
         progress: Progress = SILENT,
     ) -> None:
         self.loaded = open_model(path, settings, drafter=drafter, progress=progress)
         try:
-            self.recorder = Recorder(self.loaded.model, keeps_all=keeps_all)
+            self.recorder = Recorder(self.loaded.model, logits_all=logits_all)
         except BaseException:
             self.loaded.close()
             raise
@@ -110,18 +96,18 @@ class LlamaContext:
 
     @property
     def model(self) -> Transformer:
-        """What computes."""
+        """The model."""
         return self.loaded.model
 
     @property
     def last_logits(self) -> NDArray[np.float32]:
-        """Logits after the last token that the cache holds, [V]."""
+        """Logits after the last token in the cache, [V]."""
         scores = self.recorder.scores
         last: NDArray[np.float32] = scores[min(self.engine.n_cached, len(scores)) - 1]
         return last
 
     def stream(self, text: Generation) -> Iterator[TextDelta]:
-        """Yield what a text gains, until it ends."""
+        """Yield the deltas of a text until it ends."""
         deltas = self.engine.stream(text)
         while (delta := self._next(deltas)) is not None:
             yield delta
@@ -136,7 +122,7 @@ class LlamaContext:
 
 
 def plain_metadata(metadata: Any) -> dict[str, str]:
-    """Return a file's metadata as texts, arrays left out, as llama.cpp shows it."""
+    """Return a file's metadata as texts without arrays, as llama.cpp shows it."""
     return {
         key: _plain(value)
         for key, value in metadata.items()

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.lookup import PromptLookup
 
 DraftModel = Callable[[NDArray[np.intc]], Any]
@@ -21,8 +20,8 @@ class LlamaPromptLookupDecoding:
     Source of names and defaults: llama_cpp/llama_speculative.py of llama-cpp-python 0.3.x.
 
     Args:
-        max_ngram_size: Most tokens that must agree.
-        num_pred_tokens: Most tokens that it proposes.
+        max_ngram_size: Longest n-gram to look for.
+        num_pred_tokens: Maximum length of a draft.
     """
 
     def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
@@ -31,26 +30,22 @@ class LlamaPromptLookupDecoding:
         self._lookup = PromptLookup(num_pred_tokens, longest=max_ngram_size, shortest=1)
 
     def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
-        """Return the proposed ids; empty where the text has nothing alike."""
+        """Return the draft; empty without an earlier occurrence."""
         return np.array(self._lookup.draft(input_ids.tolist()), np.intc)
 
 
-class _CallableDrafter:
-    """A draft model as the engine asks it."""
+class CallableDrafter:
+    """A draft model as the engine's ``Drafter``.
+
+    Args:
+        model: The draft model.
+        n_draft: Maximum length of a draft.
+    """
 
     def __init__(self, model: DraftModel, n_draft: int) -> None:
         self._model = model
         self.n_draft = n_draft
 
     def draft(self, tokens: Sequence[int]) -> list[int]:
+        """Return tokens that may follow."""
         return [int(i) for i in self._model(np.array(tokens, np.intc))]
-
-
-def drafter_of(draft_model: DraftModel | None, n_batch: int) -> Drafter | None:
-    """Return what drafts for a ``Llama``.
-
-    Args:
-        draft_model: As it was given.
-        n_batch: Most tokens of one pass: those drafted, and the last one of the text.
-    """
-    return None if draft_model is None else _CallableDrafter(draft_model, max(0, n_batch - 1))

@@ -1,4 +1,4 @@
-"""``LlamaGrammar``: a grammar as llama-cpp-python's programs make and pass it."""
+"""llama-cpp-python's ``LlamaGrammar``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from gguf_hub.run.generation.engine import n_shared
 
 
 class Llama(Completions):
-    """A model, ready to write, chat and embed (see ``LlamaBase`` for the arguments)."""
+    """A model that completes, chats and embeds (see ``LlamaBase`` for the arguments)."""
 
     # -- text and tokens -------------------------------------------------------------------------
 
@@ -36,10 +36,10 @@ class Llama(Completions):
     def detokenize(
         self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """Return the bytes of tokens; after ``prev_tokens``, where those are given."""
-        before = list(prev_tokens or ())
-        whole = self._bytes([*before, *tokens], special)
-        return whole[len(self._bytes(before, special)) :]
+        """Return the bytes of tokens, in the context of ``prev_tokens``."""
+        previous = list(prev_tokens or ())
+        data = self._bytes([*previous, *tokens], special)
+        return data[len(self._bytes(previous, special)) :]
 
     def _bytes(self, tokens: Sequence[int], special: bool) -> bytes:
         data = b"".join(self.tokenizer_.token_bytes(int(i), special) for i in tokens)
@@ -54,31 +54,30 @@ class Llama(Completions):
 
     @property
     def input_ids(self) -> NDArray[np.intc]:
-        """Tokens that the cache holds, and zeros after them, [n_ctx]."""
+        """Tokens in the cache, and zeros after them, [n_ctx]."""
         ids = np.zeros(self.n_ctx(), np.intc)
-        ids[: self.n_tokens] = self.host.engine.cached
+        ids[: self.n_tokens] = self.context.engine.cached
         return ids
 
     @property
     def eval_logits(self) -> list[list[float]]:
-        """Logits of the tokens that the cache holds; of the last alone without ``logits_all``."""
-        kept: list[list[float]] = self.scores[: self.n_tokens].tolist()
-        return kept
+        """Logits of the tokens in the cache; of the last alone without ``logits_all``."""
+        return self.scores[: self.n_tokens].tolist()  # type: ignore[no-any-return]
 
     def reset(self) -> None:
-        """Forget what the cache holds."""
-        self.host.engine.reset()
+        """Clear the cache."""
+        self.context.engine.reset()
 
     def eval(self, tokens: Sequence[int]) -> None:
-        """Compute tokens after those that the cache holds."""
-        with self.host.lock:
-            self.host.engine.extend([int(i) for i in tokens])
+        """Append tokens to the cache."""
+        with self.context.lock:
+            self.context.engine.extend([int(i) for i in tokens])
 
     def sample(self, *, idx: int | None = None, **options: Any) -> int:
-        """Choose a token from the logits of the last one, or of position ``idx``."""
+        """Sample a token from the logits of the last one, or of position ``idx``."""
         assert self.n_tokens > 0, "nothing was computed yet"
-        logits = self.host.last_logits if idx is None else self.scores[idx]
-        return self.chooser(seed=self._seed, **options).choose(logits, self.eval_tokens)
+        logits = self.context.last_logits if idx is None else self.scores[idx]
+        return self.make_sampler(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
     def generate(
         self,
@@ -88,26 +87,26 @@ class Llama(Completions):
         stopping_criteria: Any = None,
         **options: Any,
     ) -> Generator[int, Sequence[int] | None, None]:
-        """Yield token ids after ``tokens``, without end; what is sent in comes after them.
+        """Yield token ids after ``tokens`` endlessly; tokens sent in are appended.
 
         Args:
             tokens: The prompt.
-            reset: Begin anew; what the cache holds of the prompt already is not computed again.
-            stopping_criteria: Called with ids and logits; ends it by saying true.
-            options: Of ``sample``.
+            reset: Start over; a prefix of the prompt in the cache is reused.
+            stopping_criteria: Called with ids and logits; true ends the generator.
+            options: See ``sample``.
         """
-        chooser = self.chooser(seed=self._seed, **options)
-        engine = self.host.engine
+        sampler = self.make_sampler(seed=self._seed, **options)
+        engine = self.context.engine
         logits = engine.prefill(list(tokens)) if reset else engine.extend(list(tokens))
         recent = engine.cached
         while True:
-            token_id = chooser.choose(logits, recent)
+            token_id = sampler.choose(logits, recent)
             recent.append(token_id)
             if stopping_criteria and stopping_criteria(np.array(recent[:-1], np.intc), logits):
                 return
             sent = yield token_id
             recent += sent or ()
-            logits = self.host.engine.extend([token_id, *(sent or ())])
+            logits = self.context.engine.extend([token_id, *(sent or ())])
 
     # -- embeddings ------------------------------------------------------------------------------
 
@@ -122,8 +121,8 @@ class Llama(Completions):
 
         Args:
             input: Text or texts.
-            normalize: Give vectors the length 1.
-            truncate: Cut what does not fit the context; otherwise refuse it.
+            normalize: Scale vectors to length 1.
+            truncate: Truncate texts to the context instead of refusing them.
             return_count: Return (embeddings, number of tokens).
 
         Raises:
@@ -135,7 +134,7 @@ class Llama(Completions):
                 "Llama model must be created with embedding=True to call this method"
             )
         texts = [input] if isinstance(input, str) else input
-        vectors, count = [], 0
+        vectors, n_tokens = [], 0
         for text in texts:
             tokens = self.tokenize(text)
             if len(tokens) > self.n_ctx() and not truncate:
@@ -143,22 +142,22 @@ class Llama(Completions):
                     f"Requested tokens ({len(tokens)}) exceed context window of {self.n_ctx()}"
                 )
             tokens = tokens[: self.n_ctx()]
-            count += len(tokens)
-            with self.host.lock:
-                self.host.engine.reset()
-                hidden = self.host.model.embed(tokens)
+            n_tokens += len(tokens)
+            with self.context.lock:
+                self.context.engine.reset()
+                hidden = self.context.model.embed(tokens)
             vectors.append(pool(hidden, self._pooling(), normalize).tolist())
-        found = vectors[0] if isinstance(input, str) else vectors
-        return (found, count) if return_count else found
+        result = vectors[0] if isinstance(input, str) else vectors
+        return (result, n_tokens) if return_count else result
 
     def create_embedding(self, input: str | list[str], model: str | None = None) -> Answer:
         """Return embeddings in OpenAI's shape."""
         texts = input if isinstance(input, list) else [input]
-        vectors, count = self.embed(texts, return_count=True)
-        return embeddings(vectors, model or self.model_path, count)
+        vectors, n_tokens = self.embed(texts, return_count=True)
+        return embeddings(vectors, model or self.model_path, n_tokens)
 
     def pooling_type(self) -> int:
-        """Return how tokens become one vector; 0 for not at all."""
+        """Return llama.cpp's number of the pooling type."""
         return int(self._pooling())
 
     def _pooling(self) -> Pooling:
@@ -166,33 +165,33 @@ class Llama(Completions):
             return Pooling(self._pooling_type)
         return Pooling(HyperParameters(self._metadata).pooling_type)
 
-    # -- facts -----------------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------------
 
     @property
     def n_batch(self) -> int:
-        """Most tokens of one pass."""
-        return self.host.model.n_batch
+        """Maximum batch size in tokens."""
+        return self.context.model.n_batch
 
     @property
     def n_threads(self) -> int:
-        """Threads that compute."""
-        return self.host.model.n_threads
+        """Number of threads."""
+        return self.context.model.n_threads
 
     def n_embd(self) -> int:
-        """Return the width of the model."""
-        return self.host.model.config.n_embd
+        """Return the embedding width."""
+        return self.context.model.config.n_embd
 
     def n_vocab(self) -> int:
-        """Return how many tokens there are."""
+        """Return the vocabulary size."""
         return self.tokenizer_.n_vocab
 
     def token_bos(self) -> int:
         """Return the token that begins a text, or -1."""
-        return _or_none(self.tokenizer_.bos_id)
+        return _id_or_minus_one(self.tokenizer_.bos_id)
 
     def token_eos(self) -> int:
         """Return the token that ends a text, or -1."""
-        return _or_none(self.tokenizer_.eos_id)
+        return _id_or_minus_one(self.tokenizer_.eos_id)
 
     def token_nl(self) -> int:
         """Return the token of a line break, or -1."""
@@ -203,9 +202,9 @@ class Llama(Completions):
     def logits_to_logprobs(logits: Any, axis: int = -1) -> NDArray[np.float32]:
         """Return the logarithms of the probabilities of logits."""
         values = np.asarray(logits, np.float32)
-        below = values - values.max(axis=axis, keepdims=True)
-        found: NDArray[np.float32] = below - np.log(np.exp(below).sum(axis=axis, keepdims=True))
-        return found
+        shifted = values - values.max(axis=axis, keepdims=True)
+        log_sums = np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+        return np.asarray(shifted - log_sums, np.float32)
 
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -213,10 +212,10 @@ class Llama(Completions):
         return n_shared(a, b)
 
     def close(self) -> None:
-        """End the worker threads and let go of the file."""
-        if self._host is not None:
-            self._host.close()
-            self._host = None
+        """End the worker threads and close the file."""
+        if self._context is not None:
+            self._context.close()
+            self._context = None
 
     def __enter__(self) -> Llama:
         return self
@@ -225,7 +224,7 @@ class Llama(Completions):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_host", None) is not None:
+        if getattr(self, "_context", None) is not None:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -247,21 +246,21 @@ class Llama(Completions):
         revision: str | None = None,
         **kwargs: Any,
     ) -> Llama:
-        """Return a model of a repository; what is not here is downloaded and verified first.
+        """Return a model of a repository; missing files are downloaded and verified first.
 
         Args:
             repo_id: ``org/repo``.
-            filename: Name, or pattern that exactly one model of the repository matches.
+            filename: Name, or a pattern that matches exactly one model of the repository.
             additional_files: Patterns of more files to fetch.
             local_dir: Where to put them; None for the Hugging Face cache.
-            local_dir_use_symlinks: Ignored: files are files.
-            cache_dir: The cache, where it is not the usual one.
+            local_dir_use_symlinks: Obsolete and ignored.
+            cache_dir: Another Hugging Face cache.
             revision: Branch, tag or commit; ``main`` when None.
-            kwargs: Of the constructor.
+            kwargs: Arguments of the constructor.
 
         Raises:
             LlamaValueError: No file, or more than one, matches.
-            GgufHubError: Whatever stands in the way of getting it.
+            GgufHubError: The download failed.
         """
         from gguf_hub.api.pretrained import fetch_pretrained
 
@@ -272,5 +271,5 @@ class Llama(Completions):
         return cls(model_path=path, **kwargs)
 
 
-def _or_none(token_id: int | None) -> int:
+def _id_or_minus_one(token_id: int | None) -> int:
     return -1 if token_id is None else token_id

@@ -1,4 +1,4 @@
-"""Small things that llama-cpp-python's programs handle: states, lists of callables, errors."""
+"""Small types of llama-cpp-python's interface: states, lists of callables, errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LlamaState:
     """What ``Llama.save_state`` keeps.
 
     Attributes:
-        input_ids: The tokens that the cache held, [n_tokens].
+        input_ids: The tokens in the cache, [n_tokens].
         scores: Their logits, [n_tokens, V] with ``logits_all``, else those of the last one.
         n_tokens: How many.
         cache: The K/V cache of those positions.
@@ -46,26 +46,26 @@ class LogitsProcessorList(list[Callable[[Ids, Scores], Scores]]):
     """Processors that work one after another."""
 
     def __call__(self, input_ids: Ids, scores: Scores) -> Scores:
-        """Return what the last one makes of the logits."""
+        """Return the processed logits."""
         for processor in self:
             scores = processor(input_ids, scores)
         return scores
 
 
 class StoppingCriteriaList(list[Callable[[Ids, Scores], bool]]):
-    """Criteria of which one is enough."""
+    """Criteria, any of which ends the text."""
 
     def __call__(self, input_ids: Ids, logits: Scores) -> bool:
-        """Tell whether any says stop."""
+        """Return whether any criterion is met."""
         return any(criterion(input_ids, logits) for criterion in self)
 
 
 class MinTokensLogitsProcessor:
-    """Keeps the text from ending too early.
+    """Prevents the text from ending too early.
 
     Args:
-        min_tokens: Tokens that must come first.
-        token_eos: The token that ends a text.
+        min_tokens: Minimum number of tokens.
+        token_eos: The end-of-sequence token.
     """
 
     def __init__(self, min_tokens: int, token_eos: int) -> None:
@@ -74,7 +74,7 @@ class MinTokensLogitsProcessor:
         self.prompt_tokens: int | None = None
 
     def __call__(self, input_ids: Ids, scores: Scores) -> Scores:
-        """Forbid the end as long as there are too few tokens."""
+        """Ban the end-of-sequence token until there are enough tokens."""
         if self.prompt_tokens is None:
             self.prompt_tokens = len(input_ids)
         if len(input_ids) - self.prompt_tokens < self.min_tokens:

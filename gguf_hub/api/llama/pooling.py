@@ -1,4 +1,4 @@
-"""From one vector for each token to one for a text."""
+"""Pooling: from one vector per token to one per text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Pooling(IntEnum):
-    """How; the numbers are llama.cpp's."""
+    """Pooling types; the numbers are llama.cpp's."""
 
     UNSPECIFIED = -1
     NONE = 0
@@ -25,21 +25,21 @@ def pool(
 
     Args:
         hidden: [T, D].
-        pooling: How.
-        normalize: Give vectors the length 1.
+        pooling: The pooling type.
+        normalize: Scale vectors to length 1.
 
     Returns:
         [D], or [T, D] without pooling.
     """
-    found = _pooled(hidden, pooling)
+    pooled = _pool(hidden, pooling)
     if not normalize:
-        return found
-    lengths = np.linalg.norm(found, axis=-1, keepdims=True)
-    return np.asarray(found / np.where(lengths == 0, 1, lengths), np.float32)
+        return pooled
+    lengths = np.linalg.norm(pooled, axis=-1, keepdims=True)
+    return np.asarray(pooled / np.where(lengths == 0, 1, lengths), np.float32)
 
 
-def _pooled(hidden: NDArray[np.float32], pooling: Pooling) -> NDArray[np.float32]:
+def _pool(hidden: NDArray[np.float32], pooling: Pooling) -> NDArray[np.float32]:
     if pooling == Pooling.MEAN:
         return np.asarray(hidden.mean(axis=0), np.float32)
-    places = {Pooling.CLS: 0, Pooling.LAST: -1}
-    return hidden[places[pooling]] if pooling in places else hidden
+    rows = {Pooling.CLS: 0, Pooling.LAST: -1}
+    return hidden[rows[pooling]] if pooling in rows else hidden

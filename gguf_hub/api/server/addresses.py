@@ -51,7 +51,7 @@ class AllowedHosts:
     def __init__(self, names: Iterable[str]) -> None:
         names = list(names)
         self._is_any = ANY in names
-        self._names = frozenset(_checked_host(name) for name in names if name != ANY)
+        self._names = frozenset(_check_host(name) for name in names if name != ANY)
 
     def allows(self, hosts: Sequence[str]) -> bool:
         """Return whether a request with these ``Host`` headers is allowed.
@@ -94,13 +94,13 @@ class AllowedOrigins:
 def _is_own(origin: str, host: str | None) -> bool:
     """Return whether an origin is the server's, whatever its scheme: a proxy may terminate TLS."""
     try:
-        there = urlsplit(origin).netloc
+        netloc = urlsplit(origin).netloc
     except ValueError:
         return False
-    return bool(there) and host is not None and there.lower() == host.lower()
+    return bool(netloc) and host is not None and netloc.lower() == host.lower()
 
 
-def _checked_host(text: str) -> str:
+def _check_host(text: str) -> str:
     name = host_name(f"[{text}]") if ":" in text and _address(text) else host_name(text)
     if name is None:
         raise UsageError(

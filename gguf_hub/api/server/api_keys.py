@@ -25,20 +25,20 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        found = _checked("API key", list(keys))
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in found]
+        checked_keys = _check("API key", list(keys))
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in checked_keys]
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
     def has(self, authorization: str, x_api_key: str) -> bool:
         """Return whether one of two headers, decoded as Latin-1, holds a key."""
-        scheme, _, given = authorization.partition(" ")
+        scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer":
-            given = x_api_key
-        digest = hashlib.sha256(given.strip(" \t").encode("latin-1", errors="replace")).digest()
+            key = x_api_key
+        digest = hashlib.sha256(key.strip(" \t").encode("latin-1", errors="replace")).digest()
         # constant time: every key is compared, and all digests have the same length
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        matches = [hmac.compare_digest(digest, expected) for expected in self._digests]
         return any(matches)
 
 
@@ -58,17 +58,17 @@ def read_keys(
     """
     keys = [key for value in options for key in _split("--api-key", value)]
     if file is not None:
-        keys += _lines(file)
+        keys += _read_lines(file)
     if not keys and VARIABLE in environment:
         keys = _split(VARIABLE, environment[VARIABLE])
     return tuple(keys)
 
 
 def _split(source: str, value: str) -> list[str]:
-    return _checked(source, [key.strip() for key in value.split(",")])
+    return _check(source, [key.strip() for key in value.split(",")])
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     source = f"--api-key-file {file}"
     try:
         text = file.read_text("utf-8")
@@ -79,17 +79,17 @@ def _lines(file: Path) -> list[str]:
     keys = [line.strip() for line in text.splitlines() if line.strip()]
     if not keys:
         raise UsageError(f"`{source}`: expected one key per line, found none", hint=_HINT)
-    return _checked(source, keys)
+    return _check(source, keys)
 
 
-def _checked(source: str, keys: list[str]) -> list[str]:
+def _check(source: str, keys: list[str]) -> list[str]:
     for i, key in enumerate(keys, 1):
-        which = f"`{source}`" if len(keys) == 1 else f"`{source}`, key {i} of {len(keys)}"
+        label = f"`{source}`" if len(keys) == 1 else f"`{source}`, key {i} of {len(keys)}"
         if not key:
-            raise UsageError(f"{which}: the key is empty", hint=_HINT)
+            raise UsageError(f"{label}: the key is empty", hint=_HINT)
         if not key.isprintable() or any(map(str.isspace, key)):
             raise UsageError(
-                f"{which}: the key contains whitespace or a control character",
+                f"{label}: the key contains whitespace or a control character",
                 hint="separate several keys with commas",
             )
     return keys

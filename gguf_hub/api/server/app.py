@@ -28,7 +28,7 @@ from gguf_hub.errors import GgufHubError
 PAGE = Path(__file__).with_name("page")
 MAX_BODY_BYTES = 8 * 2**20
 
-# The page loads nothing from anywhere else, and nobody may put it in a frame.
+# The page loads nothing from other origins and cannot be framed.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -48,7 +48,7 @@ def create_app(
 
     Args:
         service: The model.
-        api_keys: API keys; none for an open server.
+        api_keys: API keys; empty for a server without one.
         hosts: Host names that requests may be addressed to, besides loopback; ``*`` for any.
         origins: Other origins whose pages may send requests (CORS).
         max_body_bytes: Maximum size of a request body.
@@ -77,15 +77,15 @@ def create_app(
     app.include_router(native_routes.router)
     _add_page(app)
     app.add_exception_handler(GgufHubError, reply_to_error)
-    app.add_exception_handler(RequestValidationError, _reply_to_wrong_body)
-    app.add_exception_handler(HTTPException, _reply_to_wrong_address)
-    app.add_exception_handler(ClientGoneError, _reply_to_nobody)
+    app.add_exception_handler(RequestValidationError, _reply_to_invalid_body)
+    app.add_exception_handler(HTTPException, _reply_to_http_error)
+    app.add_exception_handler(ClientGoneError, _reply_to_disconnect)
     return app
 
 
 _ERRORS: dict[int | str, str] = {
-    400: "The request asks for something that cannot be.",
-    401: "The server wants a key.",
+    400: "The request is invalid.",
+    401: "An API key is required.",
     403: "The request comes from a page of another origin.",
     413: "The body is too large.",
     415: "The content type is not JSON.",
@@ -102,18 +102,18 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
-async def _reply_to_wrong_body(request: Request, exc: Exception) -> Response:
-    """Say what is wrong with a body, without repeating what it holds."""
+async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
+    """Report what is wrong with a body, without repeating its content."""
     assert isinstance(exc, RequestValidationError)
     problems = []
     for problem in exc.errors()[:5]:
-        place = ".".join(str(part) for part in problem["loc"][1:])
+        location = ".".join(str(part) for part in problem["loc"][1:])
         text = str(problem["msg"])
-        problems.append(f"{place}: {text}" if place else text)
+        problems.append(f"{location}: {text}" if location else text)
     return error(400, "; ".join(problems))
 
 
-async def _reply_to_wrong_address(request: Request, exc: Exception) -> Response:
+async def _reply_to_http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     reply = error(exc.status_code, f"{request.method} {request.url.path}: {exc.detail}")
     for name, value in (exc.headers or {}).items():
@@ -121,5 +121,5 @@ async def _reply_to_wrong_address(request: Request, exc: Exception) -> Response:
     return reply
 
 
-async def _reply_to_nobody(request: Request, exc: Exception) -> Response:
-    return error(499, "the client has gone")
+async def _reply_to_disconnect(request: Request, exc: Exception) -> Response:
+    return error(499, "the client has disconnected")

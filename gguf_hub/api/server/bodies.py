@@ -1,4 +1,4 @@
-"""What requests may say: OpenAI's fields, llama-cpp-python's and llama-server's.
+"""Request bodies: OpenAI's fields, llama-cpp-python's and llama-server's.
 
 Unknown fields are ignored, as OpenAI's own server and llama-server do.
 """
@@ -20,7 +20,7 @@ Bias = dict[str, float] | list[tuple[int, float | bool]] | None
 
 
 class Sampling(BaseModel):
-    """How tokens are chosen; None for the default."""
+    """Sampling settings; None for the default."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -53,25 +53,25 @@ class Sampling(BaseModel):
 
     @property
     def has_grammar(self) -> bool:
-        """Whether a grammar has to be made for it."""
+        """Whether the request needs a grammar."""
         return self.grammar is not None
 
     def settings(self) -> dict[str, Any]:
-        """Return what the sampler wants to know."""
+        """Return the settings for ``sampler_config``."""
         names = set(Sampling.model_fields) - {"grammar", "ignore_eos", "n_keep"}
-        found = self.model_dump(include=names, exclude_none=True)
+        settings = self.model_dump(include=names, exclude_none=True)
         if isinstance(self.logit_bias, list):
-            found["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}
-        return found
+            settings["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}
+        return settings
 
 
 def _bias(value: float | bool) -> float:
-    """Return a bias; llama-server writes ``false`` for a token that must not come."""
+    """Return a bias; llama-server writes ``false`` to ban a token."""
     return float("-inf") if value is False else float(value)
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides."""
+    """OpenAI's ``stream_options``."""
 
     include_usage: bool = False
 
@@ -122,9 +122,9 @@ class ChatBody(Sampling):
 
     @property
     def has_grammar(self) -> bool:
-        """Whether a grammar has to be made for it."""
-        wishes = (self.grammar, self.response_format, self.tools, self.functions)
-        return any(wish is not None for wish in wishes)
+        """Whether the request needs a grammar."""
+        fields = (self.grammar, self.response_format, self.tools, self.functions)
+        return any(field is not None for field in fields)
 
 
 class EmbeddingBody(BaseModel):
@@ -150,7 +150,7 @@ class NativeBody(Sampling):
 
     @property
     def has_grammar(self) -> bool:
-        """Whether a grammar has to be made for it."""
+        """Whether the request needs a grammar."""
         return self.grammar is not None or self.json_schema is not None
 
 

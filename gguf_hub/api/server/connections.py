@@ -72,7 +72,7 @@ class Connections:
     def admit(self, new: GuardedProtocol) -> bool:
         """Return whether a new connection is served; evict an incomplete one if necessary."""
         if len(self._open) >= self.limits.n_connections:
-            oldest = min(self._open, key=lambda one: (one.phase, one.since))
+            oldest = min(self._open, key=lambda connection: (connection.phase, connection.since))
             if oldest.phase >= Phase.RESPONSE:
                 return False
             self.forget(oldest)
@@ -94,8 +94,8 @@ class Connections:
 
     def abort(self) -> None:
         """Close every connection at once."""
-        for one in [*self._open, *self._refused]:
-            one.transport.abort()
+        for connection in [*self._open, *self._refused]:
+            connection.transport.abort()
 
 
 class GuardedProtocol(H11Protocol):
@@ -175,13 +175,12 @@ class GuardedProtocol(H11Protocol):
             self._set_timer(self.registry.limits.timeout_s, self._check_time)
 
     def _check_time(self) -> None:
-        """Close the connection if its time is up."""
         due = self.since + self.registry.limits.timeout_s
         if self.phase is Phase.BODY:
             due += self._n_received / BODY_BYTES_PER_S
-        left = due - self.loop.time()
-        if left > 0:
-            self._set_timer(left, self._check_time)
+        left_s = due - self.loop.time()
+        if left_s > 0:
+            self._set_timer(left_s, self._check_time)
         elif self.flow.read_paused:  # the delay is ours
             self._set_timer(self.registry.limits.timeout_s, self._check_time)
         else:
@@ -205,7 +204,6 @@ class GuardedProtocol(H11Protocol):
             self._watch_writing()
 
     def _refuse(self) -> None:
-        """Reply 503 and close."""
         self.phase = Phase.REFUSED
         if not self.registry.can_refuse(self):
             self.transport.abort()

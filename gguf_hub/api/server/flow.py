@@ -1,4 +1,4 @@
-"""Waiting for work and for clients that go away; results from threads to event loops."""
+"""Waiting for work or a disconnect; results from threads to event loops."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
-    """The client has closed the connection before the answer was there."""
+    """The client closed the connection before the answer was ready."""
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; cancel it when the client goes away.
+    """Return what ``work`` returns; cancel it when the client disconnects.
 
     Raises:
-        ClientGoneError: The client has gone.
+        ClientGoneError: The client has disconnected.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    task, disconnect = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
         raise ClientGoneError
     finally:
-        for future in (task, gone):
+        for future in (task, disconnect):
             future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -42,7 +42,7 @@ async def _gone(request: Request) -> None:
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *values: Any) -> None:
     """Call a function in a loop's thread; from any thread.
 
-    A closed loop calls nothing: the server has stopped, and nobody waits any more.
+    A closed loop calls nothing: the server has stopped.
     """
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *values)

@@ -14,7 +14,7 @@ from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.replies import Json, error
 
 OPEN_PATHS = ("/health", "/", "/page/")
-"""What needs no key: the page itself holds nothing; a path that ends with ``/`` is a folder."""
+"""Paths without a key: the page itself has no data; a path that ends with ``/`` is a folder."""
 
 MAX_VALUES = 300_000
 """Most commas of a body: twice the tokens of the longest contexts; as many are read in 40 ms."""
@@ -118,10 +118,10 @@ class Guard:
         Many clients read the reply only after they have sent everything, and never see it if the
         connection is closed before.
         """
-        seen, has_more = 0, True
-        while has_more and seen <= self._max_body_bytes:
+        size_bytes, has_more = 0, True
+        while has_more and size_bytes <= self._max_body_bytes:
             message = await receive()
-            seen += len(message.get("body", b""))
+            size_bytes += len(message.get("body", b""))
             has_more = message.get("more_body", False)
 
     @property
@@ -149,8 +149,8 @@ class Guard:
     def _wrong_key(self, scope: Scope, headers: Headers) -> Json | None:
         path, keys = scope["path"], self._access.keys
         is_open = path in OPEN_PATHS or path.startswith("/page/") or scope["method"] == "OPTIONS"
-        given = headers.get("authorization", ""), headers.get("x-api-key", "")
-        if not keys or is_open or keys.has(*given):
+        credentials = headers.get("authorization", ""), headers.get("x-api-key", "")
+        if not keys or is_open or keys.has(*credentials):
             return None
         reply = error(401, "expected the key of this server: `Authorization: Bearer KEY`",
                       "authentication_error")  # fmt: skip

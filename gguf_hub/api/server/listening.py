@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let generations continue for a while, then end them, then close what is left open."""
+        """Let generations continue for a while, then end them and close the connections."""
         ending = asyncio.ensure_future(self._end())
         try:
             await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""What was done so far, in Prometheus's text format."""
+"""Metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gguf_hub.api.server.scheduler import Scheduler
 
 
 def metrics_text(scheduler: Scheduler, requests: Counter[tuple[str, int]]) -> str:
-    """Return the page that Prometheus reads.
+    """Return the metrics page.
 
     Args:
-        scheduler: Whose counts.
-        requests: (route, status) -> how many.
+        scheduler: Source of the counters.
+        requests: (route, status) -> count.
     """
     c = scheduler.counts
     rows = [

@@ -27,6 +27,7 @@ from gguf_hub.run.generation.answers import (
     usage,
 )
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
+from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -36,12 +37,12 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 async def models(request: Request) -> Response:
     """List the one model."""
     service: Service = request.app.state.service
-    facts = service.facts
-    meta = {"n_ctx": facts.n_ctx, "n_ctx_train": facts.n_ctx_train, "n_embd": facts.n_embd,
-            "n_vocab": facts.n_vocab, "n_params": facts.n_params, "size": facts.size_bytes,
-            "quant": facts.quant, "n_slots": facts.n_slots,
-            "description": facts.description}  # fmt: skip
-    model = {"id": facts.name, "object": "model", "created": service.created,
+    info = service.model_info
+    meta = {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
+            "n_vocab": info.n_vocab, "n_params": info.n_params, "size": info.size_bytes,
+            "quant": info.quant, "n_slots": info.n_slots,
+            "description": info.description}  # fmt: skip
+    model = {"id": info.name, "object": "model", "created": service.created,
              "owned_by": "gguf-hub", "meta": meta}  # fmt: skip
     return Json({"object": "list", "data": [model]})
 
@@ -51,63 +52,65 @@ async def models(request: Request) -> Response:
 
 @router.post("/completions")
 async def completions(body: CompletionBody, request: Request) -> Response:
-    """Go on with a text, or with several."""
+    """Complete one text or several."""
     service: Service = request.app.state.service
-    runs, texts = await while_connected(request, _completion_runs(service, body))
-    head = Head(body.model or service.facts.name)
-    stream = service.start(runs, is_whole=not body.stream)
+    generations, texts = await while_connected(request, _prepare_completions(service, body))
+    head = Head(body.model or service.model_info.name)
+    stream = service.start(generations, is_buffered=not body.stream)
     if body.stream:
         return Events(_completion_chunks(service, body, head, stream, texts), stream.cancel)
-    pieces = await while_connected(request, stream.all())
+    deltas = await while_connected(request, stream.all())
     choices = [
-        _completion_choice(service, body, i, texts[i], found) for i, found in enumerate(pieces)
+        _completion_choice(service, body, i, texts[i], text_deltas)
+        for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.text(choices, usage=_usage(runs)))
+    return Json(head.text(choices, usage=_usage(generations)))
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:
-    """Return the prompts of a request, which may hold one or several."""
-    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    prompts: list[str | list[int]] = prompt if several else [prompt]
+    is_list = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    prompts: list[str | list[int]] = prompt if is_list else [prompt]
     if len(prompts) > MAX_PROMPTS:
         raise UsageError(f"expected at most {MAX_PROMPTS} prompts, found {len(prompts)}")
     return prompts
 
 
-async def _completion_runs(
+async def _prepare_completions(
     service: Service, body: CompletionBody
 ) -> tuple[list[Generation], list[str]]:
-    """Return the runs of a request, and the text of each one's prompt."""
-    runs: list[Generation] = []
+    """Return the texts of a request, and the prompt of each."""
+    generations: list[Generation] = []
     texts: list[str] = []
-    for prompt in _prompts(body.prompt):  # one at a time: others have their turn between them
-        more, text = await service.pool_of(body).run(_runs_of_prompt, service, body, prompt)
-        runs += more
-        texts += [text] * len(more)
-    return runs, texts
+    for prompt in _prompts(body.prompt):  # one at a time, so that other requests get their turn
+        prompt_generations, text = await service.pool_of(body).run(
+            _prepare_prompt, service, body, prompt
+        )
+        generations += prompt_generations
+        texts += [text] * len(prompt_generations)
+    return generations, texts
 
 
-def _runs_of_prompt(
+def _prepare_prompt(
     service: Service, body: CompletionBody, prompt: str | list[int]
 ) -> tuple[list[Generation], str]:
     tokens = service.encode(prompt)
-    runs = [
-        service.run(
-            tokens, body, max_tokens=body.max_tokens, stops=_stops(body.stop),
+    generations = [
+        service.prepare(
+            tokens, body, max_tokens=body.max_tokens, stops=stop_list(body.stop),
             n_top=body.logprobs, choice=choice,
         )
         for choice in range(body.n)
     ]  # fmt: skip
-    return runs, prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
+    return generations, prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
 
 
 def _completion_choice(
-    service: Service, body: CompletionBody, i: int, prompt: str, pieces: list[TextDelta]
+    service: Service, body: CompletionBody, i: int, prompt: str, deltas: list[TextDelta]
 ) -> Answer:
-    text, chances, reason = gather(pieces)
+    text, token_logprobs, reason = gather(deltas)
     logprobs = None
     if body.logprobs is not None:
-        logprobs = text_logprobs(chances, service.tokenizer, len(prompt))
+        logprobs = text_logprobs(token_logprobs, service.tokenizer, len(prompt))
     text = f"{prompt if body.echo else ''}{text}{body.suffix or ''}"
     return text_choice(text, index=i, logprobs=logprobs, finish_reason=reason)
 
@@ -115,7 +118,7 @@ def _completion_choice(
 async def _completion_chunks(
     service: Service, body: CompletionBody, head: Head, stream: Stream, texts: list[str]
 ) -> AsyncIterator[list[Answer]]:
-    talks = [
+    streams = [
         CompletionStream(head, service.tokenizer, has_logprobs=body.logprobs is not None,
                  offset=len(text), index=i)
         for i, text in enumerate(texts)
@@ -123,9 +126,9 @@ async def _completion_chunks(
     if body.echo:
         yield [head.text([text_choice(text, index=i)]) for i, text in enumerate(texts)]
     async for batch in stream.batches():
-        yield [chunk for i, piece in batch for chunk in talks[i].chunks(piece)]
+        yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.text([], usage=_usage(stream.runs))]
+        yield [head.text([], usage=_usage(stream.generations))]
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -135,22 +138,25 @@ async def _completion_chunks(
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
-    work = service.pool_of(body).run(_chat_runs, service, body)
-    plan, runs = await while_connected(request, work)
-    head = Head(body.model or service.facts.name)
-    stream = service.start(runs, is_whole=not body.stream)
+    work = service.pool_of(body).run(_prepare_chat, service, body)
+    plan, generations = await while_connected(request, work)
+    head = Head(body.model or service.model_info.name)
+    stream = service.start(generations, is_buffered=not body.stream)
     if body.stream:
         return Events(_chat_chunks(service, body, head, plan, stream), stream.cancel)
-    pieces = await while_connected(request, stream.all())
-    choices = [_chat_choice(service, body, head, plan, i, found) for i, found in enumerate(pieces)]
-    return Json(head.chat(choices, usage=_usage(runs)))
+    deltas = await while_connected(request, stream.all())
+    choices = [
+        _chat_choice(service, body, head, plan, i, text_deltas)
+        for i, text_deltas in enumerate(deltas)
+    ]
+    return Json(head.chat(choices, usage=_usage(generations)))
 
 
-def _chat_runs(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
+def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
     tools, choice = body.tools, body.tool_choice
     if body.functions is not None:
-        old, choice = modern_tools(body.functions, body.function_call)
-        tools = [dict(tool) for tool in old or ()]
+        converted, choice = modern_tools(body.functions, body.function_call)
+        tools = [dict(tool) for tool in converted or ()]
     plan = plan_chat(
         service.chat_format,
         [message.model_dump(exclude_unset=True) for message in body.messages],
@@ -162,30 +168,30 @@ def _chat_runs(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generat
     service.check_length(plan.prompt)
     tokens = encode_chat(service.tokenizer, plan.prompt)
     limit = body.max_completion_tokens
-    runs = [
-        service.run(
+    generations = [
+        service.prepare(
             tokens, body, max_tokens=body.max_tokens if limit is None else limit,
-            stops=[*_stops(body.stop), *plan.stops],
+            stops=[*stop_list(body.stop), *plan.stops],
             n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
             choice=choice,
         )
         for choice in range(body.n)
     ]  # fmt: skip
-    return plan, runs
+    return plan, generations
 
 
-def _template_variables(given: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a client's values for the template; it cannot replace what the server gives."""
-    taken = {"messages", "tools", "tool_choice", "response_format", "chat_format",
+def _template_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a client's template variables without those that the server sets."""
+    reserved = {"messages", "tools", "tool_choice", "response_format", "chat_format",
              "add_generation_prompt", "documents", "bos_token", "eos_token"}  # fmt: skip
-    return {name: value for name, value in (given or {}).items() if name not in taken}
+    return {name: value for name, value in (variables or {}).items() if name not in reserved}
 
 
 def _chat_choice(
-    service: Service, body: ChatBody, head: Head, plan: ChatPlan, i: int, pieces: list[TextDelta]
+    service: Service, body: ChatBody, head: Head, plan: ChatPlan, i: int, deltas: list[TextDelta]
 ) -> Answer:
-    text, chances, reason = gather(pieces)
-    logprobs = chat_logprobs(chances, service.tokenizer) if body.logprobs else None
+    text, token_logprobs, reason = gather(deltas)
+    logprobs = chat_logprobs(token_logprobs, service.tokenizer) if body.logprobs else None
     return chat_answer_choice(head, plan, text, reason, index=i, logprobs=logprobs,
                               has_legacy_call=body.functions is not None)  # fmt: skip
 
@@ -193,15 +199,15 @@ def _chat_choice(
 async def _chat_chunks(
     service: Service, body: ChatBody, head: Head, plan: ChatPlan, stream: Stream
 ) -> AsyncIterator[list[Answer]]:
-    talks = [
+    streams = [
         ChatStream(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
                  has_legacy_call=body.functions is not None)
-        for i in range(len(stream.runs))
+        for i in range(len(stream.generations))
     ]  # fmt: skip
     async for batch in stream.batches():
-        yield [chunk for i, piece in batch for chunk in talks[i].chunks(piece)]
+        yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.chat_chunk([], usage=_usage(stream.runs))]
+        yield [head.chat_chunk([], usage=_usage(stream.generations))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -213,8 +219,8 @@ async def embed(body: EmbeddingBody, request: Request) -> Response:
     service: Service = request.app.state.service
     texts = await while_connected(request, _embedded_texts(service, body))
     vectors = await while_connected(request, service.embed(texts))
-    shown = [_shown(vector, body.encoding_format) for vector in vectors]
-    return Json(embeddings(shown, body.model or service.facts.name, sum(map(len, texts))))
+    encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
+    return Json(embeddings(encoded, body.model or service.model_info.name, sum(map(len, texts))))
 
 
 async def _embedded_texts(service: Service, body: EmbeddingBody) -> list[list[int]]:
@@ -224,7 +230,7 @@ async def _embedded_texts(service: Service, body: EmbeddingBody) -> list[list[in
     return texts
 
 
-def _shown(vector: Any, encoding: str) -> Any:
+def _encode_vector(vector: Any, encoding: str) -> Any:
     if encoding == "float":
         return vector.tolist()
     return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode("ascii")
@@ -233,10 +239,6 @@ def _shown(vector: Any, encoding: str) -> Any:
 # -- what they share ------------------------------------------------------------------------------
 
 
-def _stops(stop: str | list[str] | None) -> list[str]:
-    return [stop] if isinstance(stop, str) else list(stop or ())
-
-
-def _usage(runs: Sequence[Generation]) -> Answer:
-    n_prompt = sum(len(run.job.prompt) for run in runs)
-    return usage(n_prompt, sum(run.n_generated for run in runs))
+def _usage(generations: Sequence[Generation]) -> Answer:
+    n_prompt = sum(len(generation.request.prompt) for generation in generations)
+    return usage(n_prompt, sum(generation.n_generated for generation in generations))

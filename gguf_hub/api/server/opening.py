@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.service import Facts, Service
+from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import TEMPLATE_KEY
@@ -36,23 +36,23 @@ def open_service(
 
     Args:
         path: The GGUF file, or any shard of a set.
-        settings: How; each slot computes one request at a time.
-        name: Under which clients ask for it; the file's name when None.
-        n_waiting: Requests that may wait besides.
-        chat_format: A format by name, in place of the model's template.
-        n_keep: What stays of a prompt where a context goes on when it is full; None to stop there.
+        settings: How to open it; each slot computes one request at a time.
+        name: The model name for clients; the file's name when None.
+        n_waiting: Requests that may wait for a slot.
+        chat_format: A format by name instead of the model's template.
+        n_keep: Prompt tokens to keep on a context shift; None to stop at a full context.
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
-        n_predict: Tokens of an answer, for requests that do not limit it; negative for no limit.
+        n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         drafter: Drafts tokens while a single request is answered.
-        progress: Notified about compiling, and about what memory or CPUs do not allow.
+        progress: Notified about compiling, and about limits of memory or CPUs.
 
     Raises:
-        GgufHubError: It holds no model that runs here.
+        GgufHubError: The file contains no model that runs here.
     """
     settings = replace(settings, n_logits=None)  # embeddings need those of all tokens
     with open_model(path, settings, drafter=drafter, progress=progress) as loaded:
         service = Service(
-            _facts(name, loaded), loaded.tokenizer, loaded.file.metadata,
+            _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=drafter), chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
         )  # fmt: skip
@@ -62,13 +62,13 @@ def open_service(
             service.close()
 
 
-def _facts(name: str | None, loaded: LoadedModel) -> Facts:
+def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
     path, file, model = loaded.path, loaded.file, loaded.model
-    bytes_of: dict[str, int] = {}
+    type_bytes: dict[str, int] = {}
     for info in file.tensors.values():
         kind = getattr(info.type, "name", str(info.type))
-        bytes_of[kind] = bytes_of.get(kind, 0) + info.size_bytes
-    return Facts(
+        type_bytes[kind] = type_bytes.get(kind, 0) + info.size_bytes
+    return ModelInfo(
         name=name or model_name(path),
         path=str(path),
         description=file.metadata.text("general.name", model_name(path)),
@@ -79,6 +79,6 @@ def _facts(name: str | None, loaded: LoadedModel) -> Facts:
         n_embd=model.config.n_embd,
         n_vocab=model.config.n_vocab,
         n_slots=model.n_slots,
-        quant=max(bytes_of, key=bytes_of.__getitem__),
+        quant=max(type_bytes, key=type_bytes.__getitem__),
         chat_template=file.metadata.text(TEMPLATE_KEY, ""),
     )

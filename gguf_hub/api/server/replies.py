@@ -23,7 +23,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 def dumps(data: Any) -> str:
-    """Return JSON in ASCII: halves of surrogate pairs, which some clients send, pass too."""
+    """Return JSON in ASCII, which can also hold lone surrogates, as some clients send."""
     return _ENCODER.encode(data)
 
 
@@ -38,12 +38,12 @@ class Json(Response):
 
 
 class Events(StreamingResponse):
-    """Server-sent events, one for each dictionary, ``[DONE]`` at the end.
+    """Server-sent events, one for each dictionary.
 
     Args:
-        batches: The dictionaries; what comes together is sent together.
-        cancel: Ends the work that they come from; called in any case.
-        has_done: Whether the end is told, as OpenAI's interface wants it.
+        batches: The dictionaries; those of a batch are sent together.
+        cancel: Cancels the work behind them; always called at the end.
+        has_done: Whether to send ``[DONE]``, as in OpenAI's interface.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Events(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send; whatever happens, end the work that the chunks come from."""
+        """Send the events; cancel the work behind them in any case."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -73,7 +73,7 @@ async def _events(batches: AsyncIterator[list[Any]], has_done: bool) -> AsyncIte
         async for batch in batches:
             if batch:
                 yield "".join([f"data: {dumps(chunk)}\n\n" for chunk in batch])
-    except Exception as exc:  # the head is sent: all that can be done is to say it in the stream
+    except Exception as exc:  # the status is sent already: report the error in the stream
         yield f"data: {dumps(error_body(exc))}\n\n"
         return
     if has_done:
@@ -99,11 +99,11 @@ def error_body(exc: Exception) -> dict[str, Any]:
 
 
 def status_of(exc: Exception) -> int:
-    """Return the status that an error of ours has."""
+    """Return the HTTP status of an error."""
     if isinstance(exc, BusyError):
         return 429
-    asked_wrong = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)
-    return 400 if isinstance(exc, asked_wrong) else 500
+    client_errors = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)
+    return 400 if isinstance(exc, client_errors) else 500
 
 
 def error(status: int, message: str, kind: str = "invalid_request_error") -> Json:
@@ -114,6 +114,6 @@ def error(status: int, message: str, kind: str = "invalid_request_error") -> Jso
 
 
 async def reply_to_error(request: Request, exc: Exception) -> Response:
-    """Return the reply to an error of ours."""
+    """Return the reply to a ``GgufHubError``."""
     headers = {"Retry-After": "1"} if isinstance(exc, BusyError) else None
     return Json(error_body(exc), status_of(exc), headers)

@@ -1,8 +1,8 @@
-"""Several requests on one model: each has a slot of the cache, and they take turns token by token.
+"""Continuous batching: requests share a model, each with a slot of its own.
 
-A round is: take in who waits, compute a piece of one prompt, then one token of every text that is
-under way. So a long prompt delays the others by one batch at most, and a new request begins as soon
-as a slot is free. One thread calls ``round``; any thread may ``submit`` and cancel.
+A round admits waiting sequences, computes one batch of one prompt, then one token of every text. So
+a long prompt delays the others by one batch at most, and a new request begins as soon as a slot is
+free. One thread calls ``round``; any thread may ``submit`` and cancel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -23,11 +23,11 @@ from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine
 
 WORTH_COPYING = 16
-"""Positions that another slot must have in common with a prompt before they are copied."""
+"""Minimum common prefix with another slot, in positions, to copy its cache."""
 
 
 class SlotModel(Protocol):
-    """A model with several caches: what the scheduler needs of it."""
+    """A model with several K/V caches, as the scheduler uses it."""
 
     n_ctx: int
     n_batch: int
@@ -40,7 +40,7 @@ class SlotModel(Protocol):
         ...
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Return logits of one token of each of several slots: (slot, token, position), [n, V]."""
+        """Return logits [n, V] for n rows of (slot, token, position), one token of each slot."""
         ...
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
@@ -52,37 +52,36 @@ class SlotModel(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class TokenSequence:
-    """One text to be written, or one to be embedded.
+    """One text to generate.
 
-    Args:
-        run: The text.
-        emit: Is called with every piece, from the thread that computes.
-        fail: Is called with what went wrong, from that thread.
+    Attributes:
+        generation: The text.
+        emit: Called with every delta, in the worker's thread.
+        fail: Called with an error, in that thread.
+        start_time: Of ``time.perf_counter``; the oldest prompt is computed first.
     """
 
-    def __init__(
-        self, run: Generation, emit: Callable[[TextDelta], None], fail: Callable[[Exception], None]
-    ) -> None:
-        self.run = run
-        self.emit = emit
-        self.fail = fail
-        self.is_cancelled = False
-        self.began = time.perf_counter()
+    generation: Generation
+    emit: Callable[[TextDelta], None]
+    fail: Callable[[Exception], None]
+    is_cancelled: bool = False
+    start_time: float = field(default_factory=time.perf_counter)
 
     def cancel(self) -> None:
-        """Say that nobody wants the rest; its slot is free before the next token."""
+        """Stop before the next token and free the slot."""
         self.is_cancelled = True
 
 
 @dataclass
 class EmbedSequence:
-    """One text to be embedded.
+    """One text to embed.
 
     Attributes:
-        tokens: Its ids.
-        done: Is called with its hidden states, [T, D].
-        fail: Is called with what went wrong.
+        tokens: Token ids.
+        done: Called with the hidden states, [T, D].
+        fail: Called with an error.
     """
 
     tokens: Sequence[int]
@@ -93,27 +92,27 @@ class EmbedSequence:
 
 @dataclass
 class Slot:
-    """One cache and who uses it.
+    """One K/V cache and the sequence that uses it.
 
     Attributes:
-        engine: Computes with it.
-        task: Whose it is, or None.
-        used: When it was given back, to give away the oldest first.
+        engine: Runs the model on this cache.
+        sequence: The sequence that uses it, or None.
+        release_order: Grows with every release; the least recently used slot is assigned first.
     """
 
     engine: Engine
-    task: TokenSequence | None = None
-    used: int = 0
+    sequence: TokenSequence | None = None
+    release_order: int = 0
 
     @property
     def index(self) -> int:
-        """Its number."""
+        """Number of the slot."""
         return self.engine.slot
 
 
 @dataclass
 class Counts:
-    """What was done so far, for the metrics."""
+    """Counters for the metrics."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -129,12 +128,12 @@ class Counts:
 
 
 class Scheduler:
-    """Shares a model among tasks.
+    """Shares a model among sequences.
 
     Args:
-        model: Computes; nobody else may use it.
-        n_waiting: Most tasks that wait for a slot.
-        drafter: Drafts tokens while a single text is under way; several share their passes.
+        model: The model; nothing else may use it.
+        n_waiting: Maximum number of sequences that wait for a slot.
+        drafter: Drafts tokens while a single text is generated; several share their passes.
     """
 
     def __init__(
@@ -150,190 +149,193 @@ class Scheduler:
 
     @property
     def n_waiting(self) -> int:
-        """Tasks that wait for a slot."""
+        """Sequences that wait for a slot."""
         return len(self._waiting)
 
     @property
     def n_busy(self) -> int:
         """Slots in use."""
-        return sum(slot.task is not None for slot in self.slots)
+        return sum(slot.sequence is not None for slot in self.slots)
 
     @property
     def has_work(self) -> bool:
         """Whether a round would do anything."""
         return bool(self._waiting) or self.n_busy > 0
 
-    def submit(self, *tasks: TokenSequence | EmbedSequence) -> None:
-        """Take tasks in, all or none.
+    def submit(self, *sequences: TokenSequence | EmbedSequence) -> None:
+        """Queue sequences, all or none.
 
         Raises:
             BusyError: Too many are waiting.
         """
         with self._lock:
             free = len(self.slots) - self.n_busy
-            if len(self._waiting) + len(tasks) > self._n_waiting + free:
+            if len(self._waiting) + len(sequences) > self._n_waiting + free:
                 self.counts.refused += 1
                 raise BusyError(
-                    f"{self.n_busy} requests are running and {len(self._waiting)} are waiting, as "
-                    "many as this server takes",
-                    hint="ask again in a moment",
+                    f"{self.n_busy} requests are running and {len(self._waiting)} are waiting, the "
+                    "most this server accepts",
+                    hint="try again in a moment",
                 )
-            self._waiting.extend(tasks)
+            self._waiting.extend(sequences)
 
     def round(self) -> None:
-        """Do a little for everybody."""
-        # 1) who has gone, who comes
+        """Do one round (see above)."""
+        # 1) drop cancelled sequences, admit waiting ones
         for slot in self.slots:
-            if slot.task is not None and slot.task.is_cancelled:
+            if slot.sequence is not None and slot.sequence.is_cancelled:
                 self._free(slot)
                 self.counts.cancelled += 1
         self._admit()
-        # 2) a piece of the prompt that waits longest
-        fresh = [s for s in self.slots if s.task and s.engine.is_behind(s.task.run)]
-        if fresh:
-            self._guard(min(fresh, key=_age), self._prefill)
-        # 3) one token of every text
-        ready = [s for s in self.slots if s.task and not s.engine.is_behind(s.task.run)]
-        if self._has_drafter and len(ready) == 1:
-            self._guard(ready[0], self._decode_alone)
-        elif ready:
-            self._decode(ready)
+        # 2) one batch of the oldest prompt
+        prefilling = [
+            s for s in self.slots if s.sequence and s.engine.is_behind(s.sequence.generation)
+        ]
+        if prefilling:
+            self._run_guarded(min(prefilling, key=_age), self._prefill)
+        # 3) one token of every other text
+        decoding = [
+            s for s in self.slots if s.sequence and not s.engine.is_behind(s.sequence.generation)
+        ]
+        if self._has_drafter and len(decoding) == 1:
+            self._run_guarded(decoding[0], self._decode_alone)
+        elif decoding:
+            self._decode(decoding)
 
     # -- slots -----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Give free slots to those who wait."""
-        while self._waiting and (free := [slot for slot in self.slots if slot.task is None]):
+        while self._waiting and (free := [slot for slot in self.slots if slot.sequence is None]):
             with self._lock:
-                task = self._waiting.popleft()
-            if task.is_cancelled:
+                sequence = self._waiting.popleft()
+            if sequence.is_cancelled:
                 self.counts.cancelled += 1
-            elif isinstance(task, EmbedSequence):
-                self._embed(task, min(free, key=lambda slot: slot.used))
+            elif isinstance(sequence, EmbedSequence):
+                self._embed(sequence, min(free, key=lambda slot: slot.release_order))
             else:
-                self._begin(task, free)
+                self._begin(sequence, free)
 
-    def _begin(self, task: TokenSequence, free: list[Slot]) -> None:
-        """Give a task a slot if it has anything to generate; an error ends this task alone."""
+    def _begin(self, sequence: TokenSequence, free: list[Slot]) -> None:
+        """Assign a slot if there is anything to generate; an error ends this sequence alone."""
         try:
-            if (piece := task.run.begin()) is not None:
-                task.emit(piece)
+            if (delta := sequence.generation.begin()) is not None:
+                sequence.emit(delta)
             else:
-                self._seat(task, free)
+                self._assign_slot(sequence, free)
         except Exception as exc:
             self.counts.failed += 1
-            task.fail(exc)
+            sequence.fail(exc)
 
-    def _seat(self, task: TokenSequence, free: list[Slot]) -> None:
-        """Give a task the slot that holds most of its prompt, or copy it there from another."""
-        prompt = task.run.tokens
+    def _assign_slot(self, sequence: TokenSequence, free: list[Slot]) -> None:
+        """Assign the slot with the longest prefix of the prompt, or copy it from another."""
+        prompt = sequence.generation.tokens
         shared = {slot.index: slot.engine.n_shared(prompt) for slot in self.slots}
-        slot = max(free, key=lambda slot: (shared[slot.index], -slot.used))
+        slot = max(free, key=lambda slot: (shared[slot.index], -slot.release_order))
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
             slot.engine.reset()  # unknown if the copy fails
             self._model.copy_cache(best, slot.index, shared[best])
             slot.engine.adopt(prompt[: shared[best]])
-        self.counts.cached_tokens += slot.engine.n_known(task.run)
-        slot.task = task
+        self.counts.cached_tokens += slot.engine.n_known(sequence.generation)
+        slot.sequence = sequence
 
     def _free(self, slot: Slot) -> None:
-        slot.task = None
-        slot.used = max(other.used for other in self.slots) + 1
+        slot.sequence = None
+        slot.release_order = max(other.release_order for other in self.slots) + 1
 
     # -- computing -------------------------------------------------------------------------------
 
-    def _prefill(self, slot: Slot, task: TokenSequence) -> None:
-        """Compute the next batch of a prompt, or of what a shift has left; take the next token."""
-        began = time.perf_counter()
-        before = slot.engine.n_known(task.run)
-        delta = slot.engine.step(task.run)
-        self.counts.prompt_tokens += slot.engine.n_cached - before
-        self.counts.prompt_s += time.perf_counter() - began
+    def _prefill(self, slot: Slot, sequence: TokenSequence) -> None:
+        """Compute the next batch of a prompt, or of the window after a context shift."""
+        start_time = time.perf_counter()
+        n_before = slot.engine.n_known(sequence.generation)
+        delta = slot.engine.step(sequence.generation)
+        self.counts.prompt_tokens += slot.engine.n_cached - n_before
+        self.counts.prompt_s += time.perf_counter() - start_time
         if delta is not None:
-            self._emit(slot, task, delta)
+            self._emit(slot, sequence, delta)
 
-    def _decode_alone(self, slot: Slot, task: TokenSequence) -> None:
-        """Compute and take one token, or take one that was drafted before."""
-        began = time.perf_counter()
-        delta = slot.engine.step(task.run)
-        self._count_round(1, began)
+    def _decode_alone(self, slot: Slot, sequence: TokenSequence) -> None:
+        """Compute one token, or accept a draft."""
+        start_time = time.perf_counter()
+        delta = slot.engine.step(sequence.generation)
+        self._count_round(1, start_time)
         assert delta is not None
-        self._emit(slot, task, delta)
+        self._emit(slot, sequence, delta)
 
     def _decode(self, slots: list[Slot]) -> None:
-        """Compute one token of each text in one pass, and take it."""
-        began = time.perf_counter()
-        runs = [slot.task.run for slot in slots if slot.task is not None]
+        """Compute one token of each text in one pass."""
+        start_time = time.perf_counter()
+        generations = [slot.sequence.generation for slot in slots if slot.sequence is not None]
         rows = [
-            (slot.index, run.window[-1], len(run.window) - 1)
-            for slot, run in zip(slots, runs, strict=True)
+            (slot.index, generation.window[-1], len(generation.window) - 1)
+            for slot, generation in zip(slots, generations, strict=True)
         ]
         try:
             logits = self._model.decode(rows)
         except Exception as exc:
             for slot in slots:
-                self._give_up(slot, exc)
+                self._fail(slot, exc)
             return
         for slot, row in zip(slots, logits, strict=True):
-            self._guard(slot, partial(self._accept, logits=row))
-        for run in runs:
-            run.timings.generate_s += time.perf_counter() - began
-        self._count_round(len(slots), began)
+            self._run_guarded(slot, partial(self._accept, logits=row))
+        for generation in generations:
+            generation.timings.generate_s += time.perf_counter() - start_time
+        self._count_round(len(slots), start_time)
 
-    def _accept(self, slot: Slot, task: TokenSequence, logits: NDArray[np.float32]) -> None:
-        self._emit(slot, task, slot.engine.accept(task.run, logits))
+    def _accept(self, slot: Slot, sequence: TokenSequence, logits: NDArray[np.float32]) -> None:
+        self._emit(slot, sequence, slot.engine.accept(sequence.generation, logits))
 
-    def _count_round(self, n_rows: int, began: float) -> None:
-        self.counts.decode_s += time.perf_counter() - began
+    def _count_round(self, n_rows: int, start_time: float) -> None:
+        self.counts.decode_s += time.perf_counter() - start_time
         self.counts.rounds += 1
         self.counts.decoded_rows += n_rows
 
-    def _emit(self, slot: Slot, task: TokenSequence, delta: TextDelta) -> None:
-        """Pass on what a token has added; the slot is free after the last one."""
+    def _emit(self, slot: Slot, sequence: TokenSequence, delta: TextDelta) -> None:
+        """Pass a delta on; free the slot after the last one."""
         self.counts.generated_tokens += 1
-        if task.run.is_done:
+        if sequence.generation.is_done:
             self._free(slot)
             self.counts.finished += 1
-        task.emit(delta)
+        sequence.emit(delta)
 
-    def _embed(self, task: EmbedSequence, slot: Slot) -> None:
+    def _embed(self, sequence: EmbedSequence, slot: Slot) -> None:
         slot.engine.reset()
         try:
-            task.done(self._model.embed(task.tokens, slot.index))
-            self.counts.prompt_tokens += len(task.tokens)
+            sequence.done(self._model.embed(sequence.tokens, slot.index))
+            self.counts.prompt_tokens += len(sequence.tokens)
             self.counts.finished += 1
         except Exception as exc:
             self.counts.failed += 1
-            task.fail(exc)
+            sequence.fail(exc)
 
-    def _guard(self, slot: Slot, work: Callable[[Slot, TokenSequence], None]) -> None:
-        """Work for a slot; what goes wrong ends its task and no other."""
-        assert slot.task is not None
+    def _run_guarded(self, slot: Slot, step: Callable[[Slot, TokenSequence], None]) -> None:
+        """Do a step for a slot; an error ends its sequence alone."""
+        assert slot.sequence is not None
         try:
-            work(slot, slot.task)
+            step(slot, slot.sequence)
         except Exception as exc:
-            self._give_up(slot, exc)
+            self._fail(slot, exc)
 
-    def _give_up(self, slot: Slot, exc: Exception) -> None:
-        task = slot.task
-        slot.engine.reset()  # what it holds by now is not known
+    def _fail(self, slot: Slot, exc: Exception) -> None:
+        sequence = slot.sequence
+        slot.engine.reset()  # its content is unknown
         self._free(slot)
         self.counts.failed += 1
-        if task is not None:
-            task.fail(exc)
+        if sequence is not None:
+            sequence.fail(exc)
 
     def drop_all(self, exc: Exception) -> None:
-        """End every task with an error: the server stops."""
+        """Fail all sequences: the server stops."""
         with self._lock:
             waiting, self._waiting = list(self._waiting), deque()
-        for task in waiting:
-            task.fail(exc)
+        for sequence in waiting:
+            sequence.fail(exc)
         for slot in self.slots:
-            if slot.task is not None:
-                self._give_up(slot, exc)
+            if slot.sequence is not None:
+                self._fail(slot, exc)
 
 
 def _age(slot: Slot) -> float:
-    assert slot.task is not None
-    return slot.task.began
+    assert slot.sequence is not None
+    return slot.sequence.start_time

@@ -1,4 +1,4 @@
-"""One model behind the routes: its facts, and requests made into tasks."""
+"""The model behind the routes: its properties, and sequences made from requests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
 from gguf_hub.errors import ContextFullError, UsageError
-from gguf_hub.run.chat import ChatFormat, choose_format
 from gguf_hub.run.generation import (
     ContextShift,
     Generation,
@@ -27,30 +27,31 @@ from gguf_hub.run.generation import (
     LogitsSampler,
     sampler_config,
 )
+from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer
 
 MAX_BULK_CHARACTERS = 2**20
 FALLBACK_FORMAT = "chatml"
-"""For models that bring no template, as llama-server takes it."""
+"""For models without a template, as in llama-server."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the server tells of its model.
+class ModelInfo:
+    """Properties of the model that the server reports.
 
     Attributes:
-        name: Under which clients ask for it.
+        name: The model name for clients.
         path: The file.
-        description: ``general.name`` and the like, for people.
-        n_params: Weights.
-        size_bytes: Of the file.
+        description: ``general.name``, or the file's name.
+        n_params: Number of weights.
+        size_bytes: Size of the file.
         n_ctx: Positions of each slot.
-        n_ctx_train: Positions that the model was trained on.
-        n_embd: Width.
-        n_vocab: Tokens.
-        n_slots: Requests that are computed at once.
-        quant: Type of most weights.
+        n_ctx_train: Trained context.
+        n_embd: Embedding width.
+        n_vocab: Vocabulary size.
+        n_slots: Requests that are decoded at once.
+        quant: The tensor type with the most bytes.
         chat_template: The model's own, or empty.
     """
 
@@ -69,29 +70,29 @@ class Facts:
 
 
 class Service:
-    """What routes work with.
+    """A model as the routes use it.
 
     Args:
-        facts: Of the model.
+        model_info: Properties of the model.
         tokenizer: The model's.
-        metadata: Of the file, for its template.
+        metadata: The file's, for the chat template.
         scheduler: Shares the model.
-        chat_format: A format by name, in place of the model's template.
-        n_keep: Where a context is full, keep so many tokens of the prompt, forget half of the rest
-            and go on (see ``ContextShift.after``); requests may say otherwise. None to stop there.
+        chat_format: A format by name instead of the model's template.
+        n_keep: On a full context, keep so many tokens of the prompt, discard half of the rest and
+            continue (see ``ContextShift.after``); requests may override it. None to stop there.
         defaults: Sampling settings of requests that do not name them.
-        n_predict: Tokens of an answer, for requests that do not limit it; negative for no limit.
+        n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
-        grammar_pool: Prepares requests with a grammar; most of its threads wait, as those whose
-            grammar takes long have turns (see ``budget.Lane``).
-        bulk: Encodes and decodes texts that no context bounds, so that no prompt waits for them.
+        grammar_pool: Prepares requests with a grammar; most of its threads wait, because slow
+            grammars take turns (see ``budget.Lane``).
+        bulk: Encodes and decodes texts of any length, so that no prompt waits for them.
     """
 
     def __init__(
         self,
-        facts: Facts,
+        model_info: ModelInfo,
         tokenizer: Tokenizer,
         metadata: Any,
         scheduler: Scheduler,
@@ -101,7 +102,7 @@ class Service:
         defaults: Mapping[str, Any] = {},
         n_predict: int = -1,
     ) -> None:
-        self.facts = facts
+        self.model_info = model_info
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
         self.created = int(time.time())
@@ -114,11 +115,11 @@ class Service:
         self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
         self._n_keep = n_keep
         self._grammars = GrammarCache(tokenizer)
-        self.chat_format = _chat_format(tokenizer, metadata, chat_format)
+        self.chat_format, _ = format_of(metadata, chat_format, tokenizer, fallback=FALLBACK_FORMAT)
 
     # -- requests --------------------------------------------------------------------------------
 
-    def run(
+    def prepare(
         self,
         tokens: Sequence[int],
         body: Sampling,
@@ -129,26 +130,26 @@ class Service:
         schema: Any = None,
         choice: int = 0,
     ) -> Generation:
-        """Return the run of a request.
+        """Return the text of a request, not started yet.
 
         Args:
             tokens: The prompt.
-            body: How tokens are chosen.
-            max_tokens: The most; None or negative for as many as the context holds, or, where it
-                goes on when it is full, as the model was trained on.
+            body: Sampling settings.
+            max_tokens: Maximum number of tokens; None or negative for as many as fit the context,
+                or, with a context shift, as the model was trained on.
             stops: Texts that end it.
-            n_top: How many likely tokens to name at each place; None for none.
-            schema: JSON schema of the output, where the body has no grammar.
+            n_top: Number of most likely tokens to return per token; None for none.
+            schema: JSON schema of the output, if the body has no grammar.
             choice: Number of the answer; each has a seed of its own.
 
         Raises:
             ContextFullError: The prompt is too long.
-            UsageError: The prompt is empty, or an option cannot be.
+            UsageError: The prompt is empty, or an option is invalid.
         """
-        n_ctx = self.facts.n_ctx
+        n_ctx = self.model_info.n_ctx
         if len(tokens) >= n_ctx:
             raise self._too_long(len(tokens))
-        tokens = self._checked(tokens)
+        tokens = self._check_tokens(tokens)
         settings = {**self._defaults, **body.settings()}
         if (seed := settings.get("seed")) is not None and seed >= 0:
             settings["seed"] = (seed + choice) % 2**32
@@ -156,36 +157,37 @@ class Service:
             settings["seed"] = -1
         sampler = Sampler(sampler_config(settings), self.tokenizer, self._constraint(body, schema))
         shift = self._shift(tokens, body)
-        job = GenerationRequest(
+        request = GenerationRequest(
             prompt=tuple(tokens),
-            chooser=LogitsSampler(sampler, n_top=n_top),
-            max_tokens=self._most(tokens, max_tokens, shift),
+            sampler=LogitsSampler(sampler, n_top=n_top),
+            max_tokens=self._max_tokens(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
         )
-        return Generation(job, self.tokenizer, n_ctx, shift=shift)
+        return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
     def default_settings(self) -> dict[str, Any]:
-        """Return the sampling settings of a request that names none, as llama-server names them."""
-        found = asdict(sampler_config(self._defaults))
-        del found["logit_bias"]
+        """Return the default sampling settings under llama-server's names."""
+        settings = asdict(sampler_config(self._defaults))
+        del settings["logit_bias"]
         limits = {"n_predict": self._n_predict, "max_tokens": self._n_predict}
-        return {"temperature": found.pop("temp"), **found, **limits}
+        return {"temperature": settings.pop("temp"), **settings, **limits}
 
     def _shift(self, tokens: Sequence[int], body: Sampling) -> ContextShift | None:
-        """Return how a text goes on when its context is full."""
         if self._n_keep is None:
             return None
         n_keep = self._n_keep if body.n_keep is None else body.n_keep
-        return ContextShift.after(tokens, n_keep, self.facts.n_ctx, self.tokenizer.bos_id)
+        return ContextShift.after(tokens, n_keep, self.model_info.n_ctx, self.tokenizer.bos_id)
 
-    def _most(self, tokens: Sequence[int], wanted: int | None, shift: ContextShift | None) -> int:
-        """Return the most tokens of an answer; no text goes on for ever, as in llama-server."""
-        if wanted is None or (wanted < 0 and wanted != -2):
-            wanted = self._n_predict
-        if wanted >= 0 or wanted == -2:
-            return wanted
-        longest = max(self.facts.n_ctx, self.facts.n_ctx_train)
+    def _max_tokens(
+        self, tokens: Sequence[int], max_tokens: int | None, shift: ContextShift | None
+    ) -> int:
+        """Return the limit of an answer; none is endless, as in llama-server."""
+        if max_tokens is None or (max_tokens < 0 and max_tokens != -2):
+            max_tokens = self._n_predict
+        if max_tokens >= 0 or max_tokens == -2:
+            return max_tokens
+        longest = max(self.model_info.n_ctx, self.model_info.n_ctx_train)
         return -1 if shift is None else longest - len(tokens)
 
     def _constraint(self, body: Sampling, schema: Any) -> Any:
@@ -203,19 +205,19 @@ class Service:
         if isinstance(prompt, str):
             self.check_length(prompt)
             prompt = self.tokenizer.encode(prompt, parse_special=True)
-        if len(prompt) > self.facts.n_ctx:
+        if len(prompt) > self.model_info.n_ctx:
             raise self._too_long(len(prompt))
-        return self._checked(prompt)
+        return self._check_tokens(prompt)
 
     def check_bulk_size(self, text: str) -> None:
-        """Refuse a text that is too long to be encoded, where no context bounds it.
+        """Refuse to encode a text that is far too long.
 
-        Encoding several megabytes would block the interpreter for a second at a time.
+        Encoding several megabytes blocks the interpreter for a second at a time.
 
         Raises:
             UsageError: The text is too long.
         """
-        fits = self.tokenizer.least_tokens(len(text)) <= self.facts.n_ctx
+        fits = self.tokenizer.least_tokens(len(text)) <= self.model_info.n_ctx
         if len(text) > MAX_BULK_CHARACTERS and not fits:
             raise UsageError(
                 f"content: expected at most {MAX_BULK_CHARACTERS} characters, found {len(text)}",
@@ -223,12 +225,12 @@ class Service:
             )
 
     def pool_of(self, body: Sampling) -> WorkerPool:
-        """Return the pool in which a request is prepared."""
+        """Return the pool that prepares a request."""
         return self.grammar_pool if body.has_grammar else self.pool
 
     def pool_for(self, n_tokens: int) -> WorkerPool:
         """Return the pool for encoding or decoding that many tokens."""
-        return self.pool if n_tokens <= self.facts.n_ctx else self.bulk
+        return self.pool if n_tokens <= self.model_info.n_ctx else self.bulk
 
     def check_length(self, text: str) -> None:
         """Refuse a text that cannot fit the context, without encoding it.
@@ -236,47 +238,47 @@ class Service:
         Raises:
             ContextFullError: Even with the longest tokens there would be too many.
         """
-        least = self.tokenizer.least_tokens(len(text))
-        if least > self.facts.n_ctx:
-            raise self._too_long(least, "at least ")
+        min_tokens = self.tokenizer.least_tokens(len(text))
+        if min_tokens > self.model_info.n_ctx:
+            raise self._too_long(min_tokens, "at least ")
 
-    def _too_long(self, n_tokens: int, at_least: str = "") -> ContextFullError:
-        n_ctx = self.facts.n_ctx
+    def _too_long(self, n_tokens: int, qualifier: str = "") -> ContextFullError:
+        n_ctx = self.model_info.n_ctx
         return ContextFullError(
-            f"the prompt has {at_least}{n_tokens} tokens, more than the context of {n_ctx} can "
-            "answer: expected fewer",
+            f"the prompt has {qualifier}{n_tokens} tokens: expected fewer than the context of "
+            f"{n_ctx}",
             n_tokens=n_tokens,
             n_ctx=n_ctx,
             hint="shorten it, or start the server with a larger `-c`",
         )
 
-    def _checked(self, tokens: Sequence[int]) -> list[int]:
-        """Return ids that the model can compute."""
+    def _check_tokens(self, tokens: Sequence[int]) -> list[int]:
+        """Return non-empty, valid token ids."""
         bos = self.tokenizer.bos_id
-        found = list(tokens) or ([] if bos is None else [bos])
-        if not found:
+        ids = list(tokens) or ([] if bos is None else [bos])
+        if not ids:
             raise UsageError("the prompt is empty: expected at least one token")
-        wrong = next((i for i in found if not 0 <= i < self.facts.n_vocab), None)
-        if wrong is not None:
+        invalid = next((i for i in ids if not 0 <= i < self.model_info.n_vocab), None)
+        if invalid is not None:
             raise UsageError(
-                f"the prompt has the token {wrong}: expected [0, {self.facts.n_vocab - 1}]"
+                f"the prompt has the token {invalid}: expected [0, {self.model_info.n_vocab - 1}]"
             )
-        return found
+        return ids
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def start(self, runs: Sequence[Generation], *, is_whole: bool = False) -> Stream:
-        """Take runs in, all or none; return where their pieces come out.
+    def start(self, generations: Sequence[Generation], *, is_buffered: bool = False) -> Stream:
+        """Start generations, all or none; return the stream of their deltas.
 
         Args:
-            runs: The texts of one request.
-            is_whole: Whether nobody reads them before they have ended.
+            generations: The texts of one request.
+            is_buffered: Hand deltas over at the end of each text only.
 
         Raises:
             BusyError: Too many are waiting.
         """
-        stream = Stream(runs, self._outbox, is_whole=is_whole)
-        self.worker.submit(*stream.tasks)
+        stream = Stream(generations, self._outbox, is_buffered=is_buffered)
+        self.worker.submit(*stream.sequences)
         return stream
 
     async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
@@ -290,50 +292,30 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in texts]
-        tasks = [_embed_task(tokens, future) for tokens, future in zip(texts, futures, strict=True)]
-        self.worker.submit(*tasks)
+        sequences = [
+            EmbedSequence(tokens, partial(settle, future), partial(settle, future, None))
+            for tokens, future in zip(texts, futures, strict=True)
+        ]
+        self.worker.submit(*sequences)
         try:
             hidden = await asyncio.gather(*futures)
         finally:
-            for task in tasks:
-                task.is_cancelled = True
-        return [_unit(rows.mean(axis=0)) for rows in hidden]
+            for sequence in sequences:
+                sequence.is_cancelled = True
+        return [_normalize(rows.mean(axis=0)) for rows in hidden]
 
     def end(self) -> None:
-        """Fail open requests and stop computing, without waiting for it."""
+        """Fail open requests and stop computing, without waiting."""
         for pool in (self.pool, self.grammar_pool, self.bulk):
             pool.close()
         self.worker.end()
 
     def close(self) -> None:
-        """Fail open requests and wait until nothing is computed any more."""
+        """Fail open requests, stop computing and wait for the end."""
         self.end()
         self.worker.join()
 
 
-def _embed_task(
-    tokens: Sequence[int], future: asyncio.Future[NDArray[np.float32]]
-) -> EmbedSequence:
-    return EmbedSequence(
-        tokens,
-        done=lambda hidden: settle(future, hidden),
-        fail=lambda error: settle(future, error=error),
-    )
-
-
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalize(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector))
     return np.asarray(vector / (length or 1.0), np.float32)
-
-
-def _chat_format(tokenizer: Tokenizer, metadata: Any, name: str | None) -> ChatFormat:
-    texts = tokenizer.vocab.tokens
-    found = choose_format(
-        metadata,
-        name,
-        bos_token="" if tokenizer.bos_id is None else texts[tokenizer.bos_id],
-        eos_token="" if tokenizer.eos_id is None else texts[tokenizer.eos_id],
-    )
-    fallback = choose_format({}, FALLBACK_FORMAT)
-    assert fallback is not None
-    return found or fallback

@@ -1,7 +1,7 @@
-"""The way of pieces from the thread that computes to the event loops that send them.
+"""Text deltas from the worker's thread to the event loops that send them.
 
-Waking a loop costs more than a token of a small model, so what a round has made crosses at once,
-and what nobody reads before the end waits for the end.
+Waking a loop costs more than a token of a small model, so the deltas of a round are handed over
+together, and those of a response that is not streamed at its end.
 """
 
 from __future__ import annotations
@@ -15,89 +15,90 @@ from gguf_hub.api.server.scheduler import TokenSequence
 from gguf_hub.run.generation import Generation, TextDelta
 
 Item = tuple[int, TextDelta | Exception]
-"""Number of the run, and what came of it."""
+"""Number of the text, and its next delta or error."""
 
 
 class Outbox:
-    """Holds what the worker's thread has for streams until ``flush``; of that thread alone."""
+    """Collects the items of a round in the worker's thread until ``flush``."""
 
     def __init__(self) -> None:
-        self._held: dict[Stream, list[Item]] = {}
+        self._items: dict[Stream, list[Item]] = {}
 
     def put(self, stream: Stream, items: list[Item]) -> None:
-        """Hold items of a stream."""
-        self._held.setdefault(stream, []).extend(items)
+        """Add items of a stream."""
+        self._items.setdefault(stream, []).extend(items)
 
     def flush(self) -> None:
-        """Hand over what is held: each loop is woken once."""
-        if not self._held:
+        """Hand the items over; each loop is woken once."""
+        if not self._items:
             return
-        held, self._held = self._held, {}
-        for loop in dict.fromkeys(stream.loop for stream in held):
-            there = [(s, items) for s, items in held.items() if s.loop is loop]
-            call_in(loop, _deliver, there)
+        items_of, self._items = self._items, {}
+        for loop in dict.fromkeys(stream.loop for stream in items_of):
+            batch = [(s, items) for s, items in items_of.items() if s.loop is loop]
+            call_in(loop, _deliver, batch)
 
 
-def _deliver(there: list[tuple[Stream, list[Item]]]) -> None:
-    for stream, items in there:
+def _deliver(batch: list[tuple[Stream, list[Item]]]) -> None:
+    for stream, items in batch:
         stream.arrive(items)
 
 
 class Stream:
-    """The pieces of the runs of one request, as they come; leaving it cancels them.
+    """The deltas of the texts of one request; closing the iterator cancels them.
 
     Args:
-        runs: The runs.
-        outbox: Carries the pieces.
-        is_whole: Whether nobody reads before a run has ended.
+        generations: The texts.
+        outbox: Hands the deltas over.
+        is_buffered: Hand deltas over at the end of each text only.
 
     Attributes:
-        loop: Where it is read.
-        tasks: One for each run.
+        loop: The event loop of the reader.
+        sequences: One for each text.
     """
 
     def __init__(
-        self, runs: Sequence[Generation], outbox: Outbox, *, is_whole: bool = False
+        self, generations: Sequence[Generation], outbox: Outbox, *, is_buffered: bool = False
     ) -> None:
-        self.runs = list(runs)
+        self.generations = list(generations)
         self.loop = asyncio.get_running_loop()
         self._outbox = outbox
-        self._is_whole = is_whole
-        self._made: list[list[Item]] = [[] for _ in runs]  # of the worker's thread
-        self._arrived: list[Item] = []  # of the loop's
-        self._has_arrived = asyncio.Event()
-        puts = [partial(self._put, i) for i in range(len(runs))]
-        self.tasks = [
-            TokenSequence(run, put, put) for run, put in zip(self.runs, puts, strict=True)
+        self._is_buffered = is_buffered
+        self._buffers: list[list[Item]] = [[] for _ in generations]  # in the worker's thread
+        self._received: list[Item] = []  # in the loop's thread
+        self._has_received = asyncio.Event()
+        callbacks = [partial(self._put, i) for i in range(len(generations))]
+        self.sequences = [
+            TokenSequence(generation, callback, callback)
+            for generation, callback in zip(self.generations, callbacks, strict=True)
         ]
 
     def _put(self, i: int, item: TextDelta | Exception) -> None:
-        """Take what the worker's thread has made."""
-        self._made[i].append((i, item))
-        if self._is_whole and isinstance(item, TextDelta) and item.finish_reason is None:
+        """Buffer an item; in the worker's thread."""
+        self._buffers[i].append((i, item))
+        if self._is_buffered and isinstance(item, TextDelta) and item.finish_reason is None:
             return
-        self._outbox.put(self, self._made[i])
-        self._made[i] = []
+        self._outbox.put(self, self._buffers[i])
+        self._buffers[i] = []
 
     def arrive(self, items: list[Item]) -> None:
-        """Take what has crossed; in the loop's thread."""
-        self._arrived += items
-        self._has_arrived.set()
+        """Receive items; in the loop's thread."""
+        self._received += items
+        self._has_received.set()
 
     async def batches(self) -> AsyncIterator[list[tuple[int, TextDelta]]]:
-        """Yield (number of the run, piece) of all that has come, until all runs have ended.
+        """Yield batches of (number of the text, delta) until all texts have ended.
 
         Raises:
-            GgufHubError: What went wrong while one was computed.
+            GgufHubError: A text failed.
         """
-        n_open = len(self.runs)
+        n_open = len(self.generations)
         try:
             while n_open:
-                await self._has_arrived.wait()
-                self._has_arrived.clear()
-                items, self._arrived = self._arrived, []
+                await self._has_received.wait()
+                self._has_received.clear()
+                items, self._received = self._received, []
                 batch, error = _until_error(items)
-                n_open -= sum(piece.finish_reason is not None for _, piece in batch)
+                n_open -= sum(delta.finish_reason is not None for _, delta in batch)
                 if batch:
                     yield batch
                 if error is not None:
@@ -106,24 +107,24 @@ class Stream:
             self.cancel()
 
     async def all(self) -> list[list[TextDelta]]:
-        """Return all pieces of each run."""
-        found: list[list[TextDelta]] = [[] for _ in self.runs]
+        """Return all deltas of each text."""
+        deltas: list[list[TextDelta]] = [[] for _ in self.generations]
         async for batch in self.batches():
-            for i, piece in batch:
-                found[i].append(piece)
-        return found
+            for i, delta in batch:
+                deltas[i].append(delta)
+        return deltas
 
     def cancel(self) -> None:
-        """Say that nobody reads any more."""
-        for task in self.tasks:
-            task.cancel()
+        """Cancel the texts."""
+        for sequence in self.sequences:
+            sequence.cancel()
 
 
 def _until_error(items: list[Item]) -> tuple[list[tuple[int, TextDelta]], Exception | None]:
-    """Return the pieces before the first error, and that error."""
-    found: list[tuple[int, TextDelta]] = []
+    """Return the deltas before the first error, and that error."""
+    batch: list[tuple[int, TextDelta]] = []
     for i, item in items:
         if isinstance(item, Exception):
-            return found, item
-        found.append((i, item))
-    return found, None
+            return batch, item
+        batch.append((i, item))
+    return batch, None

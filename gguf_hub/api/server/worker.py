@@ -1,4 +1,4 @@
-"""The thread that computes: it turns the scheduler's crank as long as there is work."""
+"""The thread that runs the scheduler while there is work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Worker:
     """Runs a scheduler in a thread of its own.
 
     Args:
-        scheduler: What to do.
-        on_error: Is told what should never happen.
-        after_round: Is called after every round, in the worker's thread.
+        scheduler: The scheduler.
+        on_error: Called with unexpected errors.
+        after_round: Called after every round, in the worker's thread.
     """
 
     def __init__(
@@ -28,26 +28,26 @@ class Worker:
         self._on_error = on_error
         self._after_round = after_round
         self._wake = threading.Condition()
-        self._is_over = False
+        self._is_ended = False
         self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
         self._thread.start()
 
-    def submit(self, *tasks: TokenSequence | EmbedSequence) -> None:
-        """Take tasks in.
+    def submit(self, *sequences: TokenSequence | EmbedSequence) -> None:
+        """Queue sequences.
 
         Raises:
-            BusyError: Too many are waiting, or the server is about to stop.
+            BusyError: Too many are waiting, or the server is stopping.
         """
         with self._wake:
-            if self._is_over:
-                raise BusyError("the server is about to stop", hint="ask another one")
-            self.scheduler.submit(*tasks)
+            if self._is_ended:
+                raise BusyError("the server is stopping", hint="use another server")
+            self.scheduler.submit(*sequences)
             self._wake.notify()
 
     def end(self) -> None:
-        """Refuse further tasks and fail the open ones, after the current round."""
+        """Refuse further sequences and fail the open ones, after the current round."""
         with self._wake:
-            self._is_over = True
+            self._is_ended = True
             self._wake.notify()
 
     def join(self) -> None:
@@ -58,13 +58,13 @@ class Worker:
         scheduler = self.scheduler
         while True:
             with self._wake:
-                while not scheduler.has_work and not self._is_over:
+                while not scheduler.has_work and not self._is_ended:
                     self._wake.wait()
-            if self._is_over:
+            if self._is_ended:
                 break
             try:
                 scheduler.round()
-            except Exception as exc:  # nothing of one request may end the others' server
+            except Exception as exc:  # no request may stop the server
                 self._on_error(exc)
                 scheduler.drop_all(exc)
             self._after_round()

@@ -33,9 +33,9 @@ class WorkerPool:
     def __init__(self, name: str, *, n_threads: int = 2, n_waiting: int = 256) -> None:
         self._name = name
         self._n_threads = n_threads
-        self._n_most = n_threads + n_waiting
+        self._max_open = n_threads + n_waiting
         self._lock = threading.Lock()
-        self._open: set[_Call] = set()
+        self._open_calls: set[_Call] = set()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._is_closed = False
@@ -62,7 +62,7 @@ class WorkerPool:
         """Refuse further calls and fail the open ones; a running function is not interrupted."""
         with self._lock:
             self._is_closed = True
-            open_calls = list(self._open)
+            open_calls = list(self._open_calls)
         for call in open_calls:
             settle(call.future, error=BusyError("the server has stopped"))
         for _ in self._threads:
@@ -70,15 +70,15 @@ class WorkerPool:
 
     def _add(self, call: _Call) -> None:
         with self._lock:
-            n_open = len(self._open)
+            n_open = len(self._open_calls)
             if self._is_closed:
-                raise BusyError("the server is about to stop", hint="ask another one")
-            if n_open >= self._n_most:
+                raise BusyError("the server is stopping", hint="use another server")
+            if n_open >= self._max_open:
                 raise BusyError(
                     f"{n_open} requests are being prepared, the most this server accepts",
                     hint="try again in a moment",
                 )
-            self._open.add(call)
+            self._open_calls.add(call)
             if len(self._threads) < min(self._n_threads, n_open + 1):
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._threads.append(thread)
@@ -90,12 +90,12 @@ class WorkerPool:
                 continue
             call.has_started = True
             value, error = _outcome(call.function)
-            self._forget(call)  # first, so that its caller finds room for another one
+            self._forget(call)  # first, so that its caller can submit another one
             settle(call.future, value, error)
 
     def _forget(self, call: _Call) -> None:
         with self._lock:
-            self._open.discard(call)
+            self._open_calls.discard(call)
 
 
 class _Call:

@@ -1,4 +1,4 @@
-"""``gguf-hub download``: files of a repository, verified."""
+"""``gguf-hub download``: download and verify files of a repository."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from gguf_hub.cli import console
-from gguf_hub.cli.download.download_engine import engine_options, mover_for
+from gguf_hub.cli.download.download_engine import backend_for, engine_options
 from gguf_hub.cli.download.download_output import print_plan, print_result
-from gguf_hub.cli.download.download_target import place_from, target_from
+from gguf_hub.cli.download.download_target import destination_from, target_from
 from gguf_hub.cli.options import (
     catalog_option,
     json_option,
@@ -64,35 +64,35 @@ def command(repo: str | None, filenames: tuple[str, ...], **options: Any) -> Non
     from gguf_hub.cli.models import make_resolver
 
     progress = console.progress_for(options["progress"], is_quiet=options["quiet"])
-    _tell_old_habits(options)
+    _note_obsolete_options(options)
     resolver = make_resolver(
         options["catalog_path"],
         token=options["token"],
         timeout_s=options["timeout_s"],
-        place=place_from(options),
+        destination=destination_from(options),
         progress=progress,
     )
     selection = resolver.choose(target_from(repo, filenames, options, resolver))
     fetcher = resolver.fetcher(
-        move=mover_for(options, len(selection.files)),
+        backend=backend_for(options, len(selection.files)),
         is_forced=options["is_forced"],
         max_workers=options["max_workers"],
     )
     if options["dry_run"]:
         plan = fetcher.plan(selection.listing, selection.files)
-        print_plan(plan, fetcher.free_bytes(fetcher.place.root), as_json=options["as_json"])
+        print_plan(plan, fetcher.free_bytes(fetcher.destination.root), as_json=options["as_json"])
         return
     try:
         fetched = resolver.fetch(selection, fetcher)
     except KeyboardInterrupt:
-        console.note("\nwhat came so far is kept: repeat the command to go on from there")
+        console.note("\nstopped: repeat the command to resume the download")
         raise
     print_result(selection.listing, fetched, as_json=options["as_json"], is_quiet=options["quiet"])
 
 
-def _tell_old_habits(options: dict[str, Any]) -> None:
-    """Say what became of things that the model card's readers still type."""
+def _note_obsolete_options(options: dict[str, Any]) -> None:
+    """Report the obsolete flags that model cards still mention."""
     if options["local_dir_use_symlinks"] is not None:
-        console.note("note: --local-dir-use-symlinks is a thing of the past: files are files")
+        console.note("note: --local-dir-use-symlinks is obsolete and ignored")
     if options["resume_download"]:
-        console.note("note: --resume-download is not needed: downloads always go on")
+        console.note("note: --resume-download is obsolete: downloads always resume")

@@ -1,4 +1,4 @@
-"""How ``gguf-hub download`` moves bytes: its options, and the engine that they make."""
+"""Transfer options of ``gguf-hub download``, and the backend that they select."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
     name = "rate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes per second that the text names.
+        """Return bytes per second.
 
         Raises:
-            UsageError: The text is no rate, or nothing would ever come.
+            UsageError: The text is not a rate, or it is 0.
         """
         from gguf_hub.errors import UsageError
         from gguf_hub.units import parse_size
@@ -31,7 +31,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         text = str(value)
         bytes_per_s = parse_size(text[:-2] if text.lower().endswith("/s") else text)
         if bytes_per_s < 1:
-            raise UsageError(f"`--limit-rate {text}`: nothing would ever come")
+            raise UsageError(f"`--limit-rate {text}`: expected at least one byte per second")
         return bytes_per_s
 
 
@@ -69,61 +69,63 @@ engine_options = together(
         "--force",
         "is_forced",
         is_flag=True,
-        help="Go on with too little space, with a file that cannot work, or over another file.",
+        help="Download despite too little space or an invalid GGUF, and overwrite other files.",
     ),
 )
-"""Give a command the options that say how bytes are moved."""
+"""Add the transfer options."""
 
 
-def mover_for(options: dict[str, Any], n_files: int) -> TransferBackend:
-    """Return what moves the bytes.
+def backend_for(options: dict[str, Any], n_files: int) -> TransferBackend:
+    """Return the transfer backend.
 
     Args:
-        options: Of the command.
-        n_files: How many files are wanted.
+        options: Those of the command.
+        n_files: Number of files to download.
 
     Raises:
-        UsageError: The engine that was asked for is not installed, or cannot do what is asked.
+        UsageError: The engine is not installed, or does not support an option.
     """
     from gguf_hub.errors import UsageError
     from gguf_hub.hub.download.engine import Settings
+    from gguf_hub.hub.download.external import HfTransferBackend, XetBackend
     from gguf_hub.hub.download.limits import RateLimit
-    from gguf_hub.hub.download.transfer import RangeMover
-    from gguf_hub.hub.download.whole import HfTransferMover, XetMover
+    from gguf_hub.hub.download.transfer import RangeBackend
 
-    engine = _engine(options["engine"], limit_rate=options["limit_rate"])
-    at_once = max(min(options["max_workers"], n_files), 1)
-    connections = max(options["connections"] // at_once, 1)
+    engine = _choose_engine(options["engine"], limit_rate=options["limit_rate"])
+    n_parallel = max(min(options["max_workers"], n_files), 1)
+    connections = max(options["connections"] // n_parallel, 1)
     if engine != "ranges" and options["limit_rate"]:
-        raise UsageError(f"the engine `{engine}` knows no --limit-rate", hint="leave --engine away")
+        raise UsageError(
+            f"the engine `{engine}` does not support --limit-rate", hint="drop --engine"
+        )
     if engine == "hf-transfer":
-        return HfTransferMover.installed(connections)
+        return HfTransferBackend.installed(connections)
     if engine == "xet":
-        return XetMover()
+        return XetBackend()
     limit = RateLimit(options["limit_rate"]) if options["limit_rate"] else None
-    return RangeMover(Settings(connections, limit=limit), is_forced=options["is_forced"])
+    return RangeBackend(Settings(connections, limit=limit), is_forced=options["is_forced"])
 
 
-def _engine(asked: str, *, limit_rate: int | None) -> str:
-    """Return the engine; HF_HUB_ENABLE_HF_TRANSFER decides where the user did not."""
-    if asked != "auto":
-        return asked
+def _choose_engine(engine: str, *, limit_rate: int | None) -> str:
+    """Return the engine; with ``auto``, HF_HUB_ENABLE_HF_TRANSFER decides."""
+    if engine != "auto":
+        return engine
     if os.environ.get("HF_HUB_ENABLE_HF_TRANSFER", "").upper() not in ("1", "ON", "YES", "TRUE"):
         return "ranges"
-    from gguf_hub.hub.download.whole import has_hf_transfer
+    from gguf_hub.hub.download.external import has_hf_transfer
 
-    name = "note: HF_HUB_ENABLE_HF_TRANSFER is set"
+    prefix = "note: HF_HUB_ENABLE_HF_TRANSFER is set"
     if limit_rate:
-        console.note(f"{name}, but hf_transfer knows no limit: not used")
+        console.note(f"{prefix}, but hf_transfer cannot limit the rate: not used")
         return "ranges"
     if not has_hf_transfer():
         console.note(
-            f"{name}, but hf_transfer is not installed (`pip install 'gguf-hub[hf-transfer]'`); "
+            f"{prefix}, but hf_transfer is not installed (`pip install 'gguf-hub[hf-transfer]'`); "
             "gguf-hub's own engine is as fast, and resumes"
         )
         return "ranges"
     console.note(
-        f"{name}: hf_transfer moves the bytes. It cannot resume, repair or keep to a rate; "
+        f"{prefix}: using hf_transfer, which cannot resume, repair or limit the rate; "
         "`--engine ranges` can"
     )
     return "hf-transfer"

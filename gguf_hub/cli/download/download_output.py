@@ -1,4 +1,4 @@
-"""How ``gguf-hub download`` shows a plan and what came of it."""
+"""Output of ``gguf-hub download``: plan and result."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from gguf_hub.cli import console
 
 if TYPE_CHECKING:
     from gguf_hub.hub.client import RepoListing
-    from gguf_hub.hub.download.fetch import Fetched, Plan
+    from gguf_hub.hub.download.fetch import FetchedFile, Plan
 
 
 def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
-    """Show what would come."""
+    """Print what would be downloaded."""
     from gguf_hub.units import format_size
 
     if as_json:
         files = [
-            _about(planned.file, str(planned.path))
-            | {"state": planned.state.value, "fetch_bytes": planned.fetch_bytes}
-            for planned in plan.files
+            _file_fields(file.file, str(file.path))
+            | {"state": file.state.value, "fetch_bytes": file.fetch_bytes}
+            for file in plan.files
         ]
         sums = {"fetch_bytes": plan.fetch_bytes, "free_bytes": free_bytes}
         console.print_json(
-            _head(plan.listing, plan.total_bytes) | {"dry_run": True, "files": files} | sums
+            _repo_fields(plan.listing, plan.total_bytes) | {"dry_run": True, "files": files} | sums
         )
         return
     console.print_table(
         [
-            [p.file.path, format_size(p.file.size_bytes), p.state.value, format_size(p.fetch_bytes)]
-            for p in plan.files
+            [
+                file.file.path,
+                format_size(file.file.size_bytes),
+                file.state.value,
+                format_size(file.fetch_bytes),
+            ]
+            for file in plan.files
         ],
         ["file", "size", "here", "to fetch"],
         align=["left", "right", "left", "right"],
@@ -40,47 +45,45 @@ def print_plan(plan: Plan, free_bytes: int, *, as_json: bool) -> None:
         f"{format_size(plan.fetch_bytes)} to fetch, {format_size(free_bytes)} free"
     )
     if plan.fetch_bytes > free_bytes:
-        console.warn("that is more than there is room for")
+        console.warn("not enough free space")
 
 
 def print_result(
-    listing: RepoListing, fetched: Sequence[Fetched], *, as_json: bool, is_quiet: bool
+    listing: RepoListing, results: Sequence[FetchedFile], *, as_json: bool, is_quiet: bool
 ) -> None:
     """Print the paths, or everything as JSON."""
     from gguf_hub.units import format_size
 
     if as_json:
         files = [
-            _about(done.file, str(done.path))
+            _file_fields(result.file, str(result.path))
             | {
-                "sha256": done.sha256,
-                "verified": done.is_verified,
-                "status": done.status.value,
-                "gguf_problem": done.gguf_problem,
+                "sha256": result.sha256,
+                "verified": result.is_verified,
+                "status": result.status.value,
+                "gguf_problem": result.gguf_problem,
             }
-            for done in fetched
+            for result in results
         ]
-        total_bytes = sum(done.file.size_bytes for done in fetched)
-        console.print_json(_head(listing, total_bytes) | {"dry_run": False, "files": files})
+        total_bytes = sum(result.file.size_bytes for result in results)
+        console.print_json(_repo_fields(listing, total_bytes) | {"dry_run": False, "files": files})
         return
-    for done in fetched:
-        console.say(str(done.path))
-        if is_quiet and not done.is_verified:  # else the resolver has said so
-            console.warn(
-                f"`{done.path}`: not verified, as its SHA-256 is not known without the hub"
-            )
+    for result in results:
+        console.say(str(result.path))
+        if is_quiet and not result.is_verified:  # otherwise the resolver reports it
+            console.warn(f"`{result.path}`: not verified, its SHA-256 is not known without the hub")
         if not is_quiet:
-            size = format_size(done.file.size_bytes)
-            console.note(f"{done.status.value}: {size}{_checked_by(done)}")
+            size = format_size(result.file.size_bytes)
+            console.note(f"{result.status.value}: {size}{_verification(result)}")
 
 
-def _checked_by(done: Fetched) -> str:
-    if not done.is_verified:
+def _verification(result: FetchedFile) -> str:
+    if not result.is_verified:
         return ""
-    return ", SHA-256 is the hub's" if done.file.sha256 else ", git id is the hub's"
+    return f", {'SHA-256' if result.file.sha256 else 'git id'} matches the hub"
 
 
-def _head(listing: RepoListing, total_bytes: int) -> dict[str, Any]:
+def _repo_fields(listing: RepoListing, total_bytes: int) -> dict[str, Any]:
     return {
         "repo_id": listing.repo_id,
         "revision": listing.revision,
@@ -89,7 +92,7 @@ def _head(listing: RepoListing, total_bytes: int) -> dict[str, Any]:
     }
 
 
-def _about(file: Any, path: str) -> dict[str, Any]:
+def _file_fields(file: Any, path: str) -> dict[str, Any]:
     return {
         "filename": file.path,
         "path": path,

@@ -1,4 +1,4 @@
-"""What ``gguf-hub download`` wants and where it goes."""
+"""Target and destination of ``gguf-hub download``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 if TYPE_CHECKING:
     from gguf_hub.hub.download.destinations import Destination
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def target_from(
     repo: str | None, filenames: tuple[str, ...], options: dict[str, Any], resolver: Resolver
 ) -> Target:
-    """Return what is wanted, from the arguments and options together.
+    """Return the target of arguments and options.
 
     Raises:
         GgufHubError: They name nothing, or contradict each other.
@@ -29,50 +29,48 @@ def target_from(
     catalog = resolver.catalog
     patterns = {"include": options["include"], "exclude": options["exclude"]}
     if repo is not None:
-        target = _with_names(_remote(repo, resolver), repo, filenames, resolver)
+        target = _with_names(_parse_target(repo, resolver), repo, filenames, resolver)
     elif any(patterns.values()):
         target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
         target = target_of_file(catalog, pick_file(catalog, with_vram=True))
-    target = replace(target, wanted=replace(target.wanted, **patterns))
-    if target.wanted.has_idle_patterns:
-        console.warn("--include and --exclude do nothing beside file names, as in `hf download`")
+    target = replace(target, selector=replace(target.selector, **patterns))
+    if target.selector.has_idle_patterns:
+        console.warn("--include and --exclude are ignored with file names, as in `hf download`")
     return replace(target, revision=options["revision"] or target.revision)
 
 
 def _with_names(
     target: Target, repo: str, filenames: tuple[str, ...], resolver: Resolver
 ) -> Target:
-    """Add the file names to what the first argument wants."""
     from gguf_hub.errors import UsageError
 
     if not filenames:
         return target
-    if target.wanted.quant is not None:
+    if target.selector.quant is not None:
         raise UsageError(
-            f"`{repo}` names a quant and {len(filenames)} file names follow: which is meant?",
+            f"`{repo}` names a quant, but {len(filenames)} file names follow: expected one of both",
             hint=f"either `{repo}`, or `{target.repo_id} {filenames[0]}`",
         )
-    if target.wanted.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
-        # the first was a quant of the catalog: so are the others
-        others = [_remote(name, resolver) for name in filenames]
-        filenames = tuple(name for other in others for name in other.wanted.filenames)
-    names = target.wanted.filenames + filenames
-    return replace(target, wanted=replace(target.wanted, filenames=names))
+    if target.selector.filenames and target.repo_id == resolver.catalog.repo_id and "/" not in repo:
+        # if the first is a quant of the catalog, so are the others
+        others = [_parse_target(name, resolver) for name in filenames]
+        filenames = tuple(name for other in others for name in other.selector.filenames)
+    names = target.selector.filenames + filenames
+    return replace(target, selector=replace(target.selector, filenames=names))
 
 
-def _remote(argument: str, resolver: Resolver) -> Target:
-    """Read an argument that must name something to download."""
+def _parse_target(argument: str, resolver: Resolver) -> Target:
     target = resolver.target(argument, is_remote=True)
     assert not isinstance(target, tuple)
     return target
 
 
-def place_from(options: dict[str, Any]) -> Destination:
-    """Return where files go."""
+def destination_from(options: dict[str, Any]) -> Destination:
+    """Return the destination of the options."""
     from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 
     if options["local_dir"] is not None:
-        return LocalFolder(expanded(options["local_dir"]).absolute())
-    return HfCache(expanded(options["cache_dir"] or default_cache_dir()).absolute())
+        return LocalFolder(expand_user(options["local_dir"]).absolute())
+    return HfCache(expand_user(options["cache_dir"] or default_cache_dir()).absolute())

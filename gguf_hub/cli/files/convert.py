@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from gguf_hub.cli.options import json_option
-
-if TYPE_CHECKING:
-    from gguf_hub.run.convert import Conversion
+from gguf_hub.cli.options import layout_option, output_options
 
 
 @click.command("convert")
@@ -23,20 +19,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Output type; `auto` keeps the stored type.",
 )
-@click.option(
-    "--layout",
-    type=click.Choice(["merged", "split"]),
-    default="merged",
-    show_default=True,
-    help="Expert layout; `split` is for programs of early 2024.",
-)
+@layout_option
 @click.option("--no-vocab", is_flag=True, help="Leave out the vocabulary: token ids only, no text.")
 @click.option("--vocab-only", is_flag=True, help="Write only the vocabulary.")
 @click.option("--model-name", metavar="NAME", help="Model name; default: the folder's.")
 @click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-@json_option
+@output_options
 def command(
     folder: Path,
     target: Path,
@@ -58,8 +46,9 @@ def command(
     hub[convert]'.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.cli.files.outputs import check_output, report
     from gguf_hub.run.convert import plan_conversion
+    from gguf_hub.units import format_size
 
     if no_vocab and vocab_only:
         raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
@@ -73,39 +62,23 @@ def command(
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name
         target = target / f"{folder.resolve().name}.{kind}.gguf"
-    target = check_output(folder, target, _files_in(folder), force=force)
+    inputs = [path for path in folder.iterdir() if path.is_file()]
+    target = check_output(folder, target, inputs, force=force)
     for note in plan.notes:
         console.note(f"note: {note}")
     if not dry_run:
         plan.write(target, progress=console.ConsoleProgress(enabled=not no_progress))
-    _report(plan, target, dry_run, as_json)
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint, none of which may be written over."""
-    return [path for path in folder.iterdir() if path.is_file()]
-
-
-def _report(plan: Conversion, target: Path, dry_run: bool, as_json: bool) -> None:
-    """Tell what was written, or would be."""
-    from gguf_hub.cli import console
-    from gguf_hub.units import format_size
-
-    if as_json:
-        facts = {
-            "path": str(target),
-            "is_written": not dry_run,
-            "size_bytes": plan.size_bytes,
-            "type": plan.type.name if plan.tensors else None,
-            "n_tensors": len(plan.tensors),
-            "n_weights": plan.n_weights,
-            "notes": list(plan.notes),
-        }
-        console.print_json(facts)
-        return
-    console.note(
+    data = {
+        "path": str(target),
+        "is_written": not dry_run,
+        "size_bytes": plan.size_bytes,
+        "type": plan.type.name if plan.tensors else None,
+        "n_tensors": len(plan.tensors),
+        "n_weights": plan.n_weights,
+        "notes": list(plan.notes),
+    }
+    note = (
         f"{'would be written' if dry_run else 'written'}: {len(plan.tensors)} tensors, "
         f"{format_size(plan.size_bytes)}"
     )
-    if not dry_run:
-        console.say(str(target))
+    report(data, [note], None if dry_run else target, as_json=as_json)

@@ -1,4 +1,4 @@
-"""``gguf-hub edit``: change metadata and names of tensors."""
+"""``gguf-hub edit``: change metadata and tensor names."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def command(
     expect. An interrupted edit is completed first. The file's SHA-256 changes.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.cli.files.outputs import check_output, report
     from gguf_hub.gguf.edit import Edits, plan_edit
     from gguf_hub.gguf.journal import is_unfinished, recover
     from gguf_hub.gguf.reader import map_file
 
-    map_file(path)  # says clearly when there is no such file
-    # what another program keeps under the journal's name is in the way of edits in place alone
+    map_file(path)  # reports a missing file
+    # another program's file under the journal's name only blocks edits in place
     needs_name = output is None or is_unfinished(path)
     was_unfinished = not dry_run and needs_name and recover(path)
     if was_unfinished:
@@ -81,52 +81,49 @@ def command(
         if was_unfinished:
             return
         raise click.UsageError("nothing to do: expected --set, --unset or --rename-tensor")
-    sources = _pairs(files, "--set-file")
-    texts = {key: _read(name) for key, name in sources.items()}
+    text_files = _pairs(files, "--set-file")
+    texts = {key: _read_text(name) for key, name in text_files.items()}
     edits = Edits({**_pairs(values, "--set"), **texts}, removed, _pairs(renamed, "--rename-tensor"))
     plan = plan_edit(path, edits)
     if not force:
-        _refuse_worse(path, plan)
+        _refuse_new_errors(path, plan)
     in_place = output is None and plan.patches is not None
     if plan.changes and not dry_run:
         progress = console.ConsoleProgress(enabled=not no_progress)
         if output is not None:
-            inputs = [path, *map(Path, sources.values())]
+            inputs = [path, *map(Path, text_files.values())]
             output = check_output(path, output, inputs, force=force)
             plan.rewrite.write(output, progress=progress)
         else:
-            _change(path, plan, progress)
-    if as_json:
-        data = {"path": str(output or path), "in_place": in_place, "changes": list(plan.changes)}
-        console.print_json({**data, "written": bool(plan.changes) and not dry_run})
-        return
-    for change in plan.changes or ("nothing to change",):
-        console.note(f"{'would change: ' if dry_run and plan.changes else ''}{change}")
-    if plan.changes and not dry_run:
-        console.say(str(output or path))
+            _write_in_place(path, plan, progress)
+    data = {"path": str(output or path), "in_place": in_place, "changes": list(plan.changes)}
+    is_written = bool(plan.changes) and not dry_run
+    prefix = "would change: " if dry_run and plan.changes else ""
+    notes = [prefix + change for change in plan.changes or ("nothing to change",)]
+    report(
+        {**data, "written": is_written}, notes, (output or path) if is_written else None,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def _pairs(arguments: tuple[str, ...], option: str) -> dict[str, str]:
-    """Read ``a=b`` arguments."""
     pairs = {}
     for argument in arguments:
-        left, equals, right = argument.partition("=")
-        if not (left and equals):
+        key, equals, value = argument.partition("=")
+        if not (key and equals):
             raise click.UsageError(f"{option} {argument}: expected two sides of a `=`")
-        pairs[left] = right
+        pairs[key] = value
     return pairs
 
 
-def _read(name: str) -> str:
-    """Read a text file."""
+def _read_text(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise click.UsageError(f"cannot read `{name}`: {exc}") from exc
 
 
-def _refuse_worse(path: Path, plan: EditPlan) -> None:
-    """Refuse an edit that breaks a rule which the file keeps now."""
+def _refuse_new_errors(path: Path, plan: EditPlan) -> None:
     from gguf_hub.errors import GgufError
 
     if plan.new_errors:
@@ -135,12 +132,12 @@ def _refuse_worse(path: Path, plan: EditPlan) -> None:
             f"`{path}` would be damaged: {plan.new_errors[0]}{more}",
             path=path,
             issues=plan.new_errors,
-            hint="--force does it all the same",
+            hint="--force writes it anyway",
         )
 
 
-def _change(path: Path, plan: EditPlan, progress: ConsoleProgress) -> None:
-    """Change bytes in place, or replace the file by one that is written anew."""
+def _write_in_place(path: Path, plan: EditPlan, progress: ConsoleProgress) -> None:
+    """Patch the file in place, or replace it with a new one."""
     from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.journal import apply_patches
 

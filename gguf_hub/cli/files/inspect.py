@@ -1,4 +1,4 @@
-"""``gguf-hub inspect``: what a GGUF file holds, here or on a hub."""
+"""``gguf-hub inspect``: the content of a GGUF file, local or on a hub."""
 
 from __future__ import annotations
 
@@ -49,20 +49,22 @@ def command(
     from gguf_hub.gguf.inspection import inspect_set
 
     if model is None and pattern not in (None, "*"):
-        # `--tensors FILE`: the pattern was left out, and the file stands in its place
+        # `--tensors FILE` without a pattern
         model, pattern = pattern, "*"
     if model is None:
         raise click.UsageError("missing argument FILE")
     sources = open_sources(model, make_resolver(catalog_path, token=token), revision)
-    found = inspect_set([(source.data, source.name) for source in sources])
+    inspection = inspect_set(sources)
     if as_json:
-        console.print_json(output.as_dict(found, metadata=metadata, pattern=pattern, full=full))
+        console.print_json(
+            output.as_dict(inspection, metadata=metadata, pattern=pattern, full=full)
+        )
     elif metadata or pattern:
         if metadata:
-            output.print_metadata(found, full=full)
+            output.print_metadata(inspection, full=full)
         if pattern:
-            output.print_tensors(found, pattern)
+            output.print_tensors(inspection, pattern)
     else:
-        output.print_summary(found)
-    output.print_issues(found)
-    return 0 if found.report.is_sound else 1
+        output.print_summary(inspection)
+    output.print_issues(inspection)
+    return 0 if inspection.report.is_sound else 1

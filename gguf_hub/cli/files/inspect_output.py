@@ -1,4 +1,4 @@
-"""How ``gguf-hub inspect`` shows what it found: lines and tables for people, data for programs."""
+"""Output of ``gguf-hub inspect``: text, tables and JSON."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ if TYPE_CHECKING:
 _FEW = 8
 _WIDE = 100
 _LONG = 1 << 20
-"""Characters of a text that JSON holds whole: any chat template."""
+"""Characters of a text that JSON contains in full: any chat template."""
 _VERDICT = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
 
 
-def print_summary(found: Inspection) -> None:
-    """Print the summary: facts, shares, and who loads the file."""
-    console.say(console.style(found.name, bold=True))
-    for label, text in _facts(found.summary):
+def print_summary(inspection: Inspection) -> None:
+    """Print the summary: properties, sizes by part and type, compatible programs."""
+    console.say(console.style(inspection.name, bold=True))
+    for label, text in _summary_rows(inspection.summary):
         console.say(f"  {label:<15}{text}")
-    total = found.summary.data_bytes or 1
-    for title, shares in (("parts", found.summary.parts), ("types", found.summary.types)):
+    total = inspection.summary.data_bytes or 1
+    for title, shares in (("parts", inspection.summary.parts), ("types", inspection.summary.types)):
         for i, share in enumerate(shares):
-            console.say(f"  {title if i == 0 else '':<15}{_share(share, total)}")
-    for i, loader in enumerate(found.compatibility.loaders):
+            console.say(f"  {title if i == 0 else '':<15}{_format_share(share, total)}")
+    for i, loader in enumerate(inspection.compatibility.loaders):
         word, colour = _VERDICT[loader.loads]
         reason = f": {loader.reason}" if loader.reason else ""
         label = "loads in" if i == 0 else ""
         console.say(f"  {label:<15}{loader.name:<30}{console.style(word, colour)}{reason}")
-    command = remedy(found)
+    command = remedy(inspection)
     if command:
-        console.say(f"  {'mend it':<15}{console.style(command, 'cyan')}")
+        console.say(f"  {'fix':<15}{console.style(command, 'cyan')}")
 
 
-def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Labels and texts of the facts that the file tells."""
+def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     from gguf_hub.units import format_count, format_gib, format_size
 
     if summary.name:
         yield "name", shown(summary.name)
-    yield "architecture", shown(summary.architecture) or "not told"
+    yield "architecture", shown(summary.architecture) or "unknown"
     if summary.n_params:
         active = summary.n_params_active != summary.n_params
         more = f", {format_count(summary.n_params_active)} active per token" if active else ""
@@ -102,7 +101,7 @@ def _layout(summary: Summary) -> str:
     return ", ".join(filter(None, (f"GGUF v{summary.version}", endian, tensors, kind, shard)))
 
 
-def _share(share: Share, total_bytes: int) -> str:
+def _format_share(share: Share, total_bytes: int) -> str:
     from gguf_hub.units import format_size
 
     percent = f"{share.size_bytes / total_bytes * 100:.1f} %"
@@ -110,49 +109,49 @@ def _share(share: Share, total_bytes: int) -> str:
     return f"{share.name:<14}{format_size(share.size_bytes):>10} {percent:>8}   {tensors}"
 
 
-def remedy(found: Inspection) -> str:
-    """Return the command that makes more programs load the file, or ""."""
-    path = PurePath(found.name)
-    out = path.with_name(f"{path.stem}.upgraded.gguf")
-    here, there = shlex.quote(str(path)), shlex.quote(str(out))
+def remedy(inspection: Inspection) -> str:
+    """Return the command that makes the file load in more programs, or ""."""
+    path = PurePath(inspection.name)
+    target_path = path.with_name(f"{path.stem}.upgraded.gguf")
+    source, target = shlex.quote(str(path)), shlex.quote(str(target_path))
     return {
-        "upgrade": f"gguf-hub upgrade {here} {there}",
-        "merge": f"gguf-hub merge {here} OUT.gguf",
+        "upgrade": f"gguf-hub upgrade {source} {target}",
+        "merge": f"gguf-hub merge {source} OUT.gguf",
         "download": "gguf-hub download",
         "": "",
-    }[found.compatibility.remedy]
+    }[inspection.compatibility.remedy]
 
 
-def print_metadata(found: Inspection, *, full: bool) -> None:
+def print_metadata(inspection: Inspection, *, full: bool) -> None:
     """Print keys, types and values."""
     rows = [
-        [_cut(key, full), field.type_name, _shown(field, full)]
-        for key, field in found.header.fields.items()
+        [_truncate(key, full), field.type_name, _format_field(field, full)]
+        for key, field in inspection.header.fields.items()
     ]
     console.print_table(rows, ["key", "type", "value"])
 
 
-def _shown(field: Field, full: bool) -> str:
-    """A value on one line; long ones shortened."""
+def _format_field(field: Field, full: bool) -> str:
+    """Return a value on one line; long ones are truncated."""
     if field.element_type is None:
-        return _cut(_single(field.value, field.type.name), full)
+        return _truncate(_format_value(field.value, field.type.name), full)
     n = len(field.value)
     items = field.value[: n if full else _FEW]
     kind = field.element_type.name
     words = (
-        repr(_cut(item, full)) if isinstance(item, str) else _single(item, kind) for item in items
+        repr(_truncate(item, full)) if isinstance(item, str) else _format_value(item, kind)
+        for item in items
     )
     return f"[{', '.join(words)}{', ...' if n > len(items) else ''}] ({n:,})"
 
 
-def _cut(text: str, full: bool) -> str:
-    """Return the start of a text that is too long for a line."""
+def _truncate(text: str, full: bool) -> str:
     is_cut = not full and len(text) > _WIDE
     return f"{text[:_WIDE]}... ({len(text):,} characters)" if is_cut else text
 
 
-def _single(value: Any, kind: str) -> str:
-    """A number or text; a float32 with no more digits than it has."""
+def _format_value(value: Any, kind: str) -> str:
+    """Return a number or text; a float32 without spurious digits."""
     if kind == "FLOAT32":
         from numpy import float32
 
@@ -160,14 +159,14 @@ def _single(value: Any, kind: str) -> str:
     return str(value)
 
 
-def print_tensors(found: Inspection, pattern: str) -> None:
-    """Print a table of the tensors whose name matches."""
+def print_tensors(inspection: Inspection, pattern: str) -> None:
+    """Print a table of the tensors whose names match."""
     from gguf_hub.units import format_size
 
     rows = [
         [t.name, " × ".join(map(str, t.shape)), t.type_name, format_size(t.size_bytes),
-         str(found.starts[t.name])]
-        for t in _matching(found, pattern)
+         str(inspection.starts[t.name])]
+        for t in _matching_tensors(inspection, pattern)
     ]  # fmt: skip
     columns = ["left", "right", "left", "right", "right"]
     console.print_table(rows, ["tensor", "shape", "type", "size", "offset"], align=columns)
@@ -175,13 +174,13 @@ def print_tensors(found: Inspection, pattern: str) -> None:
         console.note(f"no tensor matches `{pattern}`")
 
 
-def _matching(found: Inspection, pattern: str) -> list[AnyTensor]:
-    return [t for t in found.table.all.values() if fnmatchcase(t.name, pattern)]
+def _matching_tensors(inspection: Inspection, pattern: str) -> list[AnyTensor]:
+    return [t for t in inspection.table.all.values() if fnmatchcase(t.name, pattern)]
 
 
-def print_issues(found: Inspection) -> None:
-    """Print what is wrong on stderr."""
-    for issue in found.report.issues:
+def print_issues(inspection: Inspection) -> None:
+    """Print the issues on stderr."""
+    for issue in inspection.report.issues:
         if issue.severity.value == "error":
             console.error(f"{issue} [{issue.code}]")
         else:
@@ -189,33 +188,36 @@ def print_issues(found: Inspection) -> None:
 
 
 def as_dict(
-    found: Inspection, *, metadata: bool, pattern: str | None, full: bool
+    inspection: Inspection, *, metadata: bool, pattern: str | None, full: bool
 ) -> dict[str, Any]:
     """Return everything for JSON, with stable keys."""
-    summary = asdict(found.summary)
+    summary = asdict(inspection.summary)
     data = {
-        "path": found.name,
+        "path": inspection.name,
         **{
             key: printable(value) if isinstance(value, str) else value
             for key, value in summary.items()
         },
-        "bits_per_weight": found.summary.bits_per_weight,
-        "compatibility": [asdict(loader) for loader in found.compatibility.loaders],
-        "remedy": remedy(found) or None,
-        "verdict": found.report.verdict,
-        "issues": found.report.as_dict()["issues"],
+        "bits_per_weight": inspection.summary.bits_per_weight,
+        "compatibility": [asdict(loader) for loader in inspection.compatibility.loaders],
+        "remedy": remedy(inspection) or None,
+        "verdict": inspection.report.verdict,
+        "issues": inspection.report.as_dict()["issues"],
     }
     if metadata:
         data["metadata"] = {
-            printable(key): _json_field(field, full) for key, field in found.header.fields.items()
+            printable(key): _json_field(field, full)
+            for key, field in inspection.header.fields.items()
         }
     if pattern:
-        data["tensors"] = [_json_tensor(info, found) for info in _matching(found, pattern)]
+        data["tensors"] = [
+            _json_tensor(info, inspection) for info in _matching_tensors(inspection, pattern)
+        ]
     return data
 
 
 def _json_field(field: Field, full: bool) -> dict[str, Any]:
-    """A field for JSON: arrays, and the longest texts, cut unless they are wanted whole."""
+    """Return a field for JSON; arrays and very long texts are truncated unless ``full``."""
     if isinstance(field.value, str) and len(field.value) > _LONG and not full:
         text = _json_value(field.value[:_LONG])
         return {"type": field.type_name, "length": len(field.value), "value": text}
@@ -228,18 +230,18 @@ def _json_field(field: Field, full: bool) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    """A value that JSON can hold: infinities and NaN become text."""
+    """Return a value for JSON; infinities and NaN become text."""
     if isinstance(value, str):
         return valid(value)
     is_odd = isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
     return str(value) if is_odd else value
 
 
-def _json_tensor(info: AnyTensor, found: Inspection) -> dict[str, Any]:
+def _json_tensor(info: AnyTensor, inspection: Inspection) -> dict[str, Any]:
     return {
         "name": printable(info.name),
         "shape": list(info.shape),
         "type": info.type_name,
         "size_bytes": info.size_bytes,
-        "offset": found.starts[info.name],
+        "offset": inspection.starts[info.name],
     }

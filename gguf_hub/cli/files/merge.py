@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
-from gguf_hub.cli.options import json_option
+from gguf_hub.cli.options import output_options
 
 
 @click.command("merge")
 @click.argument("source", metavar="SHARD", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--compare", is_flag=True, help="Compare every byte before writing OUT.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-@json_option
+@output_options
 def command(
     source: Path, target: Path, compare: bool, force: bool, no_progress: bool, as_json: bool
 ) -> None:
@@ -25,7 +23,7 @@ def command(
     all.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output
+    from gguf_hub.cli.files.outputs import check_output, report
     from gguf_hub.errors import UsageError
     from gguf_hub.gguf.shard_names import find_shards
     from gguf_hub.gguf.shards import plan_merge
@@ -35,16 +33,10 @@ def command(
         raise UsageError(f"`{target}` is a folder: name the file to write")
     target = check_output(source, target, find_shards(source), force=force)
     plan.write(target, compare=compare, progress=console.ConsoleProgress(enabled=not no_progress))
-    if as_json:
-        shards = [str(path) for path in find_shards(source)]
-        console.print_json(
-            {
-                "path": str(target),
-                "shards": shards,
-                "n_tensors": len(plan.parts),
-                "size_bytes": plan.size_bytes,
-            }
-        )
-    else:
-        console.note(plan.changes[0])
-        console.say(str(target))
+    data = {
+        "path": str(target),
+        "shards": [str(path) for path in find_shards(source)],
+        "n_tensors": len(plan.parts),
+        "size_bytes": plan.size_bytes,
+    }
+    report(data, plan.changes[:1], target, as_json=as_json)

@@ -1,10 +1,13 @@
-"""What commands that write a file may write over."""
+"""Output files: what may be overwritten, and the report of what was written."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from gguf_hub.cli import console
 
 
 def check_output(
@@ -13,11 +16,11 @@ def check_output(
     """Return the file to write: ``target``, or a file of the source's name in that folder.
 
     Args:
-        source: What is read.
-        target: What the user names.
-        inputs: All files that are read; when there are none, the source and all its shards.
-        force: Whether a file that is there may be replaced.
-        or_else: What one may have meant who named the input, for the hint.
+        source: The file to read.
+        target: The user's argument.
+        inputs: All files that are read; if empty, the source and all its shards.
+        force: Overwrite an existing file.
+        or_else: Alternative for the hint if the target is an input.
 
     Raises:
         UsageError: It is an input.
@@ -30,7 +33,7 @@ def check_output(
 
 
 def files_of(source: Path) -> tuple[Path, ...]:
-    """Return a file, and all shards of the set that its name says it belongs to."""
+    """Return a file, and all shards of its set if its name is a shard's."""
     from gguf_hub.gguf.shard_names import find_shards, parse_shard
 
     return (source, *find_shards(source)) if parse_shard(source) else (source,)
@@ -39,17 +42,17 @@ def files_of(source: Path) -> tuple[Path, ...]:
 def check_outputs(
     outputs: Sequence[Path], inputs: Iterable[Path], *, force: bool, or_else: str = ""
 ) -> None:
-    """Refuse, before anything is written, what must not be written over.
+    """Refuse to overwrite inputs and existing files, before anything is written.
 
     Args:
         outputs: Files to write.
         inputs: All files that are read.
-        force: Whether files that are there may be replaced.
+        force: Overwrite existing files.
         or_else: See ``check_output``.
 
     Raises:
-        UsageError: One of them is an input, under whatever name.
-        GgufHubError: One exists and ``force`` is not given, or is no file.
+        UsageError: One of them is an input, under any name.
+        GgufHubError: One exists without ``force``, or is not a regular file.
     """
     from gguf_hub.errors import GgufHubError
     from gguf_hub.files import require_distinct
@@ -57,6 +60,17 @@ def check_outputs(
     require_distinct(outputs, inputs, hint=f"name another file to write{or_else}")
     for path in outputs:
         if path.exists() and not path.is_file():
-            raise GgufHubError(f"`{path}` is no regular file", hint="name another file to write")
+            raise GgufHubError(f"`{path}` is not a regular file", hint="name another file to write")
         if os.path.lexists(path) and not force:
             raise GgufHubError(f"`{path}` exists already", hint="--force overwrites it")
+
+
+def report(data: dict[str, Any], notes: Iterable[str], path: Path | None, *, as_json: bool) -> None:
+    """Print what was written: ``data`` as JSON, or notes on stderr and the path on stdout."""
+    if as_json:
+        console.print_json(data)
+        return
+    for note in notes:
+        console.note(note)
+    if path is not None:
+        console.say(str(path))

@@ -1,4 +1,4 @@
-"""``gguf-hub quantize``: a model in smaller types, under llama-quantize's order of arguments."""
+"""``gguf-hub quantize``: quantize a model, with llama-quantize's order of arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gguf_hub.cli.options import json_option
+from gguf_hub.cli.options import output_options
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.types import QuantType
@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     help="Threads; 0: one per physical core this process may use.",
 )
 @click.option("--dry-run", is_flag=True, help="Show each tensor's type and size; write nothing.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-@json_option
+@output_options
 def command(
     source: Path,
     target: Path,
@@ -72,11 +70,12 @@ def command(
     all.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output
-    from gguf_hub.cli.run.opening import lost_pages_told
+    from gguf_hub.cli.files.outputs import check_output, report
+    from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.run.quants.plan import plan_quantize
     from gguf_hub.run.quants.quantize import write_quantized
     from gguf_hub.run.quants.recipes import parse_file_type
+    from gguf_hub.units import format_size
 
     plan = plan_quantize(
         source,
@@ -87,20 +86,26 @@ def command(
         output_tensor_type=_tensor_type(output_tensor_type),
         requantize=requantize,
     )
-    written = None
+    output = None
     if not dry_run:
-        written = check_output(source, target, force=force)
+        output = check_output(source, target, force=force)
         progress = console.ConsoleProgress(enabled=not no_progress)
-        with lost_pages_told(f"`{source}`"):
-            write_quantized(plan, written, n_threads=threads, progress=progress)
-    _report(plan, written, as_json)
+        with report_lost_pages(f"`{source}`"):
+            write_quantized(plan, output, n_threads=threads, progress=progress)
+    if output is None and not as_json:
+        _print_table(plan)
+    size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
+    before = format_size(plan.source_bytes)
+    notes = [f"note: {note}" for note in plan.notes]
+    notes.append(f"{'written' if output else 'would be'}: {size} (was {before})")
+    report(_as_json(plan, output), notes, output, as_json=as_json)
 
 
 def _tensor_type(name: str | None) -> QuantType | None:
-    """Return the tensor type that an option names.
+    """Return the tensor type of ``--output-tensor-type``.
 
     Raises:
-        UsageError: There is none that could be written.
+        UsageError: There is no such type to write.
     """
     from gguf_hub.errors import UsageError
     from gguf_hub.run.quants.recipes import BASE_TYPES
@@ -109,35 +114,15 @@ def _tensor_type(name: str | None) -> QuantType | None:
     if name is None or name.upper() in types:
         return types[name.upper()] if name else None
     raise UsageError(
-        f"`--output-tensor-type`: `{name}` is no type of a tensor",
+        f"`--output-tensor-type`: `{name}` is not a tensor type",
         hint=f"one of {', '.join(types)}",
     )
 
 
-def _report(plan: QuantizePlan, written: Path | None, as_json: bool) -> None:
-    """Tell what was written, or would be."""
-    from gguf_hub.cli import console
-    from gguf_hub.units import format_size
-
-    if as_json:
-        console.print_json(_as_json(plan, written))
-        return
-    if written is None:
-        _print_table(plan)
-    for note in plan.notes:
-        console.note(f"note: {note}")
-    size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
-    before = format_size(plan.source_bytes)
-    console.note(f"{'written' if written else 'would be'}: {size} (was {before})")
-    if written:
-        console.say(str(written))
-
-
-def _as_json(plan: QuantizePlan, written: Path | None) -> dict[str, object]:
-    """Return the report with stable keys."""
+def _as_json(plan: QuantizePlan, output: Path | None) -> dict[str, object]:
     return {
         "path": str(plan.source),
-        "written": str(written) if written else None,
+        "written": str(output) if output else None,
         "file_type": plan.file_type.name,
         "size_bytes": plan.size_bytes,
         "bits_per_weight": round(plan.bits_per_weight, 4),
@@ -157,7 +142,6 @@ def _as_json(plan: QuantizePlan, written: Path | None) -> dict[str, object]:
 
 
 def _print_table(plan: QuantizePlan) -> None:
-    """Print a row for each tensor."""
     from gguf_hub.cli import console
     from gguf_hub.units import format_size
 

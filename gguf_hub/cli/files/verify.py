@@ -1,4 +1,4 @@
-"""``gguf-hub verify``: is what lies on disk what it should be?"""
+"""``gguf-hub verify``: check GGUF structure and SHA-256."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gguf_hub.cli.options import (
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.validate import Level, Report
-    from gguf_hub.hub.download.expected import Expected
+    from gguf_hub.hub.download.expected import ExpectedFile
     from gguf_hub.hub.download.verify import Verification
     from gguf_hub.hub.resolve import Resolver
 
@@ -43,9 +43,8 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     """Check GGUF structure and SHA-256.
 
     FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`; a shard stands for its set.
-    The expected SHA-256 comes
-    from --sha256, the record of verified files, the Hugging Face cache, the download metadata of
-    `--local-dir`, or finally the Hub.
+    The expected SHA-256 comes from --sha256, the record of verified files, the Hugging Face cache,
+    the download metadata of `--local-dir`, or finally the Hub.
 
     With --repair, a damaged file is fixed in place: only the wrong segments are downloaded if gguf-
     hub downloaded the file before; otherwise the whole file is downloaded and the differences are
@@ -81,7 +80,7 @@ def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
         return
     if not re.fullmatch(r"[0-9a-fA-F]{64}", given_sha256):
         raise UsageError(
-            f"`--sha256 {given_sha256}`: expected 64 hex digits, found {len(given_sha256)} letters",
+            f"`--sha256 {given_sha256}`: expected 64 hex digits, found {len(given_sha256)}",
             hint="the file's page on the hub shows it",
         )
     if len(files) > 1:
@@ -90,7 +89,7 @@ def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Checker:
-    """Checks one argument after the other; what goes wrong with one is a row like any other."""
+    """Checks one argument after the other; an error is a row like any other."""
 
     resolver: Resolver
     level: Level
@@ -102,11 +101,11 @@ class _Checker:
 
         try:
             for path, report in self._reports(argument, is_alone=given_sha256 is not None):
-                done = self._verify(path, given_sha256, report)
-                if self.is_repair and done.is_repairable:
-                    yield self._repair(path, done)
+                verification = self._verify(path, given_sha256, report)
+                if self.is_repair and verification.is_repairable:
+                    yield self._repair(path, verification)
                 else:
-                    yield row_of(done)
+                    yield row_of(verification)
         except GgufHubError as error:
             yield row_of_error(argument, error)
 
@@ -125,44 +124,47 @@ class _Checker:
             progress=self.resolver.progress,
         )
 
-    def _repair(self, path: Path, done: Verification) -> dict[str, Any]:
-        """Make a file whole; return its row as it is then, with what was wrong before."""
+    def _repair(self, path: Path, verification: Verification) -> dict[str, Any]:
+        """Repair a file; return its new row, with the ranges that were wrong."""
         from dataclasses import asdict
 
         from gguf_hub.hub.download.repair import repair, source_of
 
         hub, store = self.resolver.hub, self.resolver.store
-        known = done.expected
-        if known and not known.repo_id:
-            known = self._ask_hub(path) or known
-        source = source_of(path, done.expected, known, hub)
-        took = repair(path, source, hub=hub, store=store, progress=self.resolver.progress)
+        expected = verification.expected
+        if expected and not expected.repo_id:
+            expected = self._ask_hub(path) or expected
+        source = source_of(path, verification.expected, expected, hub)
+        result = repair(path, source, hub=hub, store=store, progress=self.resolver.progress)
         row = row_of(self._verify(path, None))
-        return row | {"bad_ranges": [list(r) for r in done.bad_ranges], "repaired": asdict(took)}
+        return row | {
+            "bad_ranges": [list(r) for r in verification.bad_ranges],
+            "repaired": asdict(result),
+        }
 
     def _reports(self, argument: str, *, is_alone: bool) -> Iterator[tuple[Path, Report | None]]:
-        """Yield the files that an argument names, those of a set with what the set's check found.
+        """Yield the files of an argument; those of a set with the report of its check.
 
         Args:
             argument: The argument.
-            is_alone: A shard stands for itself.
+            is_alone: Whether a shard stands for itself only.
         """
         from gguf_hub.gguf.shard_names import parse_shard
         from gguf_hub.gguf.validate import validate_set
 
         is_file = os.path.isfile(argument)  # noqa: PTH113 - False for odd names
-        paths = (Path(argument),) if is_file else self.resolver.located(argument)
+        paths = (Path(argument),) if is_file else self.resolver.local_paths(argument)
         if is_alone or not parse_shard(paths[0]):
             yield from ((path, None) for path in paths)
             return
         reports = validate_set(paths[0], self.level, progress=self.resolver.progress)
         yield from ((Path(report.path), report) for report in reports)
 
-    def _ask_hub(self, path: Path) -> Expected | None:
-        """Ask about a file that has the name of one of the catalog; nobody else can be asked."""
+    def _ask_hub(self, path: Path) -> ExpectedFile | None:
+        """Return what the hub has under the name of a catalog file; None for other names."""
         from gguf_hub.errors import HubError
         from gguf_hub.hub.client import is_offline
-        from gguf_hub.hub.download.expected import Expected
+        from gguf_hub.hub.download.expected import ExpectedFile
 
         catalog = self.resolver.catalog
         if is_offline() or path.name not in {file.filename for file in catalog.files}:
@@ -170,11 +172,11 @@ class _Checker:
         try:
             listing = self.resolver.hub.list_files(catalog.repo_id, catalog.revision)
         except HubError as error:
-            console.note(f"the hub could not be asked: {error.message}")
+            console.note(f"no answer from the hub: {error.message}")
             return None
         file = listing.find(path.name)
         if file is None or file.sha256 is None:
             return None
-        return Expected(
+        return ExpectedFile(
             file.sha256, "hub", catalog.repo_id, listing.commit, file.path, file.size_bytes
         )

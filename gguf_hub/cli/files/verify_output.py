@@ -1,4 +1,4 @@
-"""How ``gguf-hub verify`` shows one file: a row of plain data, and lines for people."""
+"""Output of ``gguf-hub verify`` for one file: a row of plain data, or text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 _SOURCES = {
     "given": "as given",
-    "record": "as recorded when it was verified",
-    "metadata": "as the notes of its download say",
-    "cache": "as its name in the Hugging Face cache says",
-    "hub": "as the hub says",
+    "record": "as recorded at its last verification",
+    "metadata": "according to its download metadata",
+    "cache": "according to its name in the Hugging Face cache",
+    "hub": "according to the hub",
 }
-_KNOWN_LATER = (
+_UNKNOWN_FIELDS = (
     "size_bytes",
     "sha256",
     "expected_sha256",
@@ -30,27 +30,27 @@ _KNOWN_LATER = (
     "commit",
     "filename",
 )
-_MOST_RANGES = 4
+_MAX_RANGES = 4
 _COLOURS = {"verified": "green", "sound, origin unknown": "yellow"}
 
 
-def row_of(done: Verification) -> dict[str, Any]:
+def row_of(verification: Verification) -> dict[str, Any]:
     """Return the outcome for one file; the keys are stable."""
-    expected = done.expected
+    expected = verification.expected
     return {
-        "path": str(done.path),
-        "verdict": done.verdict.value,
-        "is_good": done.verdict.is_good,
-        "size_bytes": done.size_bytes,
-        "sha256": done.sha256,
+        "path": str(verification.path),
+        "verdict": verification.verdict.value,
+        "is_good": verification.verdict.is_good,
+        "size_bytes": verification.size_bytes,
+        "sha256": verification.sha256,
         "expected_sha256": expected and expected.sha256,
         "expected_size_bytes": expected and expected.size_bytes,
         "expected_from": expected and expected.source,
         "repo_id": expected and expected.repo_id,
         "commit": expected and expected.commit,
         "filename": expected and expected.filename,
-        "is_published_so": done.is_published_so,
-        "bad_ranges": [list(pair) for pair in done.bad_ranges],
+        "is_published_so": verification.is_published_so,
+        "bad_ranges": [list(pair) for pair in verification.bad_ranges],
         "repaired": None,
         "issues": [
             {
@@ -59,7 +59,7 @@ def row_of(done: Verification) -> dict[str, Any]:
                 "place": issue.place,
                 "message": issue.message,
             }
-            for issue in done.issues
+            for issue in verification.issues
         ],
         "error": None,
         "hint": None,
@@ -67,16 +67,16 @@ def row_of(done: Verification) -> dict[str, Any]:
 
 
 def row_of_error(argument: str, error: GgufHubError) -> dict[str, Any]:
-    """Return the outcome for what could not be checked at all."""
-    unknown: dict[str, Any] = dict.fromkeys(_KNOWN_LATER)
-    head = {"path": argument, "verdict": "not checked", "is_good": False}
-    told = {"error": error.message, "hint": error.hint}
-    rest = {"is_published_so": False, "bad_ranges": [], "repaired": None, "issues": []}
-    return head | unknown | rest | told
+    """Return the outcome for an argument that could not be checked."""
+    unknown_fields: dict[str, Any] = dict.fromkeys(_UNKNOWN_FIELDS)
+    verdict_fields = {"path": argument, "verdict": "not checked", "is_good": False}
+    error_fields = {"error": error.message, "hint": error.hint}
+    empty_fields = {"is_published_so": False, "bad_ranges": [], "repaired": None, "issues": []}
+    return verdict_fields | unknown_fields | empty_fields | error_fields
 
 
 def print_row(row: dict[str, Any]) -> None:
-    """Print the verdict on stdout; what to do about a bad one on stderr."""
+    """Print the verdict on stdout, and a hint for a bad one on stderr."""
     if row["error"]:
         console.error(row["error"], hint=row["hint"])
         return
@@ -114,16 +114,15 @@ def _details(row: dict[str, Any]) -> list[str]:
 
 
 def _damage(row: dict[str, Any]) -> list[str]:
-    """Say where bytes are wrong, and what a repair took."""
     from gguf_hub.units import format_size
 
     ranges = row["bad_ranges"]
     lines = []
     if ranges:
         n_bytes = sum(stop - start for start, stop in ranges)
-        shown = ", ".join(f"{start:,} to {stop:,}" for start, stop in ranges[:_MOST_RANGES])
-        more = f" and {len(ranges) - _MOST_RANGES} more" if len(ranges) > _MOST_RANGES else ""
-        lines.append(f"wrong somewhere in {format_size(n_bytes)}: bytes {shown}{more}")
+        ranges_text = ", ".join(f"{start:,} to {stop:,}" for start, stop in ranges[:_MAX_RANGES])
+        more = f" and {len(ranges) - _MAX_RANGES} more" if len(ranges) > _MAX_RANGES else ""
+        lines.append(f"wrong somewhere in {format_size(n_bytes)}: bytes {ranges_text}{more}")
     if row["repaired"]:
         fetched, changed = (row["repaired"][key] for key in ("fetched_bytes", "changed_bytes"))
         lines.append(f"repaired: {format_size(fetched)} fetched, {format_size(changed)} written")
@@ -132,22 +131,22 @@ def _damage(row: dict[str, Any]) -> list[str]:
 
 def _hint(row: dict[str, Any]) -> str:
     if row["is_published_so"]:
-        return "these are the publisher's very bytes: fetching them again does not help"
+        return "the publisher's file is like this: downloading it again does not help"
     if row["verdict"] == "not the given SHA-256":
-        return "make sure that the SHA-256 belongs to this very file and revision"
+        return "make sure that the SHA-256 belongs to this file and revision"
     if row["bad_ranges"]:
         return f"`gguf-hub verify --repair {quote(row['path'])}` downloads only the damaged parts"
     if not row["repo_id"]:
-        return "download it again from where it came from; gguf-hub does not know its origin"
+        return "download it again from its source, which gguf-hub does not know"
     return f"`{_download_again(row)}` downloads it again and verifies it"
 
 
 def _download_again(row: dict[str, Any]) -> str:
-    """Return the command that puts the right bytes into the same place, as far as that is known."""
+    """Return the command that downloads the file to the same path, as far as that is known."""
     words = ["gguf-hub", "download", row["repo_id"], row["filename"] or ""]
     path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
     if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
         words += ["--local-dir", path.removesuffix(row["filename"]).rstrip("/") or "/"]
         if row["expected_from"] not in ("record", "metadata"):
-            words.append("--force")  # a file that was not downloaded there is not replaced else
+            words.append("--force")  # otherwise a file of another origin is not replaced
     return join(filter(None, words))

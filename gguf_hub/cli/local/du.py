@@ -1,4 +1,4 @@
-"""``gguf-hub du``: what models take on the disk."""
+"""``gguf-hub du``: disk usage of models."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def command(as_json: bool) -> None:
 
     store = Store(progress=console.ConsoleProgress())
     roots = known_roots(store)
-    held = inventory(store, roots)
-    leftover_bytes = sum(left.size_bytes for left in find_leftovers(store, roots))
-    rows, total_bytes = _rows(held), contents_bytes(held)
+    files = inventory(store, roots)
+    leftover_bytes = sum(leftover.size_bytes for leftover in find_leftovers(store, roots))
+    rows, total_bytes = _rows(files), contents_bytes(files)
     if as_json:
         sums = {"total_bytes": total_bytes, "leftover_bytes": leftover_bytes}
         console.print_json({"repositories": rows} | sums)
@@ -42,25 +42,25 @@ def command(as_json: bool) -> None:
         ["size", "files", "repository"],
         align=["right", "right", "left"],
     )
-    console.note(f"\n{format_size(total_bytes)} in all")
+    console.note(f"\n{format_size(total_bytes)} in total")
     if leftover_bytes:
-        console.note(f"{format_size(leftover_bytes)} more are left over: `gguf-hub gc`")
+        console.note(f"{format_size(leftover_bytes)} more can be freed: `gguf-hub gc`")
 
 
-def _rows(held: Sequence[LocalFile]) -> list[dict[str, Any]]:
+def _rows(local_files: Sequence[LocalFile]) -> list[dict[str, Any]]:
     """Return a row for each repository, the largest first."""
     from gguf_hub.hub.download.inventory import Condition, contents_bytes
 
     groups: dict[str | None, list[LocalFile]] = {}
-    for file in held:
+    for file in local_files:
         if file.condition is not Condition.GONE:
             groups.setdefault(file.repo_id, []).append(file)
     rows = [
         {
             "repo_id": repo_id,
-            "n_files": len({file.content for file in files}),
-            "size_bytes": contents_bytes(files),
+            "n_files": len({file.content for file in local_files}),
+            "size_bytes": contents_bytes(local_files),
         }
-        for repo_id, files in groups.items()
+        for repo_id, local_files in groups.items()
     ]
     return sorted(rows, key=lambda row: -int(str(row["size_bytes"])))

@@ -1,4 +1,4 @@
-"""``gguf-hub gc``: what interrupted downloads and removed files have left behind."""
+"""``gguf-hub gc``: leftovers of interrupted downloads and removed files."""
 
 from __future__ import annotations
 
@@ -40,44 +40,44 @@ def command(folders: tuple[Path, ...], yes: bool, as_json: bool) -> None:
     from gguf_hub.units import format_size
 
     store = Store(progress=console.ConsoleProgress())
-    found = find_leftovers(store, known_roots(store, *folders))
-    gone, busy = clear(found, store) if yes else ([], [])
-    shown = gone if yes else found
+    leftovers = find_leftovers(store, known_roots(store, *folders))
+    removed, busy = clear(leftovers, store) if yes else ([], [])
+    listed = removed if yes else leftovers
     if as_json:
-        console.print_json(_report(shown, busy, is_dry_run=not yes))
+        console.print_json(_report(listed, busy, is_dry_run=not yes))
         return
-    if shown:
-        _print(shown)
-    total = format_size(sum(left.size_bytes for left in shown))
+    if listed:
+        _print(listed)
+    total = format_size(sum(leftover.size_bytes for leftover in listed))
     if busy:
-        console.note(f"\nleft alone, another process is at work on it: {len(busy)}")
+        console.note(f"\nin use by another process, not removed: {len(busy)}")
     if yes:
         console.note(f"\nremoved; {total} freed")
     else:
         hint = f"; {console.style('hint:', 'cyan', bold=True)} `gguf-hub gc -y` removes it"
-        console.note(f"\n{total} could be freed{hint}" if shown else "nothing is left behind")
+        console.note(f"\n{total} could be freed{hint}" if listed else "nothing to clean up")
 
 
 def _print(leftovers: Sequence[Leftover]) -> None:
     from gguf_hub.units import format_size
 
     console.print_table(
-        [[format_size(left.size_bytes), left.kind.value, str(left.path)] for left in leftovers],
+        [[format_size(item.size_bytes), item.kind.value, str(item.path)] for item in leftovers],
         ["size", "what", "path"],
         align=["right", "left", "left"],
     )
 
 
-def _report(shown: Sequence[Leftover], busy: Sequence[Leftover], *, is_dry_run: bool) -> Any:
-    rows = [_row(left, is_busy=False) for left in shown] + [_row(b, is_busy=True) for b in busy]
-    total = sum(left.size_bytes for left in shown)
+def _report(leftovers: Sequence[Leftover], busy: Sequence[Leftover], *, is_dry_run: bool) -> Any:
+    rows = [
+        {
+            "kind": item.kind.name.lower(),
+            "path": str(item.path),
+            "size_bytes": item.size_bytes,
+            "is_busy": is_busy,
+        }
+        for is_busy, items in ((False, leftovers), (True, busy))
+        for item in items
+    ]
+    total = sum(item.size_bytes for item in leftovers)
     return {"dry_run": is_dry_run, "leftovers": rows, "total_bytes": total}
-
-
-def _row(left: Leftover, *, is_busy: bool) -> dict[str, Any]:
-    return {
-        "kind": left.kind.name.lower(),
-        "path": str(left.path),
-        "size_bytes": left.size_bytes,
-        "is_busy": is_busy,
-    }

@@ -1,4 +1,4 @@
-"""``gguf-hub ls``: the model files of this machine."""
+"""``gguf-hub ls``: list the model files on this machine."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def command(as_json: bool) -> None:
     from gguf_hub.units import format_size
 
     store = Store(progress=console.ConsoleProgress())
-    held = inventory(store, known_roots(store))
+    files = inventory(store, known_roots(store))
     if as_json:
-        total = {"total_bytes": contents_bytes(held)}
-        console.print_json({"files": [row_of(file) for file in held]} | total)
+        total = {"total_bytes": contents_bytes(files)}
+        console.print_json({"files": [row_of(file) for file in files]} | total)
         return
-    if not held:
+    if not files:
         console.note("no model files yet: `gguf-hub download` fetches one")
         return
     console.print_table(
-        [_cells(file) for file in held],
+        [_cells(file) for file in files],
         ["quant", "size", "state", "repository", "path"],
         align=["left", "right", "left", "left", "left"],
         expendable=["repository"],
     )
-    console.note(f"\n{format_size(contents_bytes(held))} in all")
+    console.note(f"\n{format_size(contents_bytes(files))} in total")
 
 
 def row_of(file: LocalFile) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``gguf-hub path``: where a model lies, for scripts."""
+"""``gguf-hub path``: print the path of a model, for scripts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(model: str, with_all: bool, catalog_path: Path | None, as_json: bool
     """
     from gguf_hub.cli.models import make_resolver
 
-    paths = [path.absolute() for path in make_resolver(catalog_path).located(model)]
+    paths = [path.absolute() for path in make_resolver(catalog_path).local_paths(model)]
     if as_json:
         console.print_json({"paths": [str(path) for path in paths]})
         return

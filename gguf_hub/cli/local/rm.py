@@ -1,4 +1,4 @@
-"""``gguf-hub rm``: model files off this machine."""
+"""``gguf-hub rm``: remove model files."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     long as another commit uses it.
     """
     from gguf_hub.cli.models import make_resolver
-    from gguf_hub.hub.download.removal import freed_bytes, remove, stays_of
+    from gguf_hub.hub.download.removal import freed_bytes, remaining_file, remove
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)
-    found = {file.path: file for name in models for file in resolver.held(name)}
-    free = freed_bytes(list(found))
-    staying = [there for path in found if (there := stays_of(path))]
+    files = {file.path: file for name in models for file in resolver.local_files(name)}
+    free_bytes = freed_bytes(list(files))
+    link_targets = [target for path in files if (target := remaining_file(path))]
     if not yes:
-        _ask(list(found.values()), free)
-    for path in found:
+        _confirm(list(files.values()), free_bytes)
+    for path in files:
         remove(path, resolver.store)
-    for path in staying:
-        console.note(f"`{path}` stays: only a link led to it")
+    for path in link_targets:
+        console.note(f"`{path}` stays: only the link to it was removed")
     if as_json:
-        console.print_json({"removed": [str(path) for path in found], "freed_bytes": free})
+        console.print_json({"removed": [str(path) for path in files], "freed_bytes": free_bytes})
         return
-    for path in found:
+    for path in files:
         console.say(str(path))
-    console.note(f"removed; {format_size(free)} freed")
+    console.note(f"removed; {format_size(free_bytes)} freed")
 
 
-def _ask(files: list[LocalFile], free: int) -> None:
-    """Show what would go, and ask.
+def _confirm(files: list[LocalFile], free_bytes: int) -> None:
+    """Show the files and ask for confirmation.
 
     Raises:
-        GgufHubError: The answer is no, or nobody is there to ask.
+        GgufHubError: The answer is no, or stdin is not a terminal.
     """
     from gguf_hub.errors import GgufHubError
     from gguf_hub.units import format_size
@@ -63,8 +63,8 @@ def _ask(files: list[LocalFile], free: int) -> None:
         console.note(f"{format_size(file.size_bytes):>10}  {file.path}")
     if not sys.stdin.isatty():
         raise GgufHubError(
-            "nothing was removed: there is nobody to ask", hint="`-y` removes without asking"
+            "nothing was removed: not a terminal, so cannot ask", hint="`-y` skips the question"
         )
     count = "this file" if len(files) == 1 else f"these {len(files)} files"
-    if not click.confirm(f"Remove {count} ({format_size(free)} freed)?", err=True):
+    if not click.confirm(f"Remove {count} ({format_size(free_bytes)} freed)?", err=True):
         raise GgufHubError("nothing was removed")

@@ -93,7 +93,7 @@ def command(
     from gguf_hub.cli.measure.benching import bench
     from gguf_hub.cli.models import resolve_model
 
-    _check(model, model_option, options)
+    _check_options(model, model_option, options)
     progress = ConsoleProgress(enabled=not options["no_progress"])
     path = resolve_model(
         model or model_option,
@@ -103,15 +103,15 @@ def command(
         progress=progress,
         assume_yes=options["yes"],
     )
-    form = "json" if as_json else "markdown" if markdown else "text"
-    report(bench(Path(path), options, progress), form)
+    output_format = "json" if as_json else "markdown" if markdown else "text"
+    report(bench(Path(path), options, progress), output_format)
 
 
-def _check(model: str | None, model_option: str | None, options: dict[str, Any]) -> None:
-    """Refuse what can never be right before anything is fetched."""
+def _check_options(model: str | None, model_option: str | None, options: dict[str, Any]) -> None:
+    """Refuse invalid options before anything is downloaded."""
     if model and model_option:
         raise click.UsageError("MODEL is given twice, as an argument and with -m")
-    lowest = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1, "batch_size": 1}
-    require_at_least(options, lowest)
+    minimums = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1, "batch_size": 1}
+    require_at_least(options, minimums)
     if not options["n_prompt"] and not options["n_gen"]:
-        raise click.UsageError("-p 0 -n 0: expected something to measure")
+        raise click.UsageError("-p 0 -n 0: nothing to measure")

@@ -1,4 +1,4 @@
-"""How ``bench`` shows what it measured."""
+"""Output of ``bench``."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ _HEADERS = ("model", "size", "params", "threads", "test", "tok/s", "GB/token", "
 _ALIGN = ("left", "right", "right", "right", "left", "right", "right", "right", "right")
 
 
-def report(facts: dict[str, Any], form: str) -> None:
-    """Print what ``benching.bench`` found as ``json``, ``markdown`` or ``text``."""
+def report(data: dict[str, Any], form: str) -> None:
+    """Print the results of ``benching.bench`` as ``json``, ``markdown`` or ``text``."""
     if form == "json":
-        console.print_json(facts)
+        console.print_json(data)
         return
-    rows = [row for run in facts["runs"] for row in _rows(facts, run)]
+    rows = [row for run in data["runs"] for row in _rows(data, run)]
     console.print_table(rows, _HEADERS, align=_ALIGN, is_markdown=form == "markdown")
     rates = ", ".join(f"{_gb(run['read_bytes_per_s'])} GB/s on {_threads(run)}"
-                      for run in facts["runs"])  # fmt: skip
-    console.note(f"{facts['cpu']}, {facts['isa']} kernels; memory reads {rates}")
+                      for run in data["runs"])  # fmt: skip
+    console.note(f"{data['cpu']}, {data['isa']} kernels; memory reads {rates}")
 
 
-def _rows(facts: dict[str, Any], run: dict[str, Any]) -> list[list[str]]:
-    """Return a row for each test of one number of threads."""
+def _rows(data: dict[str, Any], run: dict[str, Any]) -> list[list[str]]:
     rows = []
-    for test, n in (("pp", facts["n_prompt"]), ("tg", facts["n_gen"])):
+    for test, n in (("pp", data["n_prompt"]), ("tg", data["n_gen"])):
         if not n:
             continue
         speed = f"{run[f'{test}_tok_per_s']:.2f} ± {run[f'{test}_stddev']:.2f}"
-        depth = f" @ d{facts['n_depth']}" if facts["n_depth"] else ""
+        depth = f" @ d{data['n_depth']}" if data["n_depth"] else ""
         reading = ["", "", ""]
         if test == "tg":
             share = f"{run['tg_read_share']:.0%}".replace("%", " %")
-            reading = [f"{run['bytes_per_token'] / 1e9:.3f}", _gb(run["tg_bytes_per_s"]), share]
-        rows.append([*_model(facts), str(run["n_threads"]), f"{test}{n}{depth}", speed, *reading])
+            reading = [
+                f"{run['bytes_per_token'] / 1e9:.3f}",
+                _gb(run["tg_bytes_per_s"]),
+                share,
+            ]
+        rows.append([*_model(data), str(run["n_threads"]), f"{test}{n}{depth}", speed, *reading])
     return rows
 
 
-def _model(facts: dict[str, Any]) -> list[str]:
-    """Return the cells that say what was measured."""
+def _model(data: dict[str, Any]) -> list[str]:
     from gguf_hub.units import format_count, format_size
 
-    name = f"{facts['model']} {facts['file_type']}".strip().replace("|", "/")
-    return [name, format_size(facts["size_bytes"]), format_count(facts["n_params"])]
+    name = f"{data['model']} {data['file_type']}".strip().replace("|", "/")
+    return [name, format_size(data["size_bytes"]), format_count(data["n_params"])]
 
 
 def _gb(bytes_per_s: float) -> str:

@@ -1,4 +1,4 @@
-"""Opening and timing what ``bench`` measures."""
+"""The measurements of ``bench``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
     """Measure a model for each number of threads; return what ``--json`` prints.
 
     Raises:
-        GgufHubError: The file is none that runs here.
+        GgufHubError: The file is not a model that runs here.
     """
     from gguf_hub.gguf.layout import TensorTable
     from gguf_hub.gguf.shards import open_gguf
@@ -29,10 +29,10 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
     plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
     with open_gguf(path) as file:
         table = TensorTable(dict(file.tensors), ())
-        summary = summarize_set([each.header for each in file.files], table)
+        summary = summarize_set([part.header for part in file.files], table)
     builder = KernelBuilder()
     runs = [
-        _run(path, plan, {**options, "threads": n_threads}, progress, builder)
+        _measure(path, plan, {**options, "threads": n_threads}, progress, builder)
         for n_threads in dict.fromkeys(options["threads"])
     ]
     return {
@@ -52,7 +52,6 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
 
 
 def _model(path: Path, summary: Summary) -> dict[str, Any]:
-    """Return what the file is."""
     return {
         "model": summary.name or path.name,
         "path": str(path),
@@ -63,44 +62,49 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _run(
+def _measure(
     path: Path, plan: Plan, options: dict[str, Any], progress: Progress, builder: KernelBuilder
 ) -> dict[str, Any]:
-    """Measure with one number of threads."""
-    from gguf_hub.cli.run.opening import NO_MMAP, lost_pages_told, model_settings
+    from gguf_hub.cli.run.opening import NO_MMAP, model_settings, report_lost_pages
     from gguf_hub.run.bench import measure, read_bytes_per_s
     from gguf_hub.run.opening import open_model
 
     settings = model_settings(options, n_ctx=plan.n_ctx)
     with (
-        lost_pages_told(f"`{path}`", NO_MMAP),
+        report_lost_pages(f"`{path}`", NO_MMAP),
         open_model(path, settings, builder=builder, progress=progress) as loaded,
     ):
         model = loaded.model
-        run = measure(model, plan, progress)
-        read = read_bytes_per_s(loaded.file.data, model.n_threads, builder)
-        return {"n_threads": model.n_threads, **_speeds(run), **_reading(run, plan, model, read)}
+        result = measure(model, plan, progress)
+        read_rate = read_bytes_per_s(loaded.file.data, model.n_threads, builder)
+        return {
+            "n_threads": model.n_threads,
+            **_speeds(result),
+            **_bandwidth(result, plan, model, read_rate),
+        }
 
 
-def _speeds(run: Measurement) -> dict[str, Any]:
-    """Return tokens per second, None for a test that was not asked for."""
-    found: dict[str, Any] = {}
-    for name, speed in (("pp", run.prompt), ("tg", run.generation)):
-        found[f"{name}_tok_per_s"] = speed.tok_per_s if speed else None
-        found[f"{name}_stddev"] = speed.deviation if speed else None
-    return found
+def _speeds(result: Measurement) -> dict[str, Any]:
+    """Return tokens per second; None for a test of no tokens."""
+    speeds: dict[str, Any] = {}
+    for name, speed in (("pp", result.prompt), ("tg", result.generation)):
+        speeds[f"{name}_tok_per_s"] = speed.tok_per_s if speed else None
+        speeds[f"{name}_stddev"] = speed.deviation if speed else None
+    return speeds
 
 
-def _reading(run: Measurement, plan: Plan, model: Transformer, read: float) -> dict[str, Any]:
-    """Return what one generated token reads, how fast that is, and how fast memory is."""
-    n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # on the average of the test
+def _bandwidth(
+    result: Measurement, plan: Plan, model: Transformer, read_rate: float
+) -> dict[str, Any]:
+    """Return bytes per generated token, bytes per second, and the share of memory bandwidth."""
+    n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # the average of the test
     size_bytes = model.active_bytes + model.cache_bytes(n_cached)
-    rate = size_bytes * run.generation.tok_per_s if run.generation else None
+    speed = size_bytes * result.generation.tok_per_s if result.generation else None
     return {
         "weight_bytes_per_token": model.active_bytes,
         "cache_bytes_per_token": model.cache_bytes(n_cached),
         "bytes_per_token": size_bytes,
-        "tg_bytes_per_s": rate,
-        "read_bytes_per_s": read,
-        "tg_read_share": rate / read if rate else None,
+        "tg_bytes_per_s": speed,
+        "read_bytes_per_s": read_rate,
+        "tg_read_share": speed / read_rate if speed else None,
     }

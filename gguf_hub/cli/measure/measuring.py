@@ -1,4 +1,4 @@
-"""Opening what ``perplexity`` measures: models, a text, saved logits."""
+"""The measurements of ``perplexity``: models, a text, saved logits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Measuring(contextlib.ExitStack):
-    """One run of ``perplexity``; everything that it opened is closed at the end of the block.
+    """One run of ``perplexity``; closes all files and models at the end of the block.
 
     Args:
         options: Those of the command, by name.
-        progress: Told about compiling and chunks.
+        progress: Notified about compiling and chunks.
     """
 
     def __init__(self, options: dict[str, Any], progress: Progress) -> None:
@@ -33,7 +33,7 @@ class Measuring(contextlib.ExitStack):
         self._inputs: list[Path] = []
 
     def run(self, argument: str) -> Result:
-        """Measure the model that an argument names.
+        """Measure the model of an argument.
 
         Raises:
             GgufHubError: A model, the text or the saved logits cannot be used.
@@ -41,11 +41,11 @@ class Measuring(contextlib.ExitStack):
         from gguf_hub.cli.run.prompt import read_text
         from gguf_hub.run.perplexity import measure
 
-        if self._options["text_path"]:  # before a model takes its time
+        if self._options["text_path"]:  # before a model is loaded
             self._text = read_text(self._options["text_path"], "text")
             self._inputs.append(self._options["text_path"])
         if self._options["kl_divergence"]:
-            return self._against_saved(argument)
+            return self._compare_with_saved(argument)
         n_ctx = self._options["ctx_size"]
         model, tokenizer = self._load(argument, n_ctx)
         chunks = self._chunks(tokenizer, n_ctx)
@@ -53,19 +53,18 @@ class Measuring(contextlib.ExitStack):
         sink = self._sink(chunks, model.n_vocab) if self._options["logits_path"] else None
         return measure(chunks, model, base=base, sink=sink, progress=self._progress)
 
-    def _against_saved(self, argument: str) -> Result:
-        """Measure the tokens of a file of logits, and compare with these."""
+    def _compare_with_saved(self, argument: str) -> Result:
+        """Measure the tokens in a file of logits, and compare with these logits."""
         from gguf_hub.run.perplexity import measure
 
-        saved = self._saved()
-        n_chunks, n_ctx = saved.chunks.shape
+        reader = self._open_logits()
+        n_chunks, n_ctx = reader.chunks.shape
         model, tokenizer = self._load(argument, n_ctx)
         if self._options["text_path"]:
-            _require_same_tokens(saved.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
-        return measure(saved.chunks, model, base=saved, progress=self._progress)
+            _require_same_tokens(reader.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
+        return measure(reader.chunks, model, base=reader, progress=self._progress)
 
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
-        """Open a model, fetched first where it is not on disk."""
         from gguf_hub.cli.models import resolve_model
         from gguf_hub.cli.run.opening import model_settings
         from gguf_hub.run.opening import open_model
@@ -83,35 +82,32 @@ class Measuring(contextlib.ExitStack):
         settings = model_settings(options, n_ctx=n_ctx, n_logits=None)
         loaded = self.enter_context(open_model(path, settings, progress=self._progress))
         model, tokenizer = loaded.model, loaded.tokenizer
-        self._inputs += [each.path for each in loaded.file.files]
-        trained = model.config.n_ctx_train
-        if n_ctx > trained:
-            console.warn(f"chunks of {n_ctx:,} tokens: `{path.name}` was trained on {trained:,}")
+        self._inputs += [part.path for part in loaded.file.files]
+        n_ctx_train = model.config.n_ctx_train
+        if n_ctx > n_ctx_train:
+            console.warn(
+                f"chunks of {n_ctx:,} tokens: `{path.name}` was trained on {n_ctx_train:,}"
+            )
         bos_id = tokenizer.bos_id if tokenizer.vocab.add_bos else None
         return ModelSource(model, model.config.n_vocab, bos_id), tokenizer
 
     def _load_base(self, tokenizer: Tokenizer, n_ctx: int) -> ModelSource:
-        """Open the model to compare with."""
         argument = self._options["base"]
         base, base_tokenizer = self._load(argument, n_ctx)
         if list(base_tokenizer.vocab.tokens) != list(tokenizer.vocab.tokens):
-            raise UsageError(
-                f"`{argument}` has another vocabulary: expected that of the model to compare"
-            )
+            raise UsageError(f"`{argument}` has another vocabulary: expected that of MODEL")
         return base
 
     def _chunks(self, tokenizer: Tokenizer, n_ctx: int, n_chunks: int | None = None) -> Chunks:
-        """Return the text's chunks."""
         from gguf_hub.run.perplexity import cut
 
-        wanted = self._options["chunks"]
+        max_chunks = self._options["chunks"]
         tokens = tokenizer.encode(self._text)
         if tokenizer.vocab.add_eos:
             tokens.pop()  # nothing ends between two chunks
-        return cut(tokens, n_ctx, n_chunks or (wanted if wanted >= 0 else None))
+        return cut(tokens, n_ctx, n_chunks or (max_chunks if max_chunks >= 0 else None))
 
-    def _saved(self) -> LogitsReader:
-        """Open the file of logits."""
+    def _open_logits(self) -> LogitsReader:
         from gguf_hub.run.perplexity import LogitsReader
 
         path: Path = self._options["logits_path"]
@@ -121,7 +117,7 @@ class Measuring(contextlib.ExitStack):
             raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
 
     def _sink(self, chunks: Chunks, n_vocab: int) -> Any:
-        """Open the file of logits for writing; it appears when all is measured."""
+        """Open the file of logits for writing; it appears at the end of the measurement."""
         from gguf_hub.files import require_distinct
         from gguf_hub.run.perplexity import write_logits
 
@@ -130,9 +126,9 @@ class Measuring(contextlib.ExitStack):
 
 
 def _require_same_tokens(saved: Chunks, chunks: Chunks) -> None:
-    """Refuse logits of another text."""
+    """Refuse saved logits of another text or vocabulary."""
     if saved.shape != chunks.shape or (saved != chunks).any():
         raise UsageError(
             "the saved logits are of another text, or of another vocabulary",
-            hint="leave --text out: the file of logits holds the tokens",
+            hint="drop --text: the file of logits contains the tokens",
         )

@@ -1,4 +1,4 @@
-"""``gguf-hub perplexity``: how well a model predicts a text, and how far it is from another."""
+"""``gguf-hub perplexity``: perplexity of a text, and KL divergence from another model."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ def command(model: str | None, model_option: str | None, as_json: bool, **option
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.measuring import Measuring
     from gguf_hub.cli.measure.perplexity_output import report
-    from gguf_hub.cli.run.opening import NO_MMAP, lost_pages_told
+    from gguf_hub.cli.run.opening import NO_MMAP, report_lost_pages
 
-    argument = _check(model, model_option, options)
+    argument = _check_options(model, model_option, options)
     progress = ConsoleProgress(enabled=not options["no_progress"])
-    began = time.perf_counter()
-    with lost_pages_told("a model file", NO_MMAP), Measuring(options, progress) as measuring:
+    start_time = time.perf_counter()
+    with report_lost_pages("a model file", NO_MMAP), Measuring(options, progress) as measuring:
         result = measuring.run(argument)
-    report(argument, result, time.perf_counter() - began, as_json=as_json)
+    report(argument, result, time.perf_counter() - start_time, as_json=as_json)
 
 
-def _check(model: str | None, model_option: str | None, options: dict[str, Any]) -> str:
-    """Return the model argument; refuse what can never be right before anything is fetched."""
+def _check_options(model: str | None, model_option: str | None, options: dict[str, Any]) -> str:
+    """Return the model argument; refuse invalid options before anything is downloaded."""
     if bool(model) == bool(model_option):
         raise click.UsageError("expected one MODEL, as an argument or with -m")
     if options["base"] and (options["kl_divergence"] or options["logits_path"]):

@@ -1,4 +1,4 @@
-"""``gguf-hub warmup``: compile kernels now, so that the first run starts at once."""
+"""``gguf-hub warmup``: compile kernels ahead of the first run."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from gguf_hub.units import format_duration
 
     progress = console.ConsoleProgress(enabled=not options["no_progress"])
-    names = _kernels(models, options, progress)
+    names = _kernel_names(models, options, progress)
     builder = KernelBuilder()
     if builder.folder is None:
         raise GgufHubError("; ".join(builder.problems()), hint=_ANOTHER_FOLDER)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     n_compiled = builder.compile(names, progress)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     if builder.n_unsaved:
         raise GgufHubError(
             f"{builder.n_unsaved} of {len(names)} kernels could not be written to"
@@ -51,32 +51,33 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
             hint=_ANOTHER_FOLDER,
         )
     if as_json:
-        facts = {"n_kernels": len(names), "n_compiled": n_compiled, "seconds": round(seconds, 3),
+        data = {"n_kernels": len(names), "n_compiled": n_compiled, "seconds": round(seconds, 3),
                  "folder": str(builder.folder), "isa": builder.cpu.isa}  # fmt: skip
-        console.print_json(facts)
+        console.print_json(data)
         return
     console.say(
         f"{len(names)} kernels are ready for {builder.cpu.isa}: {n_compiled} compiled in "
-        f"{format_duration(seconds)}, {len(names) - n_compiled} were there"
+        f"{format_duration(seconds)}, {len(names) - n_compiled} cached"
     )
 
 
-def _kernels(models: tuple[str, ...], options: dict[str, Any], progress: Progress) -> list[str]:
-    """Return the kernels of all models, each once."""
+def _kernel_names(
+    models: tuple[str, ...], options: dict[str, Any], progress: Progress
+) -> list[str]:
     from gguf_hub.hub.catalog import load_catalog
 
     cache_types = options["cache_type_k"].upper(), options["cache_type_v"].upper()
-    wanted = models or [file.quant for file in load_catalog(options["catalog_path"]).files]
+    arguments = models or [file.quant for file in load_catalog(options["catalog_path"]).files]
     names: dict[str, None] = {}
-    for model in wanted:
-        names |= dict.fromkeys(_kernels_of(model, cache_types, options, progress))
+    for model in arguments:
+        names |= dict.fromkeys(_kernel_names_of(model, cache_types, options, progress))
     return list(names)
 
 
-def _kernels_of(
+def _kernel_names_of(
     model: str, cache_types: tuple[str, str], options: dict[str, Any], progress: Progress
 ) -> list[str]:
-    """Return the kernels of one model; a type's name needs no file."""
+    """Return the kernels of one model; the name of a type needs no file."""
     from gguf_hub.cli.models import resolve_model
     from gguf_hub.gguf.shards import open_gguf
     from gguf_hub.gguf.types import FileType

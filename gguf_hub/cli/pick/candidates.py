@@ -1,4 +1,4 @@
-"""From arguments to the models that are compared: the catalog, files, or a repository."""
+"""From arguments to candidates: the catalog, local files, or a repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 if TYPE_CHECKING:
     from gguf_hub.errors import HubUnreachableError
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """One model of a comparison, and what the other commands call it.
+    """One candidate.
 
     Attributes:
-        argument: What `download` and `run` take.
-        path: Where it lies, for one on this machine.
+        argument: Its name for `download` and `run`.
+        path: Its path, if it is on this machine.
     """
 
-    facts: FileFacts
+    file: FileFacts
     argument: str
     path: Path | None = None
 
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """What is compared.
+    """The models to compare.
 
     Attributes:
-        repo_id: The repository that all of it is in; empty for files, or several repositories.
-        revision: Of the repository, as a branch or commit.
-        notes: Files that cannot be judged, and why.
+        repo_id: Their repository; empty for local files, or several repositories.
+        revision: Branch or commit of the repository.
+        notes: Files that cannot be compared, and why.
     """
 
     repo_id: str
@@ -49,14 +49,14 @@ class CandidateSet:
     notes: tuple[str, ...] = ()
 
 
-def subject_of(
+def find_candidates(
     arguments: Sequence[str],
     *,
     catalog_path: Path | None = None,
     revision: str | None = None,
     token: str | None = None,
 ) -> CandidateSet:
-    """Return what is compared.
+    """Return the models to compare.
 
     Args:
         arguments: Paths, quants of the catalog, ``org/repo``, ``org/repo:QUANT`` or links; none for
@@ -66,27 +66,27 @@ def subject_of(
         token: Hugging Face token.
 
     Raises:
-        GgufHubError: An argument names nothing, or nothing that can be judged.
+        GgufHubError: An argument names nothing, or nothing that can be compared.
     """
-    local = [_local(expanded(argument)) for argument in arguments]
-    here = [subject for subject in local if subject]
-    if arguments and len(here) == len(local):
-        return here[0] if len(here) == 1 else _together(here)
+    local_sets = [_local(expand_user(argument)) for argument in arguments]
+    existing = [candidates for candidates in local_sets if candidates]
+    if arguments and len(existing) == len(local_sets):
+        return existing[0] if len(existing) == 1 else _combine(existing)
     from gguf_hub.cli.models import make_resolver
 
     resolver = make_resolver(catalog_path, token=token)
     if not arguments:
-        return _catalog(resolver.catalog, is_own=catalog_path is not None)
-    parts = [
-        subject or _remote(argument, resolver, revision)
-        for argument, subject in zip(arguments, local, strict=True)
+        return _catalog(resolver.catalog, is_user_catalog=catalog_path is not None)
+    candidate_sets = [
+        candidates or _remote(argument, resolver, revision)
+        for argument, candidates in zip(arguments, local_sets, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else _together(parts)
+    return candidate_sets[0] if len(candidate_sets) == 1 else _combine(candidate_sets)
 
 
 def _local(path: Path) -> CandidateSet | None:
     """Return the model in a file, or all in a folder; None where there is neither."""
-    # unlike Path's, these tests are False for names that no file can have
+    # unlike Path's, these tests are False for invalid file names
     if os.path.isdir(path):  # noqa: PTH112
         return _folder(path)
     return CandidateSet("", "", (_model(path),)) if os.path.isfile(path) else None  # noqa: PTH113
@@ -99,17 +99,16 @@ def _model(path: Path) -> Model:
 
 
 def _folder(path: Path) -> CandidateSet | None:
-    """Return the models of a folder; None when it has none."""
-    found = (each for each in sorted(path.glob("*.gguf")) if each.is_file() and _is_first(each))
-    models, notes = _judged(found)
+    paths = (file for file in sorted(path.glob("*.gguf")) if file.is_file() and _is_first(file))
+    models, notes = _read_models(paths)
     return CandidateSet("", "", models, notes) if models else None
 
 
-def _judged(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, ...]]:
-    """Return the models in files, and a note for each file that cannot be judged.
+def _read_models(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, ...]]:
+    """Return the models in files, and a note for each unreadable file.
 
     Raises:
-        GgufError: None of them can.
+        GgufError: All are unreadable.
     """
     from gguf_hub.errors import GgufError
 
@@ -125,42 +124,44 @@ def _judged(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, ...]]:
 
 
 def _is_first(path: Path) -> bool:
-    """Tell whether a file is no shard, or the first one."""
+    """Return whether a file is the first shard, or not a shard."""
     from gguf_hub.gguf.shard_names import parse_shard
 
-    found = parse_shard(path)
-    return found is None or found[1] == 0
+    shard = parse_shard(path)
+    return shard is None or shard[1] == 0
 
 
-def _catalog(catalog: Catalog, *, is_own: bool, quants: Sequence[str] = ()) -> CandidateSet:
-    """Return the catalog, or some of its quants; no hub is asked."""
+def _catalog(
+    catalog: Catalog, *, is_user_catalog: bool, quants: Sequence[str] = ()
+) -> CandidateSet:
+    """Return the catalog, or some of its quants, without a request to the hub."""
     from gguf_hub.hub.fit import facts_from_catalog
 
     files = [file for file in catalog.files if not quants or file.quant in quants]
-    # the other commands know quants of the default catalog; a full name needs no catalog
-    prefix = f"{catalog.repo_id}:" if is_own else ""
+    # quants alone name files of the default catalog for the other commands
+    prefix = f"{catalog.repo_id}:" if is_user_catalog else ""
     models = [Model(facts_from_catalog(catalog, file), prefix + file.quant) for file in files]
     return CandidateSet(catalog.repo_id, catalog.revision, tuple(models))
 
 
 def _remote(argument: str, resolver: Resolver, revision: str | None) -> CandidateSet:
-    """Return what of the catalog or of a hub an argument names."""
+    """Return the models of the catalog or a hub that an argument names."""
     from gguf_hub.errors import HubUnreachableError
 
     target = resolver.target(argument)
     assert not isinstance(target, tuple), "files on this machine were found before"
     catalog = resolver.catalog
-    named = [f.quant for f in catalog.files if (f.filename,) == target.wanted.filenames]
-    if named and target.repo_id == catalog.repo_id and "/" not in argument:
-        return _catalog(catalog, is_own=False, quants=named)
+    quants = [f.quant for f in catalog.files if (f.filename,) == target.selector.filenames]
+    if quants and target.repo_id == catalog.repo_id and "/" not in argument:
+        return _catalog(catalog, is_user_catalog=False, quants=quants)
     target = replace(target, revision=revision or target.revision)
     try:
         return _repo(target, resolver)
     except HubUnreachableError as error:
-        return _here(target, resolver, error)
+        return _local_models(target, resolver, error)
 
 
-def _here(target: Target, resolver: Resolver, error: HubUnreachableError) -> CandidateSet:
+def _local_models(target: Target, resolver: Resolver, error: HubUnreachableError) -> CandidateSet:
     """Return the models of a repository that are on this machine.
 
     Raises:
@@ -168,30 +169,29 @@ def _here(target: Target, resolver: Resolver, error: HubUnreachableError) -> Can
     """
     from gguf_hub.hub.download.plan import models_of
 
-    here: dict[str, Path] = {}
+    local_paths: dict[str, Path] = {}
     for copy in resolver.locate(target, _all_models(target)):
         paths = dict(zip((file.path for file in copy.files), copy.paths, strict=True))
         for model in models_of(copy.listing):
             if path := paths.get(model[0].path):
-                here.setdefault(model[0].path, path)
-    if not here:
+                local_paths.setdefault(model[0].path, path)
+    if not local_paths:
         raise error
-    models, notes = _judged(here.values())
-    note = f"{error.message}; only what is on this machine is compared"
+    models, notes = _read_models(local_paths.values())
+    note = f"{error.message}; only files on this machine are compared"
     return CandidateSet(target.repo_id, "", models, (note, *notes))
 
 
 def _all_models(target: Target) -> Select:
-    """Return what selects the wanted model, or all models where none is named."""
+    """Return the selection of the named model, or of all models."""
     from gguf_hub.hub.download.plan import models_of, select
 
-    if target.wanted.filenames or target.wanted.quant is not None:
+    if target.selector.filenames or target.selector.quant is not None:
         return select
     return lambda listing, _: [file for model in models_of(listing) for file in model]
 
 
 def _repo(target: Target, resolver: Resolver) -> CandidateSet:
-    """Return the models of a repository, or the one that is named."""
     from gguf_hub.errors import RemoteFileNotFoundError
     from gguf_hub.hub.client.near import near_names
     from gguf_hub.hub.download.names import has_quant
@@ -199,63 +199,62 @@ def _repo(target: Target, resolver: Resolver) -> CandidateSet:
 
     catalog, repo_id = resolver.catalog, target.repo_id
     with near_names(resolver.hub, repo_id, (catalog.repo_id,)):
-        found = survey_repo(resolver.hub, repo_id, target.revision)
-    files: Sequence[FileFacts] = _published(found, catalog)
-    names, quant = target.wanted.filenames, target.wanted.quant
+        survey = survey_repo(resolver.hub, repo_id, target.revision)
+    files: Sequence[FileFacts] = _with_catalog_values(survey, catalog)
+    names, quant = target.selector.filenames, target.selector.quant
     if names:
-        files = [facts for facts in files if names[0] in facts.filenames]
+        files = [file for file in files if names[0] in file.filenames]
     elif quant is not None:
-        files = [facts for facts in files if has_quant(facts.filename, quant)]
+        files = [file for file in files if has_quant(file.filename, quant)]
     if not files:
-        have = ", ".join(dict.fromkeys(facts.quant for facts in found.files))
-        wanted = names[0] if names else quant
-        what = f"model `{wanted}`" if wanted else "GGUF model that can be judged"
+        quants = ", ".join(dict.fromkeys(file.quant for file in survey.files))
+        name = names[0] if names else quant
+        description = f"model `{name}`" if name else "GGUF model to compare"
         raise RemoteFileNotFoundError(
-            f"repository `{repo_id}` has no {what}",
+            f"repository `{repo_id}` has no {description}",
             repo_id=repo_id,
-            hint=f"it has {have}" if have else "\n".join(found.notes) or None,
+            hint=f"it has {quants}" if quants else "\n".join(survey.notes) or None,
         )
-    models = tuple(Model(facts, _argument(found, facts, target.revision)) for facts in files)
-    return CandidateSet(found.repo_id, found.commit, models, found.notes)
+    models = tuple(Model(file, _argument(survey, file, target.revision)) for file in files)
+    return CandidateSet(survey.repo_id, survey.commit, models, survey.notes)
 
 
-def _published(found: Survey, catalog: Catalog) -> list[FileFacts]:
+def _with_catalog_values(survey: Survey, catalog: Catalog) -> list[FileFacts]:
     """Add the catalog's perplexities to its own files."""
-    if found.repo_id != catalog.repo_id:
-        return list(found.files)
+    if survey.repo_id != catalog.repo_id:
+        return list(survey.files)
     from gguf_hub.hub.fit import facts_from_catalog
 
-    known = {file.filename: facts_from_catalog(catalog, file) for file in catalog.files}
+    catalog_files = {file.filename: facts_from_catalog(catalog, file) for file in catalog.files}
     return [
         replace(
-            facts,
-            perplexity=known[facts.filename].perplexity,
-            is_perplexity_estimated=known[facts.filename].is_perplexity_estimated,
-            perplexity_note=known[facts.filename].perplexity_note,
-            is_recommended=known[facts.filename].is_recommended,
-            bits=known[facts.filename].bits,
+            file,
+            perplexity=catalog_files[file.filename].perplexity,
+            is_perplexity_estimated=catalog_files[file.filename].is_perplexity_estimated,
+            perplexity_note=catalog_files[file.filename].perplexity_note,
+            is_recommended=catalog_files[file.filename].is_recommended,
+            bits=catalog_files[file.filename].bits,
         )
-        if facts.filename in known
-        else facts
-        for facts in found.files
+        if file.filename in catalog_files
+        else file
+        for file in survey.files
     ]
 
 
-def _argument(found: Survey, facts: FileFacts, revision: str | None) -> str:
-    """Return what names a model of a repository: its quant where no other has the same."""
+def _argument(survey: Survey, file: FileFacts, revision: str | None) -> str:
+    """Return the argument of a model of a repository: by its quant if that is unique."""
     from gguf_hub.hub.download.names import has_quant
 
-    at = f"@{revision}" if revision else ""
-    same = [other for other in found.files if has_quant(other.filename, facts.quant)]
-    if len(same) == 1:
-        return f"{found.repo_id}{at}:{facts.quant}"
-    return f"{found.repo_id}/{facts.filename}{at}"
+    suffix = f"@{revision}" if revision else ""
+    matches = [other for other in survey.files if has_quant(other.filename, file.quant)]
+    if len(matches) == 1:
+        return f"{survey.repo_id}{suffix}:{file.quant}"
+    return f"{survey.repo_id}/{file.filename}{suffix}"
 
 
-def _together(parts: Sequence[CandidateSet]) -> CandidateSet:
-    """Put several comparisons into one, each model once."""
-    models = {model.argument: model for part in parts for model in part.models}
-    repos = {part.repo_id for part in parts}
-    same = parts[0] if len(repos) == 1 else CandidateSet("", "", ())
-    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return CandidateSet(same.repo_id, same.revision, tuple(models.values()), notes)
+def _combine(candidate_sets: Sequence[CandidateSet]) -> CandidateSet:
+    models = {model.argument: model for candidates in candidate_sets for model in candidates.models}
+    repos = {candidates.repo_id for candidates in candidate_sets}
+    common = candidate_sets[0] if len(repos) == 1 else CandidateSet("", "", ())
+    notes = tuple(dict.fromkeys(note for candidates in candidate_sets for note in candidates.notes))
+    return CandidateSet(common.repo_id, common.revision, tuple(models.values()), notes)

@@ -1,4 +1,4 @@
-"""``gguf-hub list``: the files of the catalog as the model card describes them, or of a hub."""
+"""``gguf-hub list``: the files of the catalog as in the model card, or of a repository."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def _listing(repo: str, resolver: Resolver, revision: str | None) -> RepoListing
     """Return the files of the repository that an argument names.
 
     Raises:
-        UsageError: It names one file, or none of a hub.
-        HubError: As the hub says; near names for an unknown repository.
+        UsageError: It names one model, or nothing on a hub.
+        HubError: The hub refuses; the hint has similar names for an unknown repository.
     """
     from gguf_hub.errors import UsageError
 
     target = resolver.target(repo, revision=revision, is_remote=True)
     assert not isinstance(target, tuple)
-    if target.wanted.quant is not None or target.wanted.filenames:
+    if target.selector.quant is not None or target.selector.filenames:
         raise UsageError(
             f"`{repo}` names one model: expected a repository, `org/repo`",
-            hint=f"`gguf-hub inspect {quote(repo)}` shows what it holds",
+            hint=f"`gguf-hub inspect {quote(repo)}` shows its content",
         )
     return resolver.list_files(target)
 
@@ -73,7 +73,7 @@ def _print_repo(listing: RepoListing) -> None:
     rows = repo_report(listing)["files"]
     console.note(f"{listing.repo_id}, {listing.revision} ({listing.commit[:10]})\n")
     if not rows:
-        console.note("no GGUF model in it")
+        console.note("no GGUF models")
         return
     console.print_table(
         [
@@ -108,8 +108,8 @@ def repo_report(listing: RepoListing) -> dict[str, Any]:
 
 
 def _print_catalog(catalog: Catalog) -> None:
-    about = [catalog.repo_id, catalog.license, " ".join(catalog.languages)]
-    console.note(", ".join(part for part in about if part))
+    properties = [catalog.repo_id, catalog.license, " ".join(catalog.languages)]
+    console.note(", ".join(part for part in properties if part))
     if catalog.notice:
         console.note(catalog.notice)
     console.note("")

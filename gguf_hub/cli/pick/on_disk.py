@@ -1,4 +1,4 @@
-"""Which of the models that are compared lie on this machine already."""
+"""Which candidates are on this machine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 
 
 def on_disk(repo_id: str, models: Iterable[Sequence[str]]) -> tuple[bool, ...]:
-    """Return for each model of a repository whether all its files are here.
+    """Return for each model of a repository whether all its files are on this machine.
 
     Args:
         repo_id: The repository; empty for none.
         models: The file names of each model.
     """
-    names = _names_here(repo_id) if repo_id else frozenset()
+    names = _local_names(repo_id) if repo_id else frozenset()
     return tuple(names.issuperset(filenames) for filenames in models)
 
 
-def _names_here(repo_id: str) -> frozenset[str]:
+def _local_names(repo_id: str) -> frozenset[str]:
     from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.download.cachedir import all_files_of, repo_folder
     from gguf_hub.hub.store import Store

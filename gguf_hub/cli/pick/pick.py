@@ -1,4 +1,4 @@
-"""``gguf-hub pick``: which file to take on this machine, and why."""
+"""``gguf-hub pick``: pick a quant for this machine, and explain why."""
 
 from __future__ import annotations
 
@@ -90,21 +90,21 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     Exit code 1 if no file fits.
     """
     from gguf_hub.cli.pick import pick_output as output
-    from gguf_hub.cli.pick.candidates import subject_of
-    from gguf_hub.cli.pick.machines import MachineOverrides, look
+    from gguf_hub.cli.pick.candidates import find_candidates
+    from gguf_hub.cli.pick.machines import MachineOverrides, detect_machine
     from gguf_hub.cli.pick.pick_commands import commands_for
 
     if options["plot"]:
         from gguf_hub.cli.pick.pick_plot import check_plot
 
         check_plot(options["plot"])
-    subject = subject_of(
+    candidates = find_candidates(
         models,
         catalog_path=options["catalog_path"],
         revision=options["revision"],
         token=options["token"],
     )
-    told = MachineOverrides(
+    overrides = MachineOverrides(
         options["ram"],
         options["vram"],
         options["gpu_bandwidth"],
@@ -112,32 +112,32 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         may_probe=not options["no_probe"],
         reserve_bytes=options["reserve"],
     )
-    seen = look(told)
-    found, seen = judge(subject, seen, _wish(options, seen))
-    commands = commands_for(subject, found)
+    detected = detect_machine(overrides)
+    pick, detected = judge(candidates, detected, _constraints(options, detected))
+    commands = commands_for(candidates, pick)
     if options["as_json"]:
-        console.print_json(output.report(subject, found, seen, commands))
+        console.print_json(output.report(candidates, pick, detected, commands))
     else:
-        output.print_machine(seen, found, is_this=options["ram"] is None)
-        output.print_pick(found, commands)
+        output.print_machine(detected, pick, is_this=options["ram"] is None)
+        output.print_pick(pick, commands)
         if options["explain"]:
-            output.print_explained(found)
-    output.print_notes(subject, found, seen)
+            output.print_explained(pick)
+    output.print_notes(candidates, pick, detected)
     if options["plot"]:
         from gguf_hub.cli.pick.pick_plot import draw
 
-        draw(found, options["plot"], title=subject.repo_id, is_dark=options["dark"])
-        console.note(f"\ndrawn: {options['plot']}")
-    return 0 if found.chosen else 1
+        draw(pick, options["plot"], title=candidates.repo_id, is_dark=options["dark"])
+        console.note(f"\nplot written: {options['plot']}")
+    return 0 if pick.chosen else 1
 
 
-def _wish(options: dict[str, Any], seen: DetectedMachine) -> Constraints:
+def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constraints:
     from gguf_hub.hub.fit import Constraints
 
     return Constraints(
         n_ctx=options["n_ctx"],
         kv_type=options["kv_type"],
-        engine=options["engine"] or ("llama.cpp" if seen.machine.vram_bytes else "gguf-hub"),
+        engine=options["engine"] or ("llama.cpp" if detected.machine.vram_bytes else "gguf-hub"),
         policy=options["policy"],
         reserve_bytes=options["reserve"],
         min_tok_per_s=options["min_tok_per_s"],
@@ -145,17 +145,17 @@ def _wish(options: dict[str, Any], seen: DetectedMachine) -> Constraints:
 
 
 def judge(
-    subject: CandidateSet, seen: DetectedMachine, wish: Constraints
+    candidates: CandidateSet, detected: DetectedMachine, constraints: Constraints
 ) -> tuple[Pick, DetectedMachine]:
-    """Judge all models; where one would run from disk, with the disk's speed."""
+    """Rate all candidates; if one would run from disk, with the disk's speed."""
     from gguf_hub.cli.pick.on_disk import on_disk
     from gguf_hub.hub import fit
 
-    files = [model.facts for model in subject.models]
-    is_here = on_disk(subject.repo_id, [facts.filenames for facts in files])
-    found = fit.pick(files, seen.machine, wish, is_here)
-    if any(each.verdict is fit.Verdict.DISK for each in found.fits):
-        faster = seen.with_disk()
-        if faster is not seen:
-            return fit.pick(files, faster.machine, wish, is_here), faster
-    return found, seen
+    files = [model.file for model in candidates.models]
+    are_on_disk = on_disk(candidates.repo_id, [file.filenames for file in files])
+    pick = fit.pick(files, detected.machine, constraints, are_on_disk)
+    if any(fit_result.verdict is fit.Verdict.DISK for fit_result in pick.fits):
+        with_disk = detected.with_disk()
+        if with_disk is not detected:
+            return fit.pick(files, with_disk.machine, constraints, are_on_disk), with_disk
+    return pick, detected

@@ -1,4 +1,4 @@
-"""The very commands that get and run what was picked."""
+"""The commands that download and run the picked file."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ if TYPE_CHECKING:
 PROMPT = '-p "Once upon a time"'
 
 
-def commands_for(subject: CandidateSet, found: Pick) -> list[str]:
-    """Return the commands for the chosen file, in order; none where none was chosen."""
-    if found.chosen is None:
+def commands_for(candidates: CandidateSet, pick: Pick) -> list[str]:
+    """Return the commands for the chosen file, in order; none without a choice."""
+    if pick.chosen is None:
         return []
-    model = next(m for m in subject.models if m.facts is found.chosen.facts)
-    if found.wish.engine == "llama.cpp":
-        return _for_llama_cpp(model, found.chosen)
-    return _for_us(model, found.chosen)
+    model = next(model for model in candidates.models if model.file is pick.chosen.facts)
+    if pick.constraints.engine == "llama.cpp":
+        return _for_llama_cpp(model, pick.chosen)
+    return _for_gguf_hub(model, pick.chosen)
 
 
-def _for_us(model: Model, fit: Fit) -> list[str]:
+def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
-    get = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
-    kv = " -ctk q8_0 -ctv q8_0" if fit.wish.kv_type == "q8_0" else ""
-    return [*get, f"gguf-hub run {name} -c {fit.wish.n_ctx}{kv} {PROMPT}"]
+    download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
+    kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
+    return [*download_line, f"gguf-hub run {name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"]
 
 
 def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
-    """llama.cpp reads shards as they are, but no split experts."""
-    file = _here(model)
+    """Return the commands; llama.cpp reads shards, but no split experts."""
+    file = _local_path(model)
     lines = []
     if not model.path:
         lines.append(f"gguf-hub download {shlex.quote(model.argument)} --local-dir .")
-    if model.facts.layout == "split":
+    if model.file.layout == "split":
         merged = shlex.quote(f"{_name(model)}.merged.gguf")
         lines.append(f"gguf-hub upgrade {file} {merged}")
         file = merged
-    placement, kv = fit.placement, fit.wish.kv_type
-    flags = [f"-m {file}", f"-c {fit.wish.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
+    placement, kv = fit.placement, fit.constraints.kv_type
+    flags = [f"-m {file}", f"-c {fit.constraints.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
     flags += [f"--n-cpu-moe {placement.n_cpu_moe}"] * bool(placement.n_cpu_moe)
     flags += [f"-ctk {kv} -ctv {kv}"] * (kv != "f16")
     return [*lines, f"llama-completion {' '.join(flags)} {PROMPT}"]
 
 
-def _here(model: Model) -> str:
-    """Return the path of the first file once it is here."""
-    return shlex.quote(str(model.path) if model.path else model.facts.filename)
+def _local_path(model: Model) -> str:
+    """Return the path of the first file after the download."""
+    return shlex.quote(str(model.path) if model.path else model.file.filename)
 
 
 def _name(model: Model) -> str:
-    """Return the path of the file without its suffix and the shard's number."""
+    """Return the path without suffix and shard number."""
     from gguf_hub.gguf.shard_names import model_name
 
-    first = model.path or PurePosixPath(model.facts.filename)
+    first = model.path or PurePosixPath(model.file.filename)
     return str(first.with_name(model_name(first)))

@@ -1,4 +1,4 @@
-"""How ``gguf-hub pick`` shows what it found to people; ``pick_report`` has it for programs."""
+"""Text output of ``gguf-hub pick``; ``pick_report`` has the JSON."""
 
 from __future__ import annotations
 
@@ -19,59 +19,60 @@ BAR_CELLS = 8
 Column = tuple[str, str, list[str]]
 
 
-def print_machine(seen: DetectedMachine, found: Pick, *, is_this: bool) -> None:
-    """Say on stderr what is judged by."""
+def print_machine(detected: DetectedMachine, pick: Pick, *, is_this: bool) -> None:
+    """Print the machine on stderr."""
     from gguf_hub.units import format_gb
 
-    machine, reserve = found.machine, found.wish.reserve_of(found.machine)
-    parts = [f"{format_gb(machine.ram_bytes)} of RAM{_available(seen, found) if is_this else ''}"]
-    if machine.vram_bytes and found.wish.engine == "llama.cpp":
+    machine, reserve = pick.machine, pick.constraints.reserve_of(pick.machine)
+    parts = [
+        f"{format_gb(machine.ram_bytes)} of RAM{_available(detected, pick) if is_this else ''}"
+    ]
+    if machine.vram_bytes and pick.constraints.engine == "llama.cpp":
         shared = " (part of the RAM)" if machine.is_unified else ""
         parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
-    parts.append(f"{format_gb(reserve)} left to other programs")
-    known = machine.ram_bytes_per_s
-    speed = f"reads {known / 1e9:.1f} GB/s" if known else "read speed not measured"
+    parts.append(f"{format_gb(reserve)} left for other programs")
+    rate = machine.ram_bytes_per_s
+    speed = f"reads {rate / 1e9:.1f} GB/s" if rate else "read speed not measured"
     parts.append(f"{speed} on {machine.n_threads} thread{'s' * (machine.n_threads != 1)}")
     console.note(", ".join(parts))
-    if is_this and seen.hardware.swap_total_bytes:
-        console.note(f"swap of {format_gb(seen.hardware.swap_total_bytes)} is not counted")
+    if is_this and detected.hardware.swap_total_bytes:
+        console.note(f"swap of {format_gb(detected.hardware.swap_total_bytes)} is not counted")
     console.note("")
 
 
-def _available(seen: DetectedMachine, found: Pick) -> str:
-    """Say what is available now, where the last pick's figure stands."""
+def _available(detected: DetectedMachine, pick: Pick) -> str:
+    """Return whether the RAM is what is available now, or at the last pick."""
     from gguf_hub.units import format_gb
 
-    now = seen.hardware.ram_available_bytes
-    if now is None or format_gb(now) == format_gb(found.machine.ram_bytes):
+    now = detected.hardware.ram_available_bytes
+    if now is None or format_gb(now) == format_gb(pick.machine.ram_bytes):
         return " available"
     return f" as at the last pick ({format_gb(now)} available now)"
 
 
-def print_pick(found: Pick, commands: list[str]) -> None:
+def print_pick(pick: Pick, commands: list[str]) -> None:
     """Print the table, the reason and the next commands."""
     is_wide = (console.terminal_columns() or 100) >= WIDE
-    columns = _columns(found, is_wide=is_wide)
+    columns = _columns(pick, is_wide=is_wide)
     console.print_table(
         list(zip(*(cells for _, _, cells in columns), strict=True)),
         [title for title, _, _ in columns],
         align=[align for _, align, _ in columns],
         expendable=["of the limit", "tok/s", "GB", "loss"],
     )
-    console.say(f"\n{found.reason}")
+    console.say(f"\n{pick.reason}")
     if commands:
         console.say("\n" + "\n".join(f"  {console.style(line, 'cyan')}" for line in commands))
 
 
-def _columns(found: Pick, *, is_wide: bool) -> list[Column]:
-    """Return the table column by column; a narrow one leaves out what can be done without."""
-    fits = found.fits
+def _columns(pick: Pick, *, is_wide: bool) -> list[Column]:
+    fits = pick.fits
     gb = _gb_wide if is_wide else _gb_narrow
     columns: list[Column] = [
-        ("quant", "left", [console.style(f.facts.quant, bold=f is found.chosen) for f in fits]),
+        ("quant", "left", [console.style(f.facts.quant, bold=f is pick.chosen) for f in fits]),
         ("size" if is_wide else "GB", "right", [gb(fit.facts.size_bytes) for fit in fits]),
         ("needs", "right", [gb(fit.need.total_bytes) for fit in fits]),
-        ("of the limit", "left", [_bar(fit, found) for fit in fits]),
+        ("of the limit", "left", [_bar(fit, pick) for fit in fits]),
         ("verdict", "left", [_verdict(fit) for fit in fits]),
         ("tok/s", "right", [_speed(fit, is_wide=is_wide) for fit in fits]),
     ]
@@ -80,7 +81,7 @@ def _columns(found: Pick, *, is_wide: bool) -> list[Column]:
     columns.append(("loss", "right", [_loss(fit) for fit in fits]))
     if is_wide:
         columns.append(("max ctx", "right", [_context(fit) for fit in fits]))
-    columns.append(("", "left", [_marks(fit, found, is_wide=is_wide) for fit in fits]))
+    columns.append(("", "left", [_marks(fit, pick, is_wide=is_wide) for fit in fits]))
     return columns
 
 
@@ -94,11 +95,11 @@ def _gb_narrow(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.2f}" if size_bytes >= 10**8 else f"{size_bytes / 1e9:.3f}"
 
 
-def _bar(fit: Fit, found: Pick) -> str:
-    """Draw the need against what there is, e.g. ``█████▌░░  68 %``."""
+def _bar(fit: Fit, pick: Pick) -> str:
+    """Return a bar of needed against available memory, e.g. ``█████▌░░  68 %``."""
     from gguf_hub.hub.fit.placement import memory_limit
 
-    limit = memory_limit(found.wish, found.machine)
+    limit = memory_limit(pick.constraints, pick.machine)
     share = fit.need.total_bytes / limit if limit else 99.0
     halves = min(2 * BAR_CELLS, round(share * 2 * BAR_CELLS))
     bar = ("█" * (halves // 2) + "▌" * (halves % 2)).ljust(BAR_CELLS, "░")
@@ -141,13 +142,13 @@ def _loss(fit: Fit) -> str:
 
 
 def _context(fit: Fit) -> str:
-    """The longest context, no longer than the model was trained on."""
+    """Return the longest context that fits, at most the trained one."""
     n_ctx = min(fit.largest_n_ctx, fit.facts.shape.n_ctx_train)
     return str(n_ctx) if n_ctx else "-"
 
 
-def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
-    marks = ["<- pick"] * (fit is found.chosen)
+def _marks(fit: Fit, pick: Pick, *, is_wide: bool) -> str:
+    marks = ["<- pick"] * (fit is pick.chosen)
     marks += ["too slow"] * (fit.is_too_slow and fit.verdict.is_in_memory)
     marks += ["by card"] * (fit.facts.is_recommended and is_wide)
     marks += ["on disk"] * (fit.is_on_disk and is_wide)
@@ -157,103 +158,108 @@ def _marks(fit: Fit, found: Pick, *, is_wide: bool) -> str:
 # ---- notes -------------------------------------------------------------------------------------
 
 
-def print_notes(subject: CandidateSet, found: Pick, seen: DetectedMachine) -> None:
-    """Tell on stderr what the table cannot."""
-    for note in (*seen.hardware.notes, *subject.notes, *_not_runnable(found)):
+def print_notes(candidates: CandidateSet, pick: Pick, detected: DetectedMachine) -> None:
+    """Print notes, warnings and hints on stderr."""
+    for note in (*detected.hardware.notes, *candidates.notes, *_not_runnable(pick)):
         console.note(f"\nnote: {note}")
-    for line in _warnings(found):
+    for line in _warnings(pick):
         console.warn(line)
-    if any(fit.loss and fit.loss.is_estimated for fit in found.fits):
-        console.note(f"\n{_estimated(found)}")
-    if found.chosen is None:
-        _hint(found)
+    if any(fit.loss and fit.loss.is_estimated for fit in pick.fits):
+        console.note(f"\n{_estimated(pick)}")
+    if pick.chosen is None:
+        _hint(pick)
 
 
-def _not_runnable(found: Pick) -> list[str]:
-    """Say of each file that does not run what it has that nothing here computes with."""
+def _not_runnable(pick: Pick) -> list[str]:
+    """Return a note for each file that does not run here."""
     from gguf_hub.hub.fit import Verdict
 
-    refused = [fit.facts for fit in found.fits if fit.verdict is Verdict.NOT_HERE]
-    if not refused:
-        return []  # the catalog is compared without what reads files
+    files = [fit.facts for fit in pick.fits if fit.verdict is Verdict.NOT_HERE]
+    if not files:
+        return []  # keeps the reader of GGUF files from being imported
     from gguf_hub.gguf.runnable import NOT_RUNNABLE
 
-    return [f"{facts.quant}: {NOT_RUNNABLE}: {facts.unrunnable}" for facts in refused]
+    return [f"{file.quant}: {NOT_RUNNABLE}: {file.unrunnable}" for file in files]
 
 
-def _estimated(found: Pick) -> str:
-    """Say what the losses with a ~ are."""
-    published = [fit.facts for fit in found.fits if fit.facts.is_perplexity_estimated]
-    if published:
-        return "\n".join(
-            f"~ {facts.quant}: estimated; {facts.perplexity_note}" for facts in published
-        )
+def _estimated(pick: Pick) -> str:
+    """Return the explanation of losses with a ~."""
+    estimated = [fit.facts for fit in pick.fits if fit.facts.is_perplexity_estimated]
+    if estimated:
+        return "\n".join(f"~ {file.quant}: estimated; {file.perplexity_note}" for file in estimated)
     return "~ estimated from the types of the tensors, good to a factor of two (docs/fit.md)"
 
 
-def _warnings(found: Pick) -> list[str]:
-    shape, wish, machine = found.fits[0].facts.shape, found.wish, found.machine
+def _warnings(pick: Pick) -> list[str]:
+    shape, constraints, machine = pick.fits[0].facts.shape, pick.constraints, pick.machine
     lines = []
-    if wish.n_ctx > shape.n_ctx_train:
+    if constraints.n_ctx > shape.n_ctx_train:
         lines.append(
             f"the model was trained on {shape.n_ctx_train} tokens of context: beyond them, at "
-            f"{wish.n_ctx}, it writes nonsense"
+            f"{constraints.n_ctx}, expect nonsense"
         )
-    if wish.engine == "gguf-hub" and wish.kv_type == "f32":
-        lines.append("`gguf-hub run` keeps K/V as f16 or q8_0: f32 is what it would take")
-    if wish.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
-        lines.append("the GPU's bandwidth is not known, so neither are speeds: --gpu-bandwidth")
-    chosen, free = found.chosen, machine.disk_free_bytes
+    if constraints.engine == "gguf-hub" and constraints.kv_type == "f32":
+        lines.append("`gguf-hub run` supports a K/V cache of f16 or q8_0; f32 is hypothetical")
+    if constraints.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
+        lines.append("the GPU's bandwidth, and so the speed, is unknown: --gpu-bandwidth")
+    chosen, free = pick.chosen, machine.disk_free_bytes
     if chosen and free is not None and chosen.facts.size_bytes > free:
         lines.append(
-            f"{chosen.facts.quant} is larger than what is free on the disk, {free / 1e9:.2f} GB"
+            f"{chosen.facts.quant} is larger than the free disk space of {free / 1e9:.2f} GB"
         )
     return lines
 
 
-def _hint(found: Pick) -> None:
-    """Name the context with which the smallest file would fit after all."""
-    hopeful = [fit for fit in found.fits if not fit.verdict.is_hopeless]
-    smallest = min(hopeful or found.fits, key=lambda fit: fit.facts.weights_bytes)
+def _hint(pick: Pick) -> None:
+    """Print the context with which the smallest file would fit."""
+    possible = [fit for fit in pick.fits if not fit.verdict.is_hopeless]
+    smallest = min(possible or pick.fits, key=lambda fit: fit.facts.weights_bytes)
     n_ctx = min(smallest.largest_n_ctx, smallest.facts.shape.n_ctx_train)
     if n_ctx and not smallest.is_too_slow:
         console.note(f"\nhint: {smallest.facts.quant} would fit with `--ctx {n_ctx}`")
-    elif any(fit.verdict.value == "from disk" for fit in found.fits):
-        console.note("\nhint: `--min-tok-per-s 0` accepts what runs from disk")
+    elif any(fit.verdict.value == "from disk" for fit in pick.fits):
+        console.note("\nhint: `--min-tok-per-s 0` accepts files that run from disk")
 
 
-# ---- every term of the sum ---------------------------------------------------------------------
+# ---- explanation -------------------------------------------------------------------------------
 
 
-def print_explained(found: Pick) -> None:
-    """Print the sum of the chosen file, or of the smallest where none was chosen."""
-    fit = found.chosen or min(found.fits, key=lambda each: each.need.total_bytes)
-    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.wish.engine}")
-    for label, amount, how in [*_terms(fit), *_places(fit, found), *_times(fit, found)]:
-        console.say(f"  {label:<22}{amount:>12}  {how}".rstrip())
+def print_explained(pick: Pick) -> None:
+    """Explain memory and speed of the chosen file, or else of the smallest."""
+    fit = pick.chosen or min(pick.fits, key=lambda each: each.need.total_bytes)
+    console.say(f"\n{console.style(fit.facts.quant, bold=True)}, run by {fit.constraints.engine}")
+    for label, amount, note in [
+        *_memory_lines(fit),
+        *_placement_lines(fit, pick),
+        *_speed_lines(fit, pick),
+    ]:
+        console.say(f"  {label:<22}{amount:>12}  {note}".rstrip())
 
 
-def _terms(fit: Fit) -> list[tuple[str, str, str]]:
-    facts, need, shape = fit.facts, fit.need, fit.facts.shape
-    experts = f"{shape.n_layer} layers of {facts.expert_bytes / shape.n_layer / 1e6:.0f} MB"
+def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
+    file, need, shape = fit.facts, fit.need, fit.facts.shape
+    experts = f"{shape.n_layer} layers of {file.expert_bytes / shape.n_layer / 1e6:.0f} MB"
     if shape.n_expert:
         experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
-    kv = f"{fit.wish.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    kv = f"{fit.constraints.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
     return [
-        ("dense part", _gb_wide(facts.dense_bytes), "attention, norms, router, output"),
-        ("experts" if shape.n_expert else "feed-forward", _gb_wide(facts.expert_bytes), experts),
-        ("embeddings", _gb_wide(facts.embedding_bytes), f"{shape.n_vocab} words"),
-        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.wish.n_ctx} tokens"),
-        ("scratch", _gb_wide(need.scratch_bytes), "what a batch of 512 tokens computes in"),
+        ("dense part", _gb_wide(file.dense_bytes), "attention, norms, router, output"),
+        ("experts" if shape.n_expert else "feed-forward", _gb_wide(file.expert_bytes), experts),
+        ("embeddings", _gb_wide(file.embedding_bytes), f"{shape.n_vocab} tokens"),
+        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.constraints.n_ctx} tokens"),
+        ("scratch", _gb_wide(need.scratch_bytes), "buffers of a batch of 512 tokens"),
         ("program", _gb_wide(need.overhead_bytes), "interpreter, libraries, vocabulary"),
         ("needs", _gb_wide(need.total_bytes), "the sum"),
     ]
 
 
-def _places(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
-    placement, wish, machine = fit.placement, found.wish, found.machine
-    reserve = f"{_gb_wide(machine.ram_bytes)} less {_gb_wide(wish.reserve_of(machine))} for others"
-    lines = [("RAM to use", _gb_wide(wish.limit_of(machine)), reserve)]
+def _placement_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:
+    placement, constraints, machine = fit.placement, pick.constraints, pick.machine
+    reserve = (
+        f"{_gb_wide(machine.ram_bytes)} less {_gb_wide(constraints.reserve_of(machine))} "
+        "for other programs"
+    )
+    lines = [("RAM to use", _gb_wide(constraints.limit_of(machine)), reserve)]
     if placement.vram_bytes:
         flags = f"-ngl {placement.n_gpu_layers}"
         flags += f" --n-cpu-moe {placement.n_cpu_moe}" if placement.n_cpu_moe else ""
@@ -261,17 +267,19 @@ def _places(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
         lines.append(("in RAM", _gb_wide(placement.ram_bytes), ""))
     if placement.miss_share:
         share = f"{placement.miss_share * 100:.0f} % of the experts that a token reads"
-        lines.append(("lacking", _gb_wide(placement.lacking_bytes), f"so {share} come from disk"))
+        lines.append(
+            ("lacking", _gb_wide(placement.lacking_bytes), f"so {share} are read from disk")
+        )
     trained = f"trained on {fit.facts.shape.n_ctx_train}"
-    lines.append(("largest context", str(fit.largest_n_ctx), f"tokens stay in memory; {trained}"))
+    lines.append(("largest context", str(fit.largest_n_ctx), f"tokens fit in memory; {trained}"))
     return lines
 
 
-def _times(fit: Fit, found: Pick) -> list[tuple[str, str, str]]:
+def _speed_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:
     from gguf_hub.hub.fit.choice import tok_per_s
 
-    machine, speed = found.machine, fit.speed
-    lines = [("a token reads", _gb_wide(fit.facts.active_bytes), "of weights, and K/V behind it")]
+    machine, speed = pick.machine, fit.speed
+    lines = [("a token reads", _gb_wide(fit.facts.active_bytes), "of weights, plus K/V")]
     rate = machine.ram_bytes_per_s
     threads = f"on {machine.n_threads} threads, {machine.isa} kernels"
     if rate:

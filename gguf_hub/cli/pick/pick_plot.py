@@ -1,4 +1,4 @@
-"""``gguf-hub pick --plot``: quality against memory as a picture (extra ``plot``: matplotlib)."""
+"""``gguf-hub pick --plot``: plot quality against memory (extra ``plot``: matplotlib)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg")
 SIGNATURE = b"gguf-hub pick --plot"
-"""Stands in the metadata of a picture; only one that has it is replaced."""
-_WHAT = "a picture that `gguf-hub pick --plot` drew"
+"""Metadata of our plots; only a file with it is replaced."""
+_DESCRIPTION = "a plot of `gguf-hub pick --plot`"
 LINEAR_BELOW = 0.5  # per cent: below, the axis of losses is linear, as the best file has none
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What the picture is drawn in."""
+    """Colours of the plot."""
 
     paper: str
     ink: str
@@ -38,11 +38,11 @@ DARK = Colours("#0d1117", "#e6edf3", "#30363d", "#3fb950", "#8b949e", "#f0883e")
 
 
 def check_plot(path: Path) -> None:
-    """Refuse, before anything is measured, what cannot be drawn.
+    """Check before measuring that the plot can be written.
 
     Raises:
-        UsageError: Another format.
-        GgufHubError: No matplotlib, no such folder, or another file is there.
+        UsageError: The format is not supported.
+        GgufHubError: No matplotlib, no such folder, or another file is in the way.
     """
     from gguf_hub.errors import GgufHubError, UsageError
     from gguf_hub.files import require_ours
@@ -54,7 +54,7 @@ def check_plot(path: Path) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise GgufHubError(f"`--plot {path}`: no folder `{path.parent}`")
-    require_ours(path, _WHAT, _is_ours)
+    require_ours(path, _DESCRIPTION, _is_ours)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -64,14 +64,14 @@ def check_plot(path: Path) -> None:
         ) from error
 
 
-def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> None:
-    """Draw every file of which the loss is known.
+def draw(pick: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> None:
+    """Plot every file with a known loss.
 
     Args:
-        found: The files, the machine, the choice.
-        path: Where to write; ``.png`` or ``.svg``.
-        title: What the files are.
-        is_dark: For dark backgrounds.
+        pick: The files, the machine, the choice.
+        path: File to write; ``.png`` or ``.svg``.
+        title: Title of the plot.
+        is_dark: Use a dark background.
 
     Raises:
         GgufHubError: No loss is known, or the file cannot be written.
@@ -79,52 +79,52 @@ def draw(found: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> 
     from gguf_hub.errors import GgufHubError
     from gguf_hub.files import require_ours, write_atomically
 
-    if not any(fit.loss for fit in found.fits):
+    if not any(fit.loss for fit in pick.fits):
         raise GgufHubError(
-            "nothing to draw: nobody knows how much any of these files loses",
+            "nothing to plot: the loss of these files is unknown",
             hint="`gguf-hub pick --explain` shows the memory",
         )
     import matplotlib
 
-    form = path.suffix.lower().removeprefix(".")
-    signature = {"Software" if form == "png" else "Creator": SIGNATURE.decode()}
-    drawn = io.BytesIO()
+    kind = path.suffix.lower().removeprefix(".")
+    signature = {"Software" if kind == "png" else "Creator": SIGNATURE.decode()}
+    buffer = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a `matplotlibrc` of the working folder could have LaTeX run
-        figure = _figure(found, title, DARK if is_dark else LIGHT)
-        figure.savefig(drawn, format=form, facecolor=figure.get_facecolor(), metadata=signature)
-    require_ours(path, _WHAT, _is_ours)
+        figure = _figure(pick, title, DARK if is_dark else LIGHT)
+        figure.savefig(buffer, format=kind, facecolor=figure.get_facecolor(), metadata=signature)
+    require_ours(path, _DESCRIPTION, _is_ours)
     try:
-        write_atomically(Path(os.path.realpath(path)), drawn.getvalue())
+        write_atomically(Path(os.path.realpath(path)), buffer.getvalue())
     except OSError as error:
         raise GgufHubError(f"`{path}` cannot be written: {reason_of(error)}") from error
 
 
 def _is_ours(head: bytes) -> bool:
-    """Tell whether a picture, by its beginning, is one that was drawn here."""
+    """Return whether the beginning of a file is that of our plots."""
     return (head.startswith(b"\x89PNG") or b"<svg" in head) and SIGNATURE in head
 
 
-def _figure(found: Pick, title: str, colours: Colours) -> Any:
-    """Return the picture; a figure of its own, so that no window and no global state is touched."""
+def _figure(pick: Pick, title: str, colours: Colours) -> Any:
+    """Return the figure, without pyplot's windows and global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=150, facecolor=colours.paper, layout="constrained")
     axes = figure.subplots()
-    _frame(axes, found, title, colours)
-    known = [fit for fit in found.fits if fit.loss]
-    for fit in known:
-        _point(axes, fit, colours, is_chosen=fit is found.chosen)
-    _limit(axes, found, colours)
+    _frame(axes, pick, title, colours)
+    fits = [fit for fit in pick.fits if fit.loss]
+    for fit in fits:
+        _point(axes, fit, colours, is_chosen=fit is pick.chosen)
+    _limit(axes, pick, colours)
     figure.draw_without_rendering()
-    _labels(figure, axes, known, found, colours)
+    _labels(figure, axes, fits, pick, colours)
     return figure
 
 
-def _frame(axes: Any, found: Pick, title: str, colours: Colours) -> None:
+def _frame(axes: Any, pick: Pick, title: str, colours: Colours) -> None:
     axes.set_facecolor(colours.paper)
     axes.set_yscale("symlog", linthresh=LINEAR_BELOW, linscale=0.5)
-    worst = max(fit.loss.share * 100 for fit in found.fits if fit.loss)
+    worst = max(fit.loss.share * 100 for fit in pick.fits if fit.loss)
     ticks = [0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     top = max(2.0, worst * 1.6)
     axes.set_ylim(-0.15, top)
@@ -132,10 +132,11 @@ def _frame(axes: Any, found: Pick, title: str, colours: Colours) -> None:
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     axes.set_ylabel("perplexity above that of the best (lower is better)", color=colours.ink)
-    is_any_estimated = any(fit.loss and fit.loss.is_estimated for fit in found.fits)
+    is_any_estimated = any(fit.loss and fit.loss.is_estimated for fit in pick.fits)
     hollow = "; hollow: estimated" if is_any_estimated else ""
     axes.set_xlabel(
-        f"memory at {found.wish.n_ctx} tokens of context, GB (run by {found.wish.engine}{hollow})",
+        f"memory at {pick.constraints.n_ctx} tokens of context, GB "
+        f"(run by {pick.constraints.engine}{hollow})",
         color=colours.ink,
     )
     axes.set_title(title or "quality against memory", color=colours.ink, loc="left")
@@ -144,22 +145,22 @@ def _frame(axes: Any, found: Pick, title: str, colours: Colours) -> None:
     axes.tick_params(colors=colours.ink, which="both")
     for spine in axes.spines.values():
         spine.set_color(colours.faint)
-    needs = [fit.need.total_bytes / 1e9 for fit in found.fits]
-    low, high = min(needs), max(*needs, *_limits(found, max(needs)))
+    needs = [fit.need.total_bytes / 1e9 for fit in pick.fits]
+    low, high = min(needs), max(*needs, *_limits(pick, max(needs)))
     margin = max(0.12 * (high - low), 0.08 * high)
     axes.set_xlim(max(0, low - margin), high + margin)
 
 
-def _limits(found: Pick, most: float) -> Iterator[float]:
-    """Yield the limit where it lies near the files; one far beyond would squeeze them."""
-    limit = _limit_gb(found)
-    yield limit if limit < 1.5 * most else 0.0
+def _limits(pick: Pick, max_need_gb: float) -> Iterator[float]:
+    """Yield the limit if it is near the files; one far beyond would squeeze them."""
+    limit = _limit_gb(pick)
+    yield limit if limit < 1.5 * max_need_gb else 0.0
 
 
-def _limit_gb(found: Pick) -> float:
+def _limit_gb(pick: Pick) -> float:
     from gguf_hub.hub.fit.placement import memory_limit
 
-    return memory_limit(found.wish, found.machine) / 1e9
+    return memory_limit(pick.constraints, pick.machine) / 1e9
 
 
 def _point(axes: Any, fit: Fit, colours: Colours, *, is_chosen: bool) -> None:
@@ -174,9 +175,9 @@ def _point(axes: Any, fit: Fit, colours: Colours, *, is_chosen: bool) -> None:
         )
 
 
-def _limit(axes: Any, found: Pick, colours: Colours) -> None:
-    """Draw what this machine has as a line, and shade what is beyond."""
-    limit = _limit_gb(found)
+def _limit(axes: Any, pick: Pick, colours: Colours) -> None:
+    """Draw the memory limit as a line, and shade the area beyond."""
+    limit = _limit_gb(pick)
     low, high = axes.get_xlim()
     if low < limit < high:
         axes.axvline(limit, color=colours.limit, linewidth=1.6, linestyle="--")
@@ -187,16 +188,16 @@ def _limit(axes: Any, found: Pick, colours: Colours) -> None:
         side, text = "right", f"limit {limit:.1f} GB (beyond) →"
     elif limit <= low:
         side, text = "left", f"← limit {limit:.1f} GB"
-    at = min(max(limit, low), high)
+    x_gb = min(max(limit, low), high)
     axes.annotate(
-        text, (at, 1), xycoords=("data", "axes fraction"), color=colours.limit, fontsize=9,
+        text, (x_gb, 1), xycoords=("data", "axes fraction"), color=colours.limit, fontsize=9,
         xytext=(6 if side == "left" else -6, -6), textcoords="offset points",
         ha=side, va="top", gid="label",
     )  # fmt: skip
 
 
-# where a label may stand beside its point, in points: the best place first
-_PLACES = [
+# offsets of a label from its point, in points, and its alignment; the best first
+_LABEL_OFFSETS = [
     (11, 0, "left", "center"), (-11, 0, "right", "center"), (0, 12, "center", "bottom"),
     (0, -12, "center", "top"), (9, 9, "left", "bottom"), (-9, 9, "right", "bottom"),
     (9, -9, "left", "top"), (-9, -9, "right", "top"), (0, 26, "center", "bottom"),
@@ -205,37 +206,36 @@ _PLACES = [
 ]  # fmt: skip
 
 
-def _labels(figure: Any, axes: Any, fits: list[Fit], found: Pick, colours: Colours) -> None:
-    """Write the name of every file where it covers no other name, no point and no line."""
+def _labels(figure: Any, axes: Any, fits: list[Fit], pick: Pick, colours: Colours) -> None:
     renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
-    taken = [text.get_window_extent(renderer) for text in axes.texts]
-    taken += [_spot(axes, fit, 11 if fit is found.chosen else 6) for fit in fits]
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    boxes += [_spot(axes, fit, 11 if fit is pick.chosen else 6) for fit in fits]
     low, high = axes.get_xlim()
-    limit = _limit_gb(found)
+    limit = _limit_gb(pick)
     if low < limit < high:
-        taken.append(_bar_at(axes, limit))
-    # the chosen one gets the best place
-    for fit in sorted(fits, key=lambda each: each is not found.chosen):
-        taken.append(_label(figure, axes, fit, found, colours, renderer, taken))
+        boxes.append(_bar_at(axes, limit))
+    # the chosen one first, for the best offset
+    for fit in sorted(fits, key=lambda other: other is not pick.chosen):
+        boxes.append(_label(figure, axes, fit, pick, colours, renderer, boxes))
 
 
 def _label(
-    figure: Any, axes: Any, fit: Fit, found: Pick, colours: Colours, renderer: Any, taken: list[Any]
+    figure: Any, axes: Any, fit: Fit, pick: Pick, colours: Colours, renderer: Any, boxes: list[Any]
 ) -> Any:
     assert fit.loss is not None
-    is_chosen = fit is found.chosen
+    is_chosen = fit is pick.chosen
     colour = (colours.fits if is_chosen else colours.ink) if fit.is_fitting else colours.not_fits
-    at = (fit.need.total_bytes / 1e9, fit.loss.share * 100)
+    point = (fit.need.total_bytes / 1e9, fit.loss.share * 100)
     frame, best = axes.get_window_extent(renderer), None
-    for dx, dy, ha, va in _PLACES:
+    for dx, dy, ha, va in _LABEL_OFFSETS:
         text = axes.annotate(
-            fit.facts.quant, at, xytext=(dx * (1.4 if is_chosen else 1), dy),
+            fit.facts.quant, point, xytext=(dx * (1.4 if is_chosen else 1), dy),
             textcoords="offset points", ha=ha, va=va, fontsize=9.5, color=colour,
             fontweight="bold" if is_chosen else "normal", annotation_clip=False,
         )  # fmt: skip
         box = text.get_window_extent(renderer)
         is_inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0
-        hits = sum(box.overlaps(other) for other in taken) + 3 * (
+        hits = sum(box.overlaps(other) for other in boxes) + 3 * (
             not is_inside or box.y1 > frame.y1
         )
         if best is None or hits < best[0]:
@@ -251,7 +251,7 @@ def _label(
 
 
 def _spot(axes: Any, fit: Fit, radius: float) -> Any:
-    """Return the box that a point takes, in pixels."""
+    """Return the bounding box of a point, in pixels."""
     from matplotlib.transforms import Bbox
 
     assert fit.loss is not None
@@ -261,7 +261,7 @@ def _spot(axes: Any, fit: Fit, radius: float) -> Any:
 
 
 def _bar_at(axes: Any, x_gb: float) -> Any:
-    """Return the box that the line of the limit takes, in pixels."""
+    """Return the bounding box of the limit's line, in pixels."""
     from matplotlib.transforms import Bbox
 
     x, _ = axes.transData.transform((x_gb, 0))

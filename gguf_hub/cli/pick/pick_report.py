@@ -11,34 +11,34 @@ if TYPE_CHECKING:
 
 
 def report(
-    subject: CandidateSet, found: Pick, seen: DetectedMachine, commands: list[str]
+    candidates: CandidateSet, pick: Pick, detected: DetectedMachine, commands: list[str]
 ) -> dict[str, Any]:
-    """Return all that the table says, and the terms of the sums, as plain data."""
-    wish, machine = found.wish, found.machine
-    pairs = zip(subject.models, found.fits, strict=True)
+    """Return the table and the terms of its sums as plain data."""
+    constraints, machine = pick.constraints, pick.machine
+    pairs = zip(candidates.models, pick.fits, strict=True)
     return {
-        "repo_id": subject.repo_id or None,
-        "revision": subject.revision or None,
+        "repo_id": candidates.repo_id or None,
+        "revision": candidates.revision or None,
         "ram_bytes": machine.ram_bytes,
         "vram_bytes": machine.vram_bytes,
-        "reserve_bytes": wish.reserve_of(machine),
-        "n_ctx": wish.n_ctx,
-        "kv_type": wish.kv_type,
-        "engine": wish.engine,
-        "policy": wish.policy,
-        "min_tok_per_s": wish.min_tok_per_s,
-        "machine": _machine(found, seen),
-        "recommended": found.chosen.facts.quant if found.chosen else None,
-        "reason": found.reason,
+        "reserve_bytes": constraints.reserve_of(machine),
+        "n_ctx": constraints.n_ctx,
+        "kv_type": constraints.kv_type,
+        "engine": constraints.engine,
+        "policy": constraints.policy,
+        "min_tok_per_s": constraints.min_tok_per_s,
+        "machine": _machine(pick, detected),
+        "recommended": pick.chosen.facts.quant if pick.chosen else None,
+        "reason": pick.reason,
         "commands": commands,
-        "files": [_entry(model, fit, found) for model, fit in pairs],
-        "notes": [*seen.hardware.notes, *subject.notes],
+        "files": [_entry(model, fit, pick) for model, fit in pairs],
+        "notes": [*detected.hardware.notes, *candidates.notes],
     }
 
 
-def _machine(found: Pick, seen: DetectedMachine) -> dict[str, Any]:
-    """What is judged by; null is what nobody knows."""
-    machine, hardware = found.machine, seen.hardware
+def _machine(pick: Pick, detected: DetectedMachine) -> dict[str, Any]:
+    """Return the machine; unknown values are null."""
+    machine, hardware = pick.machine, detected.hardware
     return {
         "cpu_name": hardware.cpu_name,
         "n_cores_physical": hardware.n_cores_physical,
@@ -57,32 +57,32 @@ def _machine(found: Pick, seen: DetectedMachine) -> dict[str, Any]:
     }
 
 
-def _entry(model: Model, fit: Fit, found: Pick) -> dict[str, Any]:
-    facts, need, placement = fit.facts, fit.need, fit.placement
+def _entry(model: Model, fit: Fit, pick: Pick) -> dict[str, Any]:
+    file, need, placement = fit.facts, fit.need, fit.placement
     return {
-        "quant": facts.quant,
-        "filename": facts.filename,
-        "filenames": list(facts.filenames),
+        "quant": file.quant,
+        "filename": file.filename,
+        "filenames": list(file.filenames),
         "argument": model.argument,
-        "bits": facts.bits,
-        "bits_per_weight": round(facts.bits_per_weight, 4),
-        "architecture": facts.architecture,
-        "layout": facts.layout,
-        "size_bytes": facts.size_bytes,
+        "bits": file.bits,
+        "bits_per_weight": round(file.bits_per_weight, 4),
+        "architecture": file.architecture,
+        "layout": file.layout,
+        "size_bytes": file.size_bytes,
         "need_ram_bytes": need.total_bytes,
         "weights_bytes": need.weights_bytes,
-        "dense_bytes": facts.dense_bytes,
-        "expert_bytes": facts.expert_bytes,
-        "embedding_bytes": facts.embedding_bytes,
+        "dense_bytes": file.dense_bytes,
+        "expert_bytes": file.expert_bytes,
+        "embedding_bytes": file.embedding_bytes,
         "kv_bytes": need.kv_bytes,
         "scratch_bytes": need.scratch_bytes,
         "overhead_bytes": need.overhead_bytes,
-        "active_bytes": facts.active_bytes,
-        "active_bytes_is_estimated": facts.are_parts_estimated,
+        "active_bytes": file.active_bytes,
+        "active_bytes_is_estimated": file.are_parts_estimated,
         "on_disk": fit.is_on_disk,
         "verdict": fit.verdict.value,
-        "unknown": facts.unknown or None,
-        "obstacles": list(facts.obstacles),
+        "unknown": file.unknown or None,
+        "obstacles": list(file.obstacles),
         "placement": {
             "ram_bytes": placement.ram_bytes,
             "vram_bytes": placement.vram_bytes,
@@ -91,14 +91,14 @@ def _entry(model: Model, fit: Fit, found: Pick) -> dict[str, Any]:
             "n_cpu_moe": placement.n_cpu_moe,
         },
         "largest_n_ctx": fit.largest_n_ctx,
-        "n_ctx_train": facts.shape.n_ctx_train,
+        "n_ctx_train": file.shape.n_ctx_train,
         "tok_per_s": _speed(fit),
-        "perplexity": facts.perplexity,
-        "perplexity_is_estimated": facts.is_perplexity_estimated,
+        "perplexity": file.perplexity,
+        "perplexity_is_estimated": file.is_perplexity_estimated,
         "loss": fit.loss.share if fit.loss else None,
         "loss_is_estimated": bool(fit.loss and fit.loss.is_estimated),
-        "recommended": fit is found.chosen,
-        "recommended_by_card": facts.is_recommended,
+        "recommended": fit is pick.chosen,
+        "recommended_by_card": file.is_recommended,
     }
 
 

@@ -1,4 +1,4 @@
-"""Generating text: the options about how much and with what, and the loop that they steer."""
+"""Generating text: options of length, context and threads, and the command itself."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ generating_options = together(
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
-"""Add the options that ``generate`` reads, besides those of other rooms."""
+"""Add the options that ``generate`` reads, besides those of other modules."""
 _LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1}
 
 
 def check_generating(options: dict[str, Any]) -> None:
-    """Refuse values that can never be right, before anything is downloaded."""
+    """Refuse invalid values before anything is downloaded."""
     from gguf_hub.cli.run.prompt_cache import check_prompt_cache
 
     require_at_least(options, _LOWEST)
@@ -44,45 +44,44 @@ def check_generating(options: dict[str, Any]) -> None:
 
 
 def generate(
-    path: Path, prompt: str, config: Any, wanted: RunSettings, options: dict[str, Any]
+    path: Path, prompt: str, config: Any, settings: RunSettings, options: dict[str, Any]
 ) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.run.opening import NO_MMAP, drafter_of, lost_pages_told, model_settings
+    from gguf_hub.cli.run.opening import NO_MMAP, drafter_of, model_settings, report_lost_pages
     from gguf_hub.cli.run.prompt_cache import prompt_cache
     from gguf_hub.cli.run.speaking import speak
     from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.run.opening import open_model
 
-    began = time.perf_counter()
-    settings = model_settings(options, n_ctx=options["ctx_size"])
+    start_time = time.perf_counter()
+    model_config = model_settings(options, n_ctx=options["ctx_size"])
     with (
-        lost_pages_told(f"`{path}`", NO_MMAP),
+        report_lost_pages(f"`{path}`", NO_MMAP),
         open_model(
-            path, settings, drafter=drafter_of(options), progress=ConsoleProgress()
+            path, model_config, drafter=drafter_of(options), progress=ConsoleProgress()
         ) as loaded,
     ):
-        loaded_s = time.perf_counter() - began
-        writer = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],
-                               wanted.grammar, wanted.schema, options["ignore_eos"],
+        loaded_s = time.perf_counter() - start_time
+        generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],
+                               settings.grammar, settings.schema, options["ignore_eos"],
                                n_keep=n_keep(options))  # fmt: skip
         try:
-            with prompt_cache(writer, loaded, options):
-                speak(writer, wanted, prompt, loaded.file.metadata, options)
+            with prompt_cache(generator, loaded, options):
+                speak(generator, settings, prompt, loaded.file.metadata, options)
         finally:
             if options["perf"]:
-                _print_timings(loaded_s, writer)
+                _print_timings(loaded_s, generator)
 
 
-def _print_timings(loaded_s: float, writer: TextGenerator) -> None:
-    """Print what loading, prompt and generation took, on stderr."""
+def _print_timings(loaded_s: float, generator: TextGenerator) -> None:
     from gguf_hub.cli.console import note
     from gguf_hub.units import format_duration
 
-    timings = writer.timings
+    timings = generator.timings
     note(
         f"\nload {format_duration(loaded_s)}"
         f" · prompt {timings.n_prompt} tokens, {timings.prompt_tok_per_s:.1f} tok/s"
-        f" · generated {writer.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
+        f" · generated {generator.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s"
         + (f" · {timings.n_accepted} of {timings.n_drafted} drafted" if timings.n_drafted else "")
     )

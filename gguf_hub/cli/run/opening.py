@@ -1,4 +1,4 @@
-"""Opening a model to run it: the options of memory and cache, for every command that computes."""
+"""Opening a model: the options of memory and cache, for every command that computes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
     name = "f16|q8_0"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what help shows, as for click's own choices."""
+        """Return what the help shows, as for click's own choices."""
         return f"[{self.name}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the type in lower case."""
-        found = str(value).lower()
-        if found not in self.name.split("|"):
+        name = str(value).lower()
+        if name not in self.name.split("|"):
             self.fail(f"`{value}`: expected f16 or q8_0", param, ctx)
-        return found
+        return name
 
 
 _TYPES = CacheType()
@@ -61,7 +61,7 @@ lookup_option = click.option(
 
 
 def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
-    """Return how the options want a model to be opened.
+    """Return the model settings of the options.
 
     Args:
         options: Those of ``opening_options`` and ``rope_options``, ``batch_size`` and ``threads``.
@@ -83,7 +83,7 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
 
 
 def drafter_of(options: dict[str, Any]) -> Drafter | None:
-    """Return what ``--lookup`` asks for."""
+    """Return the drafter of ``--lookup``."""
     from gguf_hub.run.generation.lookup import PromptLookup
 
     return PromptLookup(options["lookup"]) if options["lookup"] else None
@@ -92,10 +92,10 @@ def drafter_of(options: dict[str, Any]) -> Drafter | None:
 NO_MMAP = "; `--no-mmap` reads all of it first"
 
 
-def lost_pages_told(name: str, hint: str = "") -> contextlib.AbstractContextManager[None]:
-    """Within the block, end with a message where a mapped file loses pages that are being read.
+def report_lost_pages(name: str, hint: str = "") -> contextlib.AbstractContextManager[None]:
+    """Within the block, exit with a message if a memory-mapped file loses pages while it is read.
 
-    What is lost between two passes is an error like others (``GgufFile.check_size``).
+    Pages that are lost between two passes raise an error (``GgufFile.check_size``).
     """
     from gguf_hub.run.kernels.build.bus_error import report_bus_errors
 

@@ -1,4 +1,4 @@
-"""The prompt of a command: from a flag, a file or stdin; and the options that give it."""
+"""The prompt of a command: from a flag, a file or stdin."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ prompt_options = together(
                  help="Process escapes (\\n, \\t, ...) in the prompt."),
     click.option("--no-display-prompt", is_flag=True, help="Print only the generated text."),
 )  # fmt: skip
-"""Add the options that ``read_prompt`` reads, and what is printed of it."""
-
-
+"""Add the options that ``read_prompt`` reads, and --no-display-prompt."""
 _STDIN = Path("-")
 
 
@@ -34,18 +32,18 @@ def read_prompt(options: dict[str, Any], *, may_be_piped: bool) -> str:
 
     Args:
         options: Those of ``prompt_options``, and ``message``, the argument after MODEL.
-        may_be_piped: Without a prompt in the options, what is piped in is the prompt.
+        may_be_piped: Read stdin if the options have no prompt and it is not a terminal.
 
     Raises:
-        UsageError: Two are given.
+        UsageError: The options have two prompts.
         GgufHubError: The file cannot be read.
     """
-    texts = {"-p": options["prompt"], "PROMPT": options["message"], "-f": options["prompt_file"]}
-    given = [name for name, value in texts.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} both give a prompt", hint="drop one of them")
+    sources = {"-p": options["prompt"], "PROMPT": options["message"], "-f": options["prompt_file"]}
+    names = [name for name, value in sources.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{names[0]} and {names[1]} both give a prompt", hint="drop one of them")
     text, path = options["prompt"] or options["message"] or "", options["prompt_file"]
-    if path is None and not given and may_be_piped and sys.stdin and not sys.stdin.isatty():
+    if path is None and not names and may_be_piped and sys.stdin and not sys.stdin.isatty():
         path = _STDIN
     if path is not None:
         text = read_text(path, "prompt")
@@ -53,7 +51,7 @@ def read_prompt(options: dict[str, Any], *, may_be_piped: bool) -> str:
 
 
 def is_on_terminal() -> bool:
-    """Tell whether somebody can answer: stdin and stdout are a terminal."""
+    """Return whether stdin and stdout are a terminal."""
     return all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
@@ -61,25 +59,25 @@ def unescape(text: str) -> str:
     r"""Resolve ``\n \r \t \' \" \\ \xNN``; anything else after a backslash stays as it is."""
 
     def replace(match: re.Match[str]) -> str:
-        what = match[1]
-        if what[0] == "x" and len(what) > 1:
-            return chr(int(what[1:], 16))
-        return _ESCAPES.get(what, match[0])
+        code = match[1]
+        if code[0] == "x" and len(code) > 1:
+            return chr(int(code[1:], 16))
+        return _ESCAPES.get(code, match[0])
 
     return _ESCAPE.sub(replace, text)
 
 
-def read_text(path: Path, what: str) -> str:
-    """Return the text of a file, or of stdin for ``-``; one newline at its end does not count.
+def read_text(path: Path, kind: str) -> str:
+    """Return the text of a file, or of stdin for ``-``, without one final newline.
 
     Raises:
         GgufHubError: It cannot be read.
     """
-    what = what.replace("_", " ")
+    kind = kind.replace("_", " ")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return data.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as exc:
-        raise GgufHubError(f"{what} file `{path}` is not UTF-8 text: {exc.reason}") from exc
+        raise GgufHubError(f"{kind} file `{path}` is not UTF-8 text: {exc.reason}") from exc
     except OSError as exc:
-        raise GgufHubError(f"cannot read {what} file `{path}`: {reason_of(exc)}") from exc
+        raise GgufHubError(f"cannot read {kind} file `{path}`: {reason_of(exc)}") from exc

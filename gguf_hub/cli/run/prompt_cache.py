@@ -1,4 +1,4 @@
-"""``--prompt-cache``: what a prompt has cost, kept in a file for the next time."""
+"""``--prompt-cache``: the K/V cache of a prompt in a file, for the next run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SAMPLE_BYTES = 4096
 
 
 def check_prompt_cache(options: dict[str, Any]) -> None:
-    """Refuse, before a model is there, a file that would be replaced and is something else.
+    """Refuse a file that must not be replaced, before a model is loaded.
 
     Raises:
-        GgufHubError: It is, or it cannot be written where it shall be.
+        GgufHubError: The file is something else, or its folder does not exist.
     """
     from gguf_hub.run.generation.saved_prompt import require_replaceable
 
@@ -33,35 +33,35 @@ def check_prompt_cache(options: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def prompt_cache(
-    writer: TextGenerator, loaded: LoadedModel, options: dict[str, Any]
+    generator: TextGenerator, loaded: LoadedModel, options: dict[str, Any]
 ) -> Iterator[None]:
-    """Put back the cache of a file before, and keep it there after, as the flags say."""
+    """Load the cache from the file before the block and save it after, as the flags say."""
     from gguf_hub.files import require_distinct
     from gguf_hub.run.generation.saved_prompt import write
 
     path: Path | None = options["prompt_cache"]
-    engine, model, file = writer.engine, loaded.model, loaded.file
+    engine, model, file = generator.engine, loaded.model, loaded.file
     if path is None:
         yield
         return
     if not options["prompt_cache_ro"]:
-        require_distinct([path], [each.path for each in file.files])
+        require_distinct([path], [part.path for part in file.files])
     model_id = _model_id(model, file)
     if os.path.lexists(path):
         _load(path, engine, model, model_id)
     yield
     if options["prompt_cache_ro"]:
         return
-    n_kept = engine.n_cached
+    n_tokens = engine.n_cached
     if not options["prompt_cache_all"]:
-        n_kept = min(n_kept, writer.timings.n_cached + writer.timings.n_prompt)
-    write(path, engine.cached[:n_kept], model, model_id)
+        n_tokens = min(n_tokens, generator.timings.n_cached + generator.timings.n_prompt)
+    write(path, engine.cached[:n_tokens], model, model_id)
 
 
 def _model_id(model: Transformer, file: Gguf) -> str:
-    """Return what tells models apart whose caches are no use to each other.
+    """Return an id of models that can share a cache.
 
-    Of the weights, some bytes at the beginning, in the middle and at the end tell enough.
+    Of the weights, it covers some bytes at the beginning, in the middle and at the end.
     """
     middle = (file.data_offset + len(file.data)) // 2
     digest = hashlib.sha256()
@@ -75,7 +75,7 @@ def _model_id(model: Transformer, file: Gguf) -> str:
 
 
 def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
-    """Take over what a file holds, or say why it is not used."""
+    """Load a saved cache, or warn why it is not used."""
     from gguf_hub.cli.console import warn
     from gguf_hub.oserrors import reason_of
     from gguf_hub.run.generation.saved_prompt import UnusableError, read

@@ -28,13 +28,9 @@ _DEFAULTS = {
 
 
 def _option(flag: str, text: str) -> Any:
-    default = _DEFAULTS[_parameter(flag)]
+    default = _DEFAULTS[flag.removeprefix("--").replace("-", "_")]
     kind = type(default) if default is not None else float
     return click.option(flag, type=kind, default=default, metavar="N", help=text)
-
-
-def _parameter(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
 
 
 rope_options = together(
@@ -49,9 +45,9 @@ rope_options = together(
 
 
 def rope_change(options: dict[str, Any]) -> RopeChange:
-    """Return what the flags want otherwise than the model says.
+    """Return what the flags change in the position embedding.
 
     Raises:
-        UsageError: A value that cannot be.
+        UsageError: A value is invalid.
     """
     return RopeChange.from_options(**{name: options[name] for name in _DEFAULTS if name in options})

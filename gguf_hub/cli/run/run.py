@@ -43,17 +43,17 @@ def command(**options: Any) -> None:
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.generating import check_generating, generate
     from gguf_hub.cli.run.prompt import read_prompt
-    from gguf_hub.cli.run.writing import read_wanted
-    from gguf_hub.cli.source import fetch_model, named_model
+    from gguf_hub.cli.run.writing import read_settings
+    from gguf_hub.cli.source import fetch_model, model_argument
     from gguf_hub.run.sampler import SamplerConfig
 
-    # 1) what can be wrong without a model
-    named_model(options)
-    wanted = read_wanted(options)
-    sampling = sampling_options.given(options)
-    config = SamplerConfig.from_options(**sampling, logit_bias=wanted.logit_bias)
+    # 1) check the options without a model
+    model_argument(options)
+    settings = read_settings(options)
+    sampling = sampling_options.settings(options)
+    config = SamplerConfig.from_options(**sampling, logit_bias=settings.logit_bias)
     check_generating(options)
-    prompt = read_prompt(options, may_be_piped=wanted.may_be_piped)
-    # 2) the model, and what it writes
+    prompt = read_prompt(options, may_be_piped=settings.may_be_piped)
+    # 2) open the model and generate
     path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-    generate(path, prompt, config, wanted, options)
+    generate(path, prompt, config, settings, options)

@@ -78,13 +78,13 @@ class _SamplingOptions:
         )
         return add(function)
 
-    def given(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of the flags that were given."""
+    def settings(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of the flags on the command line."""
         return {name: options[name] for name in self.names if options[name] is not None}
 
 
 def _option(flags: tuple[str, ...], text: str) -> Callable[..., Any]:
-    """Return the option of a setting; its value is None where it was not given."""
+    """Return the option of a setting; None where it is not on the command line."""
     default = _DEFAULTS[_parameter(flags)]
     if isinstance(default, tuple):
         return click.option(*flags, help=text)
@@ -98,10 +98,10 @@ _DEFAULTS = {field.name: field.default for field in fields(SamplerConfig)}
 
 def _parameter(flags: tuple[str, ...]) -> str:
     """Return the name of the parameter that click makes of a flag."""
-    long = [flag for flag in flags if not flag.startswith("-")] or [
+    names = [flag for flag in flags if not flag.startswith("-")] or [
         flag for flag in flags if flag.startswith("--")
     ]
-    return long[0].lstrip("-").replace("-", "_")
+    return names[0].lstrip("-").replace("-", "_")
 
 
 sampling_options = _SamplingOptions()

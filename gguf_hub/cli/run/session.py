@@ -1,13 +1,13 @@
-"""An interactive session: in turns with a model, with commands that begin with a slash.
+"""Interactive sessions: turns with a model, and commands that begin with a slash.
 
-The session knows texts and turns; ``Lines`` brings what people type, ``show`` puts out what the
-model writes. Ctrl-C ends the answer and keeps the session; the end of the input ends it.
+The session knows texts and turns; ``Lines`` reads the user's input, ``show`` prints the model's
+text. Ctrl-C stops the answer, not the session; the end of input ends the session.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gguf_hub.cli.run import session_file
@@ -38,189 +38,191 @@ FULL = (
 
 
 class Lines(Protocol):
-    """What people type."""
+    """The user's input."""
 
     def read(self) -> str | None:
-        """Return the next text, without the newline at its end, or None at the end."""
+        """Return the next text without its newline, or None at the end."""
         ...
 
 
 class Session(ABC):
-    """What both kinds of session share: the loop and the commands.
+    """The loop and the commands of both kinds of session.
 
     Args:
-        writer: Writes.
-        lines: What people type.
-        show: Puts out text of the model, as it comes.
-        tell: Puts out notes.
-        stops: Texts at which the model stops and listens.
+        generator: Generates texts.
+        lines: The user's input.
+        show: Prints text of the model as it is generated.
+        notify: Prints notes.
+        stops: Texts at which the model returns control.
     """
 
     def __init__(
         self,
-        writer: TextGenerator,
+        generator: TextGenerator,
         lines: Lines,
         show: Callable[[str], None],
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         stops: tuple[str, ...] = (),
     ) -> None:
-        self.writer, self.lines, self.show, self.tell = writer, lines, show, tell
+        self.generator, self.lines, self.show, self.notify = generator, lines, show, notify
         self.stops = stops
 
     def loop(self) -> None:
         """Take turns until the end of the input."""
-        while (text := self._next()) is not None:
+        while (text := self._read()) is not None:
             if _is_command(text):
-                if self._command(text.strip()) is False:
+                if self._execute(text.strip()) is False:
                     return
             else:
                 self.turn(text)
 
-    def _next(self) -> str | None:
+    def _read(self) -> str | None:
         try:
             return self.lines.read()
-        except KeyboardInterrupt:  # at the prompt it throws away the line
+        except KeyboardInterrupt:  # at the prompt it discards the line
             return ""
 
     @abstractmethod
     def turn(self, text: str) -> None:
-        """Answer what was typed."""
+        """Answer the user's input."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget the text so far."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Return what ``/save`` keeps."""
+        """Return the state for ``/save``."""
 
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``/save`` has kept."""
+        """Continue from a state of ``/save``."""
 
     def answer(self, prompt: list[int], stops: tuple[str, ...] = ()) -> str:
-        """Let the model write; return its text. Ctrl-C ends it, errors are told."""
-        found: list[str] = []
+        """Generate and show an answer; return it. Ctrl-C stops it, errors are reported."""
+        parts: list[str] = []
         try:
-            for piece in self._pieces(prompt, stops):
-                found.append(piece)
-                self.show(piece)
-            if self.writer.is_context_full:
-                n_ctx = self.writer.engine.model.n_ctx
-                self.tell(f"\n(stopped: the context of {n_ctx:,} tokens is full)\nhint: {FULL}")
+            for text in self.generator.stream(prompt, (*self.stops, *stops)):
+                parts.append(text)
+                self.show(text)
+            if self.generator.is_context_full:
+                n_ctx = self.generator.engine.model.n_ctx
+                self.notify(f"\n(stopped: the context of {n_ctx:,} tokens is full)\nhint: {FULL}")
         except KeyboardInterrupt:
-            self.tell("\n(stopped)")
+            self.notify("\n(stopped)")
         except ContextFullError as error:
-            self.tell(f"{error.message}\nhint: {FULL}")
+            self.notify(f"{error.message}\nhint: {FULL}")
         except GgufHubError as error:
-            self.tell(f"{error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
-        return "".join(found)
+            self._report(error)
+        return "".join(parts)
 
-    def _pieces(self, prompt: list[int], stops: tuple[str, ...]) -> Iterator[str]:
-        yield from self.writer.write(prompt, (*self.stops, *stops))
+    def _report(self, error: GgufHubError) -> None:
+        self.notify(error.message + (f"\nhint: {error.hint}" if error.hint else ""))
 
     # -- commands --------------------------------------------------------------------------------
 
-    def _command(self, text: str) -> bool:
-        """Do what a command says; return False at the end."""
-        name, _, rest = text.partition(" ")
-        known = ALIASES.get(name, name)
-        if known not in _NAMES:
-            self.tell(f"no such command `{name}`; /? lists the commands")
+    def _execute(self, text: str) -> bool:
+        """Execute a command; return False to end the session."""
+        name, _, arguments = text.partition(" ")
+        command = ALIASES.get(name, name)
+        if command not in _NAMES:
+            self.notify(f"no such command `{name}`; /? lists the commands")
             return True
         try:
-            return getattr(self, f"_do_{known[1:]}")(rest.strip()) is not False
+            return getattr(self, f"_do_{command[1:]}")(arguments.strip()) is not False
         except GgufHubError as error:
-            self.tell(f"{error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
+            self._report(error)
         return True
 
-    def _do_help(self, rest: str) -> None:
+    def _do_help(self, argument: str) -> None:
         width = max(map(len, COMMANDS))
-        self.tell("\n".join(f"{name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        self.tell('Text between """ and """ may have several lines, and a line that ends with a '
-                  "backslash continues in the next; Ctrl-C stops an answer.")  # fmt: skip
+        self.notify("\n".join(f"{name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        self.notify('Text between """ and """ may have several lines, and a line that ends with a '
+                    "backslash continues in the next; Ctrl-C stops an answer.")  # fmt: skip
 
-    def _do_exit(self, rest: str) -> bool:
+    def _do_exit(self, argument: str) -> bool:
         return False
 
-    def _do_reset(self, rest: str) -> None:
+    def _do_reset(self, argument: str) -> None:
         self.reset()
-        self.writer.forget()
-        self.tell("forgotten")
+        self.generator.forget()
+        self.notify("forgotten")
 
-    def _do_save(self, rest: str) -> None:
-        path = session_file.named(rest, "/save")
+    def _do_save(self, argument: str) -> None:
+        path = session_file.path_argument(argument, "/save")
         session_file.save(path, self.state())
-        self.tell(f"saved to {path}")
+        self.notify(f"saved to {path}")
 
-    def _do_load(self, rest: str) -> None:
-        path = session_file.named(rest, "/load")
+    def _do_load(self, argument: str) -> None:
+        path = session_file.path_argument(argument, "/load")
         state = session_file.load(path)
         try:
             self.restore(state)
-            self.writer.forget()
+            self.generator.forget()
         except (ValueError, KeyError, TypeError) as exc:
-            raise GgufHubError(f"`{path}` is no saved session") from exc
-        self.tell(f"loaded from {path}")
+            raise GgufHubError(f"`{path}` is not a saved session") from exc
+        self.notify(f"loaded from {path}")
 
-    def _do_system(self, rest: str) -> None:
-        raise UsageError("a system message needs a conversation", hint="start with -cnv")
+    def _do_system(self, argument: str) -> None:
+        raise UsageError("a system prompt needs a conversation", hint="start with -cnv")
 
-    def _do_set(self, rest: str) -> None:
+    def _do_set(self, argument: str) -> None:
         from dataclasses import asdict
 
-        if not rest:
-            settings = {k: v for k, v in asdict(self.writer.config).items() if k != "logit_bias"}
-            self.tell("  ".join(f"{name} {value}" for name, value in settings.items()))
+        if not argument:
+            settings = {k: v for k, v in asdict(self.generator.config).items() if k != "logit_bias"}
+            self.notify("  ".join(f"{name} {value}" for name, value in settings.items()))
             return
-        name, _, value = rest.partition(" ")
+        name, _, value = argument.partition(" ")
         name = name.strip("-").replace("-", "_")
-        self.writer.set_option(name, _number(value.strip()))
-        self.tell(f"{name} {value.strip()}")
+        self.generator.set_option(name, _number(value.strip()))
+        self.notify(f"{name} {value.strip()}")
 
-    def _do_stats(self, rest: str) -> None:
-        timings = self.writer.timings
-        self.tell(
-            f"prompt {timings.n_prompt} tokens ({timings.n_cached} known), "
+    def _do_stats(self, argument: str) -> None:
+        timings = self.generator.timings
+        self.notify(
+            f"prompt {timings.n_prompt} tokens ({timings.n_cached} cached), "
             f"{timings.prompt_tok_per_s:.1f} tok/s; "
-            f"answer {self.writer.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s; "
-            f"context {self.writer.engine.n_cached} of {self.writer.engine.model.n_ctx}"
+            f"answer {self.generator.n_generated} tokens, {timings.generate_tok_per_s:.1f} tok/s; "
+            f"context {self.generator.engine.n_cached} of {self.generator.engine.model.n_ctx}"
         )
 
 
 class TextSession(Session):
-    """Model and user write one text, in turns."""
+    """Model and user continue one text in turns."""
 
     def __init__(self, *arguments: Any, prefix: str = "", suffix: str = "", **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.prefix, self.suffix = prefix, suffix
         self.tokens: list[int] = []
 
-    def begin(self, prompt: str, *, writes: bool) -> None:
-        """Start with a prompt; let the model write first, or the user."""
-        self.tokens = self.writer.tokenizer.encode(prompt, parse_special=True)
-        if writes and prompt:
-            self._write()
+    def begin(self, prompt: str, *, is_model_first: bool) -> None:
+        """Start with a prompt; the model or the user continues it."""
+        self.tokens = self.generator.tokenizer.encode(prompt, parse_special=True)
+        if is_model_first and prompt:
+            self._generate()
 
     def turn(self, text: str) -> None:
-        """Put in what was typed, and let the model go on."""
-        typed = f"{self.prefix}{text}\n{self.suffix}"
+        """Append the user's input and let the model continue."""
+        input_text = f"{self.prefix}{text}\n{self.suffix}"
         is_first = not self.tokens
-        self.tokens += self.writer.tokenizer.encode(typed, add_bos=is_first, parse_special=True)
-        self._write()
+        self.tokens += self.generator.tokenizer.encode(
+            input_text, add_bos=is_first, parse_special=True
+        )
+        self._generate()
 
-    def _write(self) -> None:
+    def _generate(self) -> None:
         text = self.answer(self.tokens)
-        run = self.writer.run
-        if run is not None:
-            self.tokens = list(run.tokens)
-            if run.stop_text:  # the text where it stops is part of the text
-                self.show(run.stop_text)
+        generation = self.generator.generation
+        if generation is not None:
+            self.tokens = list(generation.tokens)
+            if generation.stop_text:  # the stop text is part of the text
+                self.show(generation.stop_text)
             elif text and not text.endswith("\n"):
                 self.show("\n")
 
     def reset(self) -> None:
-        """Begin with an empty text."""
+        """Start an empty text."""
         self.tokens = []
 
     def state(self) -> dict[str, Any]:
@@ -228,7 +230,7 @@ class TextSession(Session):
         return {"kind": "text", "tokens": self.tokens}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with a saved text."""
+        """Continue a saved text."""
         self.tokens = [int(i) for i in state["tokens"]]
 
 
@@ -243,47 +245,47 @@ class ChatSession(Session):
         self.messages: list[dict[str, Any]] = []
 
     def turn(self, text: str) -> None:
-        """Answer a question; an answer that failed takes the question with it."""
+        """Answer a message; without an answer, the message is dropped."""
         from gguf_hub.run.generation.chat import encode_chat
 
         if not text.strip():
             return
-        asked = [*self.messages, {"role": "user", "content": text}]
+        messages = [*self.messages, {"role": "user", "content": text}]
         system = [{"role": "system", "content": self.system}] if self.system else []
         try:
-            prompt = self.chat_format.render([*system, *asked])
+            prompt = self.chat_format.render([*system, *messages])
         except GgufHubError as error:
-            self.tell(error.message)
+            self.notify(error.message)
             return
-        tokens = encode_chat(self.writer.tokenizer, prompt.text)
+        tokens = encode_chat(self.generator.tokenizer, prompt.text)
         answer = self.answer(tokens, prompt.stop).strip()
         self.show("\n")
         if answer:
-            self.messages = [*asked, {"role": "assistant", "content": answer}]
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
 
     def reset(self) -> None:
-        """Begin a new conversation."""
+        """Start a new conversation."""
         self.messages = []
 
     def state(self) -> dict[str, Any]:
-        """Return system message and turns."""
+        """Return system prompt and turns."""
         return {"kind": "chat", "system": self.system, "messages": self.messages}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with a saved conversation."""
+        """Continue a saved conversation."""
         messages = [
             {"role": str(m["role"]), "content": str(m["content"])} for m in state["messages"]
         ]
         self.system, self.messages = state["system"], messages
 
-    def _do_system(self, rest: str) -> None:
-        if rest:
-            self.system = rest
-        self.tell(f"system: {self.system or '(none)'}")
+    def _do_system(self, argument: str) -> None:
+        if argument:
+            self.system = argument
+        self.notify(f"system: {self.system or '(none)'}")
 
 
 def _is_command(text: str) -> bool:
-    """Tell commands from text: a text of several lines begins with a slash by accident."""
+    """Return whether a text is a command; several lines are only with a known name."""
     text = text.strip()
     name = text.split(maxsplit=1)[0] if text else ""
     return name.startswith("/") and ("\n" not in text or name in _NAMES or name in ALIASES)

@@ -1,4 +1,4 @@
-"""Files of sessions: what ``/save`` writes and ``/load`` reads, and nothing else."""
+"""Session files, which ``/save`` writes and ``/load`` reads."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.oserrors import reason_of
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 _STARTS = (b'{\n "kind": "text",', b'{\n "kind": "chat",')
 """How ``save`` begins: the state's first key."""
 
 
-def named(text: str, command: str) -> Path:
-    """Return the file that a command names.
+def path_argument(text: str, command: str) -> Path:
+    """Return the path argument of a command.
 
     Raises:
-        UsageError: It names none.
+        UsageError: It is missing.
     """
     if not text:
         raise UsageError(f"{command}: expected a file name")
-    return expanded(text)
+    return expand_user(text)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of a session; a saved session is replaced, anything else is not.
+    """Write the state of a session; only a saved session is replaced.
 
     Raises:
-        GgufHubError: Something else is there, or it cannot be written.
+        GgufHubError: Another file is there, or it cannot be written.
     """
     from gguf_hub.files import require_ours, write_atomically
 
@@ -48,14 +48,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """Return what a file holds; whether it is a state shows when it is used.
+    """Return the content of a file, unchecked.
 
     Raises:
-        GgufHubError: It cannot be read, or is no JSON.
+        GgufHubError: It cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as exc:
         raise GgufHubError(f"cannot read `{path}`: {reason_of(exc)}") from exc
     except (ValueError, RecursionError) as exc:
-        raise GgufHubError(f"`{path}` is no saved session") from exc
+        raise GgufHubError(f"`{path}` is not a saved session") from exc

@@ -1,4 +1,4 @@
-"""llama.cpp's flags about what happens when the context is full."""
+"""llama.cpp's flags for a full context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def n_keep(options: dict[str, Any]) -> int | None:
     """Return how many tokens of the prompt to keep, -1 for all; None to stop at a full context.
 
     Raises:
-        UsageError: A number that cannot be.
+        UsageError: --keep is less than -1.
     """
     keep: int = options["keep"]
     if keep < -1:

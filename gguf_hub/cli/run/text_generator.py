@@ -1,4 +1,4 @@
-"""What writes for ``gguf-hub run``: an engine, a tokenizer and the settings of the flags."""
+"""The text generator of ``gguf-hub run``: engine, tokenizer and sampling settings."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class TextGenerator:
-    """Writes texts; one sampler goes through all of them, as in llama.cpp.
+    """Generates texts; all share one sampler state, as in llama.cpp.
 
     Attributes:
-        engine: Computes.
+        engine: Runs the model.
         tokenizer: The model's.
-        config: How tokens are chosen; ``set_option`` changes it.
-        max_tokens: The most tokens of one text; negative for as many as fit.
-        grammar: GBNF that every text must follow, or None.
-        schema: JSON schema that every text must satisfy, or None.
-        ignores_eos: Go on after the end-of-sequence token.
-        run: The last text.
-        n_keep: Where the context is full, keep so many tokens of the first prompt, forget half of
-            the rest and go on (see ``ContextShift.after``); None to stop there.
+        config: Sampling settings; ``set_option`` changes them.
+        max_tokens: Maximum number of tokens of one text; negative for as many as fit.
+        grammar: GBNF that constrains every text, or None.
+        schema: JSON schema that constrains every text, or None.
+        ignore_eos: Continue after the end-of-sequence token.
+        generation: The last text.
+        n_keep: On a full context, keep so many tokens of the first prompt, discard half of the rest
+            and continue (see ``ContextShift.after``); None to stop there.
     """
 
     engine: Engine
@@ -38,8 +38,8 @@ class TextGenerator:
     max_tokens: int = -1
     grammar: str | None = None
     schema: str | None = None
-    ignores_eos: bool = False
-    run: Generation | None = None
+    ignore_eos: bool = False
+    generation: Generation | None = None
     n_keep: int | None = None
     _shift: ContextShift | None = None
 
@@ -50,23 +50,23 @@ class TextGenerator:
         self._grammars = GrammarCache(self.tokenizer)
         self._sampler = Sampler(self.config, self.tokenizer)
 
-    def write(
+    def stream(
         self,
         prompt: Sequence[int],
         stops: Sequence[str] = (),
         progress: Progress | None = None,
         *,
-        is_whole: bool = True,
+        is_standalone: bool = True,
         must_fit: bool = False,
     ) -> Iterator[str]:
-        """Yield the text after a prompt as it becomes complete; ``run`` tells how it ended.
+        """Yield the text after a prompt as it is generated, and leave it in ``generation``.
 
         Args:
             prompt: Token ids.
             stops: Texts that end it and are not shown.
-            progress: Told about the prompt.
-            is_whole: As for ``Generation``.
-            must_fit: Refuse a prompt that does not fit, even where the context goes on.
+            progress: Notified about the prompt.
+            is_standalone: See ``Generation``.
+            must_fit: Refuse a prompt that does not fit, even with a context shift.
 
         Raises:
             ContextFullError: The prompt does not fit the context.
@@ -74,45 +74,47 @@ class TextGenerator:
         from gguf_hub.progress import SILENT
         from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
 
-        stop_ids = () if self.ignores_eos else self.tokenizer.eog_ids
-        chooser = LogitsSampler(self._held())
-        job = GenerationRequest(tuple(prompt), chooser, self.max_tokens, tuple(stops), stop_ids)
+        stop_ids = () if self.ignore_eos else self.tokenizer.eog_ids
+        sampler = LogitsSampler(self._sampler_for_text())
+        request = GenerationRequest(tuple(prompt), sampler, self.max_tokens, tuple(stops), stop_ids)
         n_ctx = self.engine.model.n_ctx
-        shift = None if must_fit and len(prompt) > n_ctx else self._shift_after(prompt)
-        self.run = Generation(job, self.tokenizer, n_ctx, is_whole=is_whole, shift=shift)
-        for delta in self.engine.stream(self.run, progress or SILENT):
+        shift = None if must_fit and len(prompt) > n_ctx else self._shift_of(prompt)
+        self.generation = Generation(
+            request, self.tokenizer, n_ctx, is_standalone=is_standalone, shift=shift
+        )
+        for delta in self.engine.stream(self.generation, progress or SILENT):
             if delta.text:
                 yield delta.text
 
     @property
     def timings(self) -> Timings:
-        """What the last text has cost."""
+        """Timings of the last text."""
         from gguf_hub.run.generation.generation import Timings
 
-        return self.run.timings if self.run else Timings()
+        return self.generation.timings if self.generation else Timings()
 
     @property
     def n_generated(self) -> int:
-        """Tokens of the last text."""
-        return self.run.n_generated if self.run else 0
+        """Number of tokens of the last text."""
+        return self.generation.n_generated if self.generation else 0
 
     @property
     def is_context_full(self) -> bool:
         """Whether the context ended the last text."""
-        run = self.run
-        return (
-            run is not None and run.finish_reason == "length" and run.n_generated != self.max_tokens
-        )
+        last = self.generation
+        if last is None or last.finish_reason != "length":
+            return False
+        return last.n_generated != self.max_tokens
 
     def forget(self) -> None:
-        """Take the next prompt for the first one of a new text."""
+        """Treat the next prompt as the beginning of a new text."""
         self._shift = None
 
     def set_option(self, name: str, value: Any) -> None:
-        """Change one setting of the sampler.
+        """Change one sampling setting.
 
         Raises:
-            UsageError: There is none of this name, or the value cannot be.
+            UsageError: There is none of this name, or the value is invalid.
         """
         from gguf_hub.run.sampler import Sampler, SamplerConfig
 
@@ -120,8 +122,8 @@ class TextGenerator:
         self.config = replace(self.config, **{name: value})
         self._sampler = Sampler(self.config, self.tokenizer)
 
-    def _shift_after(self, prompt: Sequence[int]) -> ContextShift | None:
-        """Return how the text goes on where the context ends: as its first prompt has it."""
+    def _shift_of(self, prompt: Sequence[int]) -> ContextShift | None:
+        """Return the context shift, which the first prompt of the text determines."""
         from gguf_hub.run.generation import ContextShift
 
         if self.n_keep is not None and self._shift is None:
@@ -129,8 +131,8 @@ class TextGenerator:
             self._shift = ContextShift.after(prompt, self.n_keep, n_ctx, bos_id)
         return self._shift
 
-    def _held(self) -> Any:
-        """Return the sampler; a fresh constraint for each text, where there is one."""
+    def _sampler_for_text(self) -> Any:
+        """Return the shared sampler, or one with a fresh constraint for each text."""
         from gguf_hub.run.sampler import Sampler
 
         if self.grammar is not None:

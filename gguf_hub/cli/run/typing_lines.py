@@ -1,4 +1,4 @@
-"""Lines that people type: with editing and history where prompt_toolkit is (extra ``chat``)."""
+"""Input lines: with editing and history if prompt_toolkit is installed (extra ``chat``)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ QUOTES = '"""'
 def read_turn(read_line: Callable[[str], str]) -> str | None:
     """Return the next text, None at the end.
 
-    It is a line, or the lines up to one that does not end with a backslash, or what stands between
-    three quotes at the beginning of a line and three at the end of one.
+    It is a line, or several that end with a backslash but the last, or the lines between three
+    quotes at the beginning of a line and three at the end of one.
 
     Args:
-        read_line: Returns the next line; its argument is what to show in front of it.
+        read_line: Returns the next line; its argument is the prompt to show.
     """
     parts: list[str] = []
     while True:
@@ -33,7 +33,7 @@ def read_turn(read_line: Callable[[str], str]) -> str | None:
 
 
 def _quoted(line: str, read_line: Callable[[str], str]) -> str:
-    """Return what stands up to three quotes at the end of a line; a line with no more is none."""
+    """Return the text up to three quotes at the end of a line, without an empty last line."""
     parts: list[str] = []
     while True:
         text = line.rstrip()
@@ -50,7 +50,7 @@ def _quoted(line: str, read_line: Callable[[str], str]) -> str:
 
 
 class PlainLines:
-    """Lines of stdin; a prompt is shown on a terminal alone."""
+    """Lines of stdin; shows a prompt on a terminal only."""
 
     def read(self) -> str | None:
         """Return the next text."""
@@ -58,7 +58,7 @@ class PlainLines:
 
 
 class EditedLines:
-    """Lines with editing and a history that lasts; Alt+Enter is a line break."""
+    """Lines with editing and a persistent history; Alt+Enter inserts a line break."""
 
     def __init__(self) -> None:
         from prompt_toolkit import PromptSession
@@ -84,7 +84,7 @@ class EditedLines:
 
 
 def open_lines(*, is_simple: bool = False) -> PlainLines | EditedLines:
-    """Return what reads lines here."""
+    """Return the reader of input lines."""
     if is_simple or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return PlainLines()
     try:

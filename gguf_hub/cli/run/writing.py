@@ -1,4 +1,4 @@
-"""llama.cpp's flags about what is written: grammars, biases, where it stops, who talks to whom."""
+"""llama.cpp's flags about the output: grammars, biases, stop texts, modes."""
 
 from __future__ import annotations
 
@@ -63,24 +63,24 @@ template_options = together(
 writing_options = together(
     *(click.option(*flags, **settings) for flags, settings in _FLAGS), template_options
 )
-"""Add the options that ``read_wanted`` reads."""
+"""Add the options that ``read_settings`` reads."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What the flags ask for.
+    """Settings of a run.
 
     Attributes:
         grammar: GBNF, or None.
         schema: JSON schema as text, or None.
         logit_bias: Token id -> bias.
         stops: Texts at which the model stops.
-        system: The system message, or None.
-        template: Name or source of the conversations' format, or None.
+        system: The system prompt, or None.
+        template: Name or source of the chat format, or None.
         mode: ``"once"``, ``"text"`` (in turns), ``"instruct"``, ``"chat"``, or ``"auto"``: chat for
-            a message or a person where the model has a chat template, else once.
+            a message or a terminal if the model has a chat template, else once.
         is_single: The conversation ends after one answer.
-        may_be_piped: Without a prompt in the flags, what is piped in is the prompt.
+        may_be_piped: Read stdin if the flags have no prompt and it is not a terminal.
     """
 
     grammar: str | None
@@ -94,24 +94,24 @@ class RunSettings:
     may_be_piped: bool
 
 
-def read_wanted(options: dict[str, Any]) -> RunSettings:
-    """Return what the flags ask for.
+def read_settings(options: dict[str, Any]) -> RunSettings:
+    """Return the settings of the flags.
 
     Raises:
-        UsageError: They contradict each other, or a value cannot be.
+        UsageError: They contradict each other, or a value is invalid.
         GrammarError: A grammar or schema is wrong.
         GgufHubError: A file cannot be read.
     """
     from gguf_hub.cli.run.prompt import is_on_terminal, unescape
     from gguf_hub.errors import UsageError
 
-    grammar = _one(options, "grammar", "grammar_file")
-    schema = _one(options, "json_schema", "json_schema_file")
+    grammar = _text_or_file(options, "grammar", "grammar_file")
+    schema = _text_or_file(options, "json_schema", "json_schema_file")
     if grammar is not None and schema is not None:
-        raise UsageError("--grammar and --json-schema both hold the output: leave one of them out")
-    _check_held(grammar, schema)
+        raise UsageError("--grammar and --json-schema both constrain the output: drop one of them")
+    _check_constraint(grammar, schema)
     stops = tuple(options["reverse_prompt"])
-    system = _one(options, "system_prompt", "system_prompt_file")
+    system = _text_or_file(options, "system_prompt", "system_prompt_file")
     mode = _mode(options, has_system=system is not None)
     is_implied = mode == "auto" or (mode == "chat" and not options["conversation"])
     return RunSettings(
@@ -129,12 +129,12 @@ def read_wanted(options: dict[str, Any]) -> RunSettings:
 
 
 def read_template(options: dict[str, Any]) -> str | None:
-    """Return the name or source of the chat format that the flags ask for.
+    """Return the name or source of the chat format of the flags.
 
     Raises:
         GgufHubError: There is no such format, or the template cannot be used.
     """
-    template = _one(options, "chat_template", "chat_template_file")
+    template = _text_or_file(options, "chat_template", "chat_template_file")
     if template is not None:
         from gguf_hub.run.chat import choose_format
 
@@ -142,8 +142,8 @@ def read_template(options: dict[str, Any]) -> str | None:
     return template
 
 
-def _check_held(grammar: str | None, schema: str | None) -> None:
-    """Refuse a wrong grammar or schema while nothing is loaded or printed."""
+def _check_constraint(grammar: str | None, schema: str | None) -> None:
+    """Refuse an invalid grammar or schema before anything is loaded or printed."""
     if grammar is None and schema is None:
         return
     from gguf_hub.run.grammar import Grammar
@@ -155,10 +155,10 @@ def _check_held(grammar: str | None, schema: str | None) -> None:
 
 
 def _mode(options: dict[str, Any], *, has_system: bool) -> str:
-    """Return the mode that the flags ask for.
+    """Return the mode of the flags.
 
     Raises:
-        UsageError: A system prompt is given, but no conversation can follow.
+        UsageError: A system prompt without a conversation.
     """
     from gguf_hub.errors import UsageError
 
@@ -181,8 +181,7 @@ def _mode(options: dict[str, Any], *, has_system: bool) -> str:
     return "once" if is_text or options["conversation"] is False else "auto"
 
 
-def _one(options: dict[str, Any], text_name: str, file_name: str) -> str | None:
-    """Return a text given by itself or by a file."""
+def _text_or_file(options: dict[str, Any], text_name: str, file_name: str) -> str | None:
     from gguf_hub.cli.run.prompt import read_text
     from gguf_hub.errors import UsageError
 
@@ -190,7 +189,7 @@ def _one(options: dict[str, Any], text_name: str, file_name: str) -> str | None:
     path: Path | None = options[file_name]
     if text is not None and path is not None:
         flags = [f"--{name.replace('_', '-')}" for name in (text_name, file_name)]
-        raise UsageError(f"{flags[0]} and {flags[1]} say the same: leave one of them out")
+        raise UsageError(f"{flags[0]} and {flags[1]} exclude each other: drop one of them")
     return text if path is None else read_text(path, file_name.removesuffix("_file"))
 
 

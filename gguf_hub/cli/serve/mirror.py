@@ -65,9 +65,9 @@ def command(
     if token is None and host not in _LOCAL_HOSTS:
         token = secrets.token_urlsafe(24)
     store = Store(progress=console.ConsoleProgress())
-    shelf = RepositoryIndex(store, [entry for path in files for entry in _check(path, store)])
+    index = RepositoryIndex(store, [entry for path in files for entry in _check(path, store)])
     with Mirror(
-        shelf,
+        index,
         host=host,
         port=port,
         token=token,
@@ -75,24 +75,26 @@ def command(
         on_error=console.warn,
     ) as mirror:
         try:
-            listings = [found for name in shelf.repo_ids() if (found := shelf.snapshot(name))]
-            announce(mirror, listings, as_json)
+            snapshots = [
+                snapshot for name in index.repo_ids() if (snapshot := index.snapshot(name))
+            ]
+            announce(mirror, snapshots, as_json)
             mirror.serve_forever()
         except KeyboardInterrupt:
             console.note("\nstopped")
 
 
 def _check(path: Path, store: Store) -> list[StoredFile]:
-    """Check a file; return an entry for it, or nothing when the record has one now."""
+    """Verify a file; return an entry for it unless the store has one."""
     from gguf_hub.errors import GgufError
     from gguf_hub.hub.download.verify import verify_file
     from gguf_hub.hub.store import StoredFile
 
-    done = verify_file(path, store=store, progress=console.ConsoleProgress())
-    if not done.verdict.is_good or done.sha256 is None:
+    verification = verify_file(path, store=store, progress=console.ConsoleProgress())
+    if not verification.verdict.is_good or verification.sha256 is None:
         raise GgufError(
-            f"`{path}` is not served: {done.verdict.value}",
+            f"`{path}` is not served: {verification.verdict.value}",
             path=path,
-            hint=f"`gguf-hub verify {quote(str(path))}` says what is wrong",
+            hint=f"`gguf-hub verify {quote(str(path))}` shows what is wrong",
         )
-    return [] if store.find_verified(path) else [StoredFile.of(path, done.sha256)]
+    return [] if store.find_verified(path) else [StoredFile.of(path, verification.sha256)]

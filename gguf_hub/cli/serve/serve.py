@@ -57,7 +57,7 @@ from gguf_hub.cli.source import source_options
               metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
                                       "more time while data arrives.")  # fmt: skip
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
-              help="How long generations may continue after the server is told to stop."
+              help="How long generations may continue on shutdown."
               )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @lookup_option
@@ -75,25 +75,25 @@ def command(**options: Any) -> None:
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.run.opening import lost_pages_told
+    from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
-    from gguf_hub.cli.serve.serving import bound, check_server, import_server, open_served, serve
-    from gguf_hub.cli.source import fetch_model, named_model
+    from gguf_hub.cli.serve.serving import bind, check_server, import_server, open_served, serve
+    from gguf_hub.cli.source import fetch_model, model_argument
     from gguf_hub.run.sampler import SamplerConfig
 
-    # 1) what can be wrong without a model
-    named_model(options)
-    sampling = sampling_options.given(options)
+    # 1) check the options without a model
+    model_argument(options)
+    sampling = sampling_options.settings(options)
     SamplerConfig.from_options(**sampling)
     rope_change(options)
-    more = {"n_keep": n_keep(options), "defaults": sampling,
+    settings = {"n_keep": n_keep(options), "defaults": sampling,
             "chat_format": read_template(options)}  # fmt: skip
     import_server()
     access = check_server(options)
-    with bound(options["host"], options["port"]) as listener:
-        # 2) the model, and who asks it
+    with bind(options["host"], options["port"]) as listener:
+        # 2) open the model and serve it
         path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-        with lost_pages_told(f"`{path}`"), open_served(path, options, **more) as service:
+        with report_lost_pages(f"`{path}`"), open_served(path, options, **settings) as service:
             serve(service, listener, options, access)

@@ -1,4 +1,4 @@
-"""Serving a model: the address, the model behind it, and uvicorn between them."""
+"""Serving a model: the socket, the service and uvicorn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-_NEED = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
+_MISSING = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
 
 
 def import_server() -> Any:
@@ -29,28 +29,28 @@ def import_server() -> Any:
         import_module("gguf_hub.api.server.app")
         return import_module("gguf_hub.api.server.opening")
     except ImportError as exc:
-        raise UsageError(f"{_NEED} ({exc})") from exc
+        raise UsageError(f"{_MISSING} ({exc})") from exc
 
 
 @contextlib.contextmanager
-def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that has the address; nobody can connect before ``serve``.
+def bind(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket bound to the address; it listens only in ``serve``.
 
     Raises:
-        GgufHubError: The address cannot be had.
+        GgufHubError: The address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small pieces at once, TCP_NODELAY, only where the protocol is named; without
-    # that an answer waits 40 ms for the other side's acknowledgement
+    # asyncio sets TCP_NODELAY only if the protocol is named; without it an answer waits 40 ms for
+    # the client's acknowledgement
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with _translated(host, port):
+        with _translate_errors(host, port):
             listener.bind((host, port))
         yield listener
 
 
 @contextlib.contextmanager
-def _translated(host: str, port: int) -> Iterator[None]:
+def _translate_errors(host: str, port: int) -> Iterator[None]:
     from gguf_hub.errors import GgufHubError
     from gguf_hub.oserrors import reason_of
 
@@ -59,12 +59,12 @@ def _translated(host: str, port: int) -> Iterator[None]:
     except OSError as exc:
         raise GgufHubError(
             f"cannot listen on {host}:{port}: {reason_of(exc)}",
-            hint="choose another one with --port, or with --host",
+            hint="choose another address with --port or --host",
         ) from exc
 
 
-def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
-    """Return the service of a model, to be entered; ``more`` is for ``open_service``."""
+def open_served(path: Path, options: dict[str, Any], **arguments: Any) -> Any:
+    """Return the service of a model as a context manager; ``arguments`` of ``open_service``."""
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import drafter_of, model_settings
 
@@ -72,7 +72,7 @@ def open_served(path: Path, options: dict[str, Any], **more: Any) -> Any:
     return import_server().open_service(
         path, model_settings(options, n_ctx=n_ctx, n_slots=options["parallel"]),
         name=options["alias"], n_waiting=options["queue"], n_predict=options["predict"],
-        drafter=drafter_of(options), progress=ConsoleProgress(), **more,
+        drafter=drafter_of(options), progress=ConsoleProgress(), **arguments,
     )  # fmt: skip
 
 
@@ -92,23 +92,23 @@ def check_server(options: dict[str, Any]) -> dict[str, Any]:
     """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
 
     Raises:
-        UsageError: A key or a host name is invalid, or there cannot be as many connections.
+        UsageError: A key or a host name is invalid, or the system allows fewer connections.
     """
     from gguf_hub.api.server.addresses import ANY, AllowedHosts, is_loopback
     from gguf_hub.api.server.api_keys import read_keys
     from gguf_hub.api.server.listening import allow_connections
 
     allow_connections(options["max_connections"])
-    host, allowed = options["host"], options["allowed_hosts"]
-    AllowedHosts(allowed)
-    is_local = is_loopback(_resolved(host))
-    hosts = (host, *allowed) if is_local else allowed or (ANY,)
+    host, allowed_hosts = options["host"], options["allowed_hosts"]
+    AllowedHosts(allowed_hosts)
+    is_local = is_loopback(_resolve(host))
+    hosts = (host, *allowed_hosts) if is_local else allowed_hosts or (ANY,)
     keys = read_keys(options["api_keys"], options["api_key_file"], os.environ)
     return {"api_keys": keys, "hosts": hosts, "origins": options["origins"]}
 
 
-def _resolved(host: str) -> str:
-    """Return the address of a host to listen on; ``bound`` reports a name without one."""
+def _resolve(host: str) -> str:
+    """Return the address of a host to listen on; ``bind`` reports unknown names."""
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
@@ -118,7 +118,7 @@ def _resolved(host: str) -> str:
 def serve(
     service: Any, listener: socket.socket, options: dict[str, Any], access: dict[str, Any]
 ) -> None:
-    """Answer until Ctrl-C.
+    """Serve until Ctrl-C.
 
     Args:
         service: The model.
@@ -127,7 +127,7 @@ def serve(
         access: Result of ``check_server``.
 
     Raises:
-        GgufHubError: Somebody else has begun to listen there meanwhile.
+        GgufHubError: Another program listens there by now.
     """
     from gguf_hub.api.server.app import create_app
     from gguf_hub.api.server.connections import Limits
@@ -137,24 +137,23 @@ def serve(
     app = create_app(service, max_body_bytes=options["max_body"] * 2**20, **access)
     limits = Limits(options["max_connections"], options["timeout"])
     server = Server(app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"])
-    with _translated(options["host"], options["port"]):
+    with _translate_errors(options["host"], options["port"]):
         listener.listen(N_PENDING)
     _welcome(service, listener, is_open=not access["api_keys"])
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped, and passes it on
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
         server.run(sockets=[listener])
     console.note("stopped")
 
 
 def _welcome(service: Any, listener: socket.socket, *, is_open: bool) -> None:
-    """Say where it is, and what it holds."""
     from gguf_hub.api.server.addresses import is_loopback
     from gguf_hub.cli import console
 
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    console.say(f"http://{shown}:{port}")
-    facts = service.facts
-    console.note(f"{facts.description}: {facts.n_slots} slots of {facts.n_ctx} tokens; "
-                 "Ctrl-C ends it")  # fmt: skip
+    url_host = f"[{host}]" if ":" in host else host
+    console.say(f"http://{url_host}:{port}")
+    info = service.model_info
+    console.note(f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens; "
+                 "Ctrl-C stops it")  # fmt: skip
     if is_open and not is_loopback(host):
-        console.warn("other machines can connect and no key is asked: consider --api-key")
+        console.warn("other machines can connect without a key: consider --api-key")

@@ -1,4 +1,4 @@
-"""How ``gguf-hub doctor`` shows its report to people."""
+"""Text output of ``gguf-hub doctor``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Lines = list[tuple[str, str]]
 def print_report(report: dict[str, Any]) -> None:
     """Print the report on stdout, notes and problems on stderr."""
     for title, lines in (
-        ("versions", _versions(report["versions"])),
+        (
+            "versions",
+            [(name, text or "not installed") for name, text in report["versions"].items()],
+        ),
         ("processor", _processor(report["cpu"])),
         ("memory", _memory(report)),
         ("folders", _folders(report)),
@@ -28,10 +31,6 @@ def print_report(report: dict[str, Any]) -> None:
         console.error(problem)
     if not report["problems"]:
         console.note(console.style("no problems found", "green"))
-
-
-def _versions(versions: dict[str, str | None]) -> Lines:
-    return [(name, text or "not installed") for name, text in versions.items()]
 
 
 def _processor(cpu: dict[str, Any]) -> Lines:
@@ -56,7 +55,7 @@ def _memory(report: dict[str, Any]) -> Lines:
     ]
     for gpu in report["gpus"]:
         lines.append(("GPU", f"{gpu['name']}: {_vram(gpu)}"))
-    return lines if report["gpus"] else [*lines, ("GPU", "none seen")]
+    return lines if report["gpus"] else [*lines, ("GPU", "none detected")]
 
 
 def _vram(gpu: dict[str, Any]) -> str:
@@ -82,7 +81,7 @@ def _folders(report: dict[str, Any]) -> Lines:
 def _remark(folder: dict[str, Any]) -> str:
     if not folder["is_writable"]:
         return " (not writable)"
-    return "" if folder["exists"] else " (not there yet)"
+    return "" if folder["exists"] else " (does not exist yet)"
 
 
 def _hub(hub: dict[str, Any]) -> Lines:
@@ -90,15 +89,15 @@ def _hub(hub: dict[str, Any]) -> Lines:
     return [
         ("endpoint", hub["endpoint"] or "none, see below"),
         ("state", "no answer, see below" if hub["problem"] else state),
-        ("token", "present" if hub["has_token"] else "none (public files need none)"),
+        ("token", "present" if hub["has_token"] else "none (not needed for public files)"),
     ]
 
 
 def _catalog(catalog: dict[str, Any]) -> Lines:
-    holds = f"{catalog['n_files']} files of {catalog['repo_id']}"
+    content = f"{catalog['n_files']} files of {catalog['repo_id']}"
     return [
         ("file", catalog["path"]),
-        ("holds", holds if catalog["repo_id"] else "not sound, see below"),
+        ("content", content if catalog["repo_id"] else "invalid, see below"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The small model that is part of the package: a Mixtral that writes simple stories."""
+"""The small model in the package: a Mixtral that writes simple stories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``gguf-hub quickstart``: the whole program at work, with nothing but what is installed."""
+"""``gguf-hub quickstart``: a full demo with the built-in model."""
 
 from __future__ import annotations
 
@@ -49,56 +49,54 @@ def command(keep: Path | None, seed: int | None, as_json: bool) -> int:
     seed = secrets.randbelow(2**31) if seed is None else seed
     with _folder(keep) as folder:
         guide = Guide(Tour(is_silent=as_json), model, folder, console.ConsoleProgress())
-        report = _take(guide, seed)
+        report = _run_steps(guide, seed)
     report["kept"] = str(folder) if keep else None
     if as_json:
         console.print_json(report)
     return 0 if report["verified"] is not False else 1
 
 
-def _take(guide: Guide, seed: int) -> dict[str, Any]:
-    """Take all steps and return what came of them."""
+def _run_steps(guide: Guide, seed: int) -> dict[str, Any]:
     from gguf_hub.cli.start.quickstart_steps import FETCHED_QUANT, why_no_download
     from gguf_hub.hub.store import Store
 
-    seen = guide.look()
-    catalog, found = guide.pick(seen)
-    made = guide.quantise(catalog, seen.n_threads)
-    path = next(file.path for file in made if file.quant == FETCHED_QUANT)
+    hardware = guide.detect()
+    catalog, pick = guide.pick(hardware)
+    files = guide.quantize(catalog, hardware.n_threads)
+    path = next(file.path for file in files if file.quant == FETCHED_QUANT)
     verification, store = None, Store(guide.folder / "record")
-    with guide.serve(made) as mirror:
+    with guide.serve(files) as mirror:
         skipped = why_no_download()
         if skipped is None:
             path = guide.fetch(mirror, store)
             verification = guide.verify(path, store)
         else:
-            console.warn(f"nothing is downloaded: {skipped}\n")
-    story = guide.tell(path, seed, PROMPT)
-    quant = found.chosen.facts.quant if found.chosen else None
-    _say_goodbye(guide, quant)
+            console.warn(f"the download is skipped: {skipped}\n")
+    story = guide.generate(path, seed, PROMPT)
+    quant = pick.chosen.facts.quant if pick.chosen else None
+    _show_next_step(guide, quant)
     return {
         "seconds": guide.tour.seconds,
         "steps": guide.tour.report(),
-        "machine": asdict(seen),
+        "machine": asdict(hardware),
         "recommended": quant,
         "model": str(guide.model),
-        "files": [asdict(file) | {"path": str(file.path)} for file in made],
+        "files": [asdict(file) | {"path": str(file.path)} for file in files],
         "skipped": skipped,
         "verified": verification and verification.verdict.is_good,
         "story": asdict(story),
     }
 
 
-def _say_goodbye(guide: Guide, quant: str | None) -> None:
-    """Print the sum, and where to go from here."""
-    guide.tour.say(f"{guide.tour.seconds:.1f} s for everything. Next, a real model:", indent="")
-    for line in [f'gguf-hub run {quant} -p "{PROMPT}"'] if quant else ["gguf-hub list"]:
-        guide.tour.say(console.style(f"$ {line}", "cyan"))
+def _show_next_step(guide: Guide, quant: str | None) -> None:
+    guide.tour.say(f"{guide.tour.seconds:.1f} s in total. Next, a real model:", indent="")
+    line = f'gguf-hub run {quant} -p "{PROMPT}"' if quant else "gguf-hub list"
+    guide.tour.say(console.style(f"$ {line}", "cyan"))
 
 
 @contextlib.contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Give the folder to work in; one that is not to be kept is gone afterwards."""
+    """Yield the folder to work in; a temporary one without ``--keep``."""
     import tempfile
 
     from gguf_hub.errors import GgufHubError
@@ -106,14 +104,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     try:
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
-            place: contextlib.AbstractContextManager[Path | str]
-            place = contextlib.nullcontext(keep.absolute())
+            folder: contextlib.AbstractContextManager[Path | str]
+            folder = contextlib.nullcontext(keep.absolute())
         else:
-            place = tempfile.TemporaryDirectory(prefix="gguf-hub-", ignore_cleanup_errors=True)
+            folder = tempfile.TemporaryDirectory(prefix="gguf-hub-", ignore_cleanup_errors=True)
     except OSError as exc:
         raise GgufHubError(
             f"cannot make a folder for the files: {reason_of(exc)}",
-            hint="name one that can be written: `gguf-hub quickstart --keep DIR`",
+            hint="name a writable one: `gguf-hub quickstart --keep DIR`",
         ) from exc
-    with place as name:
-        yield Path(name)
+    with folder as path:
+        yield Path(path)

@@ -1,4 +1,4 @@
-"""How ``gguf-hub quickstart`` shows its steps, and what it keeps of them for ``--json``."""
+"""Output of ``gguf-hub quickstart``: its steps as text, and as data for ``--json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INDENT = "   "
 
 @dataclass(frozen=True)
 class Step:
-    """One step that was taken: what it is called, what it took, what does it by itself."""
+    """One step: its name, the seconds it took, and the command for it alone."""
 
     name: str
     seconds: float
@@ -27,10 +27,10 @@ class Step:
 
 
 class Tour:
-    """Numbered steps on stdout, each with the command that does it and the time that it took.
+    """Numbered steps on stdout, each with its command and duration.
 
     Args:
-        is_silent: Print nothing; the steps are kept all the same.
+        is_silent: Print nothing, only record the steps.
     """
 
     def __init__(self, *, is_silent: bool = False) -> None:
@@ -39,19 +39,19 @@ class Tour:
 
     @contextlib.contextmanager
     def step(self, name: str, title: str, command: str) -> Iterator[None]:
-        """Take a step inside the ``with`` block.
+        """Show and time the step in the ``with`` block.
 
         Args:
-            name: For programs.
-            title: For people.
-            command: What one would type for this step alone.
+            name: Its name in the JSON output.
+            title: Its title in the text output.
+            command: The command for this step alone.
         """
         number = len(self.steps) + 1
         self.say(console.style(f"{number}. {title}", bold=True), indent="")
         self.say(console.style(f"$ {command}", "cyan"))
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         yield
-        step = Step(name, time.perf_counter() - began, command)
+        step = Step(name, time.perf_counter() - start_time, command)
         self.steps.append(step)
         self.say(console.style(f"{format_seconds(step.seconds)}\n", "green"))
 
@@ -61,13 +61,13 @@ class Tour:
             console.say(indent + text)
 
     def write(self, text: str) -> None:
-        """Print text as it comes, without an end of line."""
+        """Print text without a newline."""
         if not self.is_silent:
             console.write(text.replace("\n", f"\n{INDENT}"))
 
     @property
     def seconds(self) -> float:
-        """What all steps took."""
+        """Duration of all steps."""
         return sum(step.seconds for step in self.steps)
 
     def report(self) -> list[dict[str, Any]]:
@@ -75,28 +75,29 @@ class Tour:
         return [asdict(step) for step in self.steps]
 
 
-def machine_lines(seen: Hardware) -> list[str]:
-    """Return what matters of a machine, in words."""
+def machine_lines(hardware: Hardware) -> list[str]:
+    """Return a machine's properties as text."""
     from gguf_hub.units import format_gb
 
     def size(size_bytes: int | None) -> str:
         return "unknown" if size_bytes is None else format_gb(size_bytes)
 
-    limit = f", {size(seen.ram_limit_bytes)} allowed" if seen.ram_limit_bytes else ""
-    gpus = ", ".join(f"{gpu.name} ({size(gpu.vram_free_bytes)} free)" for gpu in seen.gpus)
+    limit = f", {size(hardware.ram_limit_bytes)} allowed" if hardware.ram_limit_bytes else ""
+    gpus = ", ".join(f"{gpu.name} ({size(gpu.vram_free_bytes)} free)" for gpu in hardware.gpus)
     return [
-        f"{seen.cpu_name}, {seen.n_threads} threads",
-        f"RAM {size(seen.ram_available_bytes)} available of {size(seen.ram_total_bytes)}{limit}",
-        f"GPU {gpus or 'none seen'}",
-        f"disk {size(seen.disk_free_bytes)} free",
+        f"{hardware.cpu_name}, {hardware.n_threads} threads",
+        f"RAM {size(hardware.ram_available_bytes)} available of "
+        f"{size(hardware.ram_total_bytes)}{limit}",
+        f"GPU {gpus or 'none detected'}",
+        f"disk {size(hardware.disk_free_bytes)} free",
     ]
 
 
-def since(began: float) -> str:
-    """Return the time since a reading of ``time.perf_counter``, for people."""
-    return format_seconds(time.perf_counter() - began)
+def since(start_time: float) -> str:
+    """Return the time since a value of ``time.perf_counter`` as text."""
+    return format_seconds(time.perf_counter() - start_time)
 
 
 def format_seconds(seconds: float) -> str:
-    """Return seconds with two places while these matter."""
+    """Return seconds with two decimals below 10."""
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"

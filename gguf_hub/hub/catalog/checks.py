@@ -7,11 +7,12 @@ value as the dataclasses want it (anything, when it noted an issue: no object is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, get_args
 
+from gguf_hub.errors import did_you_mean
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog.entries import Layout, ModelShape, Recipe, bytes_by_role, tensor_groups
 
@@ -28,10 +29,10 @@ def check_catalog(tree: Any, issues: list[str]) -> dict[str, Any]:
     Returns:
         The values with defaults filled in; of use only while ``issues`` is empty.
     """
-    found = _read(tree, "", _CATALOG, issues)
+    values = _read(tree, "", _CATALOG, issues)
     if not issues:
-        _check_whole(found, issues)
-    return found
+        _check_whole(values, issues)
+    return values
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,16 @@ class _Key:
     is_required: bool = False
 
 
-def _read(node: Any, place: str, keys: Mapping[str, _Key], issues: list[str]) -> dict[str, Any]:
+def _read(node: Any, location: str, keys: Mapping[str, _Key], issues: list[str]) -> dict[str, Any]:
     """Check a mapping key by key; return all of ``keys``, defaults filled in."""
     if not isinstance(node, dict):
-        issues.append(f"{place or 'the file'}: expected a mapping, found {_show(node)}")
+        issues.append(f"{location or 'the file'}: expected a mapping, found {_show(node)}")
         return {}
-    dot = f"{place}." if place else ""
+    dot = f"{location}." if location else ""
     for name in node:
         if name not in keys:
-            issues.append(f"{dot}{str(name)[:60]}: unknown key{_near(str(name), keys)}")
+            near = did_you_mean(get_close_matches(str(name), keys, n=1))
+            issues.append(f"{dot}{str(name)[:60]}: unknown key{near}")
     values = {}
     for name, key in keys.items():
         if node.get(name) is not None:
@@ -63,8 +65,8 @@ def _read(node: Any, place: str, keys: Mapping[str, _Key], issues: list[str]) ->
     return values
 
 
-def _wrong(expected: str, value: Any, place: str, issues: list[str]) -> None:
-    issues.append(f"{place}: expected {expected}, found {_show(value)}")
+def _wrong(expected: str, value: Any, location: str, issues: list[str]) -> None:
+    issues.append(f"{location}: expected {expected}, found {_show(value)}")
 
 
 def _show(value: Any) -> str:
@@ -79,30 +81,25 @@ def _show(value: Any) -> str:
     return f'"{text}"' if isinstance(value, str) else text
 
 
-def _near(word: str, known: Iterable[str]) -> str:
-    found = get_close_matches(word, list(known), n=1)
-    return f": did you mean `{found[0]}`?" if found else ""
-
-
-def _text(value: Any, place: str, issues: list[str]) -> str:
+def _text(value: Any, location: str, issues: list[str]) -> str:
     if not isinstance(value, str):
         # YAML reads a bare `no` as false and 2024-01-01 as a date
-        _wrong("text (in quotes where YAML takes it for something else)", value, place, issues)
+        _wrong("text (in quotes where YAML takes it for something else)", value, location, issues)
         return ""
     return value
 
 
-def _name(value: Any, place: str, issues: list[str]) -> str:
+def _name(value: Any, location: str, issues: list[str]) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        _wrong("a name", value, place, issues)
+        _wrong("a name", value, location, issues)
         return ""
     return value
 
 
 def _integer(least: int, expected: str) -> Check:
-    def check(value: Any, place: str, issues: list[str]) -> int:
+    def check(value: Any, location: str, issues: list[str]) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-            _wrong(expected, value, place, issues)
+            _wrong(expected, value, location, issues)
             return 0
         return value
 
@@ -113,64 +110,64 @@ _positive = _integer(1, "a positive integer")
 _count = _integer(0, "an integer of at least 0")
 
 
-def _truth(value: Any, place: str, issues: list[str]) -> bool:
+def _truth(value: Any, location: str, issues: list[str]) -> bool:
     if not isinstance(value, bool):
-        _wrong("true or false", value, place, issues)
+        _wrong("true or false", value, location, issues)
     return value is True
 
 
-def _perplexity_value(value: Any, place: str, issues: list[str]) -> float:
+def _perplexity_value(value: Any, location: str, issues: list[str]) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 1 <= value < 2**63:
-        _wrong("a number of at least 1", value, place, issues)
+        _wrong("a number of at least 1", value, location, issues)
         return 1.0
     return float(value)
 
 
-def _repo_id(value: Any, place: str, issues: list[str]) -> str:
+def _repo_id(value: Any, location: str, issues: list[str]) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", value, re.ASCII):
-        _wrong("`owner/name`", value, place, issues)
+        _wrong("`owner/name`", value, location, issues)
     return str(value)
 
 
-def _gguf_filename(value: Any, place: str, issues: list[str]) -> str:
+def _gguf_filename(value: Any, location: str, issues: list[str]) -> str:
     text = value if isinstance(value, str) and value.isprintable() else ""
     is_inside = not text.startswith("/") and "\\" not in text and ".." not in text.split("/")
     if not is_inside or not text.lower().endswith(".gguf"):
-        _wrong("a path inside the repository that ends with .gguf", value, place, issues)
+        _wrong("a path inside the repository that ends with .gguf", value, location, issues)
     return str(value)
 
 
-def _layout(value: Any, place: str, issues: list[str]) -> str:
+def _layout(value: Any, location: str, issues: list[str]) -> str:
     if value not in get_args(Layout):
-        _wrong("`split` or `merged`", value, place, issues)
+        _wrong("`split` or `merged`", value, location, issues)
     return str(value)
 
 
-def _type(value: Any, place: str, issues: list[str]) -> QuantType | None:
+def _type(value: Any, location: str, issues: list[str]) -> QuantType | None:
     if isinstance(value, str) and value in QuantType.__members__:
         return QuantType[value]
-    near = _near(str(value).upper(), QuantType.__members__)
-    issues.append(f"{place}: expected a GGUF tensor type, found {_show(value)}{near}")
+    near = did_you_mean(get_close_matches(str(value).upper(), QuantType.__members__, n=1))
+    issues.append(f"{location}: expected a GGUF tensor type, found {_show(value)}{near}")
     return None
 
 
-def _texts(value: Any, place: str, issues: list[str]) -> tuple[str, ...]:
+def _texts(value: Any, location: str, issues: list[str]) -> tuple[str, ...]:
     if not isinstance(value, list):
-        _wrong("a list of texts", value, place, issues)
+        _wrong("a list of texts", value, location, issues)
         return ()
-    return tuple(_text(item, f"{place}[{i}]", issues) for i, item in enumerate(value))
+    return tuple(_text(item, f"{location}[{i}]", issues) for i, item in enumerate(value))
 
 
-def _files(value: Any, place: str, issues: list[str]) -> list[dict[str, Any]]:
+def _files(value: Any, location: str, issues: list[str]) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        _wrong("a list of at least one file", value, place, issues)
+        _wrong("a list of at least one file", value, location, issues)
         return []
-    return [_read(item, f"{place}[{i}]", _FILE, issues) for i, item in enumerate(value)]
+    return [_read(item, f"{location}[{i}]", _FILE, issues) for i, item in enumerate(value)]
 
 
 def _fields(keys: Mapping[str, _Key]) -> Check:
-    return lambda value, place, issues: _read(value, place, keys, issues)
+    return lambda value, location, issues: _read(value, location, keys, issues)
 
 
 _ARCHITECTURE = {
@@ -220,13 +217,13 @@ _CATALOG = {
 }
 
 
-def _check_whole(found: Mapping[str, Any], issues: list[str]) -> None:
+def _check_whole(values: Mapping[str, Any], issues: list[str]) -> None:
     """Check what values say of each other."""
-    shape = ModelShape(**found["architecture"])
+    shape = ModelShape(**values["architecture"])
     _check_shape(shape, issues)
     for key in ("quant", "filename"):
-        _check_unique([file[key] for file in found["files"]], key, issues)
-    for i, file in enumerate(found["files"]):
+        _check_unique([file[key] for file in values["files"]], key, issues)
+    for i, file in enumerate(values["files"]):
         if file["recipe"]:
             _check_sizes(file, shape, f"files[{i}]", issues)
 
@@ -238,8 +235,10 @@ def _check_shape(shape: ModelShape, issues: list[str]) -> None:
             f"found {shape.n_head_kv}"
         )
     if shape.n_expert_used > shape.n_expert or bool(shape.n_expert) != bool(shape.n_expert_used):
-        wanted = f"1 to {shape.n_expert}" if shape.n_expert else "0 as n_expert is"
-        issues.append(f"architecture.n_expert_used: expected {wanted}, found {shape.n_expert_used}")
+        expected = f"1 to {shape.n_expert}" if shape.n_expert else "0 as n_expert is"
+        issues.append(
+            f"architecture.n_expert_used: expected {expected}, found {shape.n_expert_used}"
+        )
 
 
 def _check_unique(values: list[str], key: str, issues: list[str]) -> None:
@@ -250,29 +249,31 @@ def _check_unique(values: list[str], key: str, issues: list[str]) -> None:
             issues.append(f"files[{i}].{key}: `{value}` is already files[{before}].{key}")
 
 
-def _check_sizes(file: Mapping[str, Any], shape: ModelShape, place: str, issues: list[str]) -> None:
-    """Hold the sizes against recipe and shape, which settle them."""
+def _check_sizes(
+    file: Mapping[str, Any], shape: ModelShape, location: str, issues: list[str]
+) -> None:
+    """Compare the sizes with those that recipe and shape give."""
     recipe = Recipe(**file["recipe"])
     for group in tensor_groups(shape):
         type_ = getattr(recipe, group.role)
         if type_ is None:
-            issues.append(f"{place}.recipe.{group.role}: missing, as the model has experts")
+            issues.append(f"{location}.recipe.{group.role}: missing, as the model has experts")
             return
         if group.row_length % type_.block_size:
             issues.append(
-                f"{place}.recipe.{group.role}: rows of {group.row_length} weights do not fill "
+                f"{location}.recipe.{group.role}: rows of {group.row_length} weights do not fill "
                 f"the blocks of {type_.block_size} of {type_.name}"
             )
             return
     total = sum(bytes_by_role(shape, recipe).values())
     if file["tensor_bytes"] not in (None, total):
         issues.append(
-            f"{place}.tensor_bytes: expected {total} by recipe and architecture, "
+            f"{location}.tensor_bytes: expected {total} by recipe and architecture, "
             f"found {file['tensor_bytes']}"
         )
     # a card rounds, a header adds: anything further away is another file or another unit
     if not 0.99 * total <= file["size_bytes"] <= 1.01 * total + 2**24:
         issues.append(
-            f"{place}.size_bytes: expected about {total} by recipe and architecture, "
+            f"{location}.size_bytes: expected about {total} by recipe and architecture, "
             f"found {file['size_bytes']}"
         )

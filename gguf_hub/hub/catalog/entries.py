@@ -86,8 +86,8 @@ class Catalog:
 
     def find(self, quant: str) -> CatalogFile | None:
         """Return the file of that quant, in any case of letters, or None."""
-        wanted = quant.casefold()
-        return next((file for file in self.files if file.quant.casefold() == wanted), None)
+        name = quant.casefold()
+        return next((file for file in self.files if file.quant.casefold() == name), None)
 
 
 @dataclass(frozen=True)

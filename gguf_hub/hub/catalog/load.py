@@ -1,4 +1,4 @@
-"""Finds, reads and builds a catalog; every problem of a file is collected before it is told."""
+"""Finds, reads and builds a catalog; all problems of a file are reported together."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def load_catalog(path: Path | None = None) -> Catalog:
     Raises:
         CatalogError: The file cannot be read or is not sound; it lists every problem.
     """
-    found = find_catalog(path)
+    source = find_catalog(path)
     try:
-        with found.open("rb") as stream:
+        with source.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         problem = f"cannot be read: {reason_of(error)}"
-        raise CatalogError(found, [problem], hint=_HINT) from error
+        raise CatalogError(source, [problem], hint=_HINT) from error
     if len(data) > MAX_BYTES:
-        raise CatalogError(found, ["larger than 1 MiB: not a catalog"], hint=_HINT)
+        raise CatalogError(source, ["larger than 1 MiB: not a catalog"], hint=_HINT)
     try:
-        return parse_catalog(data.decode("utf-8-sig"), found)
+        return parse_catalog(data.decode("utf-8-sig"), source)
     except UnicodeDecodeError as error:
-        raise CatalogError(found, [f"byte {error.start}: not UTF-8"], hint=_HINT) from error
+        raise CatalogError(source, [f"byte {error.start}: not UTF-8"], hint=_HINT) from error
 
 
 def parse_catalog(text: str, path: Path) -> Catalog:
@@ -72,10 +72,10 @@ def parse_catalog(text: str, path: Path) -> Catalog:
     """
     issues: list[str] = []
     tree = _parse_yaml(text, path, issues)
-    found = check_catalog(tree, issues)
+    values = check_catalog(tree, issues)
     if issues:
         raise CatalogError(path, issues, hint=_HINT)
-    return _build(found, path)
+    return _build(values, path)
 
 
 _HINT = "without --catalog and GGUF_HUB_CATALOG, gguf-hub uses the catalog that it came with"
@@ -87,12 +87,12 @@ def _parse_yaml(text: str, path: Path, issues: list[str]) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen: set[str] = set()
+            names: set[str] = set()
             for key, _ in node.value:
                 name = str(key.value)
-                if name in seen:
+                if name in names:
                     issues.append(f"line {key.start_mark.line + 1}: `{name}` appears twice")
-                seen.add(name)
+                names.add(name)
             return super().construct_mapping(node, deep)
 
     try:
@@ -100,8 +100,8 @@ def _parse_yaml(text: str, path: Path, issues: list[str]) -> Any:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise CatalogError(path, [f"{place}not YAML: {error.problem}"], hint=_HINT) from error
+        location = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise CatalogError(path, [f"{location}not YAML: {error.problem}"], hint=_HINT) from error
     except RecursionError as error:
         raise CatalogError(path, ["nested too deeply"], hint=_HINT) from error
     except (yaml.YAMLError, ValueError) as error:
@@ -109,21 +109,21 @@ def _parse_yaml(text: str, path: Path, issues: list[str]) -> Any:
         raise CatalogError(path, [f"not YAML: {first_line}"], hint=_HINT) from error
 
 
-def _build(found: Mapping[str, Any], path: Path) -> Catalog:
-    shape = ModelShape(**found["architecture"])
-    files = tuple(_build_file(file, shape) for file in found["files"])
-    return Catalog(**{**found, "architecture": shape, "files": files, "path": path})
+def _build(values: Mapping[str, Any], path: Path) -> Catalog:
+    shape = ModelShape(**values["architecture"])
+    files = tuple(_build_file(file, shape) for file in values["files"])
+    return Catalog(**{**values, "architecture": shape, "files": files, "path": path})
 
 
-def _build_file(found: Mapping[str, Any], shape: ModelShape) -> CatalogFile:
-    recipe = Recipe(**found["recipe"]) if found["recipe"] else None
-    tensor_bytes = found["tensor_bytes"] or found["size_bytes"]
+def _build_file(values: Mapping[str, Any], shape: ModelShape) -> CatalogFile:
+    recipe = Recipe(**values["recipe"]) if values["recipe"] else None
+    tensor_bytes = values["tensor_bytes"] or values["size_bytes"]
     if recipe:
         tensor_bytes = sum(bytes_by_role(shape, recipe).values())
-    perplexity = Perplexity(**found["perplexity"]) if found["perplexity"] else None
+    perplexity = Perplexity(**values["perplexity"]) if values["perplexity"] else None
     return CatalogFile(
         **{
-            **found,
+            **values,
             "recipe": recipe,
             "tensor_bytes": tensor_bytes,
             "perplexity": perplexity,

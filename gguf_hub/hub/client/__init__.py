@@ -1,14 +1,14 @@
 """What a Hugging Face Hub has, and byte ranges of it.
 
 The only importer of huggingface_hub, and the one place where its errors become ours. This room
-knows nothing about quants, about files on disk or about whom to tell.
+knows nothing about quants, files on disk or the user interface.
 """
 
 from gguf_hub.hub.client.client import HfHub
 from gguf_hub.hub.client.endpoint import DEFAULT_ENDPOINT, default_endpoint
 from gguf_hub.hub.client.interface import (
     ByteStream,
-    FileFacts,
+    FileMetadata,
     Hub,
     RemoteFile,
     RepoListing,
@@ -19,7 +19,7 @@ from gguf_hub.hub.client.interface import (
 __all__ = [
     "DEFAULT_ENDPOINT",
     "ByteStream",
-    "FileFacts",
+    "FileMetadata",
     "HfHub",
     "Hub",
     "RemoteFile",

@@ -14,7 +14,13 @@ from urllib.parse import urlencode
 from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import session
 from gguf_hub.hub.client.endpoint import Endpoint, configured_endpoint, show_origin
-from gguf_hub.hub.client.interface import ByteStream, FileFacts, RemoteFile, RepoListing, is_offline
+from gguf_hub.hub.client.interface import (
+    ByteStream,
+    FileMetadata,
+    RemoteFile,
+    RepoListing,
+    is_offline,
+)
 from gguf_hub.hub.client.listing import (
     Page,
     content_id,
@@ -25,13 +31,15 @@ from gguf_hub.hub.client.listing import (
     require_distinct,
     whole_number,
 )
-from gguf_hub.hub.client.translate import offline, translated
-from gguf_hub.hub.client.transport import TimeBudget, Transport, decoded, redirect_target
+from gguf_hub.hub.client.translate import offline, translate_errors
+from gguf_hub.hub.client.transport import TimeBudget, Transport, decode_body, redirect_target
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LONGEST_WAIT_S = 60.0
 STALL_S, STALL_BYTES = 30.0, 16_384
 """A connection that brings so little in so long is given up, though it is never silent."""
+
+_USE_RANGES = "drop --engine: byte ranges work with every hub"
 
 _T = TypeVar("_T")
 
@@ -61,11 +69,11 @@ class HfHub:
         self._retry_waits_s = retry_waits_s
 
     def is_exposed(self) -> bool:
-        """Tell whether others can read and change what travels: plain http to another machine."""
+        """Return whether others can read and change what travels: plain http to another machine."""
         return self._transport.endpoint.is_exposed
 
     def has_token(self) -> bool:
-        """Tell whether requests carry a token (which is never shown).
+        """Return whether requests carry a token (which is never shown).
 
         Raises:
             UsageError: What stands where a token should cannot be one.
@@ -86,14 +94,14 @@ class HfHub:
             HubError: Its answer is not that of a hub, or does not end.
         """
         if ".." in revision.split("/") or revision.startswith("/"):
-            raise UsageError(f"`{revision}` is no branch, tag or commit", hint="try `main`")
-        repo = f"{self.endpoint}/api/models/{self._checked(repo_id)}"
+            raise UsageError(f"`{revision}` is not a branch, tag or commit", hint="try `main`")
+        repo = f"{self.endpoint}/api/models/{self._validated(repo_id)}"
         budget = TimeBudget()
 
         def get(url: str) -> Page:
-            return self._retrying(lambda: self._page(url, budget), repo_id, revision)
+            return self._retry(lambda: self._page(url, budget), repo_id, revision)
 
-        with self._translated(repo_id, revision):
+        with self._translate_errors(repo_id, revision):
             commit = read_commit(get(f"{repo}/revision/{url_quote(revision, safe='')}").data)
             first = f"{repo}/tree/{commit}?recursive=true&expand=false"
             entries = read_all(get, first, self._transport.endpoint, read_files)
@@ -101,7 +109,7 @@ class HfHub:
             require_distinct(files)
         return RepoListing(repo_id, revision, commit, files)
 
-    def file_facts(self, repo_id: str, path: str, revision: str = "main") -> FileFacts:
+    def file_metadata(self, repo_id: str, path: str, revision: str = "main") -> FileMetadata:
         """Return where the bytes of one file are, asking the hub for a fresh link.
 
         Raises:
@@ -110,16 +118,16 @@ class HfHub:
             HubUnreachableError: The hub does not answer.
         """
 
-        def ask() -> FileFacts:
+        def request() -> FileMetadata:
             with self._head(repo_id, path, revision) as response:
-                return _facts(repo_id, path, response)
+                return _read_metadata(repo_id, path, response)
 
-        return self._retrying(ask, repo_id, revision, path)
+        return self._retry(request, repo_id, revision, path)
 
-    def listed_facts(self, listing: RepoListing, file: RemoteFile) -> FileFacts:
+    def listed_metadata(self, listing: RepoListing, file: RemoteFile) -> FileMetadata:
         """Return where the bytes of a listed file are, without asking: the link that redirects."""
         url = self._file_url(listing.repo_id, file.path, listing.commit)
-        return FileFacts(listing.repo_id, file.path, url, file.etag, file.size_bytes)
+        return FileMetadata(listing.repo_id, file.path, url, file.etag, file.size_bytes)
 
     def find_repos(self, text: str, *, owner: str | None = None, limit: int = 50) -> list[str]:
         """Return names of model repositories that hold a text, or all of an owner's.
@@ -128,16 +136,16 @@ class HfHub:
             HubUnreachableError: The hub does not answer.
             HubError: Its answer is not that of a hub.
         """
-        wanted = {"search": text, "author": owner, "limit": str(limit)}
-        query = urlencode({name: value for name, value in wanted.items() if value})
-        with self._translated(None):
+        parameters = {"search": text, "author": owner, "limit": str(limit)}
+        query = urlencode({name: value for name, value in parameters.items() if value})
+        with self._translate_errors(None):
             page = self._page(f"{self.endpoint}/api/models?{query}", TimeBudget())
             return read_repo_ids(page.data, limit)
 
     @contextmanager
     def open_range(
         self,
-        facts: FileFacts,
+        metadata: FileMetadata,
         start: int,
         stop: int | None = None,
         *,
@@ -147,7 +155,7 @@ class HfHub:
         """Open the bytes of a file; the connection closes with the ``with`` block.
 
         Args:
-            facts: From ``file_facts``.
+            metadata: From ``file_metadata``.
             start: First byte.
             stop: Byte after the last one; None for the end of the file.
             if_range: ``etag`` of an earlier stream: the server sends the whole file from 0 when
@@ -165,17 +173,17 @@ class HfHub:
         if if_range:
             headers["If-Range"] = if_range
         with (
-            self._translated(facts.repo_id, path=facts.path, is_api=False),
-            self._transport.open("GET", facts.url, headers, expected=(200, 206)) as response,
+            self._translate_errors(metadata.repo_id, path=metadata.path, is_api=False),
+            self._transport.open("GET", metadata.url, headers, expected=(200, 206)) as response,
         ):
             if window_bytes:
                 _narrow(response, window_bytes)
-            yield _byte_stream(response, facts, start)
+            yield _byte_stream(response, metadata, start)
 
-    def headers_for(self, facts: FileFacts) -> dict[str, str]:
+    def headers_for(self, metadata: FileMetadata) -> dict[str, str]:
         """Return what a request for a file's bytes must carry; a token only for the hub itself."""
         _check_online(self.endpoint)
-        return self._transport.headers_for(facts.url) | {"Accept-Encoding": "identity"}
+        return self._transport.headers_for(metadata.url) | {"Accept-Encoding": "identity"}
 
     def fetch_xet(self, repo_id: str, path: str, revision: str, target: Path) -> None:
         """Fetch a whole file to ``target`` through hf_xet, as huggingface_hub does.
@@ -183,19 +191,19 @@ class HfHub:
         Raises:
             HubError: The file is not in Hugging Face's chunk store, or hf_xet fails.
         """
-        with self._translated(repo_id, revision, path):
+        with self._translate_errors(repo_id, revision, path):
             session.huggingface_hub()
             from huggingface_hub.file_download import xet_get
             from huggingface_hub.utils import parse_xet_file_data_from_response
 
             with self._head(repo_id, path, revision) as response:
                 file = parse_xet_file_data_from_response(response, endpoint=self.endpoint)
-                size_bytes = _facts(repo_id, path, response).size_bytes
+                size_bytes = _read_metadata(repo_id, path, response).size_bytes
             if file is None:
                 raise HubError(
-                    f"`{path}` of `{repo_id}` is not to be had through xet",
+                    f"`{path}` of `{repo_id}` is not available through xet",
                     repo_id=repo_id,
-                    hint="leave --engine away: ranges work with every hub",
+                    hint=_USE_RANGES,
                 )
             # where the token goes for leave to read the store
             self._require_own(file.refresh_route, repo_id)
@@ -210,23 +218,23 @@ class HfHub:
                 )
             except RuntimeError as error:
                 raise HubError(
-                    f"`{path}`: hf_xet gave up: {type(error).__name__}",
+                    f"`{path}`: hf_xet failed: {type(error).__name__}",
                     repo_id=repo_id,
-                    hint="leave --engine away: ranges work with every hub",
+                    hint=_USE_RANGES,
                 ) from None
 
-    def read_range(self, facts: FileFacts, start: int, stop: int) -> bytes:
+    def read_range(self, metadata: FileMetadata, start: int, stop: int) -> bytes:
         """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file.
 
         Raises:
             HubError: The server does not send ranges, or anything ``open_range`` raises.
         """
-        with self.open_range(facts, start, stop) as stream:
+        with self.open_range(metadata, start, stop) as stream:
             if stream.start != start:
                 raise HubError(
-                    f"the server of `{facts.path}` sends no byte ranges",
-                    repo_id=facts.repo_id,
-                    hint=f"`gguf-hub download {quote(facts.repo_id)} {quote(facts.path)}` "
+                    f"the server of `{metadata.path}` sends no byte ranges",
+                    repo_id=metadata.repo_id,
+                    hint=f"`gguf-hub download {quote(metadata.repo_id)} {quote(metadata.path)}` "
                     "downloads all of it",
                 )
             data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
@@ -236,7 +244,7 @@ class HfHub:
                     break
                 if time.monotonic() - seen_s > STALL_S:
                     if len(data) - seen_bytes < STALL_BYTES:
-                        raise _stalled(facts, len(data) - seen_bytes)
+                        raise _stall_error(metadata, len(data) - seen_bytes)
                     seen_bytes, seen_s = len(data), time.monotonic()
         return bytes(data[: stop - start])
 
@@ -244,7 +252,7 @@ class HfHub:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
         try:
             with (
-                self._translated(None),
+                self._translate_errors(None),
                 self._transport.open(
                     "HEAD",
                     self.endpoint,
@@ -261,7 +269,7 @@ class HfHub:
     # --- helpers
 
     @contextmanager
-    def _translated(
+    def _translate_errors(
         self,
         repo_id: str | None,
         revision: str = "main",
@@ -269,9 +277,9 @@ class HfHub:
         *,
         is_api: bool = True,
     ) -> Iterator[None]:
-        """Ask only where that is allowed, and turn whatever goes wrong into an error of ours."""
+        """Refuse in offline mode; turn whatever goes wrong into an error of ours."""
         _check_online(self.endpoint)
-        with translated(
+        with translate_errors(
             self.endpoint,
             repo_id,
             revision=revision,
@@ -281,13 +289,9 @@ class HfHub:
         ):
             yield
 
-    def _checked(self, repo_id: str) -> str:
-        """Return a repository's name as it is.
-
-        Raises:
-            UsageError: It is none.
-        """
-        with self._translated(repo_id):
+    def _validated(self, repo_id: str) -> str:
+        """Return a repository's name; raises ``UsageError`` when it is not one."""
+        with self._translate_errors(repo_id):
             session.huggingface_hub()
             from huggingface_hub.utils import validate_repo_id
 
@@ -299,15 +303,14 @@ class HfHub:
         return f"{self.endpoint}/{repo_id}/resolve/{url_quote(revision, safe='')}/{name}"
 
     def _head(self, repo_id: str, path: str, revision: str) -> AbstractContextManager[Any]:
-        """Ask for the facts of a file, within the hub: where it sends elsewhere is one of them."""
-        url = self._file_url(self._checked(repo_id), path, revision)
+        """Request the headers of a file, following redirects within the hub only."""
+        url = self._file_url(self._validated(repo_id), path, revision)
         headers = {"Accept-Encoding": "identity"}  # the size of the file, not of its packing
         return self._transport.open("HEAD", url, headers, follow=self._transport.endpoint.owns)
 
     def _page(self, url: str, budget: TimeBudget) -> Page:
-        """Get JSON."""
         headers = {"Accept-Encoding": "gzip"}
-        with budget.running(), self._transport.open("GET", url, headers) as response:
+        with budget.count_time(), self._transport.open("GET", url, headers) as response:
             data = self._transport.read_json(response, budget)
             return Page(str(response.url), data, response.headers.get("link", ""))
 
@@ -322,22 +325,22 @@ class HfHub:
                 f"`{self.endpoint}` sends the token to {show_origin(url)}, which is another "
                 "origin: refused",
                 repo_id=repo_id,
-                hint="leave --engine away: ranges work with every hub",
+                hint=_USE_RANGES,
             )
 
-    def _retrying(
-        self, ask: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
+    def _retry(
+        self, request: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
     ) -> _T:
-        """Ask, and ask again while the server says that it is busy."""
+        """Send a request, again while the server says that it is busy."""
         for wait_s in (*self._retry_waits_s, None):
             try:
-                with self._translated(repo_id, revision, path):
-                    return ask()
+                with self._translate_errors(repo_id, revision, path):
+                    return request()
             except HubUnreachableError as error:
-                asked_s = error.retry_after_s
-                if wait_s is None or asked_s is None or asked_s > LONGEST_WAIT_S:
+                retry_after_s = error.retry_after_s
+                if wait_s is None or retry_after_s is None or retry_after_s > LONGEST_WAIT_S:
                     raise
-                time.sleep(max(wait_s, asked_s))
+                time.sleep(max(wait_s, retry_after_s))
         raise AssertionError("the last turn returns or raises")
 
 
@@ -346,14 +349,14 @@ def _check_online(endpoint: str) -> None:
         raise offline(endpoint)
 
 
-def _facts(repo_id: str, path: str, response: Any) -> FileFacts:
+def _read_metadata(repo_id: str, path: str, response: Any) -> FileMetadata:
     """Return what the headers of a file say.
 
     Source: huggingface_hub 2.4.0, file_download.py, get_hf_file_metadata.
     """
     headers, target = response.headers, redirect_target(response)
     length = None if target else headers.get("content-length")
-    return FileFacts(
+    return FileMetadata(
         repo_id,
         path,
         target or str(response.url),
@@ -362,11 +365,11 @@ def _facts(repo_id: str, path: str, response: Any) -> FileFacts:
     )
 
 
-def _stalled(facts: FileFacts, n_bytes: int) -> HubUnreachableError:
+def _stall_error(metadata: FileMetadata, n_bytes: int) -> HubUnreachableError:
     return HubUnreachableError(
-        f"`{facts.path}`: the connection brought {n_bytes} bytes in {STALL_S:.0f} s",
-        repo_id=facts.repo_id,
-        hint="try again; `gguf-hub doctor` looks at the connection",
+        f"`{metadata.path}`: the connection received only {n_bytes} bytes in {STALL_S:.0f} s",
+        repo_id=metadata.repo_id,
+        hint="try again; `gguf-hub doctor` checks the connection",
     )
 
 
@@ -380,25 +383,25 @@ def _narrow(response: Any, window_bytes: int) -> None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
 
 
-def _byte_stream(response: Any, facts: FileFacts, start: int) -> ByteStream:
+def _byte_stream(response: Any, metadata: FileMetadata, start: int) -> ByteStream:
     """Return the bytes of a 200 or 206 response, checked to begin where they should."""
     headers = response.headers
     is_range = response.status_code == 206
-    found = headers.get("content-range", "no Content-Range")
-    if is_range and not found.startswith(f"bytes {start}-"):
+    content_range = headers.get("content-range", "no Content-Range")
+    if is_range and not content_range.startswith(f"bytes {start}-"):
         raise HubError(
-            f"`{facts.path}`: asked for bytes from {start}, got `{found}`",
-            repo_id=facts.repo_id,
+            f"`{metadata.path}`: asked for bytes from {start}, got `{content_range}`",
+            repo_id=metadata.repo_id,
             hint="a proxy on the way is broken; try without it",
         )
     etag = headers.get("etag", "")
     # a weak validator does not promise equal bytes (RFC 9110 section 13.1.5)
     is_strong = etag and not etag.startswith("W/")
-    total = found.rpartition("/")[2] if is_range else headers.get("content-length", "")
+    total = content_range.rpartition("/")[2] if is_range else headers.get("content-length", "")
     return ByteStream(
         start=start if is_range else 0,
         is_whole=not is_range,
         total_bytes=whole_number(total),
         etag=etag if is_strong else None,
-        chunks=decoded(response),
+        chunks=decode_body(response),
     )

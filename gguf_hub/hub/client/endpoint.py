@@ -85,12 +85,12 @@ class Endpoint:
         return cls(bare, _basic(credentials) if has_credentials else None)
 
     def owns(self, url: str) -> bool:
-        """Tell whether a URL has the hub's own origin: scheme, host and port."""
+        """Return whether a URL has the hub's own origin: scheme, host and port."""
         return origin_of(url) == origin_of(self.url)
 
     @property
     def is_exposed(self) -> bool:
-        """Tell whether others can read and change what travels: plain http to another machine."""
+        """Whether others can read and change what travels: plain http to another machine."""
         parts = urlsplit(self.url)
         return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
@@ -116,7 +116,7 @@ def _basic(credentials: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine; a name that only begins like an address is not."""
+    """Return whether a host is this machine; a name that only begins like an address is not."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RepoListing:
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileMetadata:
     """Where the bytes of a file come from right now.
 
     Attributes:
@@ -93,13 +93,13 @@ class Hub(Protocol):
         """Return all files of a repository at a branch, tag or commit."""
         ...
 
-    def file_facts(self, repo_id: str, path: str, revision: str = "main") -> FileFacts:
+    def file_metadata(self, repo_id: str, path: str, revision: str = "main") -> FileMetadata:
         """Return where the bytes of one file are."""
         ...
 
     def open_range(
         self,
-        facts: FileFacts,
+        metadata: FileMetadata,
         start: int,
         stop: int | None = None,
         *,
@@ -109,7 +109,7 @@ class Hub(Protocol):
         """Open the bytes from ``start`` to before ``stop`` (None: to the end)."""
         ...
 
-    def headers_for(self, facts: FileFacts) -> dict[str, str]:
+    def headers_for(self, metadata: FileMetadata) -> dict[str, str]:
         """Return what a request for a file's bytes must carry; a token only for the hub itself."""
         ...
 
@@ -126,12 +126,12 @@ def default_cache_dir() -> Path:
     """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(name):
-            return expanded(folder)
+            return expand_user(folder)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{base}/huggingface"
-    return expanded(home) / "hub"
+    return expand_user(home) / "hub"
 
 
 def is_offline() -> bool:
-    """Tell whether ``HF_HUB_OFFLINE`` forbids the network."""
+    """Return whether ``HF_HUB_OFFLINE`` forbids the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -53,22 +53,22 @@ def read_all(
     Raises:
         FormatError: It does not end, or goes on at another origin; as ``read`` says.
     """
-    found: list[_T] = []
-    seen: set[str] = set()
+    entries: list[_T] = []
+    urls: set[str] = set()
     following: str | None = url
     while following is not None:
-        if following in seen:
+        if following in urls:
             raise FormatError("its listing goes in circles: a page comes a second time")
-        if len(seen) == MAX_PAGES:
+        if len(urls) == MAX_PAGES:
             raise FormatError(f"its listing has more than {MAX_PAGES:,} pages")
-        seen.add(following)
+        urls.add(following)
         page = get(following)
         _require(page.data, list, "a page of its listing")
-        found += read(page.data)
-        if len(found) > MAX_ENTRIES:
+        entries += read(page.data)
+        if len(entries) > MAX_ENTRIES:
             raise FormatError(f"its listing has more than {MAX_ENTRIES:,} entries")
         following = next_url(page, endpoint)
-    return found
+    return entries
 
 
 def next_url(page: Page, endpoint: Endpoint) -> str | None:
@@ -91,7 +91,7 @@ def next_url(page: Page, endpoint: Endpoint) -> str | None:
         target = endpoint.url + urlsplit(target)._replace(scheme="", netloc="").geturl()
     if origin_of(target) not in (origin_of(endpoint.url), origin_of(page.url)):
         raise FormatError(
-            f"its listing goes on at {show_origin(target)}, which is another origin: refused"
+            f"its listing continues at {show_origin(target)}, which is another origin: refused"
         )
     return target
 
@@ -101,7 +101,7 @@ def read_commit(data: Any) -> str:
     info = _require(data, dict, "its info about the repository")
     commit = _require(info.get("sha"), str, "the commit")
     if not _SHA1.fullmatch(commit):
-        raise FormatError(f"the commit is {_clipped(commit)}, expected 40 hex digits")
+        raise FormatError(f"the commit is {_clip(commit)}, expected 40 hex digits")
     return commit
 
 
@@ -112,22 +112,22 @@ def read_files(entries: list[Any]) -> list[RemoteFile | None]:
 
 def require_distinct(files: Sequence[RemoteFile]) -> None:
     """Refuse a listing in which a path stands twice."""
-    seen: set[str] = set()
+    paths: set[str] = set()
     for file in files:
-        if file.path in seen:
-            raise FormatError(f"its listing has {_clipped(file.path)} twice")
-        seen.add(file.path)
+        if file.path in paths:
+            raise FormatError(f"its listing has {_clip(file.path)} twice")
+        paths.add(file.path)
 
 
 def read_repo_ids(entries: list[Any], limit: int) -> list[str]:
     """Return the names of repositories that a search has found."""
-    found = []
+    names = []
     for entry in entries[:limit]:
         name = _require(_require(entry, dict, "a found repository").get("id"), str, "its name")
         if not _REPO_ID.fullmatch(name):
-            raise FormatError(f"a repository is called {_clipped(name)}, expected `org/name`")
-        found.append(name)
-    return found
+            raise FormatError(f"a repository is called {_clip(name)}, expected `org/name`")
+        names.append(name)
+    return names
 
 
 def content_id(text: str | None) -> str | None:
@@ -152,10 +152,10 @@ def _read_entry(data: Any) -> RemoteFile | None:
         raise FormatError(f"a path has {len(path):,} characters, at most {MAX_PATH_CHARS:,}")
     if kind != "file":
         return None
-    where = f"of {_clipped(path)}"
+    where = f"of {_clip(path)}"
     size_bytes = _require(entry.get("size"), int, f"the size {where}")
     if not 0 <= size_bytes <= MAX_SIZE_BYTES:
-        raise FormatError(f"the size {where} is {_clipped(size_bytes)}, expected 0 to 2^63 - 1")
+        raise FormatError(f"the size {where} is {_clip(size_bytes)}, expected 0 to 2^63 - 1")
     blob_id = _digest(entry.get("oid"), _GIT_ID, f"the id {where}")
     sha256 = None
     if entry.get("lfs") is not None:
@@ -167,14 +167,14 @@ def _read_entry(data: Any) -> RemoteFile | None:
 def _digest(value: Any, form: re.Pattern[str], what: str) -> str:
     text = _require(value, str, what)
     if not form.fullmatch(text):
-        raise FormatError(f"{what} is {_clipped(text)}, expected a hash in hex")
+        raise FormatError(f"{what} is {_clip(text)}, expected a hash in hex")
     return text
 
 
 def _require(value: Any, kind: type[_T], what: str) -> _T:
     # True is an int for Python, and no size
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise FormatError(f"{what} is {_clipped(value)}, expected {_KINDS[kind]}")
+        raise FormatError(f"{what} is {_clip(value)}, expected {_KINDS[kind]}")
     return value
 
 
@@ -183,7 +183,7 @@ _KINDS: dict[type, str] = {
 }  # fmt: skip
 
 
-def _clipped(value: Any) -> str:
+def _clip(value: Any) -> str:
     """Return a value as a message may quote it."""
     if isinstance(value, (dict, list)):
         return "a JSON object" if isinstance(value, dict) else "a JSON array"

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from gguf_hub.errors import GgufHubError, RepoNotFoundError
+from gguf_hub.errors import GgufHubError, RepoNotFoundError, did_you_mean
 from gguf_hub.hub.client.client import HfHub
 
 N_NAMES = 3
@@ -24,10 +24,7 @@ def near_names(hub: HfHub, repo_id: str, known: Iterable[str]) -> Iterator[None]
     try:
         yield
     except RepoNotFoundError as error:
-        names = find_near(hub, repo_id, known)
-        if names:
-            listed = " or ".join(f"`{name}`" for name in names)
-            error.message += f": did you mean {listed}?"
+        error.message += did_you_mean(find_near(hub, repo_id, known))
         raise
 
 
@@ -38,8 +35,8 @@ def find_near(hub: HfHub, repo_id: str, known: Iterable[str]) -> list[str]:
     # the owner's; then by the whole name, and by its first word
     for text, of in (("", owner), (name, None), (name.split("-")[0], None)):
         try:
-            names |= {found.lower(): found for found in hub.find_repos(text, owner=of)}
+            names |= {repo.lower(): repo for repo in hub.find_repos(text, owner=of)}
         except GgufHubError:
             break  # the first answer was that it does not exist: no other is owed
     near = difflib.get_close_matches(repo_id.lower(), names, n=N_NAMES, cutoff=0.7)
-    return [names[found] for found in near if names[found] != repo_id]
+    return [names[key] for key in near if names[key] != repo_id]

@@ -6,7 +6,7 @@ import threading
 
 from gguf_hub.errors import HubError, HubUnreachableError
 from gguf_hub.hub.client.client import HfHub
-from gguf_hub.hub.client.interface import FileFacts
+from gguf_hub.hub.client.interface import FileMetadata
 from gguf_hub.units import format_size
 
 
@@ -46,17 +46,17 @@ class HubRanges:
 
     Args:
         hub: The hub.
-        facts: Where the file is.
+        metadata: Where the file is.
         size_bytes: Its size.
         budget: Shared with other files; no limit beyond what the reader has when None.
     """
 
     def __init__(
-        self, hub: HfHub, facts: FileFacts, size_bytes: int, budget: ReadBudget | None = None
+        self, hub: HfHub, metadata: FileMetadata, size_bytes: int, budget: ReadBudget | None = None
     ) -> None:
         self._budget = budget
         self._hub = hub
-        self._facts = facts
+        self._metadata = metadata
         self.size_bytes = size_bytes
 
     def read(self, offset: int, n: int) -> bytes:
@@ -67,12 +67,12 @@ class HubRanges:
             HubUnreachableError: Fewer came: the file is there, and the connection was not.
         """
         if self._budget:
-            self._budget.spend(n, self._facts.repo_id)
-        found = self._hub.read_range(self._facts, offset, offset + n)
-        if len(found) < n:
+            self._budget.spend(n, self._metadata.repo_id)
+        data = self._hub.read_range(self._metadata, offset, offset + n)
+        if len(data) < n:
             raise HubUnreachableError(
-                f"`{self._facts.path}`: {len(found):,} of {n:,} bytes came from the hub",
-                repo_id=self._facts.repo_id,
-                hint="try again; `gguf-hub doctor` looks at the connection",
+                f"`{self._metadata.path}`: {len(data):,} of {n:,} bytes came from the hub",
+                repo_id=self._metadata.repo_id,
+                hint="try again; `gguf-hub doctor` checks the connection",
             )
-        return found
+        return data

@@ -12,38 +12,38 @@ from gguf_hub.oserrors import reason_of
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def find_token(given: str | None, hf: Any) -> str | None:
+def find_token(token: str | None, hf: Any) -> str | None:
     """Return the token for requests to the hub, or None where there is none.
 
     Args:
-        given: From the command line or a program; else the environment and what
-            ``hf auth login`` has saved are looked at.
+        token: From the command line or a program; when None, the environment and then what
+            ``hf auth login`` has saved are used.
         hf: The module ``huggingface_hub``.
 
     Raises:
         UsageError: What should be a token cannot be one; the message names where it stands.
         HubError: A login service refuses to give one.
     """
-    if given is not None:
-        return cleaned(given, "the token of --token")
+    if token is not None:
+        return clean_token(token, "the token of --token")
     if hf.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     if os.environ.get("HF_OIDC_RESOURCE"):
-        return _fetched(hf, "the token for HF_OIDC_RESOURCE")
+        return _get_hf_token(hf, "the token for HF_OIDC_RESOURCE")
     for name in VARIABLES:
         # an empty variable is an unset one, as for huggingface_hub
         if value := os.environ.get(name):
-            return cleaned(value, f"the token in {name}")
+            return clean_token(value, f"the token in {name}")
     path = Path(hf.constants.HF_TOKEN_PATH)
     source = f"the token in `{path}`"
     saved = _read(path, source)
     if saved is not None:
-        cleaned(saved, source)
+        clean_token(saved, source)
     # asked all the same: huggingface_hub renews tokens of a browser login, and knows Colab's
-    return _fetched(hf, source)
+    return _get_hf_token(hf, source)
 
 
-def cleaned(value: str, source: str) -> str:
+def clean_token(value: str, source: str) -> str:
     """Return a token without what editors, shells and files put around it.
 
     Args:
@@ -67,7 +67,6 @@ def cleaned(value: str, source: str) -> str:
 
 
 def _read(path: Path, source: str) -> str | None:
-    """Return what a token file holds; None when there is no such file."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -83,14 +82,14 @@ def _read(path: Path, source: str) -> str | None:
     )
 
 
-def _fetched(hf: Any, source: str) -> str | None:
+def _get_hf_token(hf: Any, source: str) -> str | None:
     """Return what huggingface_hub finds or renews."""
     try:
         token = hf.get_token()
     except Exception as error:
         kind = type(error).__name__
     else:
-        return None if token is None else cleaned(token, source)
+        return None if token is None else clean_token(token, source)
     # not chained, and not quoted: the exceptions of login services hold tokens
     raise HubError(
         f"{source} cannot be had: {kind}", hint="unset HF_OIDC_RESOURCE, or pass --token"

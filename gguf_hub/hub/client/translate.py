@@ -37,7 +37,7 @@ BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestContext:
     """What a request was about: everything that a message may name.
 
     ``secrets`` are what it must not: tokens and passwords that were sent.
@@ -49,7 +49,7 @@ class Asked:
     path: str | None
     secrets: Callable[[], tuple[str, ...]] = tuple
 
-    def redacted(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return the words of a library or a server without secrets."""
         for secret in self.secrets():
             if len(secret) >= _LEAST_SECRET:
@@ -57,14 +57,14 @@ class Asked:
                 text = re.sub(re.escape(secret), "[secret]", text, flags=re.IGNORECASE)
         return _TOKEN.sub("[secret]", text)
 
-    def quoted(self, exc: BaseException) -> str:
+    def quote_exception(self, exc: BaseException) -> str:
         """Return the words of an exception as a message may have them: no secrets, and short."""
-        text = self.redacted(str(exc))
+        text = self.redact(str(exc))
         return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @contextmanager
-def translated(
+def translate_errors(
     endpoint: str,
     repo_id: str | None,
     *,
@@ -83,68 +83,69 @@ def translated(
         is_api: The answer is parsed inside, so that a parse error is the server's fault.
         secrets: What was sent and must not be shown.
     """
-    asked = Asked(endpoint, repo_id, revision, path, secrets)
+    context = RequestContext(endpoint, repo_id, revision, path, secrets)
     try:
         yield
     except GgufHubError as own:
-        own.message = asked.redacted(own.message)  # it may quote the hub, which knows the token
+        own.message = context.redact(own.message)  # it may quote the hub, which knows the token
         own.args = (own.message,)
         raise
     except Exception as exc:
-        error = _explain(exc, asked)
+        error = _explain(exc, context)
         if error is None and is_api and isinstance(exc, (ValueError, LookupError, TypeError)):
-            error = _not_a_hub(exc, asked)
+            error = _not_a_hub(exc, context)
         if error is None:
             raise
         # a traceback shows the cause too
-        raise error from (exc if asked.redacted(str(exc)) == str(exc) else None)
+        raise error from (exc if context.redact(str(exc)) == str(exc) else None)
 
 
-def _explain(exc: Exception, asked: Asked) -> GgufHubError | None:
+def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
     """Return our error for one of theirs, or None for an exception that is not theirs."""
     from huggingface_hub import errors as hf
     from huggingface_hub.utils import httpx
 
     if isinstance(exc, hf.OfflineModeIsEnabled):
-        return offline(asked.endpoint)
+        return offline(context.endpoint)
     if isinstance(exc, hf.HFValidationError):
         return UsageError(
-            f"`{asked.repo_id}` is not a repository name: {asked.quoted(exc)}",
+            f"`{context.repo_id}` is not a repository name: {context.quote_exception(exc)}",
             hint="write it as `org/name`",
         )
     if isinstance(exc, FormatError):
-        return _not_a_hub(exc, asked)
+        return _not_a_hub(exc, context)
     if isinstance(exc, RefusedError):
-        return _refusal(exc.response, asked)
+        return _refusal(exc.response, context)
     if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
-        return _by_code(exc.response, asked) or _by_status(exc.response, asked)
+        return _by_code(exc.response, context) or _by_status(exc.response, context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
-        return _untrusted(reason, asked)
+        return _tls_error(reason, context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
-        return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), asked)
+        return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), context)
     if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
-        return _unreachable(exc, asked)
+        return _unreachable(exc, context)
     return None
 
 
-def _refusal(response: Any, asked: Asked) -> GgufHubError:
+def _refusal(response: Any, context: RequestContext) -> GgufHubError:
     """Return the error for a response of the hub, or of the host that it sends us to."""
-    is_signed = origin_of(str(response.url)) != origin_of(asked.endpoint)
-    if response.status_code == 403 and is_signed and asked.path:
+    is_signed = origin_of(str(response.url)) != origin_of(context.endpoint)
+    if response.status_code == 403 and is_signed and context.path:
         return LinkRefusedError(
-            f"`{asked.path}`: the file host refuses its signed link (403), which may have expired",
-            repo_id=asked.repo_id,
+            f"`{context.path}`: the file host refuses the signed link (403), which may have "
+            "expired",
+            repo_id=context.repo_id,
             retry_after_s=0.0,
             hint="repeat the command: it asks for a new link",
         )
-    return _by_code(response, asked) or _by_status(response, asked)
+    return _by_code(response, context) or _by_status(response, context)
 
 
 def offline(endpoint: str) -> HubUnreachableError:
     """Return the error for a question that offline mode forbids."""
     return HubUnreachableError(
-        f"`{endpoint}` must not be asked: offline mode is on",
-        hint="leave --offline away, unset HF_HUB_OFFLINE, or name a file that is on this machine",
+        f"offline mode is on: no requests to `{endpoint}`",
+        hint="drop --offline, unset HF_HUB_OFFLINE, or name a file that is on this machine",
     )
 
 
@@ -163,98 +164,98 @@ def _tls_reason(exc: BaseException) -> str | None:
     return None
 
 
-def _untrusted(reason: str, asked: Asked) -> HubError:
+def _tls_error(reason: str, context: RequestContext) -> HubError:
     return HubError(
-        f"no secure connection for `{asked.path or asked.endpoint}`: {reason}",
-        repo_id=asked.repo_id,
+        f"no secure connection for `{context.path or context.endpoint}`: {reason}",
+        repo_id=context.repo_id,
         hint="check the clock, the proxy and HF_ENDPOINT; certificates of your own go into "
         "SSL_CERT_FILE",
     )
 
 
-def _unreachable(exc: Exception, asked: Asked) -> HubUnreachableError:
+def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError:
     from huggingface_hub.utils import httpx
 
-    reason = asked.quoted(exc) or type(exc).__name__
+    reason = context.quote_exception(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
     is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
     what = (
-        f"`{asked.path}`: the connection failed"
-        if asked.path and is_cut
-        else (f"cannot reach `{asked.endpoint}`")
+        f"`{context.path}`: the connection failed"
+        if context.path and is_cut
+        else (f"cannot reach `{context.endpoint}`")
     )
     return HubUnreachableError(
         f"{what}: {'no answer in time' if is_silent else reason}",
-        repo_id=asked.repo_id,
+        repo_id=context.repo_id,
         retry_after_s=0.0 if is_silent or is_cut else None,
         hint="check the network, the proxy and HF_ENDPOINT; `gguf-hub doctor` shows what it sees",
     )
 
 
-def _not_a_hub(exc: Exception, asked: Asked) -> HubError:
-    reason = asked.quoted(exc) if isinstance(exc, FormatError) else type(exc).__name__
+def _not_a_hub(exc: Exception, context: RequestContext) -> HubError:
+    reason = context.quote_exception(exc) if isinstance(exc, FormatError) else type(exc).__name__
     return HubError(
-        f"`{asked.endpoint}` does not answer as a Hugging Face hub does: {reason}",
-        repo_id=asked.repo_id,
+        f"`{context.endpoint}` does not answer as a Hugging Face hub does: {reason}",
+        repo_id=context.repo_id,
         hint="check HF_ENDPOINT, and that no login page of the network is in the way",
     )
 
 
-def _by_code(response: Any, asked: Asked) -> GgufHubError | None:
+def _by_code(response: Any, context: RequestContext) -> GgufHubError | None:
     """Return the error that the hub's ``X-Error-Code`` names, or None."""
-    make: Callable[[Any, Asked], GgufHubError] | None = {
-        "GatedRepo": _gated,
+    make: Callable[[Any, RequestContext], GgufHubError] | None = {
+        "GatedRepo": _gated_repo,
         "RepoNotFound": _no_repo,
         "RevisionNotFound": _no_revision,
         "EntryNotFound": _no_file,
     }.get(response.headers.get("X-Error-Code"))
-    return make(response, asked) if make else None
+    return make(response, context) if make else None
 
 
-def _gated(response: Any, asked: Asked) -> GgufHubError:
-    page = f"{asked.endpoint}/{asked.repo_id}"
+def _gated_repo(response: Any, context: RequestContext) -> GgufHubError:
+    page = f"{context.endpoint}/{context.repo_id}"
     wants = "wants a token" if response.status_code == 401 else "is not open to this token"
     return GatedRepoError(
-        f"repository `{asked.repo_id}` is gated and {wants}",
-        repo_id=asked.repo_id,
+        f"repository `{context.repo_id}` is gated and {wants}",
+        repo_id=context.repo_id,
         hint=f"accept its terms at {page}, then log in with `hf auth login`, "
-        f"or pass --token with one from {asked.endpoint}/settings/tokens",
+        f"or pass --token with one from {context.endpoint}/settings/tokens",
     )
 
 
-def _no_repo(response: Any, asked: Asked) -> GgufHubError:
+def _no_repo(response: Any, context: RequestContext) -> GgufHubError:
     return RepoNotFoundError(
-        f"no repository `{asked.repo_id}` at `{asked.endpoint}`, or it is private",
-        repo_id=asked.repo_id,
+        f"no repository `{context.repo_id}` at `{context.endpoint}`, or it is private",
+        repo_id=context.repo_id,
         hint="check the spelling; for a private one log in with `hf auth login` or pass --token",
     )
 
 
-def _no_revision(response: Any, asked: Asked) -> GgufHubError:
+def _no_revision(response: Any, context: RequestContext) -> GgufHubError:
     return RevisionNotFoundError(
-        f"repository `{asked.repo_id}` has no revision `{asked.revision}`",
-        repo_id=asked.repo_id,
-        hint=f"its branches are listed at {asked.endpoint}/{asked.repo_id}/tree/main; "
+        f"repository `{context.repo_id}` has no revision `{context.revision}`",
+        repo_id=context.repo_id,
+        hint=f"its branches are listed at {context.endpoint}/{context.repo_id}/tree/main; "
         "without --revision you get `main`",
     )
 
 
-def _no_file(response: Any, asked: Asked) -> GgufHubError:
+def _no_file(response: Any, context: RequestContext) -> GgufHubError:
     return RemoteFileNotFoundError(
-        f"repository `{asked.repo_id}` has no file `{asked.path}`",
-        repo_id=asked.repo_id,
-        hint=f"`gguf-hub list {quote(str(asked.repo_id))}` lists what it has",
+        f"repository `{context.repo_id}` has no file `{context.path}`",
+        repo_id=context.repo_id,
+        hint=f"`gguf-hub list {quote(str(context.repo_id))}` lists what it has",
     )
 
 
-def _by_status(response: Any, asked: Asked) -> GgufHubError:
-    status, repo_id = response.status_code, asked.repo_id
+def _by_status(response: Any, context: RequestContext) -> GgufHubError:
+    status, repo_id = response.status_code, context.repo_id
     if status in BUSY_STATUSES:
-        wait_s = _wait_asked(response.headers)
+        wait_s = _retry_after_s(response.headers)
         words = "too many requests" if status == 429 else "the server is in trouble"
         later = f" (wait {wait_s:.0f} s)" if wait_s else ""
         return HubUnreachableError(
-            f"`{asked.endpoint}` answers {status}: {words}{later}",
+            f"`{context.endpoint}` answers {status}: {words}{later}",
             repo_id=repo_id,
             retry_after_s=wait_s,
             hint="repeat the command later"
@@ -263,15 +264,15 @@ def _by_status(response: Any, asked: Asked) -> GgufHubError:
     if status == 401:
         # without an error code this is about the token itself
         return RepoNotFoundError(
-            f"`{asked.endpoint}` refuses the token, or `{repo_id}` needs one (401)",
+            f"`{context.endpoint}` refuses the token, or `{repo_id}` needs one (401)",
             repo_id=repo_id,
             hint="log in again with `hf auth login`, or pass --token",
         )
-    about = f" for `{asked.path or repo_id}`" if asked.path or repo_id else ""
-    return HubError(f"`{asked.endpoint}` answers {status}{about}", repo_id=repo_id)
+    about = f" for `{context.path or repo_id}`" if context.path or repo_id else ""
+    return HubError(f"`{context.endpoint}` answers {status}{about}", repo_id=repo_id)
 
 
-def _wait_asked(headers: Any) -> float:
+def _retry_after_s(headers: Any) -> float:
     """Return the seconds that a busy server asks for; 0 when it does not say.
 
     Source: RFC 9110 section 10.2.3 (Retry-After) and the hub's ``RateLimit: "api";r=0;t=55``.

@@ -54,7 +54,7 @@ class TimeBudget:
         self._since = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def count_time(self) -> Iterator[None]:
         """Count the time of the ``with`` block."""
         self._since = time.monotonic()
         try:
@@ -97,7 +97,7 @@ class Transport:
         return headers | ({"authorization": authorization} if authorization else {})
 
     def has_token(self) -> bool:
-        """Tell whether requests to the hub carry a token; raises as ``headers_for``."""
+        """Return whether requests to the hub carry a token; raises as ``headers_for``."""
         return find_token(self._token, session.huggingface_hub()) is not None
 
     def secrets(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class Transport:
             FormatError: It is none, it is too long, or it takes too long.
         """
         body = bytearray()
-        for chunk in decoded(response):
+        for chunk in decode_body(response):
             body += chunk
             budget.check()
             if len(body) > MAX_JSON_BYTES:
@@ -204,23 +204,23 @@ def redirect_target(response: Any) -> str | None:
     return target
 
 
-def decoded(response: Any) -> Iterator[bytes]:
+def decode_body(response: Any) -> Iterator[bytes]:
     """Yield the body of a response, a megabyte at most at a time, whatever it unpacks to.
 
     Raises:
-        FormatError: It is packed in a way that was not asked for, or badly.
+        FormatError: Its encoding was not requested, or is invalid.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         # chunks as they arrive: with a size of their own, what a cut connection brought is lost
         yield from response.iter_raw()
     elif encoding in ("gzip", "x-gzip"):
-        yield from _unpacked(response.iter_raw())
+        yield from _gunzip(response.iter_raw())
     else:
-        raise FormatError(f"it packs its answer as {encoding[:20]!r}, which nobody asked for")
+        raise FormatError(f"its answer has the encoding {encoding[:20]!r}, which was not requested")
 
 
-def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     unpack = zlib.decompressobj(wbits=31)
     try:
         for packed in chunks:
@@ -229,7 +229,7 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 packed = unpack.unconsumed_tail
         yield unpack.flush()
     except zlib.error:
-        raise FormatError("it says that its answer is gzip, which it is not") from None
+        raise FormatError("its answer is not valid gzip") from None
 
 
 def _drain(response: Any) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_hub.paths import absolute
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_MOST_HOPS = 8
+_MAX_HOPS = 8
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,14 @@ def repo_id_of(folder: Path) -> str | None:
 
 def repos_of(cache_dir: Path) -> list[Path]:
     """Return the folders of model repositories."""
-    return [path for path in _entries(cache_dir) if repo_id_of(path) and path.is_dir()]
+    return [path for path in entries_of(cache_dir) if repo_id_of(path) and path.is_dir()]
 
 
 def commits_of(repo: Path) -> list[str]:
     """Return the commits that have files, the one that was fetched last first."""
-    found = [p for p in _entries(repo / "snapshots") if COMMIT.fullmatch(p.name) and p.is_dir()]
-    return [path.name for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
+    paths = entries_of(repo / "snapshots")
+    folders = [path for path in paths if COMMIT.fullmatch(path.name) and path.is_dir()]
+    return [path.name for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True)]
 
 
 def commit_of(repo: Path, revision: str) -> str | None:
@@ -108,7 +111,7 @@ def blob_of(path: Path) -> Path:
     A blob may be a link itself, into the store that repositories share: its name there is no
     SHA-256, so the last hop is not taken. A path outside of any cache comes back as it really is.
     """
-    for _ in range(_MOST_HOPS):
+    for _ in range(_MAX_HOPS):
         path = Path(os.path.realpath(path.parent), path.name)
         is_blob = path.parent.name == "blobs" and repo_id_of(path.parent.parent) is not None
         if is_blob or not path.is_symlink():
@@ -119,7 +122,7 @@ def blob_of(path: Path) -> Path:
 
 def find_file(path: Path) -> CachedFile | None:
     """Return what a path is in a cache, or None when it is no name under a commit."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
+    path = absolute(path)
     for folder in path.parents:
         repo = folder.parent.parent
         if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) and repo_id_of(repo):
@@ -129,15 +132,15 @@ def find_file(path: Path) -> CachedFile | None:
 
 
 def is_own_blob(blob: Path, repo: Path) -> bool:
-    """Tell whether a file lies among the blobs of a repository, and not where a link leads out to.
+    """Return whether a file lies among the blobs of a repository, not where a link leads out to.
 
-    The whole folder of a repository may be a link: what is there is laid out as a cache is.
+    The whole folder of a repository may be a link to one laid out as in a cache.
     """
     return blob.parent == Path(os.path.realpath(repo), "blobs")
 
 
 def is_inside(folder: Path, base: Path) -> bool:
-    """Tell whether a folder lies in ``base``, wherever links lead; ``base`` itself is no link."""
+    """Return whether a folder lies in ``base``, wherever links lead; ``base`` itself is no link."""
     real = Path(os.path.realpath(base.parent), base.name)
     return Path(os.path.realpath(folder)).is_relative_to(real)
 
@@ -152,8 +155,9 @@ def shared_blob_of(blob: Path) -> Path | None:
     return target if is_shared and is_inside(target.parent, store) else None
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries_of(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; nothing where it cannot be read."""
     try:
         return sorted(folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):
         return []

@@ -58,7 +58,7 @@ class Destination(Protocol):
         ...
 
     def is_own(self, path: Path, file: RemoteFile) -> bool:
-        """Tell whether what has a file's name was put there by us or by huggingface_hub."""
+        """Return whether what has a file's name was put there by us or by huggingface_hub."""
         ...
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:
@@ -181,7 +181,7 @@ class LocalFolder:
         return sorted(folder.glob(f"*.{file.etag}*.incomplete"))
 
     def is_own(self, path: Path, file: RemoteFile) -> bool:
-        """Tell whether a note says that it was downloaded; of a link, no bytes are replaced."""
+        """Return whether a note says that it was downloaded; of a link, no bytes are replaced."""
         return path.is_symlink() or Note.read(self.root, file.path) is not None
 
     def lock_of(self, listing: RepoListing, file: RemoteFile) -> Path:

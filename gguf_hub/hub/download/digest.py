@@ -17,7 +17,7 @@ def sha256_file(path: Path, *, progress: Progress = SILENT, label: str | None = 
 
     Args:
         path: The file.
-        progress: Told of every chunk.
+        progress: Where to report bytes.
         label: What the bar says; ``check <name>`` when None.
 
     Raises:
@@ -46,7 +46,7 @@ def git_sha1_file(path: Path) -> str:
 
 
 def matches(path: Path, file: RemoteFile, sha256: str) -> bool:
-    """Tell whether a file has the content that the hub announces.
+    """Return whether a file has the content that the hub announces.
 
     Args:
         path: The file.

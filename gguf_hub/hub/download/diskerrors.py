@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gguf_hub.errors import DownloadError
-from gguf_hub.oserrors import translated_os_errors
+from gguf_hub.oserrors import translate_os_errors
 
 
-def explained(path: Path) -> AbstractContextManager[None]:
+def translate_disk_errors(path: Path) -> AbstractContextManager[None]:
     """Turn errors of the file system about a file that is written into ours."""
-    return translated_os_errors(
+    return translate_os_errors(
         f"cannot write `{path}`",
         DownloadError,
-        full_hint="free some space and repeat the command: it goes on from what is there",
+        full_hint="free some space and repeat the command: it resumes the download",
         path=path,
         hint="check the folder and who owns it, or choose another with --local-dir",
     )

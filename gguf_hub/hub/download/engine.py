@@ -11,19 +11,19 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 from gguf_hub.errors import HubUnreachableError, LinkRefusedError
 from gguf_hub.hub.client import ByteStream, Hub
+from gguf_hub.hub.download.file_hash import FileHash, Prefix
 from gguf_hub.hub.download.journal import Journal
 from gguf_hub.hub.download.limits import RateLimit
-from gguf_hub.hub.download.link import Link, Resolved, Source
+from gguf_hub.hub.download.link import Link, ResolvedLink, Source
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_queue import SegmentQueue
 from gguf_hub.hub.download.segments import Segments, SegmentState
-from gguf_hub.hub.download.wholehash import Prefix, WholeHash
 from gguf_hub.progress import Progress, Task
 from gguf_hub.units import KIB, MIB, format_size
 
@@ -31,9 +31,9 @@ CONNECTIONS = 8
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)
 LONGEST_WAIT_S = 120.0
 _STALL_BYTES = 16 * KIB
-_TOLD_EVERY_S = 3.0
-_LOOK_EVERY_S = 0.1
-_LEAVE_WITHIN_S = 1.0
+_NOTE_EVERY_S = 3.0
+_POLL_S = 0.1
+_STOP_WITHIN_S = 1.0
 _GATHER_BYTES = 1 * MIB
 _GATHER_S = 0.2
 
@@ -72,21 +72,21 @@ class TransferState:
     Attributes:
         segments: How the file is cut.
         done: SHA-256 of the segments that are there.
-        pieces: The others, some of them begun.
+        todo: The others, some of them begun.
         expected: What the SHA-256 of segments must be, as far as that is known.
-        is_looked_at: Whether the segments that are there were hashed just now.
+        is_hashed: Whether the segments that are there were hashed just now.
     """
 
     segments: Segments
     done: Mapping[int, str]
-    pieces: tuple[SegmentState, ...]
+    todo: tuple[SegmentState, ...]
     expected: Mapping[int, str] = field(default_factory=dict)
-    is_looked_at: bool = False
+    is_hashed: bool = False
 
     @property
     def have_bytes(self) -> int:
         """How many bytes are there."""
-        begun = sum(piece.at - self.segments.start(piece.index) for piece in self.pieces)
+        begun = sum(segment.at - self.segments.start(segment.index) for segment in self.todo)
         return begun + sum(self.segments.length(index) for index in self.done)
 
 
@@ -97,10 +97,10 @@ class Transfer:
         hub: Where it comes from.
         source: The file.
         part: Where it goes.
-        begin: What is there of it.
-        journal: Told of every segment; None where nobody will go on later.
+        initial: What is there of it.
+        journal: Records every segment; None for a transfer that is never resumed.
         settings: How hard to try.
-        progress: Who is told.
+        progress: Where to report bytes and notes.
         cancel: Ends the transfer when set.
         check_start: Looks at the first bytes; raises when the file is of no use.
         link: Where the bytes are, when that has been asked already.
@@ -111,7 +111,7 @@ class Transfer:
         hub: Hub,
         source: Source,
         part: PartFile,
-        begin: TransferState,
+        initial: TransferState,
         *,
         journal: Journal | None,
         settings: Settings,
@@ -123,20 +123,20 @@ class Transfer:
         self._hub = hub
         self._source = source
         self._part = part
-        self._begin = begin
+        self._initial = initial
         self._journal = journal
         self._settings = settings
         self._progress = progress
         self._cancel = cancel
-        self._told_at = 0.0
+        self._noted_at = 0.0
         self._link = link or Link(hub, source)
-        segments, done = begin.segments, begin.done
-        self.board = SegmentQueue(
-            segments, done, begin.pieces, settings.connections, begin.expected
+        segments, done = initial.segments, initial.done
+        self.queue = SegmentQueue(
+            segments, done, initial.todo, settings.connections, initial.expected
         )
-        untrusted = frozenset() if begin.is_looked_at else frozenset(done)
-        self._whole = WholeHash(
-            self.board, part, untrusted=untrusted, forget=self._forget, check_start=check_start
+        untrusted = frozenset() if initial.is_hashed else frozenset(done)
+        self._file_hash = FileHash(
+            self.queue, part, untrusted=untrusted, forget=self._forget, check_start=check_start
         )
 
     def run(self) -> str:
@@ -147,8 +147,8 @@ class Transfer:
             OSError: The part or the journal cannot be written.
             CancelledError: ``cancel`` was set.
         """
-        n_workers = min(self._settings.connections, len(self._begin.pieces)) or 1
-        threads = [self._thread(self._whole.run)]
+        n_workers = min(self._settings.connections, len(self._initial.todo)) or 1
+        threads = [self._thread(self._file_hash.run)]
         threads += [self._thread(self._work, k) for k in range(n_workers)]
         if self._journal:
             threads.append(self._thread(self._sync))
@@ -157,73 +157,73 @@ class Transfer:
         try:
             self._watch()
         finally:
-            self._leave(threads)
-        assert self._whole.sha256 is not None
-        return self._whole.sha256
+            self._stop_threads(threads)
+        assert self._file_hash.sha256 is not None
+        return self._file_hash.sha256
 
     def _watch(self) -> None:
-        """Tell how far it is until all is there or something is wrong."""
+        """Report progress until all is there or something is wrong."""
         label = f"download {self._source.file.path.rpartition('/')[2]}"
-        have_bytes, told_bytes = self._begin.have_bytes, 0
-        size_bytes = self._begin.segments.size_bytes
+        have_bytes, reported_bytes = self._initial.have_bytes, 0
+        size_bytes = self._initial.segments.size_bytes
         with self._progress.task(label, size_bytes, done=have_bytes) as task:
-            while not self.board.over.wait(_LOOK_EVERY_S):
-                told_bytes = self._tell_bytes(task, told_bytes)
+            while not self.queue.stop_event.wait(_POLL_S):
+                reported_bytes = self._report_bytes(task, reported_bytes)
                 if self._cancel.is_set():
                     raise CancelledError
-            self._tell_bytes(task, told_bytes)
-            if self.board.error:
-                raise self.board.error
+            self._report_bytes(task, reported_bytes)
+            if self.queue.error:
+                raise self.queue.error
 
-    def _tell_bytes(self, task: Task, told_bytes: int) -> int:
-        n = self.board.n_received
-        if n > told_bytes:
-            task.advance(n - told_bytes)
+    def _report_bytes(self, task: Task, reported_bytes: int) -> int:
+        n = self.queue.n_received
+        if n > reported_bytes:
+            task.advance(n - reported_bytes)
         return n
 
-    def _leave(self, threads: list[threading.Thread]) -> None:
+    def _stop_threads(self, threads: list[threading.Thread]) -> None:
         """End all threads and write down the segments that are half there."""
-        self.board.end()
-        until = time.monotonic() + _LEAVE_WITHIN_S
+        self.queue.end()
+        until = time.monotonic() + _STOP_WITHIN_S
         for thread in threads:
             # one that waits for a silent server is left behind: it will not write any more
             thread.join(max(until - time.monotonic(), 0.0))
-        self.board.seal()
+        self.queue.seal()
         if self._journal:
             with contextlib.suppress(OSError):
-                for piece in self.board.begun():
-                    n_bytes = piece.at - self.board.segments.start(piece.index)
-                    self._journal.add_start(piece.index, n_bytes, piece.hasher.hexdigest())
+                for segment in self.queue.begun():
+                    n_bytes = segment.at - self.queue.segments.start(segment.index)
+                    self._journal.add_start(segment.index, n_bytes, segment.hasher.hexdigest())
 
     # --- in threads
 
     def _thread(self, work: Callable[..., None], *args: int) -> threading.Thread:
-        return threading.Thread(target=self._guarded, args=(work, *args), daemon=True)
+        return threading.Thread(target=self._run_guarded, args=(work, *args), daemon=True)
 
-    def _guarded(self, work: Callable[..., None], *args: int) -> None:
+    def _run_guarded(self, work: Callable[..., None], *args: int) -> None:
         try:
             work(*args)
         except BaseException as error:
-            self.board.end(error)
+            self.queue.end(error)
 
     def _sync(self) -> None:
         """Bring to the disk what came, every now and then, so that a loss of power costs little."""
         assert self._journal
-        while not self.board.over.wait(self._settings.sync_every_s):
+        while not self.queue.stop_event.wait(self._settings.sync_every_s):
             self._journal.sync(self._part.fd)
 
     def _forget(self, index: int) -> None:
-        at = format_size(self.board.segments.start(index))
-        self._progress.note(f"what an earlier run left at {at} was bad; fetching that again")
+        at = format_size(self.queue.segments.start(index))
+        self._progress.note(f"bytes of an earlier run at {at} are damaged; fetching them again")
         if self._journal:
             self._journal.forget(index)
-        self.board.forget(index)
+        self.queue.forget(index)
 
     def _work(self, worker: int) -> None:
         """Fetch one run after the other, with a pause after each that broke."""
-        failures, kept = 0, 0
-        while run := self.board.claim(worker):
-            sink = _Sink(self.board, self._part, self._journal, run)
+        failures, n_intact = 0, 0
+        while run := self.queue.claim(worker):
+            sink = _Sink(self.queue, self._part, self._journal, run)
             link = None
             try:
                 link = self._link.current()
@@ -231,81 +231,83 @@ class Transfer:
                 failures = 0
             except HubUnreachableError as error:
                 if failures == 0 or sink.n_new:
-                    kept = self.board.n_kept
+                    n_intact = self.queue.n_intact
                 failures = 0 if sink.n_new else failures + 1
                 # others may do well: only when nobody gets anything there is no sense in going on
-                is_hopeless = self.board.n_kept == kept
+                is_hopeless = self.queue.n_intact == n_intact
                 # the link first: whoever takes over what is given back must have a new one
                 self._drop_bad(link, error, failures)
                 sink.give_back()
-                self._after(error, failures, is_hopeless)
+                self._wait_after(error, failures, is_hopeless)
             finally:
                 sink.give_back()
 
-    def _drop_bad(self, link: Resolved | None, error: HubUnreachableError, failures: int) -> None:
+    def _drop_bad(
+        self, link: ResolvedLink | None, error: HubUnreachableError, failures: int
+    ) -> None:
         """Have a new link asked for where this one is refused, or fails again and again."""
         is_refused = isinstance(error, LinkRefusedError)
         if link and (is_refused or failures > 1):
             is_first = self._link.drop(link)
             if is_first and link.is_young and is_refused:
                 # it cannot have expired: the host wants fewer connections on it
-                self.board.shrink()
+                self.queue.shrink()
 
-    def _after(self, error: HubUnreachableError, failures: int, is_hopeless: bool) -> None:
+    def _wait_after(self, error: HubUnreachableError, failures: int, is_hopeless: bool) -> None:
         """Wait as long as it takes after a failure.
 
         Raises:
             HubUnreachableError: It is no use.
         """
-        waits_s, asked_s = self._settings.waits_s, error.retry_after_s or 0.0
-        if (failures > len(waits_s) and is_hopeless) or asked_s > LONGEST_WAIT_S:
+        waits_s, retry_after_s = self._settings.waits_s, error.retry_after_s or 0.0
+        if (failures > len(waits_s) and is_hopeless) or retry_after_s > LONGEST_WAIT_S:
             raise error
-        if asked_s:
-            self.board.pause(asked_s)
+        if retry_after_s:
+            self.queue.pause(retry_after_s)
         longest_s = waits_s[min(max(failures, 1), len(waits_s)) - 1] if waits_s else 0.0
-        self._tell(error)
-        self.board.over.wait(max(asked_s, random.uniform(0.0, longest_s)))
+        self._note_failure(error)
+        self.queue.stop_event.wait(max(retry_after_s, random.uniform(0.0, longest_s)))
 
-    def _tell(self, error: HubUnreachableError) -> None:
-        """Tell of a failure, but not of each one of eight connections that fail together."""
+    def _note_failure(self, error: HubUnreachableError) -> None:
+        """Report a failure, but not each one of eight connections that fail together."""
         now = time.monotonic()
-        if now - self._told_at > _TOLD_EVERY_S:
-            self._told_at = now
-            have = format_size(self._begin.have_bytes + self.board.n_received)
-            self._progress.note(f"{error.message}; going on from {have}")
+        if now - self._noted_at > _NOTE_EVERY_S:
+            self._noted_at = now
+            have = format_size(self._initial.have_bytes + self.queue.n_received)
+            self._progress.note(f"{error.message}; resuming at {have}")
 
-    def _fetch(self, link: Resolved, run: list[SegmentState], sink: _Sink, worker: int) -> None:
+    def _fetch(self, link: ResolvedLink, run: list[SegmentState], sink: _Sink, worker: int) -> None:
         """Open the bytes of a run and pour them."""
-        start, stop = run[0].at, self.board.segments.stop(run[-1].index)
+        start, stop = run[0].at, self.queue.segments.stop(run[-1].index)
         limit = self._settings.limit
         window = limit.window_bytes(self._settings.connections) if limit else None
         with self._hub.open_range(
-            link.facts, start, stop, if_range=link.etag, window_bytes=window
+            link.metadata, start, stop, if_range=link.etag, window_bytes=window
         ) as stream:
             if not self._link.is_same(link, stream):
                 self._link.drop(link)
-                raise _changed(self._source)
+                raise _content_changed(self._source)
             if stream.is_whole:
-                self.board.leave_to(worker)
-                if self.board.is_left_to_other(worker):
+                self.queue.leave_to(worker)
+                if self.queue.is_left_to_other(worker):
                     return
                 # the stream passes all segments: it brings whatever nobody else is at
                 sink.take_all()
             self._pour(stream, sink)
-        if not sink.is_complete and not self.board.over.is_set():
-            raise _short(self._source, sink)
+        if not sink.is_complete and not self.queue.stop_event.is_set():
+            raise _ended_early(self._source, sink)
 
     def _pour(self, stream: ByteStream, sink: _Sink) -> None:
-        limit, over = self._settings.limit, self.board.over
+        limit, stop_event = self._settings.limit, self.queue.stop_event
         stall = _Stall(self._source, self._settings)
-        with _Gather(sink, stream.start, self.board) as gather:
+        with _Gather(sink, stream.start, self.queue) as gather:
             for chunk in stream.chunks:
                 if limit:
-                    limit.take(len(chunk), over)
-                if over.is_set():
+                    limit.take(len(chunk), stop_event)
+                if stop_event.is_set():
                     return
                 gather.add(chunk)
-                stall.saw(len(chunk))
+                stall.count(len(chunk))
                 if sink.is_complete:
                     # the end of the body must be seen, or the connection is not used again
                     next(stream.chunks, None)
@@ -320,10 +322,10 @@ class _Gather:
     breaks, or all is over, is not lost.
     """
 
-    def __init__(self, sink: _Sink, at: int, board: SegmentQueue) -> None:
+    def __init__(self, sink: _Sink, at: int, queue: SegmentQueue) -> None:
         self._sink = sink
         self._at = at
-        self._board = board
+        self._queue = queue
         self._chunks: list[bytes] = []
         self._n_bytes = 0
         self._since = time.monotonic()
@@ -347,35 +349,35 @@ class _Gather:
 
     def __exit__(self, *error: object) -> None:
         if self._chunks:
-            self._board.while_open(self.hand_on)
+            self._queue.while_open(self.hand_on)
 
 
 class _Sink:
     """Takes bytes in the order of a file and puts them where they are missing.
 
     Args:
-        board: Told of finished segments.
+        queue: Counts bytes and finished segments.
         part: Where bytes are written.
-        journal: Told of finished segments.
+        journal: Records finished segments.
         run: The segments to fill.
     """
 
     def __init__(
-        self, board: SegmentQueue, part: PartFile, journal: Journal | None, run: list[SegmentState]
+        self, queue: SegmentQueue, part: PartFile, journal: Journal | None, run: list[SegmentState]
     ) -> None:
         self.n_new = 0
-        self._board = board
+        self._queue = queue
         self._part = part
         self._journal = journal
-        self._run = {piece.index: piece for piece in run}
+        self._run = {segment.index: segment for segment in run}
         self._takes_all = False
         self._at = -1
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether everything has come that was to come."""
+        """Whether everything has come that was to come."""
         if self._takes_all:
-            return self._at >= self._board.segments.size_bytes
+            return self._at >= self._queue.segments.size_bytes
         return not self._run
 
     def take_all(self) -> None:
@@ -384,54 +386,54 @@ class _Sink:
 
     def give_back(self) -> None:
         """Return what is not finished."""
-        self._board.give_back(self._run.values())
+        self._queue.give_back(self._run.values())
         self._run = {}
 
     def feed(self, at: int, data: memoryview) -> int:
         """Take the bytes at offset ``at``; return the offset after them."""
-        segments = self._board.segments
+        segments = self._queue.segments
         data = data[: segments.size_bytes - at]
         while data:
             index = segments.index_at(at)
             n = min(len(data), segments.stop(index) - at)
-            piece = self._piece_at(index)
-            if piece is not None and at <= piece.at < at + n:
-                self._write(piece, data[piece.at - at : n])
+            segment = self._piece_at(index)
+            if segment is not None and at <= segment.at < at + n:
+                self._write(segment, data[segment.at - at : n])
             data, at = data[n:], at + n
         self._at = at
         return at
 
     def _piece_at(self, index: int) -> SegmentState | None:
-        piece = self._run.get(index)
-        if piece is None and self._takes_all:
-            piece = self._board.claim_at(index)
-            if piece is not None:
-                self._run[index] = piece
-        return piece
+        segment = self._run.get(index)
+        if segment is None and self._takes_all:
+            segment = self._queue.claim_at(index)
+            if segment is not None:
+                self._run[index] = segment
+        return segment
 
-    def _write(self, piece: SegmentState, data: memoryview) -> None:
-        piece.hasher.update(data)
-        self._part.write(data, piece.at)
-        piece.at += len(data)
+    def _write(self, segment: SegmentState, data: memoryview) -> None:
+        segment.hasher.update(data)
+        self._part.write(data, segment.at)
+        segment.at += len(data)
         self.n_new += len(data)
-        self._board.received(len(data))
-        if piece.at == self._board.segments.stop(piece.index):
-            self._finish(piece)
+        self._queue.count_received(len(data))
+        if segment.at == self._queue.segments.stop(segment.index):
+            self._finish(segment)
 
-    def _finish(self, piece: SegmentState) -> None:
-        del self._run[piece.index]
-        sha256 = self._board.accept(piece)
+    def _finish(self, segment: SegmentState) -> None:
+        del self._run[segment.index]
+        sha256 = self._queue.accept(segment)
         if sha256 is None:
-            self._board.refuse(piece)
+            self._queue.refuse(segment)
             self.n_new = 0
             raise HubUnreachableError(
-                f"the bytes from {self._board.segments.start(piece.index):,} arrived damaged",
+                f"the bytes from {self._queue.segments.start(segment.index):,} arrived damaged",
                 retry_after_s=0.0,
                 hint="something between here and the hub alters bytes: try another network",
             )
         if self._journal:
-            self._journal.add(piece.index, sha256)
-        self._board.finish(piece.index, sha256)
+            self._journal.add(segment.index, sha256)
+        self._queue.finish(segment.index, sha256)
 
 
 class _Stall:
@@ -442,7 +444,7 @@ class _Stall:
         self._stall_s = 0.0 if settings.limit else settings.stall_s
         self._since, self._n_bytes = time.monotonic(), 0
 
-    def saw(self, n_bytes: int) -> None:
+    def count(self, n_bytes: int) -> None:
         """Count bytes.
 
         Raises:
@@ -454,43 +456,32 @@ class _Stall:
             return
         if self._n_bytes < _STALL_BYTES:
             raise HubUnreachableError(
-                f"`{self._source.file.path}`: a connection brought {self._n_bytes} bytes "
+                f"`{self._source.file.path}`: a connection received only {self._n_bytes} bytes "
                 f"in {self._stall_s:.0f} s",
                 repo_id=self._source.repo_id,
                 retry_after_s=0.0,
-                hint="repeat the command; it goes on from what is there",
+                hint="repeat the command; it resumes the download",
             )
         self._since, self._n_bytes = now, 0
 
 
-def _changed(source: Source) -> HubUnreachableError:
+def _content_changed(source: Source) -> HubUnreachableError:
     """Return the error for a file host that no longer sends what it sent before.
 
     The hub's own word, asked for again with the next link, decides whether the file is another.
     """
     return HubUnreachableError(
-        f"`{source.file.path}`: the file host sends something else than before",
+        f"`{source.file.path}`: the file host sends other content than before",
         repo_id=source.repo_id,
         retry_after_s=0.0,
-        hint="repeat the command; if it stays so, a proxy on the way may be broken",
+        hint="repeat the command; if it persists, a proxy on the way may be broken",
     )
 
 
-def _short(source: Source, sink: _Sink) -> HubUnreachableError:
+def _ended_early(source: Source, sink: _Sink) -> HubUnreachableError:
     return HubUnreachableError(
-        f"`{source.file.path}`: the server ended too early",
+        f"`{source.file.path}`: the server closed the connection too early",
         repo_id=source.repo_id,
         retry_after_s=0.0,
-        hint="repeat the command; it goes on from what is there",
+        hint="repeat the command; it resumes the download",
     )
-
-
-def chunks_of(part: PartFile, start: int, stop: int) -> Iterator[memoryview]:
-    """Yield the bytes of a range of a part."""
-    buffer = memoryview(bytearray(min(1024 * KIB, max(stop - start, 1))))
-    while start < stop:
-        n = part.read(buffer[: stop - start], start)
-        if not n:
-            return
-        yield buffer[:n]
-        start += n

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFile:
     """What a file should be, and who says so.
 
     Attributes:

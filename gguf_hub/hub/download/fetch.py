@@ -30,16 +30,16 @@ from gguf_hub.hub.client import Hub, RemoteFile, RepoListing
 from gguf_hub.hub.download.cachedir import repos_of
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.journal import journal_of, read_journal
 from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.names import is_gguf
-from gguf_hub.hub.download.partfile import kept_open, require_named
+from gguf_hub.hub.download.partfile import hold_open, require_named
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
-from gguf_hub.hub.download.total import totalled
-from gguf_hub.hub.download.transfer import RangeMover, TransferBackend, TransferResult
+from gguf_hub.hub.download.total import with_total
+from gguf_hub.hub.download.transfer import RangeBackend, TransferBackend, TransferResult
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.units import MB, format_gb
@@ -79,7 +79,7 @@ class PlannedFile:
 
     @property
     def is_here(self) -> bool:
-        """Tell whether no byte must come, as far as that can be told without reading."""
+        """Whether no byte must come, judged without reading the file."""
         return self.state in (State.VERIFIED, State.UNCHECKED, State.ELSEWHERE)
 
 
@@ -102,7 +102,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedFile:
     """A file that is there and whole.
 
     Attributes:
@@ -134,26 +134,26 @@ def free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Gets files of one hub into one place.
+    """Copies or downloads files of one hub to one destination.
 
     Args:
         hub: Where they come from.
-        place: Where they go.
+        destination: Where they go.
         store: The record of verified files.
-        progress: Who is told.
+        progress: Where to report bytes and notes.
         free_bytes: How much space a folder has left.
-        move: What moves the bytes.
+        backend: What moves the bytes.
         is_forced: Go on where there seems to be too little space, or over files of somebody's.
         max_workers: How many files at once.
         caches: Hugging Face caches whose bytes are copied rather than fetched again.
     """
 
     hub: Hub
-    place: Destination
+    destination: Destination
     store: Store
     progress: Progress = SILENT
     free_bytes: Callable[[Path], int] = free_bytes
-    move: TransferBackend = field(default_factory=RangeMover)
+    backend: TransferBackend = field(default_factory=RangeBackend)
     is_forced: bool = False
     max_workers: int = 1
     caches: tuple[Path, ...] = ()
@@ -166,8 +166,8 @@ class Fetcher:
         """
         return Plan(listing, tuple(self._survey(listing, file) for file in files))
 
-    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
-        """Make the files be there, each one verified.
+    def fetch(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[FetchedFile]:
+        """Copy or download files that are not there yet; verify each one.
 
         Args:
             listing: The repository at one commit.
@@ -183,13 +183,13 @@ class Fetcher:
         plan = self.plan(listing, files)
         if not self.is_forced:
             self._require_space(plan)
-        self._remember_place()
+        self._record_folder()
         if len(files) == 1 or not plan.fetch_bytes:
             return self._fetch_all(listing, files)
-        with totalled(self.progress, plan.fetch_bytes) as progress:
+        with with_total(self.progress, plan.fetch_bytes) as progress:
             return replace(self, progress=progress)._fetch_all(listing, files)
 
-    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[Fetched]:
+    def _fetch_all(self, listing: RepoListing, files: Sequence[RemoteFile]) -> list[FetchedFile]:
         cancel = threading.Event()
         if min(self.max_workers, len(files)) <= 1:
             return [self._fetch_one(listing, file, cancel) for file in files]
@@ -204,9 +204,9 @@ class Fetcher:
                 raise
 
     def _survey(self, listing: RepoListing, file: RemoteFile) -> PlannedFile:
-        self.place.check(listing, file)
-        path = self.place.path_of(listing, file)
-        content = self.place.content_of(listing, file)
+        self.destination.check(listing, file)
+        path = self.destination.path_of(listing, file)
+        content = self.destination.content_of(listing, file)
         recorded = self.store.find_verified(content)
         size_bytes, have_bytes = _size(content), self._have_bytes(listing, file)
         if recorded and recorded.sha256 == file.sha256:
@@ -224,11 +224,11 @@ class Fetcher:
 
     def _have_bytes(self, listing: RepoListing, file: RemoteFile) -> int:
         """Return how much an earlier run, or another client, has left of a file."""
-        part = self.place.part_of(listing, file)
-        told = read_journal(part, file.etag, file.size_bytes)
-        if told:
-            return told.have_bytes
-        sizes = [_size(path) or 0 for path in (part, *self.place.leftovers_of(listing, file))]
+        part = self.destination.part_of(listing, file)
+        state = read_journal(part, file.etag, file.size_bytes)
+        if state:
+            return state.have_bytes
+        sizes = [_size(path) or 0 for path in (part, *self.destination.leftovers_of(listing, file))]
         return min(max(sizes), file.size_bytes)
 
     def copy_of(self, file: RemoteFile) -> StoredFile | None:
@@ -246,77 +246,81 @@ class Fetcher:
     def _require_space(self, plan: Plan) -> None:
         copied = [p.file.size_bytes for p in plan.files if p.state is State.ELSEWHERE]
         needed_bytes = plan.fetch_bytes + sum(copied)
-        free = self.free_bytes(self.place.root)
+        free = self.free_bytes(self.destination.root)
         if needed_bytes and needed_bytes + RESERVE_BYTES > free:
             raise DiskFullError(
-                f"not enough space at `{self.place.root}`: {format_gb(needed_bytes)} to come "
-                f"(and {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
-                path=self.place.root,
+                f"not enough space at `{self.destination.root}`: {format_gb(needed_bytes)} needed "
+                f"(plus {format_gb(RESERVE_BYTES)} to spare), {format_gb(free)} free",
+                path=self.destination.root,
                 hint="free some space, choose another disk with --local-dir or --cache-dir, "
-                "or a smaller quant (`gguf-hub pick`); --force tries all the same",
+                "or a smaller quant (`gguf-hub pick`); --force tries anyway",
             )
 
     def _fetch_one(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
-    ) -> Fetched:
-        with explained(self.place.path_of(listing, file)):
-            if done := self._take_recorded(listing, file):
+    ) -> FetchedFile:
+        with translate_disk_errors(self.destination.path_of(listing, file)):
+            if done := self._reuse_recorded(listing, file):
                 return done
             try:
-                return self._make_be_there(listing, file, cancel)
+                return self._fetch_locked(listing, file, cancel)
             except FileChangedError as error:
                 newer = self.hub.list_files(listing.repo_id, listing.revision)
                 changed = newer.find(file.path)
                 if changed is None or changed.etag == file.etag:
                     raise
-                self.progress.note(f"{error.message}: it was replaced; starting over with that")
-                return self._make_be_there(newer, changed, cancel)
+                self.progress.note(
+                    f"{error.message}: it was replaced; starting over with the new file"
+                )
+                return self._fetch_locked(newer, changed, cancel)
 
-    def _make_be_there(
+    def _fetch_locked(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
-    ) -> Fetched:
-        self.place.check(listing, file)
-        with only_one(self.place.lock_of(listing, file), file.path, self.place.root):
+    ) -> FetchedFile:
+        self.destination.check(listing, file)
+        with download_lock(
+            self.destination.lock_of(listing, file), file.path, self.destination.root
+        ):
             # another process may just have done it
-            done = self._take_recorded(listing, file) or self._check_what_is_there(listing, file)
+            done = self._reuse_recorded(listing, file) or self._verify_existing(listing, file)
             if done:
                 return done
             self._require_replaceable(listing, file)
             return self._copy(listing, file) or self._download(listing, file, cancel)
 
-    def _take_recorded(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
-        """Take the file as it is when the record knows these very bytes, under whatever name."""
-        content = self.place.content_of(listing, file)
+    def _reuse_recorded(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
+        """Use the file as it is when the record has these very bytes, under whatever name."""
+        content = self.destination.content_of(listing, file)
         known = self.store.find_verified(content)
         if known is None or known.sha256 != file.sha256:
             return None
-        path = self.place.accept(listing, file, content)
+        path = self.destination.accept(listing, file, content)
         if (known.path, known.commit) != (path, listing.commit):
             self._record(listing, file, path, known.sha256)
-        return Fetched(path, file, known.sha256, Status.PRESENT)
+        return FetchedFile(path, file, known.sha256, Status.PRESENT)
 
-    def _check_what_is_there(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
-        content = self.place.content_of(listing, file)
+    def _verify_existing(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
+        content = self.destination.content_of(listing, file)
         if _size(content) != file.size_bytes:
             return None
         sha256 = sha256_file(content, progress=self.progress)
         if matches(content, file, sha256):
             return self._accept(listing, file, content, sha256, Status.CHECKED)
-        self.progress.note(f"`{content}` is not what it should be: it is damaged")
+        self.progress.note(f"`{content}` is damaged: its SHA-256 is not the expected one")
         return None
 
     def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
-        """Refuse to put a file in the place of one that is somebody's, and not ours or a hub's.
+        """Refuse to replace a file that neither we nor huggingface_hub put there.
 
         Raises:
             DownloadError: It would be replaced.
         """
-        path = self.place.path_of(listing, file)
-        if not os.path.lexists(path) or self.place.is_own(path, file):
+        path = self.destination.path_of(listing, file)
+        if not os.path.lexists(path) or self.destination.is_own(path, file):
             return
         known = self.store.find(path)
         if (known and known.repo_id) or self.is_forced:
-            self.progress.note(f"`{path}` is replaced: it is not what the hub has")
+            self.progress.note(f"`{path}` is replaced: it differs from the hub")
             return
         raise DownloadError(
             f"`{path}` is another file than that of `{listing.repo_id}`, and was not downloaded: "
@@ -326,62 +330,70 @@ class Fetcher:
             "it",
         )
 
-    def _copy(self, listing: RepoListing, file: RemoteFile) -> Fetched | None:
+    def _copy(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
         """Take the bytes from a copy on this machine, if there is one that is whole."""
         for copy in self._copies_of(file):
-            part = self.place.part_of(listing, file)
+            part = self.destination.part_of(listing, file)
             # a name of its own: what was fetched so far must outlive a copy that is damaged
             new = part.with_name(f"{file.etag}.copy{PART_SUFFIX}")
             new.parent.mkdir(parents=True, exist_ok=True)
             copy_file(copy, new)
-            with kept_open(new) as found:
+            with hold_open(new) as status:
                 sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
-                require_named(found, new)
+                require_named(status, new)
                 if matches(new, file, sha256):
                     _drop(part)
-                    return self._accept(listing, file, new, sha256, Status.COPIED, found=found)
+                    return self._accept(
+                        listing, file, new, sha256, Status.COPIED, part_status=status
+                    )
             new.unlink()
             self.store.remove(copy)
-            self.progress.note(f"`{copy}` is not what it should be: it is damaged")
+            self.progress.note(f"`{copy}` is damaged: its SHA-256 is not the expected one")
         return None
 
-    def _download(self, listing: RepoListing, file: RemoteFile, cancel: threading.Event) -> Fetched:
-        part = self.place.part_of(listing, file)
+    def _download(
+        self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
+    ) -> FetchedFile:
+        part = self.destination.part_of(listing, file)
         part.parent.mkdir(parents=True, exist_ok=True)
-        self._take_leftover(listing, file, part)
+        self._adopt_leftover(listing, file, part)
         source = Source(listing.repo_id, listing.commit, file)
-        moved = self.move(self.hub, source, part, progress=self.progress, cancel=cancel)
+        result = self.backend(self.hub, source, part, progress=self.progress, cancel=cancel)
         label = f"check {file.path}"
-        with kept_open(part) as found:
-            sha256 = moved.sha256 or sha256_file(part, progress=self.progress, label=label)
-            require_named(found, part)
+        with hold_open(part) as status:
+            sha256 = result.sha256 or sha256_file(part, progress=self.progress, label=label)
+            require_named(status, part)
             if matches(part, file, sha256):
-                self._remember(sha256, moved)
-                done = self._accept(listing, file, part, sha256, Status.DOWNLOADED, found=found)
+                self._store_hashes(sha256, result)
+                done = self._accept(
+                    listing, file, part, sha256, Status.DOWNLOADED, part_status=status
+                )
                 journal_of(part).unlink(missing_ok=True)
                 return done
         _drop(part)
         raise _wrong_bytes(listing, file, sha256)
 
-    def _take_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
+    def _adopt_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
         """Go on with what another client left when it was stopped, if that is more than ours."""
-        leftovers = [path for path in self.place.leftovers_of(listing, file) if _is_alone(path)]
+        leftovers = [
+            path for path in self.destination.leftovers_of(listing, file) if _has_one_name(path)
+        ]
         if not leftovers or os.path.lexists(part):
             return
         largest = max(leftovers, key=lambda path: _size(path) or 0)
-        self.progress.note(f"going on with `{largest.name}`, which another program left")
+        self.progress.note(f"resuming from `{largest.name}`, left by another program")
         largest.replace(part)
 
-    def _remember_place(self) -> None:
-        """Keep where files go: what is left there can then be found again."""
-        with contextlib.suppress(OSError):  # that is a help, not a need
-            KnownFolders(self.store.folder).add(self.place.root)
+    def _record_folder(self) -> None:
+        """Record the folder, so that ``gc`` finds what an interrupted download leaves there."""
+        with contextlib.suppress(OSError):  # useful, not necessary
+            KnownFolders(self.store.folder).add(self.destination.root)
 
-    def _remember(self, sha256: str, moved: TransferResult) -> None:
+    def _store_hashes(self, sha256: str, result: TransferResult) -> None:
         """Keep the hashes of segments: with them a damaged file can be repaired."""
-        if moved.hashes and len(moved.hashes.hashes) > 1:
-            with contextlib.suppress(OSError):  # they are a help, not a need
-                SegmentHashStore(self.store.folder).add(sha256, moved.hashes)
+        if result.hashes and len(result.hashes.hashes) > 1:
+            with contextlib.suppress(OSError):  # useful, not necessary
+                SegmentHashStore(self.store.folder).add(sha256, result.hashes)
 
     def _accept(
         self,
@@ -391,22 +403,22 @@ class Fetcher:
         sha256: str,
         status: Status,
         *,
-        found: os.stat_result | None = None,
-    ) -> Fetched:
+        part_status: os.stat_result | None = None,
+    ) -> FetchedFile:
         """Look whether verified bytes make a GGUF, give them their name, and record them.
 
-        A part (``found``) gets its name only if it still is the file whose bytes were hashed.
+        A part (``part_status``) gets its name only if it still is the file whose bytes were hashed.
         """
         problem = gguf_problem(content) if is_gguf(file.path) else None
         if status in (Status.COPIED, Status.DOWNLOADED):
             self._require_replaceable(listing, file)  # hours may have passed since it was asked
-        if found:
-            require_named(found, content)
-        path = self.place.accept(listing, file, content)
+        if part_status:
+            require_named(part_status, content)
+        path = self.destination.accept(listing, file, content)
         self._record(listing, file, path, sha256)
         if problem:
-            self.progress.note(f"`{path}` is what the hub has, but it is no sound GGUF: {problem}")
-        return Fetched(path, file, sha256, status, problem)
+            self.progress.note(f"`{path}` matches the hub, but is not a valid GGUF: {problem}")
+        return FetchedFile(path, file, sha256, status, problem)
 
     def _record(self, listing: RepoListing, file: RemoteFile, path: Path, sha256: str) -> None:
         entry = StoredFile.of(
@@ -419,7 +431,7 @@ class Fetcher:
         self.store.add(entry)
 
 
-def _failed_first(futures: Sequence[Future[Fetched]]) -> list[Future[Fetched]]:
+def _failed_first(futures: Sequence[Future[FetchedFile]]) -> list[Future[FetchedFile]]:
     """Return the futures, or only one that failed: the others then wait in vain."""
     failed = [f for f in futures if f.done() and f.exception() is not None]
     return failed[:1] or list(futures)
@@ -445,13 +457,13 @@ def copy_file(source: Path, new: Path) -> None:
         os.close(target)
 
 
-def _is_alone(path: Path) -> bool:
-    """Tell whether a leftover is a file that has no other name, and so is nobody else's."""
+def _has_one_name(path: Path) -> bool:
+    """Return whether a leftover is a file that has no other name, and so is nobody else's."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def gguf_problem(path: Path) -> str | None:
@@ -468,7 +480,6 @@ def gguf_problem(path: Path) -> str | None:
 
 
 def _size(path: Path) -> int | None:
-    """Return the size of a file, or None when there is none."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError:
@@ -481,5 +492,5 @@ def _wrong_bytes(listing: RepoListing, file: RemoteFile, sha256: str) -> Checksu
         f"`{file.path}` of `{listing.repo_id}` arrived damaged: expected {expected}, "
         f"found SHA-256 {sha256}; nothing was kept",
         path=file.path,
-        hint="repeat the command; if it stays so, something between here and the hub alters bytes",
+        hint="repeat the command; if it persists, something between here and the hub alters bytes",
     )

@@ -1,6 +1,6 @@
 """Which model files this machine has: those on record, and those that other programs fetched.
 
-Nothing is read but names, sizes and times; whether bytes are right is told by the record alone.
+Reads only names, sizes and times; only the record says whether the bytes are right.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LocalFile:
 
     @property
     def quant(self) -> str | None:
-        """The quant that the name tells."""
+        """The quant that the file name contains."""
         return quant_of(self.filename)
 
     @property
@@ -95,20 +95,18 @@ class Roots:
     @classmethod
     def known(cls, store: Store, cache_dir: Path, *more: Path) -> Roots:
         """Return the given cache, what was ever fetched to, and ``more``."""
-        seen = [*KnownFolders(store.folder).folders(), *more]
+        paths = [*KnownFolders(store.folder).folders(), *more]
         notes = [note for entry in store.entries() if (note := Note.find(entry.path))]
-        seen += [note.root for note in notes]
-        caches = [cache_dir, *(path for path in seen if repos_of(path))]
-        folders = [path for path in seen if own_folder(path).is_dir()]
+        paths += [note.root for note in notes]
+        caches = [cache_dir, *(path for path in paths if repos_of(path))]
+        folders = [path for path in paths if own_folder(path).is_dir()]
         return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)))
 
 
 def inventory(store: Store, roots: Roots) -> list[LocalFile]:
     """Return the files of this machine, each name once, ordered by repository and name."""
-    found: dict[str, LocalFile] = {}
-    for held in _all(store, roots):
-        found.setdefault(_key(held.path), held)
-    return sorted(found.values(), key=lambda h: (h.repo_id or "~", h.filename, str(h.path)))
+    files = _each_once(_all(store, roots))
+    return sorted(files, key=lambda file: (file.repo_id or "~", file.filename, str(file.path)))
 
 
 def files_in_repo(
@@ -122,49 +120,46 @@ def files_in_repo(
         roots: Caches to look in.
         folder: One that ``--local-dir`` filled; its notes are taken for this repository's.
     """
-    held = [_recorded(entry) for entry in store.in_repo(repo_id)]
+    files = [_from_record(entry) for entry in store.in_repo(repo_id)]
     for cache in roots.caches:
         names = all_files_of(repo_folder(cache, repo_id))
-        held += (_cached(name) for name in names if name.path.is_file())
+        files += (_from_cache(name) for name in names if name.path.is_file())
     if folder is not None:
-        held += (_noted(note) for note in notes_of(folder) if note.path.is_file())
-    found: dict[str, LocalFile] = {}
-    for each in held:
-        found.setdefault(_key(each.path), each)
-    return list(found.values())
+        files += (_from_note(note) for note in notes_of(folder) if note.path.is_file())
+    return _each_once(files)
 
 
-def look_at(path: Path, store: Store) -> LocalFile | None:
+def find_local_file(path: Path, store: Store) -> LocalFile | None:
     """Return what is known of the file at ``path``, or None when it is nobody's download."""
     entry = store.find(path)
     if entry and (not (cached := find_file(path)) or _key(entry.path) == _key(cached.path)):
-        return _recorded(entry)
+        return _from_record(entry)
     if (cached := find_file(path)) and path.is_file():
-        return _cached(cached)
+        return _from_cache(cached)
     if (note := Note.find(path)) and path.is_file():
-        return _noted(note)
+        return _from_note(note)
     return None
 
 
-def of_target(held: Iterable[LocalFile], target: Target) -> list[LocalFile]:
+def files_of_target(files: Iterable[LocalFile], target: Target) -> list[LocalFile]:
     """Return the files of a repository that a target names, of whatever commit and place.
 
     Args:
-        held: The files of this machine.
-        target: What is wanted; without names and quant, all of the repository. A revision must be
-            a commit: only a hub knows where a branch leads.
+        files: The files of this machine.
+        target: The repository and selector; without names and quant, all of the repository. A
+            revision must be a commit: only a hub knows where a branch leads.
     """
-    wanted = target.wanted
-    names = {set_key(name) for name in wanted.filenames}
+    selector = target.selector
+    names = {set_key(name) for name in selector.filenames}
 
     def is_meant(file: LocalFile) -> bool:
         if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
             return False
-        if wanted.filenames:
+        if selector.filenames:
             return set_key(file.filename) in names
-        return wanted.quant is None or has_quant(file.filename, wanted.quant)
+        return selector.quant is None or has_quant(file.filename, selector.quant)
 
-    return [file for file in held if is_meant(file)]
+    return [file for file in files if is_meant(file)]
 
 
 def contents_bytes(files: Iterable[LocalFile]) -> int:
@@ -175,21 +170,29 @@ def contents_bytes(files: Iterable[LocalFile]) -> int:
 
 def _all(store: Store, roots: Roots) -> Iterator[LocalFile]:
     for entry in store.entries():
-        yield _recorded(entry)
+        yield _from_record(entry)
     for cache in roots.caches:
         for repo in repos_of(cache):
-            yield from map(_cached, filter(_is_model_file, all_files_of(repo)))
+            yield from map(_from_cache, filter(_is_model_file, all_files_of(repo)))
     for folder in roots.folders:
         for note in notes_of(folder):
             if is_gguf(note.filename) and note.path.is_file():
-                yield _noted(note)
+                yield _from_note(note)
+
+
+def _each_once(files: Iterable[LocalFile]) -> list[LocalFile]:
+    """Return the first file of each name."""
+    first: dict[str, LocalFile] = {}
+    for file in files:
+        first.setdefault(_key(file.path), file)
+    return list(first.values())
 
 
 def _is_model_file(file: CachedFile) -> bool:
     return is_gguf(file.filename) and file.path.is_file()
 
 
-def _recorded(entry: StoredFile) -> LocalFile:
+def _from_record(entry: StoredFile) -> LocalFile:
     size_bytes, condition = entry.size_bytes, Condition.VERIFIED
     try:
         size_bytes = entry.path.stat().st_size
@@ -209,20 +212,20 @@ def _recorded(entry: StoredFile) -> LocalFile:
     )
 
 
-def _cached(file: CachedFile) -> LocalFile:
+def _from_cache(file: CachedFile) -> LocalFile:
     size_bytes, sha256 = file.path.stat().st_size, file.sha256
     origin = (file.repo_id, file.commit, file.filename)
     return LocalFile(file.path, Condition.UNCHECKED, size_bytes, *origin, sha256, None)
 
 
-def _noted(note: Note) -> LocalFile:
+def _from_note(note: Note) -> LocalFile:
     size_bytes = note.path.stat().st_size
     origin = (None, note.commit, note.filename)
     return LocalFile(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
 
 
 def _etag_beside(path: Path) -> str | None:
-    """Return git's id of a small file, as a cache or a note tells it."""
+    """Return git's id of a small file, from a cache or a note."""
     known = find_file(path) or Note.find(path)
     etag = known.etag if known else None
     return etag if etag and COMMIT.fullmatch(etag) else None

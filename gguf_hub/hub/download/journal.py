@@ -1,22 +1,22 @@
 """What of a part file is there: each finished segment with its SHA-256, beside the part.
 
-One JSON object per line. The first line says what the part is a part of; every other line tells of
-one segment. A line is written as soon as its segment is, so that a killed process loses nothing
-that was finished. For the loss of power, ``sync`` puts first the bytes and then the lines safely on
-the disk; a line that got there before its bytes is found out, because whoever goes on with a part
-hashes it again.
+One JSON object per line. The first line says which file the part belongs to; every other line is
+about one segment. A line is written as soon as its segment is, so that a killed process loses
+nothing that was finished. For the loss of power, ``sync`` puts first the bytes and then the lines
+safely on the disk; a line that got there before its bytes does no harm, because a part is hashed
+again when its download resumes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import open_regular, write_atomically
+from gguf_hub.hub.download.cachedir import SHA256
 from gguf_hub.hub.download.segments import Segments
 from gguf_hub.units import MIB
 
@@ -24,7 +24,6 @@ VERSION = 1
 MAX_SEGMENTS = 1_000_000
 MAX_BYTES = 64 * MIB
 """More than journals of downloads take, some hundred bytes for each segment."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Start:
 
 @dataclass
 class ResumeState:
-    """What a journal tells.
+    """What a journal records.
 
     Attributes:
         segments: How the file is cut.
@@ -54,8 +53,8 @@ class ResumeState:
     @property
     def have_bytes(self) -> int:
         """How many bytes of the file are there."""
-        whole = sum(self.segments.length(index) for index in self.done)
-        return whole + sum(start.n_bytes for start in self.starts.values())
+        done_bytes = sum(self.segments.length(index) for index in self.done)
+        return done_bytes + sum(start.n_bytes for start in self.starts.values())
 
 
 def journal_of(part: Path) -> Path:
@@ -64,7 +63,7 @@ def journal_of(part: Path) -> Path:
 
 
 def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
-    """Return what the journal of a part tells, or None when there is none that fits.
+    """Return what the journal of a part records, or None when there is none that fits.
 
     Args:
         part: The part file.
@@ -79,43 +78,43 @@ def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
             "segment_bytes": head.get("segment_bytes")
         }:
             return None
-        told = ResumeState(_segments(size_bytes, head["segment_bytes"]))
+        state = ResumeState(_segments(size_bytes, head["segment_bytes"]))
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
     for line in lines[1:]:
-        if not _read_line(line, told):
+        if not _read_line(line, state):
             break  # torn by a loss of power: what follows is as little worth
-    return told
+    return state
 
 
-def _read_line(line: bytes, told: ResumeState) -> bool:
-    """Take one line into ``told``; False when it makes no sense."""
+def _read_line(line: bytes, state: ResumeState) -> bool:
+    """Apply one line to ``state``; return False when it is invalid."""
     try:
         row = json.loads(line)
         index, sha256 = row["segment"], row["sha256"]
         if sha256 is None:
-            _forget(told, index)
+            _forget(state, index)
             return True
-        n_bytes = int(row.get("n_bytes", told.segments.length(index)))
-        is_sound = 0 <= index < len(told.segments) and _SHA256.fullmatch(sha256)
-        if not is_sound or not 0 < n_bytes <= told.segments.length(index):
+        n_bytes = int(row.get("n_bytes", state.segments.length(index)))
+        is_sound = 0 <= index < len(state.segments) and SHA256.fullmatch(sha256)
+        if not is_sound or not 0 < n_bytes <= state.segments.length(index):
             return False
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return False
-    _forget(told, index)
-    if n_bytes < told.segments.length(index):
-        told.starts[index] = Start(n_bytes, sha256)
+    _forget(state, index)
+    if n_bytes < state.segments.length(index):
+        state.starts[index] = Start(n_bytes, sha256)
     else:
-        told.done[index] = sha256
+        state.done[index] = sha256
         if row.get("adopted"):
-            told.adopted.add(index)
+            state.adopted.add(index)
     return True
 
 
-def _forget(told: ResumeState, index: int) -> None:
-    told.done.pop(index, None)
-    told.starts.pop(index, None)
-    told.adopted.discard(index)
+def _forget(state: ResumeState, index: int) -> None:
+    state.done.pop(index, None)
+    state.starts.pop(index, None)
+    state.adopted.discard(index)
 
 
 def _read_lines(journal: Path) -> list[bytes]:
@@ -143,21 +142,21 @@ class Journal:
     Args:
         part: The part file that it is about.
         etag: What the file is known by.
-        told: What is there already; becomes the beginning.
+        state: What is there already; becomes the beginning.
 
     Raises:
         OSError: It cannot be written.
     """
 
-    def __init__(self, part: Path, etag: str, told: ResumeState) -> None:
+    def __init__(self, part: Path, etag: str, state: ResumeState) -> None:
         path = journal_of(part)
         head = {
             "journal": VERSION,
             "etag": etag,
-            "size_bytes": told.segments.size_bytes,
-            "segment_bytes": told.segments.segment_bytes,
+            "size_bytes": state.segments.size_bytes,
+            "segment_bytes": state.segments.segment_bytes,
         }
-        rows = [head, *(_row(i, sha, i in told.adopted) for i, sha in sorted(told.done.items()))]
+        rows = [head, *(_row(i, sha, i in state.adopted) for i, sha in sorted(state.done.items()))]
         write_atomically(path, b"".join(map(_line, rows)))
         self._fd = open_regular(path, os.O_WRONLY | os.O_APPEND)
 

@@ -35,11 +35,11 @@ class KnownFolders:
 
     def folders(self) -> list[Path]:
         """Return those that still exist."""
-        found = set()
+        paths = set()
         for note in self._folder.glob("*"):
             try:
                 text = note.read_text(encoding="utf-8", errors="surrogateescape")
             except OSError:
                 continue
-            found.add(Path(text.removesuffix("\n")))
-        return sorted(path for path in found if path.is_dir())
+            paths.add(Path(text.removesuffix("\n")))
+        return sorted(path for path in paths if path.is_dir())

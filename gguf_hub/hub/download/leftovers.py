@@ -23,9 +23,9 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
 )
 from gguf_hub.hub.download.destinations import PART_SUFFIX
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.inventory import Roots
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.notes import notes_of, own_folder
 from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
@@ -73,9 +73,9 @@ def find_leftovers(store: Store, roots: Roots) -> list[Leftover]:
         roots: Caches and folders to look into. In caches, other programs' leftovers count only in
             repositories with GGUF files, or of the record.
     """
-    found = [left for cache in roots.caches for left in _in_cache(cache, store)]
-    found += [left for folder in roots.folders for left in _in_folder(folder)]
-    return [*found, *_on_record(store)]
+    leftovers = [leftover for cache in roots.caches for leftover in _in_cache(cache, store)]
+    leftovers += [leftover for folder in roots.folders for leftover in _in_folder(folder)]
+    return [*leftovers, *_on_record(store)]
 
 
 def clear(leftovers: Sequence[Leftover], store: Store) -> tuple[list[Leftover], list[Leftover]]:
@@ -87,27 +87,27 @@ def clear(leftovers: Sequence[Leftover], store: Store) -> tuple[list[Leftover], 
     Raises:
         DownloadError: One of the places cannot be written.
     """
-    gone, busy = [], []
-    for left in leftovers:
+    removed, busy = [], []
+    for leftover in leftovers:
         try:
-            with explained(left.path):
-                _clear_one(left, store)
-            gone.append(left)
+            with translate_disk_errors(leftover.path):
+                _clear_one(leftover, store)
+            removed.append(leftover)
         except LockedError:
-            busy.append(left)
-    return gone, busy
+            busy.append(leftover)
+    return removed, busy
 
 
-def _clear_one(left: Leftover, store: Store) -> None:
-    with contextlib.ExitStack() as held:
-        for lock in left.locks:
-            held.enter_context(only_one(lock, left.path.name, left.path.parent))
-        if left.kind is Kind.RECORD:
-            store.remove(left.path)
-        elif left.kind is Kind.BLOB:
-            remove_blob(left.path)
+def _clear_one(leftover: Leftover, store: Store) -> None:
+    with contextlib.ExitStack() as locks:
+        for lock in leftover.locks:
+            locks.enter_context(download_lock(lock, leftover.path.name, leftover.path.parent))
+        if leftover.kind is Kind.RECORD:
+            store.remove(leftover.path)
+        elif leftover.kind is Kind.BLOB:
+            remove_blob(leftover.path)
         else:
-            left.path.unlink(missing_ok=True)
+            leftover.path.unlink(missing_ok=True)
 
 
 def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
@@ -123,7 +123,7 @@ def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
             kind = _kind(blob.name) or (Kind.BLOB if _is_blob(blob) else None)
             if kind is None or blob in named or not (is_ours or kind in (Kind.PART, Kind.JOURNAL)):
                 continue
-            yield Leftover(kind, blob, _taken_bytes(blob), (lock_of_blob(blob),))
+            yield Leftover(kind, blob, _disk_bytes(blob), (lock_of_blob(blob),))
         if is_ours:
             here = (file for file in files if is_inside(file.path.parent, repo / "snapshots"))
             dead = (file for file in here if not file.path.exists())
@@ -139,14 +139,14 @@ def _is_blob(path: Path) -> bool:
 def _in_folder(root: Path) -> Iterator[Leftover]:
     if not is_inside(own_folder(root) / "download", Path(os.path.realpath(root))):
         return
-    # a part does not tell the name of its file: whoever holds any lock may be at work on it
+    # the name of a part does not contain that of its file: any lock's holder may be using it
     locks = tuple(locks_of_folder(root))
     for path in sorted((own_folder(root) / "download").rglob("*")):
         if (kind := _kind(path.name)) and path.is_file():
-            yield Leftover(kind, path, _taken_bytes(path), locks)
+            yield Leftover(kind, path, _disk_bytes(path), locks)
     for note in notes_of(root):
         if not os.path.lexists(note.path):
-            yield Leftover(Kind.NOTE, note.note, _taken_bytes(note.note), (note.lock,))
+            yield Leftover(Kind.NOTE, note.note, _disk_bytes(note.note), (note.lock,))
 
 
 def _kind(name: str) -> Kind | None:
@@ -160,15 +160,16 @@ def _kind(name: str) -> Kind | None:
 
 def _on_record(store: Store) -> Iterator[Leftover]:
     entries = store.entries()
-    gone = [entry for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 - no raise
-    yield from (Leftover(Kind.RECORD, entry.path, 0) for entry in gone)
-    needed = {entry.sha256 for entry in entries if entry not in gone}
+    # Path.exists raises where a folder may not be entered
+    missing = [entry for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110
+    yield from (Leftover(Kind.RECORD, entry.path, 0) for entry in missing)
+    needed = {entry.sha256 for entry in entries if entry not in missing}
     for sha256, path in sorted(SegmentHashStore(store.folder).contents().items()):
         if sha256 not in needed:
-            yield Leftover(Kind.HASHES, path, _taken_bytes(path))
+            yield Leftover(Kind.HASHES, path, _disk_bytes(path))
 
 
-def _taken_bytes(path: Path) -> int:
+def _disk_bytes(path: Path) -> int:
     """Return what a file takes on the disk: of an unfinished one, also what is set aside."""
     try:
         stat = path.stat()

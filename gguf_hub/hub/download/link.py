@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from gguf_hub.errors import FileChangedError
-from gguf_hub.hub.client import ByteStream, FileFacts, Hub, RemoteFile
+from gguf_hub.hub.client import ByteStream, FileMetadata, Hub, RemoteFile
 
 YOUNG_S = 30.0
 
@@ -22,16 +22,16 @@ class Source:
 
 
 @dataclass
-class Resolved:
+class ResolvedLink:
     """A link, since when it is there, and what the file host calls its content."""
 
-    facts: FileFacts
+    metadata: FileMetadata
     since: float
     etag: str | None = None
 
     @property
     def is_young(self) -> bool:
-        """Tell whether the link is too new to have expired."""
+        """Whether the link is too new to have expired."""
         return time.monotonic() - self.since < YOUNG_S
 
 
@@ -47,9 +47,9 @@ class Link:
         self._hub = hub
         self._source = source
         self._lock = threading.Lock()
-        self._now: Resolved | None = None
+        self._current: ResolvedLink | None = None
 
-    def current(self) -> Resolved:
+    def current(self) -> ResolvedLink:
         """Return the link of now.
 
         Raises:
@@ -57,34 +57,34 @@ class Link:
             HubError: As the hub says.
         """
         with self._lock:
-            if self._now is None:
-                self._now = Resolved(self._facts(), time.monotonic())
-            return self._now
+            if self._current is None:
+                self._current = ResolvedLink(self._fetch_metadata(), time.monotonic())
+            return self._current
 
-    def drop(self, link: Resolved) -> bool:
+    def drop(self, link: ResolvedLink) -> bool:
         """Have the next one ask for a new link; False when another thread has said so before."""
         with self._lock:
-            is_first = self._now is link
-            self._now = None if is_first else self._now
+            is_first = self._current is link
+            self._current = None if is_first else self._current
             return is_first
 
-    def is_same(self, link: Resolved, stream: ByteStream) -> bool:
-        """Tell whether a stream brings the content that the others brought, as far as it says."""
+    def is_same(self, link: ResolvedLink, stream: ByteStream) -> bool:
+        """Return whether a stream brings the content that the others brought, as far as it says."""
         with self._lock:
             link.etag = link.etag or stream.etag
             size_bytes = self._source.file.size_bytes
             is_other_size = stream.total_bytes not in (None, size_bytes)
             return not is_other_size and stream.etag in (None, link.etag)
 
-    def _facts(self) -> FileFacts:
+    def _fetch_metadata(self) -> FileMetadata:
         file = self._source.file
-        facts = self._hub.file_facts(self._source.repo_id, file.path, self._source.commit)
-        found = (facts.size_bytes or file.size_bytes, facts.etag or file.etag)
-        if found != (file.size_bytes, file.etag):
+        metadata = self._hub.file_metadata(self._source.repo_id, file.path, self._source.commit)
+        size_bytes, etag = metadata.size_bytes or file.size_bytes, metadata.etag or file.etag
+        if (size_bytes, etag) != (file.size_bytes, file.etag):
             raise FileChangedError(
                 f"`{file.path}`: the hub lists {file.size_bytes} bytes with id {file.etag}, "
-                f"but serves {found[0]} bytes with id {found[1]}",
+                f"but serves {size_bytes} bytes with id {etag}",
                 repo_id=self._source.repo_id,
-                hint="repeat the command; if it stays so, the hub or a mirror is broken",
+                hint="repeat the command; if it persists, the hub or a mirror is broken",
             )
-        return facts
+        return metadata

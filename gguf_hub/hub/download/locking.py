@@ -14,13 +14,13 @@ from pathlib import Path
 from gguf_hub.errors import LockedError
 from gguf_hub.files import HEAD_BYTES, create, open_regular, remove_if
 
-_LOOKS = 5
-_LOOK_EVERY_S = 0.05
+_TRIES = 5
+_POLL_S = 0.05
 _SOFT_LOCK_BYTES = 1024
 
 
 @contextlib.contextmanager
-def only_one(path: Path, what: str, where: Path) -> Iterator[None]:
+def download_lock(path: Path, what: str, where: Path) -> Iterator[None]:
     """Hold the lock at ``path`` inside the block.
 
     Args:
@@ -70,21 +70,21 @@ def _require_lock(path: Path) -> None:
         LockedError: Something else has the name.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return
-    is_file = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    if is_file and (not found.st_size or _is_soft_lock(path)):
+    is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if is_file and (not status.st_size or _is_soft_lock(path)):
         return
     raise LockedError(
-        f"`{path}` is where a lock belongs, and something else is there: it is left as it is",
+        f"`{path}` is not a lock file: it is left as it is",
         path=path,
         hint=f"move `{path}` elsewhere, then repeat the command",
     )
 
 
 def _is_soft_lock(path: Path) -> bool:
-    """Tell whether a file is the lock of a system without flock: it names a process."""
+    """Return whether a file is the lock of a system without flock: it names a process."""
     with os.fdopen(open_regular(path), "rb") as file:
         text = file.read(_SOFT_LOCK_BYTES + 1)
     return len(text) <= _SOFT_LOCK_BYTES and text.split(b"\n")[0].strip().isdigit()
@@ -117,13 +117,12 @@ def _owner_of(path: Path) -> Path:
 
 
 def _holder(path: Path) -> str:
-    """Say who holds a lock."""
-    for _ in range(_LOOKS):
-        if found := _read_owner(_owner_of(path)):
+    for _ in range(_TRIES):
+        if owner := _read_owner(_owner_of(path)):
             break
-        time.sleep(_LOOK_EVERY_S)  # it may have the lock, and not have signed yet
+        time.sleep(_POLL_S)  # it may have the lock, and not have signed yet
     else:
         return "another process"
-    pid, host = found
+    pid, host = owner
     elsewhere = "" if host == socket.gethostname() else f" on {host}"
     return f"another process (pid {pid}{elsewhere})"

@@ -1,4 +1,4 @@
-"""What a file's name tells: its quant, its place in a set of shards, whether it is safe to use."""
+"""What a file's name says: its quant, its index in a set of shards, whether it is safe to use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]",
 
 @dataclass(frozen=True)
 class Shard:
-    """Place of a file in a set: ``index`` counts from 1 to ``count``; ``key`` names the set."""
+    """A file's index in a set, from 1 to ``count``; ``key`` names the set."""
 
     key: str
     index: int
@@ -41,46 +41,46 @@ class Shard:
 
 
 def is_gguf(path: str) -> bool:
-    """Tell whether a file says that it is a GGUF."""
+    """Return whether a file says that it is a GGUF."""
     return path.lower().endswith(".gguf")
 
 
 def is_model(path: str) -> bool:
-    """Tell whether a GGUF holds a model: not a projector, an importance matrix or a draft head."""
+    """Return whether a GGUF holds a model, not a projector, importance matrix or draft head."""
     return is_gguf(path) and not _SIDECAR.search(PurePosixPath(path).name)
 
 
 def looks_like_quant(text: str) -> bool:
-    """Tell whether ``text`` by itself is written like a quant, in any case."""
+    """Return whether ``text`` by itself is written like a quant, in any case."""
     return re.fullmatch(_QUANT, text, re.IGNORECASE) is not None
 
 
 def quant_of(path: str) -> str | None:
     """Return the quant that a path names, as it is written there (the last one), or None."""
-    found = _QUANT_IN_NAME.findall(_without_suffixes(path))
-    return found[-1] if found else None
+    quants = _QUANT_IN_NAME.findall(_without_suffixes(path))
+    return quants[-1] if quants else None
 
 
 def has_quant(path: str, quant: str) -> bool:
-    """Tell whether a path names exactly this quant (any case), between separators.
+    """Return whether a path names exactly this quant (any case), between separators.
 
     ``Q4_K`` is no match for ``Q4_K_M``, nor is ``Q4_K_M`` for ``IQ4_K_M``.
     """
     # an underscore may stand before a quant (`model_q4_0.gguf`) but not inside one
     before = _LETTERS if looks_like_quant(quant) else _LETTERS | {"_"}
     after = _LETTERS | {"_"}
-    text, wanted = _without_suffixes(path).lower(), quant.lower()
-    at = text.find(wanted)
+    text, name = _without_suffixes(path).lower(), quant.lower()
+    at = text.find(name)
     while at >= 0:
-        end = at + len(wanted)
+        end = at + len(name)
         if text[max(at - 1, 0) : at] not in before and text[end : end + 1] not in after:
             return True
-        at = text.find(wanted, at + 1)
+        at = text.find(name, at + 1)
     return False
 
 
 def shard_of(path: str) -> Shard | None:
-    """Return the place in a set that ``-00002-of-00005.gguf`` names, or None."""
+    """Return index and count as in ``-00002-of-00005.gguf``, or None."""
     match = _SHARD.search(path)
     if match is None:
         return None
@@ -114,7 +114,7 @@ def check_safe(path: str, repo_id: str, *, is_windows: bool = os.name == "nt") -
         raise HubError(
             f"repository `{repo_id}` lists a file `{shown!r}`, {reason}: refused",
             repo_id=repo_id,
-            hint="do not trust this repository; tell its owner if you know them",
+            hint="do not trust this repository; report it to its owner",
         )
 
 
@@ -133,7 +133,7 @@ def check_distinct(paths: Iterable[str], repo_id: str) -> None:
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path in paths:
-        name = _folded(path)
+        name = _fold(path)
         if name in files:
             raise _clash(files[name], path, repo_id)
         files[name] = path
@@ -175,7 +175,7 @@ def _danger(path: str, is_windows: bool) -> str | None:
         return "whose name would lead out of the folder it is put in"
     if any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
         return f"of which a part is longer than the {_MAX_PART_BYTES} bytes that can be stored"
-    if f"{_folded(path)}/".startswith(f"{_RESERVED_FOLDER}/"):
+    if f"{_fold(path)}/".startswith(f"{_RESERVED_FOLDER}/"):
         return "whose name huggingface_hub keeps for itself"
     if any(_is_version_control(part) for part in parts):
         return "whose name belongs to version control, which would run commands from it"
@@ -189,16 +189,16 @@ def _is_unsafe_part(part: str) -> bool:
 
 
 def _is_version_control(part: str) -> bool:
-    """Tell whether some system takes a part of a path for ``.git`` or its like.
+    """Return whether some system takes a part of a path for ``.git`` or its like.
 
     NTFS drops a stream's name behind a colon, dots and spaces at the end, and knows ``.git`` as
     ``git~1`` too. Source: git, path.c, is_ntfs_dotgit.
     """
-    name = _folded(part).partition(":")[0].rstrip(". ")
+    name = _fold(part).partition(":")[0].rstrip(". ")
     return _VERSION_CONTROL.fullmatch(name) is not None
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     """Return what systems that ignore case, accents' spelling and invisible characters see."""
     visible = _INVISIBLE.sub("", name)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", visible).casefold())

@@ -9,16 +9,15 @@ Source: huggingface_hub 2.4.0, _local_folder.py.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_hub.files import write_atomically
+from gguf_hub.hub.download.cachedir import SHA256
+from gguf_hub.paths import absolute
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".metadata"
 
 
@@ -61,7 +60,7 @@ class Note:
     @property
     def sha256(self) -> str | None:
         """SHA-256 that the file should have; None for small files that git keeps."""
-        return self.etag if _SHA256.fullmatch(self.etag) else None
+        return self.etag if SHA256.fullmatch(self.etag) else None
 
     @classmethod
     def read(cls, root: Path, filename: str) -> Note | None:
@@ -76,10 +75,10 @@ class Note:
     @classmethod
     def find(cls, path: Path) -> Note | None:
         """Return the note of the file at ``path``, looked for in every folder above it."""
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are
-        for root in absolute.parents:
-            if found := cls.read(root, absolute.relative_to(root).as_posix()):
-                return found
+        path = absolute(path)
+        for root in path.parents:
+            if note := cls.read(root, path.relative_to(root).as_posix()):
+                return note
         return None
 
     def write(self) -> None:
@@ -110,13 +109,13 @@ def notes_of(root: Path) -> Iterator[Note]:
     base = own_folder(root) / "download"
     for path in sorted(base.rglob(f"*{_SUFFIX}")):
         filename = path.relative_to(base).as_posix().removesuffix(_SUFFIX)
-        if found := Note.read(root, filename):
-            yield found
+        if note := Note.read(root, filename):
+            yield note
 
 
 def refresh_note(path: Path) -> None:
     """Have a file in a folder, which was just written with the right bytes, believed in again."""
-    found = Note.find(path)
-    if found:
+    note = Note.find(path)
+    if note:
         with contextlib.suppress(OSError):
-            found.write()
+            note.write()

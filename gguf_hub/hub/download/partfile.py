@@ -9,12 +9,13 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from gguf_hub.errors import DownloadError
 from gguf_hub.files import is_named, open_regular
 from gguf_hub.gguf.reserve import reserve
+from gguf_hub.units import MIB
 
+_CHUNK_BYTES = 1 * MIB
 # no link: what somebody made the name lead to is not for us to write
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe makes nobody wait
@@ -58,6 +59,13 @@ class PartFile:
         buffer[: len(data)] = data
         return len(data)
 
+    def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes of a range, as far as there are any, always in the same buffer."""
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, stop - start)))
+        while start < stop and (n := self.read(buffer[: stop - start], start)):
+            yield buffer[:n]
+            start += n
+
     def write(self, data: memoryview, at: int) -> None:
         """Write all of ``data`` at offset ``at``."""
         if self._is_compare and self._is_there(data, at):
@@ -72,8 +80,8 @@ class PartFile:
         os.close(self.fd)
 
     def _is_there(self, data: memoryview, at: int) -> bool:
-        found = memoryview(bytearray(len(data)))
-        return self.read(found, at) == len(data) and found == data
+        current = memoryview(bytearray(len(data)))
+        return self.read(current, at) == len(data) and current == data
 
     def _write_some(self, data: memoryview, at: int) -> int:
         if hasattr(os, "pwrite"):
@@ -85,17 +93,12 @@ class PartFile:
     def __enter__(self) -> PartFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 @contextlib.contextmanager
-def kept_open(part: Path) -> Iterator[os.stat_result]:
+def hold_open(part: Path) -> Iterator[os.stat_result]:
     """Give what the system says of a part, for ``require_named`` inside the block.
 
     The file stays open, so that no other gets its number. Windows gives no number twice, and would
@@ -106,27 +109,27 @@ def kept_open(part: Path) -> Iterator[os.stat_result]:
     """
     descriptor = open_regular(part)
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
         if os.name == "nt":
             os.close(descriptor)
-        yield found
+        yield status
     finally:
         if os.name != "nt":
             os.close(descriptor)
 
 
-def require_named(found: os.stat_result, part: Path) -> None:
+def require_named(status: os.stat_result, part: Path) -> None:
     """Refuse a name that does not lead to the part any more: somebody removed the folder.
 
     Raises:
         DownloadError: It leads to another file, maybe another download's, or to none.
     """
-    if is_named(found, part):
+    if is_named(status, part):
         return
     is_there = os.path.lexists(part)
     raise DownloadError(
-        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: what came "
-        f"is lost{', and the file that is there now is left as it is' if is_there else ''}",
+        f"`{part}` was {'replaced' if is_there else 'removed'} while it was downloaded: its bytes "
+        f"are lost{', and the file that is there now is left as it is' if is_there else ''}",
         path=part,
         hint=f"repeat the command once no other download writes to `{part.parent}`",
     )
@@ -134,8 +137,8 @@ def require_named(found: os.stat_result, part: Path) -> None:
 
 def _require_alone(fd: int, path: Path, *, is_part: bool) -> None:
     """Refuse what is no file, and a part that has another name: that may be anybody's file."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if is_part and found.st_nlink > 1:
+    if is_part and status.st_nlink > 1:
         raise OSError(errno.EMLINK, "one of several names of a file", str(path))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from shlex import quote
 
-from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError
+from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.client import RemoteFile, RepoListing
 from gguf_hub.hub.download.names import (
     check_distinct,
@@ -19,6 +19,7 @@ from gguf_hub.hub.download.names import (
     has_quant,
     is_model,
     quant_of,
+    set_key,
     shard_of,
 )
 from gguf_hub.units import format_size
@@ -43,11 +44,11 @@ class FileSelector:
 
     @property
     def has_idle_patterns(self) -> bool:
-        """Tell whether there are patterns that filenames make idle, as in ``hf download``."""
+        """Whether there are patterns that filenames make idle, as in ``hf download``."""
         return bool(self.filenames and (self.include or self.exclude))
 
 
-def select(listing: RepoListing, wanted: FileSelector) -> tuple[RemoteFile, ...]:
+def select(listing: RepoListing, selector: FileSelector) -> tuple[RemoteFile, ...]:
     """Return the files of ``listing`` that are wanted, in its order.
 
     Raises:
@@ -56,13 +57,13 @@ def select(listing: RepoListing, wanted: FileSelector) -> tuple[RemoteFile, ...]
         HubError: A name would lead out of the target folder, or do harm in it; two names are
             one; or shards are missing.
     """
-    if wanted.filenames:
-        files = _by_names(listing, wanted.filenames)
+    if selector.filenames:
+        files = _by_names(listing, selector.filenames)
     else:
-        files = _by_patterns(listing, wanted)
-        if wanted.quant is not None:
-            files = _by_quant(listing, files, wanted.quant)
-        elif not wanted.include and not wanted.exclude:
+        files = _by_patterns(listing, selector)
+        if selector.quant is not None:
+            files = _by_quant(listing, files, selector.quant)
+        elif not selector.include and not selector.exclude:
             files = _the_only_model(listing)
     for file in files:
         check_safe(file.path, listing.repo_id)
@@ -74,43 +75,38 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
     chosen: dict[RemoteFile, None] = {}  # in order, each once
     for name in names:
         is_folder = name.endswith("/")
-        found = [
+        matches = [
             f for f in listing.files if f.path == name or (is_folder and f.path.startswith(name))
         ]
-        if not found:
+        if not matches:
             raise _no_such_file(listing, name)
-        whole = found if is_folder else _set_of(listing, found[0])
-        chosen |= dict.fromkeys(whole)
+        chosen |= dict.fromkeys(matches if is_folder else _set_of(listing, matches[0]))
     return list(chosen)
 
 
 def _set_of(listing: RepoListing, file: RemoteFile) -> list[RemoteFile]:
     """Return a file, or the whole set of shards that it belongs to."""
-    shard = shard_of(file.path)
-    if shard is None:
-        return [file]
-    others = ((other, shard_of(other.path)) for other in listing.files)
-    same = (shard.key, shard.count)
-    return _whole_set(listing, [o for o, at in others if at and (at.key, at.count) == same])
+    key = set_key(file.path)
+    return _whole_set(listing, [other for other in listing.files if set_key(other.path) == key])
 
 
-def _by_patterns(listing: RepoListing, wanted: FileSelector) -> list[RemoteFile]:
-    include, exclude = _globs(wanted.include), _globs(wanted.exclude)
-    found = [
+def _by_patterns(listing: RepoListing, selector: FileSelector) -> list[RemoteFile]:
+    include, exclude = _globs(selector.include), _globs(selector.exclude)
+    files = [
         file
         for file in listing.files
         if (not include or any(fnmatchcase(file.path, glob) for glob in include))
         and not any(fnmatchcase(file.path, glob) for glob in exclude)
     ]
-    if not found and (include or exclude):
-        asked = [f"--include '{glob}'" for glob in wanted.include]
-        asked += [f"--exclude '{glob}'" for glob in wanted.exclude]
+    if not files and (include or exclude):
+        options = [f"--include '{glob}'" for glob in selector.include]
+        options += [f"--exclude '{glob}'" for glob in selector.exclude]
         raise RemoteFileNotFoundError(
-            f"no file of `{listing.repo_id}` matches {' '.join(asked)}",
+            f"no file of `{listing.repo_id}` matches {' '.join(options)}",
             repo_id=listing.repo_id,
             hint=_what_it_has(listing),
         )
-    return found
+    return files
 
 
 def _globs(patterns: Iterable[str]) -> list[str]:
@@ -160,8 +156,7 @@ def _groups(files: Iterable[RemoteFile]) -> list[list[RemoteFile]]:
     """Put the shards of a set together; every other file stands alone."""
     groups: dict[object, list[RemoteFile]] = {}
     for file in files:
-        shard = shard_of(file.path)
-        groups.setdefault((shard.key, shard.count) if shard else file.path, []).append(file)
+        groups.setdefault(set_key(file.path), []).append(file)
     return list(groups.values())
 
 
@@ -195,24 +190,24 @@ def models_of(listing: RepoListing) -> list[tuple[RemoteFile, ...]]:
     A set that lacks a shard is left out.
     """
     groups = _groups(file for file in listing.files if is_model(file.path))
-    found = []
+    models = []
     for group in groups:
         first = shard_of(group[0].path)
         if first is None or len(group) == first.count:
-            found.append(tuple(_whole_set(listing, group)))
-    return found
+            models.append(tuple(_whole_set(listing, group)))
+    return models
 
 
 def quants_of(listing: RepoListing) -> list[str]:
     """Return the quants that the models of a listing name, in its order, each once."""
-    found = (quant_of(file.path) for file in listing.files if is_model(file.path))
-    return list(dict.fromkeys(quant for quant in found if quant))
+    quants = (quant_of(file.path) for file in listing.files if is_model(file.path))
+    return list(dict.fromkeys(filter(None, quants)))
 
 
 def _near_quant(listing: RepoListing, quant: str) -> str:
     known = {name.upper(): name for name in quants_of(listing)}
     near = difflib.get_close_matches(quant.upper(), known, n=2, cutoff=0.5)
-    return f": did you mean {' or '.join(f'`{known[name]}`' for name in near)}?" if near else ""
+    return did_you_mean([known[name] for name in near])
 
 
 def _what_it_has(listing: RepoListing) -> str:
@@ -227,10 +222,9 @@ def _no_such_file(listing: RepoListing, name: str) -> RemoteFileNotFoundError:
     # by lower case, because a wrong case is the commonest slip
     paths = {file.path.lower(): file.path for file in listing.files}
     near = difflib.get_close_matches(name.lower(), paths, n=3, cutoff=0.5)
-    names = " or ".join(f"`{paths[path]}`" for path in near)
     where = f"revision `{listing.revision}` of repository `{listing.repo_id}`"
     return RemoteFileNotFoundError(
-        f"{where} has no file `{name}`" + (f": did you mean {names}?" if near else ""),
+        f"{where} has no file `{name}`{did_you_mean([paths[path] for path in near])}",
         repo_id=listing.repo_id,
         hint=_what_it_has(listing),
     )

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from gguf_hub.errors import ModelNotFoundError, UsageError
+from gguf_hub.errors import ModelNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.catalog import Catalog, CatalogFile
+from gguf_hub.hub.download.cachedir import entries_of
 from gguf_hub.hub.download.names import is_gguf, looks_like_quant
 from gguf_hub.hub.download.plan import FileSelector
-from gguf_hub.paths import expanded
+from gguf_hub.paths import expand_user
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -37,18 +38,18 @@ class Target:
     """Files of a repository that are wanted; ``revision`` None takes whatever is at hand."""
 
     repo_id: str
-    wanted: FileSelector
+    selector: FileSelector
     revision: str | None = None
 
     @property
     def text(self) -> str:
         """What a message calls it."""
         at = f" at `{self.revision}`" if self.revision else ""
-        if self.wanted.filenames:
-            names = ", ".join(f"`{name}`" for name in self.wanted.filenames)
+        if self.selector.filenames:
+            names = ", ".join(f"`{name}`" for name in self.selector.filenames)
             return f"{names} of {self.repo_id}{at}"
-        quant = f":{self.wanted.quant}" if self.wanted.quant else ""
-        patterns = ", ".join(f"`{glob}`" for glob in self.wanted.include)
+        quant = f":{self.selector.quant}" if self.selector.quant else ""
+        patterns = ", ".join(f"`{glob}`" for glob in self.selector.include)
         return f"{patterns} of {self.repo_id}{at}" if patterns else f"`{self.repo_id}{quant}`{at}"
 
 
@@ -80,7 +81,7 @@ def parse_ref(
         UsageError: A link that leads somewhere else.
     """
     # unlike Path's, this test is False for names that no file can have
-    if not is_remote and os.path.isfile(path := expanded(text)):  # noqa: PTH113
+    if not is_remote and os.path.isfile(path := expand_user(text)):  # noqa: PTH113
         return path
     for file in catalog.files:
         if text.lower() in (file.quant.lower(), file.filename.lower()):
@@ -91,7 +92,7 @@ def parse_ref(
     if target is not None and (text.startswith("hf://") or not _is_path_like(text)):
         return target
     raise _no_such_quant(text, [file.quant for file in catalog.files]) or (
-        _nothing_remote(text) if is_remote else _nothing(text)
+        _no_such_repo(text) if is_remote else _no_such_file(text)
     )
 
 
@@ -119,7 +120,7 @@ def _parse_link(text: str, endpoint: str | None) -> Target:
     parts = [unquote(part) for part in url.path.strip("/").split("/")]
     if url.netloc.lower() not in hosts or len(parts) < 2:
         raise UsageError(
-            f"`{text}` is no link to a model on a Hugging Face hub",
+            f"`{text}` is not a link to a model on a Hugging Face hub",
             hint="expected something like https://huggingface.co/org/repo/blob/main/file.gguf",
         )
     repo_id, rest = "/".join(parts[:2]), parts[2:]
@@ -143,12 +144,12 @@ def _no_such_quant(text: str, quants: Sequence[str]) -> ModelNotFoundError | Non
         return None
     near = difflib.get_close_matches(text.upper(), quants, n=2, cutoff=0.5)
     return ModelNotFoundError(
-        f"the catalog has no quant `{text}`" + _did_you_mean(near),
+        f"the catalog has no quant `{text}`{did_you_mean(near)}",
         hint=f"it has {', '.join(quants)}; another repository's is written `org/repo:{text}`",
     )
 
 
-def _nothing_remote(text: str) -> ModelNotFoundError:
+def _no_such_repo(text: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"`{text}` names no repository and no quant of the catalog",
         hint="name a quant of the catalog (`gguf-hub list`), `org/repo`, `org/repo:QUANT` "
@@ -156,28 +157,17 @@ def _nothing_remote(text: str) -> ModelNotFoundError:
     )
 
 
-def _nothing(text: str) -> ModelNotFoundError:
-    """Say what is near: files in that folder."""
-    path = expanded(text)
+def _no_such_file(text: str) -> ModelNotFoundError:
+    """Return the error for an argument that names nothing, with near names of its folder."""
+    path = expand_user(text)
     if os.path.isdir(path):  # noqa: PTH112 - as above
         files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"
         return ModelNotFoundError(f"`{text}` is a folder, not a model", hint=listed)
-    siblings = [entry.name for entry in _entries(path.parent) if is_gguf(entry.name)]
+    siblings = [entry.name for entry in entries_of(path.parent) if is_gguf(entry.name)]
     near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
     return ModelNotFoundError(
-        f"no model `{text}`: no such file" + _did_you_mean([str(path.parent / n) for n in near]),
+        f"no model `{text}`: no such file{did_you_mean([str(path.parent / n) for n in near])}",
         hint="name a file, a quant of the catalog (`gguf-hub list`), `org/repo:QUANT` "
         "or `org/repo/file.gguf`",
     )
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (OSError, ValueError):
-        return []
-
-
-def _did_you_mean(names: Sequence[str]) -> str:
-    return f": did you mean {' or '.join(f'`{name}`' for name in names)}?" if names else ""

@@ -26,11 +26,12 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
     shared_blob_of,
 )
-from gguf_hub.hub.download.diskerrors import explained
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.notes import Note, own_folder
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
+from gguf_hub.paths import absolute
 
 _REF_BYTES = 256
 
@@ -40,19 +41,19 @@ def freed_bytes(paths: Collection[Path]) -> int:
 
     Bytes that keep another name, in another commit of the cache, are not freed.
     """
-    going = {_absolute(path) for path in paths}
+    going = {absolute(path) for path in paths}
     sizes: dict[str, int] = {}
     for path in going:
-        if stays_of(path):
+        if remaining_file(path):
             continue
         cached = find_file(path)
-        is_kept = cached and any(_absolute(other.path) not in going for other in _others(cached))
+        is_kept = cached and any(absolute(other.path) not in going for other in _others(cached))
         with contextlib.suppress(OSError):
             sizes[os.path.realpath(path)] = 0 if is_kept else path.stat().st_size
     return sum(sizes.values())
 
 
-def stays_of(path: Path) -> Path | None:
+def remaining_file(path: Path) -> Path | None:
     """Return the file that stays when a name is removed: what a link leads to, out of the cache."""
     cached, real = find_file(path), Path(os.path.realpath(path))
     if cached is None:
@@ -76,13 +77,13 @@ def remove(path: Path, store: Store) -> None:
         DownloadError: The place cannot be written, or a folder of it leads out of the cache.
     """
     cached, note = find_file(path), Note.find(path)
-    with explained(path), contextlib.ExitStack() as held:
+    with translate_disk_errors(path), contextlib.ExitStack() as locks:
         if cached:
-            _lock_cached(cached, held)
+            _lock_cached(cached, locks)
             _remove_cached(cached)
         else:
             if note:
-                held.enter_context(only_one(note.lock, path.name, note.root))
+                locks.enter_context(download_lock(note.lock, path.name, note.root))
             _remove_plain(path, note)
     _forget(path, store, is_alone=cached is None)
 
@@ -108,7 +109,7 @@ def remove_blob(blob: Path) -> None:
     blob.unlink(missing_ok=True)
     if shared is None:
         return
-    with only_one(shared.with_name(f"{shared.name}.lock"), shared.name, shared.parent):
+    with download_lock(shared.with_name(f"{shared.name}.lock"), shared.name, shared.parent):
         cache = shared.parent.parent.parent
         links = (link for repo in repos_of(cache) for link in (repo / "blobs").glob("*"))
         if not any(shared_blob_of(link) == shared for link in links):
@@ -117,7 +118,6 @@ def remove_blob(blob: Path) -> None:
 
 
 def _others(cached: CachedFile) -> Iterator[CachedFile]:
-    """Yield the other names of the same blob."""
     for other in all_files_of(cached.repo):
         if other.blob == cached.blob and not _is_same(other, cached):
             yield other
@@ -127,10 +127,10 @@ def _is_same(a: CachedFile, b: CachedFile) -> bool:
     return (a.commit, a.filename) == (b.commit, b.filename)
 
 
-def _lock_cached(cached: CachedFile, held: contextlib.ExitStack) -> None:
+def _lock_cached(cached: CachedFile, locks: contextlib.ExitStack) -> None:
     if cached.etag and is_own_blob(cached.blob, cached.repo):
         lock = lock_of_blob(cached.blob)
-        held.enter_context(only_one(lock, cached.filename, cached.repo.parent))
+        locks.enter_context(download_lock(lock, cached.filename, cached.repo.parent))
 
 
 def _remove_cached(cached: CachedFile) -> None:
@@ -173,8 +173,8 @@ def _remove_refs(repo: Path, commit: str | None) -> None:
         if not is_inside(ref.parent, repo / "refs") or ref.is_symlink() or not ref.is_file():
             continue
         with ref.open("rb") as file:
-            told = file.read(_REF_BYTES).decode(errors="replace").strip()
-        if told == commit or (commit is None and COMMIT.fullmatch(told)):
+            target = file.read(_REF_BYTES).decode(errors="replace").strip()
+        if target == commit or (commit is None and COMMIT.fullmatch(target)):
             ref.unlink(missing_ok=True)
             _remove_empty(ref.parent, until=repo / "refs")
 
@@ -182,9 +182,9 @@ def _remove_refs(repo: Path, commit: str | None) -> None:
 def _remove_lock(path: Path) -> None:
     """Remove a file that holds nothing, as locks do; anything else of that name stays."""
     with contextlib.suppress(OSError):
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode) and not found.st_size:
-            remove_if(path, found)
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and not status.st_size:
+            remove_if(path, status)
 
 
 def _remove_plain(path: Path, note: Note | None) -> None:
@@ -199,7 +199,7 @@ def _forget(path: Path, store: Store, *, is_alone: bool) -> None:
     """Take a file out of the record, and the hashes of its segments if nobody else needs them."""
     entry = store.find(path)
     # of several names in a cache only this one goes; elsewhere a link stands for the file itself
-    if entry and (is_alone or _absolute(entry.path) == _absolute(path)):
+    if entry and (is_alone or absolute(entry.path) == absolute(path)):
         store.remove(entry.path)
         if all(other.sha256 != entry.sha256 for other in store.entries()):
             SegmentHashStore(store.folder).remove(entry.sha256)
@@ -217,7 +217,3 @@ def _remove_empty(folder: Path, *, until: Path) -> None:
 
 def _repair_lock(path: Path) -> Path:
     return path.with_name(f".{path.name}.repair.lock")
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links must stay as they are

@@ -1,6 +1,6 @@
 """Making a damaged file whole again by fetching only what is bad of it.
 
-Which segments are bad is told by the hashes that were kept when the file came. Without them the
+The hashes that were stored with the download say which segments are bad. Without them the
 whole file is read from the hub a second time, next to the one on disk, and only what differs is
 written.
 """
@@ -16,11 +16,11 @@ from shlex import quote
 
 from gguf_hub.errors import ChecksumError, DownloadError
 from gguf_hub.hub.client import Hub
-from gguf_hub.hub.download.diskerrors import explained
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
-from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.expected import ExpectedFile
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.notes import refresh_note
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -55,7 +55,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairResult:
     """What a repair took: bytes that came from the hub, and bytes that were written."""
 
     fetched_bytes: int
@@ -68,7 +68,7 @@ def find_damage(path: Path, hashes: SegmentHashes, *, progress: Progress = SILEN
     Args:
         path: The file; may be too short or too long.
         hashes: What its segments should be.
-        progress: Told while it is read.
+        progress: Where to report bytes.
 
     Raises:
         OSError: The file cannot be read.
@@ -89,7 +89,9 @@ def find_damage(path: Path, hashes: SegmentHashes, *, progress: Progress = SILEN
     return Damage(segments, good, dict(enumerate(hashes.hashes)))
 
 
-def source_of(path: Path, expected: Expected | None, known: Expected | None, hub: Hub) -> Source:
+def source_of(
+    path: Path, expected: ExpectedFile | None, known: ExpectedFile | None, hub: Hub
+) -> Source:
     """Return where the right bytes of a file are to be had.
 
     Args:
@@ -104,9 +106,9 @@ def source_of(path: Path, expected: Expected | None, known: Expected | None, hub
     """
     if not (expected and known and known.repo_id and known.filename):
         raise DownloadError(
-            f"`{path}` cannot be repaired: nobody knows which repository it came from",
+            f"`{path}` cannot be repaired: its repository is not known",
             path=path,
-            hint="download it again with `gguf-hub download ORG/REPO FILE`: that remembers where "
+            hint="download it again with `gguf-hub download ORG/REPO FILE`: that records where "
             "it came from",
         )
     listing = hub.list_files(known.repo_id, known.commit or "main")
@@ -130,16 +132,16 @@ def repair(
     store: Store,
     settings: Settings | None = None,
     progress: Progress = SILENT,
-) -> Repaired:
+) -> RepairResult:
     """Make a file what the hub has, in place.
 
     Args:
         path: The file.
         source: What it should be, with its SHA-256.
         hub: Where to ask.
-        store: The record; told when the file is whole.
+        store: The record; updated when the file is whole.
         settings: How hard to try.
-        progress: Told how far it is.
+        progress: Where to report bytes and notes.
 
     Raises:
         ChecksumError: The file is still not what it should be.
@@ -151,8 +153,8 @@ def repair(
     assert file.sha256, "only files with a SHA-256 can be repaired"
     settings = settings or Settings()
     with (
-        explained(path),
-        only_one(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
+        translate_disk_errors(path),
+        download_lock(real.with_name(f".{real.name}.repair.lock"), file.path, real.parent),
     ):
         store.distrust(path)
         hashes = SegmentHashStore(store.folder).find(file.sha256)
@@ -160,8 +162,8 @@ def repair(
             damage = find_damage(real, hashes, progress=progress)
         else:
             progress.note(
-                f"no hashes of the segments of `{file.path}` were kept: reading all of it from "
-                "the hub once more, and writing what differs"
+                f"no segment hashes of `{file.path}`: reading the whole file from the hub and "
+                "writing what differs"
             )
             damage = Damage(settings.cut(file.size_bytes), {})
         done = _fetch(real, source, damage, hub, settings, progress)
@@ -171,17 +173,16 @@ def repair(
 
 def _fetch(
     path: Path, source: Source, damage: Damage, hub: Hub, settings: Settings, progress: Progress
-) -> Repaired:
-    """Fetch the bad segments over the file."""
+) -> RepairResult:
     segments = damage.segments
-    pieces = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
-    begin = TransferState(segments, damage.good, pieces, damage.expected, is_looked_at=True)
+    todo = tuple(SegmentState(index, segments.start(index)) for index in damage.bad)
+    initial = TransferState(segments, damage.good, todo, damage.expected, is_hashed=True)
     with PartFile(path, segments.size_bytes, is_compare=True, is_part=False) as part:
         transfer = Transfer(
             hub,
             source,
             part,
-            begin,
+            initial,
             journal=None,
             settings=settings,
             progress=progress,
@@ -198,7 +199,7 @@ def _fetch(
             hint=f"`gguf-hub download {quote(source.repo_id)} {quote(source.file.path)}` "
             "downloads it again",
         )
-    return Repaired(transfer.board.n_received, changed_bytes)
+    return RepairResult(transfer.queue.n_received, changed_bytes)
 
 
 def _record(path: Path, source: Source, store: Store) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from pathlib import Path
 
 from gguf_hub.files import write_atomically
+from gguf_hub.hub.download.cachedir import SHA256
 from gguf_hub.hub.download.segments import SegmentHashes, Segments
 
 VERSION = 1
@@ -53,7 +53,7 @@ class SegmentHashStore:
                 row["version"] == VERSION
                 and segments.segment_bytes > 0
                 and len(hashes) == len(segments)
-                and all(re.fullmatch(r"[0-9a-f]{64}", text) for text in hashes)
+                and all(map(SHA256.fullmatch, hashes))
             )
         except (OSError, ValueError, LookupError, TypeError):
             return None

@@ -18,34 +18,34 @@ class SegmentQueue:
     Args:
         segments: How the file is cut.
         done: SHA-256 of those that are there.
-        pieces: The others, some of them begun.
+        todo: The others, some of them begun.
         n_connections: How many may be fetched at once.
         expected: What their SHA-256 must be, as far as that is known.
 
     Attributes:
-        over: Set when nothing more shall be fetched: all is there, or something is wrong.
+        stop_event: Set when nothing more shall be fetched: all is there, or something is wrong.
         error: What is wrong.
         done: SHA-256 of every segment that is there.
         n_received: Bytes that came and were missing before.
-        n_kept: Those of them that were not damaged on the way.
+        n_intact: Those of them that were not damaged on the way.
     """
 
     def __init__(
         self,
         segments: Segments,
         done: Mapping[int, str],
-        pieces: Iterable[SegmentState],
+        states: Iterable[SegmentState],
         n_connections: int,
         expected: Mapping[int, str] | None = None,
     ) -> None:
         self.segments = segments
         self.done = dict(done)
-        self.over = threading.Event()
+        self.stop_event = threading.Event()
         self.error: BaseException | None = None
         self.n_connections = n_connections
         self.n_received = 0
-        self.n_kept = 0
-        self._todo = {piece.index: piece for piece in pieces}
+        self.n_intact = 0
+        self._todo = {segment.index: segment for segment in states}
         self._expected = expected or {}
         self._only: int | None = None
         self._not_before = 0.0
@@ -64,7 +64,7 @@ class SegmentQueue:
             The segments; empty when this worker is no longer needed.
         """
         with self._changed:
-            while not self.over.is_set() and self._is_needed(worker):
+            while not self.stop_event.is_set() and self._is_needed(worker):
                 pause_s = self._not_before - time.monotonic()
                 if self._todo and pause_s <= 0:
                     return self._take_run()
@@ -76,28 +76,28 @@ class SegmentQueue:
         with self._changed:
             return self._todo.pop(index, None)
 
-    def give_back(self, pieces: Iterable[SegmentState]) -> None:
+    def give_back(self, states: Iterable[SegmentState]) -> None:
         """Put segments back, with what has come of them."""
         with self._changed:
-            self._todo.update((piece.index, piece) for piece in pieces)
+            self._todo.update((segment.index, segment) for segment in states)
             self._changed.notify_all()
 
-    def received(self, n_bytes: int) -> None:
+    def count_received(self, n_bytes: int) -> None:
         """Count bytes that were missing before."""
         with self._changed:
             self.n_received += n_bytes
-            self.n_kept += n_bytes
+            self.n_intact += n_bytes
 
-    def refuse(self, piece: SegmentState) -> None:
+    def refuse(self, segment: SegmentState) -> None:
         """Have a finished segment fetched again, and its bytes not counted: it is damaged."""
         with self._changed:
-            self.n_kept -= self.segments.length(piece.index)
-            self.forget(piece.index)
+            self.n_intact -= self.segments.length(segment.index)
+            self.forget(segment.index)
 
-    def accept(self, piece: SegmentState) -> str | None:
+    def accept(self, segment: SegmentState) -> str | None:
         """Return the SHA-256 of a finished segment; None when it is not what it must be."""
-        sha256: str = piece.hasher.hexdigest()
-        return sha256 if self._expected.get(piece.index, sha256) == sha256 else None
+        sha256: str = segment.hasher.hexdigest()
+        return sha256 if self._expected.get(segment.index, sha256) == sha256 else None
 
     def finish(self, index: int, sha256: str) -> None:
         """Note that a segment is there."""
@@ -122,7 +122,7 @@ class SegmentQueue:
                 self._only = worker
 
     def is_left_to_other(self, worker: int) -> bool:
-        """Tell whether another worker receives the whole file."""
+        """Return whether another worker receives the whole file."""
         return self._only not in (None, worker)
 
     # --- for whoever reads what is there
@@ -130,9 +130,9 @@ class SegmentQueue:
     def wait_for(self, index: int) -> str | None:
         """Return a segment's SHA-256 as soon as it is there; None when it will not come."""
         with self._changed:
-            while index not in self.done and not self.over.is_set():
+            while index not in self.done and not self.stop_event.is_set():
                 self._changed.wait(_LOOK_AGAIN_S)
-            return None if self.over.is_set() else self.done[index]
+            return None if self.stop_event.is_set() else self.done[index]
 
     def forget(self, index: int) -> None:
         """Have a segment fetched again: what is there of it is wrong."""
@@ -146,9 +146,9 @@ class SegmentQueue:
     def end(self, error: BaseException | None = None) -> None:
         """Stop everything: all is there, or ``error``; the first one counts."""
         with self._changed:
-            if not self.over.is_set():
+            if not self.stop_event.is_set():
                 self.error = error
-                self.over.set()
+                self.stop_event.set()
             self._changed.notify_all()
 
     def seal(self) -> None:
@@ -166,7 +166,7 @@ class SegmentQueue:
         """Return the unfinished segments of which the first bytes are there."""
         with self._changed:
             todo = self._todo.values()
-            return [piece for piece in todo if piece.at > self.segments.start(piece.index)]
+            return [segment for segment in todo if segment.at > self.segments.start(segment.index)]
 
     def _is_needed(self, worker: int) -> bool:
         return worker < self.n_connections and not self.is_left_to_other(worker)
@@ -182,5 +182,5 @@ class SegmentQueue:
         return run
 
     def _is_fresh(self, index: int) -> bool:
-        piece = self._todo.get(index)
-        return piece is not None and piece.at == self.segments.start(index)
+        segment = self._todo.get(index)
+        return segment is not None and segment.at == self.segments.start(index)

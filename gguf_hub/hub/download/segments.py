@@ -18,16 +18,16 @@ _AT_LEAST = 64
 
 @dataclass(frozen=True)
 class Segments:
-    """A file of ``size_bytes`` in pieces of ``segment_bytes``; the last one may be shorter."""
+    """A file of ``size_bytes`` in segments of ``segment_bytes``; the last one may be shorter."""
 
     size_bytes: int
     segment_bytes: int
 
     @classmethod
     def of_size(cls, size_bytes: int) -> Segments:
-        """Cut a file of this size: 16 MiB a piece, less for files that make few of those.
+        """Cut a file of this size: 16 MiB a segment, less for files that make few of those.
 
-        Small pieces lose little when a process is killed; large ones need few requests.
+        Small segments lose little when a process is killed; large ones need few requests.
         """
         segment_bytes = LARGEST_BYTES
         while segment_bytes > SMALLEST_BYTES and size_bytes < _AT_LEAST * segment_bytes:

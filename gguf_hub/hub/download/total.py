@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from typing import Any
 
 from gguf_hub.progress import Progress, Task
 
@@ -14,47 +14,47 @@ COUNTED = "download "
 
 
 @contextlib.contextmanager
-def totalled(progress: Progress, total_bytes: int) -> Iterator[Progress]:
+def with_total(progress: Progress, total_bytes: int) -> Iterator[Progress]:
     """Start a task ``total``; what is downloaded through the progress inside advances it too.
 
     Args:
-        progress: Who is told.
+        progress: Where to report bytes.
         total_bytes: What is to come.
     """
     with progress.task("total", total_bytes) as total:
-        yield _Totalled(progress, _Capped(total, total_bytes))
+        yield _TotalProgress(progress, _CappedTask(total, total_bytes))
 
 
-class _Capped:
+class _CappedTask:
     """Counts up to a total: what has to come twice is counted once."""
 
     def __init__(self, task: Task, total: int) -> None:
         self._task = task
-        self._left = total
+        self._remaining = total
         self._lock = threading.Lock()
 
     def advance(self, n: int) -> None:
         with self._lock:
-            n = min(n, self._left)
-            self._left -= n
+            n = min(n, self._remaining)
+            self._remaining -= n
         self._task.advance(n)
 
 
-class _Totalled:
-    def __init__(self, progress: Progress, total: _Capped) -> None:
+class _TotalProgress:
+    def __init__(self, progress: Progress, total: _CappedTask) -> None:
         self._progress = progress
         self._total = total
 
     def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
         task = self._progress.task(label, total, unit=unit, done=done)
-        return _Both(task, self._total) if label.startswith(COUNTED) else task
+        return _PairTask(task, self._total) if label.startswith(COUNTED) else task
 
     def note(self, text: str) -> None:
         self._progress.note(text)
 
 
-class _Both:
-    def __init__(self, task: Task, total: _Capped) -> None:
+class _PairTask:
+    def __init__(self, task: Task, total: _CappedTask) -> None:
         self._task = task
         self._total = total
 
@@ -62,14 +62,9 @@ class _Both:
         self._task.advance(n)
         self._total.advance(n)
 
-    def __enter__(self) -> _Both:
+    def __enter__(self) -> _PairTask:
         self._task.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._task.__exit__(kind, value, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._task.__exit__(*error)

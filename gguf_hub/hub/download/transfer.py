@@ -13,13 +13,13 @@ from typing import Protocol
 from gguf_hub.errors import GgufError, HubError, HubUnreachableError
 from gguf_hub.files import is_named, set_aside
 from gguf_hub.hub.client import Hub
-from gguf_hub.hub.download.engine import Settings, Transfer, TransferState, chunks_of
+from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
+from gguf_hub.hub.download.file_hash import Prefix
 from gguf_hub.hub.download.journal import Journal, ResumeState, Start, journal_of, read_journal
 from gguf_hub.hub.download.link import Link, Source
 from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.partfile import PartFile, require_named
 from gguf_hub.hub.download.segments import SegmentHashes, Segments, SegmentState
-from gguf_hub.hub.download.wholehash import Prefix
 from gguf_hub.progress import Progress
 from gguf_hub.units import MB, format_size
 
@@ -53,7 +53,7 @@ class TransferBackend(Protocol):
             hub: Where to ask.
             source: What to fetch.
             part: File to fill.
-            progress: Told how far it is.
+            progress: Where to report bytes and notes.
             cancel: Ends the work when set.
 
         Raises:
@@ -66,7 +66,7 @@ class TransferBackend(Protocol):
 
 
 @dataclass(frozen=True)
-class RangeMover:
+class RangeBackend:
     """Moves bytes over several connections, resumable and hashed.
 
     Args:
@@ -89,27 +89,28 @@ class RangeMover:
         cancel: threading.Event,
     ) -> TransferResult:
         """Fill ``part``; see ``TransferBackend``."""
-        is_second_look = False
+        is_second_pass = False
         while True:
-            told = self._told(source, part, progress)
-            attempt = _Attempt(hub, source, part, told, self, progress, cancel, is_second_look)
-            moved = attempt.run()
-            if source.file.sha256 in (None, moved.sha256) or is_second_look:
-                return moved
-            is_second_look = self._distrust(source, part, progress)
+            state = self._resume_state(source, part, progress)
+            attempt = _Attempt(hub, source, part, state, self, progress, cancel, is_second_pass)
+            result = attempt.run()
+            if source.file.sha256 in (None, result.sha256) or is_second_pass:
+                return result
+            is_second_pass = self._distrust(source, part, progress)
 
-    def _told(self, source: Source, part: Path, progress: Progress) -> ResumeState:
-        """Return what is there of the file."""
+    def _resume_state(self, source: Source, part: Path, progress: Progress) -> ResumeState:
         file = source.file
-        told = read_journal(part, file.etag, file.size_bytes)
+        state = read_journal(part, file.etag, file.size_bytes)
         size_bytes = part.stat().st_size if part.exists() else 0
-        if told and size_bytes == file.size_bytes:
-            return told
+        if state and size_bytes == file.size_bytes:
+            return state
         journal = journal_of(part)
         if os.path.lexists(journal):
             # of another file, or of a part that is gone: nothing of it may be mixed in
             set_aside(journal, journal.with_name(f"{journal.name}.aside"))
-            progress.note(f"what an earlier run left of `{file.path}` does not fit: set aside")
+            progress.note(
+                f"the journal of an earlier run of `{file.path}` does not match: set aside"
+            )
         if size_bytes > file.size_bytes:
             part.unlink()  # more than the file has can only be another file's
         return adopt(part, self.settings.cut(file.size_bytes))
@@ -120,16 +121,16 @@ class RangeMover:
         Nobody knows which: those that were found and not fetched are tried first.
         """
         file = source.file
-        told = read_journal(part, file.etag, file.size_bytes)
-        if told and told.adopted:
-            progress.note(f"`{file.path}`: what was found of it was bad; fetching that again")
-            for index in told.adopted:
-                del told.done[index]
-            told.adopted.clear()
-            Journal(part, file.etag, told).close()
+        state = read_journal(part, file.etag, file.size_bytes)
+        if state and state.adopted:
+            progress.note(f"`{file.path}`: existing bytes are damaged; fetching them again")
+            for index in state.adopted:
+                del state.done[index]
+            state.adopted.clear()
+            Journal(part, file.etag, state).close()
             return False
         progress.note(f"`{file.path}` arrived damaged; looking for the bytes that differ")
-        segments = told.segments if told else self.settings.cut(file.size_bytes)
+        segments = state.segments if state else self.settings.cut(file.size_bytes)
         Journal(part, file.etag, ResumeState(segments)).close()
         return True
 
@@ -141,66 +142,66 @@ class _Attempt:
     hub: Hub
     source: Source
     part: Path
-    told: ResumeState
-    mover: RangeMover
+    state: ResumeState
+    backend: RangeBackend
     progress: Progress
     cancel: threading.Event
-    is_second_look: bool
+    is_second_pass: bool
 
     def run(self) -> TransferResult:
         link = Link(self.hub, self.source)
-        if self.told.have_bytes < self.source.file.size_bytes:
+        if self.state.have_bytes < self.source.file.size_bytes:
             # before space is set aside: a file that we may not have takes none
             with contextlib.suppress(HubUnreachableError):  # the transfer waits for a busy hub
                 link.current()
-        found = None
+        status = None
         try:
             with PartFile(
-                self.part, self.source.file.size_bytes, is_compare=self.is_second_look
+                self.part, self.source.file.size_bytes, is_compare=self.is_second_pass
             ) as part:
-                found = os.fstat(part.fd)
+                status = os.fstat(part.fd)
                 result = self._transfer(part, link)
-                require_named(found, self.part)
+                require_named(status, self.part)
                 return result
         except HubError:
-            if found and is_named(found, self.part):
+            if status and is_named(status, self.part):
                 self._drop_empty()
             raise
 
     def _drop_empty(self) -> None:
         """Remove a part that is only space set aside: nothing has come."""
-        told = read_journal(self.part, self.source.file.etag, self.source.file.size_bytes)
-        if told and not told.have_bytes:
+        state = read_journal(self.part, self.source.file.etag, self.source.file.size_bytes)
+        if state and not state.have_bytes:
             self.part.unlink(missing_ok=True)
             journal_of(self.part).unlink(missing_ok=True)
 
     def _transfer(self, part: PartFile, link: Link) -> TransferResult:
-        journal = Journal(self.part, self.source.file.etag, self.told)
+        journal = Journal(self.part, self.source.file.etag, self.state)
         try:
             transfer = Transfer(
                 self.hub,
                 self.source,
                 part,
-                begin_with(part, self.told),
+                initial_state(part, self.state),
                 journal=journal,
-                settings=self.mover.settings,
+                settings=self.backend.settings,
                 progress=self.progress,
                 cancel=self.cancel,
-                check_start=self._check_start if self._is_worth_a_look() else None,
+                check_start=self._check_start if self._is_worth_checking() else None,
                 link=link,
             )
             sha256 = transfer.run()
             journal.sync(part.fd)
         finally:
             journal.close()
-        done = transfer.board.done
-        hashes = tuple(done[index] for index in range(len(self.told.segments)))
-        return TransferResult(sha256, SegmentHashes(self.told.segments, hashes))
+        done = transfer.queue.done
+        hashes = tuple(done[index] for index in range(len(self.state.segments)))
+        return TransferResult(sha256, SegmentHashes(self.state.segments, hashes))
 
-    def _is_worth_a_look(self) -> bool:
+    def _is_worth_checking(self) -> bool:
         file = self.source.file
-        is_large = file.size_bytes >= self.mover.worth_stopping_bytes
-        return is_large and is_gguf(file.path) and not self.mover.is_forced
+        is_large = file.size_bytes >= self.backend.worth_stopping_bytes
+        return is_large and is_gguf(file.path) and not self.backend.is_forced
 
     def _check_start(self, prefix: Prefix) -> None:
         """Stop a file that cannot work before the rest of it comes.
@@ -222,25 +223,25 @@ class _Attempt:
             f"{format_size(prefix.ready_bytes)} of {format_size(file.size_bytes)}",
             path=file.path,
             issues=errors,
-            hint="choose another file; with --force you get this one all the same",
+            hint="choose another file; --force downloads this one anyway",
         )
 
 
-def begin_with(part: PartFile, told: ResumeState) -> TransferState:
-    """Return where to begin: begun segments go on if their bytes are those of the journal."""
-    segments, pieces = told.segments, []
+def initial_state(part: PartFile, state: ResumeState) -> TransferState:
+    """Return where to start: a begun segment resumes if its bytes are those of the journal."""
+    segments, todo = state.segments, []
     for index in range(len(segments)):
-        if index in told.done:
+        if index in state.done:
             continue
-        piece = SegmentState(index, segments.start(index))
-        if start := told.starts.get(index):
-            known = SegmentState(index, piece.at)
-            for chunk in chunks_of(part, piece.at, piece.at + start.n_bytes):
+        segment = SegmentState(index, segments.start(index))
+        if start := state.starts.get(index):
+            known = SegmentState(index, segment.at)
+            for chunk in part.chunks(segment.at, segment.at + start.n_bytes):
                 known.hasher.update(chunk)
                 known.at += len(chunk)
-            piece = known if known.hasher.hexdigest() == start.sha256 else piece
-        pieces.append(piece)
-    return TransferState(segments, told.done, tuple(pieces))
+            segment = known if known.hasher.hexdigest() == start.sha256 else segment
+        todo.append(segment)
+    return TransferState(segments, state.done, tuple(todo))
 
 
 def adopt(part: Path, segments: Segments) -> ResumeState:
@@ -252,9 +253,9 @@ def adopt(part: Path, segments: Segments) -> ResumeState:
         part: A file whose bytes, as far as they go, are in their places; may be missing.
         segments: How the file is cut.
     """
-    told = ResumeState(segments)
+    state = ResumeState(segments)
     if not part.exists():
-        return told
+        return state
     with part.open("rb") as file:
         for index in range(len(segments)):
             data = file.read(segments.length(index))
@@ -262,8 +263,8 @@ def adopt(part: Path, segments: Segments) -> ResumeState:
                 continue  # a hole: space that was set aside and never written
             sha256 = hashlib.sha256(data).hexdigest()
             if len(data) < segments.length(index):
-                told.starts[index] = Start(len(data), sha256)
+                state.starts[index] = Start(len(data), sha256)
                 continue
-            told.done[index] = sha256
-            told.adopted.add(index)
-    return told
+            state.done[index] = sha256
+            state.adopted.add(index)
+    return state

@@ -1,7 +1,7 @@
-"""Runs hf_transfer in a process of its own, which ``whole`` starts.
+"""Runs hf_transfer in a process of its own, which ``external`` starts.
 
 hf_transfer stops every other thread of its process until it is done. What to do comes as JSON on
-stdin, because arguments can be read by anybody on the machine; each chunk is told on stdout.
+stdin, because arguments can be read by anybody on the machine; stdout has the size of each chunk.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Is a file on disk what it should be? First its structure, then its SHA-256.
 
-What the SHA-256 should be is told by whoever knows: the user, the record of verified files, the
-notes that huggingface_hub leaves beside files, and last the hub.
+The expected SHA-256 comes from the first that knows it: the user, the record of verified files,
+the metadata that huggingface_hub leaves beside files, and last the hub.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gguf_hub.hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
 from gguf_hub.hub.download.digest import sha256_file
-from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.expected import ExpectedFile
 from gguf_hub.hub.download.notes import Note
 from gguf_hub.hub.download.repair import find_damage
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -52,14 +52,14 @@ class Verification:
         sha256: Of its bytes; None when a wrong size made hashing pointless.
         expected: What it should be, and who says so.
         issues: What is wrong with its structure.
-        bad_ranges: Where its bytes are wrong, start and stop, as far as that can be told.
+        bad_ranges: Start and stop of the ranges with wrong bytes, as far as they are known.
     """
 
     path: Path
     size_bytes: int
     verdict: Verdict
     sha256: str | None
-    expected: Expected | None
+    expected: ExpectedFile | None
     issues: tuple[Issue, ...]
     bad_ranges: tuple[tuple[int, int], ...] = ()
 
@@ -79,7 +79,7 @@ class Verification:
         return is_wrong and self.verdict in (Verdict.DAMAGED, Verdict.DIFFERENT)
 
 
-AskHub = Callable[[], Expected | None]
+AskHub = Callable[[], ExpectedFile | None]
 
 
 def verify_file(
@@ -97,11 +97,11 @@ def verify_file(
     Args:
         path: An existing GGUF file.
         given_sha256: What the user says that it must be, in hex.
-        store: The record; asked, and told when the file is verified.
+        store: The record; read, and updated when the file is verified.
         ask_hub: Asked last, and only when nobody nearer knows.
         level: How closely to look at the structure; ``"deep"`` reads every block.
         report: On the structure, where it was looked at already, as that of a shard is.
-        progress: Told while the file is read.
+        progress: Where to report bytes.
 
     Raises:
         GgufError: The file cannot be read.
@@ -126,7 +126,7 @@ def verify_file(
 
 
 def _bad_ranges(
-    path: Path, sha256: str | None, expected: Expected | None, store: Store, progress: Progress
+    path: Path, sha256: str | None, expected: ExpectedFile | None, store: Store, progress: Progress
 ) -> tuple[tuple[int, int], ...]:
     """Return where the bytes are wrong, if the hashes of segments were kept."""
     if expected is None or sha256 == expected.sha256:
@@ -135,7 +135,7 @@ def _bad_ranges(
     return tuple(find_damage(path, hashes, progress=progress).ranges) if hashes else ()
 
 
-def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> Verdict:
+def _verdict(is_sound: bool, sha256: str | None, expected: ExpectedFile | None) -> Verdict:
     if not is_sound:
         return Verdict.DAMAGED
     if expected is None:
@@ -145,11 +145,11 @@ def _verdict(is_sound: bool, sha256: str | None, expected: Expected | None) -> V
     return Verdict.NOT_GIVEN if expected.source == "given" else Verdict.DIFFERENT
 
 
-def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
+def _record(path: Path, sha256: str, expected: ExpectedFile, store: Store) -> None:
     known = store.find(path)
     if known and known.sha256 == sha256:
         # what is known of its origin stays, when this time nobody said more
-        expected = Expected(
+        expected = ExpectedFile(
             sha256,
             expected.source,
             expected.repo_id or known.repo_id,
@@ -166,7 +166,7 @@ def _record(path: Path, sha256: str, expected: Expected, store: Store) -> None:
     store.add(entry)
 
 
-def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected | None:
+def expectation(path: Path, given_sha256: str | None, store: Store) -> ExpectedFile | None:
     """Return what a file should be as far as this machine knows, or None.
 
     Args:
@@ -175,30 +175,30 @@ def expectation(path: Path, given_sha256: str | None, store: Store) -> Expected 
         store: The record of verified files.
     """
     if given_sha256 is not None:
-        return Expected(given_sha256.lower(), "given")
+        return ExpectedFile(given_sha256.lower(), "given")
     known = store.find(path)
     if known is not None:
-        return Expected(
+        return ExpectedFile(
             known.sha256, "record", known.repo_id, known.commit, known.filename, known.size_bytes
         )
     return _from_cache(path) or _from_metadata(path)
 
 
-def _from_cache(path: Path) -> Expected | None:
+def _from_cache(path: Path) -> ExpectedFile | None:
     """Read the names of the Hugging Face cache: ``models--org--name/blobs/<sha256>``."""
     blob = blob_of(path)
     repo_id = repo_id_of(blob.parent.parent)
     if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):
         return None
-    found = find_file(path)
-    if found is None:
-        return Expected(blob.name, "cache", repo_id)
-    return Expected(blob.name, "cache", repo_id, found.commit, found.filename)
+    cached = find_file(path)
+    if cached is None:
+        return ExpectedFile(blob.name, "cache", repo_id)
+    return ExpectedFile(blob.name, "cache", repo_id, cached.commit, cached.filename)
 
 
-def _from_metadata(path: Path) -> Expected | None:
+def _from_metadata(path: Path) -> ExpectedFile | None:
     """Read what huggingface_hub noted of a file in ``--local-dir``."""
     note = Note.find(path)
     if note is None or note.sha256 is None:
         return None
-    return Expected(note.sha256, "metadata", commit=note.commit, filename=note.filename)
+    return ExpectedFile(note.sha256, "metadata", commit=note.commit, filename=note.filename)

@@ -8,7 +8,6 @@ at here.
 from gguf_hub.hub.fit.choice import Fit, Pick, choose, fit_file, largest_n_ctx, pick
 from gguf_hub.hub.fit.facts import FileFacts, TensorShare, facts_from_catalog
 from gguf_hub.hub.fit.machine import (
-    ENGINES,
     KV_TYPES,
     POLICIES,
     Constraints,
@@ -18,12 +17,11 @@ from gguf_hub.hub.fit.machine import (
     isa_of,
 )
 from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
-from gguf_hub.hub.fit.placement import Placement, Verdict, place
+from gguf_hub.hub.fit.placement import Placement, Verdict, placement_of
 from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
 
 __all__ = [
-    "ENGINES",
     "KV_TYPES",
     "POLICIES",
     "Constraints",
@@ -48,6 +46,6 @@ __all__ = [
     "losses_of",
     "need_of",
     "pick",
-    "place",
+    "placement_of",
     "speed_of",
 ]

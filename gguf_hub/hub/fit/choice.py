@@ -9,7 +9,7 @@ from gguf_hub.errors import UsageError
 from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import POLICIES, Constraints, Machine, Policy
 from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
-from gguf_hub.hub.fit.placement import Placement, Verdict, memory_limit, place
+from gguf_hub.hub.fit.placement import Placement, Verdict, memory_limit, placement_of
 from gguf_hub.hub.fit.quality import Loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
 from gguf_hub.units import GB
@@ -25,17 +25,17 @@ class Fit:
 
     Attributes:
         facts: The file.
-        wish: What was asked.
+        constraints: What it was judged by.
         need: The memory that it takes.
         placement: Where that goes.
-        speed: How fast it generates; None where nobody can tell.
+        speed: How fast it generates; None where that is not known.
         largest_n_ctx: The longest context that stays in memory, 0 for none.
-        loss: How much worse than the best file compared; None where nobody can tell.
+        loss: How much worse than the best file compared; None where that is not known.
         is_on_disk: It needs no download.
     """
 
     facts: FileFacts
-    wish: Constraints
+    constraints: Constraints
     need: MemoryEstimate
     placement: Placement
     speed: Speed | None
@@ -51,21 +51,21 @@ class Fit:
     @property
     def is_too_slow(self) -> bool:
         """It is known to make fewer tokens a second than were asked for."""
-        least = self.wish.min_tok_per_s
+        least = self.constraints.min_tok_per_s
         return least is not None and self.speed is not None and self.tok_per_s < least
 
     @property
     def is_fitting(self) -> bool:
-        """It can be recommended: in memory, or from disk if that is fast enough for who asks."""
+        """It can be recommended: in memory, or from disk if a given minimum speed is reached."""
         if self.is_too_slow:
             return False
         if self.verdict is Verdict.DISK:
-            return self.wish.min_tok_per_s is not None
+            return self.constraints.min_tok_per_s is not None
         return self.verdict.is_in_memory
 
     @property
     def tok_per_s(self) -> float:
-        """The middle of its speed; 0 where nobody can tell."""
+        """The middle of its speed; 0 where that is not known."""
         return self.speed.about_tok_per_s if self.speed else 0.0
 
 
@@ -77,13 +77,13 @@ class Pick:
     chosen: Fit | None
     reason: str
     machine: Machine
-    wish: Constraints
+    constraints: Constraints
 
 
 def pick(
     files: Sequence[FileFacts],
     machine: Machine,
-    wish: Constraints,
+    constraints: Constraints,
     on_disk: Sequence[bool] = (),
 ) -> Pick:
     """Judge every file and choose one.
@@ -91,7 +91,7 @@ def pick(
     Args:
         files: The files, at least one.
         machine: What there is.
-        wish: What is asked.
+        constraints: What is asked.
         on_disk: For each file whether it needs no download; none does when empty.
 
     Raises:
@@ -99,33 +99,33 @@ def pick(
     """
     losses = losses_of(files)
     fits = tuple(
-        replace(fit_file(facts, machine, wish), loss=loss, is_on_disk=is_on_disk)
-        for facts, loss, is_on_disk in zip(
+        replace(fit_file(file, machine, constraints), loss=loss, is_on_disk=is_on_disk)
+        for file, loss, is_on_disk in zip(
             files, losses, on_disk or [False] * len(files), strict=True
         )
     )
-    chosen = choose(fits, wish.policy)
-    return Pick(fits, chosen, _reason(fits, chosen, wish, machine), machine, wish)
+    chosen = choose(fits, constraints.policy)
+    return Pick(fits, chosen, _reason(fits, chosen, constraints, machine), machine, constraints)
 
 
-def fit_file(facts: FileFacts, machine: Machine, wish: Constraints) -> Fit:
+def fit_file(file: FileFacts, machine: Machine, constraints: Constraints) -> Fit:
     """Judge one file by itself."""
-    placement = place(facts, wish, machine)
+    placement = placement_of(file, constraints, machine)
     return Fit(
-        facts=facts,
-        wish=wish,
-        need=need_of(facts, wish, n_threads=machine.n_threads),
+        facts=file,
+        constraints=constraints,
+        need=need_of(file, constraints, n_threads=machine.n_threads),
         placement=placement,
-        speed=speed_of(facts, wish, machine, placement),
-        largest_n_ctx=largest_n_ctx(facts, machine, wish),
+        speed=speed_of(file, constraints, machine, placement),
+        largest_n_ctx=largest_n_ctx(file, machine, constraints),
     )
 
 
-def largest_n_ctx(facts: FileFacts, machine: Machine, wish: Constraints) -> int:
+def largest_n_ctx(file: FileFacts, machine: Machine, constraints: Constraints) -> int:
     """Return the most tokens of context with which the file stays in memory; 0 for none."""
 
     def fits(n_ctx: int) -> bool:
-        return place(facts, replace(wish, n_ctx=n_ctx), machine).verdict.is_in_memory
+        return placement_of(file, replace(constraints, n_ctx=n_ctx), machine).verdict.is_in_memory
 
     if not fits(1):
         return 0
@@ -149,9 +149,9 @@ def choose(fits: Sequence[Fit], policy: str = "balanced") -> Fit | None:
 
     Where two are equal by that, one that is on disk is preferred.
 
-    What runs from disk stands back behind what stays in memory. So do files of which nobody can
-    tell the loss; where that is so of all, the larger is taken for the better, and ``fast`` falls
-    back to ``balanced``, as nothing bounds the loss.
+    What stays in memory is preferred to what runs from disk, and files with a known loss to others.
+    Where no loss is known, the larger file is taken for the better, and ``fast`` falls back to
+    ``balanced``, as nothing bounds the loss.
 
     Raises:
         UsageError: There is no such policy.
@@ -205,7 +205,6 @@ def best_of(fits: Sequence[Fit]) -> Fit | None:
 
 
 def _loss(fit: Fit) -> float:
-    """The loss of a file that is known to have one."""
     assert fit.loss is not None
     return fit.loss.share
 
@@ -213,24 +212,26 @@ def _loss(fit: Fit) -> float:
 # ---- the reason, in one sentence ---------------------------------------------------------------
 
 
-def _reason(fits: Sequence[Fit], chosen: Fit | None, wish: Constraints, machine: Machine) -> str:
-    limit = _limit(wish, machine)
+def _reason(
+    fits: Sequence[Fit], chosen: Fit | None, constraints: Constraints, machine: Machine
+) -> str:
+    limit = _limit(constraints, machine)
     if chosen is None:
         return _none(fits, limit)
-    merit = _merit(fits, chosen, wish.policy, limit)
+    merit = _merit(fits, chosen, constraints.policy, limit)
     # who asks for speed has already left better files that fit
-    bigger = "" if wish.policy == "fast" else _next(fits, chosen)
+    bigger = "" if constraints.policy == "fast" else _next(fits, chosen)
     return f"{chosen.facts.quant}: {merit}{bigger}"
 
 
-def _limit(wish: Constraints, machine: Machine) -> str:
+def _limit(constraints: Constraints, machine: Machine) -> str:
     """Name the memory: ``22.5 GB of RAM (24 GB less 1.5 GB for other programs)``."""
-    has_gpu = wish.engine != "gguf-hub" and machine.vram_bytes > 0
+    has_gpu = constraints.engine != "gguf-hub" and machine.vram_bytes > 0
     kind = "unified memory" if has_gpu and machine.is_unified else "RAM"
-    ram = _room(kind, machine.ram_bytes, wish.limit_of(machine), "other programs")
+    ram = _room(kind, machine.ram_bytes, constraints.limit_of(machine), "other programs")
     if not has_gpu or machine.is_unified:
         return ram
-    vram_limit = memory_limit(wish, machine) - wish.limit_of(machine)
+    vram_limit = memory_limit(constraints, machine) - constraints.limit_of(machine)
     return f"{ram} and {_room('VRAM', machine.vram_bytes, vram_limit, 'driver and margin')}"
 
 
@@ -257,10 +258,11 @@ def _none(fits: Sequence[Fit], limit: str) -> str:
     slow = [fit for fit in fits if fit.is_too_slow and fit.verdict.is_in_memory]
     if slow:
         fastest = max(slow, key=lambda fit: fit.tok_per_s)
-        asked = tok_per_s(fastest.wish.min_tok_per_s or 0)
-        makes = f"makes about {tok_per_s(fastest.tok_per_s)} tok/s, {asked} are asked for"
-        return _no_one(fits, fastest, "is fast enough", "come up to the speed", makes)
-    needs = f"needs {_gb_up(smallest.need.total_bytes)} at {smallest.wish.n_ctx} tokens of context"
+        min_tok_per_s = tok_per_s(fastest.constraints.min_tok_per_s or 0)
+        makes = f"makes about {tok_per_s(fastest.tok_per_s)} tok/s, {min_tok_per_s} are required"
+        return _no_one(fits, fastest, "is fast enough", "reach the speed", makes)
+    n_ctx = smallest.constraints.n_ctx
+    needs = f"needs {_gb_up(smallest.need.total_bytes)} at {n_ctx} tokens of context"
     if smallest.verdict is Verdict.DISK:
         needs += f"; from disk it would run at about {tok_per_s(smallest.tok_per_s)} tok/s"
     which = ", the smallest," if len(fits) > 1 else ""
@@ -273,8 +275,8 @@ def _hopeless(fits: Sequence[Fit]) -> str:
     example = min(runless or fits, key=lambda fit: fit.need.total_bytes)
     if runless:
         quant = example.facts.quant
-        whole = f"none of the {len(fits)} files runs in gguf-hub; {quant}"
-        start = whole if len(fits) > 1 else f"{quant} does not run in gguf-hub"
+        none_runs = f"none of the {len(fits)} files runs in gguf-hub; {quant}"
+        start = none_runs if len(fits) > 1 else f"{quant} does not run in gguf-hub"
         return f"{start}: {example.facts.unrunnable}"
     because = f"{example.facts.quant} has the unknown {example.facts.unknown}"
     which = "it cannot" if len(fits) == 1 else f"none of the {len(fits)} files can"
@@ -293,12 +295,12 @@ def _no_one(
 
 def _merit(fits: Sequence[Fit], chosen: Fit, policy: str, limit: str) -> str:
     """Say why it was chosen of those that fit."""
-    facts = chosen.facts
+    file = chosen.facts
     if chosen.verdict is Verdict.DISK:
         return f"runs from disk at about {tok_per_s(chosen.tok_per_s)} tok/s, as none fits {limit}"
     best = best_of([fit for fit in fits if fit.is_fitting and fit.verdict.is_in_memory])
     if best is None:
-        is_by_card = facts.is_recommended and policy != "quality"
+        is_by_card = file.is_recommended and policy != "quality"
         return (
             f"{'the card recommends it and it' if is_by_card else 'the largest that'} fits {limit}"
         )
@@ -306,11 +308,11 @@ def _merit(fits: Sequence[Fit], chosen: Fit, policy: str, limit: str) -> str:
         return f"the best that fits {limit}"
     if policy == "fast":
         return (
-            f"{_gb(facts.active_bytes)} read per token, the fewest within "
+            f"{_gb(file.active_bytes)} read per token, the fewest within "
             f"{_percent(FAST_WITHIN)} of {best.facts.quant}, the best that fits {limit}"
         )
-    word = "recommended by the card, and" if facts.is_recommended else "the smallest that is"
-    if chosen.is_on_disk and not facts.is_recommended:
+    word = "recommended by the card, and" if file.is_recommended else "the smallest that is"
+    if chosen.is_on_disk and not file.is_recommended:
         word = "on disk already, and"
     return (
         f"{word} within {_percent(EQUAL_WITHIN)} of {best.facts.quant}, the best that fits {limit}"

@@ -16,7 +16,7 @@ Role = Literal[
 """What reads a tensor: ``ffn`` is gate and up of the experts (or of a dense model), ``attn`` is q,
 k and v, ``other`` is whatever every token reads besides (shared experts, dense first layers)."""
 
-_MOST_TOLD = 4
+_MAX_OBSTACLES = 4
 _EXPERT_ROLES = ("ffn", "ffn_down")
 
 
@@ -98,17 +98,6 @@ class FileFacts:
         """Bytes of weights that one generated token reads: of the experts only those used."""
         return round(self.dense_bytes + self.expert_bytes * self.expert_share)
 
-    @cached_property
-    def active_by_type(self) -> dict[QuantType | int, int]:
-        """The same by type of the tensors that are read."""
-        found: dict[QuantType | int, int] = {}
-        for share in self.tensors:
-            if share.role == "token_embd":
-                continue
-            part = self.expert_share if share.role in _EXPERT_ROLES else 1.0
-            found[share.type] = found.get(share.type, 0) + round(share.size_bytes * part)
-        return found
-
     @property
     def bits_per_weight(self) -> float:
         """Bits of storage for one weight over all tensors."""
@@ -118,13 +107,13 @@ class FileFacts:
     @property
     def unrunnable(self) -> str:
         """Why gguf-hub's own runner cannot compute it; empty when it can."""
-        more = len(self.obstacles) - _MOST_TOLD
-        told = "; ".join(self.obstacles[:_MOST_TOLD])
-        return told + (f"; and {more} more" if more > 0 else "")
+        more = len(self.obstacles) - _MAX_OBSTACLES
+        listed = "; ".join(self.obstacles[:_MAX_OBSTACLES])
+        return listed + (f"; and {more} more" if more > 0 else "")
 
     @cached_property
     def unknown(self) -> str:
-        """What in it nobody can judge; empty for nothing."""
+        """Its unknown tensor types; empty for none."""
         ids = sorted({int(s.type) for s in self.tensors if not isinstance(s.type, QuantType)})
         return f"tensor type {', '.join(map(str, ids))}" if ids else ""
 
@@ -174,7 +163,7 @@ def facts_from_catalog(catalog: Catalog, file: CatalogFile) -> FileFacts:
 
 
 def _types_in_the_way(shares: Iterable[TensorShare]) -> tuple[str, ...]:
-    """Judge by types alone: a catalog tells no more of a file, and all of it are Mixtrals."""
+    """Judge by types alone: a catalog says no more of a file, and all of its files are Mixtrals."""
     types = {share.type for share in shares if isinstance(share.type, QuantType)}
     return tuple(f"tensor type {type_.name}" for type_ in sorted(types - RUNNABLE_TYPES))
 

@@ -1,4 +1,4 @@
-"""What is asked: the memory and speed of a machine, and what somebody wants to run there."""
+"""The memory and speed of a machine, and the constraints that a pick must satisfy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ Policy = Literal["balanced", "quality", "fast"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 EngineName = Literal["gguf-hub", "llama.cpp"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 KV_TYPES = {"f16": QuantType.F16, "q8_0": QuantType.Q8_0, "f32": QuantType.F32}
 """Types that keys and values may be kept in."""
@@ -29,7 +28,7 @@ ASSUMED_DISK_BYTES_PER_S = 1e9
 
 @dataclass(frozen=True)
 class Machine:
-    """What a model may use; None is what nobody tells.
+    """What a model may use; None is what is not known.
 
     Attributes:
         ram_bytes: Memory that is available now, the reserve still in it.
@@ -59,7 +58,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What somebody wants.
+    """What a pick must satisfy.
 
     Attributes:
         n_ctx: Tokens of context.

@@ -33,7 +33,7 @@ class Verdict(str, Enum):
 
     @property
     def is_hopeless(self) -> bool:
-        """No memory helps: it does not run, or nobody can tell whether it would."""
+        """No memory helps: it does not run, or that is not known."""
         return self in (Verdict.NOT_HERE, Verdict.UNKNOWN)
 
 
@@ -62,72 +62,76 @@ class Placement:
     lacking_bytes: int = 0
 
 
-def memory_limit(wish: Constraints, machine: Machine) -> int:
+def memory_limit(constraints: Constraints, machine: Machine) -> int:
     """Return the bytes that a model may take at most, RAM and VRAM together."""
-    limit = wish.limit_of(machine)
-    if wish.engine == "gguf-hub" or machine.is_unified or not machine.vram_bytes:
+    limit = constraints.limit_of(machine)
+    if constraints.engine == "gguf-hub" or machine.is_unified or not machine.vram_bytes:
         return limit
-    taken = machine.n_gpus * (GPU_MARGIN_BYTES + GPU_CONTEXT_BYTES)
-    return limit + max(0, machine.vram_bytes - taken)
+    margin_bytes = machine.n_gpus * (GPU_MARGIN_BYTES + GPU_CONTEXT_BYTES)
+    return limit + max(0, machine.vram_bytes - margin_bytes)
 
 
-def place(facts: FileFacts, wish: Constraints, machine: Machine) -> Placement:
+def placement_of(file: FileFacts, constraints: Constraints, machine: Machine) -> Placement:
     """Put a model onto a machine, as far into fast memory as it goes.
 
     Args:
-        facts: The file.
-        wish: Context, K/V type and engine; our runner has no use for a GPU.
+        file: The file.
+        constraints: Context, K/V type and engine; our runner has no use for a GPU.
         machine: What there is.
     """
-    need = need_of(facts, wish, n_threads=machine.n_threads)
-    if facts.unknown:
+    need = need_of(file, constraints, n_threads=machine.n_threads)
+    if file.unknown:
         return Placement(Verdict.UNKNOWN)
-    if wish.engine == "gguf-hub" and facts.obstacles:
+    if constraints.engine == "gguf-hub" and file.obstacles:
         return Placement(Verdict.NOT_HERE)
-    has_use = wish.engine == "llama.cpp" and machine.vram_bytes > 0
-    placement = _with_gpu(facts, need, wish, machine) if has_use else None
-    return placement or _without_gpu(facts, need, wish.limit_of(machine))
+    has_use = constraints.engine == "llama.cpp" and machine.vram_bytes > 0
+    placement = _with_gpu(file, need, constraints, machine) if has_use else None
+    return placement or _without_gpu(file, need, constraints.limit_of(machine))
 
 
 def _with_gpu(
-    facts: FileFacts, need: MemoryEstimate, wish: Constraints, machine: Machine
+    file: FileFacts, need: MemoryEstimate, constraints: Constraints, machine: Machine
 ) -> Placement | None:
     """Return the best use of the GPU, or None where it is of none."""
-    whole = _on_gpu(facts, need, facts.shape.n_layer, machine)
-    limit = wish.limit_of(machine)
-    host_bytes = facts.embedding_bytes + need.overhead_bytes
+    all_layers_bytes = _on_gpu(file, need, file.shape.n_layer, machine)
+    limit = constraints.limit_of(machine)
+    host_bytes = file.embedding_bytes + need.overhead_bytes
     if machine.is_unified:
-        fits = whole + GPU_MARGIN_BYTES <= machine.vram_bytes and need.total_bytes <= limit
-        gpu = min(whole, need.total_bytes)
-        found = Placement(
+        fits = (
+            all_layers_bytes + GPU_MARGIN_BYTES <= machine.vram_bytes and need.total_bytes <= limit
+        )
+        gpu = min(all_layers_bytes, need.total_bytes)
+        placement = Placement(
             Verdict.VRAM, need.total_bytes - gpu, gpu, ALL_LAYERS, gpu_share=(1.0, 1.0)
         )
-        return found if fits else None
+        return placement if fits else None
     room = machine.vram_bytes - machine.n_gpus * GPU_MARGIN_BYTES
-    if whole <= room:
+    if all_layers_bytes <= room:
         # the table of embeddings is looked up by the CPU
-        return Placement(Verdict.VRAM, host_bytes, whole, ALL_LAYERS, gpu_share=(1.0, 1.0))
-    split = _split_experts(facts, need, room, machine) if facts.shape.n_expert else None
-    split = split or _split_layers(facts, need, room, machine)
+        return Placement(
+            Verdict.VRAM, host_bytes, all_layers_bytes, ALL_LAYERS, gpu_share=(1.0, 1.0)
+        )
+    split = _split_experts(file, need, room, machine) if file.shape.n_expert else None
+    split = split or _split_layers(file, need, room, machine)
     if split is None or split.ram_bytes <= limit:
         return split
-    return _short_of_ram(facts, split, limit)
+    return _short_of_ram(file, split, limit)
 
 
-def _on_gpu(facts: FileFacts, need: MemoryEstimate, n_expert_layers: int, machine: Machine) -> int:
+def _on_gpu(file: FileFacts, need: MemoryEstimate, n_expert_layers: int, machine: Machine) -> int:
     """Return the VRAM for all layers, the experts of so many of them among it.
 
     ::
 
         dense + n_expert_layers x experts of a layer + K/V + scratch + a context on each GPU
     """
-    experts = facts.expert_bytes * n_expert_layers // facts.shape.n_layer
+    experts = file.expert_bytes * n_expert_layers // file.shape.n_layer
     own = need.kv_bytes + need.scratch_bytes + machine.n_gpus * GPU_CONTEXT_BYTES
-    return facts.dense_bytes + experts + own
+    return file.dense_bytes + experts + own
 
 
 def _split_experts(
-    facts: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
+    file: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
 ) -> Placement | None:
     """Keep the experts of the first k layers in RAM, everything else in VRAM.
 
@@ -139,16 +143,16 @@ def _split_experts(
 
     Source: llama.cpp's ``--n-cpu-moe``.
     """
-    n_layer = facts.shape.n_layer
-    layer_bytes = facts.expert_bytes / n_layer
-    over_bytes = _on_gpu(facts, need, n_layer, machine) - room_bytes
+    n_layer = file.shape.n_layer
+    layer_bytes = file.expert_bytes / n_layer
+    over_bytes = _on_gpu(file, need, n_layer, machine) - room_bytes
     k = math.ceil(over_bytes / layer_bytes)
     if k > n_layer:
         return None
     return Placement(
         Verdict.SPLIT,
-        ram_bytes=math.ceil(k * layer_bytes) + facts.embedding_bytes + need.overhead_bytes,
-        vram_bytes=_on_gpu(facts, need, n_layer - k, machine),
+        ram_bytes=math.ceil(k * layer_bytes) + file.embedding_bytes + need.overhead_bytes,
+        vram_bytes=_on_gpu(file, need, n_layer - k, machine),
         n_gpu_layers=ALL_LAYERS,
         n_cpu_moe=k,
         gpu_share=(1.0, (n_layer - k) / n_layer),
@@ -156,15 +160,15 @@ def _split_experts(
 
 
 def _split_layers(
-    facts: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
+    file: FileFacts, need: MemoryEstimate, room_bytes: int, machine: Machine
 ) -> Placement | None:
     """Put the last n layers into VRAM, each with its part of the K/V cache.
 
     Source: llama.cpp's ``-ngl``.
     """
-    shape = facts.shape
-    output_bytes = sum(share.size_bytes for share in facts.tensors if share.role == "output")
-    weights_bytes = facts.weights_bytes - facts.embedding_bytes - output_bytes
+    shape = file.shape
+    output_bytes = sum(share.size_bytes for share in file.tensors if share.role == "output")
+    weights_bytes = file.weights_bytes - file.embedding_bytes - output_bytes
     layer_bytes = (weights_bytes + need.kv_bytes) / shape.n_layer
     own_bytes = need.scratch_bytes + machine.n_gpus * GPU_CONTEXT_BYTES
     n = min(shape.n_layer, math.floor((room_bytes - own_bytes) / layer_bytes))
@@ -180,21 +184,21 @@ def _split_layers(
     )
 
 
-def _short_of_ram(facts: FileFacts, split: Placement, limit_bytes: int) -> Placement:
+def _short_of_ram(file: FileFacts, split: Placement, limit_bytes: int) -> Placement:
     """Read again and again from disk what of the RAM's part finds no room there."""
     lacking_bytes = split.ram_bytes - limit_bytes
-    if lacking_bytes > facts.expert_bytes * (1 - split.gpu_share[1]):
+    if lacking_bytes > file.expert_bytes * (1 - split.gpu_share[1]):
         return Placement(Verdict.TOO_BIG, split.ram_bytes, lacking_bytes=lacking_bytes)
     return replace(
         split,
         verdict=Verdict.DISK,
         ram_bytes=limit_bytes,
-        miss_share=lacking_bytes / facts.expert_bytes,
+        miss_share=lacking_bytes / file.expert_bytes,
         lacking_bytes=lacking_bytes,
     )
 
 
-def _without_gpu(facts: FileFacts, need: MemoryEstimate, limit_bytes: int) -> Placement:
+def _without_gpu(file: FileFacts, need: MemoryEstimate, limit_bytes: int) -> Placement:
     """Judge by RAM alone.
 
     What does not fit is read from disk again: the system keeps of the file what has room. A model
@@ -204,12 +208,12 @@ def _without_gpu(facts: FileFacts, need: MemoryEstimate, limit_bytes: int) -> Pl
     if need.total_bytes <= limit_bytes:
         return Placement(Verdict.RAM, ram_bytes=need.total_bytes)
     lacking_bytes = need.total_bytes - limit_bytes
-    spare_bytes = limit_bytes - need.own_bytes - facts.dense_bytes
-    if spare_bytes < 0 or not facts.expert_bytes:
+    spare_bytes = limit_bytes - need.own_bytes - file.dense_bytes
+    if spare_bytes < 0 or not file.expert_bytes:
         return Placement(Verdict.TOO_BIG, need.total_bytes, lacking_bytes=lacking_bytes)
     return Placement(
         Verdict.DISK,
         ram_bytes=limit_bytes,
-        miss_share=max(0.0, 1 - spare_bytes / facts.expert_bytes),
+        miss_share=max(0.0, 1 - spare_bytes / file.expert_bytes),
         lacking_bytes=lacking_bytes,
     )

@@ -62,16 +62,15 @@ def loss_of_type(type_: QuantType) -> float:
     return math.exp(math.log(y0) + slope * (bits - x0))
 
 
-def estimated_loss(facts: FileFacts) -> float | None:
+def estimated_loss(file: FileFacts) -> float | None:
     """Return the loss against the plain model by the mix of types; None without a mix."""
-    n_weights = sum(share.n_weights for share in facts.tensors)
-    if facts.are_parts_estimated or not n_weights or facts.unknown:
+    n_weights = sum(share.n_weights for share in file.tensors)
+    if file.are_parts_estimated or not n_weights or file.unknown:
         return None
-    return sum(_losses(facts.tensors)) / n_weights
+    return sum(_losses(file.tensors)) / n_weights
 
 
 def _losses(shares: Iterable[TensorShare]) -> Iterator[float]:
-    """Yield the loss of each share times its weights."""
     for share in shares:
         if isinstance(share.type, QuantType):
             yield share.n_weights * loss_of_type(share.type)
@@ -86,11 +85,11 @@ def losses_of(files: Sequence[FileFacts]) -> list[Loss | None]:
     published = [f for f in files if f.perplexity is not None]
     anchor = min(published, key=lambda f: f.perplexity or 0.0, default=None)
     values: list[tuple[float, bool] | None] = []
-    for facts in files:
-        if facts.perplexity is not None:
-            values.append((facts.perplexity, facts.is_perplexity_estimated))
+    for file in files:
+        if file.perplexity is not None:
+            values.append((file.perplexity, file.is_perplexity_estimated))
         else:
-            estimate = estimated_loss(facts)
+            estimate = estimated_loss(file)
             values.append(None if estimate is None else (_beside(estimate, anchor), True))
     best = min((value for value, _ in _known(values)), default=None)
     return [

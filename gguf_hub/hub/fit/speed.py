@@ -46,13 +46,13 @@ class Speed:
 
 
 def speed_of(
-    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+    file: FileFacts, constraints: Constraints, machine: Machine, placement: Placement
 ) -> Speed | None:
     """Estimate the speed of generating; None where it cannot run, or nobody knows the GPU.
 
     Args:
-        facts: The file.
-        wish: Context, K/V type and engine.
+        file: The file.
+        constraints: Context, K/V type and engine.
         machine: Threads and bandwidths.
         placement: Where the parts lie.
     """
@@ -61,9 +61,9 @@ def speed_of(
     dense, experts = placement.gpu_share
     if (dense or experts) and machine.gpu_bytes_per_s is None:
         return None
-    host_s = _host_seconds(facts, wish, machine, placement)
-    gpu_s = _gpu_seconds(facts, wish, machine, placement)
-    miss_bytes = facts.expert_bytes * facts.expert_share * placement.miss_share
+    host_s = _host_seconds(file, constraints, machine, placement)
+    gpu_s = _gpu_seconds(file, constraints, machine, placement)
+    miss_bytes = file.expert_bytes * file.expert_share * placement.miss_share
     disk = machine.disk_bytes_per_s or ASSUMED_DISK_BYTES_PER_S
     basis = _basis(machine, placement)
     low, high = SPREAD[basis]
@@ -71,12 +71,11 @@ def speed_of(
     worst = about
     if placement.miss_share:
         # layers come round in turn: a cache that drops the oldest finds nothing again
-        worst = 1 / (host_s + facts.expert_bytes * facts.expert_share / disk)
+        worst = 1 / (host_s + file.expert_bytes * file.expert_share / disk)
     return Speed(min(worst, about) * low, about, about * high, basis)
 
 
 def _basis(machine: Machine, placement: Placement) -> Basis:
-    """Tell whether everything that counts was measured."""
     is_known = machine.ram_bytes_per_s is not None or placement.gpu_share == (1.0, 1.0)
     if placement.miss_share and machine.disk_bytes_per_s is None:
         is_known = False
@@ -84,53 +83,51 @@ def _basis(machine: Machine, placement: Placement) -> Basis:
 
 
 def _host_seconds(
-    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+    file: FileFacts, constraints: Constraints, machine: Machine, placement: Placement
 ) -> float:
-    """Time of the CPU for one token."""
-    rates = rates_of(wish.engine, machine.isa)
-    threads = _threads(facts, wish, machine)
+    rates = rates_of(constraints.engine, machine.isa)
+    threads = _threads(file, constraints, machine)
     bandwidth = machine.ram_bytes_per_s or ASSUMED_RAM_BYTES_PER_S
     roof = rates.share * bandwidth
     dense, experts = placement.gpu_share
     seconds = 0.0
-    for share in facts.tensors:
+    for share in file.tensors:
         if share.role == "token_embd":
             continue
         is_expert = share.role in ("ffn", "ffn_down")
         here = share.size_bytes * (1 - (experts if is_expert else dense))
-        read_bytes = here * (facts.expert_share if is_expert else 1.0)
+        read_bytes = here * (file.expert_share if is_expert else 1.0)
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
-    kv_bytes = need_of(facts, wish).kv_bytes / 2 * (1 - dense)
+    kv_bytes = need_of(file, constraints).kv_bytes / 2 * (1 - dense)
     # attention computes for each query that shares a key: fewer of them are done sooner
-    sharing = facts.shape.n_head / facts.shape.n_head_kv / 4
+    sharing = file.shape.n_head / file.shape.n_head_kv / 4
     seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s / sharing)
-    seconds += _layer_seconds(facts, rates, threads) * (1 - dense)
-    return seconds + TOKEN_S + WORD_S * facts.shape.n_vocab
+    seconds += _layer_seconds(file, rates, threads) * (1 - dense)
+    return seconds + TOKEN_S + WORD_S * file.shape.n_vocab
 
 
-def _layer_seconds(facts: FileFacts, rates: Rates, threads: int) -> float:
+def _layer_seconds(file: FileFacts, rates: Rates, threads: int) -> float:
     """Time of all layers besides reading."""
-    shape = facts.shape
+    shape = file.shape
     gates = max(1, shape.n_expert_used) * shape.n_ff
     layer_s = rates.layer_s + shape.n_expert_used * rates.expert_s + gates * rates.gate_s / threads
     return shape.n_layer * layer_s
 
 
-def _threads(facts: FileFacts, wish: Constraints, machine: Machine) -> int:
+def _threads(file: FileFacts, constraints: Constraints, machine: Machine) -> int:
     """Return the threads that compute: of ours only those that have work worth a barrier."""
-    if wish.engine == "llama.cpp":
+    if constraints.engine == "llama.cpp":
         return machine.n_threads
-    return max(1, min(machine.n_threads, facts.active_bytes // BYTES_WORTH_A_THREAD))
+    return max(1, min(machine.n_threads, file.active_bytes // BYTES_WORTH_A_THREAD))
 
 
 def _gpu_seconds(
-    facts: FileFacts, wish: Constraints, machine: Machine, placement: Placement
+    file: FileFacts, constraints: Constraints, machine: Machine, placement: Placement
 ) -> float:
-    """Time of the GPU for one token."""
     dense, experts = placement.gpu_share
     if not (dense or experts):
         return 0.0
     assert machine.gpu_bytes_per_s is not None
-    read_bytes = facts.dense_bytes * dense + facts.expert_bytes * facts.expert_share * experts
-    read_bytes += need_of(facts, wish).kv_bytes / 2 * dense
+    read_bytes = file.dense_bytes * dense + file.expert_bytes * file.expert_share * experts
+    read_bytes += need_of(file, constraints).kv_bytes / 2 * dense
     return read_bytes / (GPU_SHARE * machine.gpu_bytes_per_s)

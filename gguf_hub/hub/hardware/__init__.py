@@ -5,7 +5,7 @@ Deciding is not done here: ``fit`` does that with the numbers.
 
 from gguf_hub.hub.hardware.detect import Hardware, detect
 from gguf_hub.hub.hardware.gpus import Gpu
-from gguf_hub.hub.hardware.probe import Speeds, machine_key, measure, remembered
+from gguf_hub.hub.hardware.probe import Speeds, machine_key, measure, recall_speeds
 from gguf_hub.hub.hardware.steady import steady_bytes
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "detect",
     "machine_key",
     "measure",
-    "remembered",
+    "recall_speeds",
     "steady_bytes",
 ]

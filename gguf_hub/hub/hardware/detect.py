@@ -15,7 +15,7 @@ from gguf_hub.resources.memory import available_bytes, host_memory
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the machine has, and what of it this process may use; None is what nobody tells.
+    """What the machine has, and what of it this process may use; None is what is not known.
 
     Attributes:
         ram_total_bytes: Physical memory of the machine.
@@ -64,7 +64,7 @@ class Hardware:
 
     @property
     def gpu_bytes_per_s(self) -> float | None:
-        """Bandwidth of the slowest GPU; None where one does not tell."""
+        """Bandwidth of the slowest GPU; None where one is not known."""
         known = [gpu.bytes_per_s for gpu in self.gpus]
         rates = [rate for rate in known if rate is not None]
         return min(rates) if rates and len(rates) == len(known) else None
@@ -75,7 +75,7 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
 
     Args:
         target: Where files would be written; it need not exist yet. The current folder if None.
-        root: The root of the file system, for what Linux tells in files (another one in tests).
+        root: The root of the file system, for ``/proc`` and ``/sys`` (another one in tests).
     """
     notes: list[str] = []
     total_bytes, free_bytes = host_memory(notes)

@@ -1,6 +1,6 @@
 """Graphics memory: NVIDIA through NVML or nvidia-smi, AMD through sysfs.
 
-What is there but cannot be read is told in a note; what is not there is no error.
+What is there but cannot be read is reported in a note; what is not there is not an error.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ class Gpu:
         vram_total_bytes: Of its own, or what it may take of the RAM that it shares; 0 where it
             shares all of it.
         vram_free_bytes: What of it is free now.
-        bytes_per_s: Bandwidth of its memory by clock and width of the bus; None when it does not
-            tell.
+        bytes_per_s: Bandwidth of its memory by clock and width of the bus; None if unknown.
         is_unified: It has no memory of its own.
     """
 
@@ -41,21 +40,21 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Found:
-    """GPUs that were seen, and what could not be seen."""
+class DetectedGpus:
+    """The GPUs, and notes on what could not be read."""
 
     gpus: tuple[Gpu, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def detect_gpus(root: Path) -> Found:
+def detect_gpus(root: Path) -> DetectedGpus:
     """Return the GPUs of this machine; ``root`` is the root of the file system."""
     nvidia = _nvidia(root)
     amd = amd_gpus(root / "sys/class/drm")
-    return Found(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
+    return DetectedGpus(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
 
 
-def _nvidia(root: Path) -> Found:
+def _nvidia(root: Path) -> DetectedGpus:
     """Ask NVML, or else nvidia-smi; say nothing where there is neither driver nor program."""
     problem = ""
     try:
@@ -72,11 +71,13 @@ def _nvidia(root: Path) -> Found:
         return smi_gpus([program])
     if (root / "proc/driver/nvidia/version").exists():
         reason = problem or "neither nvidia-ml-py (`pip install gguf-hub[gpu]`) nor nvidia-smi"
-        return Found(notes=(f"an NVIDIA driver is loaded but its GPUs cannot be read: {reason}",))
-    return Found()
+        return DetectedGpus(
+            notes=(f"an NVIDIA driver is loaded but its GPUs cannot be read: {reason}",)
+        )
+    return DetectedGpus()
 
 
-def nvml_gpus(nvml: Any) -> Found:
+def nvml_gpus(nvml: Any) -> DetectedGpus:
     """Ask NVML, given its module; raises what the module raises when there is no driver."""
     nvml.nvmlInit()
     try:
@@ -93,13 +94,13 @@ def nvml_gpus(nvml: Any) -> Found:
                 continue
             rate = _nvml_bandwidth(nvml, handle)
             gpus.append(Gpu(name, int(memory.total), int(memory.free), rate))
-        return Found(tuple(gpus), tuple(notes))
+        return DetectedGpus(tuple(gpus), tuple(notes))
     finally:
         nvml.nvmlShutdown()
 
 
 def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
-    """Return the bandwidth of a GPU's memory; None where the driver does not tell.
+    """Return the bandwidth of a GPU's memory; None where the driver does not report it.
 
     Two transfers for each cycle of the memory clock, e.g. RTX 3090: 9751 MHz x 2 x 384 bits
     / 8 = 936 GB/s; H100: 2619 MHz x 2 x 5120 / 8 = 3352 GB/s.
@@ -112,22 +113,22 @@ def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
     return clock_mhz * 1e6 * 2 * width_bits / 8 or None
 
 
-def smi_gpus(program: Sequence[str]) -> Found:
+def smi_gpus(program: Sequence[str]) -> DetectedGpus:
     """Ask nvidia-smi, given the words that start it."""
     query = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = run_program([*program, *query], timeout_s=TIMEOUT_S)
     except TimeoutError:
-        return Found(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
+        return DetectedGpus(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
     except OSError as error:
-        return Found(notes=(f"nvidia-smi cannot be run: {reason_of(error)}",))
+        return DetectedGpus(notes=(f"nvidia-smi cannot be run: {reason_of(error)}",))
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        return Found(notes=(f"nvidia-smi failed: {lines[0]}",))
+        return DetectedGpus(notes=(f"nvidia-smi failed: {lines[0]}",))
     return parse_smi(done.stdout)
 
 
-def parse_smi(text: str) -> Found:
+def parse_smi(text: str) -> DetectedGpus:
     """Read nvidia-smi's table; sizes are MiB, e.g. ``NVIDIA GeForce RTX 3090, 24576, 23900``."""
     gpus, notes = [], []
     for line in filter(str.strip, text.splitlines()):
@@ -138,19 +139,19 @@ def parse_smi(text: str) -> Found:
             notes.append(_shared_memory(name, ", ".join(sizes) or "no figures"))
             if len(sizes) == 2:
                 gpus.append(Gpu(name, 0, 0, is_unified=True))
-    return Found(tuple(gpus), tuple(notes))
+    return DetectedGpus(tuple(gpus), tuple(notes))
 
 
 def _shared_memory(name: str, reason: str) -> str:
-    """Say what is known of a GPU without memory of its own (GB10, Jetson) or none it tells of."""
-    return f"{name}: tells no memory of its own ({reason}): taken to share the RAM"
+    """Return the note for a GPU without memory of its own (GB10, Jetson), or with none reported."""
+    return f"{name}: reports no memory of its own ({reason}): assumed to share the RAM"
 
 
-def amd_gpus(folder: Path) -> Found:
+def amd_gpus(folder: Path) -> DetectedGpus:
     """Read the cards that the amdgpu driver lists under ``/sys/class/drm``.
 
-    A processor with graphics (APU) has a small piece of RAM as its VRAM and reaches much more of it
-    through its page table (GTT): it shares the RAM.
+    A processor with graphics (APU) has a small part of the RAM as its VRAM and reaches much more
+    of it through its page table (GTT): it shares the RAM.
 
     Source: kernel documentation, gpu/amdgpu/driver-misc.rst: mem_info_vram_total, ..._used,
     mem_info_gtt_total.
@@ -164,7 +165,7 @@ def amd_gpus(folder: Path) -> Found:
         if total and used is not None:
             name = _text_in(card / "device/product_name") or f"AMD GPU ({card.name})"
             gpus.append(_amd_gpu(card / "device", name, total, max(0, total - used)))
-    return Found(tuple(gpus))
+    return DetectedGpus(tuple(gpus))
 
 
 def _amd_gpu(device: Path, name: str, total: int, free: int) -> Gpu:

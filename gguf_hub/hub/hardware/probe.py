@@ -43,18 +43,18 @@ class Speeds:
     disk_bytes_per_s: float | None = None
 
 
-def remembered(key: str, target: Path) -> Speeds:
+def recall_speeds(key: str, target: Path) -> Speeds:
     """Return what was measured on this machine before.
 
     Args:
         key: From ``machine_key``.
         target: Where files lie; each disk has a figure of its own.
     """
-    found = _load().get(key)
-    found = found if isinstance(found, dict) else {}
-    disks = found.get("disks")
+    entry = read_json(FILENAME).get(key)
+    entry = entry if isinstance(entry, dict) else {}
+    disks = entry.get("disks")
     disk = disks.get(_disk_key(target)) if isinstance(disks, dict) else None
-    return Speeds(_positive(found.get("ram_bytes_per_s")), _positive(disk))
+    return Speeds(_positive(entry.get("ram_bytes_per_s")), _positive(disk))
 
 
 def machine_key(cpu_name: str, n_threads: int) -> str:
@@ -81,16 +81,16 @@ def measure(
         available_bytes: Memory there is; an eighth of it is taken at most.
         with_disk: Measure the disk too.
     """
-    known = remembered(key, target)
+    known = recall_speeds(key, target)
     ram, disk = known.ram_bytes_per_s, known.disk_bytes_per_s
     if ram is None:
         ram = read_bandwidth(n_threads, buffer_bytes(l3_bytes, available_bytes))
     if disk is None and with_disk:
         disk = disk_speed(target)
-    found = Speeds(ram, disk)
-    if found != known:
-        _remember(key, target, found)
-    return found
+    speeds = Speeds(ram, disk)
+    if speeds != known:
+        _remember(key, target, speeds)
+    return speeds
 
 
 # ---- memory ------------------------------------------------------------------------------------
@@ -98,9 +98,9 @@ def measure(
 
 def buffer_bytes(l3_bytes: int | None, available_bytes: int | None) -> int:
     """Return how much memory to read: far more than the caches, and no burden to the machine."""
-    wanted = 8 * (l3_bytes or 0)
-    wanted = min(max(wanted, MIN_BUFFER_BYTES), MAX_BUFFER_BYTES)
-    return wanted if available_bytes is None else min(wanted, available_bytes // 8)
+    n_bytes = 8 * (l3_bytes or 0)
+    n_bytes = min(max(n_bytes, MIN_BUFFER_BYTES), MAX_BUFFER_BYTES)
+    return n_bytes if available_bytes is None else min(n_bytes, available_bytes // 8)
 
 
 def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -> float | None:
@@ -149,7 +149,7 @@ def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -
 
 
 def disk_speed(target: Path, *, limit_s: float = DISK_S) -> float | None:
-    """Measure how fast a file at ``target`` is read; None where that cannot be told.
+    """Measure how fast a file at ``target`` is read; None where that cannot be measured.
 
     Args:
         target: A folder, or one that will be: the nearest that exists is taken.
@@ -159,9 +159,9 @@ def disk_speed(target: Path, *, limit_s: float = DISK_S) -> float | None:
         return None  # no way around the page cache
     folder = next(each for each in (target, *target.parents) if each.is_dir())
     try:
-        found = _large_file(folder)
-        if found is not None:
-            return _read_speed(found, limit_s)
+        path = _large_file(folder)
+        if path is not None:
+            return _read_speed(path, limit_s)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".gguf-hub-probe-") as file:
             file.write(os.urandom(DISK_BLOCK_BYTES) * (DISK_FILE_BYTES // DISK_BLOCK_BYTES))
             file.flush()
@@ -202,7 +202,7 @@ def _read_speed(path: Path, limit_s: float) -> float | None:
 
 
 def _disk_key(target: Path) -> str:
-    """Return what tells one disk from another."""
+    """Return a name for the disk that a folder is on."""
     for folder in (target, *target.parents):
         try:
             return f"device {folder.stat().st_dev}"
@@ -214,30 +214,31 @@ def _disk_key(target: Path) -> str:
 # ---- memory of what was measured ---------------------------------------------------------------
 
 
-def _load() -> dict[str, Any]:
-    try:
-        found = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _remember(key: str, target: Path, speeds: Speeds) -> None:
     """Write the figures down; a cache that cannot be written costs a second at the next start."""
-    book = _load()
-    old = book.get(key)
+    rows = read_json(FILENAME)
+    old = rows.get(key)
     entry: dict[str, Any] = old if isinstance(old, dict) else {}
     disks = dict(_items(entry.get("disks")))
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
-    book[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
-    write_json(FILENAME, book)
+    rows[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
+    write_json(FILENAME, rows)
 
 
-def write_json(filename: str, book: Mapping[str, Any]) -> None:
-    """Write a file of what is remembered of this machine, if the cache can be written."""
+def write_json(filename: str, rows: Mapping[str, Any]) -> None:
+    """Write a file of measurements of this machine, if the cache can be written."""
     with contextlib.suppress(OSError):
-        write_atomically(cache_dir() / FOLDER / filename, json.dumps(book, indent=1))
+        write_atomically(cache_dir() / FOLDER / filename, json.dumps(rows, indent=1))
+
+
+def read_json(filename: str) -> dict[str, Any]:
+    """Return what such a file holds; nothing where it cannot be read."""
+    try:
+        data = json.loads((cache_dir() / FOLDER / filename).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

@@ -6,10 +6,7 @@ last choice stands until today's differs from it by more than a band.
 
 from __future__ import annotations
 
-import json
-
-from gguf_hub.hub.hardware.probe import FOLDER, write_json
-from gguf_hub.paths import cache_dir
+from gguf_hub.hub.hardware.probe import read_json, write_json
 
 FILENAME = "memory.json"
 
@@ -22,17 +19,9 @@ def steady_bytes(key: str, available_bytes: int, band_bytes: int) -> int:
         available_bytes: Available now.
         band_bytes: Smaller differences from the last figure do not count.
     """
-    known = _load()
+    known = read_json(FILENAME)
     last = known.get(key)
     if isinstance(last, int) and abs(last - available_bytes) <= band_bytes:
         return last
     write_json(FILENAME, known | {key: available_bytes})
     return available_bytes
-
-
-def _load() -> dict[str, object]:
-    try:
-        found = json.loads((cache_dir() / FOLDER / FILENAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -50,15 +50,15 @@ def refs(listing: Snapshot) -> JsonObject:
 
 
 def _walk(listing: Snapshot, folder: str, is_recursive: bool) -> Iterator[JsonObject]:
-    base, seen = f"{folder}/" if folder else "", set()
+    base, folders_done = f"{folder}/" if folder else "", set()
     for path, entry in listing.files.items():
         if not path.startswith(base):
             continue
         *folders, _ = path[len(base) :].split("/")
         for depth in range(1, len(folders) + 1 if is_recursive else min(len(folders), 1) + 1):
             inner = base + "/".join(folders[:depth])
-            if inner not in seen:
-                seen.add(inner)
+            if inner not in folders_done:
+                folders_done.add(inner)
                 oid = _sha1(f"{listing.commit} {inner}".encode())
                 yield {"type": "directory", "oid": oid, "size": 0, "path": inner}
         if is_recursive or not folders:

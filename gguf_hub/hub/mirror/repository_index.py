@@ -40,7 +40,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferedFile:
     """One file, and the commit that it is served under."""
 
     entry: StoredFile
@@ -50,8 +50,8 @@ class Offered:
 class RepositoryIndex:
     """The verified files of a record, by repository, revision and path.
 
-    Nothing is kept between calls but the listings that clients were given, so that one who has
-    read a listing gets its files although the record has grown meanwhile.
+    Only the listings that clients were sent are kept between calls, so that one who has read a
+    listing gets its files although the record has grown meanwhile.
 
     Args:
         store: The record; asked anew each time.
@@ -61,7 +61,7 @@ class RepositoryIndex:
     def __init__(self, store: Store, more: Sequence[StoredFile] = ()) -> None:
         self._store = store
         self._more = tuple(more)
-        self._given: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
+        self._snapshots: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
         self._lock = threading.Lock()
 
     def repo_ids(self) -> list[str]:
@@ -69,7 +69,7 @@ class RepositoryIndex:
         return sorted({repo_of(entry) for entry in self._entries()})
 
     def has(self, repo_id: str) -> bool:
-        """Tell whether a repository has a file to offer."""
+        """Return whether a repository has a file to offer."""
         return any(repo_of(entry) == repo_id for entry in self._entries())
 
     def snapshot(self, repo_id: str, revision: str = BRANCH) -> Snapshot | None:
@@ -87,26 +87,26 @@ class RepositoryIndex:
         entries = self._in_repo(repo_id)
         if revision == BRANCH:
             return self._remember(repo_id, entries)
-        given = self._given.get((repo_id, revision))
-        if given is not None:
-            return self._still_there(given)
+        snapshot = self._snapshots.get((repo_id, revision))
+        if snapshot is not None:
+            return self._still_there(snapshot)
         return self._remember(repo_id, [e for e in entries if e.commit == revision])
 
-    def file(self, repo_id: str, revision: str, path: str) -> Offered | None:
+    def file(self, repo_id: str, revision: str, path: str) -> OfferedFile | None:
         """Return one file of a revision as ``snapshot`` understands it, or None."""
-        given = self._given.get((repo_id, revision))
-        listing = given or self.snapshot(repo_id, revision)
+        snapshot = self._snapshots.get((repo_id, revision))
+        listing = snapshot or self.snapshot(repo_id, revision)
         entry = listing.files.get(path) if listing else None
         if listing is None or entry is None or not entry.is_unchanged():
             return None
         # under a commit of the hub too: this one file is what that commit has
-        return Offered(entry, listing.commit if revision == BRANCH else revision)
+        return OfferedFile(entry, listing.commit if revision == BRANCH else revision)
 
     def _entries(self) -> list[StoredFile]:
         """Return the entries that hold now, newest first."""
         known = (*self._store.entries(), *self._more)
-        held = [entry for entry in known if entry.is_unchanged()]
-        return sorted(held, key=lambda entry: entry.verified_at, reverse=True)
+        entries = [entry for entry in known if entry.is_unchanged()]
+        return sorted(entries, key=lambda entry: entry.verified_at, reverse=True)
 
     def _in_repo(self, repo_id: str) -> list[StoredFile]:
         return [entry for entry in self._entries() if repo_of(entry) == repo_id]
@@ -116,18 +116,18 @@ class RepositoryIndex:
         if listing is None:
             return None
         with self._lock:
-            self._given[repo_id, listing.commit] = listing
-            self._given.move_to_end((repo_id, listing.commit))
-            while len(self._given) > _REMEMBERED:
-                self._given.popitem(last=False)
+            self._snapshots[repo_id, listing.commit] = listing
+            self._snapshots.move_to_end((repo_id, listing.commit))
+            while len(self._snapshots) > _REMEMBERED:
+                self._snapshots.popitem(last=False)
         return listing
 
-    def _still_there(self, given: Snapshot) -> Snapshot | None:
+    def _still_there(self, snapshot: Snapshot) -> Snapshot | None:
         """Return a listing as it was given, or None when a file of it has changed or gone.
 
         A listing that became shorter would no longer be what its commit names.
         """
-        return given if all(e.is_unchanged() for e in given.files.values()) else None
+        return snapshot if all(e.is_unchanged() for e in snapshot.files.values()) else None
 
 
 def repo_of(entry: StoredFile) -> str:

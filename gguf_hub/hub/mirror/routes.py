@@ -17,7 +17,7 @@ from gguf_hub.hub.mirror import answers
 from gguf_hub.hub.mirror.ranges import parse_range
 from gguf_hub.hub.mirror.repository_index import (
     BRANCH,
-    Offered,
+    OfferedFile,
     RepositoryIndex,
     Snapshot,
     open_unchanged,
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Slice:
+class FileSlice:
     """Bytes of an open file, which whoever sends them must close."""
 
     file: BinaryIO
@@ -49,11 +49,11 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes | Slice
+    body: bytes | FileSlice
     n_bytes: int
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """An answer that is no success: a status, the hub's code for it, and why."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
@@ -67,33 +67,33 @@ _NOTHING = ("", "nothing is served at this address")
 
 
 class Routes:
-    """Answers requests about what a shelf holds.
+    """Answers requests about the files of an index.
 
     Args:
-        shelf: What is offered.
+        index: What is offered.
         token: What a request must carry; None lets everybody ask who reaches the server.
     """
 
-    def __init__(self, shelf: RepositoryIndex, token: str | None = None) -> None:
-        self._shelf = shelf
+    def __init__(self, index: RepositoryIndex, token: str | None = None) -> None:
+        self._index = index
         self._token = token
 
     def answer(self, request: Request) -> Response:
         """Return the answer to any request whatever."""
         try:
-            self._check_may_ask(request)
+            self._authorize(request)
             return self._route(request)
-        except Refused as refused:
-            return _refusal(refused)
+        except HttpError as error:
+            return _error_response(error)
 
-    def _check_may_ask(self, request: Request) -> None:
+    def _authorize(self, request: Request) -> None:
         if self._token is not None:
-            given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                raise Refused(401, "", "a token is needed", WWW_Authenticate="Bearer")
+            authorization = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(authorization, f"Bearer {self._token}".encode()):
+                raise HttpError(401, "", "a token is needed", WWW_Authenticate="Bearer")
         elif not _is_address(request.headers.get("host")):
             # a web page that makes a name of its own lead here must not read from it
-            raise Refused(421, "", "ask by address or as localhost")
+            raise HttpError(421, "", "ask by address or as localhost")
 
     def _route(self, request: Request) -> Response:
         parts, query = _parse_target(request.target)
@@ -107,14 +107,14 @@ class Routes:
             if parts[n : n + 1] == ["resolve"] and len(parts) > n + 2:
                 repo_id, path = "/".join(parts[:n]), "/".join(parts[n + 2 :])
                 return self._file(repo_id, parts[n + 1], path, request)
-        raise Refused(404, *_NOTHING)
+        raise HttpError(404, *_NOTHING)
 
     # --- listings
 
     def _api(self, parts: list[str], query: Mapping[str, str], request: Request) -> Any:
         if not parts:
             return list(self._search(query))
-        repo_id = next((i for n in (2, 1) if self._shelf.has(i := "/".join(parts[:n]))), None)
+        repo_id = next((i for n in (2, 1) if self._index.has(i := "/".join(parts[:n]))), None)
         if repo_id is None:
             raise _no_repo()
         what, *rest = parts[repo_id.count("/") + 1 :] or [""]
@@ -127,17 +127,17 @@ class Routes:
         if what == "refs":
             return answers.refs(self._listing(repo_id))
         if what == "paths-info" and rest:
-            return answers.paths_info(self._listing(repo_id, rest[0]), _asked_paths(request))
+            return answers.paths_info(self._listing(repo_id, rest[0]), _requested_paths(request))
         if what == "tree" and rest:
             return self._tree(repo_id, rest[0], "/".join(rest[1:]), query)
-        raise Refused(404, *_NOTHING)
+        raise HttpError(404, *_NOTHING)
 
     def _search(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        for repo_id in self._shelf.repo_ids():
-            listing = self._shelf.snapshot(repo_id)
-            is_asked = query.get("search", "").lower() in repo_id.lower()
+        for repo_id in self._index.repo_ids():
+            listing = self._index.snapshot(repo_id)
+            is_match = query.get("search", "").lower() in repo_id.lower()
             is_of_author = "author" not in query or repo_id.startswith(f"{query['author']}/")
-            if listing and is_asked and is_of_author:
+            if listing and is_match and is_of_author:
                 yield answers.model_info(listing)
 
     def _tree(
@@ -146,7 +146,7 @@ class Routes:
         listing = self._listing(repo_id, revision)
         if revision not in (BRANCH, listing.commit):
             # clients keep the listing of a commit for good, and this would be only some of it
-            raise Refused(
+            raise HttpError(
                 404, "RevisionNotFound", "the mirror cannot list a commit of the hub: ask for main"
             )
         is_recursive = _is_true(query.get("recursive"))
@@ -156,7 +156,7 @@ class Routes:
         return entries
 
     def _listing(self, repo_id: str, revision: str = BRANCH) -> Snapshot:
-        listing = self._shelf.snapshot(repo_id, revision)
+        listing = self._index.snapshot(repo_id, revision)
         if listing is None:
             raise _no_revision()
         return listing
@@ -164,7 +164,7 @@ class Routes:
     # --- files
 
     def _file(self, repo_id: str, revision: str, path: str, request: Request) -> Response:
-        offered = self._shelf.file(repo_id, revision, path)
+        offered = self._index.file(repo_id, revision, path)
         if offered is None:
             raise self._why_not(repo_id, revision)
         size_bytes, etag = offered.entry.size_bytes, f'"{offered.entry.sha256}"'
@@ -176,48 +176,48 @@ class Routes:
         }
         if request.method == "HEAD":
             return Response(200, headers, b"", size_bytes)
-        asked = parse_range(
+        byte_range = parse_range(
             request.headers.get("range"),
             size_bytes,
             if_range=request.headers.get("if-range"),
             etag=etag,
         )
-        if asked is None:
+        if byte_range is None:
             return _slice(200, headers, offered, 0, size_bytes)
-        headers["Content-Range"] = asked.content_range
-        if asked.start >= size_bytes:
+        headers["Content-Range"] = byte_range.content_range
+        if byte_range.start >= size_bytes:
             return Response(416, headers, b"", 0)
-        return _slice(206, headers, offered, asked.start, asked.stop)
+        return _slice(206, headers, offered, byte_range.start, byte_range.stop)
 
-    def _why_not(self, repo_id: str, revision: str) -> Refused:
-        if not self._shelf.has(repo_id):
+    def _why_not(self, repo_id: str, revision: str) -> HttpError:
+        if not self._index.has(repo_id):
             return _no_repo()
-        return _no_entry() if self._shelf.snapshot(repo_id, revision) else _no_revision()
+        return _no_entry() if self._index.snapshot(repo_id, revision) else _no_revision()
 
 
 def _slice(
-    status: int, headers: Mapping[str, str], offered: Offered, start: int, stop: int
+    status: int, headers: Mapping[str, str], offered: OfferedFile, start: int, stop: int
 ) -> Response:
     file = open_unchanged(offered.entry)
     if file is None:
         raise _no_entry()
-    return Response(status, headers, Slice(file, start, stop - start), stop - start)
+    return Response(status, headers, FileSlice(file, start, stop - start), stop - start)
 
 
 def _parse_target(target: str) -> tuple[list[str], dict[str, str]]:
     """Return the decoded parts of a path and its query; each part is decoded once."""
     path, _, query = target.partition("?")
     if not path.startswith("/"):
-        raise Refused(404, *_NOTHING)
+        raise HttpError(404, *_NOTHING)
     try:
         parts = [unquote(part, errors="strict") for part in path[1:].split("/")]
         fields = parse_qs(query, max_num_fields=100)
     except ValueError as exc:
-        raise Refused(404, *_NOTHING) from exc
+        raise HttpError(404, *_NOTHING) from exc
     return parts, {name: values[-1] for name, values in fields.items()}
 
 
-def _asked_paths(request: Request) -> list[str]:
+def _requested_paths(request: Request) -> list[str]:
     """Return the paths of a form, as Python's client sends it, or of JSON, as JavaScript's."""
     try:
         if "json" in request.headers.get("content-type", ""):
@@ -226,11 +226,11 @@ def _asked_paths(request: Request) -> list[str]:
             paths = parse_qs(request.body.decode()).get("paths", [])
         return [str(path) for path in ([paths] if isinstance(paths, str) else paths)]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise Refused(400, "", "expected a form or JSON with `paths`") from exc
+        raise HttpError(400, "", "expected a form or JSON with `paths`") from exc
 
 
 def _is_address(host: str | None) -> bool:
-    """Tell whether a ``Host`` header is an address, or this machine's name for itself."""
+    """Return whether a ``Host`` header is an address, or this machine's name for itself."""
     if host is None:
         return True  # not a browser
     name = host.rpartition("]")[0].lstrip("[") if "]" in host else host.partition(":")[0]
@@ -252,25 +252,25 @@ def _json(value: Any) -> Response:
     return Response(200, {"Content-Type": "application/json"}, body, len(body))
 
 
-def _refusal(refused: Refused) -> Response:
-    body = json.dumps({"error": str(refused)}).encode()
-    headers = {"Content-Type": "application/json", "X-Error-Message": str(refused)}
-    if refused.code:
-        headers["X-Error-Code"] = refused.code
-    return Response(refused.status, headers | refused.headers, body, len(body))
+def _error_response(error: HttpError) -> Response:
+    body = json.dumps({"error": str(error)}).encode()
+    headers = {"Content-Type": "application/json", "X-Error-Message": str(error)}
+    if error.code:
+        headers["X-Error-Code"] = error.code
+    return Response(error.status, headers | error.headers, body, len(body))
 
 
-def _no_repo() -> Refused:
-    return Refused(404, "RepoNotFound", "the mirror has no such repository")
+def _no_repo() -> HttpError:
+    return HttpError(404, "RepoNotFound", "the mirror has no such repository")
 
 
-def _no_revision() -> Refused:
-    return Refused(404, "RevisionNotFound", "the mirror has no such revision: ask for main")
+def _no_revision() -> HttpError:
+    return HttpError(404, "RevisionNotFound", "the mirror has no such revision: ask for main")
 
 
-def _no_entry() -> Refused:
-    return Refused(404, "EntryNotFound", "the mirror has no such file")
+def _no_entry() -> HttpError:
+    return HttpError(404, "EntryNotFound", "the mirror has no such file")
 
 
-def _wrong_method(allowed: str) -> Refused:
-    return Refused(405, "", "the mirror is read-only", Allow=allowed)
+def _wrong_method(allowed: str) -> HttpError:
+    return HttpError(405, "", "the mirror is read-only", Allow=allowed)

@@ -9,14 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from types import TracebackType
 from typing import Any
 
 from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.hub.mirror.repository_index import RepositoryIndex
-from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
+from gguf_hub.hub.mirror.routes import FileSlice, Request, Response, Routes
 from gguf_hub.oserrors import reason_of
 
 MAX_REQUESTS = 256
@@ -29,15 +28,15 @@ Log = Callable[[str], None]
 
 
 class Mirror:
-    """A hub with the files of a shelf, listening as soon as it is made.
+    """A hub with the files of an index, listening as soon as it is made.
 
     Args:
-        shelf: What is offered.
+        index: What is offered.
         host: Name or address to listen on; ``0.0.0.0`` or ``::`` for all of this machine.
         port: Port; 0 for a free one.
         token: What clients must carry; needed on every address but this machine's own.
-        on_request: Told one line for each request; never of a token.
-        on_error: Told one line for each request that could not be answered.
+        on_request: Called with a line for each request, which never has a token in it.
+        on_error: Called with a line for each request that could not be answered.
         max_requests: Maximum number of requests answered at a time; further ones are queued.
         max_waiting: Maximum number of connections without a complete request; the one that has
             waited longest is closed when there are more.
@@ -51,7 +50,7 @@ class Mirror:
 
     def __init__(
         self,
-        shelf: RepositoryIndex,
+        index: RepositoryIndex,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -68,11 +67,11 @@ class Mirror:
         if not self.is_local and not token:
             raise UsageError(
                 f"`{host}` can be reached by other machines, and there is no token",
-                hint="pass --token, or leave --host away to serve this machine alone",
+                hint="pass --token, or drop --host to serve this machine alone",
             )
-        self.shelf = shelf
+        self.index = index
         self.token = token or None
-        routes = Routes(shelf, self.token)
+        routes = Routes(index, self.token)
         limits = {"n_requests": max_requests, "n_waiting": max_waiting, "idle_s": idle_s,
                   "request_s": request_s}  # fmt: skip
         try:
@@ -110,12 +109,7 @@ class Mirror:
     def __enter__(self) -> Mirror:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -224,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._send(response)
         finally:
-            if isinstance(response.body, Slice):
+            if isinstance(response.body, FileSlice):
                 response.body.file.close()
 
     def _send(self, response: Response) -> None:
@@ -240,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._send_slice(response.body) < response.n_bytes:
             self.close_connection = True  # the file became shorter: the client must notice
 
-    def _send_slice(self, body: Slice) -> int:
+    def _send_slice(self, body: FileSlice) -> int:
         """Send bytes of a file without copying them through this process; return how many."""
         if body.n_bytes == 0:
             return 0
@@ -248,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         return connection.sendfile(body.file, body.start, body.n_bytes)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Tell one line about a request, without control characters that a terminal obeys."""
+        """Log a line about a request, without control characters that a terminal obeys."""
         if self.server.on_request:
             text = format % args
             self.server.on_request(
@@ -257,12 +251,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
-    """Return the family and the address of a host to listen on."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as exc:
         raise _cannot_listen(host, port, exc) from exc
-    family, *_, address = found[0]
+    family, *_, address = addresses[0]
     return family, address
 
 

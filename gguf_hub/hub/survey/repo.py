@@ -1,10 +1,9 @@
-"""Every GGUF of a repository on a hub, by its header alone; remembered by commit."""
+"""Every GGUF of a repository on a hub, by its header alone; cached by commit."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
+from gguf_hub.hub.download.cachedir import COMMIT
 from gguf_hub.hub.download.plan import models_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
 from gguf_hub.hub.survey.headers import ShardHeader, facts_of_headers
@@ -27,12 +27,11 @@ from gguf_hub.units import GIB
 
 FOLDER = "facts"
 VERSION = 2
-"""Of what is remembered; facts of another version, or of another program, are read anew: what runs
-is its judgement."""
+"""Of the cache; entries of another version, or of another program, are read anew: what runs is its
+judgement."""
 MAX_WORKERS = 8
 MAX_BYTES = 4 * GIB
 """Of all headers of a repository; a hundred files with a large vocabulary take about 1 GiB."""
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Survey:
 def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey:
     """Return the facts of all models of a repository.
 
-    Two requests tell what is in it. Of each file not known yet the header is read: one request of
+    Two requests list its files. Of each file not known yet the header is read: one request of
     1 MiB, and a second one where it is longer.
 
     Args:
@@ -65,14 +64,14 @@ def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey
     Raises:
         HubError: There is no such repository, or as the hub says.
     """
-    if revision and _COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
+    if revision and COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
         return known  # a commit never changes
     listing = hub.list_files(repo_id, revision or "main")
     if known := recall(repo_id, listing.commit):
         return known
-    found = read_survey(hub, listing)
-    remember(found)
-    return found
+    survey = read_survey(hub, listing)
+    remember(survey)
+    return survey
 
 
 def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
@@ -82,18 +81,18 @@ def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
     files: list[FileFacts] = []
     notes: list[str] = []
     with ThreadPoolExecutor(MAX_WORKERS) as threads:
-        for facts in threads.map(lambda model: _facts(hub, listing, model, budget), models):
-            if isinstance(facts, str):
-                notes.append(facts)
+        for result in threads.map(lambda model: _read_model(hub, listing, model, budget), models):
+            if isinstance(result, str):
+                notes.append(result)
             else:
-                files.append(facts)
+                files.append(result)
     return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
 
 
-def _facts(
+def _read_model(
     hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile], budget: ReadBudget
 ) -> FileFacts | str:
-    """Return the facts of one model, or in words why there are none."""
+    """Return the facts of one model, or the message of the error."""
     try:
         return facts_of_headers([_header(hub, listing, file, budget) for file in model])
     except GgufError as error:
@@ -101,7 +100,7 @@ def _facts(
 
 
 def _header(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> ShardHeader:
-    source = HubRanges(hub, hub.listed_facts(listing, file), file.size_bytes, budget)
+    source = HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget)
     return ShardHeader(file.path, read_header(source))
 
 
@@ -122,7 +121,7 @@ def recall(repo_id: str, commit: str) -> Survey | None:
 
 def remember(survey: Survey) -> None:
     """Write down what was read; a cache that cannot be written only costs time."""
-    files = [_plain(facts) for facts in survey.files]
+    files = [_to_json(file) for file in survey.files]
     data = {
         "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
     }  # fmt: skip
@@ -135,8 +134,8 @@ def _path(folder: Path, repo_id: str, commit: str) -> Path:
     return folder / f"{repo_id.replace('/', '--')}--{commit}.json"
 
 
-def _plain(facts: FileFacts) -> dict[str, Any]:
-    data = asdict(facts)
+def _to_json(file: FileFacts) -> dict[str, Any]:
+    data = asdict(file)
     for share in data["tensors"]:
         share["type"] = getattr(share["type"], "name", share["type"])
     return data

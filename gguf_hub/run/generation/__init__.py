@@ -1,7 +1,7 @@
-"""One text under way: from logits to pieces of text, and the shapes in which they are handed out.
+"""One text in progress: from logits to text deltas, and OpenAI's answers made of them.
 
 The room knows prompts, stop texts, log probabilities, OpenAI's answers, conversations and tools.
-It knows no engine and no cache: whoever computes logits feeds them to a ``Generation``. So the
+It knows no engine and no cache: the caller feeds logits to a ``Generation``. So the
 command line, ``Llama``, LangChain and the server write the same text from the same settings.
 """
 

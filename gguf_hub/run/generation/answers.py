@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.tokenizer import Tokenizer
@@ -16,7 +16,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Head:
-    """What every part of one answer repeats."""
+    """Fields that every chunk of one answer repeats."""
 
     model: str
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4()}")
@@ -39,7 +39,7 @@ class Head:
 
 
 def usage(n_prompt: int, n_completion: int) -> Answer:
-    """Return what an answer has cost."""
+    """Return OpenAI's ``usage``."""
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_completion,
@@ -55,30 +55,11 @@ def text_choice(
 
 
 def chat_choice(
-    message: Answer,
-    *,
-    index: int = 0,
-    logprobs: Answer | None = None,
-    finish_reason: str | None = None,
-) -> Answer:
-    """Return one choice of a chat completion."""
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": logprobs,
-        "finish_reason": finish_reason,
-    }
-
-
-def delta_choice(
-    delta: Answer,
-    *,
-    index: int = 0,
-    logprobs: Answer | None = None,
-    finish_reason: str | None = None,
-) -> Answer:
-    """Return one choice of a chunk of a chat completion."""
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+    key: Literal["message", "delta"], value: Answer, *,
+    index: int = 0, logprobs: Answer | None = None, finish_reason: str | None = None,
+) -> Answer:  # fmt: skip
+    """Return one choice of a chat completion (``message``), or of a chunk of one (``delta``)."""
+    return {"index": index, key: value, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def embeddings(vectors: Sequence[Any], model: str, n_tokens: int) -> Answer:
@@ -94,55 +75,56 @@ def embeddings(vectors: Sequence[Any], model: str, n_tokens: int) -> Answer:
     }
 
 
-def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """Return what one token prints, without bytes that are part of a character."""
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """Return the text of one token, without the bytes of incomplete characters."""
     return tokenizer.token_bytes(token_id).decode("utf-8", errors="ignore")
 
 
-def text_logprobs(chances: Iterable[TokenLogprob | None], tokenizer: Tokenizer, offset: int,
+def text_logprobs(logprobs: Iterable[TokenLogprob | None], tokenizer: Tokenizer, offset: int,
                   token_ids: Sequence[int] = ()) -> Answer:  # fmt: skip
     """Return log probabilities of tokens in the shape of text completions.
 
     Args:
-        chances: Of each token; None for one of which nothing is known, the first of a text.
+        logprobs: One per token; None where it is unknown, as for the first token of a text.
         tokenizer: The model's.
-        offset: Where the first token's text begins.
-        token_ids: The tokens, needed where a chance is None.
+        offset: Characters before the first token.
+        token_ids: The tokens, needed where a logprob is None.
     """
-    found: Answer = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
-    for i, chance in enumerate(chances):
-        text = piece_text(tokenizer, token_ids[i] if chance is None else chance.token_id)
-        found["tokens"].append(text)
-        found["text_offset"].append(offset)
-        found["token_logprobs"].append(None if chance is None else chance.logprob)
-        found["top_logprobs"].append(None if chance is None else _top(chance, tokenizer))
+    answer: Answer = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
+    for i, token in enumerate(logprobs):
+        text = token_text(tokenizer, token_ids[i] if token is None else token.token_id)
+        answer["tokens"].append(text)
+        answer["text_offset"].append(offset)
+        answer["token_logprobs"].append(None if token is None else token.logprob)
+        answer["top_logprobs"].append(None if token is None else _top(token, tokenizer))
         offset += len(text)
-    return found
+    return answer
 
 
-def _top(chance: TokenLogprob, tokenizer: Tokenizer) -> dict[str, float]:
+def _top(token: TokenLogprob, tokenizer: Tokenizer) -> dict[str, float]:
     top: dict[str, float] = {}
-    for token_id, logprob in chance.top:
-        top.setdefault(piece_text(tokenizer, token_id), logprob)
-    top[piece_text(tokenizer, chance.token_id)] = chance.logprob
+    for token_id, logprob in token.top:
+        top.setdefault(token_text(tokenizer, token_id), logprob)
+    top[token_text(tokenizer, token.token_id)] = token.logprob
     return top
 
 
-def chat_logprobs(chances: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Answer:
+def chat_logprobs(logprobs: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Answer:
     """Return log probabilities of tokens in the shape of chat completions."""
+    return {"content": token_entries(logprobs, tokenizer), "refusal": None}
+
+
+def token_entries(
+    logprobs: Iterable[TokenLogprob], tokenizer: Tokenizer, *, has_ids: bool = False
+) -> list[Answer]:
+    """Return text, bytes and log probability of tokens and their alternatives; ids on demand."""
 
     def entry(token_id: int, logprob: float) -> Answer:
-        data = tokenizer.token_bytes(token_id)
-        return {
-            "token": piece_text(tokenizer, token_id),
-            "bytes": list(data),
-            "logprob": logprob,
-        }
+        ids = {"id": token_id} if has_ids else {}
+        return {**ids, "token": token_text(tokenizer, token_id),
+                "bytes": list(tokenizer.token_bytes(token_id)), "logprob": logprob}  # fmt: skip
 
-    return {
-        "content": [
-            {**entry(c.token_id, c.logprob), "top_logprobs": [entry(*top) for top in c.top]}
-            for c in chances
-        ],
-        "refusal": None,
-    }
+    return [
+        {**entry(token.token_id, token.logprob), "top_logprobs": [entry(*top) for top in token.top]}
+        for token in logprobs
+    ]

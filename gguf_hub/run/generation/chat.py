@@ -1,8 +1,8 @@
-"""Conversations: from messages, tools and a wished format to a prompt, and back from the text.
+"""Conversations: from messages, tools and a response format to a prompt, and back from the text.
 
-Tools are held by their JSON schemas. A tool that must be called makes the output its arguments; of
-several, one of which must be called, the output is ``{"name": ..., "arguments": ...}``. Where the
-model may choose, its text is read as a call if it is such an object and nothing else.
+A tool's JSON schema constrains the output. A tool that must be called makes the output its
+arguments; of several, one of which must be called, the output is ``{"name": ..., "arguments":
+...}``. Where the model may choose, its text is a call if it is such an object and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UsageError
-from gguf_hub.run.chat import ChatFormat, Message
+from gguf_hub.run.chat import ChatFormat, Message, choose_format, find_format
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
 from gguf_hub.run.tokenizer import Tokenizer
 
@@ -35,15 +35,15 @@ class Call:
 
 @dataclass(frozen=True)
 class ChatPlan:
-    """A conversation, ready to be answered.
+    """A rendered conversation and how to answer it.
 
     Attributes:
-        prompt: The text to go on from.
+        prompt: The rendered text.
         stops: Texts at which the answer ends.
         schema: JSON schema that the answer must satisfy, or None.
         tool: The tool whose arguments the answer is, or None.
         tools: Names of the tools that the answer may call.
-        must_call: Whether the answer is a call, whatever else.
+        must_call: Whether the answer must be a call.
     """
 
     prompt: str
@@ -60,13 +60,13 @@ class ChatPlan:
         if not self.tools:
             return []
         try:
-            found = json.loads(text)
+            data = json.loads(text)
         except ValueError:
             return []
-        if not isinstance(found, dict) or found.get("name") not in self.tools:
+        if not isinstance(data, dict) or data.get("name") not in self.tools:
             return []
-        arguments = found.get("arguments", found.get("parameters"))
-        return [Call(found["name"], json.dumps(arguments))] if isinstance(arguments, dict) else []
+        arguments = data.get("arguments", data.get("parameters"))
+        return [Call(data["name"], json.dumps(arguments))] if isinstance(arguments, dict) else []
 
 
 def plan_chat(
@@ -78,7 +78,7 @@ def plan_chat(
     response_format: Mapping[str, Any] | None = None,
     **variables: Any,
 ) -> ChatPlan:
-    """Return how a conversation is to be answered.
+    """Render a conversation and return how to answer it.
 
     Args:
         chat_format: Makes the prompt.
@@ -89,25 +89,50 @@ def plan_chat(
         variables: More values for the model's template.
 
     Raises:
-        UsageError: A message, a tool or a format is none.
+        UsageError: A message, a tool or the response format is invalid.
         ChatTemplateError: The template refuses the conversation.
     """
     functions = [] if tool_choice == "none" else [_function(tool) for tool in tools or ()]
-    shown = list(tools or ()) if functions else None
-    prompt = chat_format.render(_with_calls(messages), tools=shown, **variables)
+    template_tools = list(tools or ()) if functions else None
+    # templates expect the arguments of calls as data
+    messages = [_with_call(message) for message in messages]
+    prompt = chat_format.render(messages, tools=template_tools, **variables)
     plan = ChatPlan(prompt.text, prompt.stop, schema=_schema_of(response_format))
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
-    wanted = _wanted(tool_choice, functions)
-    if wanted is None:
+    required = _required_functions(tool_choice, functions)
+    if required is None:
         return ChatPlan(plan.prompt, plan.stops, plan.schema, tools=names)
-    if len(wanted) == 1:
-        only = wanted[0]
-        schema = only.get("parameters") or JSON_OBJECT
-        return ChatPlan(plan.prompt, plan.stops, schema, tool=only["name"], must_call=True)
-    schema = {"anyOf": [_call_schema(function) for function in wanted]}
+    if len(required) == 1:
+        (function,) = required
+        schema = function.get("parameters") or JSON_OBJECT
+        return ChatPlan(plan.prompt, plan.stops, schema, tool=function["name"], must_call=True)
+    schema = {"anyOf": [_call_schema(function) for function in required]}
     return ChatPlan(plan.prompt, plan.stops, schema, tools=names, must_call=True)
+
+
+def format_of(
+    metadata: Mapping[str, Any], name: str | None, tokenizer: Tokenizer, *, fallback: str
+) -> tuple[ChatFormat, bool]:
+    """Return the format of a model's conversations, and whether it is the fallback.
+
+    Args:
+        metadata: The model's GGUF metadata.
+        name: A format that overrides the model's own: its name, or a Jinja template.
+        tokenizer: The model's.
+        fallback: Name of the format where neither is given.
+
+    Raises:
+        UsageError: No format has this name.
+        ChatTemplateError: The template cannot be used.
+    """
+    bos_token, eos_token = (
+        "" if token_id is None else tokenizer.vocab.tokens[token_id]
+        for token_id in (tokenizer.bos_id, tokenizer.eos_id)
+    )
+    own = choose_format(metadata, name, bos_token=bos_token, eos_token=eos_token)
+    return (own, False) if own is not None else (find_format(fallback), True)
 
 
 def modern_tools(
@@ -139,7 +164,9 @@ def _function(tool: Tool) -> Mapping[str, Any]:
     return function
 
 
-def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
+def _required_functions(
+    choice: Any, functions: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]] | None:
     """Return the functions of which one must be called, or None where the model may choose."""
     if choice is None or choice == "auto":
         return None
@@ -149,11 +176,11 @@ def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> list[Mapping
     if isinstance(choice, Mapping):
         inner = choice.get("function")
         name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
-    found = [function for function in functions if function["name"] == name]
-    if not found:
+    matches = [function for function in functions if function["name"] == name]
+    if not matches:
         names = ", ".join(f"`{function['name']}`" for function in functions)
         raise UsageError(f"tool_choice: no tool `{name}`", hint=f"tools are {names}")
-    return found[:1]
+    return matches[:1]
 
 
 def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +195,6 @@ def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
-    """Return the schema that a wished format stands for; None for plain text."""
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
         return None
@@ -183,19 +209,14 @@ def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
     )
 
 
-def _with_calls(messages: Sequence[Message]) -> list[Message]:
-    """Return messages whose calls have their arguments as data, as templates want them."""
-    return [_with_call(message) for message in messages]
-
-
 def _with_call(message: Message) -> Message:
     calls = message.get("tool_calls") if isinstance(message, Mapping) else None
     if not isinstance(calls, list):
         return message
-    return {**message, "tool_calls": [_parsed(call) for call in calls]}
+    return {**message, "tool_calls": [_parse_arguments(call) for call in calls]}
 
 
-def _parsed(call: Any) -> Any:
+def _parse_arguments(call: Any) -> Any:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return call

@@ -1,7 +1,7 @@
-"""The generation loop: it computes what a text needs next, and hands it the logits.
+"""The generation loop: runs the model and passes its logits to a ``Generation``.
 
-The engine knows nothing about characters, files or flags. It keeps count of what the cache holds,
-so that a prompt that starts like the last one is computed only from where they differ.
+The engine knows nothing about characters, files or flags. It tracks the tokens in the K/V cache, so
+that only the part of a prompt after the common prefix is computed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gguf_hub.run.generation.generation import Generation, TextDelta
 
 
 class Forward(Protocol):
-    """A model with its cache: what the engine needs of it.
+    """A model with its K/V cache, as the engine uses it.
 
     Attributes:
         n_ctx: Positions that the cache holds.
-        n_batch: Most tokens of one pass over the weights.
+        n_batch: Maximum batch size in tokens.
     """
 
     n_ctx: int
@@ -41,29 +41,29 @@ class Forward(Protocol):
 
 
 class Drafter(Protocol):
-    """Drafts what may come next; a wrong draft costs time, never a token.
+    """Drafts the next tokens; a wrong draft costs time, never a token.
 
     Attributes:
-        n_draft: Most tokens of a draft.
+        n_draft: Maximum length of a draft.
     """
 
     n_draft: int
 
     def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens that may follow; none for no draft."""
+        """Return tokens that may follow; an empty list for no draft."""
         ...
 
 
 class Engine:
-    """Computes with one cache of a model, and keeps count of what it holds.
+    """Runs a model on one of its K/V caches, and tracks the tokens in it.
 
-    Several texts may take turns: what the cache does not hold of a text is computed again.
+    Several texts may take turns: what the cache lacks of a text is computed again.
 
     Args:
-        model: Computes; nobody else may use this cache.
+        model: The model; nothing else may use this cache.
         slot: Which of the model's caches.
-        drafter: Drafts tokens that the model checks several at a time; the text is the same as
-            without. The model must give logits of as many tokens, plus one.
+        drafter: Drafts tokens that the model checks in one pass; the text stays the same. The
+            model must return logits of as many tokens, plus one.
     """
 
     def __init__(self, model: Forward, *, slot: int = 0, drafter: Drafter | None = None) -> None:
@@ -71,16 +71,16 @@ class Engine:
         self.slot = slot
         self.drafter = drafter
         self._cached: list[int] = []
-        # the text that the cache follows, and how often its window had moved by then
+        # the text in the cache, and its number of context shifts then
         self._text: Generation | None = None
         self._n_shifts = 0
-        # drafts that the model has computed after those tokens, each with the logits after it
-        self._ahead: deque[tuple[int, NDArray[np.float32]]] = deque()
+        # draft tokens that the model has computed after those in the cache, with the logits after
+        self._draft_logits: deque[tuple[int, NDArray[np.float32]]] = deque()
 
     # -- texts -----------------------------------------------------------------------------------
 
     def stream(self, text: Generation, progress: Progress = SILENT) -> Iterator[TextDelta]:
-        """Yield what a text gains, token by token, until it ends.
+        """Yield a text token by token, until it ends.
 
         Args:
             text: The text; others may use the cache between two tokens.
@@ -88,7 +88,7 @@ class Engine:
 
         Raises:
             UsageError: The prompt is empty.
-            ContextFullError: It has more tokens than the context holds; the cache is as it was.
+            ContextFullError: It has more tokens than the context holds; the cache is unchanged.
         """
         n_ctx, n_tokens = self.model.n_ctx, len(text.window)
         if not n_tokens:
@@ -96,7 +96,7 @@ class Engine:
         if n_tokens > n_ctx:
             raise ContextFullError(
                 f"the prompt has {n_tokens} tokens, more than the context of {n_ctx}",
-                hint=f"ask for a larger context: `-c {n_tokens + 256}`, or shorten the prompt",
+                hint=f"use a larger context, `-c {n_tokens + 256}`, or shorten the prompt",
             )
         if (last := text.begin()) is not None:
             yield last
@@ -120,26 +120,26 @@ class Engine:
             advance: Called with the number of tokens computed.
 
         Returns:
-            What the token adds to the text, or None while more of the prompt is to be computed.
+            What the token adds to the text, or None while the prompt is incomplete.
         """
-        began = time.perf_counter()
-        window, start = text.window, self._follow(text)
+        start_time = time.perf_counter()
+        window, start = text.window, self._truncate_cache(text)
         batch = window[start : start + self.model.n_batch]
         is_prompt = not text.n_generated
         if not is_prompt and len(batch) == 1:
             logits = self._next_logits(text)
         else:
-            self._ahead.clear()
-            logits = self._rows(batch, start)[-1]
+            self._draft_logits.clear()
+            logits = self._forward(batch, start)[-1]
             text.timings.n_prompt += len(batch) if is_prompt else 0
         advance(len(batch))
-        is_whole = start + len(batch) == len(window)
+        is_complete = start + len(batch) == len(window)
         if is_prompt:
-            text.timings.prompt_s += time.perf_counter() - began
-            return text.take(logits) if is_whole else None
-        delta = text.take(logits) if is_whole else None
-        text.timings.n_decoded += is_whole
-        text.timings.generate_s += time.perf_counter() - began
+            text.timings.prompt_s += time.perf_counter() - start_time
+            return text.take(logits) if is_complete else None
+        delta = text.take(logits) if is_complete else None
+        text.timings.n_decoded += is_complete
+        text.timings.generate_s += time.perf_counter() - start_time
         return delta
 
     def accept(self, text: Generation, logits: NDArray[np.float32]) -> TextDelta:
@@ -162,11 +162,11 @@ class Engine:
         return n_known(self._cached, text.window)
 
     def is_behind(self, text: Generation) -> bool:
-        """Tell whether the cache lacks more than the last token of a text."""
+        """Return whether the cache lacks more than the last token of a text."""
         return not text.n_generated or self.n_known(text) < len(text.window) - 1
 
-    def _follow(self, text: Generation) -> int:
-        """Let the cache hold nothing but a beginning of a text; return how much it holds."""
+    def _truncate_cache(self, text: Generation) -> int:
+        """Reduce the cache to the longest prefix of a text; return its length."""
         start = self.n_known(text)
         if self._text is not text or self._n_shifts != text.n_shifts:
             self.keep(start)
@@ -176,31 +176,31 @@ class Engine:
         return start
 
     def _next_logits(self, text: Generation) -> NDArray[np.float32]:
-        """Return logits after the last token, [V]: from a draft that came true, or computed."""
+        """Return logits after the last token, [V]: from an accepted draft, or computed."""
         last, position = text.window[-1], len(text.window) - 1
-        if self._ahead and self._ahead[0][0] == last:
+        if self._draft_logits and self._draft_logits[0][0] == last:
             text.timings.n_accepted += 1
             self._cached.append(last)
-            return self._ahead.popleft()[1]
-        self._ahead.clear()
+            return self._draft_logits.popleft()[1]
+        self._draft_logits.clear()
         draft = self._draft(text)
-        rows = self._rows([last, *draft], position, all_logits=bool(draft))
+        rows = self._forward([last, *draft], position, all_logits=bool(draft))
         del self._cached[position + 1 :]
         text.timings.n_drafted += len(draft)
-        self._ahead.extend(zip(draft, rows[1:], strict=True))
+        self._draft_logits.extend(zip(draft, rows[1:], strict=True))
         first: NDArray[np.float32] = rows[0]
         return first
 
     def _draft(self, text: Generation) -> list[int]:
         if self.drafter is None:
             return []
-        most = min(self.model.n_ctx - len(text.window), text.n_left - 1, self.drafter.n_draft)
-        return self.drafter.draft(text.window)[: int(most)] if most > 0 else []
+        limit = min(self.model.n_ctx - len(text.window), text.n_left - 1, self.drafter.n_draft)
+        return self.drafter.draft(text.window)[: int(limit)] if limit > 0 else []
 
     # -- the cache -------------------------------------------------------------------------------
 
     def prefill(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Bring the cache to hold exactly ``tokens``; return logits after the last one, [V].
+        """Fill the cache with exactly ``tokens``; return logits after the last one, [V].
 
         Raises:
             UsageError: No tokens.
@@ -210,7 +210,7 @@ class Engine:
         return self.extend(tokens[len(self._cached) :])
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Compute tokens after those that the cache holds; return logits after the last one, [V].
+        """Append tokens to the cache; return logits after the last one, [V].
 
         Raises:
             UsageError: No tokens.
@@ -219,8 +219,8 @@ class Engine:
         if not tokens:
             raise UsageError("no tokens to compute: expected at least one")
         self.keep(len(self._cached))
-        for at in range(0, len(tokens), self.model.n_batch):
-            rows = self._rows(tokens[at : at + self.model.n_batch], len(self._cached))
+        for start in range(0, len(tokens), self.model.n_batch):
+            rows = self._forward(tokens[start : start + self.model.n_batch], len(self._cached))
         last: NDArray[np.float32] = rows[-1]
         return last
 
@@ -239,7 +239,7 @@ class Engine:
         return n_shared(self._cached, tokens)
 
     def adopt(self, tokens: Sequence[int]) -> None:
-        """Believe that the cache holds these tokens: somebody has put them there."""
+        """Record that the cache holds these tokens, which the caller has put there."""
         self.reset()
         self._cached = list(tokens)
 
@@ -250,10 +250,10 @@ class Engine:
     def keep(self, n_tokens: int) -> None:
         """Forget all but the first tokens of the cache."""
         self._text = None
-        self._ahead.clear()
+        self._draft_logits.clear()
         del self._cached[n_tokens:]
 
-    def _rows(
+    def _forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False
     ) -> NDArray[np.float32]:
         """Compute tokens at a position; return logits after the last or after every one."""

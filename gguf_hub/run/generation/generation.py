@@ -1,4 +1,4 @@
-"""A run: one prompt on its way to a text. Logits go in, pieces of text come out."""
+"""A text in progress: logits go in, text deltas come out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Criterion = Callable[[NDArray[np.intc], NDArray[np.float32]], bool]
 
 @dataclass
 class Timings:
-    """What a text has cost so far.
+    """Tokens and seconds of a text so far.
 
     Attributes:
         n_cached: Tokens of the prompt that the cache already held.
@@ -30,7 +30,7 @@ class Timings:
             logits come with the prompt.
         generate_s: Seconds for them, sampling included.
         n_drafted: Tokens that a drafter proposed.
-        n_accepted: Those of them that came true.
+        n_accepted: Those of them that the model accepted.
     """
 
     n_cached: int = 0
@@ -43,31 +43,31 @@ class Timings:
 
     @property
     def prompt_tok_per_s(self) -> float:
-        """Speed of the prompt."""
+        """Prompt speed."""
         return self.n_prompt / self.prompt_s if self.prompt_s else 0.0
 
     @property
     def generate_tok_per_s(self) -> float:
-        """Speed of generation."""
+        """Generation speed."""
         return self.n_decoded / self.generate_s if self.generate_s else 0.0
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to write.
+    """A prompt, a sampler and limits.
 
     Attributes:
         prompt: Token ids, at least one.
-        chooser: Chooses among logits; of this job alone.
-        max_tokens: The most tokens, stop token not counted; -1 for no limit, -2 until the context
-            is full, be it one that goes on.
-        stops: Texts that end it and are not shown.
-        stop_ids: Tokens that end it and are not shown.
-        criteria: Asked after every token.
+        sampler: Samples from logits; not shared with other requests.
+        max_tokens: Maximum number of tokens without the stop token; -1 for no limit, -2 until the
+            context is full even if it shifts.
+        stops: Texts that end it and are not returned.
+        stop_ids: Tokens that end it and are not returned.
+        criteria: Called after every token.
     """
 
     prompt: tuple[int, ...]
-    chooser: LogitsSampler
+    sampler: LogitsSampler
     max_tokens: int = -1
     stops: tuple[str, ...] = ()
     stop_ids: Collection[int] = ()
@@ -76,105 +76,105 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """What one token added.
+    """What one token adds to a text.
 
     Attributes:
-        text: Text that became complete; often one token's, at times none.
-        chances: Log probabilities of the tokens whose text this is, where asked for.
-        finish_reason: ``"stop"`` or ``"length"`` in the last piece, else None.
+        text: Complete characters; often one token's, sometimes none.
+        logprobs: Log probabilities of the tokens of this text, if requested.
+        finish_reason: ``"stop"`` or ``"length"`` in the last delta, else None.
     """
 
     text: str = ""
-    chances: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
 
 
 class Generation:
-    """One job under way.
+    """One text in progress.
 
     Args:
-        job: What to write.
+        request: Prompt, sampler and limits.
         tokenizer: The model's.
-        n_ctx: Positions of the cache: where they end, the text ends.
-        is_whole: After an empty prompt the output is a text of its own, so that the space that the
-            encoder puts in front of every text is taken off.
-        shift: How the text goes on where the cache ends; None to end there.
+        n_ctx: Positions of the cache; the text ends when they are used up.
+        is_standalone: After an empty prompt the output is a text of its own: strip the space that
+            the encoder puts in front of every text.
+        shift: How to continue when the cache is full; None to stop there.
     """
 
     def __init__(
         self,
-        job: GenerationRequest,
+        request: GenerationRequest,
         tokenizer: Tokenizer,
         n_ctx: int,
         *,
-        is_whole: bool = True,
+        is_standalone: bool = True,
         shift: ContextShift | None = None,
     ) -> None:
-        self.job = job
-        self.tokens = list(job.prompt)
-        """Prompt and output; the last one is to be computed next."""
+        self.request = request
+        self.tokens = list(request.prompt)
+        """Prompt and output; the last one is computed next."""
         self.window = self.tokens if shift is None else shift.window(self.tokens)
-        """Of these, what the cache is to hold: all, unless the context goes on when it is full."""
+        """The tokens that the cache should hold: all, unless the context has shifted."""
         self.n_shifts = 0
-        """How often the window has let go of tokens since the prompt."""
+        """Number of context shifts since the prompt."""
         self.timings = Timings()
         self._shift = shift
         self.finish_reason: str | None = None
-        at_start = is_whole and all(tokenizer.is_control(i) for i in job.prompt)
+        at_start = is_standalone and all(tokenizer.is_control(i) for i in request.prompt)
         self._decoder = StreamDecoder(tokenizer, at_start=at_start)
-        self._stop = StopText(job.stops)
-        self._waiting: list[TokenLogprob] = []
-        self._limit = self._most(n_ctx - len(self.window) + 1)  # the last one is not computed
+        self._stop = StopText(request.stops)
+        self._pending_logprobs: list[TokenLogprob] = []
+        self._limit = self._token_limit(n_ctx - len(self.window) + 1)  # without the last
 
     @property
     def n_generated(self) -> int:
         """Tokens of the output."""
-        return len(self.tokens) - len(self.job.prompt)
+        return len(self.tokens) - len(self.request.prompt)
 
     @property
     def n_left(self) -> float:
-        """Tokens that may still come."""
+        """Tokens until the limit."""
         return self._limit - self.n_generated
 
     @property
     def is_done(self) -> bool:
-        """Whether no more logits are wanted."""
+        """Whether the text has ended."""
         return self.finish_reason is not None
 
     @property
     def stop_text(self) -> str | None:
         """The stop text that ended it."""
-        return self._stop.found
+        return self._stop.match
 
     def begin(self) -> TextDelta | None:
-        """Return the last piece at once if nothing is to be written, else None."""
+        """Return the last delta at once if the limit is 0, else None."""
         return self._finish("", "length") if self._limit <= 0 else None
 
     def take(self, logits: NDArray[np.float32]) -> TextDelta:
-        """Choose the next token from logits [V] and return what it adds."""
-        token_id = self.job.chooser.choose(logits, self.tokens)
-        if token_id in self.job.stop_ids:
+        """Sample the next token from logits [V] and return what it adds."""
+        token_id = self.request.sampler.choose(logits, self.tokens)
+        if token_id in self.request.stop_ids:
             return self._finish("", "stop")
         self._append(token_id)
-        if self.job.chooser.last is not None:
-            self._waiting.append(self.job.chooser.last)
+        if self.request.sampler.last is not None:
+            self._pending_logprobs.append(self.request.sampler.last)
         text = self._stop.feed(self._decoder.feed(token_id))
-        if self._stop.found is not None or self._is_enough(logits):
+        if self._stop.match is not None or self._meets_criterion(logits):
             return self._finish(text, "stop")
         if self.n_generated >= self._limit:
             return self._finish(text, "length")
-        return TextDelta(text, self._take_chances() if text else ())
+        return TextDelta(text, self._pop_logprobs() if text else ())
 
     def cancel(self) -> None:
-        """End it: nobody wants the rest."""
+        """End it early."""
         self.finish_reason = self.finish_reason or "stop"
 
-    def _most(self, room: int) -> float:
-        """Return how many tokens there may be, where so many more fit the cache."""
-        wanted = self.job.max_tokens
-        if self._shift is None or wanted < -1:
-            return room if wanted < 0 else min(wanted, room)
-        return math.inf if wanted < 0 else wanted
+    def _token_limit(self, n_free: int) -> float:
+        """Return the maximum number of tokens, ``n_free`` of which fit the cache."""
+        max_tokens = self.request.max_tokens
+        if self._shift is None or max_tokens < -1:
+            return n_free if max_tokens < 0 else min(max_tokens, n_free)
+        return math.inf if max_tokens < 0 else max_tokens
 
     def _append(self, token_id: int) -> None:
         self.tokens.append(token_id)
@@ -185,18 +185,18 @@ class Generation:
             self.window = self._shift.window(self.tokens)
             self.n_shifts += 1
 
-    def _is_enough(self, logits: NDArray[np.float32]) -> bool:
-        if not self.job.criteria:
+    def _meets_criterion(self, logits: NDArray[np.float32]) -> bool:
+        if not self.request.criteria:
             return False
         ids = np.array(self.tokens, np.intc)
-        return any(criterion(ids, logits) for criterion in self.job.criteria)
+        return any(criterion(ids, logits) for criterion in self.request.criteria)
 
     def _finish(self, text: str, reason: str) -> TextDelta:
         self.finish_reason = reason
-        if self._stop.found is None:
+        if self._stop.match is None:
             text += self._stop.feed(self._decoder.flush()) + self._stop.flush()
-        return TextDelta(text, self._take_chances(), reason)
+        return TextDelta(text, self._pop_logprobs(), reason)
 
-    def _take_chances(self) -> tuple[TokenLogprob, ...]:
-        chances, self._waiting = tuple(self._waiting), []
-        return chances
+    def _pop_logprobs(self) -> tuple[TokenLogprob, ...]:
+        logprobs, self._pending_logprobs = tuple(self._pending_logprobs), []
+        return logprobs

@@ -1,4 +1,4 @@
-"""Grammars on one vocabulary, kept: masks that one request has cost serve the next."""
+"""Compiled grammars of one vocabulary, so that requests share their token masks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ JSON_OBJECT: dict[str, Any] = {"type": "object"}
 class GrammarCache:
     """Makes matchers for one vocabulary; threads may share it.
 
-    A grammar is made in the thread that asks for it, and no lock is held meanwhile: nobody waits
-    for a grammar but those who ask for the same one.
+    A grammar is compiled in the calling thread without a lock: only callers of the same grammar
+    wait for it.
 
     Args:
         vocab: The model's tokenizer.
@@ -37,8 +37,8 @@ class GrammarCache:
         self._trie: TokenTrie | None = None
         self._trie_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._known: OrderedDict[Key, TokenGrammar] = OrderedDict()
-        self._being_made: dict[Key, Future[TokenGrammar]] = {}
+        self._grammars: OrderedDict[Key, TokenGrammar] = OrderedDict()
+        self._pending: dict[Key, Future[TokenGrammar]] = {}
 
     def gbnf(self, text: str, root: str = "root") -> Matcher:
         """Return a matcher of a GBNF text, at its start.
@@ -53,7 +53,7 @@ class GrammarCache:
 
         Args:
             schema: As data or as JSON text.
-            strict: Refuse what a grammar cannot hold, rather than leave it out.
+            strict: Refuse keywords that a grammar cannot express instead of ignoring them.
 
         Raises:
             GrammarError: The schema is wrong or cannot be satisfied.
@@ -66,43 +66,42 @@ class GrammarCache:
 
     def _matcher(self, key: Key, make: Callable[[], Grammar]) -> Matcher:
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-                return known.matcher()
-            others = self._being_made.get(key)
-            own: Future[TokenGrammar] = self._being_made.setdefault(key, Future())
-        if others is not None:
-            return others.result().matcher()
+            grammar = self._grammars.get(key)
+            if grammar is not None:
+                self._grammars.move_to_end(key)
+                return grammar.matcher()
+            future = self._pending.get(key)
+            own: Future[TokenGrammar] = self._pending.setdefault(key, Future())
+        if future is not None:
+            return future.result().matcher()
         return self._make(key, make, own).matcher()
 
     def _make(
         self, key: Key, make: Callable[[], Grammar], own: Future[TokenGrammar]
     ) -> TokenGrammar:
-        """Make a grammar, keep it, and hand it to all who wait for it."""
         try:
-            made = TokenGrammar.ready(make, self._shared_trie())
+            grammar = TokenGrammar.ready(make, self._shared_trie())
         except BaseException as exc:
             with self._lock:
-                del self._being_made[key]
+                del self._pending[key]
             own.set_exception(exc)
             if isinstance(exc, GrammarError):  # its frames hold all that was half made, 100 MB
                 exc.__cause__ = exc.__context__ = exc.__traceback__ = None
                 return_freed_memory()
             raise exc  # a bare `raise` would bring the frames back in Python 3.10
         with self._lock:
-            del self._being_made[key]
-            self._known[key] = made
+            del self._pending[key]
+            self._grammars[key] = grammar
             self._drop_oldest()
-        own.set_result(made)
-        return made
+        own.set_result(grammar)
+        return grammar
 
     def _drop_oldest(self) -> None:
-        while len(self._known) > 1 and (
-            len(self._known) > _MAX_GRAMMARS
-            or sum(grammar.size_bytes for grammar in self._known.values()) > _MAX_BYTES
+        while len(self._grammars) > 1 and (
+            len(self._grammars) > _MAX_GRAMMARS
+            or sum(grammar.size_bytes for grammar in self._grammars.values()) > _MAX_BYTES
         ):
-            self._known.popitem(last=False)
+            self._grammars.popitem(last=False)
 
     def _shared_trie(self) -> TokenTrie:
         with self._trie_lock:

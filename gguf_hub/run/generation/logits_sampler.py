@@ -1,4 +1,4 @@
-"""A sampler that others may look into: processors before it, log probabilities after it."""
+"""A sampler with logits processors before it and log probabilities after it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class TokenLogprob:
 
 
 class LogitsSampler:
-    """Chooses tokens and keeps what is asked about the last one.
+    """Samples tokens and records the log probability of the last one.
 
     Args:
-        sampler: Chooses.
-        n_top: How many of the most likely tokens to note; None for none.
-        processors: Change the logits before the sampler sees them, one after another.
+        sampler: The sampler.
+        n_top: Number of most likely tokens to record; None to record nothing.
+        processors: Change the logits before the sampler, one after another.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class LogitsSampler:
         self.n_top = n_top
         self._processors = tuple(processors)
         self.last: TokenLogprob | None = None
-        """The last choice, where ``n_top`` asks for it."""
+        """The last token, unless ``n_top`` is None."""
 
     def choose(self, logits: Logits, recent: Sequence[int] = ()) -> int:
         """Return the id of the next token (see ``Sampler.choose``)."""
-        seen = logits
+        adjusted = logits
         if self._processors:
-            ids, seen = np.array(recent, np.intc), logits.copy()
+            ids, adjusted = np.array(recent, np.intc), logits.copy()
             for processor in self._processors:
-                seen = processor(ids, seen)
-        token_id = self.sampler.choose(seen, recent)
+                adjusted = processor(ids, adjusted)
+        token_id = self.sampler.choose(adjusted, recent)
         if self.n_top is not None:
             self.last = token_logprob(logits, token_id, self.n_top)
         return token_id

@@ -1,8 +1,8 @@
-"""A file that keeps the tokens of a prompt and what the cache holds of them, for the next run.
+"""A file with the tokens of a prompt and their K/V cache, for the next run.
 
-Our own layout, little-endian, with a signature at its beginning: a file without it is somebody's.
+Our own layout, little-endian; only files that begin with the signature are replaced.
 
-    24 bytes signature · 32 bytes hash of what tells models apart · uint64 tokens · uint64 numbers ·
+    24 bytes signature · 32 bytes hash of the model id · uint64 tokens · uint64 numbers ·
     uint32 CRC-32 of the rest · int64 [tokens] · uint16 [numbers]
 
 Nothing is read that the model's own cache could not hold, whatever a file announces.
@@ -35,7 +35,7 @@ _HEADER = struct.Struct("<24s32sQQI")
 
 
 class UnusableError(GgufHubError):
-    """A saved prompt that is of no use here; the message says what it is."""
+    """A saved prompt that cannot be used here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class SavedPrompt:
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse to replace what is not a saved prompt.
+    """Refuse to replace a file that is not a saved prompt.
 
     Raises:
-        GgufHubError: It is something else, or its folder does not exist.
+        GgufHubError: The file is something else, or its folder does not exist.
     """
     if not path.absolute().parent.is_dir():
         raise GgufHubError(f"cannot write the prompt cache `{path}`: no folder `{path.parent}`")
@@ -61,42 +61,42 @@ def write(path: Path, tokens: list[int], model: Transformer, model_id: str) -> N
     """Save a prompt.
 
     Args:
-        path: The file; a saved prompt is replaced at the very end, where a link leads to.
-        tokens: The first of those that the cache holds.
-        model: Its first slot holds them.
-        model_id: What tells models apart whose caches are no use to each other.
+        path: The file; a saved prompt there is replaced last, through symbolic links.
+        tokens: The first tokens of the cache.
+        model: The model; its first slot is saved.
+        model_id: Identifies models that can share a cache.
 
     Raises:
         GgufHubError: It cannot be written, or something else is there.
     """
     path = Path(os.path.realpath(path))
     require_replaceable(path)
-    numbers = np.array(tokens, "<i8"), model.save_cache(len(tokens)).astype("<u2", copy=False)
-    crc = zlib.crc32(numbers[1].data, zlib.crc32(numbers[0].data))
-    head = _HEADER.pack(SIGNATURE, _digest(model_id), len(tokens), numbers[1].size, crc)
-    with new_file(path, len(head) + sum(array.nbytes for array in numbers)) as new:
+    arrays = np.array(tokens, "<i8"), model.save_cache(len(tokens)).astype("<u2", copy=False)
+    crc = zlib.crc32(arrays[1].data, zlib.crc32(arrays[0].data))
+    head = _HEADER.pack(SIGNATURE, _digest(model_id), len(tokens), arrays[1].size, crc)
+    with new_file(path, len(head) + sum(array.nbytes for array in arrays)) as new:
         write_all(new.descriptor, head)
-        for array in numbers:
+        for array in arrays:
             write_all(new.descriptor, array.view(np.uint8).data)
 
 
 def read(path: Path, model: Transformer, model_id: str) -> SavedPrompt:
-    """Read what fits a model.
+    """Read the saved prompt of a model.
 
     Raises:
-        UnusableError: The file is no saved prompt, damaged, or of another model.
+        UnusableError: The file is not a saved prompt, is damaged, or belongs to another model.
         OSError: It cannot be read.
     """
     with os.fdopen(open_regular(Path(os.path.realpath(path))), "rb") as file:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(SIGNATURE):
-            raise UnusableError("is no prompt cache")
+            raise UnusableError("is not a prompt cache")
         _, digest, n_tokens, n_numbers, crc = _HEADER.unpack(head)
         if digest != _digest(model_id):
-            raise UnusableError("is of another model, context, cache type or position embedding")
-        is_whole = n_tokens <= model.n_ctx and n_numbers == model.cache_size(n_tokens)
+            raise UnusableError("has another model, context, cache type or position embedding")
+        is_complete = n_tokens <= model.n_ctx and n_numbers == model.cache_size(n_tokens)
         size_bytes = _HEADER.size + 8 * n_tokens + 2 * n_numbers
-        if not is_whole or os.fstat(file.fileno()).st_size != size_bytes:
+        if not is_complete or os.fstat(file.fileno()).st_size != size_bytes:
             raise UnusableError("is damaged")
         return _read_body(file, n_tokens, n_numbers, crc, model.config.n_vocab)
 
@@ -105,8 +105,8 @@ def _read_body(
     file: BinaryIO, n_tokens: int, n_numbers: int, crc: int, n_vocab: int
 ) -> SavedPrompt:
     tokens, cache = np.fromfile(file, "<i8", n_tokens), np.fromfile(file, "<u2", n_numbers)
-    is_whole = (len(tokens), len(cache)) == (n_tokens, n_numbers)
-    if not is_whole or zlib.crc32(cache.data, zlib.crc32(tokens.data)) != crc:
+    is_complete = (len(tokens), len(cache)) == (n_tokens, n_numbers)
+    if not is_complete or zlib.crc32(cache.data, zlib.crc32(tokens.data)) != crc:
         raise UnusableError("is damaged")
     if n_tokens and not 0 <= tokens.min() <= tokens.max() < n_vocab:
         raise UnusableError("is damaged")

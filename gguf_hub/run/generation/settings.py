@@ -20,28 +20,28 @@ def sampler_config(options: Mapping[str, Any]) -> SamplerConfig:
             keys, as JSON has; a ``seed`` is taken modulo 2^32.
 
     Raises:
-        UsageError: A value is out of its interval, or a key of ``logit_bias`` is no token id.
+        UsageError: A value is out of its interval, or a key of ``logit_bias`` is not a token id.
     """
-    named = {_NAMES.get(name, name): value for name, value in options.items()}
-    if named.get("logit_bias"):
-        named["logit_bias"] = _bias(named["logit_bias"])
-    if isinstance(seed := named.get("seed"), int) and seed != -1:
-        named["seed"] = seed % 2**32
-    return SamplerConfig.from_options(**named)
+    settings = {_NAMES.get(name, name): value for name, value in options.items()}
+    if settings.get("logit_bias"):
+        settings["logit_bias"] = _parse_logit_bias(settings["logit_bias"])
+    if isinstance(seed := settings.get("seed"), int) and seed != -1:
+        settings["seed"] = seed % 2**32
+    return SamplerConfig.from_options(**settings)
 
 
-_MOST_BIAS = 1000.0  # more than any logits differ by, and no trouble for their arithmetic
+_MAX_BIAS = 1000.0  # larger than any difference of logits, without overflow
 
 
-def _clamped(bias: float) -> float:
-    return bias if bias == -math.inf else max(-_MOST_BIAS, min(_MOST_BIAS, bias))
+def _clamp(bias: float) -> float:
+    return bias if bias == -math.inf else max(-_MAX_BIAS, min(_MAX_BIAS, bias))
 
 
-def _bias(given: Mapping[Any, Any]) -> dict[int, float]:
+def _parse_logit_bias(biases: Mapping[Any, Any]) -> dict[int, float]:
     try:
-        return {int(token_id): _clamped(float(value)) for token_id, value in given.items()}
+        return {int(token_id): _clamp(float(value)) for token_id, value in biases.items()}
     except (TypeError, ValueError) as exc:
         raise UsageError(
-            f"logit_bias: expected token ids and numbers, found {dict(given)}",
+            f"logit_bias: expected token ids and numbers, found {dict(biases)}",
             hint='write {"1234": -1.5}',
         ) from exc

@@ -1,7 +1,7 @@
-"""A context that goes on when it is full: the beginning stays, half of the rest is forgotten.
+"""Context shift: when the context is full, its beginning stays and half of the rest is discarded.
 
-What the cache is to hold is a function of the text alone, so a text that goes on later (the next
-turn of a session) finds in the cache what it needs.
+The tokens that the cache should hold depend on the text alone, so that a text that continues later
+(the next turn of a session) finds them in the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FREE = 4  # positions that n_keep leaves at least, as in llama-server
 
 @dataclass(frozen=True)
 class ContextShift:
-    """How a text that grows beyond the context is seen.
+    """Which tokens stay when a text grows beyond the context.
 
     Attributes:
         n_ctx: Positions of the cache.
@@ -28,7 +28,7 @@ class ContextShift:
     def after(
         cls, prompt: Sequence[int], n_keep: int, n_ctx: int, bos_id: int | None
     ) -> ContextShift:
-        """Return how the text after a prompt is seen.
+        """Return the context shift of the text after a prompt.
 
         Args:
             prompt: Token ids.
@@ -38,19 +38,19 @@ class ContextShift:
             bos_id: The model's begin token.
         """
         n_bos = int(len(prompt) > 0 and prompt[0] == bos_id)
-        n_kept = len(prompt) if n_keep < 0 else min(n_keep + n_bos, len(prompt))
-        return cls(n_ctx, max(0, min(n_kept, n_ctx - _FREE)))
+        n_prefix = len(prompt) if n_keep < 0 else min(n_keep + n_bos, len(prompt))
+        return cls(n_ctx, max(0, min(n_prefix, n_ctx - _FREE)))
 
     def window(self, tokens: Sequence[int]) -> list[int]:
-        """Return the tokens that the cache is to hold of a text, ``n_ctx`` at most.
+        """Return the tokens of a text that the cache should hold, at most ``n_ctx``.
 
         With n_ctx 10 and n_keep 2, each time that the eleventh token comes, the four after the
-        first two are forgotten: of 0 1 2 ... 10 the window is 0 1 6 7 8 9 10.
+        first two are discarded: of 0 1 2 ... 10 the window is 0 1 6 7 8 9 10.
 
         Source: the loop of tools/completion/completion.cpp and ``context shift`` in
         tools/server/server-context.cpp of llama.cpp, which shift one token earlier.
         """
         n_block = max(1, (self.n_ctx - self.n_keep) // 2)
-        n_over = max(0, len(tokens) - self.n_ctx)
-        n_blocks = -(-n_over // n_block)
+        n_excess = max(0, len(tokens) - self.n_ctx)
+        n_blocks = -(-n_excess // n_block)
         return [*tokens[: self.n_keep], *tokens[self.n_keep + n_blocks * n_block :]]

@@ -1,4 +1,4 @@
-"""Pieces of a run as answers: the four shapes, text or chat, whole or streamed."""
+"""Text deltas as OpenAI answers: text or chat, complete or streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from gguf_hub.run.generation.answers import (
     Head,
     chat_choice,
     chat_logprobs,
-    delta_choice,
     text_choice,
     text_logprobs,
 )
@@ -43,16 +42,16 @@ class CompletionStream:
         self._head, self._tokenizer, self._index = head, tokenizer, index
         self._has_logprobs, self._offset = has_logprobs, offset
 
-    def chunks(self, piece: TextDelta) -> Iterator[Answer]:
-        """Return the chunks of a piece: its text, and the reason of the end by itself."""
-        if piece.text or piece.chances:
+    def chunks(self, delta: TextDelta) -> Iterator[Answer]:
+        """Yield the chunks of a delta: its text, and the finish reason by itself."""
+        if delta.text or delta.logprobs:
             logprobs = None
             if self._has_logprobs:
-                logprobs = text_logprobs(piece.chances, self._tokenizer, self._offset)
-            self._offset += len(piece.text)
-            yield self._head.text([text_choice(piece.text, index=self._index, logprobs=logprobs)])
-        if piece.finish_reason is not None:
-            end = text_choice("", index=self._index, finish_reason=piece.finish_reason)
+                logprobs = text_logprobs(delta.logprobs, self._tokenizer, self._offset)
+            self._offset += len(delta.text)
+            yield self._head.text([text_choice(delta.text, index=self._index, logprobs=logprobs)])
+        if delta.finish_reason is not None:
+            end = text_choice("", index=self._index, finish_reason=delta.finish_reason)
             yield self._head.text([end])
 
 
@@ -62,10 +61,10 @@ class ChatStream:
     Args:
         head: What every chunk repeats.
         tokenizer: The model's.
-        plan: What is answered; a call that must be made is streamed as one.
+        plan: The conversation; the arguments of a required call are streamed.
         has_logprobs: Whether chunks carry log probabilities.
         index: Number of this choice.
-        has_legacy_call: Whether calls come under their old name, ``function_call``, too.
+        has_legacy_call: Whether to repeat calls under their old name, ``function_call``.
     """
 
     def __init__(
@@ -81,43 +80,42 @@ class ChatStream:
         self._head, self._tokenizer, self._plan, self._index = head, tokenizer, plan, index
         self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
         self._has_begun = False
-        self._held: list[str] = []  # what may be a call, until it is whole
+        self._pending_call: list[str] = []  # what may be a call, until it is complete
         self._is_call = False
-        self._named: set[int] = set()
+        self._named_calls: set[int] = set()
 
-    def chunks(self, piece: TextDelta) -> Iterator[Answer]:
-        """Return the chunks of a piece; the first says who speaks."""
+    def chunks(self, delta: TextDelta) -> Iterator[Answer]:
+        """Yield the chunks of a delta; the first one has the role."""
         if not self._has_begun:
             self._has_begun = True
             yield self._chunk({"role": "assistant"})
         logprobs = None
-        if self._has_logprobs and piece.chances:
-            logprobs = chat_logprobs(piece.chances, self._tokenizer)
-        for delta in self._deltas(piece):
-            yield self._chunk(delta, logprobs=logprobs)
+        if self._has_logprobs and delta.logprobs:
+            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
+        for message_delta in self._deltas(delta):
+            yield self._chunk(message_delta, logprobs=logprobs)
             logprobs = None
-        if piece.finish_reason is not None:
-            reason = "tool_calls" if self._is_call else piece.finish_reason
+        if delta.finish_reason is not None:
+            reason = "tool_calls" if self._is_call else delta.finish_reason
             yield self._chunk({}, finish_reason=reason)
 
-    def _deltas(self, piece: TextDelta) -> Iterator[Answer]:
-        """Return what a piece adds: text, or part of a call."""
+    def _deltas(self, delta: TextDelta) -> Iterator[Answer]:
         if self._plan.tool is not None:
             self._is_call = True
-            if piece.text:
-                yield self._call_delta(Call(self._plan.tool, piece.text), 0)
-        elif self._plan.tools and (self._held or piece.text.lstrip().startswith("{") or
-                                   (self._plan.must_call and piece.text)):  # fmt: skip
-            self._held.append(piece.text)
-            if piece.finish_reason is not None:
-                yield from self._held_deltas()
-        elif self._held:
-            yield from self._held_deltas()
-        elif piece.text:
-            yield {"content": piece.text}
+            if delta.text:
+                yield self._call_delta(Call(self._plan.tool, delta.text), 0)
+        elif self._plan.tools and (self._pending_call or delta.text.lstrip().startswith("{") or
+                                   (self._plan.must_call and delta.text)):  # fmt: skip
+            self._pending_call.append(delta.text)
+            if delta.finish_reason is not None:
+                yield from self._flush_call()
+        elif self._pending_call:
+            yield from self._flush_call()
+        elif delta.text:
+            yield {"content": delta.text}
 
-    def _held_deltas(self) -> Iterator[Answer]:
-        text, self._held = "".join(self._held), []
+    def _flush_call(self) -> Iterator[Answer]:
+        text, self._pending_call = "".join(self._pending_call), []
         calls = self._plan.calls(text)
         self._is_call = bool(calls)
         if not calls:
@@ -126,11 +124,11 @@ class ChatStream:
             yield self._call_delta(call, i)
 
     def _call_delta(self, call: Call, i: int) -> Answer:
-        """Return part of a call; its name and id stand in the first part alone, clients add up."""
+        """Return part of a call; only the first part has name and id, as clients concatenate."""
         function: Answer = {"arguments": call.arguments}
         part: Answer = {"index": i, "type": "function"}
-        if i not in self._named:
-            self._named.add(i)
+        if i not in self._named_calls:
+            self._named_calls.add(i)
             function = {"name": call.name, **function}
             part["id"] = call_id(self._head, call.name, i)
         part["function"] = function
@@ -139,8 +137,8 @@ class ChatStream:
             delta["function_call"] = function
         return delta
 
-    def _chunk(self, delta: Answer, **more: Any) -> Answer:
-        return self._head.chat_chunk([delta_choice(delta, index=self._index, **more)])
+    def _chunk(self, delta: Answer, **fields: Any) -> Answer:
+        return self._head.chat_chunk([chat_choice("delta", delta, index=self._index, **fields)])
 
 
 def chat_answer_choice(
@@ -153,7 +151,7 @@ def chat_answer_choice(
     logprobs: Answer | None = None,
     has_legacy_call: bool = False,
 ) -> Answer:
-    """Return a whole answer of a conversation as one choice."""
+    """Return the complete answer of a conversation as one choice."""
     calls = plan.calls(text)
     message: Answer = {"role": "assistant", "content": None if calls else text}
     if calls:
@@ -168,7 +166,8 @@ def chat_answer_choice(
             for i, call in enumerate(calls)
         ]
         finish_reason = "tool_calls"
-    return chat_choice(message, index=index, logprobs=logprobs, finish_reason=finish_reason)
+    return chat_choice("message", message, index=index, logprobs=logprobs,
+                       finish_reason=finish_reason)  # fmt: skip
 
 
 def call_id(head: Head, name: str, i: int) -> str:
@@ -176,13 +175,13 @@ def call_id(head: Head, name: str, i: int) -> str:
     return f"call__{i}_{name}_{head.id}"
 
 
-def gather(pieces: Iterable[TextDelta]) -> tuple[str, tuple[TokenLogprob, ...], str]:
-    """Return text, log probabilities and finish reason of a run from its pieces."""
+def gather(deltas: Iterable[TextDelta]) -> tuple[str, tuple[TokenLogprob, ...], str]:
+    """Return text, log probabilities and finish reason of a text from its deltas."""
     texts: list[str] = []
-    chances: list[TokenLogprob] = []
+    logprobs: list[TokenLogprob] = []
     reason = "stop"
-    for piece in pieces:
-        texts.append(piece.text)
-        chances += piece.chances
-        reason = piece.finish_reason or reason
-    return "".join(texts), tuple(chances), reason
+    for delta in deltas:
+        texts.append(delta.text)
+        logprobs += delta.logprobs
+        reason = delta.finish_reason or reason
+    return "".join(texts), tuple(logprobs), reason

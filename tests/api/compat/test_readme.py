@@ -153,7 +153,7 @@ def test_function_calling(path: str) -> None:
     assert set(json.loads(call["function"]["arguments"])) == {"name", "age"}
 
 
-@pytest.mark.filterwarnings("ignore:Llama. arguments that this version does not follow")
+@pytest.mark.filterwarnings("ignore:Llama. unsupported arguments are ignored")
 def test_speculative_decoding(path: str) -> None:
     from llama_cpp import Llama
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding

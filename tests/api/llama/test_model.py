@@ -233,7 +233,7 @@ def test_scores_hold_the_logits_of_all_tokens(llm: Llama) -> None:
     assert llm.n_tokens == len(tokens) == 5
     assert llm.scores.shape == (256, 512)
     assert llm.scores.dtype == np.float32
-    at_once = llm.host.model.forward(tokens, 0, all_logits=True)
+    at_once = llm.context.model.forward(tokens, 0, all_logits=True)
     assert np.array_equal(llm.scores[:5], at_once)
     assert llm.sample(temp=0) == at_once[-1].argmax()
     assert llm.input_ids[:5].tolist() == llm.eval_tokens == tokens
@@ -248,7 +248,7 @@ def test_generate_goes_on_without_end_and_takes_tokens_in_between(llm: Llama) ->
     inserted = llm.tokenize(b"Tom", add_bos=False)
     after = stream.send(inserted)
     whole = [*tokens, *first, *inserted]
-    assert after == llm.host.model.forward(whole, 0)[-1].argmax()
+    assert after == llm.context.model.forward(whole, 0)[-1].argmax()
 
 
 def test_a_state_can_be_come_back_to(llm: Llama) -> None:
@@ -260,7 +260,7 @@ def test_a_state_can_be_come_back_to(llm: Llama) -> None:
     llm.load_state(state)
     assert (llm.n_tokens, llm.sample(temp=0)) == (5, expected)
     llm.eval([expected])
-    assert np.array_equal(llm.scores[5], llm.host.model.forward([*llm.eval_tokens], 0)[-1])
+    assert np.array_equal(llm.scores[5], llm.context.model.forward([*llm.eval_tokens], 0)[-1])
 
 
 def test_a_cache_of_states_saves_work(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_a_cache_of_states_saves_work(opened: Any, monkeypatch: pytest.MonkeyPat
     model.set_cache(LlamaRAMCache())
     for prompt in ("Once upon a time", "Tom and Lily went"):
         model(prompt, max_tokens=2, temperature=0)
-    recorder, computed = model.host.recorder, []
+    recorder, computed = model.context.recorder, []
     forward = recorder.forward
 
     def counted(ids: Any, *at: Any, **how: Any) -> Any:
@@ -336,7 +336,7 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
 def test_unknown_arguments_of_older_callers_are_accepted_with_a_warning(stories: Path) -> None:
     with pytest.warns(UserWarning, match="ignored: f16_kv, n_parts"):
         Llama(stories, n_ctx=32, n_parts=-1, f16_kv=True, n_gpu_layers=35, use_mlock=False).close()
-    with pytest.warns(UserWarning, match="does not follow: kv_overrides"):
+    with pytest.warns(UserWarning, match="unsupported arguments are ignored: kv_overrides"):
         Llama(stories, n_ctx=32, kv_overrides={"llama.expert_used_count": 3}).close()
 
 
@@ -361,7 +361,7 @@ def test_the_defaults_of_llama_cpp_python_leave_the_position_embedding_alone(ope
     defaults = {"rope_scaling_type": -1, "rope_freq_base": 0.0, "rope_freq_scale": 0.0,
                 "yarn_ext_factor": -1.0, "yarn_attn_factor": 1.0, "yarn_beta_fast": 32.0,
                 "yarn_beta_slow": 1.0, "yarn_orig_ctx": 0}  # fmt: skip
-    assert opened(**defaults).host.model.config == opened().host.model.config
+    assert opened(**defaults).context.model.config == opened().context.model.config
 
 
 def test_unknown_arguments_of_a_call_are_accepted_with_a_warning(llm: Llama) -> None:

@@ -36,7 +36,7 @@ def test_others_are_served_while_large_grammars_are_made(tiny: Running) -> None:
         large: list[Future[Any]] = [
             pool.submit(ask, tiny, grammar=f"{ENDLESS}# {i}") for i in range(3)
         ]
-        tiny.wait(lambda: tiny.service.grammar_pool._open != set())
+        tiny.wait(lambda: tiny.service.grammar_pool._open_calls != set())
         answers = [
             ask(tiny, grammar='root ::= "ab"').json()["content"],
             ask(tiny, ignore_eos=True).json()["tokens_predicted"],
@@ -84,7 +84,7 @@ def test_schemas_that_look_small_are_answered(tiny: Running, name: str) -> None:
 
 def test_json_mode_may_answer_with_more_than_an_empty_object(tiny: Running) -> None:
     closing = [
-        i for i in range(tiny.service.facts.n_vocab)
+        i for i in range(tiny.service.model_info.n_vocab)
         if b"}" in tiny.service.tokenizer.token_bytes(i)
     ]  # fmt: skip
     for response_format in (

@@ -40,7 +40,7 @@ def test_text_and_tokens_go_both_ways(server: Running) -> None:
 
 def test_llama_servers_completion(server: Running) -> None:
     body = {"prompt": "Once upon", "n_predict": 12, "temperature": 0}
-    with Llama(server.service.facts.path, n_ctx=256) as llm:
+    with Llama(server.service.model_info.path, n_ctx=256) as llm:
         expected = llm("Once upon", max_tokens=12, temperature=0)["choices"][0]["text"]
     answer = server.http.post("/completion", json={**body, "n_probs": 2}).json()
     assert answer["content"] == expected
@@ -81,7 +81,7 @@ def test_a_full_context_goes_on_as_the_command_line_does(
     body = {"prompt": "Once upon a time", "temperature": 0, "n_predict": 60, "n_keep": 3}
     answer = server.http.post("/completion", json=body).json()
     flags = ("-c", 32, "--context-shift", "--keep", 3, "-n", 60, "--temp", 0, "--no-display-prompt")
-    path = server.service.facts.path
+    path = server.service.model_info.path
     assert gguf_hub("run", path, "-p", "Once upon a time", *flags)[1] == answer["content"] + "\n"
     assert (answer["tokens_predicted"], answer["truncated"]) == (60, True)
     assert answer["timings"]["prompt_n"] == 5
@@ -131,7 +131,7 @@ def test_metrics_count(server: Running) -> None:
         ("/v1/completions", {"prompt": "x", "grammar": "root ::= ("}, "line 1"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"a": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias"),
-        ("/v1/completions", {"prompt": "word " * 300}, "more than the context of 256"),
+        ("/v1/completions", {"prompt": "word " * 300}, "fewer than the context of 256"),
         ("/v1/chat/completions", {"messages": []}, "messages: "),
         ("/v1/chat/completions", {"messages": [{"content": "x"}]}, "messages.0.role: "),
         (
@@ -139,7 +139,7 @@ def test_metrics_count(server: Running) -> None:
             {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "xml"}},
             "response_format",
         ),
-        ("/v1/embeddings", {"input": "word " * 300}, "more than the context of 256"),
+        ("/v1/embeddings", {"input": "word " * 300}, "fewer than the context of 256"),
         ("/detokenize", {"tokens": [9999]}, "token id"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

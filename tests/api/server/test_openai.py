@@ -33,7 +33,7 @@ def post(server: Running, path: str, **body: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def llm(server: Running) -> Any:
-    with Llama(server.service.facts.path, n_ctx=256) as model:
+    with Llama(server.service.model_info.path, n_ctx=256) as model:
         yield model
 
 
@@ -183,5 +183,5 @@ def test_openais_client_gets_our_errors_as_its_own(client: Any) -> None:
 
     with pytest.raises(openai.BadRequestError, match="top_p"):
         client.completions.create(model="stories", prompt="x", top_p=3)
-    with pytest.raises(openai.BadRequestError, match="more than the context of 256"):
+    with pytest.raises(openai.BadRequestError, match="fewer than the context of 256"):
         client.completions.create(model="stories", prompt=[1] * 300)

@@ -159,14 +159,14 @@ def test_a_client_that_goes_is_not_encoded_for(
     with ThreadPoolExecutor(n_threads) as pool:
         first = [pool.submit(tiny.http.post, "/tokenize", json={"content": "a"})
                  for _ in range(n_threads)]  # fmt: skip
-        tiny.wait(lambda: len(service.pool._open) == n_threads)
+        tiny.wait(lambda: len(service.pool._open_calls) == n_threads)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{tiny.url}/tokenize", json={"content": "b"}, timeout=0.1)
         requests = tiny.server.server_state.tasks
         tiny.wait(lambda: len(requests) == n_threads)
         held.gate.set()
         assert [one.result(60).status_code for one in first] == [200] * n_threads
-    tiny.wait(lambda: not service.pool._open)
+    tiny.wait(lambda: not service.pool._open_calls)
 
 
 def test_model_names_have_an_end(tiny: Running) -> None:

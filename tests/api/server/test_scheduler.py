@@ -72,7 +72,7 @@ TOKENIZER = SpmTokenizer(
 )
 
 
-class Asked:
+class Client:
     """A task and what came of it."""
 
     def __init__(
@@ -83,24 +83,24 @@ class Asked:
         logit_bias: dict[int, float] | None = None,
         **options: Any,
     ) -> None:
-        chooser = LogitsSampler(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
-        job = GenerationRequest(tuple(prompt), chooser, max_tokens=n, **options)
-        self.pieces: list[TextDelta] = []
+        sampler = LogitsSampler(Sampler(SamplerConfig(temp=0, logit_bias=logit_bias or {})))
+        request = GenerationRequest(tuple(prompt), sampler, max_tokens=n, **options)
+        self.deltas: list[TextDelta] = []
         self.errors: list[Exception] = []
-        run = Generation(job, TOKENIZER, 32, shift=shift)
-        self.task = TokenSequence(run, self.pieces.append, self.errors.append)
+        generation = Generation(request, TOKENIZER, 32, shift=shift)
+        self.sequence = TokenSequence(generation, self.deltas.append, self.errors.append)
 
     @property
     def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(delta.text for delta in self.deltas)
 
     @property
     def is_done(self) -> bool:
-        return bool(self.pieces) and self.pieces[-1].finish_reason is not None
+        return bool(self.deltas) and self.deltas[-1].finish_reason is not None
 
 
-def work(scheduler: Scheduler, *asked: Asked) -> None:
-    scheduler.submit(*(a.task for a in asked))
+def work(scheduler: Scheduler, *clients: Client) -> None:
+    scheduler.submit(*(a.sequence for a in clients))
     while scheduler.has_work:
         scheduler.round()
 
@@ -116,19 +116,19 @@ def scheduler(model: Counter) -> Scheduler:
 
 
 def test_one_text_is_written(scheduler: Scheduler, model: Counter) -> None:
-    asked = Asked([10, 11])
-    work(scheduler, asked)
-    assert asked.text == "121314"
-    assert asked.pieces[-1].finish_reason == "length"
+    clients = Client([10, 11])
+    work(scheduler, clients)
+    assert clients.text == "121314"
+    assert clients.deltas[-1].finish_reason == "length"
     assert model.calls == [("prompt", 0, 2), ("decode", [0]), ("decode", [0])]
 
 
 def test_texts_take_turns_and_begin_when_a_slot_is_free(
     scheduler: Scheduler, model: Counter
 ) -> None:
-    asked = [Asked([10 * i], n=n) for i, n in ((1, 6), (2, 2), (3, 3), (4, 1))]
-    work(scheduler, *asked)
-    assert [a.text for a in asked] == ["111213141516", "2122", "313233", "41"]
+    clients = [Client([10 * i], n=n) for i, n in ((1, 6), (2, 2), (3, 3), (4, 1))]
+    work(scheduler, *clients)
+    assert [a.text for a in clients] == ["111213141516", "2122", "313233", "41"]
     together = [call[1] for call in model.calls if call[0] == "decode"]
     assert [0, 1] in together  # several rows in one call
     assert model.calls.index(("prompt", 1, 1)) < 4  # the second did not wait for the first
@@ -138,8 +138,8 @@ def test_texts_take_turns_and_begin_when_a_slot_is_free(
 def test_a_full_context_lets_go_of_half_and_others_go_on_meanwhile(
     scheduler: Scheduler, model: Counter
 ) -> None:
-    shifting = Asked(list(range(1, 31)), n=17, shift=ContextShift(32, 2))
-    other = Asked([50], n=30)
+    shifting = Client(list(range(1, 31)), n=17, shift=ContextShift(32, 2))
+    other = Client([50], n=30)
     work(scheduler, shifting, other)
     assert shifting.text == "".join(f"{i:02}" for i in range(31, 48))
     assert other.text == "".join(f"{i:02}" for i in range(51, 81))
@@ -147,16 +147,19 @@ def test_a_full_context_lets_go_of_half_and_others_go_on_meanwhile(
     again = [call for call in model.calls if call[0] == "prompt"][9:]
     assert again == [("prompt", 0, 4)] * 4
     assert model.held[0] == [1, 2, *range(18, 47)]
-    assert (shifting.task.run.timings.n_prompt, shifting.task.run.n_shifts) == (30, 1)
+    assert (
+        shifting.sequence.generation.timings.n_prompt,
+        shifting.sequence.generation.n_shifts,
+    ) == (30, 1)
 
 
 def test_letting_go_of_a_text_that_repeats_itself_computes_its_last_token(
     scheduler: Scheduler, model: Counter
 ) -> None:
-    asked = Asked([7] * 30, n=40, shift=ContextShift(32, 2), logit_bias={7: 100.0})
+    clients = Client([7] * 30, n=40, shift=ContextShift(32, 2), logit_bias={7: 100.0})
     model.calls.clear()
-    work(scheduler, asked)
-    assert asked.text == "07" * 40
+    work(scheduler, clients)
+    assert clients.text == "07" * 40
     # what is kept equals what is gone: nothing is computed again but the last token
     assert [call for call in model.calls if call[0] == "prompt"] == [("prompt", 0, 4)] * 7 + [
         ("prompt", 0, 2)
@@ -164,7 +167,7 @@ def test_letting_go_of_a_text_that_repeats_itself_computes_its_last_token(
 
 
 def test_a_long_prompt_does_not_stop_the_others(scheduler: Scheduler, model: Counter) -> None:
-    work_first, long = Asked([10], n=5), Asked(list(range(20, 35)), n=2)
+    work_first, long = Client([10], n=5), Client(list(range(20, 35)), n=2)
     work(scheduler, work_first, long)
     kinds = [call[0] for call in model.calls]
     first, last = kinds.index("decode"), len(kinds) - kinds[::-1].index("prompt") - 1
@@ -173,12 +176,12 @@ def test_a_long_prompt_does_not_stop_the_others(scheduler: Scheduler, model: Cou
 
 
 def test_a_shared_beginning_is_not_computed_again(scheduler: Scheduler, model: Counter) -> None:
-    work(scheduler, Asked([1, 2, 3, 4], n=1))
+    work(scheduler, Client([1, 2, 3, 4], n=1))
     model.calls.clear()
-    again = Asked([1, 2, 3, 9], n=1)
+    again = Client([1, 2, 3, 9], n=1)
     work(scheduler, again)
     assert model.calls == [("prompt", 0, 1)]
-    assert again.task.run.timings.n_cached == 3
+    assert again.sequence.generation.timings.n_cached == 3
 
 
 def test_the_slot_that_was_used_longest_ago_is_given_away(
@@ -186,7 +189,7 @@ def test_the_slot_that_was_used_longest_ago_is_given_away(
 ) -> None:
     def slot_of(*prompt: int) -> int:
         model.calls.clear()
-        work(scheduler, Asked(list(prompt), n=1))
+        work(scheduler, Client(list(prompt), n=1))
         (slot,) = {slot for kind, slot, _ in model.calls if kind == "prompt"}
         return slot
 
@@ -200,58 +203,58 @@ def test_an_embedding_takes_the_slot_that_was_used_longest_ago(
     scheduler: Scheduler, model: Counter
 ) -> None:
     for prompt in ([1, 2, 3], [11, 12, 13]):
-        work(scheduler, Asked(prompt, n=1))
+        work(scheduler, Client(prompt, n=1))
     vectors: list[Any] = []
     scheduler.submit(EmbedSequence([70], vectors.append, vectors.append))
     scheduler.round()
     assert model.held[0] == [70]
-    later = Asked([11, 12, 13, 14], n=1)
+    later = Client([11, 12, 13, 14], n=1)
     work(scheduler, later)
-    assert later.task.run.timings.n_cached == 3
+    assert later.sequence.generation.timings.n_cached == 3
 
 
 def test_a_long_shared_beginning_is_copied_from_a_busy_slot(
     scheduler: Scheduler, model: Counter
 ) -> None:
     prompt = list(range(1, 21))
-    first = Asked(prompt, n=8)
-    scheduler.submit(first.task)
+    first = Client(prompt, n=8)
+    scheduler.submit(first.sequence)
     for _ in range(6):
         scheduler.round()
-    second = Asked([*prompt, 50], n=1)
+    second = Client([*prompt, 50], n=1)
     work(scheduler, second)
     assert ("copy", 0, 1, 20) in model.calls
-    assert (second.text, second.task.run.timings.n_cached) == ("51", 20)
+    assert (second.text, second.sequence.generation.timings.n_cached) == ("51", 20)
     assert first.text == "".join(str(i) for i in range(21, 29))
 
 
 def test_who_goes_frees_a_slot_before_the_next_token(scheduler: Scheduler) -> None:
-    gone, stays = Asked([10], n=20), Asked([30], n=20)
-    scheduler.submit(gone.task, stays.task)
+    gone, stays = Client([10], n=20), Client([30], n=20)
+    scheduler.submit(gone.sequence, stays.sequence)
     for _ in range(4):
         scheduler.round()
-    n_before = len(gone.pieces)
-    gone.task.cancel()
+    n_before = len(gone.deltas)
+    gone.sequence.cancel()
     scheduler.round()
     assert scheduler.n_busy == 1
-    assert len(gone.pieces) == n_before
+    assert len(gone.deltas) == n_before
     assert scheduler.counts.cancelled == 1
 
 
 def test_who_goes_while_waiting_is_never_computed(scheduler: Scheduler, model: Counter) -> None:
-    asked = [Asked([10 * i], n=2) for i in (1, 2, 3)]
-    scheduler.submit(*(a.task for a in asked))
-    asked[2].task.cancel()
+    clients = [Client([10 * i], n=2) for i in (1, 2, 3)]
+    scheduler.submit(*(a.sequence for a in clients))
+    clients[2].sequence.cancel()
     while scheduler.has_work:
         scheduler.round()
-    assert asked[2].pieces == []
+    assert clients[2].deltas == []
 
 
 def test_too_many_are_refused_all_or_none(scheduler: Scheduler) -> None:
-    scheduler.submit(*(Asked([i]).task for i in range(1, 4)))  # two slots, two may wait
+    scheduler.submit(*(Client([i]).sequence for i in range(1, 4)))  # two slots, two may wait
     with pytest.raises(BusyError, match="are waiting"):
-        scheduler.submit(Asked([5]).task, Asked([6]).task)
-    scheduler.submit(Asked([7]).task)
+        scheduler.submit(Client([5]).sequence, Client([6]).sequence)
+    scheduler.submit(Client([7]).sequence)
     assert scheduler.counts.refused == 1
 
 
@@ -259,7 +262,7 @@ def test_an_error_ends_its_own_text_alone(scheduler: Scheduler) -> None:
     def no(ids: Any, logits: Any) -> bool:
         raise UsageError("no")
 
-    bad, good = Asked([10], criteria=(no,)), Asked([20])
+    bad, good = Client([10], criteria=(no,)), Client([20])
     work(scheduler, bad, good)
     assert [str(error) for error in bad.errors] == ["no"]
     assert good.text == "212223"
@@ -268,8 +271,8 @@ def test_an_error_ends_its_own_text_alone(scheduler: Scheduler) -> None:
 
 def test_texts_are_embedded_between_others(scheduler: Scheduler) -> None:
     vectors: list[Any] = []
-    other = Asked([10], n=4)
-    scheduler.submit(other.task, EmbedSequence([1, 2], vectors.append, vectors.append))
+    other = Client([10], n=4)
+    scheduler.submit(other.sequence, EmbedSequence([1, 2], vectors.append, vectors.append))
     while scheduler.has_work:
         scheduler.round()
     assert vectors[0].shape == (2, 3)
@@ -277,9 +280,9 @@ def test_texts_are_embedded_between_others(scheduler: Scheduler) -> None:
 
 
 def test_nothing_to_write_is_told_at_once(scheduler: Scheduler, model: Counter) -> None:
-    asked = Asked([10], n=0)
-    work(scheduler, asked)
-    assert asked.is_done
+    clients = Client([10], n=0)
+    work(scheduler, clients)
+    assert clients.is_done
     assert model.calls == []
 
 
@@ -323,33 +326,37 @@ def test_a_slot_that_failed_is_not_trusted_and_whoever_asked_is_told(kind: str) 
     model = Broken()
     scheduler = Scheduler(model, n_waiting=4)
     prompt = list(range(1, 21))
-    work(scheduler, Asked([70], n=1), Asked(prompt, n=1))  # both slots hold something
-    busy = Asked(prompt, n=12)  # and the one that holds the prompt is in use
-    scheduler.submit(busy.task)
+    work(scheduler, Client([70], n=1), Client(prompt, n=1))  # both slots hold something
+    busy = Client(prompt, n=12)  # and the one that holds the prompt is in use
+    scheduler.submit(busy.sequence)
     scheduler.round()
     # another text of the same beginning fails
     model.fails = {kind}
     vectors: list[Any] = []
-    asked = Asked([*prompt, 50], n=3)
-    task = EmbedSequence(prompt, vectors.append, vectors.append) if kind == "embed" else asked.task
-    scheduler.submit(task)
-    while scheduler.has_work and not (asked.errors or vectors):
+    clients = Client([*prompt, 50], n=3)
+    sequence = (
+        EmbedSequence(prompt, vectors.append, vectors.append)
+        if kind == "embed"
+        else clients.sequence
+    )
+    scheduler.submit(sequence)
+    while scheduler.has_work and not (clients.errors or vectors):
         scheduler.round()
-    told = vectors if kind == "embed" else asked.errors
+    told = vectors if kind == "embed" else clients.errors
     assert [str(error) for error in told] == [kind]
     model.fails = set()
     while scheduler.has_work:
         scheduler.round()
     for slot in scheduler.slots:  # all that is trusted is true
         assert slot.engine.cached == model.held[slot.index][: slot.engine.n_cached]
-    again = Asked([*prompt, 50], n=3)
+    again = Client([*prompt, 50], n=3)
     work(scheduler, again)
     assert again.text == "515253"
 
 
 def test_a_text_that_cannot_begin_is_told(scheduler: Scheduler) -> None:
-    bad, good = Asked([10]), Asked([20])
-    bad.task.run.begin = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    bad, good = Client([10]), Client([20])
+    bad.sequence.generation.begin = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     work(scheduler, bad, good)
     assert [type(error) for error in bad.errors] == [ZeroDivisionError]
     assert good.text == "212223"

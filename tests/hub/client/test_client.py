@@ -20,7 +20,7 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
-from gguf_hub.hub.client import FileFacts, HfHub, client, default_cache_dir
+from gguf_hub.hub.client import FileMetadata, HfHub, client, default_cache_dir
 from tests.hub_server import Fault, HubServer, git_sha1, sha256
 
 DATA = bytes(range(256)) * 40
@@ -37,8 +37,8 @@ def hub(token: str | None = None, **options: object) -> HfHub:
     return HfHub(token=token, retry_waits_s=(0.0, 0.0), **options)
 
 
-def whole(client: HfHub, facts: FileFacts, start: int = 0, **options: object) -> bytes:
-    with client.open_range(facts, start, **options) as stream:
+def whole(client: HfHub, metadata: FileMetadata, start: int = 0, **options: object) -> bytes:
+    with client.open_range(metadata, start, **options) as stream:
         return b"".join(stream.chunks)
 
 
@@ -72,7 +72,7 @@ def test_listing_of_a_revision_is_that_of_its_commit(server: HubServer) -> None:
         ("org/nothing", "main", RepoNotFoundError, ["org/nothing", "private", "hf auth login"]),
         (REPO, "nothing", RevisionNotFoundError, [REPO, "`nothing`", "main"]),
         ("a/b/c", "main", UsageError, ["a/b/c", "org/name"]),
-        (REPO, "../../x", UsageError, ["`../../x` is no branch"]),
+        (REPO, "../../x", UsageError, ["`../../x` is not a branch"]),
     ],
     ids=["no repo", "no revision", "no repo name", "no revision name"],
 )
@@ -188,38 +188,38 @@ def test_a_long_wait_is_told_and_not_slept(server: HubServer, headers: dict[str,
 def test_bytes_come_from_any_offset(server: HubServer, redirect: bool) -> None:
     server.redirect = redirect
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
-    assert (facts.etag, facts.size_bytes) == (sha256(DATA), len(DATA))
-    assert whole(client, facts) == DATA
-    assert whole(client, facts, 1000) == DATA[1000:]
-    assert client.read_range(facts, 5, 300) == DATA[5:300]
-    assert client.read_range(facts, len(DATA) - 4, len(DATA) + 100) == DATA[-4:]
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
+    assert (metadata.etag, metadata.size_bytes) == (sha256(DATA), len(DATA))
+    assert whole(client, metadata) == DATA
+    assert whole(client, metadata, 1000) == DATA[1000:]
+    assert client.read_range(metadata, 5, 300) == DATA[5:300]
+    assert client.read_range(metadata, len(DATA) - 4, len(DATA) + 100) == DATA[-4:]
 
 
 def test_the_token_never_leaves_the_hub_for_another_origin(server: HubServer) -> None:
     server.redirect = True
     client = hub("hf_member")
-    client.read_range(client.file_facts(REPO, "m.Q4_0.gguf"), 0, 9)
+    client.read_range(client.file_metadata(REPO, "m.Q4_0.gguf"), 0, 9)
     seen = {(r.origin, r.headers.get("authorization")) for r in server.requests}
     assert seen == {(server.endpoint, "Bearer hf_member"), (server.cdn, None)}
 
 
 def test_a_changed_file_is_sent_from_the_start(server: HubServer) -> None:
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
-    with client.open_range(facts, 10, if_range='"another"') as stream:
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
+    with client.open_range(metadata, 10, if_range='"another"') as stream:
         assert (stream.start, b"".join(stream.chunks)) == (0, DATA)
-    with client.open_range(facts, 10, if_range=f'"{sha256(DATA)}"') as stream:
+    with client.open_range(metadata, 10, if_range=f'"{sha256(DATA)}"') as stream:
         assert (stream.start, b"".join(stream.chunks)) == (10, DATA[10:])
 
 
 def test_a_server_without_ranges_is_named(server: HubServer) -> None:
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
     server.faults.append(Fault("GET", "*", ignore_range=True))
     with pytest.raises(HubError, match="no byte ranges"):
-        client.read_range(facts, 10, 20)
-    assert client.read_range(facts, 0, 20) == DATA[:20]
+        client.read_range(metadata, 10, 20)
+    assert client.read_range(metadata, 0, 20) == DATA[:20]
 
 
 def test_a_range_that_comes_drop_by_drop_is_given_up(
@@ -227,20 +227,20 @@ def test_a_range_that_comes_drop_by_drop_is_given_up(
 ) -> None:
     monkeypatch.setattr("gguf_hub.hub.client.client.STALL_S", 0.2)
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
     server.faults.append(Fault("GET", "*", bytes_per_s=200))
-    with pytest.raises(HubUnreachableError, match="the connection brought"):
-        client.read_range(facts, 0, len(DATA))
+    with pytest.raises(HubUnreachableError, match="the connection received only"):
+        client.read_range(metadata, 0, len(DATA))
     server.faults[:] = [Fault("GET", "*", bytes_per_s=1e6)]
-    assert client.read_range(facts, 0, len(DATA)) == DATA
+    assert client.read_range(metadata, 0, len(DATA)) == DATA
 
 
 def test_a_range_that_begins_elsewhere_is_refused(server: HubServer) -> None:
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
     server.faults.append(Fault("GET", "*", headers={"Content-Range": "bytes 0-9/10"}))
     with pytest.raises(HubError, match="asked for bytes from 10"):
-        whole(client, facts, 10)
+        whole(client, metadata, 10)
 
 
 @pytest.mark.parametrize(
@@ -258,27 +258,27 @@ def test_a_failed_transfer_says_that_another_try_makes_sense(
 ) -> None:
     server.redirect = True
     client = hub(timeout_s=0.3)
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
     server.faults.append(fault)
     with pytest.raises(HubUnreachableError, match=words) as caught:
-        whole(client, facts)
+        whole(client, metadata)
     assert caught.value.retry_after_s is not None
     assert "sig=" not in caught.value.message
 
 
 def test_a_refusal_without_reason_is_final(server: HubServer) -> None:
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
     server.faults.append(Fault("GET", "*", status=410))
     with pytest.raises(HubError, match="answers 410 for") as caught:
-        whole(client, facts)
+        whole(client, metadata)
     assert not isinstance(caught.value, HubUnreachableError)
 
 
 def test_errors_of_the_caller_are_left_alone(server: HubServer) -> None:
     client = hub()
-    facts = client.file_facts(REPO, "m.Q4_0.gguf")
-    with pytest.raises(ValueError, match="mine"), client.open_range(facts, 0):
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
+    with pytest.raises(ValueError, match="mine"), client.open_range(metadata, 0):
         raise ValueError("mine")
 
 
@@ -287,12 +287,12 @@ def test_redirects_in_circles_end(server: HubServer) -> None:
     location = {"Location": server.endpoint + path}
     server.faults.append(Fault("HEAD", "*", status=302, headers=location))
     with pytest.raises(HubError, match="circles"):
-        hub().file_facts(REPO, "m.Q4_0.gguf")
+        hub().file_metadata(REPO, "m.Q4_0.gguf")
 
 
 def test_a_missing_file_is_named(server: HubServer) -> None:
     with pytest.raises(RemoteFileNotFoundError, match=r"no file `n\.gguf`"):
-        hub().file_facts(REPO, "n.gguf")
+        hub().file_metadata(REPO, "n.gguf")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_missing_file_is_named(server: HubServer) -> None:
 def test_gated_files_say_how_to_get_in(server: HubServer, token: str | None, words: str) -> None:
     server.add_repo("org/gated", {"a.gguf": b"a"}, gated=True)
     with pytest.raises(GatedRepoError, match=words) as caught:
-        hub(token).file_facts("org/gated", "a.gguf")
+        hub(token).file_metadata("org/gated", "a.gguf")
     assert f"{server.endpoint}/org/gated" in str(caught.value.hint)
     assert "hf auth login" in str(caught.value.hint)
 
@@ -309,13 +309,13 @@ def test_gated_files_say_how_to_get_in(server: HubServer, token: str | None, wor
 def test_a_member_reads_gated_files(server: HubServer) -> None:
     server.add_repo("org/gated", {"a.gguf": b"a"}, gated=True)
     client = hub("hf_member")
-    assert whole(client, client.file_facts("org/gated", "a.gguf")) == b"a"
+    assert whole(client, client.file_metadata("org/gated", "a.gguf")) == b"a"
 
 
 def test_a_refused_token_is_told_without_showing_it(server: HubServer) -> None:
     server.faults.append(Fault("HEAD", "*", status=401))
     with pytest.raises(RepoNotFoundError, match="refuses the token") as caught:
-        hub("hf_secret").file_facts(REPO, "m.Q4_0.gguf")
+        hub("hf_secret").file_metadata(REPO, "m.Q4_0.gguf")
     assert "hf_secret" not in f"{caught.value.message} {caught.value.hint}"
 
 

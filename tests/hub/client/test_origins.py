@@ -60,7 +60,7 @@ def test_a_next_page_of_another_origin_is_refused(
 ) -> None:
     target = f"{make(server)}/next?cursor=1"
     server.faults.append(Fault("GET", "*/tree/*", headers={"Link": f'<{target}>; rel="next"'}))
-    with pytest.raises(HubError, match="goes on at") as caught:
+    with pytest.raises(HubError, match="continues at") as caught:
         listed(client)
     assert show_origin(target) in caught.value.message
     told = f"{caught.value.message} {caught.value.hint}"
@@ -89,7 +89,7 @@ def test_no_request_takes_credentials_to_another_origin(
     server: HubServer, client: HfHub, kind: str
 ) -> None:
     listing = listed(client)
-    facts = client.file_facts(REPO, NAME)
+    metadata = client.file_metadata(REPO, NAME)
     server.requests.clear()
     path = {"info": "/api/*/revision/*", "tree": "/api/*/tree/*", "search": "/api/models"}
     aim = Fault("*", path.get(kind, "*/resolve/*"), server.endpoint, status=302)
@@ -106,10 +106,10 @@ def test_no_request_takes_credentials_to_another_origin(
     elif kind == "search":
         client.find_repos("model")
     elif kind == "head":
-        assert client.file_facts(REPO, NAME).url.startswith(server.cdn)
+        assert client.file_metadata(REPO, NAME).url.startswith(server.cdn)
     else:
-        facts = client.listed_facts(listing, listing.files[0]) if kind[0] == "l" else facts
-        assert client.read_range(facts, 0, 7) == DATA
+        metadata = client.listed_metadata(listing, listing.files[0]) if kind[0] == "l" else metadata
+        assert client.read_range(metadata, 0, 7) == DATA
     assert set(foreign(server)) == (set() if kind == "head" else {None})
     own = [r.headers.get("authorization") for r in server.requests if r.origin == server.endpoint]
     assert set(own) == {f"Bearer {TOKEN}"}
@@ -124,13 +124,13 @@ def test_no_request_takes_credentials_to_another_origin(
 def test_a_redirect_to_no_web_address_is_refused(
     server: HubServer, client: HfHub, location: str, method: str
 ) -> None:
-    facts = client.file_facts(REPO, NAME)
+    metadata = client.file_metadata(REPO, NAME)
     server.faults.append(Fault(method, "*/resolve/*", status=302, headers={"Location": location}))
     with pytest.raises(HubError, match="expected an http or https address") as caught:
         if method == "HEAD":
-            client.file_facts(REPO, NAME)
+            client.file_metadata(REPO, NAME)
         else:
-            client.read_range(facts, 0, 1)
+            client.read_range(metadata, 0, 1)
     assert type(caught.value) is HubError  # another try would not help
 
 
@@ -217,7 +217,7 @@ def test_a_password_in_the_address_is_used_and_never_shown(server: HubServer) ->
     server.redirect = True
     secret = "p%40ss"
     client = HfHub(server.endpoint.replace("://", f"://user:{secret}@"), retry_waits_s=())
-    assert client.read_range(client.file_facts(REPO, NAME), 0, 7) == DATA
+    assert client.read_range(client.file_metadata(REPO, NAME), 0, 7) == DATA
     sent = {r.headers.get("authorization") for r in server.requests if r.origin != server.cdn}
     assert sent == {"Basic dXNlcjpwQHNz"}
     assert set(foreign(server)) == {None}
@@ -276,7 +276,7 @@ def test_a_token_that_a_hub_says_back_is_not_told(
 
 
 def test_a_token_in_a_range_is_not_told(server: HubServer, client: HfHub) -> None:
-    facts = client.file_facts(REPO, NAME)
+    metadata = client.file_metadata(REPO, NAME)
     server.faults.append(Fault("GET", "*", headers={"Content-Range": "bytes {authorization}"}))
     with pytest.raises(HubError, match=r"got `bytes Bearer \[secret\]`"):
-        client.read_range(facts, 0, 7)
+        client.read_range(metadata, 0, 7)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.client import HfHub
-from gguf_hub.hub.client.token import cleaned
+from gguf_hub.hub.client.token import clean_token
 from tests.hub_server import HubServer
 
 REPO = "org/gated"
@@ -62,7 +62,7 @@ def test_what_stands_around_a_token_is_taken_away(
     for paint in PAINT:
         client = put(by, paint.format(TOKEN), monkeypatch, token_file)
         assert client.has_token()
-        assert client.file_facts(REPO, "a.gguf").size_bytes == 1
+        assert client.file_metadata(REPO, "a.gguf").size_bytes == 1
     assert {r.headers["authorization"] for r in server.requests} == {f"Bearer {TOKEN}"}
 
 
@@ -123,7 +123,7 @@ def test_a_login_service_that_fails_is_an_error_of_ours(
 @given(st.text(max_size=30))
 def test_a_token_is_fit_for_a_header_or_refused_unseen(text: str) -> None:
     try:
-        token = cleaned(text, "it")
+        token = clean_token(text, "it")
     except UsageError as error:
         inner = text.strip().strip("\ufeff").strip()
         assert not inner or not inner.isascii() or not inner.isprintable() or " " in inner

@@ -10,7 +10,7 @@ from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, LocalFolder
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetcher
-from gguf_hub.hub.download.transfer import RangeMover
+from gguf_hub.hub.download.transfer import RangeBackend
 from gguf_hub.hub.store import Store
 from tests.hub.download.transfers import BIG, NAME, QUICK, REPO, Make
 from tests.hub_server import HubServer
@@ -29,19 +29,19 @@ def notes() -> Notes:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Destination:
+def destination(tmp_path: Path) -> Destination:
     return LocalFolder(tmp_path / "models")
 
 
 @pytest.fixture
-def fetcher(server: HubServer, place: Destination, tmp_path: Path, notes: Notes) -> Make:
+def fetcher(server: HubServer, destination: Destination, tmp_path: Path, notes: Notes) -> Make:
     def make(settings: Settings = QUICK, **changes: object) -> Fetcher:
         options: dict[str, object] = {
             "hub": HfHub(retry_waits_s=(0.0,), timeout_s=0.5),
-            "place": place,
+            "destination": destination,
             "store": Store(tmp_path / "record"),
             "progress": notes,
-            "move": RangeMover(settings),
+            "backend": RangeBackend(settings),
         }
         return Fetcher(**options | changes)
 

@@ -10,7 +10,7 @@ import pytest
 
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
-from gguf_hub.hub.download.fetch import Fetched, Fetcher, State, Status
+from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, State, Status
 from gguf_hub.hub.download.plan import FileSelector
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
@@ -28,12 +28,14 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetcher(place: Destination, tmp_path: Path) -> Fetcher:
-    return Fetcher(HfHub(), place, Store(tmp_path / "record"))
+def fetcher(destination: Destination, tmp_path: Path) -> Fetcher:
+    return Fetcher(HfHub(), destination, Store(tmp_path / "record"))
 
 
-def fetch(place: Destination, tmp_path: Path, *names: str, revision: str = "main") -> list[Fetched]:
-    getter = fetcher(place, tmp_path)
+def fetch(
+    destination: Destination, tmp_path: Path, *names: str, revision: str = "main"
+) -> list[FetchedFile]:
+    getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO, revision)
     return getter.fetch(listing, [listing.find(name) for name in names or (NAME,)])
 
@@ -49,13 +51,15 @@ def never() -> HfHub:
     raise AssertionError("the hub was asked")
 
 
-def options_of(place: Destination) -> dict[str, Path]:
-    key = "cache_dir" if isinstance(place, HfCache) else "local_dir"
-    return {key: place.root, "cache_dir": place.root.parent / "other cache"} | {key: place.root}
+def options_of(destination: Destination) -> dict[str, Path]:
+    key = "cache_dir" if isinstance(destination, HfCache) else "local_dir"
+    return {key: destination.root, "cache_dir": destination.root.parent / "other cache"} | {
+        key: destination.root
+    }
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -63,33 +67,33 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 @pytest.mark.parametrize("name", [NAME, "README.md"])
 @pytest.mark.parametrize("revision", ["main", "commit"])
 def test_huggingface_hub_takes_what_we_put_there(
-    server: HubServer, place: Destination, tmp_path: Path, name: str, revision: str
+    server: HubServer, destination: Destination, tmp_path: Path, name: str, revision: str
 ) -> None:
-    (ours,) = fetch(place, tmp_path, name)
+    (ours,) = fetch(destination, tmp_path, name)
     bodies = len(server.body_requests())
     wanted = server.repos[REPO].refs["main"] if revision == "commit" else "main"
-    path = theirs(server, name, revision=wanted, **options_of(place))
+    path = theirs(server, name, revision=wanted, **options_of(destination))
     assert path == ours.path
     assert len(server.body_requests()) == bodies
 
 
 def test_huggingface_hub_finds_it_without_network(
-    server: HubServer, tmp_path: Path, place: Destination
+    server: HubServer, tmp_path: Path, destination: Destination
 ) -> None:
-    (ours,) = fetch(place, tmp_path)
+    (ours,) = fetch(destination, tmp_path)
     server.close()
-    options = options_of(place)
-    if isinstance(place, LocalFolder):
+    options = options_of(destination)
+    if isinstance(destination, LocalFolder):
         options["revision"] = server.repos[REPO].refs["main"]
     assert theirs(server, local_files_only=True, **options) == ours.path
 
 
 def test_we_take_what_huggingface_hub_put_there(
-    server: HubServer, place: Destination, tmp_path: Path
+    server: HubServer, destination: Destination, tmp_path: Path
 ) -> None:
-    path = theirs(server, **options_of(place))
+    path = theirs(server, **options_of(destination))
     bodies = len(server.body_requests())
-    getter = fetcher(place, tmp_path)
+    getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO)
     assert getter.plan(listing, [listing.find(NAME)]).files[0].state is State.UNCHECKED
     (ours,) = getter.fetch(listing, [listing.find(NAME)])
@@ -166,7 +170,7 @@ def test_a_read_only_cache_serves_what_it_has(server: HubServer, tmp_path: Path)
     for folder in (refs, locks):
         folder.write_bytes(b"")  # nothing can be written below a file, not even by root
     store = Store(tmp_path / "record")
-    resolver = Resolver(store=store, connect=never, place=cache)
+    resolver = Resolver(store=store, connect=never, custom_destination=cache)
     for is_recorded in (False, True):
         (found,) = resolver.locate(Target(REPO, FileSelector((NAME,))))
         assert found.is_verified is is_recorded

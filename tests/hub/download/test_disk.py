@@ -20,7 +20,7 @@ from gguf_hub.errors import (
 from gguf_hub.hub.download.destinations import Destination, LocalFolder
 from gguf_hub.hub.download.fetch import Status
 from gguf_hub.hub.download.journal import journal_of
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from tests.hub.download.transfers import (
     BIG,
     NAME,
@@ -54,13 +54,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
     server: HubServer, fetcher: Make, small_disk: Path
 ) -> None:
-    place = LocalFolder(small_disk / "models")
+    destination = LocalFolder(small_disk / "models")
     with pytest.raises(DiskFullError, match="not enough space"):
-        fetch(fetcher(place=place))
+        fetch(fetcher(destination=destination))
     # the check was wrong, or is overruled: the disk itself says so before anything is fetched
     for options in ({"free_bytes": lambda folder: 10**12}, {"is_forced": True}):
         with pytest.raises(DiskFullError, match="disk is full"):
-            fetch(fetcher(place=place, **options))
+            fetch(fetcher(destination=destination, **options))
     assert server.body_requests() == []
 
 
@@ -69,31 +69,31 @@ def test_a_disk_that_fills_up_half_way_keeps_what_came(
 ) -> None:
     # a file system that cannot set space aside
     monkeypatch.setattr("gguf_hub.gguf.reserve._fallocate", lambda fd, size_bytes: False)
-    place = LocalFolder(small_disk / "models")
+    destination = LocalFolder(small_disk / "models")
     with pytest.raises(DiskFullError, match="disk is full") as caught:
-        fetch(fetcher(place=place, is_forced=True))
-    assert "goes on from what is there" in str(caught.value.hint)
+        fetch(fetcher(destination=destination, is_forced=True))
+    assert "resumes the download" in str(caught.value.hint)
     came = sent_bytes(server)
     assert came > 500_000
     subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
     server.requests.clear()
-    assert fetch(fetcher(place=place, is_forced=True)).path.read_bytes() == BIG
+    assert fetch(fetcher(destination=destination, is_forced=True)).path.read_bytes() == BIG
     assert sent_bytes(server) < len(BIG) - 400_000
 
 
 def test_a_read_only_target_is_told(server: HubServer, fetcher: Make, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(DownloadError, match="cannot write"):
-        fetch(fetcher(place=LocalFolder(small_disk), is_forced=True))
+        fetch(fetcher(destination=LocalFolder(small_disk), is_forced=True))
     assert server.body_requests() == []
 
 
-def test_a_second_process_is_told_who_is_at_it(fetcher: Make, place: Destination) -> None:
+def test_a_second_process_is_told_who_is_at_it(fetcher: Make, destination: Destination) -> None:
     listing = fetcher().hub.list_files(REPO)
-    lock = place.lock_of(listing, listing.files[0])
+    lock = destination.lock_of(listing, listing.files[0])
     code = (
         "import sys, pathlib, gguf_hub.hub.download.locking as l\n"
-        f"with l.only_one(pathlib.Path({str(lock)!r}), 'm', pathlib.Path('.')):\n"
+        f"with l.download_lock(pathlib.Path({str(lock)!r}), 'm', pathlib.Path('.')):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
@@ -125,21 +125,27 @@ def test_a_lock_of_another_machine_or_program_is_named_as_well_as_it_can_be(
     tmp_path: Path,
 ) -> None:
     lock = tmp_path / "m.lock"
-    with only_one(lock, "m", tmp_path):
+    with download_lock(lock, "m", tmp_path):
         owner = tmp_path / "m.lock.owner"
         owner.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
-        with pytest.raises(LockedError, match="pid 7 on elsewhere"), only_one(lock, "m", tmp_path):
+        with (
+            pytest.raises(LockedError, match="pid 7 on elsewhere"),
+            download_lock(lock, "m", tmp_path),
+        ):
             pass
         owner.write_text("?")
-        with pytest.raises(LockedError, match="another process is"), only_one(lock, "m", tmp_path):
+        with (
+            pytest.raises(LockedError, match="another process is"),
+            download_lock(lock, "m", tmp_path),
+        ):
             pass
 
 
 def test_a_clock_that_was_set_back_does_not_hinder_a_resume(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     came = stop_after(server, fetcher, 3)
-    part, ahead = part_of(place), time.time() + 86_400
+    part, ahead = part_of(destination), time.time() + 86_400
     for path in (part, journal_of(part)):  # they seem to come from tomorrow
         os.utime(path, (ahead, ahead))
     done = fetch(fetcher())
@@ -150,7 +156,7 @@ def test_a_clock_that_was_set_back_does_not_hinder_a_resume(
 
 
 def test_a_clock_that_was_set_back_does_not_make_others_fetch_again(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     from huggingface_hub import hf_hub_download
 
@@ -160,5 +166,5 @@ def test_a_clock_that_was_set_back_does_not_make_others_fetch_again(
     listing = fetcher().hub.list_files(REPO)
     fetcher().fetch(listing, listing.files)
     server.requests.clear()
-    hf_hub_download(REPO, NAME, local_dir=place.root, endpoint=server.endpoint)
+    hf_hub_download(REPO, NAME, local_dir=destination.root, endpoint=server.endpoint)
     assert server.body_requests() == []

@@ -24,7 +24,7 @@ from gguf_hub.hub.download.journal import journal_of, read_journal
 from gguf_hub.hub.download.limits import RateLimit
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
-from gguf_hub.hub.download.transfer import RangeMover
+from gguf_hub.hub.download.transfer import RangeBackend
 from gguf_hub.progress import SILENT
 from tests.hub.download.transfers import (
     BIG,
@@ -61,17 +61,17 @@ def test_connections_are_used_again(server: HubServer, fetcher: Make) -> None:
     assert len({r.client_port for r in bodies}) <= 2
 
 
-def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, place: Destination) -> None:
+def test_what_was_fetched_is_known_by_its_segments(fetcher: Make, destination: Destination) -> None:
     done = fetch(fetcher())
     kept = SegmentHashStore(fetcher().store.folder).find(done.sha256)
     assert kept is not None
     expected = tuple(sha256(BIG[at : at + SEGMENT]) for at in range(0, len(BIG), SEGMENT))
     assert kept.hashes == expected
-    assert list(place.root.rglob("*.journal")) == []
+    assert list(destination.root.rglob("*.journal")) == []
 
 
 def test_the_size_of_segments_may_change_between_runs(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     stop_after(server, fetcher, 5)
     assert fetch(fetcher(replace(QUICK, segment_bytes=10_000))).path.read_bytes() == BIG
@@ -88,15 +88,15 @@ def test_the_next_run_goes_on_where_the_last_one_ended(server: HubServer, fetche
 
 
 def test_a_part_that_went_bad_on_the_disk_is_fetched_again_there_only(
-    server: HubServer, fetcher: Make, place: Destination, notes: Notes
+    server: HubServer, fetcher: Make, destination: Destination, notes: Notes
 ) -> None:
     came = stop_after(server, fetcher, 3)
-    with part_of(place).open("r+b") as file:
+    with part_of(destination).open("r+b") as file:
         file.seek(SEGMENT + 7)
         file.write(b"bad")
     assert fetch(fetcher()).path.read_bytes() == BIG
     assert sent_bytes(server) == len(BIG) + SEGMENT
-    assert any("was bad" in text for text in notes.texts), came
+    assert any("damaged" in text for text in notes.texts), came
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_a_part_that_went_bad_on_the_disk_is_fetched_again_there_only(
     ids=["torn", "beyond", "another size", "senseless", "empty", "no text"],
 )
 def test_a_journal_that_makes_no_sense_does_no_harm(
-    server: HubServer, fetcher: Make, place: Destination, damage: Callable[[bytes], bytes]
+    server: HubServer, fetcher: Make, destination: Destination, damage: Callable[[bytes], bytes]
 ) -> None:
     stop_after(server, fetcher, 3)
-    journal = journal_of(part_of(place))
+    journal = journal_of(part_of(destination))
     journal.write_bytes(damage(journal.read_bytes()))
     assert fetch(fetcher()).path.read_bytes() == BIG
 
 
 def test_a_journal_without_its_part_is_set_aside(
-    server: HubServer, fetcher: Make, place: Destination, notes: Notes
+    server: HubServer, fetcher: Make, destination: Destination, notes: Notes
 ) -> None:
     stop_after(server, fetcher, 3)
-    part = part_of(place)
+    part = part_of(destination)
     part.unlink()
     assert fetch(fetcher()).path.read_bytes() == BIG
     assert any("set aside" in text for text in notes.texts)
@@ -137,7 +137,7 @@ def test_what_another_client_left_is_taken_up(
     server: HubServer, fetcher: Make, tmp_path: Path, kind: str, is_right: bool
 ) -> None:
     root = tmp_path / kind
-    place = HfCache(root) if kind == "cache" else LocalFolder(root)
+    destination = HfCache(root) if kind == "cache" else LocalFolder(root)
     folder = root / (
         "models--org--model/blobs" if kind == "cache" else ".cache/huggingface/download"
     )
@@ -146,10 +146,10 @@ def test_what_another_client_left_is_taken_up(
     left = folder / f"{prefix}{sha256(BIG)}.0a1b2c3d.incomplete"
     data = BIG[: 5 * SEGMENT + 100]
     left.write_bytes(data if is_right else b"x" + data[1:])
-    planned = fetcher(place=place)
+    planned = fetcher(destination=destination)
     listing = planned.hub.list_files(REPO)
     assert planned.plan(listing, listing.files).fetch_bytes == len(BIG) - len(data)
-    assert fetch(fetcher(place=place)).path.read_bytes() == BIG
+    assert fetch(fetcher(destination=destination)).path.read_bytes() == BIG
     again = 0 if is_right else 5 * SEGMENT
     assert sent_bytes(server) == len(BIG) - len(data) + again
     assert not left.exists()
@@ -179,45 +179,45 @@ def test_a_killed_process_loses_nothing_that_was_finished(
 
 
 def test_a_cancelled_transfer_ends_and_keeps_what_came(
-    server: HubServer, place: Destination
+    server: HubServer, destination: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
     listing = HfHub().list_files(REPO)
-    part = part_of(place)
+    part = part_of(destination)
     part.parent.mkdir(parents=True)
     cancel = threading.Event()
     threading.Timer(0.5, cancel.set).start()
     with pytest.raises(CancelledError):
-        RangeMover(QUICK)(
+        RangeBackend(QUICK)(
             HfHub(),
             Source(REPO, listing.commit, listing.files[0]),
             part,
             progress=SILENT,
             cancel=cancel,
         )
-    told = read_journal(part, sha256(BIG), len(BIG))
-    assert told is not None
-    assert 0 < told.have_bytes < len(BIG)
-    assert told.starts  # what was half there is not lost either
+    state = read_journal(part, sha256(BIG), len(BIG))
+    assert state is not None
+    assert 0 < state.have_bytes < len(BIG)
+    assert state.starts  # what was half there is not lost either
 
 
 # --- a look at the header
 
 
 def test_a_file_that_cannot_work_is_stopped_early(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     name = "m.Q4_0.gguf"
     server.add_repo(REPO, {name: b"<!DOCTYPE html>" + BIG})
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
-    mover = RangeMover(QUICK, worth_stopping_bytes=1)
+    backend = RangeBackend(QUICK, worth_stopping_bytes=1)
     with pytest.raises(GgufError, match="cannot work") as caught:
-        fetch(fetcher(move=mover), name)
+        fetch(fetcher(backend=backend), name)
     assert "--force" in str(caught.value.hint)
     assert sent_bytes(server) < len(BIG)
     server.faults.clear()
-    forced = replace(mover, is_forced=True)
-    assert fetch(fetcher(move=forced), name).gguf_problem
+    forced = replace(backend, is_forced=True)
+    assert fetch(fetcher(backend=forced), name).gguf_problem
 
 
 def test_a_sound_file_passes_the_look(server: HubServer, fetcher: Make, tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_sound_file_passes_the_look(server: HubServer, fetcher: Make, tmp_path
     write_gguf(tmp_path / "good.gguf", {"general.name": Field.of("n" * 200_000)}, [])
     data = (tmp_path / "good.gguf").read_bytes()
     server.add_repo(REPO, {"m.gguf": data})
-    mover = RangeMover(QUICK, worth_stopping_bytes=1)
-    assert fetch(fetcher(move=mover), "m.gguf").path.read_bytes() == data
+    backend = RangeBackend(QUICK, worth_stopping_bytes=1)
+    assert fetch(fetcher(backend=backend), "m.gguf").path.read_bytes() == data
 
 
 # --- bounds

@@ -127,7 +127,7 @@ def waits_of(part: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> li
             progress=SILENT,
             cancel=threading.Event(),
         )
-        transfer.board.over = waits = Waits(clock)
+        transfer.queue.stop_event = waits = Waits(clock)
         with contextlib.suppress(HubUnreachableError):
             assert transfer.run() == sha256(BIG)
     return waits.wanted_s
@@ -250,12 +250,14 @@ def test_a_file_replaced_half_way_is_fetched_anew_with_a_word(
 
 
 def test_bytes_that_stay_wrong_are_refused_and_nothing_kept(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", flip_at=1234))
     with pytest.raises(DownloadError, match="arrived damaged"):
         fetch(fetcher())
-    assert [p for p in place.root.rglob("*") if p.suffix in (".part", ".journal", ".bin")] == []
+    assert [
+        p for p in destination.root.rglob("*") if p.suffix in (".part", ".journal", ".bin")
+    ] == []
 
 
 # --- what the hub says of a file
@@ -317,14 +319,14 @@ def test_no_redirect_takes_the_token_to_another_origin(
 
 
 def test_the_token_is_not_sent_to_the_file_host(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     server.redirect = True
     fetch(fetcher(hub=HfHub(token="hf_member")))
     bodies = server.body_requests()
     assert bodies
     assert all("authorization" not in r.headers for r in bodies)
-    texts = [p.read_bytes() for p in place.root.rglob("*") if p.is_file()]
+    texts = [p.read_bytes() for p in destination.root.rglob("*") if p.is_file()]
     assert not any(b"hf_member" in text for text in texts)
 
 
@@ -343,7 +345,7 @@ def test_an_untrusted_certificate_is_told(server: HubServer, fetcher: Make, tmp_
 
 
 def test_an_untrusted_file_host_is_told_and_gets_no_token(
-    server: HubServer, fetcher: Make, tmp_path: Path, place: Destination
+    server: HubServer, fetcher: Make, tmp_path: Path, destination: Destination
 ) -> None:
     """The hub is trusted; where it sends the client is not."""
     headers = {
@@ -356,7 +358,7 @@ def test_an_untrusted_file_host_is_told_and_gets_no_token(
     with pytest.raises(HubError, match="no secure connection") as caught:
         fetch(fetcher(hub=HfHub(token="hf_member", retry_waits_s=(0.0,))))
     assert not isinstance(caught.value, HubUnreachableError)  # another try would not help
-    assert not place.path_of(*listed(fetcher())).exists()
+    assert not destination.path_of(*listed(fetcher())).exists()
 
 
 def tls_origin(folder: Path) -> str:

@@ -24,8 +24,8 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.engine import Settings
-from gguf_hub.hub.download.fetch import Fetched, Fetcher, Plan, State, Status, free_bytes
-from gguf_hub.hub.download.transfer import RangeMover, TransferResult
+from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, Plan, State, Status, free_bytes
+from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SilentProgress
 from tests.hub_server import Fault, HubServer, sha256
@@ -60,7 +60,7 @@ def notes() -> Notes:
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     if request.param == "cache":
         return HfCache(tmp_path / "cache")
     return LocalFolder(tmp_path / "folder")
@@ -68,26 +68,26 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 
 Make = Callable[..., Fetcher]
 
-# what the network does is the same for every place
-in_one_place = pytest.mark.parametrize("place", ["cache"], indirect=True)
+# what the network does is the same for every destination
+in_cache = pytest.mark.parametrize("destination", ["cache"], indirect=True)
 
 
 @pytest.fixture
-def fetcher(server: HubServer, place: Destination, tmp_path: Path, notes: Notes) -> Make:
+def fetcher(server: HubServer, destination: Destination, tmp_path: Path, notes: Notes) -> Make:
     def make(**changes: object) -> Fetcher:
         options: dict[str, object] = {
             "hub": HfHub(retry_waits_s=(0.0,), timeout_s=0.3),
-            "place": place,
+            "destination": destination,
             "store": Store(tmp_path / "record"),
             "progress": notes,
-            "move": RangeMover(QUICK),
+            "backend": RangeBackend(QUICK),
         }
         return Fetcher(**options | changes)
 
     return make
 
 
-def fetch(fetcher: Fetcher, *names: str, revision: str = "main") -> list[Fetched]:
+def fetch(fetcher: Fetcher, *names: str, revision: str = "main") -> list[FetchedFile]:
     listing = fetcher.hub.list_files(REPO, revision)
     return fetcher.fetch(listing, [listing.find(name) for name in names or (NAME,)])
 
@@ -108,7 +108,7 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def test_a_file_comes_whole_and_the_second_time_not_at_all(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     (first,) = fetch(fetcher())
     assert first.path.read_bytes() == BIG
@@ -121,7 +121,7 @@ def test_a_file_comes_whole_and_the_second_time_not_at_all(
         Status.PRESENT,
     )
     assert len(server.body_requests()) == bodies
-    assert len(files_under(place.root)) == 1
+    assert len(files_under(destination.root)) == 1
 
 
 def test_small_files_are_checked_by_the_id_that_git_gives(server: HubServer, fetcher: Make) -> None:
@@ -155,13 +155,13 @@ def test_an_update_of_a_branch_is_noticed(server: HubServer, fetcher: Make) -> N
     assert (new.path.read_bytes(), new.status) == (BIG[1:], Status.DOWNLOADED)
 
 
-@in_one_place
+@in_cache
 def test_a_note_tells_when_the_hub_has_no_sound_gguf(
     server: HubServer, fetcher: Make, notes: Notes, tmp_path: Path
 ) -> None:
     (done,) = fetch(fetcher())
     assert done.gguf_problem
-    assert any("no sound GGUF" in line for line in notes.lines)
+    assert any("not a valid GGUF" in line for line in notes.lines)
     write_gguf(tmp_path / "good.gguf", {}, [])
     server.add_repo(REPO, {NAME: (tmp_path / "good.gguf").read_bytes()})
     assert fetch(fetcher())[0].gguf_problem is None
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_never_taken_for_the_real_one(
     (again,) = fetch(fetcher())
     assert (again.path.read_bytes(), again.status) == (BIG, Status.DOWNLOADED)
     if damage == "flipped":
-        assert any("it is damaged" in line for line in notes.lines)
+        assert any("is damaged" in line for line in notes.lines)
 
 
 def test_a_damaged_file_with_its_old_time_is_found_by_huggingface_hubs_blind_spot(
@@ -212,7 +212,7 @@ def test_a_verified_copy_elsewhere_saves_the_download(
 ) -> None:
     fetch(fetcher())
     bodies = len(server.body_requests())
-    elsewhere = fetcher(place=LocalFolder(tmp_path / "elsewhere"))
+    elsewhere = fetcher(destination=LocalFolder(tmp_path / "elsewhere"))
     planned = plan(elsewhere)
     assert (planned.files[0].state, planned.fetch_bytes) == (State.ELSEWHERE, 0)
     (copy,) = fetch(elsewhere)
@@ -225,16 +225,16 @@ def test_a_copy_that_went_bad_unnoticed_is_not_used(fetcher: Make, tmp_path: Pat
     stat = done.path.stat()
     done.path.write_bytes(BIG[::-1])
     os.utime(done.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    (copy,) = fetch(fetcher(place=LocalFolder(tmp_path / "elsewhere")))
+    (copy,) = fetch(fetcher(destination=LocalFolder(tmp_path / "elsewhere")))
     assert (copy.path.read_bytes(), copy.status) == (BIG, Status.DOWNLOADED)
 
 
 @pytest.mark.parametrize("start", [1, 100_000, len(BIG) - 1, len(BIG)])
 def test_the_bytes_of_an_earlier_run_are_not_fetched_again(
-    server: HubServer, fetcher: Make, place: Destination, start: int
+    server: HubServer, fetcher: Make, destination: Destination, start: int
 ) -> None:
     listing = fetcher().hub.list_files(REPO)
-    part = place.part_of(listing, listing.find(NAME))
+    part = destination.part_of(listing, listing.find(NAME))
     part.parent.mkdir(parents=True)
     part.write_bytes(BIG[:start])
     planned = plan(fetcher())
@@ -245,14 +245,14 @@ def test_the_bytes_of_an_earlier_run_are_not_fetched_again(
 
 @pytest.mark.parametrize("size", [1000, len(BIG), len(BIG) + 5])
 def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
-    fetcher: Make, place: Destination, notes: Notes, size: int
+    fetcher: Make, destination: Destination, notes: Notes, size: int
 ) -> None:
     listing = fetcher().hub.list_files(REPO)
-    part = place.part_of(listing, listing.find(NAME))
+    part = destination.part_of(listing, listing.find(NAME))
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * size)
     assert fetch(fetcher())[0].path.read_bytes() == BIG
-    words = ("was bad", "that differ")
+    words = ("are damaged", "that differ")
     assert size > len(BIG) or any(word in line for line in notes.lines for word in words)
 
 
@@ -260,18 +260,18 @@ def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
 
 
 def test_wrong_bytes_leave_nothing_behind(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", flip_at=1234))
     with pytest.raises(ChecksumError, match=sha256(BIG)) as caught:
         fetch(fetcher())
     assert "nothing was kept" in caught.value.message
-    assert files_under(place.root) == []
+    assert files_under(destination.root) == []
     server.faults.clear()
     assert fetch(fetcher())[0].path.read_bytes() == BIG
 
 
-@in_one_place
+@in_cache
 @pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
 @pytest.mark.parametrize(
     "fault",
@@ -297,7 +297,7 @@ def test_passing_trouble_does_not_stop_a_download(
     assert done.path.read_bytes() == BIG
 
 
-@in_one_place
+@in_cache
 def test_an_expired_link_is_asked_for_again(server: HubServer, fetcher: Make) -> None:
     server.redirect = True
     server.faults.append(Fault("GET", "/cdn/*", times=1, status=403))
@@ -305,7 +305,7 @@ def test_an_expired_link_is_asked_for_again(server: HubServer, fetcher: Make) ->
     assert [r.method for r in server.requests if "/resolve/" in r.path] == ["HEAD"] * 2
 
 
-@in_one_place
+@in_cache
 def test_one_link_serves_all_connections(server: HubServer, fetcher: Make) -> None:
     server.redirect = True
     fetch(fetcher())
@@ -314,15 +314,15 @@ def test_one_link_serves_all_connections(server: HubServer, fetcher: Make) -> No
 
 
 def test_lasting_trouble_ends_with_the_bytes_kept_for_the_next_run(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
-    one = fetcher(move=RangeMover(replace(QUICK, connections=1)))
+    one = fetcher(backend=RangeBackend(replace(QUICK, connections=1)))
     server.faults.append(Fault("GET", "*/resolve/*", times=1))
     server.faults.append(Fault("GET", "*/resolve/*", times=1, drop_after=1000))
     server.faults.append(Fault("GET", "*/resolve/*", status=503))
     with pytest.raises(HubUnreachableError, match="503"):
         fetch(one)
-    (part,) = files_under(place.root)
+    (part,) = files_under(destination.root)
     had = sum(request.sent_bytes for request in server.body_requests() if request.status == 206)
     assert part.read_bytes()[:had] == BIG[:had]
     server.faults.clear()
@@ -333,18 +333,18 @@ def test_lasting_trouble_ends_with_the_bytes_kept_for_the_next_run(
     assert sum(request.sent_bytes for request in server.body_requests()) == len(BIG) - had
 
 
-@in_one_place
+@in_cache
 def test_a_server_that_makes_no_headway_does_not_keep_us_for_ever(
     server: HubServer, fetcher: Make
 ) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", drop_after=1000, ignore_range=True))
-    one = fetcher(move=RangeMover(replace(QUICK, connections=1)))
+    one = fetcher(backend=RangeBackend(replace(QUICK, connections=1)))
     with pytest.raises(HubUnreachableError):
         fetch(one)
     assert len(server.body_requests()) == 4  # one that brought something, three that did not
 
 
-@in_one_place
+@in_cache
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(server: HubServer, fetcher: Make) -> None:
     busy = Fault("GET", "*/resolve/*", status=429, headers={"Retry-After": "3600"})
     server.faults.append(busy)
@@ -352,7 +352,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(server: HubServer, fet
         fetch(fetcher())
 
 
-@in_one_place
+@in_cache
 @pytest.mark.parametrize(
     "headers",
     [{"ETag": '"' + "0" * 64 + '"'}, {"Content-Length": "12"}],
@@ -367,7 +367,7 @@ def test_a_hub_that_contradicts_its_listing_is_told(
     assert server.body_requests() == []
 
 
-@in_one_place
+@in_cache
 def test_gated_files_end_before_the_first_byte(server: HubServer, fetcher: Make) -> None:
     server.repos[REPO].gated = True
     with pytest.raises(GatedRepoError):
@@ -376,15 +376,15 @@ def test_gated_files_end_before_the_first_byte(server: HubServer, fetcher: Make)
 
 
 def test_space_is_checked_for_all_files_before_the_first_byte(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     room = 64_000_000 + 2 * len(BIG)
     short = fetcher(free_bytes=lambda folder: room - 1)
     with pytest.raises(DiskFullError, match="not enough space") as caught:
         fetch(short, NAME, "m.Q8_0.gguf")
-    assert str(place.root) in caught.value.message
+    assert str(destination.root) in caught.value.message
     assert server.body_requests() == []
-    assert not place.root.exists()
+    assert not destination.root.exists()
     assert len(fetch(fetcher(free_bytes=lambda folder: room), NAME, "m.Q8_0.gguf")) == 2
     # what is there needs no space
     assert len(fetch(fetcher(free_bytes=lambda folder: 0), NAME)) == 1
@@ -398,33 +398,33 @@ def test_space_is_checked_for_all_files_before_the_first_byte(
     ],
 )
 def test_a_disk_that_fails_half_way_is_told_and_keeps_what_came(
-    fetcher: Make, place: Destination, number: int, error: type[DownloadError], words: str
+    fetcher: Make, destination: Destination, number: int, error: type[DownloadError], words: str
 ) -> None:
     def failing(hub: object, source: object, part: Path, **options: object) -> TransferResult:
         part.write_bytes(BIG[:1000])
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(error, match=words):
-        fetch(fetcher(move=failing))
-    assert [p.read_bytes() for p in files_under(place.root)] == [BIG[:1000]]
+        fetch(fetcher(backend=failing))
+    assert [p.read_bytes() for p in files_under(destination.root)] == [BIG[:1000]]
 
 
-def test_a_place_that_is_a_file_is_told(fetcher: Make, place: Destination) -> None:
-    place.root.write_bytes(b"")
+def test_a_destination_that_is_a_file_is_reported(fetcher: Make, destination: Destination) -> None:
+    destination.root.write_bytes(b"")
     with pytest.raises(DownloadError, match="cannot write"):
         fetch(fetcher())
 
 
-def test_two_processes_do_not_write_the_same_file(fetcher: Make, place: Destination) -> None:
+def test_two_processes_do_not_write_the_same_file(fetcher: Make, destination: Destination) -> None:
     listing = fetcher().hub.list_files(REPO)
-    lock = place.lock_of(listing, listing.find(NAME))
+    lock = destination.lock_of(listing, listing.find(NAME))
     lock.parent.mkdir(parents=True)
     with filelock.FileLock(lock), pytest.raises(LockedError, match="another process"):
         fetch(fetcher())
     assert fetch(fetcher())[0].status is Status.DOWNLOADED
 
 
-@in_one_place
+@in_cache
 def test_an_empty_file_is_a_file(server: HubServer, fetcher: Make) -> None:
     server.add_repo(REPO, {"empty.bin": b""})
     assert fetch(fetcher(), "empty.bin")[0].path.read_bytes() == b""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gguf_hub.errors import DownloadError, LockedError
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.journal import Journal, ResumeState, journal_of, read_journal
-from gguf_hub.hub.download.locking import only_one
+from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segments import Segments
 from gguf_hub.hub.store import StoredFile
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs links of POSIX")
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -55,36 +55,36 @@ def put(name: Path, link: Callable[[Path, Path], None], target: Path) -> None:
 
 @each_link
 def test_a_part_is_not_written_through(
-    server: HubServer, fetcher: Make, place: Destination, precious: Path, link: Any
+    server: HubServer, fetcher: Make, destination: Destination, precious: Path, link: Any
 ) -> None:
-    put(part_of(place), link, precious)
+    put(part_of(destination), link, precious)
     with pytest.raises(DownloadError, match="cannot write") as caught:
         fetch(fetcher())
-    assert str(part_of(place)) in str(caught.value)
+    assert str(part_of(destination)) in str(caught.value)
 
 
-def test_a_part_that_is_no_file_is_told(fetcher: Make, place: Destination) -> None:
-    part_of(place).parent.mkdir(parents=True)
-    os.mkfifo(part_of(place))
+def test_a_part_that_is_no_file_is_told(fetcher: Make, destination: Destination) -> None:
+    part_of(destination).parent.mkdir(parents=True)
+    os.mkfifo(part_of(destination))
     with pytest.raises(OSError, match="not a regular file"):
-        PartFile(part_of(place), 10)
+        PartFile(part_of(destination), 10)
 
 
 @each_link
 @pytest.mark.parametrize("suffix", [".journal", ".journal.new", ".journal.aside"])
 def test_journals_are_not_written_through(
-    fetcher: Make, place: Destination, precious: Path, link: Any, suffix: str
+    fetcher: Make, destination: Destination, precious: Path, link: Any, suffix: str
 ) -> None:
-    part = part_of(place)
+    part = part_of(destination)
     put(part.with_name(part.name + suffix), link, precious)
     assert fetch(fetcher()).path.read_bytes() == BIG
 
 
 def test_what_does_not_fit_is_set_aside_over_nothing(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     stop_after(server, fetcher, 3)
-    part = part_of(place)
+    part = part_of(destination)
     journal, aside = journal_of(part), part.with_name(f"{part.name}.journal.aside")
     journal.write_bytes(b"my notes")
     aside.write_bytes(b"older notes")
@@ -95,11 +95,16 @@ def test_what_does_not_fit_is_set_aside_over_nothing(
 
 @each_link
 def test_a_copy_is_not_written_through(
-    server: HubServer, fetcher: Make, tmp_path: Path, precious: Path, link: Any, place: Destination
+    server: HubServer,
+    fetcher: Make,
+    tmp_path: Path,
+    precious: Path,
+    link: Any,
+    destination: Destination,
 ) -> None:
-    fetch(fetcher(place=LocalFolder(tmp_path / "first")))
+    fetch(fetcher(destination=LocalFolder(tmp_path / "first")))
     listing, file = listed(fetcher())
-    part = place.part_of(listing, file)
+    part = destination.part_of(listing, file)
     put(part.with_name(f"{file.etag}.copy{PART_SUFFIX}"), link, precious)
     bodies = len(server.body_requests())
     assert fetch(fetcher()).path.read_bytes() == BIG
@@ -108,14 +113,14 @@ def test_a_copy_is_not_written_through(
 
 @each_link
 def test_a_leftover_with_another_name_is_not_gone_on_with(
-    fetcher: Make, place: Destination, precious: Path, link: Any
+    fetcher: Make, destination: Destination, precious: Path, link: Any
 ) -> None:
     listing, file = listed(fetcher())
-    part = place.part_of(listing, file)
-    prefix = "" if isinstance(place, HfCache) else "x."
+    part = destination.part_of(listing, file)
+    prefix = "" if isinstance(destination, HfCache) else "x."
     left = part.with_name(f"{prefix}{file.etag}.0a1b.incomplete")
     put(left, link, precious)
-    assert place.leftovers_of(listing, file) == [left]
+    assert destination.leftovers_of(listing, file) == [left]
     assert fetch(fetcher()).path.read_bytes() == BIG
     assert os.path.lexists(left)
 
@@ -163,10 +168,10 @@ def test_no_line_makes_a_journal_lie(tmp_path: Path, rows: list[Any], sha256: st
         for row in rows:
             row = row | {"sha256": sha256} if sha256 and isinstance(row, dict) else row
             file.write(json.dumps(row) + "\n")
-    told = read_journal(part, "e", 95)
-    assert told is not None
-    assert 0 <= told.have_bytes <= 95
-    assert all(0 <= index < 10 for index in (*told.done, *told.starts))
+    state = read_journal(part, "e", 95)
+    assert state is not None
+    assert 0 <= state.have_bytes <= 95
+    assert all(0 <= index < 10 for index in (*state.done, *state.starts))
 
 
 # -- files of the user's folder -------------------------------------------------------------------
@@ -182,19 +187,19 @@ def folder(tmp_path: Path) -> Path:
 def test_a_file_that_nobody_downloaded_is_not_replaced(
     server: HubServer, fetcher: Make, folder: Path, notes: Notes, size_bytes: int
 ) -> None:
-    mine, place = folder / NAME, LocalFolder(folder)
+    mine, destination = folder / NAME, LocalFolder(folder)
     mine.write_bytes(b"m" * size_bytes)
     with pytest.raises(DownloadError, match="was not downloaded: it is not replaced") as caught:
-        fetch(fetcher(place=place))
+        fetch(fetcher(destination=destination))
     assert "--force" in str(caught.value.hint)
     assert mine.read_bytes() == b"m" * size_bytes
     assert server.body_requests() == []
-    assert fetch(fetcher(place=place, is_forced=True)).path.read_bytes() == BIG
+    assert fetch(fetcher(destination=destination, is_forced=True)).path.read_bytes() == BIG
     assert any(f"`{mine}` is replaced" in text for text in notes.texts)
 
 
 def test_a_file_that_was_only_verified_is_not_replaced(fetcher: Make, folder: Path) -> None:
-    mine, getter = folder / NAME, fetcher(place=LocalFolder(folder))
+    mine, getter = folder / NAME, fetcher(destination=LocalFolder(folder))
     mine.write_bytes(b"mine")
     getter.store.add(StoredFile.of(mine, "0" * 64))
     with pytest.raises(DownloadError, match="it is not replaced"):
@@ -204,18 +209,18 @@ def test_a_file_that_was_only_verified_is_not_replaced(fetcher: Make, folder: Pa
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(
-    fetcher: Make, folder: Path, place: Destination
+    fetcher: Make, folder: Path, destination: Destination
 ) -> None:
-    mine, getter = folder / NAME, fetcher(place=LocalFolder(folder))
-    move = getter.move
+    mine, getter = folder / NAME, fetcher(destination=LocalFolder(folder))
+    transfer = getter.backend
 
     def slow(*args: Any, **more: Any) -> Any:
-        moved = move(*args, **more)
+        result = transfer(*args, **more)
         mine.write_bytes(b"mine")
-        return moved
+        return result
 
     with pytest.raises(DownloadError, match="it is not replaced"):
-        fetch(fetcher(place=LocalFolder(folder), move=slow))
+        fetch(fetcher(destination=LocalFolder(folder), backend=slow))
     assert mine.read_bytes() == b"mine"
     mine.unlink()
     assert fetch(getter).path.read_bytes() == BIG
@@ -224,7 +229,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
 def test_a_file_that_was_downloaded_and_changed_is_fetched_again(
     fetcher: Make, folder: Path
 ) -> None:
-    getter = fetcher(place=LocalFolder(folder))
+    getter = fetcher(destination=LocalFolder(folder))
     fetch(getter).path.write_bytes(b"cut")
     assert fetch(getter).path.read_bytes() == BIG
 
@@ -241,8 +246,8 @@ def test_what_is_no_lock_is_not_taken_for_one(tmp_path: Path, precious: Path, ki
         os.mkfifo(lock)
     else:
         LINKS[kind](lock, precious)
-    refused = pytest.raises(LockedError, match="something else is there")
-    with refused as caught, only_one(lock, "m", tmp_path):
+    refused = pytest.raises(LockedError, match="is not a lock file")
+    with refused as caught, download_lock(lock, "m", tmp_path):
         pytest.fail("it was taken")
     assert str(lock) in str(caught.value.hint)
     assert kind != "text" or lock.read_text() == "my notes"
@@ -257,7 +262,7 @@ def test_who_holds_a_lock_is_not_written_over_a_file(
         owner.write_text("my notes")
     else:
         LINKS[kind](owner, precious)
-    with only_one(tmp_path / "m.lock", "m", tmp_path):
+    with download_lock(tmp_path / "m.lock", "m", tmp_path):
         pass
     assert os.path.lexists(owner)
     assert kind != "text" or owner.read_text() == "my notes"
@@ -266,6 +271,6 @@ def test_who_holds_a_lock_is_not_written_over_a_file(
 def test_the_name_of_a_process_that_was_killed_is_replaced(tmp_path: Path) -> None:
     owner = tmp_path / "m.lock.owner"
     owner.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
-    with only_one(tmp_path / "m.lock", "m", tmp_path):
+    with download_lock(tmp_path / "m.lock", "m", tmp_path):
         assert json.loads(owner.read_text())["pid"] == os.getpid()
     assert not owner.exists()

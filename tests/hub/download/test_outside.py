@@ -1,4 +1,4 @@
-"""Whatever a hub lists and whatever lies in the place: nothing is written outside of it."""
+"""Whatever a hub lists and whatever lies in the destination: nothing is written outside of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(hub_server: HubServer) -> HubServer:
 
 
 @pytest.fixture(params=["cache", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     root = tmp_path / "place"
     return HfCache(root) if request.param == "cache" else LocalFolder(root)
 
@@ -42,8 +42,8 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     assert list(folder.iterdir()) == []
 
 
-def fetcher(place: Destination, tmp_path: Path) -> Fetcher:
-    return Fetcher(HfHub(retry_waits_s=()), place, Store(tmp_path / "record"))
+def fetcher(destination: Destination, tmp_path: Path) -> Fetcher:
+    return Fetcher(HfHub(retry_waits_s=()), destination, Store(tmp_path / "record"))
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def fetcher(place: Destination, tmp_path: Path) -> Fetcher:
      ".git/hooks/post-checkout", "sub /m.bin"],
 )  # fmt: skip
 def test_a_listing_cannot_name_what_is_outside(
-    server: HubServer, tmp_path: Path, outside: Path, place: Destination, name: str
+    server: HubServer, tmp_path: Path, outside: Path, destination: Destination, name: str
 ) -> None:
     """The hub itself is hostile: the answer is as it stands on the wire."""
     entry = {"type": "file", "path": name, "size": len(DATA), "oid": "0" * 40}
     entry["lfs"] = {"oid": sha256(DATA), "size": len(DATA), "pointerSize": 134}
     server.faults.append(Fault("GET", "*/tree/*", body=json.dumps([entry]).encode()))
-    listing = fetcher(place, tmp_path).hub.list_files(REPO)
+    listing = fetcher(destination, tmp_path).hub.list_files(REPO)
     for wanted in (FileSelector(include=("*",)), FileSelector(filenames=(name,))):
         with pytest.raises(HubError, match="refused"):
             select(listing, wanted)
     assert server.body_requests() == []
-    assert not place.root.exists()
+    assert not destination.root.exists()
 
 
 def test_a_folder_that_leads_out_is_refused(
-    server: HubServer, place: Destination, tmp_path: Path, outside: Path
+    server: HubServer, destination: Destination, tmp_path: Path, outside: Path
 ) -> None:
-    getter = fetcher(place, tmp_path)
+    getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO)
-    link = place.path_of(listing, listing.files[0]).parent
+    link = destination.path_of(listing, listing.files[0]).parent
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     for go in (getter.plan, getter.fetch):
@@ -85,11 +85,11 @@ def test_a_folder_that_leads_out_is_refused(
 def test_a_folder_of_notes_that_leads_out_is_refused(
     server: HubServer, tmp_path: Path, outside: Path
 ) -> None:
-    place = LocalFolder(tmp_path / "place")
+    destination = LocalFolder(tmp_path / "place")
     link = tmp_path / "place" / ".cache" / "huggingface" / "download" / "sub"
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
-    getter = fetcher(place, tmp_path)
+    getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO)
     with pytest.raises(DownloadError, match="leads out"):
         getter.fetch(listing, listing.files)
@@ -110,18 +110,18 @@ def test_a_name_of_a_revision_that_leads_out_is_refused(
 
 
 def test_a_part_that_is_a_link_is_not_written_through(
-    server: HubServer, place: Destination, tmp_path: Path, outside: Path
+    server: HubServer, destination: Destination, tmp_path: Path, outside: Path
 ) -> None:
-    getter = fetcher(place, tmp_path)
+    getter = fetcher(destination, tmp_path)
     listing = getter.hub.list_files(REPO)
-    part = place.part_of(listing, listing.files[0])
+    part = destination.part_of(listing, listing.files[0])
     part.parent.mkdir(parents=True)
     part.symlink_to(outside / "m.bin")
     with pytest.raises(DownloadError, match="cannot write"):
         getter.fetch(listing, listing.files)
 
 
-def test_a_place_may_be_a_link_itself(server: HubServer, tmp_path: Path) -> None:
+def test_a_destination_may_be_a_link_itself(server: HubServer, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "models").symlink_to(tmp_path / "disk")
     getter = fetcher(LocalFolder(tmp_path / "models"), tmp_path)

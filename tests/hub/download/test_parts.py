@@ -60,11 +60,11 @@ def test_a_journal_tells_what_was_written(tmp_path: Path) -> None:
     journal.forget(5)
     journal.add_start(9, 5, HASHES[9])  # all that the last segment has
     journal.close()
-    told = read_journal(part, "etag", 95)
-    assert told is not None
-    assert told.done == {0: HASHES[0], 1: HASHES[1], 9: HASHES[9]}
-    assert (told.adopted, set(told.starts)) == ({1}, {3})
-    assert told.have_bytes == 10 + 10 + 5 + 4
+    state = read_journal(part, "etag", 95)
+    assert state is not None
+    assert state.done == {0: HASHES[0], 1: HASHES[1], 9: HASHES[9]}
+    assert (state.adopted, set(state.starts)) == ({1}, {3})
+    assert state.have_bytes == 10 + 10 + 5 + 4
     assert read_journal(part, "another", 95) is None
     assert read_journal(part, "etag", 96) is None
 
@@ -79,8 +79,8 @@ def test_no_damage_to_a_journal_makes_it_lie_about_its_size(junk: bytes, at: int
         journal.close()
         data = journal_of(part).read_bytes()
         journal_of(part).write_bytes(data[:at] + junk + data[at:])
-        told = read_journal(part, "etag", 95)
-    assert told is None or (told.have_bytes <= 95 + 10 and told.segments.size_bytes == 95)
+        state = read_journal(part, "etag", 95)
+    assert state is None or (state.have_bytes <= 95 + 10 and state.segments.size_bytes == 95)
 
 
 def test_a_part_is_written_in_any_order(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ def test_kept_hashes_that_make_no_sense_are_passed_over(
     assert book.find("whole") is None
 
 
-# --- the board
+# --- the queue
 
 
 def test_who_comes_too_late_writes_no_more() -> None:
-    board = SegmentQueue(SEGMENTS, {}, [], 1)
+    queue = SegmentQueue(SEGMENTS, {}, [], 1)
     written: list[int] = []
-    board.while_open(lambda: written.append(1))
-    board.seal()
-    board.while_open(lambda: written.append(2))
+    queue.while_open(lambda: written.append(1))
+    queue.seal()
+    queue.while_open(lambda: written.append(2))
     assert written == [1]

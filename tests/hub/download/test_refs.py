@@ -84,8 +84,8 @@ def test_a_local_file_always_wins(text: str) -> None:
         ("x" * 5000, ModelNotFoundError, ["no such file"]),
         ("a\0b", ModelNotFoundError, ["no such file"]),
         ("hf://nothing", ModelNotFoundError, ["no such file"]),
-        ("https://example.com/o/r/resolve/main/m.gguf", UsageError, ["no link to a model"]),
-        ("https://huggingface.co/models", UsageError, ["no link to a model"]),
+        ("https://example.com/o/r/resolve/main/m.gguf", UsageError, ["not a link to a model"]),
+        ("https://huggingface.co/models", UsageError, ["not a link to a model"]),
     ],
 )
 def test_what_is_no_model_is_explained(

@@ -22,11 +22,13 @@ def left(folder: Path) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size > 4096 or "part" in name}
 
 
-def test_a_gated_file_takes_no_space(server: HubServer, fetcher: Make, place: Destination) -> None:
+def test_a_gated_file_takes_no_space(
+    server: HubServer, fetcher: Make, destination: Destination
+) -> None:
     server.repos[REPO].gated = True
     with pytest.raises(GatedRepoError):
         fetch(fetcher())
-    assert left(place.root) == {}
+    assert left(destination.root) == {}
     assert server.body_requests() == []
 
 
@@ -41,20 +43,20 @@ def test_access_is_asked_for_before_space(server: HubServer, fetcher: Make) -> N
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 500])
 def test_a_file_that_is_refused_after_all_leaves_nothing(
-    server: HubServer, fetcher: Make, place: Destination, status: int
+    server: HubServer, fetcher: Make, destination: Destination, status: int
 ) -> None:
     """The hub tells where the file is, and then does not give it."""
     server.faults.append(Fault("GET", "*/resolve/*", status=status))
     with pytest.raises(HubError):
         fetch(fetcher())
-    assert left(place.root) == {}
+    assert left(destination.root) == {}
 
 
 def test_a_refusal_keeps_what_an_earlier_run_brought(
-    server: HubServer, fetcher: Make, place: Destination
+    server: HubServer, fetcher: Make, destination: Destination
 ) -> None:
     stop_after(server, fetcher, 5)
-    assert part_of(place).exists()
+    assert part_of(destination).exists()
     for method in ("HEAD", "GET"):
         server.faults.append(Fault(method, "*/resolve/*", status=410))
         with pytest.raises(HubError):
@@ -69,12 +71,12 @@ def test_a_refusal_keeps_what_an_earlier_run_brought(
     "etag", ['"../../EVIL"', '""', 'W/"x"', '"' + "a" * 5000 + '"', '"' + "A" * 64 + '"', None]
 )
 def test_an_etag_that_is_no_hash_names_nothing(
-    server: HubServer, fetcher: Make, place: Destination, etag: str | None
+    server: HubServer, fetcher: Make, destination: Destination, etag: str | None
 ) -> None:
     """What a file is, is told by the listing and by its bytes."""
     server.faults.append(Fault("HEAD", "*/resolve/*", headers={"ETag": etag}))
     assert fetch(fetcher()).path.read_bytes() == BIG
-    assert not list(place.root.parent.rglob("*EVIL*"))
+    assert not list(destination.root.parent.rglob("*EVIL*"))
 
 
 @pytest.mark.parametrize("size", ["-1", "9" * 30, "²", "1.5", "NaN", "", "12 12"])

@@ -17,9 +17,9 @@ from gguf_hub.hub.download.destinations import LocalFolder
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import Fetcher
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.repair import Repaired, find_damage, repair
+from gguf_hub.hub.download.repair import RepairResult, find_damage, repair
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
-from gguf_hub.hub.download.transfer import RangeMover
+from gguf_hub.hub.download.transfer import RangeBackend
 from gguf_hub.hub.download.verify import Verdict, verify_file
 from gguf_hub.hub.store import Store
 from tests.hub_server import Fault, HubServer, sha256
@@ -54,24 +54,24 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def path(server: HubServer, store: Store, tmp_path: Path) -> Path:
     """The file, downloaded, and no request counted yet."""
-    place = LocalFolder(tmp_path / "models")
-    fetcher = Fetcher(HfHub(), place, store, move=RangeMover(SETTINGS))
+    destination = LocalFolder(tmp_path / "models")
+    fetcher = Fetcher(HfHub(), destination, store, backend=RangeBackend(SETTINGS))
     listing = fetcher.hub.list_files(REPO)
     (done,) = fetcher.fetch(listing, listing.files)
     server.requests.clear()
     return done.path
 
 
-def mend(path: Path, store: Store) -> Repaired:
+def mend(path: Path, store: Store) -> RepairResult:
     hub = HfHub(retry_waits_s=(), timeout_s=1)
     listing = hub.list_files(REPO)
     source = Source(REPO, listing.commit, listing.files[0])
     return repair(path, source, hub=hub, store=store, settings=SETTINGS)
 
 
-def flip(path: Path, *places: int) -> None:
+def flip(path: Path, *offsets: int) -> None:
     data = bytearray(path.read_bytes())
-    for at in places:
+    for at in offsets:
         data[at] ^= 1
     path.write_bytes(data)
 
@@ -157,11 +157,11 @@ def test_huggingface_hub_believes_in_a_repaired_file(
 
 
 def test_a_file_under_repair_is_locked(server: HubServer, store: Store, path: Path) -> None:
-    from gguf_hub.hub.download.locking import only_one
+    from gguf_hub.hub.download.locking import download_lock
 
     flip(path, 1)
     with (
-        only_one(path.with_name(f".{path.name}.repair.lock"), NAME, path.parent),
+        download_lock(path.with_name(f".{path.name}.repair.lock"), NAME, path.parent),
         pytest.raises(LockedError, match=str(os.getpid())),
     ):
         mend(path, store)
@@ -225,7 +225,7 @@ def test_a_file_of_unknown_origin_cannot_be_repaired(
     flip(path, 25_000)
     code, _, err = gguf_hub("verify", "--repair", path)
     assert code == 1
-    assert "nobody knows which repository" in err
+    assert "its repository is not known" in err
 
 
 def test_a_hub_that_has_other_bytes_by_now_is_told(

@@ -16,9 +16,9 @@ import pytest
 from gguf_hub.errors import DownloadError, GgufHubError, HubUnreachableError
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
-from gguf_hub.hub.download.fetch import Fetched
+from gguf_hub.hub.download.fetch import FetchedFile
 from gguf_hub.hub.download.journal import journal_of
-from gguf_hub.hub.download.transfer import RangeMover, TransferResult
+from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import Task
 from tests.hub.download.transfers import BIG, NAME, QUICK, Make, fetch, part_of
@@ -29,24 +29,24 @@ OTHERS = b"of another download"
 
 
 @pytest.fixture(params=["folder", "cache"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     return (LocalFolder if request.param == "folder" else HfCache)(tmp_path / "models")
 
 
 @pytest.fixture
 def begin(
     server: HubServer, fetcher: Make
-) -> Iterator[Callable[..., tuple[Future[Fetched], Callable[[], object]]]]:
+) -> Iterator[Callable[..., tuple[Future[FetchedFile], Callable[[], object]]]]:
     """Start a download and return when it waits for its first bytes; call to let it go on."""
     meetings: list[threading.Barrier] = []
     with ThreadPoolExecutor() as pool:
 
-        def start(**fault: Any) -> tuple[Future[Fetched], Callable[[], object]]:
+        def start(**fault: Any) -> tuple[Future[FetchedFile], Callable[[], object]]:
             meetings.append(meeting := threading.Barrier(2))
             server.faults.insert(0, Fault("GET", "*/resolve/*", times=1, meeting=meeting, **fault))
             one = fetcher(
                 hub=HfHub(retry_waits_s=(), timeout_s=60),
-                move=RangeMover(replace(QUICK, connections=1, waits_s=())),
+                backend=RangeBackend(replace(QUICK, connections=1, waits_s=())),
             )
             n_before = len(server.body_requests())
             future = pool.submit(fetch, one)
@@ -72,15 +72,15 @@ def begin(
 )
 def test_what_a_second_download_writes_is_left_to_it(
     server: HubServer,
-    place: Destination,
+    destination: Destination,
     begin: Callable[..., Any],
     fault: dict[str, Any],
     error: type[GgufHubError],
 ) -> None:
     first, go_on = begin(**fault)
-    shutil.rmtree(place.root)
+    shutil.rmtree(destination.root)
     second, go_on_too = begin()
-    part = part_of(place)
+    part = part_of(destination)
     theirs = [path.stat().st_ino for path in (part, journal_of(part))]
     if error is HubUnreachableError:
         server.faults.append(Fault("GET", "*/resolve/*", times=1, status=503))
@@ -98,15 +98,17 @@ def test_what_a_second_download_writes_is_left_to_it(
     assert not part.exists()
 
 
-def test_a_part_that_was_removed_is_an_error(place: Destination, begin: Callable[..., Any]) -> None:
+def test_a_part_that_was_removed_is_an_error(
+    destination: Destination, begin: Callable[..., Any]
+) -> None:
     first, go_on = begin()
-    part = part_of(place)
-    shutil.rmtree(place.root)
+    part = part_of(destination)
+    shutil.rmtree(destination.root)
     go_on()
     with pytest.raises(DownloadError, match="was removed while it was downloaded") as caught:
         first.result(60)
     assert caught.value.path == part
-    assert not place.root.exists()
+    assert not destination.root.exists()
 
 
 class Replacing(Notes):
@@ -142,28 +144,28 @@ class Late(LocalFolder):
 def test_what_is_replaced_right_before_its_rename_gets_no_name(
     fetcher: Make, tmp_path: Path
 ) -> None:
-    place = Late(tmp_path / "models")
-    place.root.mkdir()
-    (place.root / NAME).write_bytes(b"old")
+    destination = Late(tmp_path / "models")
+    destination.root.mkdir()
+    (destination.root / NAME).write_bytes(b"old")
     with pytest.raises(DownloadError, match="was replaced while it was downloaded"):
-        fetch(fetcher(place=place))
-    assert (place.root / NAME).read_bytes() == b"old"
-    assert [path.read_bytes() for path in place.root.rglob("*.part")] == [OTHERS]
+        fetch(fetcher(destination=destination))
+    assert (destination.root / NAME).read_bytes() == b"old"
+    assert [path.read_bytes() for path in destination.root.rglob("*.part")] == [OTHERS]
 
 
 @pytest.mark.parametrize("way", ["another engine", "a copy"])
 def test_what_is_replaced_after_it_was_hashed_gets_no_name(
-    place: Destination, fetcher: Make, tmp_path: Path, way: str
+    destination: Destination, fetcher: Make, tmp_path: Path, way: str
 ) -> None:
     progress, store = Replacing(), Store(tmp_path / "record")
-    progress.part = part_of(place)
+    progress.part = part_of(destination)
     if way == "a copy":
         progress.part = progress.part.with_name(f"{sha256(BIG)}.copy.gguf-hub.part")
         (tmp_path / "copy.bin").write_bytes(BIG)
         store.add(StoredFile.of(tmp_path / "copy.bin", sha256(BIG)))
     with pytest.raises(DownloadError, match="was replaced while it was downloaded"):
-        fetch(fetcher(move=by_itself, progress=progress))
+        fetch(fetcher(backend=by_itself, progress=progress))
     assert progress.part.read_bytes() == OTHERS
-    names = {path.name for path in place.root.rglob("*")}
+    names = {path.name for path in destination.root.rglob("*")}
     assert not names & {NAME, sha256(BIG)}
     assert len(store.copies_of(sha256(BIG))) == (way == "a copy")

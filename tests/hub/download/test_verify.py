@@ -12,7 +12,7 @@ from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import HfCache, LocalFolder
-from gguf_hub.hub.download.expected import Expected
+from gguf_hub.hub.download.expected import ExpectedFile
 from gguf_hub.hub.download.fetch import Fetcher
 from gguf_hub.hub.download.verify import Verdict, Verification, expectation, verify_file
 from gguf_hub.hub.store import Store, StoredFile
@@ -105,8 +105,8 @@ def test_downloads_of_any_client_say_themselves_what_they_should_be(
     commit = hub_server.add_repo(REPO, {NAME: sound})
     root = tmp_path / where
     if who == "ours":
-        place = HfCache(root) if where == "cache" else LocalFolder(root)
-        getter = Fetcher(HfHub(), place, Store(tmp_path / "another record"))
+        destination = HfCache(root) if where == "cache" else LocalFolder(root)
+        getter = Fetcher(HfHub(), destination, Store(tmp_path / "another record"))
         listing = getter.hub.list_files(REPO)
         path = getter.fetch(listing, listing.files)[0].path
     else:
@@ -118,7 +118,7 @@ def test_downloads_of_any_client_say_themselves_what_they_should_be(
 
     found = expectation(path, None, Store(tmp_path / "record"))
     source, repo_id = ("cache", REPO) if where == "cache" else ("metadata", None)
-    assert found == Expected(sha256(sound), source, repo_id, commit, NAME)
+    assert found == ExpectedFile(sha256(sound), source, repo_id, commit, NAME)
     assert check(path, Store(tmp_path / "record")).verdict is Verdict.VERIFIED
     path.write_bytes(with_another_letter(sound))
     assert check(path, Store(tmp_path / "record 2")).verdict is Verdict.DIFFERENT
@@ -128,7 +128,7 @@ def test_a_blob_is_known_by_its_own_name(tmp_path: Path, store: Store, sound: by
     blob = tmp_path / "models--org--model" / "blobs" / sha256(sound)
     blob.parent.mkdir(parents=True)
     blob.write_bytes(sound)
-    assert expectation(blob, None, store) == Expected(sha256(sound), "cache", REPO)
+    assert expectation(blob, None, store) == ExpectedFile(sha256(sound), "cache", REPO)
 
 
 @pytest.mark.parametrize("text", ["", "one", "commit\nnot-a-hash\n1.0\n", "\udcff"])
@@ -144,9 +144,9 @@ def test_notes_that_make_no_sense_are_passed_over(
 def test_the_hub_is_asked_last(file: Path, store: Store, sound: bytes) -> None:
     asked = []
 
-    def ask() -> Expected:
+    def ask() -> ExpectedFile:
         asked.append(1)
-        return Expected(sha256(sound), "hub", REPO, "c", NAME, len(sound))
+        return ExpectedFile(sha256(sound), "hub", REPO, "c", NAME, len(sound))
 
     assert check(file, store, ask_hub=ask).verdict is Verdict.VERIFIED
     assert check(file, store, ask_hub=ask).expected.source == "record"
@@ -154,7 +154,7 @@ def test_the_hub_is_asked_last(file: Path, store: Store, sound: bytes) -> None:
 
 
 def test_a_wrong_size_needs_no_hash(file: Path, store: Store) -> None:
-    done = check(file, store, ask_hub=lambda: Expected("0" * 64, "hub", size_bytes=7))
+    done = check(file, store, ask_hub=lambda: ExpectedFile("0" * 64, "hub", size_bytes=7))
     assert (done.verdict, done.sha256) == (Verdict.DIFFERENT, None)
 
 

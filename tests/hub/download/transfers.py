@@ -12,7 +12,7 @@ from gguf_hub.errors import HubUnreachableError
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.download.destinations import Destination
 from gguf_hub.hub.download.engine import Settings
-from gguf_hub.hub.download.fetch import Fetched, Fetcher
+from gguf_hub.hub.download.fetch import FetchedFile, Fetcher
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
 
@@ -24,7 +24,7 @@ QUICK = Settings(waits_s=(0.0, 0.0, 0.0), segment_bytes=SEGMENT)
 Make = Callable[..., Fetcher]
 
 
-def fetch(fetcher: Fetcher, name: str = NAME) -> Fetched:
+def fetch(fetcher: Fetcher, name: str = NAME) -> FetchedFile:
     listing = fetcher.hub.list_files(REPO)
     return fetcher.fetch(listing, [listing.find(name)])[0]
 
@@ -34,9 +34,9 @@ def listed(fetcher: Fetcher) -> tuple[RepoListing, RemoteFile]:
     return listing, listing.files[0]
 
 
-def part_of(place: Destination) -> Path:
+def part_of(destination: Destination) -> Path:
     listing = HfHub().list_files(REPO)
-    return place.part_of(listing, listing.files[0])
+    return destination.part_of(listing, listing.files[0])
 
 
 def sent_bytes(server: HubServer) -> int:

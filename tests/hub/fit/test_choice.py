@@ -19,10 +19,10 @@ BARE = Constraints(reserve_bytes=0)
 
 
 def judged(
-    ram_bytes: int, files: list[FileFacts] = FILES, wish: Constraints = BARE, **more: object
+    ram_bytes: int, files: list[FileFacts] = FILES, constraints: Constraints = BARE, **more: object
 ) -> Pick:
     machine = Machine(ram_bytes, n_threads=8, isa="avx512vnni", ram_bytes_per_s=50e9, **more)
-    return pick(files, machine, wish)
+    return pick(files, machine, constraints)
 
 
 def name_of(found: Pick) -> str | None:
@@ -49,18 +49,21 @@ def name_of(found: Pick) -> str | None:
     ],
 )
 def test_pick(ram_bytes: int, policy: str, quant: str | None) -> None:
-    assert name_of(judged(ram_bytes, wish=replace(BARE, policy=policy))) == quant
+    assert name_of(judged(ram_bytes, constraints=replace(BARE, policy=policy))) == quant
 
 
 def test_context_counts() -> None:
     assert name_of(judged(22 * GB)) == "Q3_K_M"
-    assert name_of(judged(22 * GB, wish=replace(BARE, n_ctx=16384))) == "Q2_K"
+    assert name_of(judged(22 * GB, constraints=replace(BARE, n_ctx=16384))) == "Q2_K"
 
 
 def test_a_smaller_kv_type_makes_room() -> None:
-    wish = replace(BARE, n_ctx=16384)
-    assert name_of(judged(round(22.5 * GB), wish=wish)) == "Q2_K"
-    assert name_of(judged(round(22.5 * GB), wish=replace(wish, kv_type="q8_0"))) == "Q3_K_M"
+    constraints = replace(BARE, n_ctx=16384)
+    assert name_of(judged(round(22.5 * GB), constraints=constraints)) == "Q2_K"
+    assert (
+        name_of(judged(round(22.5 * GB), constraints=replace(constraints, kv_type="q8_0")))
+        == "Q3_K_M"
+    )
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -97,8 +100,11 @@ def test_more_memory_never_gives_a_worse_file_by_quality(small: int, more: int) 
 @settings(deadline=None)  # a busy machine is no failure
 @given(order=st.permutations(FILES), policy=st.sampled_from(POLICIES))
 def test_order_of_the_files_does_not_matter(order: list[FileFacts], policy: str) -> None:
-    wish = replace(BARE, policy=policy)
-    assert judged(40 * GB, order, wish).chosen == judged(40 * GB, wish=wish).chosen
+    constraints = replace(BARE, policy=policy)
+    assert (
+        judged(40 * GB, order, constraints).chosen
+        == judged(40 * GB, constraints=constraints).chosen
+    )
 
 
 def test_unknown_policy_names_the_known_ones() -> None:
@@ -111,7 +117,7 @@ def test_unknown_policy_names_the_known_ones() -> None:
 
 
 def test_a_least_speed_rules_slower_files_out() -> None:
-    fast = judged(64 * GB, wish=replace(BARE, policy="quality", min_tok_per_s=4.5))
+    fast = judged(64 * GB, constraints=replace(BARE, policy="quality", min_tok_per_s=4.5))
     assert fast.chosen is not None
     assert fast.chosen.tok_per_s >= 4.5
     assert name_of(fast) == "Q5_K_M"
@@ -121,21 +127,21 @@ def test_a_least_speed_rules_slower_files_out() -> None:
 
 
 def test_none_is_fast_enough() -> None:
-    found = judged(64 * GB, wish=replace(BARE, min_tok_per_s=100.0))
+    found = judged(64 * GB, constraints=replace(BARE, min_tok_per_s=100.0))
     assert found.chosen is None
     assert found.reason.startswith("none of the 8 files is fast enough: Q2_K makes about ")
-    assert found.reason.endswith(" tok/s, 100 are asked for")
+    assert found.reason.endswith(" tok/s, 100 are required")
 
 
 def test_the_disk_is_taken_only_by_who_names_a_least_speed() -> None:
-    wish = replace(BARE, min_tok_per_s=0.2)
+    constraints = replace(BARE, min_tok_per_s=0.2)
     assert judged(12 * GB, disk_bytes_per_s=2e9).chosen is None
-    found = judged(12 * GB, wish=wish, disk_bytes_per_s=2e9)
+    found = judged(12 * GB, constraints=constraints, disk_bytes_per_s=2e9)
     assert found.chosen is not None
     assert found.reason.startswith(f"{name_of(found)}: runs from disk at about ")
     assert "as none fits 12 GB of RAM" in found.reason
     # memory comes first, however much better a file from disk would be
-    assert name_of(judged(17 * GB, wish=wish, disk_bytes_per_s=2e9)) == "Q2_K"
+    assert name_of(judged(17 * GB, constraints=constraints, disk_bytes_per_s=2e9)) == "Q2_K"
 
 
 # ---- files without figures ---------------------------------------------------------------------
@@ -209,7 +215,7 @@ def test_estimates_choose_where_nothing_is_published() -> None:
     ],
 )
 def test_reason(ram_gb: float, policy: str, reason: str) -> None:
-    assert judged(round(ram_gb * GB), wish=Constraints(policy=policy)).reason == reason
+    assert judged(round(ram_gb * GB), constraints=Constraints(policy=policy)).reason == reason
 
 
 def test_reason_tells_what_the_disk_would_give() -> None:
@@ -220,8 +226,10 @@ def test_reason_tells_what_the_disk_would_give() -> None:
 
 
 def test_reason_with_a_gpu_names_both_memories_and_what_lacks() -> None:
-    wish = Constraints(engine="llama.cpp")
-    reason = judged(16 * GB, wish=wish, vram_bytes=8 * GB, gpu_bytes_per_s=4e11).reason
+    constraints = Constraints(engine="llama.cpp")
+    reason = judged(
+        16 * GB, constraints=constraints, vram_bytes=8 * GB, gpu_bytes_per_s=4e11
+    ).reason
     assert reason == (
         "Q2_K: the best that fits 14.5 GB of RAM (16 GB less 1.5 GB for other programs) and 6.66 "
         "GB of VRAM (8 GB less 1.34 GB for driver and margin); Q3_K_M would lose 7.7 % against "
@@ -251,10 +259,10 @@ def test_reason_without_figures(policy: str, reason: str) -> None:
 @settings(deadline=None)
 @given(ram_bytes=st.integers(0, 70 * GB), reserve_bytes=st.none() | st.integers(0, 9 * GB))
 def test_the_figures_of_a_reason_agree(ram_bytes: int, reserve_bytes: int | None) -> None:
-    wish = Constraints(reserve_bytes=reserve_bytes)
-    reason = judged(ram_bytes, wish=wish).reason
+    constraints = Constraints(reserve_bytes=reserve_bytes)
+    reason = judged(ram_bytes, constraints=constraints).reason
     limit = float(reason.split(" GB of RAM")[0].split()[-1])
-    assert limit <= wish.limit_of(Machine(ram_bytes)) / GB < limit + 0.01 + 1e-9
+    assert limit <= constraints.limit_of(Machine(ram_bytes)) / GB < limit + 0.01 + 1e-9
     if "less" in reason:
         there, less = (float(reason.split(word)[1].split()[0]) for word in ("(", "less "))
         assert round(there - less, 2) == limit
@@ -282,11 +290,11 @@ def test_of_equal_files_one_on_disk_is_preferred() -> None:
 @settings(deadline=None)  # a busy machine is no failure
 @given(ram_bytes=st.integers(0, 100 * GB), policy=st.sampled_from(POLICIES))
 def test_a_memory_as_large_as_a_reason_asks_for_is_enough(ram_bytes: int, policy: str) -> None:
-    found = judged(ram_bytes, wish=replace(BARE, policy=policy))
+    found = judged(ram_bytes, constraints=replace(BARE, policy=policy))
     if "needs" not in found.reason:
         return
     needed_gb = float(found.reason.split("needs ")[1].split()[0])
-    richer = judged(round(needed_gb * GB), wish=replace(BARE, policy="quality"))
+    richer = judged(round(needed_gb * GB), constraints=replace(BARE, policy="quality"))
     assert richer.chosen is not None
     if found.chosen:
         assert richer.chosen.facts.perplexity < found.chosen.facts.perplexity

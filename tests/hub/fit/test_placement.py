@@ -17,7 +17,7 @@ from gguf_hub.hub.fit import (
     largest_n_ctx,
     need_of,
     pick,
-    place,
+    placement_of,
 )
 from gguf_hub.units import GB, GIB
 from tests.hub.fit.test_memory import FACTS
@@ -46,35 +46,35 @@ def machine(ram: float, vram: float = 0, **more: object) -> Machine:
     ],
 )
 def test_verdict(ram_gb: float, vram_gb: float, verdict: Verdict) -> None:
-    placement = place(FACTS["Q3_K_M"], LLAMA, machine(ram_gb, vram_gb))
+    placement = placement_of(FACTS["Q3_K_M"], LLAMA, machine(ram_gb, vram_gb))
     assert placement.verdict is verdict
     assert placement.ram_bytes <= ram_gb * GB or verdict is Verdict.TOO_BIG
     assert placement.vram_bytes <= vram_gb * GB
 
 
 def test_our_runner_has_no_use_for_a_gpu() -> None:
-    assert place(FACTS["Q3_K_M"], OURS, machine(24, 80)).verdict is Verdict.RAM
-    assert place(FACTS["Q3_K_M"], OURS, machine(8, 80)).verdict is Verdict.DISK
+    assert placement_of(FACTS["Q3_K_M"], OURS, machine(24, 80)).verdict is Verdict.RAM
+    assert placement_of(FACTS["Q3_K_M"], OURS, machine(8, 80)).verdict is Verdict.DISK
 
 
 @pytest.mark.parametrize(
     ("vram_gb", "k"), [(24, 6), (12, 21), (80, 0)], ids=["24 GB", "12 GB", "80 GB"]
 )
 def test_layers_whose_experts_stay_in_ram(vram_gb: int, k: int) -> None:
-    placement = place(FACTS["Q4_K_M"], LLAMA, machine(64, vram_gb))
+    placement = placement_of(FACTS["Q4_K_M"], LLAMA, machine(64, vram_gb))
     assert (placement.n_gpu_layers, placement.n_cpu_moe) == (99, k)
     assert placement.verdict is (Verdict.SPLIT if k else Verdict.VRAM)
 
 
 def test_all_experts_in_ram_need_little_vram() -> None:
-    placement = place(FACTS["Q4_K_M"], LLAMA, machine(64, 3.2))
+    placement = placement_of(FACTS["Q4_K_M"], LLAMA, machine(64, 3.2))
     assert placement.n_cpu_moe == 32
     assert placement.vram_bytes / GB == pytest.approx(2.07, abs=0.01)
 
 
 def test_a_dense_model_is_split_by_layers() -> None:
     facts = replace(FACTS["Q4_0"], shape=replace(FACTS["Q4_0"].shape, n_expert=0, n_expert_used=0))
-    placement = place(facts, LLAMA, machine(32, 12))
+    placement = placement_of(facts, LLAMA, machine(32, 12))
     # 0.82 GB for a layer, 1.6 GB of margin, context and scratch
     assert (placement.n_gpu_layers, placement.n_cpu_moe) == (12, 0)
     assert placement.verdict is Verdict.SPLIT
@@ -83,12 +83,12 @@ def test_a_dense_model_is_split_by_layers() -> None:
 
 
 def test_several_gpus_have_a_margin_each() -> None:
-    one, two = (place(FACTS["Q4_K_M"], LLAMA, machine(64, 24, n_gpus=n)) for n in (1, 2))
+    one, two = (placement_of(FACTS["Q4_K_M"], LLAMA, machine(64, 24, n_gpus=n)) for n in (1, 2))
     assert two.n_cpu_moe > one.n_cpu_moe
 
 
 def test_what_does_not_fit_is_read_from_disk() -> None:
-    placement = place(FACTS["Q4_K_M"], OURS, machine(20))
+    placement = placement_of(FACTS["Q4_K_M"], OURS, machine(20))
     assert placement.verdict is Verdict.DISK
     assert placement.ram_bytes == 20 * GB
     # 27.2 GB needed, 0.1 of it embeddings that few rows of are read
@@ -97,8 +97,8 @@ def test_what_does_not_fit_is_read_from_disk() -> None:
 
 
 def test_a_gpu_leaves_less_to_the_disk() -> None:
-    with_gpu = place(FACTS["Q4_K_M"], LLAMA, machine(12, 8))
-    without = place(FACTS["Q4_K_M"], LLAMA, machine(12))
+    with_gpu = placement_of(FACTS["Q4_K_M"], LLAMA, machine(12, 8))
+    without = placement_of(FACTS["Q4_K_M"], LLAMA, machine(12))
     assert with_gpu.verdict is without.verdict is Verdict.DISK
     assert with_gpu.miss_share < without.miss_share
 
@@ -108,15 +108,16 @@ def test_reserve_is_left_to_others() -> None:
     assert Constraints().reserve_of(machine(4)) == 0.4 * GB
     assert replace(OURS, reserve_bytes=2 * GB).limit_of(machine(1)) == 0
     fits = [
-        place(FACTS["Q3_K_M"], replace(OURS, reserve_bytes=r * GB), machine(24)) for r in (2, 3)
+        placement_of(FACTS["Q3_K_M"], replace(OURS, reserve_bytes=r * GB), machine(24))
+        for r in (2, 3)
     ]
     assert [each.verdict for each in fits] == [Verdict.RAM, Verdict.DISK]
 
 
 def test_a_file_that_we_cannot_run_is_no_candidate() -> None:
     facts = replace(FACTS["Q4_K_M"], obstacles=("architecture `gemma`",))
-    assert place(facts, OURS, machine(64)).verdict is Verdict.NOT_HERE
-    assert place(facts, LLAMA, machine(64)).verdict is Verdict.RAM
+    assert placement_of(facts, OURS, machine(64)).verdict is Verdict.NOT_HERE
+    assert placement_of(facts, LLAMA, machine(64)).verdict is Verdict.RAM
     found = pick([facts], machine(64), OURS)
     assert found.chosen is None
     assert found.reason == "Q4_K_M does not run in gguf-hub: architecture `gemma`"
@@ -141,11 +142,11 @@ def test_a_memory_of_exactly_the_need_fits_and_a_byte_less_does_not() -> None:
 def test_largest_context_fits_and_one_token_more_does_not(
     ram: int, vram: int, quant: str, engine: str
 ) -> None:
-    facts, wish, there = FACTS[quant], Constraints(engine=engine), Machine(ram, vram)
-    n_ctx = largest_n_ctx(facts, there, wish)
+    facts, constraints, there = FACTS[quant], Constraints(engine=engine), Machine(ram, vram)
+    n_ctx = largest_n_ctx(facts, there, constraints)
 
     def fits(tokens: int) -> bool:
-        return place(facts, replace(wish, n_ctx=tokens), there).verdict.is_in_memory
+        return placement_of(facts, replace(constraints, n_ctx=tokens), there).verdict.is_in_memory
 
     assert n_ctx == 0 or fits(n_ctx)
     assert n_ctx == 2**20 or not fits(n_ctx + 1)
@@ -159,8 +160,8 @@ def test_largest_context_fits_and_one_token_more_does_not(
     quant=st.sampled_from(list(FACTS)),
 )
 def test_more_memory_never_takes_a_place_away(ram: int, vram: int, more: int, quant: str) -> None:
-    before = place(FACTS[quant], LLAMA, Machine(ram, vram)).verdict
-    after = place(FACTS[quant], LLAMA, Machine(ram + more, vram)).verdict
+    before = placement_of(FACTS[quant], LLAMA, Machine(ram, vram)).verdict
+    after = placement_of(FACTS[quant], LLAMA, Machine(ram + more, vram)).verdict
     assert after.is_in_memory or not before.is_in_memory
 
 
@@ -194,7 +195,7 @@ def test_what_is_picked_for(name: str) -> None:
 
 def test_unified_memory_is_counted_once() -> None:
     there = machine(36, 24, is_unified=True)
-    small, large = (place(FACTS[q], LLAMA, there) for q in ("Q3_K_M", "Q5_K_M"))
+    small, large = (placement_of(FACTS[q], LLAMA, there) for q in ("Q3_K_M", "Q5_K_M"))
     assert (small.verdict, large.verdict) == (Verdict.VRAM, Verdict.RAM)
     assert small.ram_bytes + small.vram_bytes <= 24 * GB
-    assert place(FACTS["Q6_K"], LLAMA, there).verdict is Verdict.DISK
+    assert placement_of(FACTS["Q6_K"], LLAMA, there).verdict is Verdict.DISK

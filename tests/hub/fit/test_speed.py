@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.gguf.types import RUNNABLE_TYPES
-from gguf_hub.hub.fit import Constraints, FileFacts, Machine, Speed, isa_of, place, speed_of
+from gguf_hub.hub.fit import Constraints, FileFacts, Machine, Speed, isa_of, placement_of, speed_of
 from gguf_hub.hub.fit.rates import LLAMA_CPP, RUNNER, rates_of
 from gguf_hub.units import GB
 from tests.hub.fit.test_memory import FACTS
@@ -20,8 +20,8 @@ FAST = Machine(100 * GB, n_threads=64, isa="avx512vnni", ram_bytes_per_s=60e9)
 SHORT = Constraints(n_ctx=64)
 
 
-def speed(facts: FileFacts, machine: Machine, wish: Constraints = SHORT) -> Speed | None:
-    return speed_of(facts, wish, machine, place(facts, wish, machine))
+def speed(facts: FileFacts, machine: Machine, constraints: Constraints = SHORT) -> Speed | None:
+    return speed_of(facts, constraints, machine, placement_of(facts, constraints, machine))
 
 
 # active bytes over bandwidth, by hand: tok/s at 20, 40 and 60 GB/s
@@ -57,11 +57,11 @@ def test_what_nobody_measured_is_a_wide_range() -> None:
 
 
 def test_a_gpu_that_tells_no_bandwidth_gives_no_speed() -> None:
-    wish = Constraints(engine="llama.cpp")
+    constraints = Constraints(engine="llama.cpp")
     machine = replace(FAST, vram_bytes=24 * GB)
-    assert speed(FACTS["Q4_K_M"], machine, wish) is None
-    found = speed(FACTS["Q4_K_M"], replace(machine, gpu_bytes_per_s=936e9), wish)
-    alone = speed(FACTS["Q4_K_M"], FAST, wish)
+    assert speed(FACTS["Q4_K_M"], machine, constraints) is None
+    found = speed(FACTS["Q4_K_M"], replace(machine, gpu_bytes_per_s=936e9), constraints)
+    alone = speed(FACTS["Q4_K_M"], FAST, constraints)
     assert found and alone
     assert found.about_tok_per_s > 2 * alone.about_tok_per_s
 

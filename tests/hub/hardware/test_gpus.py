@@ -10,7 +10,7 @@ import pytest
 
 from gguf_hub.hub.hardware import gpus as module
 from gguf_hub.hub.hardware.gpus import (
-    Found,
+    DetectedGpus,
     Gpu,
     amd_gpus,
     detect_gpus,
@@ -58,7 +58,7 @@ def program(code: str) -> list[str]:
 def test_nvidia_smi_is_asked_for_name_total_and_free() -> None:
     code = "import sys; assert '--query-gpu=name,memory.total,memory.free' in sys.argv; "
     code += "assert '--format=csv,noheader,nounits' in sys.argv; print('T4, 2, 1')"
-    assert smi_gpus(program(code)) == Found((Gpu("T4", 2 * MIB, MIB),))
+    assert smi_gpus(program(code)) == DetectedGpus((Gpu("T4", 2 * MIB, MIB),))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_nvml_tells_total_and_free_of_each_card() -> None:
         Gpu("GB10", 0, 0, is_unified=True),
     )
     assert found.notes == (
-        "GB10: tells no memory of its own (Not Supported): taken to share the RAM",
+        "GB10: reports no memory of its own (Not Supported): assumed to share the RAM",
     )
     assert not nvml.is_open
 
@@ -147,7 +147,7 @@ def no_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_no_gpu_no_words(no_tools: Path) -> None:
-    assert detect_gpus(no_tools) == Found()
+    assert detect_gpus(no_tools) == DetectedGpus()
 
 
 def test_a_driver_that_nothing_can_ask_is_a_note(no_tools: Path) -> None:

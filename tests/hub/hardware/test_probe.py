@@ -14,7 +14,7 @@ from gguf_hub.hub.hardware.probe import (
     disk_speed,
     measure,
     read_bandwidth,
-    remembered,
+    recall_speeds,
 )
 from gguf_hub.hub.hardware.probe import machine_key as key_of
 from gguf_hub.paths import cache_dir
@@ -101,15 +101,15 @@ def measured(key: str, target: Path, *, with_disk: bool = False) -> Speeds:
 
 def test_what_was_measured_is_not_measured_again(counted: list[str], tmp_path: Path) -> None:
     key = key_of("a cpu", 2)
-    assert remembered(key, tmp_path) == Speeds()
+    assert recall_speeds(key, tmp_path) == Speeds()
     assert measured(key, tmp_path) == Speeds(40e9)
     assert measured(key, tmp_path, with_disk=True) == Speeds(40e9, 2e9)
-    assert measured(key, tmp_path, with_disk=True) == remembered(key, tmp_path)
+    assert measured(key, tmp_path, with_disk=True) == recall_speeds(key, tmp_path)
     assert counted == ["memory", "disk"]
     # another CPU, another number of threads, another disk
     assert measured(key_of("a cpu", 4), tmp_path) == Speeds(40e9)
     assert counted == ["memory", "disk", "memory"]
-    assert remembered(key, Path("/proc")).disk_bytes_per_s is None
+    assert recall_speeds(key, Path("/proc")).disk_bytes_per_s is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_damaged_record_is_measured_anew(counted: list[str], tmp_path: Path, t
     path.parent.mkdir(parents=True)
     path.write_text(text.replace("KEY", key))
     assert measured(key, tmp_path, with_disk=True) == Speeds(40e9, 2e9)
-    assert remembered(key, tmp_path) == Speeds(40e9, 2e9)
+    assert recall_speeds(key, tmp_path) == Speeds(40e9, 2e9)
 
 
 # ---- the processor -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gguf_hub.hub.mirror import RepositoryIndex
-from gguf_hub.hub.mirror.routes import Request, Response, Routes, Slice
+from gguf_hub.hub.mirror.routes import FileSlice, Request, Response, Routes
 from gguf_hub.hub.store import Store
 from tests.hub.mirror.files import COMMIT, REPO, add
 
@@ -321,6 +321,6 @@ def test_a_web_page_cannot_read_through_a_name_of_its_own(
 
 def test_slices_are_open_files_for_the_sender_to_close(routes: Routes) -> None:
     response = ask(routes, FILE)
-    assert isinstance(response.body, Slice)
+    assert isinstance(response.body, FileSlice)
     assert not response.body.file.closed
     response.body.file.close()

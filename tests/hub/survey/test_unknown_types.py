@@ -57,9 +57,9 @@ def test_no_byte_and_no_weight_is_lost(original: Path, data: st.DataObject) -> N
     assert 0 <= facts.weights_bytes - before.weights_bytes < 32 * len(chosen)
     assert sum(s.n_weights for s in facts.tensors) == sum(s.n_weights for s in before.tensors)
     for engine in ("gguf-hub", "llama.cpp"):
-        wish = Constraints(n_ctx=128, engine=engine, min_tok_per_s=0)
-        assert need_of(facts, wish).total_bytes >= facts.size_bytes
-        found = pick([facts], ROOMY, wish)
+        constraints = Constraints(n_ctx=128, engine=engine, min_tok_per_s=0)
+        assert need_of(facts, constraints).total_bytes >= facts.size_bytes
+        found = pick([facts], ROOMY, constraints)
         assert (found.chosen, found.fits[0].verdict) == (None, Verdict.UNKNOWN)
         assert (found.fits[0].loss, found.fits[0].speed) == (None, None)
     old, new = (inspect(each.read_bytes(), each.name).summary for each in (original, path))

@@ -41,8 +41,8 @@ def test_the_text_is_the_same_with_drafts(config: dict, data: Path) -> None:
             sampler = LogitsSampler(Sampler(SamplerConfig.from_options(**config)), n_top=1)
             request = GenerationRequest(tuple(prompt), sampler, max_tokens=100)
             text = Generation(request, tokenizer, 256)
-            chances = [chance for delta in engine.stream(text) for chance in delta.chances]
-            texts.append([(chance.token_id, chance.logprob) for chance in chances])
+            logprobs = [token for delta in engine.stream(text) for token in delta.logprobs]
+            texts.append([(token.token_id, token.logprob) for token in logprobs])
     assert len(texts[0]) == 100
     assert texts[0] == texts[1]
     assert text.timings.n_accepted > 0

@@ -64,7 +64,7 @@ def test_what_is_written_is_read(
 
 
 def test_one_of_another_model_is_told_and_replaced(saved: Path) -> None:
-    with pytest.raises(UnusableError, match="of another model"):
+    with pytest.raises(UnusableError, match="another model"):
         read(saved, MODEL, "other")
     write(saved, [7], MODEL, "other")
     assert read(saved, MODEL, "other").tokens == [7]
@@ -151,7 +151,7 @@ def test_what_is_no_saved_prompt_is_not_replaced(path: Path, content: bytes) -> 
     with pytest.raises(GgufHubError, match="is not a prompt cache: it is not replaced") as caught:
         write(path, TOKENS, MODEL, "model")
     assert (path.read_bytes(), caught.value.hint) == (content, "name another file")
-    with pytest.raises(UnusableError, match="is no prompt cache"):
+    with pytest.raises(UnusableError, match="is not a prompt cache"):
         read(path, MODEL, "model")
 
 

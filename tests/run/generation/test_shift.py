@@ -87,12 +87,16 @@ def test_after_a_shift_logits_are_those_of_a_fresh_prompt_to_the_bit(data: Path)
 
         sampler = LogitsSampler(Sampler(config, tokenizer))
         request = GenerationRequest(tuple(prompt), sampler, max_tokens=100, criteria=(note,))
-        run = Generation(request, tokenizer, 32, shift=shift)
+        generation = Generation(request, tokenizer, 32, shift=shift)
         with Transformer.open(file, ModelSettings(n_ctx=32, n_batch=8, n_threads=1)) as model:
             engine = Engine(model)
-            for _ in engine.stream(run):
+            for _ in engine.stream(generation):
                 pass
-            assert (run.n_generated, run.finish_reason, run.n_shifts) == (100, "length", 6)
+            assert (generation.n_generated, generation.finish_reason, generation.n_shifts) == (
+                100,
+                "length",
+                6,
+            )
             for window, logits in seen:
                 engine.reset()
                 assert np.array_equal(engine.prefill(window), logits)
@@ -105,23 +109,23 @@ def test_after_a_shift_logits_are_those_of_a_fresh_prompt_to_the_bit(data: Path)
 def test_how_long_a_text_may_be(max_tokens: int, shifts: bool, expected: int, data: Path) -> None:
     with GgufFile.open(data / "models" / "stories260K.f32.gguf") as file:
         tokenizer = load_tokenizer(file.metadata)
-    job = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), max_tokens)
-    run = Generation(job, tokenizer, 8, shift=ContextShift(8, 1) if shifts else None)
+    request = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), max_tokens)
+    generation = Generation(request, tokenizer, 8, shift=ContextShift(8, 1) if shifts else None)
     logits = np.zeros(512, np.float32)
     logits[400] = 9
-    while not run.is_done:
-        run.take(logits)
-    assert (run.n_generated, run.finish_reason) == (expected, "length")
+    while not generation.is_done:
+        generation.take(logits)
+    assert (generation.n_generated, generation.finish_reason) == (expected, "length")
 
 
 def test_without_a_limit_it_goes_on(data: Path) -> None:
     with GgufFile.open(data / "models" / "stories260K.f32.gguf") as file:
         tokenizer = load_tokenizer(file.metadata)
-    job = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), -1)
-    run = Generation(job, tokenizer, 8, shift=ContextShift(8, 1))
+    request = GenerationRequest((1, 400), LogitsSampler(Sampler(SamplerConfig(temp=0))), -1)
+    generation = Generation(request, tokenizer, 8, shift=ContextShift(8, 1))
     logits = np.zeros(512, np.float32)
     logits[400] = 9
     for _ in range(100):
-        run.take(logits)
-        assert len(run.window) <= 8
-    assert not run.is_done
+        generation.take(logits)
+        assert len(generation.window) <= 8
+    assert not generation.is_done

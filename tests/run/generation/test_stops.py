@@ -14,7 +14,7 @@ TEXT = st.text("abc", max_size=30)
 def shown(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
     stop = StopText(stops)
     text = "".join(stop.feed(piece) for piece in pieces)
-    return text + stop.flush(), stop.found
+    return text + stop.flush(), stop.match
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_more_is_held_back_than_may_begin_a_stop_text(
     come, out = "", ""
     for piece in pieces:
         come, out = come + piece, out + stop.feed(piece)
-        if stop.found is not None:
+        if stop.match is not None:
             break
         starts = [s[:n] for s in stops for n in range(len(s)) if come.endswith(s[:n])]
         assert len(come) - len(out) == max(map(len, starts), default=0)

@@ -7,14 +7,11 @@ memory. What an earlier run left is compared with its journal on the way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from typing import Any
 
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_queue import SegmentQueue
-from gguf_hub.units import MIB
-
-_CHUNK_BYTES = 1 * MIB
 
 
 class NotYetError(Exception):
@@ -42,24 +39,24 @@ class Prefix:
         return bytes(data)
 
 
-class WholeHash:
+class FileHash:
     """Reads a part in order, as fast as it comes.
 
     Args:
-        board: What is there.
+        queue: What is there.
         part: The file.
-        untrusted: Segments from an earlier run, to be compared with what the board says of them.
-        forget: Told of those that are not so.
+        untrusted: Segments from an earlier run, to be compared with the hashes in the queue.
+        forget: Called with the index of each that differs.
         check_start: Looks at the first bytes; raises when the file is of no use, and
             ``NotYetError`` when it needs to see more. None for no look.
 
     Attributes:
-        sha256: Of the whole file, once ``run`` has returned without the board being over before.
+        sha256: Of the whole file, once ``run`` has read all of it; None when it was stopped.
     """
 
     def __init__(
         self,
-        board: SegmentQueue,
+        queue: SegmentQueue,
         part: PartFile,
         *,
         untrusted: Container[int],
@@ -67,53 +64,45 @@ class WholeHash:
         check_start: Callable[[Prefix], None] | None = None,
     ) -> None:
         self.sha256: str | None = None
-        self._board = board
+        self._queue = queue
         self._part = part
         self._untrusted = untrusted
         self._forget = forget
         self._check_start = check_start
-        self._prefix = Prefix(part, board.segments.size_bytes)
+        self._prefix = Prefix(part, queue.segments.size_bytes)
 
     def run(self) -> None:
-        """Read to the end; ends the board."""
-        whole: Any = hashlib.sha256()
-        for index in range(len(self._board.segments)):
+        """Read to the end, then end the queue."""
+        digest: Any = hashlib.sha256()
+        for index in range(len(self._queue.segments)):
             after = None
             while after is None:
-                expected = self._board.wait_for(index)
+                expected = self._queue.wait_for(index)
                 if expected is None:
                     return
-                after = self._hash_segment(whole, index, expected)
-            whole = after
-            self._look(self._board.segments.stop(index))
-        self.sha256 = whole.hexdigest()
-        self._board.end()
+                after = self._hash_segment(digest, index, expected)
+            digest = after
+            self._look(self._queue.segments.stop(index))
+        self.sha256 = digest.hexdigest()
+        self._queue.end()
 
-    def _hash_segment(self, whole: Any, index: int, expected: str) -> Any | None:
+    def _hash_segment(self, digest: Any, index: int, expected: str) -> Any | None:
         """Return the hash after this segment; None when the segment is not what it was."""
-        after, own = whole.copy(), hashlib.sha256()
+        after, own = digest.copy(), hashlib.sha256()
         is_trusted = index not in self._untrusted
-        for chunk in self._chunks(index):
+        start, stop = self._queue.segments.start(index), self._queue.segments.stop(index)
+        for chunk in self._part.chunks(start, stop):
+            if self._queue.stop_event.is_set():
+                return after
             after.update(chunk)
             if not is_trusted:
                 own.update(chunk)
-        if is_trusted or own.hexdigest() == expected or self._board.over.is_set():
+        if is_trusted or own.hexdigest() == expected or self._queue.stop_event.is_set():
             return after
         self._forget(index)
         return None
 
-    def _chunks(self, index: int) -> Iterator[memoryview]:
-        at, stop = self._board.segments.start(index), self._board.segments.stop(index)
-        buffer = memoryview(bytearray(min(_CHUNK_BYTES, stop - at)))
-        while at < stop and not self._board.over.is_set():
-            n = self._part.read(buffer[: stop - at], at)
-            if not n:
-                return
-            yield buffer[:n]
-            at += n
-
     def _look(self, ready_bytes: int) -> None:
-        """Look at the header as soon as it is there."""
         self._prefix.ready_bytes = ready_bytes
         if self._check_start is not None:
             try:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.cli.download.download_engine import mover_for
+from gguf_hub.cli.download.download_engine import backend_for
 from gguf_hub.errors import HubError, HubUnreachableError, UsageError
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import LocalFolder
+from gguf_hub.hub.download.external import HfTransferBackend, XetBackend, has_hf_transfer
 from gguf_hub.hub.download.fetch import Fetcher, Status
 from gguf_hub.hub.download.link import Source
-from gguf_hub.hub.download.transfer import RangeMover, TransferBackend
-from gguf_hub.hub.download.whole import HfTransferMover, XetMover, has_hf_transfer
+from gguf_hub.hub.download.transfer import RangeBackend, TransferBackend
 from gguf_hub.hub.store import Store
 from gguf_hub.progress import SILENT
 from tests.hostile import HostileFolder
@@ -42,7 +42,7 @@ def download(url, filename, headers, callback, **settings):
     with open(filename + ".headers", "w") as file:
         file.write(str(headers))
 """
-TRANSFER = HfTransferMover(2)
+TRANSFER = HfTransferBackend(2)
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def server(hub_server: HubServer) -> HubServer:
     return hub_server
 
 
-def fetch(tmp_path: Path, mover: TransferBackend, token: str | None = None) -> Path:
-    hub, place = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
-    one = Fetcher(hub, place, Store(), Notes(), move=mover)
+def fetch(tmp_path: Path, backend: TransferBackend, token: str | None = None) -> Path:
+    hub, destination = HfHub(token=token, retry_waits_s=()), LocalFolder(tmp_path / "models")
+    one = Fetcher(hub, destination, Store(), Notes(), backend=backend)
     listing = one.hub.list_files(REPO)
     (done,) = one.fetch(listing, listing.files)
     assert done.status is Status.DOWNLOADED
@@ -111,7 +111,7 @@ def test_wrong_bytes_are_refused_whoever_moved_them(server: HubServer, tmp_path:
 @pytest.mark.usefixtures("stand_in")
 def test_a_failure_names_the_engine_that_can_go_on(server: HubServer, tmp_path: Path) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", status=500))
-    with pytest.raises(HubUnreachableError, match="hf_transfer gave up") as caught:
+    with pytest.raises(HubUnreachableError, match="hf_transfer failed") as caught:
         fetch(tmp_path, TRANSFER)
     assert "--engine ranges" in str(caught.value.hint)
 
@@ -158,18 +158,18 @@ def test_a_child_that_cannot_begin_is_a_failure_of_the_engine(
 ) -> None:
     (tmp_path / "hf_transfer.py").write_text("import os; os._exit(3)")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(HubUnreachableError, match="hf_transfer gave up"):
+    with pytest.raises(HubUnreachableError, match="hf_transfer failed"):
         fetch(tmp_path, TRANSFER)
 
 
 @pytest.mark.skipif(not has_hf_transfer(), reason="hf_transfer is not installed")
 def test_the_real_hf_transfer(server: HubServer, tmp_path: Path) -> None:
-    assert fetch(tmp_path, HfTransferMover.installed(2)).read_bytes() == BIG
+    assert fetch(tmp_path, HfTransferBackend.installed(2)).read_bytes() == BIG
 
 
 def test_a_hub_without_xet_is_told(server: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(HubError, match="not to be had through xet"):
-        fetch(tmp_path, XetMover())
+    with pytest.raises(HubError, match="not available through xet"):
+        fetch(tmp_path, XetBackend())
 
 
 # --- which one
@@ -181,8 +181,8 @@ def options(**changes: object) -> dict[str, object]:
 
 
 def test_ranges_are_the_rule_and_files_share_the_connections() -> None:
-    alone, shared = mover_for(options(), 1), mover_for(options(), 5)
-    assert isinstance(alone, RangeMover) and isinstance(shared, RangeMover)
+    alone, shared = backend_for(options(), 1), backend_for(options(), 5)
+    assert isinstance(alone, RangeBackend) and isinstance(shared, RangeBackend)
     assert (alone.settings.connections, shared.settings.connections) == (8, 4)
 
 
@@ -190,27 +190,27 @@ def test_the_variable_of_the_model_card_selects_hf_transfer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_ENABLE_HF_TRANSFER", "1")
-    mover = mover_for(options(), 1)
-    assert isinstance(mover, HfTransferMover if has_hf_transfer() else RangeMover)
-    assert isinstance(mover_for(options(engine="ranges"), 1), RangeMover)
-    assert isinstance(mover_for(options(limit_rate=5), 1), RangeMover)
+    mover = backend_for(options(), 1)
+    assert isinstance(mover, HfTransferBackend if has_hf_transfer() else RangeBackend)
+    assert isinstance(backend_for(options(engine="ranges"), 1), RangeBackend)
+    assert isinstance(backend_for(options(limit_rate=5), 1), RangeBackend)
     said = capsys.readouterr().err
     assert said.count("note: HF_HUB_ENABLE_HF_TRANSFER is set") == 2
 
 
 @pytest.mark.parametrize("engine", ["xet", "hf-transfer"])
 def test_other_engines_know_no_rate(engine: str) -> None:
-    with pytest.raises(UsageError, match="no --limit-rate"):
-        mover_for(options(engine=engine, limit_rate=5), 1)
+    with pytest.raises(UsageError, match="not support --limit-rate"):
+        backend_for(options(engine=engine, limit_rate=5), 1)
     if engine == "xet":
-        assert isinstance(mover_for(options(engine=engine), 1), XetMover)
+        assert isinstance(backend_for(options(engine=engine), 1), XetBackend)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--limit-rate", "fast"], "not a size"),
-        (["--limit-rate", "0"], "nothing would ever come"),
+        (["--limit-rate", "0"], "expected at least one byte"),
         (["--connections", "0"], "connections"),
         (["--engine", "rocket"], "engine"),
         (["--timeout", "0"], "timeout"),

@@ -20,7 +20,7 @@ from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.journal import journal_of
 from gguf_hub.hub.download.link import Link, Source
-from gguf_hub.hub.download.transfer import RangeMover, TransferResult
+from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.progress import Progress
 from gguf_hub.subprocesses import NETWORK, start_python
 from gguf_hub.units import MIB
@@ -30,12 +30,12 @@ CHUNK_BYTES = 10 * MIB
 
 
 def has_hf_transfer() -> bool:
-    """Tell whether hf_transfer is installed."""
+    """Return whether hf_transfer is installed."""
     return find_spec("hf_transfer") is not None
 
 
 @dataclass(frozen=True)
-class HfTransferMover:
+class HfTransferBackend:
     """Moves bytes with hf_transfer, in a process of its own.
 
     Args:
@@ -45,7 +45,7 @@ class HfTransferMover:
     connections: int = 8
 
     @classmethod
-    def installed(cls, connections: int) -> HfTransferMover:
+    def installed(cls, connections: int) -> HfTransferBackend:
         """Return the mover.
 
         Raises:
@@ -68,19 +68,19 @@ class HfTransferMover:
         cancel: threading.Event,
     ) -> TransferResult:
         """Fill ``part``; see ``TransferBackend``."""
-        facts = Link(hub, source).current().facts
-        headers = hub.headers_for(facts)
+        metadata = Link(hub, source).current().metadata
+        headers = hub.headers_for(metadata)
         if any(name.lower() == "authorization" for name in headers):
             # it follows redirects, and gives another port of the same host what it was given
             progress.note(
-                f"`{source.file.path}` needs the token, which hf_transfer is not given: "
+                f"`{source.file.path}` needs the token, which hf_transfer does not get: "
                 "fetching it with the engine `ranges`"
             )
             settings = Settings(connections=self.connections)
-            return RangeMover(settings)(hub, source, part, progress=progress, cancel=cancel)
+            return RangeBackend(settings)(hub, source, part, progress=progress, cancel=cancel)
         _clear(part)
-        wishes = {
-            "url": facts.url,
+        options = {
+            "url": metadata.url,
             "filename": str(part.absolute()),  # the child works in another folder
             "max_files": self.connections,
             "chunk_size": CHUNK_BYTES,
@@ -91,19 +91,19 @@ class HfTransferMover:
         }
         label = f"download {source.file.path.rpartition('/')[2]}"
         with progress.task(label, source.file.size_bytes) as task:
-            for n_bytes in self._run(wishes, source):
+            for n_bytes in self._run(options, source):
                 if cancel.is_set():
                     raise CancelledError
                 task.advance(n_bytes)
         return TransferResult()
 
-    def _run(self, wishes: dict[str, Any], source: Source) -> Iterator[int]:
+    def _run(self, options: dict[str, Any], source: Source) -> Iterator[int]:
         """Yield the size of each chunk that came."""
         with start_python("gguf_hub.hub.download.transfer_child", passed=NETWORK) as child:
             try:
                 assert child.stdin and child.stdout
                 with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
-                    stdin.write(json.dumps(wishes).encode())
+                    stdin.write(json.dumps(options).encode())
                 for line in child.stdout:
                     yield int(line)
             except BaseException:
@@ -111,15 +111,15 @@ class HfTransferMover:
                 raise
         if child.returncode:
             raise HubUnreachableError(
-                f"`{source.file.path}`: hf_transfer gave up, and keeps nothing",
+                f"`{source.file.path}`: hf_transfer failed and cannot resume",
                 repo_id=source.repo_id,
                 retry_after_s=0.0,
-                hint="`--engine ranges` goes on where it stopped",
+                hint="`--engine ranges` can resume downloads",
             )
 
 
 @dataclass(frozen=True)
-class XetMover:
+class XetBackend:
     """Moves bytes with hf_xet, which puts a file together from chunks of Hugging Face's store."""
 
     def __call__(
