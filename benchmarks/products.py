@@ -20,7 +20,7 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
@@ -57,11 +57,11 @@ def measure(
     weights = random_blocks(spec, n_in * n_out // type_.block_size, rng)
     floats = activation_floats(ACTIVATION_OF[type_], n_in)
     row_bytes = activation_bytes(ACTIVATION_OF[type_], n_in)
-    panel, partial = -(-n_tokens * row_bytes // 64) * 64, n_tokens * (floats + n_out)
+    packed, partial = -(-n_tokens * row_bytes // 64) * 64, n_tokens * (floats + n_out)
     memory = Memory.allocate(
         n=0,
         f=partial + partial_floats(n_tokens),
-        q=panel + panel_bytes(n_in),
+        q=packed + tile_bytes(n_in),
         kv=1,
         files=[weights],
     )
@@ -71,7 +71,8 @@ def measure(
     product = step(
         f"matmul.{type_.name}", w0=0, row_bytes=type_.row_bytes(n_in), n_in=n_in, n_out=n_out,
         xq=0, xq_stride=row_bytes, xf=0, xf_stride=floats, y=n_tokens * floats, y_stride=n_out,
-        is_added=0, count=N_TOKENS, panel=panel, panel_stride=0, partial=partial, partial_stride=0,
+        is_added=0, count=N_TOKENS, packed=packed, packed_stride=0, partial=partial,
+        partial_stride=0,
     )  # fmt: skip
     times = []
     with CompiledMachine(builder, memory, n_threads=1) as machine:

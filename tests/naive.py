@@ -47,11 +47,11 @@ def scaled_and_minimum(type: QuantType, blocks: np.ndarray) -> tuple[np.ndarray,
     raw = np.ascontiguousarray(blocks, dtype=np.uint8).reshape(-1)
     fields = raw.view(np.dtype(STRUCTS[type]))
     assert fields.dtype.itemsize == type.type_size
-    steps, scale, minimum = _PARTS[type](fields)
-    steps = steps.reshape(*scale.shape, -1).astype(np.float32)
+    quants, scale, minimum = _PARTS[type](fields)
+    quants = quants.reshape(*scale.shape, -1).astype(np.float32)
     # float32 throughout, rounded after each step as ggml does: first scale * step, then - minimum
-    scaled = (scale[..., None] * steps).astype(np.float32)
-    return scaled.reshape(-1), np.broadcast_to(minimum[..., None], steps.shape).reshape(-1)
+    scaled = (scale[..., None] * quants).astype(np.float32)
+    return scaled.reshape(-1), np.broadcast_to(minimum[..., None], quants.shape).reshape(-1)
 
 
 def single(field: np.ndarray) -> np.ndarray:
@@ -83,8 +83,8 @@ def _q4_1(x):
 
 
 def _q5_0(x):
-    steps = nibbles(x["qs"]) + 16 * bits(x["qh"])
-    return steps - 16, single(x["d"]), np.zeros(len(x), np.float32)
+    quants = nibbles(x["qs"]) + 16 * bits(x["qh"])
+    return quants - 16, single(x["d"]), np.zeros(len(x), np.float32)
 
 
 def _q5_1(x):
@@ -97,10 +97,10 @@ def _q8_0(x):
 
 def _q2_k(x):
     """16 groups of 16; scale in the low half of a byte, minimum in the high half."""
-    steps = pairs(x["qs"].reshape(-1, 2, 32))
+    quants = pairs(x["qs"].reshape(-1, 2, 32))
     scale = single(x["d"])[:, None] * (x["scales"] & 15).astype(np.float32)
     minimum = single(x["dmin"])[:, None] * (x["scales"] >> 4).astype(np.float32)
-    return steps, scale, minimum
+    return quants, scale, minimum
 
 
 def _q3_k(x):
@@ -128,8 +128,8 @@ def _scales_and_minima(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _q4_k(x):
     scale, minimum = _scales_and_minima(x["scales"])
-    steps = nibbles(x["qs"].reshape(-1, 4, 32))
-    return steps, single(x["d"])[:, None] * scale, single(x["dmin"])[:, None] * minimum
+    quants = nibbles(x["qs"].reshape(-1, 4, 32))
+    return quants, single(x["d"])[:, None] * scale, single(x["dmin"])[:, None] * minimum
 
 
 def _q5_k(x):
@@ -174,14 +174,14 @@ def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np
     ratio = blocks / np.where(scale > 0, scale, np.float32(1))[:, None]
     ratio = np.where(scale[:, None] > 0, ratio, np.float32(0))
     # half away from zero; in float64, where adding a half to a float32 is exact
-    steps = np.trunc(np.abs(ratio.astype(np.float64)) + 0.5) * np.sign(ratio)
+    quants = np.trunc(np.abs(ratio.astype(np.float64)) + 0.5) * np.sign(ratio)
     scale = np.where(finite, scale, np.float32(np.nan))
-    return np.clip(steps, -127, 127).astype(np.int8).reshape(-1), scale
+    return np.clip(quants, -127, 127).astype(np.int8).reshape(-1), scale
 
 
-def group_sums(steps: np.ndarray, scale: np.ndarray, group_size: int) -> np.ndarray:
+def group_sums(quants: np.ndarray, scale: np.ndarray, group_size: int) -> np.ndarray:
     """Return scale times the sum of the steps for each group, float32 [n / group_size]."""
-    sums = steps.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(np.float32)
+    sums = quants.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(np.float32)
     return np.repeat(scale, len(sums) // len(scale)) * sums
 
 
@@ -190,21 +190,21 @@ def activations(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if kind == "f32":
         return np.zeros(0, np.int8), x.astype(np.float32)
     if kind == "q8_0":
-        steps, scale = quantize_activations(x, 32)
+        quants, scale = quantize_activations(x, 32)
         is_half = (scale >= 2.0**-14) & (scale <= 65504)  # ggml's block_q8_0 keeps a half
         half = np.where(is_half, scale, 0).astype(np.float16).astype(np.float32)
         scale = np.where(is_half, half, scale)
-        q = np.concatenate([steps, step_sums(steps, 32, "<i4")])
-        return q, np.concatenate([scale, group_sums(steps, scale, 32)])
-    steps, scale = quantize_activations(x, 256)
-    sums = [group_sums(steps, scale, size) for size in (16, 32)]
-    q = np.concatenate([steps, *(step_sums(steps, size, "<i2") for size in (16, 32))])
+        q = np.concatenate([quants, step_sums(quants, 32, "<i4")])
+        return q, np.concatenate([scale, group_sums(quants, scale, 32)])
+    quants, scale = quantize_activations(x, 256)
+    sums = [group_sums(quants, scale, size) for size in (16, 32)]
+    q = np.concatenate([quants, *(step_sums(quants, size, "<i2") for size in (16, 32))])
     return q, np.concatenate([scale, *sums])
 
 
-def step_sums(steps: np.ndarray, group_size: int, dtype: str) -> np.ndarray:
+def step_sums(quants: np.ndarray, group_size: int, dtype: str) -> np.ndarray:
     """Return the bytes, int8, of the sums of the steps of each group."""
-    return steps.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(dtype).view(np.int8)
+    return quants.reshape(-1, group_size).sum(axis=1, dtype=np.int64).astype(dtype).view(np.int8)
 
 
 def activation_values(kind: str, q: np.ndarray, f: np.ndarray) -> np.ndarray:
@@ -255,9 +255,9 @@ def ordered_dot(
         ones[:, at : at + 2] = 0x00, 0x3C  # 1.0: what is left are whole numbers
     halves = {name: raw[:, at : at + 2].copy().view("<f2")[:, 0] for name, at in scales.items()}
     halves = {name: half.astype(np.float32) for name, half in halves.items()}
-    steps = q[: len(raw) * type.block_size].reshape(len(raw), -1).astype(np.float64)
+    quants = q[: len(raw) * type.block_size].reshape(len(raw), -1).astype(np.float64)
     weights, minima = (
-        (part.reshape(steps.shape) * steps).sum(axis=1).astype(np.float32)
+        (part.reshape(quants.shape) * quants).sum(axis=1).astype(np.float32)
         for part in scaled_and_minimum(type, ones)
     )
     lanes = np.zeros(8, np.float32)
@@ -285,11 +285,11 @@ def ordered_float_dot(weights: np.ndarray, values: np.ndarray) -> np.float32:
     """
     sums = np.zeros(16, np.float32)
     products = weights.astype(np.float64) * values.astype(np.float64)  # exact
-    whole = len(weights) // 16 * 16
-    for sixteen in products[:whole].reshape(-1, 16):
+    n_full = len(weights) // 16 * 16
+    for sixteen in products[:n_full].reshape(-1, 16):
         sums = (sixteen + sums).astype(np.float32)
     sums = sums[:8] + sums[8:]
-    for product in products[whole:]:
+    for product in products[n_full:]:
         sums[0] = np.float32(product + np.float64(sums[0]))
     while len(sums) > 1:
         half = len(sums) // 2

@@ -41,11 +41,11 @@ ODD = [
     (Shape(1, 10, 5, 5, 1, 0, 0, 261, 1), 2),
     (Shape(1, 130, 1, 1, 7, 2, 2, 263, 600), 2),
 ]
-IN_STEPS = {"key_type": "Q8_0", "value_type": "Q8_0"}
+Q8_0_CACHE = {"key_type": "Q8_0", "value_type": "Q8_0"}
 OPTIONS = [
     {"n_threads": 1},
     {"n_threads": 3, "n_slots": 5, "n_logits": None},
-    {"n_threads": 2, "n_slots": 2, "n_logits": None, "n_batch": 17, **IN_STEPS},
+    {"n_threads": 2, "n_slots": 2, "n_logits": None, "n_batch": 17, **Q8_0_CACHE},
     {"n_threads": 2, "n_batch": 1, "key_type": "Q8_0", "value_type": "F16"},
 ]
 TIMEOUT_S = 900

@@ -87,7 +87,7 @@ def test_a_file_larger_than_memory_is_read_ahead(
     surfaces[surface](path)
     (model,) = models
     kernels = {step.kernel for step in model._program.steps}
-    assert ("advise_experts" in kernels) == is_larger
+    assert ("prefetch_experts" in kernels) == is_larger
 
 
 @pytest.mark.parametrize("command", ["run", "perplexity", "bench"])

@@ -60,7 +60,7 @@ def test_pure_and_the_outputs_type(source: Path, gguf_hub) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["Q9"], "`Q9` is no type to quantise to"),
+        (["Q9"], "`Q9` is not a type to quantise to"),
         (["Q4_0", "--output-tensor-type", "Q4_K_M"], "`Q4_K_M` is not a tensor type"),
         (["Q4_0", "--recipe", "best"], "'best' is not one of"),
         (["Q4_0", "-t", "-1"], "-1"),

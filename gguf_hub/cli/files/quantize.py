@@ -133,7 +133,7 @@ def _as_json(plan: QuantizePlan, output: Path | None) -> dict[str, object]:
                 "shape": list(part.spec.shape),
                 "from": part.source_type.name,
                 "to": part.spec.type.name,
-                "wanted": part.wanted.name,
+                "wanted": part.mix_type.name,
                 "size_bytes": part.size_bytes,
             }
             for part in plan.parts

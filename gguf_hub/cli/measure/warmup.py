@@ -44,9 +44,9 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     start_time = time.perf_counter()
     n_compiled = builder.compile(names, progress)
     seconds = time.perf_counter() - start_time
-    if builder.n_unkept:
+    if builder.n_unsaved:
         raise GgufHubError(
-            f"{builder.n_unkept} of {len(names)} kernels could not be written to"
+            f"{builder.n_unsaved} of {len(names)} kernels could not be written to"
             f" `{builder.folder}`: the next start compiles them again",
             hint=_ANOTHER_FOLDER,
         )

@@ -97,9 +97,9 @@ def report_lost_pages(name: str, hint: str = "") -> contextlib.AbstractContextMa
 
     Pages that are lost between two passes raise an error (``GgufFile.check_size``).
     """
-    from gguf_hub.run.kernels.build.bus_error import bus_errors_told
+    from gguf_hub.run.kernels.build.bus_error import report_bus_errors
 
-    return bus_errors_told(
+    return report_bus_errors(
         f"error: {name} cannot be read any more: it has become shorter, or its disk fails\n\n"
         f"hint: put another file in its place with `mv`, not over it with `cp`{hint}"
     )

@@ -7,14 +7,14 @@ bits first. An activation row of ``n`` values lies in two arrays, int8 ``q`` and
 kind     ``q``                           ``f``
 ======== =============================== =========================================================
 ``f32``  unused                          the ``n`` values
-``q8_0`` ``n`` steps; of each 32 of them ``nb`` scales; of each 32 steps the sum times the scale
-         the sum as int32
-``q8_k`` ``n`` steps; of each 16 the sum ``nb`` scales; of each 16 steps the sum times the scale;
-         as int16; of each 32 likewise   of each 32 likewise
+``q8_0`` ``n`` quants; of each 32 the    ``nb`` scales; of each 32 quants the sum times the scale
+         sum as int32
+``q8_k`` ``n`` quants; of each 16 the    ``nb`` scales; of each 16 quants the sum times the scale;
+         sum as int16; of each 32 too    of each 32 too
 ======== =============================== =========================================================
 
 There are ``nb`` blocks of 32 (``q8_0``) or 256 (``q8_k``) values. A value is its block's scale
-times its step. Scales of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's
+times its quant. Scales of ``q8_0`` that lie among the normal halves are rounded to one, as ggml's
 are. The sums serve the types that have a minimum beside the scale, or whose weights are kept
 unsigned: the dot product of a group with a constant minimum is the minimum times the group's sum.
 The arithmetic is in ``run.kernels.generic`` and in the paths for particular processors.

@@ -1,6 +1,6 @@
 """How keys and values lie in the K/V cache, in elements of two bytes; and what attention needs.
 
-Both are cut into pieces of 32 numbers that belong to 32 *results* of one step of attention, so that
+Both are cut into tiles of 32 numbers that belong to 32 *results* of one step of attention, so that
 a vector of them meets one number of the query, or one weight, and nothing is summed across lanes.
 S is the cache's length, a multiple of 32; d the length of a head.
 
@@ -8,13 +8,13 @@ S is the cache's length, a multiple of 32; d the length of a head.
 type      keys of a head                            values of a head
 ========= ========================================= ==========================================
 ``F16``   [S / 32, d, 32 positions]                 [d / 32, S, 32 dimensions]
-``Q8_0``  [S / 32]: steps [d, 32 positions] in      [d / 32]: steps [S, 32 dimensions] in
+``Q8_0``  [S / 32]: quants [d, 32 positions] in     [d / 32]: quants [S, 32 dimensions] in
           bytes, then scales [d / 32, 32 positions] bytes, then scales [S]
 ========= ========================================= ==========================================
 
 With d = 128, key dimension 5 of position 70 is element (70 // 32 * 128 + 5) * 32 + 70 % 32 = 8358
 of its head. A scale of ``Q8_0`` stands for 32 dimensions of one position, as in ggml's block_q8_0.
-A head whose length is no multiple of 32 has a last piece that is partly unused.
+A head whose length is no multiple of 32 has a last tile that is partly unused.
 
 Plain Python, and what kernels of ``run.kernels.attention`` are compiled from.
 """
@@ -31,7 +31,7 @@ CACHE_TYPES = ("F16", "Q8_0")
 """Types that keys and values may have."""
 
 LANES = 32
-"""Numbers of a piece."""
+"""Numbers of a tile."""
 
 CHUNK = 256
 """Positions that are scored before their values are added up: these scores stay in cache."""
@@ -47,7 +47,7 @@ TOP, SUM, STATE = 0, 1, 2
 
 
 def n_tiles(head_dim: int) -> int:
-    """Return the pieces that a head's dimensions take."""
+    """Return the number of tiles that a head's dimensions take."""
     return (head_dim + LANES - 1) // LANES
 
 
@@ -110,11 +110,11 @@ def key_parts(
         n_head_kv: Heads.
         head_dim: Length of a head.
         n_ctx: Length of the cache.
-        n_positions: How many positions; whole pieces of 32 are taken.
+        n_positions: Positions, rounded up to tiles of 32.
     """
     size = key_elements(type_, head_dim, padded(n_ctx))
-    taken = padded(n_positions) // LANES * _KEY_BLOCKS[type_](head_dim)
-    return [kv[: n_head_kv * size].reshape(n_head_kv, size)[:, :taken]]
+    used = padded(n_positions) // LANES * _KEY_BLOCKS[type_](head_dim)
+    return [kv[: n_head_kv * size].reshape(n_head_kv, size)[:, :used]]
 
 
 def value_parts(
@@ -126,5 +126,5 @@ def value_parts(
     rows = kv[: tiles * size].reshape(tiles, size)
     if type_ == "F16":
         return [rows[:, : LANES * n_positions]]
-    steps = LANES // 2 * length
-    return [rows[:, : LANES // 2 * n_positions], rows[:, steps : steps + n_positions]]
+    n_quants = LANES // 2 * length
+    return [rows[:, : LANES // 2 * n_positions], rows[:, n_quants : n_quants + n_positions]]

@@ -1,4 +1,4 @@
-"""The areas of a program's memory: ``run.model`` puts its steps there, ``hub.fit`` adds them up.
+"""The areas of a program's memory: ``run.model`` puts its program there, ``hub.fit`` adds them up.
 
 Knows sizes, not steps: what is computed in which order is ``run.model.program``'s.
 
@@ -18,10 +18,10 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 
 N_BATCH = 512
-"""Most tokens of one pass over the weights unless asked otherwise, as llama.cpp's ``--ubatch``."""
+"""Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
 
 HEADER = 16
 """Elements of ``n`` that are reserved for the header (see ``run.kernels.vm.ops``)."""
@@ -30,7 +30,7 @@ Array = Literal["n", "f", "q", "kv"]
 """An array of int64, of float32, of int8, or of the K/V cache in elements of two bytes."""
 
 _ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
-_ALIGN = 64  # elements; keeps rows and panels on cache lines
+_ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Limits:
         n_slots: Caches, of which a call may use one for each token (see ``run.model.rows``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
-        prefetch_experts: Whether steps ask the system for the experts of each token ahead.
+        prefetch_experts: Whether steps prefetch the experts of each token.
     """
 
     n_ctx: int
@@ -111,13 +111,13 @@ class Activations:
 
 @dataclass(frozen=True)
 class LayerOffsets:
-    """Where a layer's own numbers lie; ``chosen`` are the router's experts, none when dense."""
+    """Where a layer's own numbers lie; ``expert_ids`` has no elements when dense."""
 
     attn_norm: int
     ffn_norm: int
     k_cache: int
     v_cache: int
-    chosen: int
+    expert_ids: int
     expert_weights: int
 
 
@@ -156,7 +156,7 @@ class MemoryLayout:
         return blocks
 
     def _lay_out_batch(self, model: ModelSizes, limits: Limits) -> None:
-        """Take what all layers share; a layer's results are gone with the next one."""
+        """Take what all layers share; each layer overwrites the results of the one before."""
         t, d, d_kv = limits.n_batch, model.n_embd, model.n_head_kv * model.head_dim
         pairs, d_head = t * max(1, model.n_expert_used), model.n_head * model.head_dim
         self.ids = self._take("n", "token ids [T]", t)
@@ -174,21 +174,21 @@ class MemoryLayout:
         self.up = self._take("f", "up [P, F]", pairs * model.n_ff)
         self.expert_out = self._take("f", "expert_out [P, D]", pairs * d)
         self.router_logits = self._take("f", "router logits [T, E]", t * max(1, model.n_expert))
-        self.starts = self._take("n", "first pair of each expert [E + 1]", model.n_expert + 1)
-        self.order = self._take("n", "pairs by expert [P]", pairs)
+        self.expert_starts = self._take("n", "expert starts [E + 1]", model.n_expert + 1)
+        self.expert_assignments = self._take("n", "pairs sorted by expert [P]", pairs)
         self.rope_table = self._take("f", "cosines and sines [T, d]", t * model.head_dim)
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
         threads = limits.n_threads
         floats = cache.scratch_floats(model.n_head // model.n_head_kv, model.head_dim)
-        panel = panel_bytes(max(model.n_embd, model.n_head * model.head_dim, model.n_ff))
+        packed = tile_bytes(max(model.n_embd, model.n_head * model.head_dim, model.n_ff))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
-            "panel": self._take("q", "panel of each thread", threads * panel),
-            "panel_stride": panel,
-            "partial": self._take("f", "sums of each thread's panel", threads * partial),
+            "packed": self._take("q", "weight tile of each thread", threads * packed),
+            "packed_stride": packed,
+            "partial": self._take("f", "sums of each thread's tile", threads * partial),
             "partial_stride": partial,
         }
         self.epsilon = self._take("f", "epsilon of norms", 1)
@@ -200,14 +200,14 @@ class MemoryLayout:
         n_ctx, n_head_kv = cache.padded(limits.n_ctx), model.n_head_kv
         keys = n_head_kv * cache.key_elements(limits.key_type, model.head_dim, n_ctx)
         values = n_head_kv * cache.value_elements(limits.value_type, model.head_dim, n_ctx)
-        n_chosen = limits.n_batch * model.n_expert_used if model.n_expert else 0
+        n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
             attn_norm=self._take("f", "attn_norm [D]", model.n_embd),
             ffn_norm=self._take("f", "ffn_norm [D]", model.n_embd),
-            k_cache=self._take("kv", "keys [K, S, d] in pieces (see ``cache``)", keys),
-            v_cache=self._take("kv", "values [K, d, S] in pieces", values),
-            chosen=self._take("n", "chosen experts [T, A]", n_chosen),
-            expert_weights=self._take("f", "weights of experts [T, A]", n_chosen),
+            k_cache=self._take("kv", "keys [K, S, d] in tiles (see ``cache``)", keys),
+            v_cache=self._take("kv", "values [K, d, S] in tiles", values),
+            expert_ids=self._take("n", "expert ids [T, A]", n_pairs),
+            expert_weights=self._take("f", "expert weights [T, A]", n_pairs),
         )
 
     def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
@@ -221,19 +221,18 @@ class MemoryLayout:
     def _activations(self, name: str, rows: int, width: int) -> Activations:
         """Take rows as they are, and room for each quantised kind whose blocks they fill."""
         x = self._take("f", name, rows * width)
-        taken = Activations(x, width, {"f32": (0, x)})
+        activations = Activations(x, width, {"f32": (0, x)})
         for kind, (block_size, _, _) in BLOCKS.items():
             if kind != "f32" and width % block_size == 0:
-                taken.offsets[kind] = (
+                activations.offsets[kind] = (
                     self._take("q", name, rows * activation_bytes(kind, width), kind),
                     self._take("f", name, rows * activation_floats(kind, width), kind),
                 )
-        return taken
+        return activations
 
     def _take(
         self, array: Array, name: str, n_elements: int, kind: ActivationKind | None = None
     ) -> int:
-        """Return the offset of fresh elements."""
         offset = self.sizes[array]
         if n_elements:
             self.areas.append(Area(array, name, offset, n_elements, kind))

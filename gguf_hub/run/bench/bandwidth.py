@@ -46,7 +46,6 @@ def read_bytes_per_s(
 
 
 def _seconds(machine: CompiledMachine, program: Code) -> float:
-    """Time one pass."""
     began = time.perf_counter()
     machine.run(program)
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Tokens per second of prompts and of generation, taken as llama-bench takes them.
+"""Tokens per second of prompts and of generation, measured as llama-bench does.
 
 Tokens are random, nothing is sampled: what is timed is the model alone. Each test is repeated;
 one pass that does not count goes before.
@@ -24,7 +24,7 @@ class _Config(Protocol):
 
 
 class Model(Forward, Protocol):
-    """What is measured: a model that says how many tokens it knows."""
+    """A model to measure."""
 
     @property
     def config(self) -> _Config:
@@ -69,7 +69,7 @@ class Speed:
     @property
     def rates(self) -> tuple[float, ...]:
         """Tokens per second of each repetition."""
-        return tuple(self.n_tokens / each for each in self.seconds)
+        return tuple(self.n_tokens / seconds for seconds in self.seconds)
 
     @property
     def tok_per_s(self) -> float:
@@ -84,7 +84,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Both tests of a plan; None for one that was not asked for."""
+    """Both tests of a plan; None for one of no tokens."""
 
     prompt: Speed | None
     generation: Speed | None
@@ -96,14 +96,14 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
     Args:
         model: With a cache of ``plan.n_ctx`` positions at least.
         plan: What to measure.
-        progress: Told about repetitions.
+        progress: Shows the repetitions.
         seed: Of the random tokens.
     """
     rng = np.random.default_rng(seed)
 
     def tokens(n: int) -> list[int]:
-        found: list[int] = rng.integers(model.config.n_vocab, size=n).tolist()
-        return found
+        ids: list[int] = rng.integers(model.config.n_vocab, size=n).tolist()
+        return ids
 
     if plan.n_depth:
         model.forward(tokens(plan.n_depth), 0)
@@ -119,13 +119,12 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
         ("prompt", plan.n_prompt, prompt),
         ("generation", plan.n_gen, generate),
     )
-    found: dict[str, Speed | None] = {}
-    for name, n_tokens, run in tests:
-        found[name] = _timed(name, n_tokens, run, plan, progress) if n_tokens else None
-    return Measurement(found["prompt"], found["generation"])
+    return Measurement(
+        *(_time(name, n, run, plan, progress) if n else None for name, n, run in tests)
+    )
 
 
-def _timed(
+def _time(
     name: str, n_tokens: int, run: Callable[[], None], plan: Plan, progress: Progress
 ) -> Speed:
     """Run a test once to warm up, then as often as the plan says."""

@@ -1,7 +1,8 @@
 """What the values that a template builds cost.
 
 Every value costs its characters and its entries, nested ones counted each time that they appear. A
-value over ``PIECE_LIMIT`` ends the rendering, and so does spending more than ``limited`` gives.
+value over ``VALUE_LIMIT`` ends the rendering, and so does spending more than the budget of
+``rendering_budget``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gguf_hub.errors import BudgetError
 
 CPU_LIMIT_S = 0.5
 BYTES_LIMIT = 200_000_000
-PIECE_LIMIT = 4_000_000
+VALUE_LIMIT = 4_000_000
 
 ENTRY_COST = 16  # characters that an entry of a list counts for
 _CHARACTER_BYTES = 4
@@ -25,8 +26,8 @@ _INT_LIMIT = 2**64
 _PLAIN = (str, int, float, type(None), Undefined, range)  # bool is an int
 
 
-def limited() -> AbstractContextManager[object]:
-    """Return a context that gives what runs inside the budget of one rendering."""
+def rendering_budget() -> AbstractContextManager[object]:
+    """Return a context with the budget of one rendering."""
     return budget.limit(CPU_LIMIT_S, BYTES_LIMIT)
 
 
@@ -34,10 +35,10 @@ def spend(n_characters: int) -> None:
     """Count a value of this cost as built, and look at the clock.
 
     Raises:
-        BudgetError: It is too large, or nothing is left.
+        BudgetError: It is too large, or the budget is spent.
     """
-    if n_characters > PIECE_LIMIT:
-        raise BudgetError(f"it builds texts or lists of more than {PIECE_LIMIT:,} characters")
+    if n_characters > VALUE_LIMIT:
+        raise BudgetError(f"it builds texts or lists of more than {VALUE_LIMIT:,} characters")
     budget.spend(n_characters * _CHARACTER_BYTES)
     budget.look()
 
@@ -46,11 +47,11 @@ def cost(value: Any) -> int:
     """Return the cost of plain data in characters, counting no further than over the limit.
 
     Raises:
-        SecurityError: A list holds something that is no plain data.
+        SecurityError: A list holds something other than plain data.
         BudgetError: A number is too large.
     """
     total, stack = 0, [value]
-    while stack and total <= PIECE_LIMIT:
+    while stack and total <= VALUE_LIMIT:
         item = stack.pop()
         total += ENTRY_COST
         if isinstance(item, str):
@@ -67,17 +68,17 @@ def cost(value: Any) -> int:
     return total
 
 
-def checked(value: Any) -> Any:
+def spend_on(value: Any) -> Any:
     """Return ``value`` after spending its cost."""
     spend(cost(value))
     return value
 
 
-def text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return the text that ``value`` prints; only plain data prints.
 
     Raises:
-        SecurityError: The value is no plain data.
+        SecurityError: The value is not plain data.
     """
     if isinstance(value, str):
         return str(value)

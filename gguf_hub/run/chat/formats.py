@@ -50,7 +50,7 @@ class NamedFormat:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> ChatPrompt:
-        """Return the prompt of a conversation (see ``ChatFormat``); there is no place for tools."""
+        """Return the prompt of a conversation (see ``ChatFormat``); tools are ignored."""
         turns = plain_messages(messages)
         has_system = bool(turns) and turns[0]["role"] == "system"
         if has_system and self.system is None:
@@ -67,7 +67,6 @@ class NamedFormat:
         return ChatPrompt("".join(parts), self.stop)
 
     def _around(self, role: str, follows_system: bool) -> Around:
-        """Return what stands around a turn."""
         if role == "assistant":
             return self.assistant
         if role == "system" and self.system is not None:
@@ -76,14 +75,14 @@ class NamedFormat:
 
 
 def _same(before: str, after: str, *, system: str | None, user: str, assistant: str,
-          opening: str | None = None, **more: Any) -> NamedFormat:  # fmt: skip
+          opening: str | None = None, **options: Any) -> NamedFormat:  # fmt: skip
     """Return a format whose turns differ in the name of the role alone, ``{}`` in ``before``."""
     return NamedFormat(
         user=(before.format(user), after),
         assistant=(before.format(assistant), after),
         opening=before.format(assistant) if opening is None else opening,
         system=None if system is None else (before.format(system), after),
-        **more,
+        **options,
     )
 
 
@@ -262,8 +261,8 @@ def find_format(name: str) -> NamedFormat:
         UsageError: There is none; the nearest names are in the hint.
     """
     known = {**FORMATS, **{alias: FORMATS[target] for alias, target in _ALIASES.items()}}
-    found = known.get(name.strip().lower())
-    if found is None:
+    format_ = known.get(name.strip().lower())
+    if format_ is None:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         raise UsageError(
             f"no chat format `{name}`",
@@ -271,4 +270,4 @@ def find_format(name: str) -> NamedFormat:
             if near
             else f"known are {', '.join(sorted(known))}",
         )
-    return found
+    return format_

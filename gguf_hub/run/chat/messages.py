@@ -15,7 +15,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A conversation as the model wants to read it.
+    """A conversation in the model's format.
 
     Attributes:
         text: The prompt.
@@ -41,12 +41,12 @@ class ChatFormat(Protocol):
 
         Args:
             messages: Turns with ``role`` and ``content``.
-            tools: Functions that the model may call, where the format has a place for them.
+            tools: Functions that the model may call, where the format supports them.
             add_generation_prompt: End with the start of the assistant's next turn.
             variables: More values for the model's template, such as ``enable_thinking``.
 
         Raises:
-            UsageError: A message is none.
+            UsageError: A message without role or text.
             ChatTemplateError: The template refuses the conversation or cannot be used.
         """
         ...
@@ -92,7 +92,6 @@ def merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _text_of(content: Any, i: int) -> str:
-    """Return the text of a message's content."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]

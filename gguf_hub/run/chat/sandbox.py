@@ -33,7 +33,7 @@ from jinja2.visitor import NodeTransformer
 
 from gguf_hub.budget import look
 from gguf_hub.errors import BudgetError
-from gguf_hub.run.chat.costs import ENTRY_COST, checked, cost, spend, text
+from gguf_hub.run.chat.costs import ENTRY_COST, cost, spend, spend_on, text_of
 from gguf_hub.run.chat.searching import FROM_THE_END
 
 # Compiling takes about 60 us for each expression; published templates have up to some 30,000
@@ -64,23 +64,23 @@ _FILTERS = (
 )  # fmt: skip
 
 
-# Operations and methods whose result can be far larger than what they are given
+# Operations and methods whose result can be far larger than their arguments
 
 
-def _multiply(left: Any, right: Any) -> None:
-    for sequence, times in ((left, right), (right, left)):
+def _multiply(a: Any, b: Any) -> None:
+    for sequence, times in ((a, b), (b, a)):
         if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
-            each = len(sequence) if isinstance(sequence, str) else cost(sequence)
-            spend(max(times, 0) * each)
+            entry_cost = len(sequence) if isinstance(sequence, str) else cost(sequence)
+            spend(max(times, 0) * entry_cost)
 
 
-def _power(left: Any, right: Any) -> None:
-    if isinstance(right, int) and abs(right) > 64:
+def _power(a: Any, b: Any) -> None:
+    if isinstance(b, int) and abs(b) > 64:
         raise BudgetError("it raises numbers to powers over 64")
 
 
-def _modulo(left: Any, right: Any) -> None:
-    if isinstance(left, str):
+def _modulo(a: Any, b: Any) -> None:
+    if isinstance(a, str):
         raise SecurityError("formatting text with % is not supported")
 
 
@@ -90,8 +90,7 @@ _BEFORE_OPERATION: dict[str, Callable[[Any, Any], None]] = {
 
 
 def _replace(s: str, old: str, new: str, count: int | None = None) -> str:
-    """Replace text; ``count`` limits how often."""
-    s, old, new = text(s), text(old), text(new)
+    s, old, new = text_of(s), text_of(old), text_of(new)
     times = s.count(old) if count is None or count < 0 else min(s.count(old), count)
     spend(len(s) + times * len(new))
     return s.replace(old, new, -1 if count is None else count)
@@ -100,7 +99,7 @@ def _replace(s: str, old: str, new: str, count: int | None = None) -> str:
 def _trim(value: Any, chars: str | None = None) -> str:
     """Take characters off both ends."""
     _check_strip(chars)
-    return text(value).strip(chars)
+    return text_of(value).strip(chars)
 
 
 def _check_strip(chars: str | None = None) -> None:
@@ -110,10 +109,9 @@ def _check_strip(chars: str | None = None) -> None:
 
 
 def _join(values: Iterable[Any], separator: str = "") -> str:
-    """Join values as text."""
     parts: list[str] = []
     for value in values:
-        parts.append(text(value))
+        parts.append(text_of(value))
         spend(len(parts[-1]) + len(separator))
     return separator.join(parts)
 
@@ -138,15 +136,14 @@ def _tojson(
     """Return JSON, without HTML's escapes, as transformers does."""
     if isinstance(value, Undefined):
         raise TemplateError("tojson got a value that is not defined")
-    each = sum(map(len, separators or ())) + (0 if indent is None else int(indent) * _depth(value))
-    spend(cost(value) + cost(value) // ENTRY_COST * each)
+    extra = sum(map(len, separators or ())) + (0 if indent is None else int(indent) * _depth(value))
+    spend(cost(value) + cost(value) // ENTRY_COST * extra)
     return json.dumps(
         value, indent=indent, separators=separators, sort_keys=sort_keys, ensure_ascii=ensure_ascii
     )
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and dicts are nested."""
     deepest, stack = 1, [(value, 1)]
     for _ in range(cost(value)):
         if not stack:
@@ -171,7 +168,6 @@ def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fal
 
 
 def _sum(iterable: Iterable[Any], attribute: str | None = None, start: float = 0) -> float:
-    """Add numbers."""
     total = start
     for item in iterable:
         value = item[attribute] if attribute is not None else item
@@ -210,34 +206,34 @@ def _raise_exception(message: str) -> NoReturn:
 
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "join": _join_filter, "replace": _replace, "tojson": _tojson, "indent": _indent, "sum": _sum,
-    "trim": _trim, "round": _round, "int": _int, "string": text, "safe": text,
-    "e": lambda value: html.escape(text(value)), "escape": lambda value: html.escape(text(value)),
+    "trim": _trim, "round": _round, "int": _int, "string": text_of, "safe": text_of,
+    "e": lambda v: html.escape(text_of(v)), "escape": lambda v: html.escape(text_of(v)),
 }  # fmt: skip
 
 
-def _paid(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the filter with its result paid for."""
+def _with_cost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the filter; it spends the cost of its result."""
 
-    @wraps(function)  # keeps what tells jinja to pass the environment
-    def filtered(*args: Any, **kwargs: Any) -> Any:
-        return checked(function(*args, **kwargs))
+    @wraps(function)  # keeps the marks by which jinja passes the environment
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return spend_on(function(*args, **kwargs))
 
-    return filtered
+    return wrapper
 
 
-def _watched(test: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the test with a look at the clock before: ``select`` runs it for each entry."""
+def _with_clock(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the test; it looks at the clock first, as ``select`` runs it for each entry."""
 
     @wraps(test)
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         look()
         return test(*args, **kwargs)
 
-    return watched
+    return wrapper
 
 
 class _Instrument(NodeTransformer):
-    """Puts a look at the clock into every loop, and spends for what no other hook sees."""
+    """Puts a look at the clock into every loop, and spends where no other hook does."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         """Look at the clock each turn."""
@@ -284,7 +280,7 @@ def _call(name: str, args: list[nodes.Expr], at: nodes.Node) -> nodes.Call:
 
 
 class _Generation(Extension):
-    """``{% generation %}``, which marks the assistant's words for training, is passed over."""
+    """``{% generation %}``, which marks the assistant's words for training, is ignored."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's interface
 
@@ -307,10 +303,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             finalize=self._output,
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
-        kept = {name: FILTERS[name] for name in _FILTERS}
-        self.filters = {name: _paid(f) for name, f in {**kept, **_OWN_FILTERS}.items()}
+        filters = {**{name: FILTERS[name] for name in _FILTERS}, **_OWN_FILTERS}
+        self.filters = {name: _with_cost(function) for name, function in filters.items()}
         tests: Any = self.tests
-        self.tests = {name: _watched(test) for name, test in tests.items()}
+        self.tests = {name: _with_clock(test) for name, test in tests.items()}
         self.globals.pop("lipsum")
         self.globals.update(strftime_now=_strftime_now, raise_exception=_raise_exception)
 
@@ -333,24 +329,24 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     @pass_context  # keeps jinja from printing constants while it compiles
     def _output(context: Context, value: Any) -> str:
-        return str(checked(text(value)))
+        return str(spend_on(text_of(value)))
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
         """Join output, stopping when it grows too long."""
-        kept: list[str] = []
+        output: list[str] = []
         for part in parts:
             spend(len(part) + 1)
-            kept.append(part)
-        return str(checked("".join(kept)))
+            output.append(part)
+        return str(spend_on("".join(output)))
 
     @staticmethod
     def look() -> None:
-        """Be called each turn of a loop: ``call`` looks at the clock."""
+        """Do nothing; ``call``, which calls it each turn of a loop, looks at the clock."""
 
     @staticmethod
     def checked(value: Any) -> Any:
-        """Return a value that the template wrote down: ``call`` spends for what comes back."""
+        """Return a value of the template; ``call``, which calls this, spends its cost."""
         return value
 
     @staticmethod
@@ -360,10 +356,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute, and spend for the result."""
-        before = _BEFORE_OPERATION.get(operator)
-        if before is not None:
-            before(left, right)
-        return checked(super().call_binop(context, operator, left, right))
+        check = _BEFORE_OPERATION.get(operator)
+        if check is not None:
+            check(left, right)
+        return spend_on(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call, and spend for the result."""
@@ -372,12 +368,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and name == "replace":
             return _replace(owner, *args, **kwargs)
         if isinstance(owner, str) and name == "join":
-            return checked(_join(args[0], owner))
+            return spend_on(_join(args[0], owner))
         if isinstance(owner, str) and name in ("strip", "lstrip", "rstrip"):
             _check_strip(*args)
         if isinstance(owner, str) and name in FROM_THE_END:
-            return checked(FROM_THE_END[name](str(owner), *args, **kwargs))
-        return checked(super().call(context, obj, *args, **kwargs))
+            return spend_on(FROM_THE_END[name](str(owner), *args, **kwargs))
+        return spend_on(super().call(context, obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> None:
         """Give ``str.format`` no way around ``is_safe_attribute``: its widths have no bound."""

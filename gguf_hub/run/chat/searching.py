@@ -30,8 +30,8 @@ def rindex(text: str, part: str, start: Any = None, end: Any = None) -> int:
 
 def rpartition(text: str, separator: str) -> tuple[str, str, str]:
     """Return what ``str.rpartition`` returns."""
-    after, found, before = text[::-1].partition(separator[::-1])
-    return (before[::-1], separator, after[::-1]) if found else ("", "", text)
+    tail, match, head = text[::-1].partition(separator[::-1])
+    return (head[::-1], separator, tail[::-1]) if match else ("", "", text)
 
 
 def rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:

@@ -18,7 +18,7 @@ _HINT = "choose a format by name with --chat-template (chatml, llama-3, mistral-
 class TemplateFormat:
     """A jinja template, rendered as transformers and llama.cpp render it, in a sandbox.
 
-    A template that has no place for a system message (it raises, or leaves the text out) gets it
+    A template without system messages (it raises, or drops the text) gets it
     in front of the user's first message.
 
     Args:
@@ -35,8 +35,8 @@ class TemplateFormat:
 
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._limited = costs.limited
-        with self._translated():
+        self._budget = costs.rendering_budget
+        with self._translate_errors():
             self._template = sandbox.Sandbox().template(source)
 
     def render(
@@ -65,12 +65,12 @@ class TemplateFormat:
             return False
 
     def _render(self, messages: list[dict[str, Any]], **values: Any) -> str:
-        with self._translated(), self._limited():
+        with self._translate_errors(), self._budget():
             return str(self._template.render(**self._tokens, messages=messages, **values))
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn whatever a template does wrong into one error."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn every failure of a template into one error."""
         from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
         try:
@@ -79,11 +79,7 @@ class TemplateFormat:
             raise ChatTemplateError(
                 f"the chat template has an error in line {exc.lineno}: {exc.message}", hint=_HINT
             ) from exc
-        except TemplateError as exc:
-            raise ChatTemplateError(
-                f"the chat template cannot be applied: {exc.message}", hint=_HINT
-            ) from exc
-        except BudgetError as exc:
+        except (TemplateError, BudgetError) as exc:
             raise ChatTemplateError(
                 f"the chat template cannot be applied: {exc.message}", hint=_HINT
             ) from exc

@@ -74,10 +74,10 @@ class Checkpoint:
 
         Args:
             folder: The folder.
-            with_tensors: False where only the vocabulary is wanted.
+            with_tensors: False to read the vocabulary alone.
 
         Raises:
-            CheckpointError: A file is missing or damaged; all missing shards are told at once.
+            CheckpointError: A file is missing or damaged; all missing shards are reported at once.
         """
         if not folder.is_dir():
             hint = "name the folder that holds config.json"
@@ -93,15 +93,15 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: There is no such file, or it holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         hint = "expected a checkpoint as `hf download ORG/REPO --local-dir FOLDER` writes it"
         raise CheckpointError(path.parent, [f"no `{path.name}`"], hint=hint) from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise CheckpointError(path, [f"cannot be read as JSON: {exc}"]) from exc
-    if not isinstance(found, dict):
-        raise CheckpointError(path, [f"expected a JSON object, found {type(found).__name__}"])
-    return found
+    if not isinstance(data, dict):
+        raise CheckpointError(path, [f"expected a JSON object, found {type(data).__name__}"])
+    return data
 
 
 def read_json_if_any(path: Path) -> dict[str, Any]:
@@ -124,7 +124,6 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Return the names of the safetensors files that the checkpoint consists of."""
     if (folder / INDEX).is_file():
         return sorted(set(_weight_map(folder).values()))
     if (folder / SINGLE).is_file():
@@ -141,18 +140,18 @@ def _file_names(folder: Path) -> list[str]:
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """Return tensor -> file name, as the index says."""
-    found = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(folder / INDEX, ["expected `weight_map`, tensor names to file names"])
-    for file in found.values():
+    for file in weight_map.values():
         # the index comes from outside: it may name files of this folder only
         if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
-            raise CheckpointError(folder / INDEX, [f"`{file}` is no name of a file in the folder"])
-    return found
+            raise CheckpointError(folder / INDEX, [f"`{file}` is not a file of the folder"])
+    return weight_map
 
 
 def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Compare what the index promises with what the files hold."""
+    """Raise where the files lack what the index lists."""
     if not (folder / INDEX).is_file():
         return
     issues = []
@@ -168,7 +167,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of one safetensors file.
 
     The library checks the header: sizes, overlaps, the end of the file. It cannot hand over
-    bfloat16 as numpy arrays, so the places are read here: eight bytes of length, then JSON.
+    bfloat16 as numpy arrays, so the offsets are read here: eight bytes of length, then JSON.
 
     Source: https://huggingface.co/docs/safetensors, "Format".
     """
@@ -180,7 +179,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             n = int.from_bytes(raw.read(8), "little")
             header = json.loads(raw.read(n))
     except (safetensors.SafetensorError, OSError) as exc:
-        hint = "the file is damaged or not whole: download it again"
+        hint = "the file is damaged or incomplete: download it again"
         raise CheckpointError(path, [f"not a sound safetensors file: {exc}"], hint=hint) from exc
     return {
         name: StoredTensor(
@@ -192,7 +191,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _other_format(folder: Path) -> str:
-    """Say what the folder seems to hold instead."""
+    """Return a hint by what the folder holds instead."""
     if any(folder.glob("pytorch_model*.bin")) or any(folder.glob("*.pt*")):
         return "the weights are pickled; look for a revision of the repository with safetensors"
     if any(folder.glob("consolidated*.safetensors")):

@@ -1,4 +1,4 @@
-"""Planning a conversion and writing it, one piece of a tensor at a time."""
+"""Planning a conversion and writing it, one chunk of a tensor at a time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gguf_hub.run.convert.vocabulary import no_vocabulary, read_vocabulary
 OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 Contents = Literal["all", "weights", "vocabulary"]
 
-_PIECE_WEIGHTS = 1 << 18
+_CHUNK_WEIGHTS = 1 << 18
 """Weights that are in memory at a time, in a few copies: some megabytes, as caches hold."""
-_LISTED = 10_000
-"""Of so many missing tensors each is named."""
+_MAX_LISTED = 10_000
+"""Up to so many missing tensors are listed by name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Conversion:
         type: Type of the matrices.
         fields: Metadata.
         tensors: In file order.
-        notes: What somebody should know who compares the file with the checkpoint.
+        notes: How the file differs from the checkpoint.
     """
 
     checkpoint: Checkpoint
@@ -73,15 +73,15 @@ class Conversion:
 
     @property
     def n_weights(self) -> int:
-        """How many weights it holds."""
+        """Number of weights."""
         return sum(count_elements(planned.spec.shape) for planned in self.tensors)
 
     def write(self, path: Path, *, progress: Progress = SILENT) -> None:
-        """Write the file; it appears when it is whole.
+        """Write the file; it appears when it is complete.
 
         Args:
             path: The file; an existing one is replaced at the very end.
-            progress: Told about bytes.
+            progress: Shows the bytes written.
 
         Raises:
             CheckpointError: A weight is not finite, or does not fit the type; it is named.
@@ -91,7 +91,7 @@ class Conversion:
         write_gguf(path, self.fields, pairs, progress=progress)
 
     def _data(self, planned: Planned) -> Any:
-        """Return a tensor's values, or a function that yields its bytes piece by piece."""
+        """Return a tensor's values, or a function that yields its bytes chunk by chunk."""
         part, type = planned.source, planned.spec.type
         return planned.values if part is None else self._chunks(part, type)
 
@@ -116,7 +116,7 @@ def plan_conversion(
     Args:
         folder: Holds config.json, safetensors files and tokenizer.model.
         outtype: Type of matrices; ``auto`` is the one that holds the stored weights exactly.
-        layout: One tensor for all experts, as llama.cpp wants, or one for each.
+        layout: One tensor for all experts, as llama.cpp expects, or one for each.
         contents: ``weights`` for a file that computes token ids and no text, ``vocabulary`` for
             one without weights.
         name: ``general.name``; the folder's by default.
@@ -151,8 +151,8 @@ def plan_conversion(
 def _checked_parts(checkpoint: Checkpoint, hparams: HParams, layout: Layout) -> list[Part]:
     """Return the tensors to write; raise for all that is wrong with the stored ones."""
     stored = checkpoint.tensors
-    needed = hparams.n_layer * max(1, hparams.n_expert)
-    if needed > max(len(stored), _LISTED):  # before the names of all are made up
+    n_expected = hparams.n_layer * max(1, hparams.n_expert)
+    if n_expected > max(len(stored), _MAX_LISTED):  # before all their names are built
         issue = (
             f"config.json says {hparams.n_layer:,} layers of {max(1, hparams.n_expert):,} experts, "
             f"but there are {len(stored):,} tensors"
@@ -176,7 +176,6 @@ def _matrix_type(outtype: OutType, parts: Sequence[Part], checkpoint: Checkpoint
 
 
 def _spec(part: Part, type: QuantType) -> TensorSpec:
-    """Return a tensor's name, shape and type."""
     if part.is_exact:
         type = QuantType.F32
     elif part.ne[0] % type.block_size:
@@ -185,16 +184,15 @@ def _spec(part: Part, type: QuantType) -> TensorSpec:
 
 
 def _notes(hparams: HParams, tensors: Sequence[Planned], type: QuantType) -> Iterator[str]:
-    """Yield what the file does not say."""
-    kept = [
+    f16_names = [
         planned.spec.name
         for planned in tensors
         if planned.source and not planned.source.is_exact and planned.spec.type is not type
     ]
-    if kept:
+    if f16_names:
         yield (
-            f"{len(kept)} tensors stay F16, because their rows do not fill {type.name} blocks of "
-            f"{type.block_size}: `{kept[0]}`" + (" ..." if len(kept) > 1 else "")
+            f"{len(f16_names)} tensors stay F16, because their rows do not fill {type.name} blocks "
+            f"of {type.block_size}: `{f16_names[0]}`" + (" ..." if len(f16_names) > 1 else "")
         )
     if hparams.window and hparams.window < hparams.n_ctx_train:
         yield (
@@ -207,7 +205,7 @@ def _encoded(stored: StoredTensor, part: Part, type: QuantType) -> Iterator[NDAr
     """Yield the bytes of one stored tensor, some rows at a time."""
     weights, order = stored.open(), part.row_order()
     n_rows, n_in = weights.shape
-    step = max(1, _PIECE_WEIGHTS // n_in)
+    step = max(1, _CHUNK_WEIGHTS // n_in)
     for start in range(0, n_rows, step):
         rows = slice(start, start + step) if order is None else order[start : start + step]
         try:

@@ -1,4 +1,4 @@
-"""Floats to bytes: F32, F16, BF16 and Q8_0, rows at a time, nothing lost unnoticed."""
+"""Floats to bytes: F32, F16, BF16 and Q8_0, rows at a time; weights that do not fit are errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NotEncodableError(ValueError):
     """A weight that a type cannot hold.
 
     Attributes:
-        index: Where it stands in the flattened rows.
+        index: In the flattened rows.
         hint: What to do about it.
     """
 
@@ -47,7 +47,7 @@ def encode(weights: NDArray[np.float32], type: QuantType) -> NDArray[np.uint8]:
     """Return the bytes of rows in a type.
 
     Args:
-        weights: [rows, row length]; for Q8_0 rows of whole blocks.
+        weights: [rows, row length]; for Q8_0 rows that fill blocks.
         type: One of ``TYPES``.
 
     Returns:
@@ -93,8 +93,8 @@ def _encode_q8_0(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
         halves = scale.astype("<f2")
     inverse[~np.isfinite(inverse)] = 0
     if not np.isfinite(halves).all():
-        at = int(np.argmin(np.isfinite(halves)))
-        index = at * block_size + int(np.abs(rows[at]).argmax())
+        row = int(np.argmin(np.isfinite(halves)))
+        index = row * block_size + int(np.abs(rows[row]).argmax())
         raise _too_large(index, float(rows.reshape(-1)[index]), "Q8_0")
     blocks = np.empty((len(rows), type_size), np.uint8)
     blocks[:, :2] = halves.view(np.uint8)

@@ -37,11 +37,11 @@ def size_label(parts: Sequence[Part], n_expert: int) -> str:
         else:
             shared += n
     if n_expert:
-        return f"{n_expert}x{_rounded(shared + experts // n_expert)}"
-    return _rounded(shared)
+        return f"{n_expert}x{_format_count(shared + experts // n_expert)}"
+    return _format_count(shared)
 
 
-def _rounded(n: int) -> str:
+def _format_count(n: int) -> str:
     """Two digits at least: ``260K``, ``5.9M``, ``47B``."""
     units = ((10**12, "T"), (10**9, "B"), (10**6, "M"))
     unit, suffix = next(((u, s) for u, s in units if n > u), (10**3, "K"))

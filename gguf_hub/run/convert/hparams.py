@@ -1,4 +1,4 @@
-"""What ``config.json`` says of a model, and the GGUF metadata that says the same.
+"""The sizes in ``config.json``, and the GGUF metadata for them.
 
 Source: LlamaConfig, MistralConfig and MixtralConfig of transformers; the keys are those that
 conversion/llama.py of llama.cpp at 0274f0fc writes.
@@ -23,14 +23,14 @@ ARCHITECTURES = {
 }
 """``architectures`` of config.json -> family; all three are ``llama`` in GGUF."""
 
-# what a config.json leaves out means this
+# defaults of config.json
 _ROPE_THETA = {"llama": 10000.0, "mistral": 10000.0, "mixtral": 1000000.0}
 _MAX_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary embedding is stretched to longer contexts: ``linear``, ``yarn`` or ``llama3``."""
+    """How rotary embedding is scaled to longer contexts: ``linear``, ``yarn`` or ``llama3``."""
 
     kind: str
     factor: float
@@ -46,7 +46,7 @@ class HParams:
     Attributes:
         head_dim: Elements of a head.
         n_expert: 0 for a dense model.
-        window: Sliding window that config.json asks for and GGUF files of this kind cannot
+        window: Sliding window of config.json, which GGUF files of this kind cannot
             express; None for none.
     """
 
@@ -95,7 +95,7 @@ class HParams:
         return values | self._scaling_metadata()
 
     def _scaling_metadata(self) -> dict[str, Any]:
-        """Return the keys of a stretched context; llama3's stretching is a tensor."""
+        """Return the keys of a scaled context; llama3's scaling is a tensor."""
         scaling = self.rope_scaling
         if scaling is None or scaling.kind == "llama3":
             return {}
@@ -108,9 +108,9 @@ class HParams:
         return values
 
     def rope_factors(self) -> list[float]:
-        """Return what each frequency is divided by, [head_dim / 2]; empty unless ``llama3``.
+        """Return the divisor of each frequency, [head_dim / 2]; empty unless ``llama3``.
 
-        Slow turns are stretched by the whole factor, fast ones not at all, those between by a mix.
+        Slow frequencies are interpolated by the full factor, fast ones not at all, others mixed.
 
         Source: transformers, ``_compute_llama3_parameters``; llama.cpp stores the same numbers as
         ``rope_freqs.weight``.
@@ -123,8 +123,8 @@ class HParams:
             wavelength = 2 * math.pi * self.rope_theta ** (2 * i / self.head_dim)
             turns = scaling.n_ctx_orig / wavelength
             spread = scaling.high_freq_factor - scaling.low_freq_factor
-            plain = min(1.0, max(0.0, (turns - scaling.low_freq_factor) / spread))
-            factors.append(1 / (plain + (1 - plain) / scaling.factor))
+            ramp = min(1.0, max(0.0, (turns - scaling.low_freq_factor) / spread))
+            factors.append(1 / (ramp + (1 - ramp) / scaling.factor))
         return factors
 
 
@@ -145,45 +145,44 @@ def read_hparams(config: Mapping[str, Any], path: Path) -> HParams:
             ["the weights are quantised already (`quantization_config`)"],
             hint="convert the checkpoint that they were made from",
         )
-    read = _Reader(config)
-    n_embd, n_head = read.integer("hidden_size"), read.integer("num_attention_heads")
+    reader = _Reader(config)
+    n_embd, n_head = reader.integer("hidden_size"), reader.integer("num_attention_heads")
     is_mixture = family == "mixtral"
-    n_ctx_train = read.integer("max_position_embeddings")
+    n_ctx_train = reader.integer("max_position_embeddings")
     hparams = HParams(
         family=family,
-        n_vocab=read.integer("vocab_size"),
+        n_vocab=reader.integer("vocab_size"),
         n_ctx_train=n_ctx_train,
-        n_layer=read.integer("num_hidden_layers"),
+        n_layer=reader.integer("num_hidden_layers"),
         n_embd=n_embd,
         n_head=n_head,
-        n_head_kv=read.integer("num_key_value_heads", n_head),
-        head_dim=read.integer("head_dim", max(1, n_embd // n_head)),
-        n_ff=read.integer("intermediate_size"),
-        n_expert=read.integer("num_local_experts") if is_mixture else 0,
-        n_expert_used=read.integer("num_experts_per_tok") if is_mixture else 0,
-        rms_epsilon=read.positive("rms_norm_eps"),
-        rope_theta=read.positive("rope_theta", _ROPE_THETA[family], among=read.rope),
-        rope_scaling=_rope_scaling(read, n_ctx_train),
+        n_head_kv=reader.integer("num_key_value_heads", n_head),
+        head_dim=reader.integer("head_dim", max(1, n_embd // n_head)),
+        n_ff=reader.integer("intermediate_size"),
+        n_expert=reader.integer("num_local_experts") if is_mixture else 0,
+        n_expert_used=reader.integer("num_experts_per_tok") if is_mixture else 0,
+        rms_epsilon=reader.positive("rms_norm_eps"),
+        rope_theta=reader.positive("rope_theta", _ROPE_THETA[family], among=reader.rope),
+        rope_scaling=_rope_scaling(reader, n_ctx_train),
         has_tied_output=config.get("tie_word_embeddings") is True,
-        window=read.integer("sliding_window") if config.get("sliding_window") else None,
+        window=reader.integer("sliding_window") if config.get("sliding_window") else None,
     )
-    read.issues += _contradictions(hparams, config)
-    if read.issues:
-        raise CheckpointError(path, read.issues)
+    reader.issues += _find_contradictions(hparams, config)
+    if reader.issues:
+        raise CheckpointError(path, reader.issues)
     return hparams
 
 
 def _family(config: Mapping[str, Any], path: Path) -> str:
-    """Return the model's family."""
-    found = config.get("architectures")
-    names = found if isinstance(found, list) else [found]
+    value = config.get("architectures")
+    names = value if isinstance(value, list) else [value]
     for name in names:
         if isinstance(name, str) and name in ARCHITECTURES:
             return ARCHITECTURES[name]
-    shown = ", ".join(f"`{name}`" for name in names)
+    listed = ", ".join(f"`{name}`" for name in names)
     raise CheckpointError(
         path,
-        [f"architecture {shown}: expected one of {', '.join(f'`{n}`' for n in ARCHITECTURES)}"],
+        [f"architecture {listed}: expected one of {', '.join(f'`{n}`' for n in ARCHITECTURES)}"],
         hint="llama.cpp's convert_hf_to_gguf.py knows many other architectures",
     )
 
@@ -194,19 +193,22 @@ class _Reader:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
         self.issues: list[str] = []
-        # transformers 5 gathers what it knows of the rotary embedding in one object
-        found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        self.rope: Mapping[str, Any] = found if isinstance(found, dict) else {}
-        if found and not self.rope:
-            self.issues.append(f"rope scaling: expected an object, found {found!r:.40}")
+        # transformers 5 has one object for the rotary embedding
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        self.rope: Mapping[str, Any] = rope if isinstance(rope, dict) else {}
+        if rope and not self.rope:
+            self.issues.append(f"rope scaling: expected an object, found {rope!r:.40}")
+
+    def _get(self, key: str, default: float | None, among: Mapping[str, Any] | None) -> Any:
+        value = (among or {}).get(key)
+        value = self.config.get(key) if value is None else value
+        return default if value is None else value
 
     def integer(
         self, key: str, default: int | None = None, *, among: Mapping[str, Any] | None = None
     ) -> int:
         """Return a positive integer, from ``among`` or else the top level; 1 if unusable."""
-        value = (among or {}).get(key)
-        value = self.config.get(key) if value is None else value
-        value = default if value is None else value
+        value = self._get(key, default, among)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_INTEGER:
             self.issues.append(f"`{key}`: expected a positive integer, found {value!r:.40}")
             return 1
@@ -216,37 +218,33 @@ class _Reader:
         self, key: str, default: float | None = None, *, among: Mapping[str, Any] | None = None
     ) -> float:
         """Return a positive number, from ``among`` or else the top level; 1 if unusable."""
-        value = (among or {}).get(key)
-        value = self.config.get(key) if value is None else value
-        value = default if value is None else value
+        value = self._get(key, default, among)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
             self.issues.append(f"`{key}`: expected a positive number, found {value!r:.40}")
             return 1.0
         return float(value)
 
 
-def _rope_scaling(read: _Reader, n_ctx_train: int) -> RopeScaling | None:
-    """Return the stretching of the context, or None."""
-    rope = read.rope
+def _rope_scaling(reader: _Reader, n_ctx_train: int) -> RopeScaling | None:
+    rope = reader.rope
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind not in ("linear", "yarn", "llama3"):
-        read.issues.append(f"rope scaling: expected linear, yarn or llama3, found {kind!r:.40}")
+        reader.issues.append(f"rope scaling: expected linear, yarn or llama3, found {kind!r:.40}")
         return None
     low, high = 1.0, 4.0
     if kind == "llama3":
-        low = read.positive("low_freq_factor", low, among=rope)
-        high = read.positive("high_freq_factor", high, among=rope)
+        low = reader.positive("low_freq_factor", low, among=rope)
+        high = reader.positive("high_freq_factor", high, among=rope)
         if high <= low:
-            read.issues.append(f"`high_freq_factor` {high}: expected more than {low}")
-    n_ctx_orig = read.integer("original_max_position_embeddings", n_ctx_train, among=rope)
-    factor = read.positive("factor", among=rope)
+            reader.issues.append(f"`high_freq_factor` {high}: expected more than {low}")
+    n_ctx_orig = reader.integer("original_max_position_embeddings", n_ctx_train, among=rope)
+    factor = reader.positive("factor", among=rope)
     return RopeScaling(kind, factor, n_ctx_orig, low, high)
 
 
-def _contradictions(hparams: HParams, config: Mapping[str, Any]) -> list[str]:
-    """Return what cannot go together."""
+def _find_contradictions(hparams: HParams, config: Mapping[str, Any]) -> list[str]:
     issues = []
     if hparams.n_head % hparams.n_head_kv:
         issues.append(

@@ -1,6 +1,6 @@
 """Which tensor of a checkpoint becomes which of a GGUF file, in the order of the file.
 
-Rows of the query and key matrices change places: transformers rotates element i of a head together
+Rows of the query and key matrices are permuted: transformers rotates element i of a head together
 with i + d/2, GGUF's llama the neighbours 2i and 2i + 1. A head of d = 6 rows, 0 1 2 3 4 5, becomes
 0 3 1 4 2 5.
 """
@@ -33,7 +33,7 @@ class Part:
         name: Its name there.
         sources: Names in the checkpoint: one, or one for each expert.
         shape: Of each source, rows first.
-        n_head: Heads whose rows change places; 0 to leave rows where they are.
+        n_head: Heads whose rows are permuted; 0 for the order of the source.
         is_exact: Kept in F32, whatever the file's type.
     """
 
@@ -50,7 +50,7 @@ class Part:
         return (*ne, len(self.sources)) if is_merged(self.name) else ne
 
     def row_order(self) -> NDArray[np.int64] | None:
-        """Return which row of the source stands where; None for the source's own order."""
+        """Return the source row of each row; None for the order of the source."""
         if not self.n_head:
             return None
         rows = np.arange(self.shape[0], dtype=np.int64).reshape(self.n_head, 2, -1)  # [H, 2, d/2]
@@ -76,7 +76,6 @@ def parts_of(hparams: HParams, layout: Layout, *, has_output: bool) -> list[Part
 
 
 def _layer(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    """Yield the tensors of one block."""
     d, h, k = hparams.n_embd, hparams.n_head, hparams.n_head_kv
     d_head, d_kv = h * hparams.head_dim, k * hparams.head_dim
 
@@ -101,7 +100,6 @@ _EXPERT_NAMES = {"gate": "w1", "down": "w2", "up": "w3"}
 
 
 def _mixture(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    """Yield router and experts of one block."""
     prefix, n = f"model.layers.{i}.block_sparse_moe", hparams.n_expert
     router = (f"{prefix}.gate.weight",)
     shape = (n, hparams.n_embd)
@@ -129,16 +127,16 @@ def _matrices(hparams: HParams) -> dict[str, tuple[int, int]]:
 
 
 def is_expert(name: str) -> bool:
-    """Tell whether a tensor of a GGUF file holds experts, one or all."""
+    """Return whether a tensor of a GGUF file holds experts, one or all."""
     return is_merged(name) or parse_split(name) is not None
 
 
 def find_problems(parts: list[Part], tensors: Mapping[str, StoredTensor]) -> list[str]:
     """Return what is missing from a checkpoint, misshapen, or not known here."""
-    issues, known = [], set()
+    issues, names = [], set()
     for part in parts:
         for name in part.sources:
-            known.add(name)
+            names.add(name)
             stored = tensors.get(name)
             if stored is None:
                 issues.append(f"missing tensor `{name}`")
@@ -151,7 +149,7 @@ def find_problems(parts: list[Part], tensors: Mapping[str, StoredTensor]) -> lis
                 issues.append(
                     f"tensor `{name}`: expected {', '.join(DTYPES)}, found {stored.dtype}"
                 )
-    for name in sorted(tensors.keys() - known):
+    for name in sorted(tensors.keys() - names):
         if not _SKIPPED.fullmatch(name):
-            issues.append(f"tensor `{name}` has no place in a model of this architecture")
+            issues.append(f"tensor `{name}` does not belong to a model of this architecture")
     return issues

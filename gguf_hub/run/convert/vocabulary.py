@@ -29,7 +29,7 @@ _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Name in the JSON files -> name in GGUF."""
 _ADDED_SCORE = -1000.0
 _FILLER_SCORE = -10000.0
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 
 
 @dataclass
@@ -78,13 +78,13 @@ def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
 
 
 def _open_model(folder: Path) -> Any:
-    """Load ``tokenizer.model``."""
     path = folder / MODEL
     if not path.is_file():
-        found = " (`tokenizer.json` alone is not read)" if _has_json(folder) else ""
+        has_json = (folder / "tokenizer.json").is_file()
+        note = " (`tokenizer.json` alone is not read)" if has_json else ""
         raise CheckpointError(
             folder,
-            [f"no `{MODEL}`{found}"],
+            [f"no `{MODEL}`{note}"],
             hint=f"put the model's {MODEL} into the folder, or convert the weights alone: "
             "--no-vocab",
         )
@@ -96,26 +96,21 @@ def _open_model(folder: Path) -> Any:
         raise CheckpointError(path, ["not a SentencePiece model"], hint=hint) from exc
 
 
-def _has_json(folder: Path) -> bool:
-    return (folder / "tokenizer.json").is_file()
-
-
 def _pieces(processor: Any, n_vocab: int, folder: Path) -> _Pieces:
     """Return the SentencePiece vocabulary, filled up to ``n_vocab``."""
     n = processor.get_piece_size()
     if n > n_vocab:
         issue = f"{n:,} pieces, but config.json says `vocab_size` {n_vocab:,}"
         raise CheckpointError(folder / MODEL, [issue])
-    rest = range(n, n_vocab)
+    fillers = range(n, n_vocab)
     return _Pieces(
-        [processor.id_to_piece(i) for i in range(n)] + [f"[PAD{i}]" for i in rest],
-        [processor.get_score(i) for i in range(n)] + [_FILLER_SCORE for _ in rest],
-        [_type(processor, i) for i in range(n)] + [_UNUSED for _ in rest],
+        [processor.id_to_piece(i) for i in range(n)] + [f"[PAD{i}]" for i in fillers],
+        [processor.get_score(i) for i in range(n)] + [_FILLER_SCORE for _ in fillers],
+        [_type(processor, i) for i in range(n)] + [_UNUSED for _ in fillers],
     )
 
 
 def _type(processor: Any, i: int) -> int:
-    """Return GGUF's type of a piece."""
     if processor.is_unknown(i):
         return _UNKNOWN
     if processor.is_control(i):
@@ -126,8 +121,8 @@ def _type(processor: Any, i: int) -> int:
 
 
 def _add_tokens(pieces: _Pieces, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Put in the tokens that were added after SentencePiece was trained."""
-    for i, text, is_special in _added(folder, settings):
+    """Add the tokens that were added after SentencePiece was trained."""
+    for i, text, is_special in _added_tokens(folder, settings):
         if not 0 <= i < len(pieces.texts):
             issue = f"added token `{text:.40}` has id {i}: expected [0, {len(pieces.texts) - 1}]"
             raise CheckpointError(folder, [issue])
@@ -138,7 +133,7 @@ def _add_tokens(pieces: _Pieces, folder: Path, settings: Mapping[str, Any]) -> N
             pieces.scores[i] = _ADDED_SCORE
 
 
-def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:
+def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:
     """Yield (id, text, whether it is special) of all added tokens."""
     for text, i in read_json_if_any(folder / "added_tokens.json").items():
         if isinstance(i, int):
@@ -148,24 +143,24 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str
         content = token.get("content") if isinstance(token, dict) else None
         if key.isdecimal() and isinstance(content, str):
             # longer than any id: Python refuses to read thousands of digits
-            i = int(key[:_MOST_DIGITS])
+            i = int(key[:_MAX_DIGITS])
             yield i, _unicode(content, folder, f"added token {i}"), token.get("special") is True
 
 
-def _unicode(text: str, folder: Path, what: str) -> str:
+def _unicode(text: str, folder: Path, label: str) -> str:
     """Return a text; refuse what JSON can say and UTF-8 cannot: half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise CheckpointError(folder, [f"{what} is no Unicode text: {text[exc.start]!r}"]) from exc
+        raise CheckpointError(folder, [f"{label} is no Unicode text: {text[exc.start]!r}"]) from exc
     return text
 
 
 def _space_prefix(settings: Mapping[str, Any], processor: Any) -> dict[str, bool]:
-    """Return whether a space is put before a text; nothing where that is as usual."""
-    stated = settings.get("add_prefix_space")
-    if isinstance(stated, bool):
-        return {"tokenizer.ggml.add_space_prefix": stated}
+    """Return whether a space is put before a text; empty for the default, yes."""
+    value = settings.get("add_prefix_space")
+    if isinstance(value, bool):
+        return {"tokenizer.ggml.add_space_prefix": value}
     if processor.encode("a", out_type=str)[0].startswith("▁"):
         return {}
     return {"tokenizer.ggml.add_space_prefix": False}
@@ -175,32 +170,32 @@ def _special_ids(
     checkpoint: Checkpoint, settings: Mapping[str, Any], processor: Any, pieces: _Pieces
 ) -> dict[str, int]:
     """Return the ids of special tokens: by text, by config.json, or by SentencePiece."""
-    found = {}
+    ids = {}
     for name, gguf_name in _SPECIAL.items():
         text = settings.get(f"{name}_token")
         text = text.get("content") if isinstance(text, dict) else text
-        stated = checkpoint.config.get(f"{name}_token_id")
+        value = checkpoint.config.get(f"{name}_token_id")
         if isinstance(text, str) and text in pieces.texts:
             i = pieces.texts.index(text)
-        elif isinstance(stated, int) and not isinstance(stated, bool):
-            i = stated
+        elif isinstance(value, int) and not isinstance(value, bool):
+            i = value
         else:
             i = getattr(processor, f"{name}_id")()
         if 0 <= i < len(pieces.texts):  # -1: there is none
-            found[f"tokenizer.ggml.{gguf_name}_token_id"] = i
-    return found
+            ids[f"tokenizer.ggml.{gguf_name}_token_id"] = i
+    return ids
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the chat template; of several the one called default."""
-    found = settings.get("chat_template")
-    if isinstance(found, list):
-        named = [entry for entry in found if isinstance(entry, dict)]
-        found = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in entries if e.get("name") == "default"), None)
     path = folder / "chat_template.jinja"
-    if found is None and path.is_file():
+    if template is None and path.is_file():
         try:
-            found = path.read_text(encoding="utf-8")
+            template = path.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as exc:
             raise CheckpointError(path, [f"cannot be read as text: {exc}"]) from exc
-    return _unicode(found, folder, "the chat template") if isinstance(found, str) else None
+    return _unicode(template, folder, "the chat template") if isinstance(template, str) else None

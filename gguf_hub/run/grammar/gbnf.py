@@ -1,7 +1,7 @@
 """GBNF, llama.cpp's notation for grammars, as a tree.
 
 Source: llama.cpp, grammars/README.md and src/llama-grammar.cpp ``llama_grammar_parser``. Two things
-are taken more kindly than there: names may hold ``_``, and a line may begin with ``|``.
+are more lenient than there: names may hold ``_``, and a line may begin with ``|``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
@@ -50,30 +50,33 @@ class Token:
     negated: bool
 
 
+Item = TypeVar("Item", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Seq:
+class Seq(Generic[Item]):
     """One thing after the other."""
 
-    items: tuple[Node, ...]
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Alt:
+class Alt(Generic[Item]):
     """One of several."""
 
-    options: tuple[Node, ...]
+    options: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Generic[Item]):
     """A thing ``low`` to ``high`` times; None: any number of times."""
 
-    item: Node
+    item: Item
     low: int
     high: int | None
 
 
-Node = Literal | Chars | Ref | Token | Seq | Alt | Repeat
+Node: TypeAlias = "Literal | Chars | Ref | Token | Seq[Node] | Alt[Node] | Repeat[Node]"
 
 
 def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
@@ -100,7 +103,7 @@ def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
 
 
 def _nearest(name: str, rules: dict[str, Node]) -> str | None:
-    """Return a hint that names the rule that was meant; comparing takes long for long names."""
+    """Return a hint with the most similar rule name; comparing takes long for long names."""
     if len(name) > _MAX_COMPARED or len(rules) > 10 * _MAX_COMPARED:
         return None
     known = [rule for rule in rules if len(rule) <= _MAX_COMPARED]
@@ -151,8 +154,6 @@ _ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]"
 
 
 class _Parser:
-    """Reads rules from a text, position by position."""
-
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -176,13 +177,13 @@ class _Parser:
         return rules
 
     def fail(self, problem: str, at: int | None = None, hint: str | None = None) -> NoReturn:
-        """Raise with the place."""
+        """Raise with line and column."""
         at = self._at if at is None else at
         line = self._text.count("\n", 0, at) + 1
         column = at - (self._text.rfind("\n", 0, at) + 1) + 1
-        found = self._text[at : at + 20].split("\n")[0]
+        excerpt = self._text[at : at + 20].split("\n")[0]
         raise GrammarError(
-            f"grammar, line {line}, column {column}: {problem}, found `{found}`", hint=hint
+            f"grammar, line {line}, column {column}: {problem}, found `{excerpt}`", hint=hint
         )
 
     # Small steps
@@ -191,9 +192,9 @@ class _Parser:
         return self._text[self._at : self._at + 1]
 
     def _take(self, text: str) -> bool:
-        found = self._text.startswith(text, self._at)
-        self._at += len(text) if found else 0
-        return found
+        is_match = self._text.startswith(text, self._at)
+        self._at += len(text) if is_match else 0
+        return is_match
 
     def _skip(self, *, lines: bool) -> None:
         """Skip blanks and comments, over line breaks where ``lines`` says so."""
@@ -242,11 +243,11 @@ class _Parser:
             if item is None:
                 break
             spend(_NODE_BYTES)
-            items.append(self._repeated(item))
+            items.append(self._with_repetitions(item))
         return items[0] if len(items) == 1 else Seq(tuple(items))
 
-    def _repeated(self, item: Node) -> Node:
-        """Return an item with the repetitions that stand behind it."""
+    def _with_repetitions(self, item: Node) -> Node:
+        """Return an item with the repetitions behind it."""
         depth = 0
         self._skip_blank()
         while (counts := self._repetition()) is not None:
@@ -313,13 +314,13 @@ class _Parser:
             if self._at >= len(self._text):
                 self.fail("a character class does not end: expected `]`", start)
             spend(_NODE_BYTES)
-            place = self._at
+            range_start = self._at
             low = high = ord(self._char())
             if self._peek() == "-" and not self._text.startswith("-]", self._at):
                 self._at += 1
                 high = ord(self._char())
             if high < low:
-                self.fail("a character range runs backwards", place)
+                self.fail("a character range runs backwards", range_start)
             ranges.append((low, high))
         return Chars(complement(normalise(ranges)) if negated else normalise(ranges))
 
@@ -358,7 +359,7 @@ class _Parser:
         return self._counts(start) if self._take("{") else None
 
     def _counts(self, start: int) -> tuple[int, int | None]:
-        """Return the numbers of a count, whose brace has been taken."""
+        """Return the numbers of a count, after its opening brace."""
         self._skip_spaces()
         first = self._digits()
         is_range = self._take(",")
@@ -391,7 +392,6 @@ class _Parser:
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Return where a match at a position ends."""
     match = pattern.match(text, at)
     return match.end() if match else at
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
-from gguf_hub.run.grammar.trees import growing
+from gguf_hub.run.grammar.trees import least_fixpoint
 from gguf_hub.run.grammar.utf8 import ByteRanges, byte_sequences
 
 MAX_NODES = 80_000
@@ -20,7 +20,7 @@ _NODE_BYTES = 500
 _EDGE_BYTES = 100
 _NO_EDGES: list[Any] = []  # shared: most nodes have edges of one kind only
 Edge = TypeVar("Edge")
-FEW = 8  # copies of a repeated part from which on its counting is worth hiding
+FEW = 8  # copies of a repeated part from which coarse states pay
 
 
 class Network:
@@ -46,7 +46,7 @@ class Network:
         """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
         self._starts: dict[str, int] = {}
         self._classes: dict[Ranges, int] = {}
-        self._empty_names = growing(rules, _is_empty_text)
+        self._empty_names = least_fixpoint(rules, _is_empty_text)
         self._node()  # 0 is the start
         for name in rules:
             self._starts[name] = self._node()
@@ -54,8 +54,8 @@ class Network:
             self._build(rule, self._starts[name], self._end())
         _add(self.free_edges, 0, self._starts[root])
         self.is_tail = self._tails()
-        """Nodes from which nothing is left of their rule: a call there needs no way back."""
-        self._refuse_left_recursion()
+        """Nodes from which their rule only ends: a call there needs no frame to return to."""
+        self._check_left_recursion()
 
     def _node(self) -> int:
         if len(self.is_end) >= MAX_NODES:
@@ -109,7 +109,7 @@ class Network:
         _add(self.free_edges, start, end)
 
     def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
-        """Read one character: in place when all are ASCII, else by a call of a shared part."""
+        """Read one character: directly when all are ASCII, else by a call of a shared part."""
         if _is_ascii(ranges):
             for low, high in ranges:
                 _add(self.byte_edges, start, (low, high, end))
@@ -120,18 +120,18 @@ class Network:
         """Return the start of the part that reads one character of a class."""
         if ranges not in self._classes:
             self._classes[ranges] = first = self._node()
-            tails: dict[ByteRanges, int] = {(): self._end()}  # what is left to read -> node
+            tails: dict[ByteRanges, int] = {(): self._end()}  # byte ranges still to read -> node
             for sequence in byte_sequences(ranges):
                 spend(_EDGE_BYTES)
                 for i in range(len(sequence) - 1, 0, -1):
-                    rest = sequence[i:]
-                    if rest not in tails:
-                        tails[rest] = self._node()
-                        _add(self.byte_edges, tails[rest], (*rest[0], tails[rest[1:]]))
+                    tail = sequence[i:]
+                    if tail not in tails:
+                        tails[tail] = self._node()
+                        _add(self.byte_edges, tails[tail], (*tail[0], tails[tail[1:]]))
                 _add(self.byte_edges, first, (*sequence[0], tails[sequence[1:]]))
         return self._classes[ranges]
 
-    def _build_repeat(self, tree: Repeat, start: int, end: int) -> None:
+    def _build_repeat(self, tree: Repeat[Node], start: int, end: int) -> None:
         """Write out the copies that are counted; a loop stands for those that are not."""
         item = tree.item
         copies = max(tree.low, tree.high or 0)
@@ -164,24 +164,26 @@ class Network:
         _add(self.free_edges, after, loop)
         return loop
 
-    def _add_twins(self, item: Node, tree: Repeat, end: int, spans: list[tuple[int, int]]) -> None:
-        """Note for each counted copy the loop that it cannot be told from for some time.
+    def _add_twins(
+        self, item: Node, tree: Repeat[Node], end: int, spans: list[tuple[int, int]]
+    ) -> None:
+        """Record for each counted copy the loop that reads the same for some bytes.
 
         ``a{0,1000}`` after 3 of them reads the next 900 bytes as ``a*`` does, and ``a{1000}`` as
         an ``a*`` that cannot be left.
         """
-        nowhere = self._node()
-        staying, leaving = self._loop(item, nowhere), self._loop(item, nowhere)
+        unreachable = self._node()
+        staying, leaving = self._loop(item, unreachable), self._loop(item, unreachable)
         _add(self.free_edges, leaving, end)
         size = len(self.is_end) - leaving
         last = tree.high if tree.high is not None else tree.low
         for i, (start, first) in enumerate(spans):
             counted = [start, *range(first, first + size - 1)]
-            left = (tree.low if i < tree.low else last) - i
+            n_left = (tree.low if i < tree.low else last) - i
             twin = staying if i < tree.low else leaving
             for k, node in enumerate(counted):
-                # A place inside a copy may have read all of it but a byte: one copy less is left.
-                self.twins[node] = (twin + k, left - (1 if k else 0))
+                # A node inside a copy may have read all of it but a byte: one copy less is left.
+                self.twins[node] = (twin + k, n_left - (1 if k else 0))
 
     def _as_rule(self, tree: Node) -> Ref:
         """Give a part a rule of its own, so that its copies are calls."""
@@ -192,57 +194,56 @@ class Network:
         self._build(tree, self._starts[name], self._end())
         return Ref(name)
 
-    # What is known about nodes: computed in time that grows as they do, which are paid for
+    # Properties of nodes, computed in time linear in their number
 
     def _tails(self) -> list[bool]:
-        """Return for each node whether nothing is left of its rule but its end."""
-        before: list[list[int]] = [[] for _ in self.is_end]
+        """Return for each node whether its rule only ends from there."""
+        predecessors: list[list[int]] = [[] for _ in self.is_end]
         for node, targets in enumerate(self.free_edges):
             for target in targets:
-                before[target].append(node)
+                predecessors[target].append(node)
         ends = {n for n, is_end in enumerate(self.is_end) if is_end}
         dead = {n for n, targets in enumerate(self.free_edges) if not targets} - ends
         reading = {
-            n for n in range(len(before))
+            n for n in range(len(predecessors))
             if self.byte_edges[n] or self.token_edges[n] or self.calls[n]
         }  # fmt: skip
-        tails = _spread(ends, before) - _spread(dead | reading, before)
-        return [n in tails and not (n in ends and self.free_edges[n]) for n in range(len(before))]
+        tails = _spread(ends, predecessors) - _spread(dead | reading, predecessors)
+        return [n in tails and not (n in ends and to) for n, to in enumerate(self.free_edges)]
 
-    def _refuse_left_recursion(self) -> None:
+    def _check_left_recursion(self) -> None:
         """Raise if a rule can call itself before it has read anything."""
         empty = {self._starts[name] for name in self._empty_names}
-        begins = {start: self._called_first(start, empty) for start in self._starts.values()}
-        at = _on_a_circle(begins)
+        begins = {start: self._first_calls(start, empty) for start in self._starts.values()}
+        at = _find_cycle(begins)
         if at is not None:
             name = next(name for name, start in self._starts.items() if start == at)
-            shown = name if not name.startswith("(") else "a group in parentheses"
+            label = name if not name.startswith("(") else "a group in parentheses"
             raise GrammarError(
-                f"the grammar's rule `{shown}` can begin with itself, without an end",
+                f"the grammar's rule `{label}` can begin with itself, without an end",
                 hint="write a repetition instead: `a ::= b+`, not `a ::= a b | b`",
             )
 
-    def _called_first(self, start: int, empty: set[int]) -> set[int]:
+    def _first_calls(self, start: int, empty: set[int]) -> set[int]:
         """Return the starts of the rules that a rule can call before it reads."""
         return {target for n in self._skim(start, empty) for target, _ in self.calls[n]}
 
     def _skim(self, start: int, empty: set[int]) -> set[int]:
         """Return the nodes of a rule that are reached without reading."""
-        seen, stack = {start}, [start]
+        visited, stack = {start}, [start]
         while stack:
             node = stack.pop()
-            following = self.free_edges[node] + [
+            successors = self.free_edges[node] + [
                 back for at, back in self.calls[node] if at in empty
             ]
-            for target in following:
-                if target not in seen:
-                    seen.add(target)
+            for target in successors:
+                if target not in visited:
+                    visited.add(target)
                     stack.append(target)
-        return seen
+        return visited
 
 
 def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
-    """Add an edge that leads away from a node."""
     if edges[node]:
         edges[node].append(edge)
     else:
@@ -251,38 +252,38 @@ def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:
 
 def _spread(nodes: set[int], edges: list[list[int]]) -> set[int]:
     """Return all nodes that edges lead to from some, these included."""
-    seen, stack = set(nodes), list(nodes)
+    visited, stack = set(nodes), list(nodes)
     while stack:
         for target in edges[stack.pop()]:
-            if target not in seen:
-                seen.add(target)
+            if target not in visited:
+                visited.add(target)
                 stack.append(target)
-    return seen
+    return visited
 
 
-def _on_a_circle(edges: Mapping[int, set[int]]) -> int | None:
+def _find_cycle(edges: Mapping[int, set[int]]) -> int | None:
     """Return a node that leads back to itself, None without one."""
-    n_before = dict.fromkeys(edges, 0)
+    n_predecessors = dict.fromkeys(edges, 0)
     for target in (t for targets in edges.values() for t in targets):
-        if target in n_before:
-            n_before[target] += 1
-    # 1) take away what nothing leads to, again and again: circles stay, and what they lead to
-    free = [node for node, n in n_before.items() if n == 0]
+        if target in n_predecessors:
+            n_predecessors[target] += 1
+    # 1) remove nodes without predecessors, again and again: cycles and what follows them stay
+    free = [node for node, n in n_predecessors.items() if n == 0]
     while free:
         node = free.pop()
-        del n_before[node]
+        del n_predecessors[node]
         for target in edges[node]:
-            if target in n_before:
-                n_before[target] -= 1
-                if n_before[target] == 0:
+            if target in n_predecessors:
+                n_predecessors[target] -= 1
+                if n_predecessors[target] == 0:
                     free.append(target)
-    # 2) something leads to all that is left: going back from any of it ends in a circle
-    before = {target: node for node in n_before for target in edges[node]}
-    seen: set[int] = set()
-    at = next(iter(n_before), None)
-    while at is not None and at not in seen:
-        seen.add(at)
-        at = before[at]
+    # 2) every remaining node has a predecessor: going back from any of them ends in a cycle
+    predecessors = {target: node for node in n_predecessors for target in edges[node]}
+    visited: set[int] = set()
+    at = next(iter(n_predecessors), None)
+    while at is not None and at not in visited:
+        visited.add(at)
+        at = predecessors[at]
     return at
 
 
@@ -291,7 +292,7 @@ def _is_empty_text(leaf: Node) -> bool:
 
 
 def is_empty(tree: Node, empty: set[str]) -> bool:
-    """Tell whether a tree can match nothing, given the rules that can."""
+    """Return whether a tree can match the empty text, given the rules that can."""
     spend()
     if isinstance(tree, Seq):
         return all(is_empty(item, empty) for item in tree.items)

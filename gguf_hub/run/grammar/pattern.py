@@ -1,4 +1,4 @@
-"""Regular expressions read into trees, with no engine that goes back and forth.
+"""Regular expressions read into trees, without backtracking.
 
 The syntax is what ECMA 262 and Python have in common. What either of them reads in another way, and
 back-references, which no automaton can follow, are refused.
@@ -7,10 +7,10 @@ back-references, which no automaton can follow, are refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from gguf_hub.budget import spend
-from gguf_hub.run.grammar.gbnf import Ranges, normalise
+from gguf_hub.run.grammar.gbnf import Alt, Ranges, Repeat, Seq, normalise
 
 _MAX_DEPTH = 100
 _MAX_DIGITS = 10
@@ -22,7 +22,7 @@ _SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?"
 
 
 class PatternError(Exception):
-    """A regular expression that cannot be followed."""
+    """A regular expression that is wrong or not supported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,72 +42,47 @@ class CharSet:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    r"""A place: ``^``, ``$``, ``b`` for a word's edge, ``B`` for none."""
+    r"""A position: ``^``, ``$``, ``b`` at a word boundary, ``B`` elsewhere."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A place that a pattern follows, or that it stands before."""
+    """A lookahead or lookbehind."""
 
     item: Pattern
     is_ahead: bool
     is_negated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One thing after the other."""
-
-    items: tuple[Pattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of several."""
-
-    options: tuple[Pattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """A thing ``low`` to ``high`` times; None: any number of times."""
-
-    item: Pattern
-    low: int
-    high: int | None
-
-
-Pattern = CharSet | Anchor | Look | Chain | Choice | Times
+Pattern: TypeAlias = "CharSet | Anchor | Look | Seq[Pattern] | Alt[Pattern] | Repeat[Pattern]"
 
 _GROUPS = {"(?:": None, "(?=": (True, False), "(?!": (True, True), "(?<=": (False, False),
            "(?<!": (False, True)}  # fmt: skip
-"""Beginning of a group -> (looks ahead, is negated), None where it only holds together."""
+"""Beginning of a group -> (is ahead, is negated), None for a plain group."""
 
 
 def read_pattern(text: str) -> Pattern:
     """Return the tree of a regular expression.
 
     Raises:
-        PatternError: It is none, or says what an automaton cannot follow.
+        PatternError: It is wrong, or uses what an automaton cannot follow.
     """
-    return _Reader(text).whole()
+    return _Reader(text).read()
 
 
 class _Reader:
-    """Reads a regular expression, position by position."""
-
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
         self._depth = 0
 
-    def whole(self) -> Pattern:
-        found = self._choice()
+    def read(self) -> Pattern:
+        tree = self._alternatives()
         if self._at < len(self._text):
             raise PatternError("it is no regular expression: `)` without `(`")
-        return found
+        return tree
 
     # Small steps
 
@@ -115,12 +90,11 @@ class _Reader:
         return self._text[self._at : self._at + 1]
 
     def _take(self, text: str) -> bool:
-        found = self._text.startswith(text, self._at)
-        self._at += len(text) if found else 0
-        return found
+        is_match = self._text.startswith(text, self._at)
+        self._at += len(text) if is_match else 0
+        return is_match
 
     def _digits(self) -> str:
-        """Return the digits that come next, in ASCII."""
         start = self._at
         while self._peek() in _DIGITS:
             self._at += 1
@@ -131,18 +105,18 @@ class _Reader:
 
     # Parts
 
-    def _choice(self) -> Pattern:
-        options = [self._chain()]
+    def _alternatives(self) -> Pattern:
+        options = [self._sequence()]
         while self._take("|"):
-            options.append(self._chain())
-        return options[0] if len(options) == 1 else Choice(tuple(options))
+            options.append(self._sequence())
+        return options[0] if len(options) == 1 else Alt(tuple(options))
 
-    def _chain(self) -> Pattern:
+    def _sequence(self) -> Pattern:
         items = []
         while self._peek() not in ("", "|", ")"):
             spend(_NODE_BYTES)
             items.append(self._repeated(self._atom()))
-        return items[0] if len(items) == 1 else Chain(tuple(items))
+        return items[0] if len(items) == 1 else Seq(tuple(items))
 
     def _atom(self) -> Pattern:
         char = self._peek()
@@ -170,12 +144,12 @@ class _Reader:
         if opening == "(" and self._text.startswith("(?", start):
             raise PatternError("groups that have names or flags are not supported")
         self._at += opening == "("
-        item = self._choice()
+        item = self._alternatives()
         if not self._take(")"):
             raise PatternError("it is no regular expression: a group does not end")
         self._depth -= 1
         look = _GROUPS.get(opening)
-        return Chain((item,)) if look is None else Look(item, *look)
+        return Seq((item,)) if look is None else Look(item, *look)
 
     def _repeated(self, item: Pattern) -> Pattern:
         counts = self._counts()
@@ -186,10 +160,10 @@ class _Reader:
         self._take("?")  # lazy: the same texts
         if self._peek() in _SIGNS or (self._peek() == "{" and self._counts() is not None):
             raise PatternError("a repetition of a repetition is not supported")
-        return Times(item, *counts)
+        return Repeat(item, *counts)
 
     def _counts(self) -> tuple[int, int | None] | None:
-        """Return how often the item before is repeated, None where nothing says so."""
+        """Return how often the item before is repeated, None when it is not."""
         if self._peek() in _SIGNS:
             self._at += 1
             return _SIGNS[self._text[self._at - 1]]
@@ -265,7 +239,6 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def _between(low: CharSet, high: CharSet) -> CharSet:
-    """Return the characters from one to another."""
     if low.letters or high.letters:
         raise PatternError("a class in a range is not supported")
     first, last = low.ranges[0][0], high.ranges[0][0]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from gguf_hub.run.grammar.gbnf import Chars, Literal, Node, Ranges, complement, normalise
+from gguf_hub.run.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Seq, complement, normalise
 from gguf_hub.run.grammar.pattern import (
     Anchor,
-    Chain,
     CharSet,
-    Choice,
     Look,
     Pattern,
     PatternError,
@@ -40,13 +38,13 @@ def parse_pattern(pattern: str) -> Node:
         PatternError: The pattern uses what a grammar cannot follow.
     """
     tree = read_pattern(pattern)
-    options = tree.options if isinstance(tree, Choice) else (tree,)
+    options = tree.options if isinstance(tree, Alt) else (tree,)
     return alt(*map(_anchored, options))
 
 
 def _anchored(tree: Pattern) -> Node:
     """Return one alternative of the whole, with any text where no anchor stands."""
-    items = tree.items if isinstance(tree, Chain) else (tree,)
+    items = tree.items if isinstance(tree, Seq) else (tree,)
     before = after = _ANY
     if items and items[0] == Anchor("^"):
         before, items = EMPTY, items[1:]
@@ -62,9 +60,9 @@ def _node(tree: Pattern) -> Node:
         _refuse(tree)
     if isinstance(tree, Look):
         raise PatternError("groups that look ahead or behind are not supported")
-    if isinstance(tree, Chain):
+    if isinstance(tree, Seq):
         return seq(*map(_node, tree.items))
-    if isinstance(tree, Choice):
+    if isinstance(tree, Alt):
         return alt(*map(_node, tree.options))
     return repeat(_node(tree.item), tree.low, tree.high)
 

@@ -1,8 +1,7 @@
-r"""Whether a regular expression is found in a text, in time that grows with their product at most.
+r"""Whether a regular expression matches somewhere in a text, in time linear in their product.
 
-All ways to read the text are followed at once, as states of an automaton, so that no text and no
-pattern makes it go back. What is found is what Python's ``re.search`` finds: the common validators
-use it.
+All ways to read the text are followed at once, as states of an automaton, so that nothing
+makes it backtrack. It matches what Python's ``re.search`` matches, which the common validators use.
 
 Source: Thompson 1968; Russ Cox, "Regular Expression Matching Can Be Simple And Fast", 2007.
 """
@@ -14,15 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gguf_hub.budget import look, spend
+from gguf_hub.run.grammar.gbnf import Alt, Repeat, Seq
 from gguf_hub.run.grammar.pattern import (
     Anchor,
-    Chain,
     CharSet,
-    Choice,
     Look,
     Pattern,
     PatternError,
-    Times,
     read_pattern,
 )
 
@@ -38,21 +35,19 @@ _IN_CLASS: dict[str, Callable[[str], bool]] = {
 }  # fmt: skip
 
 
-def is_found(pattern: str, text: str) -> bool:
-    """Tell whether ``pattern`` is found in ``text``.
+def has_match(pattern: str, text: str) -> bool:
+    """Return whether ``pattern`` matches somewhere in ``text``.
 
     Raises:
-        PatternError: It is no regular expression, or none that an automaton can follow.
+        PatternError: It is wrong, or uses what an automaton cannot follow.
     """
     # counts beyond the length of the text do not differ
     program = _program(pattern, 1 << (len(text) + 1).bit_length())
-    return _Search(program, text).is_found()
+    return _Search(program, text).has_match()
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A state that reads a character."""
-
     chars: CharSet
     after: int
 
@@ -66,9 +61,9 @@ class _Fork:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A state that goes on where a place is as it should be; ``start``: of what is looked for."""
+    """A state that goes on where an assertion holds; ``start``: of a lookaround's pattern."""
 
-    what: Anchor | Look
+    condition: Anchor | Look
     start: int
     after: int
 
@@ -78,8 +73,8 @@ _END = 0
 
 
 @lru_cache(maxsize=8)
-def _program(pattern: str, most: int) -> _Program:
-    return _Program(read_pattern(pattern), most)
+def _program(pattern: str, max_repeats: int) -> _Program:
+    return _Program(read_pattern(pattern), max_repeats)
 
 
 class _Program:
@@ -87,11 +82,11 @@ class _Program:
 
     Args:
         tree: The pattern.
-        most: Repetitions from which on more of them make no difference.
+        max_repeats: Repetitions beyond which more make no difference.
     """
 
-    def __init__(self, tree: Pattern, most: int) -> None:
-        self._most = most
+    def __init__(self, tree: Pattern, max_repeats: int) -> None:
+        self._max_repeats = max_repeats
         self.states: list[_State] = [_Fork(())]
         self.start = self._build(tree, _END)
 
@@ -110,17 +105,17 @@ class _Program:
             return self._add(_Check(tree, _END, after))
         if isinstance(tree, Look):
             return self._add(_Check(tree, self._build(tree.item, _END), after))
-        if isinstance(tree, Chain):
+        if isinstance(tree, Seq):
             for item in reversed(tree.items):
                 after = self._build(item, after)
             return after
-        if isinstance(tree, Choice):
+        if isinstance(tree, Alt):
             return self._add(_Fork(tuple(self._build(option, after) for option in tree.options)))
-        return self._build_times(tree, after)
+        return self._build_repeat(tree, after)
 
-    def _build_times(self, tree: Times, after: int) -> int:
-        low = min(tree.low, self._most)
-        if tree.high is None or tree.high >= self._most:
+    def _build_repeat(self, tree: Repeat[Pattern], after: int) -> int:
+        low = min(tree.low, self._max_repeats)
+        if tree.high is None or tree.high >= self._max_repeats:
             start = self._add(_Fork(()))
             self.states[start] = _Fork((self._build(tree.item, start), after))
         else:
@@ -133,88 +128,85 @@ class _Program:
 
 
 class _Search:
-    """One search of one text."""
-
     def __init__(self, program: _Program, text: str) -> None:
         self._program, self._text = program, text
         self._classes: dict[tuple[CharSet, str], bool] = {}
         self._ahead: dict[tuple[int, int], bool] = {}
         self._behind: dict[int, frozenset[int]] = {}
 
-    def is_found(self) -> bool:
+    def has_match(self) -> bool:
         return any(True for _ in self._ends(self._program.start, 0, is_anywhere=True))
 
     def _ends(self, start: int, at: int, *, is_anywhere: bool) -> Iterable[int]:
-        """Yield the places where reading from ``start``, begun at ``at`` or anywhere, has ended."""
+        """Yield the positions where a match from ``start``, begun at ``at`` or anywhere, ends."""
         reached: set[int] = {start}
-        for place in range(at, len(self._text) + 1):
+        for position in range(at, len(self._text) + 1):
             if is_anywhere:
                 reached.add(start)
             elif not reached:
                 return
-            states = self._closure(reached, place)
+            states = self._closure(reached, position)
             if _END in states:
-                yield place
-            if place < len(self._text):
-                reached = self._step(states, self._text[place])
+                yield position
+            if position < len(self._text):
+                reached = self._step(states, self._text[position])
 
-    def _closure(self, reached: set[int], place: int) -> set[int]:
-        """Return the states that are reached at a place without reading."""
-        seen, stack = set(reached), list(reached)
+    def _closure(self, reached: set[int], position: int) -> set[int]:
+        """Return the states that are reached at a position without reading."""
+        visited, stack = set(reached), list(reached)
         while stack:
             state = self._program.states[stack.pop()]
-            following: tuple[int, ...] = ()
+            successors: tuple[int, ...] = ()
             if isinstance(state, _Fork):
-                following = state.targets
-            elif isinstance(state, _Check) and self._holds(state, place):
-                following = (state.after,)
-            for target in following:
-                if target not in seen:
-                    seen.add(target)
+                successors = state.targets
+            elif isinstance(state, _Check) and self._holds(state, position):
+                successors = (state.after,)
+            for target in successors:
+                if target not in visited:
+                    visited.add(target)
                     stack.append(target)
-        if len(seen) > _MANY:
+        if len(visited) > _MANY:
             look()
         spend()
-        return seen
+        return visited
 
     def _step(self, states: set[int], char: str) -> set[int]:
-        """Return the states after a character."""
-        found = (self._program.states[state] for state in states)
-        return {s.after for s in found if isinstance(s, _Read) and self._is_in(s.chars, char)}
+        current = (self._program.states[state] for state in states)
+        return {s.after for s in current if isinstance(s, _Read) and self._is_in(s.chars, char)}
 
     def _is_in(self, chars: CharSet, char: str) -> bool:
         key = (chars, char)
-        known = self._classes.get(key)
-        if known is None:
+        cached = self._classes.get(key)
+        if cached is None:
             code = ord(char)
             inside = any(low <= code <= high for low, high in chars.ranges)
             inside = inside or any(_IN_CLASS[letter](char) for letter in chars.letters)
-            known = self._classes[key] = inside != chars.is_negated
-        return known
+            cached = self._classes[key] = inside != chars.is_negated
+        return cached
 
-    def _holds(self, check: _Check, place: int) -> bool:
-        what = check.what
-        if isinstance(what, Anchor):
-            return self._is_at(what.kind, place)
-        if what.is_ahead:
-            key = (check.start, place)
+    def _holds(self, check: _Check, position: int) -> bool:
+        condition = check.condition
+        if isinstance(condition, Anchor):
+            return self._is_at(condition.kind, position)
+        if condition.is_ahead:
+            key = (check.start, position)
             if key not in self._ahead:
-                ends = self._ends(check.start, place, is_anywhere=False)
+                ends = self._ends(check.start, position, is_anywhere=False)
                 self._ahead[key] = any(True for _ in ends)
-            return self._ahead[key] != what.is_negated
+            return self._ahead[key] != condition.is_negated
         if check.start not in self._behind:
             ends = self._ends(check.start, 0, is_anywhere=True)
             self._behind[check.start] = frozenset(ends)
-        return (place in self._behind[check.start]) != what.is_negated
+        return (position in self._behind[check.start]) != condition.is_negated
 
-    def _is_at(self, kind: str, place: int) -> bool:
+    def _is_at(self, kind: str, position: int) -> bool:
         text = self._text
         if kind == "^":
-            return place == 0
+            return position == 0
         if kind == "$":
-            return place == len(text) or (place == len(text) - 1 and text[place] == "\n")
+            return position == len(text) or (position == len(text) - 1 and text[position] == "\n")
         is_word = _IN_CLASS["w"]
-        before = place > 0 and is_word(text[place - 1])
-        after = place < len(text) and is_word(text[place])
-        # an empty text has no place inside a word, and to Python none outside of one
+        before = position > 0 and is_word(text[position - 1])
+        after = position < len(text) and is_word(text[position])
+        # to Python, an empty text matches neither
         return before != after if kind == "b" else before == after and bool(text)

@@ -1,7 +1,7 @@
 """Which tokens of a vocabulary a grammar allows next.
 
 The vocabulary is a trie of bytes, level after level in arrays; a mask is one walk of it, all tokens
-at once, through the automaton's rows. Masks are kept by state.
+at once, through the automaton's rows. Masks are cached by state.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class TokenTrie:
             grid[i, : len(text)] = np.frombuffer(text, dtype=np.uint8)
         # Sorted, a token shares its first `shared` bytes with the token before: its nodes at
         # depths over `shared` are new.
-        same = np.cumprod(grid[1:] == grid[:-1], axis=1).sum(axis=1) if len(texts) > 1 else []
+        n_same = np.cumprod(grid[1:] == grid[:-1], axis=1).sum(axis=1) if len(texts) > 1 else []
         shared = np.zeros(len(texts), dtype=np.int64)
-        shared[1:] = np.minimum(same, np.minimum(lengths[1:], lengths[:-1]))
+        shared[1:] = np.minimum(n_same, np.minimum(lengths[1:], lengths[:-1]))
         parents, values = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
         node_of = np.zeros(len(texts), dtype=np.int64)  # node at the depth reached
         n_nodes = 1
@@ -161,7 +161,7 @@ class Grammar:
             return format_gbnf(self.rules)
 
     def accepts(self, text: str) -> bool:
-        """Tell whether a whole text matches."""
+        """Return whether a whole text matches."""
         automaton = self._automaton
         state = automaton.start
         for byte in text.encode("utf-8", errors="surrogatepass"):
@@ -174,7 +174,7 @@ class Grammar:
 
 
 class TokenGrammar:
-    """A grammar on a vocabulary; what is learned serves every matcher.
+    """A grammar on a vocabulary; its states and masks are shared by all matchers.
 
     Args:
         grammar: The grammar.
@@ -207,23 +207,23 @@ class TokenGrammar:
             GrammarError: The grammar is wrong, or costs too much.
         """
         with making("grammar"):
-            made = cls(make(), trie)
-            made.mask(made.automaton.start)
-            return made
+            instance = cls(make(), trie)
+            instance.mask(instance.automaton.start)
+            return instance
 
     def renew(self) -> None:
-        """Forget all states; matchers that are under way keep theirs."""
+        """Forget all states; existing matchers keep theirs."""
         self.automaton = Automaton(self._network, self.trie.width)
         self._masks: OrderedDict[int, Mask] = OrderedDict()
 
     @property
     def size_bytes(self) -> int:
-        """What has been learned takes so much memory, about."""
+        """Estimated memory of states and masks."""
         return self.automaton.size_bytes + len(self._masks) * self.trie.n_vocab
 
     @property
     def is_grown(self) -> bool:
-        """Whether the automaton is so large that a fresh one should take its place."""
+        """Whether the automaton is so large that a fresh one should replace it."""
         automaton = self.automaton
         return automaton.n_states > self.max_states or automaton.size_bytes > MAX_AUTOMATON_BYTES
 
@@ -234,10 +234,10 @@ class TokenGrammar:
     def mask(self, state: int) -> Mask:
         """Return the tokens allowed in a state, bool [V]; not to be written to."""
         state = self.automaton.coarse(state)
-        known = self._masks.get(state)
-        if known is not None:
+        cached = self._masks.get(state)
+        if cached is not None:
             self._masks.move_to_end(state)
-            return known
+            return cached
         mask = self._walk(state)
         for token, _ in self.automaton.token_edges(state):
             self._allow(mask, token)
@@ -292,7 +292,6 @@ class TokenGrammar:
             mask[self._token_ids[token]] = True
 
     def _resolve(self, token: Token) -> int:
-        """Return the id of a token that the grammar names."""
         if isinstance(token.token, int):
             if token.token >= self.trie.n_vocab:
                 raise GrammarError(f"grammar: expected a token id in [0, {self.trie.n_vocab - 1}], "
@@ -358,7 +357,7 @@ class Matcher:
         return self._automaton.is_accepting(self._state)
 
     def copy(self) -> Matcher:
-        """Return a matcher at the same place."""
+        """Return a matcher in the same state."""
         twin = Matcher(self._grammar)
         twin._automaton, twin._state = self._automaton, self._state
         return twin

@@ -1,4 +1,4 @@
-"""Grammar trees: putting them together, taking out what can never end, and writing them as GBNF."""
+"""Grammar trees: building them, removing what can never end, and writing them as GBNF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gguf_hub.run.grammar.gbnf import (
     normalise,
 )  # fmt: skip
 
-EMPTY = Seq(())
+EMPTY: Node = Seq(())
 """Matches the empty text."""
 NOTHING = Chars(())
 """Matches no text at all."""
@@ -29,7 +29,7 @@ _ENTRY_BYTES = 8
 
 
 def seq(*items: Node) -> Node:
-    """Return one thing after the other; nothing at all if one of them can never be."""
+    """Return a sequence; ``NOTHING`` if one of the items can match no text."""
     flat: list[Node] = []
     for item in items:
         flat += item.items if isinstance(item, Seq) else (item,)
@@ -40,7 +40,7 @@ def seq(*items: Node) -> Node:
 
 
 def alt(*options: Node) -> Node:
-    """Return one of several, without those that can never be."""
+    """Return one of several, without those that can match no text."""
     flat: dict[Node, None] = {}
     for option in options:
         for inner in option.options if isinstance(option, Alt) else (option,):
@@ -72,12 +72,12 @@ def chars(text: str) -> Chars:
     return Chars(normalise([(ord(c), ord(c)) for c in text]))
 
 
-def subtract(ranges: Ranges, taken: Ranges) -> Ranges:
-    """Return the code points of ``ranges`` that are not in ``taken``; both rise."""
+def subtract(ranges: Ranges, removed: Ranges) -> Ranges:
+    """Return the code points of ``ranges`` that are not in ``removed``; both rise."""
     out: list[tuple[int, int]] = []
     for low, high in ranges:
         spend(_ENTRY_BYTES)
-        for first, last in taken:
+        for first, last in removed:
             if last < low or first > high:
                 continue
             if first > low:
@@ -93,108 +93,106 @@ def prune(rules: Mapping[str, Node], root: str) -> dict[str, Node]:
 
     The root becomes ``NOTHING`` when nothing can match it.
     """
-    ending = growing(rules, _can_be)
-    kept: dict[str, Node] = {}
+    ending = least_fixpoint(rules, _is_possible)
+    used: dict[str, Node] = {}
     stack = [root]
     while stack:
         name = stack.pop()
-        if name not in kept:
-            kept[name] = _without_endless(rules[name], ending)
-            stack += references(kept[name])
-    return kept
+        if name not in used:
+            used[name] = _remove_endless(rules[name], ending)
+            stack += references(used[name])
+    return used
 
 
-def _can_be(leaf: Node) -> bool:
+def _is_possible(leaf: Node) -> bool:
     return leaf != NOTHING
 
 
-def growing(rules: Mapping[str, Node], holds: Callable[[Node], bool]) -> set[str]:
-    """Return the names of rules for which something holds because it does for those they use.
+def least_fixpoint(rules: Mapping[str, Node], holds: Callable[[Node], bool]) -> set[str]:
+    """Return the names of rules for which a property holds, because it does for those they use.
 
     It holds for a sequence where it does for all items, for alternatives where it does for one, and
-    for what may be left out in any case.
+    for optional items always.
 
     Args:
         rules: Trees by name.
-        holds: Tells it of what reads characters or tokens.
+        holds: The property of a leaf, which reads characters or tokens.
     """
-    facts = _Facts(holds)
+    clauses = _HornClauses(holds)
     for name, rule in rules.items():
-        facts.add_rule(name, rule)
-    return facts.known
+        clauses.add_rule(name, rule)
+    return clauses.true_names
 
 
-class _Facts:
-    """What is known to hold; a tree waits until it holds for enough of its parts.
+class _HornClauses:
+    """A property of trees as Horn clauses: it holds for a tree if it does for enough parts.
 
     Source: Dowling and Gallier 1984, linear-time algorithms for propositional Horn formulae.
     """
 
     def __init__(self, holds: Callable[[Node], bool]) -> None:
-        self.known: set[str] = set()
+        self.true_names: set[str] = set()
         self._holds = holds
-        self._wanted: list[int] = []  # for how many more parts it must hold
-        self._waiting: list[list[int]] = []  # the trees that a tree is part of
+        self._n_missing: list[int] = []  # parts for which it must still hold
+        self._dependents: list[list[int]] = []  # the trees that a tree is part of
         self._names: dict[int, str] = {}
         self._trees: defaultdict[str, int] = defaultdict(self._new)  # a tree for each rule
 
     def add_rule(self, name: str, rule: Node) -> None:
-        """Add a rule and all that follows."""
         self._names[self._trees[name]] = name
         self._add(rule, self._trees[name])
 
-    def _new(self, wanted: int = 1) -> int:
+    def _new(self, n_missing: int = 1) -> int:
         spend(_NODE_BYTES)
-        self._wanted.append(wanted)
-        self._waiting.append([])
-        return len(self._wanted) - 1
+        self._n_missing.append(n_missing)
+        self._dependents.append([])
+        return len(self._n_missing) - 1
 
-    def _add(self, tree: Node, whole: int) -> None:
-        """Add a tree that is part of another."""
+    def _add(self, tree: Node, parent: int) -> None:
         if isinstance(tree, Ref):
-            self._wait(self._trees[tree.name], whole)
+            self._wait(self._trees[tree.name], parent)
         elif isinstance(tree, Repeat) and tree.low > 0:
-            self._add(tree.item, whole)
+            self._add(tree.item, parent)
         elif isinstance(tree, Seq) and tree.items:
-            self._add_parts(tree.items, self._new(len(tree.items)), whole)
+            self._add_parts(tree.items, self._new(len(tree.items)), parent)
         elif isinstance(tree, Alt):
-            self._add_parts(tree.options, self._new(1), whole)
+            self._add_parts(tree.options, self._new(1), parent)
         elif isinstance(tree, (Seq, Repeat)) or self._holds(tree):
-            self._settle(whole)
+            self._satisfy(parent)
 
-    def _add_parts(self, parts: tuple[Node, ...], own: int, whole: int) -> None:
-        self._waiting[own].append(whole)
+    def _add_parts(self, parts: tuple[Node, ...], node: int, parent: int) -> None:
+        self._dependents[node].append(parent)
         for part in parts:
-            self._add(part, own)
+            self._add(part, node)
 
-    def _wait(self, part: int, whole: int) -> None:
-        if self._wanted[part] <= 0:
-            self._settle(whole)
+    def _wait(self, part: int, parent: int) -> None:
+        if self._n_missing[part] <= 0:
+            self._satisfy(parent)
         else:
-            self._waiting[part].append(whole)
+            self._dependents[part].append(parent)
 
-    def _settle(self, tree: int) -> None:
-        """Note that a tree holds for one more part, and what follows."""
+    def _satisfy(self, tree: int) -> None:
+        """Note that the property holds for one more part of a tree, and what follows."""
         stack = [tree]
         while stack:
             spend()
             at = stack.pop()
-            self._wanted[at] -= 1
-            if self._wanted[at] == 0:
-                stack += self._waiting[at]
+            self._n_missing[at] -= 1
+            if self._n_missing[at] == 0:
+                stack += self._dependents[at]
                 if at in self._names:
-                    self.known.add(self._names[at])
+                    self.true_names.add(self._names[at])
 
 
 def references(tree: Node) -> list[str]:
     """Return the names of the rules that a tree uses."""
-    found, stack = [], [tree]
+    names, stack = [], [tree]
     while stack:
         at = stack.pop()
         if isinstance(at, Ref):
-            found.append(at.name)
+            names.append(at.name)
         stack += reversed(_children(at))
-    return found
+    return names
 
 
 def _children(tree: Node) -> tuple[Node, ...]:
@@ -205,13 +203,13 @@ def _children(tree: Node) -> tuple[Node, ...]:
     return (tree.item,) if isinstance(tree, Repeat) else ()
 
 
-def _without_endless(tree: Node, ending: set[str]) -> Node:
+def _remove_endless(tree: Node, ending: set[str]) -> Node:
     if isinstance(tree, Seq):
-        return seq(*(_without_endless(item, ending) for item in tree.items))
+        return seq(*(_remove_endless(item, ending) for item in tree.items))
     if isinstance(tree, Alt):
-        return alt(*(_without_endless(option, ending) for option in tree.options))
+        return alt(*(_remove_endless(option, ending) for option in tree.options))
     if isinstance(tree, Repeat):
-        return repeat(_without_endless(tree.item, ending), tree.low, tree.high)
+        return repeat(_remove_endless(tree.item, ending), tree.low, tree.high)
     return NOTHING if isinstance(tree, Ref) and tree.name not in ending else tree
 
 
@@ -244,7 +242,7 @@ def _format(tree: Node, tightness: int) -> str:
     return f"({inner})" if tightness else inner
 
 
-def _format_count(tree: Repeat) -> str:
+def _format_count(tree: Repeat[Node]) -> str:
     signs = {(0, None): "*", (1, None): "+", (0, 1): "?"}
     if (tree.low, tree.high) in signs:
         return signs[tree.low, tree.high]

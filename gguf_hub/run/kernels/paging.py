@@ -1,4 +1,4 @@
-"""Telling the system which parts of the mapped file are needed next."""
+"""Prefetching parts of the mapped file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = 4096
 
 @intrinsic
 def _will_need(typingctx, array, offset, size):
-    """Call ``madvise`` on whole pages; what it answers does not matter, it is advice."""
+    """Call ``madvise`` on whole pages; its result is ignored, as this is advice."""
 
     def codegen(context, builder, sig, args):
         int32, int64 = ir.IntType(32), ir.IntType(64)
@@ -31,11 +31,11 @@ def _will_need(typingctx, array, offset, size):
     return types.void(array, types.int64, types.int64), codegen
 
 
-def advise_experts(tid, nth, n, f, q, kv, w, experts, n_expert, size, starts):
-    """Ask for the matrices of the experts that some token chose, dealt to the threads in turns."""
+def prefetch_experts(tid, nth, n, f, q, kv, w, experts, n_expert, size, expert_starts):
+    """Prefetch the matrices of the experts that some token chose, dealt to the threads in turns."""
     turn = 0
     for e in range(n_expert):
-        if n[starts + e] < n[starts + e + 1]:
+        if n[expert_starts + e] < n[expert_starts + e + 1]:
             if turn == tid:
                 _will_need(w, n[experts + e], size)
             turn = turn + 1 if turn + 1 < nth else 0

@@ -76,14 +76,14 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
             f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
-def make_quantize(quantize_row, steps_per_row, floats_per_row):
+def make_quantize(quantize_row, bytes_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
     def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
         first, last = share(n[count], tid, nth)
         for t in range(first, last):
-            steps, floats = xq + steps_per_row(width) * t, xf + floats_per_row(width) * t
-            quantize_row(f, x + width * t, q, steps, f, floats, width)
+            row_q, row_f = xq + bytes_per_row(width) * t, xf + floats_per_row(width) * t
+            quantize_row(f, x + width * t, q, row_q, f, row_f, width)
 
     return quantize
 
@@ -95,14 +95,13 @@ def make_rows(products):
     """Return the products of some weight rows with some tokens, one with one.
 
     Args:
-        products: ``(w, o, q, a, f, x, n, place, is_added)``: the dot product of the weight row at
-            byte ``o`` with the activation row at ``q[a:]`` and ``f[x:]``, to be put at
-            ``f[place]`` or added to what is there.
+        products: ``(w, o, q, a, f, x, n, y, is_added)``: store the dot product of the weight row at
+            byte ``o`` with the activation row at ``q[a:]`` and ``f[x:]`` at ``f[y]``, or add it.
     """
 
     @register_jitable
     def by_rows(
-        first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
         """Multiply rows ``first`` to ``last`` with ``count`` pairs; see ``make_row_product``."""
@@ -110,7 +109,7 @@ def make_rows(products):
             row = first + _ROWS * block
             stop = min(row + _ROWS, last)
             for i in range(begin, begin + count):
-                pair = n[order + i] if order >= 0 else i
+                pair = n[assignments + i] if assignments >= 0 else i
                 a = xq + xq_stride * (pair // pairs_per_x)
                 x = xf + xf_stride * (pair // pairs_per_x)
                 for r in range(row, stop):
@@ -124,19 +123,20 @@ def make_rows(products):
 def make_row_product(products):
     """Return this thread's share of one matrix times some (token, expert) pairs, row by row.
 
-    Its pairs are ``n[order + begin]`` and the next, ``count`` of them; the numbers from ``begin``
-    on where ``order`` is -1. Each is multiplied with activation row pair // pairs_per_x.
+    Its pairs are ``n[assignments + begin]`` and the next, ``count`` of them; where ``assignments``
+    is -1, the numbers from ``begin`` on. Each is multiplied with activation row
+    pair // pairs_per_x.
     """
     by_rows = make_rows(products)
 
     @register_jitable
     def product(
-        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
+        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         by_rows(
-            first, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+            first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
             xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
 
@@ -149,12 +149,12 @@ def make_matmul(product):
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
-        panel, panel_stride, partial, partial_stride,
+        packed, packed_stride, partial, partial_stride,
     ):  # fmt: skip
         product(
             tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
             xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
-            panel + panel_stride * tid, partial + partial_stride * tid,
+            packed + packed_stride * tid, partial + partial_stride * tid,
         )  # fmt: skip
 
     return matmul
@@ -165,19 +165,19 @@ def make_expert_matmul(product):
 
     def expert_matmul(
         tid, nth, n, f, q, kv, w,
-        experts, n_expert, row_bytes, n_in, n_out, starts, order, pairs_per_x,
+        experts, n_expert, row_bytes, n_in, n_out, expert_starts, assignments, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride,
-        panel, panel_stride, partial, partial_stride,
+        packed, packed_stride, partial, partial_stride,
     ):  # fmt: skip
         for e in range(n_expert):
-            begin, end = n[starts + e], n[starts + e + 1]
+            begin, end = n[expert_starts + e], n[expert_starts + e + 1]
             w0 = n[experts + e]
-            if begin == end or w0 == 0:  # nobody chose it, or it is of another type
+            if begin == end or w0 == 0:  # no token chose it, or it is of another type
                 continue
             product(
-                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, end - begin,
+                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, end - begin,
                 pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
-                panel + panel_stride * tid, partial + partial_stride * tid,
+                packed + packed_stride * tid, partial + partial_stride * tid,
             )  # fmt: skip
 
     return expert_matmul
@@ -204,7 +204,6 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
 
 @register_jitable
 def _softmax(f, x, n):
-    """Replace ``f[x:x+n]`` by its softmax."""
     top = f[x]
     for i in range(1, n):
         top = max(top, f[x + i])
@@ -219,7 +218,7 @@ def _softmax(f, x, n):
 
 
 @register_jitable
-def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
+def _select_experts(n, f, logits, n_expert, n_expert_used, expert_ids, weights):
     """Choose the experts of one token: the largest logits, and the softmax over them.
 
     The same as softmax over all experts, top A, renormalised (arXiv 2401.04088, section 2.1).
@@ -227,46 +226,46 @@ def _choose(n, f, logits, n_expert, n_expert_used, chosen, weights):
     for a in range(n_expert_used):
         best = np.int64(-1)
         for e in range(n_expert):
-            is_taken = False
+            is_chosen = False
             for b in range(a):
-                is_taken = is_taken or n[chosen + b] == e
-            if not is_taken and (best < 0 or f[logits + e] > f[logits + best]):
+                is_chosen = is_chosen or n[expert_ids + b] == e
+            if not is_chosen and (best < 0 or f[logits + e] > f[logits + best]):
                 best = np.int64(e)
-        n[chosen + a] = best
+        n[expert_ids + a] = best
         f[weights + a] = f[logits + best]
     _softmax(f, weights, n_expert_used)
 
 
-def route(
+def top_k_gate(
     tid, nth, n, f, q, kv, w,
-    logits, n_expert, n_expert_used, chosen, weights, starts, order, count,
+    logits, n_expert, n_expert_used, expert_ids, weights, expert_starts, assignments, count,
 ):  # fmt: skip
     """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
 
-    With T = 2, A = 2 and choices (5, 1), (1, 7): pairs 0..3 belong to experts 5, 1, 1, 7; order is
-    1 2 0 3 and expert 1's pairs are order[starts[1]:starts[2]] = 1, 2.
+    With T = 2, A = 2 and choices (5, 1), (1, 7): pairs 0..3 belong to experts 5, 1, 1, 7;
+    assignments are 1 2 0 3, those of expert 1 from expert_starts[1] to expert_starts[2]: 1, 2.
     """
     if tid != 0:
         return
     tokens = n[count]
     for t in range(tokens):
-        _choose(
+        _select_experts(
             n, f, logits + n_expert * t, n_expert, n_expert_used,
-            chosen + n_expert_used * t, weights + n_expert_used * t,
+            expert_ids + n_expert_used * t, weights + n_expert_used * t,
         )  # fmt: skip
     for e in range(n_expert + 1):
-        n[starts + e] = 0
+        n[expert_starts + e] = 0
     for p in range(tokens * n_expert_used):
-        n[starts + n[chosen + p] + 1] += 1
+        n[expert_starts + n[expert_ids + p] + 1] += 1
     for e in range(n_expert):
-        n[starts + e + 1] += n[starts + e]
+        n[expert_starts + e + 1] += n[expert_starts + e]
     for p in range(tokens * n_expert_used):
-        e = n[chosen + p]
-        n[order + n[starts + e]] = p
-        n[starts + e] += 1
-    for e in range(n_expert):  # each start has moved to the next one's place: move them back
-        n[starts + n_expert - e] = n[starts + n_expert - e - 1]
-    n[starts] = 0
+        e = n[expert_ids + p]
+        n[assignments + n[expert_starts + e]] = p
+        n[expert_starts + e] += 1
+    for e in range(n_expert):  # each start is now that of the next expert: move them back
+        n[expert_starts + n_expert - e] = n[expert_starts + n_expert - e - 1]
+    n[expert_starts] = 0
 
 
 def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
@@ -278,7 +277,7 @@ def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
 
 
 def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x, count):
-    """Add the experts' answers, weighted, to the residual stream."""
+    """Add the weighted outputs of the experts to the residual stream."""
     first, last = share(width, tid, nth)
     for t in range(n[count]):
         for a in range(n_expert_used):

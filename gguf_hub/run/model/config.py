@@ -86,7 +86,6 @@ def _check_architecture(hparams: HyperParameters) -> None:
 
 
 def _check(config: ModelConfig) -> None:
-    """Raise for sizes that cannot go together."""
     problem = None
     if config.n_head % config.n_head_kv:
         problem = f"{config.n_head} heads cannot share {config.n_head_kv} key/value heads"

@@ -38,9 +38,9 @@ class Stream:
 
     Attributes:
         x: Offset in ``f`` of the residual stream, [T, D].
-        attn_out: What attention made of them, [T, H, d].
-        count: Place in the header of their number.
-        pairs: Place in the header of the number of their (token, expert) pairs.
+        attn_out: Output of attention, [T, H, d].
+        count: Index in the header of their number.
+        pairs: Index in the header of the number of their (token, expert) pairs.
     """
 
     x: int
@@ -63,7 +63,7 @@ class Stage:
     has_head: bool = True
 
 
-WHOLE = Stage()
+FULL_GRAPH = Stage()
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ProgramBuilder:
     """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, limits: Limits, stage: Stage = WHOLE
+        self, config: ModelConfig, weights: Weights, limits: Limits, stage: Stage = FULL_GRAPH
     ) -> None:
         self._config = config
         self._weights = replace(weights, layers=weights.layers[stage.first : stage.end])
@@ -180,7 +180,7 @@ class ProgramBuilder:
     def _rope_frequencies(self) -> NDArray[np.float32]:
         """Return the frequencies as float32, then what these lack of double precision."""
         exact = np.array(self._config.rope.frequencies())
-        with np.errstate(all="ignore"):  # looked at below
+        with np.errstate(all="ignore"):  # checked below
             if self._weights.rope_factors is not None:
                 exact = exact / self._weights.rope_factors
             rounded = exact.astype(np.float32)
@@ -198,7 +198,7 @@ class ProgramBuilder:
     # -- steps -----------------------------------------------------------------------------------
 
     def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:
-        """Append a step; the next one waits for it unless it is not the last of its group."""
+        """Append a step; the next one waits for it only if it is the last of its group."""
         self._steps.append(step(kernel, barrier=is_last, **arguments))
 
     def _embed(self) -> None:
@@ -226,7 +226,7 @@ class ProgramBuilder:
         )  # fmt: skip
 
     def _quantize(self, rows: Activations, readers: list[Matrix], count: int) -> None:
-        """Bring activation rows into every form that their readers want."""
+        """Quantise activation rows to every kind that their readers are multiplied with."""
         kinds = dict.fromkeys(ACTIVATION_OF[matrix.type] for matrix in readers)
         for kind in kinds:
             if kind != "f32":
@@ -277,10 +277,7 @@ class ProgramBuilder:
         )  # fmt: skip
 
     def _outputs(self, stream: Stream) -> Stream:
-        """Go on with the rows that want logits: nobody reads what the last layer makes of others.
-
-        Their keys and values are in the cache by now.
-        """
+        """Go on with the rows that want logits; keys and values of the others are in the cache."""
         at, d, y = self._at, self._config.n_embd, self._at.output_attn_out
         self._add(
             "copy_rows", is_last=False, x=stream.attn_out.x, width=y.width, rows=at.rows, y=y.x,
@@ -292,7 +289,6 @@ class ProgramBuilder:
         return Stream(at.output_residual, y, N_OUTPUTS, N_OUTPUT_PAIRS)
 
     def _project(self, layer: Layer, stream: Stream) -> None:
-        """Add attention's output to the residual stream."""
         self._quantize(stream.attn_out, [layer.attn_output], stream.count)
         self._matmul(
             layer.attn_output, stream.attn_out, stream.x, count=stream.count, is_added=True,
@@ -313,7 +309,7 @@ class ProgramBuilder:
         self._quantize(at.normed, [gate, up], stream.count)
         self._matmul(gate, at.normed, at.gate.x, count=stream.count)
         self._matmul(up, at.normed, at.up, count=stream.count, is_last=True)
-        self._gated([down], stream.count)
+        self._swiglu([down], stream.count)
         self._matmul(down, at.gate, stream.x, count=stream.count, is_added=True, is_last=True)
 
     def _mixture(self, layer: Layer, own: LayerOffsets, router: Matrix, stream: Stream) -> None:
@@ -322,15 +318,16 @@ class ProgramBuilder:
         self._quantize(at.normed, [router, *gate.matrices, *up.matrices], stream.count)
         self._matmul(router, at.normed, at.router_logits, count=stream.count, is_last=True)
         self._add(
-            "route", logits=at.router_logits, n_expert=c.n_expert, n_expert_used=c.n_expert_used,
-            chosen=own.chosen, weights=own.expert_weights, starts=at.starts, order=at.order,
+            "top_k_gate", logits=at.router_logits, n_expert=c.n_expert,
+            n_expert_used=c.n_expert_used, expert_ids=own.expert_ids, weights=own.expert_weights,
+            expert_starts=at.expert_starts, assignments=at.expert_assignments,
             count=stream.count,
         )  # fmt: skip
         if self._limits.prefetch_experts:
             self._prefetch(gate, up, down)
         self._expert_matmul(gate, at.normed, at.gate.x, c.n_expert_used, is_last=False)
         self._expert_matmul(up, at.normed, at.up, c.n_expert_used, is_last=True)
-        self._gated(list(down.matrices), stream.pairs)
+        self._swiglu(list(down.matrices), stream.pairs)
         self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
         self._add(
             "combine", y=at.expert_out, weights=own.expert_weights, width=c.n_embd,
@@ -338,16 +335,16 @@ class ProgramBuilder:
         )  # fmt: skip
 
     def _prefetch(self, *parts: Experts) -> None:
-        """Have the chosen experts read from disk while the first of them computes."""
+        """Prefetch the chosen experts from disk while the first of them computes."""
         for experts in parts:
             self._add(
-                "advise_experts", is_last=False, experts=self._tables[experts.offsets()],
-                n_expert=len(experts.matrices), starts=self._at.starts,
+                "prefetch_experts", is_last=False, experts=self._tables[experts.offsets()],
+                n_expert=len(experts.matrices), expert_starts=self._at.expert_starts,
                 size=max(matrix.size_bytes for matrix in experts.matrices),
             )  # fmt: skip
 
-    def _gated(self, readers: list[Matrix], count: int) -> None:
-        """SwiGLU between up and down: gate = silu(gate) * up, in the form that down wants."""
+    def _swiglu(self, readers: list[Matrix], count: int) -> None:
+        """SwiGLU between up and down: gate = silu(gate) * up, quantised for down."""
         at = self._at
         self._add("silu_mul", gate=at.gate.x, up=at.up, width=at.gate.width, count=count)
         self._quantize(at.gate, readers, count)
@@ -367,7 +364,8 @@ class ProgramBuilder:
                 f"expert_matmul.{type_.name}", is_last=is_last and type_ == types[-1],
                 experts=self._tables[experts.offsets(type_)], n_expert=len(experts.matrices),
                 row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
-                starts=self._at.starts, order=self._at.order, pairs_per_x=pairs_per_x,
+                expert_starts=self._at.expert_starts, assignments=self._at.expert_assignments,
+                pairs_per_x=pairs_per_x,
                 xq=xq, xq_stride=activation_bytes(kind, rows.width),
                 xf=xf, xf_stride=activation_floats(kind, rows.width),
                 y=y, y_stride=first.n_out, **self._at.product_scratch,
@@ -382,12 +380,12 @@ class ProgramBuilder:
 
 
 def _expert_tables(weights: Weights, limits: Limits) -> list[tuple[int, ...]]:
-    """Return each table of offsets that steps of experts read, once."""
-    found: dict[tuple[int, ...], None] = {}
+    """Return the distinct tables of expert offsets that steps read."""
+    tables: dict[tuple[int, ...], None] = {}
     for layer in weights.layers:
         for part in (layer.gate, layer.up, layer.down):
             if isinstance(part, Experts):
-                found |= dict.fromkeys(part.offsets(type_) for type_ in part.types)
+                tables |= dict.fromkeys(part.offsets(type_) for type_ in part.types)
                 if limits.prefetch_experts:
-                    found[part.offsets()] = None
-    return list(found)
+                    tables[part.offsets()] = None
+    return list(tables)

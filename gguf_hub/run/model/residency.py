@@ -1,8 +1,8 @@
-"""What takes memory and what stays there: advice and locks on the mapped file and on the cache.
+"""Which weights stay in memory: prefetching and locking of the mapped file.
 
 A file larger than memory is read from disk while it runs. The tensors that every token reads are
-asked for once, when it is opened; of the experts, the steps of the program ask for those that the
-router chose (``kernels.paging``). Locking keeps the system from giving pages away at all.
+prefetched once, when it is opened; of the experts, the program prefetches those that the router
+chose (``kernels.paging``). Locking keeps the system from evicting pages at all.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PAGE = 4096
 
 
 def is_advisable() -> bool:
-    """Tell whether this system takes advice on mapped files."""
+    """Return whether this system takes advice on mapped files."""
     return sys.platform != "win32"
 
 
-def reads_ahead(file: Gguf, settings: ModelSettings, progress: Progress) -> bool:
-    """Tell whether steps shall ask for the experts of a token; say so if memory is too small."""
+def should_prefetch_experts(file: Gguf, settings: ModelSettings, progress: Progress) -> bool:
+    """Return whether programs prefetch experts; note it if memory is too small for the file."""
     if not settings.is_mapped or not is_advisable():
         return False
     if settings.prefetch_experts is not None:
@@ -54,7 +54,7 @@ def reads_ahead(file: Gguf, settings: ModelSettings, progress: Progress) -> bool
 def apply_residency(
     file: Gguf, weights: Weights, limits: Limits, lock: Lock, progress: Progress
 ) -> None:
-    """Bring weights into memory, and keep them there, as far as that was asked for."""
+    """Prefetch and lock weights as the limits and ``lock`` say."""
     dense = dense_ranges(weights)
     if limits.prefetch_experts:
         prefetch(file.data, dense)
@@ -65,10 +65,9 @@ def apply_residency(
 
 
 def dense_ranges(weights: Weights) -> list[Range]:
-    """Return where the tensors lie that every token reads, neighbours joined."""
-    matrices = [*_dense(weights)]
+    """Return the ranges of the tensors that every token reads, neighbours joined."""
     ranges: list[Range] = []
-    for matrix in sorted(matrices, key=lambda matrix: matrix.offset):
+    for matrix in sorted(_dense(weights), key=lambda matrix: matrix.offset):
         if ranges and matrix.offset - sum(ranges[-1]) < _PAGE:
             start = ranges[-1][0]
             ranges[-1] = (start, matrix.offset + matrix.size_bytes - start)
@@ -111,7 +110,6 @@ def lock_pages(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
 
 
 def _pages(data: NDArray[np.uint8], ranges: list[Range]) -> Iterator[Range]:
-    """Yield addresses and sizes of whole pages."""
     for offset, size in ranges:
         address = data.ctypes.data + offset
         start = address // _PAGE * _PAGE
@@ -119,7 +117,6 @@ def _pages(data: NDArray[np.uint8], ranges: list[Range]) -> Iterator[Range]:
 
 
 def _refusal(error: int, size_bytes: int) -> str:
-    """Return why ``size_bytes`` could not be locked."""
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]

@@ -1,7 +1,7 @@
 """One token of each of several sequences, in one pass over the weights.
 
 All steps but three treat the tokens of a call alike. ``rope_table``, ``rope_store`` and
-``attention`` take them for neighbours in one cache: they are done once for each sequence, for one
+``attention`` treat them as neighbours in one cache: they are done once for each sequence, for one
 token, in its own cache. Between them ``set_row`` writes the header that they read. The kernels
 themselves know nothing of it.
 
@@ -43,8 +43,8 @@ class RowProgram:
     slot_size: int
     cache_arguments: NDArray[np.int64]
 
-    def place(self, slots: Sequence[int], positions: Sequence[int], n: NDArray[np.int64]) -> None:
-        """Say which slots and positions the next pass is about.
+    def select(self, slots: Sequence[int], positions: Sequence[int], n: NDArray[np.int64]) -> None:
+        """Select the slots and positions of the next pass.
 
         Args:
             slots: Of each sequence, at most ``n_rows``.
@@ -92,7 +92,7 @@ def write_row_program(
                 for i, name in enumerate(ARGUMENTS[_name(old)])
                 if name in ("k_cache", "v_cache")
             ]
-            steps.append(_moved(old, strides[_name(old)], row))
+            steps.append(_shift(old, strides[_name(old)], row))
         steps.append(step("set_row", at=program.layout.headers + 2 * n_rows))
     return RowProgram(
         code=load(steps, _bounds(program, config, n_rows)),
@@ -104,14 +104,14 @@ def write_row_program(
 
 
 def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
-    """Return the most that a pass may bring: a token of each sequence, at any position."""
+    """Return the bounds of a pass: a token of each sequence, at any position."""
     n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
-    one, all_ = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
+    one, all_rows = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
     spans = {program.layout.headers + 2 * row: one for row in range(n_rows)}
     return replace(
         program.bounds,
-        span=all_,
-        spans={**spans, program.layout.headers + 2 * n_rows: all_},
+        span=all_rows,
+        spans={**spans, program.layout.headers + 2 * n_rows: all_rows},
         counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
     )
 
@@ -130,10 +130,10 @@ def _strides(config: ModelConfig) -> dict[str, dict[str, int]]:
     }
 
 
-def _moved(old: Step, strides: dict[str, int], row: int) -> Step:
-    """Return a step for one token further on; the next one waits for it."""
+def _shift(old: Step, strides: dict[str, int], row: int) -> Step:
+    """Return a step for the token ``row`` further on; the next step waits for it."""
     names = ARGUMENTS[_name(old)]
-    moved = [
+    arguments = [
         value + row * strides.get(name, 0) for name, value in zip(names, old.arguments, strict=True)
     ]
-    return replace(old, arguments=tuple(moved), is_barrier_after=True)
+    return replace(old, arguments=tuple(arguments), is_barrier_after=True)

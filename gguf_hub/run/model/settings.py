@@ -20,16 +20,16 @@ class ModelSettings:
 
     Attributes:
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
-        n_batch: Most tokens of one pass over the weights.
+        n_batch: Maximum batch size in tokens.
         n_threads: Threads that compute; 0 for as many as help, see ``auto_threads``.
         n_slots: How many caches of ``n_ctx`` positions.
-        n_logits: Most rows of logits of one pass; None for one of every token of a batch.
+        n_logits: Maximum rows of logits of one pass; None for one of every token of a batch.
         key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
         value_type: Type of the values in the cache.
         is_mapped: Map the file, or read all of it into memory first.
-        prefetch_experts: Read ahead the experts that each token needs; None to do so where the
-            mapped file is larger than the memory that is free.
-        lock: What of the weights must stay in memory.
+        prefetch_experts: Prefetch the experts that each token needs; None to do so where the
+            mapped file is larger than free memory.
+        lock: Which weights must stay in memory.
         rope: Changes to the model's position embedding.
     """
 
@@ -60,4 +60,4 @@ class ModelSettings:
 
 
 DEFAULTS = ModelSettings()
-"""As the model and this machine want it."""
+"""The defaults of the model and this machine."""

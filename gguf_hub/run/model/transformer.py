@@ -22,12 +22,12 @@ from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program, ProgramBuilder
-from gguf_hub.run.model.residency import apply_residency, reads_ahead
+from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
 from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.weights import read_model
 
-_MANY_TOKENS = 64  # from which on large pages pay
+_MANY_TOKENS = 64  # from which large pages help
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
 
 
@@ -94,10 +94,9 @@ class Transformer:
 
         Args:
             file: The GGUF, in one file or in shards; keep it open as long as the model is used.
-            settings: How.
+            settings: How to open it.
             builder: Where machine code comes from; for this CPU when None.
-            progress: Notified about compiling, once per machine, and about what memory does not
-                allow.
+            progress: Shows the compiling, once per machine, and what memory does not allow.
 
         Raises:
             UnsupportedGgufError: Not a model that runs here.
@@ -107,9 +106,9 @@ class Transformer:
         if file.byte_order != "little":
             raise _big_endian(file.path)
         config, weights = read_model(file)
-        config = replace(config, rope=config.rope.changed(settings.rope))
+        config = replace(config, rope=config.rope.with_changes(settings.rope))
         limits = _limits(config, settings, weights.active_bytes(config))
-        limits = replace(limits, prefetch_experts=reads_ahead(file, settings, progress))
+        limits = replace(limits, prefetch_experts=should_prefetch_experts(file, settings, progress))
         apply_residency(file, weights, limits, settings.lock, progress)
         program = ProgramBuilder(config, weights, limits).build()
         builder = builder or KernelBuilder()
@@ -152,14 +151,14 @@ class Transformer:
             UsageError: No tokens, no such position or slot.
             GgufError: The file has become shorter or longer.
         """
-        self._check_place(position, len(tokens), slot)
+        self._check_range(position, len(tokens), slot)
         self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             is_last = start + len(batch) == len(tokens)
-            wanted = range(len(batch)) if all_logits else range(len(batch) - 1, len(batch))
-            rows = wanted if all_logits or is_last else range(0)
+            n_rows = len(batch) if all_logits else int(is_last)
+            rows = range(len(batch) - n_rows, len(batch))
             logits.append(self._pass(batch, position + start, rows))
         return np.concatenate(logits)
 
@@ -177,17 +176,17 @@ class Transformer:
             TokenIdError: A token id that the model does not have.
             UsageError: No such position or slot.
         """
-        most = min(self.n_batch, self._n_outputs)
-        if len(rows) == 1 or most == 1:
+        max_rows = min(self.n_batch, self._n_outputs)
+        if len(rows) == 1 or max_rows == 1:
             return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
-        found = [self._row_pass(rows[at : at + most]) for at in range(0, len(rows), most)]
-        return np.concatenate(found)
+        batches = range(0, len(rows), max_rows)
+        return np.concatenate([self._row_pass(rows[at : at + max_rows]) for at in batches])
 
     def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Run a program of as many sequences, once."""
+        """Run the program of at least as many sequences once."""
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
         for slot, position in zip(slots, positions, strict=True):
-            self._check_place(position, 1, slot)
+            self._check_range(position, 1, slot)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
@@ -195,16 +194,16 @@ class Transformer:
             )
         self._select(0)
         row_program = self._row_programs[size]
-        row_program.place(slots, positions, self._memory.n)
+        row_program.select(slots, positions, self._memory.n)
         return self._run(row_program.code, tokens, positions, range(len(rows)))
 
     def _row_sizes(self) -> list[int]:
-        """Return for how many sequences programs are written: powers of two, and the most."""
-        most = min(self.n_batch, self._n_outputs, self.n_slots)
-        return [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]
+        """Return for how many sequences programs are written: powers of two, and the maximum."""
+        top = min(self.n_batch, self._n_outputs, self.n_slots)
+        return [*(2**i for i in range(1, top.bit_length()) if 2**i < top), top]
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
-        """Return what the logits of every token would be computed from, [len(tokens), D].
+        """Return the normalised hidden state of every token, [len(tokens), D].
 
         The cache of that slot is overwritten; the model must have been opened with ``n_logits``
         None.
@@ -212,7 +211,7 @@ class Transformer:
         Raises:
             ContextFullError: The tokens do not fit the cache.
         """
-        self._check_place(0, len(tokens), slot)
+        self._check_range(0, len(tokens), slot)
         width, at = self.config.n_embd, self._program.layout.hidden.x
         hidden = []
         for start in range(0, len(tokens), self.n_batch):
@@ -231,7 +230,7 @@ class Transformer:
         return sum(part.size for part in self._parts(n_positions, slot))
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
-        """Put back what ``save_cache`` returned for as many positions."""
+        """Restore what ``save_cache`` returned for as many positions."""
         at = 0
         for part in self._parts(n_positions, slot):
             part[:] = saved[at : at + part.size].reshape(part.shape)
@@ -239,23 +238,26 @@ class Transformer:
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy the first positions of one slot's cache into another's."""
-        there, here = self._parts(n_positions, source), self._parts(n_positions, target)
-        for old, new in zip(there, here, strict=True):
+        source_parts, target_parts = (
+            self._parts(n_positions, source),
+            self._parts(n_positions, target),
+        )
+        for old, new in zip(source_parts, target_parts, strict=True):
             new[:] = old
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
-        """Return views of what the first positions of a cache take, in pieces of 32 positions."""
+        """Return views of the first positions of a cache, in tiles of 32 positions."""
         c, layout = self.config, self._program.layout
         kv, (key_type, value_type) = self._memory.kv[slot * layout.sizes["kv"] :], self.cache_types
         sizes = c.n_head_kv, c.head_dim, self.n_ctx, n_positions
-        found = []
+        parts = []
         for layer in layout.layers:
-            found += cache.key_parts(kv[layer.k_cache :], key_type, *sizes)
-            found += cache.value_parts(kv[layer.v_cache :], value_type, *sizes)
-        return found
+            parts += cache.key_parts(kv[layer.k_cache :], key_type, *sizes)
+            parts += cache.value_parts(kv[layer.v_cache :], value_type, *sizes)
+        return parts
 
-    def _check_place(self, position: int, n_tokens: int, slot: int) -> None:
-        """Raise unless so many tokens from a position on lie inside of a cache that there is."""
+    def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
+        """Raise unless ``n_tokens`` from a position on fit an existing slot."""
         if n_tokens < 1:
             raise UsageError("no tokens to compute: expected at least one")
         if position < 0:
@@ -269,7 +271,6 @@ class Transformer:
             raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
 
     def _select(self, slot: int) -> None:
-        """Let the next passes use this cache."""
         if slot != self._slot:
             self._machine.select_cache(slot * self._program.layout.sizes["kv"])
             self._slot = slot
@@ -284,7 +285,7 @@ class Transformer:
         n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
         return [
             Routing(
-                n[at.chosen : at.chosen + n_tokens * a].reshape(n_tokens, a).copy(),
+                n[at.expert_ids : at.expert_ids + n_tokens * a].reshape(n_tokens, a).copy(),
                 f[at.expert_weights :][: n_tokens * a].reshape(n_tokens, a).copy(),
             )
             for at in (self._program.layout.layers if a else ())
@@ -318,7 +319,6 @@ class Transformer:
     def _run(
         self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range
     ) -> NDArray[np.float32]:
-        """Run a program; return the logits of the rows that want some."""
         if len(rows) > self._n_outputs:
             raise UsageError(
                 f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
@@ -380,7 +380,6 @@ def _big_endian(path: Path) -> Exception:
 
 
 def _limits(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> Limits:
-    """Return what memory is laid out for, defaults filled in."""
     n_ctx = settings.n_ctx or config.n_ctx_train
     n_batch = min(settings.n_batch or N_BATCH, n_ctx)
     n_logits = n_batch if settings.n_logits is None else settings.n_logits

@@ -1,4 +1,4 @@
-"""Which kernels a model needs, told before it is run."""
+"""Which kernels a model needs, before it is run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.residency import is_advisable
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, read_model
-from gguf_hub.run.quants.recipes import ModelFacts, choose_types
+from gguf_hub.run.quants.recipes import ModelShape, choose_types
 
 CacheTypes = tuple[str, str]
 """Types of keys and values in the cache."""
@@ -38,8 +38,6 @@ _MIXTRAL = ModelConfig(
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Name and shape, for the mix to choose a type."""
-
     name: str
     shape: tuple[int, int]
     type: QuantType = QuantType.F16
@@ -55,12 +53,11 @@ def kernels_of_file(file: Gguf, cache_types: CacheTypes = ("F16", "F16")) -> lis
 
 
 def kernels_of_card(file_type: FileType, cache_types: CacheTypes = ("F16", "F16")) -> list[str]:
-    """Return the kernels that a Mixtral of the catalog needs, without having it."""
+    """Return the kernels that a Mixtral of the catalog needs; the file need not exist."""
     return _kernels(_MIXTRAL, _card_weights(file_type), cache_types)
 
 
 def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> list[str]:
-    """Return the kernels of a program, each once."""
     key_type, value_type = cache_types
     n_batch = min(N_BATCH, config.n_ctx_train)
     limits = Limits(
@@ -71,7 +68,7 @@ def _kernels(config: ModelConfig, weights: Weights, cache_types: CacheTypes) -> 
         n_slots=2,  # with what several texts at once need besides
         key_type=key_type,
         value_type=value_type,
-        prefetch_experts=is_advisable(),  # with what a file larger than memory needs besides
+        prefetch_experts=is_advisable(),  # as for a file larger than memory
     )
     return ProgramBuilder(config, weights, limits).build().kernels
 
@@ -92,8 +89,8 @@ def _card_weights(file_type: FileType) -> Weights:
         for part, shape in (("gate", (d, n_ff)), ("up", (d, n_ff)), ("down", (n_ff, d))):
             shapes[f"blk.0.ffn_{part}.{e}"] = shape
     tensors = [_Tensor(f"{name}.weight", shape) for name, shape in shapes.items()]
-    facts = ModelFacts(n_layer=1, n_head=32, n_head_kv=8, n_expert=n_expert)
-    choices = choose_types(tensors, facts, file_type, recipe="card")
+    model = ModelShape(n_layer=1, n_head=32, n_head_kv=8, n_expert=n_expert)
+    choices = choose_types(tensors, model, file_type, recipe="card")
     matrices = {
         choice.name.removesuffix(".weight"): Matrix(choice.type, 0, *tensor.shape)
         for choice, tensor in zip(choices, tensors, strict=True)

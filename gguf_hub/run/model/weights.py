@@ -3,7 +3,7 @@
 ``split`` (until April 2024; the catalog's files): one tensor per expert,
 ``blk.N.ffn_gate.E.weight``. ``merged`` (since): all experts of a layer in one tensor,
 ``blk.N.ffn_gate_exps.weight``, one after another. Either way an expert is an offset, so the steps
-need not know which it was.
+need not know the layout.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Weights:
 
 
 class _Tensors:
-    """Tensors of a file that was judged runnable: they are there, of the right shape and type."""
+    """Tensors of a runnable file: present, of the right shape and type."""
 
     def __init__(self, file: Gguf) -> None:
         self._file = file
@@ -145,7 +145,7 @@ class _Tensors:
         return raw.view(np.float16).astype(np.float32)
 
     def rope_factors(self, n: int) -> NDArray[np.float32] | None:
-        """Return what frequencies are divided by, or None."""
+        """Return the divisors of the frequencies, [n], or None."""
         name = "rope_freqs.weight"
         if not self.has(name):
             return None

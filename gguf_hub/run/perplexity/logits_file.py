@@ -32,7 +32,7 @@ from gguf_hub.run.perplexity.statistics import Floats
 
 MAGIC = b"_logits_"
 RANGE = 16.0
-"""How far below a row's largest log probability numbers are told apart."""
+"""How far below a row's largest log probability values are resolved."""
 _HEADER = struct.Struct("<8siii")
 _MAX_NUMBER = 65535
 
@@ -100,8 +100,8 @@ class LogitsWriter:
         scale = (largest - smallest) / _MAX_NUMBER
         numbers = np.zeros((n_rows, _row_numbers(n_vocab)), "<u2")
         numbers[:, :4] = np.hstack([scale, smallest]).astype("<f4").view("<u2")
-        steps = (log_probs - smallest) / np.where(scale > 0, scale, 1)
-        numbers[:, 4 : 4 + n_vocab] = np.rint(np.clip(steps, 0, _MAX_NUMBER))
+        levels = (log_probs - smallest) / np.where(scale > 0, scale, 1)
+        numbers[:, 4 : 4 + n_vocab] = np.rint(np.clip(levels, 0, _MAX_NUMBER))
         self._write(numbers.tobytes())
 
 
@@ -128,7 +128,7 @@ class LogitsReader:
             path: Its name, for messages.
 
         Raises:
-            GgufHubError: It is no such file, or not whole.
+            GgufHubError: It is no such file, or incomplete.
         """
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(MAGIC):
@@ -145,7 +145,7 @@ class LogitsReader:
             raise GgufHubError(
                 f"`{path}`: {n_chunks:,} chunks of {n_ctx:,} tokens over a vocabulary of "
                 f"{n_vocab:,} take {expected:,} bytes, found {size_bytes:,}",
-                hint="the file is damaged or not whole: write it again",
+                hint="the file is damaged or incomplete: write it again",
             )
         raw = np.frombuffer(file.read(4 * n_chunks * n_ctx), "<i4")
         if raw.min() < 0 or raw.max() >= n_vocab:
@@ -158,7 +158,6 @@ class LogitsReader:
             yield self._rows(stop - start)
 
     def _rows(self, n: int) -> Floats:
-        """Read rows, [n, V]."""
         width = _row_numbers(self.n_vocab)
         raw = self._file.read(2 * width * n)
         if len(raw) < 2 * width * n:

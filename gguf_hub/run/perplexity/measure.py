@@ -1,7 +1,7 @@
 """Perplexity as llama.cpp defines it, and the comparison with a base model.
 
 The text is cut into chunks of ``n_ctx`` tokens. The first token of each gives way to the
-beginning-of-sequence token where the model wants one. The first half of a chunk is context; of the
+beginning-of-sequence token where the model has one. The first half of a chunk is context; of the
 rest each token is predicted from all before it: positions n_ctx/2 to n_ctx - 2 predict the tokens
 after them, n_ctx - 1 - n_ctx/2 in all.
 
@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Who wants to keep the log probabilities."""
+    """Where log probabilities are saved."""
 
     def add(self, log_probs: Floats) -> None:
         """Take one block, [rows, V]."""
@@ -74,10 +74,10 @@ class ModelSource:
         """Compute the chunk; see ``Source``."""
         tokens = [*tokens] if self._bos_id is None else [self._bos_id, *tokens[1:]]
         (first, _), (_, end) = blocks[0], blocks[-1]
-        # whole blocks; a model of smaller batches cuts them itself
+        # a multiple of blocks; a model of smaller batches cuts them itself
         step = max(1, self._model.n_batch // BLOCK_ROWS) * BLOCK_ROWS
         self._model.forward(tokens[:first], 0)
-        rest = iter(blocks)
+        remaining = iter(blocks)
         for at in range(first, end, step):
             logits = self._model.forward(tokens[at : min(at + step, end)], at, all_logits=True)
             if not np.isfinite(logits).all():
@@ -85,11 +85,11 @@ class ModelSource:
                     "the model computed logits that are not finite",
                     hint="its file is damaged: `gguf-hub verify` checks it",
                 )
-            done = 0
-            while done < len(logits):
-                start, stop = next(rest)
-                yield log_softmax(logits[done : done + stop - start])
-                done += stop - start
+            n_done = 0
+            while n_done < len(logits):
+                start, stop = next(remaining)
+                yield log_softmax(logits[n_done : n_done + stop - start])
+                n_done += stop - start
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:
@@ -101,7 +101,7 @@ def log_softmax(logits: NDArray[np.float32]) -> Floats:
 
 
 def cut(tokens: Sequence[int], n_ctx: int, n_chunks: int | None = None) -> Chunks:
-    """Return the chunks of a text, [n_chunks, n_ctx]; what is left at its end is not used.
+    """Return the chunks of a text, [n_chunks, n_ctx]; an incomplete last one is dropped.
 
     Args:
         tokens: The whole text.
@@ -134,14 +134,14 @@ def measure(
     sink: Sink | None = None,
     progress: Progress = SILENT,
 ) -> Result:
-    """Predict a text and return how well that went.
+    """Predict a text and return perplexity and divergence.
 
     Args:
         chunks: From ``cut`` or a file of logits.
         model: The model to measure.
         base: What to compare it with, over the same vocabulary.
         sink: Gets the model's log probabilities.
-        progress: Told about chunks.
+        progress: Shows the chunks.
 
     Raises:
         UsageError: Vocabularies of different sizes.
@@ -157,9 +157,9 @@ def measure(
     with progress.task("perplexity", n_chunks, unit="chunks") as task:
         for chunk in chunks:
             tokens = chunk.tolist()
-            found = model.log_probs(tokens, blocks)
+            log_probs = model.log_probs(tokens, blocks)
             bases = base.log_probs(tokens, blocks) if base else iter([None] * len(blocks))
-            for (start, stop), rows, base_rows in zip(blocks, found, bases, strict=True):
+            for (start, stop), rows, base_rows in zip(blocks, log_probs, bases, strict=True):
                 tally.add(rows, chunk[start + 1 : stop + 1], base_rows)
                 if sink is not None:
                     sink.add(rows)
@@ -174,8 +174,6 @@ def blocks_of(n_ctx: int) -> list[Span]:
 
 
 class _Tally:
-    """What was found for each token."""
-
     def __init__(self) -> None:
         self._nll: list[Floats] = []
         self._base_nll: list[Floats] = []
@@ -183,7 +181,7 @@ class _Tally:
         self._has_same_top: list[NDArray[np.bool_]] = []
 
     def add(self, rows: Floats, targets: Chunks, base_rows: Floats | None) -> None:
-        """Take log probabilities, [rows, V], and which token came, [rows]."""
+        """Add log probabilities, [rows, V], and the tokens that came, [rows]."""
         at = np.arange(len(rows)), targets
         self._nll.append(-rows[at])
         if base_rows is None:

@@ -101,7 +101,7 @@ class Divergence:
     def of(
         cls, nll: Floats, base_nll: Floats, kl: Floats, has_same_top: NDArray[np.bool_]
     ) -> Divergence:
-        """Return the statistics of what was found for each token, [N] each."""
+        """Return the statistics of values for each token, [N] each."""
         dp = np.exp(-nll) - np.exp(-base_nll)
         spread = float(nll.std() * base_nll.std())
         covariance = float((nll * base_nll).mean() - nll.mean() * base_nll.mean())
@@ -121,7 +121,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Result:
-    """What measuring a text gave.
+    """Perplexity and divergence of a text.
 
     Attributes:
         perplexity: Of the model.
@@ -137,6 +137,5 @@ class Result:
 
 
 def _quantiles(values: Floats) -> dict[float, float]:
-    """Return the quantiles, linear between neighbours."""
     shares = (0.0, *QUANTILES, 1.0)
     return {share: float(q) for share, q in zip(shares, np.quantile(values, shares), strict=True)}

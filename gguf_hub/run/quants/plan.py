@@ -1,4 +1,4 @@
-"""What quantising a file would do: each tensor's new type and where its weights lie.
+"""The plan of quantising a file: each tensor's new type and where its weights lie.
 
 Reads the header alone. ``quants.quantize`` carries a plan out.
 """
@@ -22,7 +22,7 @@ from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, FileType, QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.writer import plan_file
-from gguf_hub.run.quants.recipes import FLOATS, Choice, ModelFacts, Recipe, choose_types
+from gguf_hub.run.quants.recipes import FLOATS, Choice, ModelShape, Recipe, choose_types
 
 Layout = Literal["split", "merged"]
 ARCHITECTURES = ("llama",)
@@ -37,13 +37,13 @@ class Conversion:
 
     Attributes:
         spec: Its name, shape and new type.
-        wanted: The type that the mix asked for; another one where rows do not fill its blocks.
-        source_type: Type of the weights as they lie.
-        ranges: Where they lie, whole rows each.
+        mix_type: Type by the mix; another one is used where rows do not fill its blocks.
+        source_type: Type of the weights in the source.
+        ranges: Their bytes in the source, complete rows each.
     """
 
     spec: TensorSpec
-    wanted: QuantType
+    mix_type: QuantType
     source_type: QuantType
     ranges: tuple[FileRange, ...]
 
@@ -54,7 +54,7 @@ class Conversion:
 
     @property
     def source_size_bytes(self) -> int:
-        """Bytes as it is."""
+        """Bytes in the source."""
         return tensor_size_bytes(self.spec.shape, self.source_type)
 
     @property
@@ -64,8 +64,8 @@ class Conversion:
 
     @property
     def is_fallback(self) -> bool:
-        """Whether the row length forbade the type that the mix asks for."""
-        return self.spec.type is not self.wanted
+        """Whether the row length forbade the type of the mix."""
+        return self.spec.type is not self.mix_type
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class QuantizePlan:
         file_type: The mix.
         fields: Its metadata.
         parts: Its tensors, in order.
-        notes: What people should know, one sentence each.
+        notes: Surprises for the user, one sentence each.
     """
 
     source: Path
@@ -110,7 +110,7 @@ def plan_quantize(
     output_tensor_type: QuantType | None = None,
     requantize: bool = False,
 ) -> QuantizePlan:
-    """Find out what quantising a file would do.
+    """Plan how a file is quantised.
 
     Args:
         source: A GGUF file, or any shard of a set.
@@ -133,11 +133,11 @@ def plan_quantize(
     if file.byte_order == "big":
         hint = f"`gguf-hub upgrade {quote(str(source))} OUT.gguf` makes it little-endian"
         raise UnsupportedGgufError(f"`{source}` is big-endian", path=source, hint=hint)
-    kept: Layout = "split" if layout_of(file.tensors) == "split" else "merged"
-    laid_out = plan_upgrade(source, layout or kept)
+    source_layout: Layout = "split" if layout_of(file.tensors) == "split" else "merged"
+    rewrite = plan_upgrade(source, layout or source_layout)
     choices = choose_types(
-        [part.spec for part in laid_out.parts],
-        _facts(file),
+        [part.spec for part in rewrite.parts],
+        _model_shape(file),
         file_type,
         recipe=recipe,
         pure=pure,
@@ -146,15 +146,15 @@ def plan_quantize(
     parts = tuple(
         Conversion(
             TensorSpec(part.spec.name, part.spec.shape, choice.type),
-            choice.wanted,
+            choice.mix_type,
             part.spec.type,
             part.ranges,
         )
-        for part, choice in zip(laid_out.parts, choices, strict=True)
+        for part, choice in zip(rewrite.parts, choices, strict=True)
     )
     _check_types(file, parts, requantize)
-    notes = (*laid_out.changes, *_notes(choices, parts))
-    fields = _fields(laid_out, file_type)
+    notes = (*rewrite.changes, *_notes(choices, parts))
+    fields = _fields(rewrite, file_type)
     return QuantizePlan(file.path, file.size_bytes, file_type, fields, parts, notes)
 
 
@@ -170,11 +170,10 @@ def _check_architecture(file: Gguf) -> None:
         )
 
 
-def _facts(file: Gguf) -> ModelFacts:
-    """Read what the mixes look at."""
+def _model_shape(file: Gguf) -> ModelShape:
     hparams = HyperParameters(file.fields, is_estimate=True)
     n_head = hparams.get(HyperParameters.n_head, 1)
-    return ModelFacts(
+    return ModelShape(
         n_layer=hparams.get(HyperParameters.n_layer, 0),
         n_head=n_head,
         n_head_kv=hparams.get(HyperParameters.n_head_kv, n_head),
@@ -183,7 +182,7 @@ def _facts(file: Gguf) -> ModelFacts:
 
 
 def _check_types(file: Gguf, parts: tuple[Conversion, ...], requantize: bool) -> None:
-    """Refuse what cannot be read, and what could only lose."""
+    """Refuse types that cannot be read, and requantising without gain."""
     changed = [part for part in parts if not part.is_copied]
     for part in changed:
         if part.source_type not in RUNNABLE_TYPES:
@@ -193,7 +192,7 @@ def _check_types(file: Gguf, parts: tuple[Conversion, ...], requantize: bool) ->
                 path=file.path,
                 hint="quantise from a file with floats (F32, F16 or BF16)",
             )
-    lossy = [part for part in changed if _gains_nothing(part)]
+    lossy = [part for part in changed if _is_pointless(part)]
     if lossy and not requantize:
         first, more = lossy[0], f" (and {len(lossy) - 1:,} more)" if len(lossy) > 1 else ""
         raise GgufError(
@@ -204,32 +203,30 @@ def _check_types(file: Gguf, parts: tuple[Conversion, ...], requantize: bool) ->
         )
 
 
-def _gains_nothing(part: Conversion) -> bool:
-    """Tell whether quantised weights would get a type of as many bits or more."""
+def _is_pointless(part: Conversion) -> bool:
+    """Return whether quantised weights would get a type of as many bits or more."""
     bits = part.source_type.bits_per_weight
     return part.source_type not in FLOATS and bits <= part.spec.type.bits_per_weight
 
 
 def _notes(choices: tuple[Choice, ...], parts: tuple[Conversion, ...]) -> Iterator[str]:
-    """Tell what people may not expect."""
     fallbacks = [choice for choice in choices if choice.is_fallback]
     if fallbacks:
         first = fallbacks[0]
         yield (
-            f"{len(fallbacks):,} tensors have rows that do not fill the blocks of their type, "
-            f"and get another: `{shown(first.name)}` is {first.type.name}, not {first.wanted.name}"
+            f"{len(fallbacks):,} tensors have rows that do not fill the blocks of their type, and "
+            f"get another: `{shown(first.name)}` is {first.type.name}, not {first.mix_type.name}"
         )
-    again = [p for p in parts if not p.is_copied and p.source_type not in FLOATS]
-    if again:
-        kinds = ", ".join(sorted({part.source_type.name for part in again}))
-        yield f"{len(again):,} tensors were quantised before ({kinds}): their errors add up"
+    requantised = [p for p in parts if not p.is_copied and p.source_type not in FLOATS]
+    if requantised:
+        kinds = ", ".join(sorted({part.source_type.name for part in requantised}))
+        yield f"{len(requantised):,} tensors were quantised before ({kinds}): their errors add up"
     if layout_of(part.spec.name for part in parts) == "split":
         yield "one tensor for each expert: llama.cpp since October 2024 wants `--layout merged`"
 
 
-def _fields(laid_out: Rewrite, file_type: FileType) -> dict[str, Field]:
-    """Metadata of the new file."""
-    fields = {key: field for key, field in laid_out.fields.items() if key not in SPLIT_KEYS}
+def _fields(rewrite: Rewrite, file_type: FileType) -> dict[str, Field]:
+    fields = {key: field for key, field in rewrite.fields.items() if key not in SPLIT_KEYS}
     fields[_FILE_TYPE] = Field(ValueType.UINT32, int(file_type))
     fields[_VERSION] = Field(ValueType.UINT32, 2)  # that of all blocks since May 2023
     return fields

@@ -1,4 +1,4 @@
-"""Writing a model in other types: tensor by tensor, in bounded memory, whole or not at all."""
+"""Writing a model in other types: tensor by tensor, in bounded memory, atomically."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quantize_file(
 
     Args:
         source: A GGUF file of a llama-family model, or any shard of one.
-        target: The new file; it appears only when it is whole.
+        target: The new file; it appears when it is complete.
         file_type: The mix to quantise to.
         recipe: Whose mix (see ``recipes``).
         layout: How to store experts; None keeps it.
@@ -51,10 +51,10 @@ def quantize_file(
         progress: Where to report bytes written.
 
     Returns:
-        What was done.
+        The plan that was carried out.
 
     Raises:
-        GgufError: Damaged, holding a weight that is no number, or of fewer bits than asked for.
+        GgufError: Damaged, with a weight that is not finite, or of fewer bits than the target.
         UnsupportedGgufError: Not something that this version can quantise.
         UsageError: The recipe has no mix for such a model.
         DiskFullError: Not enough space.
@@ -80,7 +80,7 @@ def write_quantized(
 
     Args:
         plan: From ``plan_quantize``.
-        target: The new file; it appears only when it is whole.
+        target: The new file; it appears when it is complete.
         n_threads: Threads that compute; 0 for one for each core this process may use.
         progress: Where to report bytes written.
 
@@ -102,33 +102,32 @@ def write_quantized(
             check_file=file.check_size,
         ) as transcoder,
     ):
-        require_distinct([Path(target)], [each.path for each in file.files])
+        require_distinct([Path(target)], [shard.path for shard in file.files])
         transcoder.prepare((part.source_type, part.spec.type) for part in computed)
         tensors = [(part.spec, _data(part, file, transcoder)) for part in plan.parts]
         write_gguf(target, plan.fields, tensors, progress=progress)
 
 
 def kernel_names(plan: QuantizePlan) -> list[str]:
-    """Return the kernels that a plan takes, for compiling those of several plans together."""
+    """Return the kernels that a plan needs, to compile those of several plans together."""
     computed = [part for part in plan.parts if _is_computed(part)]
     return kernels_of((part.source_type, part.spec.type) for part in computed)
 
 
 def _is_computed(part: Conversion) -> bool:
-    """Tell whether a tensor's weights are looked at: all floats are, to find what is no number."""
+    """Return whether a tensor's weights are read: all floats are, to find those not finite."""
     if count_elements(part.spec.shape) == 0 or not part.spec.shape:
         return False
     return not part.is_copied or part.source_type in FLOATS
 
 
 def _data(part: Conversion, file: Gguf, transcoder: Transcoder) -> Any:
-    """Return the data of a tensor as the writer takes it."""
     if not _is_computed(part):
         return part.ranges
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
         starts = file.starts
-        ranges = [(starts[piece.path] + piece.offset, piece.size_bytes) for piece in part.ranges]
+        ranges = [(starts[r.path] + r.offset, r.size_bytes) for r in part.ranges]
         return transcoder.chunks(
             shown(part.spec.name), part.source_type, part.spec.type, part.spec.shape[0], ranges
         )

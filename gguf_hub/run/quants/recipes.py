@@ -67,8 +67,8 @@ class Tensor(Protocol):
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What the mixes look at, beside names.
+class ModelShape:
+    """Sizes that the mixes depend on, besides names.
 
     Attributes:
         n_layer: Layers.
@@ -90,17 +90,17 @@ class Choice:
     Attributes:
         name: Of the tensor.
         type: Its type in the new file.
-        wanted: What the mix asked for; differs from ``type`` where rows do not fill its blocks.
+        mix_type: Type by the mix; differs from ``type`` where rows do not fill its blocks.
     """
 
     name: str
     type: QuantType
-    wanted: QuantType
+    mix_type: QuantType
 
     @property
     def is_fallback(self) -> bool:
-        """Whether the row length forbade the type that the mix asks for."""
-        return self.type is not self.wanted
+        """Whether the row length forbade the type of the mix."""
+        return self.type is not self.mix_type
 
 
 def parse_file_type(text: str) -> FileType:
@@ -112,14 +112,14 @@ def parse_file_type(text: str) -> FileType:
     name = ALIASES.get(text.upper(), text.upper())
     if name not in F.__members__:
         raise UsageError(
-            f"`{text}` is no type to quantise to", hint=f"one of {', '.join(F.__members__)}"
+            f"`{text}` is not a type to quantise to", hint=f"one of {', '.join(F.__members__)}"
         )
     return F[name]
 
 
 def choose_types(
     tensors: Sequence[Tensor],
-    facts: ModelFacts,
+    model: ModelShape,
     file_type: FileType,
     *,
     recipe: Recipe = "llama.cpp",
@@ -130,37 +130,37 @@ def choose_types(
 
     Args:
         tensors: All tensors of the new file, in its layout of experts.
-        facts: Of the model.
+        model: Its sizes.
         file_type: The mix.
         recipe: Whose mix.
         pure: Give every tensor that may be quantised the base type.
         output_tensor_type: For ``output.weight`` instead of what the mix says.
 
     Raises:
-        UsageError: The card's mix for a model that has not eight experts.
+        UsageError: The card's mix for a model without eight experts.
     """
-    if recipe == "card" and facts.n_expert != 8 and not pure:
+    if recipe == "card" and model.n_expert != 8 and not pure:
         raise UsageError(
-            f"the card's mixes are those of models with 8 experts: this one has {facts.n_expert}",
+            f"the card's mixes are those of models with 8 experts: this one has {model.n_expert}",
             hint="`--recipe llama.cpp` has a mix for every model",
         )
     base = BASE_TYPES[file_type]
-    mix = _Mix(file_type, facts, [tensor.name for tensor in tensors])
+    mix = _Mix(file_type, model, [tensor.name for tensor in tensors])
     rule = mix.card if recipe == "card" else mix.llama_cpp
     choices = []
     for tensor in tensors:
         if not is_quantisable(tensor):
             choices.append(Choice(tensor.name, tensor.type, tensor.type))
             continue
-        wanted = base if pure or base in FLOATS else rule(tensor.name, tensor.shape[0])
+        mix_type = base if pure or base in FLOATS else rule(tensor.name, tensor.shape[0])
         if output_tensor_type is not None and mix.is_output(tensor.name):
-            wanted = output_tensor_type
-        choices.append(Choice(tensor.name, fitting(wanted, tensor.shape[0]), wanted))
+            mix_type = output_tensor_type
+        choices.append(Choice(tensor.name, fitting(mix_type, tensor.shape[0]), mix_type))
     return tuple(choices)
 
 
 def is_quantisable(tensor: Tensor) -> bool:
-    """Tell whether a tensor's type may change: matrices, except norms and routers."""
+    """Return whether a tensor's type may change: matrices, except norms and routers."""
     n_dims = len(tensor.shape)
     while n_dims > 1 and tensor.shape[n_dims - 1] == 1:
         n_dims -= 1
@@ -168,11 +168,11 @@ def is_quantisable(tensor: Tensor) -> bool:
     return is_matrix and not any(part in tensor.name for part in _NEVER)
 
 
-def fitting(wanted: QuantType, row_length: int) -> QuantType:
-    """Return ``wanted``, or a type whose blocks the row fills: at last F16, which fits any."""
-    if row_length % wanted.block_size == 0:
-        return wanted
-    smaller = _SMALLER_BLOCKS.get(wanted, wanted)
+def fitting(mix_type: QuantType, row_length: int) -> QuantType:
+    """Return ``mix_type``, or a type whose blocks the row fills: at last F16, which fits any."""
+    if row_length % mix_type.block_size == 0:
+        return mix_type
+    smaller = _SMALLER_BLOCKS.get(mix_type, mix_type)
     return smaller if row_length % smaller.block_size == 0 else T.F16
 
 
@@ -183,25 +183,23 @@ def _layer_of(name: str) -> int:
 
 
 def _has_more_bits(layer: int, n_layer: int) -> bool:
-    """Tell whether a layer is one of the first or last eighth, or every third in between."""
+    """Return whether a layer is one of the first or last eighth, or every third in between."""
     first = n_layer // 8
     return layer < first or layer >= 7 * n_layer // 8 or (layer - first) % 3 == 2
 
 
 class _Mix:
-    """The rules of one file type for one model."""
-
-    def __init__(self, file_type: FileType, facts: ModelFacts, names: Iterable[str]) -> None:
+    def __init__(self, file_type: FileType, model: ModelShape, names: Iterable[str]) -> None:
         names = list(names)
         self.file_type = file_type
         self.base = BASE_TYPES[file_type]
-        self.facts = facts
+        self.model = model
         self.is_tied = "output.weight" not in names
         layers = {_layer_of(name) for name in names if "attn_v.weight" in name}
         self.value_ranks = {layer: rank for rank, layer in enumerate(sorted(layers))}
 
     def is_output(self, name: str) -> bool:
-        """Tell whether a tensor gives the logits: the embeddings do where they are shared."""
+        """Return whether a tensor gives the logits: the embeddings do where they are shared."""
         return name == "output.weight" or (self.is_tied and name == "token_embd.weight")
 
     def output(self, row_length: int) -> QuantType:
@@ -217,8 +215,8 @@ class _Mix:
         if "attn_k.weight" in name or "attn_v.weight" in name:
             return T.Q8_0
         if "attn_output.weight" in name:
-            steps_up = {F.Q2_K: T.Q3_K, F.Q3_K_M: T.Q4_K, F.Q3_K_L: T.Q5_K}
-            return steps_up.get(self.file_type, self.base)
+            raised_types = {F.Q2_K: T.Q3_K, F.Q3_K_M: T.Q4_K, F.Q3_K_L: T.Q5_K}
+            return raised_types.get(self.file_type, self.base)
         return self.base
 
     def llama_cpp(self, name: str, row_length: int) -> QuantType:
@@ -238,12 +236,12 @@ class _Mix:
 
     def _values(self, layer: int) -> QuantType:
         """Values: small matrices where heads share them, and sensitive ones."""
-        facts, rank = self.facts, self.value_ranks.get(layer, 0)
-        if facts.n_expert == 8:
+        model, rank = self.model, self.value_ranks.get(layer, 0)
+        if model.n_expert == 8:
             return T.Q8_0
         type = self.base
         if self.file_type is F.Q2_K:
-            type = T.Q4_K if facts.n_head >= 4 * max(1, facts.n_head_kv) else T.Q3_K
+            type = T.Q4_K if model.n_head >= 4 * max(1, model.n_head_kv) else T.Q3_K
         elif self.file_type is F.Q3_K_M:
             type = T.Q5_K if rank < 2 else T.Q4_K
         elif self.file_type is F.Q3_K_L:
@@ -252,24 +250,22 @@ class _Mix:
             type = T.Q6_K if _has_more_bits(rank, len(self.value_ranks)) else self.base
         elif self.file_type is F.Q4_K_S:
             type = T.Q5_K if rank < 4 else self.base
-        is_70b = facts.n_layer == 80 and facts.n_expert == 0
+        is_70b = model.n_layer == 80 and model.n_expert == 0
         return T.Q5_K if is_70b and type in (T.Q3_K, T.Q4_K) else type
 
     def _keys(self, layer: int) -> QuantType:
         """Keys: with eight experts Q8_0 costs next to nothing."""
-        return T.Q8_0 if self.facts.n_expert == 8 else self.base
+        return T.Q8_0 if self.model.n_expert == 8 else self.base
 
     def _attention_output(self, layer: int) -> QuantType:
-        """The projection behind attention."""
-        if self.facts.n_expert == 8:
-            raised = (F.Q2_K, F.Q3_K_S, F.Q3_K_M, F.Q4_K_S, F.Q4_K_M)
-            return T.Q5_K if self.file_type in raised else self.base
-        steps_up = {F.Q2_K: T.Q3_K, F.Q3_K_M: T.Q4_K, F.Q3_K_L: T.Q5_K}
-        return steps_up.get(self.file_type, self.base)
+        if self.model.n_expert == 8:
+            raised_mixes = (F.Q2_K, F.Q3_K_S, F.Q3_K_M, F.Q4_K_S, F.Q4_K_M)
+            return T.Q5_K if self.file_type in raised_mixes else self.base
+        raised_types = {F.Q2_K: T.Q3_K, F.Q3_K_M: T.Q4_K, F.Q3_K_L: T.Q5_K}
+        return raised_types.get(self.file_type, self.base)
 
     def _down(self, layer: int) -> QuantType:
-        """The down projections: one for the layer, or one for each expert."""
-        n_layer = self.facts.n_layer
+        n_layer = self.model.n_layer
         if self.file_type is F.Q2_K:
             return T.Q3_K
         if self.file_type is F.Q3_K_M:

@@ -18,7 +18,7 @@ from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.vm.extents import Bounds, Span, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS, Step, step
@@ -38,7 +38,7 @@ _LARGEST = {
     T.Q8_0: 127 * _HALF, T.Q4_0: 8 * _HALF, T.Q5_0: 16 * _HALF,
     # their minimum is a half itself, or one times a small integer
     T.Q4_1: _HALF, T.Q5_1: _HALF, T.Q2_K: 15 * _HALF, T.Q4_K: 63 * _HALF, T.Q5_K: 63 * _HALF,
-    # half of what scale times step reaches: a fitted scale may be larger than the obvious one
+    # half of what scale times quant reaches: a fitted scale may be larger than the obvious one
     T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF,
 }  # fmt: skip
 """Type -> the largest magnitude that it surely holds."""
@@ -52,11 +52,11 @@ class Transcoder:
 
     Args:
         data: The file, ``uint8[size]``.
-        row_length: Weights of the longest row that will be asked for.
+        row_length: Weights of the longest row.
         n_threads: How many threads compute.
         builder: Where machine code comes from; the user's cache when None.
-        progress: Told about compiling.
-        check_file: Raises if the file is no longer what it was; asked before each chunk.
+        progress: Shows the compiling.
+        check_file: Raises if the file has changed; called before each chunk.
 
     Use it as a context manager: it has threads.
     """
@@ -78,7 +78,7 @@ class Transcoder:
         memory = Memory.allocate(
             n=n_threads,
             f=self._scratch + SCRATCH * n_threads,
-            q=STEPS * n_threads,
+            q=QUANTS * n_threads,
             kv=1,
             files=[data, np.empty(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)],
         )
@@ -111,7 +111,7 @@ class Transcoder:
         row_length: int,
         ranges: list[tuple[int, int]],
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield the blocks of a tensor; each chunk is valid until the one after the next is asked.
+        """Yield the blocks of a tensor; a chunk is valid until the one after the next is requested.
 
         While a chunk is being written, the next one is computed.
 
@@ -119,22 +119,22 @@ class Transcoder:
             name: Of the tensor, for errors.
             source_type: Of the rows.
             type: Of the blocks.
-            row_length: Weights in a row; whole blocks of both types.
+            row_length: Weights in a row; they fill blocks of both types.
             ranges: Offset and length in bytes of the rows in the file, in order.
 
         Raises:
             GgufError: A weight that ``type`` cannot hold; names the tensor and the index.
         """
-        with ThreadPoolExecutor(1) as ahead:
-            waiting: Future[NDArray[np.uint8]] | None = None
-            for i, (first, offset, n_rows) in enumerate(_pieces(source_type, row_length, ranges)):
+        with ThreadPoolExecutor(1) as executor:
+            pending: Future[NDArray[np.uint8]] | None = None
+            for i, (first, offset, n_rows) in enumerate(_cut(source_type, row_length, ranges)):
                 key = (source_type, type, row_length, 1 + i % 2)
-                work = ahead.submit(self._chunk, name, key, first, offset, n_rows)
-                if waiting:
-                    yield waiting.result()
-                waiting = work
-            if waiting:
-                yield waiting.result()
+                work = executor.submit(self._chunk, name, key, first, offset, n_rows)
+                if pending:
+                    yield pending.result()
+                pending = work
+            if pending:
+                yield pending.result()
 
     def _chunk(
         self, name: str, key: tuple[QuantType, QuantType, int, int], first: int, at: int, n: int
@@ -142,9 +142,9 @@ class Transcoder:
         """Compute ``n`` rows that lie at byte ``at``; ``first`` rows came before them."""
         _, type, row_length, buffer = key
         self._run(key, at, n)
-        bad = self._machine.memory.n[CHUNK_BAD_ROW:][: self._machine.n_threads]
-        if (bad >= 0).any():
-            row = int(bad[bad >= 0].min())
+        bad_rows = self._machine.memory.n[CHUNK_BAD_ROW:][: self._machine.n_threads]
+        if (bad_rows >= 0).any():
+            row = int(bad_rows[bad_rows >= 0].min())
             self._refuse(name, key, first + row, at + row * key[0].row_bytes(row_length))
         return self._machine.memory.files[buffer][: n * type.row_bytes(row_length)]
 
@@ -163,7 +163,7 @@ class Transcoder:
 
     def _load(self, key: tuple[QuantType, QuantType, int, int]) -> Code:
         """Return the program of a chunk; none of its steps can leave its memory."""
-        machine, steps = self._machine, list(self._steps(*key))
+        machine, steps = self._machine, list(self._write_steps(*key))
         n_threads, memory = machine.n_threads, machine.memory
         blocks = {
             "n": [(HEADER, HEADER + n_threads)],
@@ -174,7 +174,7 @@ class Transcoder:
         prove(steps, blocks, memory.files, Bounds(Span(0, 0), counts, n_threads=n_threads))
         return machine.load(steps, self._progress)
 
-    def _steps(
+    def _write_steps(
         self, source_type: QuantType, type: QuantType, n_in: int, buffer: int
     ) -> Iterator[Step]:
         """Yield the program of a chunk: decode and encode each slice."""
@@ -203,7 +203,7 @@ class Transcoder:
     def _refuse(
         self, name: str, key: tuple[QuantType, QuantType, int, int], row: int, at: int
     ) -> None:
-        """Name the first weight of a row that cannot be stored."""
+        """Raise with the first weight of a row that cannot be stored."""
         _, type, row_length, _ = key
         self._run(key, at, 1)
         # of a single row, all shares but the last are empty
@@ -211,10 +211,10 @@ class Transcoder:
         values = self._machine.memory.f[start : start + row_length]
         column = int(np.flatnonzero(~(np.abs(values) <= np.float32(_LARGEST[type])))[0])
         value, index = float(values[column]), row * row_length + column
-        what = f"tensor `{name}`: weight {index:,} (row {row:,}, column {column:,}) is {value:g}"
+        problem = f"tensor `{name}`: weight {index:,} (row {row:,}, column {column:,}) is {value:g}"
         if np.isfinite(value):
-            what += f": {type.name} holds magnitudes up to {_LARGEST[type]:,.0f}"
-        raise GgufError(what, hint="the file is damaged, or was converted wrongly")
+            problem += f": {type.name} holds magnitudes up to {_LARGEST[type]:,.0f}"
+        raise GgufError(problem, hint="the file is damaged, or was converted wrongly")
 
 
 def kernels_of(pairs: Iterable[tuple[QuantType, QuantType]]) -> list[str]:
@@ -227,10 +227,10 @@ def _chunk_rows(row_length: int) -> int:
     return max(1, CHUNK_WEIGHTS // row_length)
 
 
-def _pieces(
+def _cut(
     source_type: QuantType, row_length: int, ranges: list[tuple[int, int]]
 ) -> Iterator[tuple[int, int, int]]:
-    """Cut ranges into chunks: rows before it, its offset, its rows."""
+    """Yield chunks of ranges: (rows before it, offset, rows)."""
     row_bytes, first = source_type.row_bytes(row_length), 0
     for offset, size_bytes in ranges:
         n_rows = size_bytes // row_bytes

@@ -1,4 +1,4 @@
-"""A sampler: the chain of steps that its settings ask for, and its random numbers.
+"""A sampler: the chain of steps of its settings, and its random numbers.
 
 Source: llama.cpp, common/sampling.cpp ``common_sampler_init`` and ``common_sampler_sample``.
 """
@@ -53,7 +53,7 @@ class Sampler:
     Args:
         config: Checked settings (``SamplerConfig.from_options``).
         vocab: The tokenizer, needed only for DRY's sequence breakers.
-        constraint: Allows some tokens at each step and is told which one was chosen.
+        constraint: Allows some tokens at each step and accepts the one that was chosen.
 
     Raises:
         UsageError: DRY is on, has sequence breakers, and no vocabulary was given.
@@ -87,8 +87,8 @@ class Sampler:
 
     def sample(self, logits: Floats, recent: Sequence[int] = ()) -> Sampled:
         """Choose the next token and say how likely it was (see ``choose``)."""
-        chosen = self.choose(logits, recent)
-        return Sampled(chosen, filters.log_prob(logits, chosen))
+        token_id = self.choose(logits, recent)
+        return Sampled(token_id, filters.log_prob(logits, token_id))
 
     def choose(self, logits: Floats, recent: Sequence[int] = ()) -> int:
         """Return the id of the next token.
@@ -109,10 +109,10 @@ class Sampler:
         candidates = self._start(logits)
         for step in self._steps:
             candidates = step(candidates, recent)
-        chosen = self._draw(candidates, len(logits))
+        token_id = self._draw(candidates, len(logits))
         if self._constraint is not None:
-            self._constraint.accept(chosen)
-        return chosen
+            self._constraint.accept(token_id)
+        return token_id
 
     # The chain
 
@@ -144,8 +144,8 @@ class Sampler:
             "temperature": (True, self._temperature),
         }
         # The most likely token survives whatever the other steps drop: greedy needs only these.
-        wanted = [n for n in c.samplers if not c.is_greedy or n in ("penalties", "dry")]
-        return [steps[name][1] for name in wanted if steps[name][0]]
+        names = [n for n in c.samplers if not c.is_greedy or n in ("penalties", "dry")]
+        return [steps[name][1] for name in names if steps[name][0]]
 
     def _has_penalties(self) -> bool:
         c = self.config
@@ -205,20 +205,19 @@ class Sampler:
     # The draw
 
     def _draw(self, candidates: Candidates, n_vocab: int) -> int:
-        """Return the id of one candidate."""
         if self.config.is_greedy:
             return int(candidates.ids[candidates.logits.argmax()])
         if self.config.mirostat == 0:
             return int(candidates.ids[self._pick(candidates.probs())])
-        # Mirostat: cut to the surprise that is wanted, draw, and learn from how it came out.
+        # Mirostat: cut to the target surprise, draw, and correct by the error.
         # Source: Basu et al. 2021 (arXiv 2007.14966), algorithms 1 and 2.
         cut = self._cut_v1 if self.config.mirostat == 1 else self._cut_v2
         c = cut(candidates, n_vocab)
         probs = c.probs()
-        picked = self._pick(probs)
-        error = -math.log2(probs[picked]) - self.config.mirostat_tau
+        index = self._pick(probs)
+        error = -math.log2(probs[index]) - self.config.mirostat_tau
         self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
-        return int(c.ids[picked])
+        return int(c.ids[index])
 
     def _pick(self, probs: filters.Doubles) -> int:
         """Return an index drawn by probability; a single candidate costs a draw, too."""

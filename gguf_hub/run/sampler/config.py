@@ -48,7 +48,7 @@ class SamplerConfig:
     """Settings of one sampler; a value that switches its step off stands beside it."""
 
     seed: int = -1
-    """-1: another one each time."""
+    """-1: random."""
     temp: float = 0.8
     """At most 0: the most likely token, always."""
     top_k: int = 40
@@ -110,10 +110,10 @@ class SamplerConfig:
                 f"no sampling option `{unknown[0]}`",
                 hint=f"did you mean `{near[0]}`?" if near else None,
             )
-        given = {name: value for name, value in options.items() if value is not None}
-        if isinstance(given.get("samplers"), str):
-            given["samplers"] = parse_samplers(given["samplers"])
-        config = cls(**given)
+        values = {name: value for name, value in options.items() if value is not None}
+        if isinstance(values.get("samplers"), str):
+            values["samplers"] = parse_samplers(values["samplers"])
+        config = cls(**values)
         config.check()
         return config
 
@@ -172,12 +172,12 @@ def _unknown_sampler(name: str) -> UsageError:
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
     """Raise unless ``value`` is a number in ``[low, high]``; infinite ends are left out."""
-    whole = name in _INTEGERS
-    kind = int if whole else (int, float)
+    is_integer = name in _INTEGERS
+    kind = int if is_integer else (int, float)
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if is_number and low <= value <= high and not math.isinf(value):
         return
-    left = "(-inf" if low == -math.inf else f"[{low:g}" if low < 2**31 else f"[{low}"
-    right = "inf)" if high == math.inf else f"{high}]"
-    noun = "a whole number in " if whole else ""
-    raise UsageError(f"{name}: expected {noun}{left}, {right}, found {value}")
+    lower = "(-inf" if low == -math.inf else f"[{low:g}" if low < 2**31 else f"[{low}"
+    upper = "inf)" if high == math.inf else f"{high}]"
+    noun = "a whole number in " if is_integer else ""
+    raise UsageError(f"{name}: expected {noun}{lower}, {upper}, found {value}")

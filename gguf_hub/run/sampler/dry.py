@@ -39,16 +39,16 @@ def find_breakers(texts: Sequence[str], vocab: BreakerVocab) -> dict[int, list[t
     A token that holds the whole text is a breaker by itself; one that ends with its beginning is
     one together with the tokens of the rest.
     """
-    wanted = [text.encode()[:_MAX_BREAKER_BYTES] for text in texts if text]
-    found: dict[int, list[tuple[int, ...]]] = {}
+    encoded = [text.encode()[:_MAX_BREAKER_BYTES] for text in texts if text]
+    breakers: dict[int, list[tuple[int, ...]]] = {}
     for token_id in range(vocab.n_vocab):
         word = vocab.token_bytes(token_id, special=True)
-        for breaker in wanted:
+        for breaker in encoded:
             for tail in _tails(word, breaker, vocab):
-                tails = found.setdefault(token_id, [])
+                tails = breakers.setdefault(token_id, [])
                 if tail not in tails:
                     tails.append(tail)
-    return found
+    return breakers
 
 
 def _tails(word: bytes, breaker: bytes, vocab: BreakerVocab) -> list[tuple[int, ...]]:
@@ -120,12 +120,12 @@ def z_lengths(tokens: Sequence[int]) -> list[int]:
     """
     n = len(tokens)
     z = [n] + [0] * (n - 1)
-    left = right = 0  # the match that reaches furthest is tokens[left:right]
+    start = end = 0  # the match that reaches furthest is tokens[start:end]
     for k in range(1, n):
-        length = min(right - k, z[k - left]) if k < right else 0
+        length = min(end - k, z[k - start]) if k < end else 0
         while k + length < n and tokens[length] == tokens[k + length]:
             length += 1
         z[k] = length
-        if k + length > right:
-            left, right = k, k + length
+        if k + length > end:
+            start, end = k, k + length
     return z

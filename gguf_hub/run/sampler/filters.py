@@ -20,17 +20,17 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-_MOST = 1e18
+_MAX = 1e18
 """Logits and factors are kept within this and its inverse: no product of two leaves float32."""
 
 
-def tame(value: float, least: float = -_MOST) -> float:
-    """Return a setting within what arithmetic in float32 can bear; ``least`` for NaN."""
-    return max(least, min(value, _MOST))
+def tame(value: float, low: float = -_MAX) -> float:
+    """Return a setting clipped to what float32 can bear; ``low`` for NaN."""
+    return max(low, min(value, _MAX))
 
 
 class Candidates(NamedTuple):
-    """Tokens still in the race.
+    """Tokens that may still be drawn.
 
     Attributes:
         ids: Token ids, int64 [C].
@@ -67,8 +67,8 @@ class Candidates(NamedTuple):
 
 def largest(logits: Floats) -> np.float32:
     """Return the largest of some logits, NaN if there is one; four times faster than ``max``."""
-    found: np.float32 = logits[logits.argmax()]
-    return found
+    top: np.float32 = logits[logits.argmax()]
+    return top
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -107,12 +107,12 @@ def penalties(
         frequency: 0 leaves logits alone.
         presence: 0 leaves logits alone.
     """
-    seen, times = np.unique(np.asarray(recent, dtype=np.int64), return_counts=True)
-    where, at = _find(c, seen)
-    hit, repeat = c.logits[where], tame(repeat, 1 / _MOST)
+    ids, times = np.unique(np.asarray(recent, dtype=np.int64), return_counts=True)
+    where, at = _find(c, ids)
+    hit, repeat = c.logits[where], tame(repeat, 1 / _MAX)
     hit = np.where(hit <= 0, hit * np.float32(repeat), hit / np.float32(repeat))
     amounts = times[at] * tame(frequency) + tame(presence)
-    hit -= amounts.clip(-_MOST, _MOST).astype(np.float32)
+    hit -= amounts.clip(-_MAX, _MAX).astype(np.float32)
     return _rescore(c, where, hit)
 
 
@@ -124,24 +124,23 @@ def subtract(c: Candidates, amounts: Mapping[int, float]) -> Candidates:
     return _rescore(c, where, c.logits[where] - by_id[at])
 
 
-def _find(c: Candidates, wanted: Ints) -> tuple[Ints, Ints]:
-    """Return (positions in candidates, positions in ``wanted``) of the ids that both hold."""
+def _find(c: Candidates, ids: Ints) -> tuple[Ints, Ints]:
+    """Return (positions in candidates, positions in ``ids``) of the ids that both hold."""
     order = np.argsort(c.ids) if c.is_sorted else None
-    at = np.searchsorted(c.ids, wanted, sorter=order)
+    at = np.searchsorted(c.ids, ids, sorter=order)
     inside = np.flatnonzero(at < len(c.ids))
     where = at[inside] if order is None else order[at[inside]]
-    same = c.ids[where] == wanted[inside]
-    return where[same], inside[same]
+    is_match = c.ids[where] == ids[inside]
+    return where[is_match], inside[is_match]
 
 
 def _rescore(c: Candidates, where: Ints, logits: Floats) -> Candidates:
-    """Return the candidates, by id, with new logits at ``where``."""
-    changed = c.logits.copy()
-    changed[where] = logits
+    rescored = c.logits.copy()
+    rescored[where] = logits
     if not c.is_sorted:
-        return Candidates(c.ids, changed)
+        return Candidates(c.ids, rescored)
     by_id = np.argsort(c.ids)
-    return Candidates(c.ids[by_id], changed[by_id])
+    return Candidates(c.ids[by_id], rescored[by_id])
 
 
 def top_k(c: Candidates, k: int) -> Candidates:
@@ -232,13 +231,13 @@ def temperature(c: Candidates, temp: float) -> Candidates:
     if temp <= 0:
         best = int(c.logits.argmax())
         return c.take(slice(best, best + 1))
-    return Candidates(c.ids, c.logits / np.float32(tame(temp, 1 / _MOST)), c.is_sorted)
+    return Candidates(c.ids, c.logits / np.float32(tame(temp, 1 / _MAX)), c.is_sorted)
 
 
 def dynamic_temperature(c: Candidates, temp: float, reach: float, exponent: float) -> Candidates:
     """Scale by a temperature in ``temp ± reach``: low where the model is sure, high where not.
 
-    The place in between is (entropy / largest possible entropy) ** exponent.
+    The position in between is (entropy / largest possible entropy) ** exponent.
     """
     if len(c.ids) <= 1:
         return c

@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
 
         Args:
             text: Any string; lone surrogates, which have no UTF-8, are read as U+FFFD.
-            add_bos: Add the begin and end ids that the vocabulary asks for.
+            add_bos: Add the begin and end ids, as the vocabulary says.
             parse_special: Read control tokens written in the text (``</s>``) as such.
         """
         ...
@@ -76,7 +76,7 @@ class Tokenizer(Protocol):
         ...
 
     def is_control(self, token_id: int) -> bool:
-        """Tell whether a token steers the model and prints nothing.
+        """Return whether a token steers the model and prints nothing.
 
         Raises:
             TokenizerError: The id is outside the vocabulary.

@@ -1,11 +1,11 @@
 """SentencePiece BPE, as llama.cpp tokenizes a ``llama`` vocabulary.
 
 1. Special tokens are cut out of the text first: user-defined ones always, control ones (``<s>``)
-   only when asked, so that text from outside cannot forge them.
-2. Each stretch of plain text gets a space in front (the vocabulary's wish), and every space
+   only on request, so that text from outside cannot forge them.
+2. Each stretch of plain text gets a space in front (if the vocabulary says so), and every space
    becomes ``▁``.
 3. Characters are merged pairwise, the pair with the best score first, the leftmost among equals.
-4. What is no token in the end is written as UTF-8 bytes, one byte token each.
+4. Characters that are no token in the end are written as UTF-8 bytes, one byte token each.
 
 Source: llama.cpp, src/llama-vocab.cpp, ``llm_tokenizer_spm_session``, ``tokenizer_st_partition``
 and ``token_to_piece``; Kudo and Richardson 2018, SentencePiece. One difference: control, unknown
@@ -98,7 +98,7 @@ class SpmTokenizer:
         return self._pieces[token_id]
 
     def is_control(self, token_id: int) -> bool:
-        """Tell whether a token steers the model and prints nothing."""
+        """Return whether a token steers the model and prints nothing."""
         self._check(token_id)
         return self.vocab.types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
 
@@ -129,7 +129,6 @@ class SpmTokenizer:
 
     @cached_property
     def _pieces(self) -> list[bytes]:
-        """Id -> bytes that it prints."""
         pieces = [t.replace(SPACE, " ").encode("utf-8", "replace") for t in self.vocab.tokens]
         for i in self.vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED):
             pieces[i] = b""
@@ -141,15 +140,15 @@ class SpmTokenizer:
 
     @cached_property
     def _specials(self) -> list[tuple[str, int, bool]]:
-        """(text, id, only when asked) of the tokens that are matched whole, longest first."""
+        """(text, id, whether only on request) of the tokens that are cut out, longest first."""
         vocab = self.vocab
         ids = vocab.ids_of(TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.UNKNOWN)
-        found = [
+        specials = [
             (vocab.tokens[i], i, vocab.types[i] != TokenType.USER_DEFINED)
             for i in ids
             if vocab.tokens[i]
         ]
-        return sorted(found, key=lambda entry: -len(entry[0].encode("utf-8", "replace")))
+        return sorted(specials, key=lambda entry: -len(entry[0].encode("utf-8", "replace")))
 
     @cached_property
     def _cuts(self) -> re.Pattern[str]:
@@ -167,8 +166,8 @@ class SpmTokenizer:
             for k in range(1, len(token))
             if token[k] == SPACE
         }
-        joined = set("".join(tokens))
-        alone = _charset({chr(c) for c in range(128)} - joined)
+        in_tokens = set("".join(tokens))
+        alone = _charset({chr(c) for c in range(128)} - in_tokens)
         before = f"(?<!{_charset(glue)})(?={SPACE})"
         return re.compile(f"{before}|(?<={alone})|(?={alone})" if alone else before)
 
@@ -177,8 +176,8 @@ class SpmTokenizer:
     def _cut_specials(self, text: str, parse_special: bool) -> list[str | int]:
         """Return the text's stretches, and in their place the ids of special tokens."""
         parts: list[str | int] = [text] if text else []
-        for token, token_id, only_when_asked in self._specials:
-            if (only_when_asked and not parse_special) or token not in text:
+        for token, token_id, is_optional in self._specials:
+            if (is_optional and not parse_special) or token not in text:
                 continue
             cut: list[str | int] = []
             for part in parts:
@@ -193,7 +192,7 @@ class SpmTokenizer:
 
     def _encode_plain(self, escaped: str, ids: list[int]) -> None:
         """Append the ids of text without special tokens, its spaces escaped."""
-        # short text is not worth the table that tells where it can be cut
+        # short text is not worth building the table of cuts
         for chunk in self._cuts.split(escaped) if len(escaped) > _SHORT else (escaped,):
             if len(chunk) > _CACHED_LENGTH:
                 ids += self._encode_chunk(chunk)
@@ -204,9 +203,9 @@ class SpmTokenizer:
         """Return the ids of a chunk: merged pieces, and bytes for what is no token."""
         ids: list[int] = []
         for piece in self._merge(chunk):
-            found = self._ids.get(piece)
-            if found is not None:
-                ids.append(found)
+            token_id = self._ids.get(piece)
+            if token_id is not None:
+                ids.append(token_id)
             else:
                 ids += self._fallback(piece)
         return tuple(ids)
@@ -226,30 +225,29 @@ class SpmTokenizer:
         following, preceding = list(range(1, end + 1)), list(range(-1, end - 1))
         queue: list[tuple[float, int, int, int]] = []
 
-        def offer(left: int, right: int) -> None:
-            pair = pieces[left] + pieces[right]
+        def offer(i: int, j: int) -> None:
+            pair = pieces[i] + pieces[j]
             rank = ranks.get(pair)
             if rank is not None:
-                heapq.heappush(queue, (rank, left, right, len(pair)))
+                heapq.heappush(queue, (rank, i, j, len(pair)))
 
-        for right in range(1, end):
-            offer(right - 1, right)
+        for j in range(1, end):
+            offer(j - 1, j)
         # 2) merge the best; an entry whose pieces have changed since is out of date
         while queue:
-            _, left, right, length = heapq.heappop(queue)
-            if not pieces[left] or len(pieces[left]) + len(pieces[right]) != length:
+            _, i, j, length = heapq.heappop(queue)
+            if not pieces[i] or len(pieces[i]) + len(pieces[j]) != length:
                 continue
-            pieces[left] += pieces[right]
-            pieces[right] = ""
-            after = following[left] = following[right]
+            pieces[i] += pieces[j]
+            pieces[j] = ""
+            after = following[i] = following[j]
             if after < end:
-                preceding[after] = left
-                offer(left, after)
-            if preceding[left] >= 0:
-                offer(preceding[left], left)
+                preceding[after] = i
+                offer(i, after)
+            if preceding[i] >= 0:
+                offer(preceding[i], i)
         return [piece for piece in pieces if piece]
 
 
 def _charset(characters: set[str]) -> str:
-    """Return a regular expression that matches one of the characters, or an empty one."""
     return "[" + "".join(map(re.escape, sorted(characters))) + "]" if characters else ""

@@ -11,12 +11,12 @@ from gguf_hub.run.tokenizer.interface import Tokenizer
 
 
 class StreamDecoder:
-    """Gives text as it becomes complete; what it gives joins to ``Tokenizer.decode``'s text.
+    """Gives text as it becomes complete; its parts join to ``Tokenizer.decode``'s text.
 
     Args:
-        tokenizer: Whose ids come.
+        tokenizer: Of the ids.
         at_start: The first id starts the text, so that its leading space is the encoder's and
-            is taken off; False for ids that go on from a prompt.
+            is removed; False for ids that go on from a prompt.
         special: Print control and unknown tokens too.
     """
 

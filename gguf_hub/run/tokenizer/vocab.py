@@ -64,8 +64,8 @@ class Vocab:
 
     def ids_of(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types, in order."""
-        wanted = set(map(int, types))
-        return list(compress(range(len(self)), map(wanted.__contains__, self.types)))
+        values = set(map(int, types))
+        return list(compress(range(len(self)), map(values.__contains__, self.types)))
 
 
 def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
@@ -80,21 +80,21 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
     """
     metadata = Metadata.of(metadata)
     _check_model(metadata)
-    read = _Reader(metadata)
-    tokens = read.tokens()
-    types = read.numbers("token_type", "integer", len(tokens))
-    scores = read.numbers("scores", "floating", len(tokens))
-    byte_ids = read.byte_ids(tokens, types)
-    bos_id, eos_id = read.id("bos_token_id", 1), read.id("eos_token_id", 2)
-    unk_id, pad_id = read.id("unknown_token_id", 0), read.id("padding_token_id", None)
-    ends = {eos_id, read.id("eot_token_id", None), read.id("eom_token_id", None)}
-    flags = [read.flag("add_bos_token", True), read.flag("add_eos_token", False)]
-    space_prefix = read.flag("add_space_prefix", True)
-    read.finish()
+    reader = _Reader(metadata)
+    tokens = reader.tokens()
+    types = reader.numbers("token_type", "integer", len(tokens))
+    scores = reader.numbers("scores", "floating", len(tokens))
+    byte_ids = reader.byte_ids(tokens, types)
+    bos_id, eos_id = reader.id("bos_token_id", 1), reader.id("eos_token_id", 2)
+    unk_id, pad_id = reader.id("unknown_token_id", 0), reader.id("padding_token_id", None)
+    ends = {eos_id, reader.id("eot_token_id", None), reader.id("eom_token_id", None)}
+    flags = [reader.flag("add_bos_token", True), reader.flag("add_eos_token", False)]
+    space_prefix = reader.flag("add_space_prefix", True)
+    reader.finish()
     return Vocab(
         tokens=tokens, scores=scores.tolist(), types=types.tolist(), byte_ids=byte_ids,
         bos_id=bos_id, eos_id=eos_id, unk_id=unk_id, pad_id=pad_id,
-        eog_ids=frozenset(i for i in ends if i is not None) | _named_ends(tokens, types),
+        eog_ids=frozenset(i for i in ends if i is not None) | _end_ids(tokens, types),
         add_bos=flags[0], add_eos=flags[1], add_space_prefix=space_prefix,
     )  # fmt: skip
 
@@ -114,8 +114,8 @@ def _check_model(metadata: Metadata) -> None:
         )
 
 
-def _named_ends(tokens: Sequence[str], types: np.ndarray) -> frozenset[int]:
-    """Return the special tokens whose text says that they end a turn."""
+def _end_ids(tokens: Sequence[str], types: np.ndarray) -> frozenset[int]:
+    """Return the ids of special tokens whose text ends a turn."""
     special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
     return frozenset(i for i in special.tolist() if tokens[i] in _END_TEXTS)
 
@@ -133,11 +133,11 @@ class _Reader:
 
     def tokens(self) -> list[str]:
         """Return the texts of all tokens."""
-        found = self._get("tokens")
-        if not isinstance(found, (list, tuple, np.ndarray)) or len(found) == 0:
+        texts = self._get("tokens")
+        if not isinstance(texts, (list, tuple, np.ndarray)) or len(texts) == 0:
             raise TokenizerError("the vocabulary is empty: `tokenizer.ggml.tokens` has no token")
-        tokens = list(found)
-        if set(map(type, tokens)) != {str}:  # told ten times as fast as one by one
+        tokens = list(texts)
+        if set(map(type, tokens)) != {str}:  # ten times as fast as one by one
             for i, token in enumerate(tokens):
                 if not isinstance(token, str):
                     raise TokenizerError(f"`tokenizer.ggml.tokens` entry {i} is not a text")
@@ -146,9 +146,9 @@ class _Reader:
 
     def numbers(self, name: str, kind: str, count: int) -> np.ndarray:
         """Return a numeric array with one entry per token; zeros where it is unusable."""
-        found = self._get(name)
-        array = np.asarray([] if found is None else found)
-        if found is None:
+        value = self._get(name)
+        array = np.asarray([] if value is None else value)
+        if value is None:
             self._issues.append(f"`tokenizer.ggml.{name}` is missing")
         elif array.ndim != 1 or len(array) != count:
             self._issues.append(f"`tokenizer.ggml.{name}`: expected {count} entries, one for each "
@@ -199,7 +199,7 @@ class _Reader:
         return None
 
     def flag(self, name: str, default: bool) -> bool:
-        """Return a yes or no."""
+        """Return a boolean; the default where it is unusable."""
         try:
             return self._metadata.flag(f"tokenizer.ggml.{name}", default)
         except UnsupportedGgufError as error:

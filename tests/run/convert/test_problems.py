@@ -86,7 +86,7 @@ def test_tensors_that_are_missing_misshapen_or_unknown_are_told_at_once(tmp_path
     assert issues == (
         "missing tensor `model.norm.weight`",
         "tensor `lm_head.weight`: expected shape [300, 32] from config.json, found [300, 16]",
-        "tensor `model.layers.0.self_attn.q_proj.bias` has no place in a model of this "
+        "tensor `model.layers.0.self_attn.q_proj.bias` does not belong to a model of this "
         "architecture",
     )
 
@@ -141,7 +141,7 @@ def test_an_index_names_files_of_its_folder_only(name: Any, tmp_path: Path) -> N
     folder = checkpoints.write(tmp_path / "m")
     index = {"weight_map": {"lm_head.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is no name of a file in the folder" in refusal(folder).message
+    assert "is not a file of the folder" in refusal(folder).message
 
 
 @pytest.mark.parametrize(

@@ -202,4 +202,4 @@ def test_few_grammars_are_kept() -> None:
     book = GrammarCache(Words("a", "b"))
     for i in range(60):
         book.gbnf('root ::= "' + "a" * i + 'b"')
-    assert len(book._known) == 16
+    assert len(book._grammars) == 16

@@ -14,7 +14,7 @@ from gguf_hub.run.grammar import Grammar
 from gguf_hub.run.grammar.pattern import PatternError, read_pattern
 from gguf_hub.run.grammar.regex import parse_pattern
 from gguf_hub.run.grammar.schema.strings import samples
-from gguf_hub.run.grammar.search import is_found
+from gguf_hub.run.grammar.search import has_match
 
 TEXTS = ["", "a", "ab", "abc", "b", "ba", "aab", "-", "_", "7", "a7", "77", " ", "\t", "A", "é",
          "^", "]", "a-b", "\n", "xay", "aXb", "$", ".", "\\", "/", "\x08", "AB"]  # fmt: skip
@@ -126,7 +126,7 @@ PATTERNS = st.recursive(
 def test_a_pattern_is_found_where_pythons_engine_finds_it(pattern: str, texts: list[str]) -> None:
     expected = re.compile(pattern)
     for text in texts:
-        assert is_found(pattern, text) == (expected.search(text) is not None), (pattern, text)
+        assert has_match(pattern, text) == (expected.search(text) is not None), (pattern, text)
 
 
 @given(st.text("ab()[]{}|?*+^$\\.,-1:=!dwP\U0001f999", max_size=12))
@@ -154,10 +154,10 @@ def test_any_text_is_read_or_refused(pattern: str) -> None:
 )
 def test_nothing_makes_a_search_go_back(pattern: str, text: str, expected: bool) -> None:
     began = time.thread_time()
-    assert is_found(pattern, text) == expected
+    assert has_match(pattern, text) == expected
     assert time.thread_time() - began < 6.0
 
 
 def test_a_pattern_with_too_many_states_is_refused() -> None:
     with pytest.raises(PatternError, match="over 10,000 states"):
-        is_found("^(((a{1,50}){1,50}){1,50}){1,50}$", "a" * 60)
+        has_match("^(((a{1,50}){1,50}){1,50}){1,50}$", "a" * 60)

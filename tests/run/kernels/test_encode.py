@@ -12,7 +12,7 @@ import pytest
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.quantize import encode
-from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.simd import lanes
 from gguf_hub.run.kernels.vm.machine import Memory, PlainMachine
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_ROWS, step
@@ -37,7 +37,7 @@ def encoded(type: T, values: np.ndarray) -> np.ndarray:
     f[:n] = values
     blocks = np.zeros(type.row_bytes(n), np.uint8)
     row = encode.make_encode_row(type.name, lanes)
-    row(f, 0, blocks, 0, n, np.zeros(STEPS, np.int8), 0, n)
+    row(f, 0, blocks, 0, n, np.zeros(QUANTS, np.int8), 0, n)
     return blocks
 
 
@@ -129,7 +129,7 @@ def plain_machine(values: np.ndarray) -> PlainMachine:
     file = values.astype(np.float16).view(np.uint8).reshape(-1)
     floats = values.size + SCRATCH
     files = [file, np.zeros(4 * values.size, np.uint8)]
-    memory = Memory.allocate(n=1, f=floats, q=STEPS, kv=1, files=files)
+    memory = Memory.allocate(n=1, f=floats, q=QUANTS, kv=1, files=files)
     return PlainMachine(memory, kernel_function)
 
 

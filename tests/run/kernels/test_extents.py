@@ -73,14 +73,14 @@ def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
 
 def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
     """The program of several sequences, and its bounds."""
-    found: list[Any] = []
+    arguments: list[Any] = []
 
     def load(steps: Sequence[Step], bounds: Bounds) -> Any:
-        found.extend((steps, bounds))
+        arguments.extend((steps, bounds))
         return Code.encode([], {})
 
     write_row_program(model.program, model.config, n_rows, load)
-    return found[0], found[1]
+    return arguments[0], arguments[1]
 
 
 DENSE = Shape(
@@ -235,10 +235,10 @@ def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int
 # -- no wrong program passes ----------------------------------------------------------------------
 
 OFFSETS = {
-    "n": {"ids", "at", "rows", "chosen", "starts", "order", "experts"},
+    "n": {"ids", "at", "rows", "expert_ids", "expert_starts", "assignments", "experts"},
     "f": {"y", "x", "frequencies", "factor", "table", "gain", "epsilon", "xf", "partial", "q0",
           "k0", "v0", "scratch", "logits", "weights", "gate", "up"},
-    "q": {"xq", "panel"},
+    "q": {"xq", "packed"},
     "kv": {"k_cache", "v_cache"},
     "w": {"w0"},
 }  # fmt: skip
@@ -295,14 +295,16 @@ def test_no_offset_may_lie_before_its_area(model: Model) -> None:
                 model.prove(with_argument(steps, i, name, value - 1), bounds)
 
 
-@pytest.mark.parametrize("use", ["ids", "rows", "starts", "order", "experts", "chosen"])
+@pytest.mark.parametrize(
+    "use", ["ids", "rows", "expert_starts", "assignments", "experts", "expert_ids"]
+)
 def test_indices_must_not_lie_where_others_are_written(use: str) -> None:
-    """Inside of memory, but over each other: the order of pairs in the table of experts."""
+    """Inside of memory, but over each other: the sorted pairs in the table of experts."""
     model = MUTATED[0]
     steps, bounds = model.program.steps, model.program.bounds
-    places = {name: value for _, name, value in offsets_of(steps) if ARRAY_OF[name] == "n"}
+    offsets = {name: value for _, name, value in offsets_of(steps) if ARRAY_OF[name] == "n"}
     at = next(i for i, name, _ in offsets_of(steps) if name == use)
-    for other, value in places.items():
+    for other, value in offsets.items():
         if other != use:
             with pytest.raises(ProgramError):
                 model.prove(with_argument(steps, at, use, value), bounds)
@@ -363,12 +365,12 @@ SOUND = [
     st.integers(-70, 70) | st.integers(-5000, 5000),
 )
 def test_what_is_proved_stays_inside_when_it_runs(
-    which: int, place: float, argument: int, delta: int
+    which: int, fraction: float, argument: int, delta: int
 ) -> None:
     """Any argument of any step, made any wrong number: what passes must be harmless."""
     model = SOUND[which]
     steps = model.program.steps
-    i = math.floor(place * len(steps))
+    i = math.floor(fraction * len(steps))
     names = ARGUMENTS[steps[i].kernel.partition(".")[0]]
     assume(argument < len(names))
     value = steps[i].arguments[argument] + delta

@@ -29,7 +29,7 @@ def flags_of(array: np.ndarray) -> list[str]:
 @pytest.mark.skipif(
     not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages here"
 )
-def test_large_pages_are_asked_for_only_when_many_tokens_come() -> None:
+def test_large_pages_are_requested_only_when_many_tokens_come() -> None:
     memory = Memory.allocate(n=8, f=1 << 22, q=1 << 22, kv=1 << 22, files=[])
     arrays = [memory.f, memory.q, memory.kv]
     assert all("nh" in flags_of(array) for array in arrays)

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     cache = ObjectCache([tmp_path / "kernels"])
     for name in ("copy_rows", "matmul.Q4_K"):
         cache.write(name, CODE)
-    assert (cache.problems(), cache.n_unkept) == ([], 0)
+    assert (cache.problems(), cache.n_unsaved) == ([], 0)
     return tmp_path / "kernels"
 
 
@@ -145,7 +145,7 @@ def test_an_impossible_folder_is_told_and_another_one_used(tmp_path: Path, place
     (problem,) = cache.problems()
     assert problem.startswith(f"compiled kernels are not kept in `{place}`: ")
     cache.write("copy_rows", CODE)
-    assert cache.n_unkept == 0
+    assert cache.n_unsaved == 0
 
 
 @posix
@@ -158,12 +158,12 @@ def test_where_the_disk_is_full_objects_stay_in_memory(folder: Path) -> None:
         "cache = ObjectCache([Path(sys.argv[1])])\n"
         "for name in ('copy_rows', 'new', 'other'): cache.write(name, bytes(5000))\n"
         "assert list(cache.read(['new', 'copy_rows']).values()) == [bytes(5000)] * 2\n"
-        "print(json.dumps([cache.n_unkept, cache.problems(), sorted(os.listdir(sys.argv[1]))]))"
+        "print(json.dumps([cache.n_unsaved, cache.problems(), sorted(os.listdir(sys.argv[1]))]))"
     )
     line = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
-    n_unkept, problems, files = json.loads(done.stdout)
-    assert n_unkept == 3
+    n_unsaved, problems, files = json.loads(done.stdout)
+    assert n_unsaved == 3
     assert problems == ["compiled kernels are not kept: file too large"]
     assert files == ["copy_rows.o", MANIFEST, "matmul.Q4_K.o"]
     assert read(folder) == (["copy_rows", "matmul.Q4_K"], [])
@@ -313,7 +313,7 @@ def test_what_root_prepared_is_read_by_every_user_and_written_by_none(shared: Pa
         cache = ObjectCache([folder])
         with cache.locked(SILENT):
             cache.write("new", CODE)
-        return list(cache.read(["copy_rows", "new"])), cache.n_unkept
+        return list(cache.read(["copy_rows", "new"])), cache.n_unsaved
 
     assert as_user(VICTIM, use) == "(['copy_rows', 'new'], 1)"
     assert not object_path(folder, "new").exists()

@@ -14,7 +14,7 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
@@ -56,8 +56,8 @@ def test_other_instruction_sets(isa: str) -> None:
 def types_of(isa: str) -> list[QuantType]:
     """Which types are compiled for an instruction set: all, but for a choice of the others' code.
 
-    The loops of the generic path are tested by themselves, type by type. AVX-VNNI has its own words
-    for panels only, and multiplies as AVX-512 VNNI does.
+    The loops of the generic path are tested by themselves, type by type. AVX-VNNI has its own
+    operations for weight tiles only, and multiplies as AVX-512 VNNI does.
     """
     if isa == "generic":
         return [T.F16, T.Q5_0, T.Q4_K]
@@ -100,12 +100,12 @@ def product(
     kind, (n_tokens, n_in) = ACTIVATION_OF[type_], x.shape
     n_out = len(weights) // type_.row_bytes(n_in)
     n_bytes, n_floats = activation_bytes(kind, n_in), activation_floats(kind, n_in)
-    panel = -(-n_tokens * n_bytes // 64) * 64
+    packed = -(-n_tokens * n_bytes // 64) * 64
     y = n_tokens * n_floats
     partial = y + n_tokens * n_out
     memory = Memory.allocate(
         n=0, f=partial + n_threads * partial_floats(n_tokens),
-        q=panel + n_threads * panel_bytes(n_in), kv=1, files=[weights],
+        q=packed + n_threads * tile_bytes(n_in), kv=1, files=[weights],
     )  # fmt: skip
     memory.n[N_TOKENS] = n_tokens
     for t, row in enumerate(x):
@@ -117,8 +117,8 @@ def product(
     matmul = step(
         f"matmul.{type_.name}", w0=0, row_bytes=type_.row_bytes(n_in), n_in=n_in, n_out=n_out,
         xq=0, xq_stride=n_bytes, xf=0, xf_stride=n_floats, y=y, y_stride=n_out,
-        is_added=added_to is not None, count=N_TOKENS, panel=panel,
-        panel_stride=panel_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
+        is_added=added_to is not None, count=N_TOKENS, packed=packed,
+        packed_stride=tile_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
     )  # fmt: skip
     with CompiledMachine(builder, memory, n_threads) as machine:
         machine.run(machine.load([matmul]))
@@ -136,7 +136,7 @@ def test_matmul_equals_the_oracle(
     type_: QuantType, n_blocks: int, n_tokens: int, builder: KernelBuilder
 ) -> None:
     n_in = row_length(type_, n_blocks)
-    weights = random_rows(type_, 40, n_in)  # a panel of 32 and some more
+    weights = random_rows(type_, 40, n_in)  # a weight tile of 32 and some more
     x = tokens(n_tokens, n_in)
     assert_near_the_oracle(type_, product(builder, type_, weights, x), weights, x)
 

@@ -98,9 +98,9 @@ def test_the_old_key_for_linear_scaling_is_read_too() -> None:
 
 def test_a_factor_without_a_type_is_linear() -> None:
     config = read(MIXTRAL | {"llama.rope.scaling.factor": 4.0})
-    assert (config.rope.scaling, config.rope.stretch) == ("linear", 4.0)
+    assert (config.rope.scaling, config.rope.scale) == ("linear", 4.0)
     none = read(MIXTRAL | {"llama.rope.scaling.factor": 4.0, "llama.rope.scaling.type": "none"})
-    assert none.rope.stretch == 1.0
+    assert none.rope.scale == 1.0
 
 
 def test_a_models_own_settings_of_yarn_are_read() -> None:

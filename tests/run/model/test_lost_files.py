@@ -118,11 +118,11 @@ def test_the_server_says_so_and_lives(path: Path, kernels: None) -> None:
 
 LOSE = """
 import mmap, os, sys, threading
-from gguf_hub.run.kernels.build.bus_error import bus_errors_told
+from gguf_hub.run.kernels.build.bus_error import report_bus_errors
 path = sys.argv[1]
 file = open(path, "r+b")
 data = mmap.mmap(file.fileno(), 0)
-with bus_errors_told("error: the file is gone: \\u00e9 \\" % \\\\"):
+with report_bus_errors("error: the file is gone: \\u00e9 \\" % \\\\"):
     if "after" not in sys.argv:
         os.truncate(path, 0)
         reader = threading.Thread(target=lambda: data[5000])

@@ -72,17 +72,19 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into Lin
 
 
 @needs_linux
-def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
+def test_only_chosen_experts_are_prefetched(file: GgufFile, weights) -> None:
     gate = weights.layers[0].gate
     assert isinstance(gate, Experts)
     memory = Memory.allocate(n=32, f=0, q=0, kv=0, files=[file.data])
-    experts, starts = HEADER, HEADER + 8
+    experts, expert_starts = HEADER, HEADER + 8
     memory.n[experts : experts + 8] = [matrix.offset for matrix in gate.matrices]
-    memory.n[starts : starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
+    memory.n[expert_starts : expert_starts + 9] = [0, 0, 0, 1, 1, 1, 3, 3, 3]  # experts 2 and 5
     with CompiledMachine(KernelBuilder(), memory, 2) as machine:
-        ask = step("advise_experts", experts=experts, n_expert=8, starts=starts,
-                   size=gate.matrices[0].size_bytes)  # fmt: skip
-        program = machine.load([ask])
+        prefetch_step = step(
+            "prefetch_experts", experts=experts, n_expert=8, expert_starts=expert_starts,
+            size=gate.matrices[0].size_bytes,
+        )  # fmt: skip
+        program = machine.load([prefetch_step])
         drop(file)
         machine.run(program)
     parts = [(matrix.offset, matrix.size_bytes) for matrix in gate.matrices]
@@ -91,7 +93,7 @@ def test_only_chosen_experts_are_asked_for(file: GgufFile, weights) -> None:
 
 
 @needs_linux
-def test_dense_tensors_are_asked_for_at_once(file: GgufFile, weights) -> None:
+def test_dense_tensors_are_prefetched_at_once(file: GgufFile, weights) -> None:
     drop(file)
     ranges = dense_ranges(weights)
     prefetch(file.data, ranges)

@@ -65,7 +65,7 @@ def angles(rope: RopeConfig, position: int) -> list[tuple[float, float]]:
     ids=str,
 )
 def test_angles_are_those_of_the_definition(options: dict[str, Any], position: int) -> None:
-    rope = MISTRAL.changed(RopeChange.from_options(**options))
+    rope = MISTRAL.with_changes(RopeChange.from_options(**options))
     expected = np.array(angles(rope, position))
     assert np.array(rope.frequencies()) * position == pytest.approx(expected[:, 0], rel=1e-12)
     assert rope.magnitude() == pytest.approx(expected[0, 1], rel=1e-12)
@@ -103,11 +103,11 @@ def test_yarns_ramp_ends_at_the_last_dimension_at_most() -> None:
 
 def test_what_is_not_said_stays_the_models_own() -> None:
     rope = replace(MISTRAL, scaling="yarn", factor=8.0, beta_fast=16.0, attn_factor=1.1)
-    assert rope.changed(AS_TRAINED) == rope
-    assert rope.changed(RopeChange.from_options()) == rope
-    assert rope.changed(RopeChange.from_options(rope_scale=2.0)) == replace(rope, factor=2.0)
+    assert rope.with_changes(AS_TRAINED) == rope
+    assert rope.with_changes(RopeChange.from_options()) == rope
+    assert rope.with_changes(RopeChange.from_options(rope_scale=2.0)) == replace(rope, factor=2.0)
     # no scaling, no stretch, whatever the factor
-    assert rope.changed(RopeChange.from_options(rope_scaling="none")).stretch == 1.0
+    assert rope.with_changes(RopeChange.from_options(rope_scaling="none")).scale == 1.0
 
 
 def test_a_scale_and_its_inverse_are_the_same() -> None:
@@ -145,5 +145,5 @@ def test_the_ends_of_the_intervals_give_numbers(beta: float) -> None:
         rope_scaling="yarn", rope_scale=1e12, yarn_beta_fast=beta, yarn_beta_slow=beta,
         rope_freq_base=1 + 1e-9,
     )  # fmt: skip
-    rope = MISTRAL.changed(change)
+    rope = MISTRAL.with_changes(change)
     assert all(map(math.isfinite, [*rope.frequencies(), rope.magnitude()]))

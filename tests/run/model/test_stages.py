@@ -15,7 +15,7 @@ from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine
-from gguf_hub.run.model.program import WHOLE, Program, ProgramBuilder, Stage
+from gguf_hub.run.model.program import FULL_GRAPH, Program, ProgramBuilder, Stage
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model
 from tests.synth import Shape, write_mixtral
@@ -110,7 +110,7 @@ def run(parts: Sequence[Part], n_tokens: int, call: str, *args: Any, **options: 
 def test_stages_compute_the_logits_of_the_whole(
     open_stages: Callable[..., list[Part]], stages: list[Stage]
 ) -> None:
-    whole, parts = open_stages([WHOLE]), open_stages(stages, is_alone=True)
+    whole, parts = open_stages([FULL_GRAPH]), open_stages(stages, is_alone=True)
     tokens = [1, 17, 250, 4, 99, 260, 31]
     for n, position, options in (
         (7, 0, {}), (3, 7, {"all_logits": True}), (5, 0, {"slot": 2}), (1, 10, {})
@@ -127,7 +127,7 @@ def test_stages_compute_the_logits_of_the_whole(
 def test_stages_share_out_steps_cache_and_weights(
     open_stages: Callable[..., list[Part]], stages: list[Stage]
 ) -> None:
-    (whole,), parts = open_stages([WHOLE]), open_stages(stages)
+    (whole,), parts = open_stages([FULL_GRAPH]), open_stages(stages)
     for amount in (
         lambda part: part.program.active_bytes,
         lambda part: part.program.layout.sizes["kv"],

@@ -194,7 +194,7 @@ def test_what_stood_later_in_the_cache_does_not_matter(path: Path, open_model: A
 
 
 @pytest.mark.parametrize(("key_type", "value_type"), [("Q8_0", "F16"), ("Q8_0", "Q8_0")])
-def test_a_cache_in_steps_gives_nearly_the_same_logits(
+def test_a_quantised_cache_gives_nearly_the_same_logits(
     key_type: str, value_type: str, path: Path, open_model: Any
 ) -> None:
     expected = open_model(path, n_logits=None).forward(TOKENS, 0, all_logits=True)

@@ -210,7 +210,7 @@ def test_a_real_model_on_a_real_text(data: Path) -> None:
     tokenizer = load_tokenizer(file.metadata)
     text = (data / "text" / "botchan.txt").read_text(encoding="utf-8")[:4000]
     chunks = cut(tokenizer.encode(text), 200, 3)
-    options = {"n_ctx": 200, "n_threads": 2, "all_logits": True}
+    options = {"n_ctx": 200, "n_threads": 2, "n_logits": None}
     with Transformer.open(file, ModelSettings(n_batch=64, **options)) as model:
         found = measure(chunks, ModelSource(model, model.config.n_vocab, tokenizer.bos_id))
     nll = []

@@ -12,7 +12,7 @@ from gguf_hub.gguf.types import FileType
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.hub.catalog import load_catalog
 from gguf_hub.run.quants.recipes import (
-    ModelFacts,
+    ModelShape,
     choose_types,
     fitting,
     is_quantisable,
@@ -24,8 +24,8 @@ LLAMA_7B = Shape(n_embd=4096, n_head_kv=32, n_ff=11008, n_expert=0)
 LLAMA_70B = Shape(n_layer=80, n_embd=8192, n_head=64, n_head_kv=8, n_ff=28672, n_expert=0)
 
 
-def facts(shape: Shape) -> ModelFacts:
-    return ModelFacts(shape.n_layer, shape.n_head, shape.n_head_kv, shape.n_expert)
+def facts(shape: Shape) -> ModelShape:
+    return ModelShape(shape.n_layer, shape.n_head, shape.n_head_kv, shape.n_expert)
 
 
 def counts(shape: Shape, name: str, *, layout: str = "merged", **options) -> Counter[str]:
@@ -159,6 +159,6 @@ def test_only_matrices_are_quantised(name: str, shape: tuple[int, ...], expected
 def test_names_of_types_are_found_in_any_case() -> None:
     assert parse_file_type("q4_k") is FileType.Q4_K_M
     assert parse_file_type("Bf16") is FileType.BF16
-    with pytest.raises(UsageError, match="`Q9` is no type") as error:
+    with pytest.raises(UsageError, match="`Q9` is not a type") as error:
         parse_file_type("Q9")
     assert "Q4_K_M" in (error.value.hint or "")

@@ -123,7 +123,7 @@ class Remembering(KernelBuilder):
 
 
 @pytest.mark.usefixtures("builder")  # which has them compiled
-def test_kernels_are_asked_for_together() -> None:
+def test_kernels_are_requested_together() -> None:
     fresh = Remembering()
     with Transcoder(np.zeros(64, np.uint8), row_length=32, n_threads=1, builder=fresh) as made:
         made.prepare([(T.F16, T.F16), (T.F16, T.BF16)])

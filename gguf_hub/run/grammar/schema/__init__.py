@@ -2,8 +2,8 @@
 
 Every text of the grammar is JSON that satisfies the schema; the grammar may leave out some that
 would satisfy it too: properties come in the order of the schema, undeclared ones beside them only
-where ``additionalProperties`` asks for them, numbers have few digits. What a grammar cannot hold is
-refused, or left out and listed when that is asked for.
+where ``additionalProperties`` allows them, numbers have few digits. What a grammar cannot hold is
+refused, or left out and listed on request.
 """
 
 from __future__ import annotations

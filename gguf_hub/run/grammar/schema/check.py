@@ -1,4 +1,4 @@
-"""Whether a value satisfies a JSON schema: for values that are known while a grammar is made.
+"""Whether a value satisfies a JSON schema: for values that are known while a grammar is built.
 
 Source: JSON Schema 2020-12 and the drafts before it.
 """
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gguf_hub.budget import spend
+from gguf_hub.run.grammar import search
 from gguf_hub.run.grammar.pattern import PatternError
-from gguf_hub.run.grammar.search import is_found as search
 
 Resolve = Callable[[str], Any]
 
@@ -57,7 +57,7 @@ def json_type(value: Any) -> str:
 
 
 def conforms(value: Any, schema: Any, resolve: Resolve) -> bool:
-    """Tell whether ``value`` satisfies ``schema``.
+    """Return whether ``value`` satisfies ``schema``.
 
     Args:
         value: A JSON value.
@@ -71,11 +71,11 @@ def conforms(value: Any, schema: Any, resolve: Resolve) -> bool:
 
 
 class _Check:
-    """One check; parts of a schema may be referred to from many places, and are looked at once."""
+    """One check; parts of a schema may be referred to many times, and are checked once."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
-        self._known: dict[tuple[int, int], bool] = {}
+        self._results: dict[tuple[int, int], bool] = {}
 
     def holds(self, value: Any, schema: Any, depth: int) -> bool:
         if isinstance(schema, bool):
@@ -83,10 +83,10 @@ class _Check:
         if depth > _MAX_DEPTH:
             raise CannotCheck("it refers to itself without end")
         key = (id(value), id(schema))  # both live as long as the check
-        if key not in self._known:
+        if key not in self._results:
             spend()
-            self._known[key] = self._compute(value, schema, depth)
-        return self._known[key]
+            self._results[key] = self._compute(value, schema, depth)
+        return self._results[key]
 
     def _compute(self, value: Any, schema: Any, depth: int) -> bool:
         def holds(v: Any, s: Any) -> bool:
@@ -152,7 +152,7 @@ def _holds_number(value: float, s: Mapping[str, Any]) -> bool:
 
 
 def is_multiple(value: float, step: float) -> bool:
-    """Tell whether ``value`` is a multiple, as the common validators compute it."""
+    """Return whether ``value`` is a multiple, as the common validators compute it."""
     if isinstance(step, int) and isinstance(value, int):
         return value % step == 0
     try:
@@ -164,17 +164,17 @@ def is_multiple(value: float, step: float) -> bool:
 def _holds_string(value: str, s: Mapping[str, Any]) -> bool:
     if not s.get("minLength", 0) <= len(value) <= s.get("maxLength", len(value)):
         return False
-    return "pattern" not in s or is_found(s["pattern"], value)
+    return "pattern" not in s or has_match(s["pattern"], value)
 
 
-def is_found(pattern: str, text: str) -> bool:
-    """Tell whether a pattern is found in a text.
+def has_match(pattern: str, text: str) -> bool:
+    """Return whether a pattern matches somewhere in a text.
 
     Raises:
-        CannotCheck: The pattern is no regular expression, or none that an automaton can follow.
+        CannotCheck: The pattern is wrong, or uses what an automaton cannot follow.
     """
     try:
-        return search(pattern, text)
+        return search.has_match(pattern, text)
     except PatternError as exc:
         raise CannotCheck(f"pattern `{pattern}`: {exc}") from exc
 
@@ -214,7 +214,7 @@ def _holds_object(value: dict[str, Any], s: Mapping[str, Any], holds: Holds) -> 
 
 
 def _holds_property(name: str, value: Any, s: Mapping[str, Any], holds: Holds) -> bool:
-    parts = [part for p, part in s.get("patternProperties", {}).items() if is_found(p, name)]
+    parts = [part for p, part in s.get("patternProperties", {}).items() if has_match(p, name)]
     if name in s.get("properties", {}):
         parts.append(s["properties"][name])
     if not parts:

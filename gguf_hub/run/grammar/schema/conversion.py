@@ -18,9 +18,9 @@ FAMILIES = {
     "string": ("minLength", "maxLength", "pattern", "format", "_unlike"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }  # fmt: skip
-"""Type -> the keywords that speak of it."""
+"""Type -> its keywords."""
 
-MOST_RULES = 5_000
+MAX_RULES = 5_000
 
 
 class Conversion(Protocol):
@@ -30,13 +30,13 @@ class Conversion(Protocol):
     document: Document
 
     def visit(self, schema: Schema, name: str) -> Node:
-        """Return what stands for a schema; ``name`` is wanted for its rule."""
+        """Return what stands for a schema; ``name`` is preferred for its rule."""
 
     def fresh(self, name: str) -> str:
         """Return a rule name like ``name`` that is not in use."""
 
     def conforms(self, value: Any, schema: Schema) -> bool:
-        """Tell whether a value satisfies a schema."""
+        """Return whether a value satisfies a schema."""
 
 
 def then(item: Node) -> Node:
@@ -68,31 +68,31 @@ def some_of(
 
     Args:
         conversion: Where rules are added: one for each part and number of parts so far.
-        parts: (part, whether it must be there).
+        parts: (part, whether it is required).
         extra: What may follow any number of times.
-        bounds: (least number of parts, of the extras one at most counted; most parts, extras
+        bounds: (minimum of parts, of the extras one at most counted; maximum of parts, extras
             counted, or None).
         name: For the rules.
     """
     low, high = bounds
-    own = conversion.fresh(f"{name}-from")
-    enough = max(low, 1) if high is None else high  # beyond, counts do not differ
+    prefix = conversion.fresh(f"{name}-from")
+    count_cap = max(low, 1) if high is None else high  # beyond, counts do not differ
     n = len(parts)
-    left = None if high is None else max(high, 0)
-    for done in range(min(n, enough) + 1):
-        more = None if left is None else max(left - done, 0)
+    max_parts = None if high is None else max(high, 0)
+    for n_done in range(min(n, count_cap) + 1):
+        hi = None if max_parts is None else max(max_parts - n_done, 0)
         # one of the extras is a part more, but two of them may be the same key
-        least = 1 if done == low - 1 else 0
-        end = repeat(then(extra), least, more) if done else separated(extra, least, more)
-        is_short = done < low - 1 or (more is not None and more < least)
-        conversion.rules[f"{own}-{n}-{done}"] = NOTHING if is_short else end
+        lo = 1 if n_done == low - 1 else 0
+        end = repeat(then(extra), lo, hi) if n_done else separated(extra, lo, hi)
+        is_short = n_done < low - 1 or (hi is not None and hi < lo)
+        conversion.rules[f"{prefix}-{n}-{n_done}"] = NOTHING if is_short else end
     for i in reversed(range(n)):
-        part, must_be = parts[i]
-        for done in range(min(i, enough) + 1):
-            taken: Node = NOTHING
-            if high is None or done < high:
-                following = Ref(f"{own}-{i + 1}-{min(done + 1, enough)}")
-                taken = seq(then(part) if done else part, following)
-            skipped = NOTHING if must_be else Ref(f"{own}-{i + 1}-{done}")
-            conversion.rules[f"{own}-{i}-{done}"] = alt(taken, skipped)
-    return Ref(f"{own}-0-0")
+        part, is_required = parts[i]
+        for n_done in range(min(i, count_cap) + 1):
+            with_part: Node = NOTHING
+            if high is None or n_done < high:
+                following = Ref(f"{prefix}-{i + 1}-{min(n_done + 1, count_cap)}")
+                with_part = seq(then(part) if n_done else part, following)
+            without_part = NOTHING if is_required else Ref(f"{prefix}-{i + 1}-{n_done}")
+            conversion.rules[f"{prefix}-{i}-{n_done}"] = alt(with_part, without_part)
+    return Ref(f"{prefix}-0-0")

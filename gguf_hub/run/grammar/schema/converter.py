@@ -13,9 +13,9 @@ from gguf_hub.run.grammar.gbnf import Chars, Literal, Node, Ref
 from gguf_hub.run.grammar.schema import numbers
 from gguf_hub.run.grammar.schema.arrays import array
 from gguf_hub.run.grammar.schema.check import CannotCheck, conforms
-from gguf_hub.run.grammar.schema.conversion import FAMILIES, MOST_RULES, SPACE, braces, separated
-from gguf_hub.run.grammar.schema.disjoint import apart, have_tags
-from gguf_hub.run.grammar.schema.merge import Document, NotSupported, Plain, Schema, both
+from gguf_hub.run.grammar.schema.conversion import FAMILIES, MAX_RULES, SPACE, braces, separated
+from gguf_hub.run.grammar.schema.disjoint import are_disjoint, have_tags
+from gguf_hub.run.grammar.schema.merge import Document, NotSupported, Plain, Schema, all_of
 from gguf_hub.run.grammar.schema.negate import negate
 from gguf_hub.run.grammar.schema.objects import object_
 from gguf_hub.run.grammar.schema.scalars import number, string
@@ -27,7 +27,7 @@ _KNOWN = {"type", "enum", "anyOf", "_oneOfs", "_nots", *(k for f in FAMILIES.val
 _BUILDERS = {"string": string, "integer": number, "number": number, "array": array,
              "object": object_}  # fmt: skip
 
-_MOST_COMPARED = 300
+_MAX_COMPARED = 300
 
 _BLANKS = Chars(((0x09, 0x09), (0x20, 0x20)))
 _COMMON: dict[str, Node] = {
@@ -68,8 +68,7 @@ def schema_to_rules(
             raise GrammarError(f"schema: expected JSON: {exc}") from exc
     converter = _Converter(schema, strict)
     try:
-        whole = converter.visit(schema, "root")
-        converter.rules.setdefault("root", whole)
+        converter.rules.setdefault("root", converter.visit(schema, "root"))
         rules = prune(converter.rules, "root")
     except RecursionError as exc:
         raise GrammarError("schema: it is nested too deeply") from exc
@@ -102,15 +101,15 @@ class _Converter:
         look()
         if key not in self._names:
             spend(len(key))
-            self._names[key] = own = self.fresh(name)
-            self.rules[own] = NOTHING  # until it is known; a reference to it works already
-            self.rules[own] = self._build(schema, own)
+            self._names[key] = rule = self.fresh(name)
+            self.rules[rule] = NOTHING  # until it is built, so that references to it work
+            self.rules[rule] = self._build(schema, rule)
         return Ref(self._names[key])
 
     def fresh(self, name: str) -> str:
         """Return a rule name like ``name`` that is not in use."""
-        if len(self.rules) > MOST_RULES:
-            raise GrammarError(f"schema: it is too large: over {MOST_RULES:,} rules")
+        if len(self.rules) > MAX_RULES:
+            raise GrammarError(f"schema: it is too large: over {MAX_RULES:,} rules")
         base = name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "value"
         while name in self.rules:
             spend()
@@ -119,14 +118,14 @@ class _Converter:
         return name
 
     def conforms(self, value: Any, schema: Schema) -> bool:
-        """Tell whether a value satisfies a schema."""
+        """Return whether a value satisfies a schema."""
         try:
             return conforms(value, schema, self.document.resolve)
         except CannotCheck as exc:
             raise NotSupported("enum", f"stands with what cannot be checked: {exc}") from exc
 
     def _leave_out(self, name: str, problem: NotSupported) -> None:
-        """Refuse what cannot be held, or note that it is left out."""
+        """Raise if strict; otherwise note what is left out."""
         if self._strict:
             raise GrammarError(
                 f"schema, at `{name}`: {problem}",
@@ -180,7 +179,7 @@ class _Converter:
         except NotSupported as problem:
             self._leave_out(name, problem)
             return self._build_plain(rest, name)
-        return alt(*(self.visit(both(rest, c), f"{name}-{i}") for i, c in enumerate(choices)))
+        return alt(*(self.visit(all_of(rest, c), f"{name}-{i}") for i, c in enumerate(choices)))
 
     def _choices(self, s: Plain, keyword: str, name: str) -> Node:
         """Return one of the options of ``anyOf`` or ``oneOf``, each with the rest of the schema."""
@@ -189,18 +188,18 @@ class _Converter:
         if keyword == "_oneOfs":
             options, *others = s[keyword]
             rest = {**rest, **({"_oneOfs": others} if others else {})}
-        whole = [both(rest, option) for option in options]
+        merged = [all_of(rest, option) for option in options]
         if keyword == "_oneOfs":
-            self._check_apart(whole, options, name)
-        found = []
-        for i, (option, schema) in enumerate(zip(options, whole, strict=True)):
+            self._check_disjoint(merged, options, name)
+        nodes = []
+        for i, (option, schema) in enumerate(zip(options, merged, strict=True)):
             may_fail = isinstance(option, dict) and option.get("_may")
-            build = self._if_it_can_be if may_fail else self.visit
-            found.append(build(schema, f"{name}-{i}"))
-        return alt(*found)
+            build = self._visit_if_possible if may_fail else self.visit
+            nodes.append(build(schema, f"{name}-{i}"))
+        return alt(*nodes)
 
-    def _if_it_can_be(self, schema: Schema, name: str) -> Node:
-        """Return what stands for a schema, nothing where it cannot be held."""
+    def _visit_if_possible(self, schema: Schema, name: str) -> Node:
+        """Return what stands for a schema, ``NOTHING`` where it cannot be held."""
         strict, self._strict = self._strict, True
         try:
             return self.visit(schema, name)
@@ -209,33 +208,32 @@ class _Converter:
         finally:
             self._strict = strict
 
-    def _check_apart(self, whole: list[Schema], options: list[Schema], name: str) -> None:
-        """See that what one option writes satisfies no other."""
+    def _check_disjoint(self, merged: list[Schema], options: list[Schema], name: str) -> None:
+        """Refuse options that may both match what one of them writes."""
         if have_tags(options, self.document):
             return
-        if len(options) > _MOST_COMPARED:
+        if len(options) > _MAX_COMPARED:
             problem = f"has {len(options)} options, too many to tell that none matches another's"
             self._leave_out(name, NotSupported("oneOf", problem))
             return
-        for i, schema in enumerate(whole):
+        for i, schema in enumerate(merged):
             for j, other in enumerate(options):
-                if i != j and not apart(schema, other, self.document):
+                if i != j and not are_disjoint(schema, other, self.document):
                     problem = f"options {i} and {j} may both match one value (write `anyOf`?)"
                     self._leave_out(name, NotSupported("oneOf", problem))
                     return
 
     def _typed(self, kind: str, s: Plain, name: str) -> Node:
-        """Return the values of one type."""
         if kind in ("null", "boolean"):
             return Ref(kind)
         family = FAMILIES["number" if kind == "integer" else kind]
-        held = {"type": kind, **{k: s[k] for k in family if k in s}}
-        for _ in range(len(held)):
+        keywords = {"type": kind, **{k: s[k] for k in family if k in s}}
+        for _ in range(len(keywords)):
             try:
-                return _BUILDERS[kind](self, held, name)
+                return _BUILDERS[kind](self, keywords, name)
             except NotSupported as problem:
                 self._leave_out(name, problem)
-                held = {k: v for k, v in held.items() if k != problem.keyword}
+                keywords = {k: v for k, v in keywords.items() if k != problem.keyword}
         return Ref(kind)
 
 
@@ -243,6 +241,6 @@ def _orders(schema: Any) -> list[Any]:
     """Return the order of properties, in which otherwise equal schemas may differ."""
     spend()
     if isinstance(schema, dict):
-        own = list(schema["properties"]) if isinstance(schema.get("properties"), dict) else []
-        return [own, *(_orders(value) for _, value in sorted(schema.items()))]
+        rule = list(schema["properties"]) if isinstance(schema.get("properties"), dict) else []
+        return [rule, *(_orders(value) for _, value in sorted(schema.items()))]
     return [_orders(value) for value in schema] if isinstance(schema, list) else []

@@ -12,30 +12,30 @@ _PAIR_BYTES = 200
 _EVERY = ("object", "array", "string", "number", "boolean", "null")
 
 
-def apart(written: Schema, other: Schema, document: Document) -> bool:
-    """Tell whether surely nothing that is written for one schema satisfies another.
+def are_disjoint(schema: Schema, other: Schema, document: Document) -> bool:
+    """Return whether surely nothing that is written for one schema satisfies another.
 
     Args:
-        written: Schema whose values are written, with additional properties as ``extra_schema``
+        schema: Schema whose values are written, with additional properties as ``extra_schema``
             has it.
         other: The other schema.
         document: Where both stand.
     """
     try:
-        a, b = document.plain(written), document.plain(other)
+        a, b = document.plain(schema), document.plain(other)
     except NotSupported:
         return False
-    key = (id(written), id(other))  # the document keeps both
-    if key not in document.known_apart:
-        document.known_apart[key] = False  # while it is asked, for schemas that hold themselves
-        document.known_apart[key] = _compute(a, b, other, document)
-    return document.known_apart[key]
+    key = (id(schema), id(other))  # the document keeps both
+    if key not in document.disjoint_pairs:
+        document.disjoint_pairs[key] = False  # meanwhile, for recursive schemas
+        document.disjoint_pairs[key] = _compute(a, b, other, document)
+    return document.disjoint_pairs[key]
 
 
 def have_tags(schemas: Sequence[Schema], document: Document) -> bool:
-    """Tell whether all are objects with one property that must be there, its values all different.
+    """Return whether all are objects with one required property, whose values all differ.
 
-    So surely no value satisfies two of them; each is looked at once.
+    Then surely no value satisfies two of them. Takes time linear in their number.
     """
     try:
         plains = [document.plain(schema) for schema in schemas]
@@ -50,15 +50,15 @@ def have_tags(schemas: Sequence[Schema], document: Document) -> bool:
 
 
 def _are_tags(schemas: list[Schema]) -> bool:
-    """Tell whether each lists its values, all different."""
-    seen: set[str] = set()
+    """Return whether each lists its values, all different."""
+    known_values: set[str] = set()
     for schema in schemas:
         if not isinstance(schema, dict) or not ("const" in schema or "enum" in schema):
             return False
         values = set(map(canonical, [schema["const"]] if "const" in schema else schema["enum"]))
-        if values & seen:
+        if values & known_values:
             return False
-        seen |= values
+        known_values |= values
     return True
 
 
@@ -69,7 +69,7 @@ def _compute(a: Plain | bool, b: Plain | bool, other: Schema, document: Document
     if "enum" in a:
         return _none_conforms(a, other, document)
     shared = _types(a) & _types(b)
-    return not shared or (shared <= {"object"} and _objects_apart(a, b, document))
+    return not shared or (shared <= {"object"} and _are_objects_disjoint(a, b, document))
 
 
 def _types(s: Plain) -> set[str]:
@@ -85,20 +85,20 @@ def _none_conforms(a: Plain, other: Schema, document: Document) -> bool:
         return False
 
 
-def _objects_apart(a: Plain, b: Plain, document: Document) -> bool:
-    ours, theirs = a.get("properties", {}), b.get("properties", {})
+def _are_objects_disjoint(a: Plain, b: Plain, document: Document) -> bool:
+    a_properties, b_properties = a.get("properties", {}), b.get("properties", {})
     required = set(a.get("required", ()))
-    closed = extra_schema(a) is False and not a.get("patternProperties")
+    is_closed = extra_schema(a) is False and not a.get("patternProperties")
     for name in b.get("required", ()):
         # the other needs a property that is never written
-        if closed and name not in ours and name not in required:
+        if is_closed and name not in a_properties and name not in required:
             return True
     for name in required:
-        schema = theirs.get(name)
+        schema = b_properties.get(name)
         if schema is None:
             # a property is always written that the other refuses
             if b.get("additionalProperties") is False and not b.get("patternProperties"):
                 return True
-        elif apart(ours.get(name, True), schema, document):
+        elif are_disjoint(a_properties.get(name, True), schema, document):
             return True
     return False

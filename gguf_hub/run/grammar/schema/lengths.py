@@ -1,7 +1,7 @@
 """Texts of a pattern that have a certain length.
 
-A pattern is turned into the places where it reads a character, and what can follow each; counting
-the characters along gives rules for exactly the texts of the wanted length.
+A pattern is turned into the positions where it reads a character, and what can follow each;
+counting the characters along gives rules for exactly the texts of that length.
 
 Source: Glushkov 1961 (the position automaton of a regular expression).
 """
@@ -17,8 +17,8 @@ from gguf_hub.run.grammar.schema.conversion import Conversion
 from gguf_hub.run.grammar.schema.strings import in_json
 from gguf_hub.run.grammar.trees import EMPTY, NOTHING, alt, repeat, seq
 
-_MOST_PLACES = 400
-_MOST_RULES = 4_000
+_MAX_POSITIONS = 400
+_MAX_RULES = 4_000
 
 
 def length_range(tree: Node) -> tuple[int, int | None]:
@@ -30,8 +30,8 @@ def length_range(tree: Node) -> tuple[int, int | None]:
         return 1, 1
     if isinstance(tree, Alt):
         ranges = [length_range(option) for option in tree.options]
-        most = [high for _, high in ranges if high is not None]
-        return min(low for low, _ in ranges), max(most) if len(most) == len(ranges) else None
+        highs = [high for _, high in ranges if high is not None]
+        return min(low for low, _ in ranges), max(highs) if len(highs) == len(ranges) else None
     if isinstance(tree, Repeat):
         low, high = length_range(tree.item)
         if tree.high is None:
@@ -58,16 +58,18 @@ def json_of_length(
     Raises:
         PatternError: It would take too many rules.
     """
-    least, most = length_range(tree)
-    if least >= low and (high is None or (most is not None and most <= high)):
+    shortest, longest = length_range(tree)
+    if shortest >= low and (high is None or (longest is not None and longest <= high)):
         return in_json(tree)
-    if (high is not None and (least > high or low > high)) or (most is not None and most < low):
+    if (high is not None and (shortest > high or low > high)) or (
+        longest is not None and longest < low
+    ):
         return NOTHING
-    narrowed = _narrowed(tree, low, high)
-    return in_json(narrowed) if narrowed else _counted(conversion, tree, low, high, name)
+    narrowed = _narrow(tree, low, high)
+    return in_json(narrowed) if narrowed else _count_along(conversion, tree, low, high, name)
 
 
-def _narrowed(tree: Node, low: int, high: int | None) -> Node | None:
+def _narrow(tree: Node, low: int, high: int | None) -> Node | None:
     """Return the tree with its one repetition narrowed, where nothing else varies in length."""
     items = tree.items if isinstance(tree, Seq) else (tree,)
     varying = [i for i, item in enumerate(items) if len(set(length_range(item))) > 1]
@@ -81,8 +83,8 @@ def _narrowed(tree: Node, low: int, high: int | None) -> Node | None:
 
 
 @dataclass
-class _Places:
-    """The places of a pattern where a character is read: 0, 1, ... in ``chars``."""
+class _Positions:
+    """The positions of a pattern where a character is read: 0, 1, ... in ``chars``."""
 
     chars: list[Chars] = field(default_factory=list)
     follow: list[set[int]] = field(default_factory=list)
@@ -97,46 +99,45 @@ class _Part:
     is_empty: bool
 
 
-def _counted(conversion: Conversion, tree: Node, low: int, high: int | None, name: str) -> Node:
-    places = _Places()
-    whole = _add(tree, places)
-    most = low if high is None else high  # without a limit, counts over the least do not differ
-    if len(places.chars) * (most + 1) > _MOST_RULES:
+def _count_along(conversion: Conversion, tree: Node, low: int, high: int | None, name: str) -> Node:
+    positions = _Positions()
+    total = _add(tree, positions)
+    max_count = low if high is None else high  # without a limit, counts over ``low`` do not differ
+    if len(positions.chars) * (max_count + 1) > _MAX_RULES:
         raise PatternError("it has too many places for minLength and maxLength")
-    own = conversion.fresh(f"{name}-pattern")
-    written = [in_json(c) for c in places.chars]
+    prefix = conversion.fresh(f"{name}-pattern")
+    char_nodes = [in_json(c) for c in positions.chars]
 
     def reading(following: frozenset[int] | set[int], count: int) -> list[Node]:
         if high is not None and count >= high:
             return []
-        after = min(count + 1, most)
-        return [seq(written[p], Ref(f"{own}-{p}-{after}")) for p in sorted(following)]
+        after = min(count + 1, max_count)
+        return [seq(char_nodes[p], Ref(f"{prefix}-{p}-{after}")) for p in sorted(following)]
 
-    for count in range(most + 1):
-        for p in range(len(places.chars)):
-            is_end = p in whole.last and count >= low
-            options = reading(places.follow[p], count)
-            conversion.rules[f"{own}-{p}-{count}"] = alt(*options, *([EMPTY] if is_end else []))
-    return alt(*reading(whole.first, 0), *([EMPTY] if whole.is_empty and low == 0 else []))
+    for count in range(max_count + 1):
+        for p in range(len(positions.chars)):
+            is_end = p in total.last and count >= low
+            options = reading(positions.follow[p], count)
+            conversion.rules[f"{prefix}-{p}-{count}"] = alt(*options, *([EMPTY] if is_end else []))
+    return alt(*reading(total.first, 0), *([EMPTY] if total.is_empty and low == 0 else []))
 
 
-def _add(tree: Node, places: _Places) -> _Part:
-    """Add a tree's places; return where it begins and ends."""
+def _add(tree: Node, positions: _Positions) -> _Part:
     if isinstance(tree, Chars):
-        if len(places.chars) >= _MOST_PLACES:
+        if len(positions.chars) >= _MAX_POSITIONS:
             raise PatternError("it is too long for minLength and maxLength")
-        places.chars.append(tree)
-        places.follow.append(set())
-        only = frozenset({len(places.chars) - 1})
+        positions.chars.append(tree)
+        positions.follow.append(set())
+        only = frozenset({len(positions.chars) - 1})
         return _Part(only, only, False)
     if isinstance(tree, Literal):
-        return _chain([Chars(((ord(c), ord(c)),)) for c in tree.text], places)
+        return _chain([Chars(((ord(c), ord(c)),)) for c in tree.text], positions)
     if isinstance(tree, Seq):
-        return _chain(list(tree.items), places)
+        return _chain(list(tree.items), positions)
     if isinstance(tree, Repeat):
-        return _add_repeat(tree, places)
+        return _add_repeat(tree, positions)
     assert isinstance(tree, Alt)
-    parts = [_add(option, places) for option in tree.options]
+    parts = [_add(option, positions) for option in tree.options]
     return _Part(
         frozenset().union(*(part.first for part in parts)),
         frozenset().union(*(part.last for part in parts)),
@@ -144,24 +145,24 @@ def _add(tree: Node, places: _Places) -> _Part:
     )
 
 
-def _chain(items: list[Node], places: _Places) -> _Part:
-    whole = _Part(frozenset(), frozenset(), True)
+def _chain(items: list[Node], positions: _Positions) -> _Part:
+    total = _Part(frozenset(), frozenset(), True)
     for item in items:
-        spend(8 * len(whole.last))
-        part = _add(item, places)
-        for p in whole.last:
-            places.follow[p] |= part.first
-        whole = _Part(
-            whole.first | part.first if whole.is_empty else whole.first,
-            whole.last | part.last if part.is_empty else part.last,
-            whole.is_empty and part.is_empty,
+        spend(8 * len(total.last))
+        part = _add(item, positions)
+        for p in total.last:
+            positions.follow[p] |= part.first
+        total = _Part(
+            total.first | part.first if total.is_empty else total.first,
+            total.last | part.last if part.is_empty else part.last,
+            total.is_empty and part.is_empty,
         )
-    return whole
+    return total
 
 
-def _add_repeat(tree: Repeat, places: _Places) -> _Part:
+def _add_repeat(tree: Repeat[Node], positions: _Positions) -> _Part:
     """Write out counted copies; an end that leads back to its beginning stands for the others."""
-    if max(tree.low, tree.high or 0) > _MOST_PLACES:
+    if max(tree.low, tree.high or 0) > _MAX_POSITIONS:
         raise PatternError("it is too long for minLength and maxLength")
     copies: list[Node] = [tree.item] * tree.low
     if tree.high is not None:
@@ -169,17 +170,17 @@ def _add_repeat(tree: Repeat, places: _Places) -> _Part:
         for _ in range(tree.high - tree.low):
             optional = repeat(seq(tree.item, optional), 0, 1)
         if tree.low == 0 and tree.high == 1:
-            part = _add(tree.item, places)
+            part = _add(tree.item, positions)
             return _Part(part.first, part.last, True)
-        return _chain([*copies, optional], places)
-    before = _chain(copies, places)
-    loop = _add(tree.item, places)
+        return _chain([*copies, optional], positions)
+    head = _chain(copies, positions)
+    loop = _add(tree.item, positions)
     for p in loop.last:
-        places.follow[p] |= loop.first
-    for p in before.last:
-        places.follow[p] |= loop.first
+        positions.follow[p] |= loop.first
+    for p in head.last:
+        positions.follow[p] |= loop.first
     return _Part(
-        before.first | loop.first if before.is_empty else before.first,
-        before.last | loop.last,
-        before.is_empty,
+        head.first | loop.first if head.is_empty else head.first,
+        head.last | loop.last,
+        head.is_empty,
     )

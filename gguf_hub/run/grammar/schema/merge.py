@@ -21,18 +21,18 @@ Schema = Any
 Plain = dict[str, Any]
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-_MOST_CHOICES = 64
-_MOST_DEPTH = 200
-_MOST_STEP = 10**18
+_MAX_CHOICES = 64
+_MAX_DEPTH = 200
+_MAX_STEP = 10**18
 _PLAIN_BYTES = 500
 
-_PASSED_OVER = frozenset({
+_IGNORED = frozenset({
     "$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default",
     "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
     "contentMediaType", "contentSchema", "$anchor", "$vocabulary", "nullable", "discriminator",
     "xml", "externalDocs", "_may",
 })  # fmt: skip
-"""Keywords that say nothing about which values are allowed."""
+"""Keywords that do not restrict values."""
 
 _HIGHEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains")
 _LOWEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains")
@@ -54,8 +54,8 @@ class Document:
         self._root = root
         self._plain: dict[int, tuple[Schema, Plain | bool]] = {}  # by id of the schema kept here
         self._open: set[int] = set()
-        self.known_apart: dict[tuple[int, int], bool] = {}
-        """By the ids of two schemas that have been made plain, whether they are surely apart."""
+        self.disjoint_pairs: dict[tuple[int, int], bool] = {}
+        """Ids of two plain schemas -> whether they are surely disjoint."""
 
     def resolve(self, ref: str) -> Schema:
         """Return what a reference inside the document points to.
@@ -92,7 +92,7 @@ class Document:
             raise GrammarError(f"schema: expected a dict or true or false, found {schema!r:.60}")
         key = id(schema)
         if key not in self._plain:
-            if key in self._open or depth > _MOST_DEPTH:
+            if key in self._open or depth > _MAX_DEPTH:
                 raise GrammarError("schema: it refers to itself without end")
             self._open.add(key)
             try:
@@ -103,7 +103,7 @@ class Document:
 
     def _compute(self, schema: Plain, depth: int) -> Plain | bool:
         spend(_PLAIN_BYTES)
-        out: Plain | bool = _renamed(schema)
+        out: Plain | bool = _normalise(schema)
         for part in _parts(schema):
             if out is False:
                 break
@@ -139,11 +139,11 @@ def _condition(schema: Plain) -> list[Schema]:
     ]
 
 
-def _renamed(schema: Plain) -> Plain:
+def _normalise(schema: Plain) -> Plain:
     """Return the keywords that stay, those of older drafts under today's names."""
     out: Plain = {}
     for key, value in schema.items():
-        if key in _PASSED_OVER or key in ("$ref", "allOf", "if", "then", "else", "const",
+        if key in _IGNORED or key in ("$ref", "allOf", "if", "then", "else", "const",
                                           "dependentRequired", "dependentSchemas",
                                           "dependencies", "additionalItems"):  # fmt: skip
             continue
@@ -151,8 +151,7 @@ def _renamed(schema: Plain) -> Plain:
             raise NotSupported(key, "is not supported")
         out[key] = value
     if "const" in schema:
-        both = [schema["const"]]
-        out["enum"] = [v for v in both if "enum" not in out or _is_in(v, out["enum"])]
+        out["enum"] = [v for v in [schema["const"]] if "enum" not in out or _is_in(v, out["enum"])]
     if isinstance(out.get("type"), str):
         out["type"] = [out["type"]]
     for name in out.get("type", ()):
@@ -192,7 +191,7 @@ def extra_schema(s: Plain) -> Schema:
     """Return what properties that are not declared must satisfy; False where none is written.
 
     An object of which no properties are declared may have any, one of which some are declared has
-    no others unless ``additionalProperties`` asks for them.
+    no others unless ``additionalProperties`` allows them.
 
     Source: llama.cpp, common/json-schema-to-grammar.cpp, ``SchemaConverter::visit``.
     """
@@ -211,22 +210,22 @@ def merge(a: Plain | bool, b: Plain | bool) -> Plain | bool:
     """
     if a is False or b is False:
         return False
-    left: Plain = a if isinstance(a, dict) else {}
-    right: Plain = b if isinstance(b, dict) else {}
-    out = {**left, **right}
-    for key in left.keys() & right.keys():
-        out[key] = _MERGERS[key](left[key], right[key]) if key in _MERGERS else _same(
-            key, left[key], right[key])  # fmt: skip
+    x: Plain = a if isinstance(a, dict) else {}
+    y: Plain = b if isinstance(b, dict) else {}
+    out = {**x, **y}
+    for key in x.keys() & y.keys():
+        out[key] = _MERGERS[key](x[key], y[key]) if key in _MERGERS else _require_equal(
+            key, x[key], y[key])  # fmt: skip
     for key in ("type", "enum"):
         if key in out and not out[key]:
             return False
-    _merge_properties(left, right, out)
-    _merge_items(left, right, out)
+    _merge_properties(x, y, out)
+    _merge_items(x, y, out)
     return out
 
 
-def both(x: Schema, y: Schema) -> Schema:
-    """Return a schema that is merged from two when it is looked at."""
+def all_of(x: Schema, y: Schema) -> Schema:
+    """Return a schema that both schemas hold for; they are merged when it is made plain."""
     spend(_PLAIN_BYTES)
     if x is True or x == {} or x == y:
         return y
@@ -235,7 +234,7 @@ def both(x: Schema, y: Schema) -> Schema:
     return False if x is False or y is False else {"allOf": [x, y]}
 
 
-def _same(key: str, x: Any, y: Any) -> Any:
+def _require_equal(key: str, x: Any, y: Any) -> Any:
     if canonical(x) != canonical(y):
         raise NotSupported(key, "stands twice with different values")
     return x
@@ -252,32 +251,32 @@ def _merge_types(x: list[str], y: list[str]) -> list[str]:
 
 
 def _merge_values(x: list[Any], y: list[Any]) -> list[Any]:
-    known = set(map(canonical, y))
-    return [value for value in x if canonical(value) in known]
+    allowed = set(map(canonical, y))
+    return [value for value in x if canonical(value) in allowed]
 
 
-def _merge_steps(x: float, y: float) -> float:
-    if is_whole(x) and is_whole(y):
+def _merge_multiples(x: float, y: float) -> float:
+    if is_integer(x) and is_integer(y):
         step = math.lcm(int(x), int(y))
-        if step > max(x, y, _MOST_STEP):
-            raise NotSupported("multipleOf", f"of several steps is over {_MOST_STEP:,} in all")
+        if step > max(x, y, _MAX_STEP):
+            raise NotSupported("multipleOf", f"of several steps is over {_MAX_STEP:,} in all")
         return step
-    return float(_same("multipleOf", x, y))
+    return float(_require_equal("multipleOf", x, y))
 
 
-def is_whole(x: float) -> bool:
-    """Tell whether a number is whole; doubles do not hold every whole number."""
+def is_integer(x: float) -> bool:
+    """Return whether a number is an integer; doubles do not hold every one."""
     return isinstance(x, int) or x.is_integer()
 
 
 def _merge_choices(x: list[Schema], y: list[Schema]) -> list[Schema]:
-    if len(x) * len(y) > _MOST_CHOICES:
-        raise NotSupported("anyOf", f"stands together with another one: over {_MOST_CHOICES} ways")
-    return [both(p, q) for p in x for q in y]
+    if len(x) * len(y) > _MAX_CHOICES:
+        raise NotSupported("anyOf", f"stands together with another one: over {_MAX_CHOICES} ways")
+    return [all_of(p, q) for p in x for q in y]
 
 
 def _merge_names(x: Mapping[str, Schema], y: Mapping[str, Schema]) -> dict[str, Schema]:
-    return {name: both(x.get(name, True), y.get(name, True)) for name in {**x, **y}}
+    return {name: all_of(x.get(name, True), y.get(name, True)) for name in {**x, **y}}
 
 
 _MERGERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -287,18 +286,18 @@ _MERGERS: dict[str, Callable[[Any, Any], Any]] = {
     "enum": _merge_values,
     "required": lambda x, y: list(dict.fromkeys([*x, *y])),
     "uniqueItems": lambda x, y: x or y,
-    "multipleOf": _merge_steps,
+    "multipleOf": _merge_multiples,
     "anyOf": _merge_choices,
     "_oneOfs": lambda x, y: [*x, *(o for o in y if o not in x)],
     "_unlike": lambda x, y: [*x, *(n for n in y if n not in x)],
     "_nots": lambda x, y: [*x, *(n for n in y if n not in x)],
     "format": lambda x, y: x,  # a note, not a rule
-    "propertyNames": both,
+    "propertyNames": all_of,
     "patternProperties": _merge_names,
-    "additionalProperties": both,
+    "additionalProperties": all_of,
     "properties": _merge_names,  # and what _merge_properties does
     "prefixItems": lambda x, y: x,  # see _merge_items
-    "items": both,
+    "items": all_of,
 }
 
 
@@ -315,7 +314,7 @@ def _merge_properties(a: Plain, b: Plain, out: Plain) -> None:
                 raise NotSupported("additionalProperties", "stands with patternProperties in one "
                                    "part and properties in another")  # fmt: skip
             out["properties"] = {**out["properties"],
-                                 name: both(out["properties"][name], undeclared)}  # fmt: skip
+                                 name: all_of(out["properties"][name], undeclared)}  # fmt: skip
         if one.get("patternProperties") and one.get("patternProperties") != other.get(
             "patternProperties"
         ):
@@ -329,6 +328,6 @@ def _merge_items(a: Plain, b: Plain, out: Plain) -> None:
     first = [p.get("prefixItems", []) for p in (a, b)]
     rest = [p.get("items", True) for p in (a, b)]
     out["prefixItems"] = [
-        both(*(f[i] if i < len(f) else r for f, r in zip(first, rest, strict=True)))
+        all_of(*(f[i] if i < len(f) else r for f, r in zip(first, rest, strict=True)))
         for i in range(max(map(len, first)))
     ]

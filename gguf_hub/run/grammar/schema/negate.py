@@ -1,6 +1,6 @@
-"""What ``not`` asks for, as schemas without it.
+"""``not`` as schemas without it.
 
-A value fails a schema as soon as it fails one keyword, so each keyword that can be turned round
+A value fails a schema as soon as it fails one keyword, so each keyword that can be negated
 gives one choice; those that cannot give none, which loses values but lets no wrong one in.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from gguf_hub.run.grammar.schema.check import json_type
 from gguf_hub.run.grammar.schema.merge import TYPES, Document, NotSupported, Plain, Schema
 
-_TURNED = {
+_OPPOSITES = {
     "minimum": ("number", "exclusiveMaximum", 0), "exclusiveMinimum": ("number", "maximum", 0),
     "maximum": ("number", "exclusiveMinimum", 0), "exclusiveMaximum": ("number", "minimum", 0),
     "minLength": ("string", "maxLength", -1), "maxLength": ("string", "minLength", 1),
@@ -20,14 +20,14 @@ _TURNED = {
     "minProperties": ("object", "maxProperties", -1),
     "maxProperties": ("object", "minProperties", 1),
 }  # fmt: skip
-"""Keyword -> (type it speaks of, its opposite, what is added to its value)."""
+"""Keyword -> (its type, its opposite, what is added to its value)."""
 
 
 def negate(schema: Schema, document: Document) -> list[Schema]:
     """Return schemas whose values all fail ``schema``; none where nothing can fail it.
 
     Raises:
-        NotSupported: None of its keywords can be turned round.
+        NotSupported: None of its keywords can be negated.
     """
     plain = document.plain(schema)
     if isinstance(plain, bool):
@@ -46,9 +46,9 @@ def negate(schema: Schema, document: Document) -> list[Schema]:
 def _by_type(plain: Plain) -> list[Schema]:
     if "type" not in plain:
         return []
-    named = set(plain["type"])
-    others = [t for t in TYPES if t not in named and t != "integer"]
-    if "integer" in named:
+    types = set(plain["type"])
+    others = [t for t in TYPES if t not in types and t != "integer"]
+    if "integer" in types:
         others = [t for t in others if t != "number"]  # 1.5 would do, but 1.0 is a whole number
     return [{"type": others}] if others else []
 
@@ -69,16 +69,16 @@ def _by_value(plain: Plain) -> list[Schema]:
         around = [None, *numbers, None]
         for low, high in itertools.pairwise(around):
             bounds = {"exclusiveMinimum": low, "exclusiveMaximum": high}
-            held = {k: v for k, v in bounds.items() if v is not None}
-            choices.append({"type": "number", **held})
+            limits = {k: v for k, v in bounds.items() if v is not None}
+            choices.append({"type": "number", **limits})
     return choices
 
 
 def _by_bound(plain: Plain) -> list[Schema]:
     choices: list[Schema] = []
-    for keyword, (kind, opposite, more) in _TURNED.items():
-        if keyword in plain and plain[keyword] + more >= (0 if more else plain[keyword]):
-            choices.append({"type": kind, opposite: plain[keyword] + more})
+    for keyword, (kind, opposite, offset) in _OPPOSITES.items():
+        if keyword in plain and plain[keyword] + offset >= (0 if offset else plain[keyword]):
+            choices.append({"type": kind, opposite: plain[keyword] + offset})
     return choices
 
 

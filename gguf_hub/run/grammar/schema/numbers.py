@@ -12,7 +12,7 @@ from gguf_hub.run.grammar.trees import NOTHING, alt, optional, repeat, seq
 DIGIT = Chars(((0x30, 0x39),))
 _FAR = 10**15 - 1  # doubles hold all whole numbers up to here
 _FRACTION_DIGITS = 6
-_MOST_FRACTION_DIGITS = 15
+_MAX_FRACTION_DIGITS = 15
 
 
 def plain_integer() -> Node:
@@ -53,21 +53,21 @@ def natural_range(low: int, high: int) -> Node:
 
 def _same_length(low: str, high: str) -> Node:
     """Return the texts of digits from ``low`` to ``high``, which have the same length."""
-    rest = len(low) - 1
-    if rest < 0:
+    n_rest = len(low) - 1
+    if n_rest < 0:
         return seq()
     if low[0] == high[0]:
         return seq(Literal(low[0]), _same_length(low[1:], high[1:]))
     first, last = int(low[0]), int(high[0])
     options: list[Node] = []
-    if low[1:] != "0" * rest:
-        options.append(seq(Literal(low[0]), _same_length(low[1:], "9" * rest)))
+    if low[1:] != "0" * n_rest:
+        options.append(seq(Literal(low[0]), _same_length(low[1:], "9" * n_rest)))
         first += 1
-    if high[1:] != "9" * rest:
-        options.append(seq(Literal(high[0]), _same_length("0" * rest, high[1:])))
+    if high[1:] != "9" * n_rest:
+        options.append(seq(Literal(high[0]), _same_length("0" * n_rest, high[1:])))
         last -= 1
     if first <= last:
-        options.append(seq(Chars(((0x30 + first, 0x30 + last),)), repeat(DIGIT, rest, rest)))
+        options.append(seq(Chars(((0x30 + first, 0x30 + last),)), repeat(DIGIT, n_rest, n_rest)))
     return alt(*options)
 
 
@@ -82,17 +82,17 @@ def number_range(low: float | None, high: float | None, inside: Callable[[float]
     first = Fraction(low) if low is not None else -Fraction(max(_FAR, abs(high or 0) * 2))
     last = Fraction(high) if high is not None else Fraction(max(_FAR, abs(low or 0) * 2))
     options: list[Node] = []
-    for digits in range(_MOST_FRACTION_DIGITS + 1):
+    for digits in range(_MAX_FRACTION_DIGITS + 1):
         if digits > _FRACTION_DIGITS and options:
             break
         scale = 10**digits
-        ends = _ends_inside(math.ceil(first * scale), math.floor(last * scale), scale, inside)
+        ends = _shrink(math.ceil(first * scale), math.floor(last * scale), scale, inside)
         if ends is not None:
             options.append(_decimals(*ends, digits))
     return alt(*options)
 
 
-def _ends_inside(
+def _shrink(
     low: int, high: int, scale: int, inside: Callable[[float], bool]
 ) -> tuple[int, int] | None:
     """Return the ends moved inwards until both are allowed as doubles, None if nothing is left."""
@@ -105,8 +105,8 @@ def _ends_inside(
             low += 1
         if low <= high and not inside(value(high)):
             high -= 1
-    is_fine = low <= high and inside(value(low)) and inside(value(high))
-    return (low, high) if is_fine else None
+    is_valid = low <= high and inside(value(low)) and inside(value(high))
+    return (low, high) if is_valid else None
 
 
 def _decimals(low: int, high: int, digits: int) -> Node:

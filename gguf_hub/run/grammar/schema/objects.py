@@ -1,7 +1,7 @@
 """Objects of a schema.
 
 Declared properties come in their order; undeclared ones where none is declared,
-``additionalProperties`` asks for them, or one ``patternProperties`` gives them names, or
+``additionalProperties`` allows them, or one ``patternProperties`` gives them names, or
 ``minProperties`` needs more than there are.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from gguf_hub.run.grammar.gbnf import Literal, Node, Ref
 from gguf_hub.run.grammar.pattern import PatternError
 from gguf_hub.run.grammar.regex import parse_pattern
-from gguf_hub.run.grammar.schema.check import CannotCheck, is_found
-from gguf_hub.run.grammar.schema.conversion import MOST_RULES, SPACE, Conversion, braces, some_of
+from gguf_hub.run.grammar.schema.check import CannotCheck, has_match
+from gguf_hub.run.grammar.schema.conversion import MAX_RULES, SPACE, Conversion, braces, some_of
 from gguf_hub.run.grammar.schema.lengths import json_of_length
-from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, Schema, both, extra_schema
+from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, Schema, all_of, extra_schema
 from gguf_hub.run.grammar.schema.strings import in_json, samples, unlike
 from gguf_hub.run.grammar.trees import NOTHING, seq
 
@@ -25,7 +25,7 @@ def object_(conversion: Conversion, s: Plain, name: str) -> Node:
     """Return the objects of a schema."""
     if not s.keys() - {"type", "additionalProperties"} and extra_schema(s) in (True, {}):
         return Ref("object")
-    # 1) which properties there are, and which must be
+    # 1) which properties there are, and which are required
     properties = _properties(conversion, s)
     required = set(s.get("required", ()))
     low, high = int(s.get("minProperties", 0)), s.get("maxProperties")
@@ -33,9 +33,9 @@ def object_(conversion: Conversion, s: Plain, name: str) -> Node:
     missing = low - sum(value is not False for value in properties.values())
     _check_counts(len(properties) + max(missing, 0), low, high)
     if missing > 1 or (missing == 1 and _extra(conversion, s, properties)[0] == NOTHING):
-        more = _more_names(conversion, s, properties, missing)
-        properties |= {key: _undeclared(key, s) for key in more}
-        required |= set(more)
+        new_names = _invent_names(conversion, s, properties, missing)
+        properties |= {key: _undeclared(key, s) for key in new_names}
+        required |= set(new_names)
     # 2) each as `"key": value`
     parts: list[tuple[Node, bool]] = []
     for key, value in properties.items():
@@ -52,20 +52,20 @@ def object_(conversion: Conversion, s: Plain, name: str) -> Node:
 
 def _check_counts(n: int, low: int, high: int | None) -> None:
     """Refuse to count more properties than there can be rules."""
-    if n * min(n, max(low, high or 1)) > MOST_RULES:
+    if n * min(n, max(low, high or 1)) > MAX_RULES:
         keyword = "minProperties" if high is None else "maxProperties"
         raise NotSupported(keyword, "with so many properties makes too many rules")
 
 
 def _properties(conversion: Conversion, s: Plain) -> dict[str, Schema]:
-    """Return the declared and the required properties, each with all that is said of it."""
+    """Return the declared and the required properties, each with all schemas for it."""
     declared, names = s.get("properties", {}), s.get("propertyNames", True)
     out: dict[str, Schema] = {}
     for key in dict.fromkeys([*declared, *s.get("required", ())]):
         if key in declared:
             schema = declared[key]
             for pattern, also in s.get("patternProperties", {}).items():
-                schema = both(schema, also) if _is_found(pattern, key) else schema
+                schema = all_of(schema, also) if _has_match(pattern, key) else schema
         else:
             schema = _undeclared(key, s)
         out[key] = schema if names is True or conversion.conforms(key, names) else False
@@ -73,37 +73,36 @@ def _properties(conversion: Conversion, s: Plain) -> dict[str, Schema]:
 
 
 def _undeclared(key: str, s: Plain) -> Schema:
-    """Return the schema of a property that is not declared."""
     patterns = s.get("patternProperties", {})
-    found = [also for pattern, also in patterns.items() if _is_found(pattern, key)]
+    schemas = [also for pattern, also in patterns.items() if _has_match(pattern, key)]
     schema: Schema = True
-    for also in found or [s.get("additionalProperties", True)]:
-        schema = both(schema, also)
+    for also in schemas or [s.get("additionalProperties", True)]:
+        schema = all_of(schema, also)
     return schema
 
 
-def _is_found(pattern: str, key: str) -> bool:
+def _has_match(pattern: str, key: str) -> bool:
     try:
-        return is_found(pattern, key)
+        return has_match(pattern, key)
     except CannotCheck as exc:
         raise NotSupported("patternProperties", str(exc)) from exc
 
 
 def _extra(conversion: Conversion, s: Plain, declared: dict[str, Schema]) -> tuple[Node, Schema]:
     """Return (the key of properties beyond the declared ones as in JSON, their schema)."""
-    more, patterns = extra_schema(s), s.get("patternProperties", {})
+    extra, patterns = extra_schema(s), s.get("patternProperties", {})
     names = s.get("propertyNames", True)
     if patterns:
         only = next(iter(patterns))
         is_clear = len(patterns) == 1 and names is True
-        if not is_clear or any(_is_found(only, key) for key in declared):
+        if not is_clear or any(_has_match(only, key) for key in declared):
             return NOTHING, False
         return in_json(_pattern_key(only)), patterns[only]
-    if more is False:
+    if extra is False:
         return NOTHING, False
     if names is True:
-        return in_json(unlike(declared)), more
-    return (NOTHING if declared else _name_text(conversion, names)), more
+        return in_json(unlike(declared)), extra
+    return (NOTHING if declared else _name_text(conversion, names)), extra
 
 
 def _pattern_key(pattern: str) -> Node:
@@ -130,19 +129,19 @@ def _name_text(conversion: Conversion, names: Schema) -> Node:
         return NOTHING
 
 
-def _more_names(
-    conversion: Conversion, s: Plain, declared: dict[str, Schema], wanted: int
+def _invent_names(
+    conversion: Conversion, s: Plain, declared: dict[str, Schema], count: int
 ) -> list[str]:
-    """Return names for properties that must be there and are not declared."""
+    """Return ``count`` names for required properties that are not declared."""
     names = s.get("propertyNames", True)
-    found: dict[str, None] = {}
-    for name in _candidates(conversion, s, wanted + 20):
-        if len(found) == wanted:
+    new_names: dict[str, None] = {}
+    for name in _candidates(conversion, s, count + 20):
+        if len(new_names) == count:
             break
-        is_new = name not in declared and name not in found
+        is_new = name not in declared and name not in new_names
         if is_new and conversion.conforms(name, names) and _undeclared(name, s) is not False:
-            found[name] = None
-    return list(found)
+            new_names[name] = None
+    return list(new_names)
 
 
 def _candidates(conversion: Conversion, s: Plain, count: int) -> Iterator[str]:

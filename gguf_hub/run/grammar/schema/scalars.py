@@ -12,11 +12,11 @@ from gguf_hub.run.grammar.schema import numbers
 from gguf_hub.run.grammar.schema.check import is_multiple
 from gguf_hub.run.grammar.schema.conversion import FAMILIES, Conversion
 from gguf_hub.run.grammar.schema.lengths import json_of_length, length_range
-from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, is_whole
+from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, is_integer
 from gguf_hub.run.grammar.schema.strings import FORMATS, in_json, samples, unlike
 from gguf_hub.run.grammar.trees import NOTHING, alt, repeat, seq
 
-_MOST_VALUES = 1_000
+_MAX_VALUES = 1_000
 _LARGEST_COUNTED_STEP = 50
 
 
@@ -27,7 +27,7 @@ def number(conversion: Conversion, s: Plain, name: str) -> Node:
     if not any(keyword in s for keyword in FAMILIES["number"]):
         return Ref(s["type"])
     if s["type"] == "integer":
-        return numbers.integer_range(*_whole_bounds(s))
+        return numbers.integer_range(*_integer_bounds(s))
     low = max((s[k] for k in ("minimum", "exclusiveMinimum") if k in s), default=None)
     high = min((s[k] for k in ("maximum", "exclusiveMaximum") if k in s), default=None)
     return numbers.number_range(low, high, lambda value: conversion.conforms(value, s))
@@ -37,25 +37,25 @@ def _multiples(conversion: Conversion, s: Plain, name: str) -> Node:
     step = s["multipleOf"]
     if isinstance(step, bool) or not isinstance(step, (int, float)) or step <= 0:
         raise GrammarError(f"schema, at `{name}`: multipleOf: expected over 0, found {step}")
-    low, high = _whole_bounds(s)
-    if not is_whole(step):
+    low, high = _integer_bounds(s)
+    if not is_integer(step):
         if s["type"] == "number" or low is None or high is None:
             raise NotSupported("multipleOf", f"of {step} is not supported: expected a whole number")
     elif step == 1:
         unbounded = low is None and high is None
         return Ref("integer") if unbounded else numbers.integer_range(low, high)
     elif low is None and high is None and step <= _LARGEST_COUNTED_STEP:
-        own = conversion.fresh(f"multiple-of-{int(step)}")
-        conversion.rules.update(numbers.multiples(int(step), own))
-        return Ref(own)
-    found = [
+        rule = conversion.fresh(f"multiple-of-{int(step)}")
+        conversion.rules.update(numbers.multiples(int(step), rule))
+        return Ref(rule)
+    multiples = [
         v for v in _near(low, high, step) if is_multiple(v, step) and conversion.conforms(v, s)
     ]
-    return alt(*(Literal(str(v)) for v in found[:_MOST_VALUES]))
+    return alt(*(Literal(str(v)) for v in multiples[:_MAX_VALUES]))
 
 
-def _whole_bounds(s: Plain) -> tuple[int | None, int | None]:
-    """Return the least and the largest whole number that a schema allows, None for no bound."""
+def _integer_bounds(s: Plain) -> tuple[int | None, int | None]:
+    """Return the smallest and the largest integer that a schema allows, None for no bound."""
     lows = [math.ceil(s["minimum"])] if "minimum" in s else []
     highs = [math.floor(s["maximum"])] if "maximum" in s else []
     if "exclusiveMinimum" in s:
@@ -67,8 +67,8 @@ def _whole_bounds(s: Plain) -> tuple[int | None, int | None]:
 
 def _near(low: int | None, high: int | None, step: float) -> range | list[int]:
     """Return whole numbers, multiples of ``step`` if it is whole, next to a bound or to 0."""
-    jump = int(step) if is_whole(step) else 1
-    far = _MOST_VALUES * jump
+    jump = int(step) if is_integer(step) else 1
+    far = _MAX_VALUES * jump
     if low is not None:
         start = -(-low // jump) * jump
         return range(start, (start + far if high is None else min(high, start + far)) + 1, jump)
@@ -83,19 +83,18 @@ def string(conversion: Conversion, s: Plain, name: str) -> Node:
 
 
 def _text(conversion: Conversion, s: Plain) -> Node:
-    """Return what stands between the quotes."""
     low, high = int(s.get("minLength", 0)), s.get("maxLength")
     high = None if high is None else int(high)
     if high is not None and high < low:
         return NOTHING
     if "_unlike" in s:
-        return _other_text(conversion, s, low, high)
+        return _text_except(conversion, s, low, high)
     if "pattern" in s:
         return pattern_text(conversion, s["pattern"], low, high)
     if s.get("format") in FORMATS:
         tree = parse_pattern(FORMATS[s["format"]])
-        least, most = length_range(tree)
-        if low <= least and (high is None or (most is not None and most <= high)):
+        shortest, longest = length_range(tree)
+        if low <= shortest and (high is None or (longest is not None and longest <= high)):
             return in_json(tree)
     return repeat(Ref("char"), low, high)
 
@@ -112,12 +111,12 @@ def pattern_text(conversion: Conversion, pattern: str, low: int, high: int | Non
         raise NotSupported("pattern", f"`{pattern}`: {exc}") from exc
 
 
-def _other_text(conversion: Conversion, s: Plain, low: int, high: int | None) -> Node:
-    """Return texts that are none of some."""
+def _text_except(conversion: Conversion, s: Plain, low: int, high: int | None) -> Node:
+    """Return the texts other than those of ``_unlike``."""
     near = [n for n in s["_unlike"] if low <= len(n) and (high is None or len(n) <= high)]
-    held = {k: v for k, v in s.items() if k != "_unlike"}
+    rest = {k: v for k, v in s.items() if k != "_unlike"}
     if not near:
-        return _text(conversion, held)
+        return _text(conversion, rest)
     if "pattern" in s:
         return in_json(alt(*(Literal(t) for t in _examples(s) if t not in near)))
     if low > 1 or high is not None:
@@ -126,7 +125,6 @@ def _other_text(conversion: Conversion, s: Plain, low: int, high: int | None) ->
 
 
 def _examples(s: Plain) -> list[str]:
-    """Return some texts that a pattern and the lengths allow."""
     try:
         some = samples(parse_pattern(s["pattern"]), 200)
     except PatternError as exc:

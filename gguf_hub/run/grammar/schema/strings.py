@@ -62,15 +62,15 @@ def _char_in_json(ranges: Ranges) -> Node:
     escaped = []
     for low, high in special:
         for code in range(low, min(high, 0x7F) + 1):
-            written = _SHORT.get(code, f"u{code:04x}")
-            escaped.append(Literal("\\" + written) if code != 0x7F else Literal("\x7f"))
+            escape = _SHORT.get(code, f"u{code:04x}")
+            escaped.append(Literal("\\" + escape) if code != 0x7F else Literal("\x7f"))
     return alt(Chars(subtract(ranges, subtract(ranges, _RAW))), *escaped)
 
 
 def unlike(names: Iterable[str]) -> Node:
     """Return the texts that are none of ``names`` and stand in JSON as they are."""
-    found = sorted(names)
-    return _unlike(found) if found else repeat(Chars(_RAW), 0, None)
+    excluded = sorted(names)
+    return _unlike(excluded) if excluded else repeat(Chars(_RAW), 0, None)
 
 
 def _unlike(names: list[str]) -> Node:
@@ -87,17 +87,17 @@ def _unlike(names: list[str]) -> Node:
 
 # Examples
 
-_MOST_REPEATED = 100
+_MAX_REPEATED = 100
 
 
 def samples(tree: Node, count: int) -> list[str]:
     """Return up to ``count`` different texts of a tree, the simplest first."""
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for text in islice(_texts(tree), 50 * count):
-        found.setdefault(text)
-        if len(found) == count:
+        texts.setdefault(text)
+        if len(texts) == count:
             break
-    return list(found)
+    return list(texts)
 
 
 def _texts(tree: Node) -> Iterator[str]:
@@ -118,10 +118,10 @@ def _texts(tree: Node) -> Iterator[str]:
             for others in islice(_texts(rest), 40):
                 yield first + others
     elif isinstance(tree, Repeat):
-        if tree.low > _MOST_REPEATED:
+        if tree.low > _MAX_REPEATED:
             return
-        most = tree.low + 40 if tree.high is None else min(tree.high, tree.low + 40)
-        for n in range(tree.low, most + 1):
+        max_repeats = tree.low + 40 if tree.high is None else min(tree.high, tree.low + 40)
+        for n in range(tree.low, max_repeats + 1):
             yield from islice(_texts(Seq((tree.item,) * n)), 40)
 
 

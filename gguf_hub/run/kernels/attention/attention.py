@@ -14,8 +14,8 @@ Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or v
 
 ``Keys.store(kv, base, n_dims, position, f, row)``, ``Values.store(kv, base, n_dims, n_ctx, ...)``
     Put the floats at ``f[row:]`` into the cache of the head at ``base``.
-``Keys.scores(f, qs, kv, block, n_dims, places)``
-    Products of the query rows at ``qs`` with 32 positions' keys, to ``f[place:place + 32]`` each.
+``Keys.scores(f, qs, kv, block, n_dims, ys)``
+    Products of the query rows at ``qs`` with 32 positions' keys, to ``f[y:y + 32]`` each.
 ``Values.weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares)``
     Add ``n`` positions' values, from ``first`` on, with the weights at ``ps``: each row of ``sums``
     becomes itself times ``f[factor]`` plus the new sum times ``f[factor + 1]``.
@@ -66,7 +66,7 @@ class Values(NamedTuple):
 
 @register_jitable
 def _rotate(f, x, table, half):
-    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as llama's GGUF files want."""
+    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as GGUF's llama has them."""
     for i in range(half):
         cos, sin = f[table + i], f[table + half + i]
         a, b = f[x + 2 * i], f[x + 2 * i + 1]
@@ -114,21 +114,21 @@ def _largest(f, x, n):
     return top
 
 
-def _softener(total):
-    """Return ``soften``; ``total`` adds up floats as ``sum_of`` does."""
+def _make_softmax(total):
+    """Return ``softmax``; ``total`` adds up floats as ``sum_of`` does."""
 
     @register_jitable
-    def soften(f, x, n, n_filled, scale, state, factor):
+    def softmax(f, x, n, n_filled, scale, state, factor):
         """Turn scores into weights; bring a row's state up to date.
 
         Args:
             f: Floats.
-            x: Where the ``n`` scores lie; up to ``n_filled`` zeros are put behind them.
+            x: Offset of the ``n`` scores, which are padded with zeros up to ``n_filled``.
             n: May be 0 or less: the row sees nothing of this chunk.
             n_filled: How many weights are read.
             scale: Of the scores.
             state: Of the row: largest score so far, sum of weights relative to it.
-            factor: Where to put what the row's sums so far, and those of this chunk, are worth now.
+            factor: Where the factors of the row's sums so far, and of this chunk's, are written.
         """
         for i in range(max(n, 0), n_filled):
             f[x + i] = np.float32(0)
@@ -139,15 +139,15 @@ def _softener(total):
         top = _largest(f, x, n)
         for i in range(n):
             f[np.uintp(x + i)] = exp32((f[np.uintp(x + i)] - top) * scale)
-        here = top * scale
-        before = f[state + TOP]
-        now = here if here > before else before
-        f[factor] = exp32(before - now)
-        f[factor + 1] = exp32(here - now)
-        f[state + TOP] = now
+        chunk_top = top * scale
+        old_top = f[state + TOP]
+        new_top = chunk_top if chunk_top > old_top else old_top
+        f[factor] = exp32(old_top - new_top)
+        f[factor + 1] = exp32(chunk_top - new_top)
+        f[state + TOP] = new_top
         f[state + SUM] = f[state + SUM] * f[factor] + total(f, x, n) * f[factor + 1]
 
-    return soften
+    return softmax
 
 
 # -- attention -------------------------------------------------------------------------------------
@@ -155,38 +155,40 @@ def _softener(total):
 
 def make_attention(keys, values):
     """Return attention for one type of keys and one of values."""
-    scores, weigh, soften = keys.scores, values.weigh, _softener(values.total)
+    scores, weigh, softmax = keys.scores, values.weigh, _make_softmax(values.total)
     block_elements, tile_elements = keys.block, values.tile
 
     @register_jitable
-    def advance(f, kv, qs, seen, head_dim, k, v, first, n_ctx, mine, states, sums):
+    def advance(f, kv, qs, n_visible, head_dim, k, v, first, n_ctx, scratch, states, sums):
         """Take some rows over the chunk of positions from ``first`` on.
 
-        Args (tuples have an element for each row): ``qs`` are the queries' places, ``seen`` how
-        many positions of the chunk each row sees, ascending, ``states`` and ``sums`` places too.
+        Args (tuples have an element for each row): ``qs``, ``states`` and ``sums`` are offsets,
+        ``n_visible`` is how many positions of the chunk each row sees, ascending.
         """
         count = len(qs)
-        n_seen = seen[count - 1]
-        if n_seen <= 0:
+        n_scored = n_visible[count - 1]
+        if n_scored <= 0:
             return
-        places = _strided(qs, mine, CHUNK)
-        spares = _strided(qs, mine + ROWS * CHUNK, CHUNK)
-        factors = _strided(qs, mine + 2 * ROWS * CHUNK, 4)
+        score_rows = _strided(qs, scratch, CHUNK)
+        spares = _strided(qs, scratch + ROWS * CHUNK, CHUNK)
+        factors = _strided(qs, scratch + 2 * ROWS * CHUNK, 4)
         size = block_elements(head_dim)
-        for block in range((n_seen + LANES - 1) // LANES):
+        for block in range((n_scored + LANES - 1) // LANES):
             at = k + size * (first // LANES + block)
-            scores(f, qs, kv, at, head_dim, _shifted(places, LANES * block))
+            scores(f, qs, kv, at, head_dim, _shifted(score_rows, LANES * block))
         scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
         for row in range(count):
-            soften(f, places[row], seen[row], n_seen, scale, states[row], factors[row])
-        weigh(f, places, n_seen, kv, v, first, head_dim, n_ctx, sums, factors, spares)
+            softmax(f, score_rows[row], n_visible[row], n_scored, scale, states[row], factors[row])
+        weigh(f, score_rows, n_scored, kv, v, first, head_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
-    def attend(f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, mine):
+    def attend(
+        f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, scratch
+    ):
         """Take the rows of a block of tokens, for one key/value head, over all they see."""
         rows = n_tokens * group
         wide = LANES * n_tiles(head_dim)
-        state = mine + 2 * ROWS * CHUNK + 4 * ROWS
+        state = scratch + 2 * ROWS * CHUNK + 4 * ROWS
         sums = state + STATE * rows
         for row in range(rows):
             f[state + STATE * row + TOP] = _LOWEST
@@ -211,14 +213,14 @@ def make_attention(keys, values):
                          q1 + step * d + head_dim * ((row + 3) % group)),
                         (na, min(behind + b, CHUNK), min(behind + c, CHUNK),
                          min(behind + d, CHUNK)),
-                        head_dim, k, v, first, n_ctx, mine,
+                        head_dim, k, v, first, n_ctx, scratch,
                         (s, s + STATE, s + 2 * STATE, s + 3 * STATE),
                         (x, x + wide, x + 2 * wide, x + 3 * wide),
                     )  # fmt: skip
                     row += ROWS
                 else:
                     advance(
-                        f, kv, (qa,), (na,), head_dim, k, v, first, n_ctx, mine, (s,), (x,)
+                        f, kv, (qa,), (na,), head_dim, k, v, first, n_ctx, scratch, (s,), (x,)
                     )  # fmt: skip
                     row += 1
             first += CHUNK
@@ -229,7 +231,7 @@ def make_attention(keys, values):
     ):  # fmt: skip
         group = n_head // n_head_kv
         wide = LANES * n_tiles(head_dim)
-        mine = scratch + tid * scratch_floats(group, head_dim)
+        own_scratch = scratch + tid * scratch_floats(group, head_dim)
         items = (n[N_TOKENS] + TOKENS - 1) // TOKENS * n_head_kv
         item = tid  # dealt like cards: later tokens see more positions and cost more
         while item < items:
@@ -240,10 +242,10 @@ def make_attention(keys, values):
             v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
             attend(
                 f, kv, q0, n_head, group, head, head_dim, n[POSITION] + t0, t0, n_tokens,
-                k, v, n_ctx, mine,
+                k, v, n_ctx, own_scratch,
             )  # fmt: skip
             rows = n_tokens * group
-            state = mine + 2 * ROWS * CHUNK + 4 * ROWS
+            state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
             for row in range(rows):
                 inverse = np.float32(1) / f[state + STATE * row + SUM]
                 x = state + STATE * rows + wide * row
@@ -256,15 +258,14 @@ def make_attention(keys, values):
 
 @register_jitable
 def _strided(like, start, stride):
-    """Return as many places as ``like`` has elements, ``stride`` apart."""
+    """Return as many offsets as ``like`` has elements, ``stride`` apart."""
     if len(like) == 1:
         return (start,)
     return (start, start + stride, start + 2 * stride, start + 3 * stride)
 
 
 @register_jitable
-def _shifted(places, offset):
-    """Return places moved by an offset."""
-    if len(places) == 1:
-        return (places[0] + offset,)
-    return (places[0] + offset, places[1] + offset, places[2] + offset, places[3] + offset)
+def _shifted(starts, offset):
+    if len(starts) == 1:
+        return (starts[0] + offset,)
+    return (starts[0] + offset, starts[1] + offset, starts[2] + offset, starts[3] + offset)

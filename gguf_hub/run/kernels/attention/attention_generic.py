@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -10,8 +12,8 @@ from gguf_hub.gguf.memory.cache import LANES, ROWS
 from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
 from gguf_hub.run.kernels.generic.floats import half_bits, half_value
 
-_STEPS = np.float32(127)
-_HALF = LANES // 2  # elements of a piece in bytes
+_MAX_QUANT = np.float32(127)
+_HALF = LANES // 2  # elements of a tile in bytes
 
 f16_key_block = register_jitable(cache.f16_key_block)
 q8_0_key_block = register_jitable(cache.q8_0_key_block)
@@ -31,70 +33,85 @@ def _byte(kv, at, i):
 
 @register_jitable
 def _put_byte(kv, at, i, value):
-    """Put a signed byte there."""
+    """Store a signed byte there."""
     shift = 8 * (i % 2)
     rest = np.int64(kv[at + i // 2]) & (0xFF << (8 - shift))
     kv[at + i // 2] = rest | (value & 0xFF) << shift
 
 
 @register_jitable
-def step_of(f, row, n):
-    """Return the scale of ``n`` floats as steps of 127, as ggml's quantize_row_q8_0_ref has it."""
+def q8_0_scale(f, row, n):
+    """Return the scale of ``n`` floats, their largest magnitude over 127, as ggml's q8_0 has it."""
     top = np.float32(0)
     for i in range(n):
         top = max(top, abs(f[row + i]))
-    return top / _STEPS
+    return top / _MAX_QUANT
 
 
 @register_jitable
-def stepped(value, inverse):
-    """Return a value's step, halves to even."""
-    return np.int64(np.rint(value * inverse))
+def _store_half(kv, at, value):
+    kv[at] = half_bits(value)
+
+
+@register_jitable
+def _store_quant(kv, at, i, value):
+    """Store a value, rounded to nearest even, as signed byte ``i`` behind element ``at``."""
+    _put_byte(kv, at, i, np.int64(np.rint(value)))
 
 
 # -- filling ---------------------------------------------------------------------------------------
 
 
-@register_jitable
-def store_f16_key(kv, base, n_dims, position, f, row):
-    """Store one position's key in halves."""
-    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
-    for i in range(n_dims):
-        kv[at + LANES * i] = half_bits(f[row + i])
+def make_stores(
+    store_half: Callable, store_quant: Callable
+) -> dict[str, tuple[Callable, Callable]]:
+    """Return type -> ``Keys.store``, ``Values.store``.
 
+    Args:
+        store_half: ``(kv, at, value)``: store a value as the half at element ``at``.
+        store_quant: ``(kv, at, i, value)``: store it, rounded, as signed byte ``i`` behind that.
+    """
 
-@register_jitable
-def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
-    """Store one position's value in halves."""
-    for i in range(n_dims):
-        at = base + f16_value_tile(n_ctx) * (i // LANES) + LANES * position
-        kv[at + i % LANES] = half_bits(f[row + i])
+    @register_jitable
+    def store_f16_key(kv, base, n_dims, position, f, row):
+        at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
+        for i in range(n_dims):
+            store_half(kv, at + LANES * i, f[row + i])
 
+    @register_jitable
+    def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
+        for tile in range(n_tiles(n_dims)):
+            at = base + f16_value_tile(n_ctx) * tile + LANES * position
+            first = LANES * tile
+            for i in range(min(LANES, n_dims - first)):
+                store_half(kv, at + i, f[row + first + i])
 
-@register_jitable
-def store_q8_0_key(kv, base, n_dims, position, f, row):
-    """Store one position's key in steps."""
-    block = base + q8_0_key_block(n_dims) * (position // LANES)
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        d = step_of(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        kv[block + _HALF * n_dims + LANES * tile + position % LANES] = half_bits(d)
-        for i in range(first, last):
-            _put_byte(kv, block + _HALF * i, position % LANES, stepped(f[row + i], inverse))
+    @register_jitable
+    def store_q8_0_key(kv, base, n_dims, position, f, row):
+        block = base + q8_0_key_block(n_dims) * (position // LANES)
+        for tile in range(n_tiles(n_dims)):
+            first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+            d = q8_0_scale(f, row + first, last - first)
+            inverse = np.float32(1) / d if d > 0 else np.float32(0)
+            store_half(kv, block + _HALF * n_dims + LANES * tile + position % LANES, d)
+            for i in range(first, last):
+                store_quant(kv, block + _HALF * i, position % LANES, f[row + i] * inverse)
 
+    @register_jitable
+    def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
+        for tile in range(n_tiles(n_dims)):
+            first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
+            at = base + q8_0_value_tile(n_ctx) * tile
+            d = q8_0_scale(f, row + first, last - first)
+            inverse = np.float32(1) / d if d > 0 else np.float32(0)
+            store_half(kv, at + _HALF * n_ctx + position, d)
+            for i in range(last - first):
+                store_quant(kv, at + _HALF * position, i, f[row + first + i] * inverse)
 
-@register_jitable
-def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
-    """Store one position's value in steps."""
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        at = base + q8_0_value_tile(n_ctx) * tile
-        d = step_of(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        kv[at + _HALF * n_ctx + position] = half_bits(d)
-        for i in range(last - first):
-            _put_byte(kv, at + _HALF * position, i, stepped(f[row + first + i], inverse))
+    return {
+        "F16": (store_f16_key, store_f16_value),
+        "Q8_0": (store_q8_0_key, store_q8_0_value),
+    }
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -104,12 +121,12 @@ def _scores_of_rows(row_scores):
     """Return the scores of one row, or of four, made of one row after another."""
 
     @register_jitable
-    def scores(f, qs, kv, block, n_dims, places):
-        row_scores(f, qs[0], kv, block, n_dims, places[0])
+    def scores(f, qs, kv, block, n_dims, ys):
+        row_scores(f, qs[0], kv, block, n_dims, ys[0])
         if len(qs) == ROWS:
-            row_scores(f, qs[1], kv, block, n_dims, places[1])
-            row_scores(f, qs[2], kv, block, n_dims, places[2])
-            row_scores(f, qs[3], kv, block, n_dims, places[3])
+            row_scores(f, qs[1], kv, block, n_dims, ys[1])
+            row_scores(f, qs[2], kv, block, n_dims, ys[2])
+            row_scores(f, qs[3], kv, block, n_dims, ys[3])
 
     return scores
 
@@ -129,19 +146,19 @@ def _sums_of_rows(row_weigh):
 
 
 @register_jitable
-def f16_scores(f, query, kv, block, n_dims, place):
+def f16_scores(f, query, kv, block, n_dims, y):
     """Multiply a row with 32 keys in halves."""
     for j in range(LANES):
-        f[place + j] = np.float32(0)
+        f[y + j] = np.float32(0)
     for i in range(n_dims):
         x = f[query + i]
         for j in range(LANES):
-            f[place + j] += x * half_value(kv[block + LANES * i + j])
+            f[y + j] += x * half_value(kv[block + LANES * i + j])
 
 
 @register_jitable
-def q8_0_scores(f, query, kv, block, n_dims, place):
-    """Multiply a row with 32 keys in steps."""
+def q8_0_scores(f, query, kv, block, n_dims, y):
+    """Multiply a row with 32 keys of quants."""
     for j in range(LANES):
         total = np.float32(0)
         for tile in range(n_tiles(n_dims)):
@@ -149,7 +166,7 @@ def q8_0_scores(f, query, kv, block, n_dims, place):
             for i in range(LANES * tile, min(LANES * tile + LANES, n_dims)):
                 part += f[query + i] * _byte(kv, block + _HALF * i, j)
             total += part * half_value(kv[block + _HALF * n_dims + LANES * tile + j])
-        f[place + j] = total
+        f[y + j] = total
 
 
 @register_jitable
@@ -165,7 +182,7 @@ def f16_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
 
 @register_jitable
 def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
-    """Add up values in steps for a row."""
+    """Add up values of quants for a row."""
     for i in range(n_dims):
         tile = base + q8_0_value_tile(n_ctx) * (i // LANES)
         total = np.float32(0)
@@ -175,11 +192,12 @@ def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
         f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
 
 
+_STORES = make_stores(_store_half, _store_quant)
 KEYS = {
-    "F16": Keys(store_f16_key, _scores_of_rows(f16_scores), f16_key_block),
-    "Q8_0": Keys(store_q8_0_key, _scores_of_rows(q8_0_scores), q8_0_key_block),
+    "F16": Keys(_STORES["F16"][0], _scores_of_rows(f16_scores), f16_key_block),
+    "Q8_0": Keys(_STORES["Q8_0"][0], _scores_of_rows(q8_0_scores), q8_0_key_block),
 }
 VALUES = {
-    "F16": Values(store_f16_value, _sums_of_rows(f16_weigh), f16_value_tile),
-    "Q8_0": Values(store_q8_0_value, _sums_of_rows(q8_0_weigh), q8_0_value_tile),
+    "F16": Values(_STORES["F16"][1], _sums_of_rows(f16_weigh), f16_value_tile),
+    "Q8_0": Values(_STORES["Q8_0"][1], _sums_of_rows(q8_0_weigh), q8_0_value_tile),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from functools import cache as once
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -22,15 +21,14 @@ from gguf_hub.run.kernels.attention.attention_generic import (
     f16_value_tile,
     q8_0_key_block,
     q8_0_value_tile,
-    step_of,
 )
 from gguf_hub.run.kernels.simd.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
-from gguf_hub.run.kernels.simd.simd_memory import float_of_half, load_f32x8, store_f16
+from gguf_hub.run.kernels.simd.simd_memory import FLOATS, load_f32x8, store_f16, widening_loader
 from gguf_hub.run.kernels.simd.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.run.kernels.simd.vectors import Vector, machine_code, parts_of, pointer_to
 
 _WIDTHS = {"avx2": 16, "avxvnni": 16, "avx512vnni": 32, "dotprod": 16}
-_HALF = LANES // 2  # elements of a piece in bytes
+_HALF = LANES // 2  # elements of a tile in bytes
 
 
 # -- vectors of a given width, one for each element of a tuple, side by side -----------------------
@@ -55,78 +53,22 @@ def _store_rows(width: int):
     return store_rows
 
 
-def _load(width: int, element: ir.Type, widen):
-    """Load numbers of another type at element ``index`` of the cache, as floats."""
-    result = Vector("f32", width)
-
-    @intrinsic
-    def load(typingctx, array, index):
-        def codegen(context, builder, sig, args):
-            narrow = ir.VectorType(element, width)
-            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
-            return widen(builder, builder.load(pointer, align=1), result.ir())
-
-        return result(array, types.int64), codegen
-
-    return load
-
-
 @intrinsic
-def _put_step(typingctx, array, index, byte, value):
+def _store_quant(typingctx, array, index, byte, value):
     """Store ``value``, rounded, as signed byte ``byte`` behind element ``index``."""
 
     def codegen(context, builder, sig, args):
         data = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
         name, kind = "llvm.rint.f32", ir.FunctionType(ir.FloatType(), [ir.FloatType()])
         rint = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        step = builder.fptosi(builder.call(rint, [args[3]]), ir.IntType(32))
-        builder.store(builder.trunc(step, ir.IntType(8)), builder.gep(data, [args[2]]))
+        quant = builder.fptosi(builder.call(rint, [args[3]]), ir.IntType(32))
+        builder.store(builder.trunc(quant, ir.IntType(8)), builder.gep(data, [args[2]]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, types.float32), codegen
 
 
-# -- filling ---------------------------------------------------------------------------------------
-
-
-@machine_code
-def _store_f16_key(kv, base, n_dims, position, f, row):
-    at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
-    for i in range(n_dims):
-        store_f16(kv, at + LANES * i, f[row + i])
-
-
-@machine_code
-def _store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
-    for tile in range(n_tiles(n_dims)):
-        at = base + f16_value_tile(n_ctx) * tile + LANES * position
-        first = LANES * tile
-        for i in range(min(LANES, n_dims - first)):
-            store_f16(kv, at + i, f[row + first + i])
-
-
-@machine_code
-def _store_q8_0_key(kv, base, n_dims, position, f, row):
-    block = base + q8_0_key_block(n_dims) * (position // LANES)
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        d = step_of(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        store_f16(kv, block + _HALF * n_dims + LANES * tile + position % LANES, d)
-        for i in range(first, last):
-            _put_step(kv, block + _HALF * i, position % LANES, f[row + i] * inverse)
-
-
-@machine_code
-def _store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
-    for tile in range(n_tiles(n_dims)):
-        first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
-        at = base + q8_0_value_tile(n_ctx) * tile
-        d = step_of(f, row + first, last - first)
-        inverse = np.float32(1) / d if d > 0 else np.float32(0)
-        store_f16(kv, at + _HALF * n_ctx + position, d)
-        for i in range(last - first):
-            _put_step(kv, at + _HALF * position, i, f[row + first + i] * inverse)
+_STORES = generic.make_stores(store_f16, _store_quant)
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -137,25 +79,24 @@ def _float_of_byte(builder, value, target):
 
 
 def _keys(width: int, key_type: str) -> Keys:
-    """Return the loops over keys."""
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     store_rows = _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), float_of_half)
-    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+    load_halves = widening_loader(width, *FLOATS["F16"])
+    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
 
     @machine_code
-    def f16_scores(f, qs, kv, block, n_dims, places):
+    def f16_scores(f, qs, kv, block, n_dims, ys):
         for part in range(LANES // width):
             total = zeros(qs)
             at = block + width * part
             for i in range(n_dims):
                 key = load_halves(kv, at + LANES * i)
                 total = fma(splat_rows(f, qs, i), repeat(key, qs), total)
-            store_rows(f, places, width * part, total)
+            store_rows(f, ys, width * part, total)
 
     @machine_code
-    def q8_0_scores(f, qs, kv, block, n_dims, places):
+    def q8_0_scores(f, qs, kv, block, n_dims, ys):
         for part in range(LANES // width):
             total = zeros(qs)
             for tile in range(n_tiles(n_dims)):
@@ -166,20 +107,19 @@ def _keys(width: int, key_type: str) -> Keys:
                     inner = fma(splat_rows(f, qs, i), repeat(key, qs), inner)
                 scale = load_halves(kv, block + _HALF * n_dims + LANES * tile + width * part)
                 total = fma(inner, repeat(scale, qs), total)
-            store_rows(f, places, width * part, total)
+            store_rows(f, ys, width * part, total)
 
     if key_type == "F16":
-        return Keys(_store_f16_key, f16_scores, f16_key_block)
-    return Keys(_store_q8_0_key, q8_0_scores, q8_0_key_block)
+        return Keys(_STORES["F16"][0], f16_scores, f16_key_block)
+    return Keys(_STORES["Q8_0"][0], q8_0_scores, q8_0_key_block)
 
 
 def _values(width: int, value_type: str) -> Values:
-    """Return the loops over values."""
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     load_rows, store_rows = rows_loader(floats), _store_rows(width)
-    load_halves = _load(width, ir.HalfType(), float_of_half)
-    load_bytes = _load(width, ir.IntType(8), _float_of_byte)
+    load_halves = widening_loader(width, *FLOATS["F16"])
+    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
 
     @machine_code
     def join_sums(f, sums, offset, factors, total):
@@ -215,18 +155,18 @@ def _values(width: int, value_type: str) -> Values:
                 join_sums(f, sums, LANES * tile + width * part, factors, total)
 
     if value_type == "F16":
-        return Values(_store_f16_value, f16_weigh, f16_value_tile, _total)
-    return Values(_store_q8_0_value, q8_0_weigh, q8_0_value_tile, _total)
+        return Values(_STORES["F16"][1], f16_weigh, f16_value_tile, _total)
+    return Values(_STORES["Q8_0"][1], q8_0_weigh, q8_0_value_tile, _total)
 
 
 @machine_code
 def _total(f, x, n):
     """Return the sum of ``n`` floats: ``elementary.sum_of``, eight at a time."""
     sums = splat_f32x8(0)
-    whole = n // 8
-    for i in range(whole):
+    n_vectors = n // 8
+    for i in range(n_vectors):
         sums = sums + load_f32x8(f, x + 8 * i)
-    for i in range(8 * whole, n):
+    for i in range(8 * n_vectors, n):
         sums = sums + first_lane_f32x8(f[x + i])
     return sum_f32x8(sums)
 

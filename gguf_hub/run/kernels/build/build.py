@@ -1,7 +1,7 @@
 """From a kernel's name to the address of its machine code.
 
 A kernel is a Python function of ``(tid, nth, op, n, f, q, kv, w)`` (see ``steps``). numba turns it
-into LLVM IR once; what lies in the cache is the finished object file, so that later starts need
+into LLVM IR once; the cache holds the finished object file, so that later starts need
 neither numba nor a compiler pass: llvmlite links the object, in about a millisecond.
 
 The cache folder is named after everything that the code depends on: the kernel sources, the
@@ -31,7 +31,7 @@ class KernelBuilder:
 
     Args:
         cpu: What to compile for; this machine's when None.
-        folder: Where finished objects are kept; None for the user's cache.
+        folder: Where object files are saved; None for the user's cache.
     """
 
     def __init__(self, cpu: Cpu | None = None, folder: Path | None = None) -> None:
@@ -44,16 +44,16 @@ class KernelBuilder:
 
     @property
     def folder(self) -> Path | None:
-        """Where finished objects are kept; None when there is no safe and writable place."""
+        """Where object files are saved; None when no folder is safe and writable."""
         return self._cache.folder
 
     @property
-    def n_unkept(self) -> int:
-        """How many objects could not be kept and are gone when this process ends."""
-        return self._cache.n_unkept
+    def n_unsaved(self) -> int:
+        """Objects that could not be written to a folder and last until this process ends."""
+        return self._cache.n_unsaved
 
     def problems(self) -> list[str]:
-        """Return, once, why objects are not kept or not used."""
+        """Return, once, why objects are not saved or not used."""
         return self._cache.problems()
 
     def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
@@ -65,14 +65,14 @@ class KernelBuilder:
 
         Args:
             names: Kernel names as ``library.kernel_function`` knows them, e.g. ``matmul.Q4_K``.
-            progress: Told about compiling, which happens once per machine and kernel.
+            progress: Shows the compiling, which happens once per machine and kernel.
         """
-        wanted = dict.fromkeys(names)
-        unknown = [name for name in wanted if name not in self._addresses]
+        names = dict.fromkeys(names)
+        unknown = [name for name in names if name not in self._addresses]
         objects, _ = self._objects(unknown, progress)
         for name in unknown:
             self._addresses[name] = self._linker.link(objects[name])
-        return {name: self._addresses[name] for name in wanted}
+        return {name: self._addresses[name] for name in names}
 
     def _objects(
         self, names: Iterable[str], progress: Progress
@@ -82,7 +82,7 @@ class KernelBuilder:
         objects = self._cache.read(names)
         if len(objects) == len(names):
             return objects, []
-        with self._cache.locked(progress):  # some may come from who was here before
+        with self._cache.locked(progress):  # another process may have compiled some by now
             objects |= self._cache.read(name for name in names if name not in objects)
             missing = [name for name in names if name not in objects]
             if missing:
@@ -92,9 +92,7 @@ class KernelBuilder:
         return objects, missing
 
     def _compile(self, names: list[str], objects: dict[str, bytes], progress: Progress) -> None:
-        """Compile kernels into the cache and into ``objects``."""
-
-        def keep(name: str, code: bytes) -> None:
+        def save(name: str, code: bytes) -> None:
             objects[name] = code
             self._cache.write(name, code)
 
@@ -103,7 +101,7 @@ class KernelBuilder:
         once = ", once" if self.folder else ""
         progress.note(f"compiling {len(names)} kernels for this CPU{once}")
         with progress.task("compile kernels", len(names), unit="kernels") as task:
-            compile_in_children(names, self.cpu, keep, task)
+            compile_in_children(names, self.cpu, save, task)
         for problem in self._cache.problems():
             progress.note(problem)
 
@@ -135,9 +133,9 @@ def _llvmlite_version() -> str:
 
 
 def _numba_version() -> str:
-    """Return what tells numba's version; not by importing it, which takes half a second.
+    """Return text that changes with numba's version; importing numba takes half a second.
 
-    The file that holds it is read, as importlib.metadata takes 12 ms to say the same.
+    Its version file is read, as importlib.metadata takes 12 ms.
     """
     spec = find_spec("numba")
     path = Path(spec.origin).with_name("_version.py") if spec and spec.origin else None
@@ -149,8 +147,6 @@ def _numba_version() -> str:
 
 
 class _Linker:
-    """LLVM's just-in-time linker: object files in, addresses out."""
-
     def __init__(self, cpu: Cpu) -> None:
         import llvmlite.binding as llvm
 

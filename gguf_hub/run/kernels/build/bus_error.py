@@ -22,7 +22,7 @@ declare i64 @write(i32, i8*, i64)
 declare void @_exit(i32)
 define void @{name}(i32 %signal) {{
     %start = getelementptr [{size} x i8], [{size} x i8]* @text, i64 0, i64 0
-    %written = call i64 @write(i32 2, i8* %start, i64 {size})
+    %result = call i64 @write(i32 2, i8* %start, i64 {size})
     call void @_exit(i32 1)
     unreachable
 }}
@@ -31,7 +31,7 @@ _NAME = "gguf_hub_on_bus_error"
 
 
 @contextlib.contextmanager
-def bus_errors_told(message: str) -> Iterator[None]:
+def report_bus_errors(message: str) -> Iterator[None]:
     """Within the block, let a bus error write a message to stderr and exit with 1.
 
     Args:
@@ -40,7 +40,7 @@ def bus_errors_told(message: str) -> Iterator[None]:
     if not hasattr(signal, "SIGBUS"):  # Windows keeps mapped files as they are
         yield
         return
-    engine = _compiled(message)
+    engine = _compile_handler(message)
     install = ctypes.CDLL(None).signal
     install.restype, install.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
     before = install(signal.SIGBUS, engine.get_function_address(_NAME))
@@ -50,7 +50,7 @@ def bus_errors_told(message: str) -> Iterator[None]:
         install(signal.SIGBUS, before)
 
 
-def _compiled(message: str) -> Any:
+def _compile_handler(message: str) -> Any:
     """Return an engine that holds the handler; the code lives as long as it."""
     import llvmlite.binding as llvm
 

@@ -1,7 +1,7 @@
 """Compiling kernels in child processes: on all cores, and with numba in none of ours.
 
-A child reads kernel names from stdin, one a line. It answers each with a line that holds the size
-of the object file, and then its bytes. It writes no files.
+A child reads kernel names from stdin, one a line. It writes for each a line with the size of
+the object file, and then its bytes. It writes no files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def compile_in_children(
-    names: Sequence[str], cpu: Cpu, keep: Callable[[str, bytes], None], task: Task
+    names: Sequence[str], cpu: Cpu, save: Callable[[str, bytes], None], task: Task
 ) -> None:
     """Compile kernels, one child for each core.
 
     Args:
         names: What to compile.
-        cpu: What for.
-        keep: Gets the name and object of each kernel that is done, from several threads.
+        cpu: The CPU to compile for.
+        save: Called with name and object of each kernel, from several threads.
         task: Advances with each.
 
     Raises:
@@ -47,7 +47,7 @@ def compile_in_children(
         feeds = []
         with contextlib.suppress(RuntimeError):  # no more threads: those that run do all of it
             for child in children:
-                feeds.append(pool.submit(_feed, child, queue, keep, task))
+                feeds.append(pool.submit(_feed, child, queue, save, task))
         if not feeds:
             raise GgufHubError("compiling kernels failed: the system starts no more threads")
         for feed in as_completed(feeds):
@@ -59,14 +59,13 @@ def _is_quick(name: str) -> bool:
     return "." not in name
 
 
-def _feed(child: _Child, queue: deque[str], keep: Callable[[str, bytes], None], task: Task) -> None:
-    """Give names to one child until there are none left."""
+def _feed(child: _Child, queue: deque[str], save: Callable[[str, bytes], None], task: Task) -> None:
     while True:
         try:
             name = queue.popleft()
         except IndexError:
             return
-        keep(name, child.compile(name))
+        save(name, child.compile(name))
         task.advance(1)
 
 
@@ -101,12 +100,12 @@ class _Child:
             size, code = 1, b""
         if len(code) != size:
             raise GgufHubError(
-                f"compiling kernels failed: `{name}`: {self._last_words()}",
+                f"compiling kernels failed: `{name}`: {self._failure_reason()}",
                 hint="`gguf-hub doctor` shows versions; GGUF_HUB_ISA=generic avoids SIMD kernels",
             )
         return code
 
-    def _last_words(self) -> str:
+    def _failure_reason(self) -> str:
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
         self._errors.seek(0)
@@ -156,10 +155,10 @@ def main(arguments: Sequence[str]) -> int:
     from gguf_hub.run.kernels.build.compile import compile_kernel
 
     cpu = Cpu(*arguments)
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # whatever a library prints is no answer
+    with os.fdopen(os.dup(1), "wb") as output:
+        os.dup2(2, 1)  # whatever a library prints goes to stderr
         for line in sys.stdin:
             code = compile_kernel(line.strip(), cpu)
-            answers.write(b"%d\n" % len(code) + code)
-            answers.flush()
+            output.write(b"%d\n" % len(code) + code)
+            output.flush()
     return 0

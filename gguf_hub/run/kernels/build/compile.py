@@ -57,7 +57,7 @@ def entry(tid, nth, op_address, bases_address):
 def entry_of(kernel):
     """Return the function of four int64 that calls ``kernel`` with memory and arguments.
 
-    Written as source because numba wants to see every argument by itself.
+    Written as source because numba needs every argument by itself.
     """
     n_arguments = len(inspect.signature(kernel).parameters) - len(MEMORY)
     arguments = ", ".join(f"op[{i + 1}]" for i in range(n_arguments))
@@ -75,9 +75,9 @@ def entry_of(kernel):
 
 def compile_kernel(name: str, cpu: Cpu) -> bytes:
     """Return the object file of kernel ``name`` with one entry, ``ENTRY(tid, nth, op, bases)``."""
-    # In products of a row, loops over the sub-blocks must be unrolled whole: lanes of vectors are
-    # then constants. Loops over a panel must not be: all registers would be spilled. What is no
-    # product would only be long to compile.
+    # In products of a row, loops over the sub-blocks must be unrolled fully: lanes of vectors are
+    # then constants. Loops over a weight tile must not be: all registers would be spilled. Other
+    # kernels would only take longer to compile.
     is_product = name.startswith(("matmul.", "expert_matmul."))
     threshold = 800 if is_product else 300
     llvm.set_option("", f"--unroll-threshold={threshold}")
@@ -90,7 +90,7 @@ def compile_entry(entry, cpu: Cpu) -> bytes:
     """Compile a function of four int64 to an object file.
 
     Raises:
-        RuntimeError: The function could raise; kernels must not (there is nobody to catch it).
+        RuntimeError: The function could raise; kernels must not, as nothing catches it.
     """
     jitted = numba.njit(
         types.void(*[_INT64] * 4),

@@ -15,7 +15,7 @@ from functools import cache
 from gguf_hub.errors import UsageError
 
 ENTRY = "gguf_hub_kernel"
-"""Name of the one function that an object file of ours offers."""
+"""Name of the one function that a kernel's object file exports."""
 
 ISAS = ("generic", "avx2", "avxvnni", "avx512vnni", "dotprod")
 """Instruction sets that have kernels of their own, x86's and then ARM's, poorest first.
@@ -47,7 +47,7 @@ class Cpu:
 
 
 _FORCED = {"avx2": "", "avxvnni": "+avxvnni"}
-"""What a machine has that has no more than an instruction set, beyond LLVM's ``x86-64-v3``."""
+"""Instruction set that may be forced -> LLVM features beyond those of ``x86-64-v3``."""
 
 
 def usable_isas() -> list[str]:
@@ -64,20 +64,20 @@ def detect_cpu() -> Cpu:
     """
     import llvmlite.binding as llvm
 
-    able = usable_isas()
-    isa = os.environ.get("GGUF_HUB_ISA") or able[-1]
-    if isa not in able:
+    usable = usable_isas()
+    isa = os.environ.get("GGUF_HUB_ISA") or usable[-1]
+    if isa not in usable:
         raise UsageError(
-            f"GGUF_HUB_ISA is `{isa}`: expected one of {', '.join(able)} on this CPU",
+            f"GGUF_HUB_ISA is `{isa}`: expected one of {', '.join(usable)} on this CPU",
             hint="unset GGUF_HUB_ISA to use the best of them",
         )
-    if isa in _FORCED and isa != able[-1]:  # compile as for a machine that has no more than that
+    if isa in _FORCED and isa != usable[-1]:  # compile as for a machine that has no more than that
         return Cpu(name="x86-64-v3", features=_FORCED[isa], isa=isa)
     return Cpu(name=llvm.get_host_cpu_name(), features=_host_features().flatten(), isa=isa)
 
 
 def has_feature(name: str) -> bool:
-    """Tell whether this CPU has a feature, under LLVM's name of it."""
+    """Return whether this CPU has a feature, under LLVM's name of it."""
     return bool(_host_features().get(name))
 
 
@@ -96,7 +96,7 @@ def _host_features():
 
 
 def _has_dot_product() -> bool:
-    """Ask the system whether this ARM CPU has ``sdot``.
+    """Return whether this ARM CPU has ``sdot``, as the system reports it.
 
     Source: Linux 6.12 Documentation/arch/arm64/elf_hwcaps.rst, HWCAP_ASIMDDP; Apple's
     "Determining instruction set characteristics", FEAT_DotProd; Windows SDK 10.0.22000 winnt.h,
@@ -106,10 +106,10 @@ def _has_dot_product() -> bool:
         return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(43))
     library = ctypes.CDLL(None)
     if sys.platform == "darwin":
-        found, size = ctypes.c_int(0), ctypes.c_size_t(4)
+        value, size = ctypes.c_int(0), ctypes.c_size_t(4)
         name = b"hw.optional.arm.FEAT_DotProd"
-        failed = library.sysctlbyname(name, ctypes.byref(found), ctypes.byref(size), None, 0)
-        return not failed and found.value == 1
+        failed = library.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
+        return not failed and value.value == 1
     if not hasattr(library, "getauxval"):
         return False
     library.getauxval.restype, library.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)

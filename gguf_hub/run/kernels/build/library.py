@@ -18,7 +18,7 @@ from gguf_hub.run.kernels.vm import runner
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
-"""What every step is given before its arguments."""
+"""Parameters of every step before its own."""
 
 
 def kernel_function(name: str, isa: str) -> Callable:
@@ -32,8 +32,8 @@ def kernel_function(name: str, isa: str) -> Callable:
         return runner.run_program
     step, _, weight_type = name.partition(".")
     function = _make(step, weight_type, isa)
-    found = tuple(inspect.signature(function).parameters)
-    assert found == MEMORY + ARGUMENTS[step], f"{name}: {found}"
+    parameters = tuple(inspect.signature(function).parameters)
+    assert parameters == MEMORY + ARGUMENTS[step], f"{name}: {parameters}"
     return function
 
 
@@ -47,18 +47,17 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step in ("quantize_q8_0", "quantize_q8_k"):
         return _quantize(step.removeprefix("quantize_"), isa)
     if step in ("rope_store", "attention"):
-        return _over_cache(step, weight_type, isa)
-    if step == "advise_experts":
+        return _attention_step(step, weight_type, isa)
+    if step == "prefetch_experts":
         from gguf_hub.run.kernels import paging
 
-        return paging.advise_experts
+        return paging.prefetch_experts
     if step == "read_bytes":
         return reading.read_bytes
     return getattr(steps, step)
 
 
 def _quantize(kind: str, isa: str) -> Callable:
-    """Return a step that quantises rows of activations."""
     block_size, n_bytes, n_floats = BLOCKS[kind]
 
     @register_jitable
@@ -74,7 +73,6 @@ def _quantize(kind: str, isa: str) -> Callable:
 
 
 def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
-    """Return a step of the quantiser."""
     from gguf_hub.run.kernels.quantize import encode
     from gguf_hub.run.kernels.simd import lanes
 
@@ -87,7 +85,7 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
 
 
 def _product(step: str, weight_type: str, isa: str) -> Callable:
-    """Return a matrix product: by tiles of floats, or panels, where there are such."""
+    """Return a matrix product: by weight tiles, or tiles of floats, unless generic."""
     return getattr(steps, f"make_{step}")(_share_of_product(weight_type, isa))
 
 
@@ -106,34 +104,33 @@ def _share_of_product(weight_type: str, isa: str) -> Callable:
         x512_rows,
     )
 
-    if weight_type not in weight_tiles.PANELS:
+    if weight_type not in weight_tiles.WEIGHT_TILES:
         return float_steps.make_product(weight_type, isa)
-    words = tile_products.words_of(isa)
-    panel_type = weight_tiles.PANELS[weight_type](words)
-    unpack, multiply = weight_tiles.lanes_of(panel_type, words)
+    ops = tile_products.ops_of(isa)
+    tile_type = weight_tiles.WEIGHT_TILES[weight_type](ops)
+    unpack, multiply = weight_tiles.lanes_of(tile_type, ops)
     if isa == "avx512vnni":
         lanes = x512_rows.LANES_OF[weight_type]
     else:
-        lanes = x256_rows.LANES_OF[weight_type](row_ops.words_of(isa))
+        lanes = x256_rows.LANES_OF[weight_type](row_ops.ops_of(isa))
     products = one_row.products_of(lanes)
     return tile_steps.make_product(
-        unpack, multiply, products, panel_type.block, words.tokens, words.is_usual
+        unpack, multiply, products, tile_type.block, ops.tokens, ops.is_usual
     )
 
 
 def generic_products(dot: Callable) -> Callable:
-    """Return what ``steps.make_rows`` wants, made of a dot product."""
+    """Return the ``products`` of ``steps.make_rows``, made of a dot product."""
 
     @register_jitable
-    def products(w, o, q, a, f, x, n, place, is_added):
+    def products(w, o, q, a, f, x, n, y, is_added):
         value = dot(w, o, q, a, f, x, n)
-        f[place] = f[place] + value if is_added else value
+        f[y] = f[y] + value if is_added else value
 
     return products
 
 
 def _activations(isa: str):
-    """Return the module that quantises activations."""
     if isa == "generic":
         return generic
     from gguf_hub.run.kernels.quantize import simd_activations
@@ -141,7 +138,7 @@ def _activations(isa: str):
     return simd_activations
 
 
-def _over_cache(step: str, cache_types: str, isa: str) -> Callable:
+def _attention_step(step: str, cache_types: str, isa: str) -> Callable:
     """Return a step that writes or reads the cache; its types are written ``F16.Q8_0``."""
     from gguf_hub.run.kernels.attention import attention, attention_simd
 

@@ -34,8 +34,8 @@ _NEW = ".new-"  # begins the name of a file that is being written
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _KEEP_S = 30 * 24 * 3600
 
-_unkept: dict[tuple[Path, ...], dict[str, bytes]] = {}
-"""Folders that a cache could have used -> objects that were not written there, by kernel."""
+_unsaved: dict[tuple[Path, ...], dict[str, bytes]] = {}
+"""Folders of a cache -> objects that could not be written there, by kernel."""
 
 
 def user_folders(key: str) -> tuple[Path, ...]:
@@ -54,26 +54,26 @@ class ObjectCache:
     """The objects of kernels, in a folder or else in memory.
 
     Args:
-        folders: Where they may be kept, best first; the first that only we can write is used.
+        folders: Where they may be saved, best first; the first that only we can write is used.
 
     Attributes:
-        folder: Where they are kept; None for nowhere.
+        folder: Where they are saved; None for nowhere.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._problems: dict[str, None] = {}  # each once
         self.folder = next(filter(self._may_use, folders), None)
         self._sha256 = self._read_manifest()
-        self._unkept = _unkept.setdefault(tuple(folders), {})
+        self._unsaved = _unsaved.setdefault(tuple(folders), {})
         self._writing = threading.Lock()
 
     @property
-    def n_unkept(self) -> int:
-        """How many could not be written."""
-        return len(self._unkept)
+    def n_unsaved(self) -> int:
+        """Number of objects that could not be written."""
+        return len(self._unsaved)
 
     def problems(self) -> list[str]:
-        """Return, once, what was found wrong, as notes to the user."""
+        """Return, once, the problems so far, as notes to the user."""
         problems, self._problems = list(self._problems), {}
         return problems
 
@@ -82,10 +82,10 @@ class ObjectCache:
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the sound objects of some kernels, by name; others are absent or damaged."""
-        found, damaged = {}, []
+        objects, damaged = {}, []
         for name in names:
             try:
-                found[name] = self._unkept.get(name) or self._read_object(name)
+                objects[name] = self._unsaved.get(name) or self._read_object(name)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -93,21 +93,21 @@ class ObjectCache:
         if damaged:
             more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
             self._note(f"replacing compiled kernels in `{self.folder}`: {damaged[0]}{more}")
-        return found
+        return objects
 
     def write(self, name: str, code: bytes) -> None:
-        """Keep an object; several threads may call this at once."""
+        """Save an object; several threads may call this at once."""
         assert _NAME.fullmatch(name), name
         with self._writing:
             if self.folder is None:
-                self._unkept[name] = code
+                self._unsaved[name] = code
                 return
             try:
                 self._write_object(self.folder, name, code)
             except OSError as error:
-                if not self._unkept:
+                if not self._unsaved:
                     self._note(f"compiled kernels are not kept: {_reason(error)}")
-                self._unkept[name] = code
+                self._unsaved[name] = code
 
     @contextlib.contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
@@ -121,7 +121,7 @@ class ObjectCache:
             yield
 
     def _may_use(self, folder: Path) -> bool:
-        """Tell whether objects can be read from a folder; create it if there is none."""
+        """Return whether objects can be read from a folder; create it if there is none."""
         try:
             if folder.is_dir():  # may be read-only: root's, prepared for all users
                 problem = weakness_of_folder(folder)
@@ -172,7 +172,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
     Raises:
         OSError: There is no manifest, or others could have written it.
-        ValueError: It is none of ours.
+        ValueError: We did not write it.
     """
     try:
         data = json.loads(read_own_file(folder / MANIFEST))
@@ -212,7 +212,7 @@ def _remove(folder: Path) -> None:
 
 
 def _lock(path: Path, progress: Progress, stack: contextlib.ExitStack) -> bool:
-    """Hold a lock until the stack is closed; tell whether that is possible here."""
+    """Hold a lock until the stack is closed; return whether that is possible here."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -248,5 +248,4 @@ def _write_atomic(path: Path, data: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error of the system says, with the name of the file that it is about."""
     return reason_with_name(error) if isinstance(error, OSError) else str(error)

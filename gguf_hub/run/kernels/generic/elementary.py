@@ -42,10 +42,11 @@ def exp32(x):
     return np.int32(bits).view(np.float32)
 
 
-def _in_eights(term):
+def _make_sum(term):
     """Return ``(f, x, n)``: the sum of a term of each of ``f[x:x+n]``.
 
-    Element i goes to sum i % 8, what fills no eight to the first; the sums are added in pairs.
+    Element i goes to sum i % 8, the last ones that fill no eight to the first; the sums are
+    added in pairs.
     """
 
     @register_jitable
@@ -68,7 +69,7 @@ def _in_eights(term):
 
 
 @register_jitable
-def _itself(value):
+def _identity(value):
     return value
 
 
@@ -77,7 +78,7 @@ def _square(value):
     return np.float64(value) * np.float64(value)
 
 
-sum_of = _in_eights(_itself)
+sum_of = _make_sum(_identity)
 """Sum of floats."""
-sum_of_squares = _in_eights(_square)
+sum_of_squares = _make_sum(_square)
 """Sum of squares, in float64 as ggml has it."""

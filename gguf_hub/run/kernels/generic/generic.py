@@ -103,63 +103,38 @@ __all__ = [
 ]
 
 ANY_ORDER = {"reassoc", "contract"}
-"""Leave given to LLVM in sums of float products: to sum in SIMD lanes and to fuse multiply and add.
+"""What LLVM may do in sums of float products: sum in SIMD lanes, fuse multiply and add.
 Infinities and NaN stay what they are."""
 
 _INFINITY_BITS = 0x7F800000
-_STEPS = np.float32(127)
+_MAX_QUANT = np.float32(127)
 _HALF = np.float32(0.5)
 
 
 # -- unpacked types ------------------------------------------------------------------------------
 
 
-@register_jitable
-def dequantize_f32(w, o, y, yo, n):
-    """Copy a row of float32."""
-    for i in range(n):
-        y[yo + i] = float_at(w, o + 4 * i)
+def _make_float(read, size: int):
+    """Return ``dequantize`` and ``dot`` of a type of floats of ``size`` bytes; ``q`` is unused."""
+
+    @register_jitable
+    def dequantize(w, o, y, yo, n):
+        for i in range(n):
+            y[yo + i] = read(w, o + size * i)
+
+    @register_jitable(fastmath=ANY_ORDER)
+    def dot(w, o, q, qo, f, fo, n):
+        total = np.float32(0)
+        for i in range(n):
+            total += read(w, o + size * i) * f[np.uintp(fo + i)]
+        return total
+
+    return dequantize, dot
 
 
-@register_jitable
-def dequantize_f16(w, o, y, yo, n):
-    """Widen a row of halves."""
-    for i in range(n):
-        y[yo + i] = half_at(w, o + 2 * i)
-
-
-@register_jitable
-def dequantize_bf16(w, o, y, yo, n):
-    """Widen a row of bfloat16."""
-    for i in range(n):
-        y[yo + i] = bfloat_at(w, o + 2 * i)
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_f32(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of float32 with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += float_at(w, o + 4 * i) * f[np.uintp(fo + i)]
-    return total
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_f16(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of halves with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += half_at(w, o + 2 * i) * f[np.uintp(fo + i)]
-    return total
-
-
-@register_jitable(fastmath=ANY_ORDER)
-def dot_bf16(w, o, q, qo, f, fo, n):
-    """Return the dot product of a row of bfloat16 with float activations; ``q`` is unused."""
-    total = np.float32(0)
-    for i in range(n):
-        total += bfloat_at(w, o + 2 * i) * f[np.uintp(fo + i)]
-    return total
+dequantize_f32, dot_f32 = _make_float(float_at, 4)
+dequantize_f16, dot_f16 = _make_float(half_at, 2)
+dequantize_bf16, dot_bf16 = _make_float(bfloat_at, 2)
 
 
 # -- activations ---------------------------------------------------------------------------------
@@ -169,15 +144,15 @@ def dot_bf16(w, o, q, qo, f, fo, n):
 def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
     """Quantise activations in blocks of 32 (layout in ``activations``).
 
-    The scale is rounded to a half (where one is near) after the steps were taken, as in ggml's
+    The scale is rounded to a half (where one is near) after the quants were rounded, as in ggml's
     block_q8_0: results then follow llama.cpp's.
     """
     nb = n // 32
     for b in range(nb):
         d = _activation_scale(x, xo + 32 * b, 32)
-        _write_steps(x, xo + 32 * b, q, qo + 32 * b, d, 32)
+        _write_quants(x, xo + 32 * b, q, qo + 32 * b, d, 32)
         half = as_half(d)
-        total = _sum_steps(q, qo + 32 * b, 32)
+        total = _sum_quants(q, qo + 32 * b, 32)
         f[fo + b] = half
         f[fo + nb + b] = half * np.float32(total)
         _write_bytes(q, qo + n + 4 * b, total, 4)
@@ -189,11 +164,11 @@ def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
     nb = n // 256
     for b in range(nb):
         d = _activation_scale(x, xo + 256 * b, 256)
-        _write_steps(x, xo + 256 * b, q, qo + 256 * b, d, 256)
+        _write_quants(x, xo + 256 * b, q, qo + 256 * b, d, 256)
         f[fo + b] = d
         for j in range(8):
-            first = _sum_steps(q, qo + 256 * b + 32 * j, 16)
-            second = _sum_steps(q, qo + 256 * b + 32 * j + 16, 16)
+            first = _sum_quants(q, qo + 256 * b + 32 * j, 16)
+            second = _sum_quants(q, qo + 256 * b + 32 * j + 16, 16)
             f[fo + nb + 16 * b + 2 * j] = d * np.float32(first)
             f[fo + nb + 16 * b + 2 * j + 1] = d * np.float32(second)
             f[fo + 17 * nb + 8 * b + j] = d * np.float32(first + second)
@@ -214,14 +189,14 @@ def _activation_scale(x, xo, n):
         top = max(top, np.int32(np.float32(x[np.uintp(xo + i)]).view(np.int32) & 0x7FFFFFFF))
     if top >= _INFINITY_BITS:
         return np.float32(np.nan)
-    return np.float32(np.uint32(top).view(np.float32) / _STEPS)
+    return np.float32(np.uint32(top).view(np.float32) / _MAX_QUANT)
 
 
 @register_jitable
-def _write_steps(x, xo, q, qo, d, n):
+def _write_quants(x, xo, q, qo, d, n):
     """Write x/d, rounded half away from zero, as int8 within ±127.
 
-    A scale of zero (the values are too small for one) or NaN gives steps of zero.
+    A scale of zero (the values are too small for one) or NaN gives quants of zero.
     """
     if not d > 0:
         for i in range(n):
@@ -229,16 +204,15 @@ def _write_steps(x, xo, q, qo, d, n):
         return
     for i in range(n):
         ratio = np.float32(x[np.uintp(xo + i)] / d)
-        size = min(abs(ratio), _STEPS)
-        whole = np.int32(size)
+        size = min(abs(ratio), _MAX_QUANT)
+        rounded = np.int32(size)
         # exact, where size + 0.5 would be rounded: 0.49999997 + 0.5 is 1 in float32
-        whole = np.int32(whole + (size - np.float32(whole) >= _HALF))
-        q[np.uintp(qo + i)] = np.int8(whole if ratio > 0 else -whole)
+        rounded = np.int32(rounded + (size - np.float32(rounded) >= _HALF))
+        q[np.uintp(qo + i)] = np.int8(rounded if ratio > 0 else -rounded)
 
 
 @register_jitable
-def _sum_steps(q, qo, n):
-    """Return the sum of ``n`` steps."""
+def _sum_quants(q, qo, n):
     total = np.int32(0)
     for i in range(n):
         total = np.int32(total + at(q, qo + i))
@@ -247,7 +221,6 @@ def _sum_steps(q, qo, n):
 
 @register_jitable
 def _write_bytes(q, at, value, size):
-    """Write an integer as ``size`` bytes, the lowest first."""
     for i in range(size):
         byte = value >> 8 * i & 255
         q[np.uintp(at + i)] = np.int8(byte - 256 if byte > 127 else byte)

@@ -1,10 +1,10 @@
 """Types with super-blocks of 256 weights, for any CPU; ``generic`` describes the functions.
 
 A super-block has groups of 16 or 32 weights, each with a small integer scale and, in some types, a
-minimum: weight = (d * scale) * step - (dmin * minimum). A type is two functions around which the
+minimum: weight = (d * scale) * quant - (dmin * minimum). A type is two functions around which the
 rest is written once:
 
-unpacking, ``(w, block, i) -> steps``
+unpack, ``(w, block, i) -> quants``
     The eight weights i, 32 + i, ... 224 + i as int8, for 0 <= i < 32.
 scales, ``(w, block, j) -> (scale, minimum)``
     Of group j, which has weights 16 j ... 16 j + 15, or 32 j ... 32 j + 31.
@@ -154,17 +154,17 @@ def _q6_k_scales(w, block, j):
 
 
 def _make(
-    type: QuantType, steps: Callable, scales: Callable, *, group: int, d_at: int, has_minima: bool
+    type: QuantType, unpack: Callable, scales: Callable, *, group: int, d_at: int, has_minima: bool
 ) -> tuple[Callable, Callable]:
     """Return ``dequantize`` and ``dot`` of a type.
 
     Args:
         type: Gives the size of a block.
-        steps: The unpacking function.
+        unpack: The function of the quants.
         scales: Scale and minimum of a group.
         group: Weights in a group, 16 or 32.
         d_at: Where in the block the half d lies.
-        has_minima: Whether a half dmin follows d; if not, minima are not looked at.
+        has_minima: Whether a half dmin follows d; if not, minima are ignored.
     """
     block_bytes = type.type_size
     sides = 32 // group
@@ -176,15 +176,15 @@ def _make(
             d = half_at(w, block + d_at)
             dmin = half_at(w, block + d_at + 2) if has_minima else np.float32(0)
             for i in range(32):
-                for k, step in enumerate(steps(w, block, i)):
-                    y[first + 32 * k + i] = np.float32(step)
+                for k, quant in enumerate(unpack(w, block, i)):
+                    y[first + 32 * k + i] = np.float32(quant)
             for j in range(8 * sides):
                 scale, minimum = scales(w, block, j)
-                factor, less = d * np.float32(scale), dmin * np.float32(minimum)
+                factor, shift = d * np.float32(scale), dmin * np.float32(minimum)
                 for i in range(group * j, group * j + group):
                     y[first + i] *= factor
                     if has_minima:
-                        y[first + i] -= less
+                        y[first + i] -= shift
 
     @register_jitable
     def dot(w, o, q, qo, f, fo, n):
@@ -200,7 +200,7 @@ def _make(
                 p = qo + 256 * b + first
                 t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = np.int32(0)
                 for i in range(group):
-                    s0, s1, s2, s3, s4, s5, s6, s7 = steps(w, block, first + i)
+                    s0, s1, s2, s3, s4, s5, s6, s7 = unpack(w, block, first + i)
                     t0 = np.int32(t0 + s0 * at(q, p + i))
                     t1 = np.int32(t1 + s1 * at(q, p + 32 + i))
                     t2 = np.int32(t2 + s2 * at(q, p + 64 + i))

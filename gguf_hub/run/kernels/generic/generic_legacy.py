@@ -1,7 +1,7 @@
 """Types with blocks of 32 weights, for any CPU; ``generic`` describes the functions.
 
-A type is the function that unpacks it: ``(w, block, i) -> (weight i, weight 16 + i)`` as int8 steps
-of the scale, for 0 <= i < 16. Both come out of byte i of the 16 (in Q8_0 out of two bytes). What
+A type is the function that unpacks it: ``(w, block, i) -> (weight i, weight 16 + i)`` as int8
+quants, for 0 <= i < 16. Both come out of byte i of the 16 (in Q8_0 out of two bytes). What
 the types have in common is written once, around that function.
 
 Source: struct block_q4_0 ... block_q8_0 in ggml/src/ggml-common.h, dequantize_row_q4_0 ... in
@@ -63,13 +63,13 @@ def _q8_0(w, block, i):
     return np.int8(w[np.uintp(block + 2 + i)]), np.int8(w[np.uintp(block + 18 + i)])
 
 
-def _make(type: QuantType, steps: Callable, *, has_m: bool = False) -> tuple[Callable, Callable]:
+def _make(type: QuantType, unpack: Callable, *, has_m: bool = False) -> tuple[Callable, Callable]:
     """Return ``dequantize`` and ``dot`` of a type.
 
     Args:
         type: Gives the size of a block, which starts with the scale d.
-        steps: The unpacking function.
-        has_m: Whether a half m follows d: weight = d * step + m.
+        unpack: The function of the quants.
+        has_m: Whether a half m follows d: weight = d * quant + m.
     """
     block_bytes = type.type_size
 
@@ -79,7 +79,7 @@ def _make(type: QuantType, steps: Callable, *, has_m: bool = False) -> tuple[Cal
             block, first = o + block_bytes * b, yo + 32 * b
             d, m = half_at(w, block), half_at(w, block + 2)
             for i in range(16):
-                low, high = steps(w, block, i)
+                low, high = unpack(w, block, i)
                 y[first + i] = d * np.float32(low)
                 y[first + 16 + i] = d * np.float32(high)
             if has_m:
@@ -88,7 +88,7 @@ def _make(type: QuantType, steps: Callable, *, has_m: bool = False) -> tuple[Cal
 
     @register_jitable
     def products(w, block, q, qb, i):
-        low, high = steps(w, block, i)
+        low, high = unpack(w, block, i)
         return low * at(q, qb + i) + high * at(q, qb + 16 + i)
 
     @register_jitable

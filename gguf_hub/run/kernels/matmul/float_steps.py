@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.matmul.float_tiles import TILES, rows_from, tile_of
 from gguf_hub.run.kernels.simd.simd_memory import AHEAD
-from gguf_hub.run.kernels.simd.simd_tiles import next_slots, pairs_at, places_of, usual_beside
+from gguf_hub.run.kernels.simd.simd_tiles import next_slots, pairs_at, row_offsets, usual_beside
 from gguf_hub.run.kernels.steps import make_rows, share
 
 _NEAR = 16
@@ -25,64 +25,62 @@ def make_product(weight_type: str, isa: str):
     several, next_usual, next_other = (tuple(range(n)) for n in (n_rows, usual, other))
 
     @register_jitable
-    def products(w, o, q, a, f, x, n, place, is_added):
-        tile(w, (o,), f, (x,), n, (place,), is_added, AHEAD)
+    def products(w, o, q, a, f, x, n, y, is_added):
+        tile(w, (o,), f, (x,), n, (y,), is_added, AHEAD)
 
     by_rows = make_rows(products)
 
     @register_jitable
     def by_tiles(
-        slots, first, last, n, f, w, w0, row_bytes, n_in, order, begin, pairs_per_x,
+        slots, first, last, n, f, w, w0, row_bytes, n_in, assignments, begin, pairs_per_x,
         xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
-        """Multiply rows ``first`` to ``last``, whole tiles, with a tuple of tokens."""
-        pairs = pairs_at(n, order, begin, slots)
-        tokens = places_of(pairs, pairs_per_x, xf, xf_stride)
+        """Multiply rows ``first`` to ``last``, which fill tiles, with a tuple of tokens."""
+        pairs = pairs_at(n, assignments, begin, slots)
+        tokens = row_offsets(pairs, pairs_per_x, xf, xf_stride)
         for r in range(first, last, n_rows):
             rows = rows_from(several, w0 + row_bytes * r, row_bytes)
-            places = places_of(pairs, 1, y + r, y_stride)
-            tile(w, rows, f, tokens, n_in, places, is_added, n_rows * row_bytes)
+            ys = row_offsets(pairs, 1, y + r, y_stride)
+            tile(w, rows, f, tokens, n_in, ys, is_added, n_rows * row_bytes)
 
     @register_jitable
     def by_many(
-        first, last, n, f, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
+        first, last, n, f, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
         xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
-        """Multiply rows ``first`` to ``last``, whole tiles, with ``count`` tokens."""
+        """Multiply rows ``first`` to ``last``, which fill tiles, with ``count`` tokens."""
         for near in range(first, last, _NEAR):
             stop = min(near + _NEAR, last)
             i = 0
             while i < count:
                 if is_usual(count - i):
                     by_tiles(
-                        next_slots(next_usual, i, count), near, stop, n, f, w, w0,
-                        row_bytes, n_in, order, begin, pairs_per_x, xf, xf_stride, y, y_stride,
-                        is_added,
+                        next_slots(next_usual, i, count), near, stop, n, f, w, w0, row_bytes,
+                        n_in, assignments, begin, pairs_per_x, xf, xf_stride, y, y_stride, is_added,
                     )  # fmt: skip
                     i += usual
                 else:
                     by_tiles(
-                        next_slots(next_other, i, count), near, stop, n, f, w, w0,
-                        row_bytes, n_in, order, begin, pairs_per_x, xf, xf_stride, y, y_stride,
-                        is_added,
+                        next_slots(next_other, i, count), near, stop, n, f, w, w0, row_bytes,
+                        n_in, assignments, begin, pairs_per_x, xf, xf_stride, y, y_stride, is_added,
                     )  # fmt: skip
                     i += other
 
     @register_jitable
     def product(
-        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, order, begin, count, pairs_per_x,
+        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
     ):  # fmt: skip
         first, last = share(n_out, tid, nth)
         # one token meets one row after another, as memory is read fastest so
-        whole = last - (last - first) % n_rows if count > 1 else first
+        tiled_end = last - (last - first) % n_rows if count > 1 else first
         by_many(
-            first, whole, n, f, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
-            xf, xf_stride, y, y_stride, is_added,
+            first, tiled_end, n, f, w, w0, row_bytes, n_in, assignments, begin, count,
+            pairs_per_x, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
         by_rows(
-            whole, last, n, f, q, w, w0, row_bytes, n_in, order, begin, count, pairs_per_x,
-            xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+            tiled_end, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
+            pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
 
     return product

@@ -1,10 +1,10 @@
 """Products of rows of floats with tokens, several of each at once: F32, F16, BF16.
 
 Weight k of a row times value k of a token is added to sum k % 16 by one ``fma``, in ascending
-order. The upper eight sums are added to the lower, then what is over of a row that is no multiple
-of sixteen to the first of them, then upper halves to lower ones until one is left. So a product
-does not depend on how many rows and tokens are multiplied together: as many as registers hold,
-since each vector that is loaded then meets several others.
+order. The upper eight sums are added to the lower, then the last weights of a row that is no
+multiple of sixteen to the first of them, then upper halves to lower ones until one is left. So a
+product does not depend on how many rows and tokens are multiplied together: as many as registers
+hold, since each vector that is loaded then meets several others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     call_llvm,
     f32x8,
     f32x16,
-    folded,
+    fold,
     i32,
     machine_code,
 )
@@ -47,15 +47,15 @@ def _adder(weight_type: str, vector: Vector, n: int):
 
     Fewer values than ``vector`` has lanes are followed by zeros.
     """
-    element, widened = FLOATS[weight_type]
+    element, widen = FLOATS[weight_type]
 
-    def load(builder, address, element, widened):
+    def load(builder, address, element, widen):
         lanes = ir.VectorType(element, n) if n > 1 else element
-        found = builder.load(builder.bitcast(address, lanes.as_pointer()), align=1)
+        values = builder.load(builder.bitcast(address, lanes.as_pointer()), align=1)
         if n > 1:
-            return widened(builder, found, vector.ir())
+            return widen(builder, values, vector.ir())
         zeros = ir.Constant(vector.ir(), [0.0] * vector.lanes)
-        number = widened(builder, found, vector.ir().element)
+        number = widen(builder, values, vector.ir().element)
         return builder.insert_element(zeros, number, i32(0))
 
     @intrinsic
@@ -72,7 +72,7 @@ def _adder(weight_type: str, vector: Vector, n: int):
                 xs.append(load(builder, address, *FLOATS["F32"]))
             for r in range(len(rows)):
                 address = weights.at(builder.extract_value(args[2], r), args[3])
-                weight = load(builder, address, element, widened)
+                weight = load(builder, address, element, widen)
                 for t, x in enumerate(xs):
                     i = len(xs) * r + t
                     name = f"llvm.fma.v{vector.lanes}f32"
@@ -86,41 +86,40 @@ def _adder(weight_type: str, vector: Vector, n: int):
 
 @intrinsic
 def _eights(typingctx, sums):
-    """Return eight sums for each sixteen."""
     result = types.UniTuple(f32x8, len(sums))
 
     def codegen(context, builder, sig, args):
         parts = [builder.extract_value(args[0], i) for i in range(len(sums))]
-        return context.make_tuple(builder, result, [folded(builder, part, 8) for part in parts])
+        return context.make_tuple(builder, result, [fold(builder, part, 8) for part in parts])
 
     return result(sums), codegen
 
 
 @intrinsic
-def _store(typingctx, sums, rows, f, places, is_added):
-    """Add up each eight sums and store them: those of row r at ``f[place + r]`` of each token.
+def _store(typingctx, sums, rows, f, ys, is_added):
+    """Add up each eight sums and store them: those of row r at ``f[y + r]`` of each token.
 
-    They are added to what is there where ``is_added``. All of that is read before any is written,
-    as a token may be there twice.
+    Where ``is_added`` they are added to what is there. All of that is read before any is written,
+    as a token may come twice.
     """
 
     def codegen(context, builder, sig, args):
         data = context.make_array(sig.args[2])(context, builder, args[2]).data
         is_added = builder.icmp_signed("!=", args[4], ir.Constant(args[4].type, 0))
-        found = []
+        outputs = []
         for i in range(len(sums)):
-            r, t = divmod(i, len(places))
-            one = folded(builder, builder.extract_value(args[0], i), 1)
+            r, t = divmod(i, len(ys))
+            one = fold(builder, builder.extract_value(args[0], i), 1)
             value = builder.extract_element(one, i32(0))
-            place = builder.extract_value(args[3], t)
-            pointer = builder.gep(data, [builder.add(place, ir.Constant(ir.IntType(64), r))])
+            y = builder.extract_value(args[3], t)
+            pointer = builder.gep(data, [builder.add(y, ir.Constant(ir.IntType(64), r))])
             total = builder.fadd(builder.load(pointer), value)
-            found.append((builder.select(is_added, total, value), pointer))
-        for value, pointer in found:
+            outputs.append((builder.select(is_added, total, value), pointer))
+        for value, pointer in outputs:
             builder.store(value, pointer)
         return context.get_dummy_value()
 
-    return types.void(sums, rows, f, places, types.int64), codegen
+    return types.void(sums, rows, f, ys, types.int64), codegen
 
 
 @intrinsic
@@ -139,26 +138,26 @@ def rows_from(typingctx, ahead, start, row_bytes):
 
 
 def tile_of(weight_type: str):
-    """Return ``(w, rows, f, tokens, n, places, is_added, ahead)``.
+    """Return ``(w, rows, f, tokens, n, ys, is_added, ahead)``.
 
     It multiplies rows of ``n`` weights at the bytes ``rows`` with the tokens at ``f[tokens]`` and
-    puts the product of row r at ``f[place + r]``; weights ``ahead`` bytes further on are asked for.
+    puts the product of row r at ``f[y + r]``; weights ``ahead`` bytes further on are prefetched.
     """
     size_bytes = QuantType[weight_type].type_size
     add, add_one = _adder(weight_type, f32x16, 16), _adder(weight_type, f32x8, 1)
 
     @machine_code
-    def tile(w, rows, f, tokens, n, places, is_added, ahead):
+    def tile(w, rows, f, tokens, n, ys, is_added, ahead):
         sums = _zeros(rows, tokens)
-        whole = n // 16
-        for i in range(whole):
+        n_vectors = n // 16
+        for i in range(n_vectors):
             at = 16 * size_bytes * i
             for line in range((len(rows) * size_bytes * 16 + 63) // 64):
                 prefetch(w, rows[0] + ahead + len(rows) * at + 64 * line)
             sums = add(sums, w, rows, at, f, tokens, 16 * i)
         eights = _eights(sums)
-        for k in range(16 * whole, n):
+        for k in range(16 * n_vectors, n):
             eights = add_one(eights, w, rows, size_bytes * k, f, tokens, k)
-        _store(eights, rows, f, places, is_added)
+        _store(eights, rows, f, ys, is_added)
 
     return tile

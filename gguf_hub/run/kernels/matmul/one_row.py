@@ -17,16 +17,16 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 
 
 def products_of(lanes):
-    """Return a dot product as ``steps.make_rows`` wants it: the result goes to ``f[place]``.
+    """Return the ``products`` of ``steps.make_rows``: the result goes to ``f[y]``.
 
     Args:
         lanes: ``(w, o, q, a, f, x, n)``: the eight floats to add up, as ``x512_rows`` has them.
     """
 
     @machine_code
-    def products(w, o, q, a, f, x, n, place, is_added):
-        start = f[place] if is_added else np.float32(0)
-        f[place] = add_lanes(start, lanes(w, o, q, a, f, x, n))
+    def products(w, o, q, a, f, x, n, y, is_added):
+        start = f[y] if is_added else np.float32(0)
+        f[y] = add_lanes(start, lanes(w, o, q, a, f, x, n))
 
     return products
 
@@ -87,10 +87,10 @@ def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool):
         first = blocks // 8 * 8
         for b in range(first, blocks):
             p = o + type_size * b
-            found = block_sum(w, p, q, a + 32 * b)
+            block_total = block_sum(w, p, q, a + 32 * b)
             if offset:
-                found -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
-            sums = shift_in(sums, found)
+                block_total -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
+            sums = shift_in(sums, block_total)
             scale = shift_in(scale, load_f16(w, p) * get(f, x + b))
             if has_minimum:
                 m = shift_in(m, load_f16(w, p + 2))

@@ -29,7 +29,7 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 
 @dataclass(frozen=True)
 class RowOps:
-    """The words that rows are multiplied with on a CPU, compiled functions.
+    """Compiled operations that multiply rows on a CPU.
 
     ``weights`` are i8x32, which meet the activations at ``q[at:]``; ``scales`` are eight or sixteen
     16-bit numbers. Results have as many 32-bit lanes as suit the CPU: only their sum counts.
@@ -37,10 +37,11 @@ class RowOps:
     Attributes:
         zeros: ``()``: sums to begin with.
         unsigned: ``(weights, q, at)``: the products of weights from 0 to 63.
-        signed: The same for weights from -128 to 127.
+        signed: As ``unsigned``, for weights from -128 to 127.
         add_scaled: ``(sums, weights, q, at, scales, k)``: add products of weights from 0 to 63,
             times scale ``k``.
-        add_scaled_halves: The same, sixteen products times scale ``2 k``, sixteen times the next.
+        add_scaled_halves: As ``add_scaled``, sixteen products times scale ``2 k``, sixteen times
+            scale ``2 k + 1``.
         pairs: ``(a, b)``: the products of 16-bit numbers.
         bits: ``(value, ones)``: 32 bits spread over an i8x32, ``ones`` where one is set.
     """
@@ -102,6 +103,6 @@ def _dotprod() -> RowOps:
     )
 
 
-def words_of(isa: str) -> RowOps:
-    """Return the words of an instruction set of ``cpu.ISAS``, but AVX-512's."""
+def ops_of(isa: str) -> RowOps:
+    """Return the operations of an instruction set of ``cpu.ISAS``, but AVX-512's."""
     return _dotprod() if isa == "dotprod" else _avx2()

@@ -1,4 +1,4 @@
-"""Integer products of panels with tiles of tokens, by what instructions the CPU has.
+"""Integer products of weight tiles with some tokens, by what instructions the CPU has.
 
 All are exact: vectors of unsigned weights times signed activations, -127 to 127, four neighbours
 added to a 32-bit lane.
@@ -19,7 +19,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from gguf_hub.run.kernels.simd import neon
-from gguf_hub.run.kernels.simd.simd_tiles import Bytes, Tile, tile_of, usual_beside, vectors_of
+from gguf_hub.run.kernels.simd.simd_tiles import (
+    Bytes,
+    SumTile,
+    sum_tile_of,
+    usual_beside,
+    vectors_of,
+)
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
@@ -31,29 +37,29 @@ from gguf_hub.run.kernels.simd.vectors import (
     splat,
 )
 
-_MOST = 127
+_MAX_QUANT = 127
 """The largest activation, and the smallest less its sign."""
 
 
 @dataclass(frozen=True)
 class TileOps:
-    """The words that panels are multiplied with on a CPU; ``(...)`` are compiled functions.
+    """Operations that multiply weight tiles on a CPU; ``(...)`` are compiled functions.
 
     Attributes:
-        tokens: How many tokens pass over a panel together: usually, and else.
-        is_usual: ``(left)``: whether the usual number does where so many are left.
+        tokens: How many tokens pass over a weight tile together: usually, and otherwise.
+        is_usual: ``(n_left)``: whether the usual number passes where so many are left.
         has_dot: Whether bytes of any size may be multiplied: there is a ``vpdpbusd`` or ``sdot``.
         zeros_i32: ``(tokens)``: a tile for a tuple of tokens.
-        zeros_f32: The same of floats.
+        zeros_f32: ``(tokens)``: a tile of floats.
         splat_sums: ``(q, starts, offset, factor)``: a tile that is ``factor`` times the int32 at
             ``start + offset`` for each token.
-        scale: ``(x)``: 32-bit numbers of rows as ``scaled`` wants them.
-        products: ``n, largest`` -> ``(total, q, panel, record, starts, offset)``: add the products
+        scale: ``(x)``: 32-bit numbers of rows in the form that ``scaled`` takes.
+        products: ``n, largest`` -> ``(total, q, packed, record, starts, offset)``: add the products
             of ``n`` unsigned weights a row, at most ``largest``, with as many activations.
-        scaled: ``n, largest`` -> ``(total, q, panel, scales, record, starts, offset)``: add such
+        scaled: ``n, largest`` -> ``(total, q, packed, scales, record, starts, offset)``: add such
             products times the rows' scales.
-        signed: As ``products``, for signed weights; None where ``vpdpbusd`` wants unsigned ones.
-        pairs: ``n`` -> ``(total, q, panel, record, starts, offset)``: add the products of ``n``
+        signed: As ``products``, for signed weights; None where ``vpdpbusd`` needs unsigned ones.
+        pairs: ``n`` -> ``(total, q, packed, record, starts, offset)``: add the products of ``n``
             pairs of 16-bit factors a row with as many 16-bit sums.
     """
 
@@ -76,7 +82,7 @@ class TileOps:
 def _zeros(element: str, lanes: int):
     @intrinsic
     def zeros(typingctx, tokens):
-        tile = Tile(element, len(tokens), lanes)
+        tile = SumTile(element, len(tokens), lanes)
 
         def codegen(context, builder, sig, args):
             zero = ir.Constant(tile.vector.ir(), [0.0 if tile.vector.is_float else 0] * lanes)
@@ -92,7 +98,7 @@ def _splat_sums(lanes: int):
 
     @intrinsic
     def splat_sums(typingctx, q, starts, offset, factor):
-        tile = Tile("i32", len(starts), lanes)
+        tile = SumTile("i32", len(starts), lanes)
 
         def codegen(context, builder, sig, args):
             memory = Bytes(context, builder, sig.args[0], args[0])
@@ -102,7 +108,7 @@ def _splat_sums(lanes: int):
                 start = builder.extract_value(args[1], t)
                 value = builder.mul(memory.splat_i32(vector, start, args[2]), factor)
                 parts += [value] * tile.per_token
-            return tile_of(builder, parts)
+            return sum_tile_of(builder, parts)
 
         return tile(q, starts, types.int64, types.int64), codegen
 
@@ -113,33 +119,33 @@ def _splat_sums(lanes: int):
 
 
 class _Factors:
-    """What is multiplied: vectors of weights, and activations of each token beside them."""
+    """Vectors of weights, and the activations of each token that they are multiplied with."""
 
-    def __init__(self, memory: Bytes, vector: Vector, tile: Tile, panel, record, places) -> None:
+    def __init__(self, memory: Bytes, vector: Vector, tile: SumTile, packed, record, offsets):
         self._memory, self._vector, self.per_token = memory, vector, tile.per_token
-        self._panel, self._record, self._places = panel, record, places
+        self._packed, self._record, self._offsets = packed, record, offsets
 
     def each(self, k: int):
-        """Yield (place in the tile, weights, activations) of 32 bits number ``k`` of a row.
+        """Yield (index in the tile, weights, activations) of 32 bits number ``k`` of a row.
 
         A vector of weights is loaded when all tokens' activations are in registers, and then meets
         each: sixteen registers hold twelve sums, three tokens and one such vector.
         """
-        tokens = [self._memory.splat_i32(self._vector, place, 4 * k) for place in self._places]
-        rows = self._memory.rows(self._vector, self._panel, self._record, 64 * k)
+        tokens = [self._memory.splat_i32(self._vector, offset, 4 * k) for offset in self._offsets]
+        rows = self._memory.rows(self._vector, self._packed, self._record, 64 * k)
         for i, w in enumerate(rows):
             for t, x in enumerate(tokens):
                 yield self.per_token * t + i, w, x
 
     def four(self, k: int):
         """Load the 32 bits number ``k`` to ``k + 3`` of each token, as vectors of sixteen bytes."""
-        return [self._memory.load(self._vector, place, 4 * k) for place in self._places]
+        return [self._memory.load(self._vector, offset, 4 * k) for offset in self._offsets]
 
     def row(self, i: int, k: int):
         """Load 32 bits number ``k`` of rows ``4 i`` to ``4 i + 3``, a vector of sixteen bytes."""
         half, rest = divmod(16 * i, 64)
-        places = (self._panel, *[self._record] * half, 64 * k + rest)
-        return self._memory.load(self._vector, *places, align=16)
+        offsets = (self._packed, *[self._record] * half, 64 * k + rest)
+        return self._memory.load(self._vector, *offsets, align=16)
 
 
 def _multiplier(add: Callable, vector: Vector, *, is_scaled: bool = False):
@@ -154,45 +160,45 @@ def _multiplier(add: Callable, vector: Vector, *, is_scaled: bool = False):
     int64 = types.int64
 
     def codegen(context, builder, sig, args):
-        tile, q, panel, *scales, record, starts, offset = args
+        tile, q, packed, *scales, record, starts, offset = args
         total = sig.args[0]
         memory = Bytes(context, builder, sig.args[1], q)
-        places = [
+        offsets = [
             builder.add(builder.extract_value(starts, t), offset) for t in range(total.tokens)
         ]
-        factors = _Factors(memory, vector, total, panel, record, places)
+        factors = _Factors(memory, vector, total, packed, record, offsets)
         rows = memory.rows(total.vector, scales[0], record) if is_scaled else None
-        return tile_of(builder, add(builder, factors, vectors_of(builder, tile), rows))
+        return sum_tile_of(builder, add(builder, factors, vectors_of(builder, tile), rows))
 
     if is_scaled:
 
         @intrinsic
-        def multiply(typingctx, total, q, panel, scales, record, starts, offset):
+        def multiply(typingctx, total, q, packed, scales, record, starts, offset):
             return total(total, q, int64, int64, int64, starts, int64), codegen
 
     else:
 
         @intrinsic
-        def multiply(typingctx, total, q, panel, record, starts, offset):
+        def multiply(typingctx, total, q, packed, record, starts, offset):
             return total(total, q, int64, int64, starts, int64), codegen
 
     return multiply
 
 
 @machine_code
-def _unchanged(x):
+def _identity(x):
     return x
 
 
 def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
-    """Return the words of a CPU with ``vpdpbusd`` for vectors of ``lanes`` rows."""
+    """Return the operations of a CPU with ``vpdpbusd`` for vectors of ``lanes`` rows."""
     numbers, bytes_, shorts = (
         Vector("i32", lanes),
         Vector("i8", 4 * lanes),
         Vector("i16", 2 * lanes),
     )
 
-    def instruction(name: str, steps: int):
+    def instruction(name: str, n_groups: int):
         llvm_name = f"llvm.x86.avx512.{name}.{32 * lanes}"
 
         def add(builder, factors, totals, scales):
@@ -200,7 +206,7 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
             if scales:
                 scales = [*scales]
                 sums = [ir.Constant(numbers.ir(), [0] * lanes)] * len(totals)
-            for k in range(steps):
+            for k in range(n_groups):
                 for i, w, x in factors.each(k):
                     sums[i] = call_llvm(builder, llvm_name, numbers.ir(), [sums[i], w, x])
             if not scales:
@@ -223,7 +229,7 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
 
     return TileOps(
         tokens, usual_beside(tokens[1]), True, _zeros("i32", lanes), _zeros("f32", lanes),
-        _splat_sums(lanes), _unchanged, products, scaled, None, pairs,
+        _splat_sums(lanes), _identity, products, scaled, None, pairs,
     )  # fmt: skip
 
 
@@ -240,22 +246,22 @@ def _unsigned(builder, w, x):
 
 
 def _signed(builder, w, x):
-    """The same for signed weights, at least -128: their signs go over to the activations."""
+    """Multiply signed weights, at least -128: their signs go over to the activations."""
     magnitude = _call(builder, "psign.b", i8x32, w, w)
     return _unsigned(builder, magnitude, _call(builder, "psign.b", i8x32, x, w))
 
 
-def _by_16_bits(multiply: Callable, steps: int, largest: int):
+def _by_16_bits(multiply: Callable, n_groups: int, largest: int):
     """Return the adding of products that are first added to 16 bits, as many as surely fit."""
-    fit = 32767 // (2 * _MOST * largest)
+    fit = 32767 // (2 * _MAX_QUANT * largest)
     assert fit >= 1
 
     def add(builder, factors, totals, scales):
         ones = ir.Constant(i16x16.ir(), [1] * 16)
         scales = [*scales] if scales else None
-        for first in range(0, steps, fit):
+        for first in range(0, n_groups, fit):
             sums: dict[int, ir.Value] = {}
-            for k in range(first, min(first + fit, steps)):
+            for k in range(first, min(first + fit, n_groups)):
                 for i, w, x in factors.each(k):
                     product = multiply(builder, w, x)
                     sums[i] = builder.add(sums[i], product) if i in sums else product
@@ -289,8 +295,8 @@ def _avx2() -> TileOps:
         return _multiplier(_by_16_bits(_signed, n // 4, largest), i8x32)
 
     @machine_code
-    def is_usual(left):
-        return left % 2 == 0  # a third token is one too many for the registers
+    def is_usual(n_left):
+        return n_left % 2 == 0  # a third token is one too many for the registers
 
     @machine_code
     def scale(x):
@@ -305,37 +311,37 @@ def _avx2() -> TileOps:
 # -- NEON ------------------------------------------------------------------------------------------
 
 
-def _sdot(steps: int):
+def _sdot(n_groups: int):
     """Return the adding of products of bytes, four rows after four, each with all tokens.
 
     Four activations are a lane of the sixteen that were loaded, chosen by the instruction. Products
     that are to be scaled take one register a token this way, and no second tile.
 
     Args:
-        steps: How often four weights of a row are multiplied.
+        n_groups: How often four weights of a row are multiplied.
     """
 
     def add(builder, factors, totals, scales):
-        tokens = [factors.four(k) for k in range(0, steps, 4)]
+        tokens = [factors.four(k) for k in range(0, n_groups, 4)]
         for i, scale in enumerate(scales or [None] * factors.per_token):
-            places = range(i, len(totals), factors.per_token)
-            sums = [neon.zeros_ir() if scale else totals[place] for place in places]
-            for k in range(steps):
+            indices = range(i, len(totals), factors.per_token)
+            sums = [neon.zeros_ir() if scale else totals[index] for index in indices]
+            for k in range(n_groups):
                 w = factors.row(i, k)
                 for t, x in enumerate(tokens[k // 4]):
-                    sums[t] = neon.sdot(builder, sums[t], w, _repeated(builder, x, k % 4))
-            for place, one in zip(places, sums, strict=True):
-                scaled = builder.add(totals[place], builder.mul(one, scale)) if scale else one
-                totals[place] = scaled
+                    sums[t] = neon.sdot(builder, sums[t], w, _repeat_lane(builder, x, k % 4))
+            for index, one in zip(indices, sums, strict=True):
+                scaled = builder.add(totals[index], builder.mul(one, scale)) if scale else one
+                totals[index] = scaled
         return totals
 
     return add
 
 
-def _repeated(builder, vector, lane: int):
+def _repeat_lane(builder, vector, lane: int):
     """Return 32 bits of sixteen bytes, four times."""
-    words = builder.bitcast(vector, Vector("i32", 4).ir())
-    return builder.bitcast(pick(builder, words, [lane] * 4), vector.type)
+    quads = builder.bitcast(vector, Vector("i32", 4).ir())
+    return builder.bitcast(pick(builder, quads, [lane] * 4), vector.type)
 
 
 def _pairs_neon(n: int):
@@ -358,11 +364,11 @@ def _pairs_neon(n: int):
             for i in range(factors.per_token):
                 pair = halves(builder, factors.row(i, k), totals[0].type)
                 for t, x in enumerate(tokens):
-                    place = factors.per_token * t + i
+                    index = factors.per_token * t + i
                     for which, one in enumerate(pair):
                         lane = pick(builder, x, [2 * (k % 4) + which] * 4)
                         product = neon.smull(builder, one, lane)
-                        totals[place] = builder.add(totals[place], product)
+                        totals[index] = builder.add(totals[index], product)
         return totals
 
     return _multiplier(add, Vector("i16", 8))
@@ -378,17 +384,17 @@ def _dotprod() -> TileOps:
         return _multiplier(_sdot(n // 4), bytes_, is_scaled=True)
 
     @machine_code
-    def is_usual(left):
-        return left > 1  # two tokens' sums, as integers and as floats, are 32 registers
+    def is_usual(n_left):
+        return n_left > 1  # two tokens' sums, as integers and as floats, are 32 registers
 
     return TileOps(
         (2, 1), is_usual, True, _zeros("i32", 4), _zeros("f32", 4), _splat_sums(4),
-        _unchanged, signed, scaled, signed, _pairs_neon,
+        _identity, signed, scaled, signed, _pairs_neon,
     )  # fmt: skip
 
 
-def words_of(isa: str) -> TileOps:
-    """Return the words of an instruction set of ``cpu.ISAS``."""
+def ops_of(isa: str) -> TileOps:
+    """Return the operations of an instruction set of ``cpu.ISAS``."""
     if isa == "avx512vnni":
         return _vnni(16, (6, 4))
     if isa == "dotprod":

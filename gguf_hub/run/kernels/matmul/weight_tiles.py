@@ -1,12 +1,12 @@
-"""Panels of each weight type: how rows are unpacked, and multiplied with tokens.
+"""The weight tile of each weight type: how rows are unpacked, and multiplied with tokens.
 
-A panel holds one *lane* of 32 weight rows: blocks lane, lane + 8, lane + 16 ... of each row. For
-each block and each sixteen of the rows it has a record: the weights as bytes, [4 weights][row][4
-bytes], then what goes with them, vectors with an element for each row.
+A weight tile holds one *lane* of 32 weight rows: blocks lane, lane + 8, lane + 16 ... of each row.
+For each block and each sixteen of the rows it has a record: the weights as bytes, [4 weights][row]
+[4 bytes], then what goes with them, vectors with an element for each row.
 
 Sums are those of ``x512_rows`` and ``x256_rows``, to the last bit: the integer sum of a block is
-exact, and each block adds to its lane's float sum by one ``fma``, in ascending order. ``words`` are
-the instructions of the CPU (see ``tile_products``).
+exact, and each block adds to its lane's float sum by one ``fma``, in ascending order. ``ops`` are
+the operations of the CPU (see ``tile_products``).
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gguf_hub.gguf.memory.scratch import LANES, PANEL_BYTES
+from gguf_hub.gguf.memory.scratch import COLUMN_BYTES, LANES
 from gguf_hub.run.kernels.matmul.tile_products import TileOps
 from gguf_hub.run.kernels.simd.simd_columns import (
     load_columns,
@@ -24,27 +24,27 @@ from gguf_hub.run.kernels.simd.simd_columns import (
     load_halves,
     load_words,
     low_halves,
-    negative,
-    repeated,
+    negate,
+    repeat_four,
     signed_byte,
     splat_i32x16,
     spread_bits,
 )
 from gguf_hub.run.kernels.simd.simd_memory import prefetch
-from gguf_hub.run.kernels.simd.simd_tiles import add_floats, add_minima, store_panel
+from gguf_hub.run.kernels.simd.simd_tiles import add_floats, add_minima, store_packed
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 _LOW = 0x0F0F0F0F
 
 
 @dataclass(frozen=True)
-class PanelType:
-    """What a panel of a weight type is.
+class WeightTileType:
+    """How the weight tile of a type is laid out, filled and multiplied.
 
     Attributes:
         block: Weights of a block.
         type_size: Bytes of a block in the file.
-        record: Bytes of a block of sixteen rows in a panel.
+        record: Bytes of a block of sixteen rows in a weight tile.
         unpack: ``(w, o, row_bytes, q, p)``: write the record at ``q[p:]`` of the block at byte
             ``o`` and of those in the fifteen rows after it.
         multiply: ``(total, q, p, qs, f, fs, b, blocks)``: add the block of both records at
@@ -58,35 +58,35 @@ class PanelType:
     multiply: Callable
 
 
-def lanes_of(panel_type: PanelType, words: TileOps) -> tuple[Callable, Callable]:
+def lanes_of(tile_type: WeightTileType, ops: TileOps) -> tuple[Callable, Callable]:
     """Return the unpacking of one lane of 32 rows, and its product with a tuple of tokens."""
-    zeros_f32 = words.zeros_f32
-    block, type_size, record = panel_type.block, panel_type.type_size, panel_type.record
-    assert 2 * record <= PANEL_BYTES * block
-    unpack_block, multiply_block = panel_type.unpack, panel_type.multiply
+    zeros_f32 = ops.zeros_f32
+    block, type_size, record = tile_type.block, tile_type.type_size, tile_type.record
+    assert 2 * record <= COLUMN_BYTES * block
+    unpack_block, multiply_block = tile_type.unpack, tile_type.multiply
 
     @machine_code
-    def fetch(w, ahead, lines, i):
-        """Ask for some cache lines of the next panel's rows, at each block."""
+    def prefetch_next(w, ahead, lines, i):
+        """Prefetch some cache lines of the next tile's rows, at each block."""
         for line in range(lines):
             prefetch(w, ahead + 64 * (lines * i + line))
 
     @machine_code
-    def unpack(w, o, row_bytes, n, lane, q, panel, ahead, lines):
+    def unpack(w, o, row_bytes, n, lane, q, packed, ahead, lines):
         for i in range((n // block - lane + LANES - 1) // LANES):
-            fetch(w, ahead, lines, i)
+            prefetch_next(w, ahead, lines, i)
             at = o + type_size * (lane + LANES * i)
-            p = panel + 2 * record * i
+            p = packed + 2 * record * i
             unpack_block(w, at, row_bytes, q, p)
             unpack_block(w, at + 16 * row_bytes, row_bytes, q, p + record)
 
     @machine_code
-    def multiply(n, lane, q, panel, qs, f, fs, w, ahead, lines):
+    def multiply(n, lane, q, packed, qs, f, fs, w, ahead, lines):
         total = zeros_f32(qs)
         blocks = n // block
         for i in range((blocks - lane + LANES - 1) // LANES):
-            fetch(w, ahead, lines, i)
-            p = panel + 2 * record * i
+            prefetch_next(w, ahead, lines, i)
+            p = packed + 2 * record * i
             total = multiply_block(total, q, p, qs, f, fs, lane + LANES * i, blocks)
         return total
 
@@ -97,13 +97,13 @@ def lanes_of(panel_type: PanelType, words: TileOps) -> tuple[Callable, Callable]
 
 
 def _small(
-    words: TileOps, type_size: int, unpack_weights: Callable, multiply_32: Callable,
+    ops: TileOps, type_size: int, unpack_weights: Callable, multiply_32: Callable,
     *, offset: int = 0, has_minimum: bool = False,
-) -> PanelType:  # fmt: skip
-    """Return the panels of a type with blocks of 32.
+) -> WeightTileType:  # fmt: skip
+    """Return the weight tile of a type with blocks of 32.
 
     Args:
-        words: See ``tile_products``.
+        ops: See ``tile_products``.
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
         unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes.
         multiply_32: ``(total, q, p, record, qs, at)``: add their products with activations.
@@ -112,17 +112,17 @@ def _small(
     """
     d = 512
     record = d + 64 + 64 * has_minimum
-    splat_sums, zeros_i32 = words.splat_sums, words.zeros_i32
+    splat_sums, zeros_i32 = ops.splat_sums, ops.zeros_i32
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
         unpack_weights(w, o, row_bytes, q, p)
         if has_minimum:
             halves = load_words(w, o, row_bytes)
-            store_panel(q, p + d, low_halves(halves))
-            store_panel(q, p + d + 64, low_halves(halves >> 16))
+            store_packed(q, p + d, low_halves(halves))
+            store_packed(q, p + d + 64, low_halves(halves >> 16))
         else:
-            store_panel(q, p + d, load_halves(w, o, row_bytes))
+            store_packed(q, p + d, load_halves(w, o, row_bytes))
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
@@ -133,33 +133,33 @@ def _small(
             total = add_minima(total, q, p + d + 64, record, f, fs, blocks + b)
         return total
 
-    return PanelType(32, type_size, record, unpack, multiply)
+    return WeightTileType(32, type_size, record, unpack, multiply)
 
 
-def _q8_0(words: TileOps) -> PanelType:
-    """Return the panels of Q8_0: bytes are made unsigned where the CPU can multiply such."""
-    flip = 0 if words.signed else 0x80808080
+def _q8_0(ops: TileOps) -> WeightTileType:
+    """Return the weight tile of Q8_0: bytes are made unsigned where the CPU multiplies such."""
+    flip = 0 if ops.signed else 0x80808080
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
         for i in range(2):
             x = load_columns_i32x64(w, o + 2 + 16 * i, row_bytes)
-            store_panel(q, p + 256 * i, x ^ flip)
+            store_packed(q, p + 256 * i, x ^ flip)
 
-    if words.signed:
-        return _small(words, 34, unpack, words.signed(32, 128))
-    return _small(words, 34, unpack, words.products(32, 255), offset=128)
+    if ops.signed:
+        return _small(ops, 34, unpack, ops.signed(32, 128))
+    return _small(ops, 34, unpack, ops.products(32, 255), offset=128)
 
 
 def _legacy(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
-    """Return the panels of Q4_0, Q4_1, Q5_0 or Q5_1, given words; see ``_small``."""
+    """Return a function of ops: the weight tile of Q4_0, Q4_1, Q5_0 or Q5_1; see ``_small``."""
     unpack = _nibbles(type_size - 16, fifth_bits)
 
-    def panels(words: TileOps) -> PanelType:
-        multiply = words.products(32, 31 if fifth_bits else 15)
-        return _small(words, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
+    def tile_type(ops: TileOps) -> WeightTileType:
+        multiply = ops.products(32, 31 if fifth_bits else 15)
+        return _small(ops, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
 
-    return panels
+    return tile_type
 
 
 def _nibbles(at: int, fifth_bits: int = 0):
@@ -173,8 +173,8 @@ def _nibbles(at: int, fifth_bits: int = 0):
             bits = load_words(w, o + fifth_bits, row_bytes)
             low = low | spread_bits(bits, 0)
             high = high | spread_bits(bits, 16)
-        store_panel(q, p, low)
-        store_panel(q, p + 256, high)
+        store_packed(q, p, low)
+        store_packed(q, p + 256, high)
 
     return unpack
 
@@ -190,16 +190,15 @@ def _store_minima_k4(q, mins_at, b, c):
     """
     low = b & 0x3F3F3F3F
     high = ((c >> 4) & _LOW) | (((b >> 6) & 0x03030303) << 4)
-    store_panel(q, mins_at, (low & 63) | ((low & 0x3F00) << 8))
-    store_panel(q, mins_at + 64, ((low >> 16) & 63) | ((low >> 8) & 0x3F0000))
-    store_panel(q, mins_at + 128, (high & 63) | ((high & 0x3F00) << 8))
-    store_panel(q, mins_at + 192, ((high >> 16) & 63) | ((high >> 8) & 0x3F0000))
+    store_packed(q, mins_at, (low & 63) | ((low & 0x3F00) << 8))
+    store_packed(q, mins_at + 64, ((low >> 16) & 63) | ((low >> 8) & 0x3F0000))
+    store_packed(q, mins_at + 128, (high & 63) | ((high & 0x3F00) << 8))
+    store_packed(q, mins_at + 192, ((high >> 16) & 63) | ((high >> 8) & 0x3F0000))
 
 
-def _q4_or_q5(words: TileOps, type_size: int, has_fifth_bit: bool) -> PanelType:
-    """Return the panels of Q4_K or Q5_K."""
-    zeros_i32, multiply_4_pairs, scale_of = words.zeros_i32, words.pairs(4), words.scale
-    multiply_32 = words.scaled(32, 31 if has_fifth_bit else 15)
+def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileType:
+    zeros_i32, multiply_4_pairs, scale_of = ops.zeros_i32, ops.pairs(4), ops.scale
+    multiply_32 = ops.scaled(32, 31 if has_fifth_bit else 15)
     nibbles = type_size - 128
     scales = 4096
     minima = scales + 8 * 64
@@ -209,12 +208,12 @@ def _q4_or_q5(words: TileOps, type_size: int, has_fifth_bit: bool) -> PanelType:
     @machine_code
     def unpack(w, o, row_bytes, q, p):
         halves, a, b, c = load_columns(w, o, row_bytes)
-        store_panel(q, p + d, low_halves(halves))
-        store_panel(q, p + d + 64, negative(low_halves(halves >> 16)))
+        store_packed(q, p + d, low_halves(halves))
+        store_packed(q, p + d + 64, negate(low_halves(halves >> 16)))
         for i in range(4):
-            store_panel(q, p + scales + 64 * i, scale_of((a >> 8 * i) & 63))
+            store_packed(q, p + scales + 64 * i, scale_of((a >> 8 * i) & 63))
             high = (((a >> 6) >> 8 * i) & 3) << 4
-            store_panel(q, p + scales + 64 * (4 + i), scale_of(((c >> 8 * i) & 15) | high))
+            store_packed(q, p + scales + 64 * (4 + i), scale_of(((c >> 8 * i) & 15) | high))
         _store_minima_k4(q, p + minima, b, c)
         for i in range(2):
             if has_fifth_bit:
@@ -225,8 +224,8 @@ def _q4_or_q5(words: TileOps, type_size: int, has_fifth_bit: bool) -> PanelType:
                 if has_fifth_bit:
                     even = even | (((fifth >> 2 * c) & 0x01010101) << 4)
                     odd = odd | (((fifth >> (2 * c + 1)) & 0x01010101) << 4)
-                store_panel(q, p + 1024 * c + 256 * i, even)
-                store_panel(q, p + 1024 * c + 512 + 256 * i, odd)
+                store_packed(q, p + 1024 * c + 256 * i, even)
+                store_packed(q, p + 1024 * c + 512 + 256 * i, odd)
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
@@ -240,13 +239,12 @@ def _q4_or_q5(words: TileOps, type_size: int, has_fifth_bit: bool) -> PanelType:
             sums = multiply_32(sums, q, p + 512 * s, p + scales + 64 * s, record, qs, at)
         return add_floats(total, sums, q, p + d, record, f, fs, b)
 
-    return PanelType(256, type_size, record, unpack, multiply)
+    return WeightTileType(256, type_size, record, unpack, multiply)
 
 
 @machine_code
 def _store_pair(q, p, first, second):
-    """Write two numbers of each row as 16 bits."""
-    store_panel(q, p, (first & 0xFFFF) | (second << 16))
+    store_packed(q, p, (first & 0xFFFF) | (second << 16))
 
 
 _SIXTEENS = 4096 + 16 * 64 + 8 * 64 + 64
@@ -254,25 +252,25 @@ _SIXTEENS = 4096 + 16 * 64 + 8 * 64 + 64
 
 
 def _by_sixteens(
-    words: TileOps, type_size: int, unpack_weights: Callable, largest: int, offset: int
-) -> PanelType:
-    """Return the panels of a type whose sixteen groups have signed scales and no minima.
+    ops: TileOps, type_size: int, unpack_weights: Callable, largest: int, offset: int
+) -> WeightTileType:
+    """Return the weight tile of a type whose sixteen groups have signed scales and no minima.
 
     Args:
-        words: See ``tile_products``.
+        ops: See ``tile_products``.
         type_size: Bytes of a block.
         unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes and return d.
         largest: Largest of the bytes.
         offset: What a byte is too large by.
     """
-    zeros_i32, multiply_8_pairs = words.zeros_i32, words.pairs(8)
-    multiply_16, scale_of = words.scaled(16, largest), words.scale
+    zeros_i32, multiply_8_pairs = ops.zeros_i32, ops.pairs(8)
+    multiply_16, scale_of = ops.scaled(16, largest), ops.scale
 
     @machine_code
     def store_four(q, p, j, scales):
         """Write the scales of groups 4 j to 4 j + 3, and offsets times them."""
         for i in range(4):
-            store_panel(q, p + 4096 + 256 * j + 64 * i, scale_of(scales[i]))
+            store_packed(q, p + 4096 + 256 * j + 64 * i, scale_of(scales[i]))
         less = splat_i32x16(-offset)
         for i in range(2):
             at = p + 5120 + 128 * j + 64 * i
@@ -280,7 +278,7 @@ def _by_sixteens(
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
-        store_panel(q, p + 5632, unpack_weights(w, o, row_bytes, q, p, store_four))
+        store_packed(q, p + 5632, unpack_weights(w, o, row_bytes, q, p, store_four))
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
@@ -291,7 +289,7 @@ def _by_sixteens(
             sums = multiply_16(sums, q, p + 256 * s, p + 4096 + 64 * s, _SIXTEENS, qs, at)
         return add_floats(total, sums, q, p + 5632, _SIXTEENS, f, fs, b)
 
-    return PanelType(256, type_size, _SIXTEENS, unpack, multiply)
+    return WeightTileType(256, type_size, _SIXTEENS, unpack, multiply)
 
 
 @machine_code
@@ -302,10 +300,10 @@ def _unpack_q6_k(w, o, row_bytes, q, p, store_four):
             second = load_columns_i32x64(w, o + 64 * half + 32 + 16 * i, row_bytes)
             top = load_columns_i32x64(w, o + 128 + 32 * half + 16 * i, row_bytes)
             to = p + 2048 * half + 256 * i
-            store_panel(q, to, (first & _LOW) | ((top << 4) & 0x30303030))
-            store_panel(q, to + 512, (second & _LOW) | ((top << 2) & 0x30303030))
-            store_panel(q, to + 1024, ((first >> 4) & _LOW) | (top & 0x30303030))
-            store_panel(q, to + 1536, ((second >> 4) & _LOW) | ((top >> 2) & 0x30303030))
+            store_packed(q, to, (first & _LOW) | ((top << 4) & 0x30303030))
+            store_packed(q, to + 512, (second & _LOW) | ((top << 2) & 0x30303030))
+            store_packed(q, to + 1024, ((first >> 4) & _LOW) | (top & 0x30303030))
+            store_packed(q, to + 1536, ((second >> 4) & _LOW) | ((top >> 2) & 0x30303030))
     four = load_columns(w, o + 192, row_bytes)
     for j in range(4):
         x = four[j]
@@ -349,7 +347,7 @@ def _unpack_q3_k(w, o, row_bytes, q, p, store_four):
         third = load_columns_i32x64(w, o + 16 * i, row_bytes)
         for k in range(8):
             weights = _weights_q3_k(w, o, row_bytes, third, k, i)
-            store_panel(q, p + 512 * k + 256 * i, weights)
+            store_packed(q, p + 512 * k + 256 * i, weights)
     columns, d = _columns_q3_k(w, o, row_bytes)
     for j in range(4):
         scales = (
@@ -360,20 +358,20 @@ def _unpack_q3_k(w, o, row_bytes, q, p, store_four):
     return d
 
 
-def _q3_k(words: TileOps) -> PanelType:
-    """Return the panels of Q3_K.
+def _q3_k(ops: TileOps) -> WeightTileType:
+    """Return the weight tile of Q3_K.
 
     (weight - 4) x scale + 124 is within 0 ... 252, as scales are -32 ... 31: one byte, where the
     CPU can multiply such; 128 less, if it multiplies signed ones. Four bytes of a row are
     multiplied as one number: what a byte lends to the next is given back when 124 - 4 x scale is
     added to each.
     """
-    if not words.has_dot:
-        return _by_sixteens(words, 110, _unpack_q3_k, 7, 4)
+    if not ops.has_dot:
+        return _by_sixteens(ops, 110, _unpack_q3_k, 7, 4)
     record = 4096 + 4 * 64 + 64
-    zeros_i32, multiply_4_pairs = words.zeros_i32, words.pairs(4)
-    multiply_32 = words.signed(32, 128) if words.signed else words.products(32, 252)
-    flip, less = (0x80808080, 4) if words.signed else (0, -124)
+    zeros_i32, multiply_4_pairs = ops.zeros_i32, ops.pairs(4)
+    multiply_32 = ops.signed(32, 128) if ops.signed else ops.products(32, 252)
+    flip, less = (0x80808080, 4) if ops.signed else (0, -124)
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
@@ -385,10 +383,10 @@ def _q3_k(words: TileOps) -> PanelType:
                 scale = _scale_q3_k(columns, 2 * k + i)
                 offset = (splat_i32x16(124) - (scale << 2)) * splat_i32x16(0x01010101)
                 to = p + 512 * k + 256 * i
-                store_panel(q, to, (weights * repeated(scale) + repeated(offset)) ^ flip)
+                store_packed(q, to, (weights * repeat_four(scale) + repeat_four(offset)) ^ flip)
         for pair in range(4):
             _store_pair(q, p + 4096 + 64 * pair, splat_i32x16(less), splat_i32x16(less))
-        store_panel(q, p + 4352, d)
+        store_packed(q, p + 4352, d)
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
@@ -398,20 +396,20 @@ def _q3_k(words: TileOps) -> PanelType:
             sums = multiply_32(sums, q, p + 512 * s, record, qs, 256 * b + 32 * s)
         return add_floats(total, sums, q, p + 4352, record, f, fs, b)
 
-    return PanelType(256, 110, record, unpack, multiply)
+    return WeightTileType(256, 110, record, unpack, multiply)
 
 
-def _q2_k(words: TileOps) -> PanelType:
-    """Return the panels of Q2_K.
+def _q2_k(ops: TileOps) -> WeightTileType:
+    """Return the weight tile of Q2_K.
 
     Weight x scale is at most 3 x 15: where bytes of any size may be multiplied, that is the byte;
     four bytes of a row are multiplied as one number. Otherwise scales follow after the rest.
     """
-    is_folded = words.has_dot
+    is_folded = ops.has_dot
     minima, d, scales = 4096, 4096 + 8 * 64, 4096 + 10 * 64
     record = scales + (0 if is_folded else 16 * 64)
-    zeros_i32, multiply_8_pairs, scale_of = words.zeros_i32, words.pairs(8), words.scale
-    multiply_32, multiply_16 = words.products(32, 45), words.scaled(16, 3)
+    zeros_i32, multiply_8_pairs, scale_of = ops.zeros_i32, ops.pairs(8), ops.scale
+    multiply_32, multiply_16 = ops.products(32, 45), ops.scaled(16, 3)
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
@@ -429,13 +427,13 @@ def _q2_k(words: TileOps) -> PanelType:
                 weights = (packed >> 2 * (group // 2 % 4)) & 0x03030303
                 scale = (x >> 8 * i) & 15
                 if is_folded:
-                    store_panel(q, p + 256 * group, weights * repeated(scale))
+                    store_packed(q, p + 256 * group, weights * repeat_four(scale))
                 else:
-                    store_panel(q, p + 256 * group, weights)
-                    store_panel(q, p + scales + 64 * group, scale_of(scale))
+                    store_packed(q, p + 256 * group, weights)
+                    store_packed(q, p + scales + 64 * group, scale_of(scale))
         halves = load_words(w, o + 80, row_bytes)
-        store_panel(q, p + d, low_halves(halves))
-        store_panel(q, p + d + 64, negative(low_halves(halves >> 16)))
+        store_packed(q, p + d, low_halves(halves))
+        store_packed(q, p + d + 64, negate(low_halves(halves >> 16)))
 
     @machine_code
     def products(sums, q, p, qs, at):
@@ -456,10 +454,10 @@ def _q2_k(words: TileOps) -> PanelType:
         sums = products(zeros, q, p, qs, 256 * b)
         return add_floats(total, sums, q, p + d, record, f, fs, b)
 
-    return PanelType(256, 84, record, unpack, multiply)
+    return WeightTileType(256, 84, record, unpack, multiply)
 
 
-PANELS: dict[str, Callable[[TileOps], PanelType]] = {
+WEIGHT_TILES: dict[str, Callable[[TileOps], WeightTileType]] = {
     "Q8_0": _q8_0,
     "Q4_0": _legacy(18, offset=8),
     "Q4_1": _legacy(20, has_minimum=True),
@@ -467,7 +465,7 @@ PANELS: dict[str, Callable[[TileOps], PanelType]] = {
     "Q5_1": _legacy(24, has_minimum=True, fifth_bits=4),
     "Q2_K": _q2_k,
     "Q3_K": _q3_k,
-    "Q4_K": lambda words: _q4_or_q5(words, 144, has_fifth_bit=False),
-    "Q5_K": lambda words: _q4_or_q5(words, 176, has_fifth_bit=True),
-    "Q6_K": lambda words: _by_sixteens(words, 210, _unpack_q6_k, largest=63, offset=32),
+    "Q4_K": lambda ops: _q4_or_q5(ops, 144, has_fifth_bit=False),
+    "Q5_K": lambda ops: _q4_or_q5(ops, 176, has_fifth_bit=True),
+    "Q6_K": lambda ops: _by_sixteens(ops, 210, _unpack_q6_k, largest=63, offset=32),
 }

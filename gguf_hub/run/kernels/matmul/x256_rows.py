@@ -4,7 +4,7 @@
 activation row at ``q[a:]`` and ``f[x:]`` (formats: ``activations``) and returns eight floats to add
 up: what ``x512_rows`` returns, to the last bit, as both follow one definition of the sum.
 
-``words`` are the instructions of the CPU (see ``row_ops``). What an unsigned weight is too large
+``ops`` are the operations of the CPU (see ``row_ops``). What an unsigned weight is too large
 by (8, 16, 32 ...) is taken off by the sums that the activation row carries.
 
 Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
@@ -74,9 +74,8 @@ def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
     )  # fmt: skip
 
 
-def _q8_0(words: RowOps):
-    """Return the dot product of Q8_0."""
-    signed = words.signed
+def _q8_0(ops: RowOps):
+    signed = ops.signed
 
     @machine_code
     def dot(w, p, q, at):
@@ -86,13 +85,13 @@ def _q8_0(words: RowOps):
 
 
 def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
-    """Return the dot product, given words, of a type whose blocks end in sixteen bytes of nibbles.
+    """Return the dot product, given ops, of a type whose blocks end in sixteen bytes of nibbles.
 
     All low nibbles come before all high ones. A block may have 32 fifth bits at ``fifth_bits``.
     """
 
-    def lanes(words: RowOps):
-        unsigned, bits = words.unsigned, words.bits
+    def lanes(ops: RowOps):
+        unsigned, bits = ops.unsigned, ops.bits
 
         @machine_code
         def dot(w, p, q, at):
@@ -219,9 +218,8 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
     return lanes
 
 
-def _q4_or_q5(words: RowOps, type_size: int, has_fifth_bit: bool):
-    """Return the dot product of Q4_K or Q5_K."""
-    zeros, add_scaled, pairs = words.zeros, words.add_scaled, words.pairs
+def _q4_or_q5(ops: RowOps, type_size: int, has_fifth_bit: bool):
+    zeros, add_scaled, pairs = ops.zeros, ops.add_scaled, ops.pairs
     nibbles = type_size - 128
 
     @machine_code
@@ -246,13 +244,13 @@ def _q4_or_q5(words: RowOps, type_size: int, has_fifth_bit: bool):
     return _super(type_size, 0, block, has_minima=True)
 
 
-def _less_offset_of(words: RowOps, bits: int):
+def _less_offset_of(ops: RowOps, bits: int):
     """Return a function that takes off what weights are too large by, 2**bits.
 
     Its arguments are the sums of scale times weight times activation, the sixteen scales and where
     the activations' sums of sixteen lie.
     """
-    pairs = words.pairs
+    pairs = ops.pairs
 
     @machine_code
     def less_offset(products, scale, q, sums_16):
@@ -261,9 +259,8 @@ def _less_offset_of(words: RowOps, bits: int):
     return less_offset
 
 
-def _q6_k(words: RowOps):
-    """Return the dot product of Q6_K."""
-    zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 5)
+def _q6_k(ops: RowOps):
+    zeros, add_halves, less_offset = ops.zeros, ops.add_scaled_halves, _less_offset_of(ops, 5)
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
@@ -287,9 +284,8 @@ def _q6_k(words: RowOps):
     return _super(210, 208, block, has_minima=False)
 
 
-def _q3_k(words: RowOps):
-    """Return the dot product of Q3_K."""
-    zeros, add_halves, less_offset = words.zeros, words.add_scaled_halves, _less_offset_of(words, 2)
+def _q3_k(ops: RowOps):
+    zeros, add_halves, less_offset = ops.zeros, ops.add_scaled_halves, _less_offset_of(ops, 2)
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
@@ -307,9 +303,8 @@ def _q3_k(words: RowOps):
     return _super(110, 108, block, has_minima=False)
 
 
-def _q2_k(words: RowOps):
-    """Return the dot product of Q2_K."""
-    zeros, add_halves, pairs = words.zeros, words.add_scaled_halves, words.pairs
+def _q2_k(ops: RowOps):
+    zeros, add_halves, pairs = ops.zeros, ops.add_scaled_halves, ops.pairs
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
@@ -336,7 +331,7 @@ LANES_OF: dict[str, Callable[[RowOps], Callable]] = {
     "Q5_1": _nibbles(24, has_minimum=True, fifth_bits=4),
     "Q2_K": _q2_k,
     "Q3_K": _q3_k,
-    "Q4_K": lambda words: _q4_or_q5(words, 144, has_fifth_bit=False),
-    "Q5_K": lambda words: _q4_or_q5(words, 176, has_fifth_bit=True),
+    "Q4_K": lambda ops: _q4_or_q5(ops, 144, has_fifth_bit=False),
+    "Q5_K": lambda ops: _q4_or_q5(ops, 176, has_fifth_bit=True),
     "Q6_K": _q6_k,
 }

@@ -77,7 +77,7 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         has_minimum: Whether a minimum follows the scale.
     """
 
-    def multiplied(pair):
+    def multiplier(pair):
         @machine_code
         def products(w, p, q, at):
             return dpbusd(zeros_i32x16(), pair(w, p), load_i8x64(q, at))
@@ -90,15 +90,13 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         return sum_of(first_half(products))
 
     return small_of(
-        type_size, [multiplied(pair) for pair in pairs], block_sum,
+        type_size, [multiplier(pair) for pair in pairs], block_sum,
         halves_of_eight(type_size, 0), halves_of_eight(type_size, 2),
         offset=offset, has_minimum=has_minimum,
     )  # fmt: skip
 
 
 def _q8_0():
-    """Return the dot product of Q8_0."""
-
     @machine_code
     def one(w, p):
         return load_i8x32(w, p + 2) ^ -128
@@ -194,14 +192,14 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
 
     @machine_code
     def last_scales(w, o, first, blocks):
-        """Return the same where a row ends before the eighth block: zeros behind it."""
+        """Return the scales where a row ends before the eighth block: zeros behind it."""
         d = low = simd.splat_f32x8(0)
         for b in range(first, first + 8):
             p = o + type_size * min(b, blocks - 1) + d_at
-            is_there = np.float32(b < blocks)
-            d = shift_in(d, load_f16(w, p) * is_there)
+            is_present = np.float32(b < blocks)
+            d = shift_in(d, load_f16(w, p) * is_present)
             if has_minima:
-                low = shift_in(low, load_f16(w, p + 2) * is_there)
+                low = shift_in(low, load_f16(w, p + 2) * is_present)
         return d, low
 
     @machine_code
@@ -243,7 +241,6 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
 
 
 def _q4_or_q5(type_size: int, has_fifth_bit: bool):
-    """Return the dot product of Q4_K or Q5_K."""
     nibbles = type_size - 128
 
     @machine_code

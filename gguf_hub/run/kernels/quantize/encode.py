@@ -1,4 +1,4 @@
-"""From floats to blocks: the steps of the quantiser, and the types without super-blocks.
+"""From floats to blocks: the kernels of the quantiser, and the types without super-blocks.
 
 ``encode_<type>(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
 ``o`` of ``w``. The simple types give the very bytes that ggml gives.
@@ -21,7 +21,7 @@ from numba.extending import register_jitable
 from gguf_hub.run.kernels.generic.floats import at
 from gguf_hub.run.kernels.quantize import encode_k
 from gguf_hub.run.kernels.quantize.encode_k import store_half
-from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.simd import lanes as _lanes
 from gguf_hub.run.kernels.steps import share
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
@@ -40,10 +40,10 @@ _MAGNITUDE = 0x7FFFFFFF
 
 
 @register_jitable
-def _my_rows(n_rows, first, rows, tid, nth):
+def _thread_rows(n_rows, first, rows, tid, nth):
     """Return this thread's rows of the slice ``first ... first + rows - 1`` of a chunk."""
-    there = max(0, min(rows, n_rows - first))
-    begin, end = share(there, tid, nth)
+    n_rows_left = max(0, min(rows, n_rows - first))
+    begin, end = share(n_rows_left, tid, nth)
     return first + begin, first + end
 
 
@@ -60,7 +60,7 @@ def make_decode(dequantize: Callable) -> Callable:
     """Return the step that turns rows of a file into floats, for one weight type."""
 
     def decode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, largest):
-        begin, end = _my_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
         for r in range(begin, end):
             to = x + x_stride * tid + n_in * (r - begin)
             dequantize(w, n[CHUNK_OFFSET] + row_bytes * r, f, to, n_in)
@@ -74,11 +74,11 @@ def make_encode(encode_row: Callable) -> Callable:
     """Return the step that turns floats into blocks, for one weight type."""
 
     def encode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch):
-        begin, end = _my_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
         for r in range(begin, end):
             start = x + x_stride * tid + n_in * (r - begin)
-            mine = scratch + SCRATCH * tid
-            encode_row(f, start, w, row_bytes * r, n_in, q, STEPS * tid, mine)
+            own_scratch = scratch + SCRATCH * tid
+            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch)
 
     return encode
 
@@ -106,23 +106,18 @@ def make_encode_row(weight_type: str, lanes) -> Callable:
 
 
 def _make_float(lanes, weight_type: str) -> Callable:
-    """Return the encoder of an unpacked type."""
-    put = {"F32": lanes.store_floats, "F16": lanes.store_halves, "BF16": lanes.store_bfloats}[
-        weight_type
-    ]
-    one = {"F32": _lanes.store_floats, "F16": _lanes.store_halves, "BF16": _lanes.store_bfloats}[
-        weight_type
-    ]
+    name = {"F32": "store_floats", "F16": "store_halves", "BF16": "store_bfloats"}[weight_type]
+    put, put_one = getattr(lanes, name), getattr(_lanes, name)
     size = 4 if weight_type == "F32" else 2
     width, load = lanes.LANES, lanes.load
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch):
-        whole = n // width
-        for i in range(whole):
+        n_vectors = n // width
+        for i in range(n_vectors):
             put(w, o + size * width * i, load(f, x + width * i))
-        for i in range(width * whole, n):
-            one(w, o + size * i, f[np.uintp(x + i)])
+        for i in range(width * n_vectors, n):
+            put_one(w, o + size * i, f[np.uintp(x + i)])
 
     return encode
 
@@ -131,17 +126,17 @@ def _make_float(lanes, weight_type: str) -> Callable:
 
 
 def _make_range(lanes) -> Callable:
-    """Return the function that finds the largest and the smallest of 32 values."""
+    """Return ``range_of``: the largest and the smallest of 32 values."""
     width, load, smaller, larger = lanes.LANES, lanes.load, lanes.smaller, lanes.larger
     highest, lowest = lanes.highest, lanes.lowest
 
     @register_jitable
     def range_of(f, x):
-        most = least = load(f, x)
+        high = low = load(f, x)
         for i in range(1, 32 // width):
             value = load(f, x + width * i)
-            most, least = larger(most, value), smaller(least, value)
-        return highest(most), lowest(least)
+            high, low = larger(high, value), smaller(low, value)
+        return highest(high), lowest(low)
 
     return range_of
 
@@ -150,23 +145,23 @@ def _make_q8_0(lanes) -> Callable:
     """Return the encoder of Q8_0: the largest magnitude becomes 127."""
     range_of = _make_range(lanes)
     width, load, store_bytes = lanes.LANES, lanes.load, lanes.store_bytes
-    splat, where_less, truncated = lanes.splat, lanes.where_less, lanes.truncated
+    splat, where_less, truncate = lanes.splat, lanes.where_less, lanes.truncate
 
     @register_jitable
     def away_from_zero(value):
         """Round to nearest, halves away from zero; exact, as the difference is."""
-        whole = truncated(value)
-        rest = value - whole
+        integer = truncate(value)
+        rest = value - integer
         one, zero, below = splat(1), splat(0), splat(0.49999997)
         return (
-            whole + where_less(below, rest, one, zero) - where_less(rest, zero - below, one, zero)
+            integer + where_less(below, rest, one, zero) - where_less(rest, zero - below, one, zero)
         )
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch):
         for b in range(n // 32):
-            most, least = range_of(f, x + 32 * b)
-            d = np.float32(max(most, -least) / np.float32(127))
+            high, low = range_of(f, x + 32 * b)
+            d = np.float32(max(high, -low) / np.float32(127))
             inverse = splat(np.float32(1) / d if d > 0 else np.float32(0))
             store_half(w, o + 34 * b, d)
             for i in range(32 // width):
@@ -177,21 +172,21 @@ def _make_q8_0(lanes) -> Callable:
 
 
 @register_jitable
-def _extreme(f, x, most, least):
+def _extreme(f, x, high, low):
     """Return the first of 32 values that has the largest magnitude."""
-    if most > -least:
-        return most
-    if most < -least:
-        return least
+    if high > -low:
+        return high
+    if high < -low:
+        return low
     for i in range(32):
-        if abs(f[np.uintp(x + i)]) == most:
+        if abs(f[np.uintp(x + i)]) == high:
             return f[np.uintp(x + i)]
-    return most
+    return high
 
 
 @register_jitable
 def _pack_fifth_bits(q, qo, w, o):
-    """Write 32 bits: bit i is the fifth of step i."""
+    """Write 32 bits: bit i is the fifth of quant i."""
     for j in range(4):
         byte = np.int32(0)
         for k in range(8):
@@ -204,14 +199,14 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
 
     Args:
         lanes: The module of lanes.
-        bits: Of a step.
-        has_minimum: Whether steps count from a minimum; if not, the value of largest magnitude is
-            the lowest step, -8 or -16.
+        bits: Of a quant.
+        has_minimum: Whether quants count from a minimum; if not, the value of largest magnitude is
+            the lowest quant, -8 or -16.
     """
     range_of = _make_range(lanes)
     width, load, splat, smaller = lanes.LANES, lanes.load, lanes.splat, lanes.smaller
-    store_steps, pack_nibbles = lanes.store_steps, lanes.pack_nibbles
-    truncated = lanes.truncated
+    store_quants, pack_nibbles = lanes.store_quants, lanes.pack_nibbles
+    truncate = lanes.truncate
     top, middle = (1 << bits) - 1, 1 << bits - 1
     high_bits = 4 if has_minimum else 2
     nibbles = high_bits + (4 if bits == 5 else 0)
@@ -221,19 +216,19 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
     def encode(f, x, w, o, n, q, qo, scratch):
         for b in range(n // 32):
             first, block = x + 32 * b, o + block_bytes * b
-            most, least = range_of(f, first)
+            high, low = range_of(f, first)
             if has_minimum:
-                d, start, offset = np.float32((most - least) / np.float32(top)), least, 0.5
-                store_half(w, block + 2, least)
+                d, start, offset = np.float32((high - low) / np.float32(top)), low, 0.5
+                store_half(w, block + 2, low)
             else:
-                d = np.float32(_extreme(f, first, most, least) / np.float32(-middle))
+                d = np.float32(_extreme(f, first, high, low) / np.float32(-middle))
                 start, offset = np.float32(0), middle + 0.5
             store_half(w, block, d)
             inverse = splat(np.float32(1) / d if abs(d) > 0 else np.float32(0))
-            start_v, offset_v, most_v = splat(start), splat(offset), splat(top)
+            start_v, offset_v, top_v = splat(start), splat(offset), splat(top)
             for i in range(32 // width):
                 value = (load(f, first + width * i) - start_v) * inverse + offset_v
-                store_steps(q, qo + width * i, smaller(truncated(value), most_v))
+                store_quants(q, qo + width * i, smaller(truncate(value), top_v))
             if bits == 5:
                 _pack_fifth_bits(q, qo, w, block + high_bits)
             pack_nibbles(q, qo, w, block + nibbles, 16)

@@ -2,7 +2,7 @@
 
 Each function ``(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
 ``o`` of ``w``. A super-block takes four numbered steps: search scales of its groups, round these to
-small integers, find the steps for the rounded scales, and pack. ``generic_k`` tells the layouts.
+small integers, find the quants for the rounded scales, and pack. ``generic_k`` has the layouts.
 
 Working memory of a thread: ``f[scratch:]`` and ``q[qo:]``, as ``encode_memory`` says.
 
@@ -40,8 +40,7 @@ def _put(w, o, value):
 
 
 @register_jitable
-def _rounded(value, lowest, highest):
-    """Return the nearest integer within bounds."""
+def _round(value, lowest, highest):
     bounded = min(max(value, np.float32(lowest)), np.float32(highest))
     return np.int32(np.float32(bounded + np.float32(12582912.0)) - np.float32(12582912.0))
 
@@ -71,7 +70,7 @@ def _make_affine(lanes, group: int, top: int, *, first: float, count: int, mean:
     Args:
         lanes: The module of lanes.
         group: Weights in a group.
-        top: The largest step.
+        top: The largest quant.
         first: As in ``make_fit_line``.
         count: As in ``make_fit_line``.
         mean: A weight counts by its magnitude plus the group's root mean square; if not, by its
@@ -113,7 +112,7 @@ def _round_positive(f, values, q, factors, n, top):
         largest = max(largest, f[values + j])
     inverse = np.float32(top) / largest if largest > 0 else np.float32(0)
     for j in range(n):
-        q[factors + j] = np.int8(_rounded(f[values + j] * inverse, 0, top))
+        q[factors + j] = np.int8(_round(f[values + j] * inverse, 0, top))
     return largest / np.float32(top)
 
 
@@ -126,30 +125,30 @@ def _round_signed(f, values, q, factors, n, top, highest):
             extreme = f[values + j]
     inverse = np.float32(-top) / extreme if abs(extreme) > 0 else np.float32(0)
     for j in range(n):
-        q[factors + j] = np.int8(_rounded(f[values + j] * inverse, -top, highest))
+        q[factors + j] = np.int8(_round(f[values + j] * inverse, -top, highest))
     return extreme / np.float32(-top)
 
 
-# -- 3) the steps of the weights -----------------------------------------------------------------
+# -- 3) the quants of the weights ----------------------------------------------------------------
 
 
-def _make_steps(lanes) -> Callable:
-    """Return the rounding of a group to steps of its scale."""
-    width, load, store_steps = lanes.LANES, lanes.load, lanes.store_steps
+def _make_write_quants(lanes) -> Callable:
+    """Return the rounding of a group to quants of its scale."""
+    width, load, store_quants = lanes.LANES, lanes.load, lanes.store_quants
     splat, smaller, larger, nearest = lanes.splat, lanes.smaller, lanes.larger, lanes.nearest
 
     @register_jitable
-    def write_steps(f, x, n, q, to, scale, minimum, lowest, highest, offset):
+    def write_quants(f, x, n, q, to, scale, minimum, lowest, highest, offset):
         """Write (x + minimum) / scale, within bounds, plus an offset that makes it positive."""
         inverse = splat(np.float32(1) / scale if abs(scale) > 0 else np.float32(0))
-        least, most, more = splat(lowest), splat(highest), splat(offset)
+        least, most, offsets = splat(lowest), splat(highest), splat(offset)
         shift = splat(minimum)
         for i in range(n // width):
             value = (load(f, x + width * i) + shift) * inverse
             value = nearest(smaller(larger(value, least), most))
-            store_steps(q, to + width * i, value + more)
+            store_quants(q, to + width * i, value + offsets)
 
-    return write_steps
+    return write_quants
 
 
 # -- 4) packing: the types -----------------------------------------------------------------------
@@ -157,7 +156,7 @@ def _make_steps(lanes) -> Callable:
 
 @register_jitable
 def _pack_pairs(q, qo, w, o):
-    """Write 64 bytes with the low pairs of bits of 256 steps: see ``generic_k``."""
+    """Write 64 bytes with the low pairs of bits of 256 quants: see ``generic_k``."""
     for half in range(2):
         for i in range(32):
             s = qo + 128 * half + i
@@ -167,7 +166,7 @@ def _pack_pairs(q, qo, w, o):
 
 @register_jitable
 def _pack_bit(q, qo, w, o, bit):
-    """Write 32 bytes: bit k of byte i is the bit of step 32 k + i that counts ``bit``."""
+    """Write 32 bytes: bit k of byte i is bit ``bit`` of quant 32 k + i."""
     for i in range(32):
         byte = np.int32(0)
         for k in range(8):
@@ -189,7 +188,7 @@ def _pack_six_bits(q, factors, w, o):
 def make_q2_k(lanes) -> Callable:
     """Two bits; groups of 16 with scale and minimum of four bits."""
     search = _make_affine(lanes, 16, 3, first=-0.5, count=16, mean=False)
-    write_steps = _make_steps(lanes)
+    write_quants = _make_write_quants(lanes)
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch):
@@ -204,7 +203,7 @@ def make_q2_k(lanes) -> Callable:
                 scale, minimum = at(q, factors + j), at(q, factors + 16 + j)
                 _put(w, block + j, scale | minimum << 4)
                 scale, minimum = d * np.float32(scale), dmin * np.float32(minimum)
-                write_steps(f, first + 16 * j, 16, q, qo + 16 * j, scale, minimum, 0, 3, 0)
+                write_quants(f, first + 16 * j, 16, q, qo + 16 * j, scale, minimum, 0, 3, 0)
             _pack_pairs(q, qo, w, block + 16)
 
     return encode
@@ -213,7 +212,7 @@ def make_q2_k(lanes) -> Callable:
 def make_q3_k(lanes) -> Callable:
     """Three bits; groups of 16 with a signed scale of six bits."""
     search = _make_symmetric(lanes, 4)
-    write_steps = _make_steps(lanes)
+    write_quants = _make_write_quants(lanes)
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch):
@@ -225,7 +224,7 @@ def make_q3_k(lanes) -> Callable:
             d = store_half(w, block + 108, d)
             for j in range(16):
                 scale = d * np.float32(at(q, factors + j))
-                write_steps(f, first + 16 * j, 16, q, qo + 16 * j, scale, 0, -4, 3, 4)
+                write_quants(f, first + 16 * j, 16, q, qo + 16 * j, scale, 0, -4, 3, 4)
             _pack_bit(q, qo, w, block, 4)
             _pack_pairs(q, qo, w, block + 32)
             for j in range(8):
@@ -243,7 +242,7 @@ def make_q3_k(lanes) -> Callable:
 def _make_k4(lanes, *, top: int, first: float, count: int, type_size: int) -> Callable:
     """Return the encoder of Q4_K or Q5_K: groups of 32, scale and minimum of six bits."""
     search = _make_affine(lanes, 32, top, first=first, count=count, mean=True)
-    write_steps, pack_nibbles = _make_steps(lanes), lanes.pack_nibbles
+    write_quants, pack_nibbles = _make_write_quants(lanes), lanes.pack_nibbles
     nibbles = type_size - 128
 
     @register_jitable
@@ -259,7 +258,7 @@ def _make_k4(lanes, *, top: int, first: float, count: int, type_size: int) -> Ca
             for j in range(8):
                 scale = d * np.float32(at(q, factors + j))
                 minimum = dmin * np.float32(at(q, factors + 16 + j))
-                write_steps(f, first + 32 * j, 32, q, qo + 32 * j, scale, minimum, 0, top, 0)
+                write_quants(f, first + 32 * j, 32, q, qo + 32 * j, scale, minimum, 0, top, 0)
             if top > 15:
                 _pack_bit(q, qo, w, block + 16, 16)
             for c in range(4):
@@ -281,7 +280,7 @@ def make_q5_k(lanes) -> Callable:
 def make_q6_k(lanes) -> Callable:
     """Six bits; groups of 16 with a signed scale of eight bits."""
     search = _make_symmetric(lanes, 32)
-    write_steps = _make_steps(lanes)
+    write_quants = _make_write_quants(lanes)
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch):
@@ -295,7 +294,7 @@ def make_q6_k(lanes) -> Callable:
                 scale = at(q, factors + j)
                 _put(w, block + 192 + j, scale & 255)
                 scale = d * np.float32(scale)
-                write_steps(f, first + 16 * j, 16, q, qo + 16 * j, scale, 0, -32, 31, 32)
+                write_quants(f, first + 16 * j, 16, q, qo + 16 * j, scale, 0, -32, 31, 32)
             for half in range(2):
                 for i in range(32):
                     s = qo + 128 * half + i

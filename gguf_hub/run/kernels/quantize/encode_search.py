@@ -1,8 +1,8 @@
 """Finding the scale of a group of weights: weighted least squares over candidates.
 
-Rounding weights x to steps l makes the best scale a matter of least squares, but which steps they
+Rounding weights x to quants l makes the best scale a matter of least squares, but which quants they
 are rounded to depends on the scale. So some scales around the obvious one are tried: each gives
-steps, the steps give the best scale for them, and the candidate with the smallest error wins.
+quants, the quants give the best scale for them, and the candidate with the smallest error wins.
 
 One group lies in each lane: element i of all groups is the vector at ``f[xs + LANES * i]``.
 
@@ -21,33 +21,31 @@ _TINY = np.float32(1e-15)
 """Largest magnitude of a group that is taken for zero."""
 _HUGE = np.float32(3e38)
 _DISTINCT = np.float32(1e-5)
-"""Steps vary enough for a line through them when the determinant is more than this share."""
+"""Quants vary enough for a line through them when the determinant is more than this share."""
 
 
 def make_fit_scale(lanes) -> Callable:
-    """Return the search of a scale for steps -top ... top - 1."""
+    """Return the search of a scale for quants -top ... top - 1."""
     load, splat, fma, where_less = lanes.load, lanes.splat, lanes.fma, lanes.where_less
     smaller, larger, nearest = lanes.smaller, lanes.larger, lanes.nearest
-    width = lanes.LANES
+    width, magnitude = lanes.LANES, lanes.magnitude
 
     @register_jitable
     def extreme(f, xs, n):
         """Return the values of largest magnitude, with their signs."""
-        most = value = splat(0)
+        largest = value = splat(0)
         for i in range(n):
             x = load(f, xs + width * i)
-            size = lanes_magnitude(x)
-            value = where_less(most, size, x, value)
-            most = larger(most, size)
-        return where_less(most, splat(_TINY), splat(1), value)
-
-    lanes_magnitude = lanes.magnitude
+            size = magnitude(x)
+            value = where_less(largest, size, x, value)
+            largest = larger(largest, size)
+        return where_less(largest, splat(_TINY), splat(1), value)
 
     @register_jitable
     def fit_scale(f, xs, n, top):
         """Return scales that minimise the sum of x**2 (x - scale * l)**2.
 
-        The extreme value goes to step -top - 0.9 ... -top + 0.9 in turn. For given steps the best
+        The extreme value goes to quant -top - 0.9 ... -top + 0.9 in turn. For given quants the best
         scale is dot / square, and the error then is a constant less dot**2 / square.
         """
         inverse = splat(-1) / extreme(f, xs, n)
@@ -59,10 +57,10 @@ def make_fit_scale(lanes) -> Callable:
             dot = square = splat(0)
             for i in range(n):
                 x = load(f, xs + width * i)
-                step = smaller(larger(nearest(factor * x), lowest), highest)
-                weighted = x * x * step
+                quant = smaller(larger(nearest(factor * x), lowest), highest)
+                weighted = x * x * quant
                 dot = fma(weighted, x, dot)
-                square = fma(weighted, step, square)
+                square = fma(weighted, quant, square)
             candidate = dot / where_less(zero, square, square, one)
             gain = candidate * dot
             scale = where_less(best, gain, candidate, scale)
@@ -73,7 +71,7 @@ def make_fit_scale(lanes) -> Callable:
 
 
 def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable:
-    """Return the search of scale and minimum for steps 0 ... top.
+    """Return the search of scale and minimum for quants 0 ... top.
 
     Args:
         lanes: The module of lanes.
@@ -84,8 +82,7 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
     """
     load, splat, fma, where_less = lanes.load, lanes.splat, lanes.fma, lanes.where_less
     smaller, larger, nearest = lanes.smaller, lanes.larger, lanes.nearest
-    magnitude = lanes.magnitude
-    width = lanes.LANES
+    width, magnitude = lanes.LANES, lanes.magnitude
 
     @register_jitable
     def total_size(f, xs, ws, n, factor, low, highest, scale, minimum):
@@ -93,8 +90,8 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
         zero = total = splat(0)
         for i in range(n):
             x = load(f, xs + width * i)
-            step = smaller(larger(nearest(factor * (x - low)), zero), highest)
-            error = magnitude(fma(scale, step, minimum - x))
+            quant = smaller(larger(nearest(factor * (x - low)), zero), highest)
+            error = magnitude(fma(scale, quant, minimum - x))
             total = fma(load(f, ws + width * i), error, total)
         return total
 
@@ -114,27 +111,27 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
             sum_x = fma(w, x, sum_x)
         zero, one, highest = splat(0), splat(1), splat(top)
         spread = high - low
-        steps_per_unit = one / where_less(splat(_TINY), spread, spread, one)
+        quants_per_unit = one / where_less(splat(_TINY), spread, spread, one)
 
         # 2) the obvious line, and how good it is
         scale, minimum = spread / highest, low
         best = splat(_HUGE)
         if by_size:
-            factor = highest * steps_per_unit
+            factor = highest * quants_per_unit
             best = total_size(f, xs, ws, n, factor, low, highest, scale, minimum)
 
-        # 3) candidates: steps, sums, the best line through them, its error. Steps count from the
+        # 3) candidates: quants, sums, the best line through them, its error. Quants count from the
         # best minimum so far, not from the lowest weight: that tries more, and finds better ones.
         for k in range(count):
             low = minimum
-            factor = splat(top + first + 0.1 * k) * steps_per_unit
+            factor = splat(top + first + 0.1 * k) * quants_per_unit
             sum_l = sum_ll = sum_xl = splat(0)
             for i in range(n):
                 x = load(f, xs + width * i)
-                step = smaller(larger(nearest(factor * (x - low)), zero), highest)
-                weighted = load(f, ws + width * i) * step
+                quant = smaller(larger(nearest(factor * (x - low)), zero), highest)
+                weighted = load(f, ws + width * i) * quant
                 sum_l = sum_l + weighted
-                sum_ll = fma(weighted, step, sum_ll)
+                sum_ll = fma(weighted, quant, sum_ll)
                 sum_xl = fma(weighted, x, sum_xl)
             product = sum_w * sum_ll
             determinant = product - sum_l * sum_l

@@ -13,9 +13,9 @@ from gguf_hub.run.kernels.simd.simd import (
     round_i32x8,
     splat_f32x8,
     splat_i32x8,
-    sum_i32x8,
     top_i32x8,
 )
+from gguf_hub.run.kernels.simd.simd512 import sum_of
 from gguf_hub.run.kernels.simd.simd_memory import (
     load_f32x8,
     load_i32x8,
@@ -43,13 +43,13 @@ def _magnitude(x, xo, n):
 
 
 @machine_code
-def _steps(x, xo, q, qo, inverse, n):
+def _write_quants(x, xo, q, qo, inverse, n):
     """Write ``n`` values, a multiple of 8, times ``inverse`` as int8; return their sum."""
     total = np.int32(0)
     for i in range(n // 8):
-        steps = round_i32x8(load_f32x8(x, xo + 8 * i) * inverse)
-        store_i8_of_i32x8(q, qo + 8 * i, steps)
-        total += sum_i32x8(steps)
+        quants = round_i32x8(load_f32x8(x, xo + 8 * i) * inverse)
+        store_i8_of_i32x8(q, qo + 8 * i, quants)
+        total += sum_of(quants)
     return total
 
 
@@ -70,7 +70,7 @@ def quantize_row_q8_0(x, xo, q, qo, f, fo, n):
     for b in range(blocks):
         top = _magnitude(x, xo + 32 * b, 32)
         d = as_half(top / np.float32(127))
-        total = _steps(x, xo + 32 * b, q, qo + 32 * b, _inverse(top), 32)
+        total = _write_quants(x, xo + 32 * b, q, qo + 32 * b, _inverse(top), 32)
         f[fo + b] = d
         f[fo + blocks + b] = d * np.float32(total)
         store_i32(q, qo + n + 4 * b, total)
@@ -87,8 +87,8 @@ def quantize_row_q8_k(x, xo, q, qo, f, fo, n):
         f[fo + b] = d
         for j in range(8):
             at = 256 * b + 32 * j
-            first = _steps(x, xo + at, q, qo + at, inverse, 16)
-            second = _steps(x, xo + at + 16, q, qo + at + 16, inverse, 16)
+            first = _write_quants(x, xo + at, q, qo + at, inverse, 16)
+            second = _write_quants(x, xo + at + 16, q, qo + at + 16, inverse, 16)
             f[fo + blocks + 16 * b + 2 * j] = d * np.float32(first)
             f[fo + blocks + 16 * b + 2 * j + 1] = d * np.float32(second)
             f[fo + 17 * blocks + 8 * b + j] = d * np.float32(first + second)

@@ -1,4 +1,4 @@
-"""One weight at a time, in the words of SIMD lanes.
+"""One weight at a time, with the operations of SIMD lanes.
 
 The quantisers are written once, over a module of lanes: this one, whose "vectors" are single
 floats and which is right on any CPU and as plain Python; or ``simd_lanes``, eight at a time.
@@ -84,7 +84,7 @@ def nearest(a):
 
 
 @register_jitable
-def truncated(a):
+def truncate(a):
     """Return the integers towards zero; magnitudes stay below 2**31."""
     return np.float32(np.int32(a))
 
@@ -102,7 +102,7 @@ def lowest(a):
 
 
 @register_jitable
-def store_steps(q, at, value):
+def store_quants(q, at, value):
     """Store whole floats as int8 at ``q[at:at+LANES]``."""
     q[np.uintp(at)] = np.int8(value)
 
@@ -139,7 +139,7 @@ def store_floats(w, at, value):
 
 @register_jitable
 def pack_nibbles(q, at, w, to, n):
-    """Write ``n`` bytes: steps ``q[at:at+n]`` below, ``q[at+n:at+2n]`` above."""
+    """Write ``n`` bytes: quants ``q[at:at+n]`` below, ``q[at+n:at+2n]`` above."""
     for i in range(n):
         low, high = np.int32(q[np.uintp(at + i)]), np.int32(q[np.uintp(at + n + i)])
         w[np.uintp(to + i)] = np.uint8(low & 15 | (high & 15) << 4)

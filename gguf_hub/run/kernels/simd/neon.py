@@ -1,4 +1,4 @@
-"""SIMD words for ARM: NEON with the dot product extension, four 32-bit lanes to a register.
+"""SIMD operations for ARM: NEON with the dot product extension, four 32-bit lanes to a register.
 
 Source: Arm Architecture Reference Manual for A-profile, SDOT (by element, vector), FEAT_DotProd.
 """
@@ -68,7 +68,7 @@ def pairs(typingctx, a, b):
     return _I32X4(a, a), codegen
 
 
-def _widened(builder, vector):
+def _widen(builder, vector):
     """Return 16-bit numbers as 32-bit ones, which stay vectors.
 
     LLVM would take lanes out first and widen them one by one, if nothing hid from it how they were
@@ -89,7 +89,7 @@ def splat_lane(typingctx, vector, lane):
     """
 
     def codegen(context, builder, sig, args):
-        wide = _widened(builder, args[0])
+        wide = _widen(builder, args[0])
         return splat(builder, builder.extract_element(wide, args[1]), _I32X4)
 
     return _I32X4(vector, types.int64), codegen

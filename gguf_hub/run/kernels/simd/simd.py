@@ -1,4 +1,4 @@
-"""What is computed with vectors: making, converting, multiplying and adding them up.
+"""Operations on vectors: making, converting, multiplying and adding them up.
 
 With ``simd_memory`` and ``simd_rows`` kernels read like intrinsics C and compile to the same.
 """
@@ -13,7 +13,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
     f32x8,
-    folded,
+    fold,
     i8x16,
     i8x32,
     i16x8,
@@ -21,6 +21,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     i32,
     i32x8,
     instruction,
+    shuffle,
     splat,
 )
 
@@ -74,9 +75,7 @@ def concat(typingctx, low, high):
     joined = Vector(low.element, 2 * low.lanes)
 
     def codegen(context, builder, sig, args):
-        lanes = list(range(joined.lanes))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), joined.lanes), lanes)
-        return builder.shuffle_vector(args[0], args[1], mask)
+        return shuffle(builder, *args, range(joined.lanes))
 
     return joined(low, high), codegen
 
@@ -182,9 +181,7 @@ def splat_lane_pair(typingctx, vector, pair):
             splat(builder, builder.extract_element(args[0], lane), i16x16)
             for lane in (first, second)
         )
-        lanes = [*range(8), *range(16, 24)]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes)
-        return builder.shuffle_vector(low, high, mask)
+        return shuffle(builder, low, high, [*range(8), *range(16, 24)])
 
     return i16x16(i16x16, types.int64), codegen
 
@@ -192,34 +189,10 @@ def splat_lane_pair(typingctx, vector, pair):
 # -- for quantising activations ------------------------------------------------------------------
 
 
-@intrinsic
-def max_i32x8(typingctx, a, b):
-    """Return the larger of each lane."""
-
-    def codegen(context, builder, sig, args):
-        return call_llvm(builder, "llvm.smax.v8i32", i32x8.ir(), args)
-
-    return i32x8(i32x8, i32x8), codegen
-
-
-@intrinsic
-def round_i32x8(typingctx, value):
-    """Convert eight floats to integers, halves to even."""
-
-    def codegen(context, builder, sig, args):
-        return call_llvm(builder, "llvm.lrint.v8i32.v8f32", i32x8.ir(), args)
-
-    return i32x8(f32x8), codegen
-
-
-@intrinsic
-def sum_i32x8(typingctx, value):
-    """Return the sum of eight integers."""
-
-    def codegen(context, builder, sig, args):
-        return call_llvm(builder, "llvm.vector.reduce.add.v8i32", ir.IntType(32), args)
-
-    return types.int32(i32x8), codegen
+max_i32x8 = instruction("llvm.smax.v8i32", i32x8, i32x8, result=i32x8)
+"""The larger of each lane."""
+round_i32x8 = instruction("llvm.lrint.v8i32.v8f32", f32x8, result=i32x8)
+"""Eight floats as integers, halves to even."""
 
 
 @intrinsic
@@ -227,7 +200,7 @@ def sum_f32x8(typingctx, value):
     """Return the sum of eight floats, upper halves added to lower ones."""
 
     def codegen(context, builder, sig, args):
-        return builder.extract_element(folded(builder, args[0], 1), i32(0))
+        return builder.extract_element(fold(builder, args[0], 1), i32(0))
 
     return types.float32(f32x8), codegen
 

@@ -1,4 +1,4 @@
-"""What is computed with 512-bit vectors, beyond the words of ``simd``.
+"""Operations on 512-bit vectors, beyond those of ``simd``.
 
 Needs AVX512-VNNI, but for what loads and what adds up: ``x256_rows`` uses that, too, and LLVM cuts
 its wide vectors to the CPU's.
@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from gguf_hub.run.kernels.build.cpu import has_feature
 from gguf_hub.run.kernels.simd.simd_memory import loader
+from gguf_hub.run.kernels.simd.simd_sums import add_neighbours
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
     call_llvm,
@@ -28,6 +29,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     instruction,
     pick,
     pointer_to,
+    shuffle,
     splat,
 )
 
@@ -87,17 +89,17 @@ def right(typingctx, value, a, b, c, d):
     return i8x64(i8x64, int64, int64, int64, int64), codegen
 
 
-def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
+def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
     """Return a function that takes bits out of bytes, ``(value, a, b, c, d)``.
 
     It returns for each byte of the first quarter of an i8x64 its ``width`` bits from bit ``a`` on,
-    moved to bit ``place``, with zeros around; of the other quarters from ``b``, ``c``, ``d`` on.
+    moved to bit ``to_bit``, with zeros around; of the other quarters from ``b``, ``c``, ``d`` on.
 
     With GFNI that is one instruction, a product of bit matrices: row 7 - i of the matrix, a byte,
     says which bit of the input becomes bit i. Taking them from one bit further up shifts every row.
     """
     int64 = types.int64
-    rows = sum(1 << (8 * (7 - i) + i - place) for i in range(place, place + width))
+    rows = sum(1 << (8 * (7 - i) + i - to_bit) for i in range(to_bit, to_bit + width))
     mask = (1 << width) - 1
 
     def by_matrix(builder, value, amounts):
@@ -110,7 +112,7 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
         words = builder.lshr(builder.bitcast(value, amounts.type), amounts)
         words = builder.and_(words, ir.Constant(amounts.type, [mask * 0x0101010101010101] * 8))
         return builder.bitcast(
-            builder.shl(words, ir.Constant(amounts.type, [place] * 8)), i8x64.ir()
+            builder.shl(words, ir.Constant(amounts.type, [to_bit] * 8)), i8x64.ir()
         )
 
     @intrinsic
@@ -119,8 +121,8 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
             amounts = ir.Constant(ir.VectorType(ir.IntType(64), 8), ir.Undefined)
             for lane in range(8):
                 amounts = builder.insert_element(amounts, args[1 + lane // 2], i32(lane))
-            is_able = has_feature("gfni") if has_gfni is None else has_gfni
-            return (by_matrix if is_able else by_shifts)(builder, args[0], amounts)
+            use_gfni = has_feature("gfni") if has_gfni is None else has_gfni
+            return (by_matrix if use_gfni else by_shifts)(builder, args[0], amounts)
 
         return i8x64(i8x64, int64, int64, int64, int64), codegen
 
@@ -129,14 +131,13 @@ def bits_of(width: int, place: int = 0, *, has_gfni: bool | None = None):
 
 @intrinsic
 def widened(typingctx, value):
-    """Return the lanes of a vector and as many that are undefined, as ``permute`` wants them."""
+    """Return the lanes of a vector and as many that are undefined, as ``permute`` takes them."""
     wide = Vector(value.element, 32)
 
     def codegen(context, builder, sig, args):
         undefined = ir.Constant(value.ir(), ir.Undefined)
         lanes = [*range(value.lanes), *[value.lanes] * (32 - value.lanes)]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
-        return builder.shuffle_vector(args[0], undefined, mask)
+        return shuffle(builder, args[0], undefined, lanes)
 
     return wide(value), codegen
 
@@ -170,7 +171,7 @@ def _words(builder, value, amounts, masks):
 
 def _six_bits(first: bool):
     """Return a function that reads the header of a block of Q4_K or Q5_K, sixteen bytes."""
-    wanted = [*range(4), *range(8, 12)] if first else [*range(4, 8), *range(12, 16)]
+    lanes = [*range(4), *range(8, 12)] if first else [*range(4, 8), *range(12, 16)]
 
     @intrinsic
     def numbers(typingctx, header):
@@ -181,7 +182,7 @@ def _six_bits(first: bool):
             low = _words(builder, low, [0, 0, 0, 4], [six, six, four, four])
             top = _words(builder, top, [2] * 4, [0, 0, two, two])
             both = builder.bitcast(builder.or_(low, top), i8x16.ir())
-            return builder.zext(pick(builder, both, wanted), i16x8.ir())
+            return builder.zext(pick(builder, both, lanes), i16x8.ir())
 
         return i16x8(i8x16), codegen
 
@@ -237,8 +238,8 @@ def _of_pairs(type_size: int, make):
             def codegen(context, builder, sig, args):
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
-                loaded = builder.load(pointer, align=1)
-                return make(builder, loaded, first - start, first - start + type_size)
+                bytes_ = builder.load(pointer, align=1)
+                return make(builder, bytes_, first - start, first - start + type_size)
 
             return i8x64(w, types.int64), codegen
 
@@ -253,9 +254,9 @@ def pairs_twice(type_size: int, at: int):
     See ``_of_pairs``.
     """
 
-    def make(builder, loaded, *blocks):
+    def make(builder, bytes_, *blocks):
         lanes = [block + at + lane for block in blocks for _ in range(2) for lane in range(16)]
-        return pick(builder, loaded, lanes)
+        return pick(builder, bytes_, lanes)
 
     return _of_pairs(type_size, make)
 
@@ -266,11 +267,11 @@ def pairs_of_bits(type_size: int, at: int, ones: int):
     See ``_of_pairs``.
     """
 
-    def make(builder, loaded, *blocks):
+    def make(builder, bytes_, *blocks):
         lanes = [block + at + bit // 8 for block in blocks for bit in range(32)]
         bits = ir.Constant(i8x64.ir(), [1 << (bit % 8) for bit in range(64)])
         zero = ir.Constant(i8x64.ir(), [0] * 64)
-        is_set = builder.icmp_unsigned("!=", builder.and_(pick(builder, loaded, lanes), bits), zero)
+        is_set = builder.icmp_unsigned("!=", builder.and_(pick(builder, bytes_, lanes), bits), zero)
         return builder.select(is_set, ir.Constant(i8x64.ir(), [ones] * 64), zero)
 
     return _of_pairs(type_size, make)
@@ -283,23 +284,22 @@ def halves_of_eight(type_size: int, at: int):
         type_size: Bytes of a block, 16 to 64; the eight begin at ``p``.
         at: Where in a block the half lies. Only bytes of the eight blocks are read.
     """
-    places = [at + type_size * i for i in range(8)]
+    offsets = [at + type_size * i for i in range(8)]
 
     @intrinsic
     def load(typingctx, w, p):
         def codegen(context, builder, sig, args):
-            result, done = None, 0
-            while done < 8:
-                start = min(places[done], 8 * type_size - 64)
-                inside = [place for place in places[done:] if place + 2 <= start + 64]
+            result, n_done = None, 0
+            while n_done < 8:
+                start = min(offsets[n_done], 8 * type_size - 64)
+                inside = [half for half in offsets[n_done:] if half + 2 <= start + 64]
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i16x32.ir())
                 halves = builder.load(pointer, align=1)
-                lanes = [*range(done), *(32 + (place - start) // 2 for place in inside)]
+                lanes = [*range(n_done), *(32 + (half - start) // 2 for half in inside)]
                 lanes += [0] * (32 - len(lanes))
-                mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), lanes)
-                result = builder.shuffle_vector(result or halves, halves, mask)
-                done += len(inside)
+                result = shuffle(builder, result or halves, halves, lanes)
+                n_done += len(inside)
             eight = builder.bitcast(pick(builder, result, range(8)), f16x8_ir)
             return builder.fpext(eight, f32x8.ir())
 
@@ -328,9 +328,7 @@ def halves_of_two(typingctx, a, b):
 
     def codegen(context, builder, sig, args):
         def side_by_side(lanes):
-            mask = [*lanes, *[16 + lane for lane in lanes]]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), mask)
-            return builder.shuffle_vector(args[0], args[1], mask)
+            return shuffle(builder, *args, [*lanes, *[16 + lane for lane in lanes]])
 
         return builder.add(side_by_side(range(8)), side_by_side(range(8, 16)))
 
@@ -343,8 +341,7 @@ def with_zeros(typingctx, value):
 
     def codegen(context, builder, sig, args):
         zeros = ir.Constant(value.ir(), [0] * 4)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
-        return builder.shuffle_vector(args[0], zeros, mask)
+        return shuffle(builder, args[0], zeros, range(8))
 
     return i32x8(value), codegen
 
@@ -366,8 +363,7 @@ def shift_in(typingctx, vector, value):
 
     def codegen(context, builder, sig, args):
         last = builder.insert_element(ir.Constant(vector.ir(), ir.Undefined), args[1], i32(0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(1, 9)))
-        return builder.shuffle_vector(args[0], last, mask)
+        return shuffle(builder, args[0], last, range(1, 9))
 
     return vector(vector, scalar), codegen
 
@@ -381,26 +377,9 @@ def sums_of_eight(typingctx, a, b, c, d):
     n = a.lanes
 
     def codegen(context, builder, sig, args):
-        def added(low, high):
-            """Add neighbours of two vectors, within each four lanes."""
-            even = [
-                source + base + lane
-                for base in range(0, n, 4)
-                for source in (0, n)
-                for lane in (0, 2)
-            ]
-            masks = (even, [lane + 1 for lane in even])
-            vectors = (
-                builder.shuffle_vector(
-                    low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), mask)
-                )
-                for mask in masks
-            )
-            return builder.add(*vectors)
-
         # four lanes at a time: a0+a1 a2+a3 b0+b1 b2+b3, then all of a, b, c, d
-        ab, cd = added(args[0], args[1]), added(args[2], args[3])
-        quarters = added(ab, cd)
+        ab, cd = add_neighbours(builder, *args[:2]), add_neighbours(builder, *args[2:])
+        quarters = add_neighbours(builder, ab, cd)
         first = [lane + n // 2 * half for lane in range(4) for half in range(2)]
         if n == 8:
             return pick(builder, quarters, first)

@@ -1,4 +1,4 @@
-"""SIMD words that unpack sixteen weight rows at once: a 32-bit lane of a vector to a row.
+"""SIMD operations that unpack sixteen weight rows at once: a 32-bit lane of a vector to a row.
 
 Needs AVX512.
 """
@@ -17,6 +17,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     join,
     pick,
     pointer_to,
+    shuffle,
     splat,
 )
 
@@ -30,8 +31,8 @@ def _columns(context, builder, sig, args):
     quarter = ir.VectorType(ir.IntType(32), 4)
     rows = []
     for r in range(16):
-        place = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
-        pointer = pointer_to(context, builder, sig.args[0], args[0], place, quarter)
+        index = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
+        pointer = pointer_to(context, builder, sig.args[0], args[0], index, quarter)
         rows.append(builder.load(pointer, align=1))
     a, b, c, d = (join(builder, [rows[r + 4 * lane] for lane in range(4)]) for r in range(4))
     ab = [_unpack(builder, a, b, first, 1) for first in (0, 2)]
@@ -42,14 +43,13 @@ def _columns(context, builder, sig, args):
 
 
 def _unpack(builder, low, high, first: int, width: int):
-    """Take ``2 / width`` pieces of ``width`` elements from ``first`` on, in turn, lane by lane."""
+    """Take ``2 / width`` runs of ``width`` elements from ``first`` on, in turn, lane by lane."""
     lanes = []
     for base in range(0, 16, 4):
-        for piece in range(first, first + 2, width):
+        for element in range(first, first + 2, width):
             for source in (0, 16):
-                lanes += range(source + base + piece, source + base + piece + width)
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes)
-    return builder.shuffle_vector(low, high, mask)
+                lanes += range(source + base + element, source + base + element + width)
+    return shuffle(builder, low, high, lanes)
 
 
 @intrinsic
@@ -65,7 +65,7 @@ def load_columns(typingctx, w, offset, row_bytes):
 
 @intrinsic
 def load_columns_i32x64(typingctx, w, offset, row_bytes):
-    """Return the four vectors of ``load_columns`` side by side, as a panel wants them."""
+    """Return the four vectors of ``load_columns`` side by side, as in a weight tile."""
     result = Vector("i32", 64)
 
     def codegen(context, builder, sig, args):
@@ -81,8 +81,8 @@ def load_halves(typingctx, w, offset, row_bytes):
     def codegen(context, builder, sig, args):
         halves = ir.Constant(ir.VectorType(ir.HalfType(), 16), ir.Undefined)
         for r in range(16):
-            place = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
-            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.HalfType())
+            index = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
+            pointer = pointer_to(context, builder, sig.args[0], args[0], index, ir.HalfType())
             halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(r))
         return builder.fpext(halves, f32x16.ir())
 
@@ -96,8 +96,8 @@ def load_words(typingctx, w, offset, row_bytes):
     def codegen(context, builder, sig, args):
         words = ir.Constant(i32x16.ir(), ir.Undefined)
         for r in range(16):
-            place = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
-            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.IntType(32))
+            index = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
+            pointer = pointer_to(context, builder, sig.args[0], args[0], index, ir.IntType(32))
             words = builder.insert_element(words, builder.load(pointer, align=1), i32(r))
         return words
 
@@ -105,7 +105,7 @@ def load_words(typingctx, w, offset, row_bytes):
 
 
 @intrinsic
-def repeated(typingctx, value):
+def repeat_four(typingctx, value):
     """Return an i32x16 four times side by side."""
 
     def codegen(context, builder, sig, args):
@@ -155,8 +155,8 @@ def signed_byte(typingctx, value, k):
     def codegen(context, builder, sig, args):
         k = builder.trunc(args[1], ir.IntType(32))
         bits = builder.sub(i32(24), builder.shl(k, i32(3)))
-        moved = builder.shl(args[0], splat(builder, bits, i32x16))
-        return builder.ashr(moved, splat(builder, i32(24), i32x16))
+        shifted = builder.shl(args[0], splat(builder, bits, i32x16))
+        return builder.ashr(shifted, splat(builder, i32(24), i32x16))
 
     return i32x16(i32x16, types.int64), codegen
 
@@ -174,7 +174,7 @@ def low_halves(typingctx, value):
 
 
 @intrinsic
-def negative(typingctx, value):
+def negate(typingctx, value):
     """Return floats with their signs turned."""
 
     def codegen(context, builder, sig, args):

@@ -20,8 +20,9 @@ from gguf_hub.run.kernels.simd.simd_memory import (
     load_f32x8,
     load_i8x16,
     store_f32x8,
+    store_i8x16,
 )
-from gguf_hub.run.kernels.simd.vectors import call_llvm, f32x8, i8x16, machine_code, pointer_to
+from gguf_hub.run.kernels.simd.vectors import f32x8, instruction, machine_code, pick, pointer_to
 
 __all__ = ["fma"]
 
@@ -34,7 +35,7 @@ _I32, _FLOAT = ir.IntType(32), ir.FloatType()
 _INTEGERS = ir.VectorType(_I32, 8)
 
 
-def _compared(operator: str, count: int):
+def _make_choose(operator: str, count: int):
     """Return an intrinsic that compares its first two vectors and chooses by that.
 
     Args:
@@ -62,27 +63,16 @@ def _compared(operator: str, count: int):
     return choose
 
 
-smaller, larger, where_less = _compared("<", 2), _compared(">", 2), _compared("<", 4)
+smaller, larger, where_less = _make_choose("<", 2), _make_choose(">", 2), _make_choose("<", 4)
 
 
-def _unary(name: str):
-    """Return an intrinsic for one of LLVM's functions of a vector."""
-
-    @intrinsic
-    def apply(typingctx, a):
-        def codegen(context, builder, sig, args):
-            return call_llvm(builder, f"llvm.{name}.v8f32", f32x8.ir(), args)
-
-        return f32x8(f32x8), codegen
-
-    return apply
+magnitude, root, nearest, truncate = (
+    instruction(f"llvm.{name}.v8f32", f32x8, result=f32x8)
+    for name in ("fabs", "sqrt", "rint", "trunc")
+)
 
 
-magnitude, root = _unary("fabs"), _unary("sqrt")
-nearest, truncated = _unary("rint"), _unary("trunc")
-
-
-def _reduced(operator: str):
+def _make_reduce(operator: str):
     """Return an intrinsic that reduces a vector to the lane that wins every comparison."""
 
     @intrinsic
@@ -92,8 +82,7 @@ def _reduced(operator: str):
             while lanes > 1:
                 lanes //= 2
                 low, high = (
-                    builder.shuffle_vector(vector, vector, _mask(range(first, first + lanes)))
-                    for first in (0, lanes)
+                    pick(builder, vector, range(first, first + lanes)) for first in (0, lanes)
                 )
                 vector = builder.select(builder.fcmp_ordered(operator, low, high), low, high)
             return builder.extract_element(vector, ir.Constant(_I32, 0))
@@ -103,12 +92,7 @@ def _reduced(operator: str):
     return reduce
 
 
-def _mask(lanes) -> ir.Constant:
-    lanes = list(lanes)
-    return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
-
-
-highest, lowest = _reduced(">"), _reduced("<")
+highest, lowest = _make_reduce(">"), _make_reduce("<")
 
 
 @intrinsic
@@ -131,7 +115,7 @@ def _byte_pointer(context, builder, sig, args, pointee):
     return pointer_to(context, builder, sig.args[0], args[0], args[1], pointee)
 
 
-def _stored(change, lanes_type: ir.Type):
+def _make_store(change, lanes_type: ir.Type):
     """Return an intrinsic that changes a vector and stores it at a byte offset."""
 
     @intrinsic
@@ -160,50 +144,38 @@ def _as_bfloats(builder, value):
 
 
 _HALVES = ir.VectorType(ir.HalfType(), 8)
-store_steps = store_bytes = _stored(_as_bytes, ir.VectorType(ir.IntType(8), 8))
-store_halves = _stored(lambda builder, value: builder.fptrunc(value, _HALVES), _HALVES)
-store_bfloats = _stored(_as_bfloats, ir.VectorType(ir.IntType(16), 8))
-store_floats = _stored(lambda builder, value: value, f32x8.ir())
-
-
-@intrinsic
-def _store_i8x16(typingctx, array, index, value):
-    """Store sixteen bytes."""
-
-    def codegen(context, builder, sig, args):
-        pointer = _byte_pointer(context, builder, sig, args, i8x16.ir())
-        builder.store(args[2], pointer, align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, i8x16), codegen
+store_quants = store_bytes = _make_store(_as_bytes, ir.VectorType(ir.IntType(8), 8))
+store_halves = _make_store(lambda builder, value: builder.fptrunc(value, _HALVES), _HALVES)
+store_bfloats = _make_store(_as_bfloats, ir.VectorType(ir.IntType(16), 8))
+store_floats = _make_store(lambda builder, value: value, f32x8.ir())
 
 
 @machine_code
 def pack_nibbles(q, at, w, to, n):
-    """Write ``n`` bytes, a multiple of 16: steps ``at ...`` below, ``at + n ...`` above."""
+    """Write ``n`` bytes, a multiple of 16: quants ``at ...`` below, ``at + n ...`` above."""
     for i in range(n // 16):
         low = load_i8x16(q, at + 16 * i) & 15
         high = load_i8x16(q, at + n + 16 * i) << 4
-        _store_i8x16(w, to + 16 * i, low | high)
+        store_i8x16(w, to + 16 * i, low | high)
 
 
 # -- rows of unpacked types to floats -------------------------------------------------------------
 
 
-def _widened(load8, load1, size: int):
-    """Return the reading of a row of floats of ``size`` bytes."""
+def _make_dequantize(load8, load1, size: int):
+    """Return ``dequantize`` for floats of ``size`` bytes."""
 
     @machine_code
     def dequantize(w, o, y, yo, n):
-        whole = n // 8
-        for i in range(whole):
+        n_vectors = n // 8
+        for i in range(n_vectors):
             store_f32x8(y, yo + 8 * i, load8(w, o + 8 * size * i))
-        for i in range(8 * whole, n):
+        for i in range(8 * n_vectors, n):
             y[yo + i] = load1(w, o + size * i)
 
     return dequantize
 
 
-dequantize_f32 = _widened(load_f32x8, load_f32, 4)
-dequantize_f16 = _widened(load_f16x8, load_f16, 2)
-dequantize_bf16 = _widened(load_bf16x8, load_bf16, 2)
+dequantize_f32 = _make_dequantize(load_f32x8, load_f32, 4)
+dequantize_f16 = _make_dequantize(load_f16x8, load_f16, 2)
+dequantize_bf16 = _make_dequantize(load_bf16x8, load_bf16, 2)

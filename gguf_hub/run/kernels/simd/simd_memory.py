@@ -26,11 +26,11 @@ from gguf_hub.run.kernels.simd.vectors import (
 # -- floats of the file as float32: a number, or a vector of them ----------------------------------
 
 
-def _itself(builder, value, result):
+def _identity(builder, value, result):
     return value
 
 
-def float_of_half(builder, value, result):
+def _float_of_half(builder, value, result):
     """Widen a half (one instruction where the CPU has F16C)."""
     return builder.fpext(value, result)
 
@@ -46,8 +46,8 @@ def _float_of_bfloat(builder, value, result):
 
 
 FLOATS: dict[str, tuple[ir.Type, Callable]] = {
-    "F32": (ir.FloatType(), _itself),
-    "F16": (ir.HalfType(), float_of_half),
+    "F32": (ir.FloatType(), _identity),
+    "F16": (ir.HalfType(), _float_of_half),
     "BF16": (ir.IntType(16), _float_of_bfloat),
 }
 """Type of weights -> what lies in memory, and ``(builder, value, result)`` that makes it floats."""
@@ -75,16 +75,22 @@ load_i32x8 = loader(i32x8)
 load_f32x8 = loader(f32x8)
 
 
-@intrinsic
-def store_f32x8(typingctx, array, index, value):
-    """Store eight floats at ``array[index:index+8]``."""
+def _storer(vector: Vector):
+    """Return a compiled function ``(array, index, value)`` that stores a vector."""
 
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], f32x8.ir())
-        builder.store(args[2], pointer, align=1)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typingctx, array, index, value):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
+            builder.store(args[2], pointer, align=1)
+            return context.get_dummy_value()
 
-    return types.void(array, types.int64, f32x8), codegen
+        return types.void(array, types.int64, vector), codegen
+
+    return store
+
+
+store_f32x8, store_i8x16 = _storer(f32x8), _storer(i8x16)
 
 
 def _scalar_loader(element: ir.Type, numba_type, widen):
@@ -107,30 +113,30 @@ load_u64 = _scalar_loader(ir.IntType(64), types.uint64, lambda b, x: x)
 
 def _float_loader(weight_type: str):
     """Load one float of a type at a byte offset, as float32."""
-    element, widened = FLOATS[weight_type]
-    return _scalar_loader(element, types.float32, lambda b, x: widened(b, x, ir.FloatType()))
+    element, widen = FLOATS[weight_type]
+    return _scalar_loader(element, types.float32, lambda b, x: widen(b, x, ir.FloatType()))
 
 
 load_f32, load_f16, load_bf16 = map(_float_loader, ("F32", "F16", "BF16"))
 
 
-def _eight_loader(weight_type: str):
-    """Load eight floats of a type and widen them to float32; the index counts array elements."""
-    element, widened = FLOATS[weight_type]
+def widening_loader(lanes: int, element: ir.Type, widen):
+    """Return a compiled function ``(array, index)`` that loads numbers of a type as float32."""
+    result = Vector("f32", lanes)
 
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, sig, args):
-            eight = ir.VectorType(element, 8)
-            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], eight)
-            return widened(builder, builder.load(pointer, align=1), f32x8.ir())
+            narrow = ir.VectorType(element, lanes)
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
+            return widen(builder, builder.load(pointer, align=1), result.ir())
 
-        return f32x8(array, types.int64), codegen
+        return result(array, types.int64), codegen
 
     return load
 
 
-load_f16x8, load_bf16x8 = map(_eight_loader, ("F16", "BF16"))
+load_f16x8, load_bf16x8 = (widening_loader(8, *FLOATS[name]) for name in ("F16", "BF16"))
 
 
 @intrinsic
@@ -139,11 +145,11 @@ def load_strided_f16x8(typingctx, array, offset, stride):
 
     def codegen(context, builder, sig, args):
         halves = ir.Constant(ir.VectorType(ir.HalfType(), 8), ir.Undefined)
-        place = args[1]
+        index = args[1]
         for i in range(8):
-            pointer = pointer_to(context, builder, sig.args[0], args[0], place, ir.HalfType())
+            pointer = pointer_to(context, builder, sig.args[0], args[0], index, ir.HalfType())
             halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(i))
-            place = builder.add(place, context.cast(builder, args[2], sig.args[2], types.int64))
+            index = builder.add(index, context.cast(builder, args[2], sig.args[2], types.int64))
         return builder.fpext(halves, f32x8.ir())
 
     return f32x8(array, types.int64, stride), codegen
@@ -205,7 +211,7 @@ store_i16, store_i32 = _integer_storer(16), _integer_storer(32)
 
 @intrinsic
 def prefetch(typingctx, w, offset):
-    """Ask for the cache line at byte ``offset``, into the second cache; never fails."""
+    """Prefetch the cache line at byte ``offset`` into the second cache; never fails."""
 
     def codegen(context, builder, sig, args):
         pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
@@ -219,12 +225,12 @@ def prefetch(typingctx, w, offset):
 
 
 AHEAD = 8192
-"""How many bytes in front of the weights being multiplied others are asked for. The CPU's own
+"""How many bytes ahead of the weights being multiplied others are prefetched. The CPU's own
 prefetchers stop at each page; this goes on into the next, also where rows follow each other."""
 
 
 def prefetch_ahead(size_bytes: int):
-    """Return a function ``(w, p)`` that asks for ``size_bytes`` of weights wanted soon."""
+    """Return a function ``(w, p)`` that prefetches ``size_bytes`` of weights."""
     lines = -(-size_bytes // 64)
 
     @machine_code

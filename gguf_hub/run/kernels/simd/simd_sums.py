@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba.extending import intrinsic
 
-from gguf_hub.run.kernels.simd.vectors import Vector, i32x8, pick
+from gguf_hub.run.kernels.simd.vectors import Vector, i32x8, pick, shuffle
 
 _I32X4 = Vector("i32", 4)
 
 
-def _shuffle(builder, a, b, lanes):
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
-    return builder.shuffle_vector(a, b, mask)
-
-
-def _neighbours_added(builder, a, b):
+def add_neighbours(builder, a, b):
     """Add neighbours within each four lanes: a0+a1 a2+a3 b0+b1 b2+b3."""
     n = a.type.count
     even = [at + base for base in range(0, n, 4) for at in (0, 2, n, n + 2)]
     odd = [lane + 1 for lane in even]
-    return builder.add(_shuffle(builder, a, b, even), _shuffle(builder, a, b, odd))
+    return builder.add(shuffle(builder, a, b, even), shuffle(builder, a, b, odd))
 
 
 @intrinsic
@@ -28,8 +22,8 @@ def sums_of_four(typingctx, a, b, c, d):
     """Return the sums of four vectors of four or eight integers each, as i32x4."""
 
     def codegen(context, builder, sig, args):
-        ab = _neighbours_added(builder, args[0], args[1])
-        sums = _neighbours_added(builder, ab, _neighbours_added(builder, args[2], args[3]))
+        ab = add_neighbours(builder, args[0], args[1])
+        sums = add_neighbours(builder, ab, add_neighbours(builder, args[2], args[3]))
         if sums.type.count == 4:
             return sums
         return builder.add(pick(builder, sums, range(4)), pick(builder, sums, range(4, 8)))
@@ -43,6 +37,6 @@ def shift_in_four(typingctx, vector, four):
 
     def codegen(context, builder, sig, args):
         last = pick(builder, args[0], range(4, 8))
-        return _shuffle(builder, last, args[1], list(range(8)))
+        return shuffle(builder, last, args[1], range(8))
 
     return i32x8(i32x8, _I32X4), codegen

@@ -1,11 +1,11 @@
-"""SIMD words of panels: weight rows side by side, multiplied with a tile of tokens.
+"""SIMD operations on weight tiles: weight rows side by side, multiplied with some tokens.
 
-A *panel* holds weights of 32 rows, unpacked: two records of sixteen rows, a 32-bit lane to a row,
-four weights (bytes) to a lane. A *tile* is what the rows make with a tuple of tokens: for each
-token as many vectors of sums as hold 32 rows: two of sixteen lanes, four of eight or eight of four.
-It is an LLVM array of vectors, which ends up in as many registers.
+A *weight tile* holds weights of 32 rows, unpacked: two records of sixteen rows, a 32-bit lane to a
+row, four weights (bytes) to a lane. A *sum tile* holds their products with a tuple of tokens: for
+each token as many vectors of sums as hold 32 rows: two of sixteen lanes, four of eight or eight of
+four. It is an LLVM array of vectors, which ends up in as many registers.
 
-These words do for any width of vector; ``tile_products`` has those that depend on the CPU.
+These work for any width of vector; ``tile_products`` has those that depend on the CPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gguf_hub.run.kernels.simd.vectors import (
 )
 
 
-class Tile(types.Type):
+class SumTile(types.Type):
     """Vectors of ``lanes`` rows for each of ``tokens``: all of token 0 first, then token 1's."""
 
     def __init__(self, element: str, tokens: int, lanes: int) -> None:
@@ -42,8 +42,8 @@ class Tile(types.Type):
         return ir.ArrayType(self.vector.ir(), self.per_token * self.tokens)
 
 
-@register_model(Tile)
-class _TileModel(models.PrimitiveModel):
+@register_model(SumTile)
+class _SumTileModel(models.PrimitiveModel):
     def __init__(self, manager, tile) -> None:
         super().__init__(manager, tile, tile.ir())
 
@@ -53,7 +53,7 @@ def vectors_of(builder, tile):
     return [builder.extract_value(tile, i) for i in range(tile.type.count)]
 
 
-def tile_of(builder, vectors):
+def sum_tile_of(builder, vectors):
     """Return the tile of some vectors."""
     tile = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
     for i, vector in enumerate(vectors):
@@ -78,19 +78,19 @@ class Bytes:
             address = self._builder.gep(address, [offset])
         return address
 
-    def rows(self, vector: Vector, panel, record, offset: int = 0):
-        """Load 32 bits of each of a panel's rows: vectors of any element.
+    def rows(self, vector: Vector, packed, record, offset: int = 0):
+        """Load 32 bits of each row of a weight tile: vectors of any element.
 
         Args:
             vector: Their type.
-            panel: Where the element of the first sixteen rows lies.
-            record: How far behind that the one of the others does.
-            offset: What both are to be moved by.
+            packed: Offset of the element of the first sixteen rows.
+            record: Distance from there to that of the others.
+            offset: Added to both.
         """
         size_bytes = _size_bytes(vector)
         for first in range(0, 4 * ROWS, size_bytes):
             half, rest = divmod(first, 64)
-            yield self.load(vector, panel, *[record] * half, offset + rest, align=size_bytes)
+            yield self.load(vector, packed, *[record] * half, offset + rest, align=size_bytes)
 
     def load(self, vector: Vector, *offsets, align: int = 1):
         """Load a vector at the sum of offsets."""
@@ -116,36 +116,36 @@ def _adder(is_scaled: bool):
     """Return a compiled function that adds rows' floats times tokens' floats to a tile."""
 
     def codegen(context, builder, sig, args):
-        total, integers, _, panel, record, _, starts, offset = args
+        total, integers, _, packed, record, _, starts, offset = args
         vector, per_token = sig.args[0].vector, sig.args[0].per_token
         f = context.make_array(sig.args[5])(context, builder, args[5]).data
-        rows = [*Bytes(context, builder, sig.args[2], args[2]).rows(vector, panel, record)]
+        rows = [*Bytes(context, builder, sig.args[2], args[2]).rows(vector, packed, record)]
         parts = vectors_of(builder, total)
         for i in range(len(parts)):
-            place = builder.add(builder.extract_value(starts, i // per_token), offset)
-            token = splat(builder, builder.load(builder.gep(f, [place])), vector)
+            index = builder.add(builder.extract_value(starts, i // per_token), offset)
+            token = splat(builder, builder.load(builder.gep(f, [index])), vector)
             factors = [rows[i % per_token], token]
             if is_scaled:
                 integer = builder.extract_value(integers, i)
                 factors = [builder.fmul(*factors), builder.sitofp(integer, vector.ir())]
             name = f"llvm.fma.v{vector.lanes}f32"
             parts[i] = call_llvm(builder, name, vector.ir(), [*factors, parts[i]])
-        return tile_of(builder, parts)
+        return sum_tile_of(builder, parts)
 
     return codegen
 
 
 @intrinsic
-def add_floats(typingctx, total, integers, q, panel, record, f, starts, offset):
-    """Return total + (rows' floats at ``panel`` x tokens' floats) x integers, rounded once."""
+def add_floats(typingctx, total, integers, q, packed, record, f, starts, offset):
+    """Return total + (rows' floats at ``packed`` x tokens' floats) x integers, rounded once."""
     int64 = types.int64
     arguments = (total, integers, q, int64, int64, f, starts, int64)
     return total(*arguments), _adder(is_scaled=True)
 
 
 @intrinsic
-def add_minima(typingctx, total, q, panel, record, f, starts, offset):
-    """Return total + rows' floats at ``panel`` x tokens' floats, rounded once."""
+def add_minima(typingctx, total, q, packed, record, f, starts, offset):
+    """Return total + rows' floats at ``packed`` x tokens' floats, rounded once."""
     int64 = types.int64
     with_scale = _adder(is_scaled=False)
 
@@ -157,21 +157,21 @@ def add_minima(typingctx, total, q, panel, record, f, starts, offset):
 
 
 @intrinsic
-def add_from(typingctx, tile, f, places):
-    """Return the floats at ``f[place:place+32]`` of each token plus the tile."""
+def add_from(typingctx, tile, f, offsets):
+    """Return the floats at ``f[offset:offset+32]`` of each token plus the sum tile."""
 
     def codegen(context, builder, sig, args):
         parts = vectors_of(builder, args[0])
         for i, pointer in enumerate(_outputs(context, builder, sig, args)):
             parts[i] = builder.fadd(builder.load(pointer, align=4), parts[i])
-        return tile_of(builder, parts)
+        return sum_tile_of(builder, parts)
 
-    return tile(tile, f, places), codegen
+    return tile(tile, f, offsets), codegen
 
 
 @intrinsic
-def store_tile(typingctx, tile, f, places):
-    """Store each token's 32 sums at ``f[place:place+32]``."""
+def store_sums(typingctx, tile, f, offsets):
+    """Store each token's 32 sums at ``f[offset:offset+32]``."""
 
     def codegen(context, builder, sig, args):
         parts = vectors_of(builder, args[0])
@@ -179,34 +179,34 @@ def store_tile(typingctx, tile, f, places):
             builder.store(part, pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(tile, f, places), codegen
+    return types.void(tile, f, offsets), codegen
 
 
 def _outputs(context, builder, sig, args):
-    """Return pointers to where the vectors of a tile lie in ``f``."""
+    """Return pointers to the vectors of a sum tile in ``f``."""
     tile, array_type, _ = sig.args
     pointers = []
     for t in range(tile.tokens):
         for first in range(0, ROWS, tile.lanes):
-            place = builder.extract_value(args[2], t)
-            place = builder.add(place, ir.Constant(ir.IntType(64), first))
-            address = pointer_to(context, builder, array_type, args[1], place, tile.vector.ir())
+            index = builder.extract_value(args[2], t)
+            index = builder.add(index, ir.Constant(ir.IntType(64), first))
+            address = pointer_to(context, builder, array_type, args[1], index, tile.vector.ir())
             pointers.append(address)
     return pointers
 
 
-# -- tuples of places ------------------------------------------------------------------------------
+# -- tuples of offsets -----------------------------------------------------------------------------
 
 
 def usual_beside(other: int):
-    """Return ``(left)``: whether the usual number of tokens does where so many are left.
+    """Return ``(n_left)``: whether the usual number of tokens passes where so many are left.
 
-    Else ``other`` do, once or twice, if that leaves no place of a tile empty.
+    Otherwise ``other`` do, once or twice, if that fills all of a tile.
     """
 
     @machine_code
-    def is_usual(left):
-        return left > other and left != 2 * other
+    def is_usual(n_left):
+        return n_left > other and n_left != 2 * other
 
     return is_usual
 
@@ -228,8 +228,8 @@ def next_slots(typingctx, ahead, first, count):
 
 
 @intrinsic
-def pairs_at(typingctx, n, order, begin, slots):
-    """Return ``n[order + begin + slot]`` for each slot of a tuple; itself where order is -1."""
+def pairs_at(typingctx, n, assignments, begin, slots):
+    """Return ``n[assignments + begin + slot]`` of each slot; the slot where assignments is -1."""
     result = types.UniTuple(types.int64, len(slots))
 
     def codegen(context, builder, sig, args):
@@ -238,8 +238,8 @@ def pairs_at(typingctx, n, order, begin, slots):
         pairs = []
         for t in range(len(slots)):
             slot = builder.add(args[2], builder.extract_value(args[3], t))
-            place = builder.select(is_listed, builder.add(args[1], slot), slot)
-            value = builder.load(builder.gep(data, [place]))
+            index = builder.select(is_listed, builder.add(args[1], slot), slot)
+            value = builder.load(builder.gep(data, [index]))
             pairs.append(builder.select(is_listed, value, slot))
         return context.make_tuple(builder, result, pairs)
 
@@ -247,26 +247,26 @@ def pairs_at(typingctx, n, order, begin, slots):
 
 
 @intrinsic
-def places_of(typingctx, pairs, pairs_per_row, start, stride):
-    """Return where the row of each pair of a tuple begins."""
+def row_offsets(typingctx, pairs, pairs_per_row, start, stride):
+    """Return the offset of the row of each pair of a tuple."""
     int64 = types.int64
 
     def codegen(context, builder, sig, args):
-        places = []
+        offsets = []
         for t in range(len(pairs)):
             row = builder.udiv(builder.extract_value(args[0], t), args[1])
-            places.append(builder.add(args[2], builder.mul(row, args[3])))
-        return context.make_tuple(builder, sig.return_type, places)
+            offsets.append(builder.add(args[2], builder.mul(row, args[3])))
+        return context.make_tuple(builder, sig.return_type, offsets)
 
     return pairs(pairs, int64, int64, int64), codegen
 
 
-# -- panels in memory ------------------------------------------------------------------------------
+# -- weight tiles in memory ------------------------------------------------------------------------
 
 
 @intrinsic
-def store_panel(typingctx, q, offset, value):
-    """Store vectors side by side at byte ``offset`` of a panel."""
+def store_packed(typingctx, q, offset, value):
+    """Store vectors side by side at byte ``offset`` of a weight tile."""
 
     def codegen(context, builder, sig, args):
         memory = Bytes(context, builder, sig.args[0], args[0])

@@ -108,8 +108,7 @@ for _python_operator, _name in (
 def splat(builder, scalar, vector: Vector):
     """Fill every lane with one value."""
     one = builder.insert_element(ir.Constant(vector.ir(), ir.Undefined), scalar, i32(0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-    return builder.shuffle_vector(one, one, mask)
+    return pick(builder, one, [0] * vector.lanes)
 
 
 def i32(value: int) -> ir.Constant:
@@ -131,37 +130,38 @@ def call_llvm(builder, name: str, result: ir.Type, args):
 
 
 def parts_of(builder, vector, lanes: int, count: int):
-    """Cut a vector into ``count`` pieces of ``lanes``."""
+    """Cut a vector into ``count`` parts of ``lanes``."""
     if count == 1:
         return [vector]
     starts = range(0, lanes * count, lanes)
     return [pick(builder, vector, range(start, start + lanes)) for start in starts]
 
 
-def pick(builder, vector, lanes):
-    """Return some lanes of a vector, in the order given."""
+def shuffle(builder, a, b, lanes):
+    """Return some lanes of two vectors of one type, those of ``b`` counted on after ``a``'s."""
     lanes = list(lanes)
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
-    return builder.shuffle_vector(vector, vector, mask)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def pick(builder, vector, lanes):
+    """Return some lanes of a vector, in the order given."""
+    return shuffle(builder, vector, vector, lanes)
 
 
 def join(builder, parts):
-    """Put pieces of one length side by side."""
+    """Put parts of one length side by side."""
     joined = parts[0]
     for n, part in enumerate(parts[1:], start=1):
         width = part.type.count
         if n > 1:  # shuffles want two operands of one length
             undefined = ir.Constant(part.type, ir.Undefined)
-            lanes = [*range(width), *[width] * (width * (n - 1))]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), width * n), lanes)
-            part = builder.shuffle_vector(part, undefined, mask)
-        lanes = [*range(width * n), *range(width * n, width * (n + 1))]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
-        joined = builder.shuffle_vector(joined, part, mask)
+            part = shuffle(builder, part, undefined, [*range(width), *[width] * (width * (n - 1))])
+        joined = shuffle(builder, joined, part, range(width * (n + 1)))
     return joined
 
 
-def folded(builder, vector, lanes: int):
+def fold(builder, vector, lanes: int):
     """Add the upper half of a vector to the lower, until there are ``lanes``."""
     while vector.type.count > lanes:
         half = vector.type.count // 2
@@ -176,6 +176,8 @@ def instruction(name: str, *sources: Vector, result: Vector):
     def codegen(context, builder, sig, args):
         return call_llvm(builder, name, result.ir(), args)
 
+    if len(sources) == 1:
+        return intrinsic(lambda typingctx, a: (result(*sources), codegen))
     if len(sources) == 2:
         return intrinsic(lambda typingctx, a, b: (result(*sources), codegen))
     return intrinsic(lambda typingctx, a, b, c: (result(*sources), codegen))

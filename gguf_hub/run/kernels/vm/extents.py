@@ -4,8 +4,8 @@ Kernels check no bound: offsets, sizes and strides are arguments, and a wrong on
 write whatever lies there. ``prove`` walks a program before its first run, without a kernel. For
 each step a function below says which elements of which array it can touch, given the largest
 numbers that a call may put into the header. All of these must lie inside of one block: an area of
-the layout, or a file. What steps use as indices (token ids, expert tables, the order of pairs) must
-lie where no step writes anything else.
+the layout, or a file. What steps use as indices (token ids, expert tables, sorted pairs) must lie
+where no step writes anything else.
 
 What a call puts into the header is for the caller to hold to ``Bounds``. Prefetches and advice are
 left out: they read nothing, and may point anywhere.
@@ -33,9 +33,9 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
-from gguf_hub.gguf.memory.scratch import panel_bytes, partial_floats
+from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.quantize.encode_memory import SCRATCH, STEPS
+from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     CHUNK_BAD_ROW,
@@ -68,7 +68,7 @@ class Bounds:
 
     Attributes:
         span: Tokens and positions at the program's start.
-        counts: Place in the header -> the most that stands there, ``N_TOKENS`` aside.
+        counts: Index of the header -> its maximum, ``N_TOKENS`` aside.
         n_vocab: Token ids are below.
         n_threads: Threads that run the program.
         spans: What ``set_row`` may read at an offset of ``n``.
@@ -112,12 +112,12 @@ class Call(NamedTuple):
     bounds: Bounds
     span: Span
 
-    def count(self, place: int) -> int:
-        """Return the most rows where the header's ``place`` says how many."""
-        if place == N_TOKENS:
+    def count(self, index: int) -> int:
+        """Return the maximum of the header's element ``index``, a number of rows."""
+        if index == N_TOKENS:
             return self.span.n_tokens
-        _require(place in self.bounds.counts, "no count stands at place {} of the header", place)
-        return self.bounds.counts[place]
+        _require(index in self.bounds.counts, "element {} of the header is no count", index)
+        return self.bounds.counts[index]
 
 
 Extents = Iterator[Extent]
@@ -161,7 +161,7 @@ def prove(
             raise ProgramError(f"step {i}, {step.kernel}: {exc}") from None
         if name == "set_row":
             span = bounds.spans[step.arguments[0]]
-    _require_apart(uses)
+    _require_disjoint(uses)
 
 
 def extents_of(step: Step, call: Call) -> Extents:
@@ -177,21 +177,20 @@ def extents_of(step: Step, call: Call) -> Extents:
     return _EXTENTS[name](call, *arguments)
 
 
-def _require(is_so: bool, problem: str, *found: object) -> None:
-    """Raise unless something is so; ``found`` is put into the text only then."""
-    if not is_so:
-        raise ProgramError(problem.format(*found))
+def _require(condition: bool, problem: str, *values: object) -> None:
+    """Raise unless ``condition`` holds; ``values`` are formatted into the text only then."""
+    if not condition:
+        raise ProgramError(problem.format(*values))
 
 
 def _outside(extent: Extent, blocks: Sequence[Block], at: int) -> str:
-    """Say what leaves which block."""
     array, first, size, use = extent
     inside = f"the block [{blocks[at][0]}, {blocks[at][1]})" if at >= 0 else "every block"
     what = f"{array}[{first}:{first + size}]" + (f" ({use})" if use else "")
     return f"{what} is not inside of {inside}"
 
 
-def _require_apart(uses: set[tuple[int, int, str]]) -> None:
+def _require_disjoint(uses: set[tuple[int, int, str]]) -> None:
     """Raise where elements of ``n`` mean two things: one step would overwrite another's indices."""
     end, before = 0, ""
     for first, size, use in sorted(uses):
@@ -210,7 +209,6 @@ def _rows(count: int, stride: int, width: int) -> int:
 
 
 def _weight_bytes(type_: str, n_in: int) -> int:
-    """Return the bytes that are read of a row."""
     weight = QuantType[type_]
     _require(n_in % weight.block_size == 0, "{} weights do not fill blocks of {}", n_in, type_)
     return n_in // weight.block_size * weight.type_size
@@ -219,7 +217,7 @@ def _weight_bytes(type_: str, n_in: int) -> int:
 def _product(
     call: Call, n_in: int, n_out: int, n_pairs: int, n_rows: int, n_sums: int,
     xq: int, xq_stride: int, xf: int, xf_stride: int, y: int, y_stride: int,
-    panel: int, panel_stride: int, partial: int, partial_stride: int,
+    packed: int, packed_stride: int, partial: int, partial_stride: int,
 ) -> Extents:  # fmt: skip
     """Yield what products touch besides the matrix.
 
@@ -231,7 +229,7 @@ def _product(
         yield Extent("q", xq, _rows(n_rows, xq_stride, activation_bytes(kind, n_in)))
     yield Extent("f", xf, _rows(n_rows, xf_stride, activation_floats(kind, n_in)))
     yield Extent("f", y, _rows(n_pairs, y_stride, n_out))
-    yield Extent("q", panel, _rows(threads, panel_stride, panel_bytes(n_in)))
+    yield Extent("q", packed, _rows(threads, packed_stride, tile_bytes(n_in)))
     yield Extent("f", partial, _rows(threads, partial_stride, partial_floats(n_sums)))
 
 
@@ -297,14 +295,14 @@ def _matmul(
 
 
 def _expert_matmul(
-    call: Call, experts: int, n_expert: int, row_bytes: int, n_in: int, n_out: int, starts: int,
-    order: int, pairs_per_x: int, xq: int, xq_stride: int, xf: int, xf_stride: int, y: int,
-    y_stride: int, *scratch: int,
+    call: Call, experts: int, n_expert: int, row_bytes: int, n_in: int, n_out: int,
+    expert_starts: int, assignments: int, pairs_per_x: int, xq: int, xq_stride: int, xf: int,
+    xf_stride: int, y: int, y_stride: int, *scratch: int,
 ) -> Extents:  # fmt: skip
     n_pairs = call.count(N_PAIRS)
     _require(pairs_per_x > 0, "no pairs for a row of activations")
-    yield from _expert_table(call, experts, n_expert, starts)
-    yield Extent("n", order, n_pairs, "order of pairs")
+    yield from _expert_table(call, experts, n_expert, expert_starts)
+    yield Extent("n", assignments, n_pairs, "assignments")
     size = _rows(n_out, row_bytes, _weight_bytes(call.type, n_in))
     for offset in call.bounds.tables[experts][:n_expert]:
         if offset:
@@ -316,29 +314,29 @@ def _expert_matmul(
     )  # fmt: skip
 
 
-def _expert_table(call: Call, experts: int, n_expert: int, starts: int) -> Extents:
+def _expert_table(call: Call, experts: int, n_expert: int, expert_starts: int) -> Extents:
     table = call.bounds.tables.get(experts, ())
-    _require(len(table) >= n_expert, "n[{}] is no table of {} experts", experts, n_expert)
+    _require(len(table) >= n_expert, "n[{}] is not a table of {} experts", experts, n_expert)
     yield Extent("n", experts, n_expert, "experts")
-    yield Extent("n", starts, n_expert + 1, "starts of experts")
+    yield Extent("n", expert_starts, n_expert + 1, "expert starts")
 
 
-def _advise_experts(call: Call, experts: int, n_expert: int, size: int, starts: int) -> Extents:
+def _prefetch_experts(call: Call, experts: int, n_expert: int, size: int, starts: int) -> Extents:
     return _expert_table(call, experts, n_expert, starts)
 
 
-def _route(
-    call: Call, logits: int, n_expert: int, n_expert_used: int, chosen: int, weights: int,
-    starts: int, order: int, count: int,
+def _top_k_gate(
+    call: Call, logits: int, n_expert: int, n_expert_used: int, expert_ids: int, weights: int,
+    expert_starts: int, assignments: int, count: int,
 ) -> Extents:  # fmt: skip
     tokens = call.count(count)
     _require(n_expert_used <= n_expert, "{} of {} experts", n_expert_used, n_expert)
     _require(tokens * n_expert_used <= call.count(N_PAIRS), "more pairs than the header allows")
     yield Extent("f", logits, n_expert * tokens)
     yield Extent("f", weights, n_expert_used * tokens)
-    yield Extent("n", chosen, n_expert_used * tokens, "chosen experts")
-    yield Extent("n", starts, n_expert + 1, "starts of experts")
-    yield Extent("n", order, n_expert_used * tokens, "order of pairs")
+    yield Extent("n", expert_ids, n_expert_used * tokens, "expert ids")
+    yield Extent("n", expert_starts, n_expert + 1, "expert starts")
+    yield Extent("n", assignments, n_expert_used * tokens, "assignments")
 
 
 def _cache(
@@ -416,7 +414,7 @@ def _encode(
                                                _weight_bytes(call.type, n_in)))  # fmt: skip
     yield Extent("f", x, _rows(threads, x_stride, n_in * _thread_rows(call, first, rows)))
     yield Extent("f", scratch, SCRATCH * threads)
-    yield Extent("q", 0, STEPS * threads)
+    yield Extent("q", 0, QUANTS * threads)
 
 
 def _read_bytes(call: Call, first: int, size: int, results: int) -> Extents:
@@ -435,8 +433,8 @@ _EXTENTS: dict[str, Callable[..., Extents]] = {
     "matmul": _matmul,
     "rope_store": _rope_store,
     "attention": _attention,
-    "route": _route,
-    "advise_experts": _advise_experts,
+    "top_k_gate": _top_k_gate,
+    "prefetch_experts": _prefetch_experts,
     "expert_matmul": _expert_matmul,
     "decode": _decode,
     "encode": _encode,

@@ -1,6 +1,6 @@
 """Memory, a program of steps, and the machines that run it.
 
-A machine knows nothing of models: ``model.program`` tells it what to compute.
+A machine knows nothing of models: ``model.program`` decides what is computed.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class Memory:
     def allocate(
         cls, *, n: int, f: int, q: int, kv: int, files: Sequence[NDArray[np.uint8]]
     ) -> Memory:
-        """Return memory of the given element counts; pages cost nothing until they are used.
+        """Return memory for some element counts; pages cost nothing until they are used.
 
         Raises:
             ResourceError: The system does not give as much.
         """
-        with _refusals_of(8 * n + 4 * f + q, "the memory to compute in", _LESS_TO_COMPUTE_IN):
+        with _report_refusal(8 * n + 4 * f + q, "the memory to compute in", _LESS_TO_COMPUTE_IN):
             arrays = _zeros(HEADER + n, np.int64), _fresh_pages(f, np.float32)
             quantised = _fresh_pages(q, np.int8)
-        with _refusals_of(2 * kv, "the K/V cache", _LESS_CACHE):
+        with _report_refusal(2 * kv, "the K/V cache", _LESS_CACHE):
             cache = _fresh_pages(kv, np.uint16)
         return cls(*arrays, quantised, cache, tuple(files))
 
     def use_large_pages(self) -> None:
-        """Ask for large pages from now on, where many tokens are computed together.
+        """Use large pages from now on, for batches of many tokens.
 
-        To ask again costs two microseconds.
-        A single token uses the beginning of each area, and would take a large page of each.
+        Calling it again costs two microseconds. A single token uses the beginning of each area, and
+        would take a large page of each.
         """
         for array in (self.f, self.q):
             base = array.base
@@ -73,8 +73,8 @@ _LESS_TO_COMPUTE_IN = "a smaller batch takes less: `-b`; so do fewer threads: `-
 
 
 @contextlib.contextmanager
-def _refusals_of(size_bytes: int, what: str, hint: str) -> Iterator[None]:
-    """Say what could not be had, however the system says no: of a size that no address has, too."""
+def _report_refusal(size_bytes: int, what: str, hint: str) -> Iterator[None]:
+    """Raise with the size and a hint, however the system refuses: sizes beyond any address, too."""
     try:
         yield
     except (MemoryError, OSError, OverflowError, ValueError) as exc:
@@ -86,19 +86,19 @@ def _refusals_of(size_bytes: int, what: str, hint: str) -> Iterator[None]:
 
 
 def _zeros(n: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return ``n`` zeros that start on a cache line, as vectors of 64 bytes want."""
+    """Return ``n`` zeros that start on a cache line, as vectors of 64 bytes need."""
     item = np.dtype(dtype).itemsize
     raw = np.zeros(n + 64 // item, dtype)
-    skipped = -raw.ctypes.data % 64 // item
-    return raw[skipped : skipped + n]
+    offset = -raw.ctypes.data % 64 // item
+    return raw[offset : offset + n]
 
 
 def _fresh_pages(n: int, dtype: DTypeLike) -> NDArray[Any]:
     """Return ``n`` zeros in small pages of their own, none of which takes memory before it is used.
 
-    A cache for 32,768 positions lies in pieces of some 2 MB, of which a short text uses the
-    beginning of each: with large pages all of it would be taken at the first token. ``np.zeros``
-    asks for large ones, or reuses memory that the process gave back, and then fills all of it.
+    A cache for 32,768 positions lies in tiles of some 2 MB, of which a short text uses the
+    beginning of each: large pages would allocate all of it at the first token. ``np.zeros`` asks
+    for large ones, or reuses memory that the process gave back, and then fills all of it.
     """
     size_bytes = max(1, n) * np.dtype(dtype).itemsize
     if sys.platform == "win32":

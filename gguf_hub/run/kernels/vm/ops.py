@@ -21,16 +21,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS = range(5)
-"""Places of the header in ``n``: tokens in this call, cache position of the first one, how many of
+"""Indices of the header in ``n``: tokens in this call, cache position of the first one, how many of
 them want logits, and (token, expert) pairs of all and of those."""
 
 CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 6, 7, 16
-"""Places in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
+"""Indices in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
 for each thread the first row with a number that is too large or none at all, or -1."""
 
-SCRATCH = ("panel", "panel_stride", "partial", "partial_stride")
-"""Arguments of matrix products: where the first thread's unpacked weights lie in ``q``, and its
-sums of 32 rows for each token in ``f``, and how far apart the threads' are (``tile_steps``)."""
+SCRATCH = ("packed", "packed_stride", "partial", "partial_stride")
+"""Arguments of matrix products: offsets of the first thread's weight tile in ``q`` and of its sums
+of 32 rows for each token in ``f``, and the strides from thread to thread (``tile_steps``)."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
@@ -43,7 +43,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each row divided by its root mean square, times the gain
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),
-    # activation rows in the form that a weight type wants
+    # activation rows in the form that a weight type is multiplied with
     "quantize_q8_0": ("x", "width", "xq", "xf", "count"),
     "quantize_q8_k": ("x", "width", "xq", "xf", "count"),
     # y[t, r] (+)= dot(weight row r, activation row t)
@@ -60,21 +60,22 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "attention": (
         "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
     ),
-    # router logits -> the chosen experts of each token, their weights, and pairs sorted by expert
-    "route": (
-        "logits", "n_expert", "n_expert_used", "chosen", "weights", "starts", "order", "count",
+    # router logits -> expert ids and weights of each token, and (token, expert) pairs by expert
+    "top_k_gate": (
+        "logits", "n_expert", "n_expert_used", "expert_ids", "weights", "expert_starts",
+        "assignments", "count",
     ),
-    # ask the system for the matrices of the chosen experts, for a file larger than memory
-    "advise_experts": ("experts", "n_expert", "size", "starts"),
+    # prefetch the matrices of the chosen experts, for a file larger than memory
+    "prefetch_experts": ("experts", "n_expert", "size", "expert_starts"),
     # matmul of each (token, expert) pair with that expert's matrix
     "expert_matmul": (
-        "experts", "n_expert", "row_bytes", "n_in", "n_out", "starts", "order", "pairs_per_x",
-        "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride", *SCRATCH,
+        "experts", "n_expert", "row_bytes", "n_in", "n_out", "expert_starts", "assignments",
+        "pairs_per_x", "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride", *SCRATCH,
     ),
     # rows of the quantiser's chunk: weights to floats, floats to blocks
     "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),
     "encode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch"),
-    # SwiGLU, in place of gate
+    # SwiGLU, written over gate
     "silu_mul": ("gate", "up", "width", "count"),
     # x[t] += sum over its pairs of weight * y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x", "count"),
@@ -82,7 +83,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
 """Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
-``frequencies`` are places in ``f``; ``count`` is a place in the header of ``n``."""
+``frequencies`` are offsets in ``f``; ``count`` is an index of the header of ``n``."""
 
 
 ROW = 24

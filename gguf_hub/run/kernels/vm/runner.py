@@ -57,8 +57,6 @@ def _fetch_add(typingctx, address, value):
 
 @intrinsic
 def _call(typingctx, function, tid, nth, op, bases):
-    """Call a kernel by its address."""
-
     def codegen(context, builder, sig, args):
         kernel_type = ir.FunctionType(ir.IntType(32), [_INT64] * 4)
         kernel = builder.inttoptr(args[0], kernel_type.as_pointer())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gguf_hub.run.grammar.schema.check import CannotCheck, canonical, conforms, json_type
-from gguf_hub.run.grammar.schema.disjoint import apart
+from gguf_hub.run.grammar.schema.disjoint import are_disjoint
 from gguf_hub.run.grammar.schema.merge import Document, NotSupported
 from gguf_hub.run.grammar.schema.negate import negate
 from tests.run.grammar.schema.random_schemas import DOCUMENTS, SCHEMAS
@@ -52,7 +52,7 @@ def _unlike_holds(value: Any, choice: Any) -> bool:
 @MANY
 @given(a=SCHEMAS, b=SCHEMAS, value=DOCUMENTS)
 def test_no_written_value_satisfies_two_schemas_that_are_apart(a: Any, b: Any, value: Any) -> None:
-    if apart(a, b, Document({})) and holds(value, a) and holds(value, b):
+    if are_disjoint(a, b, Document({})) and holds(value, a) and holds(value, b):
         # Only values with properties that a grammar would not write may do both.
         assert isinstance(value, dict)
 
@@ -138,4 +138,4 @@ APART = [
 
 @pytest.mark.parametrize(("a", "b", "expected"), APART, ids=str)
 def test_schemas_that_are_surely_apart(a: Any, b: Any, expected: bool) -> None:
-    assert apart(a, b, Document({})) == expected
+    assert are_disjoint(a, b, Document({})) == expected

@@ -1,4 +1,4 @@
-"""Words of the vector kernels that have several ways to be computed."""
+"""Operations on 512-bit vectors that have several implementations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("has_gfni", [False, True], ids=["by shifts", "by GFNI"])
 @pytest.mark.parametrize(
-    ("width", "place", "starts"),
+    ("width", "to_bit", "starts"),
     [
         (4, 0, (0, 0, 4, 4)),
         (4, 0, (0, 4, 0, 4)),
@@ -26,21 +26,21 @@ pytestmark = pytest.mark.skipif(
     ],
 )
 def test_bits_are_taken_out_of_bytes(
-    width: int, place: int, starts: tuple[int, int, int, int], has_gfni: bool
+    width: int, to_bit: int, starts: tuple[int, int, int, int], has_gfni: bool
 ) -> None:
     if has_gfni and not has_feature("gfni"):
         pytest.skip("this CPU has no GFNI")
     from gguf_hub.run.kernels.simd.simd512 import bits_of, dpbusd, load_i8x64, sum_of, zeros_i32x16
 
-    bits = bits_of(width, place, has_gfni=has_gfni)
+    bits = bits_of(width, to_bit, has_gfni=has_gfni)
     a, b, c, d = starts
 
-    def byte(source, is_wanted):
-        """Return the one byte of the result where ``is_wanted`` holds a one."""
+    def byte(source, one_hot):
+        """Return the one byte of the result where ``one_hot`` holds a one."""
         value = bits(load_i8x64(source, 0), a, b, c, d)
-        return sum_of(dpbusd(zeros_i32x16(), value, load_i8x64(is_wanted, 0)))
+        return sum_of(dpbusd(zeros_i32x16(), value, load_i8x64(one_hot, 0)))
 
-    source = np.random.default_rng(width + place).integers(0, 256, 64).astype(np.uint8)
-    found = [compiled(byte)(source, lane) for lane in np.eye(64, dtype=np.uint8)]
+    source = np.random.default_rng(width + to_bit).integers(0, 256, 64).astype(np.uint8)
+    values = [compiled(byte)(source, lane) for lane in np.eye(64, dtype=np.uint8)]
     shifts = np.repeat(starts, 16)
-    assert found == (((source >> shifts) & ((1 << width) - 1)) << place).tolist()
+    assert values == (((source >> shifts) & ((1 << width) - 1)) << to_bit).tolist()
