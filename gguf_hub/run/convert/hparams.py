@@ -14,6 +14,7 @@ from typing import Any
 
 from gguf_hub.errors import CheckpointError
 from gguf_hub.gguf.format import MAX_STRINGS
+from gguf_hub.gguf.memory.layout import ModelSizes
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -40,27 +41,16 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class HParams:
-    """Sizes of a model, under llama.cpp's names.
+class HParams(ModelSizes):
+    """Sizes of a model, and what else a GGUF says of it.
 
     Attributes:
-        head_dim: Elements of a head.
-        n_expert: 0 for a dense model.
         window: Sliding window of config.json, which GGUF files of this kind cannot
             express; None for none.
     """
 
     family: str
-    n_vocab: int
     n_ctx_train: int
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
-    n_expert: int
-    n_expert_used: int
     rms_epsilon: float
     rope_theta: float
     rope_scaling: RopeScaling | None

@@ -9,26 +9,18 @@ from dataclasses import dataclass
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.hparams import ARCHITECTURE, HyperParameters
+from gguf_hub.gguf.memory.layout import ModelSizes
 from gguf_hub.gguf.runnable import ARCHITECTURES
 from gguf_hub.gguf.strings import shown
 from gguf_hub.run.model.rope import RopeConfig
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of a model, under llama.cpp's names."""
+class ModelConfig(ModelSizes):
+    """Sizes of a model, and what else the runner computes with."""
 
     name: str
-    n_vocab: int
     n_ctx_train: int
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
-    n_expert: int
-    n_expert_used: int
     rms_epsilon: float
     rope: RopeConfig
 

@@ -23,7 +23,6 @@ from gguf_hub.gguf.memory.layout import (
     LayerOffsets,
     Limits,
     MemoryLayout,
-    ModelSizes,
 )
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.machine import Memory
@@ -127,10 +126,7 @@ class ProgramBuilder:
         self._weights = replace(weights, layers=weights.layers[stage.first : stage.end])
         self._limits = limits
         self._stage = stage
-        sizes = ModelSizes(
-            len(self._weights.layers), config.n_embd, config.n_head, config.n_head_kv,
-            config.head_dim, config.n_ff, config.n_expert, config.n_expert_used, config.n_vocab,
-        )  # fmt: skip
+        sizes = replace(config, n_layer=len(self._weights.layers))
         tables = _expert_tables(self._weights, limits)
         self._at = MemoryLayout(sizes, limits, len(tables))
         self._tables = dict(zip(tables, self._at.tables, strict=True))
