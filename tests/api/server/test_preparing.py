@@ -109,7 +109,7 @@ def test_tokens_of_others_come_while_a_long_text_is_encoded(tiny: Running) -> No
     ("path", "body"),
     [
         ("/completion", {"prompt": "x" * MEGABYTES}),
-        ("/completion", {"prompt": [300] * 1_000_000}),
+        ("/completion", {"prompt": [300] * 250_000}),
         ("/v1/completions", {"prompt": ["a", "x " * (MEGABYTES // 2)]}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 100_000}]}),
         ("/v1/embeddings", {"input": "</s>" * (MEGABYTES // 4)}),
