@@ -131,6 +131,7 @@ class Transfer:
         self._noted_at = 0.0
         self._link = link or Link(hub, source)
         segments, done = initial.segments, initial.done
+        self._have_bytes = initial.have_bytes  # now: segments that were begun grow
         self.queue = SegmentQueue(
             segments, done, initial.todo, settings.connections, initial.expected
         )
@@ -164,9 +165,8 @@ class Transfer:
     def _watch(self) -> None:
         """Report progress until all is there or something is wrong."""
         label = f"download {self._source.file.path.rpartition('/')[2]}"
-        have_bytes, reported_bytes = self._initial.have_bytes, 0
-        size_bytes = self._initial.segments.size_bytes
-        with self._progress.task(label, size_bytes, done=have_bytes) as task:
+        reported_bytes, size_bytes = 0, self._initial.segments.size_bytes
+        with self._progress.task(label, size_bytes, done=self._have_bytes) as task:
             while not self.queue.stop_event.wait(_POLL_S):
                 reported_bytes = self._report_bytes(task, reported_bytes)
                 if self._cancel.is_set():
@@ -273,7 +273,7 @@ class Transfer:
         now = time.monotonic()
         if now - self._noted_at > _NOTE_EVERY_S:
             self._noted_at = now
-            have = format_size(self._initial.have_bytes + self.queue.n_received)
+            have = format_size(self._have_bytes + self.queue.n_received)
             self._progress.note(f"{error.message}; resuming at {have}")
 
     def _fetch(self, link: ResolvedLink, run: list[SegmentState], sink: _Sink, worker: int) -> None:

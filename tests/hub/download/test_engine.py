@@ -230,6 +230,13 @@ def test_a_sound_file_passes_the_look(server: HubServer, fetcher: Make, tmp_path
     assert fetch(fetcher(backend=backend), "m.gguf").path.read_bytes() == data
 
 
+def test_what_has_come_is_counted_once(server: HubServer, fetcher: Make, notes: Notes) -> None:
+    server.faults.append(Fault("GET", "*/resolve/*", times=1, drop_after=100_000))
+    fetch(fetcher(replace(QUICK, connections=1)))
+    (note,) = [note for note in notes.texts if "resuming at" in note]
+    assert note.endswith("resuming at 100.0 kB")
+
+
 # --- bounds
 
 

@@ -150,7 +150,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "rope_table": lambda code: code[:64],
     "quantize_q8_0": lambda code: code[:200] + bytes(b ^ 255 for b in code[200:400]) + code[400:],
     "quantize_q8_k": lambda code: code[:-10],
-    "route": lambda code: b"<html>" * 100,
+    "top_k_gate": lambda code: b"<html>" * 100,
 }
 """Small kernels -> what happens to the object of each."""
 
