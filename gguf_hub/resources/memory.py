@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from pathlib import Path
 
 from gguf_hub.resources.cgroup import MemoryLimit, memory_limit
@@ -34,14 +32,3 @@ def host_memory(notes: list[str]) -> tuple[int | None, int | None]:
         notes.append(f"the memory of this machine cannot be read: {error}")
         return None, None
     return memory.total, memory.available
-
-
-def return_freed_memory() -> None:
-    """Give memory that was freed back to the system, where the C library would keep it.
-
-    glibc keeps what each thread has freed: after some large and refused requests a server has
-    several hundred megabytes that nobody uses.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

@@ -72,11 +72,13 @@ def find_candidates(
     existing = [candidates for candidates in local_sets if candidates]
     if arguments and len(existing) == len(local_sets):
         return existing[0] if len(existing) == 1 else _combine(existing)
+    if not arguments:
+        from gguf_hub.hub.catalog import load_catalog
+
+        return _catalog(load_catalog(catalog_path), is_user_catalog=catalog_path is not None)
     from gguf_hub.cli.models import make_resolver
 
     resolver = make_resolver(catalog_path, token=token)
-    if not arguments:
-        return _catalog(resolver.catalog, is_user_catalog=catalog_path is not None)
     candidate_sets = [
         candidates or _remote(argument, resolver, revision)
         for argument, candidates in zip(arguments, local_sets, strict=True)

@@ -196,9 +196,7 @@ class MemoryLayout:
         self.output_norm = self._take("f", "output_norm [D]", model.n_embd)
 
     def _layer(self, model: ModelSizes, limits: Limits) -> LayerOffsets:
-        n_ctx, n_head_kv = cache.padded(limits.n_ctx), model.n_head_kv
-        keys = n_head_kv * cache.key_elements(limits.key_type, model.head_dim, n_ctx)
-        values = n_head_kv * cache.value_elements(limits.value_type, model.head_dim, n_ctx)
+        keys, values = _cache_elements(model, limits)
         n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
             attn_norm=self._take("f", "attn_norm [D]", model.n_embd),
@@ -237,6 +235,20 @@ class MemoryLayout:
             self.areas.append(Area(array, name, offset, n_elements, kind))
         self.sizes[array] += _aligned(n_elements)
         return offset
+
+
+def cache_bytes(model: ModelSizes, limits: Limits) -> int:
+    """Return what the K/V cache of one slot takes, without laying out the rest."""
+    elements = sum(_aligned(n) for n in _cache_elements(model, limits))
+    return model.n_layer * elements * _ELEMENT_BYTES["kv"]
+
+
+def _cache_elements(model: ModelSizes, limits: Limits) -> tuple[int, int]:
+    """Return the elements of a layer's keys, and of its values."""
+    n_ctx, head_dim = cache.padded(limits.n_ctx), model.head_dim
+    keys = cache.key_elements(limits.key_type, head_dim, n_ctx)
+    values = cache.value_elements(limits.value_type, head_dim, n_ctx)
+    return model.n_head_kv * keys, model.n_head_kv * values
 
 
 def _aligned(n_elements: int) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import ssl
 import threading
 import warnings
 from typing import Any
@@ -89,6 +88,8 @@ def _import_quietly() -> Any:
 
 def _client_problem(error: Exception) -> UsageError:
     """Return our error for a client that could not be made; it names the likely variable."""
+    import ssl
+
     if isinstance(error, OSError):  # ssl.SSLError is one
         name = next((each for each in _CERTIFICATES if os.environ.get(each)), "")
         reason = "no certificates in it" if isinstance(error, ssl.SSLError) else reason_of(error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gguf_hub.gguf.memory.activations import KIND_OF_BLOCK, ActivationKind
-from gguf_hub.gguf.memory.layout import HEADER, N_BATCH, Limits, MemoryLayout
+from gguf_hub.gguf.memory.layout import HEADER, N_BATCH, Limits, MemoryLayout, cache_bytes
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.fit.facts import FileFacts, Role
@@ -70,34 +70,32 @@ def need_of(file: FileFacts, constraints: Constraints, *, n_threads: int = 1) ->
 def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> MemoryEstimate:
     """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
     kv_type, n_numbers = (constraints.kv_type, 1) if constraints.kv_type != "f32" else ("f16", 2)
-    layout = _layout(file.shape, constraints.n_ctx, n_threads, kv_type.upper())
+    cache_type = kv_type.upper()
+    cached = Limits(constraints.n_ctx, 1, 1, 1, key_type=cache_type, value_type=cache_type)
+    kinds = frozenset(
+        (name, _kind_of(share.type))
+        for name, roles in _READERS.items()
+        for share in file.tensors
+        if share.role in roles
+    )
     return MemoryEstimate(
         weights_bytes=file.weights_bytes,
-        kv_bytes=n_numbers * sum(area.size_bytes for area in layout.areas if area.array == "kv"),
-        scratch_bytes=_touched_bytes(file, layout),
+        kv_bytes=n_numbers * cache_bytes(file.shape, cached),
+        scratch_bytes=_scratch_bytes(file.shape, min(N_BATCH, constraints.n_ctx), n_threads, kinds),
         overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * file.shape.n_vocab,
     )
 
 
 @lru_cache
-def _layout(shape: ModelShape, n_ctx: int, n_threads: int, kv_type: str) -> MemoryLayout:
-    limits = Limits(
-        n_ctx, min(N_BATCH, n_ctx), n_outputs=1, n_threads=n_threads,
-        key_type=kv_type, value_type=kv_type,
-    )  # fmt: skip
-    return MemoryLayout(shape, limits)
-
-
-def _touched_bytes(file: FileFacts, layout: MemoryLayout) -> int:
+def _scratch_bytes(
+    shape: ModelShape, n_batch: int, n_threads: int, kinds: frozenset[tuple[str, ActivationKind]]
+) -> int:
     """Return what takes memory besides the cache: of activations only the forms that are read."""
-    kinds = {
-        name: {_kind_of(share.type) for share in file.tensors if share.role in roles}
-        for name, roles in _READERS.items()
-    }
+    limits = Limits(n_batch, n_batch, n_outputs=1, n_threads=n_threads)
     return 8 * HEADER + sum(
         area.size_bytes
-        for area in layout.areas
-        if area.array != "kv" and (area.kind is None or area.kind in kinds[area.name])
+        for area in MemoryLayout(shape, limits).areas
+        if area.array != "kv" and (area.kind is None or (area.name, area.kind) in kinds)
     )
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from gguf_hub.errors import GrammarError
-from gguf_hub.resources.memory import return_freed_memory
+from gguf_hub.resources.freed_memory import return_freed_memory
 from gguf_hub.run.grammar import Grammar, GrammarVocab, Matcher, TokenGrammar, TokenTrie
 
 _MAX_GRAMMARS = 16
