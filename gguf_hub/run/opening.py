@@ -73,14 +73,25 @@ def open_model(
         ResourceError: Not enough memory or threads.
     """
     settings.check()
-    settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
     if drafter is not None and settings.n_logits is not None:
         settings = replace(settings, n_logits=max(settings.n_logits, drafter.n_draft + 1))
     file = open_gguf(path, is_mapped=settings.is_mapped, progress=progress)
     try:
         tokenizer = load_tokenizer(file.metadata)
-        model = Transformer.open(file, settings, builder=builder, progress=progress)
+        model = load_model(file, settings, builder=builder, progress=progress)
     except BaseException:
         file.close()
         raise
     return LoadedModel(path, file, model, tokenizer, drafter)
+
+
+def load_model(
+    file: Gguf,
+    settings: ModelSettings = DEFAULTS,
+    *,
+    builder: KernelBuilder | None = None,
+    progress: Progress = SILENT,
+) -> Transformer:
+    """Make the model of an open file ready; see ``open_model``."""
+    settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
+    return Transformer.open(file, settings, builder=builder, progress=progress)

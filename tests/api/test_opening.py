@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gguf_hub.api.llama import Llama, LlamaPromptLookupDecoding
+from gguf_hub.gguf import shards
 from gguf_hub.progress import SILENT
 from gguf_hub.resources import cpus
 from gguf_hub.run import opening
@@ -105,10 +106,26 @@ def test_cache_types_and_no_mmap_are_followed(
         is_mapped.append(how["is_mapped"])
         return real(path, **how)
 
-    monkeypatch.setattr(opening, "open_gguf", noted)
+    for module in (opening, shards):
+        monkeypatch.setattr(module, "open_gguf", noted)
     surfaces[command](path, "-ctk", "q8_0", "-ctv", "q8_0", "--no-mmap")
     assert [model.cache_types for model in models] == [("Q8_0", "Q8_0")]
     assert is_mapped == [False]
+
+
+def test_bench_reads_a_file_once_for_several_numbers_of_threads(
+    path: Path, surfaces: dict[str, Open], monkeypatch: pytest.MonkeyPatch, models: list[Any]
+) -> None:
+    paths = []
+    real = shards.open_gguf
+
+    def noted(path: Path, **how: Any) -> Any:
+        paths.append(path)
+        return real(path, **how)
+
+    monkeypatch.setattr(shards, "open_gguf", noted)
+    surfaces["bench"](path, "--no-mmap", "-t", "1,2")
+    assert (paths.count(path), len(models)) == (1, 2)
 
 
 def test_llama_follows_its_arguments_of_cache_and_memory(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.gguf.summary import Summary
     from gguf_hub.progress import Progress
     from gguf_hub.run.bench import Measurement, Plan
@@ -19,6 +20,7 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
     Raises:
         GgufHubError: The file is not a model that runs here.
     """
+    from gguf_hub.cli.run.opening import NO_MMAP, report_lost_pages
     from gguf_hub.gguf.layout import TensorTable
     from gguf_hub.gguf.shards import open_gguf
     from gguf_hub.gguf.summary import summarize_set
@@ -27,14 +29,17 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
     from gguf_hub.run.kernels.build.build import KernelBuilder
 
     plan = Plan(options["n_prompt"], options["n_gen"], options["n_depth"], options["repetitions"])
-    with open_gguf(path) as file:
+    builder = KernelBuilder()
+    with (
+        report_lost_pages(f"`{path}`", NO_MMAP),
+        open_gguf(path, is_mapped=options["mmap"], progress=progress) as file,
+    ):
         table = TensorTable(dict(file.tensors), ())
         summary = summarize_set([part.header for part in file.files], table)
-    builder = KernelBuilder()
-    runs = [
-        _measure(path, plan, {**options, "threads": n_threads}, progress, builder)
-        for n_threads in dict.fromkeys(options["threads"])
-    ]
+        runs = [
+            _measure(file, plan, {**options, "threads": n_threads}, progress, builder)
+            for n_threads in dict.fromkeys(options["threads"])
+        ]
     return {
         **_model(path, summary),
         "cpu": cpu_name(Path("/")),
@@ -63,20 +68,16 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
 
 
 def _measure(
-    path: Path, plan: Plan, options: dict[str, Any], progress: Progress, builder: KernelBuilder
+    file: Gguf, plan: Plan, options: dict[str, Any], progress: Progress, builder: KernelBuilder
 ) -> dict[str, Any]:
-    from gguf_hub.cli.run.opening import NO_MMAP, model_settings, report_lost_pages
+    from gguf_hub.cli.run.opening import model_settings
     from gguf_hub.run.bench import measure, read_bytes_per_s
-    from gguf_hub.run.opening import open_model
+    from gguf_hub.run.opening import load_model
 
     settings = model_settings(options, n_ctx=plan.n_ctx)
-    with (
-        report_lost_pages(f"`{path}`", NO_MMAP),
-        open_model(path, settings, builder=builder, progress=progress) as loaded,
-    ):
-        model = loaded.model
+    with load_model(file, settings, builder=builder, progress=progress) as model:
         result = measure(model, plan, progress)
-        read_rate = read_bytes_per_s(loaded.file.data, model.n_threads, builder)
+        read_rate = read_bytes_per_s(file.data, model.n_threads, builder)
         return {
             "n_threads": model.n_threads,
             **_speeds(result),

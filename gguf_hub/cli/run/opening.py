@@ -70,16 +70,16 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.run.model.settings import ModelSettings
 
-    settings = {
-        "n_batch": options["batch_size"],
-        "n_threads": max(0, options["threads"]),
-        "key_type": options["cache_type_k"].upper(),
-        "value_type": options["cache_type_v"].upper(),
-        "is_mapped": options["mmap"],
-        "lock": "all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
-        "rope": rope_change(options),
-    }
-    return ModelSettings(**{**settings, **more})
+    return ModelSettings(
+        n_batch=options["batch_size"],
+        n_threads=max(0, options["threads"]),
+        key_type=options["cache_type_k"].upper(),
+        value_type=options["cache_type_v"].upper(),
+        is_mapped=options["mmap"],
+        lock="all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
+        rope=rope_change(options),
+        **more,
+    )
 
 
 def drafter_of(options: dict[str, Any]) -> Drafter | None:
