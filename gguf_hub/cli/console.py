@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.events import EventProgress
+from gguf_hub.errors import did_you_mean
 from gguf_hub.printable import LAYOUT, json_printable, printable, printable_text
 from gguf_hub.progress import SILENT, Progress, Task
 
@@ -256,8 +257,7 @@ def error(text: str, *, hint: str | None = None) -> None:
 
 def near(word: str, words: Iterable[str] | Mapping[str, Any]) -> str:
     """Return ``": did you mean `x`?"`` for the nearest known word, or nothing."""
-    matches = difflib.get_close_matches(word, list(words), n=1)
-    return f": did you mean `{matches[0]}`?" if matches else ""
+    return did_you_mean(difflib.get_close_matches(word, list(words), n=1))
 
 
 def _colour(stream: Any) -> bool | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
+from gguf_hub.paths import absolute
 
 if TYPE_CHECKING:
     from gguf_hub.errors import GgufHubError
@@ -144,7 +144,7 @@ def _hint(row: dict[str, Any]) -> str:
 def _download_again(row: dict[str, Any]) -> str:
     """Return the command that downloads the file to the same path, as far as that is known."""
     words = ["gguf-hub", "download", row["repo_id"], row["filename"] or ""]
-    path = Path(os.path.abspath(row["path"])).as_posix()  # noqa: PTH100 - links stay as they are
+    path = absolute(Path(row["path"])).as_posix()
     if row["filename"] and "/snapshots/" not in path and path.endswith(f"/{row['filename']}"):
         words += ["--local-dir", path.removesuffix(row["filename"]).rstrip("/") or "/"]
         if row["expected_from"] not in ("record", "metadata"):

@@ -18,7 +18,7 @@ from typing import Any
 from gguf_hub.errors import HubUnreachableError, UsageError
 from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.engine import Settings
-from gguf_hub.hub.download.journal import journal_of
+from gguf_hub.hub.download.journal import remove_part
 from gguf_hub.hub.download.link import Link, Source
 from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.progress import Progress
@@ -78,7 +78,7 @@ class HfTransferBackend:
             )
             settings = Settings(connections=self.connections)
             return RangeBackend(settings)(hub, source, part, progress=progress, cancel=cancel)
-        _clear(part)
+        remove_part(part)  # it cannot go on with what another engine left
         options = {
             "url": metadata.url,
             "filename": str(part.absolute()),  # the child works in another folder
@@ -132,12 +132,6 @@ class XetBackend:
         cancel: threading.Event,
     ) -> TransferResult:
         """Fill ``part``; see ``TransferBackend``."""
-        _clear(part)
+        remove_part(part)  # it cannot go on with what another engine left
         hub.fetch_xet(source.repo_id, source.file.path, source.commit, part)
         return TransferResult()
-
-
-def _clear(part: Path) -> None:
-    """Remove what another engine left: neither of these can go on with it."""
-    part.unlink(missing_ok=True)
-    journal_of(part).unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from gguf_hub.hub.download.cachedir import repos_of
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
-from gguf_hub.hub.download.journal import journal_of, read_journal
+from gguf_hub.hub.download.journal import journal_of, read_journal, remove_part
 from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import download_lock
@@ -342,7 +342,7 @@ class Fetcher:
                 sha256 = sha256_file(new, progress=self.progress, label=f"check {file.path}")
                 require_named(status, new)
                 if matches(new, file, sha256):
-                    _drop(part)
+                    remove_part(part)
                     return self._accept(
                         listing, file, new, sha256, Status.COPIED, part_status=status
                     )
@@ -370,7 +370,7 @@ class Fetcher:
                 )
                 journal_of(part).unlink(missing_ok=True)
                 return done
-        _drop(part)
+        remove_part(part)
         raise _wrong_bytes(listing, file, sha256)
 
     def _adopt_leftover(self, listing: RepoListing, file: RemoteFile, part: Path) -> None:
@@ -410,9 +410,8 @@ class Fetcher:
         A part (``part_status``) gets its name only if it still is the file whose bytes were hashed.
         """
         problem = gguf_problem(content) if is_gguf(file.path) else None
-        if status in (Status.COPIED, Status.DOWNLOADED):
-            self._require_replaceable(listing, file)  # hours may have passed since it was asked
         if part_status:
+            self._require_replaceable(listing, file)  # hours may have passed since it was asked
             require_named(part_status, content)
         path = self.destination.accept(listing, file, content)
         self._record(listing, file, path, sha256)
@@ -435,11 +434,6 @@ def _failed_first(futures: Sequence[Future[FetchedFile]]) -> list[Future[Fetched
     """Return the futures, or only one that failed: the others then wait in vain."""
     failed = [f for f in futures if f.done() and f.exception() is not None]
     return failed[:1] or list(futures)
-
-
-def _drop(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    journal_of(part).unlink(missing_ok=True)
 
 
 def copy_file(source: Path, new: Path) -> None:

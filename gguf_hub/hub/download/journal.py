@@ -62,6 +62,12 @@ def journal_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.journal")
 
 
+def remove_part(part: Path) -> None:
+    """Remove a part and its journal, where they are."""
+    part.unlink(missing_ok=True)
+    journal_of(part).unlink(missing_ok=True)
+
+
 def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
     """Return what the journal of a part records, or None when there is none that fits.
 

@@ -15,7 +15,14 @@ from gguf_hub.files import is_named, set_aside
 from gguf_hub.hub.client import Hub
 from gguf_hub.hub.download.engine import Settings, Transfer, TransferState
 from gguf_hub.hub.download.file_hash import Prefix
-from gguf_hub.hub.download.journal import Journal, ResumeState, Start, journal_of, read_journal
+from gguf_hub.hub.download.journal import (
+    Journal,
+    ResumeState,
+    Start,
+    journal_of,
+    read_journal,
+    remove_part,
+)
 from gguf_hub.hub.download.link import Link, Source
 from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.partfile import PartFile, require_named
@@ -172,8 +179,7 @@ class _Attempt:
         """Remove a part that is only space set aside: nothing has come."""
         state = read_journal(self.part, self.source.file.etag, self.source.file.size_bytes)
         if state and not state.have_bytes:
-            self.part.unlink(missing_ok=True)
-            journal_of(self.part).unlink(missing_ok=True)
+            remove_part(self.part)
 
     def _transfer(self, part: PartFile, link: Link) -> TransferResult:
         journal = Journal(self.part, self.source.file.etag, self.state)
