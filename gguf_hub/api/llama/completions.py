@@ -333,9 +333,7 @@ class Completions(LlamaBase):
             state = cache[prompt]
         except KeyError:
             return
-        if n_shared(state.input_ids.tolist(), prompt) > n_shared(
-            self.context.engine.cached, prompt
-        ):
+        if n_shared(state.input_ids.tolist(), prompt) > self.context.engine.n_shared(prompt):
             self.load_state(state)
 
 

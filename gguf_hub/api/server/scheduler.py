@@ -20,24 +20,16 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import BusyError
 from gguf_hub.run.generation import Generation, TextDelta
-from gguf_hub.run.generation.engine import Drafter, Engine
+from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 
 WORTH_COPYING = 16
 """Minimum common prefix with another slot, in positions, to copy its cache."""
 
 
-class SlotModel(Protocol):
+class SlotModel(Forward, Protocol):
     """A model with several K/V caches, as the scheduler uses it."""
 
-    n_ctx: int
-    n_batch: int
     n_slots: int
-
-    def forward(
-        self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
-    ) -> NDArray[np.float32]:
-        """Return logits of the last token, [1, V], or of every one; see ``Forward``."""
-        ...
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         """Return logits [n, V] for n rows of (slot, token, position), one token of each slot."""
@@ -141,7 +133,6 @@ class Scheduler:
     ) -> None:
         self._model = model
         self._n_waiting = n_waiting
-        self._has_drafter = drafter is not None
         self._waiting: deque[TokenSequence | EmbedSequence] = deque()
         self._lock = threading.Lock()
         self.slots = [Slot(Engine(model, slot=i, drafter=drafter)) for i in range(model.n_slots)]
@@ -197,7 +188,7 @@ class Scheduler:
         decoding = [
             s for s in self.slots if s.sequence and not s.engine.is_behind(s.sequence.generation)
         ]
-        if self._has_drafter and len(decoding) == 1:
+        if len(decoding) == 1 and decoding[0].engine.drafter is not None:
             self._run_guarded(decoding[0], self._decode_alone)
         elif decoding:
             self._decode(decoding)

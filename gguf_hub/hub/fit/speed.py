@@ -98,7 +98,7 @@ def _host_seconds(
         here = share.size_bytes * (1 - (experts if is_expert else dense))
         read_bytes = here * (file.expert_share if is_expert else 1.0)
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
-    kv_bytes = need_of(file, constraints).kv_bytes / 2 * (1 - dense)
+    kv_bytes = need_of(file, constraints, n_threads=machine.n_threads).kv_bytes / 2 * (1 - dense)
     # attention computes for each query that shares a key: fewer of them are done sooner
     sharing = file.shape.n_head / file.shape.n_head_kv / 4
     seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s / sharing)
@@ -129,5 +129,5 @@ def _gpu_seconds(
         return 0.0
     assert machine.gpu_bytes_per_s is not None
     read_bytes = file.dense_bytes * dense + file.expert_bytes * file.expert_share * experts
-    read_bytes += need_of(file, constraints).kv_bytes / 2 * dense
+    read_bytes += need_of(file, constraints, n_threads=machine.n_threads).kv_bytes / 2 * dense
     return read_bytes / (GPU_SHARE * machine.gpu_bytes_per_s)
