@@ -26,6 +26,16 @@ def kernel_cache_dir() -> Path:
     return expand_user(folder).absolute() if folder else cache_dir()
 
 
+def default_cache_dir() -> Path:
+    """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(name):
+            return expand_user(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    return expand_user(home) / "hub"
+
+
 def _dir(kind: str) -> Path:
     home = os.environ.get("GGUF_HUB_HOME")
     if home:

@@ -37,7 +37,6 @@ from gguf_hub.hub.client import (
     HfHub,
     RemoteFile,
     RepoListing,
-    default_cache_dir,
     default_endpoint,
     is_offline,
 )
@@ -58,7 +57,7 @@ from gguf_hub.hub.download.plan import FileSelector, select
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translate_os_errors
-from gguf_hub.paths import expand_user
+from gguf_hub.paths import default_cache_dir, expand_user
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.hub.client import default_cache_dir
+from gguf_hub.paths import default_cache_dir
 from tests.hub_server import HubServer
 from tests.noise import noise
 

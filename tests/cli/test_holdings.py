@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.hub.client import default_cache_dir
 from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
+from gguf_hub.paths import default_cache_dir
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
 

@@ -12,7 +12,7 @@ import pytest
 from gguf_hub.cli.models import resolve_model
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub.client import default_cache_dir
+from gguf_hub.paths import default_cache_dir
 from gguf_hub.progress import SILENT
 from tests.hub_server import HubServer
 

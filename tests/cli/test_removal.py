@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.hub.client import default_cache_dir
 from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.paths import default_cache_dir
 from tests.hub_server import sha256
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs links of POSIX")

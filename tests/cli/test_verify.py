@@ -186,7 +186,7 @@ def test_a_model_that_was_downloaded_is_found_by_name(
 def test_a_model_of_another_client_is_found_by_name(server: HubServer, row: Row) -> None:
     from huggingface_hub import hf_hub_download
 
-    from gguf_hub.hub.client import default_cache_dir
+    from gguf_hub.paths import default_cache_dir
 
     path = hf_hub_download(REPO, NAME, endpoint=server.endpoint, cache_dir=default_cache_dir())
     code, found = row("Q4_K_M")

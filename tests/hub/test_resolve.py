@@ -16,13 +16,14 @@ from gguf_hub.errors import (
     RemoteFileNotFoundError,
     RepoNotFoundError,
 )
-from gguf_hub.hub.client import HfHub, default_cache_dir
+from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Status
 from gguf_hub.hub.download.plan import FileSelector
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
 from gguf_hub.hub.store import Store
+from gguf_hub.paths import default_cache_dir
 from gguf_hub.progress import SilentProgress
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise

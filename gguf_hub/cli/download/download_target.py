@@ -68,8 +68,8 @@ def _parse_target(argument: str, resolver: Resolver) -> Target:
 
 def destination_from(options: dict[str, Any]) -> Destination:
     """Return the destination of the options."""
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.download.destinations import HfCache, LocalFolder
+    from gguf_hub.paths import default_cache_dir
 
     if options["local_dir"] is not None:
         return LocalFolder(expand_user(options["local_dir"]).absolute())

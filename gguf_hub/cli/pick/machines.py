@@ -107,8 +107,8 @@ def detect_machine(overrides: MachineOverrides = MachineOverrides()) -> Detected
         GgufHubError: The amount of memory is unknown.
     """
     from gguf_hub.errors import GgufHubError
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.hardware import detect
+    from gguf_hub.paths import default_cache_dir
 
     hardware = detect()
     if hardware.ram_available_bytes is None and overrides.ram_bytes is None:
@@ -138,8 +138,8 @@ def _with_steady_memory(hardware: Hardware, overrides: MachineOverrides) -> Hard
 
 def machine_of(hardware: Hardware, overrides: MachineOverrides = MachineOverrides()) -> Machine:
     """Return the machine to pick for; unknown memory counts as 0."""
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.fit import Machine, isa_of
+    from gguf_hub.paths import default_cache_dir
 
     speeds = _speeds(hardware, default_cache_dir(), may_probe=overrides.may_probe)
     disk = dict(overrides.disk)

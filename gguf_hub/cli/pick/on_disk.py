@@ -17,9 +17,9 @@ def on_disk(repo_id: str, models: Iterable[Sequence[str]]) -> tuple[bool, ...]:
 
 
 def _local_names(repo_id: str) -> frozenset[str]:
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.download.cachedir import all_files_of, repo_folder
     from gguf_hub.hub.store import Store
+    from gguf_hub.paths import default_cache_dir
 
     cached = all_files_of(repo_folder(default_cache_dir(), repo_id))
     names = {file.filename for file in cached if file.path.is_file()}

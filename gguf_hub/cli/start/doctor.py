@@ -42,8 +42,8 @@ def command(catalog_path: Path | None, as_json: bool) -> int:
 
 def _examine(catalog_path: Path | None) -> dict[str, Any]:
     """Return the report; every check adds to its ``problems``."""
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.hardware import detect
+    from gguf_hub.paths import default_cache_dir
 
     problems: list[str] = []
     hardware = detect(default_cache_dir())
@@ -106,8 +106,8 @@ def _cpu(hardware: Hardware, problems: list[str]) -> dict[str, Any]:
 
 def _speeds(hardware: Hardware) -> dict[str, float | None]:
     """Return the speeds that `gguf-hub pick` has measured; doctor measures nothing."""
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.hub.hardware import machine_key, recall_speeds
+    from gguf_hub.paths import default_cache_dir
 
     key = machine_key(hardware.cpu_name, hardware.n_threads)
     return asdict(recall_speeds(key, default_cache_dir()))
@@ -115,9 +115,8 @@ def _speeds(hardware: Hardware) -> dict[str, float | None]:
 
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:
     """Return purpose -> path of each folder, and whether it exists and is writable."""
-    from gguf_hub.hub.client import default_cache_dir
     from gguf_hub.ownership import weakness_of_way
-    from gguf_hub.paths import data_dir, kernel_cache_dir
+    from gguf_hub.paths import data_dir, default_cache_dir, kernel_cache_dir
 
     folders = {}
     for name, path in (

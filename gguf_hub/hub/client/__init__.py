@@ -12,7 +12,6 @@ from gguf_hub.hub.client.interface import (
     Hub,
     RemoteFile,
     RepoListing,
-    default_cache_dir,
     is_offline,
 )
 
@@ -24,7 +23,6 @@ __all__ = [
     "Hub",
     "RemoteFile",
     "RepoListing",
-    "default_cache_dir",
     "default_endpoint",
     "is_offline",
 ]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gguf_hub.paths import expand_user
-
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -120,16 +118,6 @@ class Hub(Protocol):
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers, else the reason why not."""
         ...
-
-
-def default_cache_dir() -> Path:
-    """Return the Hugging Face cache, found as huggingface_hub finds it (it may not exist yet)."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if folder := os.environ.get(name):
-            return expand_user(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
-    return expand_user(home) / "hub"
 
 
 def is_offline() -> bool:

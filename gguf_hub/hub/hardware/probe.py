@@ -14,11 +14,9 @@ import contextlib
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +113,9 @@ def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -
         The fastest pass in which all threads ran at the same time, or else the middle of all
         passes; None where there is no memory for a buffer.
     """
+    import statistics  # these three when there is something to measure: once a machine
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     if n_bytes < 8 * n_threads:

@@ -20,7 +20,8 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
-from gguf_hub.hub.client import FileMetadata, HfHub, client, default_cache_dir
+from gguf_hub.hub.client import FileMetadata, HfHub, client
+from gguf_hub.paths import default_cache_dir
 from tests.hub_server import Fault, HubServer, git_sha1, sha256
 
 DATA = bytes(range(256)) * 40
