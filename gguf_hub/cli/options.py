@@ -68,10 +68,20 @@ SIZE = Size()
 batch_size_option = click.option(
     "-b",
     "--batch-size",
+    type=click.IntRange(1),
     default=512,
     show_default=True,
     metavar="N",
     help="Maximum batch size in tokens.",
+)
+
+threads_option = click.option(
+    "-t",
+    "--threads",
+    type=click.IntRange(-1),
+    default=0,
+    metavar="N",
+    help="Threads; 0: as many physical cores as help.",
 )
 
 catalog_option = click.option(

@@ -122,7 +122,7 @@ def _each(flag: str, texts: str) -> list[str]:
     [
         (["-n", "-5"], "--predict -5: expected -2 or more"),
         (["-c", "-1"], "--ctx-size -1: expected 0 or more"),
-        (["-b", "0"], "--batch-size 0: expected 1 or more"),
+        (["-b", "0"], "0 is not in the range x>=1"),
         (["--top-p", "1.5"], "top_p"),
         (["-ctk", "q5_1"], "`q5_1`: expected f16 or q8_0"),
         (["--temp", "warm"], "'warm' is not a valid float"),

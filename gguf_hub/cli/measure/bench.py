@@ -111,7 +111,7 @@ def _check_options(model: str | None, model_option: str | None, options: dict[st
     """Refuse invalid options before anything is downloaded."""
     if model and model_option:
         raise click.UsageError("MODEL is given twice, as an argument and with -m")
-    minimums = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1, "batch_size": 1}
+    minimums = {"n_prompt": 0, "n_gen": 0, "n_depth": 0, "repetitions": 1}
     require_at_least(options, minimums)
     if not options["n_prompt"] and not options["n_gen"]:
         raise click.UsageError("-p 0 -n 0: nothing to measure")

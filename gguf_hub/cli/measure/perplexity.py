@@ -15,6 +15,7 @@ from gguf_hub.cli.options import (
     json_option,
     offline_option,
     require_at_least,
+    threads_option,
 )
 from gguf_hub.cli.run.opening import opening_options
 from gguf_hub.cli.run.rope import rope_change, rope_options
@@ -36,13 +37,7 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
     "-c", "--ctx-size", default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
 @batch_size_option
-@click.option(
-    "-t",
-    "--threads",
-    default=0,
-    metavar="N",
-    help="Threads; 0: as many physical cores as help.",
-)
+@threads_option
 @click.option("--chunks", default=-1, metavar="N", help="Number of chunks; default: all.")
 @click.option("--base", metavar="MODEL", help="Compare with this model; both are loaded.")
 @click.option(
@@ -94,7 +89,7 @@ def _check_options(model: str | None, model_option: str | None, options: dict[st
         raise click.UsageError("--kl-divergence needs --kl-divergence-base FILE, or use --base")
     if not options["text_path"] and not options["kl_divergence"]:
         raise click.UsageError("expected a text: --text FILE")
-    require_at_least(options, {"batch_size": 1, "threads": 0, "ctx_size": 1})
+    require_at_least(options, {"ctx_size": 1})
     rope_change(options)
     if options["logits_path"] and not options["kl_divergence"]:
         from gguf_hub.run.perplexity.logits_file import require_replaceable

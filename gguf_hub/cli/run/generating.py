@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_hub.cli.options import batch_size_option, require_at_least, together
+from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
 from gguf_hub.cli.run.opening import lookup_option
 from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.cli.run.shifting import n_keep
@@ -23,14 +23,13 @@ generating_options = together(
     click.option("-c", "--ctx-size", default=0, show_default=True, metavar="N",
                  help="Context size in tokens; 0: the model's trained context."),
     batch_size_option,
-    click.option("-t", "--threads", default=0, metavar="N",
-                 help="Threads; 0: as many physical cores as help."),
+    threads_option,
     lookup_option,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
 """Add the options that ``generate`` reads, besides those of other modules."""
-_LOWEST = {"predict": -2, "ctx_size": 0, "batch_size": 1, "threads": -1}
+_LOWEST = {"predict": -2, "ctx_size": 0}
 
 
 def check_generating(options: dict[str, Any]) -> None:

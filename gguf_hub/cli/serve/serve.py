@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.compatibility import ignored_options
-from gguf_hub.cli.options import CONTEXT
+from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
 from gguf_hub.cli.run.opening import lookup_option, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
@@ -28,10 +28,8 @@ from gguf_hub.cli.source import source_options
               metavar="N", help="Number of slots: requests decoded at once.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=64, show_default=True, metavar="N",
               help="Requests that may wait for a slot; more get 429.")  # fmt: skip
-@click.option("-b", "--batch-size", type=click.IntRange(1), default=512, metavar="N",
-              help="Maximum batch size in tokens.")  # fmt: skip
-@click.option("-t", "--threads", type=click.IntRange(-1), default=0, metavar="N",
-              help="Threads; 0: as many physical cores as help.")  # fmt: skip
+@batch_size_option
+@threads_option
 @click.option("-a", "--alias", metavar="NAME", help="Model name reported to clients.")
 @click.option("-n", "--predict", "--n-predict", type=click.IntRange(-2), default=-1, metavar="N",
               show_default=True,
