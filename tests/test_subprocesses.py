@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.hub.hardware.gpus import DetectedGpus, detect_gpus
+from gguf_hub.hub.hardware.detect import detect_gpus
+from gguf_hub.hub.hardware.gpus import DetectedGpus
 from gguf_hub.importpath import PACKAGE
 from gguf_hub.subprocesses import NETWORK, find_program, run_program, start_python
 from tests.conftest import ROOT

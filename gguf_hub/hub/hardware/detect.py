@@ -6,7 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_hub.hub.hardware.gpus import Gpu, detect_gpus
+from gguf_hub.hub.hardware.amd import amd_gpus
+from gguf_hub.hub.hardware.gpus import DetectedGpus, Gpu
+from gguf_hub.hub.hardware.nvidia import nvidia_gpus
 from gguf_hub.hub.hardware.unified import apple_gpu
 from gguf_hub.resources.cgroup import MemoryLimit, cpu_quota, memory_limit
 from gguf_hub.resources.cpus import cpu_name, last_cache_bytes, simd, threads_within, usable_cores
@@ -100,6 +102,13 @@ def detect(target: Path | None = None, *, root: Path = Path("/")) -> Hardware:
         simd=simd(root),
         last_cache_bytes=last_cache_bytes(root),
     )
+
+
+def detect_gpus(root: Path) -> DetectedGpus:
+    """Return the GPUs that this process may use; ``root`` is the root of the file system."""
+    nvidia = nvidia_gpus(root)
+    amd = amd_gpus(root / "sys/class/drm")
+    return DetectedGpus(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
 
 
 def _real_limit(limit: MemoryLimit | None, total_bytes: int | None) -> int | None:

@@ -1,23 +1,10 @@
-"""Graphics memory: NVIDIA through NVML or nvidia-smi, AMD through sysfs.
-
-What is there but cannot be read is reported in a note; what is not there is not an error.
-"""
+"""Graphics processors: what they are, and which of them this process may use."""
 
 from __future__ import annotations
 
-import re
-import warnings
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from gguf_hub.oserrors import reason_of
-from gguf_hub.subprocesses import find_program, run_program
-from gguf_hub.units import GIB, MIB
-
-TIMEOUT_S = 5.0  # a driver that hangs must not hang us
-MAX_CARVED_BYTES = 3 * GIB  # what firmware sets aside of the RAM for graphics; cards have more
 
 
 @dataclass(frozen=True)
@@ -47,142 +34,52 @@ class DetectedGpus:
     notes: tuple[str, ...] = ()
 
 
-def detect_gpus(root: Path) -> DetectedGpus:
-    """Return the GPUs of this machine; ``root`` is the root of the file system."""
-    nvidia = _nvidia(root)
-    amd = amd_gpus(root / "sys/class/drm")
-    return DetectedGpus(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
+@dataclass(frozen=True)
+class Device:
+    """A GPU as its driver lists it.
 
-
-def _nvidia(root: Path) -> DetectedGpus:
-    """Ask NVML, or else nvidia-smi; say nothing where there is neither driver nor program."""
-    problem = ""
-    try:
-        with warnings.catch_warnings():  # the retired package of the same name warns
-            warnings.simplefilter("ignore")
-            import pynvml
-        return nvml_gpus(pynvml)
-    except ImportError:
-        pass  # the extra `gpu` is not installed
-    except Exception as error:  # pynvml raises classes that it makes at run time
-        problem = f"NVML: {error}"
-    program = find_program("nvidia-smi")
-    if program:
-        return smi_gpus([program])
-    if (root / "proc/driver/nvidia/version").exists():
-        reason = problem or "neither nvidia-ml-py (`pip install gguf-hub[gpu]`) nor nvidia-smi"
-        return DetectedGpus(
-            notes=(f"an NVIDIA driver is loaded but its GPUs cannot be read: {reason}",)
-        )
-    return DetectedGpus()
-
-
-def nvml_gpus(nvml: Any) -> DetectedGpus:
-    """Ask NVML, given its module; raises what the module raises when there is no driver."""
-    nvml.nvmlInit()
-    try:
-        gpus, notes = [], []
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            name = nvml.nvmlDeviceGetName(handle)
-            name = name.decode() if isinstance(name, bytes) else str(name)
-            try:
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            except nvml.NVMLError as error:
-                notes.append(_shared_memory(name, str(error)))
-                gpus.append(Gpu(name, 0, 0, is_unified=True))
-                continue
-            rate = _nvml_bandwidth(nvml, handle)
-            gpus.append(Gpu(name, int(memory.total), int(memory.free), rate))
-        return DetectedGpus(tuple(gpus), tuple(notes))
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
-    """Return the bandwidth of a GPU's memory; None where the driver does not report it.
-
-    Two transfers for each cycle of the memory clock, e.g. RTX 3090: 9751 MHz x 2 x 384 bits
-    / 8 = 936 GB/s; H100: 2619 MHz x 2 x 5120 / 8 = 3352 GB/s.
+    Attributes:
+        gpu: The GPU; None where its memory cannot be read.
+        index: Its number among the driver's GPUs; instances of one divided GPU share it.
+        ids: What a variable may call it besides.
     """
-    try:
-        clock_mhz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
-        width_bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
-    except (nvml.NVMLError, AttributeError):
-        return None
-    return clock_mhz * 1e6 * 2 * width_bits / 8 or None
+
+    gpu: Gpu | None
+    index: int
+    ids: tuple[str, ...] = ()
 
 
-def smi_gpus(program: Sequence[str]) -> DetectedGpus:
-    """Ask nvidia-smi, given the words that start it."""
-    query = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        done = run_program([*program, *query], timeout_s=TIMEOUT_S)
-    except TimeoutError:
-        return DetectedGpus(notes=(f"nvidia-smi gave no answer in {TIMEOUT_S:.0f} s",))
-    except OSError as error:
-        return DetectedGpus(notes=(f"nvidia-smi cannot be run: {reason_of(error)}",))
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        return DetectedGpus(notes=(f"nvidia-smi failed: {lines[0]}",))
-    return parse_smi(done.stdout)
+def visible_devices(
+    devices: Sequence[Device], variable: str
+) -> tuple[tuple[Device, ...], tuple[str, ...]]:
+    """Return the devices that a variable of the environment leaves to us, and a note of the rest.
 
+    Args:
+        devices: As the driver lists them.
+        variable: ``CUDA_VISIBLE_DEVICES`` or one that is written so: numbers, or ids or beginnings
+            of ids that fit one GPU only. What follows an item that names no GPU is not read, so
+            that ``""`` and ``-1`` leave none.
 
-def parse_smi(text: str) -> DetectedGpus:
-    """Read nvidia-smi's table; sizes are MiB, e.g. ``NVIDIA GeForce RTX 3090, 24576, 23900``."""
-    gpus, notes = [], []
-    for line in filter(str.strip, text.splitlines()):
-        name, *sizes = (part.strip() for part in line.rsplit(",", 2))
-        if len(sizes) == 2 and all(size.isdecimal() for size in sizes):
-            gpus.append(Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB))
-        else:
-            notes.append(_shared_memory(name, ", ".join(sizes) or "no figures"))
-            if len(sizes) == 2:
-                gpus.append(Gpu(name, 0, 0, is_unified=True))
-    return DetectedGpus(tuple(gpus), tuple(notes))
-
-
-def _shared_memory(name: str, reason: str) -> str:
-    """Return the note for a GPU without memory of its own (GB10, Jetson), or with none reported."""
-    return f"{name}: reports no memory of its own ({reason}): assumed to share the RAM"
-
-
-def amd_gpus(folder: Path) -> DetectedGpus:
-    """Read the cards that the amdgpu driver lists under ``/sys/class/drm``.
-
-    A processor with graphics (APU) has a small part of the RAM as its VRAM and reaches much more
-    of it through its page table (GTT): it shares the RAM.
-
-    Source: kernel documentation, gpu/amdgpu/driver-misc.rst: mem_info_vram_total, ..._used,
-    mem_info_gtt_total.
+    Source: CUDA C++ programming guide, CUDA environment variables.
     """
-    gpus = []
-    for card in sorted(folder.glob("card*")):
-        if not re.fullmatch(r"card\d+", card.name):
-            continue  # a connector: card0-HDMI-A-1
-        total = _number_in(card / "device/mem_info_vram_total")
-        used = _number_in(card / "device/mem_info_vram_used")
-        if total and used is not None:
-            name = _text_in(card / "device/product_name") or f"AMD GPU ({card.name})"
-            gpus.append(_amd_gpu(card / "device", name, total, max(0, total - used)))
-    return DetectedGpus(tuple(gpus))
+    value = os.environ.get(variable)
+    if value is None or not devices:
+        return tuple(devices), ()
+    chosen: list[Device] = []
+    for item in value.split(","):
+        named = _named(devices, item.strip())
+        if named is None:
+            break
+        if named not in chosen:
+            chosen.append(named)
+    left_out = len(devices) - len(chosen)
+    note = f"{variable}={value[:60]!r} leaves {len(chosen)} of {len(devices)} GPUs"
+    return tuple(chosen), (note,) if left_out else ()
 
 
-def _amd_gpu(device: Path, name: str, total: int, free: int) -> Gpu:
-    gtt_total = _number_in(device / "mem_info_gtt_total") or 0
-    if total > MAX_CARVED_BYTES or gtt_total <= total:
-        return Gpu(name, total, free)
-    gtt_used = _number_in(device / "mem_info_gtt_used") or 0
-    return Gpu(name, total + gtt_total, free + max(0, gtt_total - gtt_used), is_unified=True)
-
-
-def _number_in(path: Path) -> int | None:
-    text = _text_in(path)
-    return int(text) if text.isdecimal() else None
-
-
-def _text_in(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+def _named(devices: Sequence[Device], item: str) -> Device | None:
+    """Return the device that an item of the variable names; of a divided GPU the first instance."""
+    if item.isascii() and item.isdecimal():
+        return next((device for device in devices if device.index == int(item)), None)
+    fits = [each for each in devices if item and any(id_.startswith(item) for id_ in each.ids)]
+    return fits[0] if len({device.index for device in fits}) == 1 else None
