@@ -1,8 +1,6 @@
 """Fixtures that every test may use.
 
-Third-party data lies in ``tests/data``. Larger sets are read from ``../shared/data`` beside the
-project: tests that need them skip, with a reason, where they are absent. No test writes outside its
-own folder.
+Third-party data lies in ``tests/data``. No test writes outside its own folder.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from tests.hub_server import HubServer
 from tests.reference import reference_data
 
 ROOT = Path(__file__).resolve().parent.parent
-LARGE_DATA = ROOT.parent / "shared" / "data"
 
 
 def _kernel_folder() -> Path:
@@ -49,14 +46,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def data() -> Path:
     """The folder of third-party data that came with the repository."""
     return reference_data()
-
-
-@pytest.fixture(scope="session")
-def large_data() -> Path:
-    """The folder of third-party data that is too large for the repository."""
-    if not LARGE_DATA.is_dir():
-        pytest.skip("no ../shared/data beside the project")
-    return LARGE_DATA
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,9 @@ SMALL = Shape(
     n_layer=2, n_embd=256, n_head=8, n_head_kv=2, n_ff=512, n_expert=8, n_vocab=320, n_ctx=256
 )
 
+LOGITS_TOKENS = (1, 17, 250, 4, 99, 260, 31, 5)
+"""The text whose logits llama.cpp computed for each recipe, see ``tools/llama_cpp_logits.py``."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -123,6 +126,17 @@ def write_mixtral(
     rng = np.random.default_rng(seed)
     write_gguf(path, meta, [(spec, blocks(spec, rng)) for spec in specs], **written)
     return path
+
+
+def write_logits_model(path: Path, recipe: str) -> Path:
+    """Write the model of a recipe whose logits llama.cpp computed; merged, as it reads no other.
+
+    With this seed no router is so undecided that the last bits of a sum choose another expert.
+    """
+    shape = Shape(
+        n_layer=2, n_embd=256, n_head=8, n_head_kv=2, n_ff=256, n_expert=4, n_vocab=300, n_ctx=64
+    )
+    return write_mixtral(path, shape, layout="merged", recipe=recipe, seed=6)
 
 
 def metadata(shape: Shape, recipe: str = "F32") -> dict[str, Field]:

@@ -3,7 +3,8 @@
     pip install -e '.[fuzz]'
     python tools/fuzz_gguf.py CORPUS_DIR [SEEDS_DIR...] -atheris_runs=2000000
 
-CORPUS_DIR collects what reaches new code; the seeds are read only, e.g. ../shared/data/malformed.
+CORPUS_DIR collects what reaches new code; the seeds are read only, e.g. the files in
+tests/data/malformed.tar.xz.
 Small whole models are added as seeds by themselves. An exception other than ours, an input that
 takes over a second or an allocation over 64 MB ends the run, and libFuzzer writes the input down.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +26,14 @@ from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_model
-from tests.synth import TINY, Shape, write_mixtral
+from tests.synth import (
+    LOGITS_TOKENS,
+    RECIPES,
+    TINY,
+    Shape,
+    write_logits_model,
+    write_mixtral,
+)
 
 
 @pytest.fixture
@@ -128,16 +136,15 @@ def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
         assert routing.weights[entry["pos"]] == pytest.approx(entry["weights"], abs=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["q2_k", "q4_k_m", "q6_k", "q8_0"])
-def test_synthetic_mixtral_has_llama_cpps_logits(
-    kind: str, large_data: Path, open_model: Any
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_has_llama_cpps_logits(
+    recipe: str, data: Path, open_model: Any, tmp_path: Path
 ) -> None:
-    models = large_data / "models"
-    tokens = json.loads((models / "synth-mixtral-256.reference.json").read_text())["tokens"]
-    raw = np.fromfile(models / f"synth-mixtral-256.{kind}.logits.f32", np.float32)
-    expected = raw.reshape(len(tokens), -1)
-    model = open_model(models / f"synth-mixtral-256.{kind}.gguf", n_logits=None)
-    found = model.forward(tokens, 0, all_logits=True)
+    path = write_logits_model(tmp_path / "model.gguf", recipe)
+    known = json.loads((data / "logits" / "models.json").read_text())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == known[recipe]  # llama.cpp read the same
+    expected = np.load(data / "logits" / f"{recipe}.npy").astype(np.float32)
+    found = open_model(path, n_logits=None).forward(LOGITS_TOKENS, 0, all_logits=True)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(axis=1) / norms).min() >= 0.9995
 
