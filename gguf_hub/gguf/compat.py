@@ -75,18 +75,16 @@ _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZE
 
 
 def _remedy(summary: Summary) -> Remedy:
-    if summary.shard or summary.n_shards > 1:
-        return "merge"
     needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
-    return "upgrade" if needs else ""
+    if not needs or (summary.shard and summary.n_shards == 1):
+        return ""
+    return "merge" if summary.n_shards > 1 else "upgrade"  # a set is upgraded once it is one file
 
 
 def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
     name = "gguf-hub"
-    if summary.shard or summary.n_shards > 1:
-        # not of a single shard: the other tensors are elsewhere
-        others = obstacles if summary.n_shards > 1 else ()
-        return Loader(name, False, join_obstacles(["in shards", *others]))
+    if summary.shard and summary.n_shards == 1:  # the other tensors are elsewhere
+        return Loader(name, False, "only together with the other shards")
     return Loader(name, not obstacles, join_obstacles(obstacles))
 
 

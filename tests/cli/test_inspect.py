@@ -259,7 +259,8 @@ def test_shards_other_architectures_and_vocabularies(tmp_path: Path) -> None:
     path = write_mixtral(tmp_path / "a.gguf", TINY, fields=shard)
     found = inspect(path.read_bytes(), "a")
     assert found.summary.shard == (2, 3)
-    assert found.compatibility.remedy == "merge"
+    assert found.compatibility.loaders[0].reason == "only together with the other shards"
+    assert found.compatibility.remedy == ""
     fields = {**metadata(TINY), "general.architecture": Field.of("squirrel")}
     write_gguf(path, fields, [(TensorSpec("x", (1,), QuantType.F32), bytes(4))])
     assert [yes for yes, _ in loads(path)] == [False, None, None]
@@ -279,7 +280,7 @@ def test_shards_are_added_up(gguf_hub, model: Path, tmp_path: Path) -> None:
     assert data["n_shards"] == 3
     assert data["size_bytes"] == sum(path.stat().st_size for path in shards)
     assert data["remedy"].startswith("gguf-hub merge")
-    assert [loader["loads"] for loader in data["compatibility"]] == [False, False, True]
+    assert [loader["loads"] for loader in data["compatibility"]] == [True, False, True]
     assert "3 shards" in gguf_hub("inspect", shards[2])[1]
     (row,) = inspected(gguf_hub, shards[0], "--tensors", "output.weight")["tensors"]
     raw, last = GgufFile.open(model), shards[2].read_bytes()

@@ -15,12 +15,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
 from tests.hub_server import HubServer
-from tests.synth import Shape, write_mixtral
+from tests.synth import Shape, metadata, write_mixtral
 
 SCHEMA = json.loads((ROOT / "docs/pick.schema.json").read_text(encoding="utf-8"))
 
@@ -406,6 +407,45 @@ def test_a_repository_gives_the_figures_of_its_files(
     assert remote["repo_id"] == "org/m"
     assert "notes/broken.Q4_1.gguf" in remote["notes"][0]
     assert all(row["loss_is_estimated"] for row in remote["files"])
+
+
+def test_a_folder_is_searched_below_and_what_is_no_model_is_named(
+    gguf_hub, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a.Q2_K.gguf", "deep/er/b.Q4_0.GGUF", ".cache/c.Q6_K.gguf"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        quant = name.split(".")[-2]
+        (tmp_path / name).write_bytes((folder / f"m.{quant}.gguf").read_bytes())
+    whole = (folder / "m.Q5_0.gguf").read_bytes()
+    (tmp_path / "deep/cut.gguf").write_bytes(whole[:-99])
+    (tmp_path / "page.gguf").write_bytes(b"<html>")
+    first = next(folder.glob("m.Q8_0-00001-of-*.gguf"))
+    (tmp_path / "deep" / first.name).write_bytes(first.read_bytes())
+    _, data = picked(gguf_hub, tmp_path, "--ram", "1GB")
+    assert [row["quant"] for row in data["files"]] == ["Q2_K", "Q4_0"]
+    notes = "\n".join(data["notes"])
+    assert len(data["notes"]) == 3
+    assert all(text in notes for text in ("cut.gguf", "page.gguf", "m.Q8_0-00002-of-"))
+    (tmp_path / "a.Q2_K.gguf").unlink()
+    _, data = picked(gguf_hub, tmp_path, "--ram", "1GB")
+    assert [row["quant"] for row in data["files"]] == ["Q4_0"]
+
+
+def test_where_nothing_runs_here_the_program_is_named_that_runs_it(
+    gguf_hub, folder: Path, tmp_path: Path
+) -> None:
+    fields = {"general.architecture": Field.of("qwen9")}
+    for key, field in metadata(SHAPE, "Q4_0").items():
+        if key.startswith("llama."):
+            fields[key.replace("llama", "qwen9")] = field
+    path = write_mixtral(tmp_path / "m.Q4_0.gguf", SHAPE, recipe="Q4_0", fields=fields)
+    code, _, err = gguf_hub("pick", path, "--ram", "1GB", "--no-probe")
+    assert code == 1
+    assert "hint: for llama.cpp, Q4_0 would be the pick: `--for llama.cpp`" in err
+    assert gguf_hub("pick", path, "--ram", "1GB", "--no-probe", "--for", "llama.cpp")[0] == 0
+    # one that runs here, too large, is nothing to ask another program for
+    code, _, err = gguf_hub("pick", folder / "m.Q4_0.gguf", "--ram", "1MB", "--no-probe")
+    assert (code, "--for llama.cpp" in err) == (1, False)
 
 
 def test_headers_are_read_once_for_a_commit(gguf_hub, repo: HubServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,9 +101,16 @@ def _model(path: Path) -> Model:
 
 
 def _folder(path: Path) -> CandidateSet | None:
-    paths = (file for file in sorted(path.glob("*.gguf")) if file.is_file() and _is_first(file))
-    models, notes = _read_models(paths)
+    paths = sorted(file for file in _files_below(path) if file.suffix.lower() == ".gguf")
+    models, notes = _read_models(file for file in paths if file.is_file() and _is_first(file))
     return CandidateSet("", "", models, notes) if models else None
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, but of no hidden one: those are caches."""
+    for name, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        yield from (Path(name, file) for file in files)
 
 
 def _read_models(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, ...]]:

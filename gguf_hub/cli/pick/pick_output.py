@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gguf_hub.cli import console
@@ -211,7 +212,10 @@ def _warnings(pick: Pick) -> list[str]:
 
 
 def _hint(pick: Pick) -> None:
-    """Print the context with which the smallest file would fit."""
+    """Print what to ask instead: for another program, or with a shorter context."""
+    if other := _for_llama_cpp(pick):
+        console.note(f"\nhint: for llama.cpp, {other} would be the pick: `--for llama.cpp`")
+        return
     possible = [fit for fit in pick.fits if not fit.verdict.is_hopeless]
     smallest = min(possible or pick.fits, key=lambda fit: fit.facts.weights_bytes)
     n_ctx = min(smallest.largest_n_ctx, smallest.facts.shape.n_ctx_train)
@@ -219,6 +223,17 @@ def _hint(pick: Pick) -> None:
         console.note(f"\nhint: {smallest.facts.quant} would fit with `--ctx {n_ctx}`")
     elif any(fit.verdict.value == "from disk" for fit in pick.fits):
         console.note("\nhint: `--min-tok-per-s 0` accepts files that run from disk")
+
+
+def _for_llama_cpp(pick: Pick) -> str:
+    """Return what llama.cpp would be given where none of the files runs in gguf-hub."""
+    from gguf_hub.hub import fit
+
+    if any(each.verdict is not fit.Verdict.NOT_HERE for each in pick.fits):
+        return ""
+    constraints = replace(pick.constraints, engine="llama.cpp")
+    chosen = fit.pick([each.facts for each in pick.fits], pick.machine, constraints).chosen
+    return chosen.facts.quant if chosen else ""
 
 
 # ---- explanation -------------------------------------------------------------------------------
