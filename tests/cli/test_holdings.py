@@ -210,6 +210,26 @@ def test_of_a_repository_everything_goes(ok: Callable[..., str], tmp_path: Path)
     assert Store().entries() == []
 
 
+def test_what_is_no_model_stays_and_is_named(
+    server: HubServer, ok: Callable[..., str], gguf_hub: Run
+) -> None:
+    path = Path(theirs(server))
+    for name in ("README.md", "config.json"):
+        (path.parent / name).write_text("{}")
+    trees = path.parents[2] / "trees" / f"{path.parent.name}.json"
+    trees.parent.mkdir(exist_ok=True)
+    trees.write_text("{}")
+    err = gguf_hub("rm", "-y", REPO)[2]
+    assert f"`{REPO}` keeps in the cache what is no model: README.md, config.json" in err
+    assert f"hint: `hf cache rm model/{REPO}` removes that too" in err
+    assert trees.exists()
+    for name in ("README.md", "config.json"):
+        (path.parent / name).unlink()
+    theirs(server)
+    assert "keeps" not in gguf_hub("rm", "-y", REPO)[2]
+    assert not trees.exists()  # the last file of the repository takes its folder along
+
+
 def test_bytes_stay_while_another_commit_needs_them(
     server: HubServer, ok: Callable[..., str], listed: Callable[[], Any]
 ) -> None:
@@ -356,6 +376,21 @@ def test_what_is_at_work_stays(ok: Callable[..., str], gguf_hub: Run, server: Hu
         assert "by another process, not removed: 1" in gguf_hub("gc", "-y")[2]
     ok("gc", "-y")
     assert not stopped.exists()
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "start", "is_found"),
+    [("org--m-GGUF", b"", True), ("org--m", b"GGUF\3", True), ("org--m", b"PK\3\4", False)],
+)
+def test_a_first_download_of_another_program_that_was_stopped_is_found(
+    ok: Callable[..., str], repo_id: str, start: bytes, is_found: bool
+) -> None:
+    blob = default_cache_dir() / f"models--{repo_id}/blobs/{'a' * 64}.0a1b2c3d.incomplete"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(start + bytes(9000))
+    kinds = [each["kind"] for each in json.loads(ok("gc", "--json"))["leftovers"]]
+    assert kinds == (["incomplete"] if is_found else [])
+    assert (json.loads(ok("du", "--json"))["leftover_bytes"] >= 9000) == is_found
 
 
 def test_repositories_without_models_are_none_of_our_business(ok: Callable[..., str]) -> None:

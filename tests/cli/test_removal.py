@@ -77,6 +77,8 @@ def test_a_file_elsewhere_stays(gguf_hub: Run, repo: Path, elsewhere: Path, how:
         name.symlink_to(there)
     if how == "recorded":
         record(name)
+    _, _, err = gguf_hub("rm", "org/name")  # asks, and nobody answers
+    assert f"a link  {name} to {there}, which stays" in err
     code, out, err = gguf_hub("rm", "org/name", "-y", "--json")
     assert code == 0, err
     assert json.loads(out) == {"removed": [str(name)], "freed_bytes": 0}

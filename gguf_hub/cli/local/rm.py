@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,19 +30,28 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     long as another commit uses it.
     """
     from gguf_hub.cli.models import make_resolver
-    from gguf_hub.hub.download.removal import freed_bytes, remaining_file, remove
+    from gguf_hub.hub.download.removal import (
+        freed_bytes,
+        left_in_caches,
+        remaining_file,
+        remove,
+    )
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)
     files = {file.path: file for name in models for file in resolver.local_files(name)}
     free_bytes = freed_bytes(list(files))
-    link_targets = [target for path in files if (target := remaining_file(path))]
+    link_targets = {path: target for path in files if (target := remaining_file(path))}
     if not yes:
-        _confirm(list(files.values()), free_bytes)
+        _confirm(list(files.values()), free_bytes, link_targets)
     for path in files:
         remove(path, resolver.store)
-    for path in link_targets:
-        console.note(f"`{path}` stays: only the link to it was removed")
+    for target in link_targets.values():
+        console.note(f"`{target}` stays: only the link to it was removed")
+    for repo_id, names in left_in_caches(files):
+        listed = ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)
+        console.note(f"`{repo_id}` keeps in the cache what is no model: {listed}")
+        console.note(f"hint: `hf cache rm model/{repo_id}` removes that too")
     if as_json:
         console.print_json({"removed": [str(path) for path in files], "freed_bytes": free_bytes})
         return
@@ -50,7 +60,9 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     console.note(f"removed; {format_size(free_bytes)} freed")
 
 
-def _confirm(files: list[LocalFile], free_bytes: int) -> None:
+def _confirm(
+    files: Sequence[LocalFile], free_bytes: int, link_targets: Mapping[Path, Path]
+) -> None:
     """Show the files and ask for confirmation.
 
     Raises:
@@ -60,7 +72,9 @@ def _confirm(files: list[LocalFile], free_bytes: int) -> None:
     from gguf_hub.units import format_size
 
     for file in files:
-        console.note(f"{format_size(file.size_bytes):>10}  {file.path}")
+        target = link_targets.get(file.path)
+        size = "a link" if target else format_size(file.size_bytes)
+        console.note(f"{size:>10}  {file.path}{f' to {target}, which stays' if target else ''}")
     if not sys.stdin.isatty():
         raise GgufHubError(
             "nothing was removed: not a terminal, so cannot ask", hint="`-y` skips the question"

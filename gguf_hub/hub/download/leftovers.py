@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from gguf_hub.errors import LockedError
+from gguf_hub.gguf.format import MAGIC
 from gguf_hub.hub.download.cachedir import (
     COMMIT,
     SHA256,
@@ -71,7 +72,7 @@ def find_leftovers(store: Store, roots: Roots) -> list[Leftover]:
     Args:
         store: The record.
         roots: Caches and folders to look into. In caches, other programs' leftovers count only in
-            repositories with GGUF files, or of the record.
+            repositories of the record, with GGUF files or called so, or where they begin as one.
     """
     leftovers = [leftover for cache in roots.caches for leftover in _in_cache(cache, store)]
     leftovers += [leftover for folder in roots.folders for leftover in _in_folder(folder)]
@@ -114,14 +115,17 @@ def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
     recorded = {entry.repo_id for entry in store.entries()}
     for repo in repos_of(cache):
         files = all_files_of(repo)
-        is_ours = repo_id_of(repo) in recorded or any(is_gguf(file.filename) for file in files)
+        repo_id = repo_id_of(repo) or ""
+        is_ours = repo_id in recorded or any(is_gguf(file.filename) for file in files)
+        is_ours |= "gguf" in repo_id.lower()  # also where the first download was interrupted
         named = {file.blob for file in files}
         for blob in sorted((repo / "blobs").glob("*")):
             blob = Path(os.path.realpath(blob.parent), blob.name)
             if not is_own_blob(blob, repo):
                 break  # the folder is a link that leads out of the cache
             kind = _kind(blob.name) or (Kind.BLOB if _is_blob(blob) else None)
-            if kind is None or blob in named or not (is_ours or kind in (Kind.PART, Kind.JOURNAL)):
+            is_own_kind = kind in (Kind.PART, Kind.JOURNAL) or _is_begun_gguf(kind, blob)
+            if kind is None or blob in named or not (is_ours or is_own_kind):
                 continue
             yield Leftover(kind, blob, _disk_bytes(blob), (lock_of_blob(blob),))
         if is_ours:
@@ -130,6 +134,16 @@ def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
             yield from (
                 Leftover(Kind.LINK, file.path, 0, (lock_of_blob(file.blob),)) for file in dead
             )
+
+
+def _is_begun_gguf(kind: Kind | None, blob: Path) -> bool:
+    if kind is not Kind.INCOMPLETE:
+        return False
+    try:
+        with blob.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def _is_blob(path: Path) -> bool:

@@ -23,11 +23,13 @@ from gguf_hub.hub.download.cachedir import (
     find_file,
     is_inside,
     is_own_blob,
+    repo_id_of,
     repos_of,
     shared_blob_of,
 )
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.locking import download_lock
+from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.notes import Note, own_folder
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
@@ -86,6 +88,19 @@ def remove(path: Path, store: Store) -> None:
                 locks.enter_context(download_lock(note.lock, path.name, note.root))
             _remove_plain(path, note)
     _forget(path, store, is_alone=cached is None)
+
+
+def left_in_caches(paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each repository whose last model file is gone, with the names of files that it keeps.
+
+    Args:
+        paths: Names in caches that were removed; others are passed over.
+    """
+    repos = {cached.repo for path in paths if (cached := find_file(path))}
+    for repo in sorted(repos):
+        names = sorted({file.filename for file in all_files_of(repo)})
+        if names and not any(is_gguf(name) for name in names):
+            yield repo_id_of(repo) or repo.name, names
 
 
 def lock_of_blob(blob: Path) -> Path:
@@ -162,7 +177,11 @@ def _remove_repo(repo: Path) -> None:
         if is_inside(path.parent, absent):
             _remove_lock(path)
             _remove_empty(path, until=repo)
-    for name in ("refs", ".no_exist", "blobs", "snapshots"):
+    trees = repo / "trees"  # huggingface_hub's listings, each named as its commit
+    for path in trees.glob("*.json"):
+        if COMMIT.fullmatch(path.stem) and is_inside(trees, repo) and not path.is_symlink():
+            path.unlink(missing_ok=True)
+    for name in ("refs", ".no_exist", "blobs", "snapshots", "trees"):
         _remove_empty(repo / name, until=repo)
     _remove_empty(repo, until=repo.parent)
 
