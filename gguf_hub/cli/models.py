@@ -92,7 +92,9 @@ def resolve_model(
         # models run on the CPU, so VRAM does not count
         argument = pick_file(resolver.catalog, n_ctx=n_ctx, with_vram=False).filename
     target = resolver.target(argument, revision=revision)
-    return resolver.get(target)[0] if isinstance(target, Target) else target[0]
+    paths = resolver.get(target) if isinstance(target, Target) else target
+    resolver.note_changes(paths)
+    return paths[0]
 
 
 def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) -> CatalogFile:

@@ -412,12 +412,15 @@ class Resolver:
         return next((copy.paths for copy in copies if copy.is_verified or self._check(copy)), None)
 
     def _check(self, copy: LocalCopy) -> bool:
-        """Hash files that another client fetched, and record them when they are whole."""
-        if not all(file.sha256 for file in copy.files):
-            return False
+        """Hash files that another client fetched, and record them when they are whole.
+
+        What ``gguf-hub edit`` made of a download stands for it.
+        """
         for path, file in zip(copy.paths, copy.files, strict=True):
-            if self.store.find_verified(path):
+            if self.store.find_verified(path) or self._is_edited(path):
                 continue
+            if not file.sha256:
+                return False
             with translate_os_errors(f"cannot read `{path}`", DownloadError, path=path):
                 sha256 = sha256_file(path, progress=self.progress)
             if sha256 != file.sha256:
@@ -426,6 +429,17 @@ class Resolver:
             origin = {"repo_id": copy.listing.repo_id, "commit": copy.listing.commit}
             self.store.add(StoredFile.of(path, sha256, filename=file.path, **origin))
         return True
+
+    def _is_edited(self, path: Path) -> bool:
+        known = self.store.find(path)
+        return bool(known and known.edited_at)
+
+    def note_changes(self, paths: Sequence[Path]) -> None:
+        """Say which files are no longer what they were when they were verified."""
+        for path in paths:
+            if (known := self.store.find(path)) and known.change:
+                hint = "" if known.edited_at else "; `gguf-hub verify` checks it"
+                self.progress.note(f"`{path}` {known.change}{hint}")
 
 
 def known_roots(store: Store, *folders: Path) -> Roots:

@@ -38,6 +38,7 @@ class StoredFile:
         sha256: SHA-256 of its bytes in hex.
         mtime_ns: Modification time when it was verified.
         verified_at: That moment in UTC, ISO 8601.
+        edited_at: When ``gguf-hub edit`` changed it since then, likewise; None if it did not.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class StoredFile:
     sha256: str
     mtime_ns: int
     verified_at: str
+    edited_at: str | None = None
 
     @classmethod
     def of(
@@ -69,7 +71,7 @@ class StoredFile:
             size_bytes=stat.st_size,
             sha256=sha256,
             mtime_ns=stat.st_mtime_ns,
-            verified_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            verified_at=utc_now(),
         )
 
     def is_unchanged(self) -> bool:
@@ -79,6 +81,20 @@ class StoredFile:
         except OSError:
             return False
         return (stat.st_size, stat.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
+
+    @property
+    def change(self) -> str:
+        """What happened to the file since it was verified, in words; empty for nothing."""
+        if self.is_unchanged() or not self.path.exists():
+            return ""
+        if self.edited_at:
+            return f"was changed by `gguf-hub edit` on {self.edited_at[:10]}"
+        return f"has changed since it was verified on {self.verified_at[:10]}"
+
+
+def utc_now() -> str:
+    """Return this moment in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class Store:
@@ -117,8 +133,13 @@ class Store:
         return [e for e in self.entries() if e.sha256 == sha256 and e.is_unchanged()]
 
     def in_repo(self, repo_id: str) -> list[StoredFile]:
-        """Return the entries that still hold for files of a repository, newest first."""
-        entries = [e for e in self.entries() if e.repo_id == repo_id and e.is_unchanged()]
+        """Return the files of a repository that are as verified, or edited; newest first."""
+        entries = [
+            entry
+            for entry in self.entries()
+            if entry.repo_id == repo_id
+            and (entry.is_unchanged() or (entry.edited_at and entry.path.exists()))
+        ]
         return sorted(entries, key=lambda e: e.verified_at, reverse=True)
 
     def add(self, entry: StoredFile) -> None:
@@ -188,7 +209,7 @@ def _parse(data: dict[str, Any]) -> dict[str, StoredFile]:
     names = {field.name for field in fields(StoredFile)}
     entries = []
     for row in data["files"]:
-        if set(row) != names or not isinstance(row["size_bytes"], int):
+        if not names - {"edited_at"} <= set(row) <= names or not isinstance(row["size_bytes"], int):
             raise ValueError(f"an entry with fields {sorted(row)}")
         entries.append(StoredFile(**row | {"path": Path(row["path"])}))
     return {str(entry.path): entry for entry in entries}

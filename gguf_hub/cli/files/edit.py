@@ -140,9 +140,12 @@ def _write_in_place(path: Path, plan: EditPlan, progress: ConsoleProgress) -> No
     """Patch the file in place, or replace it with a new one."""
     from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.journal import apply_patches
+    from gguf_hub.hub.download.edited import record_edit
+    from gguf_hub.hub.store import Store
 
     require_own(path)
     if plan.patches is not None:
         apply_patches(path, plan.patches)
     else:
         plan.rewrite.write(path, compare=True, progress=progress)
+    record_edit(path, Store(progress=progress))

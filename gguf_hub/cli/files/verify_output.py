@@ -31,7 +31,11 @@ _UNKNOWN_FIELDS = (
     "filename",
 )
 _MAX_RANGES = 4
-_COLOURS = {"verified": "green", "sound, origin unknown": "yellow"}
+_COLOURS = {
+    "verified": "green",
+    "sound, origin unknown": "yellow",
+    "sound, changed by gguf-hub edit": "yellow",
+}
 
 
 def row_of(verification: Verification) -> dict[str, Any]:

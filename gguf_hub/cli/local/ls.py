@@ -12,7 +12,13 @@ from gguf_hub.cli.options import json_option
 if TYPE_CHECKING:
     from gguf_hub.hub.download.inventory import LocalFile
 
-_COLOURS = {"verified": "green", "unchecked": None, "changed": "yellow", "gone": "red"}
+_COLOURS = {
+    "verified": "green",
+    "unchecked": None,
+    "changed": "yellow",
+    "edited": "yellow",
+    "gone": "red",
+}
 
 
 @click.command("ls")
@@ -22,8 +28,9 @@ def command(as_json: bool) -> None:
 
     Lists files that gguf-hub downloaded or verified, in any directory, and GGUF files that other
     programs put into the Hugging Face cache. `verified`: the SHA-256 matched, and the file has not
-    changed since. `unchecked`: not verified yet. `changed`: modified since it was verified. `gone`:
-    recorded but missing; `gguf-hub gc` removes the record.
+    changed since. `unchecked`: not verified yet. `changed`: modified since it was verified.
+    `edited`: that was `gguf-hub edit`. `gone`: recorded but missing; `gguf-hub gc` removes the
+    record.
     """
     from gguf_hub.hub.download.inventory import contents_bytes, inventory
     from gguf_hub.hub.resolve import known_roots

@@ -130,7 +130,7 @@ class HfCache:
         path, blob = self.path_of(listing, file), self._repo(listing) / "blobs" / file.etag
         if content not in (path, blob):
             content.replace(blob)
-        if not path.exists():
+        if content != path and os.path.realpath(path) != os.path.realpath(blob):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._link(blob, path)
         if listing.revision != listing.commit:
@@ -141,7 +141,7 @@ class HfCache:
 
     def _link(self, blob: Path, path: Path) -> None:
         """Link ``path`` to ``blob``, relatively; move it where the system allows no links."""
-        path.unlink(missing_ok=True)  # a link whose blob has gone
+        path.unlink(missing_ok=True)  # a link elsewhere, or a file of other bytes
         try:
             self._symlink(os.path.relpath(blob, path.parent), path)
         except (OSError, NotImplementedError):

@@ -31,6 +31,7 @@ from gguf_hub.hub.download.cachedir import repos_of
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
+from gguf_hub.hub.download.edited import edit_of, require_unedited
 from gguf_hub.hub.download.journal import journal_of, read_journal, remove_part
 from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
@@ -281,6 +282,10 @@ class Fetcher:
         with download_lock(
             self.destination.lock_of(listing, file), file.path, self.destination.root
         ):
+            path = self.destination.path_of(listing, file)
+            content = self.destination.content_of(listing, file)
+            if os.path.realpath(path) != os.path.realpath(content) and not self.is_forced:
+                require_unedited(path, path, self.store)
             # another process may just have done it
             done = self._reuse_recorded(listing, file) or self._verify_existing(listing, file)
             if done:
@@ -306,16 +311,19 @@ class Fetcher:
         sha256 = sha256_file(content, progress=self.progress)
         if matches(content, file, sha256):
             return self._accept(listing, file, content, sha256, Status.CHECKED)
-        self.progress.note(f"`{content}` is damaged: its SHA-256 is not the expected one")
+        if not edit_of(content, self.store):
+            self.progress.note(f"`{content}` is damaged: its SHA-256 is not the expected one")
         return None
 
     def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:
-        """Refuse to replace a file that neither we nor huggingface_hub put there.
+        """Refuse to replace what somebody made: no download, or one that was edited.
 
         Raises:
             DownloadError: It would be replaced.
         """
         path = self.destination.path_of(listing, file)
+        if not self.is_forced:
+            require_unedited(self.destination.content_of(listing, file), path, self.store)
         if not os.path.lexists(path) or self.destination.is_own(path, file):
             return
         known = self.store.find(path)

@@ -33,6 +33,7 @@ class Condition(str, Enum):
     VERIFIED = "verified"  # recorded as whole, and as it was then
     UNCHECKED = "unchecked"  # another program fetched it
     CHANGED = "changed"  # other than it was when it was recorded
+    EDITED = "edited"  # changed by `gguf-hub edit` since then
     GONE = "gone"  # recorded, and no longer there
 
 
@@ -197,7 +198,7 @@ def _from_record(entry: StoredFile) -> LocalFile:
     try:
         size_bytes = entry.path.stat().st_size
         if not entry.is_unchanged():
-            condition = Condition.CHANGED
+            condition = Condition.EDITED if entry.edited_at else Condition.CHANGED
     except OSError:
         condition = Condition.GONE
     return LocalFile(

@@ -34,11 +34,12 @@ class Verdict(str, Enum):
     DIFFERENT = "not what the hub has"
     NOT_GIVEN = "not the given SHA-256"
     UNKNOWN = "sound, origin unknown"
+    EDITED = "sound, changed by gguf-hub edit"
 
     @property
     def is_good(self) -> bool:
         """Nothing was found wrong."""
-        return self in (Verdict.VERIFIED, Verdict.UNKNOWN)
+        return self in (Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.EDITED)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def verify_file(
     if expected is None or expected.size_bytes in (None, size_bytes):
         sha256 = sha256_file(path, progress=progress)
     verdict = _verdict(report.is_sound, sha256, expected)
+    if verdict is Verdict.DIFFERENT and (known := store.find(path)) and known.edited_at:
+        verdict = Verdict.EDITED
     if verdict is Verdict.VERIFIED and expected and sha256:
         _record(path, sha256, expected, store)
     elif sha256 and (known := store.find(path)) and known.sha256 != sha256:
