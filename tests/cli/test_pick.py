@@ -343,7 +343,7 @@ def test_every_term_is_explained(gguf_hub) -> None:
     ):  # fmt: skip
         assert re.search(rf"^  {label} +{re.escape(amount)}", terms, re.MULTILINE), label
     out = gguf_hub("pick", "--ram", "16", "--vram", "8", "--explain", "--no-probe")[1]
-    assert re.search(r"in VRAM +6.49 GB  -ngl 99 --n-cpu-moe 22", out)
+    assert re.search(r"in VRAM +6.90 GB  -ngl 99 --n-cpu-moe 21", out)
 
 
 # ---- repositories and files --------------------------------------------------------------------
