@@ -201,6 +201,8 @@ def _warnings(pick: Pick) -> list[str]:
         )
     if constraints.engine == "gguf-hub" and constraints.kv_type == "f32":
         lines.append("`gguf-hub run` supports a K/V cache of f16 or q8_0; f32 is hypothetical")
+    if constraints.engine == "gguf-hub" and constraints.flash_attn != "auto":
+        lines.append("`--flash-attn` is llama.cpp's: `gguf-hub run` always computes in blocks")
     if constraints.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
         lines.append("the GPU's bandwidth, and so the speed, is unknown: --gpu-bandwidth")
     chosen, free = pick.chosen, machine.disk_free_bytes
