@@ -187,9 +187,18 @@ class HyperParameters:
         """
         return or_none(hparam._reader(self.metadata, is_estimate=True), self.key(hparam))
 
+    def is_array(self, hparam: HyperParameter[Any]) -> bool:
+        """Tell whether the file has numbers or flags for each layer."""
+        return isinstance(self.metadata.raw(self.key(hparam)), np.ndarray)
+
     def per_layer(self, hparam: WholeNumber, n_layer: int, default: int = 0) -> list[int]:
-        """Return what the file says for each layer, in range or not; 0 where an array ends."""
+        """Return what the file says for each layer, in range or not; 0 where an array ends.
+
+        Flags count as 0 and 1.
+        """
         value = self.metadata.raw(self.key(hparam))
+        if isinstance(value, np.ndarray) and value.dtype == np.bool_:
+            value = value.view(np.uint8)
         if isinstance(value, (np.ndarray, StringArray)):
             numbers = [whole_number(number) or 0 for number in value[:n_layer]]
             return numbers + [0] * (n_layer - len(numbers))
@@ -221,12 +230,36 @@ class HyperParameters:
         return info.shape[1] if info and len(info.shape) > 1 else 0
 
 
+class CacheHyperParameters(HyperParameters):
+    """Also the keys that tell what other programs' caches take; no runner of ours reads them."""
+
+    n_swa = WholeNumber("attention.sliding_window", 0)
+    swa_pattern = WholeNumber("attention.sliding_window_pattern", 0)
+    head_dim_swa = WholeNumber("attention.key_length_swa", lambda h: h.head_dim)
+    n_embd_head_v_swa = WholeNumber("attention.value_length_swa", lambda h: h.n_embd_head_v)
+    head_dim_mla = WholeNumber("attention.key_length_mla", 0)
+    n_embd_head_v_mla = WholeNumber("attention.value_length_mla", 0)
+    indexer_head_dim = WholeNumber("attention.indexer.key_length", 0)
+    n_layer_kv_shared = WholeNumber("attention.shared_kv_layers", 0)
+    n_layer_nextn = WholeNumber("nextn_predict_layers", 0)
+    full_attention_interval = WholeNumber("full_attention_interval", 0)
+    is_recurrent = WholeNumber("attention.recurrent_layers", 0)
+    ssm_d_conv = WholeNumber("ssm.conv_kernel", 0)
+    ssm_d_inner = WholeNumber("ssm.inner_size", 0)
+    ssm_d_state = WholeNumber("ssm.state_size", 0)
+    ssm_n_group = WholeNumber("ssm.group_count", 0)
+    n_shortconv_l_cache = WholeNumber("shortconv.l_cache", 0)
+    kda_head_dim = WholeNumber("kda.head_dim", 0)
+    wkv_head_size = WholeNumber("wkv.head_size", 0)
+    token_shift_count = WholeNumber("token_shift_count", 2)
+
+
 HPARAMS: Mapping[str, HyperParameter[Any]] = {
     hparam.name: hparam
     for hparam in vars(HyperParameters).values()
     if isinstance(hparam, HyperParameter)
 }
-"""All of these keys by their names."""
+"""The keys of the models that run here, by their names."""
 REQUIRED = tuple(hparam for hparam in HPARAMS.values() if hparam.default is None)
 """The keys without which no loader starts."""
 

@@ -22,6 +22,7 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
     HPARAMS,
     REQUIRED,
+    CacheHyperParameters,
     HyperParameters,
     Number,
     WholeNumber,
@@ -31,7 +32,7 @@ from gguf_hub.gguf.metadata import whole_number
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 
-H = HyperParameters
+H, C = HyperParameters, CacheHyperParameters
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
@@ -52,7 +53,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.output_scale": (1,),
-    "attention.sliding_window": (0,),
+    C.n_swa.name: (0,),
     "attention.temperature_scale": (0,),
     "attention.value_scale": (1,),
     "attn_logit_softcapping": (0,),
@@ -71,7 +72,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "hidden_activation": ("silu",),
     "interleave_moe_layer_step": (1,),
     "leading_dense_block_count": (0,),
-    "nextn_predict_layers": (0,),
+    C.n_layer_nextn.name: (0,),
     "swin_norm": (False,),
     "use_parallel_residual": (False,),
 }
@@ -80,7 +81,7 @@ WITHOUT_EFFECT = frozenset(
     {H.vocab_size.name, H.pooling_type.name, "tensor_data_layout", "classifier.output_labels",
      "rope.scaling.finetuned", "attention.layer_norm_epsilon",
      # of a window and a temperature that keys of their own would turn on
-     "attention.sliding_window_pattern", "attention.temperature_length"}
+     C.swa_pattern.name, "attention.temperature_length"}
 )  # fmt: skip
 """Keys that change no logits of a ``llama``, whatever they hold."""
 _EQUAL = (H.n_embd_head_v.name, "attention.scale", H.n_ff_exp.name, "embedding_length_out")

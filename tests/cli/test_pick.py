@@ -166,6 +166,11 @@ def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
         (["--policy", "best"], "'balanced', 'quality', 'fast'"),
         (["--kv-type", "q2"], "'f16', 'q8_0', 'f32'"),
         (["--for", "ollama"], "'gguf-hub', 'llama.cpp'"),
+        (["-fa", "maybe"], "'on', 'off', 'auto'"),
+        (
+            ["--for", "llama.cpp", "--kv-type", "q8_0", "-fa", "off"],
+            "keeps values as q8_0 only with flash attention",
+        ),
         (["--gpu-bandwidth", "fast"], "`--gpu-bandwidth`: `fast` is not a size"),
         (["--gpu-bandwidth", "0"], "`--gpu-bandwidth`: `0` is not a rate"),
         (["--disk", "slow/s"], "`--disk`: `slow` is not a size"),
@@ -248,6 +253,21 @@ def test_a_split_between_gpu_and_ram_is_in_the_command(gguf_hub, machine) -> Non
     k = row["placement"]["n_cpu_moe"]
     assert f" -ngl 99 --n-cpu-moe {k} -ctk q8_0 -ctv q8_0 " in data["commands"][-1]
     assert data["machine"]["gpu_bytes_per_s"] == 9e11
+
+
+def test_flash_attention_is_part_of_the_question_and_of_the_command(gguf_hub) -> None:
+    asked = ("--ram", 64, "--for", "llama.cpp", "--ctx", 32768)
+    (_, usual), (_, without) = picked(gguf_hub, *asked), picked(gguf_hub, *asked, "-fa", "off")
+    assert (usual["flash_attn"], without["flash_attn"]) == ("auto", "off")
+    for one, other in zip(usual["files"], without["files"], strict=True):
+        assert other["scratch_bytes"] > 2 * GB > 8 * one["scratch_bytes"]
+    assert " -fa off " in without["commands"][-1]
+    assert "-fa" not in usual["commands"][-1]
+    out, err = gguf_hub("pick", "--ram", 64, "-fa", "off", "--no-probe", "--explain")[1:]
+    assert "`--flash-attn` is llama.cpp's" in err
+    out = gguf_hub("pick", *asked, "-fa", "off", "--no-probe", "--explain")[1]
+    assert "f16: 32 layers of 32768 tokens" in out
+    assert "buffers of a batch of 512 tokens, without flash attention" in out
 
 
 def test_memory_that_a_gpu_shares_is_not_counted_twice(gguf_hub, machine) -> None:
@@ -344,7 +364,7 @@ def test_every_term_is_explained(gguf_hub) -> None:
     ):  # fmt: skip
         assert re.search(rf"^  {label} +{re.escape(amount)}", terms, re.MULTILINE), label
     out = gguf_hub("pick", "--ram", "16", "--vram", "8", "--explain", "--no-probe")[1]
-    assert re.search(r"in VRAM +6.49 GB  -ngl 99 --n-cpu-moe 22", out)
+    assert re.search(r"in VRAM +6.90 GB  -ngl 99 --n-cpu-moe 21", out)
 
 
 # ---- repositories and files --------------------------------------------------------------------

@@ -22,6 +22,7 @@ from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.hparams import (
     HPARAMS,
     REQUIRED,
+    CacheHyperParameters,
     HyperParameter,
     HyperParameters,
     Number,
@@ -234,7 +235,9 @@ WORDS = {"pooling_type"}  # arguments of llama-cpp-python, too
 
 
 def test_no_other_file_spells_a_key() -> None:
-    bare = {name.removeprefix("rope.").removeprefix("attention.") for name in HPARAMS} - WORDS
+    cache_keys = (k.name for k in vars(CacheHyperParameters).values() if isinstance(k, WholeNumber))
+    names = {*HPARAMS, *cache_keys}
+    bare = {name.removeprefix("rope.").removeprefix("attention.") for name in names} - WORDS
     pattern = re.compile(rf"(?<![a-z_])({'|'.join(map(re.escape, sorted(bare)))})(?![a-z_])")
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):

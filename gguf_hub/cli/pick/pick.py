@@ -14,7 +14,7 @@ from gguf_hub.cli.pick.machines import DISK, RATE
 if TYPE_CHECKING:
     from gguf_hub.cli.pick.candidates import CandidateSet
     from gguf_hub.cli.pick.machines import DetectedMachine
-    from gguf_hub.hub.fit import Constraints, Pick
+    from gguf_hub.hub.fit import Constraints, EngineName, Pick
 
 MAX_N_CTX = 2**20
 
@@ -41,6 +41,14 @@ MAX_N_CTX = 2**20
     default="f16",
     show_default=True,
     help="K/V cache data type.",
+)
+@click.option(
+    "-fa",
+    "--flash-attn",
+    type=click.Choice(["on", "off", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Flash attention of llama.cpp; auto: on.",
 )
 @click.option(
     "--reserve", type=SIZE, help="RAM left for other programs; default: a tenth, at most 1.5 GB."
@@ -132,12 +140,22 @@ def command(models: tuple[str, ...], **options: Any) -> int:
 
 
 def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constraints:
+    from gguf_hub.errors import UsageError
     from gguf_hub.hub.fit import Constraints
 
+    engine: EngineName = "llama.cpp" if detected.machine.vram_bytes else "gguf-hub"
+    engine = options["engine"] or engine
+    kv_type, flash_attn = options["kv_type"], options["flash_attn"]
+    if (engine, kv_type, flash_attn) == ("llama.cpp", "q8_0", "off"):
+        raise UsageError(
+            "llama.cpp keeps values as q8_0 only with flash attention: found `--flash-attn off`",
+            hint="`--flash-attn auto`, or `--kv-type f16`",
+        )
     return Constraints(
         n_ctx=options["n_ctx"],
-        kv_type=options["kv_type"],
-        engine=options["engine"] or ("llama.cpp" if detected.machine.vram_bytes else "gguf-hub"),
+        kv_type=kv_type,
+        engine=engine,
+        flash_attn=flash_attn,
         policy=options["policy"],
         reserve_bytes=options["reserve"],
         min_tok_per_s=options["min_tok_per_s"],

@@ -44,6 +44,8 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
     flags = [f"-m {file}", f"-c {fit.constraints.n_ctx}", f"-ngl {placement.n_gpu_layers}"]
     flags += [f"--n-cpu-moe {placement.n_cpu_moe}"] * bool(placement.n_cpu_moe)
     flags += [f"-ctk {kv} -ctv {kv}"] * (kv != "f16")
+    flash_attn = fit.constraints.flash_attn
+    flags += [f"-fa {flash_attn}"] * (flash_attn != "auto")
     return [*lines, f"llama-completion {' '.join(flags)} {PROMPT}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,8 @@ def _warnings(pick: Pick) -> list[str]:
         )
     if constraints.engine == "gguf-hub" and constraints.kv_type == "f32":
         lines.append("`gguf-hub run` supports a K/V cache of f16 or q8_0; f32 is hypothetical")
+    if constraints.engine == "gguf-hub" and constraints.flash_attn != "auto":
+        lines.append("`--flash-attn` is llama.cpp's: `gguf-hub run` always computes in blocks")
     if constraints.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
         lines.append("the GPU's bandwidth, and so the speed, is unknown: --gpu-bandwidth")
     chosen, free = pick.chosen, machine.disk_free_bytes
@@ -252,20 +255,40 @@ def print_explained(pick: Pick) -> None:
 
 
 def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
+    from gguf_hub.hub.fit.llama_cpp import uses_flash_attention
+
     file, need, shape = fit.facts, fit.need, fit.facts.shape
     experts = f"{shape.n_layer} layers of {file.expert_bytes / shape.n_layer / 1e6:.0f} MB"
     if shape.n_expert:
         experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
-    kv = f"{fit.constraints.kv_type}: 2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    kv = f"2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
+    kv += f"{fit.constraints.n_ctx} tokens"
+    scratch = "buffers of a batch of 512 tokens"
+    if fit.constraints.engine == "llama.cpp":
+        kv = _layers(fit)
+        has_flash = uses_flash_attention(file, fit.constraints)
+        scratch += f", {'with' if has_flash else 'without'} flash attention"
     return [
         ("dense part", _gb_wide(file.dense_bytes), "attention, norms, router, output"),
         ("experts" if shape.n_expert else "feed-forward", _gb_wide(file.expert_bytes), experts),
         ("embeddings", _gb_wide(file.embedding_bytes), f"{shape.n_vocab} tokens"),
-        ("K/V cache", _gb_wide(need.kv_bytes), f"{kv}{fit.constraints.n_ctx} tokens"),
-        ("scratch", _gb_wide(need.scratch_bytes), "buffers of a batch of 512 tokens"),
+        ("K/V cache", _gb_wide(need.kv_bytes), f"{fit.constraints.kv_type}: {kv}"),
+        ("scratch", _gb_wide(need.scratch_bytes), scratch),
         ("program", _gb_wide(need.overhead_bytes), "interpreter, libraries, vocabulary"),
         ("needs", _gb_wide(need.total_bytes), "the sum"),
     ]
+
+
+def _layers(fit: Fit) -> str:
+    """Return which layers cache how much, e.g. "2 layers of 32768 tokens, 10 of 1536"."""
+    from gguf_hub.hub.fit.llama_cpp import n_cells
+
+    layers = fit.facts.layers
+    cells = Counter(n_cells(layer, fit.constraints.n_ctx) for layer in layers if layer.n_embd_k)
+    n_states = sum(layer.n_state > 0 for layer in layers)
+    parts = [f"{n} layers of {size} tokens" for size, n in sorted(cells.items(), reverse=True)]
+    parts += [f"{n_states} recurrent states"] * (n_states > 0)
+    return ", ".join(parts) or "none"
 
 
 def _placement_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:

@@ -24,6 +24,7 @@ def report(
         "reserve_bytes": constraints.reserve_of(machine),
         "n_ctx": constraints.n_ctx,
         "kv_type": constraints.kv_type,
+        "flash_attn": constraints.flash_attn,
         "engine": constraints.engine,
         "policy": constraints.policy,
         "min_tok_per_s": constraints.min_tok_per_s,

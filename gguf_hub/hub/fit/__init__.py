@@ -7,6 +7,7 @@ at here.
 
 from gguf_hub.hub.fit.choice import Fit, Pick, choose, fit_file, largest_n_ctx, pick
 from gguf_hub.hub.fit.facts import FileFacts, TensorShare, facts_from_catalog
+from gguf_hub.hub.fit.layers import LayerFacts
 from gguf_hub.hub.fit.machine import (
     KV_TYPES,
     POLICIES,
@@ -28,6 +29,7 @@ __all__ = [
     "EngineName",
     "FileFacts",
     "Fit",
+    "LayerFacts",
     "Loss",
     "Machine",
     "MemoryEstimate",

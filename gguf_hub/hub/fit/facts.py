@@ -9,6 +9,7 @@ from typing import Literal
 
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.hub.catalog import Catalog, CatalogFile, ModelShape, TensorGroup, tensor_groups
+from gguf_hub.hub.fit.layers import LayerFacts, uniform_layers
 
 Role = Literal[
     "token_embd", "attn", "attn_output", "router", "ffn", "ffn_down", "norm", "output", "other"
@@ -39,6 +40,7 @@ class FileFacts:
         filenames: The file, or its shards in order; as the repository or the user names them.
         size_bytes: All files together, headers included.
         tensors: Shares by role and type; their sizes add up to all tensors.
+        layers: One for each block, in order: what llama.cpp caches and computes in it.
         architecture: ``general.architecture``.
         layout: ``split`` (one tensor per expert), ``merged``, or ``none`` without experts.
         bits: The card's word for it; None where there is no card.
@@ -52,6 +54,7 @@ class FileFacts:
     size_bytes: int
     shape: ModelShape
     tensors: tuple[TensorShare, ...]
+    layers: tuple[LayerFacts, ...]
     architecture: str = "llama"
     layout: str = "none"
     bits: int | None = None
@@ -151,6 +154,7 @@ def facts_from_catalog(catalog: Catalog, file: CatalogFile) -> FileFacts:
         size_bytes=file.size_bytes,
         shape=shape,
         tensors=tensors,
+        layers=uniform_layers(shape),
         layout=file.layout if shape.n_expert else "none",
         bits=file.bits,
         are_parts_estimated=file.recipe is None,

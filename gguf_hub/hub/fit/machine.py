@@ -14,6 +14,9 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 EngineName = Literal["gguf-hub", "llama.cpp"]
 
+FlashAttention = Literal["auto", "on", "off"]
+"""llama.cpp's ``-fa``; ``auto`` is on wherever it can be."""
+
 KV_TYPES = {"f16": QuantType.F16, "q8_0": QuantType.Q8_0, "f32": QuantType.F32}
 """Types that keys and values may be kept in."""
 
@@ -64,6 +67,7 @@ class Constraints:
         n_ctx: Tokens of context.
         kv_type: A key of ``KV_TYPES``.
         engine: Who runs the file.
+        flash_attn: Whether llama.cpp computes without keeping all scores; ours always does.
         policy: What counts among the files that fit, see ``choose``.
         reserve_bytes: RAM that stays with other programs; None for the default.
         min_tok_per_s: Slower files do not count; None for any speed.
@@ -72,6 +76,7 @@ class Constraints:
     n_ctx: int = 4096
     kv_type: str = "f16"
     engine: EngineName = "gguf-hub"
+    flash_attn: FlashAttention = "auto"
     policy: str = "balanced"
     reserve_bytes: int | None = None
     min_tok_per_s: float | None = None

@@ -10,7 +10,8 @@ from gguf_hub.gguf.memory.layout import HEADER, N_BATCH, Limits, MemoryLayout, c
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.fit.facts import FileFacts, Role
-from gguf_hub.hub.fit.machine import KV_TYPES, Constraints
+from gguf_hub.hub.fit.llama_cpp import compute_bytes, layer_cache_bytes
+from gguf_hub.hub.fit.machine import Constraints
 
 RUNNER_BYTES = 22_000_000
 """What our process takes besides: interpreter, numpy, llvmlite, linked kernels. Measured as memory
@@ -33,15 +34,17 @@ class MemoryEstimate:
 
     Attributes:
         weights_bytes: All tensors, as the mapped file must stay in memory to be fast.
-        kv_bytes: Keys and values of the whole context.
+        kv_bytes: Keys and values of the whole context, and recurrent states.
         scratch_bytes: What a batch of the prompt computes in.
         overhead_bytes: The program itself.
+        layer_kv_bytes: ``kv_bytes`` layer by layer; empty for our runner, which never splits them.
     """
 
     weights_bytes: int
     kv_bytes: int
     scratch_bytes: int
     overhead_bytes: int
+    layer_kv_bytes: tuple[int, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -105,30 +108,22 @@ def _kind_of(type_: QuantType | int) -> ActivationKind:
 
 
 def _llama_cpp(file: FileFacts, constraints: Constraints) -> MemoryEstimate:
-    """llama.cpp without flash attention, all on the CPU.
+    """llama.cpp: caches and the compute buffer as it lays them out, see ``fit.llama_cpp``.
 
     ::
 
-        kv       = 2 (K and V) x n_layer x n_head_kv x head_dim x n_ctx x bytes of the type
-        scratch  = N_BATCH x n_head x n_ctx x 4: the scores of one batch, the largest of a graph
         overhead = 9 MiB + n_vocab x 100: scheduler, context, vocabulary, one row of logits
 
-    E.g. Mixtral-8x7B at 4096 tokens: 537 MB of K/V and 268 MB of scratch beside the weights.
+    E.g. Mixtral-8x7B at 4096 tokens: 537 MB of K/V and 214 MB of scratch beside the weights.
 
-    Source: llama.cpp's KV cache and its KQ buffer; the overhead as gguf-parser-go estimates it
-    (5 MiB + vocab x (4 + 4 + 32 + 56), 4 MiB for the scheduler, 4 bytes of logits a word).
+    Source: the overhead as gguf-parser-go estimates it (5 MiB + vocab x (4 + 4 + 32 + 56), 4 MiB
+    for the scheduler, 4 bytes of logits a word).
     """
-    shape = file.shape
-    elements = 2 * shape.n_layer * shape.n_head_kv * shape.head_dim * constraints.n_ctx
+    layer_kv_bytes = layer_cache_bytes(file, constraints)
     return MemoryEstimate(
         weights_bytes=file.weights_bytes,
-        kv_bytes=_in_type(elements, constraints.kv_type),
-        scratch_bytes=N_BATCH * shape.n_head * constraints.n_ctx * 4,
-        overhead_bytes=9 * 2**20 + 100 * shape.n_vocab,
+        kv_bytes=sum(layer_kv_bytes),
+        scratch_bytes=compute_bytes(file, constraints),
+        overhead_bytes=9 * 2**20 + 100 * file.shape.n_vocab,
+        layer_kv_bytes=layer_kv_bytes,
     )
-
-
-def _in_type(n_elements: int, kv_type: str) -> int:
-    """Return the bytes of so many numbers, e.g. 34 for 32 of q8_0."""
-    type_ = KV_TYPES[kv_type]
-    return -(-n_elements * type_.type_size // type_.block_size)

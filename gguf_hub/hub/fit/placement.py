@@ -166,19 +166,22 @@ def _split_layers(
 
     Source: llama.cpp's ``-ngl``.
     """
-    shape = file.shape
+    n_layer = file.shape.n_layer
     output_bytes = sum(share.size_bytes for share in file.tensors if share.role == "output")
-    weights_bytes = file.weights_bytes - file.embedding_bytes - output_bytes
-    layer_bytes = (weights_bytes + need.kv_bytes) / shape.n_layer
+    weights_bytes = (file.weights_bytes - file.embedding_bytes - output_bytes) / n_layer
     own_bytes = need.scratch_bytes + machine.n_gpus * GPU_CONTEXT_BYTES
-    n = min(shape.n_layer, math.floor((room_bytes - own_bytes) / layer_bytes))
+    n, layers_bytes = 0, 0.0
+    for kv_bytes in reversed(need.layer_kv_bytes):
+        if own_bytes + layers_bytes + weights_bytes + kv_bytes > room_bytes:
+            break
+        n, layers_bytes = n + 1, layers_bytes + weights_bytes + kv_bytes
     if n < 1:
         return None
-    share = n / shape.n_layer
+    share = n / n_layer
     return Placement(
         Verdict.SPLIT,
-        ram_bytes=math.ceil(need.total_bytes - n * layer_bytes),
-        vram_bytes=math.ceil(n * layer_bytes) + own_bytes,
+        ram_bytes=math.ceil(need.total_bytes - layers_bytes),
+        vram_bytes=math.ceil(layers_bytes) + own_bytes,
         n_gpu_layers=n,
         gpu_share=(share, share),
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.experts import is_merged, layout, parse_split
-from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, align
+from gguf_hub.gguf.format import AnyTensor, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
-from gguf_hub.gguf.hparams import HyperParameters, architecture
+from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
 from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable, read_table
@@ -23,8 +23,9 @@ from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.download.names import quant_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
 from gguf_hub.hub.fit.facts import Role
+from gguf_hub.hub.survey.layers import RECURRENT, layers_of
 
-H = HyperParameters
+H = CacheHyperParameters
 _TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 _FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}
@@ -68,7 +69,8 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
         tensors |= table.all
         spare_bytes += _spare_bytes(shard.header, table)
     first = shards[0]
-    shape = _shape(first.name, first.header.fields, tensors)
+    hparams = H(first.header.fields, tensors, is_estimate=True)
+    shape = _shape(first.name, hparams, tensors)
     name = PurePosixPath(first.name.replace("\\", "/")).name
     expert_layout = layout(tensors)
     return FileFacts(
@@ -77,7 +79,8 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
         size_bytes=sum(shard.header.size_bytes for shard in shards),
         shape=shape,
         tensors=_shares(tensors, has_experts=shape.n_expert > 0) + _spare(spare_bytes),
-        architecture=architecture(first.header.fields),
+        layers=layers_of(hparams, tensors),
+        architecture=hparams.architecture,
         layout=expert_layout if expert_layout in ("split", "merged") else "none",
         obstacles=find_obstacles(first.header, tensors),
     )
@@ -133,9 +136,8 @@ def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
     return "other" if has_experts else _FEED_FORWARD.get(stem, "other")
 
 
-def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]) -> ModelShape:
+def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShape:
     """Read the sizes that memory depends on."""
-    hparams = HyperParameters(fields, tensors, is_estimate=True)
     for hparam in (H.n_embd, H.n_head, H.n_layer):
         if not hparams.has(hparam):
             raise UnsupportedGgufError(
@@ -151,15 +153,23 @@ def _shape(name: str, fields: Mapping[str, Field], tensors: Mapping[str, AnyTens
             f"{len(tensors):,} tensors are there",
             path=name,
         )
+    n_embd, n_head = hparams.n_embd, _count(hparams, H.n_head, 1)
     return ModelShape(
         n_layer=n_layer,
-        n_embd=hparams.n_embd,
-        n_head=hparams.n_head,
-        n_head_kv=hparams.n_head_kv,
-        head_dim=hparams.head_dim,
-        n_ff=hparams.get(H.n_ff_exp, hparams.get(H.n_ff, hparams.n_embd)),
+        n_embd=n_embd,
+        n_head=n_head,
+        n_head_kv=_count(hparams, H.n_head_kv, n_head),
+        head_dim=hparams.get(H.head_dim, n_embd // n_head),
+        n_ff=hparams.get(H.n_ff_exp, _count(hparams, H.n_ff, n_embd)),
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_vocab=hparams.n_vocab,
         n_ctx_train=hparams.get(H.n_ctx_train, 2**20),
     )
+
+
+def _count(hparams: H, hparam: WholeNumber, default: int) -> int:
+    """Return a number of heads or widths; a model without attention says 0 of both."""
+    if hparams.architecture in RECURRENT and not hparams.stated(hparam):
+        return default
+    return hparams.get(hparam, default)

@@ -20,13 +20,13 @@ from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 from gguf_hub.hub.download.cachedir import COMMIT
 from gguf_hub.hub.download.plan import models_of
-from gguf_hub.hub.fit import FileFacts, TensorShare
+from gguf_hub.hub.fit import FileFacts, LayerFacts, TensorShare
 from gguf_hub.hub.survey.headers import ShardHeader, facts_of_headers
 from gguf_hub.paths import cache_dir
 from gguf_hub.units import GIB
 
 FOLDER = "facts"
-VERSION = 2
+VERSION = 3
 """Of the cache; entries of another version, or of another program, are read anew: what runs is its
 judgement."""
 MAX_WORKERS = 8
@@ -147,7 +147,8 @@ def _parse(data: dict[str, Any]) -> FileFacts:
     )
     texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
     shape = ModelShape(**data["shape"])
-    return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape})
+    layers = tuple(LayerFacts(**layer) for layer in data["layers"])
+    return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
 
 
 def _type(name: str | int) -> QuantType | int:

@@ -18,14 +18,14 @@ LLAMA = Constraints(engine="llama.cpp")
 # quant: file GB, dense GB, experts per layer MB, read per token GB, need GB at 4096 and at 32768
 # (worked out by hand from the recipes of the eight files; decimal units)
 PUBLISHED = {
-    "Q2_K": (15.64, 0.80, 462, 4.50, 16.45, 22.09),
-    "Q3_K_M": (20.36, 0.93, 606, 5.77, 21.17, 26.81),
-    "Q4_0": (26.44, 1.00, 793, 7.34, 27.25, 32.88),
-    "Q4_K_M": (26.44, 1.00, 793, 7.34, 27.25, 32.88),
-    "Q5_0": (32.23, 1.13, 969, 8.89, 33.03, 38.67),
-    "Q5_K_M": (32.23, 1.13, 969, 8.89, 33.03, 38.67),
-    "Q6_K": (38.38, 1.28, 1156, 10.53, 39.18, 44.82),
-    "Q8_0": (49.62, 1.57, 1497, 13.55, 50.43, 56.07),
+    "Q2_K": (15.64, 0.80, 462, 4.50, 16.39, 20.18),
+    "Q3_K_M": (20.36, 0.93, 606, 5.77, 21.11, 24.90),
+    "Q4_0": (26.44, 1.00, 793, 7.34, 27.19, 30.98),
+    "Q4_K_M": (26.44, 1.00, 793, 7.34, 27.19, 30.98),
+    "Q5_0": (32.23, 1.13, 969, 8.89, 32.98, 36.77),
+    "Q5_K_M": (32.23, 1.13, 969, 8.89, 32.98, 36.77),
+    "Q6_K": (38.38, 1.28, 1156, 10.53, 39.13, 42.92),
+    "Q8_0": (49.62, 1.57, 1497, 13.55, 50.37, 54.16),
 }
 
 
@@ -48,8 +48,16 @@ def test_need_names_its_terms_for_llama_cpp() -> None:
     need = need_of(FACTS["Q4_K_M"], replace(LLAMA, n_ctx=32768))
     assert need.weights_bytes == 26_440_753_152
     assert need.kv_bytes == 4 * GIB  # 128 KiB for each token
-    assert need.scratch_bytes == 2 * GIB  # 64 KiB for each token
+    # a mask of two bytes for each token and position; of each token three rows of 4096, the gates,
+    # values and products of two experts, and a gap of 4096
+    assert need.scratch_bytes == 512 * (2 * 32768 + 4 * (4 * 4096 + 2 * 3 * 14336))
     assert need.overhead_bytes < 16_000_000
+
+
+def test_without_flash_attention_llama_cpp_keeps_all_scores() -> None:
+    need = need_of(FACTS["Q4_K_M"], replace(LLAMA, n_ctx=32768, flash_attn="off"))
+    assert need.kv_bytes == 4 * GIB
+    assert need.scratch_bytes / GIB == pytest.approx(2.0 + 1 / 16 + 0.043, abs=0.001)
 
 
 @pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 128), ("q8_0", 68), ("f32", 256)])

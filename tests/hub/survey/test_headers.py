@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +30,19 @@ def test_a_full_size_header_gives_the_catalogs_figures(tmp_path: Path, file) -> 
         tmp_path / file.filename, Shape(), recipe=file.quant, layout="split", sparse=True
     )
     found, known = facts_of_file(path), facts_from_catalog(CATALOG, file)
-    for name in ("quant", "shape", "layout", "dense_bytes", "expert_bytes", "embedding_bytes"):
+    for name in (
+        "quant",
+        "shape",
+        "layout",
+        "layers",
+        "dense_bytes",
+        "expert_bytes",
+        "embedding_bytes",
+    ):
         assert getattr(found, name) == getattr(known, name), name
     assert found.active_bytes == known.active_bytes
-    assert need_of(found, Constraints()) == need_of(known, Constraints())
+    for constraints in (Constraints(), Constraints(engine="llama.cpp")):
+        assert need_of(found, constraints) == need_of(known, constraints)
     assert found.size_bytes / 1e9 == pytest.approx(file.size_bytes / 1e9, abs=0.006)
 
 
@@ -197,4 +207,15 @@ def test_a_damaged_record_counts_for_nothing(survey: Survey, damage: str) -> Non
     remember(survey)
     (path,) = (cache_dir() / FOLDER).iterdir()
     path.write_text(damage)
+    assert recall("org/name", "a" * 40) is None
+
+
+def test_a_record_without_layers_counts_for_nothing(survey: Survey) -> None:
+    from gguf_hub.paths import cache_dir
+
+    remember(survey)
+    (path,) = (cache_dir() / FOLDER).iterdir()
+    data = json.loads(path.read_text("utf-8"))
+    assert len(data["files"][0].pop("layers")) == SMALL.n_layer
+    path.write_text(json.dumps(data))
     assert recall("org/name", "a" * 40) is None
