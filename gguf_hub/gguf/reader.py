@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
-from gguf_hub.gguf.source import MemorySource
+from gguf_hub.gguf.source import JoinedSource, MemorySource
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -191,6 +191,15 @@ def map_file(path: Path) -> mmap.mmap | bytes:
         GgufError: It does not exist, is a folder, or may not be read.
     """
     return _map(path)[0]
+
+
+def map_joined(paths: Sequence[Path]) -> JoinedSource:
+    """Return the file that parts on this machine make; nothing is copied.
+
+    Raises:
+        GgufError: One cannot be read.
+    """
+    return JoinedSource([MemorySource(map_file(path)) for path in paths])
 
 
 def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:
