@@ -38,8 +38,10 @@ def test_from_the_hub_to_a_running_model(
     monkeypatch.chdir(tmp_path)
     (row,) = json.loads(gguf_hub("list", REPO, "--json")[1])["files"]
     assert (row["quant"], row["filenames"]) == ("F32", PARTS)
-    (row,) = json.loads(gguf_hub("pick", REPO, "--json")[1])["files"]
-    assert row["quant"] == "F32"
+    picked = json.loads(gguf_hub("pick", REPO, "--json")[1])
+    assert [row["quant"] for row in picked["files"]] == ["F32"]
+    assert picked["commands"][1] == f'gguf-hub merge "$(gguf-hub path {REPO}:F32)" m.F32.gguf'
+    assert picked["commands"][2].startswith("gguf-hub run m.F32.gguf ")
     assert json.loads(gguf_hub("inspect", f"{REPO}:F32", "--json")[1])["verdict"] == "sound"
 
     code, out, err = gguf_hub("download", f"{REPO}:F32")
