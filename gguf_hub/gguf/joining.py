@@ -69,7 +69,7 @@ def _require_gguf(source: Any, parts: Sequence[Path]) -> Header:
     errors = [issue for issue in report.issues if issue.severity is Severity.ERROR]
     if errors:
         raise GgufError(
-            f"the {len(parts)} parts from `{parts[0]}` on make no GGUF: {errors[0]}",
+            f"`{parts[0]}` and the parts after it ({len(parts)} in all) make no GGUF: {errors[0]}",
             path=parts[0],
             issues=[str(issue) for issue in errors],
             hint="a part is missing at the end, is cut, or is of another file: compare their "

@@ -165,8 +165,7 @@ def refuse_raw_part(path: Path) -> None:
         return
     find_raw_parts(path)  # one that is missing is the news
     raise GgufError(
-        f"`{path}` is a part of a file that was cut by its bytes: nothing runs before they are "
-        "joined",
+        f"`{path}` is one part of a file that was cut by its bytes: they must be joined first",
         path=path,
-        hint=f"{merge_hint(path)}; then `gguf-hub run {quote(part.whole)}`",
+        hint=f"{merge_hint(path)}; then name `{part.whole}`",
     )

@@ -23,6 +23,7 @@ from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.raw_parts import refuse_raw_part
 from gguf_hub.gguf.source import JoinedSource, MemorySource
 from gguf_hub.progress import SILENT, Progress
 
@@ -69,10 +70,11 @@ class GgufFile:
             progress: Where to report that reading.
 
         Raises:
-            GgufError: There is no such file, or it cannot be read safely.
+            GgufError: There is no such file, it cannot be read safely, or it is a raw part.
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
         path = Path(path)
+        refuse_raw_part(path)
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
         buffer, status = _map(path)

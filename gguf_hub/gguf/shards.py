@@ -26,7 +26,6 @@ from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.mapping import Extent, map_together, read_errors, read_together, starts_of
 from gguf_hub.gguf.metadata import Metadata
-from gguf_hub.gguf.raw_parts import refuse_raw_part
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.rewrite import Part, Rewrite, detached, range_of
 from gguf_hub.gguf.shard_names import parse_shard, require_shards, shard_path
@@ -166,11 +165,9 @@ def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = 
         progress: Where to report that reading.
 
     Raises:
-        GgufError: It, or one of the other shards, is missing or cannot be read safely; or it is
-            one of several raw parts.
+        GgufError: It, or one of the other shards, is missing or cannot be read safely.
     """
     path = Path(path)
-    refuse_raw_part(path)
     if not is_mapped:
         kind = GgufSet if _is_shard(path) else GgufFile
         return kind.open(path, is_mapped=False, progress=progress)
