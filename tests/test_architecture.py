@@ -206,6 +206,10 @@ def test_importing_the_package_is_light() -> None:
     assert loaded_by("import gguf_hub") & HEAVY == set()
 
 
+def test_a_name_is_read_without_numpy() -> None:
+    assert "numpy" not in loaded_by("import gguf_hub.hub.resolve, gguf_hub.hub.download.names")
+
+
 def test_help_is_light() -> None:
     statement = "from gguf_hub.cli.main import run; import io, contextlib\n"
     statement += "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])"

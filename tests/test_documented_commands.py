@@ -235,6 +235,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     bf16 = write_mixtral(folder / "bf16.gguf", SHAPE, recipe="BF16")
     for stem in ("NAME", "repo.BF16"):
         write_shards(folder / stem, plan_split(bf16, max_tensors=9))
+    cut = (folder / "model.Q4_K_M.gguf").read_bytes()
+    (folder / "X.Q8_0.gguf.part1of2").write_bytes(cut[:50_000])
+    (folder / "X.Q8_0.gguf.part2of2").write_bytes(cut[50_000:])
     return folder
 
 
@@ -243,7 +246,7 @@ def hub(models: Path) -> Iterator[HubServer]:
     with HubServer() as server:
         for repo_id, pattern in (
             (REPO, "mixtral-8x7b-v0.1.*"),
-            ("org/repo", "repo.BF16-*"),
+            ("org/repo", "[rX]*of*"),
         ):
             files = {path.name: path.read_bytes() for path in models.glob(pattern)}
             server.add_repo(repo_id, files)

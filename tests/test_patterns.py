@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import UsageError
-from gguf_hub.hub.download.names import has_quant, is_model, quant_of, shard_of
+from gguf_hub.hub.download.names import is_model, shard_of
+from gguf_hub.hub.download.quants import quant_distance, quant_of
 from gguf_hub.hub.mirror.ranges import parse_range
 from gguf_hub.units import parse_size
 
@@ -112,7 +113,7 @@ def size(text: str) -> None:
 HOSTILE: dict[str, tuple[Callable[[str], object], str]] = {
     "a size of blanks": (size, "1" + " " * 100_000 + "!"),
     "quants without an end": (quant_of, "Q1_" * 100_000 + "_"),
-    "a quant in a long name": (lambda text: has_quant(text, "Q4_K"), "Q4_K_" * 200_000),
+    "a quant in a long name": (lambda text: quant_distance(text, "Q4_K"), "Q4_K_" * 200_000),
     "shards": (shard_of, "-00001-of-" * 100_000),
     "sidecars": (is_model, "-mmproj" * 100_000 + ".gguf"),
     "ranges": (lambda text: parse_range(text, 10), "bytes=" + " " * 200_000 + "x"),

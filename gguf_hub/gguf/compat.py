@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal
 
 from gguf_hub.gguf.issues import Issue, Severity
+from gguf_hub.gguf.roles import Role
 from gguf_hub.gguf.runnable import join_obstacles
 from gguf_hub.gguf.summary import Summary
 from gguf_hub.gguf.types import QuantType
@@ -50,7 +51,7 @@ class Compatibility:
 
 
 def compatibility(
-    summary: Summary, issues: Iterable[Issue], obstacles: Sequence[str]
+    summary: Summary, issues: Iterable[Issue], obstacles: Sequence[str], *, is_cut: bool = False
 ) -> Compatibility:
     """Return which programs load a file, and the command that makes more of them load it.
 
@@ -58,6 +59,7 @@ def compatibility(
         summary: Of the file.
         issues: What a validation found.
         obstacles: What keeps gguf-hub from running it.
+        is_cut: It lies in raw parts.
     """
     damage = next((issue for issue in issues if issue.severity is Severity.ERROR), None)
     rules: tuple[tuple[str, Callable[[Summary], Loader]], ...] = (
@@ -68,6 +70,9 @@ def compatibility(
     if damage:
         loaders = tuple(Loader(name, False, f"damaged: {damage}") for name, _ in rules)
         return Compatibility(loaders, "download" if damage.code in _CUT else "")
+    if is_cut:
+        loaders = tuple(Loader(name, False, "in raw parts") for name, _ in rules)
+        return Compatibility(loaders, "merge")
     return Compatibility(tuple(rule(summary) for _, rule in rules), _remedy(summary))
 
 
@@ -113,7 +118,9 @@ def _llama_cpp_before(summary: Summary) -> Loader:
 
 
 def _any_llama_cpp(name: str, summary: Summary, *, has_split_experts: bool) -> Loader | None:
-    """Return what keeps every version from loading the file, or None."""
+    """Return what keeps every version from loading the file as a model, or None."""
+    if summary.role is not Role.MODEL:
+        return Loader(name, False, f"{summary.role.obstacle}; used {summary.role.usage}")
     if summary.version == 1:
         return Loader(name, False, "GGUF version 1")
     if summary.byte_order == "big":

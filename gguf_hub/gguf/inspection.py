@@ -10,6 +10,7 @@ from typing import Any
 from gguf_hub.gguf.compat import Compatibility, compatibility
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.layout import TensorTable, read_table
+from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.reader import raise_unreadable
 from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.shard_names import parse_shard
@@ -54,7 +55,9 @@ def inspect(source: Any, name: str) -> Inspection:
     table = read_table(header)
     summary = summarize(header, table)
     starts = _starts(header, table)
-    programs = compatibility(summary, report.issues, find_obstacles(header, table.all))
+    is_cut = parse_raw_part(name) is not None
+    obstacles = find_obstacles(header, table.all)
+    programs = compatibility(summary, report.issues, obstacles, is_cut=is_cut)
     return Inspection(name, header, table, starts, summary, report, programs)
 
 

@@ -63,6 +63,13 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "ggml 1",
             True,
         ),
+        Rule(
+            "GGUF-FILE-IMATRIX",
+            _U,
+            "an importance matrix of the format before GGUF: nothing of it can be checked",
+            "llama.cpp",
+            True,
+        ),
         Rule("GGUF-MAGIC", _E, "the first four bytes are not `GGUF`", "ggml 1", True),
         Rule("GGUF-VERSION", _E, "no such format version", "ggml 2, 5", True),
         Rule(
@@ -233,6 +240,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "Architecture": (
         Rule("GGUF-ARCH-MISSING", _W, "no `general.architecture`: unknown kind of model", "spec"),
         Rule("GGUF-ARCH-UNKNOWN", _U, "an architecture that gguf-hub has no rules for", "own"),
+        Rule(
+            "GGUF-PAIR",
+            _E,
+            "a LoRA matrix without its partner, or sums of an importance matrix without counts",
+            "llama.cpp",
+        ),
         Rule(
             "GGUF-NOT-RUNNABLE",
             _U,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from gguf_hub.gguf.issues import RULES, Issue, Severity
 from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
-from gguf_hub.gguf.source import MemorySource
+from gguf_hub.gguf.raw_parts import refuse_raw_part
+from gguf_hub.gguf.source import JoinedSource, MemorySource
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ class GgufFile:
             progress: Where to report that reading.
 
         Raises:
-            GgufError: There is no such file, or it cannot be read safely.
+            GgufError: There is no such file, it cannot be read safely, or it is a raw part.
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
         path = Path(path)
+        refuse_raw_part(path)
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
         buffer, status = _map(path)
@@ -191,6 +193,15 @@ def map_file(path: Path) -> mmap.mmap | bytes:
         GgufError: It does not exist, is a folder, or may not be read.
     """
     return _map(path)[0]
+
+
+def map_joined(paths: Sequence[Path]) -> JoinedSource:
+    """Return the file that parts on this machine make; nothing is copied.
+
+    Raises:
+        GgufError: One cannot be read.
+    """
+    return JoinedSource([MemorySource(map_file(path)) for path in paths])
 
 
 def _map(path: Path) -> tuple[mmap.mmap | bytes, os.stat_result]:

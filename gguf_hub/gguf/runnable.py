@@ -29,6 +29,7 @@ from gguf_hub.gguf.hparams import (
     architecture,
 )
 from gguf_hub.gguf.metadata import whole_number
+from gguf_hub.gguf.roles import role_of_header
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 
@@ -118,11 +119,13 @@ def find_graph_obstacles(
 ) -> tuple[str, ...]:
     """Return what keeps the runner from computing logits from token ids."""
     hparams = HyperParameters(fields, tensors)
+    if obstacle := role_of_header(fields, tensors).obstacle:
+        return (obstacle,)
     if hparams.architecture not in ARCHITECTURES:
         expected = " or ".join(f"`{name}`" for name in ARCHITECTURES)
         return (f"architecture `{shown(hparams.architecture)}`, expected {expected}",)
     if not tensors:
-        return ("a vocabulary without a model",)
+        return ("no tensors",)
     obstacles = _key_obstacles(fields, hparams)
     problem = _size_problem(hparams)
     if not problem:

@@ -6,12 +6,14 @@ Source: llama_split_path in src/llama.cpp of llama.cpp.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 from gguf_hub.errors import GgufError
 
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_MOST_NAMED = 8
 _P = TypeVar("_P", bound=PurePath)
 
 
@@ -70,12 +72,17 @@ def require_shards(path: Path) -> tuple[Path, ...]:
     shards = find_shards(path)
     missing = [shard for shard in shards if not shard.is_file()]
     if missing:
-        names = ", ".join(f"`{shard.name}`" for shard in missing[:8])
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-        verb = "is" if len(missing) == 1 else "are"
+        names = missing_text([shard.name for shard in missing])
         raise GgufError(
-            f"of the {len(shards)} shards of `{path}`, {names}{more} {verb} missing",
+            f"of the {len(shards)} shards of `{path}`, {names}",
             path=missing[0],
             hint=f"all shards must lie in `{path.parent}`",
         )
     return shards
+
+
+def missing_text(names: Sequence[str]) -> str:
+    """Return which files of a set are missing, the first few by name."""
+    listed = ", ".join(f"`{name}`" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{listed}{more} {'is' if len(names) == 1 else 'are'} missing"

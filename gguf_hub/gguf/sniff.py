@@ -40,6 +40,8 @@ def sniff(start: bytes) -> tuple[str, str]:
         return "GGUF-FILE-LFS-POINTER", f"a git-lfs pointer{_lfs_size(start)}, not the model itself"
     if not start.strip(b"\0"):
         return "GGUF-FILE-ZEROS", "zeros only: the start was never written"
+    if _is_old_imatrix(start):
+        return "GGUF-FILE-IMATRIX", "an importance matrix of the format before GGUF, not a model"
     return "GGUF-MAGIC", _other(start, text)
 
 
@@ -49,6 +51,16 @@ def _lfs_size(start: bytes) -> str:
         if line.startswith(b"size ") and line[5:].isdigit():
             return f" to {int(line[5:]):,} bytes"
     return ""
+
+
+def _is_old_imatrix(start: bytes) -> bool:
+    """Tell whether a count of entries, the length of a name and a tensor's name come first.
+
+    Source: save_imatrix in tools/imatrix/imatrix.cpp of llama.cpp, before GGUF.
+    """
+    n_bytes = int.from_bytes(start[4:8], "little")
+    name = start[8 : 8 + n_bytes]
+    return n_bytes <= 64 and name.endswith(b".weight") and start[2:4] == b"\0\0"
 
 
 def _other(start: bytes, text: bytes) -> str:

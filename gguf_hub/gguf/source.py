@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from gguf_hub.gguf.format import MAX_HEADER_BYTES
@@ -53,6 +54,25 @@ class MemorySource:
     def read(self, offset: int, n: int) -> bytes:
         """Return ``n`` bytes from ``offset``."""
         return bytes(self._data[offset : offset + n])
+
+
+class JoinedSource:
+    """Several sources, one after another, as one ``RangeSource``."""
+
+    def __init__(self, sources: Sequence[RangeSource]) -> None:
+        self._sources = tuple(sources)
+        self.size_bytes = sum(source.size_bytes for source in sources)
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return ``n`` bytes from ``offset``."""
+        pieces = []
+        for source in self._sources:
+            take = min(n, source.size_bytes - offset)
+            if take > 0:
+                pieces.append(source.read(offset, take))
+                n -= take
+            offset = max(0, offset - source.size_bytes)
+        return b"".join(pieces)
 
 
 class Window:

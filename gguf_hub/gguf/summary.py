@@ -12,6 +12,7 @@ from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable
 from gguf_hub.gguf.metadata import or_none
+from gguf_hub.gguf.roles import Role, role_of_header
 from gguf_hub.gguf.types import FileType
 
 H = HyperParameters
@@ -44,6 +45,7 @@ class Summary:
         parts: Shares by part of the model, in the order of ``PARTS``.
         layout: How the experts are stored.
         file_type: Name of the mix that it was quantised to (``general.file_type``).
+        role: What the file is for, as its header says.
         n_shards: How many files of a set were added up.
         shard: Which of how many files of a set this is, counted from 1; None for a whole model.
     """
@@ -78,6 +80,7 @@ class Summary:
     n_vocab: int | None
     tokenizer: str
     has_chat_template: bool
+    role: Role
     n_shards: int = 1
     shard: tuple[int, int] | None = None
 
@@ -132,6 +135,7 @@ def summarize(header: Header, table: TensorTable) -> Summary:
         n_vocab=hparams.n_vocab or None,
         tokenizer=text("tokenizer.ggml.model"),
         has_chat_template="tokenizer.chat_template" in fields,
+        role=role_of_header(fields, table.all),
         shard=_shard(fields),
     )
 
@@ -150,6 +154,7 @@ def summarize_set(headers: Sequence[Header], table: TensorTable) -> Summary:
         summary,
         size_bytes=sum(header.size_bytes for header in headers),
         n_tensors=sum(len(header.entries) for header in headers),
+        role=role_of_header(headers[0].fields, table.all),
         n_shards=len(headers),
         shard=None,
     )

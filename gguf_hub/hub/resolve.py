@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from gguf_hub.errors import (
     ModelNotFoundError,
     UsageError,
 )
+from gguf_hub.gguf.raw_parts import sibling_parts
 from gguf_hub.gguf.shard_names import find_shards, model_files, parse_shard
 from gguf_hub.hub.catalog import Catalog, load_catalog
 from gguf_hub.hub.client import (
@@ -228,7 +229,7 @@ class Resolver:
         """
         path = expand_user(argument)
         if find_local_file(path, self.store):
-            shards = find_shards(path) if parse_shard(path) else (path,)
+            shards = find_shards(path) if parse_shard(path) else sibling_parts(path)
             return [file for shard in shards if (file := find_local_file(shard, self.store))]
         if os.path.lexists(path):
             raise ModelNotFoundError(
@@ -408,7 +409,7 @@ class Resolver:
         """Return files of this machine that are whole; None where only the hub knows which."""
         if target.revision and not COMMIT.fullmatch(target.revision):
             return None
-        copies = self.locate(target)
+        copies = self.locate(target, partial(select, is_partial=True))
         return next((copy.paths for copy in copies if copy.is_verified or self._check(copy)), None)
 
     def _check(self, copy: LocalCopy) -> bool:

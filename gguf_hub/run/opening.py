@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
@@ -77,6 +78,7 @@ def open_model(
         settings = replace(settings, n_logits=max(settings.n_logits, drafter.n_draft + 1))
     file = open_gguf(path, is_mapped=settings.is_mapped, progress=progress)
     try:
+        require_model(path, file.fields, file.tensors)
         tokenizer = load_tokenizer(file.metadata)
         model = load_model(file, settings, builder=builder, progress=progress)
     except BaseException:

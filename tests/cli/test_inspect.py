@@ -265,7 +265,7 @@ def test_shards_other_architectures_and_vocabularies(tmp_path: Path) -> None:
     write_gguf(path, fields, [(TensorSpec("x", (1,), QuantType.F32), bytes(4))])
     assert [yes for yes, _ in loads(path)] == [False, None, None]
     write_gguf(path, metadata(TINY), [])
-    assert loads(path)[0] == (False, "a vocabulary without a model")
+    assert loads(path)[0] == (False, "a vocabulary, not a model")
     found = inspect(path.read_bytes(), "a")
     assert found.summary.bits_per_weight is None
     assert compatibility(found.summary, (), ()).remedy == ""

@@ -128,6 +128,7 @@ F32_ALIGNED = bytes(128)
 BYTES: dict[str, bytes] = {
     "GGUF-FILE-EMPTY": b"",
     "GGUF-FILE-HTML": b"<!doctype html>",
+    "GGUF-FILE-IMATRIX": struct.pack("<ii19sii", 1, 19, b"blk.0.ffn_up.weight", 3, 0),
     "GGUF-FILE-LFS-POINTER": b"version https://git-lfs.github.com/spec/v1\n",
     "GGUF-FILE-ZEROS": bytes(64),
     "GGUF-MAGIC": b"what is this",
@@ -244,7 +245,7 @@ def test_a_breach_in_the_metadata_is_found(tmp_path: Path, code: str) -> None:
 
 
 STRUCTURE = ["GGUF-HPARAM-MISSING", "GGUF-TENSOR-MISSING", "GGUF-TENSOR-UNUSED",
-             "GGUF-EXPERT-LAYOUT", "GGUF-TOKENIZER-MISSING"]  # fmt: skip
+             "GGUF-EXPERT-LAYOUT", "GGUF-TOKENIZER-MISSING", "GGUF-PAIR"]  # fmt: skip
 
 
 @pytest.mark.parametrize("code", STRUCTURE)
@@ -252,6 +253,9 @@ def test_a_breach_of_the_structure_is_found(tmp_path: Path, code: str) -> None:
     fields, specs = metadata(TINY), tensors(TINY, "split", "F32")
     if code == "GGUF-HPARAM-MISSING":
         fields = without("llama.block_count")
+    elif code == "GGUF-PAIR":
+        fields = key("general.type", "imatrix")
+        specs = [TensorSpec("blk.0.ffn_up.weight.in_sum2", (32,), QuantType.F32)]
     elif code == "GGUF-TOKENIZER-MISSING":
         fields = without("tokenizer.")
     elif code == "GGUF-TENSOR-MISSING":

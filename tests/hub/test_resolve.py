@@ -132,6 +132,21 @@ def test_files_of_another_client_are_used_without_the_hub(
         assert Store().find_verified(paths[0]) is not None
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_near_quant_here_stands_for_the_exact_one_only_without_a_hub(
+    server: HubServer, resolver: Resolver, lose_hub: Break, is_lost: bool
+) -> None:
+    server.add_repo("org/near", {"m-UD-Q4_0.gguf": b"near", "m-Q4_0.gguf": b"exact"})
+    near = resolver.get(wanted("org/near:UD-Q4_0", resolver))
+    if is_lost:
+        lose_hub()
+        assert resolver.get(wanted("org/near:Q4_0", resolver)) == near
+        return
+    (exact,) = resolver.get(wanted("org/near:Q4_0", resolver))
+    assert exact.name == "m-Q4_0.gguf"
+    assert [file.path for file in resolver.local_files("org/near:Q4_0")] == [exact]
+
+
 def test_without_links_a_hub_that_answers_verifies(
     server: HubServer, resolver: Resolver, notes: Notes, no_links: Callable[[], None]
 ) -> None:
@@ -245,7 +260,7 @@ def test_a_shard_that_the_repository_lacks_is_named_before_anything_is_fetched(
 ) -> None:
     server.add_repo("org/gap", {name: b"x" for name in SHARDS if "00003" not in name})
     for argument in ("org/gap:BF16", f"org/gap/{SHARDS[0]}"):
-        with pytest.raises(HubError, match="lacks number 3"):
+        with pytest.raises(HubError, match=r"00003-of-.* is missing"):
             resolver.get(wanted(argument, resolver))
     assert server.body_requests() == []
 

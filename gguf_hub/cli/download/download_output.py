@@ -75,6 +75,17 @@ def print_result(
         if not is_quiet:
             size = format_size(result.file.size_bytes)
             console.note(f"{result.status.value}: {size}{_verification(result)}")
+    if not is_quiet and (hints := _merge_hints(results)):
+        console.note("\n".join(hints))
+
+
+def _merge_hints(results: Sequence[FetchedFile]) -> list[str]:
+    """Return a command for each file that came in raw parts."""
+    from gguf_hub.gguf.raw_parts import merge_hint, parse_raw_part
+
+    parts = [(part, each) for each in results if (part := parse_raw_part(each.path.name))]
+    first = {part.key: each.path for part, each in reversed(parts)}
+    return [merge_hint(path) for path in first.values()]
 
 
 def _verification(result: FetchedFile) -> str:

@@ -49,6 +49,8 @@ def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
 
     if summary.name:
         yield "name", shown(summary.name)
+    if obstacle := summary.role.obstacle:
+        yield "role", obstacle
     yield "architecture", shown(summary.architecture) or "unknown"
     if summary.n_params:
         active = summary.n_params_active != summary.n_params

@@ -1,4 +1,4 @@
-"""``gguf-hub merge``: the shards of a GGUF in one file."""
+"""``gguf-hub merge``: the shards or raw parts of a GGUF in one file."""
 
 from __future__ import annotations
 
@@ -19,24 +19,35 @@ def command(
 ) -> None:
     """Merge the shards of a GGUF into one file.
 
-    SHARD is any of them; all must be in the same directory. OUT is written completely or not at
-    all.
+    SHARD is any of them; all must be in the same directory. Raw parts (`X.gguf.part1of2`,
+    `X.gguf-split-a`), which are one file cut by its bytes, are joined in the same way. OUT is
+    written completely or not at all; the shards or parts stay.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output, report
     from gguf_hub.errors import UsageError
+    from gguf_hub.gguf.joining import join_raw_parts
+    from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
     from gguf_hub.gguf.shard_names import find_shards
     from gguf_hub.gguf.shards import plan_merge
 
-    plan = plan_merge(source)
+    are_raw = parse_raw_part(source.name) is not None
+    plan = None if are_raw else plan_merge(source)
+    paths = find_shards(source) if plan else find_raw_parts(source)
     if target.is_dir():
         raise UsageError(f"`{target}` is a folder: name the file to write")
-    target = check_output(source, target, find_shards(source), force=force)
-    plan.write(target, compare=compare, progress=console.ConsoleProgress(enabled=not no_progress))
+    target = check_output(source, target, paths, force=force)
+    progress = console.ConsoleProgress(enabled=not no_progress)
+    if plan:
+        plan.write(target, compare=compare, progress=progress)
+        n_tensors, size_bytes, changes = len(plan.parts), plan.size_bytes, plan.changes[:1]
+    else:
+        n_tensors, size_bytes = join_raw_parts(paths, target, compare=compare, progress=progress)
+        changes = (f"{len(paths)} raw parts become one file of {n_tensors:,} tensors",)
     data = {
         "path": str(target),
-        "shards": [str(path) for path in find_shards(source)],
-        "n_tensors": len(plan.parts),
-        "size_bytes": plan.size_bytes,
+        "shards": [str(path) for path in paths],
+        "n_tensors": n_tensors,
+        "size_bytes": size_bytes,
     }
-    report(data, plan.changes[:1], target, as_json=as_json)
+    report(data, changes, target, as_json=as_json)

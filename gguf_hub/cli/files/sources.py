@@ -21,13 +21,16 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
         GgufError: A local file cannot be read, or a shard is missing.
         GgufHubError: The argument names nothing, or the hub refuses.
     """
-    from gguf_hub.gguf.reader import map_file
+    from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
+    from gguf_hub.gguf.reader import map_file, map_joined
     from gguf_hub.gguf.shard_names import find_shards, parse_shard
     from gguf_hub.hub.download.refs import Target
     from gguf_hub.paths import expand_user
 
     path = expand_user(argument)
     if os.path.exists(path):  # noqa: PTH110 - False for names that no file can have
+        if parse_raw_part(path.name):
+            return [(map_joined(find_raw_parts(path)), str(path))]
         shards = find_shards(path) if parse_shard(path) else ()
         paths = [shard for shard in shards if shard.is_file()] or [path]
         return [(map_file(path), str(path)) for path in paths]
@@ -37,19 +40,26 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
     if selection.unreachable is None:
         return _on_hub(selection, resolver)
     for copy in resolver.locate(target):
+        if parse_raw_part(copy.paths[0].name):
+            return [(map_joined(copy.paths), str(copy.paths[0]))]
         return [(map_file(path), str(path)) for path in copy.paths]
     raise selection.unreachable  # all files are local, but not in one folder
 
 
 def _on_hub(selection: Selection, resolver: Resolver) -> list[tuple[Any, str]]:
+    from gguf_hub.gguf.raw_parts import parse_raw_part
+    from gguf_hub.gguf.source import JoinedSource
     from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 
     hub, listing = resolver.hub, selection.listing
     budget = ReadBudget(MAX_BYTES, hint="`gguf-hub download` fetches the files; then try again")
-    return [
+    files = [
         (
             HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget),
             f"{listing.repo_id}/{file.path}",
         )
         for file in selection.files
     ]
+    if parse_raw_part(selection.files[0].path):
+        return [(JoinedSource([ranges for ranges, _ in files]), files[0][1])]
+    return files

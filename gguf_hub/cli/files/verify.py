@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) -> int:
     """Check GGUF structure and SHA-256.
 
-    FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`; a shard stands for its set.
+    FILE is a path, or a downloaded model: `Q4_K_M`, `org/repo:QUANT`; a shard or raw part stands
+    for its set. Of a file that is no GGUF, as `config.json`, the SHA-256 is checked.
+
     The expected SHA-256 comes from --sha256, the record of verified files, the Hugging Face cache,
     the download metadata of `--local-dir`, or finally the Hub.
 
@@ -143,17 +145,24 @@ class _Checker:
         }
 
     def _reports(self, argument: str, *, is_alone: bool) -> Iterator[tuple[Path, Report | None]]:
-        """Yield the files of an argument; those of a set with the report of its check.
+        """Yield the files of an argument; those of a set with the report of its check, if any.
 
         Args:
             argument: The argument.
             is_alone: Whether a shard stands for itself only.
         """
+        from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
+        from gguf_hub.gguf.reader import map_joined
         from gguf_hub.gguf.shard_names import parse_shard
-        from gguf_hub.gguf.validate import validate_set
+        from gguf_hub.gguf.validate import validate_set, validate_source
 
         is_file = os.path.isfile(argument)  # noqa: PTH113 - False for odd names
         paths = (Path(argument),) if is_file else self.resolver.local_paths(argument)
+        if parse_raw_part(paths[0].name) and not is_alone:
+            parts = find_raw_parts(paths[0])
+            yield parts[0], validate_source(map_joined(parts), parts[0].name)
+            yield from ((part, None) for part in parts[1:])
+            return
         if is_alone or not parse_shard(paths[0]):
             yield from ((path, None) for path in paths)
             return

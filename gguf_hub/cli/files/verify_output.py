@@ -56,6 +56,7 @@ def row_of(verification: Verification) -> dict[str, Any]:
         "is_published_so": verification.is_published_so,
         "bad_ranges": [list(pair) for pair in verification.bad_ranges],
         "repaired": None,
+        "role": verification.role and verification.role.value,
         "issues": [
             {
                 "code": issue.code,
@@ -75,7 +76,9 @@ def row_of_error(argument: str, error: GgufHubError) -> dict[str, Any]:
     unknown_fields: dict[str, Any] = dict.fromkeys(_UNKNOWN_FIELDS)
     verdict_fields = {"path": argument, "verdict": "not checked", "is_good": False}
     error_fields = {"error": error.message, "hint": error.hint}
-    empty_fields = {"is_published_so": False, "bad_ranges": [], "repaired": None, "issues": []}
+    empty_fields = {
+        "is_published_so": False, "bad_ranges": [], "repaired": None, "role": None, "issues": [],
+    }  # fmt: skip
     return verdict_fields | unknown_fields | empty_fields | error_fields
 
 
@@ -94,6 +97,7 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def _details(row: dict[str, Any]) -> list[str]:
+    from gguf_hub.gguf.roles import Role
     from gguf_hub.units import format_size
 
     origin = f", {row['repo_id']}" if row["repo_id"] else ""
@@ -101,6 +105,8 @@ def _details(row: dict[str, Any]) -> list[str]:
     lines = [
         f"{issue['severity']}: {issue['place']}: {issue['message']}" for issue in row["issues"]
     ]
+    if row["role"] and (obstacle := Role(row["role"]).obstacle):
+        lines.append(obstacle)
     lines += _damage(row)
     if row["sha256"] is None:
         expected = format_size(row["expected_size_bytes"])

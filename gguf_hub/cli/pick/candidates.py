@@ -101,7 +101,9 @@ def _model(path: Path) -> Model:
 
 
 def _folder(path: Path) -> CandidateSet | None:
-    paths = sorted(file for file in _files_below(path) if file.suffix.lower() == ".gguf")
+    from gguf_hub.hub.download.names import holds_gguf
+
+    paths = sorted(file for file in _files_below(path) if holds_gguf(file.name))
     models, notes = _read_models(file for file in paths if file.is_file() and _is_first(file))
     return CandidateSet("", "", models, notes) if models else None
 
@@ -133,11 +135,12 @@ def _read_models(paths: Iterable[Path]) -> tuple[tuple[Model, ...], tuple[str, .
 
 
 def _is_first(path: Path) -> bool:
-    """Return whether a file is the first shard, or not a shard."""
+    """Return whether a file is the first shard or raw part, or neither."""
+    from gguf_hub.gguf.raw_parts import sibling_parts
     from gguf_hub.gguf.shard_names import parse_shard
 
     shard = parse_shard(path)
-    return shard is None or shard[1] == 0
+    return shard[1] == 0 if shard else path == sibling_parts(path)[0]
 
 
 def _catalog(
@@ -203,7 +206,7 @@ def _all_models(target: Target) -> Select:
 def _repo(target: Target, resolver: Resolver) -> CandidateSet:
     from gguf_hub.errors import RemoteFileNotFoundError
     from gguf_hub.hub.client.near import near_names
-    from gguf_hub.hub.download.names import has_quant
+    from gguf_hub.hub.download.quants import nearest
     from gguf_hub.hub.survey.repo import survey_repo
 
     catalog, repo_id = resolver.catalog, target.repo_id
@@ -214,7 +217,7 @@ def _repo(target: Target, resolver: Resolver) -> CandidateSet:
     if names:
         files = [file for file in files if names[0] in file.filenames]
     elif quant is not None:
-        files = [file for file in files if has_quant(file.filename, quant)]
+        files = nearest(files, quant, lambda file: file.filename)
     if not files:
         quants = ", ".join(dict.fromkeys(file.quant for file in survey.files))
         name = names[0] if names else quant
@@ -252,10 +255,10 @@ def _with_catalog_values(survey: Survey, catalog: Catalog) -> list[FileFacts]:
 
 def _argument(survey: Survey, file: FileFacts, revision: str | None) -> str:
     """Return the argument of a model of a repository: by its quant if that is unique."""
-    from gguf_hub.hub.download.names import has_quant
+    from gguf_hub.hub.download.quants import nearest
 
     suffix = f"@{revision}" if revision else ""
-    matches = [other for other in survey.files if has_quant(other.filename, file.quant)]
+    matches = nearest(survey.files, file.quant, lambda other: other.filename)
     if len(matches) == 1:
         return f"{survey.repo_id}{suffix}:{file.quant}"
     return f"{survey.repo_id}/{file.filename}{suffix}"

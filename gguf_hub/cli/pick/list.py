@@ -87,8 +87,8 @@ def _print_repo(listing: RepoListing) -> None:
 
 def repo_report(listing: RepoListing) -> dict[str, Any]:
     """Return the models of a repository as plain data; the shards of one together."""
-    from gguf_hub.hub.download.names import quant_of
     from gguf_hub.hub.download.plan import models_of
+    from gguf_hub.hub.download.quants import quant_of
 
     return {
         "repo_id": listing.repo_id,

@@ -27,7 +27,22 @@ def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
     name = shlex.quote(model.argument)
     download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
     kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
-    return [*download_line, f"gguf-hub run {name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"]
+    merge_line, whole = _joining(model)
+    run_line = f"gguf-hub run {whole or name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"
+    return [*download_line, *merge_line, run_line]
+
+
+def _joining(model: Model) -> tuple[list[str], str]:
+    """Return the command that joins raw parts and the file that it writes; nothing for others."""
+    from gguf_hub.gguf.raw_parts import parse_raw_part
+
+    first = model.path or PurePosixPath(model.file.filename)
+    part = parse_raw_part(first.name)
+    if part is None:
+        return [], ""
+    path = f'"$(gguf-hub path {shlex.quote(model.argument)})"'
+    source, whole = shlex.quote(str(model.path)) if model.path else path, shlex.quote(part.whole)
+    return [f"gguf-hub merge {source} {whole}"], whole
 
 
 def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
@@ -36,6 +51,9 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
     lines = []
     if not model.path:
         lines.append(f"gguf-hub download {shlex.quote(model.argument)} --local-dir .")
+    merge_line, whole = _joining(model)
+    lines += merge_line
+    file = whole or file
     if model.file.layout == "split":
         merged = shlex.quote(f"{_name(model)}.merged.gguf")
         lines.append(f"gguf-hub upgrade {file} {merged}")

@@ -21,8 +21,9 @@ from gguf_hub.hub.download.cachedir import (
     repos_of,
 )
 from gguf_hub.hub.download.known_folders import KnownFolders
-from gguf_hub.hub.download.names import has_quant, is_gguf, quant_of, set_key
+from gguf_hub.hub.download.names import holds_gguf, is_model, set_key
 from gguf_hub.hub.download.notes import Note, notes_of, own_folder
+from gguf_hub.hub.download.quants import nearest, quant_of
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.store import Store, StoredFile
 
@@ -69,7 +70,7 @@ class LocalFile:
     @property
     def remote(self) -> RemoteFile:
         """What a hub would announce, as far as this machine knows: the etag may be empty."""
-        if not is_gguf(self.filename) and (etag := _etag_beside(self.path)):
+        if not holds_gguf(self.filename) and (etag := _etag_beside(self.path)):
             # git's id of a small file, by which the cache names it
             return RemoteFile(self.filename, self.size_bytes, None, etag)
         return RemoteFile(self.filename, self.size_bytes, self.sha256, "")
@@ -153,14 +154,17 @@ def files_of_target(files: Iterable[LocalFile], target: Target) -> list[LocalFil
     selector = target.selector
     names = {set_key(name) for name in selector.filenames}
 
-    def is_meant(file: LocalFile) -> bool:
-        if file.repo_id != target.repo_id or target.revision not in (None, file.commit):
-            return False
-        if selector.filenames:
-            return set_key(file.filename) in names
-        return selector.quant is None or has_quant(file.filename, selector.quant)
-
-    return [file for file in files if is_meant(file)]
+    files = [
+        file
+        for file in files
+        if file.repo_id == target.repo_id and target.revision in (None, file.commit)
+    ]
+    if selector.filenames:
+        return [file for file in files if set_key(file.filename) in names]
+    if selector.quant is None:
+        return files
+    models = [file for file in files if is_model(file.filename)] or files
+    return nearest(models, selector.quant, lambda file: file.filename)
 
 
 def contents_bytes(files: Iterable[LocalFile]) -> int:
@@ -177,7 +181,7 @@ def _all(store: Store, roots: Roots) -> Iterator[LocalFile]:
             yield from map(_from_cache, filter(_is_model_file, all_files_of(repo)))
     for folder in roots.folders:
         for note in notes_of(folder):
-            if is_gguf(note.filename) and note.path.is_file():
+            if holds_gguf(note.filename) and note.path.is_file():
                 yield _from_note(note)
 
 
@@ -190,7 +194,7 @@ def _each_once(files: Iterable[LocalFile]) -> list[LocalFile]:
 
 
 def _is_model_file(file: CachedFile) -> bool:
-    return is_gguf(file.filename) and file.path.is_file()
+    return holds_gguf(file.filename) and file.path.is_file()
 
 
 def _from_record(entry: StoredFile) -> LocalFile:

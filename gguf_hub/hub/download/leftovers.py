@@ -27,7 +27,7 @@ from gguf_hub.hub.download.destinations import PART_SUFFIX
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.inventory import Roots
 from gguf_hub.hub.download.locking import download_lock
-from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.notes import notes_of, own_folder
 from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -116,7 +116,7 @@ def _in_cache(cache: Path, store: Store) -> Iterator[Leftover]:
     for repo in repos_of(cache):
         files = all_files_of(repo)
         repo_id = repo_id_of(repo) or ""
-        is_ours = repo_id in recorded or any(is_gguf(file.filename) for file in files)
+        is_ours = repo_id in recorded or any(holds_gguf(file.filename) for file in files)
         is_ours |= "gguf" in repo_id.lower()  # also where the first download was interrupted
         named = {file.blob for file in files}
         for blob in sorted((repo / "blobs").glob("*")):

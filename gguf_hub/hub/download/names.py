@@ -1,24 +1,38 @@
-"""What a file's name says: its quant, its index in a set of shards, whether it is safe to use."""
+"""What a file's name says: its role, its index in a set of files, whether it is safe to use."""
 
 from __future__ import annotations
 
 import os
 import re
-import string
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from gguf_hub.errors import HubError
+from gguf_hub.gguf.raw_parts import RawPart, parse_raw_part
+from gguf_hub.gguf.roles import Role
+from gguf_hub.hub.download.quants import quant_of, stem_of
 
-# Names in use: Q4_K_M, IQ2_XXS, Q4_0_4_8, UD-Q4_K_XL, TQ1_0, F16, BF16, MXFP4, MXFP4_MOE, Q8_0
-_QUANT = r"(?:UD-)?(?:(?:I|T)?Q\d(?:_[A-Z0-9]+)*|BF16|F?P?16|F32|MXFP4(?:_MOE)?|NVFP4)"
-_QUANT_IN_NAME = re.compile(rf"(?<![A-Za-z0-9])({_QUANT})(?![A-Za-z0-9_])", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
-_SIDECAR = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|mtp)(?:[-_.]|$)", re.IGNORECASE)
-_LETTERS = frozenset(string.ascii_lowercase + string.digits)
-_MAX_CHARS = 1000  # no file system takes longer names; looking for quants goes back and forth
+
+_HEADS = r"eagle3|dflash|dspark"
+_LORA = r"lora|adapter(?:[-_.]model)?"
+# in this order; models of which a name speaks of MTP, drafts or imatrix are models: what a file is
+# itself stands first or last in its name
+_ROLES = {
+    Role.PROJECTOR: re.compile(r"(?:^|[-_.])mmproj(?:[-_.]|$)"),
+    Role.IMATRIX: re.compile(r"^imatrix(?:[-_.]|$)|[-_.]imatrix(?:[-_.]unsloth)?(?:\.dat)?$"),
+    Role.VOCAB: re.compile(r"^ggml-vocab[-_.]|(?:^|[-_.])vocab$"),
+    Role.ADAPTER: re.compile(
+        rf"^(?:ggml[-_.])?(?:{_LORA})(?:[-_.]|$)|[-_.](?:{_LORA})(?:[-_.](?:b?f16|f32|q8_0))?$"
+    ),
+    Role.DRAFT: re.compile(rf"^(?:mtp|{_HEADS})[-_.]|[-_.](?:{_HEADS})(?:[-_.]|$)"),
+}
+_FOLDERS = {
+    "mmproj": Role.PROJECTOR, "imatrix": Role.IMATRIX, "vocab": Role.VOCAB, "lora": Role.ADAPTER,
+    "adapter": Role.ADAPTER, "mtp": Role.DRAFT, "eagle3": Role.DRAFT, "dflash": Role.DRAFT,
+    "draft": Role.DRAFT,
+}  # fmt: skip
 
 # what huggingface_hub keeps for itself at the top of a download folder
 _RESERVED_FOLDER = ".cache/huggingface"
@@ -39,44 +53,41 @@ class Shard:
     index: int
     count: int
 
+    def name(self, index: int) -> str:
+        """Return what the shard of an index is called."""
+        return f"{self.key}-{index:05d}-of-{self.count:05d}.gguf"
+
 
 def is_gguf(path: str) -> bool:
     """Return whether a file says that it is a GGUF."""
     return path.lower().endswith(".gguf")
 
 
-def is_model(path: str) -> bool:
-    """Return whether a GGUF holds a model, not a projector, importance matrix or draft head."""
-    return is_gguf(path) and not _SIDECAR.search(PurePosixPath(path).name)
+def holds_gguf(path: str) -> bool:
+    """Return whether a file says that it is a GGUF, or a raw part of one."""
+    return is_gguf(path) or parse_raw_part(path) is not None
 
 
-def looks_like_quant(text: str) -> bool:
-    """Return whether ``text`` by itself is written like a quant, in any case."""
-    return re.fullmatch(_QUANT, text, re.IGNORECASE) is not None
+def role_of_name(path: str) -> Role:
+    """Return what a GGUF is for, as far as its folder and its name tell; a header knows better.
 
-
-def quant_of(path: str) -> str | None:
-    """Return the quant that a path names, as it is written there (the last one), or None."""
-    quants = _QUANT_IN_NAME.findall(_without_suffixes(path))
-    return quants[-1] if quants else None
-
-
-def has_quant(path: str, quant: str) -> bool:
-    """Return whether a path names exactly this quant (any case), between separators.
-
-    ``Q4_K`` is no match for ``Q4_K_M``, nor is ``Q4_K_M`` for ``IQ4_K_M``.
+    A draft model (``Qwen3-8B-draft``) is a model like any other: it runs by itself. Heads do not.
     """
-    # an underscore may stand before a quant (`model_q4_0.gguf`) but not inside one
-    before = _LETTERS if looks_like_quant(quant) else _LETTERS | {"_"}
-    after = _LETTERS | {"_"}
-    text, name = _without_suffixes(path).lower(), quant.lower()
-    at = text.find(name)
-    while at >= 0:
-        end = at + len(name)
-        if text[max(at - 1, 0) : at] not in before and text[end : end + 1] not in after:
-            return True
-        at = text.find(name, at + 1)
-    return False
+    *folders, name = stem_of(path).lower().split("/")
+    for folder in folders:
+        if role := _FOLDERS.get(folder):
+            return role
+    if role := next((role for role, rule in _ROLES.items() if rule.search(name)), None):
+        return role
+    # `X-Q8_0-MTP` is the head of X, while `X-MTP-Q8_0` is a model that has one
+    quant = quant_of(name)
+    is_head = quant is not None and name.endswith((f"{quant}-mtp", f"{quant}.mtp"))
+    return Role.DRAFT if is_head else Role.MODEL
+
+
+def is_model(path: str) -> bool:
+    """Return whether a file holds a model, or is a raw part of one, as far as its name tells."""
+    return holds_gguf(path) and role_of_name(path) is Role.MODEL
 
 
 def shard_of(path: str) -> Shard | None:
@@ -87,10 +98,15 @@ def shard_of(path: str) -> Shard | None:
     return Shard(path[: match.start()], int(match[1]), int(match[2]))
 
 
+def piece_of(path: str) -> Shard | RawPart | None:
+    """Return which of several files of one model a path is: a shard or a raw part; or None."""
+    return shard_of(path) or parse_raw_part(path)
+
+
 def set_key(path: str) -> object:
-    """Return what the shards of a set share; of any other file its path."""
-    shard = shard_of(path)
-    return (shard.key, shard.count) if shard else path
+    """Return what the shards or raw parts of a set share; of any other file its path."""
+    piece = piece_of(path)
+    return (piece.key, piece.count) if piece else path
 
 
 def check_safe(path: str, repo_id: str, *, is_windows: bool = os.name == "nt") -> None:
@@ -202,8 +218,3 @@ def _fold(name: str) -> str:
     """Return what systems that ignore case, accents' spelling and invisible characters see."""
     visible = _INVISIBLE.sub("", name)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", visible).casefold())
-
-
-def _without_suffixes(path: str) -> str:
-    path = path[-_MAX_CHARS:]
-    return _SHARD.sub("", path).removesuffix(".gguf").removesuffix(".GGUF")

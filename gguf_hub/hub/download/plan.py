@@ -12,16 +12,18 @@ from fnmatch import fnmatchcase
 from shlex import quote
 
 from gguf_hub.errors import HubError, RemoteFileNotFoundError, UsageError, did_you_mean
+from gguf_hub.gguf.raw_parts import missing_pieces, parse_raw_part
+from gguf_hub.gguf.shard_names import missing_text
 from gguf_hub.hub.client import RemoteFile, RepoListing
 from gguf_hub.hub.download.names import (
     check_distinct,
     check_safe,
-    has_quant,
+    holds_gguf,
     is_model,
-    quant_of,
+    piece_of,
     set_key,
-    shard_of,
 )
+from gguf_hub.hub.download.quants import nearest, quant_distance, quant_of
 from gguf_hub.units import format_size
 
 
@@ -30,11 +32,13 @@ class FileSelector:
     """What a user asked for; all empty means "whatever there is, if that is clear".
 
     Attributes:
-        filenames: Exact paths in the repository; a shard stands for its set, and one that ends with
-            ``/`` is a whole folder.
+        filenames: Exact paths in the repository; a shard or raw part stands for its set, as does
+            the name of the file that was cut into raw parts; one that ends with ``/`` is a whole
+            folder.
         include: Globs of which one must match, as in ``hf download``: ``*`` matches ``/`` too.
         exclude: Globs of which none may match.
-        quant: Exactly this quant, in any case, all its shards.
+        quant: This quant, in any case, all its shards; where no file has exactly this one, the
+            nearest (see ``quants.quant_distance``).
     """
 
     filenames: tuple[str, ...] = ()
@@ -48,8 +52,16 @@ class FileSelector:
         return bool(self.filenames and (self.include or self.exclude))
 
 
-def select(listing: RepoListing, selector: FileSelector) -> tuple[RemoteFile, ...]:
+def select(
+    listing: RepoListing, selector: FileSelector, *, is_partial: bool = False
+) -> tuple[RemoteFile, ...]:
     """Return the files of ``listing`` that are wanted, in its order.
+
+    Args:
+        listing: What there is.
+        selector: What is wanted.
+        is_partial: The repository may have more: a quant that is only near counts for nothing, nor
+            do files that are no models.
 
     Raises:
         RemoteFileNotFoundError: Nothing matches; the hint names what is near.
@@ -62,9 +74,9 @@ def select(listing: RepoListing, selector: FileSelector) -> tuple[RemoteFile, ..
     else:
         files = _by_patterns(listing, selector)
         if selector.quant is not None:
-            files = _by_quant(listing, files, selector.quant)
+            files = _by_quant(listing, files, selector.quant, is_partial=is_partial)
         elif not selector.include and not selector.exclude:
-            files = _the_only_model(listing)
+            files = _the_only_model(listing, is_partial=is_partial)
     for file in files:
         check_safe(file.path, listing.repo_id)
     check_distinct((file.path for file in files), listing.repo_id)
@@ -77,7 +89,7 @@ def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:
         is_folder = name.endswith("/")
         matches = [
             f for f in listing.files if f.path == name or (is_folder and f.path.startswith(name))
-        ]
+        ] or [f for f in listing.files if (p := parse_raw_part(f.path)) and p.whole == name]
         if not matches:
             raise _no_such_file(listing, name)
         chosen |= dict.fromkeys(matches if is_folder else _set_of(listing, matches[0]))
@@ -115,9 +127,13 @@ def _globs(patterns: Iterable[str]) -> list[str]:
     return [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in clean]
 
 
-def _by_quant(listing: RepoListing, files: Sequence[RemoteFile], quant: str) -> list[RemoteFile]:
-    models = [file for file in files if is_model(file.path) and has_quant(file.path, quant)]
-    groups = _groups(models)
+def _by_quant(
+    listing: RepoListing, files: Sequence[RemoteFile], quant: str, *, is_partial: bool
+) -> list[RemoteFile]:
+    matches = nearest(_model_files(files, is_partial=is_partial), quant, _path_of)
+    if is_partial:
+        matches = [file for file in matches if quant_distance(file.path, quant) == 0]
+    groups = _groups(matches)
     if not groups:
         raise RemoteFileNotFoundError(
             f"repository `{listing.repo_id}` has no quant `{quant}`{_near_quant(listing, quant)}",
@@ -127,14 +143,14 @@ def _by_quant(listing: RepoListing, files: Sequence[RemoteFile], quant: str) -> 
     if len(groups) > 1:
         raise UsageError(
             f"`{listing.repo_id}:{quant}` could be any of\n{_table(groups)}",
-            hint="name the file: "
-            f"`gguf-hub download {quote(listing.repo_id)} {quote(groups[0][0].path)}`",
+            hint=f"`gguf-hub download {quote(_argument_of(listing.repo_id, groups))}` names one; "
+            "`run` and the others take it too",
         )
     return _whole_set(listing, groups[0])
 
 
-def _the_only_model(listing: RepoListing) -> list[RemoteFile]:
-    groups = _groups(file for file in listing.files if is_model(file.path))
+def _the_only_model(listing: RepoListing, *, is_partial: bool) -> list[RemoteFile]:
+    groups = _groups(_model_files(listing.files, is_partial=is_partial))
     if not groups:
         raise RemoteFileNotFoundError(
             f"repository `{listing.repo_id}` has no GGUF file",
@@ -142,18 +158,35 @@ def _the_only_model(listing: RepoListing) -> list[RemoteFile]:
             hint="name files or use --include to fetch others",
         )
     if len(groups) > 1:
-        quant = next(filter(None, (quant_of(group[0].path) for group in groups)), "Q4_K_M")
-        example = f"{listing.repo_id}:{quant}"
         raise UsageError(
             f"which of the {len(groups)} models of `{listing.repo_id}`?\n{_table(groups)}",
-            hint=f"for example `gguf-hub download {quote(example)}`; "
+            hint=f"for example `gguf-hub download {quote(_argument_of(listing.repo_id, groups))}`; "
             "--include '*' fetches everything",
         )
     return _whole_set(listing, groups[0])
 
 
+def _model_files(files: Iterable[RemoteFile], *, is_partial: bool = False) -> list[RemoteFile]:
+    """Return the files of models; of a repository that has none, as of heads alone, every GGUF."""
+    ggufs = [file for file in files if holds_gguf(file.path)]
+    models = [file for file in ggufs if is_model(file.path)]
+    return models if models or is_partial else ggufs
+
+
+def _argument_of(repo_id: str, groups: Sequence[Sequence[RemoteFile]]) -> str:
+    """Return what names the first of several models alone: its quant, if no other has it."""
+    first = groups[0][0].path
+    quant = quant_of(first)
+    same = nearest((group[0] for group in groups), quant, _path_of) if quant else ()
+    return f"{repo_id}:{quant}" if len(same) == 1 else f"{repo_id}/{first}"
+
+
+def _path_of(file: RemoteFile) -> str:
+    return file.path
+
+
 def _groups(files: Iterable[RemoteFile]) -> list[list[RemoteFile]]:
-    """Put the shards of a set together; every other file stands alone."""
+    """Put the shards of a set together, and raw parts; every other file stands alone."""
     groups: dict[object, list[RemoteFile]] = {}
     for file in files:
         groups.setdefault(set_key(file.path), []).append(file)
@@ -161,21 +194,20 @@ def _groups(files: Iterable[RemoteFile]) -> list[list[RemoteFile]]:
 
 
 def _whole_set(listing: RepoListing, group: list[RemoteFile]) -> list[RemoteFile]:
-    """Return a set of shards in order, complete."""
-    shards = {shard.index: file for file in group if (shard := shard_of(file.path))}
-    if not shards:
-        return group
-    first = shard_of(group[0].path)
-    assert first is not None
-    missing = [i for i in range(1, first.count + 1) if i not in shards]
-    if missing:
+    """Return a set of shards or raw parts in order, complete."""
+    if missing := _missing(group):
         raise HubError(
-            f"`{listing.repo_id}`: of the {first.count} shards of `{first.key}` the repository "
-            f"lacks number {', '.join(map(str, missing))}",
+            f"of the files of one model in `{listing.repo_id}`, {missing_text(missing)}",
             repo_id=listing.repo_id,
-            hint="choose another quant; with --include you get the shards that are there",
+            hint="choose another quant; with --include you get the files that are there",
         )
-    return [shards[index] for index in sorted(shards)]
+    return sorted(group, key=lambda f: piece.index if (piece := piece_of(f.path)) else 0)
+
+
+def _missing(group: Iterable[RemoteFile]) -> list[str]:
+    """Return the names of the files that a set lacks."""
+    pieces = [piece for file in group if (piece := piece_of(file.path))]
+    return missing_pieces(pieces) if pieces else []
 
 
 def _table(groups: Sequence[Sequence[RemoteFile]]) -> str:
@@ -185,22 +217,17 @@ def _table(groups: Sequence[Sequence[RemoteFile]]) -> str:
 
 
 def models_of(listing: RepoListing) -> list[tuple[RemoteFile, ...]]:
-    """Return every model of a listing, the shards of one together and in order.
+    """Return every model of a listing, the shards or raw parts of one together and in order.
 
-    A set that lacks a shard is left out.
+    A set that lacks one is left out.
     """
-    groups = _groups(file for file in listing.files if is_model(file.path))
-    models = []
-    for group in groups:
-        first = shard_of(group[0].path)
-        if first is None or len(group) == first.count:
-            models.append(tuple(_whole_set(listing, group)))
-    return models
+    groups = _groups(_model_files(listing.files))
+    return [tuple(_whole_set(listing, group)) for group in groups if not _missing(group)]
 
 
 def quants_of(listing: RepoListing) -> list[str]:
     """Return the quants that the models of a listing name, in its order, each once."""
-    quants = (quant_of(file.path) for file in listing.files if is_model(file.path))
+    quants = (quant_of(file.path) for file in _model_files(listing.files))
     return list(dict.fromkeys(filter(None, quants)))
 
 

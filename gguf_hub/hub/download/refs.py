@@ -16,8 +16,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gguf_hub.errors import ModelNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.cachedir import entries_of
-from gguf_hub.hub.download.names import is_gguf, looks_like_quant
+from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.plan import FileSelector
+from gguf_hub.hub.download.quants import looks_like_quant
 from gguf_hub.paths import expand_user
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
@@ -102,12 +103,12 @@ def _file(repo_id: str, filename: str, revision: str | None) -> Target:
 
 def _parse_repo(text: str) -> Target | None:
     match = _REPO_FILE.fullmatch(text)
-    if match and is_gguf(match["file"]):
+    if match and holds_gguf(match["file"]):
         revision = unquote(match["rev1"]) if match["rev1"] else match["rev2"]
         return _file(match["repo"], match["file"], revision)
     match = _REPO_QUANT.fullmatch(text)
     # a lone `folder/model.gguf` is a path that does not exist, not a repository
-    if match is None or (not match["quant"] and is_gguf(match["repo"])):
+    if match is None or (not match["quant"] and holds_gguf(match["repo"])):
         return None
     selector = FileSelector(quant=match["quant"])
     return Target(match["repo"], selector, match["rev1"] or match["rev2"])
@@ -161,10 +162,10 @@ def _no_such_file(text: str) -> ModelNotFoundError:
     """Return the error for an argument that names nothing, with near names of its folder."""
     path = expand_user(text)
     if os.path.isdir(path):  # noqa: PTH112 - as above
-        files = sorted(entry.name for entry in path.iterdir() if is_gguf(entry.name))
+        files = sorted(entry.name for entry in path.iterdir() if holds_gguf(entry.name))
         listed = f"it holds {', '.join(files[:8])}" if files else "it holds no GGUF file"
         return ModelNotFoundError(f"`{text}` is a folder, not a model", hint=listed)
-    siblings = [entry.name for entry in entries_of(path.parent) if is_gguf(entry.name)]
+    siblings = [entry.name for entry in entries_of(path.parent) if holds_gguf(entry.name)]
     near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
     return ModelNotFoundError(
         f"no model `{text}`: no such file{did_you_mean([str(path.parent / n) for n in near])}",

@@ -29,7 +29,7 @@ from gguf_hub.hub.download.cachedir import (
 )
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.locking import download_lock
-from gguf_hub.hub.download.names import is_gguf
+from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.notes import Note, own_folder
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.store import Store
@@ -99,7 +99,7 @@ def left_in_caches(paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
     repos = {cached.repo for path in paths if (cached := find_file(path))}
     for repo in sorted(repos):
         names = sorted({file.filename for file in all_files_of(repo)})
-        if names and not any(is_gguf(name) for name in names):
+        if names and not any(holds_gguf(name) for name in names):
             yield repo_id_of(repo) or repo.name, names
 
 

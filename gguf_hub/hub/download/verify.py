@@ -1,4 +1,4 @@
-"""Is a file on disk what it should be? First its structure, then its SHA-256.
+"""Is a file on disk what it should be? First a GGUF's structure, then any file's SHA-256.
 
 The expected SHA-256 comes from the first that knows it: the user, the record of verified files,
 the metadata that huggingface_hub leaves beside files, and last the hub.
@@ -12,9 +12,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.hub.download.cachedir import SHA256, blob_of, find_file, repo_id_of
 from gguf_hub.hub.download.digest import sha256_file
 from gguf_hub.hub.download.expected import ExpectedFile
+from gguf_hub.hub.download.names import is_gguf
 from gguf_hub.hub.download.notes import Note
 from gguf_hub.hub.download.repair import find_damage
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
@@ -23,6 +25,7 @@ from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.issues import Issue
+    from gguf_hub.gguf.roles import Role
     from gguf_hub.gguf.validate import Level, Report
 
 
@@ -53,6 +56,7 @@ class Verification:
         sha256: Of its bytes; None when a wrong size made hashing pointless.
         expected: What it should be, and who says so.
         issues: What is wrong with its structure.
+        role: What the GGUF is for; None for another file.
         bad_ranges: Start and stop of the ranges with wrong bytes, as far as they are known.
     """
 
@@ -62,6 +66,7 @@ class Verification:
     sha256: str | None
     expected: ExpectedFile | None
     issues: tuple[Issue, ...]
+    role: Role | None
     bad_ranges: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -96,7 +101,8 @@ def verify_file(
     """Check one file, and record it when it is what it should be.
 
     Args:
-        path: An existing GGUF file.
+        path: An existing file. One that is no GGUF by its name needs only the right SHA-256, where
+            that is known.
         given_sha256: What the user says that it must be, in hex.
         store: The record; read, and updated when the file is verified.
         ask_hub: Asked last, and only when nobody nearer knows.
@@ -108,15 +114,13 @@ def verify_file(
         GgufError: The file cannot be read.
         HubError: From ``ask_hub``.
     """
-    from gguf_hub.gguf.validate import validate_file
-
-    report = report or validate_file(path, level, progress=progress)
     expected = expectation(path, given_sha256, store) or ask_hub()
+    report = report or _check_structure(path, level, expected, progress)
     size_bytes = path.stat().st_size
     sha256 = None
     if expected is None or expected.size_bytes in (None, size_bytes):
         sha256 = sha256_file(path, progress=progress)
-    verdict = _verdict(report.is_sound, sha256, expected)
+    verdict = _verdict(report is None or report.is_sound, sha256, expected)
     if verdict is Verdict.DIFFERENT and (known := store.find(path)) and known.edited_at:
         verdict = Verdict.EDITED
     if verdict is Verdict.VERIFIED and expected and sha256:
@@ -125,7 +129,36 @@ def verify_file(
         # bytes can change without a trace in size and time: the record must not vouch for them
         store.distrust(path)
     bad_ranges = _bad_ranges(path, sha256, expected, store, progress)
-    return Verification(path, size_bytes, verdict, sha256, expected, report.issues, bad_ranges)
+    issues, role = (report.issues, _role(report)) if report else ((), None)
+    return Verification(path, size_bytes, verdict, sha256, expected, issues, role, bad_ranges)
+
+
+def _role(report: Report) -> Role | None:
+    from gguf_hub.gguf.roles import role_of_header
+
+    header = report.header
+    return role_of_header(header.fields, header.entries) if header.is_whole else None
+
+
+def _check_structure(
+    path: Path, level: Level, expected: ExpectedFile | None, progress: Progress
+) -> Report | None:
+    """Check a GGUF; None for a raw part, and for what is another file and has a known SHA-256."""
+    from gguf_hub.gguf.validate import validate_file
+
+    name = (expected and expected.filename) or path.name
+    is_other = expected is not None and not is_gguf(name) and not _begins_as_gguf(path)
+    if parse_raw_part(name) or is_other:
+        return None
+    return validate_file(path, level, progress=progress)
+
+
+def _begins_as_gguf(path: Path) -> bool:
+    from gguf_hub.gguf.format import MAGIC
+    from gguf_hub.gguf.mapping import read_errors
+
+    with read_errors(path), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _bad_ranges(

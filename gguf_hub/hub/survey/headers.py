@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
@@ -15,12 +16,14 @@ from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
 from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable, read_table
-from gguf_hub.gguf.reader import map_file, raise_unreadable
+from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
+from gguf_hub.gguf.reader import map_file, map_joined, raise_unreadable
+from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.runnable import find_obstacles
 from gguf_hub.gguf.shard_names import find_shards, parse_shard
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
-from gguf_hub.hub.download.names import quant_of
+from gguf_hub.hub.download.quants import quant_of, stem_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
 from gguf_hub.hub.fit.facts import Role
 from gguf_hub.hub.survey.layers import RECURRENT, layers_of
@@ -40,12 +43,16 @@ class ShardHeader:
 
 
 def facts_of_file(path: Path) -> FileFacts:
-    """Return the facts of a model on this machine; of a shard, those of the whole set.
+    """Return the facts of a model on this machine; of a shard or raw part, those of the whole set.
 
     Raises:
         GgufError: A file cannot be read.
         UnsupportedGgufError: It is no model, or says too little of its shape.
     """
+    if parse_raw_part(path.name):
+        parts = find_raw_parts(path)
+        joined = ShardHeader(str(path), read_header(map_joined(parts)))
+        return facts_of_headers([joined], filenames=[str(part) for part in parts])
     paths: Sequence[Path] = [path]
     header = read_header(map_file(path))
     if (number(header.fields, "split.count") or 0) > 1 and parse_shard(path):
@@ -54,8 +61,12 @@ def facts_of_file(path: Path) -> FileFacts:
     return facts_of_headers(headers)
 
 
-def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
+def facts_of_headers(shards: Sequence[ShardHeader], *, filenames: Sequence[str] = ()) -> FileFacts:
     """Return the facts of a model from the headers of all its files, the first one first.
+
+    Args:
+        shards: The headers; of raw parts the one that they make.
+        filenames: The files, where they are others than those of the headers.
 
     Raises:
         GgufError: A header cannot be read to its end, or contradicts itself or its file.
@@ -69,13 +80,14 @@ def facts_of_headers(shards: Sequence[ShardHeader]) -> FileFacts:
         tensors |= table.all
         spare_bytes += _spare_bytes(shard.header, table)
     first = shards[0]
+    require_model(first.name, first.header.fields, tensors)
     hparams = H(first.header.fields, tensors, is_estimate=True)
     shape = _shape(first.name, hparams, tensors)
-    name = PurePosixPath(first.name.replace("\\", "/")).name
+    name = first.name.replace("\\", "/")
     expert_layout = layout(tensors)
     return FileFacts(
-        quant=quant_of(name) or name.removesuffix(".gguf"),
-        filenames=tuple(shard.name for shard in shards),
+        quant=quant_of(name) or stem_of(name).rpartition("/")[2],
+        filenames=tuple(filenames) or tuple(shard.name for shard in shards),
         size_bytes=sum(shard.header.size_bytes for shard in shards),
         shape=shape,
         tensors=_shares(tensors, has_experts=shape.n_expert > 0) + _spare(spare_bytes),
@@ -144,7 +156,7 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
                 f"`{name}`: metadata has no `{hparams.architecture or 'ARCHITECTURE'}."
                 f"{hparam.name}`, without which nobody can tell its memory",
                 path=name,
-                hint="a projector or an adapter is no model; `gguf-hub inspect` shows what it is",
+                hint=f"`gguf-hub inspect {quote(name)}` shows what it holds",
             )
     n_layer = hparams.n_layer
     if n_layer > len(tensors):

@@ -14,6 +14,8 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
+from gguf_hub.gguf.raw_parts import parse_raw_part
+from gguf_hub.gguf.source import JoinedSource
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
@@ -94,14 +96,22 @@ def _read_model(
 ) -> FileFacts | str:
     """Return the facts of one model, or the message of the error."""
     try:
-        return facts_of_headers([_header(hub, listing, file, budget) for file in model])
+        if parse_raw_part(model[0].path):
+            joined = JoinedSource([_ranges(hub, listing, file, budget) for file in model])
+            header = ShardHeader(model[0].path, read_header(joined))
+            return facts_of_headers([header], filenames=[file.path for file in model])
+        return facts_of_headers(
+            [
+                ShardHeader(file.path, read_header(_ranges(hub, listing, file, budget)))
+                for file in model
+            ]
+        )
     except GgufError as error:
         return error.message
 
 
-def _header(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> ShardHeader:
-    source = HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget)
-    return ShardHeader(file.path, read_header(source))
+def _ranges(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> HubRanges:
+    return HubRanges(hub, hub.listed_metadata(listing, file), file.size_bytes, budget)
 
 
 # ---- memory ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from gguf_hub.errors import GgufHubError, HubError, RemoteFileNotFoundError, UsageError
 from gguf_hub.hub.client import RemoteFile, RepoListing
-from gguf_hub.hub.download.plan import FileSelector, quants_of, select
+from gguf_hub.hub.download.plan import FileSelector, models_of, quants_of, select
 
 MIXTRAL = [f"mixtral-8x7b-v0.1.{q}.gguf" for q in ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q8_0")]
 SHARDS = [f"BF16/m-BF16-0000{i}-of-00003.gguf" for i in (3, 1, 2)]
@@ -69,7 +69,7 @@ def test_all_shards_of_a_quant_come_in_order() -> None:
 
 
 def test_a_set_with_a_missing_shard_is_refused() -> None:
-    with pytest.raises(HubError, match="lacks number 1"):
+    with pytest.raises(HubError, match=r"`BF16/m-BF16-00001-of-00003.gguf` is missing"):
         names(listing(SHARDS[0], SHARDS[2]), quant="BF16")
 
 
@@ -134,3 +134,74 @@ def test_an_evil_name_does_not_spoil_the_others() -> None:
 
 def test_quants_are_listed_once() -> None:
     assert quants_of(listing(*SHARDS, "m.Q4_0.gguf", "x.gguf", "README.md")) == ["BF16", "Q4_0"]
+
+
+# -- repositories as they are published ----------------------------------------------------------
+
+UNSLOTH = [
+    "imatrix_unsloth.gguf_file", "m-UD-Q4_K_XL.gguf", "m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf",
+    "m-Q8_0.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf",
+    "mmproj-F16.gguf", "MTP/m-Q4_K_M-MTP.gguf",
+]  # fmt: skip
+HEADS = ["mtp-m-Q8_0.gguf", "mtp-m-BF16.gguf", "README.md"]
+PARTS = [f"m.Q8_0.gguf.part{i}of2" for i in (2, 1)]
+SPLIT = [f"m.Q6_K.gguf-split-{letter}" for letter in "ba"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted", "expected"),
+    [
+        (UNSLOTH, {"quant": "Q4_K_M"}, ["m-Q4_K_M.gguf"]),
+        (UNSLOTH, {"quant": "UD-Q4_K_M"}, ["m-UD-Q4_K_M.gguf"]),
+        (UNSLOTH, {"quant": "Q4_K_XL"}, ["m-UD-Q4_K_XL.gguf"]),
+        (UNSLOTH, {"filenames": ("mmproj-F16.gguf",)}, ["mmproj-F16.gguf"]),
+        (["m-mtp-kl-Q8_0.gguf", *HEADS], {"quant": "Q8_0"}, ["m-mtp-kl-Q8_0.gguf"]),
+        (HEADS, {"quant": "Q8_0"}, ["mtp-m-Q8_0.gguf"]),
+        (["m-imatrix-Q4_0.gguf", "m.imatrix.gguf"], {}, ["m-imatrix-Q4_0.gguf"]),
+        (["Q4_0/model.gguf", "Q8_0/model.gguf"], {"quant": "Q8_0"}, ["Q8_0/model.gguf"]),
+        (["m-F16-LoRA.gguf", "README.md"], {}, ["m-F16-LoRA.gguf"]),
+        (["m.Q4_0.gguf", *PARTS], {"quant": "Q8_0"}, sorted(PARTS)),
+        (["m.Q4_0.gguf", *PARTS], {"filenames": (PARTS[0],)}, sorted(PARTS)),
+        (["m.Q4_0.gguf", *PARTS], {"filenames": ("m.Q8_0.gguf",)}, sorted(PARTS)),
+        ([*SPLIT, *PARTS], {"quant": "Q6_K"}, sorted(SPLIT)),
+    ],
+)
+def test_layouts_of_publishers(
+    paths: list[str], wanted: dict[str, object], expected: list[str]
+) -> None:
+    assert names(listing(*paths), **wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("paths", "quant", "words"),
+    [
+        (UNSLOTH, "Q8_0", ["m-Q8_0.gguf", "00001-of-00002", "download org/repo/m-Q8_0.gguf`"]),
+        (["m-UD-Q4_0.gguf", "m-i1-Q4_0.gguf"], "Q4_0", ["download org/repo:UD-Q4_0`"]),
+        (["m-Q8_0.gguf", "m-draft-Q8_0.gguf"], "Q8_0", ["could be any of", "m-draft-Q8_0.gguf"]),
+        ([*PARTS, "m.Q8_0.gguf"], "Q8_0", ["part2of2", "could be any of"]),
+    ],
+)
+def test_two_models_of_a_quant_are_never_mixed(
+    paths: list[str], quant: str, words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        names(listing(*paths), quant=quant)
+    text = f"{caught.value.message}\n{caught.value.hint}"
+    assert [word for word in words if word not in text] == []
+
+
+def test_a_missing_raw_part_is_named() -> None:
+    repo = listing(PARTS[0], "m.Q4_0.gguf")
+    with pytest.raises(HubError, match=r"`m.Q8_0.gguf.part1of2` is missing"):
+        names(repo, quant="Q8_0")
+    assert [[file.path for file in model] for model in models_of(repo)] == [["m.Q4_0.gguf"]]
+
+
+def test_a_listing_that_may_lack_files_settles_only_what_is_exact() -> None:
+    repo = listing("m-UD-Q4_0.gguf", "mmproj-Q8_0.gguf")
+    near, head = FileSelector(quant="Q4_0"), FileSelector(quant="Q8_0")
+    assert len(select(repo, near)) == 1
+    for selector in (near, head):
+        with pytest.raises(RemoteFileNotFoundError):
+            select(repo, selector, is_partial=True)
+    assert len(select(repo, FileSelector(quant="UD-Q4_0"), is_partial=True)) == 1

@@ -179,7 +179,10 @@ def test_of_numbers_for_each_layer_the_largest_counts(tmp_path: Path) -> None:
 def test_what_is_no_model_says_so(tmp_path: Path) -> None:
     path = tmp_path / "mmproj.gguf"
     write_gguf(path, {"general.architecture": Field.of("clip")}, [])
-    with pytest.raises(UnsupportedGgufError, match=r"no `clip.embedding_length`"):
+    with pytest.raises(UnsupportedGgufError, match="is a multimodal projector, not a model"):
+        facts_of_file(path)
+    write_gguf(path, {"general.architecture": Field.of("squirrel")}, [])
+    with pytest.raises(UnsupportedGgufError, match=r"no `squirrel.embedding_length`"):
         facts_of_file(path)
 
 
