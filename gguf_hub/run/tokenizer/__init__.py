@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gguf_hub.gguf.vocabulary import TokenType
 from gguf_hub.run.tokenizer.interface import Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
-from gguf_hub.run.tokenizer.vocab import TokenType, Vocab, read_vocab
+from gguf_hub.run.tokenizer.vocab import Vocab, read_vocab
 
 __all__ = [
     "SpmTokenizer",

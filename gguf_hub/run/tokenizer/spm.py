@@ -22,7 +22,8 @@ from itertools import chain
 from operator import neg
 
 from gguf_hub.errors import TokenizerError
-from gguf_hub.run.tokenizer.vocab import TokenType, Vocab
+from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.run.tokenizer.vocab import Vocab
 
 SPACE = "▁"
 _CACHED_CHUNKS = 2**15
@@ -135,7 +136,8 @@ class SpmTokenizer:
         for i in self.vocab.ids_of(TokenType.USER_DEFINED):
             pieces[i] = self.vocab.tokens[i].encode("utf-8", "replace")
         for byte, i in self.vocab.byte_ids.items():
-            pieces[i] = bytes([byte])
+            if self.vocab.types[i] == TokenType.BYTE:  # else it prints as it is written
+                pieces[i] = bytes([byte])
         return pieces
 
     @cached_property
@@ -212,10 +214,11 @@ class SpmTokenizer:
 
     def _fallback(self, character: str) -> list[int]:
         """Return the byte tokens of a character, or the unknown token where there are none."""
-        byte_ids = self.vocab.byte_ids
-        if byte_ids:
-            return [byte_ids[byte] for byte in character.encode("utf-8")]
-        return [] if self.vocab.unk_id is None else [self.vocab.unk_id]
+        byte_ids, unk_id = self.vocab.byte_ids, self.vocab.unk_id
+        if not byte_ids:
+            return [] if unk_id is None else [unk_id]
+        ids = (byte_ids.get(byte, unk_id) for byte in character.encode("utf-8"))
+        return [i for i in ids if i is not None]
 
     def _merge(self, chunk: str) -> list[str]:
         """Merge characters into tokens, best score first, the leftmost among equals."""
