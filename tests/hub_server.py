@@ -41,6 +41,8 @@ class Fault:
         headers: More headers (they replace those of the same name; None takes one away).
         body: Send this body instead.
         drop_after: Cut the connection after so many bytes of body.
+        ends_after: Close it in good order after so many; with no ``Content-Length`` nothing shows
+            that more was to come.
         stall_s: Wait so long before the body.
         meeting: Send bodies only when so many requests wait for theirs.
         bytes_per_s: Send the body this slowly.
@@ -60,6 +62,7 @@ class Fault:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     body: bytes | None = None
     drop_after: int | None = None
+    ends_after: int | None = None
     stall_s: float = 0.0
     meeting: threading.Barrier | None = None
     bytes_per_s: float | None = None
@@ -423,6 +426,9 @@ class _Handler(BaseHTTPRequestHandler):
         merged = {**length, **headers, **self.fault.headers}
         if self.fault.endless:
             merged["Content-Length"] = None
+        if self.fault.ends_after is not None:
+            body = body[: self.fault.ends_after]
+        if self.fault.endless or self.fault.ends_after is not None:
             self.close_connection = True
         self.record.status = status
         self.send_response(status)

@@ -178,7 +178,8 @@ def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError
 
     reason = context.quote_exception(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
-    is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
+    is_network = isinstance(exc, (httpx.NetworkError, httpx.RemoteProtocolError))
+    is_cut = is_network and not isinstance(exc, httpx.ConnectError)
     what = (
         f"`{context.path}`: the connection failed"
         if context.path and is_cut
