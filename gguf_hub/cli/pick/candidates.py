@@ -207,7 +207,11 @@ def _repo(target: Target, resolver: Resolver, refresh: bool) -> CandidateSet:
     files: Sequence[FileFacts] = _with_catalog_values(survey, catalog)
     names, quant = target.selector.filenames, target.selector.quant
     if names:
-        files = [file for file in files if names[0] in file.filenames]
+        folder = names[0] if names[0].endswith("/") else None
+        files = [
+            file for file in files
+            if names[0] in file.filenames or (folder and file.filename.startswith(folder))
+        ]  # fmt: skip
     elif quant is not None:
         files = [file for file in files if has_quant(file.filename, quant)]
     if not files:

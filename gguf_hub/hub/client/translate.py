@@ -118,6 +118,8 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
         return _refusal(exc.response, context)
     if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
         return _by_code(exc.response, context) or _by_status(exc.response, context)
+    if isinstance(exc, httpx.ProxyError) and "407" in str(exc):
+        return _proxy_refusal(context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
         return _tls_error(reason, context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
@@ -262,6 +264,8 @@ def _by_status(response: Any, context: RequestContext) -> GgufHubError:
             hint="repeat the command later"
             + ("; with a token the limit is higher (`hf auth login`)" if status == 429 else ""),
         )
+    if status == 407:
+        return _proxy_refusal(context)
     if status == 401:
         # without an error code this is about the token itself
         return RepoNotFoundError(
@@ -271,6 +275,14 @@ def _by_status(response: Any, context: RequestContext) -> GgufHubError:
         )
     about = f" for `{context.path or repo_id}`" if context.path or repo_id else ""
     return HubError(f"`{context.endpoint}` answers {status}{about}", repo_id=repo_id)
+
+
+def _proxy_refusal(context: RequestContext) -> HubError:
+    return HubError(
+        "the proxy needs a user name and password, or refuses those that it got (407)",
+        repo_id=context.repo_id,
+        hint="set HTTP_PROXY and HTTPS_PROXY to `http://USER:PASSWORD@HOST:PORT`",
+    )
 
 
 def _retry_after_s(headers: Any) -> float:
