@@ -46,6 +46,7 @@ def client() -> Any:
     """
     huggingface_hub()
     _check_proxies()
+    _hide_queries_in_logs()
     from huggingface_hub.utils import get_session
 
     try:
@@ -87,6 +88,24 @@ def _import_quietly() -> Any:
         import huggingface_hub.constants  # the rest of it is imported when it is used
 
         return huggingface_hub
+
+
+@functools.cache
+def _hide_queries_in_logs() -> None:
+    """Have the HTTP library log URLs without their queries: signatures of links stand there."""
+    import logging
+
+    from huggingface_hub.utils import httpx
+
+    def hide(record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg
+                for arg in record.args
+            )
+        return True
+
+    logging.getLogger(httpx.__name__).addFilter(hide)
 
 
 def _client_problem(error: Exception) -> UsageError:
