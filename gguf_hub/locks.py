@@ -11,10 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from typing import Protocol
 
 SOFT_SUFFIX = ".soft"
 _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -22,9 +19,17 @@ _TAKING = threading.Lock()
 _noted: set[Path] = set()
 
 
+class HeldLock(Protocol):
+    """A lock that is held."""
+
+    def release(self) -> None:
+        """Let others take it."""
+        ...
+
+
 def try_lock(
     path: Path, note: Callable[[str], None] = lambda text: None, *, mode: int = 0o644
-) -> BaseFileLock | None:
+) -> HeldLock | None:
     """Take a lock and return it, to be released; None while somebody else holds it.
 
     Args:
@@ -41,7 +46,7 @@ def try_lock(
         # what warnings are shown is one setting for all threads; here they say: no flock
         with _TAKING, warnings.catch_warnings(record=True) as fallbacks:
             warnings.simplefilter("always")
-            lock: BaseFileLock = filelock.FileLock(path, timeout=0, mode=mode)
+            lock = filelock.FileLock(path, timeout=0, mode=mode)
             lock.acquire()
         if fallbacks:
             _note_once(path, note)
@@ -56,12 +61,12 @@ def try_lock(
         # the lock file is there already: a file that is the lock needs another name
         soft = path.with_name(f"{path.name}{SOFT_SUFFIX}")
     _note_once(path, note)
-    lock = filelock.SoftFileLock(soft, timeout=0)
+    soft_lock = filelock.SoftFileLock(soft, timeout=0)
     try:
-        lock.acquire()
+        soft_lock.acquire()
     except filelock.Timeout:
         return None
-    return lock
+    return soft_lock
 
 
 def _note_once(path: Path, note: Callable[[str], None]) -> None:

@@ -6,9 +6,11 @@ Messages never quote a link: signed ones are as good as a password while they la
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from shlex import quote
 from typing import Any
 
@@ -294,9 +296,19 @@ def _retry_after_s(headers: Any) -> float:
         part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
     )
     rate_s = _seconds(fields.get("t", "")) if fields.get("r") == "0" else 0.0
-    return rate_s or _seconds(headers.get("Retry-After", ""))
+    asked = headers.get("Retry-After", "")
+    return rate_s or _seconds(asked) or _seconds_until(asked)
 
 
 def _seconds(text: str) -> float:
     """Return a header's whole number of seconds, thirty years at most; 0 for anything else."""
     return min(float(text), 1e9) if re.fullmatch("[0-9]+", text) else 0.0
+
+
+def _seconds_until(text: str) -> float:
+    """Return the seconds until a date of HTTP; 0 for anything else."""
+    try:
+        wait_s = parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return 0.0
+    return min(max(wait_s, 0.0), 1e9)

@@ -12,15 +12,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gguf_hub.errors import LockedError
 from gguf_hub.files import HEAD_BYTES, create, open_regular, remove_if
-from gguf_hub.locks import try_lock
+from gguf_hub.locks import HeldLock, try_lock
 from gguf_hub.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _TRIES = 5
 _POLL_S = 0.05
@@ -83,7 +79,7 @@ def download_lock(
             lock.release()
 
 
-def _try_lock(path: Path, progress: Progress) -> BaseFileLock | None:
+def _try_lock(path: Path, progress: Progress) -> HeldLock | None:
     return try_lock(path, progress.note, mode=0o664)
 
 
