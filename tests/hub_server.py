@@ -41,6 +41,8 @@ class Fault:
         headers: More headers (they replace those of the same name; None takes one away).
         body: Send this body instead.
         drop_after: Cut the connection after so many bytes of body.
+        ends_after: Close it in good order after so many; with no ``Content-Length`` nothing shows
+            that more was to come.
         stall_s: Wait so long before the body.
         meeting: Send bodies only when so many requests wait for theirs.
         bytes_per_s: Send the body this slowly.
@@ -49,7 +51,8 @@ class Fault:
         endless: Send this over and over, with no length, until the client goes.
         goes_on: Say that a listing goes on, each time at a page that was not there before.
 
-    ``{authorization}`` in ``headers`` and ``body`` is what the request had as that header.
+    ``{authorization}`` in ``headers`` and ``body`` is what the request had as that header,
+    ``{target}`` in ``headers`` its path and query.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Fault:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     body: bytes | None = None
     drop_after: int | None = None
+    ends_after: int | None = None
     stall_s: float = 0.0
     meeting: threading.Barrier | None = None
     bytes_per_s: float | None = None
@@ -123,21 +127,23 @@ class HubServer:
     Args:
         redirect: Send large files from the second origin (a "CDN") by 302, as the hub does.
         page_size: Tree entries per page.
+        prefix: Folder of the address that everything lies under, as behind a reverse proxy.
 
     ``endpoint`` is what ``HF_ENDPOINT`` takes. The token ``hf_reader`` is known to the hub, and
     ``hf_member`` may also read gated and private repositories.
     """
 
-    def __init__(self, *, redirect: bool = False, page_size: int = 1000) -> None:
+    def __init__(self, *, redirect: bool = False, page_size: int = 1000, prefix: str = "") -> None:
         self.redirect = redirect
         self.page_size = page_size
+        self.prefix = prefix
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.errors: list[str] = []
         self._lock = threading.Lock()
         self._servers = [_Server(self), _Server(self)]
-        self.endpoint, self.cdn = (server.origin for server in self._servers)
+        self.endpoint, self.cdn = (server.origin + prefix for server in self._servers)
 
     def add_repo(
         self,
@@ -261,9 +267,19 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.fault.status is not None:
                 raise _Refused(self.fault.status, "", "injected fault")
-            self._route(path.strip("/").split("/"), parts.path)
+            self._route(self._below(path).strip("/").split("/"), self._below(parts.path))
         except _Refused as refused:
             self._send(refused.status, refused.headers, str(refused).encode())
+
+    def _below(self, path: str) -> str:
+        """Return a path below the prefix; that of a cached file is that of the file."""
+        prefix = self.server.hub.prefix
+        if not path.startswith(f"{prefix}/"):
+            raise _Refused(404, "", f"nothing lies outside of {prefix}")
+        path = path.removeprefix(prefix)
+        if path.startswith("/api/resolve-cache/") and "etag" not in self.record.query:
+            raise _Refused(400, "", "no etag")
+        return path.removeprefix("/api/resolve-cache")
 
     def _route(self, parts: list[str], raw_path: str) -> None:
         match parts:
@@ -326,7 +342,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         if start + size < len(rows) or self.fault.goes_on:
             flags = f"recursive={is_recursive}&cursor={start + size}"
-            headers["Link"] = f'<{self.server.origin}{raw_path}?{flags}>; rel="next"'
+            headers["Link"] = (
+                f'<{self.server.origin}{self.server.hub.prefix}{raw_path}?{flags}>; rel="next"'
+            )
         self._send_json(rows[start : start + size], headers)
 
     def _serve_paths_info(self, repo_id: str, revision: str) -> None:
@@ -420,9 +438,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault.body is not None:
             body = self.fault.body.replace(b"{authorization}", sent.encode())
         length = {"Content-Length": str(len(body))}
-        merged = {**length, **headers, **self.fault.headers}
+        said = {name: text and text.replace("{target}", self.path)
+                for name, text in self.fault.headers.items()}  # fmt: skip
+        merged = {**length, **headers, **said}
         if self.fault.endless:
             merged["Content-Length"] = None
+        if self.fault.ends_after is not None:
+            body = body[: self.fault.ends_after]
+        if self.fault.endless or self.fault.ends_after is not None:
             self.close_connection = True
         self.record.status = status
         self.send_response(status)

@@ -19,7 +19,7 @@ NAMES = {
     "write_text", "write_bytes", "symlink", "symlink_to", "hardlink_to", "_symlink",
     "copyfile", "copy2", "copytree", "copymode", "savefig", "savez", "savez_compressed", "tofile",
     "mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory", "FileLock",
-    "SoftFileLock", "xet_get",
+    "SoftFileLock", "try_lock", "xet_get",
     # our own, of gguf_hub.files and others
     "create", "create_beside", "rename_new", "remove_if", "set_aside", "write_atomically",
     "new_file", "PartFile",

@@ -128,7 +128,7 @@ def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
     """Return the hub; warn about an unencrypted connection."""
     from gguf_hub.hub.client import HfHub
 
-    hub = HfHub(token=token, timeout_s=timeout_s)
+    hub = HfHub(token=token, timeout_s=timeout_s, note=console.note)
     if hub.is_exposed():
         risk = "read the token and change files" if hub.has_token() else "change files unnoticed"
         console.warn(f"`{hub.endpoint}` is plain http: others on the network can {risk}")

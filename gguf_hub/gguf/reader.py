@@ -255,3 +255,14 @@ def _hint(issue: Issue, path: Path | str) -> str:
     if issue.code == "GGUF-TENSOR-TYPE-UNKNOWN":
         return "a newer gguf-hub may know it: `pip install -U gguf-hub`"
     return f"{verify} lists every problem"
+
+
+def gguf_problem(path: Path) -> str | None:
+    """Return why a file cannot be opened as a GGUF, or None."""
+    try:
+        with GgufFile.open(path):
+            return None
+    except UnsupportedGgufError:
+        return None  # sound, only not for this version
+    except GgufError as error:
+        return error.issues[0] if error.issues else error.message

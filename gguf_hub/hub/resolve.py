@@ -54,7 +54,7 @@ from gguf_hub.hub.download.inventory import (
     find_local_file,
     inventory,
 )
-from gguf_hub.hub.download.plan import FileSelector, select
+from gguf_hub.hub.download.plan import FileSelector, select, select_model
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translate_os_errors
@@ -213,7 +213,7 @@ class Resolver:
         target = self.target(argument)
         if not isinstance(target, Target):
             return target
-        for copy in self.locate(target):
+        for copy in self.locate(target, select_model):
             return copy.paths
         raise ModelNotFoundError(
             f"`{argument}` is not on this machine",
@@ -392,7 +392,7 @@ class Resolver:
         """
         if paths := self._local_paths(target):
             return paths
-        selection = self.choose(target)
+        selection = self.choose(target, select_model)
         if selection.unverified:
             self.progress.note(_unverified_note(selection.unverified))
             return selection.unverified.paths
@@ -409,7 +409,7 @@ class Resolver:
         """Return files of this machine that are whole; None where only the hub knows which."""
         if target.revision and not COMMIT.fullmatch(target.revision):
             return None
-        copies = self.locate(target, partial(select, is_partial=True))
+        copies = self.locate(target, partial(select_model, is_partial=True))
         return next((copy.paths for copy in copies if copy.is_verified or self._check(copy)), None)
 
     def _check(self, copy: LocalCopy) -> bool:

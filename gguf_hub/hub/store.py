@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import set_aside, write_atomically
+from gguf_hub.locks import try_lock
 from gguf_hub.oserrors import reason_of
 from gguf_hub.paths import absolute, data_dir
 from gguf_hub.progress import SILENT, Progress
 
 VERSION = 1
 LOCK_TIMEOUT_S = 10.0
+_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -158,21 +161,30 @@ class Store:
 
     def _change(self, edit: Callable[[dict[str, StoredFile]], object]) -> None:
         """Read, edit and write the entries while no other process does."""
-        import filelock
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{self._path}.lock", timeout=LOCK_TIMEOUT_S):
+            with self._locked():
                 known = self._read()
                 edit(known)
                 self._write(known)
-        except (OSError, filelock.Timeout) as exc:
-            # a lock that is not had in time is an OSError too, without a reason of the system
-            reason = reason_of(exc) if exc.strerror else "another process holds it"
+        except OSError as exc:
             self._progress.note(
-                f"note: cannot write the record of files `{self._path}`: {reason}; "
+                f"note: cannot write the record of files `{self._path}`: {reason_of(exc)}; "
                 "files will be checked again when they are used"
             )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the record; raises ``TimeoutError`` when it is not had in time."""
+        path, until = Path(f"{self._path}.lock"), time.monotonic() + LOCK_TIMEOUT_S
+        while (lock := try_lock(path, self._progress.note)) is None:
+            if time.monotonic() > until:
+                raise TimeoutError("another process holds it")
+            time.sleep(_LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _read(self) -> dict[str, StoredFile]:
         try:

@@ -121,6 +121,8 @@ def new_client() -> Iterator[None]:
         ("ALL_PROXY", "socks5://user:secret@127.0.0.1:9", "names a SOCKS proxy"),
         ("https_proxy", "foo://user:secret@127.0.0.1:9", "is not the address of a proxy"),
         ("HTTP_PROXY", "http://user:secret@[::1", "is not the address of a proxy"),
+        ("HTTP_PROXY", "secret bar", "is not the address of a proxy"),
+        ("http_proxy", "http://secret:99999", "is not the address of a proxy"),
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "cannot be used: no such file"),
         ("SSL_CERT_FILE", __file__, "cannot be used: no certificates in it"),
         ("HF_ENDPOINT", "https://user:secret@[::1", "is not the address of a hub"),
@@ -139,9 +141,10 @@ def test_what_the_environment_has_wrong_is_named(
     assert code == 1
     assert [words in problem and variable in problem for problem in data["problems"]] == [True]
     assert (variable in data["hub"]["problem"], data["hub"]["is_offline"]) == (True, False)
-    told = f"{data} {gguf_hub('doctor')} {gguf_hub('list', 'org/name')}"
-    assert gguf_hub("list", "org/name")[0] == 2
-    assert told.count(words) >= 4
+    asked = [gguf_hub(name, "org/name") for name in ("list", "inspect", "pick", "download")]
+    assert [code for code, _, _ in asked] == [2] * len(asked)
+    told = f"{data} {gguf_hub('doctor')} {asked}"
+    assert told.count(words) >= 3 + len(asked)
     assert "secret" not in told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from gguf_hub.gguf.inspection import inspect
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
-from gguf_hub.hub.client import FileMetadata, HfHub
+from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
-from tests.hub_server import HubServer
+from tests.hub_server import Fault, HubServer
 from tests.synth import TINY, Shape, metadata, tensors, write_mixtral
 
 # as many tensors and tokens as Mixtral has, at the least width
@@ -170,15 +171,16 @@ def test_a_remote_header_costs_one_or_two_ranges(
     assert sum(request.sent_bytes for request in ranged) <= 2_000_000
 
 
-def test_a_range_that_comes_short_is_no_damage() -> None:
-    class Short:
-        def read_range(self, facts: FileMetadata, start: int, stop: int) -> bytes:
-            return bytes(stop - start - 1)
-
-    facts = FileMetadata("org/mix", "a.gguf", "http://x", None, 100)
-    ranges = HubRanges(Short(), facts, 100)  # type: ignore[arg-type]
-    with pytest.raises(HubUnreachableError, match="9 of 10 bytes"):
-        ranges.read(0, 10)
+def test_a_range_that_comes_short_is_no_damage(hub_server: HubServer) -> None:
+    hub_server.add_repo("org/mix", {"a.gguf": bytes(100)})
+    hub = HfHub(retry_waits_s=())
+    metadata = replace(hub.file_metadata("org/mix", "a.gguf"), size_bytes=None)
+    hub_server.faults.append(Fault("GET", "*", ends_after=9, headers={"Content-Length": None}))
+    with pytest.raises(HubUnreachableError, match=r"`a\.gguf`: 9 of 10 bytes"):
+        HubRanges(hub, metadata, 100).read(0, 10)
+    hub_server.faults[:] = [Fault("GET", "*", status=503)]
+    with pytest.raises(HubUnreachableError, match=r"`a\.gguf`: .* answers 503"):
+        HubRanges(hub, metadata, 100).read(0, 10)
 
 
 def test_files_of_one_question_share_what_may_be_read(hub_server: HubServer) -> None:

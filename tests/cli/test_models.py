@@ -16,11 +16,12 @@ from gguf_hub.errors import (
     ModelNotFoundError,
     RemoteFileNotFoundError,
 )
-from gguf_hub.hub.client import HfHub, default_cache_dir
+from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import HfCache
 from gguf_hub.hub.download.fetch import Fetcher
 from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.paths import default_cache_dir
 from gguf_hub.progress import SILENT
 from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer, sha256

@@ -17,10 +17,11 @@ import pytest
 
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.shards import plan_split, write_shards
+from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
-from tests.hub_server import HubServer
+from tests.hub_server import Fault, HubServer
 from tests.synth import Shape, metadata, write_mixtral
 
 SCHEMA = json.loads((ROOT / "docs/pick.schema.json").read_text(encoding="utf-8"))
@@ -472,11 +473,60 @@ def test_headers_are_read_once_for_a_commit(gguf_hub, repo: HubServer) -> None:
     first = picked(gguf_hub, "org/m", "--ram", "1GB")[1]
     repo.requests.clear()
     assert picked(gguf_hub, "org/m", "--ram", "1GB")[1]["files"] == first["files"]
-    assert [r.path.split("/")[-2] for r in repo.requests] == ["revision", "tree"]
-    repo.requests.clear()
-    named = picked(gguf_hub, "org/m", "--ram", "1GB", "--revision", first["revision"])[1]
-    assert repo.requests == []
+    assert [r.path.split("/")[-2] for r in repo.requests][:2] == ["revision", "tree"]
+    # a damaged header is not believed for ever: it may be a proxy's
+    assert {r.path.split("/")[-1] for r in repo.body_requests() if "/resolve/" in r.path} == {
+        "broken.Q4_1.gguf"
+    }
+    assert len(picked(gguf_hub, "org/m", "--ram", "1GB", "--refresh")[1]["files"]) == 8
+    assert len([r for r in repo.requests if "/resolve/" in r.path]) > 8
+
+
+def test_a_commit_whose_headers_are_known_takes_no_request(
+    gguf_hub, hub_server: HubServer, folder: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    commit = hub_server.add_repo("org/m", files | {"mmproj-m.gguf": b"GGUF"})
+    first = picked(gguf_hub, "org/m", "--ram", "1GB")[1]
+    hub_server.requests.clear()
+    named = picked(gguf_hub, "org/m", "--ram", "1GB", "--revision", commit)[1]
+    assert hub_server.requests == []
     assert named["files"][0]["size_bytes"] == first["files"][0]["size_bytes"]
+    picked(gguf_hub, "org/m", "--ram", "1GB", "--revision", commit, "--refresh")
+    assert len(hub_server.body_requests()) >= 8
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"drop_after": 9}, {"body": b"<html>"}])
+def test_a_header_that_does_not_come_leaves_the_others_to_pick_from(
+    gguf_hub, hub_server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", (0.0,))
+    hub_server.add_repo("org/m", {path.name: path.read_bytes() for path in folder.iterdir()})
+    best = picked(gguf_hub, "org/m", "--ram", "1GB")[1]["recommended"]
+    hub_server.faults.append(Fault("GET", f"*/resolve/*{best}*", **fault))
+    code, data = picked(gguf_hub, "org/m", "--ram", "1GB", "--refresh")
+    assert (code, len(data["files"])) == (0, 7)
+    assert best not in [row["quant"] for row in data["files"]]
+    assert data["recommended"] not in (None, best)
+    assert "left out, as no header could be read: `" in data["notes"][0]
+    assert best in data["notes"][0]
+    code, _, err = gguf_hub("pick", f"org/m:{best}", "--ram", "1GB", "--no-probe")
+    assert (code, "left out, as no header could be read" in err) == (1, True)
+    hub_server.faults.clear()
+    hub_server.requests.clear()
+    assert picked(gguf_hub, "org/m", "--ram", "1GB")[1]["recommended"] == best
+    assert len(hub_server.body_requests()) == 1, "only what was not read before"
+
+
+def test_no_header_at_all_is_an_error(
+    gguf_hub, hub_server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", ())
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub_server.add_repo("org/m", files, gated=True)
+    code, _, err = gguf_hub("pick", "org/m", "--ram", "1GB", "--no-probe")
+    assert (code, "org/m` is gated" in err) == (1, True)
 
 
 def test_a_header_longer_than_a_megabyte_takes_two_requests(

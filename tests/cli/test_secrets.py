@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gguf_hub.hub.download import engine
 from gguf_hub.hub.download.external import has_hf_transfer
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
+from tests.synth import TINY, write_mixtral
 
 REPO, NAME = "org/gated", "m.bin"
 DATA = noise(3_000_000)
@@ -99,14 +101,86 @@ def test_no_secret_is_told_or_kept(
     assert [r for r in foreign if "authorization" in r.headers] == []
 
 
-def found_in_files(folder: Path) -> list[str]:
+def found_in_files(folder: Path, secrets: Sequence[str] = SECRETS) -> list[str]:
     """Files, and names of files, that hold a secret: parts, journals, locks, records."""
-    found = [str(p) for p in folder.rglob("*") for s in SECRETS if s in p.name]
+    found = [str(p) for p in folder.rglob("*") for s in secrets if s in p.name]
     for path in folder.rglob("*"):
         if path.is_file() and stat.S_ISREG(path.stat().st_mode):
             data = path.read_bytes()
-            found += [str(path) for secret in SECRETS if secret.encode() in data]
+            found += [str(path) for secret in secrets if secret.encode() in data]
     return found
+
+
+PASSWORD, PROXY = "MARKpassword", "MARKproxy"
+TROUBLES = {
+    "none": [],
+    "links refused": [Fault("*", "/cdn/*", status=403)],
+    "refused": [Fault("*", "*", status=403, headers={"X-Error-Message": SAID_BACK})],
+    "server error": [Fault("*", "*", status=500, body=SAID_BACK.encode())],
+    "reset": [Fault("*", "*", drop_after=0)],
+    "cut": [Fault("GET", "/cdn/*", drop_after=20_000)],
+}
+COMMANDS = (
+    "list {repo}", "list no/such", "inspect {repo}/m.gguf", "pick {repo} --no-probe --ram 1GB",
+    "download {repo} m.gguf --local-dir {folder} --progress json", "download {repo} m.gguf --json",
+    "download {link}", "path {repo}/m.gguf", "verify {folder}/m.gguf", "verify {copy}",
+    "run {repo}/none.gguf -p x", "run {repo}@other/m.gguf -p x", "doctor", "ls", "gc -y",
+)  # fmt: skip
+
+
+@pytest.fixture
+def new_client() -> Iterator[None]:
+    """One HTTP client is shared by all: it has the proxy that the environment named first."""
+    from huggingface_hub import close_session
+
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("by", ["token", "password"])
+def test_no_command_tells_or_keeps_a_secret(
+    server: HubServer, gguf_hub: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, new_client: None, trouble: str, by: str,
+) -> None:  # fmt: skip
+    """Neither of the hub nor of a proxy, wherever they stand, whatever the servers do."""
+    monkeypatch.setattr(engine, "Settings", partial(engine.Settings, waits_s=(0.0,)))
+    monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", (0.0,))
+    caplog.set_level(logging.INFO)  # at DEBUG the client's own logger tells what came
+    model = write_mixtral(tmp_path / "copy.gguf", TINY, recipe="F16")
+    repo = REPO if by == "token" else "org/open"
+    server.add_repo(repo, {"m.gguf": model.read_bytes()}, gated=by == "token")
+    # the hub takes whole addresses in requests, so that it can be its own proxy
+    monkeypatch.setenv("HTTP_PROXY", server.endpoint.replace("//", f"//user:{PROXY}@"))
+    for name in ("http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    if by == "token":
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    else:
+        address = server.endpoint.replace("//", f"//user:{PASSWORD}@")
+        monkeypatch.setenv("HF_ENDPOINT", address)
+    sent = base64.b64encode(f"user:{PASSWORD}".encode()).decode() if by == "password" else TOKEN
+    proxy = base64.b64encode(f"user:{PROXY}".encode()).decode()
+    server.faults += [Fault(**vars(fault)) for fault in TROUBLES[trouble]]
+    folder = tmp_path / "models"
+    secrets = (TOKEN, PASSWORD, PROXY, sent, proxy, "sig=")
+    texts = {}
+    for line in COMMANDS:
+        link = f"http://user:{PASSWORD}@elsewhere.example/{repo}/resolve/main/m.gguf?sig=1"
+        words = line.format(repo=repo, folder=folder, copy=model, link=link).split()
+        code, out, err = gguf_hub(*words)
+        texts[line] = f"{out}\n{err}"
+        assert code in (0, 1, 2), err
+        assert "Traceback" not in err
+    assert any(sent in r.headers.get("authorization", "") for r in server.requests)
+    assert any(proxy in r.headers.get("proxy-authorization", "") for r in server.requests)
+    assert [(line, s) for line, text in texts.items() for s in secrets if s in text] == []
+    assert found_in_files(tmp_path, secrets) == []
+    assert [s for s in secrets if s in caplog.text] == []
+    assert "HTTP Request: GET" in caplog.text or trouble == "reset"
+    if trouble == "none":
+        assert (folder / "m.gguf").read_bytes() == model.read_bytes()
 
 
 def test_a_killed_download_leaves_no_secret(

@@ -24,6 +24,7 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
     from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
     from gguf_hub.gguf.reader import map_file, map_joined
     from gguf_hub.gguf.shard_names import find_shards, parse_shard
+    from gguf_hub.hub.download.plan import select_model
     from gguf_hub.hub.download.refs import Target
     from gguf_hub.paths import expand_user
 
@@ -36,10 +37,10 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
         return [(map_file(path), str(path)) for path in paths]
     target = resolver.target(argument, revision=revision)
     assert isinstance(target, Target), "files on this machine were found above"
-    selection = resolver.choose(target)
+    selection = resolver.choose(target, select_model)
     if selection.unreachable is None:
         return _on_hub(selection, resolver)
-    for copy in resolver.locate(target):
+    for copy in resolver.locate(target, select_model):
         if parse_raw_part(copy.paths[0].name):
             return [(map_joined(copy.paths), str(copy.paths[0]))]
         return [(map_file(path), str(path)) for path in copy.paths]

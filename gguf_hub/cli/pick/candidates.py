@@ -55,6 +55,7 @@ def find_candidates(
     catalog_path: Path | None = None,
     revision: str | None = None,
     token: str | None = None,
+    refresh: bool = False,
 ) -> CandidateSet:
     """Return the models to compare.
 
@@ -64,6 +65,7 @@ def find_candidates(
         catalog_path: A catalog of the user's own.
         revision: Branch, tag or commit, for repositories.
         token: Hugging Face token.
+        refresh: Read the headers of repositories again.
 
     Raises:
         GgufHubError: An argument names nothing, or nothing that can be compared.
@@ -80,7 +82,7 @@ def find_candidates(
 
     resolver = make_resolver(catalog_path, token=token)
     candidate_sets = [
-        candidates or _remote(argument, resolver, revision)
+        candidates or _remote(argument, resolver, revision, refresh)
         for argument, candidates in zip(arguments, local_sets, strict=True)
     ]
     return candidate_sets[0] if len(candidate_sets) == 1 else _combine(candidate_sets)
@@ -156,7 +158,7 @@ def _catalog(
     return CandidateSet(catalog.repo_id, catalog.revision, tuple(models))
 
 
-def _remote(argument: str, resolver: Resolver, revision: str | None) -> CandidateSet:
+def _remote(argument: str, resolver: Resolver, revision: str | None, refresh: bool) -> CandidateSet:
     """Return the models of the catalog or a hub that an argument names."""
     from gguf_hub.errors import HubUnreachableError
 
@@ -168,7 +170,7 @@ def _remote(argument: str, resolver: Resolver, revision: str | None) -> Candidat
         return _catalog(catalog, is_user_catalog=False, quants=quants)
     target = replace(target, revision=revision or target.revision)
     try:
-        return _repo(target, resolver)
+        return _repo(target, resolver, refresh)
     except HubUnreachableError as error:
         return _local_models(target, resolver, error)
 
@@ -203,7 +205,7 @@ def _all_models(target: Target) -> Select:
     return lambda listing, _: [file for model in models_of(listing) for file in model]
 
 
-def _repo(target: Target, resolver: Resolver) -> CandidateSet:
+def _repo(target: Target, resolver: Resolver, refresh: bool) -> CandidateSet:
     from gguf_hub.errors import RemoteFileNotFoundError
     from gguf_hub.hub.client.near import near_names
     from gguf_hub.hub.download.quants import nearest
@@ -211,24 +213,35 @@ def _repo(target: Target, resolver: Resolver) -> CandidateSet:
 
     catalog, repo_id = resolver.catalog, target.repo_id
     with near_names(resolver.hub, repo_id, (catalog.repo_id,)):
-        survey = survey_repo(resolver.hub, repo_id, target.revision)
+        survey = survey_repo(resolver.hub, repo_id, target.revision, refresh=refresh)
     files: Sequence[FileFacts] = _with_catalog_values(survey, catalog)
     names, quant = target.selector.filenames, target.selector.quant
     if names:
-        files = [file for file in files if names[0] in file.filenames]
+        folder = names[0] if names[0].endswith("/") else None
+        files = [
+            file for file in files
+            if names[0] in file.filenames or (folder and file.filename.startswith(folder))
+        ]  # fmt: skip
     elif quant is not None:
         files = nearest(files, quant, lambda file: file.filename)
     if not files:
-        quants = ", ".join(dict.fromkeys(file.quant for file in survey.files))
         name = names[0] if names else quant
         description = f"model `{name}`" if name else "GGUF model to compare"
         raise RemoteFileNotFoundError(
             f"repository `{repo_id}` has no {description}",
             repo_id=repo_id,
-            hint=f"it has {quants}" if quants else "\n".join(survey.notes) or None,
+            hint=_what_else(survey),
         )
     models = tuple(Model(file, _argument(survey, file, target.revision)) for file in files)
-    return CandidateSet(survey.repo_id, survey.commit, models, survey.notes)
+    notes = (*survey.unread, *survey.notes)
+    return CandidateSet(survey.repo_id, survey.commit, models, notes)
+
+
+def _what_else(survey: Survey) -> str | None:
+    """Return what a repository has besides the model that was not found there."""
+    quants = ", ".join(dict.fromkeys(file.quant for file in survey.files))
+    has = [f"it has {quants}"] if quants else survey.notes
+    return "\n".join([*survey.unread, *has]) or None
 
 
 def _with_catalog_values(survey: Survey, catalog: Catalog) -> list[FileFacts]:

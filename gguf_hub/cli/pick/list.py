@@ -56,15 +56,19 @@ def _listing(repo: str, resolver: Resolver, revision: str | None) -> RepoListing
         HubError: The hub refuses; the hint has similar names for an unknown repository.
     """
     from gguf_hub.errors import UsageError
+    from gguf_hub.hub.download.plan import inside
 
     target = resolver.target(repo, revision=revision, is_remote=True)
     assert not isinstance(target, tuple)
-    if target.selector.quant is not None or target.selector.filenames:
+    names = target.selector.filenames
+    folders = tuple(name for name in names if name.endswith("/"))
+    if target.selector.quant is not None or names != folders:
         raise UsageError(
             f"`{repo}` names one model: expected a repository, `org/repo`",
             hint=f"`gguf-hub inspect {quote(repo)}` shows its content",
         )
-    return resolver.list_files(target)
+    listing = resolver.list_files(target)
+    return inside(listing, folders) if folders else listing
 
 
 def _print_repo(listing: RepoListing) -> None:

@@ -78,6 +78,7 @@ MAX_N_CTX = 2**20
 )
 @click.option("--dark", is_flag=True, help="Plot on a dark background.")
 @click.option("--no-probe", is_flag=True, help="Do not measure speeds; use remembered ones.")
+@click.option("--refresh", is_flag=True, help="Read headers on the Hub again; forget known ones.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
 @offline_option
@@ -111,6 +112,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         catalog_path=options["catalog_path"],
         revision=options["revision"],
         token=options["token"],
+        refresh=options["refresh"],
     )
     overrides = MachineOverrides(
         options["ram"],

@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import Any, TypeVar
 from urllib.parse import quote as url_quote
 from urllib.parse import urlencode
 
-from gguf_hub.errors import GgufHubError, HubError, HubUnreachableError, UsageError
+from gguf_hub.errors import (
+    FileChangedError,
+    GgufHubError,
+    HubError,
+    HubUnreachableError,
+    UsageError,
+)
 from gguf_hub.hub.client import session
 from gguf_hub.hub.client.endpoint import Endpoint, configured_endpoint, show_origin
 from gguf_hub.hub.client.interface import (
@@ -31,14 +36,15 @@ from gguf_hub.hub.client.listing import (
     require_distinct,
     whole_number,
 )
+from gguf_hub.hub.client.retry import Backoff
 from gguf_hub.hub.client.translate import offline, translate_errors
 from gguf_hub.hub.client.transport import TimeBudget, Transport, decode_body, redirect_target
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
-LONGEST_WAIT_S = 60.0
 STALL_S, STALL_BYTES = 30.0, 16_384
 """A connection that brings so little in so long is given up, though it is never silent."""
 
+_NOTED_WAIT_S = 5.0
 _USE_RANGES = "drop --engine: byte ranges work with every hub"
 
 _T = TypeVar("_T")
@@ -52,6 +58,7 @@ class HfHub:
         token: Access token; the saved one or ``HF_TOKEN`` when None.
         timeout_s: How long the server may be silent; ``HF_HUB_DOWNLOAD_TIMEOUT`` or 10 when None.
         retry_waits_s: Pauses between tries while the server is busy.
+        note: Told when a pause is long.
     """
 
     def __init__(
@@ -61,12 +68,14 @@ class HfHub:
         *,
         timeout_s: float | None = None,
         retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         where = Endpoint.parse(endpoint, "the endpoint") if endpoint else configured_endpoint()
         self.endpoint = where.url
         self.timeout_s = timeout_s or session.timeout_s()
         self._transport = Transport(where, token, self.timeout_s)
         self._retry_waits_s = retry_waits_s
+        self._note = note
 
     def is_exposed(self) -> bool:
         """Return whether others can read and change what travels: plain http to another machine."""
@@ -178,7 +187,7 @@ class HfHub:
         ):
             if window_bytes:
                 _narrow(response, window_bytes)
-            yield _byte_stream(response, metadata, start)
+            yield _byte_stream(response, metadata, start, stop)
 
     def headers_for(self, metadata: FileMetadata) -> dict[str, str]:
         """Return what a request for a file's bytes must carry; a token only for the hub itself."""
@@ -226,27 +235,48 @@ class HfHub:
     def read_range(self, metadata: FileMetadata, start: int, stop: int) -> bytes:
         """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file.
 
+        Tried again as downloads are; what a broken connection brought is kept. Of a server that
+        knows no ranges no more is read than up to ``stop``.
+
         Raises:
-            HubError: The server does not send ranges, or anything ``open_range`` raises.
+            FileChangedError: The file has another size than the hub listed.
+            HubUnreachableError: As ``open_range``, too often.
+            HubError: As ``open_range``.
         """
-        with self.open_range(metadata, start, stop) as stream:
-            if stream.start != start:
-                raise HubError(
-                    f"the server of `{metadata.path}` sends no byte ranges",
-                    repo_id=metadata.repo_id,
-                    hint=f"`gguf-hub download {quote(metadata.repo_id)} {quote(metadata.path)}` "
-                    "downloads all of it",
-                )
-            data, seen_bytes, seen_s = bytearray(), 0, time.monotonic()
+        data, backoff = bytearray(), Backoff(self._retry_waits_s)
+        stop = stop if metadata.size_bytes is None else min(stop, metadata.size_bytes)
+        while True:
+            n_before = len(data)
+            try:
+                self._read_on(metadata, start, stop, data)
+                return bytes(data)
+            except HubUnreachableError as error:
+                has_progress = len(data) - n_before >= STALL_BYTES
+                self._pause(backoff, error, has_progress=has_progress)
+
+    def _read_on(self, metadata: FileMetadata, start: int, stop: int, data: bytearray) -> None:
+        """Add to ``data``, the bytes from ``start`` on, those that are missing before ``stop``."""
+        seen_bytes, seen_s = len(data), time.monotonic()
+        with self.open_range(metadata, start + len(data), stop) as stream:
+            if stream.total_bytes is not None:
+                _require_listed_size(metadata, stream.total_bytes)
+            at = stream.start
             for chunk in stream.chunks:
-                data += chunk
+                data += chunk[max(start + len(data) - at, 0) : max(stop - at, 0)]
+                at += len(chunk)
                 if len(data) >= stop - start:
-                    break
+                    return
                 if time.monotonic() - seen_s > STALL_S:
-                    if len(data) - seen_bytes < STALL_BYTES:
-                        raise _stall_error(metadata, len(data) - seen_bytes)
-                    seen_bytes, seen_s = len(data), time.monotonic()
-        return bytes(data[: stop - start])
+                    if at - stream.start - seen_bytes < STALL_BYTES:
+                        raise _stall_error(metadata, at - stream.start - seen_bytes)
+                    seen_bytes, seen_s = at - stream.start, time.monotonic()
+        if metadata.size_bytes is not None:
+            raise HubUnreachableError(
+                f"`{metadata.path}`: {len(data):,} of {stop - start:,} bytes came from the hub",
+                repo_id=metadata.repo_id,
+                retry_after_s=0.0,
+                hint="try again; `gguf-hub doctor` checks the connection",
+            )
 
     def ping(self, timeout_s: float = 3.0) -> str | None:
         """Return None when the hub answers within ``timeout_s``, else the reason why not."""
@@ -332,16 +362,25 @@ class HfHub:
         self, request: Callable[[], _T], repo_id: str, revision: str, path: str | None = None
     ) -> _T:
         """Send a request, again while the server says that it is busy."""
-        for wait_s in (*self._retry_waits_s, None):
+        backoff = Backoff(self._retry_waits_s)
+        while True:
             try:
                 with self._translate_errors(repo_id, revision, path):
                     return request()
             except HubUnreachableError as error:
-                retry_after_s = error.retry_after_s
-                if wait_s is None or retry_after_s is None or retry_after_s > LONGEST_WAIT_S:
-                    raise
-                time.sleep(max(wait_s, retry_after_s))
-        raise AssertionError("the last turn returns or raises")
+                self._pause(backoff, error)
+
+    def _pause(
+        self, backoff: Backoff, error: HubUnreachableError, *, has_progress: bool = False
+    ) -> None:
+        """Wait before the next try; raises the error where nothing answers, or too often."""
+        backoff.count(has_progress=has_progress)
+        if error.retry_after_s is None:
+            raise error
+        wait_s = backoff.wait_s(error)
+        if wait_s >= _NOTED_WAIT_S:
+            self._note(f"{error.message}; trying again in {wait_s:.0f} s")
+        time.sleep(wait_s)
 
 
 def _check_online(endpoint: str) -> None:
@@ -369,6 +408,7 @@ def _stall_error(metadata: FileMetadata, n_bytes: int) -> HubUnreachableError:
     return HubUnreachableError(
         f"`{metadata.path}`: the connection received only {n_bytes} bytes in {STALL_S:.0f} s",
         repo_id=metadata.repo_id,
+        retry_after_s=0.0,
         hint="try again; `gguf-hub doctor` checks the connection",
     )
 
@@ -383,14 +423,15 @@ def _narrow(response: Any, window_bytes: int) -> None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
 
 
-def _byte_stream(response: Any, metadata: FileMetadata, start: int) -> ByteStream:
+def _byte_stream(response: Any, metadata: FileMetadata, start: int, stop: int | None) -> ByteStream:
     """Return the bytes of a 200 or 206 response, checked to begin where they should."""
     headers = response.headers
     is_range = response.status_code == 206
-    content_range = headers.get("content-range", "no Content-Range")
-    if is_range and not content_range.startswith(f"bytes {start}-"):
+    content_range = headers.get("content-range", "")
+    if is_range and not _is_requested(headers, metadata, start, stop):
         raise HubError(
-            f"`{metadata.path}`: asked for bytes from {start}, got `{content_range}`",
+            f"`{metadata.path}`: asked for bytes from {start}, got "
+            f"`{content_range or 'no Content-Range'}`",
             repo_id=metadata.repo_id,
             hint="a proxy on the way is broken; try without it",
         )
@@ -405,3 +446,28 @@ def _byte_stream(response: Any, metadata: FileMetadata, start: int) -> ByteStrea
         etag=etag if is_strong else None,
         chunks=decode_body(response),
     )
+
+
+def _is_requested(headers: Any, metadata: FileMetadata, start: int, stop: int | None) -> bool:
+    """Return whether a 206 brings the range that was requested.
+
+    Some proxies drop ``Content-Range``: the length of the body must do then.
+    """
+    if content_range := headers.get("content-range"):
+        return bool(content_range.startswith(f"bytes {start}-"))
+    end = min((each for each in (stop, metadata.size_bytes) if each is not None), default=None)
+    length = whole_number(headers.get("content-length"))
+    is_multipart = headers.get("content-type", "").lower().startswith("multipart/")
+    return not is_multipart and (length is None or end is None or length == end - start)
+
+
+def _require_listed_size(metadata: FileMetadata, total_bytes: int) -> None:
+    """Refuse another file than the listed one: a login page, or what a mirror has of old."""
+    if metadata.size_bytes not in (None, total_bytes):
+        raise FileChangedError(
+            f"`{metadata.path}`: the hub lists {metadata.size_bytes:,} bytes, but serves "
+            f"{total_bytes:,} bytes",
+            repo_id=metadata.repo_id,
+            hint="check that no login page of the network is in the way; otherwise the hub or a "
+            "mirror is broken",
+        )

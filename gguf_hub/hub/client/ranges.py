@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
-from gguf_hub.errors import HubError, HubUnreachableError
+from gguf_hub.errors import HubError
 from gguf_hub.hub.client.client import HfHub
 from gguf_hub.hub.client.interface import FileMetadata
 from gguf_hub.units import format_size
@@ -56,23 +57,22 @@ class HubRanges:
     ) -> None:
         self._budget = budget
         self._hub = hub
-        self._metadata = metadata
+        self._metadata = replace(metadata, size_bytes=size_bytes)
         self.size_bytes = size_bytes
 
     def read(self, offset: int, n: int) -> bytes:
         """Return ``n`` bytes from ``offset``.
 
         Raises:
-            HubError: The budget is spent.
-            HubUnreachableError: Fewer came: the file is there, and the connection was not.
+            HubError: The budget is spent; or as ``HfHub.read_range``. The message names the file.
         """
         if self._budget:
             self._budget.spend(n, self._metadata.repo_id)
-        data = self._hub.read_range(self._metadata, offset, offset + n)
-        if len(data) < n:
-            raise HubUnreachableError(
-                f"`{self._metadata.path}`: {len(data):,} of {n:,} bytes came from the hub",
-                repo_id=self._metadata.repo_id,
-                hint="try again; `gguf-hub doctor` checks the connection",
-            )
-        return data
+        try:
+            return self._hub.read_range(self._metadata, offset, offset + n)
+        except HubError as error:
+            path = self._metadata.path
+            if path not in error.message:
+                error.message = f"`{path}`: {error.message}"
+                error.args = (error.message,)
+            raise

@@ -9,6 +9,7 @@ import functools
 import os
 import threading
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 from gguf_hub.errors import UsageError
@@ -21,6 +22,7 @@ TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
 _SECONDS = (TIMEOUT_VARIABLE, "HF_HUB_ETAG_TIMEOUT")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_HTTP, _SOCKS = ("http", "https"), ("socks5", "socks5h")
 _IMPORTING = threading.Lock()
 
 
@@ -43,6 +45,8 @@ def client() -> Any:
         UsageError: The environment names a proxy or certificates that cannot be used.
     """
     huggingface_hub()
+    _check_proxies()
+    _hide_queries_in_logs()
     from huggingface_hub.utils import get_session
 
     try:
@@ -86,6 +90,24 @@ def _import_quietly() -> Any:
         return huggingface_hub
 
 
+@functools.cache
+def _hide_queries_in_logs() -> None:
+    """Have the HTTP library log URLs without their queries: signatures of links stand there."""
+    import logging
+
+    from huggingface_hub.utils import httpx
+
+    def hide(record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg
+                for arg in record.args
+            )
+        return True
+
+    logging.getLogger(httpx.__name__).addFilter(hide)
+
+
 def _client_problem(error: Exception) -> UsageError:
     """Return our error for a client that could not be made; it names the likely variable."""
     import ssl
@@ -97,29 +119,31 @@ def _client_problem(error: Exception) -> UsageError:
             f"{name or 'the certificate store'} cannot be used: {reason}",
             hint="name a file of certificates in PEM format, or unset the variable",
         )
-    name, scheme = _bad_proxy()
-    if scheme.startswith("socks") and isinstance(error, ImportError):
-        return UsageError(
-            f"{name} names a SOCKS proxy, which needs the package `socksio`",
-            hint="`pip install socksio`, or name an HTTP proxy",
-        )
-    if name:
-        return UsageError(
-            f"{name} is not the address of a proxy: expected `http://HOST:PORT`",
-            hint=f"unset {name}, or set it to such an address",
-        )
     return UsageError(
         f"no HTTP client can be made from the environment: {type(error).__name__}",
         hint=f"check {', '.join(_PROXIES)} and NO_PROXY",
     )
 
 
-def _bad_proxy() -> tuple[str, str]:
-    """Return the variable with an unusable proxy, and its scheme; empty where all look right."""
+def _check_proxies() -> None:
+    """Check the variables that name proxies; a client takes some for a host that nobody knows.
+
+    Raises:
+        UsageError: One is no address of a proxy. It is not quoted, as it may hold a password.
+    """
     for name in (variant for each in _PROXIES for variant in (each.lower(), each)):
-        value = os.environ.get(name, "").strip()
-        url = value if "://" in value else f"http://{value}"
-        scheme = url.partition(":")[0].lower()
-        if value and origin_of(url) is None:
-            return name, scheme
-    return "", ""
+        value = os.environ.get(name, "")
+        scheme, _, rest = (value if "://" in value else f"http://{value}").partition("://")
+        is_socks = scheme.lower() in _SOCKS
+        if not value.strip():
+            continue
+        if origin_of(f"http://{rest}") is None or not (is_socks or scheme.lower() in _HTTP):
+            raise UsageError(
+                f"{name} is not the address of a proxy: expected `http://HOST:PORT`",
+                hint=f"unset {name}, or set it to such an address",
+            )
+        if is_socks and find_spec("socksio") is None:
+            raise UsageError(
+                f"{name} names a SOCKS proxy, which needs the package `socksio`",
+                hint="`pip install socksio`, or name an HTTP proxy",
+            )

@@ -6,9 +6,11 @@ Messages never quote a link: signed ones are as good as a password while they la
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from shlex import quote
 from typing import Any
 
@@ -118,6 +120,8 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
         return _refusal(exc.response, context)
     if isinstance(exc, hf.HfHubHTTPError) and exc.response is not None:
         return _by_code(exc.response, context) or _by_status(exc.response, context)
+    if isinstance(exc, httpx.ProxyError) and "407" in str(exc):
+        return _proxy_refusal(context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
         return _tls_error(reason, context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
@@ -178,7 +182,8 @@ def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError
 
     reason = context.quote_exception(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
-    is_cut = isinstance(exc, (httpx.ReadError, httpx.RemoteProtocolError))
+    is_network = isinstance(exc, (httpx.NetworkError, httpx.RemoteProtocolError))
+    is_cut = is_network and not isinstance(exc, httpx.ConnectError)
     what = (
         f"`{context.path}`: the connection failed"
         if context.path and is_cut
@@ -261,6 +266,8 @@ def _by_status(response: Any, context: RequestContext) -> GgufHubError:
             hint="repeat the command later"
             + ("; with a token the limit is higher (`hf auth login`)" if status == 429 else ""),
         )
+    if status == 407:
+        return _proxy_refusal(context)
     if status == 401:
         # without an error code this is about the token itself
         return RepoNotFoundError(
@@ -272,6 +279,14 @@ def _by_status(response: Any, context: RequestContext) -> GgufHubError:
     return HubError(f"`{context.endpoint}` answers {status}{about}", repo_id=repo_id)
 
 
+def _proxy_refusal(context: RequestContext) -> HubError:
+    return HubError(
+        "the proxy needs a user name and password, or refuses those that it got (407)",
+        repo_id=context.repo_id,
+        hint="set HTTP_PROXY and HTTPS_PROXY to `http://USER:PASSWORD@HOST:PORT`",
+    )
+
+
 def _retry_after_s(headers: Any) -> float:
     """Return the seconds that a busy server asks for; 0 when it does not say.
 
@@ -281,9 +296,19 @@ def _retry_after_s(headers: Any) -> float:
         part.strip().partition("=")[::2] for part in headers.get("RateLimit", "").split(";")
     )
     rate_s = _seconds(fields.get("t", "")) if fields.get("r") == "0" else 0.0
-    return rate_s or _seconds(headers.get("Retry-After", ""))
+    asked = headers.get("Retry-After", "")
+    return rate_s or _seconds(asked) or _seconds_until(asked)
 
 
 def _seconds(text: str) -> float:
     """Return a header's whole number of seconds, thirty years at most; 0 for anything else."""
     return min(float(text), 1e9) if re.fullmatch("[0-9]+", text) else 0.0
+
+
+def _seconds_until(text: str) -> float:
+    """Return the seconds until a date of HTTP; 0 for anything else."""
+    try:
+        wait_s = parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return 0.0
+    return min(max(wait_s, 0.0), 1e9)

@@ -17,7 +17,7 @@ from typing import Protocol
 from gguf_hub.errors import DownloadError
 from gguf_hub.files import write_atomically
 from gguf_hub.hub.client import RemoteFile, RepoListing
-from gguf_hub.hub.download.cachedir import repo_folder
+from gguf_hub.hub.download.cachedir import all_files_of, repo_folder
 from gguf_hub.hub.download.notes import Note, lock_of, note_of, own_folder
 
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Files here can be fetched again.\n"
@@ -131,8 +131,16 @@ class HfCache:
         if content not in (path, blob):
             content.replace(blob)
         if content != path and os.path.realpath(path) != os.path.realpath(blob):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._link(blob, path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._link(blob, path)
+            except OSError:
+                # a cache that may not be written: the same bytes have the name of another commit
+                named = (other.path for other in all_files_of(self._repo(listing))
+                         if other.blob == blob and other.filename == file.path)  # fmt: skip
+                if (other_path := next(named, None)) is None:
+                    raise
+                return other_path
         if listing.revision != listing.commit:
             ref = self._repo(listing) / "refs" / listing.revision
             _write_if_new(ref, listing.commit)
@@ -194,7 +202,12 @@ class LocalFolder:
         if content != path:
             path.parent.mkdir(parents=True, exist_ok=True)
             content.replace(path)
-        Note(self.root, file.path, listing.commit, file.etag).write()
+        note = Note(self.root, file.path, listing.commit, file.etag)
+        try:
+            note.write()
+        except OSError:
+            if content != path:
+                raise  # a file that was there and whole may lie in a folder that is read-only
         _write_if_new(self._own / ".gitignore", "*", is_once=True)
         _write_if_new(self._own / "CACHEDIR.TAG", CACHEDIR_TAG, is_once=True)
         return path

@@ -8,7 +8,6 @@ goes on from there. One more thread follows with the hash of the whole file.
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 
 from gguf_hub.errors import HubUnreachableError, LinkRefusedError
 from gguf_hub.hub.client import ByteStream, Hub
+from gguf_hub.hub.client.retry import Backoff
 from gguf_hub.hub.download.file_hash import FileHash, Prefix
 from gguf_hub.hub.download.journal import Journal
 from gguf_hub.hub.download.limits import RateLimit
@@ -29,7 +29,6 @@ from gguf_hub.units import KIB, MIB, format_size
 
 CONNECTIONS = 8
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)
-LONGEST_WAIT_S = 120.0
 _STALL_BYTES = 16 * KIB
 _NOTE_EVERY_S = 3.0
 _POLL_S = 0.1
@@ -221,24 +220,24 @@ class Transfer:
 
     def _work(self, worker: int) -> None:
         """Fetch one run after the other, with a pause after each that broke."""
-        failures, n_intact = 0, 0
+        backoff, n_intact = Backoff(self._settings.waits_s), 0
         while run := self.queue.claim(worker):
             sink = _Sink(self.queue, self._part, self._journal, run)
             link = None
             try:
                 link = self._link.current()
                 self._fetch(link, run, sink, worker)
-                failures = 0
+                backoff.n_failures = 0
             except HubUnreachableError as error:
-                if failures == 0 or sink.n_new:
+                if backoff.n_failures == 0 or sink.n_new:
                     n_intact = self.queue.n_intact
-                failures = 0 if sink.n_new else failures + 1
+                backoff.count(has_progress=sink.n_new > 0)
                 # others may do well: only when nobody gets anything there is no sense in going on
                 is_hopeless = self.queue.n_intact == n_intact
                 # the link first: whoever takes over what is given back must have a new one
-                self._drop_bad(link, error, failures)
+                self._drop_bad(link, error, backoff.n_failures)
                 sink.give_back()
-                self._wait_after(error, failures, is_hopeless)
+                self._wait(error, backoff.wait_s(error, is_hopeless=is_hopeless))
             finally:
                 sink.give_back()
 
@@ -253,20 +252,11 @@ class Transfer:
                 # it cannot have expired: the host wants fewer connections on it
                 self.queue.shrink()
 
-    def _wait_after(self, error: HubUnreachableError, failures: int, is_hopeless: bool) -> None:
-        """Wait as long as it takes after a failure.
-
-        Raises:
-            HubUnreachableError: It is no use.
-        """
-        waits_s, retry_after_s = self._settings.waits_s, error.retry_after_s or 0.0
-        if (failures > len(waits_s) and is_hopeless) or retry_after_s > LONGEST_WAIT_S:
-            raise error
-        if retry_after_s:
-            self.queue.pause(retry_after_s)
-        longest_s = waits_s[min(max(failures, 1), len(waits_s)) - 1] if waits_s else 0.0
+    def _wait(self, error: HubUnreachableError, wait_s: float) -> None:
+        if error.retry_after_s:
+            self.queue.pause(error.retry_after_s)
         self._note_failure(error)
-        self.queue.stop_event.wait(max(retry_after_s, random.uniform(0.0, longest_s)))
+        self.queue.stop_event.wait(wait_s)
 
     def _note_failure(self, error: HubUnreachableError) -> None:
         """Report a failure, but not each one of eight connections that fail together."""

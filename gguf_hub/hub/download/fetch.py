@@ -21,13 +21,9 @@ from gguf_hub.errors import (
     DiskFullError,
     DownloadError,
     FileChangedError,
-    GgufError,
-    UnsupportedGgufError,
 )
-from gguf_hub.files import create
-from gguf_hub.gguf.copying import FileRange, copy_range
 from gguf_hub.hub.client import Hub, RemoteFile, RepoListing
-from gguf_hub.hub.download.cachedir import repos_of
+from gguf_hub.hub.download.cachedir import find_file, repos_of
 from gguf_hub.hub.download.destinations import PART_SUFFIX, Destination
 from gguf_hub.hub.download.digest import matches, sha256_file
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
@@ -37,7 +33,7 @@ from gguf_hub.hub.download.known_folders import KnownFolders
 from gguf_hub.hub.download.link import Source
 from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.names import is_gguf
-from gguf_hub.hub.download.partfile import hold_open, require_named
+from gguf_hub.hub.download.partfile import copy_file, hold_open, require_named
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.download.total import with_total
 from gguf_hub.hub.download.transfer import RangeBackend, TransferBackend, TransferResult
@@ -177,7 +173,7 @@ class Fetcher:
         Raises:
             DiskFullError: Not enough space for all of them; found out before the first byte.
             ChecksumError: The bytes are not those that the hub announces; none are kept.
-            LockedError: Another process writes one of the files.
+            LockedError: Something that is no lock has the name of one.
             DownloadError: The place cannot be written.
             HubError: The hub refuses or stays away; what came is kept for the next run.
         """
@@ -261,10 +257,8 @@ class Fetcher:
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
     ) -> FetchedFile:
         with translate_disk_errors(self.destination.path_of(listing, file)):
-            if done := self._reuse_recorded(listing, file):
-                return done
             try:
-                return self._fetch_locked(listing, file, cancel)
+                return self._use_or_get(listing, file, cancel)
             except FileChangedError as error:
                 newer = self.hub.list_files(listing.repo_id, listing.revision)
                 changed = newer.find(file.path)
@@ -273,25 +267,35 @@ class Fetcher:
                 self.progress.note(
                     f"{error.message}: it was replaced; starting over with the new file"
                 )
-                return self._fetch_locked(newer, changed, cancel)
+                return self._use_or_get(newer, changed, cancel)
 
-    def _fetch_locked(
+    def _use_or_get(
         self, listing: RepoListing, file: RemoteFile, cancel: threading.Event
     ) -> FetchedFile:
+        """Use a file that is whole as it is, without a lock: its place may be read-only."""
         self.destination.check(listing, file)
+        before = _identity(self.destination.content_of(listing, file))
+        if done := self._use_existing(listing, file):
+            return done
+        lock = self.destination.lock_of(listing, file)
         with download_lock(
-            self.destination.lock_of(listing, file), file.path, self.destination.root
+            lock, file.path, self.destination.root, progress=self.progress, cancel=cancel
         ):
-            path = self.destination.path_of(listing, file)
-            content = self.destination.content_of(listing, file)
-            if os.path.realpath(path) != os.path.realpath(content) and not self.is_forced:
-                require_unedited(path, path, self.store)
             # another process may just have done it
-            done = self._reuse_recorded(listing, file) or self._verify_existing(listing, file)
-            if done:
+            is_new = _identity(self.destination.content_of(listing, file)) != before
+            if is_new and (done := self._use_existing(listing, file)):
                 return done
             self._require_replaceable(listing, file)
             return self._copy(listing, file) or self._download(listing, file, cancel)
+
+    def _use_existing(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
+        path = self.destination.path_of(listing, file)
+        is_same = os.path.realpath(path) == os.path.realpath(
+            self.destination.content_of(listing, file)
+        )
+        if not is_same and not self.is_forced:  # a name of other bytes would be made one of these
+            require_unedited(path, path, self.store)
+        return self._reuse_recorded(listing, file) or self._verify_existing(listing, file)
 
     def _reuse_recorded(self, listing: RepoListing, file: RemoteFile) -> FetchedFile | None:
         """Use the file as it is when the record has these very bytes, under whatever name."""
@@ -300,7 +304,7 @@ class Fetcher:
         if known is None or known.sha256 != file.sha256:
             return None
         path = self.destination.accept(listing, file, content)
-        if (known.path, known.commit) != (path, listing.commit):
+        if (known.path, known.commit) != (path, _commit_at(path, listing)):
             self._record(listing, file, path, known.sha256)
         return FetchedFile(path, file, known.sha256, Status.PRESENT)
 
@@ -417,6 +421,8 @@ class Fetcher:
 
         A part (``part_status``) gets its name only if it still is the file whose bytes were hashed.
         """
+        from gguf_hub.gguf.reader import gguf_problem
+
         problem = gguf_problem(content) if is_gguf(file.path) else None
         if part_status:
             self._require_replaceable(listing, file)  # hours may have passed since it was asked
@@ -432,7 +438,7 @@ class Fetcher:
             path,
             sha256,
             repo_id=listing.repo_id,
-            commit=listing.commit,
+            commit=_commit_at(path, listing),
             filename=file.path,
         )
         self.store.add(entry)
@@ -444,21 +450,6 @@ def _failed_first(futures: Sequence[Future[FetchedFile]]) -> list[Future[Fetched
     return failed[:1] or list(futures)
 
 
-def copy_file(source: Path, new: Path) -> None:
-    """Copy a file to a part of ours: a new file, whatever the name led to before.
-
-    Raises:
-        OSError: It cannot be copied.
-    """
-    new.unlink(missing_ok=True)
-    target = create(new)
-    try:
-        for _ in copy_range(FileRange(source, 0, source.stat().st_size), target):
-            pass
-    finally:
-        os.close(target)
-
-
 def _has_one_name(path: Path) -> bool:
     """Return whether a leftover is a file that has no other name, and so is nobody else's."""
     try:
@@ -468,17 +459,19 @@ def _has_one_name(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def gguf_problem(path: Path) -> str | None:
-    """Return why a file cannot be opened as a GGUF, or None."""
-    from gguf_hub.gguf.reader import GgufFile
-
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced or written; None where there is none."""
     try:
-        with GgufFile.open(path):
-            return None
-    except UnsupportedGgufError:
-        return None  # sound, only not for this version
-    except GgufError as error:
-        return error.issues[0] if error.issues else error.message
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _commit_at(path: Path, listing: RepoListing) -> str:
+    """Return the commit whose name a file has: in a read-only cache maybe another one's."""
+    cached = find_file(path)
+    return cached.commit if cached else listing.commit
 
 
 def _size(path: Path) -> int | None:

@@ -7,50 +7,66 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 from gguf_hub.errors import LockedError
 from gguf_hub.files import HEAD_BYTES, create, open_regular, remove_if
+from gguf_hub.locks import HeldLock, try_lock
+from gguf_hub.progress import SILENT, Progress
 
 _TRIES = 5
 _POLL_S = 0.05
+_WAIT_POLL_S = 0.2
 _SOFT_LOCK_BYTES = 1024
 
 
 @contextlib.contextmanager
-def download_lock(path: Path, what: str, where: Path) -> Iterator[None]:
+def download_lock(
+    path: Path,
+    what: str,
+    where: Path,
+    *,
+    progress: Progress = SILENT,
+    cancel: threading.Event | None = None,
+) -> Iterator[None]:
     """Hold the lock at ``path`` inside the block.
 
     Args:
         path: The lock file, the same that huggingface_hub takes.
         what: The file that is downloaded, for the message.
         where: The place, likewise.
+        progress: Where to note whom it waits for.
+        cancel: Ends the wait for another process when set; without it nobody is waited for.
 
     Raises:
         LockedError: Another process holds it (which is named if it is one of ours), or
             something that is no lock has its name.
+        CancelledError: ``cancel`` was set.
         OSError: The lock cannot be made.
     """
-    import filelock
-
     path.parent.mkdir(parents=True, exist_ok=True)
     _require_lock(path)
-    lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=0, mode=0o664)
-    try:
-        try:
-            lock.acquire()
-        except NotImplementedError:
-            # some network file systems know no flock: there the file itself is the lock
-            lock = filelock.SoftFileLock(path, timeout=0)
-            lock.acquire()
-    except filelock.Timeout as exc:
-        raise LockedError(
-            f"{_holder(path)} is downloading `{what}` to `{where}`",
-            path=path,
-            hint="wait until it is done, then repeat the command",
-        ) from exc
+    lock = _try_lock(path, progress)
+    if lock is None:
+        holder = _holder(path)
+        if cancel is None:
+            raise LockedError(
+                f"{holder} is downloading `{what}` to `{where}`",
+                path=path,
+                hint="wait until it is done, then repeat the command",
+            )
+        progress.note(
+            f"{holder} is downloading `{what}` to `{where}`: waiting for it (lock `{path}`)"
+        )
+    while lock is None:
+        assert cancel
+        if cancel.wait(_WAIT_POLL_S):
+            raise CancelledError
+        lock = _try_lock(path, progress)
     owner = _owner_of(path)
     signed = _sign(owner)
     try:
@@ -61,6 +77,10 @@ def download_lock(path: Path, what: str, where: Path) -> Iterator[None]:
                 remove_if(owner, signed)
         with contextlib.suppress(OSError):
             lock.release()
+
+
+def _try_lock(path: Path, progress: Progress) -> HeldLock | None:
+    return try_lock(path, progress.note, mode=0o664)
 
 
 def _require_lock(path: Path) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_hub.errors import DownloadError
-from gguf_hub.files import is_named, open_regular
+from gguf_hub.files import create, is_named, open_regular
+from gguf_hub.gguf.copying import FileRange, copy_range
 from gguf_hub.gguf.reserve import reserve
 from gguf_hub.units import MIB
 
@@ -142,3 +143,18 @@ def _require_alone(fd: int, path: Path, *, is_part: bool) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if is_part and status.st_nlink > 1:
         raise OSError(errno.EMLINK, "one of several names of a file", str(path))
+
+
+def copy_file(source: Path, new: Path) -> None:
+    """Copy a file to a part of ours: a new file, whatever the name led to before.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    new.unlink(missing_ok=True)
+    target = create(new)
+    try:
+        for _ in copy_range(FileRange(source, 0, source.stat().st_size), target):
+            pass
+    finally:
+        os.close(target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from shlex import quote
 
@@ -81,6 +81,33 @@ def select(
         check_safe(file.path, listing.repo_id)
     check_distinct((file.path for file in files), listing.repo_id)
     return tuple(files)
+
+
+def select_model(
+    listing: RepoListing, selector: FileSelector, *, is_partial: bool = False
+) -> tuple[RemoteFile, ...]:
+    """Return the files of one model: as ``select``, but of a folder the only model in it.
+
+    Raises:
+        HubError: As ``select``.
+        UsageError: As ``select``.
+    """
+    folders = tuple(name for name in selector.filenames if name.endswith("/"))
+    if not folders:
+        return select(listing, selector, is_partial=is_partial)
+    return select(inside(listing, folders), FileSelector(), is_partial=is_partial)
+
+
+def inside(listing: RepoListing, folders: tuple[str, ...]) -> RepoListing:
+    """Return what a listing has in folders, each with ``/`` at the end.
+
+    Raises:
+        RemoteFileNotFoundError: There is nothing.
+    """
+    files = tuple(file for file in listing.files if file.path.startswith(folders))
+    if not files:
+        raise _no_such_file(listing, folders[0])
+    return replace(listing, files=files)
 
 
 def _by_names(listing: RepoListing, names: Sequence[str]) -> list[RemoteFile]:

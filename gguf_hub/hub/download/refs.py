@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from gguf_hub.errors import ModelNotFoundError, UsageError, did_you_mean
 from gguf_hub.hub.catalog import Catalog, CatalogFile
+from gguf_hub.hub.client.endpoint import origin_of, show_origin
 from gguf_hub.hub.download.cachedir import entries_of
 from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.plan import FileSelector
@@ -115,24 +116,37 @@ def _parse_repo(text: str) -> Target | None:
 
 
 def _parse_link(text: str, endpoint: str | None) -> Target:
-    """Read a link to a repository, its tree, a file's page or a file's download."""
-    url = urlsplit(text)
-    hosts = _HUB_HOSTS | ({urlsplit(endpoint).netloc} if endpoint else set())
-    parts = [unquote(part) for part in url.path.strip("/").split("/")]
-    if url.netloc.lower() not in hosts or len(parts) < 2:
-        raise UsageError(
-            f"`{text}` is not a link to a model on a Hugging Face hub",
+    """Read a link to a repository, a folder of it, a file's page or a file's download."""
+    path = _path_of_link(text, endpoint)
+    parts = [unquote(part) for part in (path or "").strip("/").split("/")]
+    if path is None or len(parts) < 2:
+        shown = show_origin(text) + ("" if origin_of(text) is None else urlsplit(text).path)
+        raise UsageError(  # no password and no signature, which links may hold
+            f"`{shown}` is not a link to a model on a Hugging Face hub",
             hint="expected something like https://huggingface.co/org/repo/blob/main/file.gguf",
         )
     repo_id, rest = "/".join(parts[:2]), parts[2:]
     # the hub writes `main` into every link: nobody has chosen it
     revision = rest[1] if len(rest) > 1 and rest[1] != "main" else None
-    if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw"):
-        return _file(repo_id, "/".join(rest[2:]), revision)
-    shown = parse_qs(url.query).get("show_file_info")
-    if shown:
-        return _file(repo_id, shown[0], revision)
+    if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw", "tree"):
+        end = "/" if rest[0] == "tree" else ""
+        return _file(repo_id, "/".join(rest[2:]) + end, revision)
+    file_info = parse_qs(urlsplit(text).query).get("show_file_info")
+    if file_info:
+        return _file(repo_id, file_info[0], revision)
     return Target(repo_id, FileSelector(), revision)
+
+
+def _path_of_link(text: str, endpoint: str | None) -> str | None:
+    """Return the path of a link below the address of a hub; None for a link to elsewhere."""
+    if origin_of(text) is None:
+        return None
+    url, own = urlsplit(text), urlsplit(endpoint or "")
+    host = url.netloc.rpartition("@")[2].lower()
+    if host in _HUB_HOSTS:
+        return url.path
+    is_own = host == own.netloc.lower() and f"{url.path}/".startswith(f"{own.path}/")
+    return url.path[len(own.path) :] if is_own else None
 
 
 def _is_path_like(text: str) -> bool:

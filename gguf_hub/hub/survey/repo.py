@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub import __version__
-from gguf_hub.errors import GgufError
+from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.raw_parts import parse_raw_part
@@ -44,57 +44,84 @@ class Survey:
         commit: What its revision means now.
         files: One for each model that can be judged, in the order of the listing.
         notes: Files that cannot be judged, and why.
+        unread: Files of which no sound header came this time, and why.
     """
 
     repo_id: str
     commit: str
     files: tuple[FileFacts, ...]
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
-def survey_repo(hub: HfHub, repo_id: str, revision: str | None = None) -> Survey:
+def survey_repo(
+    hub: HfHub, repo_id: str, revision: str | None = None, *, refresh: bool = False
+) -> Survey:
     """Return the facts of all models of a repository.
 
     Two requests list its files. Of each file not known yet the header is read: one request of
-    1 MiB, and a second one where it is longer.
+    1 MiB, and a second one where it is longer. What could not be read is tried again next time.
 
     Args:
         hub: The hub.
         repo_id: ``org/name``.
         revision: Branch, tag or commit; ``main`` when None.
+        refresh: Read all headers, also those that are remembered.
 
     Raises:
-        HubError: There is no such repository, or as the hub says.
+        HubError: There is no such repository, no header came, or as the hub says.
     """
-    if revision and COMMIT.fullmatch(revision) and (known := recall(repo_id, revision)):
-        return known  # a commit never changes
-    listing = hub.list_files(repo_id, revision or "main")
-    if known := recall(repo_id, listing.commit):
+    is_commit = bool(revision and COMMIT.fullmatch(revision))
+    # a commit never changes
+    known = recall(repo_id, str(revision)) if is_commit and not refresh else None
+    if known and not known.unread:
         return known
-    survey = read_survey(hub, listing)
+    listing = hub.list_files(repo_id, revision or "main")
+    known = None if refresh else recall(repo_id, listing.commit)
+    if known and not known.unread:
+        return known
+    survey = read_survey(hub, listing, known.files if known else ())
     remember(survey)
     return survey
 
 
-def read_survey(hub: HfHub, listing: RepoListing) -> Survey:
-    """Read the headers of all models of a listing, several at a time."""
-    models = models_of(listing)
+def read_survey(hub: HfHub, listing: RepoListing, known: Sequence[FileFacts] = ()) -> Survey:
+    """Read the headers of all models of a listing, several at a time.
+
+    Args:
+        hub: The hub.
+        listing: What the repository has.
+        known: Models of it that need not be read.
+
+    Raises:
+        HubError: Not one could be read, and the first for this reason.
+    """
     budget = ReadBudget(MAX_BYTES, hint="`gguf-hub inspect` reads the header of one model")
-    files: list[FileFacts] = []
-    notes: list[str] = []
+    facts = {file.filename: file for file in known}
+
+    def read(model: Sequence[RemoteFile]) -> FileFacts | GgufHubError:
+        return facts.get(model[0].path) or _read_model(hub, listing, model, budget)
+
     with ThreadPoolExecutor(MAX_WORKERS) as threads:
-        for result in threads.map(lambda model: _read_model(hub, listing, model, budget), models):
-            if isinstance(result, str):
-                notes.append(result)
-            else:
-                files.append(result)
-    return Survey(listing.repo_id, listing.commit, tuple(files), tuple(notes))
+        results = list(threads.map(read, models_of(listing)))
+    files = tuple(result for result in results if isinstance(result, FileFacts))
+    errors = [result for result in results if isinstance(result, GgufHubError)]
+    failures = [error for error in errors if isinstance(error, HubError)]
+    if failures and not files:
+        raise failures[0]
+    # of a header that was read to its end the judgement stands; a damaged one may be a proxy's
+    notes = tuple(error.message for error in errors if isinstance(error, UnsupportedGgufError))
+    unread = (error for error in errors if not isinstance(error, UnsupportedGgufError))
+    return Survey(
+        listing.repo_id, listing.commit, files, notes,
+        tuple(f"left out, as no header could be read: {error.message}" for error in unread),
+    )  # fmt: skip
 
 
 def _read_model(
     hub: HfHub, listing: RepoListing, model: Sequence[RemoteFile], budget: ReadBudget
-) -> FileFacts | str:
-    """Return the facts of one model, or the message of the error."""
+) -> FileFacts | GgufHubError:
+    """Return the facts of one model, or why there are none."""
     try:
         if parse_raw_part(model[0].path):
             joined = JoinedSource([_ranges(hub, listing, file, budget) for file in model])
@@ -106,8 +133,8 @@ def _read_model(
                 for file in model
             ]
         )
-    except GgufError as error:
-        return error.message
+    except (GgufError, HubError) as error:
+        return error
 
 
 def _ranges(hub: HfHub, listing: RepoListing, file: RemoteFile, budget: ReadBudget) -> HubRanges:
@@ -124,7 +151,8 @@ def recall(repo_id: str, commit: str) -> Survey | None:
         if (data["version"], data["program"]) != (VERSION, __version__):
             return None
         files = tuple(_parse(entry) for entry in data["files"])
-        return Survey(repo_id, commit, files, tuple(map(str, data["notes"])))
+        notes, unread = (tuple(map(str, data[name])) for name in ("notes", "unread"))
+        return Survey(repo_id, commit, files, notes, unread)
     except (OSError, ValueError, LookupError, TypeError):
         return None  # not there, cut, or of another version: it can be read again
 
@@ -134,6 +162,7 @@ def remember(survey: Survey) -> None:
     files = [_to_json(file) for file in survey.files]
     data = {
         "version": VERSION, "program": __version__, "files": files, "notes": survey.notes,
+        "unread": survey.unread,
     }  # fmt: skip
     path = _path(cache_dir() / FOLDER, survey.repo_id, survey.commit)
     with contextlib.suppress(OSError):

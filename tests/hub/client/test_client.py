@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from gguf_hub.errors import (
+    FileChangedError,
     GatedRepoError,
     GgufHubError,
     HubError,
@@ -147,22 +149,29 @@ def test_a_server_that_stays_busy_is_an_error(server: HubServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "slept"),
-    [({}, [1.0, 2.0]), ({"Retry-After": "7"}, [7.0, 7.0]), ({"Retry-After": "1"}, [1.0, 2.0])],
+    ("asked", "least", "most"),
+    [
+        ({}, [0.5, 1.0], [1.0, 2.0]),
+        ({"Retry-After": "7"}, [7.0, 7.0], [7.0, 7.0]),
+        ({"Retry-After": "1"}, [1.0, 1.0], [1.0, 2.0]),
+    ],
     ids=["nothing", "longer", "shorter"],
 )
 def test_tries_are_apart_as_long_as_planned_and_as_long_as_asked(
     server: HubServer,
     monkeypatch: pytest.MonkeyPatch,
     asked: dict[str, str],
-    slept: list[float],
+    least: list[float],
+    most: list[float],
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0))
     server.faults.append(Fault("GET", "/api/*", status=503, headers=asked))
+    notes: list[str] = []
     with pytest.raises(HubUnreachableError):
-        HfHub(retry_waits_s=(1.0, 2.0)).list_files(REPO)
-    assert waits == slept
+        HfHub(retry_waits_s=(1.0, 2.0), note=notes.append).list_files(REPO)
+    assert [a <= wait_s <= b for a, wait_s, b in zip(least, waits, most, strict=True)] == [True] * 2
+    assert [note.endswith("trying again in 7 s") for note in notes] == [True] * (least[0] == 7) * 2
 
 
 def test_tries_are_ever_further_apart() -> None:
@@ -214,13 +223,85 @@ def test_a_changed_file_is_sent_from_the_start(server: HubServer) -> None:
         assert (stream.start, b"".join(stream.chunks)) == (10, DATA[10:])
 
 
-def test_a_server_without_ranges_is_named(server: HubServer) -> None:
+def test_of_a_server_without_ranges_no_more_is_read_than_needed(server: HubServer) -> None:
+    big = DATA * 2000  # 20 MB
+    server.add_repo(REPO, {"big.gguf": big}, revision="big")
+    client = hub()
+    metadata = client.file_metadata(REPO, "big.gguf", "big")
+    server.faults.append(Fault("GET", "*", ignore_range=True))
+    assert client.read_range(metadata, 10, 20) == big[10:20]
+    assert client.read_range(metadata, 70_000, 300_000) == big[70_000:300_000]
+    assert client.read_range(metadata, 0, 20) == big[:20]
+    assert all(request.sent_bytes < len(big) for request in server.body_requests())
+
+
+TRANSIENT = {
+    "429": Fault("GET", "*", status=429, headers={"Retry-After": "0"}),
+    "500": Fault("GET", "*", status=500),
+    "502": Fault("GET", "*", status=502),
+    "503": Fault("GET", "*", status=503),
+    "504": Fault("GET", "*", status=504),
+    "reset": Fault("GET", "*", drop_after=0),
+    "truncated": Fault("GET", "/cdn/*", ends_after=100),
+    "ended early": Fault("GET", "/cdn/*", ends_after=100, headers={"Content-Length": None}),
+    "silent": Fault("GET", "/cdn/*", stall_s=0.6),
+    "expired link": Fault("GET", "/cdn/*", status=403),
+}
+
+
+@pytest.mark.parametrize("name", TRANSIENT)
+def test_a_range_is_read_again_as_downloads_are(server: HubServer, name: str) -> None:
+    server.redirect = True
+    client = hub(timeout_s=0.3)
+    listing = client.list_files(REPO)
+    metadata = client.listed_metadata(listing, listing.find("m.Q4_0.gguf"))
+    fault = replace(TRANSIENT[name], times=2)
+    server.faults.append(fault)
+    assert client.read_range(metadata, 5, 9000) == DATA[5:9000]
+    server.faults[:] = [replace(fault, times=None)]
+    with pytest.raises(HubUnreachableError):
+        client.read_range(metadata, 5, 9000)
+
+
+def test_what_a_broken_connection_brought_is_not_read_again(server: HubServer) -> None:
     client = hub()
     metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
-    server.faults.append(Fault("GET", "*", ignore_range=True))
-    with pytest.raises(HubError, match="no byte ranges"):
-        client.read_range(metadata, 10, 20)
-    assert client.read_range(metadata, 0, 20) == DATA[:20]
+    server.faults.append(Fault("GET", "*", ends_after=4000, times=2))
+    assert client.read_range(metadata, 0, len(DATA)) == DATA
+    assert sum(request.sent_bytes for request in server.body_requests()) == len(DATA)
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, None),
+        ({"Content-Length": "9"}, "asked for bytes from 10, got `no Content-Range`"),
+        ({"Content-Type": "multipart/byteranges"}, "no Content-Range"),
+    ],
+    ids=["only the length", "another length", "several ranges"],
+)
+def test_a_range_without_content_range_is_known_by_its_length(
+    server: HubServer, headers: dict[str, str], words: str | None
+) -> None:
+    client = hub()
+    metadata = client.file_metadata(REPO, "m.Q4_0.gguf")
+    server.faults.append(Fault("GET", "*", headers={"Content-Range": None, **headers}))
+    if words is None:
+        assert client.read_range(metadata, 10, 300) == DATA[10:300]
+        assert client.read_range(metadata, 10, len(DATA) + 9) == DATA[10:]
+        assert whole(client, metadata, 10) == DATA[10:]
+        return
+    with pytest.raises(HubError, match=words):
+        client.read_range(metadata, 10, 300)
+
+
+def test_a_file_of_another_size_than_listed_is_not_read(server: HubServer) -> None:
+    client = hub()
+    listing = client.list_files(REPO)
+    metadata = client.listed_metadata(listing, listing.find("m.Q4_0.gguf"))
+    server.faults.append(Fault("GET", "*", body=b"<html>log in", ignore_range=True))
+    with pytest.raises(FileChangedError, match="lists 10,240 bytes, but serves 12 bytes"):
+        client.read_range(metadata, 0, 100)
 
 
 def test_a_range_that_comes_drop_by_drop_is_given_up(

@@ -310,3 +310,14 @@ def test_a_busy_hub_asks_for_seconds_or_for_nothing(
 def test_links_to_the_next_page(link: str, expected: str | None) -> None:
     page = Page("https://hub.example/api/tree?c=1", [], link)
     assert next_url(page, Endpoint("https://hub.example")) == expected
+
+
+@pytest.mark.parametrize(("year", "least"), [(2199, 1e9), (2001, 0.0)], ids=["ahead", "past"])
+def test_a_busy_hub_may_name_a_date(
+    server: HubServer, client: HfHub, year: int, least: float
+) -> None:
+    date = {"Retry-After": f"Tue, 01 Jan {year} 00:00:00 GMT"}
+    server.faults.append(Fault("GET", "/api/*", status=503, headers=date))
+    with pytest.raises(HubUnreachableError, match="503") as caught:
+        client.list_files(REPO)
+    assert caught.value.retry_after_s == least

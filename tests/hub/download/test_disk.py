@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,21 +20,24 @@ from gguf_hub.errors import (
     DownloadError,
     LockedError,
 )
-from gguf_hub.hub.download.destinations import Destination, LocalFolder
+from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.fetch import Status
 from gguf_hub.hub.download.journal import journal_of
 from gguf_hub.hub.download.locking import download_lock
+from gguf_hub.hub.store import Store
 from tests.hub.download.transfers import (
     BIG,
     NAME,
     REPO,
     Make,
     fetch,
+    listed,
     part_of,
     sent_bytes,
     stop_after,
 )
 from tests.hub_server import Fault, HubServer
+from tests.notes import Notes
 
 # --- the disk
 
@@ -88,7 +94,9 @@ def test_a_read_only_target_is_told(server: HubServer, fetcher: Make, small_disk
     assert server.body_requests() == []
 
 
-def test_a_second_process_is_told_who_is_at_it(fetcher: Make, destination: Destination) -> None:
+def test_a_second_process_waits_and_tells_for_whom(
+    fetcher: Make, destination: Destination, notes: Notes
+) -> None:
     listing = fetcher().hub.list_files(REPO)
     lock = destination.lock_of(listing, listing.files[0])
     code = (
@@ -97,16 +105,21 @@ def test_a_second_process_is_told_who_is_at_it(fetcher: Make, destination: Desti
         "    print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+    with (
+        subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child,
+        ThreadPoolExecutor() as threads,
+    ):
         assert child.stdout and child.stdout.readline()
-        with pytest.raises(LockedError, match=f"pid {child.pid}"):
-            fetch(fetcher())
+        waiting = threads.submit(fetch, fetcher())
+        while not any(f"pid {child.pid}" in text and str(lock) in text for text in notes.texts):
+            assert not waiting.done()
+            time.sleep(0.01)
         child.communicate()
-    assert fetch(fetcher()).path.read_bytes() == BIG
+        assert waiting.result().path.read_bytes() == BIG
 
 
 def test_of_two_commands_for_the_same_file_one_does_it(server: HubServer, tmp_path: Path) -> None:
-    server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=2e5))
+    server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=4e5))
     line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "--local-dir", str(tmp_path)]
     pipe = subprocess.PIPE
     with (
@@ -114,11 +127,66 @@ def test_of_two_commands_for_the_same_file_one_does_it(server: HubServer, tmp_pa
         subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as b,
     ):
         told = [(child.pid, child.communicate(), child.returncode) for child in (a, b)]
-    ((winner, _, _),) = [row for row in told if row[2] == 0]
-    ((_, (_, error), _),) = [row for row in told if row[2] == 1]
-    assert f"pid {winner}" in error
+    assert [code for _, _, code in told] == [0, 0]
+    assert any(f"pid {pid}" in error for pid, _, _ in told for _, (_, error), _ in told)
     assert (tmp_path / NAME).read_bytes() == BIG
     assert sent_bytes(server) == len(BIG)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_is_no_flock_a_file_is_the_lock(
+    server: HubServer, fetcher: Make, destination: Destination, notes: Notes,
+    monkeypatch: pytest.MonkeyPatch, number: int,
+) -> None:  # fmt: skip
+    def refuse(fd: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    listing, file = listed(fetcher())
+    lock = destination.lock_of(listing, file)
+    with (
+        download_lock(lock, "m", destination.root, progress=notes),
+        pytest.raises(LockedError, match=f"pid {os.getpid()}"),
+        download_lock(lock, "m", destination.root),
+    ):
+        pass
+    with download_lock(lock, "m", destination.root), ThreadPoolExecutor() as threads:
+        stop = threading.Event()
+        waiting = threads.submit(download_lock(lock, "m", destination.root, cancel=stop).__enter__)
+        stop.set()
+        with pytest.raises(CancelledError):
+            waiting.result()
+    made = fetcher()
+    assert fetch(made).path.read_bytes() == BIG
+    assert fetch(fetcher()).status is Status.PRESENT, "the record could be written, too"
+    folders = {str(lock.parent), str(made.store.folder)}
+    told = [text for text in notes.texts if "knows no file locks" in text]
+    assert len(told) == len({text for text in told for folder in folders if folder in text}) <= 2
+    assert told
+    assert not list(destination.root.rglob("*.soft"))
+
+
+@pytest.mark.parametrize("kind", ["cache", "folder"])
+def test_what_is_whole_in_a_read_only_place_is_used_without_a_lock(
+    server: HubServer, fetcher: Make, small_disk: Path, kind: str
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=99m", str(small_disk)], check=True)
+    make = HfCache if kind == "cache" else LocalFolder
+    first = fetch(fetcher(destination=make(small_disk / "m")))
+    for path in small_disk.rglob("*.lock"):
+        path.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    server.requests.clear()
+    elsewhere = Store(small_disk.parent / "another record")
+    for store, status in ((elsewhere, Status.CHECKED), (elsewhere, Status.PRESENT),
+                          (Store(small_disk / "m"), Status.CHECKED)):  # fmt: skip
+        again = fetch(fetcher(destination=make(small_disk / "m"), store=store))
+        assert (again.path, again.status) == (first.path, status)
+    # the same bytes, of a commit that the place does not know yet
+    server.add_repo(REPO, {NAME: BIG, "README.md": b"new"})
+    newer = fetch(fetcher(destination=make(small_disk / "m"), store=elsewhere))
+    assert (newer.path, newer.path.read_bytes() == BIG) == (first.path, True)
+    assert server.body_requests() == []
 
 
 def test_a_lock_of_another_machine_or_program_is_named_as_well_as_it_can_be(

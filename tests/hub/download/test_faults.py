@@ -18,7 +18,7 @@ from gguf_hub.errors import (
     HubError,
     HubUnreachableError,
 )
-from gguf_hub.hub.client import HfHub
+from gguf_hub.hub.client import HfHub, retry
 from gguf_hub.hub.download import engine, segment_queue
 from gguf_hub.hub.download.destinations import Destination
 from gguf_hub.hub.download.fetch import Status
@@ -112,7 +112,7 @@ def waits_of(part: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> li
     """Fetch with one connection; return its waits, each as long as chance may make it."""
     clock = SimpleNamespace(ahead_s=0.0, monotonic=lambda: time.monotonic() + clock.ahead_s)
     monkeypatch.setattr(segment_queue, "time", clock)
-    monkeypatch.setattr(engine, "random", SimpleNamespace(uniform=lambda low, high: high))
+    monkeypatch.setattr(retry, "random", SimpleNamespace(uniform=lambda low, high: high))
     hub = HfHub(retry_waits_s=())
     listing = hub.list_files(REPO)
     segments = Segments(len(BIG), len(BIG))

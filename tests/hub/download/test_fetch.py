@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import pytest
 
 from gguf_hub.errors import (
@@ -18,7 +17,6 @@ from gguf_hub.errors import (
     GatedRepoError,
     HubError,
     HubUnreachableError,
-    LockedError,
 )
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.client import HfHub
@@ -413,15 +411,6 @@ def test_a_destination_that_is_a_file_is_reported(fetcher: Make, destination: De
     destination.root.write_bytes(b"")
     with pytest.raises(DownloadError, match="cannot write"):
         fetch(fetcher())
-
-
-def test_two_processes_do_not_write_the_same_file(fetcher: Make, destination: Destination) -> None:
-    listing = fetcher().hub.list_files(REPO)
-    lock = destination.lock_of(listing, listing.find(NAME))
-    lock.parent.mkdir(parents=True)
-    with filelock.FileLock(lock), pytest.raises(LockedError, match="another process"):
-        fetch(fetcher())
-    assert fetch(fetcher())[0].status is Status.DOWNLOADED
 
 
 @in_cache

@@ -53,6 +53,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"{HF}/{R}/blob/refs%2Fpr%2F1/m.gguf", named(R, "m.gguf", "refs/pr/1")),
         (f"{HF}/{R}", quant(R)),
         (f"{HF}/{R}/tree/v1", quant(R, None, "v1")),
+        (f"{HF}/{R}/tree/main/UD%20Q4/x", named(R, "UD Q4/x/")),
+        (f"https://hf.co/{R}/tree/v1/sub", named(R, "sub/", "v1")),
         (f"{HF}/{R}?show_file_info=m.Q4_0.gguf", named(R, "m.Q4_0.gguf")),
         ("http://mirror:80/o/r/resolve/main/m.gguf", named("o/r", "m.gguf")),
     ],
@@ -86,6 +88,8 @@ def test_a_local_file_always_wins(text: str) -> None:
         ("hf://nothing", ModelNotFoundError, ["no such file"]),
         ("https://example.com/o/r/resolve/main/m.gguf", UsageError, ["not a link to a model"]),
         ("https://huggingface.co/models", UsageError, ["not a link to a model"]),
+        ("https://[::1/o/r", UsageError, ["`https:` is not a link"]),
+        ("https://me:pw@evil.org/o/r?sig=1", UsageError, ["`https://evil.org/o/r` is not a link"]),
     ],
 )
 def test_what_is_no_model_is_explained(
