@@ -61,21 +61,39 @@ def compatibility(
         obstacles: What keeps gguf-hub from running it.
         is_cut: It lies in raw parts.
     """
-    damage = next((issue for issue in issues if issue.severity is Severity.ERROR), None)
-    rules: tuple[tuple[str, Callable[[Summary], Loader]], ...] = (
-        ("gguf-hub", partial(_gguf_hub, obstacles)),
-        ("llama.cpp since October 2024", _llama_cpp_now),
-        ("llama.cpp before", _llama_cpp_before),
+    issues = list(issues)
+    has_vocabulary = all(issue.code != "GGUF-TOKENIZER-MISSING" for issue in issues)
+    damages = [issue for issue in issues if issue.severity is Severity.ERROR]
+    # gguf-hub reads numbers of any type: where it does not, its own judgement says so
+    here = next((issue for issue in damages if issue.code not in _READ_HERE), None)
+    there = next((i for i in (*damages, *issues) if i in damages or i.code in _REFUSED_THERE), None)
+    rules: tuple[tuple[str, Callable[[Summary], Loader], Issue | None], ...] = (
+        ("gguf-hub", partial(_gguf_hub, obstacles, has_vocabulary), here),
+        ("llama.cpp since October 2024", _llama_cpp_now, there),
+        ("llama.cpp before", _llama_cpp_before, there),
     )
-    if damage:
-        loaders = tuple(Loader(name, False, f"damaged: {damage}") for name, _ in rules)
-        return Compatibility(loaders, "download" if damage.code in _CUT else "")
-    if is_cut:
-        loaders = tuple(Loader(name, False, "in raw parts") for name, _ in rules)
+    if is_cut and not damages:
+        loaders = tuple(Loader(name, False, "in raw parts") for name, *_ in rules)
         return Compatibility(loaders, "merge")
-    return Compatibility(tuple(rule(summary) for _, rule in rules), _remedy(summary))
+    loaders = tuple(_refusal(name, problem) or rule(summary) for name, rule, problem in rules)
+    if damages:
+        return Compatibility(loaders, "download" if damages[0].code in _CUT else "")
+    return Compatibility(loaders, _remedy(summary))
 
 
+def _refusal(name: str, problem: Issue | None) -> Loader | None:
+    if problem is None:
+        return None
+    is_damage = problem.severity is Severity.ERROR
+    return Loader(name, False, f"damaged: {problem}" if is_damage else str(problem))
+
+
+_READ_HERE = {"GGUF-HPARAM-TYPE", "GGUF-TOKENIZER-TYPE"}
+_REFUSED_THERE = {
+    "GGUF-TENSOR-UNUSED", "GGUF-TOKENIZER-TOKEN-TWINS", "GGUF-TOKENIZER-UNKNOWN",
+    "GGUF-TOKENIZER-MISSING",
+}  # fmt: skip
+"""No damage, but llama.cpp loads no such file (tried with llama-cpp-python 0.3.36)."""
 _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZEROS"}
 
 
@@ -86,10 +104,12 @@ def _remedy(summary: Summary) -> Remedy:
     return "merge" if summary.n_shards > 1 else "upgrade"  # a set is upgraded once it is one file
 
 
-def _gguf_hub(obstacles: Sequence[str], summary: Summary) -> Loader:
+def _gguf_hub(obstacles: Sequence[str], has_vocabulary: bool, summary: Summary) -> Loader:
     name = "gguf-hub"
     if summary.shard and summary.n_shards == 1:  # the other tensors are elsewhere
         return Loader(name, False, "only together with the other shards")
+    if not obstacles and not has_vocabulary:
+        return Loader(name, True, "with token ids for text, as it has no vocabulary")
     return Loader(name, not obstacles, join_obstacles(obstacles))
 
 

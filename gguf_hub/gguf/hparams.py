@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole_number
 from gguf_hub.gguf.strings import StringArray
@@ -56,6 +57,10 @@ class HyperParameter(ABC, Generic[T]):
         return {name: value for name, value in vars(self).items() if name not in own}
 
 
+_OF_LAYERS = ("uint32", "array of int32", "array of uint32")
+"""Types of a number that may be given for each layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class WholeNumber(HyperParameter[int]):
     """A whole number from ``least`` to ``most``."""
@@ -65,7 +70,9 @@ class WholeNumber(HyperParameter[int]):
     most: int = MAX_UINT
 
     def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., int]:
-        return metadata.largest if is_estimate else metadata.uint
+        if is_estimate:
+            return metadata.largest
+        return metadata.uniform if self.types == _OF_LAYERS else metadata.uint
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +105,6 @@ class Word(HyperParameter[str]):
 
     def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., str]:
         return metadata.text
-
-
-_OF_LAYERS = ("uint32", "array of int32", "array of uint32")
 
 
 class HyperParameters:
@@ -177,6 +181,11 @@ class HyperParameters:
             if default is not None:
                 return default
             usual = hparam.default(self) if callable(hparam.default) else hparam.default
+        if not self.is_estimate and (problem := self.length_problem(hparam)):
+            raise UnsupportedGgufError(
+                f"metadata `{self.key(hparam)}`: {problem}",
+                hint="`gguf-hub verify` checks the file",
+            )
         read = hparam._reader(self.metadata, self.is_estimate)
         return read(self.key(hparam), usual, **hparam._range())
 
@@ -190,6 +199,18 @@ class HyperParameters:
     def is_array(self, hparam: HyperParameter[Any]) -> bool:
         """Tell whether the file has numbers or flags for each layer."""
         return isinstance(self.metadata.raw(self.key(hparam)), np.ndarray)
+
+    def length_problem(self, hparam: HyperParameter[Any]) -> str:
+        """Return that an array has not one number for each layer; empty where it has.
+
+        Also empty for a key that no program reads as an array.
+        """
+        value = self.metadata.raw(self.key(hparam))
+        n_layer = self.stated(HyperParameters.n_layer)
+        is_right = not isinstance(value, np.ndarray) or n_layer is None or len(value) == n_layer
+        if is_right or hparam.types != _OF_LAYERS:
+            return ""
+        return f"expected one number for each of {n_layer:,} layers, found {len(value):,}"
 
     def per_layer(self, hparam: WholeNumber, n_layer: int, default: int = 0) -> list[int]:
         """Return what the file says for each layer, in range or not; 0 where an array ends.

@@ -259,6 +259,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "a number of the position embedding that is not finite, or out of range",
             "own",
         ),
+        Rule("GGUF-HPARAM-LENGTH", _E, "not one number for each layer", "llama.cpp"),
         Rule("GGUF-HPARAM-MISSING", _E, "a hyperparameter that every loader needs", "ggml 34"),
         Rule("GGUF-BLOCK-COUNT", _E, "not between 1 and 512 blocks", "ggml 38; llama.cpp#25513"),
         Rule(
@@ -305,20 +306,14 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         Rule(
             "GGUF-TOKENIZER-LENGTH",
             _E,
-            "tokens, scores and token types differ in number",
+            "fewer scores or token types than tokens",
             "lmstudio-bug-tracker#2289",
         ),
         Rule("GGUF-TOKENIZER-SCORES", _W, "scores missing, or not numbers", "own"),
         Rule(
             "GGUF-TOKENIZER-ID",
-            _E,
-            "a special token outside of the vocabulary",
-            "llama.cpp#25475",
-        ),
-        Rule(
-            "GGUF-TOKENIZER-ID-IGNORED",
             _W,
-            "a special token outside of the vocabulary that loaders can do without",
+            "a special token outside of the vocabulary: loaders take the usual one, or none",
             "llama.cpp",
         ),
         Rule(
@@ -326,6 +321,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             _E,
             "a byte token that is not `<0x00>` to `<0xFF>`",
             "llama.cpp#25969",
+        ),
+        Rule(
+            "GGUF-TOKENIZER-TOKEN-TWINS",
+            _W,
+            "two tokens with the same text; llama.cpp refuses the file",
+            "llama.cpp",
         ),
         Rule("GGUF-TOKENIZER-TOKEN-EMPTY", _W, "a token without text", "own"),
         Rule(

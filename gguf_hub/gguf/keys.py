@@ -16,7 +16,7 @@ from gguf_hub.gguf.metadata import whole_number
 
 _U16, _U32 = ("uint16",), ("uint32",)
 _TEXT, _BOOL = ("string",), ("bool",)
-_TEXTS, _IDS = ("array of string",), ("array of int32", "array of uint32")
+_TEXTS = ("array of string",)
 
 SPECIAL_IDS = ("bos", "eos", "unknown")
 """Special tokens that programs feed or wait for; ``tokenizer.ggml.<name>_token_id``."""
@@ -58,8 +58,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tokenizer.ggml.model": _TEXT,
     "tokenizer.ggml.pre": _TEXT,
     "tokenizer.ggml.tokens": _TEXTS,
-    "tokenizer.ggml.scores": ("array of float32",),
-    "tokenizer.ggml.token_type": _IDS,
+    "tokenizer.ggml.scores": ("array of float32", "array of int32"),
+    "tokenizer.ggml.token_type": ("array of int32",),
     "tokenizer.ggml.merges": _TEXTS,
     "tokenizer.ggml.add_bos_token": _BOOL,
     "tokenizer.ggml.add_eos_token": _BOOL,

@@ -87,6 +87,19 @@ class Metadata(Mapping[str, Any]):
             raise _unexpected(key, _range(least, most, number), value)
         return number
 
+    def uniform(
+        self, key: str, default: int | None = None, *, least: int = 0, most: int = MAX_UINT
+    ) -> int:
+        """Return one whole number, or the one that an array repeats for each layer.
+
+        Args and errors are those of ``uint``.
+        """
+        value = self._required(key, default)
+        number = value[0] if is_uniform(value) else value
+        if not isinstance(value, np.ndarray) or is_uniform(value):
+            return Metadata({key: number}).uint(key, least=least, most=most)
+        raise _unexpected(key, "one number for all layers", value)
+
     def largest(
         self, key: str, default: int | None = None, *, least: int = 0, most: int = MAX_UINT
     ) -> int:
@@ -188,6 +201,12 @@ def whole_number(value: Any) -> int | None:
     if isinstance(value, _INT):
         return int(value)
     return int(value) if math.isfinite(value) and value == int(value) else None
+
+
+def is_uniform(value: Any) -> bool:
+    """Return whether a value is an array of numbers that are all the same."""
+    is_numbers = isinstance(value, np.ndarray) and value.size > 0 and value.dtype.kind in "iu"
+    return is_numbers and bool((value == value[0]).all())
 
 
 def bounds(least: float, above: float) -> str:

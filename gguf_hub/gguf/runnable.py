@@ -28,17 +28,18 @@ from gguf_hub.gguf.hparams import (
     WholeNumber,
     architecture,
 )
-from gguf_hub.gguf.metadata import whole_number
+from gguf_hub.gguf.metadata import is_uniform, whole_number
 from gguf_hub.gguf.roles import role_of_header
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.gguf.vocabulary import vocabulary_problems
 
 H, C = HyperParameters, CacheHyperParameters
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
-_TOKENIZERS = ("llama", "no_vocab", "none", "")
+_TOKENIZERS, _NO_TOKENIZER = ("llama",), ("no_vocab", "none", "")
 VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
 """Types of vectors that the runner reads; they are never quantised."""
 _MOST_TOLD = 8
@@ -107,11 +108,18 @@ def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[st
         return obstacles
     if header.byte_order == "big":
         obstacles = ("big-endian", *obstacles)
-    field = header.fields.get("tokenizer.ggml.model")
-    if field is not None and not _is_one_of(field, _TOKENIZERS):
+    return (*obstacles, *_tokenizer_obstacles(header.fields))
+
+
+def _tokenizer_obstacles(fields: Mapping[str, Field]) -> list[str]:
+    """Judge the vocabulary; a model without one takes and gives token ids."""
+    field = fields.get("tokenizer.ggml.model")
+    if field is None or _is_one_of(field, _NO_TOKENIZER):
+        return []
+    if not _is_one_of(field, _TOKENIZERS):
         name = field.value if field.type is ValueType.STRING else field.type_name
-        obstacles = (*obstacles, f"tokenizer `{shown(name)}`, expected `llama`")
-    return obstacles
+        return [f"tokenizer `{shown(name)}`, expected `llama`"]
+    return vocabulary_problems(fields)
 
 
 def find_graph_obstacles(
@@ -168,16 +176,19 @@ def _key_problem(name: str, field: Field) -> str:
         return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name not in NUMBERS and name not in SIZES:
         return "unknown"
-    if not field.type.is_number:
+    value = field.value
+    if is_uniform(value) and "array of uint32" in HPARAMS[name].types:
+        value = value[0]  # one number for each layer, all of them the same
+    elif not field.type.is_number:
         return f"is {field.type_name}, expected one number"
     if name in NUMBERS:
         expectation = f"a finite number{NUMBERS[name].bounds}"
-        is_right = NUMBERS[name].allows(field.value)
+        is_right = NUMBERS[name].allows(value)
     else:
         expectation = f"a whole number >= {SIZES[name].least}"
-        number = whole_number(field.value)
+        number = whole_number(value)
         is_right = number is not None and SIZES[name].least <= number <= SIZES[name].most
-    return "" if is_right else f"is {field.value:.10g}, expected {expectation}"
+    return "" if is_right else f"is {value:.10g}, expected {expectation}"
 
 
 def _is_one_of(field: Field, values: tuple[Any, ...]) -> bool:

@@ -148,7 +148,9 @@ def test_an_array_has_a_number_for_each_layer(name: str, dtype: Any) -> None:
     assert values.per_layer(key, 3) == [4, 8, 2]
     assert (values.per_layer(key, 2), values.per_layer(key, 5)) == ([4, 8], [4, 8, 2, 0, 0])
     assert values.stated(key) == 8
-    with pytest.raises(UnsupportedGgufError, match="an integer >= 1, found an array of 3"):
+    with pytest.raises(
+        UnsupportedGgufError, match="one number for all layers, found an array of 3"
+    ):
         values.get(key)
 
 

@@ -174,7 +174,19 @@ def test_a_key_that_says_what_others_say_is_taken(name: str, value: float) -> No
     assert obstacles({f"llama.{name}": value}) == ()
 
 
-@pytest.mark.parametrize("value", ["7", True, np.array([7, 7], np.int32), ["7"], math.inf, -1, 0.5])
+@pytest.mark.parametrize(
+    "name", ["attention.head_count_kv", "attention.head_count", "feed_forward_length"]
+)
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.uint64])
+def test_a_number_may_be_repeated_for_each_layer(name: str, dtype: Any) -> None:
+    number = {"attention.head_count_kv": 2, "attention.head_count": 4}.get(name, TINY.n_ff)
+    assert obstacles({f"llama.{name}": np.array([number] * TINY.n_layer, dtype)}) == ()
+    (obstacle,) = obstacles({f"llama.{name}": np.array([number] * 3, dtype)})
+    assert "expected one number for each of 2 layers, found 3" in obstacle
+    assert obstacles({f"llama.{name}": np.array([number, number + 1], dtype)})
+
+
+@pytest.mark.parametrize("value", ["7", True, np.array([7, 8], np.int32), ["7"], math.inf, -1, 0.5])
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_a_size_is_one_whole_number(name: str, value: Any) -> None:
     found = obstacles({f"llama.{name}": value})

@@ -12,7 +12,7 @@ from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.chat import TEMPLATE_KEY
+from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
@@ -80,5 +80,5 @@ def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
         n_vocab=model.config.n_vocab,
         n_slots=model.n_slots,
         quant=max(type_bytes, key=type_bytes.__getitem__),
-        chat_template=file.metadata.text(TEMPLATE_KEY, ""),
+        chat_template=own_template(file.metadata),
     )

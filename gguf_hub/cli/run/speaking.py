@@ -47,11 +47,11 @@ def speak(
 def _resolve_mode(settings: RunSettings, prompt: str, metadata: Mapping[str, Any]) -> str:
     """Return the mode; ``auto`` depends on model, prompt and terminal."""
     from gguf_hub.cli.run.prompt import is_on_terminal
-    from gguf_hub.run.chat import TEMPLATE_KEY
+    from gguf_hub.run.chat import own_template
 
     if settings.mode != "auto":
         return settings.mode
-    has_template = settings.template is not None or bool(metadata.get(TEMPLATE_KEY))
+    has_template = settings.template is not None or bool(own_template(metadata))
     if has_template and (prompt or is_on_terminal()):
         return "chat"
     if not prompt and is_on_terminal():

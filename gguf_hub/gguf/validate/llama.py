@@ -23,7 +23,9 @@ H = HyperParameters
 _Problem = Callable[[str, str, str], None]
 MAX_BLOCKS = 512
 
-_NO_SHAPES = frozenset({"GGUF-BLOCK-COUNT", "GGUF-EMBEDDING", "GGUF-HEAD-COUNT"})
+_NO_SHAPES = frozenset(
+    {"GGUF-BLOCK-COUNT", "GGUF-EMBEDDING", "GGUF-HEAD-COUNT", "GGUF-HPARAM-LENGTH"}
+)
 """Without these numbers no shape can be asked for."""
 _BLOCK = re.compile(r"blk\.(\d{1,6})\.(.+)")
 _GLOBAL_OPTIONAL = frozenset(
@@ -105,6 +107,9 @@ def _check_ranges(fields: Mapping[str, Field], hparams: HyperParameters, issues:
         codes.append(code)
 
     codes: list[str] = []
+    for hparam in (H.n_head, H.n_head_kv, H.n_ff):
+        if message := hparams.length_problem(hparam):
+            problem("GGUF-HPARAM-LENGTH", hparam.name, message)
     _check_blocks(hparams, problem)
     if not codes:
         _check_heads(hparams, problem)

@@ -19,9 +19,10 @@ from gguf_hub.gguf.strings import StringArray, shown
 KNOWN_MODELS = frozenset(
     {"llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "no_vocab", "none"}
 )
+NO_TOKENS = frozenset({"no_vocab", "none"})
 PREFIX = "tokenizer.ggml."
 BYTE_TYPE = 6
-_BYTE = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
+_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 _LONG_BYTES = 4096
 
 
@@ -44,6 +45,11 @@ def check_tokenizer(header: Header, issues: Issues) -> None:
         _check_bytes(right, tokens, issues)
     elif tokens is not None:
         _check_lengths(right, 0, issues)
+    if ARCHITECTURE in header.fields and not {"model", "tokens"} <= fields.keys():
+        model = right.get("model")
+        if model is None or model.value not in NO_TOKENS:
+            name = "tokens" if "model" in fields else "model"
+            issues.add("GGUF-TOKENIZER-MISSING", _location(name), "missing")
     _check_scores(right, "scores" in fields, issues)
 
 
@@ -77,7 +83,7 @@ def _check_lengths(fields: dict[str, Field], n_tokens: int, issues: Issues) -> N
         )
     for name in ("scores", "token_type"):
         field = fields.get(name)
-        if field and len(field.value) != n_tokens:
+        if field and len(field.value) < n_tokens:
             message = f"{len(field.value):,} elements for {n_tokens:,} tokens"
             issues.add("GGUF-TOKENIZER-LENGTH", _location(name), message, field.offset)
 
@@ -98,13 +104,11 @@ def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> 
 
 def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:
     """Check that special tokens are tokens."""
-    for names, code in ((SPECIAL_IDS, "ID"), (OTHER_IDS, "ID-IGNORED")):
-        for name in names:
-            field = fields.get(f"{name}_token_id")
-            if field and field.value >= n_tokens:
-                location = _location(f"{name}_token_id")
-                message = f"token {field.value:,} of {n_tokens:,}"
-                issues.add(f"GGUF-TOKENIZER-{code}", location, message, field.offset)
+    for name in (*SPECIAL_IDS, *OTHER_IDS):
+        field = fields.get(f"{name}_token_id")
+        if field and field.value >= n_tokens:
+            message = f"token {field.value:,} of {n_tokens:,}"
+            issues.add("GGUF-TOKENIZER-ID", _location(f"{name}_token_id"), message, field.offset)
 
 
 def _check_texts(tokens: StringArray, issues: Issues) -> None:
@@ -119,6 +123,17 @@ def _check_texts(tokens: StringArray, issues: Issues) -> None:
             more = f" (and {len(ids) - 1:,} more)" if len(ids) > 1 else ""
             message = f"token {ids[0]:,} {what}{more}"
             issues.add(f"GGUF-TOKENIZER-TOKEN-{code}", _location("tokens"), message)
+    _check_twins(tokens, issues)
+
+
+def _check_twins(tokens: StringArray, issues: Issues) -> None:
+    """Check that no two tokens have the same text: llama.cpp ends itself then."""
+    ids: dict[bytes, int] = {}
+    for i, raw in enumerate(tokens.iter_bytes()):
+        if raw and (first := ids.setdefault(raw, i)) != i:
+            message = f"tokens {first:,} and {i:,} are both `{shown(tokens[i])}`"
+            issues.add("GGUF-TOKENIZER-TOKEN-TWINS", _location("tokens"), message)
+            return
 
 
 def _check_bytes(fields: dict[str, Field], tokens: StringArray, issues: Issues) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.run.chat.formats import FORMATS, NamedFormat, find_format
 from gguf_hub.run.chat.messages import ChatFormat, ChatPrompt, Message
-from gguf_hub.run.chat.template import TEMPLATE_KEY, TemplateFormat
+from gguf_hub.run.chat.template import TEMPLATE_KEY, TemplateFormat, own_template
 
 __all__ = ["FORMATS", "TEMPLATE_KEY", "ChatFormat", "ChatPrompt", "Message", "NamedFormat",
-           "TemplateFormat", "choose_format", "find_format"]  # fmt: skip
+           "TemplateFormat", "choose_format", "find_format", "own_template"]  # fmt: skip
 
 
 def choose_format(
@@ -44,7 +43,7 @@ def choose_format(
     """
     if name is not None and "{" not in name:
         return find_format(name)
-    source = name if name is not None else Metadata.of(metadata).text(TEMPLATE_KEY, "")
+    source = name if name is not None else own_template(metadata)
     if not source:
         return None
     return TemplateFormat(source, bos_token=bos_token, eos_token=eos_token)

@@ -8,11 +8,26 @@ from functools import cached_property
 from typing import Any
 
 from gguf_hub.errors import BudgetError, ChatTemplateError
+from gguf_hub.gguf.metadata import Metadata
+from gguf_hub.gguf.strings import StringArray
 from gguf_hub.run.chat.messages import ChatPrompt, Message, merge_system, plain_data, plain_messages
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 
 _HINT = "choose a format by name with --chat-template (chatml, llama-3, mistral-instruct, ...)"
+
+
+def own_template(metadata: Mapping[str, Any]) -> str:
+    """Return the template of a model's metadata; empty where it has none.
+
+    Raises:
+        UnsupportedGgufError: It is no text, nor an array of one.
+    """
+    metadata = Metadata.of(metadata)
+    value = metadata.raw(TEMPLATE_KEY)
+    if isinstance(value, (StringArray, list)) and len(value) == 1:
+        return value[0]
+    return metadata.text(TEMPLATE_KEY, "")
 
 
 class TemplateFormat:

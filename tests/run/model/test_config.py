@@ -69,7 +69,10 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
         ({"llama.rope.scaling.type": np.array([])}, "`llama.rope.scaling.type`: expected a text"),
         ({"llama.context_length": math.nan}, "`llama.context_length`: expected an integer >= 1"),
         ({"llama.block_count": 2**64 - 1}, "`llama.block_count`: expected an integer in [1, 4294"),
-        ({"llama.attention.head_count": np.array([8, 8])}, "found an array of 2 int64 values"),
+        (
+            {"llama.attention.head_count": np.array([8, 8])},
+            "one number for each of 32 layers, found 2",
+        ),
         ({"llama.rope.dimension_count": math.inf}, "expected an integer >= 1, found inf"),
         ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "expected one finite number >= 0"),
         ({"llama.rope.scaling.yarn_beta_fast": 0.0}, "expected one finite number > 0, found 0.0"),
