@@ -139,12 +139,15 @@ def plan_conversion(
     values = general(name or folder.name, parts, hparams) | hparams.metadata()
     if parts:
         values["general.file_type"] = int(FileType[type.name])
-    values |= (
-        no_vocabulary() if contents == "weights" else read_vocabulary(checkpoint, hparams.n_vocab)
+    vocabulary, left_out = (
+        (no_vocabulary(), [])
+        if contents == "weights"
+        else read_vocabulary(checkpoint, hparams.n_vocab)
     )
+    values |= vocabulary
     values["general.quantization_version"] = 2
     fields = {key: Field.of(value) for key, value in values.items()}
-    notes = tuple(_notes(hparams, tensors, type))
+    notes = (*_notes(hparams, tensors, type), *left_out)
     return Conversion(checkpoint, hparams, type, fields, tuple(tensors), notes)
 
 

@@ -9,6 +9,7 @@ SpecialVocab of gguf-py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,8 @@ def no_vocabulary() -> dict[str, Any]:
     return {"tokenizer.ggml.model": "no_vocab"}
 
 
-def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
-    """Return the ``tokenizer.*`` keys and values of a checkpoint.
+def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the ``tokenizer.*`` keys and values of a checkpoint, and notes on what is left out.
 
     Args:
         checkpoint: The folder.
@@ -60,7 +61,7 @@ def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
     processor = _open_model(folder)
     settings = read_json_if_any(folder / "tokenizer_config.json")
     pieces = _pieces(processor, n_vocab, folder)
-    _add_tokens(pieces, folder, settings)
+    notes = _add_tokens(pieces, folder, settings)
     values: dict[str, Any] = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
@@ -73,8 +74,7 @@ def read_vocabulary(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
         if isinstance(settings.get(name), bool):
             values[f"tokenizer.ggml.{name}"] = settings[name]
     values |= _space_prefix(settings, processor)
-    template = _chat_template(folder, settings)
-    return values | ({"tokenizer.chat_template": template} if template else {})
+    return values | _chat_templates(folder, settings), notes
 
 
 def _open_model(folder: Path) -> Any:
@@ -120,17 +120,29 @@ def _type(processor: Any, i: int) -> int:
     return _BYTE if processor.is_byte(i) else _NORMAL
 
 
-def _add_tokens(pieces: _Pieces, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Add the tokens that were added after SentencePiece was trained."""
+def _add_tokens(pieces: _Pieces, folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Add the tokens that were added after SentencePiece was trained.
+
+    Those that have no embedding are left out, as by llama.cpp's converter, with a note.
+    """
+    beyond: dict[int, str] = {}
     for i, text, is_special in _added_tokens(folder, settings):
         if not 0 <= i < len(pieces.texts):
-            issue = f"added token `{text:.40}` has id {i}: expected [0, {len(pieces.texts) - 1}]"
-            raise CheckpointError(folder, [issue])
+            beyond[i] = text
+            continue
         # what SentencePiece itself calls unknown, control or a byte stays that
         if pieces.types[i] in (_NORMAL, _USER_DEFINED, _UNUSED):
             pieces.types[i] = _CONTROL if is_special else _USER_DEFINED
             pieces.texts[i] = text if is_special else text.replace("▁", " ")
             pieces.scores[i] = _ADDED_SCORE
+    if not beyond:
+        return []
+    (i, text), *more = beyond.items()
+    also = f" and {len(more)} more" if more else ""
+    return [
+        f"added token `{text:.40}` has id {i}{also}, but the model only knows ids up to "
+        f"{len(pieces.texts) - 1}: left out"
+    ]
 
 
 def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:
@@ -186,16 +198,32 @@ def _special_ids(
     return ids
 
 
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """Return the chat template; of several the one called default."""
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        entries = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in entries if e.get("name") == "default"), None)
+def _chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the chat templates: the default one, and others by their names.
+
+    A file ``chat_template.jinja`` comes before the settings, as in transformers.
+    """
+    stated = settings.get("chat_template")
+    entries = stated if isinstance(stated, list) else [{"name": "default", "template": stated}]
+    named = {
+        str(entry.get("name")): entry.get("template")
+        for entry in entries
+        if isinstance(entry, dict)
+    }
     path = folder / "chat_template.jinja"
-    if template is None and path.is_file():
+    if path.is_file():
         try:
-            template = path.read_text(encoding="utf-8")
+            named["default"] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as exc:
             raise CheckpointError(path, [f"cannot be read as text: {exc}"]) from exc
-    return _unicode(template, folder, "the chat template") if isinstance(template, str) else None
+    texts = {
+        name: _unicode(text, folder, "the chat template")
+        for name, text in named.items()
+        if isinstance(text, str)
+    }
+    default = texts.pop("default", "")
+    values: dict[str, Any] = {"tokenizer.chat_template": default} if default else {}
+    others = {re.sub(r"[^A-Za-z0-9]", "_", name): text for name, text in texts.items()}
+    if others:  # spelled as by llama.cpp's converter
+        values["tokenizer.chat_templates"] = list(others)
+    return values | {f"tokenizer.chat_template.{name}": text for name, text in others.items()}

@@ -80,10 +80,14 @@ def test_added_tokens_are_matched_whole(folder: Path) -> None:
     assert tokenizer.vocab.types[0] == TokenType.UNKNOWN
 
 
-def test_an_added_token_outside_of_the_vocabulary_is_refused(folder: Path) -> None:
-    (folder / "added_tokens.json").write_text(json.dumps({"<tool>": 300}))
-    with pytest.raises(CheckpointError, match=r"`<tool>` has id 300: expected \[0, 299\]"):
-        plan_conversion(folder)
+def test_an_added_token_outside_of_the_vocabulary_is_left_out_with_a_note(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<tool>": 300, "<x>": 301, "<y>": 299}))
+    plan = plan_conversion(folder)
+    (note,) = plan.notes
+    assert note.startswith("added token `<tool>` has id 300 and 1 more, but the model only knows")
+    tokens = list(plan.fields["tokenizer.ggml.tokens"].value)
+    assert len(tokens) == 300
+    assert ("<y>" in tokens, "<tool>" in tokens) == (True, False)
 
 
 def test_special_tokens_come_from_the_most_specific_place(folder: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_model_without_space_prefix_is_noticed(folder: Path) -> None:
     ("stated", "file", "expected"),
     [
         ("{{ a }}", None, "{{ a }}"),
-        ("{{ a }}", "{{ b }}", "{{ a }}"),
+        ("{{ a }}", "{{ b }}", "{{ b }}"),
         (None, "{{ b }}", "{{ b }}"),
         (
             [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}, "x"],
@@ -138,6 +142,15 @@ def test_the_chat_template_is_found(
     if file:
         (folder / "chat_template.jinja").write_text(file)
     assert metadata(folder).get("tokenizer.chat_template") == expected
+
+
+def test_other_templates_are_kept_by_their_names(folder: Path) -> None:
+    named = [{"name": "default", "template": "d"}, {"name": "tool use", "template": "t"}]
+    settings(folder, chat_template=named)
+    values = metadata(folder)
+    assert values["tokenizer.chat_template"] == "d"
+    assert values["tokenizer.chat_templates"] == ["tool_use"]
+    assert values["tokenizer.chat_template.tool_use"] == "t"
 
 
 def test_the_vocabulary_alone(folder: Path) -> None:
