@@ -146,7 +146,6 @@ REFUSED = {
      "--spec-type", "-td", "--threads-draft", "-ngld", "--gpu-layers-draft", "-ctkd", "-ctvd",
      "-devd", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic"): _ONE_MODEL,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
-    ("--override-kv",): "`gguf-hub edit FILE --set KEY=VALUE` changes the metadata of a file",
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
     ("--list-devices",): "`gguf-hub doctor` shows what is detected on this machine",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",

@@ -50,10 +50,8 @@ class GgufFile:
     ) -> None:
         self.path = path
         self.header = header
-        self.fields: Mapping[str, Field] = header.fields
-        self.metadata = Metadata(header.fields)
         self.tensors: Mapping[str, TensorInfo] = tensors
-        self.hparams = HyperParameters(self.fields, tensors)
+        self.read_as(header.fields)
         self.data = data
         self.status: os.stat_result | None = None
         self._map: mmap.mmap | None = None
@@ -100,6 +98,12 @@ class GgufFile:
         raise_unreadable(path, header.issues + table.issues)
         data.flags.writeable = False
         return cls(path, header, table.tensors, data)
+
+    def read_as(self, fields: Mapping[str, Field]) -> None:
+        """Have other metadata than the file's, see ``overrides``."""
+        self.fields: Mapping[str, Field] = fields
+        self.metadata = Metadata(fields)
+        self.hparams = HyperParameters(fields, self.tensors)
 
     @property
     def version(self) -> int:

@@ -57,15 +57,11 @@ class GgufSet:
         self.path = files[0].path
         self.header = files[0].header
         self.byte_order = files[0].byte_order
-        self.fields: Mapping[str, Field] = {
-            key: field for key, field in files[0].fields.items() if key not in SPLIT_KEYS
-        }
-        self.metadata = Metadata(self.fields)
         self._owner = {name: file for file in self.files for name in file.tensors}
         self.tensors: Mapping[str, TensorInfo] = {
             name: info for file in self.files for name, info in file.tensors.items()
         }
-        self.hparams = HyperParameters(self.fields, self.tensors)
+        self.read_as({k: field for k, field in files[0].fields.items() if k not in SPLIT_KEYS})
         self._sizes = [file.size_bytes for file in self.files]
         paths = (file.path for file in self.files)
         self.starts: Mapping[Path, int] = dict(zip(paths, starts_of(self._sizes), strict=False))
@@ -150,6 +146,12 @@ class GgufSet:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def read_as(self, fields: Mapping[str, Field]) -> None:
+        """Have other metadata than the files', see ``overrides``."""
+        self.fields: Mapping[str, Field] = fields
+        self.metadata = Metadata(fields)
+        self.hparams = HyperParameters(fields, self.tensors)
 
 
 Gguf = GgufFile | GgufSet

@@ -78,6 +78,10 @@ def open_model(
         settings = replace(settings, n_logits=max(settings.n_logits, drafter.n_draft + 1))
     file = open_gguf(path, is_mapped=settings.is_mapped, progress=progress)
     try:
+        if settings.overrides:
+            from gguf_hub.gguf.overrides import overridden
+
+            file.read_as(overridden(file.fields, settings.overrides))
         require_model(path, file.fields, file.tensors)
         tokenizer = load_tokenizer(file.metadata)
         model = load_model(file, settings, builder=builder, progress=progress)

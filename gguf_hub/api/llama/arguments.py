@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.errors import UsageError
 from gguf_hub.run.model.rope import SCALINGS, RopeChange
 from gguf_hub.run.model.settings import ModelSettings
 
+if TYPE_CHECKING:
+    from gguf_hub.gguf.overrides import Override
+
 # argument -> values without a warning, because they change nothing
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "kv_overrides": (None, {}),
     "tokenizer": (None,),
     "type_k": (None, 1, 8),
     "type_v": (None, 1, 8),
@@ -39,7 +41,9 @@ STEERING = frozenset({
 })  # fmt: skip
 """Arguments about placement and speed, not results: accepted silently."""
 
-_SUPPORTED = frozenset({"draft_model", "rope_scaling_type", "use_mmap", "use_mlock"})
+_SUPPORTED = frozenset(
+    {"draft_model", "kv_overrides", "rope_scaling_type", "use_mmap", "use_mlock"}
+)
 
 
 def check_extra(arguments: Mapping[str, Any]) -> None:
@@ -95,7 +99,17 @@ def model_settings(
         is_mapped=arguments.get("use_mmap") in (None, True),
         lock="all" if arguments.get("use_mlock") else "none",
         rope=rope_change(arguments),
+        overrides=_overrides(arguments.get("kv_overrides") or {}),
     )
+
+
+def _overrides(values: Mapping[str, Any]) -> tuple[Override, ...]:
+    from gguf_hub.gguf.overrides import overrides_of
+
+    try:
+        return overrides_of(values)
+    except UsageError as exc:
+        raise LlamaValueError(exc.message, hint=exc.hint) from exc
 
 
 def rope_change(arguments: Mapping[str, Any]) -> RopeChange:

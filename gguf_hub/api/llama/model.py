@@ -74,9 +74,22 @@ class Llama(Completions):
             self.context.engine.extend([int(i) for i in tokens])
 
     def sample(self, *, idx: int | None = None, **options: Any) -> int:
-        """Sample a token from the logits of the last one, or of position ``idx``."""
+        """Sample a token from the logits of the last one, or of position ``idx``.
+
+        Raises:
+            LlamaValueError: The logits of that position were not kept.
+        """
         assert self.n_tokens > 0, "nothing was computed yet"
-        logits = self.context.last_logits if idx is None else self.scores[idx]
+        if idx in (None, -1, self.n_tokens - 1):
+            logits = self.context.last_logits
+        elif self._logits_all and -self.n_tokens <= idx < self.n_tokens:
+            logits = self.scores[idx % self.n_tokens]
+        else:
+            raise LlamaValueError(
+                f"sample(idx={idx}): expected a position in [0, {self.n_tokens - 1}] whose logits "
+                "were kept",
+                hint="`logits_all=True` keeps those of all positions, else only the last are there",
+            )
         return self.make_sampler(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
     def generate(

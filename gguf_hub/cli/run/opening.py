@@ -35,6 +35,13 @@ _TYPES = CacheType()
 opening_options = together(
     click.option("-ctk", "--cache-type-k", type=_TYPES, default="f16", help="K cache data type."),
     click.option("-ctv", "--cache-type-v", type=_TYPES, default="f16", help="V cache data type."),
+    click.option(
+        "--override-kv",
+        multiple=True,
+        metavar="KEY=TYPE:VALUE",
+        help="Read a key of the metadata as this value, of type int, float, bool or str; commas "
+        "separate several.",
+    ),
     click.option("--mlock", is_flag=True, help="Lock all weights in RAM."),
     click.option(
         "--mlock-dense",
@@ -68,6 +75,7 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
         more: Other settings of ``ModelSettings``.
     """
     from gguf_hub.cli.run.rope import rope_change
+    from gguf_hub.gguf.overrides import parse_overrides
     from gguf_hub.run.model.settings import ModelSettings
 
     return ModelSettings(
@@ -78,6 +86,7 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
         is_mapped=options["mmap"],
         lock="all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
         rope=rope_change(options),
+        overrides=parse_overrides(options["override_kv"]) if options["override_kv"] else (),
         **more,
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.gguf.memory.layout import N_BATCH
 from gguf_hub.run.model.rope import AS_TRAINED, RopeChange
+
+if TYPE_CHECKING:
+    from gguf_hub.gguf.overrides import Override
 
 Lock = Literal["none", "dense", "all"]
 """What to lock in memory: nothing, the tensors that every token reads, or the whole file."""
@@ -31,6 +34,7 @@ class ModelSettings:
             mapped file is larger than free memory.
         lock: Which weights must stay in memory.
         rope: Changes to the model's position embedding.
+        overrides: Metadata that is read otherwise than the file has it.
     """
 
     n_ctx: int = 0
@@ -44,6 +48,7 @@ class ModelSettings:
     prefetch_experts: bool | None = None
     lock: Lock = "none"
     rope: RopeChange = AS_TRAINED
+    overrides: tuple[Override, ...] = ()
 
     def check(self) -> None:
         """Refuse values that no model can be opened with.

@@ -222,6 +222,16 @@ def test_a_chat_handler_answers_in_place_of_a_format(opened: Any) -> None:
     assert model.create_chat_completion(USER) == (model, USER)
 
 
+def test_without_logits_all_the_last_position_can_be_sampled(opened: Any) -> None:
+    model = opened()
+    model.eval(model.tokenize(b"Once upon a time"))
+    expected = model.sample(temp=0)
+    assert model.sample(idx=model.n_tokens - 1, temp=0) == model.sample(idx=-1, temp=0) == expected
+    with pytest.raises(ValueError, match=r"sample\(idx=2\).*were kept") as caught:
+        model.sample(idx=2, temp=0)
+    assert "logits_all=True" in caught.value.hint
+
+
 # -- logits, cache and state --------------------------------------------------------------------
 
 
@@ -236,6 +246,8 @@ def test_scores_hold_the_logits_of_all_tokens(llm: Llama) -> None:
     at_once = llm.context.model.forward(tokens, 0, all_logits=True)
     assert np.array_equal(llm.scores[:5], at_once)
     assert llm.sample(temp=0) == at_once[-1].argmax()
+    for idx in (0, 2, 4, -1, -5):
+        assert llm.sample(idx=idx, temp=0) == at_once[idx].argmax()
     assert llm.input_ids[:5].tolist() == llm.eval_tokens == tokens
     assert np.allclose(np.exp(Llama.logits_to_logprobs(at_once)).sum(axis=1), 1, atol=1e-4)
 
@@ -336,8 +348,10 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
 def test_unknown_arguments_of_older_callers_are_accepted_with_a_warning(stories: Path) -> None:
     with pytest.warns(UserWarning, match="ignored: f16_kv, n_parts"):
         Llama(stories, n_ctx=32, n_parts=-1, f16_kv=True, n_gpu_layers=35, use_mlock=False).close()
-    with pytest.warns(UserWarning, match="unsupported arguments are ignored: kv_overrides"):
-        Llama(stories, n_ctx=32, kv_overrides={"llama.expert_used_count": 3}).close()
+    with pytest.warns(UserWarning, match="unsupported arguments are ignored: spm_infill"):
+        Llama(stories, n_ctx=32, spm_infill=True).close()
+    with pytest.raises(ValueError, match="kv_overrides 'a': expected bool, int, float or str"):
+        Llama(stories, n_ctx=32, kv_overrides={"a": []})
 
 
 @pytest.mark.parametrize(
