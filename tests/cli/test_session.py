@@ -144,6 +144,68 @@ def test_settings_change(chat: Any, generator: TextGenerator, out: Any) -> None:
     generator.set_option("temp", 0)
 
 
+def test_settings_have_the_names_of_other_programs(
+    chat: Any, generator: TextGenerator, out: Any
+) -> None:
+    before = generator.config
+    chat("/set temperature 0.25", "/set parameter num_predict 3", "Who?").loop()
+    assert (generator.config.temp, generator.max_tokens, generator.n_generated) == (0.25, 3, 3)
+    chat("/set predict many", "/set context_shift perhaps").loop()
+    assert "expected a whole number, -1 for no limit" in notes(out)
+    assert "expected on or off" in notes(out)
+    generator.config, generator.max_tokens = before, 12
+    generator.set_option("temp", 0)
+
+
+def test_the_remedy_for_a_full_context_works_within_the_session(
+    generator: TextGenerator, chat: Any, out: Any
+) -> None:
+    generator.max_tokens = 100
+    try:
+        session = chat(*["Tell me more."] * 4)
+        session.loop()
+        assert "hint: `/reset` forgets the conversation; `/set context_shift on`" in notes(out)
+        out["tell"].clear()
+        session.lines.lines = ["/set context_shift on", *["And then?"] * 4]
+        session.loop()
+        assert out["tell"] == ["context_shift on"]
+        assert len(session.messages) >= 8
+    finally:
+        generator.max_tokens, generator.n_keep = 12, None
+        generator.forget()
+
+
+def test_an_answer_is_made_again(chat: Any, generator: TextGenerator, out: Any) -> None:
+    session = chat("/regen", "Who is Tom?", "And Lily?")
+    session.loop()
+    assert "no answer to make again" in notes(out)
+    first = list(session.messages)
+    generator.set_option("temp", 1.5)
+    try:
+        session.lines.lines = ["/regen", "/retry", "/regenerate"]
+        session.loop()
+    finally:
+        generator.set_option("temp", 0)
+    assert session.messages[:3] == first[:3]
+    assert session.messages[3]["role"] == "assistant"
+    assert session.messages[3] != first[3]
+    session.lines.lines = ["/regen"]
+    session.loop()
+    assert session.messages == first  # as decided by the most likely tokens again
+
+
+def test_a_text_goes_on_otherwise(generator: TextGenerator, out: Any) -> None:
+    session = TextSession(generator, Script("/regen"), out["show"].append, out["tell"].append)
+    session.loop()
+    assert "no answer to make again" in notes(out)
+    session.begin("Once upon", is_model_first=True)
+    before = list(session.tokens)
+    session.lines.lines = ["/regen"]
+    session.loop()
+    assert session.tokens == before
+    assert "".join(out["show"]).count(" a time") == 2
+
+
 def test_unknown_commands_and_help(chat: Any, out: Any) -> None:
     chat("/hlp", "/help", "/stats").loop()
     assert "no such command `/hlp`" in notes(out)

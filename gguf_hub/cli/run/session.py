@@ -23,18 +23,22 @@ COMMANDS = {
     "/save FILE": "save the session to a file",
     "/load FILE": "continue a saved session",
     "/system TEXT": "set the system prompt; without a text, show it",
-    "/set NAME VALUE": "change a sampling setting: `/set temp 0.2`; without a name, show all",
+    "/regen": "answer again (also /retry)",
+    "/set NAME VALUE": "change a setting: `/set temp 0.2`; without a name, show all",
     "/stats": "show the speed of the last answer and how full the context is",
     "/exit": "end (also /bye, /quit, Ctrl-D)",
 }
-ALIASES = {"/?": "/help", "/clear": "/reset", "/bye": "/exit", "/quit": "/exit"}
+ALIASES = {"/?": "/help", "/clear": "/reset", "/bye": "/exit", "/quit": "/exit",
+           "/retry": "/regen", "/regenerate": "/regen"}  # fmt: skip
 _NAMES = {name.split()[0] for name in COMMANDS}
 
 
 FULL = (
-    "`/reset` forgets the conversation; start with `--context-shift` to forget its beginning as it "
-    "grows, or with a larger `-c`"
+    "`/reset` forgets the conversation; `/set context_shift on` forgets its beginning as it grows"
 )
+_OTHER_NAMES = {"temperature": "temp", "num_predict": "predict", "n_predict": "predict"}
+"""Names of settings in Ollama and llama.cpp -> ours."""
+_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 
 class Lines(Protocol):
@@ -85,6 +89,14 @@ class Session(ABC):
     @abstractmethod
     def turn(self, text: str) -> None:
         """Answer the user's input."""
+
+    @abstractmethod
+    def regenerate(self) -> None:
+        """Answer the last input again.
+
+        Raises:
+            UsageError: There is none.
+        """
 
     @abstractmethod
     def reset(self) -> None:
@@ -148,6 +160,9 @@ class Session(ABC):
         self.generator.forget()
         self.notify("forgotten")
 
+    def _do_regen(self, argument: str) -> None:
+        self.regenerate()
+
     def _do_save(self, argument: str) -> None:
         path = session_file.path_argument(argument, "/save")
         session_file.save(path, self.state())
@@ -169,14 +184,37 @@ class Session(ABC):
     def _do_set(self, argument: str) -> None:
         from dataclasses import asdict
 
+        generator = self.generator
         if not argument:
-            settings = {k: v for k, v in asdict(self.generator.config).items() if k != "logit_bias"}
+            settings = {k: v for k, v in asdict(generator.config).items() if k != "logit_bias"}
+            shift = "off" if generator.n_keep is None else "on"
+            settings |= {"predict": generator.max_tokens, "context_shift": shift}
             self.notify("  ".join(f"{name} {value}" for name, value in settings.items()))
             return
-        name, _, value = argument.partition(" ")
-        name = name.strip("-").replace("-", "_")
-        self.generator.set_option(name, _number(value.strip()))
-        self.notify(f"{name} {value.strip()}")
+        # as in Ollama: /set parameter temperature 0.2
+        name, _, value = argument.removeprefix("parameter ").strip().partition(" ")
+        name, value = name.strip("-").replace("-", "_"), value.strip()
+        name = _OTHER_NAMES.get(name, name)
+        if name == "context_shift":
+            self._set_shift(value.lower())
+        elif name == "predict":
+            generator.max_tokens = self._whole_number(name, value)
+        else:
+            generator.set_option(name, _number(value))
+        self.notify(f"{name} {value}")
+
+    def _set_shift(self, value: str) -> None:
+        if value not in _SWITCH:
+            raise UsageError(f"context_shift {value}: expected on or off")
+        self.generator.n_keep = (self.generator.n_keep or 0) if _SWITCH[value] else None
+        self.generator.forget()
+
+    @staticmethod
+    def _whole_number(name: str, text: str) -> int:
+        number = _number(text)
+        if not isinstance(number, int) or number < -2:
+            raise UsageError(f"{name} {text}: expected a whole number, -1 for no limit")
+        return number
 
     def _do_stats(self, argument: str) -> None:
         timings = self.generator.timings
@@ -195,6 +233,7 @@ class TextSession(Session):
         super().__init__(*arguments, **more)
         self.prefix, self.suffix = prefix, suffix
         self.tokens: list[int] = []
+        self._asked: list[int] = []  # the text that was continued last
 
     def begin(self, prompt: str, *, is_model_first: bool) -> None:
         """Start with a prompt; the model or the user continues it."""
@@ -211,7 +250,15 @@ class TextSession(Session):
         )
         self._generate()
 
+    def regenerate(self) -> None:
+        """Continue the text as it was before the last answer."""
+        if not self._asked:
+            raise UsageError("there is no answer to make again")
+        self.tokens = list(self._asked)
+        self._generate()
+
     def _generate(self) -> None:
+        self._asked = list(self.tokens)
         text = self.answer(self.tokens)
         generation = self.generator.generation
         if generation is not None:
@@ -223,7 +270,7 @@ class TextSession(Session):
 
     def reset(self) -> None:
         """Start an empty text."""
-        self.tokens = []
+        self.tokens, self._asked = [], []
 
     def state(self) -> dict[str, Any]:
         """Return the text as token ids."""
@@ -262,6 +309,16 @@ class ChatSession(Session):
         self.show("\n")
         if answer:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
+
+    def regenerate(self) -> None:
+        """Answer the last message again; the answer that was there stays where none comes."""
+        if len(self.messages) < 2:
+            raise UsageError("there is no answer to make again")
+        *before, message, _ = answered = self.messages
+        self.messages = before
+        self.turn(message["content"])
+        if self.messages == before:
+            self.messages = answered
 
     def reset(self) -> None:
         """Start a new conversation."""
