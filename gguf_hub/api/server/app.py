@@ -88,7 +88,7 @@ _ERRORS: dict[int | str, str] = {
     401: "An API key is required.",
     403: "The request comes from a page of another origin.",
     413: "The body is too large.",
-    415: "The content type is not JSON.",
+    415: "The body is a form of several parts, not JSON.",
     421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
 }
@@ -108,7 +108,7 @@ async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
     problems = []
     for problem in exc.errors()[:5]:
         location = ".".join(str(part) for part in problem["loc"][1:])
-        text = str(problem["msg"])
+        text = str(problem["msg"]).removeprefix("Value error, ")
         problems.append(f"{location}: {text}" if location else text)
     return error(400, "; ".join(problems))
 

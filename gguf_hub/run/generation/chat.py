@@ -76,6 +76,7 @@ def plan_chat(
     tools: Sequence[Tool] | None = None,
     tool_choice: Any = None,
     response_format: Mapping[str, Any] | None = None,
+    json_schema: Any = None,
     **variables: Any,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
@@ -85,7 +86,8 @@ def plan_chat(
         messages: Turns with ``role`` and ``content``.
         tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
         tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
-        response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``.
+        response_format: See ``schema_of``.
+        json_schema: See ``schema_of``.
         variables: More values for the model's template.
 
     Raises:
@@ -97,7 +99,7 @@ def plan_chat(
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in messages]
     prompt = chat_format.render(messages, tools=template_tools, **variables)
-    plan = ChatPlan(prompt.text, prompt.stop, schema=_schema_of(response_format))
+    plan = ChatPlan(prompt.text, prompt.stop, schema=schema_of(response_format, json_schema))
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
@@ -154,6 +156,35 @@ def encode_chat(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.encode(prompt, add_bos=not starts, parse_special=True)
 
 
+def schema_of(response_format: Mapping[str, Any] | None, json_schema: Any = None) -> Any:
+    """Return the JSON schema that a request asks for, or None.
+
+    Args:
+        response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``; the schema
+            stands under ``json_schema.schema`` (OpenAI), ``schema`` (llama.cpp) or ``value`` (TGI).
+        json_schema: llama-server's field for it.
+
+    Raises:
+        UsageError: The type is unknown, or there are two schemas.
+    """
+    kind = (response_format or {}).get("type", "text")
+    if response_format is None or kind == "text":
+        return JSON_OBJECT if json_schema == {} else json_schema
+    if kind not in ("json_object", "json_schema", "json"):
+        raise UsageError(
+            f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
+        )
+    inner = response_format.get("json_schema") or {}
+    if not isinstance(inner, Mapping):
+        raise UsageError("response_format: expected an object under `json_schema`")
+    places = inner, response_format
+    schemas = [place.get(key) for place in places for key in ("schema", "value")]
+    given = [schema for schema in (*schemas, json_schema) if schema is not None]
+    if len(given) > 1:
+        raise UsageError(f"expected one JSON schema, found {len(given)}")
+    return given[0] if given and given[0] != {} else JSON_OBJECT
+
+
 def _function(tool: Tool) -> Mapping[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -192,21 +223,6 @@ def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
         },
         "required": ["name", "arguments"],
     }
-
-
-def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
-    kind = (response_format or {}).get("type", "text")
-    if response_format is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return response_format.get("schema") or JSON_OBJECT
-    if kind == "json_schema":
-        inner = response_format.get("json_schema") or {}
-        schema = inner.get("schema") if isinstance(inner, Mapping) else None
-        return schema if schema is not None else response_format.get("schema") or JSON_OBJECT
-    raise UsageError(
-        f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
-    )
 
 
 def _with_call(message: Message) -> Message:

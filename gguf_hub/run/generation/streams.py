@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gguf_hub.run.generation.answers import (
@@ -14,19 +14,21 @@ from gguf_hub.run.generation.answers import (
     text_logprobs,
 )
 from gguf_hub.run.generation.chat import Call, ChatPlan
-from gguf_hub.run.generation.generation import TextDelta
+from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.tokenizer import Tokenizer
 
 
 class CompletionStream:
-    """A text completion, streamed.
+    """A text completion, whole or streamed.
 
     Args:
         head: What every chunk repeats.
         tokenizer: The model's.
-        has_logprobs: Whether chunks carry log probabilities.
-        offset: Length of the prompt, where the text begins.
+        generation: The text.
+        prompt: As the client gave it, for what is in front of the text.
+        has_echo: Put the prompt in front, with its log probabilities if there are any.
+        has_logprobs: Whether answers carry log probabilities.
         index: Number of this choice.
     """
 
@@ -34,25 +36,59 @@ class CompletionStream:
         self,
         head: Head,
         tokenizer: Tokenizer,
+        generation: Generation,
+        prompt: str | Sequence[int | str],
         *,
+        has_echo: bool = False,
         has_logprobs: bool = False,
-        offset: int = 0,
         index: int = 0,
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
-        self._has_logprobs, self._offset = has_logprobs, offset
+        self._generation, self._has_logprobs = generation, has_logprobs
+        text = prompt if isinstance(prompt, str) else tokenizer.decode(generation.request.prompt)
+        self._echo = text if has_echo else None
+        self._offset = 0 if has_echo else len(text)
+        # a begin token that encoding has put there is no part of the text
+        has_bos = generation.request.prompt[:1] == (tokenizer.bos_id,)
+        self._n_hidden = 1 if has_bos and isinstance(prompt, str) else 0
+
+    def choice(self, deltas: Iterable[TextDelta]) -> Answer:
+        """Return the complete text as one choice."""
+        text, logprobs, reason = gather(deltas)
+        echo = self._take_echo()
+        before = [] if echo is None else self._prompt_logprobs()
+        return text_choice(f"{echo or ''}{text}", index=self._index, finish_reason=reason,
+                           logprobs=self._logprobs([*before, *logprobs]))  # fmt: skip
 
     def chunks(self, delta: TextDelta) -> Iterator[Answer]:
-        """Yield the chunks of a delta: its text, and the finish reason by itself."""
+        """Yield the chunks of a delta: the prompt once, its text, and the finish reason."""
+        if (echo := self._take_echo()) is not None:
+            yield self._chunk(echo, self._logprobs(self._prompt_logprobs()))
         if delta.text or delta.logprobs:
-            logprobs = None
-            if self._has_logprobs:
-                logprobs = text_logprobs(delta.logprobs, self._tokenizer, self._offset)
-            self._offset += len(delta.text)
-            yield self._head.text([text_choice(delta.text, index=self._index, logprobs=logprobs)])
+            yield self._chunk(delta.text, self._logprobs(delta.logprobs))
         if delta.finish_reason is not None:
-            end = text_choice("", index=self._index, finish_reason=delta.finish_reason)
-            yield self._head.text([end])
+            yield self._chunk("", None, finish_reason=delta.finish_reason)
+
+    def _take_echo(self) -> str | None:
+        echo, self._echo = self._echo, None
+        return echo
+
+    def _prompt_logprobs(self) -> list[TokenLogprob | int]:
+        """Return how likely the prompt's tokens were; the first one's id alone."""
+        first = self._n_hidden
+        likely = self._generation.prompt_logprobs[first + 1 :]
+        return [*self._generation.request.prompt[first : first + 1], *filter(None, likely)]
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob | int]) -> Answer | None:
+        if not self._has_logprobs:
+            return None
+        answer = text_logprobs(logprobs, self._tokenizer, self._offset)
+        self._offset += sum(map(len, answer["tokens"]))
+        return answer
+
+    def _chunk(self, text: str, logprobs: Answer | None, **fields: Any) -> Answer:
+        choice = text_choice(text, index=self._index, logprobs=logprobs, **fields)
+        return self._head.text([choice])
 
 
 class ChatStream:
