@@ -155,6 +155,7 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
         [message.model_dump(exclude_unset=True) for message in body.messages],
         tools=tools,
         tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls,
         response_format=body.response_format,
         json_schema=body.json_schema,
         **_template_variables(body.chat_template_kwargs),

@@ -2,35 +2,23 @@
 
 A tool's JSON schema constrains the output. A tool that must be called makes the output its
 arguments; of several, one of which must be called, the output is ``{"name": ..., "arguments":
-...}``. Where the model may choose, its text is a call if it is such an object and nothing else.
+...}``. Where the model may choose, calls may stand in its text (``tool_calls``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.run.chat import ChatFormat, Message, choose_format, find_format
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
+from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import Tokenizer
 
 Tool = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A tool that the model calls.
-
-    Attributes:
-        name: The tool.
-        arguments: JSON text.
-    """
-
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +32,7 @@ class ChatPlan:
         tool: The tool whose arguments the answer is, or None.
         tools: Names of the tools that the answer may call.
         must_call: Whether the answer must be a call.
+        max_calls: How many calls are returned at most; None for any number.
     """
 
     prompt: str
@@ -52,21 +41,13 @@ class ChatPlan:
     tool: str | None = None
     tools: tuple[str, ...] = ()
     must_call: bool = False
+    max_calls: int | None = None
 
-    def calls(self, text: str) -> list[Call]:
-        """Return the calls that an answer makes; none where it is plain text."""
+    def parser(self) -> AnswerParser:
+        """Return what splits one answer into text and calls."""
         if self.tool is not None:
-            return [Call(self.tool, text)]
-        if not self.tools:
-            return []
-        try:
-            data = json.loads(text)
-        except ValueError:
-            return []
-        if not isinstance(data, dict) or data.get("name") not in self.tools:
-            return []
-        arguments = data.get("arguments", data.get("parameters"))
-        return [Call(data["name"], json.dumps(arguments))] if isinstance(arguments, dict) else []
+            return ForcedCallParser(self.tool)
+        return TextParser(self.tools, max_calls=self.max_calls)
 
 
 def plan_chat(
@@ -75,6 +56,7 @@ def plan_chat(
     *,
     tools: Sequence[Tool] | None = None,
     tool_choice: Any = None,
+    parallel_tool_calls: bool = True,
     response_format: Mapping[str, Any] | None = None,
     json_schema: Any = None,
     **variables: Any,
@@ -86,6 +68,7 @@ def plan_chat(
         messages: Turns with ``role`` and ``content``.
         tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
         tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
+        parallel_tool_calls: Whether an answer may call more than once.
         response_format: See ``schema_of``.
         json_schema: See ``schema_of``.
         variables: More values for the model's template.
@@ -105,7 +88,7 @@ def plan_chat(
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        return ChatPlan(plan.prompt, plan.stops, plan.schema, tools=names)
+        return replace(plan, tools=names, max_calls=None if parallel_tool_calls else 1)
     if len(required) == 1:
         (function,) = required
         schema = function.get("parameters") or JSON_OBJECT

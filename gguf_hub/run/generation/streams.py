@@ -13,9 +13,10 @@ from gguf_hub.run.generation.answers import (
     text_choice,
     text_logprobs,
 )
-from gguf_hub.run.generation.chat import Call, ChatPlan
+from gguf_hub.run.generation.chat import ChatPlan
 from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
+from gguf_hub.run.generation.tool_calls import CallDelta, split_answer
 from gguf_hub.run.tokenizer import Tokenizer
 
 
@@ -113,11 +114,10 @@ class ChatStream:
         index: int = 0,
         has_legacy_call: bool = False,
     ) -> None:
-        self._head, self._tokenizer, self._plan, self._index = head, tokenizer, plan, index
+        self._head, self._tokenizer, self._index = head, tokenizer, index
         self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
+        self._parser = plan.parser()
         self._has_begun = False
-        self._pending_call: list[str] = []  # what may be a call, until it is complete
-        self._is_call = False
         self._named_calls: set[int] = set()
 
     def chunks(self, delta: TextDelta) -> Iterator[Answer]:
@@ -128,48 +128,29 @@ class ChatStream:
         logprobs = None
         if self._has_logprobs and delta.logprobs:
             logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
-        for message_delta in self._deltas(delta):
+        parts = self._parser.feed(delta.text)
+        if delta.finish_reason is not None:
+            parts += self._parser.finish()
+        for part in parts:
+            message_delta = {"content": part} if isinstance(part, str) else self._call_delta(part)
             yield self._chunk(message_delta, logprobs=logprobs)
             logprobs = None
+        if logprobs is not None:  # of text that is held back
+            yield self._chunk({}, logprobs=logprobs)
         if delta.finish_reason is not None:
-            reason = "tool_calls" if self._is_call else delta.finish_reason
-            yield self._chunk({}, finish_reason=reason)
+            yield self._chunk({}, finish_reason=self._parser.finish_reason(delta.finish_reason))
 
-    def _deltas(self, delta: TextDelta) -> Iterator[Answer]:
-        if self._plan.tool is not None:
-            self._is_call = True
-            if delta.text:
-                yield self._call_delta(Call(self._plan.tool, delta.text), 0)
-        elif self._plan.tools and (self._pending_call or delta.text.lstrip().startswith("{") or
-                                   (self._plan.must_call and delta.text)):  # fmt: skip
-            self._pending_call.append(delta.text)
-            if delta.finish_reason is not None:
-                yield from self._flush_call()
-        elif self._pending_call:
-            yield from self._flush_call()
-        elif delta.text:
-            yield {"content": delta.text}
-
-    def _flush_call(self) -> Iterator[Answer]:
-        text, self._pending_call = "".join(self._pending_call), []
-        calls = self._plan.calls(text)
-        self._is_call = bool(calls)
-        if not calls:
-            yield {"content": text}
-        for i, call in enumerate(calls):
-            yield self._call_delta(call, i)
-
-    def _call_delta(self, call: Call, i: int) -> Answer:
+    def _call_delta(self, call: CallDelta) -> Answer:
         """Return part of a call; only the first part has name and id, as clients concatenate."""
         function: Answer = {"arguments": call.arguments}
-        part: Answer = {"index": i, "type": "function"}
-        if i not in self._named_calls:
-            self._named_calls.add(i)
+        part: Answer = {"index": call.index, "type": "function"}
+        if call.index not in self._named_calls:
+            self._named_calls.add(call.index)
             function = {"name": call.name, **function}
-            part["id"] = call_id(self._head, call.name, i)
+            part["id"] = call_id(self._head, call.name, call.index)
         part["function"] = function
         delta: Answer = {"tool_calls": [part]}
-        if self._has_legacy_call:
+        if self._has_legacy_call and call.index == 0:
             delta["function_call"] = function
         return delta
 
@@ -188,8 +169,9 @@ def chat_answer_choice(
     has_legacy_call: bool = False,
 ) -> Answer:
     """Return the complete answer of a conversation as one choice."""
-    calls = plan.calls(text)
-    message: Answer = {"role": "assistant", "content": None if calls else text}
+    parser = plan.parser()
+    content, calls = split_answer(parser, text)
+    message: Answer = {"role": "assistant", "content": content or (None if calls else "")}
     if calls:
         if has_legacy_call:
             message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
@@ -201,9 +183,8 @@ def chat_answer_choice(
             }
             for i, call in enumerate(calls)
         ]
-        finish_reason = "tool_calls"
     return chat_choice("message", message, index=index, logprobs=logprobs,
-                       finish_reason=finish_reason)  # fmt: skip
+                       finish_reason=parser.finish_reason(finish_reason))  # fmt: skip
 
 
 def call_id(head: Head, name: str, i: int) -> str:
