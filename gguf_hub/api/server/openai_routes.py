@@ -158,7 +158,9 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=body.response_format,
         json_schema=body.json_schema,
-        **_template_variables(body.chat_template_kwargs),
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        variables=_template_variables(body.chat_template_kwargs),
     )
     service.check_length(plan.prompt)
     tokens = encode_chat(service.tokenizer, plan.prompt)
@@ -177,8 +179,8 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
 
 def _template_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
     """Return a client's template variables without those that the server sets."""
-    reserved = {"messages", "tools", "tool_choice", "response_format", "chat_format",
-             "add_generation_prompt", "documents", "bos_token", "eos_token"}  # fmt: skip
+    reserved = {"self", "messages", "tools", "add_generation_prompt", "documents", "bos_token",
+                "eos_token"}  # fmt: skip
     return {name: value for name, value in (variables or {}).items() if name not in reserved}
 
 

@@ -7,18 +7,22 @@ arguments; of several, one of which must be called, the output is ``{"name": ...
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gguf_hub.errors import UsageError
-from gguf_hub.run.chat import ChatFormat, Message, choose_format, find_format
+from gguf_hub.errors import ChatTemplateError, UsageError
+from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
+from gguf_hub.run.chat.messages import plain_messages
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
 from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import Tokenizer
 
 Tool = Mapping[str, Any]
+
+_END_MARK = "@@end@@"
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,13 @@ def plan_chat(
     parallel_tool_calls: bool = True,
     response_format: Mapping[str, Any] | None = None,
     json_schema: Any = None,
-    **variables: Any,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
+
+    A last message of the assistant is continued, as in llama-server.
 
     Args:
         chat_format: Makes the prompt.
@@ -71,6 +79,10 @@ def plan_chat(
         parallel_tool_calls: Whether an answer may call more than once.
         response_format: See ``schema_of``.
         json_schema: See ``schema_of``.
+        add_generation_prompt: Whether the answer is a turn of its own; None: unless the last
+            message is continued.
+        continue_final_message: Whether the answer continues the last message; None: if the
+            assistant wrote it, without calls.
         variables: More values for the model's template.
 
     Raises:
@@ -81,7 +93,12 @@ def plan_chat(
     template_tools = list(tools or ()) if functions else None
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in messages]
-    prompt = chat_format.render(messages, tools=template_tools, **variables)
+    options = {**(variables or {}), "tools": template_tools}
+    if _is_continued(messages, add_generation_prompt, continue_final_message):
+        prompt = _continued_prompt(chat_format, messages, options)
+    else:
+        starts_turn = add_generation_prompt is not False
+        prompt = chat_format.render(messages, add_generation_prompt=starts_turn, **options)
     plan = ChatPlan(prompt.text, prompt.stop, schema=schema_of(response_format, json_schema))
     if not functions:
         return plan
@@ -137,6 +154,35 @@ def encode_chat(tokenizer: Tokenizer, prompt: str) -> list[int]:
     bos = tokenizer.bos_id
     starts = bos is not None and prompt.startswith(tokenizer.vocab.tokens[bos])
     return tokenizer.encode(prompt, add_bos=not starts, parse_special=True)
+
+
+def _is_continued(
+    messages: Sequence[Message], starts_turn: bool | None, asked: bool | None
+) -> bool:
+    last: Any = messages[-1] if messages else None
+    is_answer = isinstance(last, Mapping) and last.get("role") == "assistant"
+    is_answer = is_answer and not last.get("tool_calls")
+    if asked and starts_turn:
+        raise UsageError("expected `add_generation_prompt` or `continue_final_message`, found both")
+    if asked and not is_answer:
+        raise UsageError("continue_final_message: expected a last message of the assistant, "
+                         "without calls")  # fmt: skip
+    return is_answer and asked is not False and not starts_turn
+
+
+def _continued_prompt(
+    chat_format: ChatFormat, messages: Sequence[Message], options: Mapping[str, Any]
+) -> ChatPrompt:
+    """Return a prompt that ends with the text of the last message, where a mark after it stands."""
+    *before, last = plain_messages(messages)
+    marked = {**last, "content": last["content"] + _END_MARK}
+    with contextlib.suppress(ChatTemplateError):
+        prompt = chat_format.render([*before, marked], add_generation_prompt=False, **options)
+        text, mark, _ = prompt.text.rpartition(_END_MARK)
+        if mark:
+            return replace(prompt, text=text)
+    prompt = chat_format.render(before, **options)
+    return replace(prompt, text=prompt.text + last["content"])
 
 
 def schema_of(response_format: Mapping[str, Any] | None, json_schema: Any = None) -> Any:
@@ -208,8 +254,12 @@ def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_call(message: Message) -> Message:
-    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+def _with_call(message: Any) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), Mapping):  # OpenAI's old name
+        calls = [{"type": "function", "function": message["function_call"]}]
     if not isinstance(calls, list):
         return message
     return {**message, "tool_calls": [_parse_arguments(call) for call in calls]}

@@ -194,7 +194,8 @@ OTHER = {"type": "function", "function": {"name": "tell", "parameters": OTHER_SC
     ],
     ids=["named", "the only one", "one of two"],
 )
-def test_a_tool_that_must_be_called_is(llm: Llama, tools: list[Any], choice: Any) -> None:
+def test_a_tool_that_must_be_called_is(opened: Any, tools: list[Any], choice: Any) -> None:
+    llm = opened(n_ctx=512)  # the prompt describes the tools
     options: dict[str, Any] = {"tools": tools, "tool_choice": choice, "seed": 8}
     answer = llm.create_chat_completion(USER, **options)["choices"][0]
     (call,) = answer["message"]["tool_calls"]

@@ -211,8 +211,8 @@ def test_a_streamed_echo_has_them_too(server: Running, llm: Llama) -> None:
             assert [x for p in parts if p["logprobs"] for x in p["logprobs"][key]] == values
 
 
-def streamed(server: Running, body: dict[str, Any]) -> list[Any]:
-    with server.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
+def streamed(server: Running, body: dict[str, Any], path: str = "/v1/completions") -> list[Any]:
+    with server.http.stream("POST", path, json={**body, "stream": True}) as reply:
         lines = [line for line in reply.iter_lines() if line and "[DONE]" not in line]
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
@@ -240,3 +240,64 @@ def test_lm_evaluation_harness_gets_its_figures(server: Running, llm: Llama) -> 
         assert is_greedy == [
             int(rows[i - 1].argmax()) == prompt[i] for i in range(len(context), len(prompt))
         ]
+
+
+# -- conversations --------------------------------------------------------------------------------
+
+
+def test_a_conversation_that_ends_with_an_answer_is_continued(server: Running) -> None:
+    begun = [*USER, {"role": "assistant", "content": "Once upon"}]
+    answer = post(server, "/v1/chat/completions", messages=begun, **GREEDY)
+    prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon"
+    expected = post(server, "/v1/completions", prompt=prompt, **GREEDY)
+    assert answer["choices"][0]["message"]["content"] == expected["choices"][0]["text"]
+    assert answer["usage"] == expected["usage"]
+    both = {"add_generation_prompt": True, "continue_final_message": True}
+    message = refusal(server, "/v1/chat/completions", messages=begun, **both)["message"]
+    assert "found both" in message
+
+
+def test_variables_of_templates_may_have_any_name(server: Running) -> None:
+    names = ["self", "messages", "tools", "json_schema", "continue_final_message", "bos_token", "x"]
+    variables = dict.fromkeys(names, "x")
+    post(server, "/v1/chat/completions", messages=USER, chat_template_kwargs=variables, **GREEDY)
+
+
+TELL = {"type": "function", "function": {"name": "tell", "parameters": {"type": "object"}}}
+CALL = '{"name":"tell","arguments":{"a":1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "n_calls"),
+    [
+        (f"So: {CALL} [{CALL}]", "So: ", 2),
+        (f"<tool_call>\n{CALL}\n</tool_call>", None, 1),
+        ("Take {x} and [y].", "Take {x} and [y].", 0),
+    ],
+)
+def test_calls_in_text_are_the_same_whole_and_streamed(
+    server: Running, text: str, content: str | None, n_calls: int
+) -> None:
+    body = {"messages": USER, "tools": [TELL], "grammar": f"root ::= {json.dumps(text)}"}
+    (choice,) = post(server, "/v1/chat/completions", **body)["choices"]
+    calls = choice["message"].get("tool_calls", [])
+    assert (choice["message"]["content"], len(calls)) == (content, n_calls)
+    assert choice["finish_reason"] == ("tool_calls" if n_calls else "stop")
+    chunks = streamed(server, body, "/v1/chat/completions")
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content") or "" for delta in deltas) == (content or "")
+    parts = [part for delta in deltas for part in delta.get("tool_calls", ())]
+    assert [part["function"] for part in parts] == [call["function"] for call in calls]
+    assert chunks[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
+    one = post(server, "/v1/chat/completions", **body, parallel_tool_calls=False)["choices"][0]
+    assert len(one["message"].get("tool_calls", ())) == min(n_calls, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_the_limit_cuts_short_says_so(server: Running, stream: bool) -> None:
+    body = {"messages": USER, "tools": [TELL], "tool_choice": "required", "max_tokens": 1}
+    if stream:
+        choice = streamed(server, body, "/v1/chat/completions")[-1]["choices"][0]
+    else:
+        (choice,) = post(server, "/v1/chat/completions", **body)["choices"]
+    assert choice["finish_reason"] == "length"
