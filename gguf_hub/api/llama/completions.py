@@ -19,6 +19,7 @@ from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.transformer import check_token_ids
 from gguf_hub.run.sampler import SamplerConfig
+from gguf_hub.run.tokenizer import encode_infill
 
 SAMPLING = frozenset(
     {field.name for field in fields(SamplerConfig)}
@@ -66,7 +67,8 @@ class Completions(LlamaBase):
 
         Args:
             prompt: Text or token ids.
-            suffix: Text to put after the output.
+            suffix: Text after the output, which fills in the middle; the model must have tokens
+                for that.
             max_tokens: Maximum number of tokens; None or at most 0 for as many as fit the context.
             logprobs: Number of most likely tokens to return per token; with ``echo`` also for the
                 prompt, which needs ``logits_all``.
@@ -90,7 +92,14 @@ class Completions(LlamaBase):
                 "logprobs is not supported for models created with logits_all=False",
                 hint="drop `echo`, or open the model with `logits_all=True`",
             )
-        tokens = self._prompt_tokens(prompt)
+        if suffix and echo and logprobs is not None:
+            raise LlamaValueError("echo: a prompt with a suffix has no log probabilities in order")
+        if suffix and not isinstance(prompt, str):
+            raise LlamaValueError("suffix: expected a prompt of text, found token ids")
+        if suffix and isinstance(prompt, str):
+            tokens = encode_infill(self.tokenizer_, prompt, suffix)
+        else:
+            tokens = self._prompt_tokens(prompt)
         generation = self._prepare(
             tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed,
             n_prompt_top=logprobs if echo else None, **sampling,

@@ -178,6 +178,12 @@ class CompletionBody(Sampling):
             raise ValueError("more texts than `n` are not generated: leave it out")
         return best_of
 
+    @model_validator(mode="after")
+    def _check_echo(self) -> CompletionBody:
+        if self.suffix and self.echo and self.logprobs is not None:
+            raise ValueError("echo: a prompt with a suffix has no log probabilities in its order")
+        return self
+
 
 class ChatMessage(Body):
     """One turn."""

@@ -103,7 +103,7 @@ async def _prepare_completions(
 def _prepare_prompt(
     service: Service, body: CompletionBody, prompt: str | list[int | str]
 ) -> list[Generation]:
-    tokens = service.encode(prompt)
+    tokens = service.encode_infill(prompt, body.suffix) if body.suffix else service.encode(prompt)
     schema = schema_of(body.response_format, body.json_schema)
     return [
         service.prepare(

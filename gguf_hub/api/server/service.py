@@ -29,7 +29,7 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.sampler import Sampler
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
 MAX_BULK_CHARACTERS = 2**20
 FALLBACK_FORMAT = "chatml"
@@ -218,6 +218,18 @@ class Service:
         if len(ids) > self.model_info.n_ctx:
             raise self._too_long(len(ids))
         return self._check_tokens(ids)
+
+    def encode_infill(self, prompt: str | Sequence[int | str], suffix: str) -> list[int]:
+        """Return the token ids of a prompt whose answer stands in front of ``suffix``.
+
+        Raises:
+            ContextFullError: It has more tokens than the context.
+            UsageError: The model cannot fill in, or the prompt is not one text.
+        """
+        if not isinstance(prompt, str):
+            raise UsageError("suffix: expected a prompt of text, found one with token ids")
+        self.check_length(prompt + suffix)
+        return encode_infill(self.tokenizer, prompt, suffix)
 
     def check_bulk_size(self, text: str) -> None:
         """Refuse to encode a text that is far too long.

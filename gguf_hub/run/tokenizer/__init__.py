@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gguf_hub.run.tokenizer.infill import encode_infill
 from gguf_hub.run.tokenizer.interface import Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
@@ -19,6 +20,7 @@ __all__ = [
     "TokenType",
     "Tokenizer",
     "Vocab",
+    "encode_infill",
     "load_tokenizer",
     "read_vocab",
 ]

@@ -28,6 +28,16 @@ _END_TEXTS = (
     "<EOT>", "< EOT >", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
 )  # fmt: skip
 
+# Texts of the tokens before the prefix, the suffix and the middle, where the file names no ids for
+# them: those of llama.cpp that are names of a role and not of a model's own use.
+_INFILL_TEXTS = tuple(
+    (f"<|fim_{name}|>", f"<fim-{name}>", f"<fim_{name}>", f"<｜fim▁{deepseek}｜>", f"<{short}>",
+     f"▁<{short}>")
+    for name, deepseek, short in (
+        ("prefix", "begin", "PRE"), ("suffix", "hole", "SUF"), ("middle", "end", "MID"),
+    )
+)  # fmt: skip
+
 
 class TokenType(IntEnum):
     """What a token is, as stored in ``tokenizer.ggml.token_type``."""
@@ -58,6 +68,8 @@ class Vocab:
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
+    infill_ids: tuple[int, int, int] | None = None
+    """Ids before the prefix, the suffix and the middle that the model fills in, if it has them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -88,6 +100,8 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
     bos_id, eos_id = reader.id("bos_token_id", 1), reader.id("eos_token_id", 2)
     unk_id, pad_id = reader.id("unknown_token_id", 0), reader.id("padding_token_id", None)
     ends = {eos_id, reader.id("eot_token_id", None), reader.id("eom_token_id", None)}
+    infill = [reader.id(f"fim_{name[:3]}_token_id", reader.id(f"{name}_token_id", None))
+              for name in ("prefix", "suffix", "middle")]  # fmt: skip
     flags = [reader.flag("add_bos_token", True), reader.flag("add_eos_token", False)]
     space_prefix = reader.flag("add_space_prefix", True)
     reader.finish()
@@ -96,6 +110,7 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
         bos_id=bos_id, eos_id=eos_id, unk_id=unk_id, pad_id=pad_id,
         eog_ids=frozenset(i for i in ends if i is not None) | _end_ids(tokens, types),
         add_bos=flags[0], add_eos=flags[1], add_space_prefix=space_prefix,
+        infill_ids=_infill_ids(infill, tokens, types),
     )  # fmt: skip
 
 
@@ -118,6 +133,22 @@ def _end_ids(tokens: Sequence[str], types: np.ndarray) -> frozenset[int]:
     """Return the ids of special tokens whose text ends a turn."""
     special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
     return frozenset(i for i in special.tolist() if tokens[i] in _END_TEXTS)
+
+
+def _infill_ids(
+    named: Sequence[int | None], tokens: Sequence[str], types: np.ndarray
+) -> tuple[int, int, int] | None:
+    """Return the ids for filling in the middle: those that the file names, else by their texts."""
+    special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
+    ids = {tokens[i]: i for i in special.tolist()}
+    found = [
+        next((ids[text] for text in texts if text in ids), None) if i is None else i
+        for i, texts in zip(named, _INFILL_TEXTS, strict=True)
+    ]
+    prefix, suffix, middle = found
+    if prefix is None or suffix is None or middle is None:
+        return None
+    return prefix, suffix, middle
 
 
 class _Reader:

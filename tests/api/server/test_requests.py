@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gguf_hub.api.llama import Llama
+from gguf_hub.errors import UsageError
+from gguf_hub.gguf.edit import Edits, plan_edit
 from tests.api.server.running import Running
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -301,3 +305,39 @@ def test_a_call_that_the_limit_cuts_short_says_so(server: Running, stream: bool)
     else:
         (choice,) = post(server, "/v1/chat/completions", **body)["choices"]
     assert choice["finish_reason"] == "length"
+
+
+# -- filling in the middle ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def infilling(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose file names tokens for it."""
+    path = tmp_path_factory.mktemp("infill") / "infill.gguf"
+    names = {"prefix": "300", "suffix": "301", "middle": "302"}
+    edits = Edits({f"tokenizer.ggml.{name}_token_id": value for name, value in names.items()})
+    plan_edit(server.service.model_info.path, edits).rewrite.write(path)
+    return path
+
+
+def test_a_suffix_is_filled_up_to(server: Running, infilling: Path) -> None:
+    ids = server.service.tokenizer.encode
+    suffix = ids("☺ there was")[len(ids("☺")) :]
+    prompt = [1, 300, *ids("Once upon", add_bos=False), 301, *suffix, 302]
+    expected = post(server, "/v1/completions", prompt=prompt, **GREEDY)
+    body = {"prompt": "Once upon", "suffix": " there was", **GREEDY}
+    with ExitStack() as stack:
+        answer = post(Running(infilling, stack, {}), "/v1/completions", **body)
+    assert answer["choices"] == expected["choices"]
+    assert answer["usage"] == expected["usage"]
+    with Llama(infilling, n_ctx=256) as llm:
+        assert llm(**body)["choices"] == expected["choices"]
+
+
+def test_a_suffix_that_cannot_be_filled_up_to_is_refused(server: Running, llm: Llama) -> None:
+    body = {"prompt": "Once", "suffix": " there"}
+    assert "no tokens for filling in" in refusal(server, "/v1/completions", **body)["message"]
+    with pytest.raises(UsageError, match="no tokens for filling in"):
+        llm(**body)
+    plain = post(server, "/v1/completions", prompt="Once", suffix="", **GREEDY)
+    assert plain["usage"]["completion_tokens"] == 4
