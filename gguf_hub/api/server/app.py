@@ -109,7 +109,12 @@ async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
     for problem in exc.errors()[:5]:
         location = ".".join(str(part) for part in problem["loc"][1:])
         text = str(problem["msg"]).removeprefix("Value error, ")
-        problems.append(f"{location}: {text}" if location else text)
+        if problem["type"] == "json_invalid":
+            problems.append(f"the body is not JSON at character {location}")
+        elif not location and problem["type"] == "missing":
+            problems.append("the body is empty: expected a JSON object")
+        else:
+            problems.append(f"{location}: {text}" if location else text)
     return error(400, "; ".join(problems))
 
 

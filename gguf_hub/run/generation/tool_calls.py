@@ -114,7 +114,7 @@ class TextParser:
         self._readers: list[Reader] = []
         self._held: list[str] = []  # what the readers have read
         # blank text since the start or the last call; None after other text
-        self._gap: str | None = "" if tools else None
+        self._gap: list[str] | None = [] if tools else None
 
     def feed(self, text: str) -> list[Part]:
         """Add text; see ``AnswerParser``."""
@@ -136,7 +136,7 @@ class TextParser:
         parts: list[Part] = []
         self._give_up(parts)
         if self._gap and not self._n_calls:
-            parts.append(self._gap)
+            parts.append("".join(self._gap))
         return parts
 
     def finish_reason(self, reason: str) -> str:
@@ -182,16 +182,16 @@ class TextParser:
         if not text:
             return
         if self._gap is not None:
-            text = self._gap + text
-            self._gap = None if text.strip(_BETWEEN_CALLS if self._n_calls else _SPACE) else text
-            if self._gap is not None:
+            self._gap.append(text)
+            if not text.strip(_BETWEEN_CALLS if self._n_calls else _SPACE):
                 return
+            text, self._gap = "".join(self._gap), None
         if parts and isinstance(parts[-1], str):
             text = parts.pop() + text  # type: ignore[operator]
         parts.append(text)
 
     def _add_calls(self, calls: list[Call], parts: list[Part]) -> None:
-        self._held, self._readers, self._gap = [], [], ""
+        self._held, self._readers, self._gap = [], [], []
         for call in calls:
             if self._max_calls is None or self._n_calls < self._max_calls:
                 parts.append(CallDelta(self._n_calls, call.name, call.arguments))

@@ -125,6 +125,14 @@ def test_a_grammar_holds_the_output(llm: Llama) -> None:
         assert answer["finish_reason"] == "stop"
 
 
+def test_an_empty_grammar_is_none_and_two_constraints_are_refused(llm: Llama) -> None:
+    options: dict[str, Any] = {"max_tokens": 4, "temperature": 0}
+    assert text(llm("Once", grammar="", **options)) == text(llm("Once", **options))
+    json_format = {"type": "json_object"}
+    with pytest.raises(LlamaValueError, match="a grammar or a JSON schema"):
+        llm.create_chat_completion(USER, grammar='root ::= "a"', response_format=json_format)
+
+
 def test_a_wrong_grammar_says_where(tmp_path: Path) -> None:
     with pytest.raises(GrammarError, match="line 1"):
         LlamaGrammar.from_string("root ::= (")

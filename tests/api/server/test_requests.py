@@ -164,6 +164,16 @@ def test_curl_sends_a_form_that_is_json(server: Running) -> None:
     assert 'gguf_hub_requests_total{route="/completion",status="200"}' in text
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [("prompt=Once", "not JSON at character 0"), ('{"a": }', "not JSON at character 6"),
+     ("", "the body is empty"), ("[]", "dictionary")],
+)  # fmt: skip
+def test_a_body_that_is_no_json_object_is_named(server: Running, body: str, message: str) -> None:
+    reply = server.http.post("/completion", content=body)
+    assert (reply.status_code, message in reply.json()["error"]["message"]) == (400, True)
+
+
 # -- log probabilities of the prompt ------------------------------------------------------------
 
 

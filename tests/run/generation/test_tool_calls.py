@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.run.generation.chat import ChatPlan
@@ -147,6 +147,7 @@ ATOMS = st.sampled_from(
 TEXTS = st.lists(ATOMS, max_size=14).map("".join)
 
 
+@settings(max_examples=50)
 @given(TEXTS, st.integers(1, 3))
 @example(f"I will call: {W}", 1)
 @example(f"<<tool_call>{W}</tool_call", 1)
