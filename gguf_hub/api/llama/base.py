@@ -163,7 +163,7 @@ class LlamaBase:
 
         Args:
             grammar: Grammar that constrains the output.
-            schema: JSON schema that constrains the output, if there is no grammar.
+            schema: JSON schema that constrains it instead.
             logits_processor: One, or a list of them.
             n_top: Number of most likely tokens to record.
             tfs_z: Ignored: llama.cpp has removed tail-free sampling.
@@ -171,7 +171,9 @@ class LlamaBase:
             options: ``temperature``, ``top_k`` and so on.
         """
         constraint = None
-        if grammar is not None:
+        if grammar and schema is not None:
+            raise LlamaValueError("expected a grammar or a JSON schema, found both")
+        if grammar:
             text = grammar if isinstance(grammar, str) else grammar.text
             constraint = self.context.grammars.gbnf(text)
         elif schema is not None:

@@ -11,22 +11,15 @@ from typing import Any
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.run.generation import Generation, GenerationRequest, TokenLogprob
-from gguf_hub.run.generation.answers import (
-    Answer,
-    Head,
-    chat_logprobs,
-    text_choice,
-    text_logprobs,
-    usage,
-)
+from gguf_hub.run.generation import Generation, GenerationRequest
+from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
 from gguf_hub.run.generation.engine import n_shared
-from gguf_hub.run.generation.logits_sampler import token_logprob
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.transformer import check_token_ids
 from gguf_hub.run.sampler import SamplerConfig
+from gguf_hub.run.tokenizer import encode_infill
 
 SAMPLING = frozenset(
     {field.name for field in fields(SamplerConfig)}
@@ -74,7 +67,8 @@ class Completions(LlamaBase):
 
         Args:
             prompt: Text or token ids.
-            suffix: Text to put after the output.
+            suffix: Text after the output, which fills in the middle; the model must have tokens
+                for that.
             max_tokens: Maximum number of tokens; None or at most 0 for as many as fit the context.
             logprobs: Number of most likely tokens to return per token; with ``echo`` also for the
                 prompt, which needs ``logits_all``.
@@ -98,63 +92,35 @@ class Completions(LlamaBase):
                 "logprobs is not supported for models created with logits_all=False",
                 hint="drop `echo`, or open the model with `logits_all=True`",
             )
-        tokens = self._prompt_tokens(prompt)
+        if suffix and echo and logprobs is not None:
+            raise LlamaValueError("echo: a prompt with a suffix has no log probabilities in order")
+        if suffix and not isinstance(prompt, str):
+            raise LlamaValueError("suffix: expected a prompt of text, found token ids")
+        if suffix and isinstance(prompt, str):
+            tokens = encode_infill(self.tokenizer_, prompt, suffix)
+        else:
+            tokens = self._prompt_tokens(prompt)
         generation = self._prepare(
-            tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed, **sampling
-        )
+            tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed,
+            n_prompt_top=logprobs if echo else None, **sampling,
+        )  # fmt: skip
         head = Head(model or self.model_path)
-        text = prompt if isinstance(prompt, str) else self.tokenizer_.decode(prompt)
+        completion = CompletionStream(
+            head, self.tokenizer_, generation, prompt, has_echo=echo,
+            has_logprobs=logprobs is not None,
+        )  # fmt: skip
         if stream:
-            return self._stream_text(generation, head, text, echo, logprobs is not None)
-        return self._text_answer(generation, head, text, suffix, echo, logprobs)
-
-    def _text_answer(
-        self,
-        generation: Generation,
-        head: Head,
-        prompt: str,
-        suffix: str | None,
-        echo: bool,
-        n_top: int | None,
-    ) -> Answer:
-        text, output_logprobs, reason = gather(self._deltas(generation))
-        logprobs = None
-        if n_top is not None and echo:
-            first = 1 if generation.tokens[0] == self.tokenizer_.bos_id else 0
-            ids = [
-                *generation.request.prompt[first:],
-                *(token.token_id for token in output_logprobs),
-            ]
-            prompt_logprobs = self._prompt_logprobs(generation, first, n_top)
-            logprobs = text_logprobs([*prompt_logprobs, *output_logprobs], self.tokenizer_, 0, ids)
-        elif n_top is not None:
-            logprobs = text_logprobs(output_logprobs, self.tokenizer_, len(prompt))
-        text = f"{prompt if echo else ''}{text}{suffix or ''}"
-        choice = text_choice(text, logprobs=logprobs, finish_reason=reason)
+            return self._stream_text(generation, completion)
+        choice = completion.choice(self._deltas(generation))
         return head.text(
             [choice], usage=usage(len(generation.request.prompt), generation.n_generated)
         )
 
-    def _prompt_logprobs(
-        self, generation: Generation, first: int, n_top: int
-    ) -> list[TokenLogprob | None]:
-        """Return the log probabilities of the prompt's tokens; None for the first one."""
-        scores, prompt = self.context.recorder.scores, generation.request.prompt
-        logprobs = [
-            token_logprob(scores[i - 1], prompt[i], n_top) for i in range(first + 1, len(prompt))
-        ]
-        return [None, *logprobs] if len(prompt) > first else []
-
     def _stream_text(
-        self, generation: Generation, head: Head, prompt: str, echo: bool, has_logprobs: bool
+        self, generation: Generation, completion: CompletionStream
     ) -> Iterator[Answer]:
-        if echo:
-            yield head.text([text_choice(prompt)])
-        completion_stream = CompletionStream(
-            head, self.tokenizer_, has_logprobs=has_logprobs, offset=len(prompt)
-        )
         for delta in self._deltas(generation):
-            yield from completion_stream.chunks(delta)
+            yield from completion.chunks(delta)
 
     # -- conversations ---------------------------------------------------------------------------
 
@@ -291,6 +257,7 @@ class Completions(LlamaBase):
         criteria: Any,
         *,
         seed: int | None,
+        n_prompt_top: int | None = None,
         **options: Any,
     ) -> Generation:
         """Return the text of these settings, not started yet.
@@ -317,6 +284,7 @@ class Completions(LlamaBase):
             stops=tuple(stop_list(stop)),
             stop_ids=self.tokenizer_.eog_ids,
             criteria=tuple(criteria or ()),
+            n_prompt_top=n_prompt_top,
         )
         return Generation(request, self.tokenizer_, n_ctx)
 

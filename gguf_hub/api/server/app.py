@@ -88,7 +88,7 @@ _ERRORS: dict[int | str, str] = {
     401: "An API key is required.",
     403: "The request comes from a page of another origin.",
     413: "The body is too large.",
-    415: "The content type is not JSON.",
+    415: "The body is a form of several parts, not JSON.",
     421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
 }
@@ -108,8 +108,13 @@ async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
     problems = []
     for problem in exc.errors()[:5]:
         location = ".".join(str(part) for part in problem["loc"][1:])
-        text = str(problem["msg"])
-        problems.append(f"{location}: {text}" if location else text)
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        if problem["type"] == "json_invalid":
+            problems.append(f"the body is not JSON at character {location}")
+        elif not location and problem["type"] == "missing":
+            problems.append("the body is empty: expected a JSON object")
+        else:
+            problems.append(f"{location}: {text}" if location else text)
     return error(400, "; ".join(problems))
 
 

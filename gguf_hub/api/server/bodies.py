@@ -1,28 +1,91 @@
 """Request bodies: OpenAI's fields, llama-cpp-python's and llama-server's.
 
-Unknown fields are ignored, as OpenAI's own server and llama-server do.
+Unknown fields are ignored, as OpenAI's own server and llama-server do, and ``null`` is a field's
+default. Fields that would change the answer are honoured or refused.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
+MAX_STOP_BYTES = 2**14
+MAX_BREAKERS = 32
+"""Most sequence breakers of DRY: each is looked for in every token of the vocabulary."""
+
+
+def _limit_stops(stop: list[str]) -> list[str]:
+    n_bytes = sum(len(text.encode()) for text in stop)
+    if n_bytes > MAX_STOP_BYTES:
+        raise ValueError(f"expected at most {MAX_STOP_BYTES} bytes in all, found {n_bytes}")
+    return stop
+
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Stop = str | Annotated[list[str], Field(max_length=16)] | None
+TokenPrompt = list[TokenId] | list[TokenId | str]
+"""Token ids, and texts that may stand among them."""
+Prompts = str | TokenPrompt | list[str | TokenPrompt]
+"""One prompt or several: a list without ids on its first level is one of prompts."""
+Stop = str | Annotated[list[str], AfterValidator(_limit_stops)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
 ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Bias = dict[str, float] | list[tuple[int, float | bool]] | None
 
 
-class Sampling(BaseModel):
-    """Sampling settings; None for the default."""
+class Body(BaseModel):
+    """A JSON object of a request; ``null`` stands for the default of any optional field."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        _check_texts(data)
+        return {name: value for name, value in data.items() if value is not None}
+
+
+def _check_texts(data: dict[str, Any]) -> None:
+    """Refuse halves of characters: they have no UTF-8, so that no model can read them."""
+    pending: list[tuple[str, Any]] = [("", data)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, str):
+            if not _is_text(value):
+                place = place[1:61].encode("ascii", "backslashreplace").decode()
+                raise ValueError(f"{place}: expected text, found half of a UTF-16 surrogate pair")
+            continue
+        if isinstance(value, dict):
+            pending += ((f"{place}.{name}", name) for name in value)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        pending += (
+            (f"{place}.{i}", item) for i, item in items if isinstance(item, (str, list, dict))
+        )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Sampling(Body):
+    """Sampling settings; None for the default."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -47,18 +110,34 @@ class Sampling(BaseModel):
     mirostat_eta: float | None = None
     logit_bias: Bias = None
     seed: Seed = None
+    samplers: str | list[str] | None = None
+    dry_sequence_breakers: (
+        Annotated[list[str], Field(min_length=1, max_length=MAX_BREAKERS)] | None
+    ) = None
     grammar: str | None = None
+    json_schema: Any = None
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
+
+    @model_validator(mode="after")
+    def _choose_constraint(self) -> Sampling:
+        """Read ``""`` as no grammar; an empty schema beside it is none either.
+
+        Clients of llama-server send both with every request.
+        """
+        if self.grammar is not None and self.json_schema == {}:
+            self.json_schema = None
+        self.grammar = self.grammar or None
+        return self
 
     @property
     def has_grammar(self) -> bool:
         """Whether the request needs a grammar."""
-        return self.grammar is not None
+        return self.grammar is not None or self.json_schema is not None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings for ``sampler_config``."""
-        names = set(Sampling.model_fields) - {"grammar", "ignore_eos", "n_keep"}
+        names = set(Sampling.model_fields) - {"grammar", "json_schema", "ignore_eos", "n_keep"}
         settings = self.model_dump(include=names, exclude_none=True)
         if isinstance(self.logit_bias, list):
             settings["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}
@@ -70,7 +149,7 @@ def _bias(value: float | bool) -> float:
     return float("-inf") if value is False else float(value)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Body):
     """OpenAI's ``stream_options``."""
 
     include_usage: bool = False
@@ -79,19 +158,34 @@ class StreamOptions(BaseModel):
 class CompletionBody(Sampling):
     """``/v1/completions``."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = ""
+    prompt: Prompts = ""
     model: ModelName = None
     suffix: str | None = None
     max_tokens: int | None = 16
     n: int = Field(1, ge=1, le=MAX_CHOICES)
+    best_of: int | None = None
     stop: Stop = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: dict[str, Any] | None = None
+
+    @field_validator("best_of")
+    @classmethod
+    def _check_best_of(cls, best_of: int, info: ValidationInfo) -> int:
+        if best_of != info.data.get("n"):
+            raise ValueError("more texts than `n` are not generated: leave it out")
+        return best_of
+
+    @model_validator(mode="after")
+    def _check_echo(self) -> CompletionBody:
+        if self.suffix and self.echo and self.logprobs is not None:
+            raise ValueError("echo: a prompt with a suffix has no log probabilities in its order")
+        return self
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Body):
     """One turn."""
 
     model_config = ConfigDict(extra="allow")
@@ -116,6 +210,9 @@ class ChatBody(Sampling):
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -123,38 +220,31 @@ class ChatBody(Sampling):
     @property
     def has_grammar(self) -> bool:
         """Whether the request needs a grammar."""
-        fields = (self.grammar, self.response_format, self.tools, self.functions)
-        return any(field is not None for field in fields)
+        fields = (self.response_format, self.tools, self.functions)
+        return super().has_grammar or any(field is not None for field in fields)
 
 
-class EmbeddingBody(BaseModel):
+class EmbeddingBody(Body):
     """``/v1/embeddings``."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    input: str | list[str] | list[TokenId] | list[list[TokenId]]
+    input: Prompts
     model: ModelName = None
+    dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
 
 
 class NativeBody(Sampling):
     """llama-server's ``/completion``."""
 
-    prompt: str | list[TokenId] = ""
-    n_predict: int = -1
+    prompt: str | TokenPrompt = ""
+    n_predict: int = Field(-1, validation_alias=AliasChoices("n_predict", "max_tokens"))
     stop: Stop = None
     stream: bool = False
     n_probs: int = Field(0, ge=0, le=20)
-    json_schema: Any = None
     cache_prompt: bool = True
 
-    @property
-    def has_grammar(self) -> bool:
-        """Whether the request needs a grammar."""
-        return self.grammar is not None or self.json_schema is not None
 
-
-class TokenizeBody(BaseModel):
+class TokenizeBody(Body):
     """llama-server's ``/tokenize``."""
 
     content: str = ""
@@ -163,7 +253,7 @@ class TokenizeBody(BaseModel):
     with_pieces: bool = False
 
 
-class DetokenizeBody(BaseModel):
+class DetokenizeBody(Body):
     """llama-server's ``/detokenize``."""
 
     tokens: list[TokenId] = []

@@ -80,6 +80,7 @@ class Guard:
                 await self._drain(receive)
             await refusal(scope, receive, counting)
             return
+        _declare_json(scope)
         await self._limited(scope, receive, counting)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Json | None:
@@ -88,7 +89,7 @@ class Guard:
             self._wrong_host(headers)
             or self._wrong_origin(scope, headers)
             or self._wrong_key(scope, headers)
-            or _wrong_type(scope, headers)
+            or self._wrong_type(scope, headers)
             or self._wrong_length(headers)
         )
 
@@ -142,6 +143,9 @@ class Guard:
         site, host = headers.get("sec-fetch-site"), headers.get("host")
         if scope["method"] in _SAFE_METHODS or self._access.origins.allows(origins, site, host):
             return None
+        return self._foreign_origin()
+
+    def _foreign_origin(self) -> Json:
         return error(403, "requests from pages of another origin are not allowed: start the "
                      "server with --cors to allow one",
                      "permission_error")  # fmt: skip
@@ -165,10 +169,33 @@ class Guard:
             return error(413, self._too_large_text)
         return None
 
+    def _wrong_type(self, scope: Scope, headers: Headers) -> Json | None:
+        """Refuse bodies that cannot be JSON, and those of pages that are not said to be.
 
-def _wrong_type(scope: Scope, headers: Headers) -> Json | None:
-    """Refuse content types other than JSON: browsers let pages send those to any server."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if scope["method"] != "POST" or kind == "application/json" or kind.endswith("+json"):
+        Browsers let any page send such bodies without asking the server first; those that name no
+        origin with them still name the page.
+        """
+        kind = _content_type(headers)
+        if scope["method"] != "POST" or _is_json(kind):
+            return None
+        pages = headers.getlist("referer")
+        if not self._access.origins.allows(pages, None, headers.get("host")):
+            return self._foreign_origin()
+        if kind.startswith("multipart/"):
+            return error(415, "expected the header `Content-Type: application/json`")
         return None
-    return error(415, "expected the header `Content-Type: application/json`")
+
+
+def _content_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _declare_json(scope: Scope) -> None:
+    """Say of a body that it is JSON: every one here is, as in llama-server."""
+    if scope["method"] == "POST" and not _is_json(_content_type(Headers(scope=scope))):
+        others = [header for header in scope["headers"] if header[0] != b"content-type"]
+        scope["headers"] = [*others, (b"content-type", b"application/json")]

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
 from gguf_hub.api.server.flow import while_connected
-from gguf_hub.api.server.replies import Events, Json
+from gguf_hub.api.server.replies import Events, Json, error
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
@@ -22,11 +22,9 @@ from gguf_hub.run.generation.answers import (
     Head,
     chat_logprobs,
     embeddings,
-    text_choice,
-    text_logprobs,
     usage,
 )
-from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
+from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 
@@ -36,15 +34,27 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 @router.get("/models")
 async def models(request: Request) -> Response:
     """List the one model."""
+    return Json({"object": "list", "data": [_model(request.app.state.service)]})
+
+
+@router.get("/models/{model_id:path}")
+async def model(model_id: str, request: Request) -> Response:
+    """Describe the model."""
     service: Service = request.app.state.service
+    if model_id == service.model_info.name:
+        return Json(_model(service))
+    text = f"no model `{model_id}`: expected `{service.model_info.name}`"
+    return error(404, text, param="model", code="model_not_found")
+
+
+def _model(service: Service) -> dict[str, Any]:
     info = service.model_info
     meta = {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
             "n_vocab": info.n_vocab, "n_params": info.n_params, "size": info.size_bytes,
             "quant": info.quant, "n_slots": info.n_slots,
             "description": info.description}  # fmt: skip
-    model = {"id": info.name, "object": "model", "created": service.created,
-             "owned_by": "gguf-hub", "meta": meta}  # fmt: skip
-    return Json({"object": "list", "data": [model]})
+    return {"id": info.name, "object": "model", "created": service.created,
+            "owned_by": "gguf-hub", "meta": meta}  # fmt: skip
 
 
 # -- completions ----------------------------------------------------------------------------------
@@ -54,22 +64,27 @@ async def models(request: Request) -> Response:
 async def completions(body: CompletionBody, request: Request) -> Response:
     """Complete one text or several."""
     service: Service = request.app.state.service
-    generations, texts = await while_connected(request, _prepare_completions(service, body))
+    prompts, generations = await while_connected(request, _prepare_completions(service, body))
     head = Head(body.model or service.model_info.name)
+    completions = [
+        CompletionStream(head, service.tokenizer, generation, prompts[i // body.n], index=i,
+                         has_echo=body.echo, has_logprobs=body.logprobs is not None)
+        for i, generation in enumerate(generations)
+    ]  # fmt: skip
     stream = service.start(generations, is_buffered=not body.stream)
     if body.stream:
-        return Events(_completion_chunks(service, body, head, stream, texts), stream.cancel)
+        return Events(_completion_chunks(body, head, stream, completions), stream.cancel)
     deltas = await while_connected(request, stream.all())
     choices = [
-        _completion_choice(service, body, i, texts[i], text_deltas)
-        for i, text_deltas in enumerate(deltas)
+        completion.choice(text_deltas)
+        for completion, text_deltas in zip(completions, deltas, strict=True)
     ]
-    return Json(head.text(choices, usage=_usage(generations)))
+    return Json(head.text(choices, usage=_usage(generations, body.n)))
 
 
-def _prompts(prompt: Any) -> list[str | list[int]]:
-    is_list = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    prompts: list[str | list[int]] = prompt if is_list else [prompt]
+def _prompts(prompt: Any) -> list[str | list[int | str]]:
+    is_one = isinstance(prompt, str) or not prompt or any(isinstance(i, int) for i in prompt)
+    prompts: list[str | list[int | str]] = [prompt] if is_one else prompt
     if len(prompts) > MAX_PROMPTS:
         raise UsageError(f"expected at most {MAX_PROMPTS} prompts, found {len(prompts)}")
     return prompts
@@ -77,58 +92,36 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
 
 async def _prepare_completions(
     service: Service, body: CompletionBody
-) -> tuple[list[Generation], list[str]]:
-    """Return the texts of a request, and the prompt of each."""
-    generations: list[Generation] = []
-    texts: list[str] = []
-    for prompt in _prompts(body.prompt):  # one at a time, so that other requests get their turn
-        prompt_generations, text = await service.pool_of(body).run(
-            _prepare_prompt, service, body, prompt
-        )
-        generations += prompt_generations
-        texts += [text] * len(prompt_generations)
-    return generations, texts
+) -> tuple[list[str | list[int | str]], list[Generation]]:
+    """Return the prompts of a request, and ``n`` texts for each."""
+    prompts, generations = _prompts(body.prompt), []
+    for prompt in prompts:  # one at a time, so that other requests get their turn
+        generations += await service.pool_of(body).run(_prepare_prompt, service, body, prompt)
+    return prompts, generations
 
 
 def _prepare_prompt(
-    service: Service, body: CompletionBody, prompt: str | list[int]
-) -> tuple[list[Generation], str]:
-    tokens = service.encode(prompt)
-    generations = [
+    service: Service, body: CompletionBody, prompt: str | list[int | str]
+) -> list[Generation]:
+    tokens = service.encode_infill(prompt, body.suffix) if body.suffix else service.encode(prompt)
+    schema = schema_of(body.response_format, body.json_schema)
+    return [
         service.prepare(
             tokens, body, max_tokens=body.max_tokens, stops=stop_list(body.stop),
-            n_top=body.logprobs, choice=choice,
+            n_top=body.logprobs, n_prompt_top=body.logprobs if body.echo else None,
+            schema=schema, choice=choice,
         )
         for choice in range(body.n)
     ]  # fmt: skip
-    return generations, prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
-
-
-def _completion_choice(
-    service: Service, body: CompletionBody, i: int, prompt: str, deltas: list[TextDelta]
-) -> Answer:
-    text, token_logprobs, reason = gather(deltas)
-    logprobs = None
-    if body.logprobs is not None:
-        logprobs = text_logprobs(token_logprobs, service.tokenizer, len(prompt))
-    text = f"{prompt if body.echo else ''}{text}{body.suffix or ''}"
-    return text_choice(text, index=i, logprobs=logprobs, finish_reason=reason)
 
 
 async def _completion_chunks(
-    service: Service, body: CompletionBody, head: Head, stream: Stream, texts: list[str]
+    body: CompletionBody, head: Head, stream: Stream, completions: list[CompletionStream]
 ) -> AsyncIterator[list[Answer]]:
-    streams = [
-        CompletionStream(head, service.tokenizer, has_logprobs=body.logprobs is not None,
-                 offset=len(text), index=i)
-        for i, text in enumerate(texts)
-    ]  # fmt: skip
-    if body.echo:
-        yield [head.text([text_choice(text, index=i)]) for i, text in enumerate(texts)]
     async for batch in stream.batches():
-        yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
+        yield [chunk for i, delta in batch for chunk in completions[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.text([], usage=_usage(stream.generations))]
+        yield [head.text([], usage=_usage(stream.generations, body.n))]
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -149,7 +142,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         _chat_choice(service, body, head, plan, i, text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.chat(choices, usage=_usage(generations)))
+    return Json(head.chat(choices, usage=_usage(generations, body.n)))
 
 
 def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
@@ -162,8 +155,12 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
         [message.model_dump(exclude_unset=True) for message in body.messages],
         tools=tools,
         tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls,
         response_format=body.response_format,
-        **_template_variables(body.chat_template_kwargs),
+        json_schema=body.json_schema,
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        variables=_template_variables(body.chat_template_kwargs),
     )
     service.check_length(plan.prompt)
     tokens = encode_chat(service.tokenizer, plan.prompt)
@@ -182,8 +179,8 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
 
 def _template_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
     """Return a client's template variables without those that the server sets."""
-    reserved = {"messages", "tools", "tool_choice", "response_format", "chat_format",
-             "add_generation_prompt", "documents", "bos_token", "eos_token"}  # fmt: skip
+    reserved = {"self", "messages", "tools", "add_generation_prompt", "documents", "bos_token",
+                "eos_token"}  # fmt: skip
     return {name: value for name, value in (variables or {}).items() if name not in reserved}
 
 
@@ -207,7 +204,7 @@ async def _chat_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.chat_chunk([], usage=_usage(stream.generations))]
+        yield [head.chat_chunk([], usage=_usage(stream.generations, body.n))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -217,6 +214,12 @@ async def _chat_chunks(
 async def embed(body: EmbeddingBody, request: Request) -> Response:
     """Return vectors of texts."""
     service: Service = request.app.state.service
+    n_embd = service.model_info.n_embd
+    if body.dimensions not in (None, n_embd):
+        raise UsageError(
+            f"dimensions: expected {n_embd}, the length of this model's vectors, found "
+            f"{body.dimensions}", hint="leave it out"
+        )  # fmt: skip
     texts = await while_connected(request, _embedded_texts(service, body))
     vectors = await while_connected(request, service.embed(texts))
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
@@ -239,6 +242,7 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 # -- what they share ------------------------------------------------------------------------------
 
 
-def _usage(generations: Sequence[Generation]) -> Answer:
-    n_prompt = sum(len(generation.request.prompt) for generation in generations)
+def _usage(generations: Sequence[Generation], n_choices: int) -> Answer:
+    """Return the tokens of a request; each prompt counts once, however many texts follow it."""
+    n_prompt = sum(len(generation.request.prompt) for generation in generations[::n_choices])
     return usage(n_prompt, sum(generation.n_generated for generation in generations))

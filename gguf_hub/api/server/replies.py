@@ -81,7 +81,10 @@ async def _events(batches: AsyncIterator[list[Any]], has_done: bool) -> AsyncIte
 
 
 def error_body(exc: Exception) -> dict[str, Any]:
-    """Return an error in OpenAI's shape; a prompt that is too long has llama-server's fields."""
+    """Return an error in OpenAI's shape.
+
+    A prompt that is too long has OpenAI's code, and llama-server's type and numbers.
+    """
     status = status_of(exc)
     kind = {400: "invalid_request_error", 429: "rate_limit_error", 401: "authentication_error"}
     message = str(exc) if isinstance(exc, GgufHubError) else f"{type(exc).__name__}: {exc}"
@@ -93,7 +96,7 @@ def error_body(exc: Exception) -> dict[str, Any]:
         "code": status,
     }
     if isinstance(exc, ContextFullError):
-        body["type"] = "exceed_context_size_error"
+        body |= {"type": "exceed_context_size_error", "code": "context_length_exceeded"}
         body |= {"n_prompt_tokens": exc.n_tokens, "n_ctx": exc.n_ctx}
     return {"error": body}
 
@@ -106,11 +109,10 @@ def status_of(exc: Exception) -> int:
     return 400 if isinstance(exc, client_errors) else 500
 
 
-def error(status: int, message: str, kind: str = "invalid_request_error") -> Json:
-    """Return an error reply."""
-    return Json(
-        {"error": {"message": message, "type": kind, "param": None, "code": status}}, status
-    )
+def error(status: int, message: str, kind: str = "invalid_request_error", **more: Any) -> Json:
+    """Return an error reply; ``more`` are OpenAI's ``param`` and ``code``, the status if None."""
+    body = {"message": message, "type": kind, "param": None, "code": status, **more}
+    return Json({"error": body}, status)
 
 
 async def reply_to_error(request: Request, exc: Exception) -> Response:

@@ -29,7 +29,7 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.sampler import Sampler
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
 MAX_BULK_CHARACTERS = 2**20
 FALLBACK_FORMAT = "chatml"
@@ -127,6 +127,7 @@ class Service:
         max_tokens: int | None,
         stops: Sequence[str],
         n_top: int | None = None,
+        n_prompt_top: int | None = None,
         schema: Any = None,
         choice: int = 0,
     ) -> Generation:
@@ -139,6 +140,7 @@ class Service:
                 or, with a context shift, as the model was trained on.
             stops: Texts that end it.
             n_top: Number of most likely tokens to return per token; None for none.
+            n_prompt_top: The same for the tokens of the prompt.
             schema: JSON schema of the output, if the body has no grammar.
             choice: Number of the answer; each has a seed of its own.
 
@@ -163,6 +165,7 @@ class Service:
             max_tokens=self._max_tokens(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
+            n_prompt_top=n_prompt_top,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
@@ -191,23 +194,42 @@ class Service:
         return -1 if shift is None else longest - len(tokens)
 
     def _constraint(self, body: Sampling, schema: Any) -> Any:
+        if body.grammar is not None and schema is not None:
+            raise UsageError("expected a grammar or a JSON schema, found both")
         if body.grammar is not None:
             return self._grammars.gbnf(body.grammar)
         return None if schema is None else self._grammars.schema(schema)
 
-    def encode(self, prompt: str | Sequence[int]) -> list[int]:
-        """Return the token ids of a prompt; ids stay as they are.
+    def encode(self, prompt: str | Sequence[int | str]) -> list[int]:
+        """Return the token ids of a prompt; ids stay as they are, texts may stand among them.
 
         Raises:
             ContextFullError: It has more tokens than the context.
             UsageError: It is empty, or has a token that the model does not have.
         """
-        if isinstance(prompt, str):
-            self.check_length(prompt)
-            prompt = self.tokenizer.encode(prompt, parse_special=True)
-        if len(prompt) > self.model_info.n_ctx:
-            raise self._too_long(len(prompt))
-        return self._check_tokens(prompt)
+        parts = [prompt] if isinstance(prompt, str) else prompt
+        self.check_length("".join(part for part in parts if isinstance(part, str)))
+        ids: list[int] = []
+        for i, part in enumerate(parts):
+            if isinstance(part, str):
+                ids += self.tokenizer.encode(part, add_bos=i == 0, parse_special=True)
+            else:
+                ids.append(part)
+        if len(ids) > self.model_info.n_ctx:
+            raise self._too_long(len(ids))
+        return self._check_tokens(ids)
+
+    def encode_infill(self, prompt: str | Sequence[int | str], suffix: str) -> list[int]:
+        """Return the token ids of a prompt whose answer stands in front of ``suffix``.
+
+        Raises:
+            ContextFullError: It has more tokens than the context.
+            UsageError: The model cannot fill in, or the prompt is not one text.
+        """
+        if not isinstance(prompt, str):
+            raise UsageError("suffix: expected a prompt of text, found one with token ids")
+        self.check_length(prompt + suffix)
+        return encode_infill(self.tokenizer, prompt, suffix)
 
     def check_bulk_size(self, text: str) -> None:
         """Refuse to encode a text that is far too long.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import UsageError
+from gguf_hub.run.chat import generic
 from gguf_hub.run.chat.messages import ChatPrompt, Message, merge_system, plain_messages
 
 Around = tuple[str, str]
@@ -50,8 +51,12 @@ class NamedFormat:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> ChatPrompt:
-        """Return the prompt of a conversation (see ``ChatFormat``); tools are ignored."""
-        turns = plain_messages(messages)
+        """Return the prompt of a conversation (see ``ChatFormat``)."""
+        turns = generic.system_developers(plain_messages(messages))
+        if tools:
+            turns = generic.with_tools(turns, tools)
+        if generic.special_turns(turns):
+            turns = generic.plain_turns(turns)
         has_system = bool(turns) and turns[0]["role"] == "system"
         if has_system and self.system is None:
             turns, has_system = merge_system(turns), False

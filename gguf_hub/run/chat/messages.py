@@ -41,7 +41,8 @@ class ChatFormat(Protocol):
 
         Args:
             messages: Turns with ``role`` and ``content``.
-            tools: Functions that the model may call, where the format supports them.
+            tools: Functions that the model may call; a format that does not print them itself has
+                them described in the system message.
             add_generation_prompt: End with the start of the assistant's next turn.
             variables: More values for the model's template, such as ``enable_thinking``.
 

@@ -10,6 +10,7 @@ from typing import Any
 from gguf_hub.errors import BudgetError, ChatTemplateError
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.strings import StringArray
+from gguf_hub.run.chat import generic
 from gguf_hub.run.chat.messages import ChatPrompt, Message, merge_system, plain_data, plain_messages
 
 TEMPLATE_KEY = "tokenizer.chat_template"
@@ -33,8 +34,9 @@ def own_template(metadata: Mapping[str, Any]) -> str:
 class TemplateFormat:
     """A jinja template, rendered as transformers and llama.cpp render it, in a sandbox.
 
-    A template without system messages (it raises, or drops the text) gets it
-    in front of the user's first message.
+    A template without system messages (it raises, or drops the text) gets it in front of the
+    user's first message. Other roles, calls and tools that it does not print are put into words
+    (``generic``).
 
     Args:
         source: The template.
@@ -64,11 +66,35 @@ class TemplateFormat:
     ) -> ChatPrompt:
         """Return the prompt of a conversation (see ``ChatFormat``)."""
         plain = plain_messages(messages)
-        if plain and plain[0]["role"] == "system" and not self.has_system_role:
-            plain = merge_system(plain)
-        values = plain_data("variables", {"tools": tools, "documents": None, **variables})
-        text = self._render(plain, add_generation_prompt=add_generation_prompt, **values)
+        if "developer" not in self.source:
+            plain = generic.system_developers(plain)
+        values = plain_data("variables", {"documents": None, **variables})
+        values["add_generation_prompt"] = add_generation_prompt
+        given = plain_data("tools", tools)
+        text = self._render_all(plain, tools=given, **values)
+        if tools and text == self._render_all(plain, tools=None, **values):
+            text = self._render_all(generic.with_tools(plain, given), tools=None, **values)
         return ChatPrompt(text)
+
+    def _render_all(self, messages: list[dict[str, Any]], **values: Any) -> str:
+        """Render messages, those that the template does not print as text of other roles."""
+        special = generic.special_turns(messages)
+        try:
+            text = self._render_turns(messages, **values)
+            if not special:
+                return text
+            marks = self._render_turns(generic.marked(messages, special), **values)
+            if not generic.unprinted(marks, special):
+                return text
+        except ChatTemplateError:
+            if not special:
+                raise
+        return self._render_turns(generic.plain_turns(messages), **values)
+
+    def _render_turns(self, messages: list[dict[str, Any]], **values: Any) -> str:
+        if messages and messages[0]["role"] == "system" and not self.has_system_role:
+            messages = merge_system(messages)
+        return self._render(messages, **values)
 
     @cached_property
     def has_system_role(self) -> bool:

@@ -80,23 +80,24 @@ def token_text(tokenizer: Tokenizer, token_id: int) -> str:
     return tokenizer.token_bytes(token_id).decode("utf-8", errors="ignore")
 
 
-def text_logprobs(logprobs: Iterable[TokenLogprob | None], tokenizer: Tokenizer, offset: int,
-                  token_ids: Sequence[int] = ()) -> Answer:  # fmt: skip
+def text_logprobs(
+    logprobs: Iterable[TokenLogprob | int], tokenizer: Tokenizer, offset: int
+) -> Answer:
     """Return log probabilities of tokens in the shape of text completions.
 
     Args:
-        logprobs: One per token; None where it is unknown, as for the first token of a text.
+        logprobs: One per token; its id where it is unknown, as for the first token of a text.
         tokenizer: The model's.
         offset: Characters before the first token.
-        token_ids: The tokens, needed where a logprob is None.
     """
     answer: Answer = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
-    for i, token in enumerate(logprobs):
-        text = token_text(tokenizer, token_ids[i] if token is None else token.token_id)
+    for token in logprobs:
+        known = token if isinstance(token, TokenLogprob) else None
+        text = token_text(tokenizer, token.token_id if isinstance(token, TokenLogprob) else token)
         answer["tokens"].append(text)
         answer["text_offset"].append(offset)
-        answer["token_logprobs"].append(None if token is None else token.logprob)
-        answer["top_logprobs"].append(None if token is None else _top(token, tokenizer))
+        answer["token_logprobs"].append(known and known.logprob)
+        answer["top_logprobs"].append(known and _top(known, tokenizer))
         offset += len(text)
     return answer
 
@@ -105,7 +106,8 @@ def _top(token: TokenLogprob, tokenizer: Tokenizer) -> dict[str, float]:
     top: dict[str, float] = {}
     for token_id, logprob in token.top:
         top.setdefault(token_text(tokenizer, token_id), logprob)
-    top[token_text(tokenizer, token.token_id)] = token.logprob
+    text = token_text(tokenizer, token.token_id)  # parts of characters may share their text
+    top[text] = max(top.get(text, token.logprob), token.logprob)
     return top
 
 

@@ -2,35 +2,27 @@
 
 A tool's JSON schema constrains the output. A tool that must be called makes the output its
 arguments; of several, one of which must be called, the output is ``{"name": ..., "arguments":
-...}``. Where the model may choose, its text is a call if it is such an object and nothing else.
+...}``. Where the model may choose, calls may stand in its text (``tool_calls``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gguf_hub.errors import UsageError
-from gguf_hub.run.chat import ChatFormat, Message, choose_format, find_format
+from gguf_hub.errors import ChatTemplateError, UsageError
+from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
+from gguf_hub.run.chat.messages import plain_messages
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
+from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import Tokenizer
 
 Tool = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Call:
-    """A tool that the model calls.
-
-    Attributes:
-        name: The tool.
-        arguments: JSON text.
-    """
-
-    name: str
-    arguments: str
+_END_MARK = "@@end@@"
 
 
 @dataclass(frozen=True)
@@ -44,6 +36,7 @@ class ChatPlan:
         tool: The tool whose arguments the answer is, or None.
         tools: Names of the tools that the answer may call.
         must_call: Whether the answer must be a call.
+        max_calls: How many calls are returned at most; None for any number.
     """
 
     prompt: str
@@ -52,21 +45,13 @@ class ChatPlan:
     tool: str | None = None
     tools: tuple[str, ...] = ()
     must_call: bool = False
+    max_calls: int | None = None
 
-    def calls(self, text: str) -> list[Call]:
-        """Return the calls that an answer makes; none where it is plain text."""
+    def parser(self) -> AnswerParser:
+        """Return what splits one answer into text and calls."""
         if self.tool is not None:
-            return [Call(self.tool, text)]
-        if not self.tools:
-            return []
-        try:
-            data = json.loads(text)
-        except ValueError:
-            return []
-        if not isinstance(data, dict) or data.get("name") not in self.tools:
-            return []
-        arguments = data.get("arguments", data.get("parameters"))
-        return [Call(data["name"], json.dumps(arguments))] if isinstance(arguments, dict) else []
+            return ForcedCallParser(self.tool)
+        return TextParser(self.tools, max_calls=self.max_calls)
 
 
 def plan_chat(
@@ -75,17 +60,29 @@ def plan_chat(
     *,
     tools: Sequence[Tool] | None = None,
     tool_choice: Any = None,
+    parallel_tool_calls: bool = True,
     response_format: Mapping[str, Any] | None = None,
-    **variables: Any,
+    json_schema: Any = None,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
+
+    A last message of the assistant is continued, as in llama-server.
 
     Args:
         chat_format: Makes the prompt.
         messages: Turns with ``role`` and ``content``.
         tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
         tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
-        response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``.
+        parallel_tool_calls: Whether an answer may call more than once.
+        response_format: See ``schema_of``.
+        json_schema: See ``schema_of``.
+        add_generation_prompt: Whether the answer is a turn of its own; None: unless the last
+            message is continued.
+        continue_final_message: Whether the answer continues the last message; None: if the
+            assistant wrote it, without calls.
         variables: More values for the model's template.
 
     Raises:
@@ -96,14 +93,19 @@ def plan_chat(
     template_tools = list(tools or ()) if functions else None
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in messages]
-    prompt = chat_format.render(messages, tools=template_tools, **variables)
-    plan = ChatPlan(prompt.text, prompt.stop, schema=_schema_of(response_format))
+    options = {**(variables or {}), "tools": template_tools}
+    if _is_continued(messages, add_generation_prompt, continue_final_message):
+        prompt = _continued_prompt(chat_format, messages, options)
+    else:
+        starts_turn = add_generation_prompt is not False
+        prompt = chat_format.render(messages, add_generation_prompt=starts_turn, **options)
+    plan = ChatPlan(prompt.text, prompt.stop, schema=schema_of(response_format, json_schema))
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        return ChatPlan(plan.prompt, plan.stops, plan.schema, tools=names)
+        return replace(plan, tools=names, max_calls=None if parallel_tool_calls else 1)
     if len(required) == 1:
         (function,) = required
         schema = function.get("parameters") or JSON_OBJECT
@@ -154,6 +156,64 @@ def encode_chat(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.encode(prompt, add_bos=not starts, parse_special=True)
 
 
+def _is_continued(
+    messages: Sequence[Message], starts_turn: bool | None, asked: bool | None
+) -> bool:
+    last: Any = messages[-1] if messages else None
+    is_answer = isinstance(last, Mapping) and last.get("role") == "assistant"
+    is_answer = is_answer and not last.get("tool_calls")
+    if asked and starts_turn:
+        raise UsageError("expected `add_generation_prompt` or `continue_final_message`, found both")
+    if asked and not is_answer:
+        raise UsageError("continue_final_message: expected a last message of the assistant, "
+                         "without calls")  # fmt: skip
+    return is_answer and asked is not False and not starts_turn
+
+
+def _continued_prompt(
+    chat_format: ChatFormat, messages: Sequence[Message], options: Mapping[str, Any]
+) -> ChatPrompt:
+    """Return a prompt that ends with the text of the last message, where a mark after it stands."""
+    *before, last = plain_messages(messages)
+    marked = {**last, "content": last["content"] + _END_MARK}
+    with contextlib.suppress(ChatTemplateError):
+        prompt = chat_format.render([*before, marked], add_generation_prompt=False, **options)
+        text, mark, _ = prompt.text.rpartition(_END_MARK)
+        if mark:
+            return replace(prompt, text=text)
+    prompt = chat_format.render(before, **options)
+    return replace(prompt, text=prompt.text + last["content"])
+
+
+def schema_of(response_format: Mapping[str, Any] | None, json_schema: Any = None) -> Any:
+    """Return the JSON schema that a request asks for, or None.
+
+    Args:
+        response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``; the schema
+            stands under ``json_schema.schema`` (OpenAI), ``schema`` (llama.cpp) or ``value`` (TGI).
+        json_schema: llama-server's field for it.
+
+    Raises:
+        UsageError: The type is unknown, or there are two schemas.
+    """
+    kind = (response_format or {}).get("type", "text")
+    if response_format is None or kind == "text":
+        return JSON_OBJECT if json_schema == {} else json_schema
+    if kind not in ("json_object", "json_schema", "json"):
+        raise UsageError(
+            f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
+        )
+    inner = response_format.get("json_schema") or {}
+    if not isinstance(inner, Mapping):
+        raise UsageError("response_format: expected an object under `json_schema`")
+    places = inner, response_format
+    schemas = [place.get(key) for place in places for key in ("schema", "value")]
+    given = [schema for schema in (*schemas, json_schema) if schema is not None]
+    if len(given) > 1:
+        raise UsageError(f"expected one JSON schema, found {len(given)}")
+    return given[0] if given and given[0] != {} else JSON_OBJECT
+
+
 def _function(tool: Tool) -> Mapping[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -194,23 +254,12 @@ def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
-    kind = (response_format or {}).get("type", "text")
-    if response_format is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return response_format.get("schema") or JSON_OBJECT
-    if kind == "json_schema":
-        inner = response_format.get("json_schema") or {}
-        schema = inner.get("schema") if isinstance(inner, Mapping) else None
-        return schema if schema is not None else response_format.get("schema") or JSON_OBJECT
-    raise UsageError(
-        f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
-    )
-
-
-def _with_call(message: Message) -> Message:
-    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+def _with_call(message: Any) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), Mapping):  # OpenAI's old name
+        calls = [{"type": "function", "function": message["function_call"]}]
     if not isinstance(calls, list):
         return message
     return {**message, "tool_calls": [_parse_arguments(call) for call in calls]}

@@ -130,7 +130,10 @@ class Engine:
             logits = self._next_logits(text)
         else:
             self._draft_logits.clear()
-            logits = self._forward(batch, start)[-1]
+            rows = self._forward(batch, start, all_logits=text.needs_prompt_logits)
+            logits = rows[-1]
+            if text.needs_prompt_logits:
+                text.read_prompt(rows, start)
             text.timings.n_prompt += len(batch) if is_prompt else 0
         advance(len(batch))
         is_complete = start + len(batch) == len(window)
@@ -159,7 +162,7 @@ class Engine:
         """Return how many tokens of a text need no computing; the last one always does."""
         if self._text is text and self._n_shifts == text.n_shifts:
             return min(len(self._cached), len(text.window) - 1)
-        return n_known(self._cached, text.window)
+        return 0 if text.needs_prompt_logits else n_known(self._cached, text.window)
 
     def is_behind(self, text: Generation) -> bool:
         """Return whether the cache lacks more than the last token of a text."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob
+from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob, token_logprob
 from gguf_hub.run.generation.shift import ContextShift
 from gguf_hub.run.generation.stops import StopText
 from gguf_hub.run.tokenizer import StreamDecoder, Tokenizer
@@ -64,6 +64,8 @@ class GenerationRequest:
         stops: Texts that end it and are not returned.
         stop_ids: Tokens that end it and are not returned.
         criteria: Called after every token.
+        n_prompt_top: Number of most likely tokens to record for each token of the prompt, too;
+            None to record nothing of it.
     """
 
     prompt: tuple[int, ...]
@@ -72,6 +74,7 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     stop_ids: Collection[int] = ()
     criteria: tuple[Criterion, ...] = ()
+    n_prompt_top: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Generation:
         self._decoder = StreamDecoder(tokenizer, at_start=at_start)
         self._stop = StopText(request.stops)
         self._pending_logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[TokenLogprob | None] = [None] * len(request.prompt)
+        """How likely the tokens of the prompt were, if requested; None for the first one."""
         self._limit = self._token_limit(n_ctx - len(self.window) + 1)  # without the last
 
     @property
@@ -146,12 +151,31 @@ class Generation:
         """The stop text that ended it."""
         return self._stop.match
 
+    @property
+    def needs_prompt_logits(self) -> bool:
+        """Whether the logits of all tokens of the prompt are needed, cached or not."""
+        return self.request.n_prompt_top is not None and not self.n_generated
+
     def begin(self) -> TextDelta | None:
-        """Return the last delta at once if the limit is 0, else None."""
-        return self._finish("", "length") if self._limit <= 0 else None
+        """Return the last delta at once if nothing needs to be computed, else None."""
+        is_empty = self._limit <= 0 and not self.needs_prompt_logits
+        return self._finish("", "length") if is_empty else None
+
+    def read_prompt(self, logits: NDArray[np.float32], position: int) -> None:
+        """Record how likely tokens of the prompt were.
+
+        Args:
+            logits: After the token at ``position`` and those that follow it, [n, V].
+            position: In the prompt, from 0.
+        """
+        prompt, n_top = self.request.prompt, self.request.n_prompt_top or 0
+        for i, row in enumerate(logits[: len(prompt) - position - 1], position + 1):
+            self.prompt_logprobs[i] = token_logprob(row, prompt[i], n_top)
 
     def take(self, logits: NDArray[np.float32]) -> TextDelta:
         """Sample the next token from logits [V] and return what it adds."""
+        if self._limit <= 0:  # the prompt alone was to be computed
+            return self._finish("", "length")
         token_id = self.request.sampler.choose(logits, self.tokens)
         if token_id in self.request.stop_ids:
             return self._finish("", "stop")

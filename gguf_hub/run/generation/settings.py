@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gguf_hub.errors import UsageError
-from gguf_hub.run.sampler import SamplerConfig
+from gguf_hub.run.sampler import SamplerConfig, parse_samplers
 
 _NAMES = {"temperature": "temp", "mirostat_mode": "mirostat"}
+
+_REMOVED_STEPS = frozenset({"tfs_z", "tfs"})
+"""Steps that llama.cpp has removed and skips; clients still name them in ``samplers``."""
 
 
 def sampler_config(options: Mapping[str, Any]) -> SamplerConfig:
@@ -17,7 +20,7 @@ def sampler_config(options: Mapping[str, Any]) -> SamplerConfig:
 
     Args:
         options: Values by name, None for the default. ``logit_bias`` may have texts of numbers as
-            keys, as JSON has; a ``seed`` is taken modulo 2^32.
+            keys, as JSON has; a ``seed`` is taken modulo 2^32; ``samplers`` may be a list of names.
 
     Raises:
         UsageError: A value is out of its interval, or a key of ``logit_bias`` is not a token id.
@@ -25,6 +28,9 @@ def sampler_config(options: Mapping[str, Any]) -> SamplerConfig:
     settings = {_NAMES.get(name, name): value for name, value in options.items()}
     if settings.get("logit_bias"):
         settings["logit_bias"] = _parse_logit_bias(settings["logit_bias"])
+    if isinstance(steps := settings.get("samplers"), (list, tuple)):
+        steps = [step for step in steps if step.strip().lower() not in _REMOVED_STEPS]
+        settings["samplers"] = parse_samplers(";".join([*steps, ""]))
     if isinstance(seed := settings.get("seed"), int) and seed != -1:
         settings["seed"] = seed % 2**32
     return SamplerConfig.from_options(**settings)

@@ -13,34 +13,65 @@ def stop_list(stop: str | Sequence[str] | None) -> list[str]:
 class StopText:
     """Passes text on as soon as it cannot be the start of a stop text any more.
 
-    Each character is compared once with each stop text, however similar they are.
+    Source: Aho and Corasick 1975. Each character takes a few look-ups, however many stop texts
+    there are and however similar.
 
     Args:
         stops: Texts that end it; empty ones are ignored.
     """
 
     def __init__(self, stops: Iterable[str] = ()) -> None:
-        self._matches = tuple(_Match(stop) for stop in dict.fromkeys(stops) if stop)
+        self._children: dict[tuple[int, str], int] = {}
+        self._lengths = [0]  # node -> characters from the root, node 0
+        self._complete = [0]  # node -> length of the longest stop text that ends there
+        for stop in stops:
+            self._add(stop)
+        self._borders = self._find_borders()
+        self._node = 0  # the longest start of a stop text that the text so far ends with
         self._buffer = ""
         self.match: str | None = None
         """The stop text that ended the text."""
 
+    def _add(self, stop: str) -> None:
+        node = 0
+        for char in stop:
+            parent, node = node, self._children.setdefault((node, char), len(self._lengths))
+            if node == len(self._lengths):
+                self._lengths.append(self._lengths[parent] + 1)
+                self._complete.append(0)
+        self._complete[node] = len(stop)
+
+    def _find_borders(self) -> list[int]:
+        """Return, for each node, that of the longest shorter start that its text ends with."""
+        borders = [0] * len(self._lengths)
+        edges = sorted(self._children.items(), key=lambda edge: self._lengths[edge[1]])
+        for (parent, char), node in edges:  # the shorter ones first: they lead to the longer
+            if parent:
+                borders[node] = self._next(borders[parent], char, borders)
+            self._complete[node] = self._complete[node] or self._complete[borders[node]]
+        return borders
+
+    def _next(self, node: int, char: str, borders: list[int]) -> int:
+        while node and (node, char) not in self._children:
+            node = borders[node]
+        return self._children.get((node, char), 0)
+
     def feed(self, text: str) -> str:
         """Add text; return what is safe to show now, nothing once the text has ended."""
-        if not self._matches:
+        if not self._children:
             return text
         if self.match is not None:
             return ""
         n_before = len(self._buffer)
         self._buffer += text
         for i, char in enumerate(text, n_before + 1):
-            complete = [match.stop for match in self._matches if match.read(char)]
-            if complete:
+            self._node = self._next(self._node, char, self._borders)
+            if n_match := self._complete[self._node]:
                 # the first complete one counts, however the text is cut; of several, the longest
-                self.match = max(complete, key=len)
-                ready, self._buffer = self._buffer[: i - len(self.match)], ""
+                self.match = self._buffer[i - n_match : i]
+                ready, self._buffer = self._buffer[: i - n_match], ""
                 return ready
-        split = len(self._buffer) - max(match.n_read for match in self._matches)
+        split = len(self._buffer) - self._lengths[self._node]
         ready, self._buffer = self._buffer[:split], self._buffer[split:]
         return ready
 
@@ -48,33 +79,3 @@ class StopText:
         """Return the rest of the buffer at the end of the text."""
         ready, self._buffer = self._buffer, ""
         return ready
-
-
-class _Match:
-    """The longest prefix of a stop text that the characters so far end with.
-
-    Source: Knuth, Morris and Pratt 1977; the table grows as the match does.
-
-    Attributes:
-        stop: The stop text.
-        n_read: Length of that prefix.
-    """
-
-    def __init__(self, stop: str) -> None:
-        self.stop = stop
-        self.n_read = 0
-        self._borders = [0, 0]  # length -> length of the longest shorter prefix that it ends with
-
-    def read(self, char: str) -> bool:
-        """Read a character; return whether the stop text is complete."""
-        self.n_read = self._extended_length(self.n_read, char)
-        while len(self._borders) <= self.n_read:
-            last = len(self._borders) - 1
-            self._borders.append(self._extended_length(self._borders[last], self.stop[last]))
-        return self.n_read == len(self.stop)
-
-    def _extended_length(self, n: int, char: str) -> int:
-        """Return the length of the longest prefix that the first ``n`` and ``char`` end with."""
-        while n and self.stop[n] != char:
-            n = self._borders[n]
-        return n + 1 if self.stop[n] == char else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gguf_hub.run.generation.answers import (
@@ -13,20 +13,23 @@ from gguf_hub.run.generation.answers import (
     text_choice,
     text_logprobs,
 )
-from gguf_hub.run.generation.chat import Call, ChatPlan
-from gguf_hub.run.generation.generation import TextDelta
+from gguf_hub.run.generation.chat import ChatPlan
+from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
+from gguf_hub.run.generation.tool_calls import CallDelta, split_answer
 from gguf_hub.run.tokenizer import Tokenizer
 
 
 class CompletionStream:
-    """A text completion, streamed.
+    """A text completion, whole or streamed.
 
     Args:
         head: What every chunk repeats.
         tokenizer: The model's.
-        has_logprobs: Whether chunks carry log probabilities.
-        offset: Length of the prompt, where the text begins.
+        generation: The text.
+        prompt: As the client gave it, for what is in front of the text.
+        has_echo: Put the prompt in front, with its log probabilities if there are any.
+        has_logprobs: Whether answers carry log probabilities.
         index: Number of this choice.
     """
 
@@ -34,25 +37,59 @@ class CompletionStream:
         self,
         head: Head,
         tokenizer: Tokenizer,
+        generation: Generation,
+        prompt: str | Sequence[int | str],
         *,
+        has_echo: bool = False,
         has_logprobs: bool = False,
-        offset: int = 0,
         index: int = 0,
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
-        self._has_logprobs, self._offset = has_logprobs, offset
+        self._generation, self._has_logprobs = generation, has_logprobs
+        text = prompt if isinstance(prompt, str) else tokenizer.decode(generation.request.prompt)
+        self._echo = text if has_echo else None
+        self._offset = 0 if has_echo else len(text)
+        # a begin token that encoding has put there is no part of the text
+        has_bos = generation.request.prompt[:1] == (tokenizer.bos_id,)
+        self._n_hidden = 1 if has_bos and isinstance(prompt, str) else 0
+
+    def choice(self, deltas: Iterable[TextDelta]) -> Answer:
+        """Return the complete text as one choice."""
+        text, logprobs, reason = gather(deltas)
+        echo = self._take_echo()
+        before = [] if echo is None else self._prompt_logprobs()
+        return text_choice(f"{echo or ''}{text}", index=self._index, finish_reason=reason,
+                           logprobs=self._logprobs([*before, *logprobs]))  # fmt: skip
 
     def chunks(self, delta: TextDelta) -> Iterator[Answer]:
-        """Yield the chunks of a delta: its text, and the finish reason by itself."""
+        """Yield the chunks of a delta: the prompt once, its text, and the finish reason."""
+        if (echo := self._take_echo()) is not None:
+            yield self._chunk(echo, self._logprobs(self._prompt_logprobs()))
         if delta.text or delta.logprobs:
-            logprobs = None
-            if self._has_logprobs:
-                logprobs = text_logprobs(delta.logprobs, self._tokenizer, self._offset)
-            self._offset += len(delta.text)
-            yield self._head.text([text_choice(delta.text, index=self._index, logprobs=logprobs)])
+            yield self._chunk(delta.text, self._logprobs(delta.logprobs))
         if delta.finish_reason is not None:
-            end = text_choice("", index=self._index, finish_reason=delta.finish_reason)
-            yield self._head.text([end])
+            yield self._chunk("", None, finish_reason=delta.finish_reason)
+
+    def _take_echo(self) -> str | None:
+        echo, self._echo = self._echo, None
+        return echo
+
+    def _prompt_logprobs(self) -> list[TokenLogprob | int]:
+        """Return how likely the prompt's tokens were; the first one's id alone."""
+        first = self._n_hidden
+        likely = self._generation.prompt_logprobs[first + 1 :]
+        return [*self._generation.request.prompt[first : first + 1], *filter(None, likely)]
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob | int]) -> Answer | None:
+        if not self._has_logprobs:
+            return None
+        answer = text_logprobs(logprobs, self._tokenizer, self._offset)
+        self._offset += sum(map(len, answer["tokens"]))
+        return answer
+
+    def _chunk(self, text: str, logprobs: Answer | None, **fields: Any) -> Answer:
+        choice = text_choice(text, index=self._index, logprobs=logprobs, **fields)
+        return self._head.text([choice])
 
 
 class ChatStream:
@@ -77,11 +114,10 @@ class ChatStream:
         index: int = 0,
         has_legacy_call: bool = False,
     ) -> None:
-        self._head, self._tokenizer, self._plan, self._index = head, tokenizer, plan, index
+        self._head, self._tokenizer, self._index = head, tokenizer, index
         self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
+        self._parser = plan.parser()
         self._has_begun = False
-        self._pending_call: list[str] = []  # what may be a call, until it is complete
-        self._is_call = False
         self._named_calls: set[int] = set()
 
     def chunks(self, delta: TextDelta) -> Iterator[Answer]:
@@ -92,48 +128,29 @@ class ChatStream:
         logprobs = None
         if self._has_logprobs and delta.logprobs:
             logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
-        for message_delta in self._deltas(delta):
+        parts = self._parser.feed(delta.text)
+        if delta.finish_reason is not None:
+            parts += self._parser.finish()
+        for part in parts:
+            message_delta = {"content": part} if isinstance(part, str) else self._call_delta(part)
             yield self._chunk(message_delta, logprobs=logprobs)
             logprobs = None
+        if logprobs is not None:  # of text that is held back
+            yield self._chunk({}, logprobs=logprobs)
         if delta.finish_reason is not None:
-            reason = "tool_calls" if self._is_call else delta.finish_reason
-            yield self._chunk({}, finish_reason=reason)
+            yield self._chunk({}, finish_reason=self._parser.finish_reason(delta.finish_reason))
 
-    def _deltas(self, delta: TextDelta) -> Iterator[Answer]:
-        if self._plan.tool is not None:
-            self._is_call = True
-            if delta.text:
-                yield self._call_delta(Call(self._plan.tool, delta.text), 0)
-        elif self._plan.tools and (self._pending_call or delta.text.lstrip().startswith("{") or
-                                   (self._plan.must_call and delta.text)):  # fmt: skip
-            self._pending_call.append(delta.text)
-            if delta.finish_reason is not None:
-                yield from self._flush_call()
-        elif self._pending_call:
-            yield from self._flush_call()
-        elif delta.text:
-            yield {"content": delta.text}
-
-    def _flush_call(self) -> Iterator[Answer]:
-        text, self._pending_call = "".join(self._pending_call), []
-        calls = self._plan.calls(text)
-        self._is_call = bool(calls)
-        if not calls:
-            yield {"content": text}
-        for i, call in enumerate(calls):
-            yield self._call_delta(call, i)
-
-    def _call_delta(self, call: Call, i: int) -> Answer:
+    def _call_delta(self, call: CallDelta) -> Answer:
         """Return part of a call; only the first part has name and id, as clients concatenate."""
         function: Answer = {"arguments": call.arguments}
-        part: Answer = {"index": i, "type": "function"}
-        if i not in self._named_calls:
-            self._named_calls.add(i)
+        part: Answer = {"index": call.index, "type": "function"}
+        if call.index not in self._named_calls:
+            self._named_calls.add(call.index)
             function = {"name": call.name, **function}
-            part["id"] = call_id(self._head, call.name, i)
+            part["id"] = call_id(self._head, call.name, call.index)
         part["function"] = function
         delta: Answer = {"tool_calls": [part]}
-        if self._has_legacy_call:
+        if self._has_legacy_call and call.index == 0:
             delta["function_call"] = function
         return delta
 
@@ -152,8 +169,9 @@ def chat_answer_choice(
     has_legacy_call: bool = False,
 ) -> Answer:
     """Return the complete answer of a conversation as one choice."""
-    calls = plan.calls(text)
-    message: Answer = {"role": "assistant", "content": None if calls else text}
+    parser = plan.parser()
+    content, calls = split_answer(parser, text)
+    message: Answer = {"role": "assistant", "content": content or (None if calls else "")}
     if calls:
         if has_legacy_call:
             message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
@@ -165,9 +183,8 @@ def chat_answer_choice(
             }
             for i, call in enumerate(calls)
         ]
-        finish_reason = "tool_calls"
     return chat_choice("message", message, index=index, logprobs=logprobs,
-                       finish_reason=finish_reason)  # fmt: skip
+                       finish_reason=parser.finish_reason(finish_reason))  # fmt: skip
 
 
 def call_id(head: Head, name: str, i: int) -> str:

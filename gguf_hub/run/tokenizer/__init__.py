@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.run.tokenizer.infill import encode_infill
 from gguf_hub.run.tokenizer.interface import Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
@@ -20,6 +21,7 @@ __all__ = [
     "TokenType",
     "Tokenizer",
     "Vocab",
+    "encode_infill",
     "load_tokenizer",
     "read_vocab",
 ]

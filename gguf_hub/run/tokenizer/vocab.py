@@ -28,6 +28,17 @@ _END_TEXTS = frozenset({
 """Texts that end a turn, whatever type and ids the file gives them (llama.cpp, src/llama-vocab.cpp:
 ``special_eog_ids``)."""
 
+_INFILL = ("prefix", "suffix", "middle")
+_INFILL_TEXTS = tuple(
+    (f"<|fim_{name}|>", f"<fim-{name}>", f"<fim_{name}>", f"<｜fim▁{deepseek}｜>", f"<{short}>",
+     f"▁<{short}>")
+    for name, deepseek, short in (
+        ("prefix", "begin", "PRE"), ("suffix", "hole", "SUF"), ("middle", "end", "MID"),
+    )
+)  # fmt: skip
+"""Texts of the tokens before the prefix, the suffix and the middle, where the file names no ids for
+them: those of llama.cpp that are names of a role and not of a model's own use."""
+
 
 @dataclass(frozen=True)
 class Vocab:
@@ -47,6 +58,8 @@ class Vocab:
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
+    infill_ids: tuple[int, int, int] | None = None
+    """Ids before the prefix, the suffix and the middle that the model fills in, if it has them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,6 +87,7 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
     ids = {name: reader.id(name) for name in ("eot", "eom", "padding")}
     ids |= {name: reader.id(name, i) for i, name in enumerate(("unknown", "bos", "eos"))}
     ends = _end_ids(tokens)
+    infill = [reader.id(f"fim_{name[:3]}", reader.id(name)) for name in _INFILL]
     vocab = Vocab(
         tokens=tokens, scores=reader.scores.tolist(), types=_types(reader.types, ends),
         byte_ids=reader.byte_ids, bos_id=ids["bos"], eos_id=ids["eos"], unk_id=ids["unknown"],
@@ -81,6 +95,7 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
         eog_ids=ends | {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None},
         add_bos=reader.flag("add_bos_token", True), add_eos=reader.flag("add_eos_token", False),
         add_space_prefix=reader.flag("add_space_prefix", True),
+        infill_ids=_infill_ids(infill, tokens, reader.types),
     )  # fmt: skip
     _raise(reader.problems)
     return vocab
@@ -128,6 +143,22 @@ def _end_ids(tokens: Sequence[str]) -> frozenset[int]:
     if "<|tool_response>" in ids:
         ids.pop("</s>", None)
     return frozenset(ids.values())
+
+
+def _infill_ids(
+    named: Sequence[int | None], tokens: Sequence[str], types: np.ndarray
+) -> tuple[int, int, int] | None:
+    """Return the ids for filling in the middle: those that the file names, else by their texts."""
+    special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
+    ids = {tokens[i]: i for i in special.tolist()}
+    found = [
+        next((ids[text] for text in texts if text in ids), None) if i is None else i
+        for i, texts in zip(named, _INFILL_TEXTS, strict=True)
+    ]
+    prefix, suffix, middle = found
+    if prefix is None or suffix is None or middle is None:
+        return None
+    return prefix, suffix, middle
 
 
 def _types(types: np.ndarray, ends: frozenset[int]) -> list[int]:

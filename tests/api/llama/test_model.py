@@ -125,6 +125,14 @@ def test_a_grammar_holds_the_output(llm: Llama) -> None:
         assert answer["finish_reason"] == "stop"
 
 
+def test_an_empty_grammar_is_none_and_two_constraints_are_refused(llm: Llama) -> None:
+    options: dict[str, Any] = {"max_tokens": 4, "temperature": 0}
+    assert text(llm("Once", grammar="", **options)) == text(llm("Once", **options))
+    json_format = {"type": "json_object"}
+    with pytest.raises(LlamaValueError, match="a grammar or a JSON schema"):
+        llm.create_chat_completion(USER, grammar='root ::= "a"', response_format=json_format)
+
+
 def test_a_wrong_grammar_says_where(tmp_path: Path) -> None:
     with pytest.raises(GrammarError, match="line 1"):
         LlamaGrammar.from_string("root ::= (")
@@ -194,7 +202,8 @@ OTHER = {"type": "function", "function": {"name": "tell", "parameters": OTHER_SC
     ],
     ids=["named", "the only one", "one of two"],
 )
-def test_a_tool_that_must_be_called_is(llm: Llama, tools: list[Any], choice: Any) -> None:
+def test_a_tool_that_must_be_called_is(opened: Any, tools: list[Any], choice: Any) -> None:
+    llm = opened(n_ctx=512)  # the prompt describes the tools
     options: dict[str, Any] = {"tools": tools, "tool_choice": choice, "seed": 8}
     answer = llm.create_chat_completion(USER, **options)["choices"][0]
     (call,) = answer["message"]["tool_calls"]

@@ -34,7 +34,7 @@ class Guarded:
         )
 
     async def work(self, scope: Any, receive: Any, send: Any) -> None:
-        more = True
+        more, self.headers = True, scope["headers"]
         while more:
             message = await receive()
             self.n_read += len(message["body"])
@@ -121,23 +121,38 @@ def test_other_programs_the_own_page_and_named_origins_do() -> None:
     assert read.status_code == 200  # starts nothing; browsers keep the reply from the page
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        None,
-        "text/plain",
-        "text/plain;application/json",
-        "json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-    ],
-)
-def test_bodies_must_be_said_to_be_json(kind: str | None) -> None:
+KINDS = [
+    "",
+    "text/plain",
+    "json",
+    "application/x-www-form-urlencoded",
+    "Application/JSON",
+    "a/x+json",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_may_call_json_what_they_like(kind: str) -> None:
     guarded = Guarded()
-    reply = guarded.ask(content=b"{}", headers={"Content-Type": kind} if kind else {})
-    assert (reply.status_code, guarded.n_worked) == (415, 0)
-    for right in ("application/json", "Application/JSON; charset=utf-8", "application/x+json"):
-        assert guarded.ask(content=b"{}", headers={"Content-Type": right}).status_code == 200
+    headers = {"Content-Type": kind} if kind else {}
+    assert guarded.ask(content=b"{}", headers=headers).status_code == 200
+    declared = dict(guarded.headers)[b"content-type"].lower().partition(b";")[0]
+    assert declared == b"application/json" or declared.endswith(b"+json")
+    parts = guarded.ask(content=b"{}", headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (parts.status_code, guarded.n_worked) == (415, 1)
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "page", ["https://evil.example/form", "https://evil.example", "about:blank"]
+)
+def test_a_page_that_names_no_origin_is_known_by_its_address(kind: str, page: str) -> None:
+    guarded = Guarded()
+    headers = {"Content-Type": kind} if kind else {}
+    refused = guarded.ask(content=b"{}", headers={**headers, "Referer": page})
+    assert (refused.status_code, guarded.n_worked) == (403, 0)
+    own = guarded.ask(content=b"{}", headers={**headers, "Referer": "http://127.0.0.1/page/"})
+    assert own.status_code == 200
 
 
 def test_a_key_is_asked_for_and_hosts_come_first() -> None:

@@ -150,13 +150,6 @@ def test_what_cannot_be_is_said(server: Running, path: str, body: Any, message: 
     assert message in reply.json()["error"]["message"]
 
 
-def test_halves_of_characters_do_no_harm(server: Running) -> None:
-    body = b'{"prompt": "\\ud800", "echo": true, "max_tokens": 1}'
-    headers = {"content-type": "application/json"}
-    reply = server.http.post("/v1/completions", content=body, headers=headers)
-    assert reply.status_code == 200
-
-
 def test_what_is_not_there_is_said_in_the_same_shape(server: Running) -> None:
     reply = server.http.get("/v1/nothing")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, 404)
