@@ -99,9 +99,7 @@ _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZE
 
 def _remedy(summary: Summary) -> Remedy:
     needs = summary.layout == "split" or summary.version == 1 or summary.byte_order == "big"
-    if not needs or (summary.shard and summary.n_shards == 1):
-        return ""
-    return "merge" if summary.n_shards > 1 else "upgrade"  # a set is upgraded once it is one file
+    return "upgrade" if needs and not (summary.shard and summary.n_shards == 1) else ""
 
 
 def _gguf_hub(obstacles: Sequence[str], has_vocabulary: bool, summary: Summary) -> Loader:

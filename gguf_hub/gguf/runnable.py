@@ -111,11 +111,17 @@ def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[st
     return (*obstacles, *_tokenizer_obstacles(header.fields))
 
 
-def _tokenizer_obstacles(fields: Mapping[str, Field]) -> list[str]:
-    """Judge the vocabulary; a model without one takes and gives token ids."""
+def lacks_vocabulary(fields: Mapping[str, Field]) -> bool:
+    """Tell whether a model knows no text: it takes and gives token ids."""
     field = fields.get("tokenizer.ggml.model")
-    if field is None or _is_one_of(field, _NO_TOKENIZER):
+    return field is None or _is_one_of(field, _NO_TOKENIZER)
+
+
+def _tokenizer_obstacles(fields: Mapping[str, Field]) -> list[str]:
+    """Judge the vocabulary, if there is one."""
+    if lacks_vocabulary(fields):
         return []
+    field = fields["tokenizer.ggml.model"]
     if not _is_one_of(field, _TOKENIZERS):
         name = field.value if field.type is ValueType.STRING else field.type_name
         return [f"tokenizer `{shown(name)}`, expected `llama`"]

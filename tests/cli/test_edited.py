@@ -109,6 +109,20 @@ def test_a_file_that_changed_otherwise_is_told_of(server: HubServer, gguf_hub: R
     assert "has changed" not in gguf_hub("run", path, "-p", "w1", "-n", "1")[2]
 
 
+def test_an_edited_file_goes_only_by_its_own_name(
+    server: HubServer, gguf_hub: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    path = Path(gguf_hub("download", REPO, NAME, "--local-dir", folder, "-q")[1].strip())
+    cached = Path(gguf_hub("download", REPO, NAME, "-q")[1].strip())
+    gguf_hub("edit", path, "--set", "general.name=mine")
+    err = gguf_hub("rm", "-y", REPO)[2]
+    assert f"`{path}` stays, as `gguf-hub edit` changed it" in err
+    assert (path.exists(), cached.exists()) == (True, False)
+    assert gguf_hub("rm", "-y", path)[0] == 0
+    assert not path.exists()
+
+
 def test_records_of_before_are_read(server: HubServer, gguf_hub: Run) -> None:
     gguf_hub("download", REPO, NAME)
     record = Store().folder / "files.json"

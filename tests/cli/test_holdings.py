@@ -230,6 +230,21 @@ def test_what_is_no_model_stays_and_is_named(
     assert not trees.exists()  # the last file of the repository takes its folder along
 
 
+def test_a_begun_download_is_named_when_its_repository_is_removed(
+    server: HubServer, ok: Callable[..., str], gguf_hub: Run
+) -> None:
+    ok("download", "Q2_K")
+    server.faults.append(Fault("GET", "*/resolve/*", times=1, drop_after=len(DATA) // 2))
+    server.faults.append(Fault("GET", "*/resolve/*", status=404))
+    assert gguf_hub("download", "Q4_K_M", "--connections", "1")[0] == 1
+    err = gguf_hub("rm", "-y", REPO)[2]
+    assert f"of unfinished downloads of `{REPO}` stay" in err
+    ok("gc", "-y")
+    server.faults.clear()
+    ok("download", "Q2_K")
+    assert "unfinished" not in gguf_hub("rm", "-y", REPO)[2]
+
+
 def test_bytes_stay_while_another_commit_needs_them(
     server: HubServer, ok: Callable[..., str], listed: Callable[[], Any]
 ) -> None:

@@ -99,6 +99,8 @@ def test_lists_the_models_of_a_repository(gguf_hub, repo: HubServer) -> None:
         "Q8_0 1.5 kB 2 m-Q8_0-00001-of-00002.gguf",
     ]
     assert "org/name, main (" in err
+    assert "also: mmproj-m.gguf, a multimodal projector" in err
+    assert "not whole: half-00001-of-00002.gguf" in err
     assert repo.body_requests() == []
 
 
@@ -110,6 +112,11 @@ def test_json_of_a_repository(gguf_hub, repo: HubServer) -> None:
     sharded = next(row for row in data["files"] if row["quant"] == "Q8_0")
     assert (sharded["n_shards"], sharded["size_bytes"]) == (2, 1500)
     assert sharded["filenames"][1] == "m-Q8_0-00002-of-00002.gguf"
+    (other,) = data["others"]
+    assert (other["filename"], other["role"], other["size_bytes"]) == (
+        "mmproj-m.gguf", "projector", 1,
+    )  # fmt: skip
+    assert data["incomplete"] == ["half-00001-of-00002.gguf"]
 
 
 def test_a_repository_without_models(gguf_hub, repo: HubServer) -> None:

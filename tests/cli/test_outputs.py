@@ -13,6 +13,7 @@ from gguf_hub.errors import UsageError
 from gguf_hub.files import require_distinct
 from gguf_hub.gguf.shard_names import shard_path
 from gguf_hub.gguf.shards import plan_split, write_shards
+from tests.hub_server import HubServer
 from tests.run.convert import checkpoints
 from tests.synth import TINY, write_mixtral
 
@@ -138,6 +139,42 @@ def test_what_is_there_needs_force(gguf_hub: Run, model: Path, tmp_path: Path, n
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs pipes")
+@pytest.mark.parametrize("command", ["split", "upgrade", "merge", "quantize", "edit"])
+def test_a_folder_that_is_not_there_is_named(
+    gguf_hub: Run, model: Path, tmp_path: Path, command: str
+) -> None:
+    target = tmp_path / "none" / "out.gguf"
+    lines = {
+        "split": ["split", model, target, "--max-tensors", 9],
+        "upgrade": ["upgrade", model, target],
+        "merge": [
+            "merge",
+            *write_shards(tmp_path / "s", plan_split(model, max_tensors=9))[:1],
+            target,
+        ],
+        "quantize": ["quantize", model, target, "Q8_0"],
+        "edit": ["edit", model, "-o", target, "--set", "general.name=x"],
+    }
+    code, out, err = gguf_hub(*lines[command])
+    assert (code, out) == (1, "")
+    assert f"there is no folder `{tmp_path / 'none'}`" in err
+    assert f"`mkdir -p {tmp_path / 'none'}`" in err
+
+
+def test_a_downloaded_set_is_merged_by_its_name(
+    gguf_hub: Run, model: Path, tmp_path: Path, hub_server: HubServer
+) -> None:
+    shards = write_shards(tmp_path / "m.F32", plan_split(model, max_tensors=9))
+    hub_server.add_repo("org/m", {path.name: path.read_bytes() for path in shards})
+    assert gguf_hub("download", "org/m:F32")[0] == 0
+    target = tmp_path / "whole.gguf"
+    code, _, err = gguf_hub("merge", "org/m:F32", target)
+    assert code == 0, err
+    assert gguf_hub("verify", target)[0] == 0
+    code, _, err = gguf_hub("merge", "org/m:Q4_0", tmp_path / "x.gguf")
+    assert (code, "`org/m:Q4_0` is not on this machine" in err) == (1, True)
+
+
 def test_a_pipe_is_not_replaced_by_a_file(gguf_hub: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     os.mkfifo(out)

@@ -450,6 +450,11 @@ def test_a_folder_is_searched_below_and_what_is_no_model_is_named(
     (tmp_path / "a.Q2_K.gguf").unlink()
     _, data = picked(gguf_hub, tmp_path, "--ram", "1GB")
     assert [row["quant"] for row in data["files"]] == ["Q4_0"]
+    code, _, err = gguf_hub("pick", tmp_path / ".cache" / "none", "--no-probe")
+    assert code != 0
+    (tmp_path / "empty").mkdir()
+    code, _, err = gguf_hub("pick", tmp_path / "empty", "--no-probe")
+    assert (code, f"`{tmp_path / 'empty'}` holds no GGUF file" in err) == (2, True)
 
 
 def test_where_nothing_runs_here_the_program_is_named_that_runs_it(

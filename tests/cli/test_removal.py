@@ -89,6 +89,23 @@ def test_a_file_elsewhere_stays(gguf_hub: Run, repo: Path, elsewhere: Path, how:
     assert not repo.exists()
 
 
+def test_a_link_of_ones_own_goes_alone(gguf_hub: Run, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "m.gguf"
+    path.parent.mkdir()
+    path.write_bytes(DATA)
+    record(path)
+    link = tmp_path / "link.gguf"
+    link.symlink_to(path)
+    _, _, err = gguf_hub("rm", link)
+    assert f"a link  {link} to {path}, which stays" in err
+    code, out, err = gguf_hub("rm", "-y", link)
+    assert (code, out.strip()) == (0, str(link))
+    assert f"`{path}` stays: only the link to it was removed" in err
+    assert path.read_bytes() == DATA
+    assert not os.path.lexists(link)
+    assert [entry.path for entry in Store().entries()] == [path]
+
+
 def test_what_lies_in_the_cache_goes(gguf_hub: Run, repo: Path) -> None:
     put_blob(repo)
     code, out, err = gguf_hub("rm", "org/name", "-y", "--json")

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.cli import console
@@ -113,15 +113,31 @@ def _format_share(share: Share, total_bytes: int) -> str:
 
 def remedy(inspection: Inspection) -> str:
     """Return the command that makes the file load in more programs, or ""."""
+    from gguf_hub.gguf.shard_names import model_name
+
     path = PurePath(inspection.name)
-    target_path = path.with_name(f"{path.stem}.upgraded.gguf")
+    target_path = path.with_name(f"{model_name(Path(path))}.upgraded.gguf")
     source, target = shlex.quote(str(path)), shlex.quote(str(target_path))
     return {
         "upgrade": f"gguf-hub upgrade {source} {target}",
         "merge": f"gguf-hub merge {source} OUT.gguf",
-        "download": "gguf-hub download",
+        "download": _download_of(path),
         "": "",
     }[inspection.compatibility.remedy]
+
+
+def _download_of(path: PurePath) -> str:
+    """Return the command that downloads a file again; empty where nobody knows its origin."""
+    from gguf_hub.hub.download.inventory import find_local_file
+    from gguf_hub.hub.store import Store
+
+    file = find_local_file(Path(path), Store())
+    if file is None or not file.repo_id:
+        return ""
+    command = ["gguf-hub", "download", file.repo_id, file.filename]
+    if file.path.as_posix().endswith(f"/{file.filename}") and "snapshots" not in file.path.parts:
+        command += ["--local-dir", str(file.root)]
+    return shlex.join(command)
 
 
 def print_metadata(inspection: Inspection, *, full: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gguf_hub.cli import console
@@ -52,13 +53,18 @@ def check_outputs(
 
     Raises:
         UsageError: One of them is an input, under any name.
-        GgufHubError: One exists without ``force``, or is not a regular file.
+        GgufHubError: One exists without ``force``, is not a regular file, or has no folder.
     """
     from gguf_hub.errors import GgufHubError
     from gguf_hub.files import require_distinct
 
     require_distinct(outputs, inputs, hint=f"name another file to write{or_else}")
     for path in outputs:
+        if not path.parent.is_dir():
+            raise GgufHubError(
+                f"`{path}`: there is no folder `{path.parent}`",
+                hint=f"`mkdir -p {quote(str(path.parent))}` makes it",
+            )
         if path.exists() and not path.is_file():
             raise GgufHubError(f"`{path}` is not a regular file", hint="name another file to write")
         if os.path.lexists(path) and not force:

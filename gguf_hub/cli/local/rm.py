@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from gguf_hub.cli.options import catalog_option, json_option
 
 if TYPE_CHECKING:
     from gguf_hub.hub.download.inventory import LocalFile
+    from gguf_hub.hub.resolve import Resolver
 
 
 @click.command("rm")
@@ -39,15 +41,21 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     from gguf_hub.units import format_size
 
     resolver = make_resolver(catalog_path)
-    files = {file.path: file for name in models for file in resolver.local_files(name)}
+    files, edited = _files_of(models, resolver)
     free_bytes = freed_bytes(list(files))
     link_targets = {path: target for path in files if (target := remaining_file(path))}
     if not yes:
         _confirm(list(files.values()), free_bytes, link_targets)
+    unfinished = list(_unfinished(models, resolver))
     for path in files:
         remove(path, resolver.store)
     for target in link_targets.values():
         console.note(f"`{target}` stays: only the link to it was removed")
+    for path in edited:
+        console.note(f"`{path}` stays, as `gguf-hub edit` changed it: name it to remove it")
+    for repo_id, size_bytes in unfinished:
+        console.note(f"{format_size(size_bytes)} of unfinished downloads of `{repo_id}` stay")
+        console.note("hint: `gguf-hub gc` shows them, `gguf-hub gc -y` removes them")
     for repo_id, names in left_in_caches(files):
         listed = ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)
         console.note(f"`{repo_id}` keeps in the cache what is no model: {listed}")
@@ -58,6 +66,48 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     for path in files:
         console.say(str(path))
     console.note(f"removed; {format_size(free_bytes)} freed")
+
+
+def _files_of(
+    models: Sequence[str], resolver: Resolver
+) -> tuple[dict[Path, LocalFile], list[Path]]:
+    """Return the files to remove, and those that were edited and are not named themselves."""
+    from gguf_hub.hub.download.inventory import Condition
+    from gguf_hub.paths import expand_user
+
+    files: dict[Path, LocalFile] = {}
+    edited: list[Path] = []
+    for name in models:
+        is_path = os.path.lexists(expand_user(name))
+        for file in resolver.local_files(name):
+            if file.condition is Condition.EDITED and not is_path:
+                edited.append(file.path)
+            else:
+                files[file.path] = file
+    return files, [path for path in edited if path not in files]
+
+
+def _unfinished(models: Sequence[str], resolver: Resolver) -> Iterator[tuple[str, int]]:
+    """Yield the repositories that were named as a whole, and what was begun of them in caches."""
+    from gguf_hub.hub.download.cachedir import repo_folder
+    from gguf_hub.hub.download.leftovers import Kind, find_leftovers
+    from gguf_hub.hub.download.plan import FileSelector
+    from gguf_hub.hub.download.refs import Target
+    from gguf_hub.paths import expand_user
+
+    kinds = (Kind.PART, Kind.JOURNAL, Kind.INCOMPLETE)
+    for name in models:
+        if os.path.lexists(expand_user(name)):
+            continue
+        target = resolver.target(name, is_remote=True)
+        if not isinstance(target, Target) or target.selector != FileSelector():
+            continue
+        folders = [Path(os.path.realpath(repo_folder(cache, target.repo_id)))
+                   for cache in resolver.roots.caches]  # fmt: skip
+        begun = [left.size_bytes for left in find_leftovers(resolver.store, resolver.roots)
+                 if left.kind in kinds and left.path.parent.parent in folders]  # fmt: skip
+        if begun:
+            yield target.repo_id, sum(begun)
 
 
 def _confirm(

@@ -102,12 +102,15 @@ def _model(path: Path) -> Model:
     return Model(facts_of_file(path), str(path), path)
 
 
-def _folder(path: Path) -> CandidateSet | None:
+def _folder(path: Path) -> CandidateSet:
+    from gguf_hub.errors import UsageError
     from gguf_hub.hub.download.names import holds_gguf
 
     paths = sorted(file for file in _files_below(path) if holds_gguf(file.name))
     models, notes = _read_models(file for file in paths if file.is_file() and _is_first(file))
-    return CandidateSet("", "", models, notes) if models else None
+    if not models:
+        raise UsageError(f"`{path}` holds no GGUF file", hint="name a folder or a file that does")
+    return CandidateSet("", "", models, notes)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -78,6 +78,7 @@ def _print_repo(listing: RepoListing) -> None:
     console.note(f"{listing.repo_id}, {listing.revision} ({listing.commit[:10]})\n")
     if not rows:
         console.note("no GGUF models")
+        _note_others(listing)
         return
     console.print_table(
         [
@@ -87,13 +88,33 @@ def _print_repo(listing: RepoListing) -> None:
         ["quant", "size", "files", "file"],
         align=["left", "right", "right", "left"],
     )
+    _note_others(listing)
+
+
+def _note_others(listing: RepoListing) -> None:
+    """Name the files beside the models, and sets that are not whole."""
+    report = repo_report(listing)
+    for other in report["others"]:
+        console.note(f"also: {other['filename']}, {other['description']}")
+    for name in report["incomplete"]:
+        console.note(f"not whole: {name}; `gguf-hub download` names what is missing")
 
 
 def repo_report(listing: RepoListing) -> dict[str, Any]:
     """Return the models of a repository as plain data; the shards of one together."""
-    from gguf_hub.hub.download.plan import models_of
+    from gguf_hub.gguf.roles import Role
+    from gguf_hub.hub.download.names import holds_gguf, role_of_name
+    from gguf_hub.hub.download.plan import incomplete_models_of, models_of
     from gguf_hub.hub.download.quants import quant_of
 
+    models = models_of(listing)
+    shown = {file.path for model in models for file in model}
+    incomplete = [model[0].path for model in incomplete_models_of(listing)]
+    others = [
+        (file, role_of_name(file.path))
+        for file in listing.files
+        if holds_gguf(file.path) and file.path not in shown
+    ]
     return {
         "repo_id": listing.repo_id,
         "revision": listing.revision,
@@ -106,8 +127,19 @@ def repo_report(listing: RepoListing) -> dict[str, Any]:
                 "n_shards": len(model),
                 "size_bytes": sum(file.size_bytes for file in model),
             }
-            for model in models_of(listing)
+            for model in models
         ],
+        "others": [
+            {
+                "filename": file.path,
+                "role": role.value,
+                "description": role.description,
+                "size_bytes": file.size_bytes,
+            }
+            for file, role in others
+            if role is not Role.MODEL
+        ],
+        "incomplete": incomplete,
     }
 
 

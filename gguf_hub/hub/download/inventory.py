@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from gguf_hub.hub.download.notes import Note, notes_of, own_folder
 from gguf_hub.hub.download.quants import nearest, quant_of
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.paths import absolute
 
 
 class Condition(str, Enum):
@@ -132,8 +133,13 @@ def files_in_repo(
 
 
 def find_local_file(path: Path, store: Store) -> LocalFile | None:
-    """Return what is known of the file at ``path``, or None when it is nobody's download."""
+    """Return what is known of the file at ``path``, or None when it is nobody's download.
+
+    A link of the user's own to such a file is a name of its own.
+    """
     entry = store.find(path)
+    if entry and path.is_symlink() and not find_file(path) and _key(entry.path) != _key(path):
+        return replace(_from_record(entry), path=absolute(path))
     if entry and (not (cached := find_file(path)) or _key(entry.path) == _key(cached.path)):
         return _from_record(entry)
     if (cached := find_file(path)) and path.is_file():

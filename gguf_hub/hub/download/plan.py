@@ -252,6 +252,11 @@ def models_of(listing: RepoListing) -> list[tuple[RemoteFile, ...]]:
     return [tuple(_whole_set(listing, group)) for group in groups if not _missing(group)]
 
 
+def incomplete_models_of(listing: RepoListing) -> list[list[RemoteFile]]:
+    """Return the sets of a listing that lack a shard or a raw part."""
+    return [group for group in _groups(_model_files(listing.files)) if _missing(group)]
+
+
 def quants_of(listing: RepoListing) -> list[str]:
     """Return the quants that the models of a listing name, in its order, each once."""
     quants = (quant_of(file.path) for file in _model_files(listing.files))

@@ -128,7 +128,9 @@ def verify_file(
     elif sha256 and (known := store.find(path)) and known.sha256 != sha256:
         # bytes can change without a trace in size and time: the record must not vouch for them
         store.distrust(path)
-    bad_ranges = _bad_ranges(path, sha256, expected, store, progress)
+    bad_ranges: tuple[tuple[int, int], ...] = ()
+    if verdict is not Verdict.EDITED:  # of which nothing is bad
+        bad_ranges = _bad_ranges(path, sha256, expected, store, progress)
     issues, role = (report.issues, _role(report)) if report else ((), None)
     return Verification(path, size_bytes, verdict, sha256, expected, issues, role, bad_ranges)
 

@@ -339,19 +339,20 @@ def _next(fits: Sequence[Fit], chosen: Fit) -> str:
         but = f"lacks {_gb_up(other.placement.lacking_bytes)}"
     if other.verdict.is_in_memory:
         but = f"makes only about {tok_per_s(other.tok_per_s)} tok/s"
-    mine = _percent(chosen.loss.share)
-    assert other.loss is not None
+    assert other.loss is not None and best.loss is not None
+    mine, its = (_against(best.loss, loss) for loss in (chosen.loss, other.loss))
     if other is best:
-        about = "about " if chosen.loss.is_estimated or other.loss.is_estimated else ""
-        return f"; {other.facts.quant} is better by {about}{mine} but {but}"
+        return f"; {other.facts.quant} is better by {mine} but {but}"
     return (
-        f"; {other.facts.quant} would lose {_about(other.loss)} against {best.facts.quant} "
-        f"instead of {_about(chosen.loss)} but {but}"
+        f"; {other.facts.quant} would lose {its} against {best.facts.quant} instead of {mine} but "
+        f"{but}"
     )
 
 
-def _about(loss: Loss) -> str:
-    return f"{'about ' if loss.is_estimated else ''}{_percent(loss.share)}"
+def _against(best: Loss, loss: Loss) -> str:
+    """Return how much more one loses than another, in words."""
+    about = "about " if best.is_estimated or loss.is_estimated else ""
+    return about + _percent((1 + loss.share) / (1 + best.share) - 1)
 
 
 def _obstacle(fit: Fit) -> tuple[int, bool]:

@@ -44,7 +44,10 @@ _CURVE = [
 
 @dataclass(frozen=True)
 class Loss:
-    """Added perplexity against the best file of the comparison: 0.036 for 3.6 %."""
+    """Added perplexity, 0.036 for 3.6 %.
+
+    Against the best published figure of the files compared, or the plain model where there is none.
+    """
 
     share: float
     is_estimated: bool
@@ -77,10 +80,11 @@ def _losses(shares: Iterable[TensorShare]) -> Iterator[float]:
 
 
 def losses_of(files: Sequence[FileFacts]) -> list[Loss | None]:
-    """Return the loss of each file against the best of them.
+    """Return the loss of each file.
 
-    Published perplexities are compared as they are. A file without one gets an estimate; beside
-    published ones it is set in proportion to the best of those.
+    Published perplexities are compared as they are, with the best of them. A file without one gets
+    an estimate, against the plain model; beside published ones it is set in proportion to the best
+    of those.
     """
     published = [f for f in files if f.perplexity is not None]
     anchor = min(published, key=lambda f: f.perplexity or 0.0, default=None)
@@ -91,11 +95,8 @@ def losses_of(files: Sequence[FileFacts]) -> list[Loss | None]:
         else:
             estimate = estimated_loss(file)
             values.append(None if estimate is None else (_beside(estimate, anchor), True))
-    best = min((value for value, _ in _known(values)), default=None)
-    return [
-        None if value is None or best is None else Loss(value[0] / best - 1, value[1])
-        for value in values
-    ]
+    reference = min(value for value, _ in _known(values)) if anchor else 1.0
+    return [None if value is None else Loss(value[0] / reference - 1, value[1]) for value in values]
 
 
 def _beside(estimate: float, anchor: FileFacts | None) -> float:

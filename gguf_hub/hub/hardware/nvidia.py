@@ -166,7 +166,7 @@ def parse_smi(text: str, *, has_mode: bool = True) -> DetectedGpus:
         gpu: Gpu | None = None
         if has_mode and rest[:1] == ["Enabled"]:
             notes.append(f"{name} is divided (MIG), which only NVML can read: {EXTRA}")
-        elif len(sizes) == 2 and all(size.isdecimal() for size in sizes):
+        elif len(sizes) == 2 and all(size.isdecimal() for size in sizes) and int(sizes[0]):
             gpu = Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB)
         else:
             gpu, more = _without_figures(name, ", ".join(dict.fromkeys(sizes)) or "no figures")

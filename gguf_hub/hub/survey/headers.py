@@ -19,7 +19,7 @@ from gguf_hub.gguf.layout import TensorTable, read_table
 from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
 from gguf_hub.gguf.reader import map_file, map_joined, raise_unreadable
 from gguf_hub.gguf.roles import require_model
-from gguf_hub.gguf.runnable import find_obstacles
+from gguf_hub.gguf.runnable import find_obstacles, lacks_vocabulary
 from gguf_hub.gguf.shard_names import find_shards, parse_shard
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
@@ -94,8 +94,13 @@ def facts_of_headers(shards: Sequence[ShardHeader], *, filenames: Sequence[str] 
         layers=layers_of(hparams, tensors),
         architecture=hparams.architecture,
         layout=expert_layout if expert_layout in ("split", "merged") else "none",
-        obstacles=find_obstacles(first.header, tensors),
+        obstacles=find_obstacles(first.header, tensors) + _text_obstacle(first.header),
     )
+
+
+def _text_obstacle(header: Header) -> tuple[str, ...]:
+    """Say that a model writes no text: whoever picks one wants that."""
+    return ("no vocabulary (`tokenizer.ggml.model`)",) * lacks_vocabulary(header.fields)
 
 
 def _damage(table: TensorTable) -> tuple[Issue, ...]:
