@@ -175,7 +175,7 @@ class Completions(LlamaBase):
             tools, tool_choice = modern_tools(functions, function_call)
         plan = plan_chat(
             self._chat_format, messages, tools=tools, tool_choice=tool_choice,
-            response_format=response_format,
+            response_format=response_format, control_texts=self.tokenizer_.vocab.control_texts,
         )  # fmt: skip
         generation = self._prepare(
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,

@@ -27,6 +27,7 @@ from gguf_hub.run.generation.answers import (
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
+from gguf_hub.run.tokenizer import LITERAL
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -161,8 +162,9 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
         variables=_template_variables(body.chat_template_kwargs),
+        control_texts=None if body.parse_special else service.tokenizer.vocab.control_texts,
     )
-    service.check_length(plan.prompt)
+    service.check_length(plan.prompt.replace(LITERAL, ""))
     tokens = encode_chat(service.tokenizer, plan.prompt)
     limit = body.max_completion_tokens
     generations = [

@@ -293,14 +293,15 @@ class ChatSession(Session):
 
     def turn(self, text: str) -> None:
         """Answer a message; without an answer, the message is dropped."""
-        from gguf_hub.run.generation.chat import encode_chat
+        from gguf_hub.run.generation.chat import encode_chat, literal_messages
 
         if not text.strip():
             return
         messages = [*self.messages, {"role": "user", "content": text}]
         system = [{"role": "system", "content": self.system}] if self.system else []
+        control_texts = self.generator.tokenizer.vocab.control_texts
         try:
-            prompt = self.chat_format.render([*system, *messages])
+            prompt = self.chat_format.render(literal_messages([*system, *messages], control_texts))
         except GgufHubError as error:
             self.notify(error.message)
             return

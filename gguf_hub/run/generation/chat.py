@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,13 @@ from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, fi
 from gguf_hub.run.chat.messages import plain_messages
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
 from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
 Tool = Mapping[str, Any]
 
 _END_MARK = "@@end@@"
+_FOREIGN = ("user", "tool", "function")
+"""Roles whose texts come from outside."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def plan_chat(
     add_generation_prompt: bool | None = None,
     continue_final_message: bool | None = None,
     variables: Mapping[str, Any] | None = None,
+    control_texts: re.Pattern[str] | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
 
@@ -84,6 +88,7 @@ def plan_chat(
         continue_final_message: Whether the answer continues the last message; None: if the
             assistant wrote it, without calls.
         variables: More values for the model's template.
+        control_texts: What is not to be read as a control token in the user's and the tools' texts.
 
     Raises:
         UsageError: A message, a tool or the response format is invalid.
@@ -92,7 +97,7 @@ def plan_chat(
     functions = [] if tool_choice == "none" else [_function(tool) for tool in tools or ()]
     template_tools = list(tools or ()) if functions else None
     # templates expect the arguments of calls as data
-    messages = [_with_call(message) for message in messages]
+    messages = [_with_call(message) for message in literal_messages(messages, control_texts)]
     options = {**(variables or {}), "tools": template_tools}
     if _is_continued(messages, add_generation_prompt, continue_final_message):
         prompt = _continued_prompt(chat_format, messages, options)
@@ -112,6 +117,33 @@ def plan_chat(
         return ChatPlan(plan.prompt, plan.stops, schema, tool=function["name"], must_call=True)
     schema = {"anyOf": [_call_schema(function) for function in required]}
     return ChatPlan(plan.prompt, plan.stops, schema, tools=names, must_call=True)
+
+
+def literal_messages(
+    messages: Sequence[Message], control_texts: re.Pattern[str] | None
+) -> list[Message]:
+    """Return messages in which users and tools write no control tokens, only their texts.
+
+    A prompt is read with control tokens, as templates write them: without this, a user's
+    ``<|im_end|>`` would end the turn and could go on as the system.
+    """
+    if control_texts is None:
+        return list(messages)
+
+    def literal(value: Any) -> Any:
+        if isinstance(value, str):
+            return control_texts.sub(lambda match: match[0][0] + LITERAL + match[0][1:], value)
+        if isinstance(value, list):
+            return [literal(part) for part in value]
+        is_part = isinstance(value, Mapping) and "text" in value
+        return {**value, "text": literal(value["text"])} if is_part else value
+
+    return [
+        {**message, "content": literal(message.get("content"))}
+        if isinstance(message, Mapping) and message.get("role") in _FOREIGN
+        else message
+        for message in messages
+    ]
 
 
 def format_of(

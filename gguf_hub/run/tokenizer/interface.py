@@ -7,6 +7,10 @@ from typing import Protocol
 
 from gguf_hub.run.tokenizer.vocab import Vocab
 
+LITERAL = "\ufdd0"
+"""A noncharacter of Unicode, which is in no text: within the text of a control token it keeps a
+tokenizer from reading one there, and stands for nothing itself."""
+
 
 class Tokenizer(Protocol):
     """Text to token ids and back; safe to share between threads.
@@ -41,7 +45,8 @@ class Tokenizer(Protocol):
         """Return the token ids of ``text``.
 
         Args:
-            text: Any string; lone surrogates, which have no UTF-8, are read as U+FFFD.
+            text: Any string; lone surrogates, which have no UTF-8, are read as U+FFFD, and
+                ``LITERAL`` as nothing.
             add_bos: Add the begin and end ids, as the vocabulary says.
             parse_special: Read control tokens written in the text (``</s>``) as such.
         """

@@ -23,6 +23,7 @@ from operator import neg
 
 from gguf_hub.errors import TokenizerError
 from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.run.tokenizer.interface import LITERAL
 from gguf_hub.run.tokenizer.vocab import Vocab
 
 SPACE = "▁"
@@ -70,6 +71,7 @@ class SpmTokenizer:
                 ids.append(part)
             else:
                 # Every stretch stands at the start or after a special token.
+                part = part.replace(LITERAL, "")
                 plain = " " + part if vocab.add_space_prefix else part
                 self._encode_plain(plain.replace(" ", SPACE), ids)
         if add_bos and vocab.add_eos and vocab.eos_id is not None:

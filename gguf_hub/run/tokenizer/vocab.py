@@ -5,8 +5,10 @@ What is in the file, and whether it can be used, ``gguf/vocabulary.py`` reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from typing import Any
 
@@ -63,6 +65,13 @@ class Vocab:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def control_texts(self) -> re.Pattern[str] | None:
+        """What the texts of control tokens look like, the longest first; None without any."""
+        ids = self.ids_of(TokenType.CONTROL, TokenType.UNKNOWN)
+        texts = sorted({self.tokens[i] for i in ids if len(self.tokens[i]) > 1}, key=len)
+        return re.compile("|".join(map(re.escape, reversed(texts)))) if texts else None
 
     def ids_of(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types, in order."""
