@@ -76,8 +76,9 @@ SMALL = Shape(
     n_layer=2, n_embd=256, n_head=8, n_head_kv=2, n_ff=512, n_expert=8, n_vocab=320, n_ctx=256
 )
 
+LOGITS_RECIPES = tuple(RECIPES)
 LOGITS_TOKENS = (1, 17, 250, 4, 99, 260, 31, 5)
-"""The text whose logits llama.cpp computed for each recipe, see ``tools/llama_cpp_logits.py``."""
+"""The text whose logits llama.cpp computed for these recipes, see ``tools/llama_cpp_logits.py``."""
 
 
 @dataclass(frozen=True)

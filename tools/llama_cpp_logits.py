@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gguf_hub.files import write_atomically
-from tests.synth import LOGITS_TOKENS, RECIPES, write_logits_model
+from tests.synth import LOGITS_RECIPES, LOGITS_TOKENS, write_logits_model
 
 
 def main(target: Path) -> None:
@@ -26,7 +26,7 @@ def main(target: Path) -> None:
     archive = io.BytesIO()
     hashes = {}
     with tarfile.open(fileobj=archive, mode="w:xz") as tar, tempfile.TemporaryDirectory() as folder:
-        for recipe in RECIPES:
+        for recipe in LOGITS_RECIPES:
             path = write_logits_model(Path(folder) / f"{recipe}.gguf", recipe)
             hashes[recipe] = hashlib.sha256(path.read_bytes()).hexdigest()
             array = io.BytesIO()

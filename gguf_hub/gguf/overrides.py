@@ -45,7 +45,7 @@ def parse_overrides(arguments: Iterable[str]) -> tuple[Override, ...]:
                 raise UsageError(
                     f"--override-kv {shown(text)}: expected KEY=TYPE:VALUE, TYPE one of int, "
                     "float, bool, str",
-                    hint="for example `--override-kv llama.rope.freq_base=float:1e6`",
+                    hint="for example `--override-kv tokenizer.ggml.add_bos_token=bool:false`",
                 )
             overrides.append(Override(key, kind, value))
     return tuple(overrides)

@@ -27,8 +27,8 @@ from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_model
 from tests.synth import (
+    LOGITS_RECIPES,
     LOGITS_TOKENS,
-    RECIPES,
     TINY,
     Shape,
     write_logits_model,
@@ -136,7 +136,7 @@ def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
         assert routing.weights[entry["pos"]] == pytest.approx(entry["weights"], abs=2e-3)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", LOGITS_RECIPES)
 def test_every_recipe_has_llama_cpps_logits(
     recipe: str, data: Path, open_model: Any, tmp_path: Path
 ) -> None:
