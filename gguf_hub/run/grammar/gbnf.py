@@ -15,7 +15,7 @@ from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 
 MAX_CODE_POINT = 0x10FFFF
-MAX_REPEAT = 20_000
+MAX_REPEAT = 999_999_999
 
 Ranges = tuple[tuple[int, int], ...]
 """Code points from-to, both included, rising and apart."""
