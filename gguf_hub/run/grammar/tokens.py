@@ -27,7 +27,7 @@ from gguf_hub.run.grammar.limits import (
     too_ambiguous,
 )
 from gguf_hub.run.grammar.network import Network
-from gguf_hub.run.grammar.schema import schema_to_rules
+from gguf_hub.run.grammar.schema import LeftOut, schema_to_rules
 from gguf_hub.run.grammar.trees import format_gbnf
 
 Mask = npt.NDArray[np.bool_]
@@ -124,7 +124,7 @@ class Grammar:
 
     def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
         self.rules = dict(rules)
-        self.left_out: tuple[str, ...] = ()
+        self.left_out: tuple[LeftOut, ...] = ()
         """Parts of a JSON schema that the grammar does not hold."""
         self.network = Network(self.rules, root)
 
