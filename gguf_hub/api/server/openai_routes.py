@@ -25,6 +25,7 @@ from gguf_hub.run.generation.answers import (
     text_choice,
     text_logprobs,
     usage,
+    warned,
 )
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
 from gguf_hub.run.generation.stops import stop_list
@@ -64,7 +65,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
         _completion_choice(service, body, i, texts[i], text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.text(choices, usage=_usage(generations)))
+    return Json(head.text(choices, usage=_usage(generations), **_warned(generations)))
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:
@@ -120,7 +121,7 @@ async def _completion_chunks(
 ) -> AsyncIterator[list[Answer]]:
     streams = [
         CompletionStream(head, service.tokenizer, has_logprobs=body.logprobs is not None,
-                 offset=len(text), index=i)
+                 offset=len(text), index=i, warnings=stream.generations[i].request.warnings)
         for i, text in enumerate(texts)
     ]  # fmt: skip
     if body.echo:
@@ -128,7 +129,7 @@ async def _completion_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.text([], usage=_usage(stream.generations))]
+        yield [head.text([], usage=_usage(stream.generations), **_warned(stream.generations))]
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         _chat_choice(service, body, head, plan, i, text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.chat(choices, usage=_usage(generations)))
+    return Json(head.chat(choices, usage=_usage(generations), **_warned(generations)))
 
 
 def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
@@ -173,7 +174,7 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
             tokens, body, max_tokens=body.max_tokens if limit is None else limit,
             stops=[*stop_list(body.stop), *plan.stops],
             n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
-            choice=choice,
+            strict=plan.strict, choice=choice, warnings=plan.warnings,
         )
         for choice in range(body.n)
     ]  # fmt: skip
@@ -201,13 +202,13 @@ async def _chat_chunks(
 ) -> AsyncIterator[list[Answer]]:
     streams = [
         ChatStream(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
-                 has_legacy_call=body.functions is not None)
-        for i in range(len(stream.generations))
+                 has_legacy_call=body.functions is not None, warnings=generation.request.warnings)
+        for i, generation in enumerate(stream.generations)
     ]  # fmt: skip
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.chat_chunk([], usage=_usage(stream.generations))]
+        yield [head.chat_chunk([], usage=_usage(stream.generations), **_warned(stream.generations))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -237,6 +238,10 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 
 
 # -- what they share ------------------------------------------------------------------------------
+
+
+def _warned(generations: Sequence[Generation]) -> Answer:
+    return warned(text for generation in generations for text in generation.request.warnings)
 
 
 def _usage(generations: Sequence[Generation]) -> Answer:

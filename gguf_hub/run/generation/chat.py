@@ -8,9 +8,10 @@ arguments; of several, one of which must be called, the output is ``{"name": ...
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from gguf_hub.errors import UsageError
 from gguf_hub.run.chat import ChatFormat, Message, choose_format, find_format
@@ -44,6 +45,8 @@ class ChatPlan:
         tool: The tool whose arguments the answer is, or None.
         tools: Names of the tools that the answer may call.
         must_call: Whether the answer must be a call.
+        strict: Whether the schema must be held in all its parts.
+        warnings: What was asked for and is not held.
     """
 
     prompt: str
@@ -52,6 +55,8 @@ class ChatPlan:
     tool: str | None = None
     tools: tuple[str, ...] = ()
     must_call: bool = False
+    strict: bool = False
+    warnings: tuple[str, ...] = ()
 
     def calls(self, text: str) -> list[Call]:
         """Return the calls that an answer makes; none where it is plain text."""
@@ -97,19 +102,19 @@ def plan_chat(
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in messages]
     prompt = chat_format.render(messages, tools=template_tools, **variables)
-    plan = ChatPlan(prompt.text, prompt.stop, schema=_schema_of(response_format))
+    schema, is_strict = _schema_of(response_format)
+    plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        return ChatPlan(plan.prompt, plan.stops, plan.schema, tools=names)
+        return replace(plan, tools=names, warnings=tuple(_free_strict(functions)))
+    plan = replace(plan, must_call=True, strict=any(map(_is_strict, required)))
     if len(required) == 1:
         (function,) = required
-        schema = function.get("parameters") or JSON_OBJECT
-        return ChatPlan(plan.prompt, plan.stops, schema, tool=function["name"], must_call=True)
-    schema = {"anyOf": [_call_schema(function) for function in required]}
-    return ChatPlan(plan.prompt, plan.stops, schema, tools=names, must_call=True)
+        return replace(plan, schema=_parameters(function), tool=function["name"])
+    return replace(plan, schema=_calls_schema(required), tools=names)
 
 
 def format_of(
@@ -183,27 +188,60 @@ def _required_functions(
     return matches[:1]
 
 
-def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
+def _is_strict(function: Mapping[str, Any]) -> bool:
+    return function.get("strict") is True
+
+
+def _free_strict(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a warning for each strict tool that the model may call as it likes."""
+    for function in filter(_is_strict, functions):
+        yield (f"tools: `strict` of `{function['name']}` is not held: the model may choose whether "
+               "to call (`tool_choice`)")  # fmt: skip
+
+
+def _parameters(function: Mapping[str, Any]) -> Any:
+    return function.get("parameters") or JSON_OBJECT
+
+
+def _calls_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a call of one of these.
+
+    The parameters of each lie under ``$defs`` as a document of their own, so that references
+    inside them still mean what they did.
+    """
+    documents: dict[str, Any] = {}
+    calls = []
+    for i, function in enumerate(functions):
+        key = function["name"] if function["name"] not in documents else f"{function['name']}-{i}"
+        parameters = _parameters(function)
+        documents[key] = parameters
+        if isinstance(parameters, Mapping):
+            documents[key] = {"$id": f"urn:gguf-hub:tool:{i}", **parameters}
+        pointer = quote(key.replace("~", "~0").replace("/", "~1"), errors="replace")
+        properties = {
             "name": {"const": function["name"]},
-            "arguments": function.get("parameters") or JSON_OBJECT,
-        },
-        "required": ["name", "arguments"],
-    }
+            "arguments": {"$ref": f"#/$defs/{pointer}"},
+        }
+        calls.append({"type": "object", "properties": properties, "required": [*properties]})
+    return {"anyOf": calls, "$defs": documents}
 
 
-def _schema_of(response_format: Mapping[str, Any] | None) -> Any:
+def _schema_of(response_format: Mapping[str, Any] | None) -> tuple[Any, bool]:
+    """Return the schema of an answer, or None, and whether all of it must be held."""
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
-        return None
+        return None, False
     if kind == "json_object":
-        return response_format.get("schema") or JSON_OBJECT
+        return response_format.get("schema") or JSON_OBJECT, False
     if kind == "json_schema":
         inner = response_format.get("json_schema") or {}
-        schema = inner.get("schema") if isinstance(inner, Mapping) else None
-        return schema if schema is not None else response_format.get("schema") or JSON_OBJECT
+        if not isinstance(inner, Mapping):
+            raise UsageError("response_format: expected an object as `json_schema`, found "
+                             f"{inner!r:.60}")  # fmt: skip
+        schema = inner.get("schema")
+        if schema is None:
+            schema = response_format.get("schema") or JSON_OBJECT
+        return schema, inner.get("strict") is True
     raise UsageError(
         f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
     )

@@ -64,6 +64,7 @@ class GenerationRequest:
         stops: Texts that end it and are not returned.
         stop_ids: Tokens that end it and are not returned.
         criteria: Called after every token.
+        warnings: What was asked for and is not held, for the answer.
     """
 
     prompt: tuple[int, ...]
@@ -72,6 +73,7 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     stop_ids: Collection[int] = ()
     criteria: tuple[Criterion, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gguf_hub.run.generation.answers import (
     chat_logprobs,
     text_choice,
     text_logprobs,
+    warned,
 )
 from gguf_hub.run.generation.chat import Call, ChatPlan
 from gguf_hub.run.generation.generation import TextDelta
@@ -28,6 +29,7 @@ class CompletionStream:
         has_logprobs: Whether chunks carry log probabilities.
         offset: Length of the prompt, where the text begins.
         index: Number of this choice.
+        warnings: For the last chunk.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class CompletionStream:
         has_logprobs: bool = False,
         offset: int = 0,
         index: int = 0,
+        warnings: Iterable[str] = (),
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
+        self._warned = warned(warnings)
         self._has_logprobs, self._offset = has_logprobs, offset
 
     def chunks(self, delta: TextDelta) -> Iterator[Answer]:
@@ -52,7 +56,7 @@ class CompletionStream:
             yield self._head.text([text_choice(delta.text, index=self._index, logprobs=logprobs)])
         if delta.finish_reason is not None:
             end = text_choice("", index=self._index, finish_reason=delta.finish_reason)
-            yield self._head.text([end])
+            yield self._head.text([end], **self._warned)
 
 
 class ChatStream:
@@ -65,6 +69,7 @@ class ChatStream:
         has_logprobs: Whether chunks carry log probabilities.
         index: Number of this choice.
         has_legacy_call: Whether to repeat calls under their old name, ``function_call``.
+        warnings: For the last chunk.
     """
 
     def __init__(
@@ -76,8 +81,10 @@ class ChatStream:
         has_logprobs: bool = False,
         index: int = 0,
         has_legacy_call: bool = False,
+        warnings: Iterable[str] = (),
     ) -> None:
         self._head, self._tokenizer, self._plan, self._index = head, tokenizer, plan, index
+        self._warned = warned(warnings)
         self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
         self._has_begun = False
         self._pending_call: list[str] = []  # what may be a call, until it is complete
@@ -97,7 +104,7 @@ class ChatStream:
             logprobs = None
         if delta.finish_reason is not None:
             reason = "tool_calls" if self._is_call else delta.finish_reason
-            yield self._chunk({}, finish_reason=reason)
+            yield {**self._chunk({}, finish_reason=reason), **self._warned}
 
     def _deltas(self, delta: TextDelta) -> Iterator[Answer]:
         if self._plan.tool is not None:

@@ -57,6 +57,8 @@ def _containing(
     low, high = bounds
     least, most = int(s.get("minContains", 1)), s.get("maxContains")
     most = None if most is None else int(most)
+    if least > 0 and conversion.document.plain(s["contains"]) is False:
+        return NOTHING
     first, rest = list(s.get("prefixItems", ())), s.get("items", True)
     n_last = max(len(first), low, 1 if high is None else high, 1)
     n_matches = max(least, 0 if most is None else most)
@@ -79,11 +81,11 @@ def _containing(
                 after = min(n + 1, n_last)
                 separator = then if n else _as_it_is
                 if k < n_matches:
-                    matched = Ref(f"{prefix}-{after}-{min(k + 1, n_matches)}")
+                    matched = Ref(f"{prefix}--{after}-{min(k + 1, n_matches)}")
                     onwards.append(seq(separator(visit(n, s["contains"])), matched))
-                onwards.append(seq(separator(visit(n, other)), Ref(f"{prefix}-{after}-{k}")))
-            conversion.rules[f"{prefix}-{n}-{k}"] = alt(*onwards, *ends)
-    return braces("[", Ref(f"{prefix}-0-0"), "]")
+                onwards.append(seq(separator(visit(n, other)), Ref(f"{prefix}--{after}-{k}")))
+            conversion.rules[f"{prefix}--{n}-{k}"] = alt(*onwards, *ends)
+    return braces("[", Ref(f"{prefix}--0-0"), "]")
 
 
 def _as_it_is(item: Node) -> Node:
@@ -116,12 +118,12 @@ def _in_any_order(
     for written in range(1 << len(nodes)):
         n = written.bit_count()
         onwards = [
-            seq(then(node) if n else node, Ref(f"{prefix}-{written | 1 << i}"))
+            seq(then(node) if n else node, Ref(f"{prefix}--{written | 1 << i}"))
             for i, node in enumerate(nodes)
             if not written >> i & 1 and (high is None or n < high)
         ]
-        conversion.rules[f"{prefix}-{written}"] = alt(*onwards, *([EMPTY] if n >= low else []))
-    return Ref(f"{prefix}-0")
+        conversion.rules[f"{prefix}--{written}"] = alt(*onwards, *([EMPTY] if n >= low else []))
+    return Ref(f"{prefix}--0")
 
 
 def _list_values(conversion: Conversion, schema: Schema) -> list[Any] | None:

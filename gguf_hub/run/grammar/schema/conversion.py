@@ -34,7 +34,7 @@ class Conversion(Protocol):
         """Return what stands for a schema; ``name`` is preferred for its rule."""
 
     def fresh(self, name: str) -> str:
-        """Return a rule name like ``name`` that is not in use."""
+        """Return a rule name like ``name`` that is not in use, nor is any with ``--`` after it."""
 
     def conforms(self, value: Any, schema: Schema) -> bool:
         """Return whether a value satisfies a schema."""
@@ -91,14 +91,14 @@ def some_of(
         lo = max(low - n_done, 0)
         end = repeat(then(extra), lo, hi) if n_done else separated(extra, lo, hi)
         is_short = (lo > 1 and not may_repeat) or (hi is not None and hi < lo)
-        conversion.rules[f"{prefix}-{n}-{n_done}"] = NOTHING if is_short else end
+        conversion.rules[f"{prefix}--{n}-{n_done}"] = NOTHING if is_short else end
     for i in reversed(range(n)):
         part, is_required = parts[i]
         for n_done in range(min(i, count_cap) + 1):
             with_part: Node = NOTHING
             if high is None or n_done < high:
-                following = Ref(f"{prefix}-{i + 1}-{min(n_done + 1, count_cap)}")
+                following = Ref(f"{prefix}--{i + 1}-{min(n_done + 1, count_cap)}")
                 with_part = seq(then(part) if n_done else part, following)
-            without_part = NOTHING if is_required else Ref(f"{prefix}-{i + 1}-{n_done}")
-            conversion.rules[f"{prefix}-{i}-{n_done}"] = alt(with_part, without_part)
-    return Ref(f"{prefix}-0-0")
+            without_part = NOTHING if is_required else Ref(f"{prefix}--{i + 1}-{n_done}")
+            conversion.rules[f"{prefix}--{i}-{n_done}"] = alt(with_part, without_part)
+    return Ref(f"{prefix}--0-0")

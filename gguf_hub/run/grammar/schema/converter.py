@@ -99,7 +99,7 @@ def schema_to_rules(
         raise GrammarError(f"schema: expected JSON: {exc}") from exc
     try:
         converter = _Converter(schema, strict)
-        converter.rules.setdefault("root", converter.visit(schema, "root"))
+        converter.rules.setdefault("root", converter.visit(converter.root, "root"))
         rules = prune(converter.rules, "root")
     except RecursionError as exc:
         raise GrammarError("schema: it is nested too deeply") from exc
@@ -119,9 +119,11 @@ class _Converter:
         self.left_out: dict[LeftOut, None] = {}
         self._strict = strict
         self.document = Document(root, None if strict else self._leave_out_part)
-        self._at: Schema = root  # the innermost schema under way that is written in the document
+        self.root = self.document.references.root
+        self._at = self.root  # the innermost schema under way that is written in the document
         self._names: dict[str, str] = {}
         self._used: Counter[str] = Counter()
+        self._taken = set(_COMMON)
 
     def visit(self, schema: Schema, name: str) -> Node:
         """Return what stands for a schema: a rule of its own, made once."""
@@ -147,14 +149,15 @@ class _Converter:
         return Ref(self._names[key])
 
     def fresh(self, name: str) -> str:
-        """Return a rule name like ``name`` that is not in use."""
+        """Return a rule name like ``name`` that is not in use, nor is any with ``--`` after it."""
         if len(self.rules) > MAX_RULES:
             raise GrammarError(f"schema: it is too large: over {MAX_RULES:,} rules")
         base = name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "value"
-        while name in self.rules:
+        while name in self._taken:
             spend()
             self._used[base] += 1
             name = f"{base}-{self._used[base] + 1}"
+        self._taken.add(name)
         return name
 
     def conforms(self, value: Any, schema: Schema) -> bool:
@@ -208,7 +211,11 @@ class _Converter:
         for keyword in ("anyOf", "_oneOfs"):
             if keyword in s:
                 return self._choices(s, keyword, name)
-        return alt(*(self._typed(kind, s, name) for kind in _types(s)))
+        types = _types(s)
+        node = alt(*(self._typed(kind, s, name) for kind in types))
+        if node == NOTHING and "type" not in s:  # only values of other types satisfy it
+            node = alt(*(Ref(kind) for kind in TYPES if kind not in ("integer", *types)))
+        return node
 
     def _values(self, s: Plain, name: str) -> Node:
         """Return the values of an ``enum`` that satisfy the rest."""

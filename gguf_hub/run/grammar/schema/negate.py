@@ -35,6 +35,9 @@ def negate(schema: Schema, document: Document) -> list[Schema]:
         return [] if plain else [True]
     if not plain:
         return []
+    for keyword in ("unevaluatedProperties", "unevaluatedItems"):
+        if keyword in plain:
+            raise NotSupported("not", f"refuses a schema with `{keyword}` and alternatives")
     choices = _by_type(plain) + _by_value(plain) + _by_bound(plain) + _by_text(plain)
     choices += _by_property(plain) + _by_item(plain)
     for options in [*([plain["anyOf"]] if "anyOf" in plain else []), *plain.get("_oneOfs", ())]:

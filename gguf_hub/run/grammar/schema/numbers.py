@@ -153,20 +153,20 @@ def multiples(step: Fraction, name: str) -> dict[str, Node]:
         for n_read in range(n_digits + 1):
             onwards = [] if n_read == n_digits and n_read else [
                 seq(Literal(str(d)),
-                    Ref(f"{name}-{(10 * remainder + d) % unit}-{n_read + (n_read > 0)}"))
+                    Ref(f"{name}--{(10 * remainder + d) % unit}-{n_read + (n_read > 0)}"))
                 for d in range(10)
             ]  # fmt: skip
             if n_read == 0 and n_digits:
-                onwards.append(seq(Literal("."), Ref(f"{name}-{remainder}-point")))
-            rules[f"{name}-{remainder}-{n_read}"] = alt(*onwards, *after(remainder, n_read))
+                onwards.append(seq(Literal("."), Ref(f"{name}--{remainder}-point")))
+            rules[f"{name}--{remainder}-{n_read}"] = alt(*onwards, *after(remainder, n_read))
         if n_digits:
-            rules[f"{name}-{remainder}-point"] = alt(
-                *(seq(Literal(str(d)), Ref(f"{name}-{(10 * remainder + d) % unit}-1"))
+            rules[f"{name}--{remainder}-point"] = alt(
+                *(seq(Literal(str(d)), Ref(f"{name}--{(10 * remainder + d) % unit}-1"))
                   for d in range(10))
             )  # fmt: skip
-    first = [seq(Literal(str(d)), Ref(f"{name}-{d % unit}-0")) for d in range(1, 10)]
-    zero = seq(Literal("0"), optional(seq(Literal("."), Ref(f"{name}-0-point")))) if n_digits else (
-        Literal("0"))  # fmt: skip
+    first = [seq(Literal(str(d)), Ref(f"{name}--{d % unit}-0")) for d in range(1, 10)]
+    fraction = optional(seq(Literal("."), Ref(f"{name}--0-point"))) if n_digits else seq()
+    zero = seq(Literal("0"), fraction)
     return {name: seq(optional(Literal("-")), alt(zero, *first)), **rules}
 
 

@@ -5,6 +5,7 @@ Source: JSON Schema 2020-12 Core, sections 8.2 (``$id``, ``$anchor``, ``$ref``) 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -30,19 +31,37 @@ _ENTRY_BYTES = 300
 class References:
     """The index of a document: pointers, base URIs and anchors of its schemas.
 
+    Where parts have URIs of their own, the document is copied and its references are made
+    absolute: equal ones then mean the same.
+
+    Attributes:
+        root: The document, or its copy.
+
     Raises:
         GrammarError: A text of it cannot be written, or a pattern is no regular expression.
     """
 
     def __init__(self, root: Schema) -> None:
         _check_texts(root)
-        self._root = root
+        self.root = root
+        self._index()
+        if len(self._resources) > 1:
+            self.root = copy.deepcopy(root)
+            self._index()
+            for _, base, schema in self._entries.values():
+                for keyword in ("$ref", "$dynamicRef"):
+                    if isinstance(schema.get(keyword), str):
+                        uri, sharp, fragment = schema[keyword].partition("#")
+                        schema[keyword] = f"{_join(base, uri)}{sharp}{fragment}"
+        self._is_absolute = len(self._resources) > 1
+
+    def _index(self) -> None:
         self._entries: dict[int, tuple[str, str, Schema]] = {}  # id -> (pointer, base, schema)
         self._resources: dict[str, Schema] = {}
         self._anchors: dict[tuple[str, str], Schema] = {}
         self._dynamic: dict[str, list[Schema]] = {}
-        self._walk(root, "", "")
-        self._resources[""] = root
+        self._walk(self.root, "", "")
+        self._resources.setdefault("", self.root)
 
     def pointer(self, schema: Schema) -> str | None:
         """Return the JSON pointer of a part of the document, None for a schema made of parts."""
@@ -79,6 +98,7 @@ class References:
         """
         ref = schema[keyword]
         pointer, base, _ = self._entries.get(id(schema), ("", "", None))
+        base = "" if self._is_absolute else base
         target = self._find(ref, base, f"{pointer}/{escape(keyword)}")
         name = ref.partition("#")[2]
         if keyword == "$dynamicRef" and isinstance(target, dict) and (

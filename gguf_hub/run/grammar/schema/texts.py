@@ -53,11 +53,12 @@ def rules_of(conversion: Conversion, language: Language, name: str) -> Node:
     prefix = conversion.fresh(f"{name}-text")
     for state, edges in enumerate(language.edges()):
         steps = [
-            seq(in_json(Chars(chars)), Ref(f"{prefix}-{target}")) for target, chars in edges.items()
+            seq(in_json(Chars(chars)), Ref(f"{prefix}--{target}"))
+            for target, chars in edges.items()
         ]
         end = [EMPTY] if language.accepting[state] else []
-        conversion.rules[f"{prefix}-{state}"] = alt(*steps, *end)
-    return Ref(f"{prefix}-0")
+        conversion.rules[f"{prefix}--{state}"] = alt(*steps, *end)
+    return Ref(f"{prefix}--0")
 
 
 @dataclass(frozen=True)

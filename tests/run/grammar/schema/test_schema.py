@@ -269,9 +269,13 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{}, {"ab": 2}],
     ),
     "keys of two patterns": (
-        {"type": "object", "patternProperties": {"^a": {}, "b$": {}}, "required": ["ab"]},
-        [{"ab": 1}],
-        [{"ab": 1, "a": 2}, {}],
+        {
+            "type": "object",
+            "patternProperties": {"^a": {"type": "integer"}, "b$": {"minimum": 5}},
+            "required": ["ab"],
+        },
+        [{"ab": 5}, {"ab": 9, "a": 2, "xb": 5, "axb": 7}],
+        [{}, {"ab": 4}, {"ab": 5, "a": "x"}, {"ab": 5, "xb": 4}, {"ab": 5, "x": 1}],
     ),
     "key names that are no texts": (
         {"type": "object", "additionalProperties": True, "propertyNames": {"type": "null"}},
