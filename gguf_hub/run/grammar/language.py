@@ -17,8 +17,9 @@ from gguf_hub.run.grammar.charclasses import ANY
 from gguf_hub.run.grammar.gbnf import Alt, Chars, Ranges, Repeat, Seq, complement, normalise
 from gguf_hub.run.grammar.pattern import Anchor, Look, Pattern, PatternError, read_pattern
 
-MAX_STATES = 4_000
+MAX_STATES = 3_000
 _MAX_CLASSES = 500
+_MAX_MERGED, _MAX_ROUNDS = 500, 40  # beyond, merging takes longer than it saves
 _STATE_BYTES = 300
 _EVERY = complement(())
 
@@ -49,7 +50,11 @@ class Language:
         Raises:
             PatternError: It is wrong, or has what no automaton of this size follows.
         """
-        tree = read_pattern(pattern)
+        return cls.of_tree(read_pattern(pattern))
+
+    @classmethod
+    def of_tree(cls, tree: Pattern) -> Language:
+        """Return the texts in which a pattern is found (see ``of_pattern``)."""
         options = tree.options if isinstance(tree, Alt) else (tree,)
         plain = [option for option in options if not _leading_looks(option)[0]]
         parts = [_found(Alt(tuple(plain)))] if plain else []
@@ -255,7 +260,7 @@ def _determinise(nfa: _Nfa) -> Language:
                 numbers[key] = len(queue)
                 queue.append(key)
             row.append(numbers[key])
-        look()
+        spend(_STATE_BYTES)
         rows.append(tuple(row))
     return _merged(classes, rows, accepting)
 
@@ -319,20 +324,23 @@ def _product(a: Language, b: Language, accepts: Callable[[bool, bool], bool]) ->
 def _merged(
     classes: tuple[Ranges, ...], rows: list[tuple[int, ...]], accepting: list[bool]
 ) -> Language:
-    """Return an automaton in which equal states, and then equal classes, are one."""
+    """Return an automaton in which equal states, and then equal classes, are one where it pays."""
+    if len(rows) > _MAX_MERGED:
+        return Language(classes, tuple(rows), tuple(accepting))
     groups = [int(ends) for ends in accepting]
     n_groups = 0
-    while True:
+    for _ in range(_MAX_ROUNDS):
         look()
         numbers: dict[tuple[int, ...], int] = {}
-        refined = [
+        groups = [
             numbers.setdefault((group, *(groups[t] for t in row)), len(numbers))
             for group, row in zip(groups, rows, strict=True)
         ]
-        groups = refined
         if len(numbers) == n_groups:
             break
         n_groups = len(numbers)
+    else:
+        return Language(classes, tuple(rows), tuple(accepting))
     first = {group: state for state, group in reversed(list(enumerate(groups)))}
     small = [tuple(groups[t] for t in rows[first[group]]) for group in range(n_groups)]
     columns: dict[tuple[int, ...], list[tuple[int, int]]] = {}

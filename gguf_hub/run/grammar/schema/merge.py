@@ -186,6 +186,10 @@ def _normalise(schema: Plain) -> Plain:
         out["prefixItems"], out["items"] = out["items"], schema.get("additionalItems", True)
     _rename_lists(out)
     _rename_bounds(out)
+    if "contains" in out:
+        out.setdefault("minContains", 1)
+    else:  # alone, they say nothing
+        out = {k: v for k, v in out.items() if k not in ("minContains", "maxContains")}
     return out
 
 

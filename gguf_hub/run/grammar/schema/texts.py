@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from gguf_hub.run.grammar.gbnf import Chars, Literal, Node, Ref
 from gguf_hub.run.grammar.language import Language
 from gguf_hub.run.grammar.pattern import PatternError
 from gguf_hub.run.grammar.regex import parse_pattern
 from gguf_hub.run.grammar.schema.conversion import FAMILIES, Conversion
-from gguf_hub.run.grammar.schema.formats import FORMATS, NOTES
+from gguf_hub.run.grammar.schema.formats import FORMATS, NOTES, of_length
 from gguf_hub.run.grammar.schema.lengths import with_length
 from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, all_of
 from gguf_hub.run.grammar.schema.strings import in_json, unlike
@@ -51,11 +51,9 @@ def rules_of(conversion: Conversion, language: Language, name: str) -> Node:
     if language.is_empty:
         return NOTHING
     prefix = conversion.fresh(f"{name}-text")
+    char = cache(lambda ranges: in_json(Chars(ranges)))
     for state, edges in enumerate(language.edges()):
-        steps = [
-            seq(in_json(Chars(chars)), Ref(f"{prefix}--{target}"))
-            for target, chars in edges.items()
-        ]
+        steps = [seq(char(chars), Ref(f"{prefix}--{after}")) for after, chars in edges.items()]
         end = [EMPTY] if language.accepting[state] else []
         conversion.rules[f"{prefix}--{state}"] = alt(*steps, *end)
     return Ref(f"{prefix}--0")
@@ -63,12 +61,21 @@ def rules_of(conversion: Conversion, language: Language, name: str) -> Node:
 
 @dataclass(frozen=True)
 class _Condition:
-    """Something that texts must satisfy: as a set, and as a pattern where it is one."""
+    """Something that texts must satisfy: as a set, and as a pattern where it is one.
+
+    Attributes:
+        keyword: Says it.
+        language: Makes the set.
+        pattern: Describes it, too.
+        is_negated: Whether texts may not be in the set.
+        has_length: Whether the set is of texts as long as they must be.
+    """
 
     keyword: str
     language: Callable[[], Language]
     pattern: str | None = None
     is_negated: bool = False
+    has_length: bool = False
 
 
 def _text(conversion: Conversion, s: Plain, name: str) -> Node:
@@ -84,7 +91,8 @@ def _text(conversion: Conversion, s: Plain, name: str) -> Node:
         tree = _tree(conditions[0].pattern, low, high)
         if tree is not None:
             return in_json(tree)
-    conditions += _length(s)
+    if not any(condition.has_length for condition in conditions):
+        conditions += _length(s)
     return rules_of(conversion, _narrowed(conversion, Language.everything(), conditions), name)
 
 
@@ -108,7 +116,11 @@ def _conditions(
         yield _pattern_condition("pattern", pattern)
     for name in s.get("_formats", ()):
         if name in FORMATS:
-            yield _pattern_condition("format", FORMATS[name])
+            has_bounds = "minLength" in s or "maxLength" in s
+            counted = partial(of_length, name, *_bounds(s))
+            whole = partial(Language.of_pattern, FORMATS[name])
+            language = counted if has_bounds else whole
+            yield _Condition("format", language, FORMATS[name], has_length=has_bounds)
         elif name not in NOTES:
             conversion.leave_out("format", f"`{name}` is not known")
     for pattern in s.get("_unmatched", ()):

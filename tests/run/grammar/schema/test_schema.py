@@ -544,7 +544,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no pattern": ({"type": "string", "pattern": "("}, "no regular expression"),
     "long pattern": (
         {"type": "string", "pattern": "^[a-z]*[0-9]*$", "maxLength": 9000},
-        "at `/maxLength`: `maxLength` together with its neighbours it takes over 4,000 states",
+        "at `/maxLength`: `maxLength` together with its neighbours it takes over 3,000 states",
     ),
     "fractions": ({"type": "number", "multipleOf": 0.012345}, "`multipleOf` of 0.012345"),
     "no multiples": ({"type": "number", "multipleOf": 0}, "expected over 0"),
