@@ -92,8 +92,8 @@ class _Check:
         def holds(v: Any, s: Any) -> bool:
             return self.holds(v, s, depth + 1)
 
-        for keyword in schema:
-            if keyword.startswith(("$recursive", "unevaluated")):
+        for keyword, rule in schema.items():
+            if keyword.startswith(("$recursive", "unevaluated")) and rule is not True:
                 raise CannotCheck(f"`{keyword}` is not supported")
         return (
             _has_type(value, schema)

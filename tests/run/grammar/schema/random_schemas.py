@@ -34,7 +34,9 @@ LEAVES = st.one_of(
     keywords(kind="integer", minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS,
              multipleOf=st.sampled_from([1, 2, 3, 7, 100, 0.5])),
     keywords(kind="number", minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS,
-             exclusiveMaximum=BOUNDS),
+             exclusiveMaximum=BOUNDS, multipleOf=st.sampled_from([0.5, 0.25, 3])),
+    keywords(kind="string", pattern=PATTERNS, minLength=SMALL,
+             **{"not": keywords(kind="string", pattern=PATTERNS)}),
     st.fixed_dictionaries({"enum": st.lists(VALUES, min_size=1, max_size=4)}),
     st.fixed_dictionaries({"const": VALUES}),
 )  # fmt: skip
@@ -54,6 +56,10 @@ def _larger(inner: Any) -> Any:
                  uniqueItems=st.booleans(), contains=inner, minContains=SMALL, maxContains=SMALL),
         keywords(allOf=some, anyOf=some, oneOf=some, properties=maps, required=NAME_LISTS,
                  minimum=SMALL, **{"not": inner, "if": inner, "then": inner, "else": inner}),
+        keywords(anyOf=some, oneOf=some, allOf=some, properties=maps, prefixItems=some,
+                 contains=inner, unevaluatedProperties=inner, unevaluatedItems=inner,
+                 patternProperties=st.dictionaries(PATTERNS, inner, max_size=2),
+                 **{"if": inner, "then": inner, "else": inner}),
     )  # fmt: skip
 
 
