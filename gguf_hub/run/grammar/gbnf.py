@@ -89,6 +89,12 @@ def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
     Raises:
         GrammarError: With line and column of what is wrong.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise GrammarError(
+            f"grammar, character {exc.start + 1}: expected text, found half of a surrogate pair"
+        ) from exc
     parser = _Parser(text)
     rules = parser.rules()
     if root not in rules:

@@ -160,3 +160,11 @@ def test_halves_of_characters_and_of_patterns_are_the_clients_error(
     )
     assert reply.status_code == 400, reply.text
     assert "schema, at `/" in reply.json()["error"]["message"]
+
+
+def test_half_of_a_character_in_a_grammar_is_the_clients_error(tiny: Running) -> None:
+    content = json.dumps({"prompt": "Hello", "grammar": 'root ::= "\ud83d"'})
+    headers = {"Content-Type": "application/json"}
+    reply = tiny.http.post("/completion", content=content, headers=headers)
+    assert reply.status_code == 400
+    assert "half of a surrogate pair" in reply.json()["error"]["message"]

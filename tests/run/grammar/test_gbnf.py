@@ -90,6 +90,7 @@ def test_a_grammar_accepts_what_it_says(text: str, good: list[str], bad: list[st
         ('\n\nroot ::= "\\q"', r"line 3, column 11: unknown escape"),
         ('root ::= "\\x4"', "expected 2 hex digits"),
         ('root ::= "\\ud800"', "no such character"),
+        ('root ::= "\ud800"', "character 11: expected text, found half of a surrogate pair"),
         ("root ::= [z-a]", "a character range runs backwards"),
         ("root ::= *", "expected something to repeat"),
         ('root ::= "a"{3,2}', "a count runs backwards"),

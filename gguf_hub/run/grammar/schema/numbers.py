@@ -72,18 +72,24 @@ def _same_length(low: str, high: str) -> Node:
     return alt(*options)
 
 
-def number_range(low: float | None, high: float | None, inside: Callable[[float], bool]) -> Node:
+def number_range(
+    low: float | None,
+    high: float | None,
+    inside: Callable[[float], bool],
+    max_digits: int = _MAX_FRACTION_DIGITS,
+) -> Node:
     """Return decimal numbers between two bounds.
 
     Args:
         low: Lower bound, None for far away.
         high: Upper bound.
         inside: Whether a value is allowed, bounds that are excluded too; decides at the ends.
+        max_digits: Most digits after the point.
     """
     first = decimal(low) if low is not None else -decimal(max(_FAR, abs(high or 0) * 2))
     last = decimal(high) if high is not None else decimal(max(_FAR, abs(low or 0) * 2))
     options: list[Node] = []
-    for digits in range(_MAX_FRACTION_DIGITS + 1):
+    for digits in range(max_digits + 1):
         if digits > _FRACTION_DIGITS and options:
             break
         scale = 10**digits

@@ -10,6 +10,7 @@ from itertools import chain, count, islice
 from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar.gbnf import Literal, Node, Ref
 from gguf_hub.run.grammar.schema import numbers
+from gguf_hub.run.grammar.schema.check import is_multiple
 from gguf_hub.run.grammar.schema.conversion import FAMILIES, Conversion
 from gguf_hub.run.grammar.schema.merge import NotSupported, Plain
 from gguf_hub.run.grammar.trees import alt
@@ -28,9 +29,15 @@ def number(conversion: Conversion, s: Plain, name: str) -> Node:
         return Ref(s["type"])
     if s["type"] == "integer":
         return numbers.integer_range(*_scaled_bounds(s, Fraction(1)))
+    return _decimals(conversion, s)
+
+
+def _decimals(conversion: Conversion, s: Plain, **digits: int) -> Node:
+    """Return the decimal numbers between the bounds of a schema."""
     low = max((s[k] for k in ("minimum", "exclusiveMinimum") if k in s), default=None)
     high = min((s[k] for k in ("maximum", "exclusiveMaximum") if k in s), default=None)
-    return numbers.number_range(low, high, lambda value: conversion.conforms(value, s))
+    inside = {k: v for k, v in s.items() if k != "multipleOf"}
+    return numbers.number_range(low, high, lambda v: conversion.conforms(v, inside), **digits)
 
 
 def _multiples(conversion: Conversion, s: Plain, name: str) -> Node:
@@ -42,23 +49,32 @@ def _multiples(conversion: Conversion, s: Plain, name: str) -> Node:
     if s["type"] == "integer":
         step = Fraction(step.numerator)  # in lowest terms, its whole multiples
     low, high = _scaled_bounds(s, step)  # in steps
-    if low is None and high is None:
-        if step == 1:
-            return Ref("integer")
-        n_digits = numbers.fraction_digits(step)
-        if step * 10**n_digits <= _MAX_COUNTED_STEP and n_digits <= _MAX_DIGITS:
-            rule = conversion.fresh(f"multiple-of-{written}")
-            conversion.rules.update(numbers.multiples(step, rule))
-            return Ref(rule)
-    if step == 1:
-        return numbers.integer_range(low, high)
-    if s["type"] == "number":
-        few = low is not None and high is not None and high - low < _MAX_VALUES
-        if not few:
-            raise NotSupported("multipleOf", f"of {written} is not supported with so many values")
-    texts = [numbers.decimal_text(n * step) for n in islice(_near(low, high), _MAX_VALUES)]
+    is_bounded = low is not None or high is not None
+    has_few = low is not None and high is not None and high - low < _MAX_VALUES
+    n_digits = numbers.fraction_digits(step)
+    is_counted = not is_bounded and step * 10**n_digits <= _MAX_COUNTED_STEP
+    is_power = step * 10**n_digits == 1  # such as 0.01
+    if n_digits > (_MAX_DIGITS if is_counted or is_power else 0) and not has_few:
+        raise NotSupported("multipleOf", f"of {written} is not supported with so many values")
+    if not has_few and numbers.decimal(written) != Fraction(written):
+        conversion.leave_out("multipleOf", f"of {written} is held by decimal digits: validators "
+                             "that divide doubles refuse some multiples")  # fmt: skip
+    if step == 1 and not has_few:
+        return numbers.integer_range(low, high) if is_bounded else Ref("integer")
+    if is_power and not is_counted and not has_few:
+        return _decimals(conversion, s, max_digits=n_digits)
+    if is_counted:
+        rule = conversion.fresh(f"multiple-of-{written}")
+        conversion.rules.update(numbers.multiples(step, rule))
+        return Ref(rule)
+    values = (n * step for n in islice(_near(low, high), _MAX_VALUES))
+    texts = [numbers.decimal_text(v) for v in values if _is_multiple(v, written)]
     n_fitting = max(1, _MAX_CHARACTERS // max(map(len, texts), default=1))
     return alt(*map(Literal, texts[:n_fitting]))
+
+
+def _is_multiple(value: Fraction, step: float) -> bool:
+    return is_multiple(int(value) if value.denominator == 1 else float(value), step)
 
 
 def _scaled_bounds(s: Plain, step: Fraction) -> tuple[int | None, int | None]:

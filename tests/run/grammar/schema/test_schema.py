@@ -146,6 +146,74 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [[None, None]],
         [[None], [None] * 4],
     ),
+    "contains at any place": (
+        {
+            "type": "array",
+            "contains": {"const": 5},
+            "minContains": 2,
+            "maxContains": 2,
+            "prefixItems": [{"type": "integer"}],
+            "minItems": 3,
+            "maxItems": 4,
+        },
+        [[5, "a", 5], [1, 5, 5], [1, 5, "a", 5], [5, 5, "a", None]],
+        [[5, 5], [5, 5, 5], ["a", 5, 5], [1, 2, 5], [5, 5, 1, 2, 3]],
+    ),
+    "different in any order": (
+        {"type": "array", "items": {"enum": ["a", 1, None]}, "uniqueItems": True, "maxItems": 2},
+        [[], [None, "a"], ["a", None], [1, "a"]],
+        [["a", "a"], [1, "a", None]],
+    ),
+    "one of two that overlap": (
+        {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "integer", "maximum": 10}]},
+        [11, -1],
+        [0, 5, 10],
+    ),
+    "one of two patterns": (
+        {"type": "string", "oneOf": [{"pattern": "^a"}, {"pattern": "b$"}]},
+        ["ac", "cb", "a"],
+        ["ab", "acb", "c"],
+    ),
+    "quarters": (
+        {"type": "number", "multipleOf": 0.25},
+        [1.25, 3, 0, -0.5, 100.75],
+        [0.1, 1.3, 0.26],
+    ),
+    "thirds of halves": ({"type": "number", "multipleOf": 1.5}, [3, 4.5, -1.5, 0], [1, 2.5, 4]),
+    "twentieths between": (
+        {"type": "number", "multipleOf": 0.05, "minimum": 0.1, "exclusiveMaximum": 0.3},
+        [0.1, 0.25],
+        [0.05, 0.12, 0.3],
+    ),
+    "a bound is what is written": ({"type": "number", "minimum": 1.1}, [1.1, 1.2], [1, 1.09]),
+    "ids of 64 bits": ({"type": "integer", "minimum": 0}, [9223372036854775807], [-1]),
+    "closed after branches": (
+        {
+            "type": "object",
+            "properties": {"a": {}},
+            "anyOf": [{"properties": {"b": {}}, "required": ["b"]}, {"properties": {"c": {}}}],
+            "unevaluatedProperties": False,
+        },
+        [{"a": 1, "b": 2}, {"a": 1, "c": 3}, {}],
+        [{"a": 1, "d": 1}, {"b": 1, "d": 1}],
+    ),
+    "names of a schema inside of another": (
+        {
+            "$id": "https://x.y/z",
+            "$ref": "one",
+            "$defs": {
+                "1": {
+                    "$id": "one",
+                    "type": "array",
+                    "items": {"$ref": "#/$defs/x"},
+                    "$defs": {"x": {"$ref": "two#x"}},
+                },
+                "2": {"$id": "two", "$defs": {"x": {"$anchor": "x", "type": "null"}}},
+            },
+        },
+        [[None], []],
+        [[1]],
+    ),
     "different": (
         {"type": "array", "items": {"enum": [1, 2, 3]}, "uniqueItems": True, "minItems": 2},
         [[1, 2], [1, 2, 3], [1, 3]],
@@ -475,6 +543,23 @@ def test_json_may_be_laid_out_in_lines() -> None:
     value = {"a": 1, "b": {"x": [1, 2]}, "c": "y"}
     assert grammar.accepts(json.dumps(value, indent=4)) and grammar.accepts(json.dumps(value))
     assert grammar.accepts(json.dumps(value, separators=(",", ":")))
+
+
+def test_what_openapi_calls_nullable_may_be_null() -> None:
+    assert accepted({"type": "string", "nullable": True}, "a", None, 1) == [True, True, False]
+
+
+def test_multiples_of_decimals_are_held_by_their_digits_with_a_warning() -> None:
+    schema = {"type": "number", "multipleOf": 0.01}
+    good, bad = ["1.1", "0.29", "3", "0", "0.07"], ["0.001", "1.005", "1.123"]
+    for bounds in ({}, {"minimum": 0}, {"minimum": 0, "exclusiveMaximum": 100}):
+        grammar = Grammar.from_schema({**schema, **bounds}, strict=False)
+        assert [text for text in [*good, *bad] if grammar.accepts(text)] == good
+        assert grammar.accepts("-3") == (not bounds)
+    assert not grammar.accepts("100") and grammar.accepts("99.99")
+    assert "held by decimal digits" in grammar.left_out[0].reason
+    with pytest.raises(GrammarError, match=r"at `/multipleOf`: `multipleOf` of 0\.01 is held"):
+        Grammar.from_schema(schema)
 
 
 def test_a_schema_may_be_text() -> None:
