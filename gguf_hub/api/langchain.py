@@ -215,6 +215,7 @@ class ChatGguf(_Sampling, BaseChatModel):
         tools: Sequence[Any],
         *,
         tool_choice: Any = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[Any, AIMessage]:
         """Return this model with tools that it may call, or must with ``tool_choice``.
@@ -222,9 +223,10 @@ class ChatGguf(_Sampling, BaseChatModel):
         Args:
             tools: Functions, pydantic classes, LangChain's tools or OpenAI's dictionaries.
             tool_choice: ``"auto"``, ``"any"`` or a tool's name.
+            strict: Refuse what cannot be held of the tools' schemas; otherwise a warning says so.
             kwargs: More options of every call.
         """
-        plain = [convert_to_openai_tool(tool) for tool in tools]
+        plain = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
         return self.bind(tools=plain, tool_choice=tool_choice, **kwargs)
 
 

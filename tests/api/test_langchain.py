@@ -17,6 +17,7 @@ pytest.importorskip("langchain_core", reason="langchain-core is not installed")
 from gguf_hub.api.compat import llama_cpp as compat
 from gguf_hub.api.langchain import ChatGguf, GgufEmbeddings, GgufLLM
 from gguf_hub.api.llama import Llama
+from gguf_hub.errors import GrammarError
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 
@@ -91,6 +92,18 @@ def test_structured_output_follows_its_schema(client: Llama) -> None:
     }
     answer = ChatGguf(client=client, seed=1).with_structured_output(schema).invoke("Hi")
     assert set(answer) == {"sunny"}
+
+
+def test_a_strict_tool_must_be_held_as_a_whole(client: Llama) -> None:
+    tool = {
+        "title": "f", "description": "x", "type": "object",
+        "properties": {"a": {"type": "array", "uniqueItems": True}},
+    }  # fmt: skip
+    chat = ChatGguf(client=client, seed=1, max_tokens=9)
+    with pytest.raises(GrammarError, match="at `/properties/a/uniqueItems`"):
+        chat.bind_tools([tool], tool_choice="any", strict=True).invoke("Hi")
+    with pytest.warns(UserWarning, match="at `/properties/a/uniqueItems`"):
+        next(chat.bind_tools([tool], tool_choice="any").stream("Hi"))
 
 
 def test_embeddings_are_vectors_of_length_one(path: str) -> None:

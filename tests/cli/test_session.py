@@ -508,6 +508,16 @@ def test_grammars_schemas_and_biases_hold_the_text(
     assert stopped[1] == "Once upon a time,\n"
 
 
+def test_what_a_schema_says_and_nothing_holds_is_a_warning_on_stderr(
+    gguf_hub: Cli, stories: Path
+) -> None:
+    schema = '{"type": "array", "items": {"type": "null"}, "maxItems": 1, "minLenght": 1}'
+    shared = ("run", stories, "-p", "Is it?", "--no-display-prompt", "--no-perf", "-s", 3)
+    code, out, err = gguf_hub(*shared, "-j", schema)
+    assert code == 0 and json.loads(out) in ([], [None])
+    assert err.count("warning: schema, at `/minLenght`: `minLenght` is not known") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ class LlamaBase:
         *,
         grammar: LlamaGrammar | str | None = None,
         schema: Any = None,
+        strict: bool = False,
         logits_processor: Any = None,
         n_top: int | None = None,
         tfs_z: float = 1.0,
@@ -164,25 +166,22 @@ class LlamaBase:
         Args:
             grammar: Grammar that constrains the output.
             schema: JSON schema that constrains it instead.
+            strict: Refuse what cannot be held of the schema; otherwise a warning says so.
             logits_processor: One, or a list of them.
             n_top: Number of most likely tokens to record.
             tfs_z: Ignored: llama.cpp has removed tail-free sampling.
             penalize_nl: Ignored for the same reason.
             options: ``temperature``, ``top_k`` and so on.
         """
-        constraint = None
-        if grammar and schema is not None:
-            raise LlamaValueError("expected a grammar or a JSON schema, found both")
-        if grammar:
-            text = grammar if isinstance(grammar, str) else grammar.text
-            constraint = self.context.grammars.gbnf(text)
-        elif schema is not None:
-            constraint = self.context.grammars.schema(schema)
+        text = grammar.text if isinstance(grammar, LlamaGrammar) else grammar
+        constraint = self.context.grammars.constraint(text, schema, strict=strict)
+        for warning in constraint.warnings:
+            warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=2)
         config = sampler_config({"repeat_last_n": self.last_n_tokens_size, **options})
         processors = logits_processor or ()
         if callable(processors):
             processors = [processors]
-        sampler = Sampler(config, self.tokenizer_, constraint)
+        sampler = Sampler(config, self.tokenizer_, constraint.matcher)
         return LogitsSampler(sampler, n_top=n_top, processors=processors)
 
     # -- seeds and states ------------------------------------------------------------------------

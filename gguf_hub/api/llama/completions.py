@@ -177,11 +177,13 @@ class Completions(LlamaBase):
             self._chat_format, messages, tools=tools, tool_choice=tool_choice,
             response_format=response_format, control_texts=self.tokenizer_.vocab.control_texts,
         )  # fmt: skip
+        for warning in plan.warnings:
+            warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=2)
         generation = self._prepare(
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,
             [*stop_list(stop), *plan.stops], None,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
-            **sampling,
+            strict=plan.strict, **sampling,
         )  # fmt: skip
         head = Head(model or self.model_path)
         if stream:
@@ -307,7 +309,7 @@ class Completions(LlamaBase):
 
 def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known options of a call; warn about the others."""
-    unknown = sorted(options.keys() - SAMPLING - {"n_top", "schema", "penalize_nl"})
+    unknown = sorted(options.keys() - SAMPLING - {"n_top", "schema", "strict", "penalize_nl"})
     if unknown:
         warnings.warn(
             f"Llama: unknown arguments are ignored: {', '.join(unknown)}", UserWarning, stacklevel=5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,13 @@ class LlamaGrammar:
 
     @classmethod
     def from_json_schema(cls, json_schema: str, verbose: bool = True) -> LlamaGrammar:
-        """Return the grammar of JSON that satisfies a schema, given as JSON text."""
-        return cls(_grammar=Grammar.from_schema(json_schema, strict=False).to_gbnf())
+        """Return the grammar of JSON that satisfies a schema, given as JSON text.
+
+        Args:
+            json_schema: The schema.
+            verbose: Warn of what the grammar does not hold.
+        """
+        grammar = Grammar.from_schema(json_schema, strict=False)
+        for item in grammar.left_out if verbose else ():
+            warnings.warn(f"LlamaGrammar: {item}", UserWarning, stacklevel=2)
+        return cls(_grammar=grammar.to_gbnf())

@@ -15,7 +15,7 @@ from gguf_hub.api.server.replies import Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.run.generation import Generation
-from gguf_hub.run.generation.answers import token_entries, token_text
+from gguf_hub.run.generation.answers import token_entries, token_text, warned
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import gather
 from gguf_hub.run.tokenizer import Tokenizer
@@ -120,6 +120,7 @@ def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, An
             **({"draft_n": timings.n_drafted, "draft_n_accepted": timings.n_accepted}
                if timings.n_drafted else {}),
         },
+        **warned(generation.request.warnings),
     }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from gguf_hub.run.generation.answers import (
     chat_logprobs,
     embeddings,
     usage,
+    warned,
 )
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat, schema_of
 from gguf_hub.run.generation.stops import stop_list
@@ -69,7 +70,8 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     head = Head(body.model or service.model_info.name)
     completions = [
         CompletionStream(head, service.tokenizer, generation, prompts[i // body.n], index=i,
-                         has_echo=body.echo, has_logprobs=body.logprobs is not None)
+                         has_echo=body.echo, has_logprobs=body.logprobs is not None,
+                         warnings=generation.request.warnings)
         for i, generation in enumerate(generations)
     ]  # fmt: skip
     stream = service.start(generations, is_buffered=not body.stream)
@@ -80,7 +82,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
         completion.choice(text_deltas)
         for completion, text_deltas in zip(completions, deltas, strict=True)
     ]
-    return Json(head.text(choices, usage=_usage(generations, body.n)))
+    return Json(head.text(choices, usage=_usage(generations, body.n), **_warned(generations)))
 
 
 def _prompts(prompt: Any) -> list[str | list[int | str]]:
@@ -105,12 +107,12 @@ def _prepare_prompt(
     service: Service, body: CompletionBody, prompt: str | list[int | str]
 ) -> list[Generation]:
     tokens = service.encode_infill(prompt, body.suffix) if body.suffix else service.encode(prompt)
-    schema = schema_of(body.response_format, body.json_schema)
+    schema, strict = schema_of(body.response_format, body.json_schema)
     return [
         service.prepare(
             tokens, body, max_tokens=body.max_tokens, stops=stop_list(body.stop),
             n_top=body.logprobs, n_prompt_top=body.logprobs if body.echo else None,
-            schema=schema, choice=choice,
+            schema=schema, strict=strict, choice=choice,
         )
         for choice in range(body.n)
     ]  # fmt: skip
@@ -122,7 +124,8 @@ async def _completion_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in completions[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.text([], usage=_usage(stream.generations, body.n))]
+        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
+        yield [head.text([], **end)]
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         _chat_choice(service, body, head, plan, i, text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.chat(choices, usage=_usage(generations, body.n)))
+    return Json(head.chat(choices, usage=_usage(generations, body.n), **_warned(generations)))
 
 
 def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
@@ -172,7 +175,7 @@ def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Gene
             tokens, body, max_tokens=body.max_tokens if limit is None else limit,
             stops=[*stop_list(body.stop), *plan.stops],
             n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
-            choice=choice,
+            strict=plan.strict, choice=choice, warnings=plan.warnings,
         )
         for choice in range(body.n)
     ]  # fmt: skip
@@ -200,13 +203,14 @@ async def _chat_chunks(
 ) -> AsyncIterator[list[Answer]]:
     streams = [
         ChatStream(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
-                 has_legacy_call=body.functions is not None)
-        for i in range(len(stream.generations))
+                 has_legacy_call=body.functions is not None, warnings=generation.request.warnings)
+        for i, generation in enumerate(stream.generations)
     ]  # fmt: skip
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        yield [head.chat_chunk([], usage=_usage(stream.generations, body.n))]
+        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
+        yield [head.chat_chunk([], **end)]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -242,6 +246,10 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 
 
 # -- what they share ------------------------------------------------------------------------------
+
+
+def _warned(generations: Sequence[Generation]) -> Answer:
+    return warned(text for generation in generations for text in generation.request.warnings)
 
 
 def _usage(generations: Sequence[Generation], n_choices: int) -> Answer:

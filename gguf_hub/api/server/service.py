@@ -129,7 +129,9 @@ class Service:
         n_top: int | None = None,
         n_prompt_top: int | None = None,
         schema: Any = None,
+        strict: bool = False,
         choice: int = 0,
+        warnings: tuple[str, ...] = (),
     ) -> Generation:
         """Return the text of a request, not started yet.
 
@@ -142,11 +144,13 @@ class Service:
             n_top: Number of most likely tokens to return per token; None for none.
             n_prompt_top: The same for the tokens of the prompt.
             schema: JSON schema of the output, if the body has no grammar.
+            strict: Refuse what cannot be held of the schema; otherwise it is a warning.
             choice: Number of the answer; each has a seed of its own.
+            warnings: More for the answer.
 
         Raises:
             ContextFullError: The prompt is too long.
-            UsageError: The prompt is empty, or an option is invalid.
+            UsageError: The prompt is empty, or an option or a schema is invalid.
         """
         n_ctx = self.model_info.n_ctx
         if len(tokens) >= n_ctx:
@@ -157,7 +161,8 @@ class Service:
             settings["seed"] = (seed + choice) % 2**32
         elif seed is not None:
             settings["seed"] = -1
-        sampler = Sampler(sampler_config(settings), self.tokenizer, self._constraint(body, schema))
+        constraint = self._grammars.constraint(body.grammar, schema, strict=strict)
+        sampler = Sampler(sampler_config(settings), self.tokenizer, constraint.matcher)
         shift = self._shift(tokens, body)
         request = GenerationRequest(
             prompt=tuple(tokens),
@@ -166,6 +171,7 @@ class Service:
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
             n_prompt_top=n_prompt_top,
+            warnings=(*warnings, *constraint.warnings),
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
@@ -192,13 +198,6 @@ class Service:
             return max_tokens
         longest = max(self.model_info.n_ctx, self.model_info.n_ctx_train)
         return -1 if shift is None else longest - len(tokens)
-
-    def _constraint(self, body: Sampling, schema: Any) -> Any:
-        if body.grammar is not None and schema is not None:
-            raise UsageError("expected a grammar or a JSON schema, found both")
-        if body.grammar is not None:
-            return self._grammars.gbnf(body.grammar)
-        return None if schema is None else self._grammars.schema(schema)
 
     def encode(self, prompt: str | Sequence[int | str]) -> list[int]:
         """Return the token ids of a prompt; ids stay as they are, texts may stand among them.

@@ -135,8 +135,7 @@ class TextGenerator:
         """Return the shared sampler, or one with a fresh constraint for each text."""
         from gguf_hub.run.sampler import Sampler
 
-        if self.grammar is not None:
-            return Sampler(self.config, self.tokenizer, self._grammars.gbnf(self.grammar))
-        if self.schema is not None:
-            return Sampler(self.config, self.tokenizer, self._grammars.schema(self.schema))
-        return self._sampler
+        matcher = self._grammars.constraint(self.grammar, self.schema).matcher
+        if matcher is None:
+            return self._sampler
+        return Sampler(self.config, self.tokenizer, matcher)

@@ -143,15 +143,17 @@ def read_template(options: dict[str, Any]) -> str | None:
 
 
 def _check_constraint(grammar: str | None, schema: str | None) -> None:
-    """Refuse an invalid grammar or schema before anything is loaded or printed."""
+    """Refuse an invalid grammar or schema before anything is loaded; warn of what is not held."""
     if grammar is None and schema is None:
         return
+    from gguf_hub.cli.console import warn
     from gguf_hub.run.grammar import Grammar
 
     if grammar is not None:
         Grammar.from_gbnf(grammar)
     if schema is not None:
-        Grammar.from_schema(schema, strict=False)
+        for item in Grammar.from_schema(schema, strict=False).left_out:
+            warn(f"{item}: this is not enforced")
 
 
 def _mode(options: dict[str, Any], *, has_system: bool) -> str:

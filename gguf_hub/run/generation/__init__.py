@@ -8,7 +8,7 @@ command line, ``Llama``, LangChain and the server write the same text from the s
 from __future__ import annotations
 
 from gguf_hub.run.generation.generation import Generation, GenerationRequest, TextDelta
-from gguf_hub.run.generation.grammar_cache import GrammarCache
+from gguf_hub.run.generation.grammar_cache import GrammarCache, OutputConstraint
 from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob
 from gguf_hub.run.generation.settings import sampler_config
 from gguf_hub.run.generation.shift import ContextShift
@@ -20,6 +20,7 @@ __all__ = [
            "GenerationRequest",
            "GrammarCache",
            "LogitsSampler",
+           "OutputConstraint",
            "StopText",
            "TextDelta",
            "TokenLogprob",

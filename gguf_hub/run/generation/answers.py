@@ -47,6 +47,12 @@ def usage(n_prompt: int, n_completion: int) -> Answer:
     }
 
 
+def warned(warnings: Iterable[str]) -> Answer:
+    """Return the field ``warnings`` of an answer, if there are any: our own, not OpenAI's."""
+    texts = list(dict.fromkeys(warnings))
+    return {"warnings": texts} if texts else {}
+
+
 def text_choice(
     text: str, *, index: int = 0, logprobs: Answer | None = None, finish_reason: str | None = None
 ) -> Answer:

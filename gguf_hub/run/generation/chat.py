@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from gguf_hub.errors import ChatTemplateError, UsageError
 from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
@@ -40,6 +41,8 @@ class ChatPlan:
         tools: Names of the tools that the answer may call.
         must_call: Whether the answer must be a call.
         max_calls: How many calls are returned at most; None for any number.
+        strict: Whether the schema must be held in all its parts.
+        warnings: What was asked for and is not held.
     """
 
     prompt: str
@@ -49,6 +52,8 @@ class ChatPlan:
     tools: tuple[str, ...] = ()
     must_call: bool = False
     max_calls: int | None = None
+    strict: bool = False
+    warnings: tuple[str, ...] = ()
 
     def parser(self) -> AnswerParser:
         """Return what splits one answer into text and calls."""
@@ -104,19 +109,21 @@ def plan_chat(
     else:
         starts_turn = add_generation_prompt is not False
         prompt = chat_format.render(messages, add_generation_prompt=starts_turn, **options)
-    plan = ChatPlan(prompt.text, prompt.stop, schema=schema_of(response_format, json_schema))
+    schema, is_strict = schema_of(response_format, json_schema)
+    plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        return replace(plan, tools=names, max_calls=None if parallel_tool_calls else 1)
+        max_calls = None if parallel_tool_calls else 1
+        warnings = tuple(_free_strict(functions))
+        return replace(plan, tools=names, max_calls=max_calls, warnings=warnings)
+    plan = replace(plan, must_call=True, strict=any(map(_is_strict, required)))
     if len(required) == 1:
         (function,) = required
-        schema = function.get("parameters") or JSON_OBJECT
-        return ChatPlan(plan.prompt, plan.stops, schema, tool=function["name"], must_call=True)
-    schema = {"anyOf": [_call_schema(function) for function in required]}
-    return ChatPlan(plan.prompt, plan.stops, schema, tools=names, must_call=True)
+        return replace(plan, schema=_parameters(function), tool=function["name"])
+    return replace(plan, schema=_calls_schema(required), tools=names)
 
 
 def literal_messages(
@@ -217,8 +224,10 @@ def _continued_prompt(
     return replace(prompt, text=prompt.text + last["content"])
 
 
-def schema_of(response_format: Mapping[str, Any] | None, json_schema: Any = None) -> Any:
-    """Return the JSON schema that a request asks for, or None.
+def schema_of(
+    response_format: Mapping[str, Any] | None, json_schema: Any = None
+) -> tuple[Any, bool]:
+    """Return the JSON schema that a request asks for, or None, and whether all of it must be held.
 
     Args:
         response_format: ``{"type": "text" | "json_object" | "json_schema", ...}``; the schema
@@ -230,20 +239,23 @@ def schema_of(response_format: Mapping[str, Any] | None, json_schema: Any = None
     """
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
-        return JSON_OBJECT if json_schema == {} else json_schema
+        return (JSON_OBJECT if json_schema == {} else json_schema), False
     if kind not in ("json_object", "json_schema", "json"):
         raise UsageError(
             f"response_format: expected `text`, `json_object` or `json_schema`, found `{kind}`"
         )
     inner = response_format.get("json_schema") or {}
     if not isinstance(inner, Mapping):
-        raise UsageError("response_format: expected an object under `json_schema`")
+        raise UsageError(
+            f"response_format: expected an object under `json_schema`, found {inner!r:.60}"
+        )
     places = inner, response_format
     schemas = [place.get(key) for place in places for key in ("schema", "value")]
     given = [schema for schema in (*schemas, json_schema) if schema is not None]
     if len(given) > 1:
         raise UsageError(f"expected one JSON schema, found {len(given)}")
-    return given[0] if given and given[0] != {} else JSON_OBJECT
+    schema = given[0] if given and given[0] != {} else JSON_OBJECT
+    return schema, inner.get("strict") is True
 
 
 def _function(tool: Tool) -> Mapping[str, Any]:
@@ -275,15 +287,42 @@ def _required_functions(
     return matches[:1]
 
 
-def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
+def _is_strict(function: Mapping[str, Any]) -> bool:
+    return function.get("strict") is True
+
+
+def _free_strict(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a warning for each strict tool that the model may call as it likes."""
+    for function in filter(_is_strict, functions):
+        yield (f"tools: `strict` of `{function['name']}` is not held: the model may choose whether "
+               "to call (`tool_choice`)")  # fmt: skip
+
+
+def _parameters(function: Mapping[str, Any]) -> Any:
+    return function.get("parameters") or JSON_OBJECT
+
+
+def _calls_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a call of one of these.
+
+    The parameters of each lie under ``$defs`` as a document of their own, so that references
+    inside them still mean what they did.
+    """
+    documents: dict[str, Any] = {}
+    calls = []
+    for i, function in enumerate(functions):
+        key = function["name"] if function["name"] not in documents else f"{function['name']}-{i}"
+        parameters = _parameters(function)
+        documents[key] = parameters
+        if isinstance(parameters, Mapping):
+            documents[key] = {"$id": f"urn:gguf-hub:tool:{i}", **parameters}
+        pointer = quote(key.replace("~", "~0").replace("/", "~1"), errors="replace")
+        properties = {
             "name": {"const": function["name"]},
-            "arguments": function.get("parameters") or JSON_OBJECT,
-        },
-        "required": ["name", "arguments"],
-    }
+            "arguments": {"$ref": f"#/$defs/{pointer}"},
+        }
+        calls.append({"type": "object", "properties": properties, "required": [*properties]})
+    return {"anyOf": calls, "$defs": documents}
 
 
 def _with_call(message: Any) -> Any:

@@ -66,6 +66,7 @@ class GenerationRequest:
         criteria: Called after every token.
         n_prompt_top: Number of most likely tokens to record for each token of the prompt, too;
             None to record nothing of it.
+        warnings: What was asked for and is not held, for the answer.
     """
 
     prompt: tuple[int, ...]
@@ -75,6 +76,7 @@ class GenerationRequest:
     stop_ids: Collection[int] = ()
     criteria: tuple[Criterion, ...] = ()
     n_prompt_top: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from gguf_hub.errors import GrammarError
@@ -20,6 +21,19 @@ Key = tuple[str, str]
 
 JSON_OBJECT: dict[str, Any] = {"type": "object"}
 """The schema of any JSON object."""
+
+
+@dataclass(frozen=True)
+class OutputConstraint:
+    """What an output must follow.
+
+    Attributes:
+        matcher: At the start of its grammar; None where any text will do.
+        warnings: What was asked for and is not held, a sentence each.
+    """
+
+    matcher: Matcher | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class GrammarCache:
@@ -40,6 +54,28 @@ class GrammarCache:
         self._grammars: OrderedDict[Key, TokenGrammar] = OrderedDict()
         self._pending: dict[Key, Future[TokenGrammar]] = {}
 
+    def constraint(
+        self, grammar: str | None, schema: Any = None, *, strict: bool = False
+    ) -> OutputConstraint:
+        """Return what an output must follow: a grammar, a schema, or nothing.
+
+        Args:
+            grammar: GBNF; None or an empty text for none.
+            schema: A JSON schema as data or text, or None.
+            strict: Refuse what a grammar cannot hold of the schema; otherwise it is a warning.
+
+        Raises:
+            GrammarError: There are both, one is wrong, or (strict) it cannot be held.
+        """
+        if grammar:
+            if schema is not None:
+                raise GrammarError("expected a grammar or a JSON schema, found both")
+            return OutputConstraint(self.gbnf(grammar))
+        if schema is None:
+            return OutputConstraint()
+        matcher = self.schema(schema, strict=strict)
+        return OutputConstraint(matcher, tuple(map(str, matcher.left_out)))
+
     def gbnf(self, text: str, root: str = "root") -> Matcher:
         """Return a matcher of a GBNF text, at its start.
 
@@ -53,12 +89,15 @@ class GrammarCache:
 
         Args:
             schema: As data or as JSON text.
-            strict: Refuse keywords that a grammar cannot express instead of ignoring them.
+            strict: Refuse what a grammar cannot hold; otherwise the matcher's ``left_out`` has it.
 
         Raises:
             GrammarError: The schema is wrong or cannot be satisfied.
         """
-        text = schema if isinstance(schema, str) else json.dumps(schema, sort_keys=False)
+        try:
+            text = schema if isinstance(schema, str) else json.dumps(schema, sort_keys=False)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise GrammarError(f"schema: expected what JSON can hold: {exc}") from exc
         return self._matcher(
             ("schema, strict" if strict else "schema", text),
             lambda: Grammar.from_schema(schema, strict=strict),

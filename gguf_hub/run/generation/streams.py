@@ -12,6 +12,7 @@ from gguf_hub.run.generation.answers import (
     chat_logprobs,
     text_choice,
     text_logprobs,
+    warned,
 )
 from gguf_hub.run.generation.chat import ChatPlan
 from gguf_hub.run.generation.generation import Generation, TextDelta
@@ -31,6 +32,7 @@ class CompletionStream:
         has_echo: Put the prompt in front, with its log probabilities if there are any.
         has_logprobs: Whether answers carry log probabilities.
         index: Number of this choice.
+        warnings: For the last chunk.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class CompletionStream:
         has_echo: bool = False,
         has_logprobs: bool = False,
         index: int = 0,
+        warnings: Iterable[str] = (),
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
         self._generation, self._has_logprobs = generation, has_logprobs
+        self._warned = warned(warnings)
         text = prompt if isinstance(prompt, str) else tokenizer.decode(generation.request.prompt)
         self._echo = text if has_echo else None
         self._offset = 0 if has_echo else len(text)
@@ -68,7 +72,8 @@ class CompletionStream:
         if delta.text or delta.logprobs:
             yield self._chunk(delta.text, self._logprobs(delta.logprobs))
         if delta.finish_reason is not None:
-            yield self._chunk("", None, finish_reason=delta.finish_reason)
+            end = self._chunk("", None, finish_reason=delta.finish_reason)
+            yield {**end, **self._warned}
 
     def _take_echo(self) -> str | None:
         echo, self._echo = self._echo, None
@@ -102,6 +107,7 @@ class ChatStream:
         has_logprobs: Whether chunks carry log probabilities.
         index: Number of this choice.
         has_legacy_call: Whether to repeat calls under their old name, ``function_call``.
+        warnings: For the last chunk.
     """
 
     def __init__(
@@ -113,8 +119,10 @@ class ChatStream:
         has_logprobs: bool = False,
         index: int = 0,
         has_legacy_call: bool = False,
+        warnings: Iterable[str] = (),
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
+        self._warned = warned(warnings)
         self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
         self._parser = plan.parser()
         self._has_begun = False
@@ -138,7 +146,8 @@ class ChatStream:
         if logprobs is not None:  # of text that is held back
             yield self._chunk({}, logprobs=logprobs)
         if delta.finish_reason is not None:
-            yield self._chunk({}, finish_reason=self._parser.finish_reason(delta.finish_reason))
+            reason = self._parser.finish_reason(delta.finish_reason)
+            yield {**self._chunk({}, finish_reason=reason), **self._warned}
 
     def _call_delta(self, call: CallDelta) -> Answer:
         """Return part of a call; only the first part has name and id, as clients concatenate."""

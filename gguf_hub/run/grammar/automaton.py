@@ -76,7 +76,7 @@ class Automaton:
         edges = [
             (low, high, target, self._stacks[frame][1])
             for frame in self._members[state]
-            for low, high, target in self.network.byte_edges[self._stacks[frame][0]]
+            for low, high, target in self.network.byte_edges_of(self._stacks[frame][0])
         ]
         cuts = sorted({low for low, *_ in edges} | {high + 1 for _, high, *_ in edges})
         row = np.zeros(256, dtype=np.int32)
@@ -96,7 +96,7 @@ class Automaton:
         return [
             (token, self._union([(target, self._stacks[frame][1])]))
             for frame in self._members[state]
-            for token, target in self.network.token_edges[self._stacks[frame][0]]
+            for token, target in self.network.token_edges_of(self._stacks[frame][0])
         ]
 
     def coarse(self, state: int) -> int:
@@ -115,7 +115,7 @@ class Automaton:
         coarse = self._coarse_frames[frame]
         for frame in reversed(path):
             node = self._stacks[frame][0]
-            twin, same_bytes = self.network.twins.get(node, (node, 0))
+            twin, same_bytes = self.network.twin(node)
             coarse = self._frame(twin if same_bytes >= self._reach else node, coarse)
             self._coarse_frames[frame] = coarse
         return coarse
@@ -187,13 +187,13 @@ class Automaton:
                 closure.append(at)
                 continue
             node, back = self._stacks[at]
-            if net.byte_edges[node] or net.token_edges[node]:
+            if net.reads(node):
                 closure.append(at)
-            successors = [self._frame(target, back) for target in net.free_edges[node]]
-            for target, after in net.calls[node]:
-                return_frame = back if net.is_tail[after] else self._frame(after, back)
+            successors = [self._frame(target, back) for target in net.free_edges_of(node)]
+            for target, after in net.calls_of(node):
+                return_frame = back if net.only_ends_at(after) else self._frame(after, back)
                 successors.append(self._frame(target, return_frame))
-            if net.is_end[node]:
+            if net.ends_at(node):
                 successors.append(back)
             for reached in successors:
                 if reached not in visited:

@@ -15,7 +15,7 @@ from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 
 MAX_CODE_POINT = 0x10FFFF
-MAX_REPEAT = 20_000
+MAX_REPEAT = 999_999_999
 
 Ranges = tuple[tuple[int, int], ...]
 """Code points from-to, both included, rising and apart."""
@@ -89,6 +89,12 @@ def parse_gbnf(text: str, root: str = "root") -> dict[str, Node]:
     Raises:
         GrammarError: With line and column of what is wrong.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise GrammarError(
+            f"grammar, character {exc.start + 1}: expected text, found half of a surrogate pair"
+        ) from exc
     parser = _Parser(text)
     rules = parser.rules()
     if root not in rules:

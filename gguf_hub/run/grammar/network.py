@@ -6,7 +6,9 @@ that only real recursion (a list in a list) needs a stack.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gguf_hub.budget import spend
@@ -20,7 +22,8 @@ _NODE_BYTES = 500
 _EDGE_BYTES = 100
 _NO_EDGES: list[Any] = []  # shared: most nodes have edges of one kind only
 Edge = TypeVar("Edge")
-FEW = 8  # copies of a repeated part from which coarse states pay
+FEW = 8  # copies of a repeated part from which counting pays
+_COUNTED = 10**12  # nodes of counters are numbered from here on
 
 
 class Network:
@@ -42,8 +45,8 @@ class Network:
         self.calls: list[list[tuple[int, int]]] = []
         """(start of the called rule, node to return to)."""
         self.is_end: list[bool] = []
-        self.twins: dict[int, tuple[int, int]] = {}
-        """Node among counted copies -> (node of a loop, bytes for which both read the same)."""
+        self._counters: list[_Counter] = []
+        self._next_counted = _COUNTED
         self._starts: dict[str, int] = {}
         self._classes: dict[Ranges, int] = {}
         self._empty_names = least_fixpoint(rules, _is_empty_text)
@@ -132,25 +135,19 @@ class Network:
         return self._classes[ranges]
 
     def _build_repeat(self, tree: Repeat[Node], start: int, end: int) -> None:
-        """Write out the copies that are counted; a loop stands for those that are not."""
+        """Write out few copies; nodes of a counter stand for many, a loop for any number."""
         item = tree.item
-        copies = max(tree.low, tree.high or 0)
-        can_hide = copies >= FEW and not is_empty(item, self._empty_names)
-        if copies > 1 and isinstance(item, (Seq, Alt, Repeat)):
+        if max(tree.low, tree.high or 0) >= FEW:
+            self._build_counter(tree, start, end)
+            return
+        if max(tree.low, tree.high or 0) > 1 and isinstance(item, (Seq, Alt, Repeat)):
             item = self._as_rule(item)
-        if isinstance(item, Chars) and not _is_ascii(item.ranges):
-            self._class_start(item.ranges)  # so that all copies have as many nodes
-        spans = []
-        for i in range(copies):
-            first = len(self.is_end)
+        for i in range(max(tree.low, tree.high or 0)):
             after = self._node()
             if i >= tree.low:
                 _add(self.free_edges, start, end)
             self._build(item, start, after)
-            spans.append((start, first))
             start = after
-        if can_hide:
-            self._add_twins(item, tree, end, spans)
         if tree.high is None:
             start = self._loop(item, start)
         _add(self.free_edges, start, end)
@@ -164,26 +161,25 @@ class Network:
         _add(self.free_edges, after, loop)
         return loop
 
-    def _add_twins(
-        self, item: Node, tree: Repeat[Node], end: int, spans: list[tuple[int, int]]
-    ) -> None:
-        """Record for each counted copy the loop that reads the same for some bytes.
-
-        ``a{0,1000}`` after 3 of them reads the next 900 bytes as ``a*`` does, and ``a{1000}`` as
-        an ``a*`` that cannot be left.
-        """
-        unreachable = self._node()
-        staying, leaving = self._loop(item, unreachable), self._loop(item, unreachable)
-        _add(self.free_edges, leaving, end)
-        size = len(self.is_end) - leaving
-        last = tree.high if tree.high is not None else tree.low
-        for i, (start, first) in enumerate(spans):
-            counted = [start, *range(first, first + size - 1)]
-            n_left = (tree.low if i < tree.low else last) - i
-            twin = staying if i < tree.low else leaving
-            for k, node in enumerate(counted):
-                # A node inside a copy may have read all of it but a byte: one copy less is left.
-                self.twins[node] = (twin + k, n_left - (1 if k else 0))
+    def _build_counter(self, tree: Repeat[Node], start: int, end: int) -> None:
+        """Count with nodes that are never written down (see ``_Counter``)."""
+        item = tree.item if isinstance(tree.item, Ref) else self._as_rule(tree.item)
+        can_be_empty = is_empty(item, self._empty_names)
+        counter = _Counter(
+            first=self._next_counted,
+            low=0 if can_be_empty else tree.low,
+            high=tree.high,
+            item=self._starts[item.name],
+            end=end,
+        )
+        if not can_be_empty:
+            unreachable = self._node()
+            counter.staying = self._loop(item, unreachable)
+            counter.leaving = self._loop(item, unreachable)
+            _add(self.free_edges, counter.leaving, end)
+        self._counters.append(counter)
+        self._next_counted += max(tree.low, tree.high or 0) + 1
+        _add(self.free_edges, start, counter.first)
 
     def _as_rule(self, tree: Node) -> Ref:
         """Give a part a rule of its own, so that its copies are calls."""
@@ -194,6 +190,56 @@ class Network:
         self._build(tree, self._starts[name], self._end())
         return Ref(name)
 
+    # Nodes, written down or counted
+
+    def reads(self, node: int) -> bool:
+        """Return whether a byte or a token can be read at a node."""
+        return node < _COUNTED and bool(self.byte_edges[node] or self.token_edges[node])
+
+    def byte_edges_of(self, node: int) -> list[tuple[int, int, int]]:
+        """Return (first byte, last byte, target) of what reads a byte at a node."""
+        return self.byte_edges[node] if node < _COUNTED else _NO_EDGES
+
+    def token_edges_of(self, node: int) -> list[tuple[Token, int]]:
+        """Return (token, target) of what reads a token at a node."""
+        return self.token_edges[node] if node < _COUNTED else _NO_EDGES
+
+    def free_edges_of(self, node: int) -> list[int]:
+        """Return the nodes reached from a node without reading."""
+        if node < _COUNTED:
+            return self.free_edges[node]
+        counter = self._counter(node)
+        return [counter.end] if node - counter.first >= counter.low else _NO_EDGES
+
+    def calls_of(self, node: int) -> list[tuple[int, int]]:
+        """Return (start of the called rule, node to return to) of what a node calls."""
+        if node < _COUNTED:
+            return self.calls[node]
+        counter = self._counter(node)
+        return counter.calls(node - counter.first)
+
+    def ends_at(self, node: int) -> bool:
+        """Return whether a rule can end at a node."""
+        return node < _COUNTED and self.is_end[node]
+
+    def only_ends_at(self, node: int) -> bool:
+        """Return whether a rule only ends from a node: a call there needs no frame to return to."""
+        return node < _COUNTED and self.is_tail[node]
+
+    def twin(self, node: int) -> tuple[int, int]:
+        """Return (node of a loop, bytes for which it reads the same as this node).
+
+        ``a{0,1000}`` after 3 of them reads the next 997 bytes as ``a*`` does, and ``a{1000}`` as
+        an ``a*`` that cannot be left.
+        """
+        if node < _COUNTED:
+            return node, 0
+        counter = self._counter(node)
+        return counter.twin(node)
+
+    def _counter(self, node: int) -> _Counter:
+        return self._counters[bisect_right(self._counters, node, key=_first_of) - 1]
+
     # Properties of nodes, computed in time linear in their number
 
     def _tails(self) -> list[bool]:
@@ -201,12 +247,14 @@ class Network:
         predecessors: list[list[int]] = [[] for _ in self.is_end]
         for node, targets in enumerate(self.free_edges):
             for target in targets:
-                predecessors[target].append(node)
+                if target < _COUNTED:
+                    predecessors[target].append(node)
         ends = {n for n, is_end in enumerate(self.is_end) if is_end}
         dead = {n for n, targets in enumerate(self.free_edges) if not targets} - ends
         reading = {
             n for n in range(len(predecessors))
             if self.byte_edges[n] or self.token_edges[n] or self.calls[n]
+            or any(target >= _COUNTED for target in self.free_edges[n])
         }  # fmt: skip
         tails = _spread(ends, predecessors) - _spread(dead | reading, predecessors)
         return [n in tails and not (n in ends and to) for n, to in enumerate(self.free_edges)]
@@ -226,21 +274,64 @@ class Network:
 
     def _first_calls(self, start: int, empty: set[int]) -> set[int]:
         """Return the starts of the rules that a rule can call before it reads."""
-        return {target for n in self._skim(start, empty) for target, _ in self.calls[n]}
+        return {target for n in self._skim(start, empty) for target, _ in self.calls_of(n)}
 
     def _skim(self, start: int, empty: set[int]) -> set[int]:
         """Return the nodes of a rule that are reached without reading."""
         visited, stack = {start}, [start]
         while stack:
             node = stack.pop()
-            successors = self.free_edges[node] + [
-                back for at, back in self.calls[node] if at in empty
-            ]
+            successors = self.free_edges_of(node)
+            if node < _COUNTED:  # the other nodes of a counter call the same rule
+                successors = successors + [back for at, back in self.calls[node] if at in empty]
             for target in successors:
                 if target not in visited:
                     visited.add(target)
                     stack.append(target)
         return visited
+
+
+@dataclass(slots=True)
+class _Counter:
+    """A repetition as nodes that exist by their numbers alone: node ``first + n`` has read n items.
+
+    Attributes:
+        first: The node before the first item.
+        low: Least number of items.
+        high: Most; None for any number.
+        item: Start of the rule of an item.
+        end: The node after them.
+        staying: A loop of items that cannot be left, None where an item may be empty.
+        leaving: A loop that leads to ``end``.
+    """
+
+    first: int
+    low: int
+    high: int | None
+    item: int
+    end: int
+    staying: int | None = None
+    leaving: int | None = None
+
+    def calls(self, n: int) -> list[tuple[int, int]]:
+        """Return the call of one more item after ``n``."""
+        if n == self.high:
+            return []
+        after = n if self.high is None and n == self.low else n + 1
+        return [(self.item, self.first + after)]
+
+    def twin(self, node: int) -> tuple[int, int]:
+        """See ``Network.twin``; a node may have read an item but for its last byte."""
+        n = node - self.first
+        if self.staying is None or self.leaving is None:
+            return node, 0
+        if n < self.low:
+            return self.staying, self.low - n - 1
+        return (node, 0) if self.high is None else (self.leaving, self.high - n - 1)
+
+
+def _first_of(counter: _Counter) -> int:
+    return counter.first
 
 
 def _add(edges: list[list[Edge]], node: int, edge: Edge) -> None:

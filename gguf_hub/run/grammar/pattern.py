@@ -1,7 +1,8 @@
 """Regular expressions read into trees, without backtracking.
 
-The syntax is what ECMA 262 and Python have in common. What either of them reads in another way, and
-back-references, which no automaton can follow, are refused.
+The syntax and the meaning are ECMAScript's with the flag ``u``, as JSON Schema recommends; what
+it would refuse there and tolerate without the flag (``]``, escapes of punctuation) is tolerated.
+Back-references, which no automaton can follow, and flags are refused.
 """
 
 from __future__ import annotations
@@ -9,35 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from gguf_hub.budget import spend
-from gguf_hub.run.grammar.gbnf import Alt, Ranges, Repeat, Seq, normalise
+from gguf_hub.budget import look, spend
+from gguf_hub.run.grammar.charclasses import LETTERS, unicode_property
+from gguf_hub.run.grammar.gbnf import Alt, Chars, Repeat, Seq, complement, normalise
 
 _MAX_DEPTH = 100
 _MAX_DIGITS = 10
 _NODE_BYTES = 200
 _ESCAPES = {"n": 0x0A, "r": 0x0D, "t": 0x09, "f": 0x0C, "v": 0x0B, "0": 0x00}
 _HEX_DIGITS = {"x": 2, "u": 4}
-_LETTERS = frozenset("dDwWsS")
 _SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
 class PatternError(Exception):
-    """A regular expression that is wrong or not supported."""
+    """A regular expression that is not supported."""
 
 
-@dataclass(frozen=True, slots=True)
-class CharSet:
-    r"""One character.
+class InvalidPatternError(PatternError):
+    """What is no regular expression to anybody."""
 
-    Attributes:
-        ranges: Code points.
-        letters: Classes that belong to it as well, by their letters: ``d`` for ``\d``, ``.``.
-        is_negated: Whether it is any other character.
-    """
-
-    ranges: Ranges
-    letters: str = ""
-    is_negated: bool = False
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"it is no regular expression: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,7 @@ class Look:
     is_negated: bool
 
 
-Pattern: TypeAlias = "CharSet | Anchor | Look | Seq[Pattern] | Alt[Pattern] | Repeat[Pattern]"
+Pattern: TypeAlias = "Chars | Anchor | Look | Seq[Pattern] | Alt[Pattern] | Repeat[Pattern]"
 
 _GROUPS = {"(?:": None, "(?=": (True, False), "(?!": (True, True), "(?<=": (False, False),
            "(?<!": (False, True)}  # fmt: skip
@@ -67,7 +60,8 @@ def read_pattern(text: str) -> Pattern:
     """Return the tree of a regular expression.
 
     Raises:
-        PatternError: It is wrong, or uses what an automaton cannot follow.
+        InvalidPatternError: It is none.
+        PatternError: It uses what an automaton cannot follow.
     """
     return _Reader(text).read()
 
@@ -77,11 +71,12 @@ class _Reader:
         self._text = text
         self._at = 0
         self._depth = 0
+        self._names: set[str] = set()
 
     def read(self) -> Pattern:
         tree = self._alternatives()
         if self._at < len(self._text):
-            raise PatternError("it is no regular expression: `)` without `(`")
+            raise InvalidPatternError("`)` without `(`")
         return tree
 
     # Small steps
@@ -126,14 +121,16 @@ class _Reader:
         if char == "[":
             return self._class()
         if char == ".":
-            return CharSet((), ".")
+            return Chars(LETTERS["."])
         if char in "^$":
             return Anchor(char)
         if char == "\\":
             return self._escape()
-        if char in _SIGNS or (char == "{" and self._peek() in (*_DIGITS, ",")):
+        if char in _SIGNS:
+            raise InvalidPatternError(f"`{char}` repeats nothing")
+        if char == "{" and self._peek() in (*_DIGITS, ","):
             raise PatternError(f"`{char}` is not supported at this place")
-        return CharSet(((ord(char), ord(char)),))
+        return _char(ord(char))
 
     def _group(self) -> Pattern:
         self._depth += 1
@@ -141,25 +138,38 @@ class _Reader:
             raise PatternError(f"groups are nested more than {_MAX_DEPTH} deep")
         start = self._at
         opening = next((text for text in _GROUPS if self._take(text)), "(")
-        if opening == "(" and self._text.startswith("(?", start):
-            raise PatternError("groups that have names or flags are not supported")
         self._at += opening == "("
+        if opening == "(" and self._take("?"):
+            self._take_name(start)
         item = self._alternatives()
         if not self._take(")"):
-            raise PatternError("it is no regular expression: a group does not end")
+            raise InvalidPatternError("a group does not end")
         self._depth -= 1
         look = _GROUPS.get(opening)
         return Seq((item,)) if look is None else Look(item, *look)
+
+    def _take_name(self, start: int) -> None:
+        """Take ``<name>`` of a group."""
+        end = self._text.find(">", self._at)
+        if not self._take("<") or end < 0:
+            raise PatternError(f"`{self._text[start : start + 4]}` (flags of a group)")
+        name = self._text[self._at : end]
+        if not name.replace("$", "_").isidentifier():
+            raise InvalidPatternError(f"`{name[:40]}` is no name of a group")
+        if name in self._names:
+            raise InvalidPatternError(f"two groups are called `{name}`")
+        self._names.add(name)
+        self._at = end + 1
 
     def _repeated(self, item: Pattern) -> Pattern:
         counts = self._counts()
         if counts is None:
             return item
         if isinstance(item, (Anchor, Look)):
-            raise PatternError("a repetition is not supported at this place")
+            raise InvalidPatternError("a repetition of a position, not of a character")
         self._take("?")  # lazy: the same texts
         if self._peek() in _SIGNS or (self._peek() == "{" and self._counts() is not None):
-            raise PatternError("a repetition of a repetition is not supported")
+            raise InvalidPatternError("a repetition of a repetition")
         return Repeat(item, *counts)
 
     def _counts(self) -> tuple[int, int | None] | None:
@@ -180,7 +190,7 @@ class _Reader:
             raise PatternError("a count is too large")
         counts = int(low), int(high) if high else None
         if counts[1] is not None and counts[1] < counts[0]:
-            raise PatternError("it is no regular expression: a count runs backwards")
+            raise InvalidPatternError("a count runs backwards")
         return counts
 
     def _escape(self) -> Pattern:
@@ -189,59 +199,105 @@ class _Reader:
             return Anchor(self._text[self._at - 1])
         return self._escaped()
 
-    def _escaped(self) -> CharSet:
+    def _escaped(self) -> Chars:
         """Return the characters of an escape outside or inside a class."""
         kind = self._peek()
+        if not kind:
+            raise InvalidPatternError(r"nothing after the last `\`")
         self._at += 1
-        if kind in _LETTERS:
-            return CharSet((), kind)
+        if kind in LETTERS and kind != ".":
+            return Chars(LETTERS[kind])
+        if kind in "pP":
+            return self._property(is_negated=kind == "P")
         if kind in _ESCAPES and not (kind == "0" and self._peek() in _DIGITS):
-            return CharSet(((_ESCAPES[kind], _ESCAPES[kind]),))
+            return _char(_ESCAPES[kind])
+        if kind == "c" and self._peek() in _ALPHABET:
+            self._at += 1
+            return _char(ord(self._text[self._at - 1]) % 32)
         if kind in _HEX_DIGITS:
-            code = self._text[self._at : self._at + _HEX_DIGITS[kind]]
-            if len(code) == _HEX_DIGITS[kind] and all(c in _HEX for c in code):
-                self._at += len(code)
-                return CharSet(((int(code, 16), int(code, 16)),))
-        if not kind or kind.isalnum():
+            return _char(self._code_point(kind))
+        if kind.isalnum():
             self._refuse(f"\\{kind}")
-        return CharSet(((ord(kind), ord(kind)),))
+        return _char(ord(kind))
 
-    def _class(self) -> CharSet:
+    def _code_point(self, kind: str) -> int:
+        r"""Return the number of ``\xHH``, ``\uHHHH`` (or two that make a pair) or ``\u{H...}``."""
+        if kind == "u" and self._take("{"):
+            digits, closing, _ = self._text[self._at :][:10].partition("}")
+            if not closing or not digits or any(c not in _HEX for c in digits):
+                raise InvalidPatternError(r"expected hex digits in `\u{...}`")
+            self._at += len(digits) + 1
+            if int(digits, 16) > 0x10FFFF:
+                raise InvalidPatternError(f"no character has the number {digits}")
+            return int(digits, 16)
+        code = self._hex(_HEX_DIGITS[kind])
+        if code is None:
+            self._refuse(f"\\{kind}")
+        if kind == "u" and 0xD800 <= code < 0xDC00 and self._take("\\u"):
+            low = self._hex(4)
+            if low is not None and 0xDC00 <= low < 0xE000:
+                return 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            raise PatternError("half of a surrogate pair")
+        return code
+
+    def _hex(self, n_digits: int) -> int | None:
+        digits = self._text[self._at : self._at + n_digits]
+        if len(digits) < n_digits or any(c not in _HEX for c in digits):
+            return None
+        self._at += n_digits
+        return int(digits, 16)
+
+    def _property(self, *, is_negated: bool) -> Chars:
+        end = self._text.find("}", self._at)
+        if not self._take("{") or end < 0:
+            raise InvalidPatternError(r"expected `{...}` after `\p`")
+        name, self._at = self._text[self._at : end], end + 1
+        ranges = unicode_property(name)
+        look()
+        if ranges is None:
+            self._refuse(f"\\p{{{name[:40]}}}")
+        return Chars(complement(ranges) if is_negated else ranges)
+
+    def _class(self) -> Chars:
         is_negated = self._take("^")
         ranges: list[tuple[int, int]] = []
-        letters: set[str] = set()
-        is_first = True
-        while is_first or not self._take("]"):
-            is_first = False
+        while not self._take("]"):
             spend(_NODE_BYTES)
             low = self._class_char()
             if self._peek() == "-" and not self._text.startswith("-]", self._at):
                 self._at += 1
                 low = _between(low, self._class_char())
             ranges += low.ranges
-            letters.update(low.letters)
-        return CharSet(normalise(ranges), "".join(sorted(letters)), is_negated)
+        known = normalise(ranges)
+        return Chars(complement(known) if is_negated else known)
 
-    def _class_char(self) -> CharSet:
+    def _class_char(self) -> Chars:
         char = self._peek()
         self._at += 1
         if char == "\\":
-            if self._take("b"):
-                return CharSet(((0x08, 0x08),))
-            return self._escaped()
+            return _char(0x08) if self._take("b") else self._escaped()
         if not char:
-            raise PatternError("it is no regular expression: a class does not end")
-        return CharSet(((ord(char), ord(char)),))
+            raise InvalidPatternError("a class does not end")
+        return _char(ord(char))
 
 
 _DIGITS = tuple("0123456789")
 _HEX = frozenset("0123456789abcdefABCDEF")
+_ALPHABET = tuple("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def _between(low: CharSet, high: CharSet) -> CharSet:
-    if low.letters or high.letters:
+def _char(code: int) -> Chars:
+    return Chars(((code, code),))
+
+
+def _between(low: Chars, high: Chars) -> Chars:
+    if not (_is_single(low) and _is_single(high)):
         raise PatternError("a class in a range is not supported")
     first, last = low.ranges[0][0], high.ranges[0][0]
     if last < first:
-        raise PatternError("it is no regular expression: a range runs backwards")
-    return CharSet(((first, last),))
+        raise InvalidPatternError("a range runs backwards")
+    return Chars(((first, last),))
+
+
+def _is_single(chars: Chars) -> bool:
+    return len(chars.ranges) == 1 and chars.ranges[0][0] == chars.ranges[0][1]

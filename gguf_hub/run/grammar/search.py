@@ -1,45 +1,33 @@
 r"""Whether a regular expression matches somewhere in a text, in time linear in their product.
 
 All ways to read the text are followed at once, as states of an automaton, so that nothing
-makes it backtrack. It matches what Python's ``re.search`` matches, which the common validators use.
+makes it backtrack. Unlike an automaton of all texts (``language``) it can look ahead and behind.
 
 Source: Thompson 1968; Russ Cox, "Regular Expression Matching Can Be Simple And Fast", 2007.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from gguf_hub.budget import look, spend
-from gguf_hub.run.grammar.gbnf import Alt, Repeat, Seq
-from gguf_hub.run.grammar.pattern import (
-    Anchor,
-    CharSet,
-    Look,
-    Pattern,
-    PatternError,
-    read_pattern,
-)
+from gguf_hub.run.grammar.charclasses import WORD
+from gguf_hub.run.grammar.gbnf import MAX_CODE_POINT, Alt, Chars, Ranges, Repeat, Seq
+from gguf_hub.run.grammar.pattern import Anchor, Look, Pattern, PatternError, read_pattern
 
 _MAX_STATES = 10_000
 _STATE_BYTES = 200
 _MANY = 500  # states at once, whose step takes about as long as a look at the clock is worth
-
-_IN_CLASS: dict[str, Callable[[str], bool]] = {
-    "d": str.isdecimal, "D": lambda c: not c.isdecimal(),
-    "w": lambda c: c.isalnum() or c == "_", "W": lambda c: not (c.isalnum() or c == "_"),
-    "s": str.isspace, "S": lambda c: not c.isspace(),
-    ".": lambda c: c != "\n",
-}  # fmt: skip
 
 
 def has_match(pattern: str, text: str) -> bool:
     """Return whether ``pattern`` matches somewhere in ``text``.
 
     Raises:
-        PatternError: It is wrong, or uses what an automaton cannot follow.
+        PatternError: It is wrong, or has back-references or flags.
     """
     # counts beyond the length of the text do not differ
     program = _program(pattern, 1 << (len(text) + 1).bit_length())
@@ -48,7 +36,7 @@ def has_match(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    chars: CharSet
+    chars: Chars
     after: int
 
 
@@ -99,7 +87,7 @@ class _Program:
 
     def _build(self, tree: Pattern, after: int) -> int:
         """Return the state from which reading ``tree`` leads to ``after``."""
-        if isinstance(tree, CharSet):
+        if isinstance(tree, Chars):
             return self._add(_Read(tree, after))
         if isinstance(tree, Anchor):
             return self._add(_Check(tree, _END, after))
@@ -130,7 +118,7 @@ class _Program:
 class _Search:
     def __init__(self, program: _Program, text: str) -> None:
         self._program, self._text = program, text
-        self._classes: dict[tuple[CharSet, str], bool] = {}
+        self._classes: dict[tuple[Chars, str], bool] = {}
         self._ahead: dict[tuple[int, int], bool] = {}
         self._behind: dict[int, frozenset[int]] = {}
 
@@ -174,14 +162,11 @@ class _Search:
         current = (self._program.states[state] for state in states)
         return {s.after for s in current if isinstance(s, _Read) and self._is_in(s.chars, char)}
 
-    def _is_in(self, chars: CharSet, char: str) -> bool:
+    def _is_in(self, chars: Chars, char: str) -> bool:
         key = (chars, char)
         cached = self._classes.get(key)
         if cached is None:
-            code = ord(char)
-            inside = any(low <= code <= high for low, high in chars.ranges)
-            inside = inside or any(_IN_CLASS[letter](char) for letter in chars.letters)
-            cached = self._classes[key] = inside != chars.is_negated
+            cached = self._classes[key] = _contains(chars.ranges, ord(char))
         return cached
 
     def _holds(self, check: _Check, position: int) -> bool:
@@ -204,9 +189,12 @@ class _Search:
         if kind == "^":
             return position == 0
         if kind == "$":
-            return position == len(text) or (position == len(text) - 1 and text[position] == "\n")
-        is_word = _IN_CLASS["w"]
-        before = position > 0 and is_word(text[position - 1])
-        after = position < len(text) and is_word(text[position])
-        # to Python, an empty text matches neither
-        return before != after if kind == "b" else before == after and bool(text)
+            return position == len(text)
+        before = position > 0 and _contains(WORD, ord(text[position - 1]))
+        after = position < len(text) and _contains(WORD, ord(text[position]))
+        return (before != after) == (kind == "b")
+
+
+def _contains(ranges: Ranges, code: int) -> bool:
+    at = bisect_right(ranges, (code, MAX_CODE_POINT)) - 1
+    return at >= 0 and code <= ranges[at][1]

@@ -27,7 +27,7 @@ from gguf_hub.run.grammar.limits import (
     too_ambiguous,
 )
 from gguf_hub.run.grammar.network import Network
-from gguf_hub.run.grammar.schema import schema_to_rules
+from gguf_hub.run.grammar.schema import LeftOut, schema_to_rules
 from gguf_hub.run.grammar.trees import format_gbnf
 
 Mask = npt.NDArray[np.bool_]
@@ -124,7 +124,7 @@ class Grammar:
 
     def __init__(self, rules: Mapping[str, Node], root: str = "root") -> None:
         self.rules = dict(rules)
-        self.left_out: tuple[str, ...] = ()
+        self.left_out: tuple[LeftOut, ...] = ()
         """Parts of a JSON schema that the grammar does not hold."""
         self.network = Network(self.rules, root)
 
@@ -188,6 +188,8 @@ class TokenGrammar:
     def __init__(self, grammar: Grammar, trie: TokenTrie, max_states: int = 20_000) -> None:
         self.trie = trie
         self.max_states = max_states
+        self.left_out = grammar.left_out
+        """See ``Grammar``."""
         self._network = grammar.network
         self._token_ids = {
             token: self._resolve(token)
@@ -350,6 +352,11 @@ class Matcher:
         if state == DEAD:
             raise GrammarError(f"the grammar does not allow token {token_id} here")
         self._state = state
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Parts of a JSON schema that the grammar does not hold."""
+        return self._grammar.left_out
 
     @property
     def is_complete(self) -> bool:

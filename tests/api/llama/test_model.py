@@ -129,7 +129,7 @@ def test_an_empty_grammar_is_none_and_two_constraints_are_refused(llm: Llama) ->
     options: dict[str, Any] = {"max_tokens": 4, "temperature": 0}
     assert text(llm("Once", grammar="", **options)) == text(llm("Once", **options))
     json_format = {"type": "json_object"}
-    with pytest.raises(LlamaValueError, match="a grammar or a JSON schema"):
+    with pytest.raises(GrammarError, match="a grammar or a JSON schema"):
         llm.create_chat_completion(USER, grammar='root ::= "a"', response_format=json_format)
 
 
@@ -176,6 +176,30 @@ def test_any_json_object_may_hold_something(
         )  # fmt: skip
     assert answer["choices"][0]["message"]["content"].split('"')[0].strip() == "{"
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+IN_PART = {"type": "array", "uniqueItems": True, "items": {"type": "null"}, "maxItems": 1,
+           "x": 1}  # fmt: skip
+
+
+def test_what_is_not_held_of_a_schema_is_a_warning_or_with_strict_an_error(llm: Llama) -> None:
+    def ask(**more: Any) -> Any:
+        inner = {"name": "x", "schema": IN_PART, **more}
+        response_format = {"type": "json_schema", "json_schema": inner}
+        return llm.create_chat_completion(USER, response_format=response_format, max_tokens=9)
+
+    with pytest.warns(UserWarning, match="at `/x`: `x` is not known"):
+        ask()
+    with pytest.raises(GrammarError, match="at `/x`: `x` is not known"):
+        ask(strict=True)
+    with pytest.warns(UserWarning, match="LlamaGrammar: schema, at `/x`"):
+        LlamaGrammar.from_json_schema(json.dumps(IN_PART))
+    assert "root" in LlamaGrammar.from_json_schema(json.dumps(IN_PART), verbose=False).text
+
+
+def test_a_grammar_of_a_schema_counts_as_far_as_the_schema() -> None:
+    text = LlamaGrammar.from_json_schema('{"type": "string", "maxLength": 500000}').text
+    assert "{0,500000}" in text
 
 
 def calls_of(stream: Any) -> list[dict[str, str]]:

@@ -99,3 +99,69 @@ def test_json_mode_may_answer_with_more_than_an_empty_object(tiny: Running) -> N
         reply = tiny.http.post("/v1/chat/completions", json=body)
         assert reply.status_code == 200, reply.text
         assert reply.json()["choices"][0]["message"]["content"].split('"')[0].strip() == "{"
+
+
+# -- what is not held ------------------------------------------------------------------------------
+
+IN_PART = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+WHERE = "at `/properties/a/uniqueItems`"
+
+
+def chat(server: Running, **body: Any) -> Any:
+    base = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    return server.http.post("/v1/chat/completions", json={**base, **body})
+
+
+def answer_format(**more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": IN_PART, **more}}
+
+
+def required_tool(**more: Any) -> dict[str, Any]:
+    function = {"name": "f", "parameters": IN_PART, **more}
+    return {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+
+
+def chunks(reply: Any) -> list[Any]:
+    lines = [line[6:] for line in reply.text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def test_what_is_not_held_is_a_warning_of_each_answer(tiny: Running) -> None:
+    stream = {"stream": True, "stream_options": {"include_usage": True}}
+    for body in ({"response_format": answer_format()}, required_tool()):
+        (warning,) = chat(tiny, **body).json()["warnings"]
+        assert WHERE in warning
+        *others, last, cost = chunks(chat(tiny, **body, **stream))
+        assert last["warnings"] == cost["warnings"] == [warning]
+        assert not any("warnings" in chunk for chunk in others)
+    assert WHERE in ask(tiny, json_schema=IN_PART).json()["warnings"][0]
+    assert WHERE in chunks(ask(tiny, json_schema=IN_PART, stream=True))[-1]["warnings"][0]
+    assert "warnings" not in chat(tiny).json()
+    assert "warnings" not in ask(tiny, json_schema={"type": "object"}).json()
+
+
+def test_what_is_strict_and_cannot_be_held_is_refused_with_its_place(tiny: Running) -> None:
+    for body in ({"response_format": answer_format(strict=True)}, required_tool(strict=True)):
+        reply = chat(tiny, **body)
+        assert reply.status_code == 400
+        assert WHERE in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"json_schema": schema} for schema in (
+        {"enum": ["\ud83d"]}, {"properties": {"\ud83d": {}}}, {"description": "\ud83d"}
+    )] + [{"grammar": 'root ::= "\ud83d"'}], ids=ascii,
+)  # fmt: skip
+def test_half_of_a_character_is_the_clients_error(tiny: Running, field: dict[str, Any]) -> None:
+    content = json.dumps({"prompt": "Hello", **field})  # escapes the half
+    headers = {"Content-Type": "application/json"}
+    reply = tiny.http.post("/completion", content=content, headers=headers)
+    assert reply.status_code == 400, reply.text
+    assert "half of a UTF-16 surrogate pair" in reply.json()["error"]["message"]
+
+
+def test_half_of_a_pattern_is_the_clients_error(tiny: Running) -> None:
+    reply = ask(tiny, json_schema={"pattern": "(a"})
+    assert reply.status_code == 400
+    assert "schema, at `/pattern`" in reply.json()["error"]["message"]

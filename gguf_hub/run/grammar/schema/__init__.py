@@ -8,6 +8,6 @@ refused, or left out and listed on request.
 
 from __future__ import annotations
 
-from gguf_hub.run.grammar.schema.converter import schema_to_rules
+from gguf_hub.run.grammar.schema.converter import LeftOut, schema_to_rules
 
-__all__ = ["schema_to_rules"]
+__all__ = ["LeftOut", "schema_to_rules"]

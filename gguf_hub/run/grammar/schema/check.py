@@ -13,7 +13,7 @@ from gguf_hub.budget import spend
 from gguf_hub.run.grammar import search
 from gguf_hub.run.grammar.pattern import PatternError
 
-Resolve = Callable[[str], Any]
+Resolve = Callable[[Mapping[str, Any], str], Any]
 
 _MAX_DEPTH = 100
 
@@ -62,7 +62,7 @@ def conforms(value: Any, schema: Any, resolve: Resolve) -> bool:
     Args:
         value: A JSON value.
         schema: A schema of any draft.
-        resolve: Returns what a ``$ref`` points to.
+        resolve: Returns what a reference points to, given its schema and keyword.
 
     Raises:
         CannotCheck: The schema uses a keyword that is not understood.
@@ -92,8 +92,8 @@ class _Check:
         def holds(v: Any, s: Any) -> bool:
             return self.holds(v, s, depth + 1)
 
-        for keyword in schema:
-            if keyword.startswith(("$dynamic", "$recursive", "unevaluated")):
+        for keyword, rule in schema.items():
+            if keyword.startswith(("$recursive", "unevaluated")) and rule is not True:
                 raise CannotCheck(f"`{keyword}` is not supported")
         return (
             _has_type(value, schema)
@@ -119,8 +119,9 @@ def _has_type(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _holds_combined(value: Any, s: Mapping[str, Any], holds: Holds, resolve: Resolve) -> bool:
-    if "$ref" in s and not holds(value, resolve(s["$ref"])):
-        return False
+    for keyword in ("$ref", "$dynamicRef"):
+        if keyword in s and not holds(value, _target(s, keyword, resolve)):
+            return False
     if not all(holds(value, part) for part in s.get("allOf", ())):
         return False
     if "anyOf" in s and not any(holds(value, part) for part in s["anyOf"]):
@@ -136,6 +137,13 @@ def _holds_combined(value: Any, s: Mapping[str, Any], holds: Holds, resolve: Res
         branch = "then" if holds(value, s["if"]) else "else"
         return holds(value, s.get(branch, True))
     return True
+
+
+def _target(s: Mapping[str, Any], keyword: str, resolve: Resolve) -> Any:
+    try:
+        return resolve(s, keyword)
+    except LookupError as exc:
+        raise CannotCheck(f"`{keyword}` {exc}") from exc
 
 
 def _holds_number(value: float, s: Mapping[str, Any]) -> bool:
@@ -164,7 +172,10 @@ def is_multiple(value: float, step: float) -> bool:
 def _holds_string(value: str, s: Mapping[str, Any]) -> bool:
     if not s.get("minLength", 0) <= len(value) <= s.get("maxLength", len(value)):
         return False
-    return "pattern" not in s or has_match(s["pattern"], value)
+    if value in s.get("_unlike", ()) or any(has_match(p, value) for p in s.get("_unmatched", ())):
+        return False
+    patterns = [*([s["pattern"]] if "pattern" in s else []), *s.get("_patterns", ())]
+    return all(has_match(pattern, value) for pattern in patterns)
 
 
 def has_match(pattern: str, text: str) -> bool:

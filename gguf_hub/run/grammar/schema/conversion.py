@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from gguf_hub.run.grammar.gbnf import Literal, Node, Ref
-from gguf_hub.run.grammar.schema.merge import Document, Schema
+from gguf_hub.run.grammar.schema.merge import Document
+from gguf_hub.run.grammar.schema.references import Schema
 from gguf_hub.run.grammar.trees import EMPTY, NOTHING, alt, optional, repeat, seq
 
 SPACE = Ref("space")
@@ -15,7 +16,7 @@ FAMILIES = {
                "propertyNames", "minProperties", "maxProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains",
               "minContains", "maxContains"),
-    "string": ("minLength", "maxLength", "pattern", "format", "_unlike"),
+    "string": ("minLength", "maxLength", "_patterns", "_formats", "_unlike", "_unmatched"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }  # fmt: skip
 """Type -> its keywords."""
@@ -33,10 +34,13 @@ class Conversion(Protocol):
         """Return what stands for a schema; ``name`` is preferred for its rule."""
 
     def fresh(self, name: str) -> str:
-        """Return a rule name like ``name`` that is not in use."""
+        """Return a rule name like ``name`` that is not in use, nor is any with ``--`` after it."""
 
     def conforms(self, value: Any, schema: Schema) -> bool:
         """Return whether a value satisfies a schema."""
+
+    def leave_out(self, keyword: str, reason: str) -> None:
+        """Note that a keyword of the schema under way is not held; raise where it must be."""
 
 
 def then(item: Node) -> Node:
@@ -63,6 +67,8 @@ def some_of(
     extra: Node,
     bounds: tuple[int, int | None],
     name: str,
+    *,
+    may_repeat: bool = False,
 ) -> Node:
     """Return parts in order with commas between them, those that must be and some others.
 
@@ -70,9 +76,10 @@ def some_of(
         conversion: Where rules are added: one for each part and number of parts so far.
         parts: (part, whether it is required).
         extra: What may follow any number of times.
-        bounds: (minimum of parts, of the extras one at most counted; maximum of parts, extras
-            counted, or None).
+        bounds: (minimum, maximum or None) of parts and extras together.
         name: For the rules.
+        may_repeat: Whether extras that may be the same count each for the minimum; otherwise one
+            of them does.
     """
     low, high = bounds
     prefix = conversion.fresh(f"{name}-from")
@@ -81,18 +88,17 @@ def some_of(
     max_parts = None if high is None else max(high, 0)
     for n_done in range(min(n, count_cap) + 1):
         hi = None if max_parts is None else max(max_parts - n_done, 0)
-        # one of the extras is a part more, but two of them may be the same key
-        lo = 1 if n_done == low - 1 else 0
+        lo = max(low - n_done, 0)
         end = repeat(then(extra), lo, hi) if n_done else separated(extra, lo, hi)
-        is_short = n_done < low - 1 or (hi is not None and hi < lo)
-        conversion.rules[f"{prefix}-{n}-{n_done}"] = NOTHING if is_short else end
+        is_short = (lo > 1 and not may_repeat) or (hi is not None and hi < lo)
+        conversion.rules[f"{prefix}--{n}-{n_done}"] = NOTHING if is_short else end
     for i in reversed(range(n)):
         part, is_required = parts[i]
         for n_done in range(min(i, count_cap) + 1):
             with_part: Node = NOTHING
             if high is None or n_done < high:
-                following = Ref(f"{prefix}-{i + 1}-{min(n_done + 1, count_cap)}")
+                following = Ref(f"{prefix}--{i + 1}-{min(n_done + 1, count_cap)}")
                 with_part = seq(then(part) if n_done else part, following)
-            without_part = NOTHING if is_required else Ref(f"{prefix}-{i + 1}-{n_done}")
-            conversion.rules[f"{prefix}-{i}-{n_done}"] = alt(with_part, without_part)
-    return Ref(f"{prefix}-0-0")
+            without_part = NOTHING if is_required else Ref(f"{prefix}--{i + 1}-{n_done}")
+            conversion.rules[f"{prefix}--{i}-{n_done}"] = alt(with_part, without_part)
+    return Ref(f"{prefix}--0-0")

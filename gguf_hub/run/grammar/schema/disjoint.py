@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from gguf_hub.budget import spend
 from gguf_hub.run.grammar.schema.check import CannotCheck, canonical, conforms, json_type
-from gguf_hub.run.grammar.schema.merge import Document, NotSupported, Plain, Schema, extra_schema
+from gguf_hub.run.grammar.schema.merge import Document, NotSupported, Plain, extra_schema
+from gguf_hub.run.grammar.schema.references import Schema
 
 _PAIR_BYTES = 200
 _EVERY = ("object", "array", "string", "number", "boolean", "null")

@@ -1,9 +1,11 @@
 """Schemas made plain: references followed, ``allOf`` and its kin merged into one dict.
 
 A plain schema has none of ``$ref``, ``allOf``, ``if``, ``dependent...``, ``const``; what cannot be
-merged at once stays in ``anyOf``, ``_oneOfs`` and ``_nots`` (lists of what ``oneOf`` and ``not``
-held); ``_unlike`` lists texts that a string may not be. ``False`` stands for a schema that no
-value satisfies.
+merged at once stays in ``anyOf``, ``_oneOfs``, ``_nots``, ``_patterns`` and ``_formats`` (lists of
+what ``oneOf``, ``not``, ``pattern`` and ``format`` held); ``_unlike`` lists texts that a string may
+not be, ``_unmatched`` patterns that may not be found in it. ``unevaluated...`` becomes
+``additionalProperties`` or ``items`` of its own schema when no choice is left there, and stays
+until then. ``False`` stands for a schema that no value satisfies.
 """
 
 from __future__ import annotations
@@ -11,13 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from gguf_hub.budget import spend
 from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar.schema.check import canonical
+from gguf_hub.run.grammar.schema.references import References, Schema
 
-Schema = Any
 Plain = dict[str, Any]
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -29,10 +30,29 @@ _PLAIN_BYTES = 500
 _IGNORED = frozenset({
     "$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default",
     "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
-    "contentMediaType", "contentSchema", "$anchor", "$vocabulary", "nullable", "discriminator",
-    "xml", "externalDocs", "_may",
+    "contentMediaType", "contentSchema", "$anchor", "$dynamicAnchor", "$vocabulary", "nullable",
+    "discriminator", "xml", "externalDocs", "_may", "_mixed",
 })  # fmt: skip
 """Keywords that do not restrict values."""
+
+_MERGED = frozenset({
+    "$ref", "$dynamicRef", "allOf", "if", "then", "else", "const", "dependentRequired",
+    "dependentSchemas", "dependencies", "additionalItems", "unevaluatedProperties",
+    "unevaluatedItems",
+})  # fmt: skip
+"""Keywords that become others."""
+
+_LISTED = (("oneOf", "_oneOfs"), ("not", "_nots"), ("pattern", "_patterns"), ("format", "_formats"))
+"""Keyword that may stand in several parts -> the list of what it held there."""
+
+_UNEVALUATED = (
+    ("unevaluatedProperties", "additionalProperties", ("properties", "patternProperties")),
+    ("unevaluatedItems", "items", ("prefixItems", "contains")),
+)
+"""Keyword -> what it becomes, and what else decides to which values it applies."""
+
+_CHOICES = ("anyOf", "_oneOfs")
+_MARKS = ("_may", "_mixed")
 
 _HIGHEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains")
 _LOWEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains")
@@ -48,36 +68,26 @@ class NotSupported(Exception):
 
 
 class Document:
-    """A schema document, whose parts refer to each other."""
+    """A schema document, whose parts refer to each other.
 
-    def __init__(self, root: Schema) -> None:
-        self._root = root
+    Args:
+        root: The document.
+        leave_out: Called with a part and why it cannot be held, and then it is not; None to raise.
+    """
+
+    def __init__(
+        self, root: Schema, leave_out: Callable[[Schema, NotSupported], None] | None = None
+    ) -> None:
+        self.references = References(root)
+        self._leave_out = leave_out
         self._plain: dict[int, tuple[Schema, Plain | bool]] = {}  # by id of the schema kept here
         self._open: set[int] = set()
         self.disjoint_pairs: dict[tuple[int, int], bool] = {}
         """Ids of two plain schemas -> whether they are surely disjoint."""
 
-    def resolve(self, ref: str) -> Schema:
-        """Return what a reference inside the document points to.
-
-        Raises:
-            GrammarError: It points outside, or to nothing.
-        """
-        if not isinstance(ref, str) or not ref.startswith("#"):
-            raise GrammarError(
-                f"schema: `$ref` to `{ref}` leaves the document",
-                hint="put what it refers to under `$defs` and refer to `#/$defs/...`",
-            )
-        at = self._root
-        for part in filter(None, unquote(ref[1:]).split("/")):
-            key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(at, list) and key.isdigit() and int(key) < len(at):
-                at = at[int(key)]
-            elif isinstance(at, dict) and key in at:
-                at = at[key]
-            else:
-                raise GrammarError(f"schema: `$ref` to `{ref}` points to nothing")
-        return at
+    def resolve(self, schema: Mapping[str, Any], keyword: str = "$ref") -> Schema:
+        """Return what a reference in a schema points to (see ``References.resolve``)."""
+        return self.references.resolve(schema, keyword)
 
     def plain(self, schema: Schema, depth: int = 0) -> Plain | bool:
         """Return a schema made plain; False where no value can satisfy it.
@@ -104,13 +114,27 @@ class Document:
     def _compute(self, schema: Plain, depth: int) -> Plain | bool:
         spend(_PLAIN_BYTES)
         out: Plain | bool = _normalise(schema)
-        for part in _parts(schema):
+        for keyword, part in self._in_place(schema):
             if out is False:
                 break
-            out = merge(out, self.plain(part, depth + 1))
-        if "$ref" in schema and out is not False:
-            out = merge(out, self.plain(self.resolve(schema["$ref"]), depth + 1))
-        return out
+            try:
+                target = self.resolve(schema, keyword) if keyword.startswith("$") else part
+                out = merge(out, self.plain(target, depth + 1))
+            except LookupError as exc:
+                self._skip(schema, NotSupported(keyword, str(exc)))
+            except NotSupported as problem:
+                self._skip(part if isinstance(part, dict) else schema, problem)
+        return _close(schema, out) if isinstance(out, dict) else out
+
+    def _in_place(self, schema: Plain) -> list[tuple[str, Schema]]:
+        """Return (keyword, schema) of what applies beside a schema; references come last."""
+        parts = [("allOf", part) for part in _parts(schema)]
+        return parts + [(key, None) for key in ("$ref", "$dynamicRef") if key in schema]
+
+    def _skip(self, part: Schema, problem: NotSupported) -> None:
+        if self._leave_out is None:
+            raise problem
+        self._leave_out(part, problem)
 
 
 def _parts(schema: Plain) -> list[Schema]:
@@ -129,12 +153,13 @@ def _parts(schema: Plain) -> list[Schema]:
 def _condition(schema: Plain) -> list[Schema]:
     """Return choices that each satisfy the condition whichever way it goes.
 
-    Those marked ``_may`` can be left out where they cannot be held.
+    Those marked ``_may`` can be left out where they cannot be held; those marked ``_mixed`` must be
+    where it matters which properties and items are evaluated.
     """
     then, otherwise = schema.get("then", True), schema.get("else", True)
     return [
         {"allOf": [schema["if"], then]},
-        {"allOf": [then, otherwise], "_may": True},
+        {"allOf": [then, otherwise], "_may": True, "_mixed": True},
         {"allOf": [{"not": schema["if"]}, otherwise], "_may": True},
     ]
 
@@ -143,17 +168,17 @@ def _normalise(schema: Plain) -> Plain:
     """Return the keywords that stay, those of older drafts under today's names."""
     out: Plain = {}
     for key, value in schema.items():
-        if key in _IGNORED or key in ("$ref", "allOf", "if", "then", "else", "const",
-                                          "dependentRequired", "dependentSchemas",
-                                          "dependencies", "additionalItems"):  # fmt: skip
+        if key in _IGNORED or key in _MERGED or key.startswith("x-"):
             continue
-        if key.startswith(("$dynamic", "$recursive")):
+        if key.startswith("$recursive"):
             raise NotSupported(key, "is not supported")
         out[key] = value
     if "const" in schema:
         out["enum"] = [v for v in [schema["const"]] if "enum" not in out or _is_in(v, out["enum"])]
     if isinstance(out.get("type"), str):
         out["type"] = [out["type"]]
+    if schema.get("nullable") is True and "type" in out:  # OpenAPI 3.0
+        out["type"] = [*out["type"], "null"]
     for name in out.get("type", ()):
         if name not in TYPES:
             raise GrammarError(f"schema: no type `{name}`", hint=f"types are {', '.join(TYPES)}")
@@ -161,19 +186,35 @@ def _normalise(schema: Plain) -> Plain:
         out["prefixItems"], out["items"] = out["items"], schema.get("additionalItems", True)
     _rename_lists(out)
     _rename_bounds(out)
+    if "contains" in out:
+        out.setdefault("minContains", 1)
+    else:  # alone, they say nothing
+        out = {k: v for k, v in out.items() if k not in ("minContains", "maxContains")}
     return out
 
 
 def _rename_lists(out: Plain) -> None:
-    if "oneOf" in out:
-        out["_oneOfs"] = [*out.get("_oneOfs", ()), out.pop("oneOf")]
-    if "not" in out:
-        out["_nots"] = [*out.get("_nots", ()), out.pop("not")]
-    for unevaluated, keyword in (("unevaluatedProperties", "additionalProperties"),
-                                 ("unevaluatedItems", "items")):  # fmt: skip
-        # What the grammar writes beyond the declared would have to be evaluated: it writes none.
-        if out.pop(unevaluated, True) is not True:
-            out.setdefault(keyword, False)
+    for keyword, listed in _LISTED:
+        if keyword in out:
+            out[listed] = [*out.get(listed, ()), out.pop(keyword)]
+
+
+def _close(schema: Plain, plain: Plain) -> Plain:
+    """Apply ``unevaluated...`` of a schema that is merged with all that stands beside it."""
+    out = dict(plain)
+    for keyword, becomes, _ in _UNEVALUATED:
+        if keyword not in schema or becomes in plain:  # then all are evaluated
+            continue
+        value = schema[keyword]
+        if not plain:
+            out["type"] = list(TYPES)
+        if value is not True and value != {} and any(key in plain for key in _CHOICES):
+            out[keyword] = value
+            continue
+        if keyword == "unevaluatedItems" and "contains" in plain:
+            value = {"anyOf": [value, plain["contains"]]}
+        out[becomes] = value
+    return out
 
 
 def _rename_bounds(out: Plain) -> None:
@@ -191,12 +232,19 @@ def extra_schema(s: Plain) -> Schema:
     """Return what properties that are not declared must satisfy; False where none is written.
 
     An object of which no properties are declared may have any, one of which some are declared has
-    no others unless ``additionalProperties`` allows them.
+    no others unless ``additionalProperties`` allows them. To forbid one declares none.
 
     Source: llama.cpp, common/json-schema-to-grammar.cpp, ``SchemaConverter::visit``.
     """
-    is_declared = "properties" in s or "patternProperties" in s
+    is_declared = bool(s.get("patternProperties")) or any(
+        not is_false(value) for value in s.get("properties", {}).values()
+    )
     return s.get("additionalProperties", not is_declared)
+
+
+def is_false(schema: Schema) -> bool:
+    """Return whether a schema plainly allows nothing."""
+    return schema is False or (isinstance(schema, dict) and schema.get("not") in ({}, True))
 
 
 # Merging
@@ -212,6 +260,7 @@ def merge(a: Plain | bool, b: Plain | bool) -> Plain | bool:
         return False
     x: Plain = a if isinstance(a, dict) else {}
     y: Plain = b if isinstance(b, dict) else {}
+    _check_scopes(x, y)
     out = {**x, **y}
     for key in x.keys() & y.keys():
         out[key] = _MERGERS[key](x[key], y[key]) if key in _MERGERS else _require_equal(
@@ -231,7 +280,18 @@ def all_of(x: Schema, y: Schema) -> Schema:
         return y
     if y is True or y == {}:
         return x
-    return False if x is False or y is False else {"allOf": [x, y]}
+    if x is False or y is False:
+        return False
+    marks = {m: True for m in _MARKS for part in (x, y) if isinstance(part, dict) and m in part}
+    return {"allOf": [x, y], **marks}
+
+
+def _check_scopes(x: Plain, y: Plain) -> None:
+    """Refuse ``unevaluated...`` with choices beside what it must not see."""
+    for keyword, becomes, others in _UNEVALUATED:
+        for part, beside in ((x, y), (y, x)):
+            if keyword in part and beside.keys() & {keyword, becomes, *others, *_CHOICES}:
+                raise NotSupported(keyword, "with alternatives stands inside of another schema")
 
 
 def _require_equal(key: str, x: Any, y: Any) -> Any:
@@ -279,6 +339,10 @@ def _merge_names(x: Mapping[str, Schema], y: Mapping[str, Schema]) -> dict[str, 
     return {name: all_of(x.get(name, True), y.get(name, True)) for name in {**x, **y}}
 
 
+def _union(x: list[Any], y: list[Any]) -> list[Any]:
+    return [*x, *(value for value in y if value not in x)]
+
+
 _MERGERS: dict[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(_HIGHEST, max),
     **dict.fromkeys(_LOWEST, min),
@@ -288,10 +352,8 @@ _MERGERS: dict[str, Callable[[Any, Any], Any]] = {
     "uniqueItems": lambda x, y: x or y,
     "multipleOf": _merge_multiples,
     "anyOf": _merge_choices,
-    "_oneOfs": lambda x, y: [*x, *(o for o in y if o not in x)],
-    "_unlike": lambda x, y: [*x, *(n for n in y if n not in x)],
-    "_nots": lambda x, y: [*x, *(n for n in y if n not in x)],
-    "format": lambda x, y: x,  # a note, not a rule
+    "_oneOfs": _union,
+    **dict.fromkeys(("_unlike", "_unmatched", "_nots", "_patterns", "_formats"), _union),
     "propertyNames": all_of,
     "patternProperties": _merge_names,
     "additionalProperties": all_of,

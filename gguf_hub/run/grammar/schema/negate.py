@@ -10,7 +10,8 @@ import itertools
 from typing import Any
 
 from gguf_hub.run.grammar.schema.check import json_type
-from gguf_hub.run.grammar.schema.merge import TYPES, Document, NotSupported, Plain, Schema
+from gguf_hub.run.grammar.schema.merge import TYPES, Document, NotSupported, Plain
+from gguf_hub.run.grammar.schema.references import Schema
 
 _OPPOSITES = {
     "minimum": ("number", "exclusiveMaximum", 0), "exclusiveMinimum": ("number", "maximum", 0),
@@ -34,9 +35,13 @@ def negate(schema: Schema, document: Document) -> list[Schema]:
         return [] if plain else [True]
     if not plain:
         return []
-    choices = _by_type(plain) + _by_value(plain) + _by_bound(plain) + _by_property(plain)
-    if "anyOf" in plain:
-        choices.append({"allOf": [{"not": option} for option in plain["anyOf"]]})
+    for keyword in ("unevaluatedProperties", "unevaluatedItems"):
+        if keyword in plain:
+            raise NotSupported("not", f"refuses a schema with `{keyword}` and alternatives")
+    choices = _by_type(plain) + _by_value(plain) + _by_bound(plain) + _by_text(plain)
+    choices += _by_property(plain) + _by_item(plain)
+    for options in [*([plain["anyOf"]] if "anyOf" in plain else []), *plain.get("_oneOfs", ())]:
+        choices.append({"allOf": [{"not": option} for option in options]})
     choices += plain.get("_nots", ())
     if not choices:
         raise NotSupported("not", "refuses what cannot be told from the rest")
@@ -79,6 +84,27 @@ def _by_bound(plain: Plain) -> list[Schema]:
     for keyword, (kind, opposite, offset) in _OPPOSITES.items():
         if keyword in plain and plain[keyword] + offset >= (0 if offset else plain[keyword]):
             choices.append({"type": kind, opposite: plain[keyword] + offset})
+    return choices
+
+
+def _by_text(plain: Plain) -> list[Schema]:
+    """Return texts without a pattern, with one that they may not have, or those that are left."""
+    choices: list[Schema] = [
+        {"type": "string", "_unmatched": [pattern]} for pattern in plain.get("_patterns", ())
+    ]
+    choices += [{"type": "string", "pattern": pattern} for pattern in plain.get("_unmatched", ())]
+    if "_unlike" in plain:
+        choices.append({"enum": plain["_unlike"]})
+    return choices
+
+
+def _by_item(plain: Plain) -> list[Schema]:
+    choices: list[Schema] = []
+    items = plain.get("items", True)
+    if items is not True and items != {} and not plain.get("prefixItems"):
+        choices.append({"type": "array", "contains": {"not": items}})
+    if "contains" in plain and plain.get("minContains", 1) == 1:
+        choices.append({"type": "array", "items": {"not": plain["contains"]}})
     return choices
 
 

@@ -11,13 +11,14 @@ from gguf_hub.run.grammar.trees import NOTHING, alt, optional, repeat, seq
 
 DIGIT = Chars(((0x30, 0x39),))
 _FAR = 10**15 - 1  # doubles hold all whole numbers up to here
+_FAR_INTEGER = 10**19 - 1  # ids of 64 bits lie below
 _FRACTION_DIGITS = 6
 _MAX_FRACTION_DIGITS = 15
 
 
 def plain_integer() -> Node:
-    """Return any whole number of up to 15 digits."""
-    natural = alt(Literal("0"), seq(Chars(((0x31, 0x39),)), repeat(DIGIT, 0, 14)))
+    """Return any whole number of up to 19 digits, which 64 bits hold."""
+    natural = alt(Literal("0"), seq(Chars(((0x31, 0x39),)), repeat(DIGIT, 0, 18)))
     return seq(optional(Literal("-")), natural)
 
 
@@ -31,8 +32,8 @@ def plain_number() -> Node:
 
 def integer_range(low: int | None, high: int | None) -> Node:
     """Return the whole numbers from ``low`` to ``high``, both included; None: far away."""
-    low = min(-_FAR, high if high is not None else 0) if low is None else low
-    high = max(_FAR, low) if high is None else high
+    low = min(-_FAR_INTEGER, high if high is not None else 0) if low is None else low
+    high = max(_FAR_INTEGER, low) if high is None else high
     if high < low:
         return NOTHING
     negative = natural_range(max(1, -high), -low) if low < 0 else NOTHING
@@ -71,18 +72,24 @@ def _same_length(low: str, high: str) -> Node:
     return alt(*options)
 
 
-def number_range(low: float | None, high: float | None, inside: Callable[[float], bool]) -> Node:
+def number_range(
+    low: float | None,
+    high: float | None,
+    inside: Callable[[float], bool],
+    max_digits: int = _MAX_FRACTION_DIGITS,
+) -> Node:
     """Return decimal numbers between two bounds.
 
     Args:
         low: Lower bound, None for far away.
         high: Upper bound.
         inside: Whether a value is allowed, bounds that are excluded too; decides at the ends.
+        max_digits: Most digits after the point.
     """
-    first = Fraction(low) if low is not None else -Fraction(max(_FAR, abs(high or 0) * 2))
-    last = Fraction(high) if high is not None else Fraction(max(_FAR, abs(low or 0) * 2))
+    first = decimal(low) if low is not None else -decimal(max(_FAR, abs(high or 0) * 2))
+    last = decimal(high) if high is not None else decimal(max(_FAR, abs(low or 0) * 2))
     options: list[Node] = []
-    for digits in range(_MAX_FRACTION_DIGITS + 1):
+    for digits in range(max_digits + 1):
         if digits > _FRACTION_DIGITS and options:
             break
         scale = 10**digits
@@ -134,16 +141,58 @@ def _positive_decimals(low: int, high: int, digits: int) -> Node:
     return alt(*options)
 
 
-def multiples(step: int, name: str) -> dict[str, Node]:
-    """Return rules for the digits of all multiples of ``step``; ``name`` is the first.
+def multiples(step: Fraction, name: str) -> dict[str, Node]:
+    """Return rules for the digits of all multiples of a decimal number; ``name`` is the first.
 
-    One rule for each remainder: reading digit d takes remainder r to (10 r + d) mod step.
+    In units of the last digit, the step is whole. One rule for each remainder and number of digits
+    after the point: reading digit d takes remainder r to (10 r + d) mod step.
     """
+    n_digits = fraction_digits(step)
+    unit = int(step * 10**n_digits)
+
+    def after(remainder: int, n_read: int) -> list[Node]:
+        is_multiple = remainder * 10 ** (n_digits - n_read) % unit == 0
+        return [seq()] if is_multiple else []
+
     rules: dict[str, Node] = {}
-    for remainder in range(step):
-        onwards = [
-            seq(Literal(str(d)), Ref(f"{name}-{(10 * remainder + d) % step}")) for d in range(10)
-        ]
-        rules[f"{name}-{remainder}"] = alt(*onwards, *([seq()] if remainder == 0 else []))
-    first = [seq(Literal(str(d)), Ref(f"{name}-{d % step}")) for d in range(1, 10)]
-    return {name: alt(Literal("0"), seq(optional(Literal("-")), alt(*first))), **rules}
+    for remainder in range(unit):
+        for n_read in range(n_digits + 1):
+            onwards = [] if n_read == n_digits and n_read else [
+                seq(Literal(str(d)),
+                    Ref(f"{name}--{(10 * remainder + d) % unit}-{n_read + (n_read > 0)}"))
+                for d in range(10)
+            ]  # fmt: skip
+            if n_read == 0 and n_digits:
+                onwards.append(seq(Literal("."), Ref(f"{name}--{remainder}-point")))
+            rules[f"{name}--{remainder}-{n_read}"] = alt(*onwards, *after(remainder, n_read))
+        if n_digits:
+            rules[f"{name}--{remainder}-point"] = alt(
+                *(seq(Literal(str(d)), Ref(f"{name}--{(10 * remainder + d) % unit}-1"))
+                  for d in range(10))
+            )  # fmt: skip
+    first = [seq(Literal(str(d)), Ref(f"{name}--{d % unit}-0")) for d in range(1, 10)]
+    fraction = optional(seq(Literal("."), Ref(f"{name}--0-point"))) if n_digits else seq()
+    zero = seq(Literal("0"), fraction)
+    return {name: seq(optional(Literal("-")), alt(zero, *first)), **rules}
+
+
+def decimal(value: float) -> Fraction:
+    """Return a number as its shortest decimal digits say it: 0.1 is one tenth."""
+    return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
+
+
+def fraction_digits(value: Fraction) -> int:
+    """Return how many digits a decimal number has after its point."""
+    n_digits = 0
+    while value.denominator > 1:
+        value *= 10
+        n_digits += 1
+    return n_digits
+
+
+def decimal_text(value: Fraction) -> str:
+    """Return a decimal number without an exponent."""
+    n_digits = fraction_digits(value)
+    digits = f"{abs(int(value * 10**n_digits)):0{n_digits + 1}d}"
+    whole, fraction = digits[: len(digits) - n_digits], digits[len(digits) - n_digits :]
+    return ("-" if value < 0 else "") + whole + (f".{fraction}" if fraction else "")

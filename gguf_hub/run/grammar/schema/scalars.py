@@ -1,23 +1,24 @@
-"""Numbers and strings of a schema."""
+"""Numbers of a schema."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain, count, islice
 
 from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar.gbnf import Literal, Node, Ref
-from gguf_hub.run.grammar.pattern import PatternError
-from gguf_hub.run.grammar.regex import parse_pattern
 from gguf_hub.run.grammar.schema import numbers
 from gguf_hub.run.grammar.schema.check import is_multiple
 from gguf_hub.run.grammar.schema.conversion import FAMILIES, Conversion
-from gguf_hub.run.grammar.schema.lengths import json_of_length, length_range
-from gguf_hub.run.grammar.schema.merge import NotSupported, Plain, is_integer
-from gguf_hub.run.grammar.schema.strings import FORMATS, in_json, samples, unlike
-from gguf_hub.run.grammar.trees import NOTHING, alt, repeat, seq
+from gguf_hub.run.grammar.schema.merge import NotSupported, Plain
+from gguf_hub.run.grammar.trees import alt
 
 _MAX_VALUES = 1_000
-_LARGEST_COUNTED_STEP = 50
+_MAX_COUNTED_STEP = 50
+_MAX_DIGITS = 15
+_MAX_CHARACTERS = 50_000
 
 
 def number(conversion: Conversion, s: Plain, name: str) -> Node:
@@ -27,107 +28,70 @@ def number(conversion: Conversion, s: Plain, name: str) -> Node:
     if not any(keyword in s for keyword in FAMILIES["number"]):
         return Ref(s["type"])
     if s["type"] == "integer":
-        return numbers.integer_range(*_integer_bounds(s))
+        return numbers.integer_range(*_scaled_bounds(s, Fraction(1)))
+    return _decimals(conversion, s)
+
+
+def _decimals(conversion: Conversion, s: Plain, **digits: int) -> Node:
+    """Return the decimal numbers between the bounds of a schema."""
     low = max((s[k] for k in ("minimum", "exclusiveMinimum") if k in s), default=None)
     high = min((s[k] for k in ("maximum", "exclusiveMaximum") if k in s), default=None)
-    return numbers.number_range(low, high, lambda value: conversion.conforms(value, s))
+    inside = {k: v for k, v in s.items() if k != "multipleOf"}
+    return numbers.number_range(low, high, lambda v: conversion.conforms(v, inside), **digits)
 
 
 def _multiples(conversion: Conversion, s: Plain, name: str) -> Node:
-    step = s["multipleOf"]
-    if isinstance(step, bool) or not isinstance(step, (int, float)) or step <= 0:
-        raise GrammarError(f"schema, at `{name}`: multipleOf: expected over 0, found {step}")
-    low, high = _integer_bounds(s)
-    if not is_integer(step):
-        if s["type"] == "number" or low is None or high is None:
-            raise NotSupported("multipleOf", f"of {step} is not supported: expected a whole number")
-    elif step == 1:
-        unbounded = low is None and high is None
-        return Ref("integer") if unbounded else numbers.integer_range(low, high)
-    elif low is None and high is None and step <= _LARGEST_COUNTED_STEP:
-        rule = conversion.fresh(f"multiple-of-{int(step)}")
-        conversion.rules.update(numbers.multiples(int(step), rule))
+    """Return the multiples of a step, which is read as the decimal number that is written."""
+    written = s["multipleOf"]
+    if isinstance(written, bool) or not isinstance(written, (int, float)) or written <= 0:
+        raise GrammarError(f"schema, at `{name}`: multipleOf: expected over 0, found {written}")
+    step = numbers.decimal(written)
+    if s["type"] == "integer":
+        step = Fraction(step.numerator)  # in lowest terms, its whole multiples
+    low, high = _scaled_bounds(s, step)  # in steps
+    is_bounded = low is not None or high is not None
+    has_few = low is not None and high is not None and high - low < _MAX_VALUES
+    n_digits = numbers.fraction_digits(step)
+    is_counted = not is_bounded and step * 10**n_digits <= _MAX_COUNTED_STEP
+    is_power = step * 10**n_digits == 1  # such as 0.01
+    if n_digits > (_MAX_DIGITS if is_counted or is_power else 0) and not has_few:
+        raise NotSupported("multipleOf", f"of {written} is not supported with so many values")
+    if not has_few and numbers.decimal(written) != Fraction(written):
+        conversion.leave_out("multipleOf", f"of {written} is held by decimal digits: validators "
+                             "that divide doubles refuse some multiples")  # fmt: skip
+    if step == 1 and not has_few:
+        return numbers.integer_range(low, high) if is_bounded else Ref("integer")
+    if is_power and not is_counted and not has_few:
+        return _decimals(conversion, s, max_digits=n_digits)
+    if is_counted:
+        rule = conversion.fresh(f"multiple-of-{written}")
+        conversion.rules.update(numbers.multiples(step, rule))
         return Ref(rule)
-    multiples = [
-        v for v in _near(low, high, step) if is_multiple(v, step) and conversion.conforms(v, s)
-    ]
-    return alt(*(Literal(str(v)) for v in multiples[:_MAX_VALUES]))
+    values = (n * step for n in islice(_near(low, high), _MAX_VALUES))
+    texts = [numbers.decimal_text(v) for v in values if _is_multiple(v, written)]
+    n_fitting = max(1, _MAX_CHARACTERS // max(map(len, texts), default=1))
+    return alt(*map(Literal, texts[:n_fitting]))
 
 
-def _integer_bounds(s: Plain) -> tuple[int | None, int | None]:
-    """Return the smallest and the largest integer that a schema allows, None for no bound."""
-    lows = [math.ceil(s["minimum"])] if "minimum" in s else []
-    highs = [math.floor(s["maximum"])] if "maximum" in s else []
+def _is_multiple(value: Fraction, step: float) -> bool:
+    return is_multiple(int(value) if value.denominator == 1 else float(value), step)
+
+
+def _scaled_bounds(s: Plain, step: Fraction) -> tuple[int | None, int | None]:
+    """Return the smallest and the largest multiple of ``step`` that a schema allows, in steps."""
+    lows = [math.ceil(numbers.decimal(s["minimum"]) / step)] if "minimum" in s else []
+    highs = [math.floor(numbers.decimal(s["maximum"]) / step)] if "maximum" in s else []
     if "exclusiveMinimum" in s:
-        lows.append(math.floor(s["exclusiveMinimum"]) + 1)
+        lows.append(math.floor(numbers.decimal(s["exclusiveMinimum"]) / step) + 1)
     if "exclusiveMaximum" in s:
-        highs.append(math.ceil(s["exclusiveMaximum"]) - 1)
+        highs.append(math.ceil(numbers.decimal(s["exclusiveMaximum"]) / step) - 1)
     return max(lows, default=None), min(highs, default=None)
 
 
-def _near(low: int | None, high: int | None, step: float) -> range | list[int]:
-    """Return whole numbers, multiples of ``step`` if it is whole, next to a bound or to 0."""
-    jump = int(step) if is_integer(step) else 1
-    far = _MAX_VALUES * jump
+def _near(low: int | None, high: int | None) -> Iterable[int]:
+    """Return whole numbers between two bounds, from one of them on, or from 0 on."""
     if low is not None:
-        start = -(-low // jump) * jump
-        return range(start, (start + far if high is None else min(high, start + far)) + 1, jump)
+        return range(low, high + 1) if high is not None else count(low)
     if high is not None:
-        return range(high // jump * jump, high - far, -jump)
-    return [0, *(n * sign for n in range(jump, far // 2, jump) for sign in (1, -1))]
-
-
-def string(conversion: Conversion, s: Plain, name: str) -> Node:
-    """Return the strings of a schema."""
-    return seq(Literal('"'), _text(conversion, s), Literal('"'))
-
-
-def _text(conversion: Conversion, s: Plain) -> Node:
-    low, high = int(s.get("minLength", 0)), s.get("maxLength")
-    high = None if high is None else int(high)
-    if high is not None and high < low:
-        return NOTHING
-    if "_unlike" in s:
-        return _text_except(conversion, s, low, high)
-    if "pattern" in s:
-        return pattern_text(conversion, s["pattern"], low, high)
-    if s.get("format") in FORMATS:
-        tree = parse_pattern(FORMATS[s["format"]])
-        shortest, longest = length_range(tree)
-        if low <= shortest and (high is None or (longest is not None and longest <= high)):
-            return in_json(tree)
-    return repeat(Ref("char"), low, high)
-
-
-def pattern_text(conversion: Conversion, pattern: str, low: int, high: int | None) -> Node:
-    """Return what stands in JSON for the texts of a pattern with ``low`` to ``high`` characters.
-
-    Raises:
-        NotSupported: The pattern or its length cannot be held.
-    """
-    try:
-        return json_of_length(conversion, parse_pattern(pattern), low, high, "text")
-    except PatternError as exc:
-        raise NotSupported("pattern", f"`{pattern}`: {exc}") from exc
-
-
-def _text_except(conversion: Conversion, s: Plain, low: int, high: int | None) -> Node:
-    """Return the texts other than those of ``_unlike``."""
-    near = [n for n in s["_unlike"] if low <= len(n) and (high is None or len(n) <= high)]
-    rest = {k: v for k, v in s.items() if k != "_unlike"}
-    if not near:
-        return _text(conversion, rest)
-    if "pattern" in s:
-        return in_json(alt(*(Literal(t) for t in _examples(s) if t not in near)))
-    if low > 1 or high is not None:
-        raise NotSupported("_unlike", "texts (of `not`) stand with a length")
-    return in_json(unlike([*near, *([""] if low else [])]))
-
-
-def _examples(s: Plain) -> list[str]:
-    try:
-        some = samples(parse_pattern(s["pattern"]), 200)
-    except PatternError as exc:
-        raise NotSupported("pattern", f"`{s['pattern']}`: {exc}") from exc
-    low, high = s.get("minLength", 0), s.get("maxLength")
-    return [t for t in some if low <= len(t) and (high is None or len(t) <= high)]
+        return count(high, -1)
+    return chain([0], (n * sign for n in count(1) for sign in (1, -1)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
 from gguf_hub.budget import spend
 from gguf_hub.run.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Repeat, Seq, complement
@@ -15,29 +14,18 @@ _SHORT = {0x22: '"', 0x5C: "\\", 0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0
 
 _HEX = Chars(((0x30, 0x39), (0x41, 0x46), (0x61, 0x66)))
 
-FORMATS = {
-    "date": r"^[1-9]\d{3}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
-            r"|(?:0[13578]|1[02])-31)$",
-    "time": r"^(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$",
-    "uuid": r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-    "ipv4": r"^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$",
-    "ipv6": r"^(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}$",
-    "email": r"^[a-z0-9]{1,32}(?:[._+-][a-z0-9]{1,16}){0,2}@[a-z0-9]{1,32}(?:\.[a-z]{2,12}){1,2}$",
-    "hostname": r"^[a-z0-9]{1,32}(?:-[a-z0-9]{1,16})?(?:\.[a-z]{2,12}){0,3}$",
-    "uri": r"^https?://[a-z0-9]{1,32}(?:\.[a-z0-9]{1,32}){0,3}(?:/[A-Za-z0-9_.~-]{1,64}){0,8}/?"
-           r"(?:\?[A-Za-z0-9_=&-]{1,128})?(?:#[A-Za-z0-9_-]{1,32})?$",
-}  # fmt: skip
-FORMATS["date-time"] = f"{FORMATS['date'][:-1]}T{FORMATS['time'][1:]}"
-
 
 def any_char() -> Node:
-    """Return one character of a JSON string, written in any way, surrogates left out."""
+    """Return one character of a JSON string, written in any way: a pair of escapes is one."""
     surrogate_free = alt(
         seq(Chars(((0x30, 0x39), (0x41, 0x43), (0x45, 0x46), (0x61, 0x63), (0x65, 0x66))),
             repeat(_HEX, 3, 3)),
         seq(chars("dD"), Chars(((0x30, 0x37),)), repeat(_HEX, 2, 2)),
     )  # fmt: skip
-    escape = alt(chars('"\\/bfnrt'), seq(Literal("u"), surrogate_free))
+    half = repeat(_HEX, 2, 2)
+    first, second = chars("89aAbB"), chars("cdefCDEF")
+    pair = seq(chars("dD"), first, half, Literal("\\u"), chars("dD"), second, half)
+    escape = alt(chars('"\\/bfnrt'), seq(Literal("u"), alt(surrogate_free, pair)))
     return alt(Chars(_RAW), seq(Literal("\\"), escape))
 
 
@@ -83,50 +71,3 @@ def _unlike(names: list[str]) -> Node:
         inner = [name[1:] for name in names if name.startswith(first)]
         options.append(seq(Literal(first), _unlike(inner)))
     return alt(*options) if "" in names else alt(EMPTY, *options)
-
-
-# Examples
-
-_MAX_REPEATED = 100
-
-
-def samples(tree: Node, count: int) -> list[str]:
-    """Return up to ``count`` different texts of a tree, the simplest first."""
-    texts: dict[str, None] = {}
-    for text in islice(_texts(tree), 50 * count):
-        texts.setdefault(text)
-        if len(texts) == count:
-            break
-    return list(texts)
-
-
-def _texts(tree: Node) -> Iterator[str]:
-    spend()
-    if isinstance(tree, Literal):
-        yield tree.text
-    elif isinstance(tree, Chars):
-        yield from (chr(c) for low, high in _readable(tree.ranges) for c in range(low, high + 1))
-    elif isinstance(tree, Alt):
-        for option in tree.options:
-            yield from islice(_texts(option), 40)
-    elif isinstance(tree, Seq):
-        if not tree.items:
-            yield ""
-            return
-        rest = Seq(tree.items[1:])
-        for first in islice(_texts(tree.items[0]), 40):
-            for others in islice(_texts(rest), 40):
-                yield first + others
-    elif isinstance(tree, Repeat):
-        if tree.low > _MAX_REPEATED:
-            return
-        max_repeats = tree.low + 40 if tree.high is None else min(tree.high, tree.low + 40)
-        for n in range(tree.low, max_repeats + 1):
-            yield from islice(_texts(Seq((tree.item,) * n)), 40)
-
-
-def _readable(ranges: Ranges) -> list[tuple[int, int]]:
-    """Return ranges with letters and digits in front."""
-    plain = ((0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A))
-    inside = subtract(ranges, subtract(ranges, plain))
-    return [*reversed(inside), *subtract(ranges, plain)]

@@ -12,7 +12,10 @@ VALUES = st.one_of(
     st.sampled_from([[], {}, [1, "a"], {"a": 1}]), st.floats(-5, 5).map(lambda x: round(x, 2)),
 )  # fmt: skip
 NAMES = st.sampled_from(["a", "b", "ab", "x-1", 'q"', "key1"])
-PATTERNS = st.sampled_from(["^a", "b$", "^[a-z]+$", "^x-", "[0-9]{2}", "^(foo|ba+r)?$", ".", "a|b"])
+# what ECMAScript and Python read alike, but for a line break at the end of a text
+PATTERNS = st.sampled_from(
+    ["^a", "b$", "^[a-z]+$", "^x-", "[0-9]{2}", "^(foo|ba+r)?$", "[^x]", "a|b"]
+)
 BOUNDS = st.integers(-99, 999) | st.floats(-20, 20)
 NAME_LISTS = st.lists(NAMES, max_size=2, unique=True)
 
@@ -34,7 +37,9 @@ LEAVES = st.one_of(
     keywords(kind="integer", minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS,
              multipleOf=st.sampled_from([1, 2, 3, 7, 100, 0.5])),
     keywords(kind="number", minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS,
-             exclusiveMaximum=BOUNDS),
+             exclusiveMaximum=BOUNDS, multipleOf=st.sampled_from([0.5, 0.25, 3])),
+    keywords(kind="string", pattern=PATTERNS, minLength=SMALL,
+             **{"not": keywords(kind="string", pattern=st.sampled_from(["^a", "[0-9]{2}"]))}),
     st.fixed_dictionaries({"enum": st.lists(VALUES, min_size=1, max_size=4)}),
     st.fixed_dictionaries({"const": VALUES}),
 )  # fmt: skip
@@ -54,6 +59,10 @@ def _larger(inner: Any) -> Any:
                  uniqueItems=st.booleans(), contains=inner, minContains=SMALL, maxContains=SMALL),
         keywords(allOf=some, anyOf=some, oneOf=some, properties=maps, required=NAME_LISTS,
                  minimum=SMALL, **{"not": inner, "if": inner, "then": inner, "else": inner}),
+        keywords(anyOf=some, oneOf=some, allOf=some, properties=maps, prefixItems=some,
+                 contains=inner, unevaluatedProperties=inner, unevaluatedItems=inner,
+                 patternProperties=st.dictionaries(PATTERNS, inner, max_size=2),
+                 **{"if": inner, "then": inner, "else": inner}),
     )  # fmt: skip
 
 

@@ -25,10 +25,19 @@ def holds(value: Any, schema: Any) -> bool:
     return conforms(value, schema, Document(schema).resolve)
 
 
+def is_valid(value: Any, schema: Any) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
+
+
 @MANY
 @given(schema=SCHEMAS, value=DOCUMENTS)
 def test_values_conform_as_jsonschema_says(schema: Any, value: Any) -> None:
-    assert holds(value, schema) == jsonschema.Draft202012Validator(schema).is_valid(value)
+    try:
+        found = holds(value, schema)
+    except CannotCheck as exc:
+        assert "`unevaluated" in str(exc)
+        return
+    assert found == is_valid(value, schema)
 
 
 @MANY
@@ -39,7 +48,7 @@ def test_what_a_negation_allows_fails_the_schema(schema: Any, value: Any) -> Non
         allowed = any(_unlike_holds(value, choice) for choice in choices)
     except (NotSupported, CannotCheck):
         return
-    assert not (allowed and holds(value, schema))
+    assert not (allowed and is_valid(value, schema))
 
 
 def _unlike_holds(value: Any, choice: Any) -> bool:
@@ -52,7 +61,7 @@ def _unlike_holds(value: Any, choice: Any) -> bool:
 @MANY
 @given(a=SCHEMAS, b=SCHEMAS, value=DOCUMENTS)
 def test_no_written_value_satisfies_two_schemas_that_are_apart(a: Any, b: Any, value: Any) -> None:
-    if are_disjoint(a, b, Document({})) and holds(value, a) and holds(value, b):
+    if are_disjoint(a, b, Document({})) and is_valid(value, a) and is_valid(value, b):
         # Only values with properties that a grammar would not write may do both.
         assert isinstance(value, dict)
 
@@ -66,9 +75,11 @@ def test_a_plain_schema_says_the_same(schema: Any, value: Any) -> None:
     except NotSupported:
         return
     # Dependencies and conditions become choices, each of which is enough.
-    if plain is False or not holds(value, plain):
-        return
-    assert holds(value, schema)
+    try:
+        if plain is not False and holds(value, plain):
+            assert is_valid(value, schema)
+    except CannotCheck as exc:  # what is evaluated depends on a choice that is left
+        assert "`unevaluated" in str(exc)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,15 @@ def test_older_drafts_and_corners(value: Any, schema: Any, expected: bool) -> No
     ("schema", "problem"),
     [
         ({"unevaluatedItems": False}, "`unevaluatedItems` is not supported"),
-        ({"pattern": "("}, "pattern `\\(`"),
+        ({"pattern": "(a)\\1"}, "pattern `.a..1`"),
+        (
+            {
+                "$dynamicRef": "#a",
+                "$dynamicAnchor": "a",
+                "$defs": {"b": {"$id": "b", "$dynamicAnchor": "a"}},
+            },
+            "2 anchors `a`",
+        ),
         ({"allOf": [{"$ref": "#"}]}, "without end"),
     ],
 )
@@ -132,7 +151,7 @@ APART = [
      {"type": "object", "properties": {"a": {"const": 2}}}, False),
     ({"type": "object", "additionalProperties": True},
      {"type": "object", "required": ["a"]}, False),
-    ({"type": "string", "allOf": [{"pattern": "a"}, {"pattern": "b"}]}, {"type": "null"}, False),
+    ({"allOf": [{"type": "string", "contains": {}}, {"contains": False}]}, {"type": "null"}, False),
 ]  # fmt: skip
 
 
