@@ -91,7 +91,7 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
            for name in ("unknown", "bos", "eos", "padding")}  # fmt: skip
     ends, others = find_special(reader, tokens)
     types = _types(reader.types, others)
-    before, after = _strips(metadata, tokens, types)
+    before, after = _strips(metadata.raw("general.name"), reader.pre, tokens, types)
     vocab = Vocab(
         model=reader.model, tokens=tokens, scores=reader.scores.tolist(),
         types=types, byte_ids=reader.byte_ids, bos_id=ids["bos"],
@@ -147,17 +147,16 @@ def _types(types: np.ndarray, others: Mapping[int, TokenType]) -> list[int]:
 
 
 def _strips(
-    metadata: Metadata, tokens: Sequence[str], types: Sequence[int]
+    model_name: Any, pre: str, tokens: Sequence[str], types: Sequence[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
     """Return which special tokens take blanks before and after them; files do not say it.
 
     Source: "Handle per token attributes" in llama.cpp's ``llama_vocab::impl::load``.
     """
-    name = metadata.text("general.name", "").lower()
+    name = model_name.lower() if isinstance(model_name, str) else ""
     if "phi-3" in name or "phi3" in name:
         special = (i for i, type_ in enumerate(types) if type_ in SPECIAL_TYPES)
         return frozenset(), frozenset(i for i in special if tokens[i] not in _PHI_3_KEEPS)
-    pre = metadata.text(f"{PREFIX}pre", "")
     mask = "<mask>" if pre in _MASKED else "[MASK]" if "modern-bert" in name else None
     return frozenset(i for i, text in enumerate(tokens) if text == mask), frozenset()
 

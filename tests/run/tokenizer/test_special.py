@@ -54,6 +54,10 @@ def test_special_tokens_of_phi_3_take_the_blanks_after_them(
     assert tokenizer.least_tokens(10) == (0 if keys else 2)
 
 
+def test_a_name_that_is_no_text_says_nothing() -> None:
+    assert load_tokenizer(bpe_metadata() | {"general.name": ["phi-3"]}).encode("a") == [64]
+
+
 def test_a_mask_takes_the_blanks_before_it() -> None:
     tokenizer = load_tokenizer(bpe_metadata(special={"<mask>": CONTROL}, pre="jina-v2-es"))
     found = tokenizer.encode("a \t<mask> b", parse_special=True)
