@@ -65,6 +65,7 @@ OTHERS = {
     "marks in tekken": ("tekken", "สวัสดี ครับ", "สวัสดี| ครับ"),
     "marks in qwen35": ("qwen35", "நன்றி", "நன்றி"),
     "marks apart in qwen2": ("qwen2", "नमस्ते", "नमस|्त|े"),
+    "marks among capitals": ("gpt-4o", "A\u0301Bc", "A\u0301Bc"),
     "capitals within a word": ("gpt-4o", "iPhone HTTPServer", "i|Phone| HTTPServer"),
     "Chinese by itself": ("deepseek-v3", "abc漢字かな。x", "abc|漢字かな|。|x"),
     "Han by itself": ("kimi-k2", "abc漢字かな", "abc|漢字|かな"),
