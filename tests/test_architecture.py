@@ -56,6 +56,7 @@ OWNERS = {
     "yaml": {"hub.catalog"},
     "psutil": {"resources", "hub.hardware"},
     "jinja2": {"run.chat"},
+    "regex": {"run.tokenizer"},
     "safetensors": {"run.convert"},
     "sentencepiece": {"run.convert"},
     "langchain_core": {"api.langchain"},

@@ -1,4 +1,4 @@
-"""Regular expressions of Python's engine: ours alone, and quick on whatever text comes.
+"""Regular expressions of engines that go back and forth: ours alone, and quick on any text.
 
 The engine goes back and forth, so that a text can cost it far more than its length. Patterns from
 outside never reach it, and what ours do on texts from outside is tried here.
@@ -14,21 +14,23 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.errors import UsageError
+from gguf_hub.gguf.pre_tokenizers import PRE_TOKENIZERS
 from gguf_hub.hub.download.names import is_model, shard_of
 from gguf_hub.hub.download.quants import quant_distance, quant_of
 from gguf_hub.hub.mirror.ranges import parse_range
+from gguf_hub.run.tokenizer.words import WordSplitter
 from gguf_hub.units import parse_size
 
 PACKAGE = Path(__file__).resolve().parent.parent / "gguf_hub"
 FUNCTIONS = {"compile", "match", "search", "fullmatch", "sub", "subn", "split", "findall",
              "finditer", "template"}  # fmt: skip
 
-# one character out of some of a vocabulary, each escaped: there is nothing to go back to
 BUILT = {
     "cli/console.py": 1,  # a number of ours
     "gguf/atomic.py": 1,  # an escaped file name
     "hub/client/translate.py": 1,  # an escaped secret
-    "run/tokenizer/spm.py": 1,
+    "run/tokenizer/merging.py": 1,  # one character out of some, each escaped: no way back
+    "run/tokenizer/words.py": 1,  # those of gguf/pre_tokenizers.py
 }
 
 
@@ -55,9 +57,9 @@ def foreign_patterns(source: str) -> list[int]:
     """Return the lines where a pattern is made of what is not written down."""
     tree = ast.parse(source)
     names = constants(tree)
-    modules = {"re"} | {
+    modules = {"re", "regex"} | {
         alias.asname for node in ast.walk(tree) if isinstance(node, ast.Import)
-        for alias in node.names if alias.name == "re" and alias.asname
+        for alias in node.names if alias.name in ("re", "regex") and alias.asname
     }  # fmt: skip
     return [
         node.lineno
@@ -85,8 +87,7 @@ def test_no_module_hides_the_engine_behind_another_name() -> None:
         path.name
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.ImportFrom) and node.module in ("re", "regex", "sre_parse"))
-        or (isinstance(node, ast.Import) and any(a.name == "regex" for a in node.names))
+        if isinstance(node, ast.ImportFrom) and node.module in ("re", "regex", "sre_parse")
     ]
     assert hidden == []
 
@@ -99,6 +100,7 @@ def test_no_module_hides_the_engine_behind_another_name() -> None:
         ("import re\nre.search(x, 'a')", [2]),
         ("import re\ndef f(p):\n    return re.compile(f'{p}+')", [3]),
         ("import re as engine\nengine.fullmatch(pattern=x, string='a')", [2]),
+        ("import regex\nregex.compile(x)", [2]),
     ],
 )
 def test_patterns_from_outside_are_noticed(source: str, lines: list[int]) -> None:
@@ -110,12 +112,21 @@ def size(text: str) -> None:
         parse_size(text)
 
 
+def words(text: str) -> None:
+    for expression in {text for pre in PRE_TOKENIZERS.values() for text in pre.expressions}:
+        WordSplitter([expression]).split(text)
+
+
 HOSTILE: dict[str, tuple[Callable[[str], object], str]] = {
     "a size of blanks": (size, "1" + " " * 100_000 + "!"),
     "quants without an end": (quant_of, "Q1_" * 100_000 + "_"),
     "a quant in a long name": (lambda text: quant_distance(text, "Q4_K"), "Q4_K_" * 200_000),
     "shards": (shard_of, "-00001-of-" * 100_000),
     "sidecars": (is_model, "-mmproj" * 100_000 + ".gguf"),
+    "digits before a letter": (words, "1" * 100_000 + "a"),
+    "blanks before a letter": (words, " " * 100_000 + "a"),
+    "lines before a letter": (words, "\n " * 50_000 + "a"),
+    "capitals and marks": (words, "A" * 50_000 + "\u0301" * 50_000 + "1"),
     "ranges": (lambda text: parse_range(text, 10), "bytes=" + " " * 200_000 + "x"),
 }
 

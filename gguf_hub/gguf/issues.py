@@ -310,6 +310,13 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "lmstudio-bug-tracker#2289",
         ),
         Rule("GGUF-TOKENIZER-SCORES", _W, "scores missing, or not numbers", "own"),
+        Rule("GGUF-TOKENIZER-MERGES", _E, "byte-pair encoding without merges", "llama.cpp"),
+        Rule(
+            "GGUF-TOKENIZER-PRE",
+            _W,
+            "byte-pair encoding that does not say how words are cut; llama.cpp guesses",
+            "llama.cpp",
+        ),
         Rule(
             "GGUF-TOKENIZER-ID",
             _W,

@@ -32,14 +32,13 @@ from gguf_hub.gguf.metadata import is_uniform, whole_number
 from gguf_hub.gguf.roles import role_of_header
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
-from gguf_hub.gguf.vocabulary import vocabulary_problems
+from gguf_hub.gguf.vocabulary import NO_VOCABULARY, vocabulary_problems
 
 H, C = HyperParameters, CacheHyperParameters
 ARCHITECTURES = ("llama",)
 """Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
-_TOKENIZERS, _NO_TOKENIZER = ("llama",), ("no_vocab", "none", "")
 VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
 """Types of vectors that the runner reads; they are never quantised."""
 _MOST_TOLD = 8
@@ -114,17 +113,13 @@ def find_obstacles(header: Header, tensors: Mapping[str, AnyTensor]) -> tuple[st
 def lacks_vocabulary(fields: Mapping[str, Field]) -> bool:
     """Tell whether a model knows no text: it takes and gives token ids."""
     field = fields.get("tokenizer.ggml.model")
-    return field is None or _is_one_of(field, _NO_TOKENIZER)
+    return field is None or _is_one_of(field, NO_VOCABULARY)
 
 
 def _tokenizer_obstacles(fields: Mapping[str, Field]) -> list[str]:
     """Judge the vocabulary, if there is one."""
     if lacks_vocabulary(fields):
         return []
-    field = fields["tokenizer.ggml.model"]
-    if not _is_one_of(field, _TOKENIZERS):
-        name = field.value if field.type is ValueType.STRING else field.type_name
-        return [f"tokenizer `{shown(name)}`, expected `llama`"]
     return vocabulary_problems(fields)
 
 

@@ -18,10 +18,16 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS
 from gguf_hub.gguf.metadata import Metadata, describe
+from gguf_hub.gguf.pre_tokenizers import PRE_TOKENIZERS
 from gguf_hub.gguf.strings import StringArray, shown
 
 PREFIX = "tokenizer.ggml."
+SPM, GPT2, GEMMA4 = "llama", "gpt2", "gemma4"
+"""Values of ``tokenizer.ggml.model`` that are supported: SentencePiece and byte-pair encoding."""
+NO_VOCABULARY = ("no_vocab", "none", "")
+"""Values of files whose models take and give token ids."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -63,6 +69,38 @@ class VocabularyReader:
     def n_tokens(self) -> int:
         """How many tokens there are."""
         return len(self.texts)
+
+    @cached_property
+    def model(self) -> str:
+        """The kind of vocabulary: ``SPM``, ``GPT2`` or ``GEMMA4``, if it is supported."""
+        return self._text("model")
+
+    @cached_property
+    def pre(self) -> str:
+        """The name of the pre-tokenizer, which is in ``PRE_TOKENIZERS`` if it is supported.
+
+        Empty for SentencePiece, which has none, and where the file names none.
+        """
+        return {SPM: "", GEMMA4: "gemma4"}.get(self.model) or self._text("pre")
+
+    def _text(self, name: str) -> str:
+        try:
+            return self._metadata.text(PREFIX + name, "")
+        except UnsupportedGgufError as error:
+            self.problems.append(error.message)
+            return ""
+
+    @cached_property
+    def merges(self) -> Any:
+        """The merges of a byte-pair vocabulary, the best first, decoded or not: ``left right``."""
+        if self.model == SPM:
+            return ()
+        merges = self._metadata.raw(f"{PREFIX}merges")
+        if isinstance(merges, (list, tuple, StringArray)):
+            return merges
+        found = "none" if merges is None else describe(merges)
+        self.problems.append(f"`{PREFIX}merges`: expected an array of texts, found {found}")
+        return ()
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -144,11 +182,31 @@ class VocabularyReader:
             return default
 
 
+def unsupported_kind(fields: Mapping[str, Any]) -> str:
+    """Return why a kind of vocabulary is not supported: its model or pre-tokenizer; empty if it is.
+
+    A file without pre-tokenizer is not read as llama.cpp does, by an expression that fits no model:
+    its ids would be wrong.
+    """
+    reader = VocabularyReader(fields)
+    model, pre = reader.model, reader.pre
+    if reader.problems:
+        return reader.problems[0]
+    if model not in (SPM, GPT2, GEMMA4):
+        return f"tokenizer `{shown(model)}`, expected `{SPM}`, `{GPT2}` or `{GEMMA4}`"
+    if model == SPM or pre in PRE_TOKENIZERS:
+        return ""
+    key = f"key `{PREFIX}pre`"
+    return f"{key} is the unknown pre-tokenizer `{shown(pre)}`" if pre else f"missing {key}"
+
+
 def vocabulary_problems(fields: Mapping[str, Any]) -> list[str]:
     """Return why the vocabulary of a file cannot be used; empty where it can."""
+    if obstacle := unsupported_kind(fields):
+        return [obstacle]
     reader = VocabularyReader(fields)
-    _ = reader.texts, reader.scores, reader.types, reader.byte_ids
-    for name in ("bos", "eos", "unknown", "padding", "eot", "eom"):
+    _ = reader.texts, reader.scores, reader.types, reader.byte_ids, reader.merges
+    for name in (*SPECIAL_IDS, *OTHER_IDS):
         reader.id(name)
     for name in ("add_bos_token", "add_eos_token", "add_space_prefix"):
         reader.flag(name, True)

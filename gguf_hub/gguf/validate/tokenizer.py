@@ -15,12 +15,12 @@ from gguf_hub.gguf.hparams import ARCHITECTURE
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS, expected_types, has_right_type
 from gguf_hub.gguf.strings import StringArray, shown
+from gguf_hub.gguf.vocabulary import GEMMA4, GPT2, PREFIX
 
 KNOWN_MODELS = frozenset(
     {"llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "no_vocab", "none"}
 )
 NO_TOKENS = frozenset({"no_vocab", "none"})
-PREFIX = "tokenizer.ggml."
 BYTE_TYPE = 6
 _BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 _LONG_BYTES = 4096
@@ -51,6 +51,7 @@ def check_tokenizer(header: Header, issues: Issues) -> None:
             name = "tokens" if "model" in fields else "model"
             issues.add("GGUF-TOKENIZER-MISSING", _location(name), "missing")
     _check_scores(right, "scores" in fields, issues)
+    _check_merging(fields, issues)
 
 
 def _location(name: str) -> str:
@@ -100,6 +101,17 @@ def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> 
     if wrong.size:
         message = f"{wrong.size:,} scores are no finite numbers, the first is {wrong[0]:,}"
         issues.add("GGUF-TOKENIZER-SCORES", _location("scores"), message, field.offset)
+
+
+def _check_merging(fields: dict[str, Field], issues: Issues) -> None:
+    """Byte-pair encoding needs merges, and the expressions that cut a text into words."""
+    model = fields["model"].value if "model" in fields else None
+    if model not in (GPT2, GEMMA4):
+        return
+    if "merges" not in fields:
+        issues.add("GGUF-TOKENIZER-MERGES", _location("merges"), "missing")
+    if model == GPT2 and "pre" not in fields:
+        issues.add("GGUF-TOKENIZER-PRE", _location("pre"), "missing")
 
 
 def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:

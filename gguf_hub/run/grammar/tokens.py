@@ -80,7 +80,7 @@ class TokenTrie:
             grid[i, : len(text)] = np.frombuffer(text, dtype=np.uint8)
         # Sorted, a token shares its first `shared` bytes with the token before: its nodes at
         # depths over `shared` are new.
-        n_same = np.cumprod(grid[1:] == grid[:-1], axis=1).sum(axis=1) if len(texts) > 1 else []
+        n_same = np.logical_and.accumulate(grid[1:] == grid[:-1], axis=1).sum(axis=1)
         shared = np.zeros(len(texts), dtype=np.int64)
         shared[1:] = np.minimum(n_same, np.minimum(lengths[1:], lengths[:-1]))
         parents, values = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]

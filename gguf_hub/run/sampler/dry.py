@@ -44,6 +44,8 @@ def find_breakers(texts: Sequence[str], vocab: BreakerVocab) -> dict[int, list[t
     for token_id in range(vocab.n_vocab):
         word = vocab.token_bytes(token_id, special=True)
         for breaker in encoded:
+            if breaker[0] not in word:
+                continue
             for tail in _tails(word, breaker, vocab):
                 tails = breakers.setdefault(token_id, [])
                 if tail not in tails:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.gguf.vocabulary import SPM, TokenType
+from gguf_hub.run.tokenizer.bpe import BpeTokenizer
 from gguf_hub.run.tokenizer.infill import encode_infill
 from gguf_hub.run.tokenizer.interface import LITERAL, Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
@@ -17,6 +18,7 @@ from gguf_hub.run.tokenizer.vocab import Vocab, read_vocab
 
 __all__ = [
     "LITERAL",
+    "BpeTokenizer",
     "SpmTokenizer",
     "StreamDecoder",
     "TokenType",
@@ -35,7 +37,8 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         metadata: Keys and plain values; arrays may be lists or numpy arrays.
 
     Raises:
-        UnsupportedGgufError: The file has no vocabulary, or one of another kind than ``llama``.
+        UnsupportedGgufError: The file has no vocabulary, or one of a kind that is not supported.
         TokenizerError: The vocabulary contradicts itself; the message lists every problem.
     """
-    return SpmTokenizer(read_vocab(metadata))
+    vocab = read_vocab(metadata)
+    return SpmTokenizer(vocab) if vocab.model == SPM else BpeTokenizer(vocab)

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file as the tokenizer uses it: texts, scores, types and ends of turns.
+"""The vocabulary of a GGUF file as the tokenizer uses it: texts, types, merges and ends of turns.
 
 What is in the file, and whether it can be used, ``gguf/vocabulary.py`` reads.
 """
@@ -16,36 +16,29 @@ import numpy as np
 
 from gguf_hub.errors import TokenizerError, UnsupportedGgufError
 from gguf_hub.gguf.metadata import Metadata
-from gguf_hub.gguf.strings import shown
-from gguf_hub.gguf.vocabulary import TokenType, VocabularyReader
+from gguf_hub.gguf.pre_tokenizers import NO_PRE_TOKENIZER, PRE_TOKENIZERS, PreTokenizer
+from gguf_hub.gguf.vocabulary import (
+    GPT2,
+    PREFIX,
+    SPM,
+    TokenType,
+    VocabularyReader,
+    unsupported_kind,
+)
+from gguf_hub.run.tokenizer.special import find_special
 
-_END_TEXTS = frozenset({
-    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
-    "<end_of_turn>", "<EOT>", "< EOT >", "_<EOT>", "[EOT]", "[EOS]", "</s>", "<eos>", "<turn|>",
-    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<end_of_utterance>",
-    "<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
-    "\N{FULLWIDTH VERTICAL LINE}>",
-    "[e~[",
-})  # fmt: skip
-"""Texts that end a turn, whatever type and ids the file gives them (llama.cpp, src/llama-vocab.cpp:
-``special_eog_ids``)."""
-
-_INFILL = ("prefix", "suffix", "middle")
-_INFILL_TEXTS = tuple(
-    (f"<|fim_{name}|>", f"<fim-{name}>", f"<fim_{name}>", f"<｜fim▁{deepseek}｜>", f"<{short}>",
-     f"▁<{short}>")
-    for name, deepseek, short in (
-        ("prefix", "begin", "PRE"), ("suffix", "hole", "SUF"), ("middle", "end", "MID"),
-    )
-)  # fmt: skip
-"""Texts of the tokens before the prefix, the suffix and the middle, where the file names no ids for
-them: those of llama.cpp that are names of a role and not of a model's own use."""
+SPECIAL_TYPES = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+"""Types of the tokens that are cut out of a text before all else."""
+_PHI_3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
+_MASKED = ("jina-v2-de", "jina-v2-es", "jina-v2-code")
 
 
 @dataclass(frozen=True)
 class Vocab:
-    """A checked SentencePiece vocabulary; the three sequences have one entry per token."""
+    """A checked vocabulary; its texts, scores and types have one entry per token."""
 
+    model: str
+    """``SPM``, ``GPT2`` or ``GEMMA4`` of ``gguf/vocabulary.py``."""
     tokens: Sequence[str]
     scores: Sequence[float]
     types: Sequence[int]
@@ -62,6 +55,14 @@ class Vocab:
     add_space_prefix: bool
     infill_ids: tuple[int, int, int] | None = None
     """Ids before the prefix, the suffix and the middle that the model fills in, if it has them."""
+    merges: Sequence[str] = ()
+    """Of byte-pair encoding, the best first: ``left right``."""
+    pre_tokenizer: PreTokenizer = NO_PRE_TOKENIZER
+    """How byte-pair encoding cuts a text into words."""
+    lstrip_ids: frozenset[int] = frozenset()
+    """Special tokens that take the blanks before them with them."""
+    rstrip_ids: frozenset[int] = frozenset()
+    """Special tokens that take the blanks after them with them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -86,94 +87,89 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
         metadata: Keys and plain values; arrays may be lists or numpy arrays.
 
     Raises:
-        UnsupportedGgufError: No vocabulary, or one of another kind than ``llama``.
+        UnsupportedGgufError: No vocabulary, or one of a kind that is not supported.
         TokenizerError: The vocabulary contradicts itself; the message lists every problem.
     """
     metadata = Metadata.of(metadata)
-    _check_model(metadata)
+    _check_kind(metadata)
     reader = VocabularyReader(metadata)
-    tokens = _texts(reader)
-    ids = {name: reader.id(name) for name in ("eot", "eom", "padding")}
-    ids |= {name: reader.id(name, i) for i, name in enumerate(("unknown", "bos", "eos"))}
-    ends = _end_ids(tokens)
-    infill = [reader.id(f"fim_{name[:3]}", reader.id(name)) for name in _INFILL]
+    tokens = _texts(reader.texts, "tokens", reader.problems)
+    pre = PRE_TOKENIZERS.get(reader.pre, NO_PRE_TOKENIZER)
+    is_spm = reader.model == SPM
+    # what SentencePiece files need not name
+    defaults = {"unknown": 0, "bos": 1, "eos": 2} if is_spm else {}
+    ids = {name: reader.id(name, defaults.get(name))
+           for name in ("unknown", "bos", "eos", "padding")}  # fmt: skip
+    special = find_special(reader, tokens)
+    types = _types(reader.types, special.types)
+    before, after = _strips(metadata.raw("general.name"), reader.pre, tokens, types)
     vocab = Vocab(
-        tokens=tokens, scores=reader.scores.tolist(), types=_types(reader.types, ends),
-        byte_ids=reader.byte_ids, bos_id=ids["bos"], eos_id=ids["eos"], unk_id=ids["unknown"],
-        pad_id=ids["padding"],
-        eog_ids=ends | {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None},
-        add_bos=reader.flag("add_bos_token", True), add_eos=reader.flag("add_eos_token", False),
-        add_space_prefix=reader.flag("add_space_prefix", True),
-        infill_ids=_infill_ids(infill, tokens, reader.types),
+        model=reader.model, tokens=tokens, scores=reader.scores.tolist(),
+        types=types, byte_ids=reader.byte_ids, bos_id=ids["bos"],
+        eos_id=ids["eos"], unk_id=ids["unknown"], pad_id=ids["padding"],
+        eog_ids=special.end_ids | ({ids["eos"]} if ids["eos"] is not None else set()),
+        add_bos=reader.flag("add_bos_token", is_spm or pre.add_bos) or pre.must_add_bos,
+        add_eos=reader.flag("add_eos_token", False),
+        add_space_prefix=reader.flag("add_space_prefix", is_spm) and is_spm,
+        merges=_texts(reader.merges, "merges", reader.problems), pre_tokenizer=pre,
+        lstrip_ids=before, rstrip_ids=after, infill_ids=special.infill_ids,
     )  # fmt: skip
     _raise(reader.problems)
     return vocab
 
 
-def _check_model(metadata: Metadata) -> None:
-    """Raise unless the vocabulary is a SentencePiece one."""
-    if "tokenizer.ggml.model" not in metadata:
+def _check_kind(metadata: Metadata) -> None:
+    """Raise unless the kind of vocabulary is supported."""
+    if f"{PREFIX}model" not in metadata:
         raise UnsupportedGgufError(
-            "the file holds no vocabulary: no key `tokenizer.ggml.model`",
+            f"the file holds no vocabulary: no key `{PREFIX}model`",
             hint="text needs a vocabulary; token ids work without one",
         )
-    model = metadata.text("tokenizer.ggml.model")
-    if model != "llama":
-        raise UnsupportedGgufError(
-            f"tokenizer `{shown(model)}` is not supported: expected `llama` (SentencePiece), "
-            "the kind that Mixtral, Mistral and Llama 2 use"
+    if obstacle := unsupported_kind(metadata):
+        hint = (
+            f"`--override-kv {PREFIX}pre=str:NAME` gives the one of the model's tokenizer: "
+            "`llama-bpe` for Llama 3, `qwen2` for Qwen 2 and 3, `tekken` for Mistral"
         )
+        is_bpe = VocabularyReader(metadata).model == GPT2
+        raise UnsupportedGgufError(obstacle, hint=hint if is_bpe else None)
 
 
-def _texts(reader: VocabularyReader) -> list[str]:
-    """Return the texts of all tokens."""
-    tokens = list(reader.texts)
-    if set(map(type, tokens)) != {str}:  # ten times as fast as one by one
-        tokens = [str(token) if isinstance(token, np.str_) else token for token in tokens]
-        wrong = next((i for i, token in enumerate(tokens) if not isinstance(token, str)), None)
-        if wrong is not None:
-            reader.problems.append(f"`tokenizer.ggml.tokens` entry {wrong} is not a text")
-    if reader.problems:
-        _raise(reader.problems)
-    return tokens
+def _texts(texts: Any, name: str, problems: list[str]) -> list[str]:
+    """Return an array of texts, decoded.
 
-
-def _end_ids(tokens: Sequence[str]) -> frozenset[int]:
-    """Return the ids of the tokens whose text ends a turn.
-
-    Where tokens of newer formats stand beside them, ``<|end|>`` closes a part of an answer, and
-    ``</s>`` is a word like others.
+    Raises:
+        TokenizerError: An entry is no text, or there were problems before.
     """
-    ids = {tokens[i]: i for i in compress(range(len(tokens)), map(_END_TEXTS.__contains__, tokens))}
-    if "<|end|>" in ids and (
-        {"<|return|>", "<|call|>"} <= ids.keys() or {"<|calls|>", "<|flush|>"} <= ids.keys()
-    ):
-        del ids["<|end|>"]
-    if "<|tool_response>" in ids:
-        ids.pop("</s>", None)
-    return frozenset(ids.values())
+    decoded = list(texts)
+    if not set(map(type, decoded)) <= {str}:  # ten times as fast as one by one
+        decoded = [str(text) if isinstance(text, np.str_) else text for text in decoded]
+        wrong = next((i for i, text in enumerate(decoded) if not isinstance(text, str)), None)
+        if wrong is not None:
+            problems.append(f"`{PREFIX}{name}` entry {wrong} is not a text")
+    _raise(problems)
+    return decoded
 
 
-def _infill_ids(
-    named: Sequence[int | None], tokens: Sequence[str], types: np.ndarray
-) -> tuple[int, int, int] | None:
-    """Return the ids for filling in the middle: those that the file names, else by their texts."""
-    special = np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.USER_DEFINED))
-    ids = {tokens[i]: i for i in special.tolist()}
-    found = [
-        next((ids[text] for text in texts if text in ids), None) if i is None else i
-        for i, texts in zip(named, _INFILL_TEXTS, strict=True)
-    ]
-    prefix, suffix, middle = found
-    if prefix is None or suffix is None or middle is None:
-        return None
-    return prefix, suffix, middle
+def _types(types: np.ndarray, others: Mapping[int, TokenType]) -> list[int]:
+    """Return the types, those of tokens that are known by their texts put right."""
+    types[list(others)] = list(others.values())
+    numbers: list[int] = types.tolist()
+    return numbers
 
 
-def _types(types: np.ndarray, ends: frozenset[int]) -> list[int]:
-    """Return the types, those of tokens that end a turn mended: they print nothing."""
-    types[list(ends)] = TokenType.CONTROL
-    return [int(type_) for type_ in types.tolist()]
+def _strips(
+    model_name: Any, pre: str, tokens: Sequence[str], types: Sequence[int]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Return which special tokens take blanks before and after them; files do not say it.
+
+    Source: "Handle per token attributes" in llama.cpp's ``llama_vocab::impl::load``.
+    """
+    name = model_name.lower() if isinstance(model_name, str) else ""
+    if "phi-3" in name or "phi3" in name:
+        special = (i for i, type_ in enumerate(types) if type_ in SPECIAL_TYPES)
+        return frozenset(), frozenset(i for i in special if tokens[i] not in _PHI_3_KEEPS)
+    mask = "<mask>" if pre in _MASKED else "[MASK]" if "modern-bert" in name else None
+    return frozenset(i for i, text in enumerate(tokens) if text == mask), frozenset()
 
 
 def _raise(problems: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""A small vocabulary made by hand."""
+"""Small vocabularies made by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,8 @@ FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+ALPHABET = [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]
+"""GPT-2's characters for bytes; the last 68 are those of blanks and controls."""
 
 
 def small_metadata(
@@ -35,3 +38,27 @@ def small_metadata(
 
 def small_tokenizer(*args: Any, **keys: Any) -> Tokenizer:
     return load_tokenizer(small_metadata(*args, **keys))
+
+
+def bpe_metadata(
+    merges: Sequence[str] = (),
+    special: Mapping[str, int] | None = None,
+    *,
+    model: str = "gpt2",
+    **keys: Any,
+) -> dict[str, Any]:
+    """Metadata of bytes, the results of merges and special tokens by type; ``pre`` is ``gpt-2``."""
+    special = special or {}
+    letters = BYTES if model == "gemma4" else list(map(chr, ALPHABET))
+    results = list(dict.fromkeys(merge.replace(" ", "") for merge in merges))
+    letters = [letter for letter in letters if letter not in results]
+    tokens = [*letters, *results, *special]
+    letter_type = 6 if model == "gemma4" else 1
+    types = [letter_type] * len(letters) + [1] * len(results) + list(special.values())
+    arrays = {"model": model, "pre": "gpt-2", "tokens": tokens, "token_type": types,
+              "merges": list(merges)}  # fmt: skip
+    return {f"tokenizer.ggml.{key}": value for key, value in {**arrays, **keys}.items()}
+
+
+def bpe_tokenizer(*args: Any, **keys: Any) -> Tokenizer:
+    return load_tokenizer(bpe_metadata(*args, **keys))

@@ -10,9 +10,9 @@ import pytest
 
 from gguf_hub.errors import TokenizerError, UnsupportedGgufError
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.gguf.vocabulary import TokenType, vocabulary_problems
 from gguf_hub.run.tokenizer import load_tokenizer, read_vocab
-from tests.run.tokenizer.small import small_metadata
+from tests.run.tokenizer.small import bpe_metadata, small_metadata
 
 N = 263  # tokens of the small vocabulary
 
@@ -157,10 +157,12 @@ def test_the_end_of_a_part_ends_no_turn(texts: list[str], ends: set[int]) -> Non
     assert vocab.eog_ids == ends
 
 
-@pytest.mark.parametrize("model", ["gpt2", "bert", "bogus"])
+@pytest.mark.parametrize("model", ["bert", "bogus", "no_vocab"])
 def test_another_kind_of_tokenizer_is_named(model: str) -> None:
-    with pytest.raises(UnsupportedGgufError, match=f"tokenizer `{model}` is not supported"):
+    expected = f"tokenizer `{model}`, expected `llama`, `gpt2` or `gemma4`"
+    with pytest.raises(UnsupportedGgufError, match=expected) as caught:
         read_vocab(with_keys(model=model))
+    assert caught.value.hint is None
 
 
 def test_a_file_without_vocabulary_says_so() -> None:
@@ -188,3 +190,46 @@ def test_odd_but_sound_files_work(name: str, data: Path) -> None:
     with GgufFile.open(data / "malformed" / f"vocab_{name}.gguf") as file:
         tokenizer = load_tokenizer(file.metadata)
     assert tokenizer.decode(tokenizer.encode("ab é")) == "ab é"
+
+
+WRONG_BPE = {
+    "no merges": ({"merges": None}, "merges`: expected an array of texts, found none"),
+    "merges a text": ({"merges": "a b"}, "merges`: expected an array of texts, found 'a b'"),
+    "merge no text": ({"merges": ["a b", 5]}, "`tokenizer.ggml.merges` entry 1 is not a text"),
+    "no tokens": ({"tokens": []}, "the vocabulary is empty"),
+    "fill id a text": ({"fim_pad_token_id": "x"}, "fim_pad_token_id`: expected a token id"),
+}
+
+
+@pytest.mark.parametrize(("keys", "message"), WRONG_BPE.values(), ids=WRONG_BPE)
+def test_a_byte_pair_vocabulary_that_lacks_something_is_refused(keys: dict, message: str) -> None:
+    metadata = bpe_metadata() | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+    with pytest.raises(TokenizerError, match=message):
+        load_tokenizer(metadata)
+
+
+def test_a_byte_pair_vocabulary_needs_no_scores() -> None:
+    metadata = bpe_metadata(["a b"])
+    assert "tokenizer.ggml.scores" not in metadata
+    assert vocabulary_problems(metadata) == []
+
+
+@pytest.mark.parametrize(
+    ("pre", "message"),
+    [
+        ("llama-9", "key `tokenizer.ggml.pre` is the unknown pre-tokenizer `llama-9`"),
+        ("whitespace", "key `tokenizer.ggml.pre` is the unknown pre-tokenizer `whitespace`"),
+        (None, "missing key `tokenizer.ggml.pre`"),
+        (7, "metadata `tokenizer.ggml.pre`: expected a text, found 7"),
+    ],
+)
+def test_a_pre_tokenizer_is_never_guessed(pre: Any, message: str) -> None:
+    metadata = bpe_metadata(pre=pre)
+    assert vocabulary_problems(metadata) == [message]
+    with pytest.raises(UnsupportedGgufError, match=message) as caught:
+        load_tokenizer(metadata)
+    assert "--override-kv tokenizer.ggml.pre=str:NAME" in str(caught.value.hint)
+
+
+def test_the_default_pre_tokenizer_is_one_that_a_file_may_name() -> None:
+    assert load_tokenizer(bpe_metadata(pre="default")).encode("a") == [64]
