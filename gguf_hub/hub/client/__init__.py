@@ -14,9 +14,11 @@ from gguf_hub.hub.client.interface import (
     RepoListing,
     is_offline,
 )
+from gguf_hub.hub.client.transport import UNSENT_TOKEN
 
 __all__ = [
     "DEFAULT_ENDPOINT",
+    "UNSENT_TOKEN",
     "ByteStream",
     "FileMetadata",
     "HfHub",

@@ -406,7 +406,7 @@ def test_a_refused_token_is_told_without_showing_it(server: HubServer) -> None:
 
 def test_ping_tells_why_a_hub_does_not_answer(server: HubServer) -> None:
     assert hub().ping() is None
-    server.faults.append(Fault("HEAD", "*", status=502))
+    server.faults.append(Fault("GET", "*", status=502))
     assert "502" in str(hub().ping())
     server.close()
     assert "cannot reach" in str(hub().ping())
