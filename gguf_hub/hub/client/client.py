@@ -44,6 +44,9 @@ RETRY_WAITS_S = (1.0, 2.0, 4.0)
 STALL_S, STALL_BYTES = 30.0, 16_384
 """A connection that brings so little in so long is given up, though it is never silent."""
 
+OTHER_SIZE_HINT = (
+    "check that no login page of the network is in the way; otherwise the hub or a mirror is broken"
+)
 _NOTED_WAIT_S = 5.0
 _USE_RANGES = "drop --engine: byte ranges work with every hub"
 
@@ -429,6 +432,7 @@ def _narrow(response: Any, window_bytes: int) -> None:
 def _byte_stream(response: Any, metadata: FileMetadata, start: int, stop: int | None) -> ByteStream:
     """Return the bytes of a 200 or 206 response, checked to begin where they should."""
     headers = response.headers
+    _require_no_page(response, metadata)
     is_range = response.status_code == 206
     content_range = headers.get("content-range", "")
     if is_range and not _is_requested(headers, metadata, start, stop):
@@ -451,6 +455,17 @@ def _byte_stream(response: Any, metadata: FileMetadata, start: int, stop: int | 
     )
 
 
+def _require_no_page(response: Any, metadata: FileMetadata) -> None:
+    """Refuse a web page in place of a file; of unknown length, it would be taken for its start."""
+    kind = response.headers.get("content-type", "").lower()
+    if kind.startswith("text/html") and not metadata.path.lower().endswith((".html", ".htm")):
+        raise HubError(
+            f"`{metadata.path}`: {show_origin(str(response.url))} sends a web page instead",
+            repo_id=metadata.repo_id,
+            hint=OTHER_SIZE_HINT,
+        )
+
+
 def _is_requested(headers: Any, metadata: FileMetadata, start: int, stop: int | None) -> bool:
     """Return whether a 206 brings the range that was requested.
 
@@ -468,9 +483,15 @@ def _require_listed_size(metadata: FileMetadata, total_bytes: int) -> None:
     """Refuse another file than the listed one: a login page, or what a mirror has of old."""
     if metadata.size_bytes not in (None, total_bytes):
         raise FileChangedError(
-            f"`{metadata.path}`: the hub lists {metadata.size_bytes:,} bytes, but serves "
-            f"{total_bytes:,} bytes",
+            other_size(metadata, metadata.size_bytes or 0, total_bytes),
             repo_id=metadata.repo_id,
-            hint="check that no login page of the network is in the way; otherwise the hub or a "
-            "mirror is broken",
+            hint=OTHER_SIZE_HINT,
         )
+
+
+def other_size(metadata: FileMetadata, listed_bytes: int, served_bytes: int) -> str:
+    """Return the words for a file that is served with another size than it is listed with."""
+    return (
+        f"`{metadata.path}`: the hub lists {listed_bytes:,} bytes, but {show_origin(metadata.url)} "
+        f"serves {served_bytes:,} bytes"
+    )
