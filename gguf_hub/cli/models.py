@@ -130,7 +130,8 @@ def open_hub(token: str | None, *, timeout_s: float | None = None) -> HfHub:
 
     hub = HfHub(token=token, timeout_s=timeout_s, note=console.note)
     if hub.is_exposed():
-        risk = "read the token and change files" if hub.has_token() else "change files unnoticed"
+        sent = hub.sent_secret()
+        risk = f"read the {sent} and change files" if sent else "change files unnoticed"
         console.warn(f"`{hub.endpoint}` is plain http: others on the network can {risk}")
     return hub
 

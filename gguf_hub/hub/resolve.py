@@ -55,7 +55,7 @@ from gguf_hub.hub.download.inventory import (
     inventory,
 )
 from gguf_hub.hub.download.plan import FileSelector, select, select_model
-from gguf_hub.hub.download.refs import Target, parse_ref
+from gguf_hub.hub.download.refs import Target, parse_ref, require_model
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translate_os_errors
 from gguf_hub.paths import default_cache_dir, expand_user
@@ -306,10 +306,13 @@ class Resolver:
             copies, error
         )
         if selection is None:
-            raise error
+            here = {file.filename for file in self._files_of(target)}
+            names = [name for name in target.selector.filenames if name not in here]
+            is_some_here = len(names) < len(target.selector.filenames)
+            raise _not_here(target.repo_id, names, error) if names and is_some_here else error
         if not is_offline():
             commit = selection.listing.commit[:10]
-            self.progress.note(f"{error.message}; using commit {commit}, which is on this machine")
+            self.progress.note(f"{error.message}; using commit {commit} as this machine knows it")
         return selection
 
     def _select_known(
@@ -359,10 +362,9 @@ class Resolver:
             HubUnreachableError: Bytes would have to come from a hub that does not answer.
         """
         plan = fetcher.plan(selection.listing, selection.files)
-        missing = [f"`{each.file.path}`" for each in plan.files if not each.is_here]
+        missing = [each.file.path for each in plan.files if not each.is_here]
         if missing and selection.unreachable and selection.unverified is None:
-            what = f"{', '.join(missing)} of {selection.listing.repo_id}"
-            raise missing_offline(what) if is_offline() else selection.unreachable
+            raise _not_here(selection.listing.repo_id, missing, selection.unreachable)
         return plan
 
     def fetch(self, selection: Selection, fetcher: Fetcher) -> list[FetchedFile]:
@@ -388,8 +390,9 @@ class Resolver:
         """Return the wanted files, fetched and verified where they are not here yet.
 
         Raises:
-            GgufHubError: Whatever stands in the way of getting them.
+            GgufHubError: Whatever stands in the way of getting them, or a file that is no model.
         """
+        require_model(target)
         if paths := self._local_paths(target):
             return paths
         selection = self.choose(target, select_model)
@@ -471,6 +474,17 @@ def first_of(names: Sequence[object]) -> str:
     """Return the first of several names, and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"`{names[0]}`{more}"
+
+
+def _not_here(
+    repo_id: str, names: Sequence[str], error: HubUnreachableError
+) -> HubUnreachableError:
+    """Return the error for files that only the hub has, which cannot be asked."""
+    what = f"{', '.join(f'`{name}`' for name in names)} of {repo_id}"
+    if is_offline():
+        return missing_offline(what)
+    message = f"{what}: not on this machine, and {error.message}"
+    return HubUnreachableError(message, repo_id=repo_id, hint=error.hint)
 
 
 def missing_offline(what: str) -> HubUnreachableError:

@@ -112,7 +112,7 @@ def test_without_the_hub_it_says_what_it_uses(
     path = fetch_pretrained(REPO, [NAME])
     server.close()
     assert fetch_pretrained(REPO, [NAME]) == path
-    assert "which is on this machine" in caplog.text
+    assert "as this machine knows it" in caplog.text
 
 
 def test_more_files_come_too(server: HubServer, tmp_path: Path) -> None:

@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from gguf_hub.run.kernels.build.cpu import ISAS
+from tests.hub_server import Fault, HubServer
 
 
 class _Answer(BaseHTTPRequestHandler):
-    """A hub that says hello."""
+    """A hub without models."""
 
-    def do_HEAD(self) -> None:
+    def do_GET(self) -> None:
         self.send_response(200)
+        self.send_header("Content-Length", "2")
         self.end_headers()
+        self.wfile.write(b"[]")
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
@@ -83,6 +86,42 @@ def test_silent_hub_is_a_problem(gguf_hub, nobody: None) -> None:
     assert code == 1
     assert "no answer, see below" in out
     assert "error: hub: " in err
+
+
+def test_a_server_that_is_no_hub_is_a_problem(
+    gguf_hub, hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert examined(gguf_hub)[0] == 0
+    for answer, words in {
+        "404": f"`{hub_server.endpoint}/wrong` answers 404; check HF_ENDPOINT: its path `/wrong`",
+        "407": "the proxy needs a user name and password",
+        "login": "does not answer as a Hugging Face hub does: its answer is not JSON; check",
+        "401": "refuses the token, or needs one (401)",
+    }.items():
+        path = "/wrong" if answer == "404" else ""
+        monkeypatch.setenv("HF_ENDPOINT", hub_server.endpoint + path)
+        status = int(answer) if answer.isdecimal() else None
+        hub_server.faults[:] = [Fault("*", "*", status=status, body=b"<html>")]
+        code, data = examined(gguf_hub)
+        assert (code, [words in problem for problem in data["problems"]]) == (1, [True]), data
+
+
+def test_an_empty_number_of_seconds_is_none(
+    gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "")
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", " ")
+    assert examined(gguf_hub)[0] == 0
+
+
+def test_a_token_that_is_not_sent_is_noted(
+    gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.replace("//", "//me:word@"))
+    monkeypatch.setenv("HF_TOKEN", "hf_averysecretword")
+    code, data = examined(gguf_hub)
+    assert (code, data["problems"]) == (0, [])
+    assert [note for note in data["notes"] if "sent instead of the token" in note]
 
 
 def test_wanted_silence_is_none(gguf_hub, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +210,16 @@ def test_folder_that_cannot_be_written_is_a_problem(
     ]
     assert "compiled kernels are not kept beyond this session" in data["notes"][0]
     assert "(not writable)" in gguf_hub("doctor")[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_folder_that_even_root_cannot_write_is_a_problem(
+    gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/proc/nope")
+    code, data = examined(gguf_hub)
+    assert code == 1
+    assert data["problems"] == ["the folder for models is not writable: /proc/nope/hub"]
 
 
 def test_instruction_set_that_this_cpu_lacks_is_a_problem(

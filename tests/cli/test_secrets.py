@@ -80,6 +80,9 @@ def test_no_secret_is_told_or_kept(
     monkeypatch.setattr(engine, "Settings", partial(engine.Settings, waits_s=(0.0,)))
     monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", ())
     caplog.set_level(logging.DEBUG)
+    # it has a level of its own, and writes to what was stderr when it was imported
+    caplog.set_level(logging.DEBUG, logger="huggingface_hub")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])
     if way == "hf-transfer" and not has_hf_transfer():
         pytest.skip("hf_transfer is not installed")
     expected, faults, *options = WAYS[way]
@@ -147,7 +150,11 @@ def test_no_command_tells_or_keeps_a_secret(
     """Neither of the hub nor of a proxy, wherever they stand, whatever the servers do."""
     monkeypatch.setattr(engine, "Settings", partial(engine.Settings, waits_s=(0.0,)))
     monkeypatch.setitem(HfHub.__init__.__kwdefaults__, "retry_waits_s", (0.0,))
-    caplog.set_level(logging.INFO)  # at DEBUG the client's own logger tells what came
+    caplog.set_level(logging.DEBUG)
+    # it has a level of its own, and writes to what was stderr when it was imported
+    caplog.set_level(logging.DEBUG, logger="huggingface_hub")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])
+    monkeypatch.setattr("huggingface_hub.constants.HF_DEBUG", True)
     model = write_mixtral(tmp_path / "copy.gguf", TINY, recipe="F16")
     repo = REPO if by == "token" else "org/open"
     server.add_repo(repo, {"m.gguf": model.read_bytes()}, gated=by == "token")
@@ -177,8 +184,9 @@ def test_no_command_tells_or_keeps_a_secret(
     assert any(proxy in r.headers.get("proxy-authorization", "") for r in server.requests)
     assert [(line, s) for line, text in texts.items() for s in secrets if s in text] == []
     assert found_in_files(tmp_path, secrets) == []
-    assert [s for s in secrets if s in caplog.text] == []
+    assert [s for s in (*secrets, "Traceback") if s in caplog.text] == []
     assert "HTTP Request: GET" in caplog.text or trouble == "reset"
+    assert "Send: curl -X GET" in caplog.text
     if trouble == "none":
         assert (folder / "m.gguf").read_bytes() == model.read_bytes()
 
@@ -209,3 +217,25 @@ def test_a_repair_leaves_no_secret(server: HubServer, gguf_hub: Run, tmp_path: P
     _, out, err = gguf_hub("verify", "--repair", tmp_path / NAME, "--token", TOKEN)
     assert [s for s in SECRETS if s in out + err] == []
     assert found_in_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("variable", ["HF_DEBUG=1", "HF_HUB_VERBOSITY=debug"])
+def test_a_talkative_huggingface_hub_tells_no_secret(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It reads the environment when it is imported, so in a process of its own."""
+    import subprocess
+    import sys
+
+    server.add_repo("org/open", {NAME: DATA})
+    monkeypatch.setenv(*variable.split("="))
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint.replace("//", f"//user:{PASSWORD}@"))
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "")
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    line = ["-m", "gguf_hub", "download", "org/open", NAME, "--local-dir", str(tmp_path / "m")]
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Request" in done.stderr
+    told = [s for s in (PASSWORD, "sig=", "Traceback", "user:") if s in done.stdout + done.stderr]
+    assert told == []
+    assert [r.path for r in server.requests if "agent" in r.path] == []

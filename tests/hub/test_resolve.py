@@ -15,6 +15,7 @@ from gguf_hub.errors import (
     ModelNotFoundError,
     RemoteFileNotFoundError,
     RepoNotFoundError,
+    UsageError,
 )
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.download.destinations import HfCache, LocalFolder
@@ -205,6 +206,25 @@ def test_a_folder_is_filled_from_the_cache_or_not_at_all(
         resolver.choose(Target(REPO, FileSelector(("m.Q8_0.gguf",))))
 
 
+def test_small_files_are_copied_and_what_is_missing_is_named(
+    server: HubServer, notes: Notes, lose_hub: Break, tmp_path: Path
+) -> None:
+    """Small files are known by git's id: caches name them so."""
+    small = {"config.json": b"{}", "other.json": b"[]"}
+    server.add_repo("org/small", {"m.Q4_0.gguf": b"GGUF", **small})
+    theirs(server, "m.Q4_0.gguf", "config.json", repo="org/small")
+    lose_hub()
+    destination = LocalFolder(tmp_path / "folder")
+    resolver = Resolver(connect=hub, custom_destination=destination, progress=notes)
+    names = ("m.Q4_0.gguf", "config.json")
+    selection = resolver.choose(Target("org/small", FileSelector(names)))
+    done = resolver.fetch(selection, resolver.fetcher())
+    assert [each.status for each in done] == [Status.COPIED] * 2
+    assert (tmp_path / "folder" / "config.json").read_bytes() == b"{}"
+    with pytest.raises(HubUnreachableError, match=r"^`other.json` of org/small: not on this ma"):
+        resolver.choose(Target("org/small", FileSelector((*names, "other.json"))))
+
+
 def test_a_folder_is_its_own_record(server: HubServer, tmp_path: Path, lose_hub: Break) -> None:
     """Without the record, the notes beside the files say what they are."""
     destination = LocalFolder(tmp_path / "folder")
@@ -234,6 +254,15 @@ def test_a_hub_without_the_file_here_fails_as_a_hub_does(
     lose_hub()
     with pytest.raises(HubUnreachableError):
         resolver.get(wanted(f"{REPO}:Q4_0", resolver))
+
+
+@pytest.mark.parametrize("text", [f"{REPO}/config.json", f"hf://{REPO}/sub/model.safetensors"])
+def test_a_file_that_is_no_model_is_refused_before_it_is_fetched(
+    server: HubServer, resolver: Resolver, text: str
+) -> None:
+    with pytest.raises(UsageError, match=r"is not a model: expected the name of a GGUF"):
+        resolver.get(wanted(text, resolver))
+    assert server.requests == []
 
 
 # -- sets of shards ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,7 @@ def _examine(catalog_path: Path | None) -> dict[str, Any]:
         "gpus": [asdict(gpu) for gpu in hardware.gpus],
         "folders": _folders(problems, notes),
         "disk_free_bytes": hardware.disk_free_bytes,
-        "hub": _hub(problems),
+        "hub": _hub(problems, notes),
         "catalog": _catalog(catalog_path, problems),
         "notes": notes,
         "problems": problems,
@@ -136,16 +135,26 @@ def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]
 
 
 def _is_writable(path: Path) -> bool:
+    """Return whether files can be made there, by trying it.
+
+    Permissions alone do not say: root has all of them, on read-only disks and in `/proc` too.
+    """
+    import tempfile
+
     nearest = next(
         folder for folder in (path, *path.parents) if folder.exists() or folder == folder.parent
     )
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".gguf-hub-", dir=nearest):
+            return True
+    except OSError:
+        return False
 
 
-def _hub(problems: list[str]) -> dict[str, Any]:
-    """Check whether the hub answers; invalid settings of it are problems too."""
-    from gguf_hub.errors import GgufHubError
-    from gguf_hub.hub.client import HfHub, is_offline
+def _hub(problems: list[str], notes: list[str]) -> dict[str, Any]:
+    """Check whether a hub answers; invalid settings of it are problems too."""
+    from gguf_hub.errors import GgufHubError, HubUnreachableError
+    from gguf_hub.hub.client import UNSENT_TOKEN, HfHub, is_offline
 
     report: dict[str, Any] = {"endpoint": None, "is_offline": is_offline()}
     report |= {"problem": None, "has_token": False}
@@ -153,17 +162,21 @@ def _hub(problems: list[str]) -> dict[str, Any]:
         hub = HfHub()
         report["endpoint"] = hub.endpoint
         report["has_token"] = hub.has_token()
-        report["problem"] = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
+        trouble = None if is_offline() else hub.ping(timeout_s=PING_TIMEOUT_S)
     except GgufHubError as error:
         problems.append(f"hub: {error.message}")
         return report | {"problem": error.message}
-    if report["problem"]:
-        problems.append(f"hub: {report['problem']}")
+    if trouble:
+        report["problem"] = trouble.message
+        # where nothing answers, the hint is to ask us
+        hint = None if isinstance(trouble, HubUnreachableError) else trouble.hint
+        problems.append(f"hub: {trouble.message}" + (f"; {hint}" if hint else ""))
+    if hub.has_unsent_token():
+        notes.append(UNSENT_TOKEN)
     if hub.is_exposed():
-        secret = (
-            "the token travels in clear text" if report["has_token"] else "files can be changed"
-        )
-        problems.append(f"hub: {hub.endpoint} is plain http: {secret}")
+        sent = hub.sent_secret()
+        risk = f"the {sent} travels in clear text" if sent else "files can be changed"
+        problems.append(f"hub: {hub.endpoint} is plain http: {risk}")
     return report
 
 

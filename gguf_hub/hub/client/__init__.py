@@ -4,7 +4,7 @@ The only importer of huggingface_hub, and the one place where its errors become 
 knows nothing about quants, files on disk or the user interface.
 """
 
-from gguf_hub.hub.client.client import HfHub
+from gguf_hub.hub.client.client import OTHER_SIZE_HINT, HfHub, other_size
 from gguf_hub.hub.client.endpoint import DEFAULT_ENDPOINT, default_endpoint
 from gguf_hub.hub.client.interface import (
     ByteStream,
@@ -14,9 +14,12 @@ from gguf_hub.hub.client.interface import (
     RepoListing,
     is_offline,
 )
+from gguf_hub.hub.client.transport import UNSENT_TOKEN
 
 __all__ = [
     "DEFAULT_ENDPOINT",
+    "OTHER_SIZE_HINT",
+    "UNSENT_TOKEN",
     "ByteStream",
     "FileMetadata",
     "HfHub",
@@ -25,4 +28,5 @@ __all__ = [
     "RepoListing",
     "default_endpoint",
     "is_offline",
+    "other_size",
 ]

@@ -44,6 +44,9 @@ RETRY_WAITS_S = (1.0, 2.0, 4.0)
 STALL_S, STALL_BYTES = 30.0, 16_384
 """A connection that brings so little in so long is given up, though it is never silent."""
 
+OTHER_SIZE_HINT = (
+    "check that no login page of the network is in the way; otherwise the hub or a mirror is broken"
+)
 _NOTED_WAIT_S = 5.0
 _USE_RANGES = "drop --engine: byte ranges work with every hub"
 
@@ -58,7 +61,7 @@ class HfHub:
         token: Access token; the saved one or ``HF_TOKEN`` when None.
         timeout_s: How long the server may be silent; ``HF_HUB_DOWNLOAD_TIMEOUT`` or 10 when None.
         retry_waits_s: Pauses between tries while the server is busy.
-        note: Told when a pause is long.
+        note: Told when a pause is long, or the token is not sent.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class HfHub:
         where = Endpoint.parse(endpoint, "the endpoint") if endpoint else configured_endpoint()
         self.endpoint = where.url
         self.timeout_s = timeout_s or session.timeout_s()
-        self._transport = Transport(where, token, self.timeout_s)
+        self._transport = Transport(where, token, self.timeout_s, note)
         self._retry_waits_s = retry_waits_s
         self._note = note
 
@@ -81,8 +84,14 @@ class HfHub:
         """Return whether others can read and change what travels: plain http to another machine."""
         return self._transport.endpoint.is_exposed
 
+    def sent_secret(self) -> str | None:
+        """Return what requests carry: ``password``, ``token`` or None; raises as ``has_token``."""
+        if self._transport.endpoint.authorization:
+            return "password"
+        return "token" if self.has_token() else None
+
     def has_token(self) -> bool:
-        """Return whether requests carry a token (which is never shown).
+        """Return whether there is a token (which is never shown).
 
         Raises:
             UsageError: What stands where a token should cannot be one.
@@ -278,23 +287,22 @@ class HfHub:
                 hint="try again; `gguf-hub doctor` checks the connection",
             )
 
-    def ping(self, timeout_s: float = 3.0) -> str | None:
-        """Return None when the hub answers within ``timeout_s``, else the reason why not."""
+    def ping(self, timeout_s: float = 3.0) -> GgufHubError | None:
+        """Return None when a hub answers within ``timeout_s``, else what is wrong.
+
+        A list of models is asked for: any server has a front page, and only hubs have this.
+        """
+        url, budget = f"{self.endpoint}/api/models?limit=1", TimeBudget(timeout_s)
         try:
-            with (
-                self._translate_errors(None),
-                self._transport.open(
-                    "HEAD",
-                    self.endpoint,
-                    timeout_s=timeout_s,
-                    follow=lambda url: False,
-                    expected=None,
-                ) as response,
-            ):
-                status = response.status_code
+            with self._translate_errors(None):
+                read_repo_ids(self._page(url, budget, timeout_s=timeout_s).data, 1)
         except GgufHubError as error:
-            return error.message
-        return f"`{self.endpoint}` answers {status}" if status >= 500 else None
+            return error
+        return None
+
+    def has_unsent_token(self) -> bool:
+        """Return whether there is a token that the password in the hub's address displaces."""
+        return self._transport.has_unsent_token()
 
     # --- helpers
 
@@ -310,12 +318,7 @@ class HfHub:
         """Refuse in offline mode; turn whatever goes wrong into an error of ours."""
         _check_online(self.endpoint)
         with translate_errors(
-            self.endpoint,
-            repo_id,
-            revision=revision,
-            path=path,
-            is_api=is_api,
-            secrets=self._transport.secrets,
+            self._transport.endpoint, repo_id, revision=revision, path=path, is_api=is_api
         ):
             yield
 
@@ -338,9 +341,12 @@ class HfHub:
         headers = {"Accept-Encoding": "identity"}  # the size of the file, not of its packing
         return self._transport.open("HEAD", url, headers, follow=self._transport.endpoint.owns)
 
-    def _page(self, url: str, budget: TimeBudget) -> Page:
+    def _page(self, url: str, budget: TimeBudget, timeout_s: float | None = None) -> Page:
         headers = {"Accept-Encoding": "gzip"}
-        with budget.count_time(), self._transport.open("GET", url, headers) as response:
+        with (
+            budget.count_time(),
+            self._transport.open("GET", url, headers, timeout_s=timeout_s) as response,
+        ):
             data = self._transport.read_json(response, budget)
             return Page(str(response.url), data, response.headers.get("link", ""))
 
@@ -426,6 +432,7 @@ def _narrow(response: Any, window_bytes: int) -> None:
 def _byte_stream(response: Any, metadata: FileMetadata, start: int, stop: int | None) -> ByteStream:
     """Return the bytes of a 200 or 206 response, checked to begin where they should."""
     headers = response.headers
+    _require_no_page(response, metadata)
     is_range = response.status_code == 206
     content_range = headers.get("content-range", "")
     if is_range and not _is_requested(headers, metadata, start, stop):
@@ -448,6 +455,17 @@ def _byte_stream(response: Any, metadata: FileMetadata, start: int, stop: int | 
     )
 
 
+def _require_no_page(response: Any, metadata: FileMetadata) -> None:
+    """Refuse a web page in place of a file; of unknown length, it would be taken for its start."""
+    kind = response.headers.get("content-type", "").lower()
+    if kind.startswith("text/html") and not metadata.path.lower().endswith((".html", ".htm")):
+        raise HubError(
+            f"`{metadata.path}`: {show_origin(str(response.url))} sends a web page instead",
+            repo_id=metadata.repo_id,
+            hint=OTHER_SIZE_HINT,
+        )
+
+
 def _is_requested(headers: Any, metadata: FileMetadata, start: int, stop: int | None) -> bool:
     """Return whether a 206 brings the range that was requested.
 
@@ -465,9 +483,15 @@ def _require_listed_size(metadata: FileMetadata, total_bytes: int) -> None:
     """Refuse another file than the listed one: a login page, or what a mirror has of old."""
     if metadata.size_bytes not in (None, total_bytes):
         raise FileChangedError(
-            f"`{metadata.path}`: the hub lists {metadata.size_bytes:,} bytes, but serves "
-            f"{total_bytes:,} bytes",
+            other_size(metadata, metadata.size_bytes or 0, total_bytes),
             repo_id=metadata.repo_id,
-            hint="check that no login page of the network is in the way; otherwise the hub or a "
-            "mirror is broken",
+            hint=OTHER_SIZE_HINT,
         )
+
+
+def other_size(metadata: FileMetadata, listed_bytes: int, served_bytes: int) -> str:
+    """Return the words for a file that is served with another size than it is listed with."""
+    return (
+        f"`{metadata.path}`: the hub lists {listed_bytes:,} bytes, but {show_origin(metadata.url)} "
+        f"serves {served_bytes:,} bytes"
+    )

@@ -88,6 +88,10 @@ class Endpoint:
         """Return whether a URL has the hub's own origin: scheme, host and port."""
         return origin_of(url) == origin_of(self.url)
 
+    def name_host(self, url: str | None) -> str:
+        """Return what a message calls whoever serves a URL: the hub, or another origin."""
+        return self.url if not url or self.owns(url) else show_origin(url)
+
     @property
     def is_exposed(self) -> bool:
         """Whether others can read and change what travels: plain http to another machine."""

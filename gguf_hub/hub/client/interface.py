@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gguf_hub.errors import GgufHubError
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -115,8 +117,8 @@ class Hub(Protocol):
         """Fetch a whole file to ``target`` through hf_xet."""
         ...
 
-    def ping(self, timeout_s: float = 3.0) -> str | None:
-        """Return None when the hub answers, else the reason why not."""
+    def ping(self, timeout_s: float = 3.0) -> GgufHubError | None:
+        """Return None when a hub answers, else what is wrong."""
         ...
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.hub.client.endpoint import origin_of
+from gguf_hub.hub.client.redaction import redact_library_logs, without_credentials
 from gguf_hub.oserrors import reason_of
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -23,6 +27,7 @@ _SECONDS = (TIMEOUT_VARIABLE, "HF_HUB_ETAG_TIMEOUT")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _HTTP, _SOCKS = ("http", "https"), ("socks5", "socks5h")
+_OWN = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "XDG_CACHE_HOME")
 _IMPORTING = threading.Lock()
 
 
@@ -46,7 +51,6 @@ def client() -> Any:
     """
     huggingface_hub()
     _check_proxies()
-    _hide_queries_in_logs()
     from huggingface_hub.utils import get_session
 
     try:
@@ -81,31 +85,31 @@ def timeout_s() -> float:
 
 @functools.cache
 def _import_quietly() -> Any:
-    with warnings.catch_warnings():
+    redact_library_logs()
+    is_ours = "huggingface_hub.constants" not in sys.modules
+    with warnings.catch_warnings(), _without_empty_variables():
         # it warns at import of HF_HUB_ENABLE_HF_TRANSFER, which the command line explains itself
         warnings.simplefilter("ignore", FutureWarning)
         import huggingface_hub
-        import huggingface_hub.constants  # the rest of it is imported when it is used
+        import huggingface_hub.constants as constants  # the rest is imported when it is used
 
-        return huggingface_hub
+    # requests of its own would carry the password of HF_ENDPOINT in their address; afterwards, as
+    # other threads may read the variable meanwhile
+    for name, value in list(vars(constants).items()) if is_ours else ():
+        if isinstance(value, str) and "@" in value:
+            setattr(constants, name, without_credentials(value))
+    return huggingface_hub
 
 
-@functools.cache
-def _hide_queries_in_logs() -> None:
-    """Have the HTTP library log URLs without their queries: signatures of links stand there."""
-    import logging
-
-    from huggingface_hub.utils import httpx
-
-    def hide(record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg
-                for arg in record.args
-            )
-        return True
-
-    logging.getLogger(httpx.__name__).addFilter(hide)
+@contextmanager
+def _without_empty_variables() -> Iterator[None]:
+    """Unset empty variables: huggingface_hub fails with some, and takes "" for a folder."""
+    names = [name for name in os.environ if name.startswith(_OWN) and not os.environ[name].strip()]
+    empty = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(empty)
 
 
 def _client_problem(error: Exception) -> UsageError:

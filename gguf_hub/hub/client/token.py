@@ -32,15 +32,15 @@ def find_token(token: str | None, hf: Any) -> str | None:
         return _get_hf_token(hf, "the token for HF_OIDC_RESOURCE")
     for name in VARIABLES:
         # an empty variable is an unset one, as for huggingface_hub
-        if value := os.environ.get(name):
+        if value := _strip(os.environ.get(name, "")):
             return clean_token(value, f"the token in {name}")
     path = Path(hf.constants.HF_TOKEN_PATH)
     source = f"the token in `{path}`"
     saved = _read(path, source)
-    if saved is not None:
-        clean_token(saved, source)
+    # an empty file is what a failed login or `>` leaves: no token
+    own = clean_token(saved, source) if _strip(saved) else None
     # asked all the same: huggingface_hub renews tokens of a browser login, and knows Colab's
-    return _get_hf_token(hf, source)
+    return _get_hf_token(hf, source) or own
 
 
 def clean_token(value: str, source: str) -> str:
@@ -53,7 +53,7 @@ def clean_token(value: str, source: str) -> str:
     Raises:
         UsageError: Nothing is left, or something that no header may hold.
     """
-    token = value.strip().strip("\ufeff").strip()
+    token = _strip(value)
     hint = "copy the token anew, or log in again with `hf auth login`"
     if not token:
         raise UsageError(f"{source} is empty", hint=f"{hint}; public files need none")
@@ -66,11 +66,15 @@ def clean_token(value: str, source: str) -> str:
     return token
 
 
-def _read(path: Path, source: str) -> str | None:
+def _strip(value: str) -> str:
+    return value.strip().strip("\ufeff").strip()
+
+
+def _read(path: Path, source: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return None
+        return ""
     except UnicodeDecodeError:
         reason = "it is not text in UTF-8"
     except OSError as error:
@@ -78,7 +82,7 @@ def _read(path: Path, source: str) -> str | None:
     # not chained: the exception holds the bytes of the file
     raise UsageError(
         f"{source} cannot be read: {reason}",
-        hint="log in again with `hf auth login`; HF_TOKEN_PATH names another file",
+        hint="log in again with `hf auth login`, or remove the file: public files need no token",
     )
 
 
@@ -89,7 +93,7 @@ def _get_hf_token(hf: Any, source: str) -> str | None:
     except Exception as error:
         kind = type(error).__name__
     else:
-        return None if token is None else clean_token(token, source)
+        return clean_token(token, source) if token and _strip(token) else None
     # not chained, and not quoted: the exceptions of login services hold tokens
     raise HubError(
         f"{source} cannot be had: {kind}", hint="unset HF_OIDC_RESOURCE, or pass --token"

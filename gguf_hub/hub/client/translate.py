@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from shlex import quote
 from typing import Any
+from urllib.parse import urlsplit
 
 from gguf_hub.errors import (
     GatedRepoError,
@@ -25,7 +26,8 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
-from gguf_hub.hub.client.endpoint import origin_of
+from gguf_hub.hub.client.endpoint import Endpoint
+from gguf_hub.hub.client.redaction import redact
 from gguf_hub.hub.client.transport import FormatError, RefusedError
 
 # in h11's words; a connection that ended early, or brought more than it said, is worth another try
@@ -33,63 +35,83 @@ _BROKEN_HTTP = re.compile(
     r"illegal header line|(?:conflicting|multiple|bad) (?:content-length|transfer-encoding)",
     re.IGNORECASE,
 )
-_LEAST_SECRET = 4  # what is shorter stands in any text
-_TOKEN = re.compile(r"hf_\w{8,}")
 BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a request was about: everything that a message may name.
+    """What a request was about: everything that a message may name."""
 
-    ``secrets`` are what it must not: tokens and passwords that were sent.
-    """
-
-    endpoint: str
+    hub: Endpoint
     repo_id: str | None
     revision: str
     path: str | None
-    secrets: Callable[[], tuple[str, ...]] = tuple
 
-    def redact(self, text: str) -> str:
-        """Return the words of a library or a server without secrets."""
-        for secret in self.secrets():
-            if len(secret) >= _LEAST_SECRET:
-                # whatever its case: hosts are shown in small letters
-                text = re.sub(re.escape(secret), "[secret]", text, flags=re.IGNORECASE)
-        return _TOKEN.sub("[secret]", text)
+    @property
+    def endpoint(self) -> str:
+        """The hub's address."""
+        return self.hub.url
 
-    def quote_exception(self, exc: BaseException) -> str:
-        """Return the words of an exception as a message may have them: no secrets, and short."""
-        text = self.redact(str(exc))
-        return text if len(text) <= 200 else f"{text[:197]}..."
+    def host_of(self, sender: Any) -> str:
+        """Return the hub, or the host that it sent us to: whoever an error or response is of."""
+        return self.hub.name_host(_url_of(sender))
+
+    def hint(self, host: str, own: str | None = None) -> str | None:
+        """Return the next step: ``own`` where the hub is to blame, else about the other host."""
+        if host == self.endpoint:
+            return own
+        here = f"`{self.endpoint}` sends us there"
+        return f"{here}: a firewall, proxy or login page may be in the way"
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a user name and password were sent, and so no token."""
+        return self.hub.authorization is not None
+
+
+def _url_of(sender: Any) -> str | None:
+    """Return the address that a response, or an exception of the HTTP library or ours, is about."""
+    from huggingface_hub.utils import httpx
+
+    if isinstance(sender, FormatError):
+        return sender.url
+    if isinstance(sender, httpx.RequestError):
+        try:
+            return str(sender.request.url)
+        except RuntimeError:  # it was raised before there was a request
+            return None
+    return str(sender.url) if isinstance(sender, httpx.Response) else None
+
+
+def _quote(exc: BaseException) -> str:
+    """Return the words of an exception as a message may have them: no secrets, and short."""
+    text = redact(str(exc))
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @contextmanager
 def translate_errors(
-    endpoint: str,
+    hub: Endpoint,
     repo_id: str | None,
     *,
     revision: str = "main",
     path: str | None = None,
     is_api: bool = True,
-    secrets: Callable[[], tuple[str, ...]] = tuple,
 ) -> Iterator[None]:
     """Turn what huggingface_hub or its HTTP library raises inside into an error of ours.
 
     Args:
-        endpoint: The hub's address.
+        hub: The hub's address.
         repo_id: What was asked for, as far as there is one.
         revision: Likewise.
         path: Likewise.
         is_api: The answer is parsed inside, so that a parse error is the server's fault.
-        secrets: What was sent and must not be shown.
     """
-    context = RequestContext(endpoint, repo_id, revision, path, secrets)
+    context = RequestContext(hub, repo_id, revision, path)
     try:
         yield
     except GgufHubError as own:
-        own.message = context.redact(own.message)  # it may quote the hub, which knows the token
+        own.message = redact(own.message)  # it may quote the hub, which knows the token
         own.args = (own.message,)
         raise
     except Exception as exc:
@@ -99,7 +121,7 @@ def translate_errors(
         if error is None:
             raise
         # a traceback shows the cause too
-        raise error from (exc if context.redact(str(exc)) == str(exc) else None)
+        raise error from (exc if redact(str(exc)) == str(exc) else None)
 
 
 def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
@@ -111,7 +133,7 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
         return offline(context.endpoint)
     if isinstance(exc, hf.HFValidationError):
         return UsageError(
-            f"`{context.repo_id}` is not a repository name: {context.quote_exception(exc)}",
+            f"`{context.repo_id}` is not a repository name: {_quote(exc)}",
             hint="write it as `org/name`",
         )
     if isinstance(exc, FormatError):
@@ -123,9 +145,10 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
     if isinstance(exc, httpx.ProxyError) and "407" in str(exc):
         return _proxy_refusal(context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
-        return _tls_error(reason, context)
+        return _tls_error(exc, reason, context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
-        return _not_a_hub(FormatError(f"it sends broken HTTP: {exc}"), context)
+        broken = FormatError(f"it sends broken HTTP: {exc}", url=_url_of(exc))
+        return _not_a_hub(broken, context)
     if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return _unreachable(exc, context)
     return None
@@ -133,14 +156,14 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
 
 def _refusal(response: Any, context: RequestContext) -> GgufHubError:
     """Return the error for a response of the hub, or of the host that it sends us to."""
-    is_signed = origin_of(str(response.url)) != origin_of(context.endpoint)
-    if response.status_code == 403 and is_signed and context.path:
+    host = context.host_of(response)
+    if response.status_code == 403 and host != context.endpoint and context.path:
         return LinkRefusedError(
-            f"`{context.path}`: the file host refuses the signed link (403), which may have "
-            "expired",
+            f"`{context.path}`: {host} refuses the signed link (403), which may have expired",
             repo_id=context.repo_id,
             retry_after_s=0.0,
-            hint="repeat the command: it asks for a new link",
+            hint="repeat the command: it asks for a new link; if it persists, a firewall, proxy "
+            "or login page may be in the way",
         )
     return _by_code(response, context) or _by_status(response, context)
 
@@ -168,9 +191,10 @@ def _tls_reason(exc: BaseException) -> str | None:
     return None
 
 
-def _tls_error(reason: str, context: RequestContext) -> HubError:
+def _tls_error(exc: Exception, reason: str, context: RequestContext) -> HubError:
+    host = context.host_of(exc)
     return HubError(
-        f"no secure connection for `{context.path or context.endpoint}`: {reason}",
+        f"no secure connection to `{host}`: {reason}",
         repo_id=context.repo_id,
         hint="check the clock, the proxy and HF_ENDPOINT; certificates of your own go into "
         "SSL_CERT_FILE",
@@ -180,29 +204,37 @@ def _tls_error(reason: str, context: RequestContext) -> HubError:
 def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError:
     from huggingface_hub.utils import httpx
 
-    reason = context.quote_exception(exc) or type(exc).__name__
+    host = context.host_of(exc)
+    reason = _quote(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
     is_network = isinstance(exc, (httpx.NetworkError, httpx.RemoteProtocolError))
     is_cut = is_network and not isinstance(exc, httpx.ConnectError)
     what = (
         f"`{context.path}`: the connection failed"
         if context.path and is_cut
-        else (f"cannot reach `{context.endpoint}`")
+        else f"cannot reach `{host}`"
     )
     return HubUnreachableError(
         f"{what}: {'no answer in time' if is_silent else reason}",
         repo_id=context.repo_id,
         retry_after_s=0.0 if is_silent or is_cut else None,
-        hint="check the network, the proxy and HF_ENDPOINT; `gguf-hub doctor` shows what it sees",
+        hint=context.hint(
+            host,
+            "check the network, the proxy and HF_ENDPOINT; `gguf-hub doctor` shows what it sees",
+        ),
     )
 
 
 def _not_a_hub(exc: Exception, context: RequestContext) -> HubError:
-    reason = context.quote_exception(exc) if isinstance(exc, FormatError) else type(exc).__name__
+    reason = _quote(exc) if isinstance(exc, FormatError) else type(exc).__name__
+    host = context.host_of(exc)
+    what = "a Hugging Face hub" if host == context.endpoint else "a host of its files"
     return HubError(
-        f"`{context.endpoint}` does not answer as a Hugging Face hub does: {reason}",
+        f"`{host}` does not answer as {what} does: {reason}",
         repo_id=context.repo_id,
-        hint="check HF_ENDPOINT, and that no login page of the network is in the way",
+        hint=context.hint(
+            host, "check HF_ENDPOINT, and that no login page of the network is in the way"
+        ),
     )
 
 
@@ -220,19 +252,28 @@ def _by_code(response: Any, context: RequestContext) -> GgufHubError | None:
 def _gated_repo(response: Any, context: RequestContext) -> GgufHubError:
     page = f"{context.endpoint}/{context.repo_id}"
     wants = "wants a token" if response.status_code == 401 else "is not open to this token"
+    if context.has_password:
+        wants = "wants a token, and got the user name and password in the hub's address instead"
     return GatedRepoError(
         f"repository `{context.repo_id}` is gated and {wants}",
         repo_id=context.repo_id,
-        hint=f"accept its terms at {page}, then log in with `hf auth login`, "
-        f"or pass --token with one from {context.endpoint}/settings/tokens",
+        hint=f"accept its terms at {page}, then {_login(context)}"
+        + ("" if context.has_password else f" with one from {context.endpoint}/settings/tokens"),
     )
+
+
+def _login(context: RequestContext) -> str:
+    """Return how to have a token sent."""
+    if context.has_password:
+        return "take `USER:PASSWORD@` out of HF_ENDPOINT, so that a token can be sent"
+    return "log in with `hf auth login`, or pass --token"
 
 
 def _no_repo(response: Any, context: RequestContext) -> GgufHubError:
     return RepoNotFoundError(
         f"no repository `{context.repo_id}` at `{context.endpoint}`, or it is private",
         repo_id=context.repo_id,
-        hint="check the spelling; for a private one log in with `hf auth login` or pass --token",
+        hint=f"check the spelling; for a private one {_login(context)}",
     )
 
 
@@ -254,29 +295,56 @@ def _no_file(response: Any, context: RequestContext) -> GgufHubError:
 
 
 def _by_status(response: Any, context: RequestContext) -> GgufHubError:
-    status, repo_id = response.status_code, context.repo_id
+    status, repo_id, host = response.status_code, context.repo_id, context.host_of(response)
     if status in BUSY_STATUSES:
-        wait_s = _retry_after_s(response.headers)
-        words = "too many requests" if status == 429 else "the server is in trouble"
-        later = f" (wait {wait_s:.0f} s)" if wait_s else ""
-        return HubUnreachableError(
-            f"`{context.endpoint}` answers {status}: {words}{later}",
-            repo_id=repo_id,
-            retry_after_s=wait_s,
-            hint="repeat the command later"
-            + ("; with a token the limit is higher (`hf auth login`)" if status == 429 else ""),
-        )
+        return _busy(response, context)
     if status == 407:
         return _proxy_refusal(context)
-    if status == 401:
-        # without an error code this is about the token itself
-        return RepoNotFoundError(
-            f"`{context.endpoint}` refuses the token, or `{repo_id}` needs one (401)",
-            repo_id=repo_id,
-            hint="log in again with `hf auth login`, or pass --token",
-        )
+    if status == 401 and host == context.endpoint:
+        return _unauthorized(context)
     about = f" for `{context.path or repo_id}`" if context.path or repo_id else ""
-    return HubError(f"`{context.endpoint}` answers {status}{about}", repo_id=repo_id)
+    return HubError(
+        f"`{host}` answers {status}{about}",
+        repo_id=repo_id,
+        hint=context.hint(host, _address_hint(context) if status == 404 else None),
+    )
+
+
+def _busy(response: Any, context: RequestContext) -> HubUnreachableError:
+    status, host = response.status_code, context.host_of(response)
+    wait_s = _retry_after_s(response.headers)
+    words = "too many requests" if status == 429 else "the server is in trouble"
+    later = f" (wait {wait_s:.0f} s)" if wait_s else ""
+    is_limit = status == 429 and host == context.endpoint and not context.has_password
+    return HubUnreachableError(
+        f"`{host}` answers {status}: {words}{later}",
+        repo_id=context.repo_id,
+        retry_after_s=wait_s,
+        hint="repeat the command later"
+        + ("; with a token the limit is higher (`hf auth login`)" if is_limit else ""),
+    )
+
+
+def _unauthorized(context: RequestContext) -> GgufHubError:
+    """Return the error for a 401 without an error code, which is about the token itself."""
+    if context.has_password:
+        return RepoNotFoundError(
+            f"`{context.endpoint}` refuses the user name and password in its address (401)",
+            repo_id=context.repo_id,
+            hint="check HF_ENDPOINT",
+        )
+    needs = f"or `{context.repo_id}` needs one" if context.repo_id else "or needs one"
+    return RepoNotFoundError(
+        f"`{context.endpoint}` refuses the token, {needs} (401)",
+        repo_id=context.repo_id,
+        hint="log in again with `hf auth login`, or pass --token",
+    )
+
+
+def _address_hint(context: RequestContext) -> str:
+    path = urlsplit(context.endpoint).path
+    what = f"its path `{path}` leads to no hub" if path else "there may be no hub"
+    return f"check HF_ENDPOINT: {what}"
 
 
 def _proxy_refusal(context: RequestContext) -> HubError:

@@ -7,6 +7,8 @@ request, and nobody else.
 from __future__ import annotations
 
 import json
+import platform
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,9 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin
 
-from gguf_hub.errors import HubError
+from gguf_hub import __version__
+from gguf_hub.errors import GgufHubError, HubError
 from gguf_hub.hub.client import session
 from gguf_hub.hub.client.endpoint import Endpoint, origin_of, show_origin
+from gguf_hub.hub.client.redaction import remember
 from gguf_hub.hub.client.token import find_token
 from gguf_hub.units import MIB, format_size
 
@@ -25,13 +29,26 @@ MAX_JSON_BYTES = 32 * MIB
 """One page of a listing; a thousand files take a quarter of a megabyte."""
 ANSWER_S = 45.0
 """All pages of one answer together; a page of a thousand files takes less than one."""
+UNSENT_TOKEN = (
+    "the user name and password in the hub's address are sent instead of the token: a request "
+    "can carry only one of them"
+)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DRAIN_BYTES, _DRAIN_S = 65_536, 2.0
 _CHUNK_BYTES = 1 * MIB
 
 
 class FormatError(ValueError):
-    """An answer that is not what a hub sends; the text is fit to be shown."""
+    """An answer that is not what a hub sends; the text is fit to be shown.
+
+    Args:
+        message: What is wrong with it.
+        url: Whose answer it is, where that may be another host's than the hub's.
+    """
+
+    def __init__(self, message: str, *, url: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
 
 
 class RefusedError(Exception):
@@ -75,13 +92,21 @@ class Transport:
         endpoint: The hub.
         token: Access token; what the environment and ``hf auth login`` have when None.
         timeout_s: How long a server may be silent.
+        note: Told once when the token is not sent.
     """
 
-    def __init__(self, endpoint: Endpoint, token: str | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        token: str | None,
+        timeout_s: float,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.endpoint = endpoint
         self.timeout_s = timeout_s
         self._token = token
-        self._sent: set[str] = set()
+        self._note = note
+        self._noting, self._has_noted = threading.Lock(), False
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Return the headers of a request: credentials only for the hub's own origin.
@@ -90,19 +115,22 @@ class Transport:
             UsageError: The token cannot be one.
         """
         hf = session.huggingface_hub()
-        from huggingface_hub.utils import build_hf_headers
-
-        headers: dict[str, str] = build_hf_headers(token=False, library_name="gguf-hub")
+        headers = {"user-agent": _user_agent(hf)}
         authorization = self._authorization(hf) if self.endpoint.owns(url) else None
         return headers | ({"authorization": authorization} if authorization else {})
 
     def has_token(self) -> bool:
-        """Return whether requests to the hub carry a token; raises as ``headers_for``."""
+        """Return whether there is a token; raises as ``headers_for``."""
         return find_token(self._token, session.huggingface_hub()) is not None
 
-    def secrets(self) -> tuple[str, ...]:
-        """Return what was sent and must not stand in a message: tokens, passwords."""
-        return tuple(self._sent)
+    def has_unsent_token(self) -> bool:
+        """Return whether there is a token that the password in the hub's address displaces."""
+        if self.endpoint.authorization is None:
+            return False
+        try:
+            return self.has_token()
+        except GgufHubError:
+            return False  # it would be of no use
 
     @contextmanager
     def open(
@@ -144,7 +172,8 @@ class Transport:
                 response.close()
             url = target
         raise HubError(
-            f"`{self.endpoint.url}` redirects in circles: more than {MAX_REDIRECTS} times",
+            f"`{self.endpoint.name_host(url)}` redirects in circles: more than {MAX_REDIRECTS} "
+            "times",
             hint="check HF_ENDPOINT and the proxy",
         )
 
@@ -177,11 +206,31 @@ class Transport:
 
     def _authorization(self, hf: Any) -> str | None:
         authorization = self.endpoint.authorization
-        if authorization is None and (token := find_token(self._token, hf)):
+        if authorization:
+            self._note_unsent_token()
+        elif token := find_token(self._token, hf):
             authorization = f"Bearer {token}"
         if authorization:
-            self._sent.add(authorization.partition(" ")[2])
+            remember(authorization.partition(" ")[2])
         return authorization
+
+    def _note_unsent_token(self) -> None:
+        with self._noting:
+            if not self._has_noted and self.has_unsent_token():
+                self._note(UNSENT_TOKEN)
+            self._has_noted = True
+
+
+def _user_agent(hf: Any) -> str:
+    """Return what this program calls itself.
+
+    huggingface_hub's own text asks the hub for the names of programs that may have called it: one
+    more request, whose failure nobody is told.
+    """
+    origin = hf.constants.HF_HUB_USER_AGENT_ORIGIN
+    parts = [f"gguf-hub/{__version__}", f"hf_hub/{hf.__version__}"]
+    parts += [f"python/{platform.python_version()}", *([f"origin/{origin}"] if origin else [])]
+    return "; ".join(parts)
 
 
 def redirect_target(response: Any) -> str | None:
@@ -199,7 +248,8 @@ def redirect_target(response: Any) -> str | None:
         target = ""
     if origin_of(target) is None:
         raise FormatError(
-            f"it redirects to {show_origin(target or location)}, expected an http or https address"
+            f"it redirects to {show_origin(target or location)}, expected an http or https address",
+            url=str(response.url),
         )
     return target
 
@@ -215,21 +265,24 @@ def decode_body(response: Any) -> Iterator[bytes]:
         # chunks as they arrive: with a size of their own, what a cut connection brought is lost
         yield from response.iter_raw()
     elif encoding in ("gzip", "x-gzip"):
-        yield from _gunzip(response.iter_raw())
+        yield from _gunzip(response)
     else:
-        raise FormatError(f"its answer has the encoding {encoding[:20]!r}, which was not requested")
+        raise FormatError(
+            f"its answer has the encoding {encoding[:20]!r}, which was not requested",
+            url=str(response.url),
+        )
 
 
-def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(response: Any) -> Iterator[bytes]:
     unpack = zlib.decompressobj(wbits=31)
     try:
-        for packed in chunks:
+        for packed in response.iter_raw():
             while packed:
                 yield unpack.decompress(packed, _CHUNK_BYTES)
                 packed = unpack.unconsumed_tail
         yield unpack.flush()
     except zlib.error:
-        raise FormatError("its answer is not valid gzip") from None
+        raise FormatError("its answer is not valid gzip", url=str(response.url)) from None
 
 
 def _drain(response: Any) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 from gguf_hub.errors import HubUnreachableError, LinkRefusedError
-from gguf_hub.hub.client import ByteStream, Hub
+from gguf_hub.hub.client import OTHER_SIZE_HINT, ByteStream, Hub, other_size
 from gguf_hub.hub.client.retry import Backoff
 from gguf_hub.hub.download.file_hash import FileHash, Prefix
 from gguf_hub.hub.download.journal import Journal
@@ -276,7 +276,7 @@ class Transfer:
         ) as stream:
             if not self._link.is_same(link, stream):
                 self._link.drop(link)
-                raise _content_changed(self._source)
+                raise _content_changed(self._source, link, stream)
             if stream.is_whole:
                 self.queue.leave_to(worker)
                 if self.queue.is_left_to_other(worker):
@@ -455,17 +455,17 @@ class _Stall:
         self._since, self._n_bytes = now, 0
 
 
-def _content_changed(source: Source) -> HubUnreachableError:
-    """Return the error for a file host that no longer sends what it sent before.
+def _content_changed(source: Source, link: ResolvedLink, stream: ByteStream) -> HubUnreachableError:
+    """Return the error for a file host that sends something else than was listed, or than before.
 
     The hub's own word, asked for again with the next link, decides whether the file is another.
     """
-    return HubUnreachableError(
-        f"`{source.file.path}`: the file host sends other content than before",
-        repo_id=source.repo_id,
-        retry_after_s=0.0,
-        hint="repeat the command; if it persists, a proxy on the way may be broken",
-    )
+    message = f"`{source.file.path}`: the file host sends other content than before"
+    hint = "repeat the command; if it persists, a proxy on the way may be broken"
+    size_bytes, served_bytes = source.file.size_bytes, stream.total_bytes
+    if served_bytes not in (None, size_bytes):
+        message, hint = other_size(link.metadata, size_bytes, served_bytes), OTHER_SIZE_HINT
+    return HubUnreachableError(message, repo_id=source.repo_id, retry_after_s=0.0, hint=hint)
 
 
 def _ended_early(source: Source, sink: _Sink) -> HubUnreachableError:

@@ -234,10 +234,11 @@ class Fetcher:
 
     def _copies_of(self, file: RemoteFile) -> list[Path]:
         """Return where the same content lies: verified copies, then what caches have of it."""
-        if not file.sha256:
+        if not file.etag:
             return []
-        blobs = (repo / "blobs" / file.sha256 for cache in self.caches for repo in repos_of(cache))
-        copies = [entry.path for entry in self.store.copies_of(file.sha256)]
+        blobs = (repo / "blobs" / file.etag for cache in self.caches for repo in repos_of(cache))
+        # small files are known by git's id, which the record does not keep
+        copies = [e.path for e in self.store.copies_of(file.sha256)] if file.sha256 else []
         return [*copies, *(blob for blob in blobs if _size(blob) == file.size_bytes)]
 
     def _require_space(self, plan: Plan) -> None:
@@ -316,7 +317,7 @@ class Fetcher:
         if matches(content, file, sha256):
             return self._accept(listing, file, content, sha256, Status.CHECKED)
         if not edit_of(content, self.store):
-            self.progress.note(f"`{content}` is damaged: its SHA-256 is not the expected one")
+            self.progress.note(f"`{content}` is damaged: its hash is not the expected one")
         return None
 
     def _require_replaceable(self, listing: RepoListing, file: RemoteFile) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gguf_hub.errors import ModelNotFoundError, UsageError, did_you_mean
@@ -32,7 +33,17 @@ _REPO_QUANT = re.compile(
 _REPO_FILE = re.compile(
     rf"(?P<repo>{_REPO})(?:@(?P<rev1>[\w.%-]+))?/(?P<file>[^@]+?)(?:@(?P<rev2>{_REVISION}))?"
 )
+# a number is no extension: `v0.1` is a name
+_EXTENSION = re.compile(r"\.[A-Za-z]\w*")
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
+_FILE_PAGES = {"resolve", "blob", "raw", "blame", "tree"}
+_COMMIT_PAGES = {"tree", "commit", "commits"}
+# first part of an address on the hub -> what is there; no owner of models is called so
+_OTHER_PAGES = {
+    "datasets": "a dataset", "spaces": "a Space", "collections": "a collection",
+    "papers": "a paper", "buckets": "a bucket", "docs": "a page of the documentation",
+    "blog": "a page of the blog", "api": "an address of the hub's API",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,20 @@ def target_of_file(catalog: Catalog, *files: CatalogFile) -> Target:
     return Target(catalog.repo_id, FileSelector(tuple(file.filename for file in files)), revision)
 
 
+def require_model(target: Target) -> None:
+    """Refuse a file that is no GGUF by its name, before gigabytes of it are fetched.
+
+    Raises:
+        UsageError: The target names one.
+    """
+    for name in target.selector.filenames:
+        if not name.endswith("/") and not holds_gguf(name):
+            raise UsageError(
+                f"`{target.repo_id}/{name}` is not a model: expected the name of a GGUF file",
+                hint=f"`gguf-hub list {quote(target.repo_id)}` lists the models beside it",
+            )
+
+
 def parse_ref(
     text: str,
     catalog: Catalog,
@@ -72,15 +97,16 @@ def parse_ref(
 
     Args:
         text: A path; a quant or file name of the catalog (``Q4_K_M``, any case);
-            ``org/repo:QUANT``; ``org/repo/file.gguf``; either with ``@revision``;
-            ``hf://org/repo[@revision]/file``; or a page or download link of the hub.
+            ``org/repo:QUANT``; ``org/repo/file.gguf``, or another file with an extension; either
+            with ``@revision``; ``hf://org/repo[@revision]/file``; or a page or download link of
+            the hub, also without ``https://`` or with ``:QUANT``.
         catalog: Where catalog quants come from.
         endpoint: A hub whose links are taken too, besides huggingface.co.
         is_remote: Files on this machine do not count: something to download is named.
 
     Raises:
         ModelNotFoundError: It is none of these; the hint names what is near.
-        UsageError: A link that leads somewhere else.
+        UsageError: It leads somewhere else, or to something on the hub that is no model.
     """
     # unlike Path's, this test is False for names that no file can have
     if not is_remote and os.path.isfile(path := expand_user(text)):  # noqa: PTH113
@@ -88,23 +114,62 @@ def parse_ref(
     for file in catalog.files:
         if text.lower() in (file.quant.lower(), file.filename.lower()):
             return target_of_file(catalog, file)
-    if re.match(r"https?://", text, re.IGNORECASE):
-        return _parse_link(text, endpoint)
-    target = _parse_repo(text.removeprefix("hf://"))
-    if target is not None and (text.startswith("hf://") or not _is_path_like(text)):
+    pasted = _unwrap(text)
+    if link := _link_of(pasted, endpoint):
+        return _parse_link(link, endpoint)
+    target = _parse_text(pasted, is_remote=is_remote)
+    if target is not None:
         return target
-    raise _no_such_quant(text, [file.quant for file in catalog.files]) or (
+    raise _no_such_quant(pasted, [file.quant for file in catalog.files]) or (
         _no_such_repo(text) if is_remote else _no_such_file(text)
     )
+
+
+def _unwrap(text: str) -> str:
+    """Return an argument without what is around links in mail and chat."""
+    text = text.strip()
+    return text[1:-1].strip() if text.startswith("<") and text.endswith(">") else text
+
+
+def _parse_text(text: str, *, is_remote: bool) -> Target | None:
+    """Read what is no link: ``hf://…``, or a repository or file of one as it is."""
+    if text.startswith("hf://"):
+        return _parse_repo(text.removeprefix("hf://").rstrip("/"), is_uri=True)
+    is_local = not is_remote and _is_in_local_folder(text)
+    if _is_path_like(text) or (text.endswith("/") and is_local):
+        return None
+    target = _parse_repo(text.rstrip("/"))
+    # as in `notes/today/model.txt`, misspelt; a GGUF's name is more often one on the hub
+    return None if is_local and target and _has_other_file(target) else target
+
+
+def _is_in_local_folder(text: str) -> bool:
+    """Return whether the folder of a path is here; with a slash at the end that is the path."""
+    return os.path.isdir(os.path.dirname(os.path.expanduser(text)))  # noqa: PTH111, PTH112, PTH120
+
+
+def _has_other_file(target: Target) -> bool:
+    return any(not holds_gguf(name) for name in target.selector.filenames)
 
 
 def _file(repo_id: str, filename: str, revision: str | None) -> Target:
     return Target(repo_id, FileSelector(filenames=(filename,)), revision)
 
 
-def _parse_repo(text: str) -> Target | None:
+def _parse_repo(text: str, *, is_uri: bool = False) -> Target | None:
+    """Read ``org/repo[@revision][:QUANT]`` or ``org/repo[@revision]/file[@revision]``.
+
+    Args:
+        text: The argument.
+        is_uri: A revision has no slash: what follows one is a file, whatever its name.
+
+    Raises:
+        UsageError: It is something on the hub that is no model.
+    """
+    if page := _OTHER_PAGES.get(text.partition("/")[0]):
+        raise _other_page(text, page)
     match = _REPO_FILE.fullmatch(text)
-    if match and holds_gguf(match["file"]):
+    if match and (holds_gguf(match["file"]) or _is_file(match, is_uri=is_uri)):
         revision = unquote(match["rev1"]) if match["rev1"] else match["rev2"]
         return _file(match["repo"], match["file"], revision)
     match = _REPO_QUANT.fullmatch(text)
@@ -113,6 +178,21 @@ def _parse_repo(text: str) -> Target | None:
         return None
     selector = FileSelector(quant=match["quant"])
     return Target(match["repo"], selector, match["rev1"] or match["rev2"])
+
+
+def _is_file(match: re.Match[str], *, is_uri: bool) -> bool:
+    """Return whether the end is a file with an extension, not of a branch like ``@v1/x.y``."""
+    name = match["file"].rpartition("/")[2]
+    return (is_uri or not match["rev1"]) and bool(_EXTENSION.search(name))
+
+
+def _link_of(text: str, endpoint: str | None) -> str | None:
+    """Return the link that an argument is, also one without ``https://``; None for none."""
+    if re.match(r"https?://", text, re.IGNORECASE):
+        return text
+    host = text.partition("/")[0].lower()
+    own = urlsplit(endpoint or "").netloc.lower()
+    return f"https://{text}" if "/" in text and host in {*_HUB_HOSTS, own} - {""} else None
 
 
 def _parse_link(text: str, endpoint: str | None) -> Target:
@@ -128,13 +208,33 @@ def _parse_link(text: str, endpoint: str | None) -> Target:
     repo_id, rest = "/".join(parts[:2]), parts[2:]
     # the hub writes `main` into every link: nobody has chosen it
     revision = rest[1] if len(rest) > 1 and rest[1] != "main" else None
-    if len(rest) > 2 and rest[0] in ("resolve", "blob", "raw", "tree"):
+    if len(rest) > 2 and rest[0] in _FILE_PAGES and parts[0] not in _OTHER_PAGES:
         end = "/" if rest[0] == "tree" else ""
         return _file(repo_id, "/".join(rest[2:]) + end, revision)
     file_info = parse_qs(urlsplit(text).query).get("show_file_info")
     if file_info:
         return _file(repo_id, file_info[0], revision)
-    return Target(repo_id, FileSelector(), revision)
+    if len(rest) == 2 and rest[0] in _COMMIT_PAGES and parts[0] not in _OTHER_PAGES:
+        return Target(repo_id, FileSelector(), revision)
+    target = _parse_repo("/".join(parts))
+    if target is None:
+        raise _other_page("/".join(parts), f"a page of `{repo_id}`")
+    return target
+
+
+def _other_page(path: str, what: str) -> UsageError:
+    """Return the error for what is on the hub, and no model or file of one."""
+    parts = path.split("/")
+    repo_id = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
+    if parts[2:3] == ["discussions"]:
+        what = f"a discussion of `{repo_id}`"
+        change = f"; `--revision refs/pr/{parts[3]}` is that change" if len(parts) > 3 else ""
+        hint = f"its files are `{repo_id}`{change}"
+    elif parts[0] in _OTHER_PAGES and parts[:2] != ["api", "models"]:
+        hint = "name a model as `org/repo`, `org/repo:QUANT` or `org/repo/file.gguf`"
+    else:
+        hint = f"name the model as `{repo_id}`"
+    return UsageError(f"`{path}` is {what}, not a model or one of its files", hint=hint)
 
 
 def _path_of_link(text: str, endpoint: str | None) -> str | None:

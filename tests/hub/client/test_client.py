@@ -300,7 +300,7 @@ def test_a_file_of_another_size_than_listed_is_not_read(server: HubServer) -> No
     listing = client.list_files(REPO)
     metadata = client.listed_metadata(listing, listing.find("m.Q4_0.gguf"))
     server.faults.append(Fault("GET", "*", body=b"<html>log in", ignore_range=True))
-    with pytest.raises(FileChangedError, match="lists 10,240 bytes, but serves 12 bytes"):
+    with pytest.raises(FileChangedError, match=r"lists 10,240 bytes, but http.* serves 12 bytes"):
         client.read_range(metadata, 0, 100)
 
 
@@ -394,6 +394,44 @@ def test_a_member_reads_gated_files(server: HubServer) -> None:
     assert whole(client, client.file_metadata("org/gated", "a.gguf")) == b"a"
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("GET", "/cdn/*", status=404), "answers 404 for `m.Q4_0.gguf`"),
+        (Fault("GET", "/cdn/*", status=416), "answers 416"),
+        (Fault("GET", "/cdn/*", status=401), "answers 401"),
+        (Fault("GET", "/cdn/*", status=403), "refuses the signed link (403)"),
+        (Fault("GET", "/cdn/*", status=429), "answers 429: too many requests"),
+        (Fault("GET", "/cdn/*", status=503), "answers 503: the server is in trouble"),
+        (Fault("GET", "/cdn/*", stall_s=2.0), "no answer in time"),
+        (Fault("GET", "/cdn/*", status=302, headers={"Location": "ftp://x/"}), "redirects to ftp:"),
+        (Fault("GET", "/cdn/*", status=302, headers={"Location": "{target}"}), "in circles"),
+        (Fault("GET", "/cdn/*", headers={"Content-Type": "text/html"}), "sends a web page"),
+        (None, "cannot reach"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_the_host_that_failed_is_named(server: HubServer, fault: Fault | None, words: str) -> None:
+    """Not the hub, which has sent us there; and nothing of the link but that."""
+    server.redirect = True
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        host = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        nowhere = Fault("GET", "*/resolve/*", status=302, headers={"Location": f"{host}/x?sig=1"})
+        server.faults.append(fault or nowhere)
+        client = HfHub(retry_waits_s=(), timeout_s=0.5)
+        listing = client.list_files(REPO)
+        file = listing.find("m.Q4_0.gguf")
+        assert file
+        with pytest.raises(HubError) as caught:
+            client.read_range(client.listed_metadata(listing, file), 0, 10)
+    told = f"{caught.value.message} {caught.value.hint}"
+    assert (server.cdn if fault else host) in told
+    assert words in caught.value.message
+    assert server.endpoint not in caught.value.message
+    assert "sig=" not in told
+
+
 def test_a_refused_token_is_told_without_showing_it(server: HubServer) -> None:
     server.faults.append(Fault("HEAD", "*", status=401))
     with pytest.raises(RepoNotFoundError, match="refuses the token") as caught:
@@ -406,7 +444,7 @@ def test_a_refused_token_is_told_without_showing_it(server: HubServer) -> None:
 
 def test_ping_tells_why_a_hub_does_not_answer(server: HubServer) -> None:
     assert hub().ping() is None
-    server.faults.append(Fault("HEAD", "*", status=502))
+    server.faults.append(Fault("GET", "*", status=502))
     assert "502" in str(hub().ping())
     server.close()
     assert "cannot reach" in str(hub().ping())

@@ -20,6 +20,7 @@ TOKEN = "hf_member"
 PAINT = ["{}\n", "{}\r\n", "\r{}", "\ufeff{}", "\ufeff {}\t\n", "  {}  ", "\u00a0{}", "{}"]
 BAD = ["hf_sec\nret", "hf_sec\rret", "hf_sec ret", "hf_sec\tret", "hf_secr\u00e9t", "hf_sec\x7fret",
        "hf_sec\x1bret", "hf_sec\ufeffret", "Bearer hf_secret", "hf_secret\nX-Evil: 1"]  # fmt: skip
+BLANK = ["", " ", "\r\n", "\ufeff"]
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_stands_around_a_token_is_taken_away(
 def test_what_is_no_token_is_refused_by_name_and_not_sent(
     server: HubServer, monkeypatch: pytest.MonkeyPatch, token_file: Path, by: str
 ) -> None:
-    for text in [*BAD, " ", "\r\n", "\ufeff"]:
+    for text in [*BAD, *(BLANK if by == "argument" else ())]:
         client = put(by, text, monkeypatch, token_file)
         for ask in (client.has_token, partial(client.list_files, REPO), client.ping):
             try:
@@ -83,22 +84,25 @@ def test_what_is_no_token_is_refused_by_name_and_not_sent(
     assert server.requests == []
 
 
-def test_an_empty_argument_is_refused_and_an_empty_variable_is_unset(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch, token_file: Path
+@pytest.mark.parametrize("by", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "file"])
+@pytest.mark.parametrize("text", BLANK)
+def test_a_blank_variable_or_file_is_no_token(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, token_file: Path, by: str, text: str
 ) -> None:
-    with pytest.raises(UsageError, match="--token is empty"):
-        HfHub(token="").has_token()
-    monkeypatch.setenv("HF_TOKEN", "")
-    assert not HfHub().has_token()
-    token_file.write_text(TOKEN)
-    assert HfHub().has_token()
+    server.add_repo("org/open", {"a.gguf": b"a"})
+    client = put(by, text, monkeypatch, token_file)
+    assert not client.has_token()
+    assert client.list_files("org/open").files
+    if by != "file":
+        token_file.write_text(TOKEN)
+        assert client.has_token()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "is empty"), ("hf_x".encode("utf-16"), "not text in UTF-8"),
+    [("hf_x".encode("utf-16"), "not text in UTF-8"),
      (b"\xff", "not text in UTF-8"), (None, "cannot be read")],
-    ids=["empty", "utf-16", "bytes", "folder"],
+    ids=["utf-16", "bytes", "folder"],
 )  # fmt: skip
 def test_a_token_file_that_is_none_is_named(
     server: HubServer, token_file: Path, data: bytes | None, words: str
@@ -146,3 +150,20 @@ def test_the_command_line_refuses_a_token_unseen(
     code, out, err = gguf_hub("doctor")
     assert (code, "the token in HF_TOKEN is not usable" in err) == (1, True)
     assert "sec" not in out + err.replace("seconds", "")
+
+
+def test_a_password_in_the_address_displaces_the_token_and_it_is_told_once(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    notes: list[str] = []
+    client = HfHub(server.endpoint.replace("//", "//me:word@"), note=notes.append)
+    assert (client.sent_secret(), client.has_unsent_token()) == ("password", True)
+    assert client.list_files(REPO).files
+    with pytest.raises(GgufHubError, match="gated and wants a token, and got") as caught:
+        client.file_metadata(REPO, "a.gguf")
+    assert "take `USER:PASSWORD@` out of HF_ENDPOINT" in str(caught.value.hint)
+    assert ["sent instead of the token" in note for note in notes] == [True]
+    assert not HfHub(server.endpoint).has_unsent_token()
+    monkeypatch.delenv("HF_TOKEN")
+    assert not client.has_unsent_token()

@@ -196,6 +196,24 @@ def test_a_link_that_always_refuses_is_an_error_without_the_link(
     assert "sig=" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [({"Content-Type": "text/html; charset=utf-8", "Content-Length": None}, "sends a web page"),
+     ({}, f"lists {len(BIG):,} bytes, but http.* serves 6 bytes")],
+    ids=["a page", "another size"],
+)  # fmt: skip
+def test_a_login_page_for_a_file_is_called_that(
+    server: HubServer, fetcher: Make, headers: dict[str, str | None], words: str
+) -> None:
+    server.redirect = True
+    fault = Fault("GET", "/cdn/*", ignore_range=True, headers=headers, body=b"<html>")
+    server.faults.append(fault)
+    with pytest.raises(HubError, match=words) as caught:
+        fetch(fetcher())
+    assert server.cdn in caught.value.message
+    assert "login page" in str(caught.value.hint)
+
+
 def test_a_trickle_is_given_up(server: HubServer, fetcher: Make) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", times=2, bytes_per_s=1e4))
     settings = replace(QUICK, stall_s=0.2, connections=2)

@@ -221,7 +221,8 @@ def test_what_a_set_lacks_is_named(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 30))
     style = data.draw(st.sampled_from(["X.gguf.part{i}of{n}", "m-{i:05d}-of-{n:05d}.gguf"]))
     names = [style.format(i=i, n=count) for i in range(1, count + 1)]
-    absent = data.draw(st.sets(st.sampled_from(names), max_size=count - 1))
+    # the first is there: of part10 alone nobody can tell how part 1 is written
+    absent = data.draw(st.sets(st.sampled_from(names[1:]), max_size=count - 1))
     pieces = [piece_of(name) for name in names if name not in absent]
     assert missing_pieces([p for p in pieces if p]) == [name for name in names if name in absent]
 

@@ -57,6 +57,26 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"https://hf.co/{R}/tree/v1/sub", named(R, "sub/", "v1")),
         (f"{HF}/{R}?show_file_info=m.Q4_0.gguf", named(R, "m.Q4_0.gguf")),
         ("http://mirror:80/o/r/resolve/main/m.gguf", named("o/r", "m.gguf")),
+        (f"hf.co/{R}", quant(R)),
+        (f"hf.co/{R}:Q4_0", quant(R, "Q4_0")),
+        (f"huggingface.co/{R}/", quant(R)),
+        (f"WWW.HuggingFace.co/{R}/blob/main/m.gguf", named(R, "m.gguf")),
+        ("mirror:80/o/r:Q4_0", quant("o/r", "Q4_0")),
+        ("http://mirror:80/o/r:Q4_0", quant("o/r", "Q4_0")),
+        (f"{HF}/{R}:Q4_0", quant(R, "Q4_0")),
+        (f"https://hf.co/{R}:Q4_0@v1", quant(R, "Q4_0", "v1")),
+        (f"{HF}/{R}/sub/m.gguf", named(R, "sub/m.gguf")),
+        (f"{HF}/{R}/commit/{'a' * 40}", quant(R, None, "a" * 40)),
+        (f"{HF}/{R}/commits/main", quant(R)),
+        (f"{R}/", quant(R)),
+        (f" \t{R}:Q4_0\n", quant(R, "Q4_0")),
+        (f"<{HF}/{R}>", quant(R)),
+        (f"< {R}/m.gguf >", named(R, "m.gguf")),
+        (f"{R}/config.json", named(R, "config.json")),
+        (f"{R}/.gitattributes", named(R, ".gitattributes")),
+        (f"{R}/sub/imatrix.dat@v2", named(R, "sub/imatrix.dat", "v2")),
+        (f"hf://{R}@v2/config.json", named(R, "config.json", "v2")),
+        (f"{R}@feature/a.b", quant(R, None, "feature/a.b")),
     ],
 )
 def test_forms_of_a_model_argument(text: str, expected: Target) -> None:
@@ -89,6 +109,18 @@ def test_a_local_file_always_wins(text: str) -> None:
         ("https://example.com/o/r/resolve/main/m.gguf", UsageError, ["not a link to a model"]),
         ("https://huggingface.co/models", UsageError, ["not a link to a model"]),
         ("https://[::1/o/r", UsageError, ["`https:` is not a link"]),
+        (f"{HF}/o/r/discussions/3", UsageError, ["is a discussion of `o/r`", "refs/pr/3"]),
+        ("hf.co/o/r/discussions", UsageError, ["is a discussion of `o/r`", "are `o/r`"]),
+        (f"{HF}/o/r/settings", UsageError, ["is a page of `o/r`", "as `o/r`"]),
+        (f"{HF}/datasets/a/b", UsageError, ["is a dataset", "as `org/repo`"]),
+        (f"{HF}/datasets/a/b/blob/main/x.json", UsageError, ["is a dataset"]),
+        ("datasets/a/b", UsageError, ["is a dataset"]),
+        ("hf://spaces/a/b", UsageError, ["is a Space"]),
+        (f"{HF}/api/models/o/r", UsageError, ["the hub's API", "as `o/r`"]),
+        (f"{HF}/collections/o/x-12", UsageError, ["is a collection"]),
+        ("folder/sub/notes.txt", ModelNotFoundError, ["no such file"]),
+        ("folder/sub/", ModelNotFoundError, ["is a folder"]),
+        ("o/r/v0.1", ModelNotFoundError, ["no such file"]),
         ("https://me:pw@evil.org/o/r?sig=1", UsageError, ["`https://evil.org/o/r` is not a link"]),
     ],
 )
@@ -96,7 +128,7 @@ def test_what_is_no_model_is_explained(
     text: str, error: type[GgufHubError], words: list[str]
 ) -> None:
     Path("mixtral.gguf").write_bytes(b"")
-    Path("folder").mkdir()
+    Path("folder/sub").mkdir(parents=True)
     Path("folder/inside.gguf").write_bytes(b"")
     Path("empty").mkdir()
     with pytest.raises(error) as caught:
