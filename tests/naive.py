@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.gguf.types import QuantType
-
-F16, U8, I8 = "<f2", "u1", "i1"
+from tests import naive_codes
+from tests.naive_fields import F16, I8, U8, bits, nibbles, pairs, single
 
 STRUCTS = {
+    **naive_codes.STRUCTS,
     QuantType.Q4_0: [("d", F16), ("qs", U8, 16)],
     QuantType.Q4_1: [("d", F16), ("m", F16), ("qs", U8, 16)],
     QuantType.Q5_0: [("d", F16), ("qh", U8, 4), ("qs", U8, 16)],
@@ -52,26 +53,6 @@ def scaled_and_minimum(type: QuantType, blocks: np.ndarray) -> tuple[np.ndarray,
     # float32 throughout, rounded after each step as ggml does: first scale * step, then - minimum
     scaled = (scale[..., None] * quants).astype(np.float32)
     return scaled.reshape(-1), np.broadcast_to(minimum[..., None], quants.shape).reshape(-1)
-
-
-def single(field: np.ndarray) -> np.ndarray:
-    """Half precision to float32, [B]."""
-    return field.astype(np.float32)
-
-
-def nibbles(qs: np.ndarray) -> np.ndarray:
-    """[..., b] bytes -> [..., 2 b]: all low halves, then all high halves."""
-    return np.concatenate([qs & 15, qs >> 4], axis=-1).astype(np.int32)
-
-
-def bits(qh: np.ndarray) -> np.ndarray:
-    """[..., b] bytes -> [..., 8 b] bits, least significant first."""
-    return np.unpackbits(qh, axis=-1, bitorder="little").astype(np.int32)
-
-
-def pairs(qs: np.ndarray) -> np.ndarray:
-    """[..., b] bytes -> [..., 4 b]: the four pairs of bits, the lowest pair of all bytes first."""
-    return np.concatenate([qs >> s & 3 for s in (0, 2, 4, 6)], axis=-1).astype(np.int32)
 
 
 def _q4_0(x):
@@ -148,6 +129,7 @@ def _q6_k(x):
 
 
 _PARTS = {
+    **naive_codes.PARTS,
     QuantType.Q4_0: _q4_0,
     QuantType.Q4_1: _q4_1,
     QuantType.Q5_0: _q5_0,
@@ -275,6 +257,36 @@ def ordered_dot(
     for lane in lanes:
         total += lane
     return total
+
+
+def ordered_code_dot(
+    type: QuantType, blocks: np.ndarray, q: np.ndarray, f: np.ndarray
+) -> np.float32:
+    """Return what ``ordered_dot`` does, of a type whose weights are codes.
+
+    Of blocks of 256 the sum is that of scales times whole numbers, one ``fma`` a block; of others
+    32 weights count as a block, with one ``fma`` for each group that has a factor of its own.
+    """
+    fields = np.ascontiguousarray(blocks).reshape(-1).view(np.dtype(STRUCTS[type]))
+    quants, factors, _ = _PARTS[type](fields)
+    size = 256 if type.block_size == 256 else 32
+    if size == 256:
+        factors, numbers = naive_codes.block_factors(fields), dequantize(type, blocks)
+        numbers = numbers.reshape(-1, 256) / factors.astype(np.float64)[:, None]
+    else:
+        numbers = quants.reshape(-1, quants.size // factors.size).astype(np.float64)
+        factors = np.repeat(factors.reshape(-1), max(1, numbers.shape[1] // 32))
+        numbers = numbers.reshape(len(factors), -1)
+    products = numbers * q[: numbers.size].reshape(numbers.shape).astype(np.float64)
+    lanes = np.zeros(8, np.float32)
+    for unit, total in enumerate(products.sum(axis=1).astype(np.float32)):
+        b = unit * numbers.shape[1] // size
+        exact = np.float64(factors[unit] * f[b]) * np.float64(total) + np.float64(lanes[b % 8])
+        lanes[b % 8] = np.float32(exact)
+    result = np.float32(0)
+    for lane in lanes:
+        result += lane
+    return result
 
 
 def ordered_float_dot(weights: np.ndarray, values: np.ndarray) -> np.float32:

@@ -78,14 +78,24 @@ REMOVED_TYPE_IDS = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 TYPE_COUNT = 43
 """Ids at or above this are newer than this table."""
 
-RUNNABLE_TYPES = frozenset(
+WRITABLE_TYPES = frozenset(
     {
         QuantType.F32, QuantType.F16, QuantType.BF16,
         QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1, QuantType.Q8_0,
         QuantType.Q2_K, QuantType.Q3_K, QuantType.Q4_K, QuantType.Q5_K, QuantType.Q6_K,
     }
 )  # fmt: skip
-"""The thirteen types that the runner computes with."""
+"""The types that weights can be turned into."""
+
+RUNNABLE_TYPES = WRITABLE_TYPES | frozenset(
+    {
+        QuantType.IQ1_S, QuantType.IQ1_M, QuantType.IQ2_XXS, QuantType.IQ2_XS, QuantType.IQ2_S,
+        QuantType.IQ3_XXS, QuantType.IQ3_S, QuantType.IQ4_NL, QuantType.IQ4_XS,
+        QuantType.TQ1_0, QuantType.TQ2_0, QuantType.Q1_0, QuantType.Q2_0,
+        QuantType.MXFP4, QuantType.NVFP4,
+    }
+)  # fmt: skip
+"""The types that the runner computes with: all that models' weights are stored in."""
 
 
 class FileType(IntEnum):

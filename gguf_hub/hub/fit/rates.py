@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gguf_hub.gguf.types import QuantType
+from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.hub.fit.machine import EngineName
 
 T = QuantType
@@ -51,17 +51,22 @@ def rates_of(engine: EngineName, isa: str) -> Rates:
     return LLAMA_CPP if engine == "llama.cpp" else RUNNER[isa]
 
 
-def _gb(**rates: float) -> dict[QuantType | int, float]:
-    return {QuantType[name]: rate * 1e9 for name, rate in rates.items()}
+def _gb(codes: float, **rates: float) -> dict[QuantType | int, float]:
+    """Return rates; ``codes`` is that of every type which is not named, as a guess."""
+    types = {type_: rates.get(type_.name, codes) for type_ in sorted(RUNNABLE_TYPES)}
+    return {type_: rate * 1e9 for type_, rate in types.items()}
 
 
 # avx512vnni and avx2: benchmarks/fit.py calibrate, see docs/fit.md for machine and date; those of
 # Q4_1 and Q5_1 for avx2 are benchmarks/products.py's. Plain loops: guesses on the slow side. Those
 # of dotprod are guesses, too, as nobody measured on ARM: what llvm-mca predicts of the loops for
-# one token on a Cortex-A76 of 2.4 GHz (a Raspberry Pi 5); K/V and layers are guessed freely
+# one token on a Cortex-A76 of 2.4 GHz (a Raspberry Pi 5); K/V and layers are guessed freely. Types
+# of codes for avx512vnni: benchmarks/products.py, 2026-12-01, on a slower machine (Q4_K 19.5 GB/s),
+# and so times 2; ``codes``, and those of avx2, are guesses on the slow side
 _AVX2 = Rates(
     share=0.9,
     core_bytes_per_s=_gb(
+        codes=1, IQ4_NL=15, IQ4_XS=10, MXFP4=10, IQ3_XXS=2.1, IQ3_S=1.7, IQ2_S=2.5, IQ2_XS=1.8,
         F32=36.9, F16=28.6, BF16=27.3, Q4_0=24.1, Q4_1=20.1, Q5_0=20.0, Q5_1=18.5, Q8_0=33.4,
         Q2_K=17.5, Q3_K=16.9, Q4_K=24.4, Q5_K=22.5, Q6_K=21.8,
     ),
@@ -74,6 +79,7 @@ RUNNER: Mapping[str, Rates] = {
     "avx512vnni": Rates(
         share=0.95,
         core_bytes_per_s=_gb(
+            codes=1.8, IQ4_NL=34, IQ4_XS=20, MXFP4=20, IQ3_XXS=4.3, IQ3_S=3.4, IQ2_S=5, IQ2_XS=3.7,
             F32=36.3, F16=27.4, BF16=27.6, Q4_0=41.4, Q4_1=41.4, Q5_0=32.1, Q5_1=32.1, Q8_0=38.1,
             Q2_K=25.0, Q3_K=25.2, Q4_K=39.4, Q5_K=38.4, Q6_K=40.2,
         ),
@@ -86,6 +92,7 @@ RUNNER: Mapping[str, Rates] = {
     "dotprod": Rates(
         share=0.9,
         core_bytes_per_s=_gb(
+            codes=0.5,
             F32=9.9, F16=4.8, BF16=4.9, Q4_0=6.1, Q4_1=6.1, Q5_0=3.8, Q5_1=4.0, Q8_0=12.7,
             Q2_K=2.6, Q3_K=2.7, Q4_K=6.4, Q5_K=6.4, Q6_K=5.0,
         ),
@@ -95,6 +102,7 @@ RUNNER: Mapping[str, Rates] = {
     "generic": Rates(
         share=0.9,
         core_bytes_per_s=_gb(
+            codes=0.3,
             F32=4, F16=2, BF16=2, Q4_0=1, Q4_1=1, Q5_0=1, Q5_1=1, Q8_0=2,
             Q2_K=0.5, Q3_K=0.5, Q4_K=1, Q5_K=1, Q6_K=1,
         ),
@@ -108,6 +116,7 @@ RUNNER: Mapping[str, Rates] = {
 LLAMA_CPP = Rates(
     share=0.9,
     core_bytes_per_s=_gb(
+        codes=8,
         F32=20, F16=20, BF16=20, Q4_0=26, Q4_1=26, Q5_0=15, Q5_1=15, Q8_0=21,
         Q2_K=17, Q3_K=16, Q4_K=22, Q5_K=21, Q6_K=25, IQ4_NL=20, IQ4_XS=20, IQ3_S=10, IQ2_S=8,
     ),

@@ -43,9 +43,6 @@ _LARGEST = {
 }  # fmt: skip
 """Type -> the largest magnitude that it surely holds."""
 
-WRITABLE_TYPES = frozenset(_LARGEST)
-"""The types that weights can be turned into."""
-
 
 class Transcoder:
     """Turns rows of one mapped file into other types.

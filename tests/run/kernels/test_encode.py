@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_hub.gguf.types import WRITABLE_TYPES
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.quantize import encode
@@ -16,7 +17,6 @@ from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.simd import lanes
 from gguf_hub.run.kernels.vm.machine import Memory, PlainMachine
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_ROWS, step
-from gguf_hub.run.quants.transcode import WRITABLE_TYPES
 from tests import naive
 
 TYPES = sorted(WRITABLE_TYPES)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
@@ -17,6 +21,7 @@ from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.run.kernels.generic import generic
 from tests import naive
 from tests.run.kernels.modes import MODES, in_mode
+from tests.synth import store_other_factors
 
 TYPES = sorted(RUNNABLE_TYPES)
 PACKED = [t for t in TYPES if t.block_size > 1]
@@ -27,6 +32,21 @@ EPSILON = 2.0**-24
 each_type = pytest.mark.parametrize("type", TYPES, ids=lambda t: t.name)
 each_packed_type = pytest.mark.parametrize("type", PACKED, ids=lambda t: t.name)
 each_mode = pytest.mark.parametrize("mode", MODES)
+CODED = [t for t in TYPES if t.name in generic.CODED_TYPES]
+COMPILED = [
+    t for t in TYPES
+    if t not in CODED or t in (QuantType.IQ2_XS, QuantType.IQ4_XS, QuantType.NVFP4)
+]  # fmt: skip
+"""Types whose dot products are compiled; of codes, one for each way that they are multiplied."""
+
+
+def each_dot_of(types: list[QuantType]) -> pytest.MarkDecorator:
+    pairs = [(t, mode) for t in types for mode in MODES if mode == "plain" or t in COMPILED]
+    names = [f"{t.name}-{mode}" for t, mode in pairs]
+    return pytest.mark.parametrize(("type", "mode"), pairs, ids=names)
+
+
+each_dot, each_packed_dot = each_dot_of(TYPES), each_dot_of(PACKED)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 # NaN and infinite scales are meant in some tests; numpy's scalars warn of them, compiled code not
@@ -54,6 +74,7 @@ def random_row(type: QuantType, n: int, seed: int = 0) -> np.ndarray:
     offsets = scale_offsets(type) if type in PACKED else [0]
     for at in offsets:
         blocks[:, at + 1] &= 0xBF  # clear the top bit of the exponent: magnitude below 2
+    store_other_factors(type, blocks, -1)
     return row
 
 
@@ -65,7 +86,7 @@ def dequantized(type: QuantType, row: np.ndarray, n: int, mode: str) -> np.ndarr
     """The weights of a row that lies at an odd offset; nothing else may be written."""
     w = np.concatenate([np.full(3, 0xAB, np.uint8), row])
     y = np.full(n + 10, -7, np.float32)
-    in_mode(getattr(generic, f"dequantize_{type.name.lower()}"), mode)(w, 3, y, 5, n)
+    in_mode(generic.DEQUANTIZE[type.name], mode)(w, 3, y, 5, n)
     assert (y[:5] == -7).all()
     assert (y[5 + n :] == -7).all()
     return y[5 : 5 + n]
@@ -76,7 +97,7 @@ def dotted(type: QuantType, row: np.ndarray, q: np.ndarray, f: np.ndarray, n: in
     w = np.concatenate([np.full(5, 0xAB, np.uint8), row])
     q = np.concatenate([np.full(2, 99, np.int8), q])
     f = np.concatenate([np.full(1, 99, np.float32), f])
-    function = in_mode(getattr(generic, f"dot_{type.name.lower()}"), mode)
+    function = in_mode(generic.DOT[type.name], mode)
     result = function(w, 5, q, 2, f, 1, n)
     assert mode == "compiled" or isinstance(result, np.float32)
     return np.float32(result)
@@ -96,6 +117,8 @@ def quantized(kind: str, x: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarr
 
 def vectors(data: Path, type: QuantType) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, bytes and weights of the published vectors of a type."""
+    if type.name in generic.CODED_TYPES:
+        return coded_vectors(data, type)
     folder = data / "quants"
     listed = json.loads((folder / "quant_vectors.json").read_text())["vectors"]
     return [
@@ -103,6 +126,19 @@ def vectors(data: Path, type: QuantType) -> list[tuple[str, np.ndarray, np.ndarr
          np.fromfile(folder / v["dequantized"], np.float32))
         for v in listed if v["type"] == type.name
     ]  # fmt: skip
+
+
+def coded_vectors(data: Path, type: QuantType) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """The same where only the digest of ggml's weights is kept: the oracle's must have it."""
+    listed = json.loads((data / "codes" / "block_vectors.json").read_text())
+    found = []
+    for vector in (v for v in listed if v["type"] == type.name):
+        blocks = np.frombuffer(base64.b64decode(vector["blocks"]), np.uint8)
+        weights = naive.dequantize(type, blocks)
+        assert hashlib.sha256(weights.tobytes()).hexdigest() == vector["sha256"], vector["source"]
+        found.append((vector["source"], blocks, weights))
+    assert len(found) == 2
+    return found
 
 
 def assert_same_bits(got: np.ndarray, want: np.ndarray) -> None:
@@ -222,6 +258,17 @@ def test_a_value_that_is_not_finite_poisons_its_block_only(
 # -- dot products ----------------------------------------------------------------------------------
 
 
+@given(data=st.data())
+@pytest.mark.parametrize("type", [T for T in TYPES if T.name in generic.CODED_TYPES], ids=str)
+def test_any_bits_are_weights(type: QuantType, data: st.DataObject) -> None:
+    """No code is out of a table's bounds, and all mean what the oracle says."""
+    row = np.frombuffer(
+        data.draw(st.binary(min_size=type.type_size, max_size=type.type_size)), "u1"
+    )
+    got = dequantized(type, row, type.block_size, "plain")
+    assert_same_bits(got, naive.dequantize(type, row))
+
+
 def tolerance(type: QuantType, n: int, magnitude: float) -> float:
     """Bound of the rounding errors of a dot product whose terms' magnitudes sum to ``magnitude``.
 
@@ -230,15 +277,11 @@ def tolerance(type: QuantType, n: int, magnitude: float) -> float:
     one addition for each block and each minimum: every term goes through at most 8 roundings and
     as many as there are additions.
     """
-    if type.block_size == 1:
-        additions = n
-    else:
-        additions = n // type.block_size * (17 if type.block_size == 256 else 2)
+    additions = {1: n, 256: n // 256 * 17}.get(type.block_size, n // 16)
     return (8 + additions) * EPSILON * magnitude + 1e-37
 
 
-@each_mode
-@each_type
+@each_dot
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5])
 def test_dot_equals_float64(type: QuantType, blocks: int, mode: str) -> None:
     n = row_length(type, blocks)
@@ -252,7 +295,7 @@ def test_dot_equals_float64(type: QuantType, blocks: int, mode: str) -> None:
     assert abs(float(got) - want) <= tolerance(type, n, magnitude)
 
 
-@each_type
+@pytest.mark.parametrize("type", COMPILED, ids=lambda t: t.name)
 def test_dot_equals_float64_on_real_weights(type: QuantType, data: Path) -> None:
     for source, blocks, weights in vectors(data, type):
         n = len(weights) // 256 * 256
@@ -265,7 +308,7 @@ def test_dot_equals_float64_on_real_weights(type: QuantType, data: Path) -> None
         assert abs(float(got) - want) <= tolerance(type, n, magnitude), source
 
 
-@each_packed_type
+@pytest.mark.parametrize("type", [t for t in PACKED if t in COMPILED], ids=lambda t: t.name)
 def test_dot_is_the_same_compiled_or_not(type: QuantType) -> None:
     n = 3 * type.block_size
     row = random_row(type, n)
@@ -274,13 +317,13 @@ def test_dot_is_the_same_compiled_or_not(type: QuantType) -> None:
     assert dotted(type, row, q, f, n, "plain") == dotted(type, row, q, f, n, "compiled")
 
 
-@each_mode
-@each_packed_type
+@each_packed_dot
 def test_largest_steps_do_not_overflow(type: QuantType, mode: str) -> None:
     n = 2 * type.block_size
     row = np.full(type.row_bytes(n), 0xFF, np.uint8)
     for at in scale_offsets(type):
         row.reshape(-1, type.type_size)[:, at : at + 2] = 0x00, 0x3C  # 1.0
+    store_other_factors(type, row.reshape(-1, type.type_size), 0)
     if type == QuantType.Q6_K:
         row.reshape(-1, 210)[:, 192:208] = 0x80  # scales of -128
     x = np.full(n, 127, np.float32)
@@ -290,8 +333,7 @@ def test_largest_steps_do_not_overflow(type: QuantType, mode: str) -> None:
     assert abs(float(dotted(type, row, q, f, n, mode)) - want) <= tolerance(type, n, magnitude)
 
 
-@each_mode
-@each_packed_type
+@each_packed_dot
 def test_a_nan_scale_makes_the_dot_nan(type: QuantType, mode: str) -> None:
     n = 3 * type.block_size
     q, f = naive.activations(ACTIVATION_OF[type], np.ones(n, np.float32))
@@ -301,8 +343,7 @@ def test_a_nan_scale_makes_the_dot_nan(type: QuantType, mode: str) -> None:
         assert np.isnan(dotted(type, row, q, f, n, mode))
 
 
-@each_mode
-@each_type
+@each_dot
 def test_activations_that_are_not_finite_make_the_dot_nan(type: QuantType, mode: str) -> None:
     n = row_length(type, 2)
     x = np.ones(n, np.float32)
@@ -311,8 +352,7 @@ def test_activations_that_are_not_finite_make_the_dot_nan(type: QuantType, mode:
     assert np.isnan(dotted(type, random_row(type, n), q, f, n, mode))
 
 
-@each_mode
-@each_type
+@each_dot
 def test_zeros_on_either_side_make_zero(type: QuantType, mode: str) -> None:
     n = row_length(type, 2)
     kind = ACTIVATION_OF[type]
@@ -332,8 +372,8 @@ def test_rows_beyond_two_gib_are_found(mode: str, tmp_path: Path) -> None:
         file.write(row.tobytes())
     w = np.asarray(np.memmap(path, np.uint8, mode="r+"))
     y = np.zeros(n, np.float32)
-    in_mode(generic.dequantize_q4_k, mode)(w, at, y, 0, n)
+    in_mode(generic.DEQUANTIZE["Q4_K"], mode)(w, at, y, 0, n)
     assert_same_bits(y, naive.dequantize(type, row))
     q, f = naive.activations("q8_k", np.ones(n, np.float32))
-    got = in_mode(generic.dot_q4_k, mode)(w, at, q, 0, f, 0, n)
+    got = in_mode(generic.DOT["Q4_K"], mode)(w, at, q, 0, f, 0, n)
     assert got == dotted(type, row, q, f, n, mode)

@@ -15,17 +15,19 @@ from gguf_hub.gguf.memory.activations import (
     activation_floats,
 )
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
-from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.gguf.types import WRITABLE_TYPES, QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests import naive
 from tests.conftest import KERNELS
-from tests.synth import SCALES, random_blocks
+from tests.synth import SCALES, random_blocks, store_other_factors
 
 T = QuantType
-TYPES = sorted(RUNNABLE_TYPES)
+CODED = [T.IQ2_XS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.MXFP4, T.NVFP4, T.Q2_0]
+CODED_SIGNED = [T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.NVFP4]
+"""Types that are multiplied with their signs, where bytes of any size may not be, and IQ3_S."""
 # float32 sums of n products err by some n/2 half-units of the largest partial sum; integer products
 # are exact, so that blocks of 256 have few sums
 TOLERANCE = 2e-6
@@ -57,13 +59,15 @@ def types_of(isa: str) -> list[QuantType]:
     """Which types are compiled for an instruction set: all, but for a choice of the others' code.
 
     The loops of the generic path are tested by themselves, type by type. AVX-VNNI has its own
-    operations for weight tiles only, and multiplies as AVX-512 VNNI does.
+    operations for weight tiles only, and multiplies as AVX-512 VNNI does. Of types whose weights
+    are codes there is one for each way that they are multiplied: how a code is read is the same
+    function in all kernels, which the generic path's tests look at.
     """
     if isa == "generic":
         return [T.F16, T.Q5_0, T.Q4_K]
     if isa == "avxvnni" and detect_cpu().isa != isa:
         return [T.Q4_1, T.Q8_0, T.Q3_K, T.Q4_K, T.Q6_K]
-    return TYPES
+    return [*sorted(WRITABLE_TYPES), *(CODED if detect_cpu().isa == isa else CODED_SIGNED)]
 
 
 def each_type(isas: Sequence[str]) -> pytest.MarkDecorator:
@@ -189,6 +193,8 @@ def ordered_dot(type_: QuantType, weights: np.ndarray, row: np.ndarray) -> np.fl
     """The product of a row of weights with a token as every instruction set has it."""
     if type_.block_size == 1:
         return naive.ordered_float_dot(naive.dequantize(type_, weights), row)
+    if type_ not in WRITABLE_TYPES:
+        return naive.ordered_code_dot(type_, weights, *naive.activations(ACTIVATION_OF[type_], row))
     scales = dict(zip(("scale", "minimum"), (at for at, _ in SCALES[type_]), strict=False))
     return naive.ordered_dot(type_, weights, scales, *naive.activations(ACTIVATION_OF[type_], row))
 
@@ -206,6 +212,7 @@ def test_largest_weights_and_activations_do_not_overflow(
         blocks[::2] = 0x80
         for at in offsets:
             blocks[:, at : at + 2] = 0x00, 0x3C  # 1.0
+        store_other_factors(type_, blocks, 0)
         if type_ == T.Q6_K:
             blocks[:, 192:208] = 0x80  # scales of -128
     x = np.full((3, n_in), 127, np.float32)

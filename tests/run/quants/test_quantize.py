@@ -187,7 +187,7 @@ def test_big_endian_files_are_upgraded_first(tmp_path: Path) -> None:
 
 
 def test_types_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    spec = TensorSpec("blk.0.attn_q.weight", (256, 2), T.IQ4_XS)
-    write_gguf(tmp_path / "in.gguf", metadata(DENSE), [(spec, bytes(2 * 136))])
-    with pytest.raises(UnsupportedGgufError, match=r"`blk\.0\.attn_q\.weight` is IQ4_XS"):
+    spec = TensorSpec("blk.0.attn_q.weight", (256, 2), T.I8)
+    write_gguf(tmp_path / "in.gguf", metadata(DENSE), [(spec, bytes(2 * 256))])
+    with pytest.raises(UnsupportedGgufError, match=r"`blk\.0\.attn_q\.weight` is I8"):
         plan_quantize(tmp_path / "in.gguf", FileType.Q2_K)

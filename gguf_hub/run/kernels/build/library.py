@@ -7,18 +7,21 @@ The name is a step of ``ops``, with the weight type behind a dot where the step 
 from __future__ import annotations
 
 import inspect
+from collections import ChainMap
 from collections.abc import Callable
 
 from numba.extending import register_jitable
 
 from gguf_hub.gguf.memory.activations import BLOCKS
-from gguf_hub.run.kernels import reading, steps
+from gguf_hub.run.kernels import elementwise, reading, routing, steps
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
 """Parameters of every step before its own."""
+
+_PLAIN_STEPS = ChainMap(vars(steps), vars(elementwise), vars(routing))
 
 
 def kernel_function(name: str, isa: str) -> Callable:
@@ -39,7 +42,7 @@ def kernel_function(name: str, isa: str) -> Callable:
 
 def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step == "get_rows":
-        return steps.make_get_rows(getattr(generic, f"dequantize_{weight_type.lower()}"))
+        return steps.make_get_rows(generic.DEQUANTIZE[weight_type])
     if step in ("decode", "encode"):
         return _transcoder(step, weight_type, isa)
     if step in ("matmul", "expert_matmul"):
@@ -54,7 +57,7 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return paging.prefetch_experts
     if step == "read_bytes":
         return reading.read_bytes
-    return getattr(steps, step)
+    return _PLAIN_STEPS[step]
 
 
 def _quantize(kind: str, isa: str) -> Callable:
@@ -80,8 +83,8 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
         from gguf_hub.run.kernels.simd import simd_lanes as lanes
     if step == "encode":
         return encode.make_encode(encode.make_encode_row(weight_type, lanes))
-    name = f"dequantize_{weight_type.lower()}"
-    return encode.make_decode(getattr(lanes, name, None) or getattr(generic, name))
+    dequantize = getattr(lanes, f"dequantize_{weight_type.lower()}", None)
+    return encode.make_decode(dequantize or generic.DEQUANTIZE[weight_type])
 
 
 def _product(step: str, weight_type: str, isa: str) -> Callable:
@@ -91,28 +94,37 @@ def _product(step: str, weight_type: str, isa: str) -> Callable:
 
 def _share_of_product(weight_type: str, isa: str) -> Callable:
     if isa == "generic":
-        dot = getattr(generic, f"dot_{weight_type.lower()}")
-        return steps.make_row_product(generic_products(dot))
+        return steps.make_row_product(generic_products(generic.DOT[weight_type]))
     from gguf_hub.run.kernels.matmul import (
+        coded_rows,
+        coded_tiles,
         float_steps,
         one_row,
         row_ops,
         tile_products,
         tile_steps,
+        tile_types,
         weight_tiles,
         x256_rows,
         x512_rows,
     )
 
-    if weight_type not in weight_tiles.WEIGHT_TILES:
-        return float_steps.make_product(weight_type, isa)
-    ops = tile_products.ops_of(isa)
-    tile_type = weight_tiles.WEIGHT_TILES[weight_type](ops)
-    unpack, multiply = weight_tiles.lanes_of(tile_type, ops)
-    if isa == "avx512vnni":
-        lanes = x512_rows.LANES_OF[weight_type]
+    ops, by_rows = tile_products.ops_of(isa), row_ops.ops_of(isa)
+    if weight_type in generic.CODED_TYPES:
+        coded = generic.CODED_TYPES[weight_type]
+        ops = coded_tiles.ops_of(coded, ops)
+        tile_type = coded_tiles.tile_type_of(coded, ops)
+        lanes_of = coded_rows.lanes_512_of if isa == "avx512vnni" else coded_rows.lanes_of
+        lanes = lanes_of(coded, by_rows)
+    elif weight_type in weight_tiles.WEIGHT_TILES:
+        tile_type = weight_tiles.WEIGHT_TILES[weight_type](ops)
+        is_512 = isa == "avx512vnni"
+        lanes = (
+            x512_rows.LANES_OF[weight_type] if is_512 else x256_rows.LANES_OF[weight_type](by_rows)
+        )
     else:
-        lanes = x256_rows.LANES_OF[weight_type](row_ops.ops_of(isa))
+        return float_steps.make_product(weight_type, isa)
+    unpack, multiply = tile_types.lanes_of(tile_type, ops)
     products = one_row.products_of(lanes)
     return tile_steps.make_product(
         unpack, multiply, products, tile_type.block, ops.tokens, ops.is_usual

@@ -17,6 +17,12 @@ _HALF, _ONE = np.float32(0.5), np.float32(1.0)
 _C2, _C3 = np.float32(0.166665795), np.float32(0.0416657962)
 _C4, _C5 = np.float32(0.00833345209), np.float32(0.00139819999)
 _C6 = np.float32(0.000198756915)
+_T1, _T2 = np.float32(-3.33332819422e-1), np.float32(1.33314422036e-1)
+_T3, _T4 = np.float32(-5.37397155531e-2), np.float32(2.06390887954e-2)
+_T5 = np.float32(-5.70498872745e-3)
+_SMALL, _LARGE = np.float32(0.625), np.float32(10.0)  # beyond the second, tanh rounds to 1
+_TWO, _UNDERFLOW = np.float32(2.0), np.float32(-88.0)
+_GELU_1, _GELU_3 = np.float32(1.5957691216), np.float32(0.044715)  # 2 sqrt(2 / pi)
 
 
 @register_jitable
@@ -40,6 +46,49 @@ def exp32(x):
     # times 2**k, by adding k to the exponent
     bits = np.int32(value.view(np.int32)) + (np.int32(k) << np.int32(23))
     return np.int32(bits).view(np.float32)
+
+
+@register_jitable
+def sigmoid32(x):
+    """Return 1 / (1 + e**-x) within 4 units in the last place, and 0 below -88; NaN stays NaN."""
+    x = np.float32(x)
+    value = np.float32(_ONE / np.float32(_ONE + exp32(-x)))
+    return np.float32(0) if x < _UNDERFLOW else value
+
+
+@register_jitable
+def tanh32(x):
+    """Return tanh(x) within 3 units in the last place; NaN stays NaN.
+
+    Source: tanhf in the Cephes library (S. Moshier, 1992): a polynomial near 0, where
+    1 - 2 / (e**2x + 1) would cancel.
+    """
+    x = np.float32(x)
+    size = abs(x)
+    size = _LARGE if size > _LARGE else size
+    far = np.float32(_ONE - np.float32(_TWO / np.float32(exp32(_TWO * size) + _ONE)))
+    square = np.float32(size * size)
+    p = np.float32(_T5 * square + _T4)
+    p = np.float32(p * square + _T3)
+    p = np.float32(p * square + _T2)
+    p = np.float32(p * square + _T1)
+    near = np.float32(np.float32(p * square) * size + size)
+    value = near if size < _SMALL else far
+    return -value if x < 0 else value
+
+
+@register_jitable
+def gelu32(x):
+    """Return x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x**3): ggml's GELU.
+
+    Written as x times the sigmoid of 2 u, which is the same and does not cancel for x < 0.
+    Source: arXiv 1606.08415, section 2.
+    """
+    x = np.float32(x)
+    bounded = _LARGE if x > _LARGE else x
+    bounded = -_LARGE - _LARGE if bounded < -_LARGE - _LARGE else bounded
+    cubic = np.float32(_ONE + np.float32(_GELU_3 * np.float32(bounded * bounded)))
+    return x * sigmoid32(np.float32(_GELU_1 * bounded) * cubic)
 
 
 def _make_sum(term):
@@ -74,11 +123,18 @@ def _identity(value):
 
 
 @register_jitable
+def _double(value):
+    return np.float64(value)
+
+
+@register_jitable
 def _square(value):
     return np.float64(value) * np.float64(value)
 
 
 sum_of = _make_sum(_identity)
 """Sum of floats."""
+sum_of_doubles = _make_sum(_double)
+"""Sum of floats, in float64."""
 sum_of_squares = _make_sum(_square)
 """Sum of squares, in float64 as ggml has it."""

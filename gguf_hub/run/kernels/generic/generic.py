@@ -3,14 +3,13 @@
 Each function runs compiled (numba) and as plain Python on numpy arrays, with equal results, but
 for the dot products of unpacked types, which are summed in another order when compiled. The
 unpacked types and the activations are in this file, the types with blocks of 32 in
-``generic_legacy``, those with blocks of 256 in ``generic_k``; all are offered from here.
+``generic_legacy``, those with blocks of 256 in ``generic_k``, those whose weights are codes in
+``coded``; all are offered from here:
 
-Three families, one member for each of the thirteen types:
-
-``dequantize_<type>(w, o, y, yo, n)``
+``DEQUANTIZE[type]`` is ``(w, o, y, yo, n)``
     Write the ``n`` weights of the row at byte ``o`` of ``w`` (uint8) to ``y[yo:yo+n]`` (float32).
     Every value is the one that ggml computes, to the last bit.
-``dot_<type>(w, o, q, qo, f, fo, n)``
+``DOT[type]`` is ``(w, o, q, qo, f, fo, n)``
     Return the dot product, float32, of that row with an activation row at ``q[qo:]`` (int8) and
     ``f[fo:]`` (float32), laid out as ``activations`` describes.
 ``quantize_row_<kind>(x, xo, q, qo, f, fo, n)``
@@ -31,6 +30,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.generic import coded_256, coded_small, generic_k, generic_legacy
+from gguf_hub.run.kernels.generic.coded import functions_of
 from gguf_hub.run.kernels.generic.floats import (
     as_half,
     at,
@@ -42,60 +44,13 @@ from gguf_hub.run.kernels.generic.floats import (
     half_bits,
     half_value,
 )
-from gguf_hub.run.kernels.generic.generic_k import (
-    dequantize_q2_k,
-    dequantize_q3_k,
-    dequantize_q4_k,
-    dequantize_q5_k,
-    dequantize_q6_k,
-    dot_q2_k,
-    dot_q3_k,
-    dot_q4_k,
-    dot_q5_k,
-    dot_q6_k,
-)
-from gguf_hub.run.kernels.generic.generic_legacy import (
-    dequantize_q4_0,
-    dequantize_q4_1,
-    dequantize_q5_0,
-    dequantize_q5_1,
-    dequantize_q8_0,
-    dot_q4_0,
-    dot_q4_1,
-    dot_q5_0,
-    dot_q5_1,
-    dot_q8_0,
-)
 
 __all__ = [
+    "CODED_TYPES",
+    "DEQUANTIZE",
+    "DOT",
     "bfloat_bits",
     "bfloat_value",
-    "dequantize_bf16",
-    "dequantize_f16",
-    "dequantize_f32",
-    "dequantize_q2_k",
-    "dequantize_q3_k",
-    "dequantize_q4_0",
-    "dequantize_q4_1",
-    "dequantize_q4_k",
-    "dequantize_q5_0",
-    "dequantize_q5_1",
-    "dequantize_q5_k",
-    "dequantize_q6_k",
-    "dequantize_q8_0",
-    "dot_bf16",
-    "dot_f16",
-    "dot_f32",
-    "dot_q2_k",
-    "dot_q3_k",
-    "dot_q4_0",
-    "dot_q4_1",
-    "dot_q4_k",
-    "dot_q5_0",
-    "dot_q5_1",
-    "dot_q5_k",
-    "dot_q6_k",
-    "dot_q8_0",
     "half_bits",
     "half_value",
     "quantize_row_q8_0",
@@ -132,9 +87,20 @@ def _make_float(read, size: int):
     return dequantize, dot
 
 
-dequantize_f32, dot_f32 = _make_float(float_at, 4)
-dequantize_f16, dot_f16 = _make_float(half_at, 2)
-dequantize_bf16, dot_bf16 = _make_float(bfloat_at, 2)
+CODED_TYPES = {coded.type.name: coded for coded in (*coded_256.TYPES, *coded_small.TYPES)}
+"""Name of a type whose weights are codes -> how they are read."""
+_FUNCTIONS = {
+    QuantType.F32: _make_float(float_at, 4),
+    QuantType.F16: _make_float(half_at, 2),
+    QuantType.BF16: _make_float(bfloat_at, 2),
+    **generic_legacy.FUNCTIONS,
+    **generic_k.FUNCTIONS,
+    **{coded.type: functions_of(coded) for coded in CODED_TYPES.values()},
+}
+DEQUANTIZE = {type.name: functions[0] for type, functions in _FUNCTIONS.items()}
+"""Name of a type -> ``dequantize``."""
+DOT = {type.name: functions[1] for type, functions in _FUNCTIONS.items()}
+"""Name of a type -> ``dot``."""
 
 
 # -- activations ---------------------------------------------------------------------------------

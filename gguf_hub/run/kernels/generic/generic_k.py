@@ -223,18 +223,14 @@ def _make(
     return dequantize, dot
 
 
-dequantize_q2_k, dot_q2_k = _make(
-    QuantType.Q2_K, _q2_k, _q2_k_scales, group=16, d_at=80, has_minima=True
-)
-dequantize_q3_k, dot_q3_k = _make(
-    QuantType.Q3_K, _q3_k, _q3_k_scales, group=16, d_at=108, has_minima=False
-)
-dequantize_q4_k, dot_q4_k = _make(
-    QuantType.Q4_K, _q4_k, _q4_k_scales, group=32, d_at=0, has_minima=True
-)
-dequantize_q5_k, dot_q5_k = _make(
-    QuantType.Q5_K, _q5_k, _q4_k_scales, group=32, d_at=0, has_minima=True
-)
-dequantize_q6_k, dot_q6_k = _make(
-    QuantType.Q6_K, _q6_k, _q6_k_scales, group=16, d_at=208, has_minima=False
-)
+FUNCTIONS = {
+    QuantType.Q2_K: _make(QuantType.Q2_K, _q2_k, _q2_k_scales, group=16, d_at=80, has_minima=True),
+    QuantType.Q3_K: _make(
+        QuantType.Q3_K, _q3_k, _q3_k_scales, group=16, d_at=108, has_minima=False
+    ),
+    QuantType.Q4_K: _make(QuantType.Q4_K, _q4_k, _q4_k_scales, group=32, d_at=0, has_minima=True),
+    QuantType.Q5_K: _make(QuantType.Q5_K, _q5_k, _q4_k_scales, group=32, d_at=0, has_minima=True),
+    QuantType.Q6_K: _make(
+        QuantType.Q6_K, _q6_k, _q6_k_scales, group=16, d_at=208, has_minima=False
+    ),
+}

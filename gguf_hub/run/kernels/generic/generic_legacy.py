@@ -118,8 +118,10 @@ def _make(type: QuantType, unpack: Callable, *, has_m: bool = False) -> tuple[Ca
     return dequantize, dot
 
 
-dequantize_q4_0, dot_q4_0 = _make(QuantType.Q4_0, _q4_0)
-dequantize_q4_1, dot_q4_1 = _make(QuantType.Q4_1, _q4_1, has_m=True)
-dequantize_q5_0, dot_q5_0 = _make(QuantType.Q5_0, _q5_0)
-dequantize_q5_1, dot_q5_1 = _make(QuantType.Q5_1, _q5_1, has_m=True)
-dequantize_q8_0, dot_q8_0 = _make(QuantType.Q8_0, _q8_0)
+FUNCTIONS = {
+    QuantType.Q4_0: _make(QuantType.Q4_0, _q4_0),
+    QuantType.Q4_1: _make(QuantType.Q4_1, _q4_1, has_m=True),
+    QuantType.Q5_0: _make(QuantType.Q5_0, _q5_0),
+    QuantType.Q5_1: _make(QuantType.Q5_1, _q5_1, has_m=True),
+    QuantType.Q8_0: _make(QuantType.Q8_0, _q8_0),
+}

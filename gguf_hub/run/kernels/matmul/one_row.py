@@ -10,6 +10,7 @@ from gguf_hub.run.kernels.simd.simd_memory import (
     get,
     load_f16,
     load_f32x8,
+    load_strided_f16x8,
     load_u32,
     prefetch_ahead,
 )
@@ -31,9 +32,39 @@ def products_of(lanes):
     return products
 
 
+def eight_of(scale, type_size: int):
+    """Return ``(w, p)``: the scales of the eight blocks at ``p``, each by ``scale(w, p)``."""
+
+    @machine_code
+    def eight(w, p):
+        scales = splat_f32x8(0)
+        for b in range(8):
+            scales = shift_in(scales, scale(w, p + type_size * b))
+        return scales
+
+    return eight
+
+
+def scales_of(type_size: int, d_at: int, factor=None):
+    """Return ``(w, p)`` of one block's scale and of eight: ``factor``, or the half at ``d_at``."""
+    if factor:
+        return factor, eight_of(factor, type_size)
+
+    @machine_code
+    def one(w, p):
+        return load_f16(w, p + d_at)
+
+    @machine_code
+    def eight(w, p):
+        return load_strided_f16x8(w, p + d_at, type_size)
+
+    return one, eight
+
+
 def small_of(
-    type_size: int, pairs, block_sum, scales, minima, *, offset: int = 0, has_minimum: bool = False
-):
+    type_size: int, pairs, block_sum, scales, minima, *,
+    offset: int = 0, has_minimum: bool = False, scale=load_f16,
+):  # fmt: skip
     """Return the eight floats of a type with blocks of 32.
 
     Args:
@@ -45,10 +76,11 @@ def small_of(
         minima: The same.
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
+        scale: ``(w, p)``: that of the block at ``p``.
     """
     prefetch = prefetch_ahead(8 * type_size)
     first, second, third, fourth = pairs
-    add_end = _small_end_of(type_size, block_sum, offset, has_minimum)
+    add_end = _small_end_of(type_size, block_sum, offset, has_minimum, scale)
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
@@ -73,7 +105,7 @@ def small_of(
     return lanes
 
 
-def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool):
+def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool, scale_of):
     """Return a function that adds a row's last blocks of 32, fewer than eight, to the first lanes.
 
     Arguments are those of ``small_of``.
@@ -91,7 +123,7 @@ def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool):
             if offset:
                 block_total -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
             sums = shift_in(sums, block_total)
-            scale = shift_in(scale, load_f16(w, p) * get(f, x + b))
+            scale = shift_in(scale, scale_of(w, p) * get(f, x + b))
             if has_minimum:
                 m = shift_in(m, load_f16(w, p + 2))
                 sums_m = shift_in(sums_m, get(f, x + blocks + b))

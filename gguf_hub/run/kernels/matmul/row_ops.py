@@ -23,6 +23,7 @@ from gguf_hub.run.kernels.simd.simd import (
     splat_lane,
     splat_lane_pair,
 )
+from gguf_hub.run.kernels.simd.simd_lookup import by_pshufb, by_tbl
 from gguf_hub.run.kernels.simd.simd_memory import load_i8x16, load_i8x32
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
@@ -36,14 +37,16 @@ class RowOps:
 
     Attributes:
         zeros: ``()``: sums to begin with.
-        unsigned: ``(weights, q, at)``: the products of weights from 0 to 63.
+        unsigned: ``(weights, q, at)``: the products of weights from 0 to 127.
         signed: As ``unsigned``, for weights from -128 to 127.
-        add_scaled: ``(sums, weights, q, at, scales, k)``: add products of weights from 0 to 63,
+        add_scaled: ``(sums, weights, q, at, scales, k)``: add products of weights from 0 to 127,
             times scale ``k``.
         add_scaled_halves: As ``add_scaled``, sixteen products times scale ``2 k``, sixteen times
             scale ``2 k + 1``.
+        add_scaled_signed: As ``add_scaled``, for weights from -127 to 127.
         pairs: ``(a, b)``: the products of 16-bit numbers.
         bits: ``(value, ones)``: 32 bits spread over an i8x32, ``ones`` where one is set.
+        lookup: A function of sixteen int8, see ``simd_lookup``.
     """
 
     zeros: Callable
@@ -51,8 +54,10 @@ class RowOps:
     signed: Callable
     add_scaled: Callable
     add_scaled_halves: Callable
+    add_scaled_signed: Callable
     pairs: Callable
     bits: Callable
+    lookup: Callable
 
 
 def _avx2() -> RowOps:
@@ -79,7 +84,15 @@ def _avx2() -> RowOps:
         scale = splat_lane_pair(scales, k)
         return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
 
-    return RowOps(zeros, unsigned, signed, add_scaled, add_scaled_halves, madd, bits_i8x32)
+    @machine_code
+    def add_scaled_signed(sums, weights, q, at, scales, k):
+        products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
+        return sums + madd(products, splat_lane(scales, k))
+
+    return RowOps(
+        zeros, unsigned, signed, add_scaled, add_scaled_halves, add_scaled_signed, madd,
+        bits_i8x32, by_pshufb(32),
+    )  # fmt: skip
 
 
 def _dotprod() -> RowOps:
@@ -99,8 +112,9 @@ def _dotprod() -> RowOps:
         return sums + dot(high(weights), load_i8x16(q, at + 16)) * lane(scales, 2 * k + 1)
 
     return RowOps(
-        neon.zeros, products, products, add_scaled, add_scaled_halves, neon.pairs, neon.bits
-    )
+        neon.zeros, products, products, add_scaled, add_scaled_halves, add_scaled, neon.pairs,
+        neon.bits, by_tbl(),
+    )  # fmt: skip
 
 
 def ops_of(isa: str) -> RowOps:

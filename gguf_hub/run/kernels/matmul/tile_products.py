@@ -19,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gguf_hub.run.kernels.simd import neon
+from gguf_hub.run.kernels.simd.simd_lookup import by_pshufb, by_tbl
 from gguf_hub.run.kernels.simd.simd_tiles import (
     Bytes,
     SumTile,
@@ -59,6 +60,8 @@ class TileOps:
         scaled: ``n, largest`` -> ``(total, q, packed, scales, record, starts, offset)``: add such
             products times the rows' scales.
         signed: As ``products``, for signed weights; None where ``vpdpbusd`` needs unsigned ones.
+        signed_scaled: As ``scaled``, for signed weights; None as ``signed``.
+        lookup: A function of sixteen int8, see ``simd_lookup``.
         pairs: ``n`` -> ``(total, q, packed, record, starts, offset)``: add the products of ``n``
             pairs of 16-bit factors a row with as many 16-bit sums.
     """
@@ -73,6 +76,8 @@ class TileOps:
     products: Callable
     scaled: Callable
     signed: Callable | None
+    signed_scaled: Callable | None
+    lookup: Callable
     pairs: Callable
 
 
@@ -229,7 +234,7 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
 
     return TileOps(
         tokens, usual_beside(tokens[1]), True, _zeros("i32", lanes), _zeros("f32", lanes),
-        _splat_sums(lanes), _identity, products, scaled, None, pairs,
+        _splat_sums(lanes), _identity, products, scaled, None, None, by_pshufb(32), pairs,
     )  # fmt: skip
 
 
@@ -294,6 +299,9 @@ def _avx2() -> TileOps:
     def signed(n: int, largest: int):
         return _multiplier(_by_16_bits(_signed, n // 4, largest), i8x32)
 
+    def signed_scaled(n: int, largest: int):
+        return _multiplier(_by_16_bits(_signed, n // 4, largest), i8x32, is_scaled=True)
+
     @machine_code
     def is_usual(n_left):
         return n_left % 2 == 0  # a third token is one too many for the registers
@@ -304,7 +312,7 @@ def _avx2() -> TileOps:
 
     return TileOps(
         (2, 3), is_usual, False, _zeros("i32", 8), _zeros("f32", 8), _splat_sums(8),
-        scale, products, scaled, signed, _pairs_avx2,
+        scale, products, scaled, signed, signed_scaled, by_pshufb(32), _pairs_avx2,
     )  # fmt: skip
 
 
@@ -389,7 +397,7 @@ def _dotprod() -> TileOps:
 
     return TileOps(
         (2, 1), is_usual, True, _zeros("i32", 4), _zeros("f32", 4), _splat_sums(4),
-        _identity, signed, scaled, signed, _pairs_neon,
+        _identity, signed, scaled, signed, scaled, by_tbl(), _pairs_neon,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def make_product(unpack, multiply, products, block, tokens, is_usual):
     """Return this thread's share of one matrix times some tokens, as ``steps.make_row_product``.
 
     Args:
-        unpack: Writes one lane of 32 rows to a weight tile (see ``weight_tiles.lanes_of``).
+        unpack: Writes one lane of 32 rows to a weight tile (see ``tile_types.lanes_of``).
         multiply: Multiplies it with a tuple of tokens.
         products: The dot product of one row with one token, as ``steps.make_rows`` takes it.
         block: Weights of a block.

@@ -1,23 +1,20 @@
 """The weight tile of each weight type: how rows are unpacked, and multiplied with tokens.
 
-A weight tile holds one *lane* of 32 weight rows: blocks lane, lane + 8, lane + 16 ... of each row.
-For each block and each sixteen of the rows it has a record: the weights as bytes, [4 weights][row]
-[4 bytes], then what goes with them, vectors with an element for each row.
-
-Sums are those of ``x512_rows`` and ``x256_rows``, to the last bit: the integer sum of a block is
-exact, and each block adds to its lane's float sum by one ``fma``, in ascending order. ``ops`` are
-the operations of the CPU (see ``tile_products``).
-
-Block layouts: ggml-common.h at ggml c2cdd2b2; the arithmetic is ours.
+What a weight tile is, ``tile_types`` describes. Block layouts: ggml-common.h at ggml c2cdd2b2; the
+arithmetic is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from gguf_hub.gguf.memory.scratch import COLUMN_BYTES, LANES
 from gguf_hub.run.kernels.matmul.tile_products import TileOps
+from gguf_hub.run.kernels.matmul.tile_types import (
+    WeightTileType,
+    by_groups,
+    small,
+    store_pair,
+)
 from gguf_hub.run.kernels.simd.simd_columns import (
     load_columns,
     load_columns_i32x64,
@@ -30,110 +27,13 @@ from gguf_hub.run.kernels.simd.simd_columns import (
     splat_i32x16,
     spread_bits,
 )
-from gguf_hub.run.kernels.simd.simd_memory import prefetch
-from gguf_hub.run.kernels.simd.simd_tiles import add_floats, add_minima, store_packed
+from gguf_hub.run.kernels.simd.simd_tiles import add_floats, store_packed
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 _LOW = 0x0F0F0F0F
 
 
-@dataclass(frozen=True)
-class WeightTileType:
-    """How the weight tile of a type is laid out, filled and multiplied.
-
-    Attributes:
-        block: Weights of a block.
-        type_size: Bytes of a block in the file.
-        record: Bytes of a block of sixteen rows in a weight tile.
-        unpack: ``(w, o, row_bytes, q, p)``: write the record at ``q[p:]`` of the block at byte
-            ``o`` and of those in the fifteen rows after it.
-        multiply: ``(total, q, p, qs, f, fs, b, blocks)``: add the block of both records at
-            ``q[p:]`` times block ``b`` of ``blocks`` of each token to the tile ``total``.
-    """
-
-    block: int
-    type_size: int
-    record: int
-    unpack: Callable
-    multiply: Callable
-
-
-def lanes_of(tile_type: WeightTileType, ops: TileOps) -> tuple[Callable, Callable]:
-    """Return the unpacking of one lane of 32 rows, and its product with a tuple of tokens."""
-    zeros_f32 = ops.zeros_f32
-    block, type_size, record = tile_type.block, tile_type.type_size, tile_type.record
-    assert 2 * record <= COLUMN_BYTES * block
-    unpack_block, multiply_block = tile_type.unpack, tile_type.multiply
-
-    @machine_code
-    def prefetch_next(w, ahead, lines, i):
-        """Prefetch some cache lines of the next tile's rows, at each block."""
-        for line in range(lines):
-            prefetch(w, ahead + 64 * (lines * i + line))
-
-    @machine_code
-    def unpack(w, o, row_bytes, n, lane, q, packed, ahead, lines):
-        for i in range((n // block - lane + LANES - 1) // LANES):
-            prefetch_next(w, ahead, lines, i)
-            at = o + type_size * (lane + LANES * i)
-            p = packed + 2 * record * i
-            unpack_block(w, at, row_bytes, q, p)
-            unpack_block(w, at + 16 * row_bytes, row_bytes, q, p + record)
-
-    @machine_code
-    def multiply(n, lane, q, packed, qs, f, fs, w, ahead, lines):
-        total = zeros_f32(qs)
-        blocks = n // block
-        for i in range((blocks - lane + LANES - 1) // LANES):
-            prefetch_next(w, ahead, lines, i)
-            p = packed + 2 * record * i
-            total = multiply_block(total, q, p, qs, f, fs, lane + LANES * i, blocks)
-        return total
-
-    return unpack, multiply
-
-
 # -- blocks of 32 ---------------------------------------------------------------------------------
-
-
-def _small(
-    ops: TileOps, type_size: int, unpack_weights: Callable, multiply_32: Callable,
-    *, offset: int = 0, has_minimum: bool = False,
-) -> WeightTileType:  # fmt: skip
-    """Return the weight tile of a type with blocks of 32.
-
-    Args:
-        ops: See ``tile_products``.
-        type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
-        unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes.
-        multiply_32: ``(total, q, p, record, qs, at)``: add their products with activations.
-        offset: What a byte is too large by.
-        has_minimum: Whether a minimum follows the scale.
-    """
-    d = 512
-    record = d + 64 + 64 * has_minimum
-    splat_sums, zeros_i32 = ops.splat_sums, ops.zeros_i32
-
-    @machine_code
-    def unpack(w, o, row_bytes, q, p):
-        unpack_weights(w, o, row_bytes, q, p)
-        if has_minimum:
-            halves = load_words(w, o, row_bytes)
-            store_packed(q, p + d, low_halves(halves))
-            store_packed(q, p + d + 64, low_halves(halves >> 16))
-        else:
-            store_packed(q, p + d, load_halves(w, o, row_bytes))
-
-    @machine_code
-    def multiply(total, q, p, qs, f, fs, b, blocks):
-        sums = splat_sums(q, qs, 32 * blocks + 4 * b, -offset) if offset else zeros_i32(qs)
-        sums = multiply_32(sums, q, p, record, qs, 32 * b)
-        total = add_floats(total, sums, q, p + d, record, f, fs, b)
-        if has_minimum:
-            total = add_minima(total, q, p + d + 64, record, f, fs, blocks + b)
-        return total
-
-    return WeightTileType(32, type_size, record, unpack, multiply)
 
 
 def _q8_0(ops: TileOps) -> WeightTileType:
@@ -147,17 +47,17 @@ def _q8_0(ops: TileOps) -> WeightTileType:
             store_packed(q, p + 256 * i, x ^ flip)
 
     if ops.signed:
-        return _small(ops, 34, unpack, ops.signed(32, 128))
-    return _small(ops, 34, unpack, ops.products(32, 255), offset=128)
+        return small(ops, 34, unpack, ops.signed(32, 128))
+    return small(ops, 34, unpack, ops.products(32, 255), offset=128)
 
 
 def _legacy(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
-    """Return a function of ops: the weight tile of Q4_0, Q4_1, Q5_0 or Q5_1; see ``_small``."""
+    """Return a function of ops: the weight tile of Q4_0, Q4_1, Q5_0 or Q5_1; see ``small``."""
     unpack = _nibbles(type_size - 16, fifth_bits)
 
     def tile_type(ops: TileOps) -> WeightTileType:
         multiply = ops.products(32, 31 if fifth_bits else 15)
-        return _small(ops, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
+        return small(ops, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
 
     return tile_type
 
@@ -242,54 +142,11 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
     return WeightTileType(256, type_size, record, unpack, multiply)
 
 
-@machine_code
-def _store_pair(q, p, first, second):
-    store_packed(q, p, (first & 0xFFFF) | (second << 16))
-
-
-_SIXTEENS = 4096 + 16 * 64 + 8 * 64 + 64
-"""Bytes of a record of sixteen groups of sixteen: weights, scales, pairs of offsets, d."""
-
-
 def _by_sixteens(
     ops: TileOps, type_size: int, unpack_weights: Callable, largest: int, offset: int
 ) -> WeightTileType:
-    """Return the weight tile of a type whose sixteen groups have signed scales and no minima.
-
-    Args:
-        ops: See ``tile_products``.
-        type_size: Bytes of a block.
-        unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes and return d.
-        largest: Largest of the bytes.
-        offset: What a byte is too large by.
-    """
-    zeros_i32, multiply_8_pairs = ops.zeros_i32, ops.pairs(8)
-    multiply_16, scale_of = ops.scaled(16, largest), ops.scale
-
-    @machine_code
-    def store_four(q, p, j, scales):
-        """Write the scales of groups 4 j to 4 j + 3, and offsets times them."""
-        for i in range(4):
-            store_packed(q, p + 4096 + 256 * j + 64 * i, scale_of(scales[i]))
-        less = splat_i32x16(-offset)
-        for i in range(2):
-            at = p + 5120 + 128 * j + 64 * i
-            _store_pair(q, at, scales[2 * i] * less, scales[2 * i + 1] * less)
-
-    @machine_code
-    def unpack(w, o, row_bytes, q, p):
-        store_packed(q, p + 5632, unpack_weights(w, o, row_bytes, q, p, store_four))
-
-    @machine_code
-    def multiply(total, q, p, qs, f, fs, b, blocks):
-        zeros = zeros_i32(qs)
-        sums = multiply_8_pairs(zeros, q, p + 5120, _SIXTEENS, qs, 256 * blocks + 32 * b)
-        for s in range(16):
-            at = 256 * b + 16 * s
-            sums = multiply_16(sums, q, p + 256 * s, p + 4096 + 64 * s, _SIXTEENS, qs, at)
-        return add_floats(total, sums, q, p + 5632, _SIXTEENS, f, fs, b)
-
-    return WeightTileType(256, type_size, _SIXTEENS, unpack, multiply)
+    multiply_16 = ops.scaled(16, largest)
+    return by_groups(ops, type_size, unpack_weights, multiply_16, group=16, offset=offset)
 
 
 @machine_code
@@ -385,7 +242,7 @@ def _q3_k(ops: TileOps) -> WeightTileType:
                 to = p + 512 * k + 256 * i
                 store_packed(q, to, (weights * repeat_four(scale) + repeat_four(offset)) ^ flip)
         for pair in range(4):
-            _store_pair(q, p + 4096 + 64 * pair, splat_i32x16(less), splat_i32x16(less))
+            store_pair(q, p + 4096 + 64 * pair, splat_i32x16(less), splat_i32x16(less))
         store_packed(q, p + 4352, d)
 
     @machine_code
@@ -419,7 +276,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
             for i in range(2):
                 pair = x >> 16 * i
                 to = p + minima + 128 * j + 64 * i
-                _store_pair(q, to, (pair >> 4) & 15, (pair >> 12) & 15)
+                store_pair(q, to, (pair >> 4) & 15, (pair >> 12) & 15)
             for i in range(4):
                 group = 4 * j + i
                 at = o + 16 + 32 * (group // 8) + 16 * (group % 2)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import small_of
+from gguf_hub.run.kernels.matmul.one_row import eight_of, scales_of, small_of
 from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
@@ -38,7 +38,9 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
+def small(
+    type_size: int, dot, *, offset: int = 0, has_minimum: bool = False, scale=None
+):  # fmt: skip
     """Return the dot product of a type with blocks of 32.
 
     Args:
@@ -47,6 +49,7 @@ def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
             activations at ``at``.
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
+        scale: ``(w, p)``: the scale of the block at ``p``, where it is no half at its beginning.
     """
 
     def pair_of(k: int):
@@ -69,8 +72,9 @@ def _small(type_size: int, dot, *, offset: int = 0, has_minimum: bool = False):
         return sum_of(dot(w, p, q, at))
 
     return small_of(
-        type_size, [pair_of(k) for k in range(4)], block_sum, halves_at(0), halves_at(2),
-        offset=offset, has_minimum=has_minimum,
+        type_size, [pair_of(k) for k in range(4)], block_sum,
+        eight_of(scale, type_size) if scale else halves_at(0), halves_at(2),
+        offset=offset, has_minimum=has_minimum, scale=scale or load_f16,
     )  # fmt: skip
 
 
@@ -81,7 +85,7 @@ def _q8_0(ops: RowOps):
     def dot(w, p, q, at):
         return signed(load_i8x32(w, p + 2), q, at)
 
-    return _small(34, dot)
+    return small(34, dot)
 
 
 def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
@@ -101,7 +105,7 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
                 weights = weights | bits(load_u32(w, p + fifth_bits), 16)
             return unsigned(weights, q, at)
 
-        return _small(type_size, dot, offset=offset, has_minimum=has_minimum)
+        return small(type_size, dot, offset=offset, has_minimum=has_minimum)
 
     return lanes
 
@@ -150,7 +154,7 @@ def scales_q3(w, p):
     return concat(simd.i8x8_of(first), simd.i8x8_of(last)) - 32
 
 
-def _super(type_size: int, d_at: int, block, has_minima: bool):
+def super_of(type_size: int, d_at: int, block, has_minima: bool, factor=None):
     """Return the dot product of a type with blocks of 256.
 
     Args:
@@ -160,8 +164,10 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
             ``p``, and to that of its minima; the last two are where the activation block's sums of
             16 lie, and where its sums of 32 do.
         has_minima: Whether there are minima.
+        factor: ``(w, p)``: the scale of the block at ``p``, where it is not the half at ``d_at``.
     """
     prefetch = prefetch_ahead(type_size)
+    scale_of, eight_scales = scales_of(type_size, d_at, factor)
 
     @machine_code
     def block_of(w, o, q, a, n, b):
@@ -180,7 +186,7 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
         for b in range(first, blocks):
             block_sum, block_minima = block_of(w, o, q, a, n, b)
             sums = shift_in(sums, sum_of(block_sum))
-            d = shift_in(d, load_f16(w, o + type_size * b + d_at) * get(f, x + b))
+            d = shift_in(d, scale_of(w, o + type_size * b) * get(f, x + b))
             if has_minima:
                 minima = shift_in(minima, sum_of(block_minima))
                 scale = -load_f16(w, o + type_size * b + d_at + 2) * get(f, x + b)
@@ -212,7 +218,7 @@ def _super(type_size: int, d_at: int, block, has_minima: bool):
             if has_minima:
                 low = splat_f32x8(-1) * load_strided_f16x8(w, p + 2, type_size)
                 total = fma(low * scale, floats(minima), total)
-            total = fma(load_strided_f16x8(w, p, type_size) * scale, floats(sums), total)
+            total = fma(eight_scales(w, p - d_at) * scale, floats(sums), total)
         return tail(w, o, q, a, f, x, n, total) if blocks % 8 else total
 
     return lanes
@@ -241,7 +247,7 @@ def _q4_or_q5(ops: RowOps, type_size: int, has_fifth_bit: bool):
         minima = pairs(simd.i16x8_from_u8(simd.i8x8_of(mins)), load_i16x8_at(q, sums_32))
         return total, minima
 
-    return _super(type_size, 0, block, has_minima=True)
+    return super_of(type_size, 0, block, has_minima=True)
 
 
 def _less_offset_of(ops: RowOps, bits: int):
@@ -281,7 +287,7 @@ def _q6_k(ops: RowOps):
             total = add_halves(total, u, q, x + 96, scale, k + 3)
         return less_offset(total, scale, q, sums_16), splat_i32x8(0)
 
-    return _super(210, 208, block, has_minima=False)
+    return super_of(210, 208, block, has_minima=False)
 
 
 def _q3_k(ops: RowOps):
@@ -300,7 +306,7 @@ def _q3_k(ops: RowOps):
                 total = add_halves(total, u, q, at + 32 * k, scale, k)
         return less_offset(total, scale, q, sums_16), splat_i32x8(0)
 
-    return _super(110, 108, block, has_minima=False)
+    return super_of(110, 108, block, has_minima=False)
 
 
 def _q2_k(ops: RowOps):
@@ -320,7 +326,7 @@ def _q2_k(ops: RowOps):
         minima = pairs(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
         return total, minima
 
-    return _super(84, 80, block, has_minima=True)
+    return super_of(84, 80, block, has_minima=True)
 
 
 LANES_OF: dict[str, Callable[[RowOps], Callable]] = {

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import small_of
+from gguf_hub.run.kernels.matmul.one_row import eight_of, scales_of, small_of
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.run.kernels.simd.simd512 import (
@@ -65,7 +65,7 @@ bit_to_4, bit_to_16, two_to_16 = bits_of(1, 2), bits_of(1, 4), bits_of(2, 4)
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
+def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False, scale=None):
     """Return the dot product of a type with blocks of 32.
 
     Args:
@@ -75,6 +75,7 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
         one: ``(w, p)``: the 32 weights of the block at ``p``, unsigned.
         offset: What an unsigned weight is too large by.
         has_minimum: Whether a minimum follows the scale.
+        scale: ``(w, p)``: the scale of the block at ``p``, where it is no half at its beginning.
     """
 
     def multiplier(pair):
@@ -91,8 +92,9 @@ def _small(type_size: int, pairs, one, *, offset: int, has_minimum: bool):
 
     return small_of(
         type_size, [multiplier(pair) for pair in pairs], block_sum,
-        halves_of_eight(type_size, 0), halves_of_eight(type_size, 2),
-        offset=offset, has_minimum=has_minimum,
+        eight_of(scale, type_size) if scale else halves_of_eight(type_size, 0),
+        halves_of_eight(type_size, 2),
+        offset=offset, has_minimum=has_minimum, scale=scale or load_f16,
     )  # fmt: skip
 
 
@@ -108,7 +110,7 @@ def _q8_0():
 
         return pair
 
-    return _small(34, [pair_of(k) for k in range(4)], one, offset=128, has_minimum=False)
+    return small(34, [pair_of(k) for k in range(4)], one, offset=128, has_minimum=False)
 
 
 def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth_bits: int = 0):
@@ -136,26 +138,30 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
 
     both = zip(pairs_twice(type_size, at), pairs_of_bits(type_size, fifth_bits, 16), strict=True)
     pairs = [pair_of(load, load_fifth) for load, load_fifth in both]
-    return _small(type_size, pairs, one, offset=offset, has_minimum=has_minimum)
+    return small(type_size, pairs, one, offset=offset, has_minimum=has_minimum)
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------
 
 
-def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset_bits: int = 0):
+def super_of(
+    type_size: int, d_at: int, block, *, has_minima: bool = False, offset: int = 0, factor=None
+):
     """Return the dot product of a type with blocks of 256.
 
     Args:
         type_size: Bytes of a block.
         d_at: Byte of the block where its scale lies; that of the minima follows.
         block: ``(w, p, q, at, sums_16, sums_32)``: sixteen integers that add up to the block's sum
-            of products, and eight that add up to its minima, or to what ``offset_bits`` says. The
+            of products, and eight that add up to its minima, or to what ``offset`` says. The
             activations' sums of 16 and of 32 lie at ``sums_16`` and ``sums_32``.
         has_minima: Whether there are minima.
-        offset_bits: Weights are too large by 2**offset_bits; the eight integers are the scales
-            times the activations' sums.
+        offset: What weights are too large by; the eight integers are the scales times the
+            activations' sums.
+        factor: ``(w, p)``: the scale of the block at ``p``, where it is not the half at ``d_at``.
     """
     prefetch = prefetch_ahead(2 * type_size)
+    scale_of, eight_scales = scales_of(type_size, d_at, factor)
 
     @machine_code
     def parts(w, o, q, a, n, b):
@@ -171,8 +177,8 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
         first, few_first = parts(w, o, q, a, n, b)
         second, few_second = parts(w, o, q, a, n, c)
         sums, few = halves_of_two(first, second), concat(few_first, few_second)
-        if offset_bits:
-            sums = sums - (few << offset_bits)
+        if offset:
+            sums = sums - few * offset
         return sums, few
 
     @machine_code
@@ -185,7 +191,7 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
     @machine_code
     def scales(w, p):
         """Return the scales of the eight blocks at ``p``, and those of their minima."""
-        d = low = load_strided_f16x8(w, p + d_at, type_size)
+        d = low = eight_scales(w, p)
         if has_minima:
             low = load_strided_f16x8(w, p + d_at + 2, type_size)
         return d, low
@@ -195,11 +201,11 @@ def _super(type_size: int, d_at: int, block, *, has_minima: bool = False, offset
         """Return the scales where a row ends before the eighth block: zeros behind it."""
         d = low = simd.splat_f32x8(0)
         for b in range(first, first + 8):
-            p = o + type_size * min(b, blocks - 1) + d_at
+            p = o + type_size * min(b, blocks - 1)
             is_present = np.float32(b < blocks)
-            d = shift_in(d, load_f16(w, p) * is_present)
+            d = shift_in(d, scale_of(w, p) * is_present)
             if has_minima:
-                low = shift_in(low, load_f16(w, p + 2) * is_present)
+                low = shift_in(low, load_f16(w, p + d_at + 2) * is_present)
         return d, low
 
     @machine_code
@@ -258,7 +264,7 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
             total = dpwssd(total, products, permute(scale, halves_from(2 * c)))
         return total, with_zeros(simd.madd(minima_of_k4(header), load_i16x8_at(q, sums_32)))
 
-    return _super(type_size, 0, block, has_minima=True)
+    return super_of(type_size, 0, block, has_minima=True)
 
 
 @machine_code
@@ -315,9 +321,9 @@ LANES_OF = {
     "Q4_1": _nibbles(20, has_minimum=True),
     "Q5_0": _nibbles(22, offset=16, fifth_bits=2),
     "Q5_1": _nibbles(24, has_minimum=True, fifth_bits=4),
-    "Q2_K": _super(84, 80, _block_q2_k, has_minima=True),
-    "Q3_K": _super(110, 108, _block_q3_k, offset_bits=2),
+    "Q2_K": super_of(84, 80, _block_q2_k, has_minima=True),
+    "Q3_K": super_of(110, 108, _block_q3_k, offset=4),
     "Q4_K": _q4_or_q5(144, False),
     "Q5_K": _q4_or_q5(176, True),
-    "Q6_K": _super(210, 208, _block_q6_k, offset_bits=5),
+    "Q6_K": super_of(210, 208, _block_q6_k, offset=32),
 }

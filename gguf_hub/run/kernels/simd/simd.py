@@ -41,6 +41,7 @@ def _filler(vector: Vector, numba_type):
 
 
 splat_f32x8 = _filler(f32x8, types.float32)
+splat_f32x16 = _filler(Vector("f32", 16), types.float32)
 splat_i16x16 = _filler(i16x16, types.int16)
 splat_i32x8 = _filler(i32x8, types.int32)
 
@@ -93,6 +94,7 @@ def _widener(source: Vector, target: Vector, signed: bool):
 
 
 i16x8_from_u8 = _widener(Vector("i8", 8), i16x8, signed=False)
+i16x8_from_i8 = _widener(Vector("i8", 8), i16x8, signed=True)
 i16x16_from_i8 = _widener(i8x16, i16x16, signed=True)
 
 

@@ -347,6 +347,32 @@ def with_zeros(typingctx, value):
 
 
 @intrinsic
+def filled_to(typingctx, like, value):
+    """Return a vector and zeros behind it, as many lanes as ``like`` has."""
+
+    def codegen(context, builder, sig, args):
+        zeros = ir.Constant(value.ir(), [0] * value.lanes)
+        lanes = [min(lane, value.lanes) for lane in range(like.lanes)]
+        return shuffle(builder, args[1], zeros, lanes)
+
+    return like(like, value), codegen
+
+
+@intrinsic
+def splat_halves(typingctx, value, pair):
+    """Return eight times lane ``2 * pair`` of an i16x8 as int32, then eight times the next lane."""
+
+    def codegen(context, builder, sig, args):
+        wide = builder.sext(args[0], i32x8.ir())
+        first = builder.shl(args[1], ir.Constant(args[1].type, 1))
+        lanes = first, builder.add(first, ir.Constant(args[1].type, 1))
+        low, high = (splat(builder, builder.extract_element(wide, lane), i32x8) for lane in lanes)
+        return shuffle(builder, low, high, range(16))
+
+    return i32x16(i16x8, types.int64), codegen
+
+
+@intrinsic
 def first_half(typingctx, value):
     """Return the first eight lanes."""
 
@@ -363,7 +389,7 @@ def shift_in(typingctx, vector, value):
 
     def codegen(context, builder, sig, args):
         last = builder.insert_element(ir.Constant(vector.ir(), ir.Undefined), args[1], i32(0))
-        return shuffle(builder, args[0], last, range(1, 9))
+        return shuffle(builder, args[0], last, range(1, vector.lanes + 1))
 
     return vector(vector, scalar), codegen
 

@@ -1,0 +1,293 @@
+"""Dot products of one row with one token, of types whose weights are codes.
+
+As ``x256_rows`` and ``x512_rows``, whose definition of the sum holds here too; see ``CodedType``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from gguf_hub.run.kernels.generic.coded import CodedType, table_of
+from gguf_hub.run.kernels.matmul import x256_rows, x512_rows
+from gguf_hub.run.kernels.matmul.row_ops import RowOps
+from gguf_hub.run.kernels.simd import simd
+from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
+from gguf_hub.run.kernels.simd.simd512 import (
+    dpbusd,
+    dpwssd,
+    filled_to,
+    halves_from,
+    load_i8x64,
+    load_i16x8_at,
+    load_i16x16_at,
+    maddubs,
+    pairs_twice,
+    permute,
+    quarters_from,
+    shift_in,
+    splat_halves,
+    sum_of,
+    widened,
+    with_zeros,
+    zeros_i32x16,
+)
+from gguf_hub.run.kernels.simd.simd_lookup import by_pshufb
+from gguf_hub.run.kernels.simd.simd_memory import get, load_i8x16, load_u32
+from gguf_hub.run.kernels.simd.vectors import machine_code
+
+
+def lanes_of(coded: CodedType, ops: RowOps) -> Callable:
+    """Return the ``lanes`` of ``x256_rows`` for a type."""
+    if coded.scale:
+        return _super_256(coded, ops)
+    if coded.nibbles is None:
+        return _spanning(coded, ops)
+    is_signed = coded.largest > 127
+    if is_signed:
+        coded = replace(coded, offset=0)
+    thirty_two, products = _thirty_two_of(coded, ops), ops.signed if is_signed else ops.unsigned
+
+    @machine_code
+    def dot(w, p, q, at):
+        return products(thirty_two(w, p, 0), q, at)
+
+    return x256_rows.small(coded.type.type_size, dot, offset=coded.offset, scale=_scale_of(coded))
+
+
+def lanes_512_of(coded: CodedType, ops: RowOps) -> Callable:
+    """Return the ``lanes`` of ``x512_rows``; ``ops`` are those of AVX2, for types without."""
+    if coded.scale:
+        return _super_512(coded, ops)
+    return lanes_of(coded, ops) if coded.nibbles is None else _small_512(coded, ops)
+
+
+# -- weights and scales ----------------------------------------------------------------------------
+
+
+@machine_code
+def _four(a, b, c, d):
+    """Return four 64-bit numbers as an i8x32."""
+    low, high = concat(simd.i8x8_of(a), simd.i8x8_of(b)), concat(simd.i8x8_of(c), simd.i8x8_of(d))
+    return concat(low, high)
+
+
+def _thirty_two_of(coded: CodedType, ops: RowOps) -> Callable:
+    """Return ``(w, p, k)``: weights 32 k ... 32 k + 31 of the block at ``p``, plus the offset."""
+    eight = coded.eight
+    if coded.table is None:
+
+        @machine_code
+        def thirty_two(w, p, k):
+            c0, f0 = eight(w, p, 4 * k)
+            c1, f1 = eight(w, p, 4 * k + 1)
+            c2, f2 = eight(w, p, 4 * k + 2)
+            c3, f3 = eight(w, p, 4 * k + 3)
+            flips = _four(f0, f1, f2, f3)
+            return (_four(c0, c1, c2, c3) ^ flips) + (flips & 1)
+
+        return thirty_two
+    lookup, nibbles = ops.lookup(table_of(coded)), coded.nibbles or 0
+
+    @machine_code
+    def of_table(w, p, k):
+        packed = load_i8x16(w, p + nibbles + 16 * k)
+        return lookup(concat(packed & 15, packed >> 4))
+
+    return of_table
+
+
+def _scales_of(coded: CodedType) -> Callable:
+    """Return ``(w, p)``: the scales of a block of 256 as eight or sixteen int16."""
+    scale = coded.scale
+
+    @machine_code
+    def eight(w, p, first):
+        scales = np.uint64(0)
+        for j in range(8):
+            byte = np.uint64(np.int64(scale(w, p, first + j)) & 255)
+            scales |= byte << np.uint64(8 * j)
+        return simd.i8x8_of(scales)
+
+    @machine_code
+    def scales_8(w, p):
+        return simd.i16x8_from_i8(eight(w, p, 0))
+
+    @machine_code
+    def scales_16(w, p):
+        return simd.i16x16_from_i8(concat(eight(w, p, 0), eight(w, p, 8)))
+
+    return scales_8 if coded.group == 32 else scales_16
+
+
+def _scale_of(coded: CodedType) -> Callable | None:
+    """Return ``(w, p)``: the factor of a block; None where it is the half at its beginning."""
+    factor = coded.factor
+    if coded.type.name == "IQ4_NL":
+        return None
+
+    @machine_code
+    def scale(w, p):
+        return factor(w, p, 0)
+
+    return scale
+
+
+# -- blocks of 256 ---------------------------------------------------------------------------------
+
+
+def _super_256(coded: CodedType, ops: RowOps) -> Callable:
+    if coded.largest > 127:
+        coded, add = replace(coded, offset=0), ops.add_scaled_signed
+    else:
+        add = ops.add_scaled if coded.group == 32 else ops.add_scaled_halves
+    thirty_two, scales, offset = _thirty_two_of(coded, ops), _scales_of(coded), coded.offset
+    zeros, pairs, is_wide = ops.zeros, ops.pairs, coded.group == 32
+
+    if is_wide:
+
+        @machine_code
+        def surplus(scale, q, sums_16, sums_32):
+            return pairs(scale, load_i16x8_at(q, sums_32))
+
+    else:
+
+        @machine_code
+        def surplus(scale, q, sums_16, sums_32):
+            return pairs(scale, load_i16x16_at(q, sums_16))
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        scale = scales(w, p)
+        total = zeros()
+        for k in range(8):
+            total = add(total, thirty_two(w, p, k), q, at + 32 * k, scale, k)
+        if offset:
+            less = filled_to(total, surplus(scale, q, sums_16, sums_32))
+            total = total - less * offset
+        return total, splat_i32x8(0)
+
+    return x256_rows.super_of(
+        coded.type.type_size, 0, block, has_minima=False, factor=_scale_of(coded)
+    )
+
+
+def _super_512(coded: CodedType, ops: RowOps) -> Callable:
+    add, offset = _add_512(coded), coded.offset
+    thirty_two, scales = _thirty_two_of(coded, ops), _scales_of(coded)
+    is_wide = coded.group == 32
+
+    @machine_code
+    def block(w, p, q, at, sums_16, sums_32):
+        scale = scales(w, p)
+        total = zeros_i32x16()
+        for i in range(4):
+            weights = concat(thirty_two(w, p, 2 * i), thirty_two(w, p, 2 * i + 1))
+            total = add(total, weights, load_i8x64(q, at + 64 * i), scale, i)
+        if is_wide:
+            return total, with_zeros(simd.madd(scale, load_i16x8_at(q, sums_32)))
+        return total, simd.madd(scale, load_i16x16_at(q, sums_16))
+
+    return x512_rows.super_of(
+        coded.type.type_size, 0, block, offset=offset, factor=_scale_of(coded)
+    )
+
+
+def _add_512(coded: CodedType) -> Callable:
+    """Return ``(total, weights, x, scale, i)``: add the products of 64 weights, times scales."""
+    if coded.largest > 127:
+
+        @machine_code
+        def add_wide(total, weights, x, scale, i):
+            return total + dpbusd(zeros_i32x16(), weights, x) * splat_halves(scale, i)
+
+        return add_wide
+    is_wide = coded.group == 32
+
+    @machine_code
+    def add(total, weights, x, scale, i):
+        lanes = halves_from(2 * i) if is_wide else quarters_from(4 * i)
+        return dpwssd(total, maddubs(weights, x), permute(widened(scale), lanes))
+
+    return add
+
+
+# -- short blocks ----------------------------------------------------------------------------------
+
+
+def _small_512(coded: CodedType, ops: RowOps) -> Callable:
+    lookup = by_pshufb(64)(table_of(coded))
+    thirty_two, nibble = _thirty_two_of(coded, ops), x512_rows.nibble
+
+    @machine_code
+    def one(w, p):
+        return thirty_two(w, p, 0)
+
+    def pair_of(load: Callable) -> Callable:
+        @machine_code
+        def pair(w, p):
+            return lookup(nibble(load(w, p), 0, 4, 0, 4))
+
+        return pair
+
+    type_size = coded.type.type_size
+    pairs = [pair_of(load) for load in pairs_twice(type_size, coded.nibbles)]
+    return x512_rows.small(type_size, pairs, one, offset=coded.offset, scale=_scale_of(coded))
+
+
+def _spanning(coded: CodedType, ops: RowOps) -> Callable:
+    """Return the dot product of a type whose blocks span several of the activations'.
+
+    Of 32 weights, one product goes to a lane, or two where groups of 16 have factors of their own.
+    """
+    type_size, parts, factor = coded.type.type_size, coded.type.block_size // 32, coded.factor
+    groups = 32 // coded.group
+    group_sum = _group_sum_of(coded, ops)
+
+    @machine_code
+    def lanes(w, o, q, a, f, x, n):
+        blocks = n // 32
+        total = splat_f32x8(0)
+        for first in range(0, blocks, 8):
+            for j in range(groups):
+                d, sums = splat_f32x8(0), splat_i32x8(0)
+                for b in range(first, min(first + 8, blocks)):
+                    p, g = o + type_size * (b // parts), groups * (b % parts) + j
+                    sums = shift_in(sums, group_sum(w, p, g, q, a + 32 * b, a + n + 4 * b))
+                    d = shift_in(d, factor(w, p, g) * get(f, x + b))
+                for _ in range(blocks, first + 8):
+                    sums, d = shift_in(sums, np.int32(0)), shift_in(d, np.float32(0))
+                total = fma(d, floats(sums), total)
+        return total
+
+    return lanes
+
+
+def _group_sum_of(coded: CodedType, ops: RowOps) -> Callable:
+    """Return ``(w, p, g, q, at, sums)``: the integer sum of group ``g`` of the block at ``p``."""
+    if coded.group == 32:
+        thirty_two, unsigned, offset = _thirty_two_of(coded, ops), ops.unsigned, coded.offset
+
+        @machine_code
+        def of_32(w, p, g, q, at, sums):
+            products = sum_of(unsigned(thirty_two(w, p, g), q, at))
+            return products - np.int32(load_u32(q, sums)) * np.int32(offset)
+
+        return of_32
+    lookup, signed, eight = ops.lookup(table_of(replace(coded, offset=0))), ops.signed, coded.eight
+
+    @machine_code
+    def of_16(w, p, g, q, at, sums):
+        """Weights of the other half of the 32 are zeros: code 0 of a table of floats."""
+        first, _ = eight(w, p, 2 * g)
+        last, _ = eight(w, p, 2 * g + 1)
+        none, is_last = np.uint64(0), g % 2 == 1
+        codes = _four(
+            none if is_last else first, none if is_last else last,
+            first if is_last else none, last if is_last else none,
+        )  # fmt: skip
+        return sum_of(signed(lookup(codes), q, at))
+
+    return of_16
