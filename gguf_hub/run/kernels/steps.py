@@ -9,6 +9,7 @@ SIMD code.
 Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
 P pairs = T x A, S cached positions.
 
+Norms and activations are in ``elementwise``, experts in ``routing``, attention in ``attention``.
 Steps that differ by weight type or CPU are made by ``make_...`` functions from their inner loops.
 """
 
@@ -19,7 +20,6 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.generic.elementary import exp32, sum_of, sum_of_squares
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
@@ -59,21 +59,6 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
         source = x + width * n[rows + t]
         for i in range(width):
             f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
-
-
-# -- norm, activations ---------------------------------------------------------------------------
-
-
-def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count):
-    """Source: Zhang and Sennrich, arXiv 1910.07467; the mean is taken in float64 as in ggml."""
-    first, last = share(n[count], tid, nth)
-    for t in range(first, last):
-        row = x + width * t
-        mean = sum_of_squares(f, row, width) / width
-        scale = np.float32(1.0 / math.sqrt(mean + np.float64(f[epsilon])))
-        for i in range(width):
-            normed = f[np.uintp(row + i)] * scale
-            f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
 def make_quantize(quantize_row, bytes_per_row, floats_per_row):
@@ -203,85 +188,35 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
 
 
 @register_jitable
-def _softmax(f, x, n):
-    top = f[x]
-    for i in range(1, n):
-        top = max(top, f[x + i])
-    for i in range(n):
-        f[x + i] = exp32(f[x + i] - top)
-    inverse = np.float32(1) / sum_of(f, x, n)
-    for i in range(n):
-        f[x + i] *= inverse
+def rotate_head(f, x, table, half, is_neox):
+    """Rotate the first ``2 * half`` dimensions of the head at ``x`` by the angles at ``table``.
 
-
-# -- experts ---------------------------------------------------------------------------------------
-
-
-@register_jitable
-def _select_experts(n, f, logits, n_expert, n_expert_used, expert_ids, weights):
-    """Choose the experts of one token: the largest logits, and the softmax over them.
-
-    The same as softmax over all experts, top A, renormalised (arXiv 2401.04088, section 2.1).
+    Pairs are (i, i + half), as in GPT-NeoX, or (2i, 2i + 1), as in GGUF's llama.
     """
-    for a in range(n_expert_used):
-        best = np.int64(-1)
-        for e in range(n_expert):
-            is_chosen = False
-            for b in range(a):
-                is_chosen = is_chosen or n[expert_ids + b] == e
-            if not is_chosen and (best < 0 or f[logits + e] > f[logits + best]):
-                best = np.int64(e)
-        n[expert_ids + a] = best
-        f[weights + a] = f[logits + best]
-    _softmax(f, weights, n_expert_used)
+    step, partner = (1, half) if is_neox else (2, 1)
+    for i in range(half):
+        cos, sin = f[table + i], f[table + half + i]
+        first = x + step * i
+        a, b = f[first], f[first + partner]
+        f[first] = a * cos - b * sin
+        f[first + partner] = a * sin + b * cos
 
 
-def top_k_gate(
-    tid, nth, n, f, q, kv, w,
-    logits, n_expert, n_expert_used, expert_ids, weights, expert_starts, assignments, count,
-):  # fmt: skip
-    """Choose experts for every token, then sort the pairs by expert (one thread: it is little).
+def rotate(tid, nth, n, f, q, kv, w, x, n_head, head_dim, n_rot, is_neox, table):
+    """Rotate heads in place, [T, H, d] (arXiv 2104.09864)."""
+    first, last = share(n[N_TOKENS] * n_head, tid, nth)
+    for head in range(first, last):
+        rotate_head(f, x + head_dim * head, table + n_rot * (head // n_head), n_rot // 2, is_neox)
 
-    With T = 2, A = 2 and choices (5, 1), (1, 7): pairs 0..3 belong to experts 5, 1, 1, 7;
-    assignments are 1 2 0 3, those of expert 1 from expert_starts[1] to expert_starts[2]: 1, 2.
+
+def scale_by_position(tid, nth, n, f, q, kv, w, x, width, scale, length, offset):
+    """Multiply rows with 1 + scale ln(floor((position + offset) / length) + 1), in float64.
+
+    Source: llama.cpp's attention temperature (llama4, mistral3): 1 within the first ``length``.
     """
-    if tid != 0:
-        return
-    tokens = n[count]
-    for t in range(tokens):
-        _select_experts(
-            n, f, logits + n_expert * t, n_expert, n_expert_used,
-            expert_ids + n_expert_used * t, weights + n_expert_used * t,
-        )  # fmt: skip
-    for e in range(n_expert + 1):
-        n[expert_starts + e] = 0
-    for p in range(tokens * n_expert_used):
-        n[expert_starts + n[expert_ids + p] + 1] += 1
-    for e in range(n_expert):
-        n[expert_starts + e + 1] += n[expert_starts + e]
-    for p in range(tokens * n_expert_used):
-        e = n[expert_ids + p]
-        n[assignments + n[expert_starts + e]] = p
-        n[expert_starts + e] += 1
-    for e in range(n_expert):  # each start is now that of the next expert: move them back
-        n[expert_starts + n_expert - e] = n[expert_starts + n_expert - e - 1]
-    n[expert_starts] = 0
-
-
-def silu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
-    """SwiGLU: gate / (1 + exp(-gate)) * up (arXiv 2002.05202)."""
-    first, last = share(n[count] * width, tid, nth)
-    for i in range(first, last):
-        x = f[np.uintp(gate + i)]
-        f[np.uintp(gate + i)] = x / (np.float32(1) + exp32(-x)) * f[np.uintp(up + i)]
-
-
-def combine(tid, nth, n, f, q, kv, w, y, weights, n_expert_used, width, x, count):
-    """Add the weighted outputs of the experts to the residual stream."""
-    first, last = share(width, tid, nth)
-    for t in range(n[count]):
-        for a in range(n_expert_used):
-            pair = n_expert_used * t + a
-            weight = f[weights + pair]
-            for i in range(first, last):
-                f[np.uintp(x + width * t + i)] += weight * f[np.uintp(y + width * pair + i)]
+    first, last = share(n[N_TOKENS], tid, nth)
+    for t in range(first, last):
+        stretch = math.log(np.float64((n[POSITION] + t + offset) // length + 1))
+        factor = np.float32(1.0 + np.float64(f[scale]) * stretch)
+        for i in range(width):
+            f[np.uintp(x + width * t + i)] *= factor

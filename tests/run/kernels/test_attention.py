@@ -33,6 +33,20 @@ class Heads:
     head_dim: int
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What attention may be asked for besides; by default nothing of it."""
+
+    window: int = 0
+    chunk: int = 0
+    cap: float = 0.0
+    has_sinks: bool = False
+    scale: float = 0.0
+    is_neox: bool = False
+    n_rot: int = -1
+
+
+PLAIN = Variant()
 SHAPES = (Heads(8, 2, 128), Heads(3, 3, 8), Heads(4, 2, 80), Heads(5, 1, 40))
 
 
@@ -62,8 +76,10 @@ def test_other_instruction_sets(isa: str) -> None:
 class Layer:
     """Rope, store and attention of one layer as a program of its own."""
 
-    def __init__(self, heads: Heads, types: str, n_ctx: int, n_threads: int = 1) -> None:
-        self.heads, self.n_ctx = heads, n_ctx
+    def __init__(
+        self, heads: Heads, types: str, n_ctx: int, n_threads: int = 1, variant: Variant = PLAIN
+    ) -> None:
+        self.heads, self.n_ctx, self.variant = heads, n_ctx, variant
         h, k, d = heads.n_head, heads.n_head_kv, heads.head_dim
         key_type, value_type = types.split(".")
         padded = cache.padded(n_ctx)
@@ -72,7 +88,7 @@ class Layer:
         t = n_ctx
         sizes = {
             "frequencies": d, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
-            "v0": t * k * d, "y": t * h * d,
+            "v0": t * k * d, "y": t * h * d, "scale": 1, "cap": 1, "sinks": h,
             "scratch": n_threads * cache.scratch_floats(h // k, d),
         }  # fmt: skip
         ends = np.cumsum(list(sizes.values()))
@@ -83,15 +99,20 @@ class Layer:
         )
         at = self.at
         shared = {"n_head": h, "n_head_kv": k, "head_dim": d, "k_cache": 0, "v_cache": k_size}
-        self.rope = RopeConfig(n_rot=d, freq_base=10000.0)
+        n_rot = d if variant.n_rot < 0 else variant.n_rot
+        self.rope = RopeConfig(n_rot=n_rot, freq_base=10000.0)
         self.steps = [
-            step("rope_table", frequencies=at["frequencies"], half=d // 2, factor=at["factor"],
+            step("rope_table", frequencies=at["frequencies"], half=n_rot // 2, factor=at["factor"],
                  table=at["table"]),
-            step(f"rope_store.{types}", q0=at["q0"], k0=at["k0"], v0=at["v0"], n_rot=d,
-                 table=at["table"], n_ctx=padded, **shared),
+            step(f"rope_store.{types}", q0=at["q0"], k0=at["k0"], v0=at["v0"], n_rot=n_rot,
+                 is_neox=variant.is_neox, table=at["table"], n_ctx=padded, **shared),
             step(f"attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
-                 n_ctx=padded, **shared),
+                 n_ctx=padded, scale=at["scale"], window=variant.window, chunk=variant.chunk,
+                 cap=at["cap"], sinks=at["sinks"], has_sinks=variant.has_sinks, **shared),
         ]  # fmt: skip
+        self.put("scale", np.array([variant.scale or d**-0.5]))
+        self.put("cap", np.array([variant.cap]))
+        self.put("sinks", sinks_of(heads))
 
     def put(self, name: str, values: np.ndarray) -> None:
         self.memory.f[self.at[name] :][: values.size] = values.reshape(-1)
@@ -100,7 +121,7 @@ class Layer:
         self, machine: CompiledMachine, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int
     ):
         """Attend from the tokens of q, [T, H, d], which stand at ``position`` and after."""
-        exact = np.array(self.rope.frequencies())
+        exact = np.array(self.rope.frequencies() if self.rope.n_rot else ())
         rounded = exact.astype(np.float32)
         self.put("frequencies", np.concatenate((rounded, exact - rounded)))
         self.put("factor", np.array([self.rope.magnitude()], np.float32))
@@ -130,22 +151,51 @@ def angles(rope: RopeConfig, position: int) -> tuple[np.ndarray, float]:
     return plain / factor * (1 - mix) + plain * mix, 1 + 0.1 * np.log(factor)
 
 
-def rotated(x: np.ndarray, rope: RopeConfig, position: int = 0) -> np.ndarray:
+def sinks_of(heads: Heads) -> np.ndarray:
+    """Scores of sinks, some below and some above those of positions."""
+    return np.linspace(-3, 6, heads.n_head).astype(np.float32)
+
+
+def rotated(
+    x: np.ndarray, rope: RopeConfig, position: int = 0, *, is_neox: bool = False
+) -> np.ndarray:
     """Rotate [T, heads, d], which stand at ``position`` and after, in float64."""
+    n_rot = rope.n_rot
+    if n_rot == 0:
+        return x
     turns, factors = zip(*(angles(rope, position + t) for t in range(len(x))), strict=True)
-    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * np.array(turns))[:, None] * factors[0]
-    return np.stack((turned.real, turned.imag), axis=-1).reshape(x.shape)
+    half = n_rot // 2
+    first = np.arange(half) if is_neox else np.arange(0, n_rot, 2)
+    second = first + (half if is_neox else 1)
+    pairs = x[..., first] + 1j * x[..., second]
+    turned = pairs * np.exp(1j * np.array(turns))[:, None] * factors[0]
+    result = x.copy()
+    result[..., first], result[..., second] = turned.real, turned.imag
+    return result
 
 
-def oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, rope: RopeConfig) -> np.ndarray:
+def oracle(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, rope: RopeConfig, variant: Variant = PLAIN
+) -> np.ndarray:
     """Causal attention of all tokens in float64: [T, H, d]."""
-    q, k, v = rotated(q.astype(float), rope), rotated(k.astype(float), rope), v.astype(float)
-    group = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(q.shape[2])
-    scores[:, ~np.tri(len(q), dtype=bool)] = -np.inf
-    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
-    weights /= weights.sum(axis=2, keepdims=True)
+    heads = Heads(q.shape[1], k.shape[1], q.shape[2])
+    q, k = (rotated(x.astype(float), rope, is_neox=variant.is_neox) for x in (q, k))
+    group = heads.n_head // heads.n_head_kv
+    k, v = np.repeat(k, group, axis=1), np.repeat(v.astype(float), group, axis=1)
+    scores = np.einsum("thd,shd->hts", q, k) * (variant.scale or heads.head_dim**-0.5)
+    if variant.cap:
+        scores = variant.cap * np.tanh(scores / variant.cap)
+    at = np.arange(len(q))
+    hidden = at[:, None] < at
+    if variant.window:
+        hidden |= at <= at[:, None] - variant.window
+    if variant.chunk:
+        hidden |= at < at[:, None] // variant.chunk * variant.chunk
+    scores[:, hidden] = -np.inf
+    sinks = sinks_of(heads).astype(float) if variant.has_sinks else np.full(len(scores), -np.inf)
+    top = np.maximum(scores.max(axis=2), sinks[:, None])[..., None]
+    weights = np.exp(scores - top)
+    weights /= weights.sum(axis=2, keepdims=True) + np.exp(sinks[:, None, None] - top)
     return np.einsum("hts,shd->thd", weights, v)
 
 
@@ -188,6 +238,81 @@ def test_bits_do_not_depend_on_batches_or_threads(types: str, builder: KernelBui
                 for a, b in zip(cuts, [*cuts][1:], strict=False)
             ]
         np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+VARIANTS = {
+    "window within a tile": (SHAPES[2], Variant(window=7)),
+    "window of tiles": (SHAPES[2], Variant(window=128, has_sinks=True)),
+    "window that ends a chunk": (SHAPES[3], Variant(window=cache.CHUNK, cap=2.0)),
+    "window over chunks": (SHAPES[1], Variant(window=300)),
+    "window of one": (SHAPES[2], Variant(window=1, has_sinks=True)),
+    "chunks": (SHAPES[3], Variant(chunk=192)),
+    "chunks that end together": (SHAPES[2], Variant(chunk=cache.CHUNK)),
+    "cap": (SHAPES[2], Variant(cap=0.7, scale=0.3)),
+    "sinks": (SHAPES[3], Variant(has_sinks=True)),
+    "all": (SHAPES[3], Variant(100, 240, 1.5, has_sinks=True, scale=0.5, is_neox=True, n_rot=12)),
+    "neox": (SHAPES[2], Variant(is_neox=True)),
+    "part of a head": (SHAPES[2], Variant(n_rot=34)),
+    "no rope": (SHAPES[1], Variant(n_rot=0)),
+}
+
+
+@pytest.mark.parametrize(("heads", "variant"), VARIANTS.values(), ids=list(VARIANTS))
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_variants_equal_float64(
+    heads: Heads, variant: Variant, types: str, builder: KernelBuilder
+) -> None:
+    n = cache.CHUNK + 60
+    q, k, v = random_qkv(heads, n, seed=4)
+    layer = Layer(heads, types, n, 2, variant)
+    with CompiledMachine(builder, layer.memory, 2) as machine:
+        found = layer.run(machine, q, k, v, 0)
+    # few positions average little, and errors of scores grow with their scale
+    tolerance = TOLERANCE[types.partition(".")[0]] * (2 + variant.scale * heads.head_dim**0.5)
+    assert np.abs(found - oracle(q, k, v, layer.rope, variant)).max() < tolerance
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize(
+    "variant",
+    [Variant(window=40, has_sinks=True, is_neox=True), Variant(chunk=100, cap=1.0),
+     Variant(window=cache.CHUNK - 3)],
+    ids=["window, sinks", "chunks, cap", "long window"],
+)  # fmt: skip
+def test_bits_of_variants_do_not_depend_on_batches_or_threads(
+    types: str, variant: Variant, builder: KernelBuilder
+) -> None:
+    """A window begins for each row elsewhere: what the others of its batch see changes no bit."""
+    for heads in (SHAPES[2], SHAPES[1]):  # groups of two tokens' rows, and of four's
+        n = cache.CHUNK + 60
+        q, k, v = random_qkv(heads, n, seed=5)
+        results = []
+        for n_threads, cuts in ((1, [0, n]), (2, [0, n]), (2, [0, 3, 19, 260, n]), (1, range(n))):
+            layer = Layer(heads, types, n, n_threads, variant)
+            with CompiledMachine(builder, layer.memory, n_threads) as machine:
+                found = [
+                    layer.run(machine, q[a:b], k[a:b], v[a:b], a)
+                    for a, b in zip(cuts, [*cuts, n][1:], strict=False)
+                    if a < b
+                ]
+            results.append(np.concatenate(found))
+        for other in results[1:]:
+            np.testing.assert_array_equal(other, results[0])
+
+
+def test_what_a_window_hides_is_not_read(builder: KernelBuilder) -> None:
+    """Chunks in front of the window may hold anything: here what would make every sum NaN."""
+    heads, n = SHAPES[0], 3 * cache.CHUNK
+    q, k, v = random_qkv(heads, n, seed=6)
+    results = []
+    for poison in (0.0, np.nan):
+        layer = Layer(heads, "F16.F16", n, 1, Variant(window=60))
+        with CompiledMachine(builder, layer.memory, 1) as machine:
+            k[: 2 * cache.CHUNK], v[: 2 * cache.CHUNK] = poison, poison
+            layer.run(machine, q[:-40], k[:-40], v[:-40], 0)
+            results.append(layer.run(machine, q[-40:], k[-40:], v[-40:], n - 40))
+    np.testing.assert_array_equal(results[1], results[0])
+    assert np.isfinite(results[1]).all()
 
 
 @pytest.mark.parametrize("types", TYPES[:2])
@@ -236,13 +361,18 @@ def test_far_positions_turn_as_in_float64(name: str, builder: KernelBuilder) -> 
 
 
 @pytest.mark.parametrize("types", TYPES)
-def test_plain_python_computes_the_same(types: str) -> None:
+@pytest.mark.parametrize(
+    "variant",
+    [PLAIN, Variant(3, 5, 1.5, has_sinks=True, is_neox=True, n_rot=6)],
+    ids=["plain", "all"],
+)
+def test_plain_python_computes_the_same(types: str, variant: Variant) -> None:
     heads = Heads(4, 2, 8)
     q, k, v = random_qkv(heads, 6)
-    layer = Layer(heads, types, 8)
+    layer = Layer(heads, types, 8, 1, variant)
     machine = PlainMachine(layer.memory, kernel_function)
     found = layer.run(machine, q, k, v, 0)
-    worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
+    worst = np.abs(found - oracle(q, k, v, layer.rope, variant)).max()
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
 
 

@@ -33,9 +33,11 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
     step,
 )
-from gguf_hub.run.model.program import Program, ProgramBuilder
+from gguf_hub.run.model.builder import ProgramBuilder
+from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.rows import write_row_program
 from gguf_hub.run.model.weights import read_model
+from tests.run.kernels.running import Watched
 from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
 
 T = QuantType
@@ -127,36 +129,6 @@ def test_every_step_has_extents() -> None:
 # -- the table is true ----------------------------------------------------------------------------
 
 
-class Watched:
-    """An array that tells who touches what is not theirs."""
-
-    def __init__(self, name: str, array: np.ndarray) -> None:
-        self.name, self.array = name, array
-        self.is_allowed = np.ones(len(array), bool)
-
-    def _at(self, index: Any) -> int:
-        at = int(index)
-        if not 0 <= at < len(self.array):
-            raise Outside(f"{self.name}[{at}] of {len(self.array)}")
-        if not self.is_allowed[at]:
-            raise Unclaimed(f"{self.name}[{at}]")
-        return at
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.array[self._at(index)]
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.array[self._at(index)] = value
-
-
-class Outside(Exception):
-    """Memory that is not there."""
-
-
-class Unclaimed(Exception):
-    """Memory that the table does not mention."""
-
-
 class Runner:
     """Runs steps as plain Python in watched arrays."""
 
@@ -237,7 +209,8 @@ def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int
 OFFSETS = {
     "n": {"ids", "at", "rows", "expert_ids", "expert_starts", "assignments", "experts"},
     "f": {"y", "x", "frequencies", "factor", "table", "gain", "epsilon", "xf", "partial", "q0",
-          "k0", "v0", "scratch", "logits", "weights", "gate", "up"},
+          "k0", "v0", "scratch", "logits", "weights", "gate", "up", "scale", "cap",
+          "sinks", "bias"},
     "q": {"xq", "packed"},
     "kv": {"k_cache", "v_cache"},
     "w": {"w0"},
@@ -264,9 +237,11 @@ def offsets_of(steps: Sequence[Step]) -> Iterator[tuple[int, str, int]]:
     """Yield step, name and value of every argument that says where something lies."""
     for i, each in enumerate(steps):
         name, _, type_ = each.kernel.partition(".")
-        for argument, value in zip(ARGUMENTS[name], each.arguments, strict=True):
+        arguments = dict(zip(ARGUMENTS[name], each.arguments, strict=True))
+        for argument, value in arguments.items():
             is_unused = argument == "xq" and type_ in ("F32", "F16", "BF16")
-            if argument in ARRAY_OF and not is_unused:
+            is_absent = arguments.get(f"has_{argument}") == 0
+            if argument in ARRAY_OF and not is_unused and not is_absent:
                 yield i, argument, value
 
 
@@ -290,7 +265,7 @@ def test_no_offset_may_lie_before_its_area(model: Model) -> None:
     steps, bounds = model.program.steps, model.program.bounds
     for i, name, value in offsets_of(steps):
         # a file is one area; a single float may as well be the one before it
-        if name not in ("w0", "epsilon", "factor"):
+        if name not in ("w0", "epsilon", "factor", "scale", "cap"):
             with pytest.raises(ProgramError):
                 model.prove(with_argument(steps, i, name, value - 1), bounds)
 
@@ -308,6 +283,22 @@ def test_indices_must_not_lie_where_others_are_written(use: str) -> None:
         if other != use:
             with pytest.raises(ProgramError):
                 model.prove(with_argument(steps, at, use, value), bounds)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "flag", "argument"),
+    [("attention", "has_sinks", "sinks"), ("top_k_gate", "has_bias", "bias")],
+)
+def test_what_a_flag_adds_must_lie_in_memory(kernel: str, flag: str, argument: str) -> None:
+    model = MUTATED[0]
+    steps, bounds = model.program.steps, model.program.bounds
+    size = model.program.layout.sizes["f"]
+    at = next(i for i, each in enumerate(steps) if each.kernel.startswith(kernel))
+    for value in (size, size - 1, 2**62):
+        model.prove(with_argument(steps, at, argument, value), bounds)
+        with_flag = with_argument(steps, at, flag, 1)
+        with pytest.raises(ProgramError, match=kernel):
+            model.prove(with_argument(with_flag, at, argument, value), bounds)
 
 
 def test_tables_of_experts_must_point_into_the_file() -> None:

@@ -8,7 +8,8 @@ each reading.
 
 A row's arithmetic is that of its position alone: chunks begin at multiples of ``CHUNK``, and
 neither threads nor the tokens that are computed with it change the order of its sums. Tests compare
-bits.
+bits. Positions that a row does not see, but others with it do, have weight 0, which changes no bit;
+those that none of them sees are skipped, 32 by 32.
 
 Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or values:
 
@@ -23,7 +24,6 @@ Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,9 +32,9 @@ from numba.extending import register_jitable
 
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
-from gguf_hub.run.kernels.generic.elementary import exp32, sum_of
+from gguf_hub.run.kernels.generic.elementary import exp32, sum_of, tanh32
 from gguf_hub.run.kernels.generic.generic import ANY_ORDER
-from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.steps import rotate_head, share
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
 
 _LOWEST = np.float32(-1e30)  # below every score that a model computes
@@ -64,16 +64,6 @@ class Values(NamedTuple):
 # -- filling the cache -----------------------------------------------------------------------------
 
 
-@register_jitable
-def _rotate(f, x, table, half):
-    """Rotate the pairs (x[0], x[1]), (x[2], x[3]) ... of one head, as GGUF's llama has them."""
-    for i in range(half):
-        cos, sin = f[table + i], f[table + half + i]
-        a, b = f[x + 2 * i], f[x + 2 * i + 1]
-        f[x + 2 * i] = a * cos - b * sin
-        f[x + 2 * i + 1] = a * sin + b * cos
-
-
 def make_rope_store(keys, values):
     """Return the step that rotates q and k and fills the cache."""
     store_key, store_value = keys.store, values.store
@@ -81,7 +71,7 @@ def make_rope_store(keys, values):
 
     def rope_store(
         tid, nth, n, f, q, kv, w,
-        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, table, k_cache, v_cache, n_ctx,
+        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, is_neox, table, k_cache, v_cache, n_ctx,
     ):  # fmt: skip
         # whole heads: positions may share an element of the cache
         first, last = share(n_head + n_head_kv, tid, nth)
@@ -89,11 +79,12 @@ def make_rope_store(keys, values):
             for t in range(n[N_TOKENS]):
                 turn = table + n_rot * t
                 if item < n_head:
-                    _rotate(f, q0 + head_dim * (n_head * t + item), turn, n_rot // 2)
+                    x = q0 + head_dim * (n_head * t + item)
+                    rotate_head(f, x, turn, n_rot // 2, is_neox)
                     continue
                 head, position = item - n_head, n[POSITION] + t
                 row = head_dim * (n_head_kv * t + head)
-                _rotate(f, k0 + row, turn, n_rot // 2)
+                rotate_head(f, k0 + row, turn, n_rot // 2, is_neox)
                 k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
                 store_key(kv, k, head_dim, position, f, k0 + row)
                 v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
@@ -118,26 +109,34 @@ def _make_softmax(total):
     """Return ``softmax``; ``total`` adds up floats as ``sum_of`` does."""
 
     @register_jitable
-    def softmax(f, x, n, n_filled, scale, state, factor):
+    def softmax(f, x, begin, end, n_filled, scale, cap, state, factor):
         """Turn scores into weights; bring a row's state up to date.
 
         Args:
             f: Floats.
-            x: Offset of the ``n`` scores, which are padded with zeros up to ``n_filled``.
-            n: May be 0 or less: the row sees nothing of this chunk.
-            n_filled: How many weights are read.
-            scale: Of the scores.
+            x: Offset of the scores.
+            begin: The first that the row sees; ``end`` if it sees none.
+            end: Behind the last one.
+            n_filled: How many weights are read: 0 where the row sees nothing.
+            scale: Of the scores, positive.
+            cap: Scaled scores become cap * tanh(score / cap), unless it is 0.
             state: Of the row: largest score so far, sum of weights relative to it.
             factor: Where the factors of the row's sums so far, and of this chunk's, are written.
         """
-        for i in range(max(n, 0), n_filled):
+        for i in range(begin):
             f[x + i] = np.float32(0)
-        if n <= 0:
+        for i in range(end, n_filled):
+            f[x + i] = np.float32(0)
+        if end <= begin:
             f[factor] = np.float32(1)
             f[factor + 1] = np.float32(0)
             return
-        top = _largest(f, x, n)
-        for i in range(n):
+        if cap != np.float32(0):
+            for i in range(begin, end):
+                f[np.uintp(x + i)] = cap * tanh32(f[np.uintp(x + i)] * scale / cap)
+            scale = np.float32(1)
+        top = _largest(f, x + begin, end - begin)
+        for i in range(begin, end):
             f[np.uintp(x + i)] = exp32((f[np.uintp(x + i)] - top) * scale)
         chunk_top = top * scale
         old_top = f[state + TOP]
@@ -145,7 +144,7 @@ def _make_softmax(total):
         f[factor] = exp32(old_top - new_top)
         f[factor + 1] = exp32(chunk_top - new_top)
         f[state + TOP] = new_top
-        f[state + SUM] = f[state + SUM] * f[factor] + total(f, x, n) * f[factor + 1]
+        f[state + SUM] = f[state + SUM] * f[factor] + total(f, x, end) * f[factor + 1]
 
     return softmax
 
@@ -159,16 +158,19 @@ def make_attention(keys, values):
     block_elements, tile_elements = keys.block, values.tile
 
     @register_jitable
-    def advance(f, kv, qs, n_visible, head_dim, k, v, first, n_ctx, scratch, states, sums):
+    def advance(f, kv, qs, seen, head_dim, k, v, first, n_ctx, scratch, scale, cap, states, sums):
         """Take some rows over the chunk of positions from ``first`` on.
 
-        Args (tuples have an element for each row): ``qs``, ``states`` and ``sums`` are offsets,
-        ``n_visible`` is how many positions of the chunk each row sees, ascending.
+        Args (tuples have an element for each row): ``qs``, ``states`` and ``sums`` are offsets;
+        ``seen`` are the positions of the chunk that each row sees, (begin, end), ascending.
         """
         count = len(qs)
-        n_scored = n_visible[count - 1]
-        if n_scored <= 0:
+        # multiples of 32: elements keep their places in sums
+        skipped, n_scored = seen[0][0] // LANES * LANES, seen[count - 1][1]
+        if n_scored <= skipped:
             return
+        first += skipped
+        n_scored -= skipped
         score_rows = _strided(qs, scratch, CHUNK)
         spares = _strided(qs, scratch + ROWS * CHUNK, CHUNK)
         factors = _strided(qs, scratch + 2 * ROWS * CHUNK, 4)
@@ -176,34 +178,41 @@ def make_attention(keys, values):
         for block in range((n_scored + LANES - 1) // LANES):
             at = k + size * (first // LANES + block)
             scores(f, qs, kv, at, head_dim, _shifted(score_rows, LANES * block))
-        scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
         for row in range(count):
-            softmax(f, score_rows[row], n_visible[row], n_scored, scale, states[row], factors[row])
+            begin, end = seen[row]
+            softmax(
+                f, score_rows[row], begin - skipped, end - skipped, n_scored, scale, cap,
+                states[row], factors[row],
+            )  # fmt: skip
         weigh(f, score_rows, n_scored, kv, v, first, head_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
     def attend(
-        f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, scratch
-    ):
+        f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, scratch,
+        scale, window, chunk, cap, sinks, has_sinks,
+    ):  # fmt: skip
         """Take the rows of a block of tokens, for one key/value head, over all they see."""
         rows = n_tokens * group
         wide = LANES * n_tiles(head_dim)
         state = scratch + 2 * ROWS * CHUNK + 4 * ROWS
         sums = state + STATE * rows
         for row in range(rows):
-            f[state + STATE * row + TOP] = _LOWEST
-            f[state + STATE * row + SUM] = np.float32(0)
+            # a sink is a score of its own, whose value is 0
+            f[state + STATE * row + TOP] = (
+                f[sinks + group * head + row % group] if has_sinks else _LOWEST
+            )
+            f[state + STATE * row + SUM] = np.float32(1 if has_sinks else 0)
         for i in range(rows * wide):
             f[sums + i] = np.float32(0)
         step = head_dim * n_head
         q1 = q0 + step * t0 + head_dim * group * head
-        first = 0
+        first = _first_seen(position, window, chunk) // CHUNK * CHUNK
         while first < position + n_tokens:
-            behind = position + 1 - first
             row = 0
             while row < rows:
                 a, s, x = row // group, state + STATE * row, sums + wide * row
-                qa, na = q1 + step * a + head_dim * (row % group), min(behind + a, CHUNK)
+                qa = q1 + step * a + head_dim * (row % group)
+                sees_a = _seen(position + a, first, window, chunk)
                 if row + ROWS <= rows:
                     b, c, d = (row + 1) // group, (row + 2) // group, (row + 3) // group
                     advance(
@@ -211,16 +220,18 @@ def make_attention(keys, values):
                         (qa, q1 + step * b + head_dim * ((row + 1) % group),
                          q1 + step * c + head_dim * ((row + 2) % group),
                          q1 + step * d + head_dim * ((row + 3) % group)),
-                        (na, min(behind + b, CHUNK), min(behind + c, CHUNK),
-                         min(behind + d, CHUNK)),
-                        head_dim, k, v, first, n_ctx, scratch,
+                        (sees_a, _seen(position + b, first, window, chunk),
+                         _seen(position + c, first, window, chunk),
+                         _seen(position + d, first, window, chunk)),
+                        head_dim, k, v, first, n_ctx, scratch, scale, cap,
                         (s, s + STATE, s + 2 * STATE, s + 3 * STATE),
                         (x, x + wide, x + 2 * wide, x + 3 * wide),
                     )  # fmt: skip
                     row += ROWS
                 else:
                     advance(
-                        f, kv, (qa,), (na,), head_dim, k, v, first, n_ctx, scratch, (s,), (x,)
+                        f, kv, (qa,), (sees_a,), head_dim, k, v, first, n_ctx, scratch, scale, cap,
+                        (s,), (x,),
                     )  # fmt: skip
                     row += 1
             first += CHUNK
@@ -228,6 +239,7 @@ def make_attention(keys, values):
     def attention(
         tid, nth, n, f, q, kv, w,
         q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scratch, y,
+        scale, window, chunk, cap, sinks, has_sinks,
     ):  # fmt: skip
         group = n_head // n_head_kv
         wide = LANES * n_tiles(head_dim)
@@ -242,7 +254,7 @@ def make_attention(keys, values):
             v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
             attend(
                 f, kv, q0, n_head, group, head, head_dim, n[POSITION] + t0, t0, n_tokens,
-                k, v, n_ctx, own_scratch,
+                k, v, n_ctx, own_scratch, f[scale], window, chunk, f[cap], sinks, has_sinks,
             )  # fmt: skip
             rows = n_tokens * group
             state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
@@ -254,6 +266,24 @@ def make_attention(keys, values):
                     f[y + at + i] = f[x + i] * inverse
 
     return attention
+
+
+@register_jitable
+def _first_seen(position, window, chunk):
+    """Return the first position that a query at ``position`` sees."""
+    first = max(position - window + 1, 0) if window > 0 else 0
+    return max(first, position // chunk * chunk) if chunk > 0 else first
+
+
+@register_jitable
+def _seen(position, first, window, chunk):
+    """Return which positions of the chunk from ``first`` on a query sees: begin and end there.
+
+    With a window of 100, position 300 sees 201 to 300: in the chunk from 256 on 0 to 44, (0, 45);
+    in the chunk from 0 on 201 to 255, (201, 256).
+    """
+    begin = _first_seen(position, window, chunk) - first
+    return min(max(begin, 0), CHUNK), min(max(position + 1 - first, 0), CHUNK)
 
 
 @register_jitable

@@ -10,22 +10,19 @@ where no step writes anything else.
 What a call puts into the header is for the caller to hold to ``Bounds``. Prefetches and advice are
 left out: they read nothing, and may point anywhere.
 
-Plain Python.
+Plain Python. The steps between matrix products are in ``graph_extents``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ProgramError
-from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.activations import (
     ACTIVATION_OF,
     BLOCKS,
@@ -36,91 +33,26 @@ from gguf_hub.gguf.memory.activations import (
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
+from gguf_hub.run.kernels.vm.bounds import (
+    Block,
+    Bounds,
+    Call,
+    Extent,
+    Extents,
+    Span,
+    require,
+)
+from gguf_hub.run.kernels.vm.graph_extents import GRAPH_EXTENTS
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     CHUNK_BAD_ROW,
     CHUNK_ROWS,
     N_OUTPUTS,
     N_PAIRS,
-    N_TOKENS,
     Step,
 )
 
-Block = tuple[int, int]
-"""The first element of an area, and the one after its last."""
-
-
-class Span(NamedTuple):
-    """The most that the tokens of a call may be.
-
-    Attributes:
-        n_tokens: How many.
-        end: Position of the last one, plus one.
-    """
-
-    n_tokens: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The largest numbers that a call may bring.
-
-    Attributes:
-        span: Tokens and positions at the program's start.
-        counts: Index of the header -> its maximum, ``N_TOKENS`` aside.
-        n_vocab: Token ids are below.
-        n_threads: Threads that run the program.
-        spans: What ``set_row`` may read at an offset of ``n``.
-        tables: Offset in ``n`` -> file offsets of matrices that stand there, 0 for none.
-    """
-
-    span: Span
-    counts: Mapping[int, int] = field(default_factory=dict)
-    n_vocab: int = 0
-    n_threads: int = 1
-    spans: Mapping[int, Span] = field(default_factory=dict)
-    tables: Mapping[int, Sequence[int]] = field(default_factory=dict)
-
-
-class Extent(NamedTuple):
-    """Some elements of an array that a step can touch.
-
-    Attributes:
-        array: ``n``, ``f``, ``q``, ``kv`` or ``w``.
-        first: The first one.
-        size: How many; nothing is touched at 0.
-        use: For ``n``: what they mean. Elements of two meanings must not overlap.
-    """
-
-    array: str
-    first: int
-    size: int
-    use: str = ""
-
-
-class Call(NamedTuple):
-    """What the extents of a step depend on besides its arguments.
-
-    Attributes:
-        type: The weight type or the types of the cache behind the kernel's name, or "".
-        bounds: Of the call.
-        span: As it stands at this step.
-    """
-
-    type: str
-    bounds: Bounds
-    span: Span
-
-    def count(self, index: int) -> int:
-        """Return the maximum of the header's element ``index``, a number of rows."""
-        if index == N_TOKENS:
-            return self.span.n_tokens
-        _require(index in self.bounds.counts, "element {} of the header is no count", index)
-        return self.bounds.counts[index]
-
-
-Extents = Iterator[Extent]
+__all__ = ["Bounds", "Call", "Extent", "Span", "extents_of", "prove"]
 
 
 def prove(
@@ -145,7 +77,7 @@ def prove(
     for i, step in enumerate(steps):
         name, _, type_ = step.kernel.partition(".")
         try:
-            _require(0 <= step.file < len(files), "no file {}", step.file)
+            require(0 <= step.file < len(files), "no file {}", step.file)
             blocks["w"] = [(0, files[step.file].size)]
             for extent in extents_of(step, Call(type_, bounds, span)):
                 array, first, size, use = extent
@@ -172,15 +104,9 @@ def extents_of(step: Step, call: Call) -> Extents:
     """
     name = step.kernel.partition(".")[0]
     arguments = step.arguments
-    _require(len(arguments) == len(ARGUMENTS[name]), "wrong number of arguments")
-    _require(min(arguments) >= 0, "an argument is negative: {}", arguments)
+    require(len(arguments) == len(ARGUMENTS[name]), "wrong number of arguments")
+    require(min(arguments) >= 0, "an argument is negative: {}", arguments)
     return _EXTENTS[name](call, *arguments)
-
-
-def _require(condition: bool, problem: str, *values: object) -> None:
-    """Raise unless ``condition`` holds; ``values`` are formatted into the text only then."""
-    if not condition:
-        raise ProgramError(problem.format(*values))
 
 
 def _outside(extent: Extent, blocks: Sequence[Block], at: int) -> str:
@@ -210,7 +136,7 @@ def _rows(count: int, stride: int, width: int) -> int:
 
 def _weight_bytes(type_: str, n_in: int) -> int:
     weight = QuantType[type_]
-    _require(n_in % weight.block_size == 0, "{} weights do not fill blocks of {}", n_in, type_)
+    require(n_in % weight.block_size == 0, "{} weights do not fill blocks of {}", n_in, type_)
     return n_in // weight.block_size * weight.type_size
 
 
@@ -244,7 +170,7 @@ def _get_rows(call: Call, w0: int, row_bytes: int, n_in: int, ids: int, y: int) 
 
 
 def _set_row(call: Call, at: int) -> Extents:
-    _require(at in call.bounds.spans, "nothing is known of n[{}]", at)
+    require(at in call.bounds.spans, "nothing is known of n[{}]", at)
     yield Extent("n", at, 2, "headers")
 
 
@@ -255,26 +181,10 @@ def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) ->
     yield Extent("f", y, width * n_rows)
 
 
-def _rope_table(call: Call, frequencies: int, half: int, factor: int, table: int) -> Extents:
-    yield Extent("f", frequencies, 2 * half)
-    yield Extent("f", factor, 1)
-    yield Extent("f", table, 2 * half * call.span.n_tokens)
-
-
-def _rms_norm(
-    call: Call, x: int, gain: int, width: int, epsilon: int, y: int, count: int
-) -> Extents:
-    n_rows = call.count(count)
-    yield Extent("f", x, width * n_rows)
-    yield Extent("f", gain, width)
-    yield Extent("f", epsilon, 1)
-    yield Extent("f", y, width * n_rows)
-
-
 def _quantize(kind: ActivationKind) -> Callable[..., Extents]:
     def extents(call: Call, x: int, width: int, xq: int, xf: int, count: int) -> Extents:
         n_rows, block = call.count(count), BLOCKS[kind][0]
-        _require(width % block == 0, "{} values do not fill blocks of {}", width, block)
+        require(width % block == 0, "{} values do not fill blocks of {}", width, block)
         yield Extent("f", x, width * n_rows)
         yield Extent("q", xq, activation_bytes(kind, width) * n_rows)
         yield Extent("f", xf, activation_floats(kind, width) * n_rows)
@@ -300,7 +210,7 @@ def _expert_matmul(
     xf_stride: int, y: int, y_stride: int, *scratch: int,
 ) -> Extents:  # fmt: skip
     n_pairs = call.count(N_PAIRS)
-    _require(pairs_per_x > 0, "no pairs for a row of activations")
+    require(pairs_per_x > 0, "no pairs for a row of activations")
     yield from _expert_table(call, experts, n_expert, expert_starts)
     yield Extent("n", assignments, n_pairs, "assignments")
     size = _rows(n_out, row_bytes, _weight_bytes(call.type, n_in))
@@ -316,76 +226,13 @@ def _expert_matmul(
 
 def _expert_table(call: Call, experts: int, n_expert: int, expert_starts: int) -> Extents:
     table = call.bounds.tables.get(experts, ())
-    _require(len(table) >= n_expert, "n[{}] is not a table of {} experts", experts, n_expert)
+    require(len(table) >= n_expert, "n[{}] is not a table of {} experts", experts, n_expert)
     yield Extent("n", experts, n_expert, "experts")
     yield Extent("n", expert_starts, n_expert + 1, "expert starts")
 
 
 def _prefetch_experts(call: Call, experts: int, n_expert: int, size: int, starts: int) -> Extents:
     return _expert_table(call, experts, n_expert, starts)
-
-
-def _top_k_gate(
-    call: Call, logits: int, n_expert: int, n_expert_used: int, expert_ids: int, weights: int,
-    expert_starts: int, assignments: int, count: int,
-) -> Extents:  # fmt: skip
-    tokens = call.count(count)
-    _require(n_expert_used <= n_expert, "{} of {} experts", n_expert_used, n_expert)
-    _require(tokens * n_expert_used <= call.count(N_PAIRS), "more pairs than the header allows")
-    yield Extent("f", logits, n_expert * tokens)
-    yield Extent("f", weights, n_expert_used * tokens)
-    yield Extent("n", expert_ids, n_expert_used * tokens, "expert ids")
-    yield Extent("n", expert_starts, n_expert + 1, "expert starts")
-    yield Extent("n", assignments, n_expert_used * tokens, "assignments")
-
-
-def _cache(
-    call: Call, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int, n_ctx: int
-) -> Extents:
-    key_type, value_type = call.type.split(".")
-    _require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
-    _require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)
-    _require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
-    yield Extent("kv", k_cache, n_head_kv * cache.key_elements(key_type, head_dim, n_ctx))
-    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, head_dim, n_ctx))
-
-
-def _rope_store(
-    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int,
-    table: int, k_cache: int, v_cache: int, n_ctx: int,
-) -> Extents:  # fmt: skip
-    tokens = call.span.n_tokens
-    _require(n_rot <= head_dim and n_rot % 2 == 0, "{} of {} dimensions", n_rot, head_dim)
-    yield Extent("f", q0, head_dim * n_head * tokens)
-    yield Extent("f", k0, head_dim * n_head_kv * tokens)
-    yield Extent("f", v0, head_dim * n_head_kv * tokens)
-    yield Extent("f", table, n_rot * tokens)
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
-
-
-def _attention(
-    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int,
-    n_ctx: int, scratch: int, y: int,
-) -> Extents:  # fmt: skip
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
-    floats = cache.scratch_floats(n_head // n_head_kv, head_dim)
-    yield Extent("f", q0, head_dim * n_head * call.span.n_tokens)
-    yield Extent("f", scratch, floats * call.bounds.n_threads)
-    yield Extent("f", y, head_dim * n_head * call.span.n_tokens)
-
-
-def _silu_mul(call: Call, gate: int, up: int, width: int, count: int) -> Extents:
-    yield Extent("f", gate, width * call.count(count))
-    yield Extent("f", up, width * call.count(count))
-
-
-def _combine(
-    call: Call, y: int, weights: int, n_expert_used: int, width: int, x: int, count: int
-) -> Extents:
-    tokens = call.count(count)
-    yield Extent("f", y, width * n_expert_used * tokens)
-    yield Extent("f", weights, n_expert_used * tokens)
-    yield Extent("f", x, width * tokens)
 
 
 def _thread_rows(call: Call, first: int, rows: int) -> int:
@@ -400,7 +247,7 @@ def _decode(
 ) -> Extents:  # fmt: skip
     # the file's bytes begin at an offset in the header, which the caller holds to the file
     threads = call.bounds.n_threads
-    _require(_weight_bytes(call.type, n_in) <= row_bytes, "rows overlap")
+    require(_weight_bytes(call.type, n_in) <= row_bytes, "rows overlap")
     yield Extent("n", CHUNK_BAD_ROW, threads, "rows that cannot be stored")
     yield Extent("f", x, _rows(threads, x_stride, n_in * _thread_rows(call, first, rows)))
 
@@ -423,22 +270,16 @@ def _read_bytes(call: Call, first: int, size: int, results: int) -> Extents:
 
 
 _EXTENTS: dict[str, Callable[..., Extents]] = {
+    **GRAPH_EXTENTS,
     "get_rows": _get_rows,
     "set_row": _set_row,
     "copy_rows": _copy_rows,
-    "rope_table": _rope_table,
-    "rms_norm": _rms_norm,
     "quantize_q8_0": _quantize("q8_0"),
     "quantize_q8_k": _quantize("q8_k"),
     "matmul": _matmul,
-    "rope_store": _rope_store,
-    "attention": _attention,
-    "top_k_gate": _top_k_gate,
     "prefetch_experts": _prefetch_experts,
     "expert_matmul": _expert_matmul,
     "decode": _decode,
     "encode": _encode,
-    "silu_mul": _silu_mul,
-    "combine": _combine,
     "read_bytes": _read_bytes,
 }

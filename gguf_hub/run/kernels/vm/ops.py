@@ -32,6 +32,10 @@ SCRATCH = ("packed", "packed_stride", "partial", "partial_stride")
 """Arguments of matrix products: offsets of the first thread's weight tile in ``q`` and of its sums
 of 32 rows for each token in ``f``, and the strides from thread to thread (``tile_steps``)."""
 
+SOFTMAX_OF_CHOSEN, SOFTMAX, SIGMOID, SIGMOID_OF_CHOSEN = range(4)
+"""What ``function`` of ``top_k_gate`` may be. Experts are chosen by logits, and weighted by the
+softmax or the sigmoid of these; or chosen and weighted by the softmax or sigmoid of all."""
+
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
@@ -41,8 +45,22 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "copy_rows": ("x", "width", "rows", "y", "count"),
     # cosine and sine of every (token, frequency), from frequencies as sums of two floats
     "rope_table": ("frequencies", "half", "factor", "table"),
-    # each row divided by its root mean square, times the gain
-    "rms_norm": ("x", "gain", "width", "epsilon", "y", "count"),
+    # each part of a row divided by its root mean square, times the gain
+    "rms_norm": ("x", "gain", "width", "epsilon", "y", "count", "per_row"),
+    # each row less its mean, divided by its standard deviation, times the gain, plus the bias
+    "layer_norm": ("x", "gain", "bias", "width", "epsilon", "y", "count"),
+    # y[t] += bias; y[pair] += the bias of its expert
+    "add_bias": ("y", "bias", "width", "count"),
+    "add_expert_bias": ("y", "biases", "width", "n_expert", "expert_ids", "count"),
+    # in place: x times factor; x plus factor * y; cap times tanh(x / cap)
+    "scale_rows": ("x", "width", "factor", "count"),
+    "add_rows": ("x", "y", "width", "factor", "count"),
+    "soft_cap": ("x", "width", "cap", "count"),
+    # in place: rows y[t] times sigmoid(gate[t]); elements of y times sigmoid(gate)
+    "sigmoid_scale": ("y", "gate", "width", "count"),
+    "sigmoid_gate": ("y", "gate", "width", "count"),
+    # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
+    "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with
     "quantize_q8_0": ("x", "width", "xq", "xf", "count"),
     "quantize_q8_k": ("x", "width", "xq", "xf", "count"),
@@ -51,20 +69,26 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
         "y", "y_stride", "is_added", "count", *SCRATCH,
     ),
+    # rotate heads by position; the first n_rot dimensions of each
+    "rotate": ("x", "n_head", "head_dim", "n_rot", "is_neox", "table"),
     # rotate q and k by position; put k and v into the cache
     "rope_store": (
-        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "n_rot", "table",
+        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "n_rot", "is_neox", "table",
         "k_cache", "v_cache", "n_ctx",
     ),
-    # softmax(q k^T / sqrt(head_dim)) v, causal
+    # softmax(scale * q k^T) v, causal
     "attention": (
         "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
+        "scale", "window", "chunk", "cap", "sinks", "has_sinks",
     ),
     # router logits -> expert ids and weights of each token, and (token, expert) pairs by expert
     "top_k_gate": (
         "logits", "n_expert", "n_expert_used", "expert_ids", "weights", "expert_starts",
-        "assignments", "count",
+        "assignments", "count", "function", "bias", "has_bias", "n_group", "n_group_used",
+        "is_normalized", "scale",
     ),
+    # y[pair] = weight of the pair * x[its token]
+    "scale_pairs": ("x", "weights", "n_expert_used", "width", "y", "count"),
     # prefetch the matrices of the chosen experts, for a file larger than memory
     "prefetch_experts": ("experts", "n_expert", "size", "expert_starts"),
     # matmul of each (token, expert) pair with that expert's matrix
@@ -75,15 +99,21 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # rows of the quantiser's chunk: weights to floats, floats to blocks
     "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),
     "encode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch"),
-    # SwiGLU, written over gate
+    # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU and squared ReLU, written over gate
     "silu_mul": ("gate", "up", "width", "count"),
-    # x[t] += sum over its pairs of weight * y[pair]
-    "combine": ("y", "weights", "n_expert_used", "width", "x", "count"),
+    "gelu_mul": ("gate", "up", "width", "count"),
+    "swiglu_oai": ("gate", "up", "width", "count"),
+    "relu2": ("gate", "width", "count"),
+    # x[t] (+)= sum over its pairs of (weight *) y[pair]
+    "combine": ("y", "weights", "n_expert_used", "width", "x", "count", "is_added", "is_weighted"),
     # read bytes of the file and do nothing with them: how fast memory is
     "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
-"""Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``gain`` and
-``frequencies`` are offsets in ``f``; ``count`` is an index of the header of ``n``."""
+"""Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``scale``, ``cap``,
+``sinks``, ``gain``, ``bias`` and ``frequencies`` are offsets in ``f``; ``count`` is an index of the
+header of ``n``; ``is_`` and ``has_`` are 0 or 1. Of ``attention``, a query at position p sees
+positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are not 0; scores are
+capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0."""
 
 
 ROW = 24
