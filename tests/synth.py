@@ -38,6 +38,12 @@ RECIPES: dict[str, tuple[QuantType, QuantType, QuantType, QuantType, int]] = {
     "Q8_0": (T.Q8_0, T.Q8_0, T.Q8_0, T.Q8_0, 7),
 }
 
+CODE_RECIPES = {
+    "IQ4_XS": (T.IQ4_XS, T.IQ4_NL, T.IQ3_S, T.IQ2_XS, 30),
+    "MXFP4": (T.MXFP4, T.NVFP4, T.Q2_0, T.Q8_0, 38),
+}
+"""Mixtures of types whose weights are codes, of every way that they are multiplied."""
+
 # where the half-precision scales stand in a block, and the largest number that each multiplies
 SCALES: dict[QuantType, tuple[tuple[int, float], ...]] = {
     T.Q4_0: ((0, 8),),
@@ -50,6 +56,21 @@ SCALES: dict[QuantType, tuple[tuple[int, float], ...]] = {
     T.Q4_K: ((0, 945), (2, 63)),
     T.Q5_K: ((0, 1953), (2, 63)),
     T.Q6_K: ((208, 4096),),
+    T.IQ1_S: ((0, 17),),
+    T.IQ1_M: (),
+    T.IQ2_XXS: ((0, 167),),
+    T.IQ2_XS: ((0, 167),),
+    T.IQ2_S: ((0, 167),),
+    T.IQ3_XXS: ((0, 480),),
+    T.IQ3_S: ((0, 465),),
+    T.IQ4_NL: ((0, 127),),
+    T.IQ4_XS: ((0, 4064),),
+    T.TQ1_0: ((52, 1),),
+    T.TQ2_0: ((64, 1),),
+    T.MXFP4: (),
+    T.NVFP4: (),
+    T.Q1_0: ((0, 1),),
+    T.Q2_0: ((0, 2),),
 }
 FRESH_BYTES = 1 << 20
 
@@ -155,7 +176,7 @@ def metadata(shape: Shape, recipe: str = "F32") -> dict[str, Field]:
         "llama.attention.head_count_kv": shape.n_head_kv,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.freq_base": 1e6,
-        "general.file_type": RECIPES[recipe][4],
+        "general.file_type": {**RECIPES, **CODE_RECIPES}[recipe][4],
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": scores,
@@ -188,7 +209,7 @@ def vocabulary(n: int) -> tuple[Any, Any, Any]:
 
 def tensors(shape: Shape, layout: str, recipe: str) -> list[TensorSpec]:
     """Names, shapes and types in the order of the converter."""
-    base, kv, attn_output, output, _ = RECIPES[recipe]
+    base, kv, attn_output, output, _ = {**RECIPES, **CODE_RECIPES}[recipe]
     d, f = shape.n_embd, shape.n_ff
     d_kv = d // shape.n_head * shape.n_head_kv
     specs = [TensorSpec("token_embd.weight", (d, shape.n_vocab), base)]
@@ -262,7 +283,20 @@ def random_blocks(spec: TensorSpec, n: int, rng: np.random.Generator) -> np.ndar
     for offset, largest in SCALES[spec.type]:
         scale = (spread / largest * rng.uniform(1, 2, (n, 1))).astype(np.float16)
         raw[:, offset : offset + 2] = scale.view(np.uint8)
+    store_other_factors(spec.type, raw, -int(np.log2(spec.shape[0])) // 2 - 4)
     return raw.reshape(-1)
+
+
+def store_other_factors(type_: QuantType, raw: np.ndarray, exponent: int) -> None:
+    """Write factors of about 2**exponent to ``raw[n, type_size]`` where they are no halves."""
+    if type_ is T.MXFP4:
+        raw[:, 0] = 128 + exponent + raw[:, 0] % 2
+    elif type_ is T.NVFP4:
+        raw[:, :4] = max(8 * (8 + exponent), 0) + raw[:, :4] % 16
+    elif type_ is T.IQ1_M:
+        half = np.float16(2.0**exponent).view(np.uint16)
+        for i in range(4):
+            raw[:, 49 + 2 * i] = raw[:, 49 + 2 * i] & 15 | half >> 4 * i << 4 & 0xF0
 
 
 def u32(n: int) -> Field:

@@ -19,10 +19,10 @@ from tests.synth import TINY
 
 Cli = Callable[..., tuple[int, str, str]]
 SAYS = "valid GGUF, but not runnable here: "
-BIASES = [TensorSpec(f"blk.{i}.attn_q.bias", (TINY.n_embd,), QuantType.F32) for i in (0, 1)]
+BIASES = [TensorSpec(f"blk.{i}.attn_norm.bias", (TINY.n_embd,), QuantType.F32) for i in (0, 1)]
 NORM = TensorSpec("blk.1.attn_q_norm.weight", (TINY.n_embd // TINY.n_head,), QuantType.F32)
 CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "a bias": ({"add": BIASES}, "unused tensor `blk.0.attn_q.bias` (and 1 like it)"),
+    "a bias": ({"add": BIASES}, "unused tensor `blk.0.attn_norm.bias` (and 1 like it)"),
     "a head norm": ({"add": [NORM]}, "unused tensor `blk.1.attn_q_norm.weight`"),
     "a scale": (
         {"fields": {"llama.logit_scale": Field.of(0.0625)}},

@@ -1,56 +1,149 @@
-"""Computes logits of synthetic models with llama.cpp: the archive ``logits`` of the tests' data.
+"""Computes logits of synthetic models with llama.cpp: the archives ``logits`` and ``arch-logits``.
 
 Run by hand where llama-cpp-python is installed, from the root of the repository:
 
-    python -m tools.llama_cpp_logits tests/data/logits.tar.xz
+    python -m tools.llama_cpp_logits tests/data/logits.tar.xz tests/data/arch-logits.tar.xz
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import io
 import json
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gguf_hub.files import write_atomically
+from tests.arch_models import N_CTX, POSITIONS, TOKENS, write_arch_model
+from tests.arch_recipes import RECIPES
 from tests.synth import LOGITS_RECIPES, LOGITS_TOKENS, write_logits_model
 
+F32, F16 = 0, 1
+"""ggml's numbers of these types."""
 
-def main(target: Path) -> None:
-    """Write every recipe's logits, ``float16[n_tokens, n_vocab]``, and its model's SHA-256."""
-    archive = io.BytesIO()
-    hashes = {}
-    with tarfile.open(fileobj=archive, mode="w:xz") as tar, tempfile.TemporaryDirectory() as folder:
+
+def main(target: Path, arch_target: Path) -> None:
+    """Write both archives."""
+    write_quant_logits(target)
+    write_arch_logits(arch_target)
+
+
+def write_quant_logits(target: Path) -> None:
+    """Write every quant's logits, ``float16[n_tokens, n_vocab]``, and its model's SHA-256."""
+    files, hashes = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
         for recipe in LOGITS_RECIPES:
             path = write_logits_model(Path(folder) / f"{recipe}.gguf", recipe)
-            hashes[recipe] = hashlib.sha256(path.read_bytes()).hexdigest()
-            array = io.BytesIO()
-            np.save(array, logits_of(path).astype(np.float16))
-            add(tar, f"{recipe}.npy", array.getvalue())
-        add(tar, "models.json", json.dumps(hashes, indent=1).encode())
+            hashes[recipe] = sha256(path)
+            files[f"{recipe}.npy"] = npy(logits_of(path, LOGITS_TOKENS, F16).astype(np.float16))
+    files["models.json"] = json.dumps(hashes, indent=1).encode()
+    write_archive(target, "logits", files)
+
+
+def write_arch_logits(target: Path) -> None:
+    """Write the logits of every architecture, ``float32[n_positions, n_vocab]``.
+
+    ``models.json`` has each model's SHA-256, and ``f16``: the most by which a K/V cache of halves
+    changes these logits.
+    """
+    found, models = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in RECIPES:
+            path = write_arch_model(Path(folder) / "model.gguf", name)
+            exact, halves = (
+                logits_of(path, TOKENS, cache)[list(POSITIONS)] for cache in (F32, F16)
+            )
+            found.append(exact)
+            difference = float(np.abs(halves - exact).max())
+            models[name] = {"sha256": sha256(path), "f16": difference}
+            print(f"{name:18} {exact.std():8.3f} {difference:.1e}", file=sys.stderr)
+    files = {"logits.npy": npy(np.array(found)), "models.json": json.dumps(models).encode()}
+    write_archive(target, "arch-logits", files)
+
+
+def write_archive(target: Path, folder: str, files: dict[str, bytes]) -> None:
+    """Write an archive of a folder's files."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:xz") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
     write_atomically(target, archive.getvalue())
 
 
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file of the folder ``logits``."""
-    entry = tarfile.TarInfo(f"logits/{name}")
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+def npy(array: np.ndarray) -> bytes:
+    """Return an array as the bytes of a ``.npy`` file."""
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
 
 
-def logits_of(path: Path) -> np.ndarray:
-    """Return llama.cpp's logits behind each token, ``float32[n_tokens, n_vocab]``."""
+def sha256(path: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
+    """Return llama.cpp's logits behind each token, ``float32[n_tokens, n_vocab]``.
+
+    One thread, no flash attention; keys and values are kept as ``cache_type`` says.
+
+    Raises:
+        RuntimeError: llama.cpp refuses the file.
+    """
     import llama_cpp
 
-    model = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, seed=1)
-    model.eval(list(LOGITS_TOKENS))
-    return np.array(model.scores[: len(LOGITS_TOKENS)])
+    with context_of(path, cache_type) as (model, context):
+        n = len(tokens)
+        batch = llama_cpp.llama_batch_init(n, 0, 1)
+        batch.n_tokens = n
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+        if llama_cpp.llama_decode(context, batch):
+            raise RuntimeError(f"llama.cpp cannot compute {path.name}")
+        n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        rows = [llama_cpp.llama_get_logits_ith(context, i)[:n_vocab] for i in range(n)]
+        llama_cpp.llama_batch_free(batch)
+    return np.array(rows, np.float32)
+
+
+@contextlib.contextmanager
+def context_of(path: Path, cache_type: int) -> Iterator[tuple[Any, Any]]:
+    """Open a model and a context of ``N_CTX`` tokens with llama.cpp; what it logs goes nowhere."""
+    import llama_cpp
+
+    quiet = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+    model = llama_cpp.llama_model_load_from_file(
+        str(path).encode(), llama_cpp.llama_model_default_params()
+    )
+    if not model:
+        raise RuntimeError(f"llama.cpp cannot load {path.name}")
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = params.n_batch = params.n_ubatch = N_CTX
+    params.n_threads = params.n_threads_batch = 1
+    params.flash_attn_type = 0
+    params.type_k = params.type_v = cache_type
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        llama_cpp.llama_model_free(model)
+        raise RuntimeError(f"llama.cpp makes no context for {path.name}")
+    try:
+        yield model, context
+    finally:
+        llama_cpp.llama_free(context)
+        llama_cpp.llama_model_free(model)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.issues import Issue, Severity
 from gguf_hub.gguf.roles import Role
 from gguf_hub.gguf.runnable import join_obstacles
@@ -145,7 +146,7 @@ def _any_llama_cpp(name: str, summary: Summary, *, has_split_experts: bool) -> L
         return Loader(name, False, "big-endian")
     if not has_split_experts and summary.layout in ("split", "mixed"):
         return Loader(name, False, "one tensor per expert")
-    if summary.architecture != "llama":
+    if summary.architecture not in (ARCHITECTURES if not has_split_experts else ("llama",)):
         return Loader(name, None, f"architecture `{summary.architecture}` is not known here")
     if unknown := {share.name for share in summary.types} - QuantType.__members__.keys():
         return Loader(name, None, f"tensor {', '.join(sorted(unknown))}, which is not known here")

@@ -21,7 +21,7 @@ from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole_number
 from gguf_hub.gguf.strings import StringArray
 
-T = TypeVar("T", int, float, str)
+T = TypeVar("T", int, float, str, bool)
 K = TypeVar("K", bound="HyperParameter[Any]")
 
 ARCHITECTURE = "general.architecture"
@@ -107,6 +107,16 @@ class Word(HyperParameter[str]):
         return metadata.text
 
 
+@dataclass(frozen=True, eq=False)
+class Flag(HyperParameter[bool]):
+    """True or false."""
+
+    types: tuple[str, ...] = ("bool",)
+
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., bool]:
+        return metadata.flag
+
+
 class HyperParameters:
     """What a model's metadata says of its sizes; nothing is read before it is asked for.
 
@@ -139,7 +149,7 @@ class HyperParameters:
     rope_freq_base = Number("rope.freq_base", 10000.0, above=1)  # its logarithm is divided by
     rope_scale_linear = Number("rope.scale_linear", 1.0)
     # as llama.cpp reads it: linear where no type is named, which is plain with a factor of 1
-    rope_scaling = Word("rope.scaling.type", "linear", words=("none", "linear", "yarn"))
+    rope_scaling = Word("rope.scaling.type", "linear", words=("none", "linear", "yarn", "longrope"))
     rope_factor = Number("rope.scaling.factor", lambda h: h.rope_scale_linear)
     rope_attn_factor = Number("rope.scaling.attn_factor", 1.0)
     n_ctx_orig = WholeNumber(
@@ -161,6 +171,10 @@ class HyperParameters:
         self.architecture = architecture(fields)
         self.is_estimate = is_estimate
         self._tensors = tensors or {}
+
+    def of_graph(self) -> GraphHyperParameters:
+        """Return the same with the keys that only some architectures read."""
+        return GraphHyperParameters(self.metadata, self._tensors, is_estimate=self.is_estimate)
 
     def key(self, hparam: HyperParameter[Any]) -> str:
         """Return a key as the file spells it."""
@@ -275,6 +289,38 @@ class CacheHyperParameters(HyperParameters):
     token_shift_count = WholeNumber("token_shift_count", 2)
 
 
+class GraphHyperParameters(CacheHyperParameters):
+    """Also the keys that change the graph of some architectures (``arch.Architecture.reads``)."""
+
+    layer_norm_epsilon = Number("attention.layer_norm_epsilon", least=0)
+    score_cap = Number("attn_logit_softcapping", 0.0, least=0)
+    logit_cap = Number("final_logit_softcapping", 0.0, least=0)
+    embedding_scale = Number("embedding_scale", 0.0)
+    residual_scale = Number("residual_scale", 0.0)
+    attention_scale = Number("attention.scale", 0.0)
+    logit_scale = Number("logit_scale", 0.0)
+    temperature_scale = Number("attention.temperature_scale", 0.0)
+    rope_alpha = Number("rope.scaling.alpha", 0.0, least=0)
+    rope_freq_base_swa = Number("rope.freq_base_swa", lambda h: h.rope_freq_base, above=1)
+    yarn_log_multiplier = Number("rope.scaling.yarn_log_multiplier", 0.0)
+    gating_func = WholeNumber("expert_gating_func", 0, most=2)
+    weights_norm = Flag("expert_weights_norm")
+    weights_scale = Number("expert_weights_scale", 0.0)
+    n_group = WholeNumber("expert_group_count", 0)
+    n_group_used = WholeNumber("expert_group_used_count", 0)
+    n_expert_shared = WholeNumber("expert_shared_count", 0)
+    n_ff_shexp = WholeNumber("expert_shared_feed_forward_length", 0)
+    n_dense_lead = WholeNumber("leading_dense_block_count", 0)
+    moe_step = WholeNumber("interleave_moe_layer_step", 1)
+
+
+GRAPH_HPARAMS: Mapping[str, HyperParameter[Any]] = {
+    hparam.name: hparam
+    for owner in (GraphHyperParameters, CacheHyperParameters, HyperParameters)
+    for hparam in vars(owner).values()
+    if isinstance(hparam, HyperParameter)
+}
+"""Every key that an architecture may read, by its name."""
 HPARAMS: Mapping[str, HyperParameter[Any]] = {
     hparam.name: hparam
     for hparam in vars(HyperParameters).values()

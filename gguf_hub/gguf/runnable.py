@@ -16,13 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.gguf.experts import group_split
+from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
+from gguf_hub.gguf.arch.graph import Graph, TensorSpec
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
+    GRAPH_HPARAMS,
     HPARAMS,
     REQUIRED,
     CacheHyperParameters,
+    Flag,
+    GraphHyperParameters,
+    HyperParameter,
     HyperParameters,
     Number,
     WholeNumber,
@@ -35,8 +40,6 @@ from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.gguf.vocabulary import NO_VOCABULARY, vocabulary_problems
 
 H, C = HyperParameters, CacheHyperParameters
-ARCHITECTURES = ("llama",)
-"""Values of ``general.architecture`` that the runner computes: Llama, Mistral and Mixtral."""
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
 VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
@@ -84,7 +87,7 @@ WITHOUT_EFFECT = frozenset(
      # of a window and a temperature that keys of their own would turn on
      C.swa_pattern.name, "attention.temperature_length"}
 )  # fmt: skip
-"""Keys that change no logits of a ``llama``, whatever they hold."""
+"""Keys that change no logits, whatever they hold, where the architecture does not read them."""
 _EQUAL = (H.n_embd_head_v.name, "attention.scale", H.n_ff_exp.name, "embedding_length_out")
 """Keys that say what follows from others: they may say nothing else."""
 _UNREAD = {*WITHOUT_EFFECT, *_EQUAL}
@@ -127,19 +130,19 @@ def find_graph_obstacles(
     fields: Mapping[str, Field], tensors: Mapping[str, AnyTensor]
 ) -> tuple[str, ...]:
     """Return what keeps the runner from computing logits from token ids."""
-    hparams = HyperParameters(fields, tensors)
+    hparams = GraphHyperParameters(fields, tensors)
     if obstacle := role_of_header(fields, tensors).obstacle:
         return (obstacle,)
-    if hparams.architecture not in ARCHITECTURES:
-        expected = " or ".join(f"`{name}`" for name in ARCHITECTURES)
-        return (f"architecture `{shown(hparams.architecture)}`, expected {expected}",)
+    arch = ARCHITECTURES.get(hparams.architecture)
+    if arch is None:
+        return (f"architecture `{shown(hparams.architecture)}` is not one that runs here",)
     if not tensors:
         return ("no tensors",)
-    obstacles = _key_obstacles(fields, hparams)
-    problem = _size_problem(hparams)
+    obstacles = _key_obstacles(fields, arch, hparams)
+    problem = _size_problem(arch, hparams)
     if not problem:
-        obstacles += _equality_obstacles(fields, hparams)
-        obstacles += _tensor_obstacles(hparams, tensors)
+        obstacles += _equality_obstacles(fields, arch, hparams)
+        obstacles += _tensor_obstacles(Graph(arch, hparams), tensors)
     if hparams.n_embd_rows and not hparams.n_vocab:
         obstacles.append(f"key `{hparams.key(H.vocab_size)}` is 0, expected a number of tokens")
     return tuple(obstacles or filter(None, [problem]))
@@ -154,13 +157,18 @@ def join_obstacles(obstacles: Sequence[str]) -> str:
 # -- keys ------------------------------------------------------------------------------------
 
 
-def _key_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> list[str]:
+def _key_obstacles(
+    fields: Mapping[str, Field], arch: Architecture, hparams: GraphHyperParameters
+) -> list[str]:
     """Judge every key of the architecture by itself."""
     prefix = f"{hparams.architecture}."
-    missing = [hparams.key(hparam) for hparam in REQUIRED if not hparams.has(hparam)]
+    names = [hparam.name for hparam in REQUIRED if hparam is not HyperParameters.rms_epsilon]
+    epsilon = GraphHyperParameters.layer_norm_epsilon if arch.has_layer_norm else H.rms_epsilon
+    wanted = (*names, epsilon.name, *arch.requires)
+    missing = [prefix + name for name in wanted if prefix + name not in fields]
     obstacles = [f"missing key `{key}`" for key in missing]
     for key, field in fields.items():
-        problem = _key_problem(key[len(prefix) :], field) if key.startswith(prefix) else ""
+        problem = _key_problem(arch, key[len(prefix) :], field) if key.startswith(prefix) else ""
         if problem == "unknown":
             obstacles.append(f"unknown key `{shown(key)}`")
         elif problem:
@@ -168,27 +176,41 @@ def _key_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> lis
     return obstacles
 
 
-def _key_problem(name: str, field: Field) -> str:
+def _key_problem(arch: Architecture, name: str, field: Field) -> str:
     """Return what is wrong with a key's value; empty for nothing."""
-    if name in WITHOUT_EFFECT or name in _EQUAL:
+    if name in arch.reads:
+        return _value_problem(GRAPH_HPARAMS[name], field)
+    if name == H.n_expert.name and arch.router is None:
+        return "" if _is_one_of(field, (0,)) else _differs(field, (0,))
+    if name in WITHOUT_EFFECT or name in _EQUAL or name in arch.ignores:
         return ""
     if name in NEUTRAL:
         expected = NEUTRAL[name]
         return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name not in NUMBERS and name not in SIZES:
         return "unknown"
+    return _value_problem(HPARAMS[name], field)
+
+
+def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
+    """Return what is wrong with a value that is read; empty for nothing."""
     value = field.value
-    if is_uniform(value) and "array of uint32" in HPARAMS[name].types:
+    if isinstance(hparam, Flag):
+        return "" if field.type is ValueType.BOOL else f"is {field.type_name}, expected a bool"
+    if hparam is C.swa_pattern and field.type is ValueType.ARRAY:
+        return ""  # of flags or numbers, one for each layer
+    if is_uniform(value) and "array of uint32" in hparam.types:
         value = value[0]  # one number for each layer, all of them the same
     elif not field.type.is_number:
         return f"is {field.type_name}, expected one number"
-    if name in NUMBERS:
-        expectation = f"a finite number{NUMBERS[name].bounds}"
-        is_right = NUMBERS[name].allows(value)
+    if isinstance(hparam, Number):
+        expectation = f"a finite number{hparam.bounds}"
+        is_right = hparam.allows(value)
     else:
-        expectation = f"a whole number >= {SIZES[name].least}"
+        assert isinstance(hparam, WholeNumber)
+        expectation = f"a whole number >= {hparam.least}"
         number = whole_number(value)
-        is_right = number is not None and SIZES[name].least <= number <= SIZES[name].most
+        is_right = number is not None and hparam.least <= number <= hparam.most
     return "" if is_right else f"is {value:.10g}, expected {expectation}"
 
 
@@ -210,17 +232,20 @@ def _text(value: Any) -> str:
 # -- sizes -----------------------------------------------------------------------------------
 
 
-def _size_problem(hparams: HyperParameters) -> str:
+def _size_problem(arch: Architecture, hparams: GraphHyperParameters) -> str:
     """Return why the shapes of tensors cannot be known; empty where they can."""
+    wanted = [GRAPH_HPARAMS[name] for name in arch.reads]
     try:
-        for hparam in SIZES.values():
+        for hparam in (*SIZES.values(), *(h for h in wanted if h is not C.swa_pattern)):
             hparams.get(hparam)
     except UnsupportedGgufError as error:
         return error.message
     return ""
 
 
-def _equality_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -> list[str]:
+def _equality_obstacles(
+    fields: Mapping[str, Field], arch: Architecture, hparams: GraphHyperParameters
+) -> list[str]:
     """Judge the keys whose only possible value follows from others."""
     values: tuple[tuple[float, ...], ...] = (
         (hparams.head_dim,), (0, 1 / math.sqrt(hparams.head_dim)), (hparams.n_ff,),
@@ -230,7 +255,9 @@ def _equality_obstacles(fields: Mapping[str, Field], hparams: HyperParameters) -
     for name, expected in zip(_EQUAL, values, strict=True):
         key = f"{hparams.architecture}.{name}"
         field = fields.get(key)
-        if field is not None and not _is_close_to_one_of(field, expected):
+        if field is None or name in arch.reads:
+            continue
+        if not _is_close_to_one_of(field, expected):
             obstacles.append(f"key `{key}` {_differs(field, expected)}")
     return obstacles
 
@@ -245,23 +272,23 @@ def _is_close_to_one_of(field: Field, values: Iterable[float]) -> bool:
 # -- tensors ---------------------------------------------------------------------------------
 
 
-def _tensor_obstacles(hparams: HyperParameters, tensors: Mapping[str, AnyTensor]) -> list[str]:
-    """Compare the tensors with those that the runner uses: names, shapes and types."""
+def _tensor_obstacles(graph: Graph, tensors: Mapping[str, AnyTensor]) -> list[str]:
+    """Compare the tensors with those that the graph uses: names, shapes and types."""
     used: set[str] = set()
     missing, types, shapes = [], [], []
-    for name, expected in _expected_tensors(hparams, tensors):
-        info = tensors.get(name)
+    for spec in graph.tensors(tensors):
+        info = tensors.get(spec.name)
         if info is None:
-            missing.append(name)
+            missing.append(spec.name)
             continue
-        used.add(name)
-        if tuple(info.shape) != expected:
+        used.add(spec.name)
+        if tuple(info.shape) != spec.shape:
             shapes.append(
-                f"tensor `{name}` has shape {list(info.shape)}, expected {list(expected)}"
+                f"tensor `{spec.name}` has shape {list(info.shape)}, expected {list(spec.shape)}"
             )
-        if not _has_right_type(info):
+        if not _has_right_type(info, spec):
             types.append(info)
-    unused = [name for name in tensors if name not in used]
+    unused = [name for name in tensors if name not in used and not graph.ignored(name)]
     return [
         *(f"missing tensor {group}" for group in _groups(missing)),
         *(f"unused tensor {group}" for group in _groups(unused)),
@@ -270,68 +297,11 @@ def _tensor_obstacles(hparams: HyperParameters, tensors: Mapping[str, AnyTensor]
     ]
 
 
-def _expected_tensors(
-    hparams: HyperParameters, tensors: Mapping[str, AnyTensor]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the tensors of the runner's graph with their shapes.
-
-    No more blocks than a header has tensors, and one: so many cannot all be there.
-    """
-    d, n_ff, n_expert = hparams.n_embd, hparams.n_ff, hparams.n_expert
-    yield "token_embd.weight", (d, hparams.n_embd_rows)  # padded, or else refused when opened
-    yield "output_norm.weight", (d,)
-    if "output.weight" in tensors:
-        yield "output.weight", (d, hparams.n_embd_rows)
-    if "rope_freqs.weight" in tensors:
-        yield "rope_freqs.weight", (hparams.n_rot // 2,)
-    # the runner takes merged experts where there are both
-    split = {name: parts for name, parts in group_split(tensors).items() if name not in tensors}
-    attention = _attention(hparams)
-    planes = {"gate": (d, n_ff), "up": (d, n_ff), "down": (n_ff, d)}
-    for i in range(min(hparams.n_layer, len(tensors) + 1)):
-        for name, shape in attention.items():
-            yield f"blk.{i}.{name}.weight", shape
-        for part, plane in planes.items():
-            stem = f"blk.{i}.ffn_{part}"
-            merged = f"{stem}_exps.weight"
-            if not n_expert:
-                yield f"{stem}.weight", plane
-            elif merged in split:
-                yield from _wanted_experts(stem, plane, n_expert, split[merged])
-            else:
-                yield merged, (*plane, n_expert)
-
-
-def _attention(hparams: HyperParameters) -> dict[str, tuple[int, ...]]:
-    """Return the matrices and norms of a block, without its feed-forward network."""
-    d, d_kv = hparams.n_embd, hparams.n_head_kv * hparams.head_dim
-    d_head = hparams.n_head * hparams.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "attn_norm": (d,),
-        "attn_q": (d, d_head),
-        "attn_k": (d, d_kv),
-        "attn_v": (d, d_kv),
-        "attn_output": (d_head, d),
-        "ffn_norm": (d,),
-    }
-    return shapes | ({"ffn_gate_inp": (d, hparams.n_expert)} if hparams.n_expert else {})
-
-
-def _wanted_experts(
-    stem: str, plane: tuple[int, int], n_expert: int, there: Mapping[int, str]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the experts that are there, and of those that are not the first."""
-    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
-    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
-    for expert in experts:
-        yield f"{stem}.{expert}.weight", plane
-
-
-def _has_right_type(info: AnyTensor) -> bool:
+def _has_right_type(info: AnyTensor, spec: TensorSpec) -> bool:
     """Tell whether the runner computes with a tensor's type; vectors are never quantised."""
     if not isinstance(info, TensorInfo):
         return False
-    return info.type in (VECTOR_TYPES if len(info.shape) == 1 else RUNNABLE_TYPES)
+    return info.type in (VECTOR_TYPES if spec.is_vector else RUNNABLE_TYPES)
 
 
 def _type_obstacles(infos: Iterable[AnyTensor]) -> Iterator[str]:

@@ -242,8 +242,8 @@ def test_old_versions_and_byte_orders_want_an_upgrade(
 @pytest.mark.parametrize(
     ("type", "expected"),
     [
-        (QuantType.Q4_K, [True, True, True]), (QuantType.IQ4_XS, [False, True, True]),
-        (QuantType.MXFP4, [False, True, False]),
+        (QuantType.Q4_K, [True, True, True]), (QuantType.IQ4_XS, [True, True, True]),
+        (QuantType.MXFP4, [True, True, False]),
     ],
 )  # fmt: skip
 def test_tensor_types_decide(tmp_path: Path, type: QuantType, expected: list[bool]) -> None:

@@ -138,7 +138,7 @@ def test_running_needs_no_hub(
     ("command", "args", "missing"),
     [
         ("download", ["Q2_K"], f"`{OTHER}` of {REPO}"),
-        ("download", [REPO, NAME, OTHER], f"`{NAME}`, `{OTHER}` of {REPO}"),
+        ("download", [REPO, NAME, OTHER], f"`{OTHER}` of {REPO}"),  # the other is here
         ("download", ["org/other:Q4_0"], "`org/other:Q4_0`"),
         ("download", [REPO, "--include", "*Q2*"], f"`*Q2*` of {REPO}"),
         ("run", ["Q2_K", "-p", "x"], f"`{OTHER}` of {REPO}"),

@@ -26,10 +26,10 @@ from gguf_hub.gguf.runnable import (
     join_obstacles,
 )
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.config import read_config, read_graph
 from gguf_hub.run.model.rope import SCALINGS
 from gguf_hub.run.model.warmup import kernels_of_file
-from gguf_hub.run.model.weights import Experts, Matrix, Weights, read_model
+from gguf_hub.run.model.weights import Weights, read_model
 from tests.crafted import write_model
 from tests.synth import TINY, metadata, tensors
 
@@ -41,12 +41,11 @@ HEAD_DIM = TINY.n_embd // TINY.n_head
 # what llama.cpp looks for in a `llama` beside what every one of them has, and its relatives' own
 OPTIONAL = [
     *(f"{name}.bias" for name in (
-        "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
         "attn_norm", "ffn_norm", "ffn_gate_inp", "exp_probs_b", "ffn_gate_exps", "ffn_up_exps",
         "ffn_down_exps",
     )),
     *(f"{name}.weight" for name in (
-        "attn_q_norm", "attn_k_norm", "attn_qkv", "attn_sinks", "attn_rot_embd", "attn_sub_norm",
+        "attn_q_norm", "attn_k_norm", "attn_sinks", "attn_rot_embd", "attn_sub_norm",
         "post_attention_norm", "post_ffw_norm", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp",
         "ffn_gate_inp_shexp", "rope_freqs", "ffn_sub_norm", "nextn.eh_proj", "layer_output_scale",
     )),
@@ -56,7 +55,7 @@ OPTIONAL = [
     )),
 ]  # fmt: skip
 OPTIONAL_GLOBAL = [
-    "rope_factors_long.weight", "rope_factors_short.weight", "output.bias", "output_norm.bias",
+    "output.bias", "output_norm.bias",
     "token_embd_norm.weight", "position_embd.weight", "token_types.weight", "cls.weight",
     "output.scale", "blk.2.attn_q.weight", "blk.0.attn_q.weight.lora_a", "mm.0.weight",
 ]  # fmt: skip
@@ -67,7 +66,7 @@ KEYS: dict[str, Any] = {
     **dict.fromkeys(NUMBERS, 1.25),
     "vocab_size": 99, "tensor_data_layout": "Meta AI original pth", "pooling_type": 1,
     "classifier.output_labels": ["yes", "no"], "rope.scaling.finetuned": True,
-    "rope.scaling.type": "longrope", "rope.scaling.alpha": 1000.0,
+    "rope.scaling.type": "magic", "rope.scaling.alpha": 1000.0,
     "rope.scaling.yarn_log_multiplier": 0.1, "rope.dimension_sections": np.arange(4, dtype="i4"),
     "rope.dimension_count_swa": 8, "rope.freq_base_swa": 1e4,
     "features_length": 5, "embedding_length_out": 32, "embedding_length_per_layer_input": 8,
@@ -128,13 +127,25 @@ def test_a_tensor_that_nothing_computes_with_is_named(layout: str, name: str) ->
     assert obstacles(specs=specs) == (f"unused tensor `{name}`",)
 
 
+BIASES = {"attn_q": TINY.n_embd, "attn_output": TINY.n_embd, "attn_qkv": 2 * TINY.n_embd}
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_a_bias_is_computed_with_or_of_the_wrong_length(name: str) -> None:
+    bias = TensorSpec(f"blk.1.{name}.bias", (BIASES[name],), T.F32)
+    specs = tensors(TINY, "merged", "F32")
+    assert obstacles(specs=[*specs, bias]) == ()
+    (found,) = obstacles(specs=[*specs, replace(bias, shape=(BIASES[name] + 1,))])
+    assert f"tensor `{bias.name}` has shape" in found
+
+
 def test_tensors_that_differ_in_numbers_alone_are_named_once() -> None:
     specs = tensors(TINY, "merged", "F32")
     for i in range(TINY.n_layer):
-        specs += [TensorSpec(f"blk.{i}.attn_{p}.bias", (TINY.n_embd,), T.F32) for p in "qk"]
+        specs += [TensorSpec(f"blk.{i}.attn_{p}_norm.bias", (TINY.n_embd,), T.F32) for p in "qk"]
     assert obstacles(specs=specs) == (
-        "unused tensor `blk.0.attn_q.bias` (and 1 like it)",
-        "unused tensor `blk.0.attn_k.bias` (and 1 like it)",
+        "unused tensor `blk.0.attn_q_norm.bias` (and 1 like it)",
+        "unused tensor `blk.0.attn_k_norm.bias` (and 1 like it)",
     )
 
 
@@ -196,7 +207,7 @@ def test_a_size_is_one_whole_number(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", ["mamba", "", ["llama"], np.array([1, 2], np.int32), 7])
 def test_another_architecture_is_named_and_nothing_else(name: Any) -> None:
     shown = name if isinstance(name, str) else ""
-    says = f"architecture `{shown}`, expected `llama`"
+    says = f"architecture `{shown}` is not one that runs here"
     assert obstacles({"general.architecture": name}) == (says,)
 
 
@@ -258,25 +269,20 @@ class Asked(dict[str, Any]):
 
 def test_the_keys_that_are_read_are_those_that_the_runner_reads() -> None:
     asked = Asked({key: field.value for key, field in metadata(TINY).items()})
-    read_config(HyperParameters(asked))
+    read_config(read_graph(HyperParameters(asked)))
     assert {key[6:] for key in asked.keys_asked if key.startswith("llama.")} == READ
-    assert NEUTRAL["rope.scaling.type"] == SCALINGS
+    assert NEUTRAL["rope.scaling.type"] == (*SCALINGS, "longrope")
 
 
 def places(file: GgufFile, weights: Weights) -> set[int]:
     """Where in a file the matrices and vectors of its weights lie."""
     matrices = [weights.token_embd, weights.output]
-    vectors = [weights.output_norm]
-    if weights.rope_factors is not None:
-        vectors.append(weights.rope_factors)
+    vectors = [*weights.vectors.values(), *weights.rope_factors.values()]
     for layer in weights.layers:
-        for part in vars(layer).values():
-            if isinstance(part, Experts):
-                matrices += part.matrices
-            elif isinstance(part, Matrix):
-                matrices.append(part)
-            elif part is not None:
-                vectors.append(part)
+        matrices += layer.matrices.values()
+        vectors += layer.vectors.values()
+        for part in layer.experts.values():
+            matrices += part.matrices
     start = file.data.__array_interface__["data"][0]
     at = {vector.__array_interface__["data"][0] - start for vector in vectors}
     return at | {matrix.offset for matrix in matrices}
@@ -292,7 +298,7 @@ def test_the_runner_uses_every_tensor_of_a_file_that_runs(
     weights = read_model(file)[1]
     starts = {file.data_offset + info.offset for info in file.tensors.values()}
     assert starts <= places(file, weights)
-    assert (weights.rope_factors is not None) == bool(extra)
+    assert bool(weights.rope_factors) == bool(extra)
 
 
 CHANGES: dict[str, Any] = {

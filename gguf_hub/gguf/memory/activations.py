@@ -28,7 +28,9 @@ from gguf_hub.gguf.types import RUNNABLE_TYPES
 
 ActivationKind = Literal["f32", "q8_0", "q8_k"]
 
-KIND_OF_BLOCK: dict[int, ActivationKind] = {1: "f32", 32: "q8_0", 256: "q8_k"}
+KIND_OF_BLOCK: dict[int, ActivationKind] = {
+    1: "f32", 32: "q8_0", 64: "q8_0", 128: "q8_0", 256: "q8_k",
+}  # fmt: skip
 """Weights in a block of a type -> kind of the activations they are multiplied with."""
 
 ACTIVATION_OF = {type_: KIND_OF_BLOCK[type_.block_size] for type_ in sorted(RUNNABLE_TYPES)}

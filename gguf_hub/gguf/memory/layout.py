@@ -8,6 +8,7 @@ F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,9 @@ from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
 N_BATCH = 512
 """Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
 
+N_SCALARS = 16
+"""Floats that steps share: epsilon of norms, factors, caps."""
+
 HEADER = 16
 """Elements of ``n`` that are reserved for the header (see ``run.kernels.vm.ops``)."""
 
@@ -35,7 +39,16 @@ _ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes of a llama-family model, in GGUF's words; ``n_expert`` is 0 for a dense one."""
+    """Sizes of a model, in GGUF's words; ``n_expert`` is 0 for a dense one.
+
+    Attributes:
+        n_ff_exp: Width of an expert; 0 for ``n_ff``.
+        n_ff_shexp: Width of a shared expert; 0 without one.
+        has_dense_layers: Whether some layers have no experts though others have.
+        n_rope: Kinds of rotation.
+        has_branches: Whether what a layer adds to the residual stream is computed by itself first.
+        weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
+    """
 
     n_layer: int
     n_embd: int
@@ -46,6 +59,17 @@ class ModelSizes:
     n_expert: int
     n_expert_used: int
     n_vocab: int
+    n_ff_exp: int = field(default=0, kw_only=True)
+    n_ff_shexp: int = field(default=0, kw_only=True)
+    has_dense_layers: bool = field(default=False, kw_only=True)
+    n_rope: int = field(default=1, kw_only=True)
+    has_branches: bool = field(default=False, kw_only=True)
+    weighs_inputs: bool = field(default=False, kw_only=True)
+
+    @property
+    def n_ff_of_experts(self) -> int:
+        """Width of an expert, or, without any, of the feed-forward network."""
+        return self.n_ff_exp or self.n_ff
 
 
 @dataclass(frozen=True)
@@ -110,10 +134,12 @@ class Activations:
 
 @dataclass(frozen=True)
 class LayerOffsets:
-    """Where a layer's own numbers lie; ``expert_ids`` has no elements when dense."""
+    """Where a layer's own numbers lie; ``expert_ids`` has no elements when dense.
 
-    attn_norm: int
-    ffn_norm: int
+    ``vectors`` are norms, biases and the like, by their names without ``blk.N.``.
+    """
+
+    vectors: Mapping[str, int]
     k_cache: int
     v_cache: int
     expert_ids: int
@@ -128,6 +154,8 @@ class MemoryLayout:
         limits: The largest calls.
         n_tables: Tables of the experts' offsets in the file. By default three for each layer, as
             where all experts of a layer have tensors of one type.
+        vectors: Of each layer, the lengths of its vectors by name, and last those of the head. By
+            default the norms of Llama.
 
     Attributes:
         areas: All of them, those of an array in order; of ``kv`` one slot.
@@ -136,7 +164,13 @@ class MemoryLayout:
     The others are offsets; the areas' names say what lies there.
     """
 
-    def __init__(self, model: ModelSizes, limits: Limits, n_tables: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelSizes,
+        limits: Limits,
+        n_tables: int | None = None,
+        vectors: Sequence[Mapping[str, int]] | None = None,
+    ) -> None:
         self.areas: list[Area] = []
         self.sizes: dict[Array, int] = {"n": HEADER, "f": 0, "q": 0, "kv": 0}
         self._lay_out_batch(model, limits)
@@ -144,7 +178,12 @@ class MemoryLayout:
         if n_tables is None:
             n_tables = 3 * model.n_layer if model.n_expert else 0
         self.tables = [self._take("n", "expert offsets", model.n_expert) for _ in range(n_tables)]
-        self.layers = tuple(self._layer(model, limits) for _ in range(model.n_layer))
+        if vectors is None:
+            norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
+            vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
+        *of_layers, of_head = vectors
+        self.layers = tuple(self._layer(model, limits, own) for own in of_layers)
+        self.head = self._lay_out_vectors(of_head)
         self._lay_out_outputs(model, limits)
 
     def blocks(self) -> dict[str, list[tuple[int, int]]]:
@@ -158,6 +197,7 @@ class MemoryLayout:
         """Take what all layers share; each layer overwrites the results of the one before."""
         t, d, d_kv = limits.n_batch, model.n_embd, model.n_head_kv * model.head_dim
         pairs, d_head = t * max(1, model.n_expert_used), model.n_head * model.head_dim
+        wide = model.n_ff_of_experts
         self.ids = self._take("n", "token ids [T]", t)
         self.headers = self._take(
             "n", "(tokens, position) [slots + 1, 2]", 2 * (limits.n_slots + 1)
@@ -169,19 +209,36 @@ class MemoryLayout:
         self.keys = self._take("f", "keys [T, K, d]", t * d_kv)
         self.values = self._take("f", "values [T, K, d]", t * d_kv)
         self.attn_out = self._activations("attn_out", t, d_head)
-        self.gate = self._activations("gate", pairs, model.n_ff)
-        self.up = self._take("f", "up [P, F]", pairs * model.n_ff)
+        self.gate = self._activations("gate", pairs, wide)
+        self.up = self._take("f", "up [P, F]", pairs * wide)
+        self.dense_gate, self.dense_up = self.gate, self.up
+        if model.has_dense_layers:
+            self.dense_gate = self._activations("gate", t, model.n_ff)
+            self.dense_up = self._take("f", "up [T, F]", t * model.n_ff)
+        if model.n_ff_shexp:
+            self.shared_gate = self._activations("shared gate", t, model.n_ff_shexp)
+            self.shared_up = self._take("f", "shared up [T, S]", t * model.n_ff_shexp)
+            self.shared_weight = self._take("f", "weight of a shared expert [T]", t)
+            self.shared_out = self._take("f", "shared expert [T, D]", t * d)
+        if model.has_branches:
+            self.branch = self._take("f", "what a layer adds [T, D]", t * d)
+        if model.weighs_inputs:
+            self.weighted = self._activations("weighted", pairs, d)
         self.expert_out = self._take("f", "expert_out [P, D]", pairs * d)
         self.router_logits = self._take("f", "router logits [T, E]", t * max(1, model.n_expert))
         self.expert_starts = self._take("n", "expert starts [E + 1]", model.n_expert + 1)
         self.expert_assignments = self._take("n", "pairs sorted by expert [P]", pairs)
-        self.rope_table = self._take("f", "cosines and sines [T, d]", t * model.head_dim)
+        self.rope_tables = [
+            self._take("f", "cosines and sines [T, d]", t * model.head_dim)
+            for _ in range(model.n_rope)
+        ]
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
         threads = limits.n_threads
         floats = cache.scratch_floats(model.n_head // model.n_head_kv, model.head_dim)
-        packed = tile_bytes(max(model.n_embd, model.n_head * model.head_dim, model.n_ff))
+        widths = model.n_embd, model.n_head * model.head_dim, model.n_ff, model.n_ff_of_experts
+        packed = tile_bytes(max(*widths, model.n_ff_shexp))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
@@ -190,17 +247,20 @@ class MemoryLayout:
             "partial": self._take("f", "sums of each thread's tile", threads * partial),
             "partial_stride": partial,
         }
-        self.epsilon = self._take("f", "epsilon of norms", 1)
-        self.magnitude = self._take("f", "magnitude of rotations", 1)
-        self.frequencies = self._take("f", "frequencies of rotations [d]", model.head_dim)
-        self.output_norm = self._take("f", "output_norm [D]", model.n_embd)
+        self.scalars = [self._take("f", "a factor or the like", 1) for _ in range(N_SCALARS)]
+        self.frequencies = [
+            self._take("f", "frequencies of rotations [d]", model.head_dim)
+            for _ in range(model.n_rope)
+        ]
 
-    def _layer(self, model: ModelSizes, limits: Limits) -> LayerOffsets:
+    def _lay_out_vectors(self, lengths: Mapping[str, int]) -> dict[str, int]:
+        return {name: self._take("f", name, n) for name, n in lengths.items()}
+
+    def _layer(self, model: ModelSizes, limits: Limits, vectors: Mapping[str, int]) -> LayerOffsets:
         keys, values = _cache_elements(model, limits)
         n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
-            attn_norm=self._take("f", "attn_norm [D]", model.n_embd),
-            ffn_norm=self._take("f", "ffn_norm [D]", model.n_embd),
+            vectors=self._lay_out_vectors(vectors),
             k_cache=self._take("kv", "keys [K, S, d] in tiles (see ``cache``)", keys),
             v_cache=self._take("kv", "values [K, d, S] in tiles", values),
             expert_ids=self._take("n", "expert ids [T, A]", n_pairs),

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.arch import ARCHITECTURES, Windows
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
 from gguf_hub.hub.fit.layers import LayerFacts, held_by_ffn
@@ -21,39 +21,20 @@ from gguf_hub.hub.fit.layers import LayerFacts, held_by_ffn
 H = CacheHyperParameters
 
 
-class _Window(NamedTuple):
-    """Every ``period``-th layer attends to the whole context, the first or the last; 0 for none.
-
-    ``default`` is the window where a file names none, ``fixed`` the one that counts, whatever it
-    names.
-    """
-
-    period: int
-    is_dense_first: bool = False
-    default: int = 0
-    fixed: int = 0
-
-
-_WINDOWS: Mapping[str, _Window] = {
-    "afmoe": _Window(4),
-    "cohere2": _Window(4),
-    "cohere2moe": _Window(4, is_dense_first=True),
-    "exaone-moe": _Window(4, default=128),
-    "exaone4": _Window(4, default=4096),
-    "gemma2": _Window(2, default=4096),
-    "gemma3": _Window(6),
-    "gemma3n": _Window(5),
-    "gpt-oss": _Window(2),
-    "laguna": _Window(4, is_dense_first=True),
-    "lfm2": _Window(0),
-    "llama4": _Window(4, default=8192, fixed=8192),
-    "mellum": _Window(4),
-    "muse-glimmer": _Window(4),
-    "olmo2": _Window(4),
-    "plamo3": _Window(8),
-    "smallthinker": _Window(4, is_dense_first=True, fixed=4096),
+_WINDOWS: Mapping[str, Windows] = {
+    "afmoe": Windows(4),
+    "cohere2moe": Windows(4, is_full_first=True),
+    "exaone-moe": Windows(4, default=128),
+    "gemma3n": Windows(5),
+    "laguna": Windows(4, is_full_first=True),
+    "lfm2": Windows(0),
+    "mellum": Windows(4),
+    "muse-glimmer": Windows(4),
+    "plamo3": Windows(8),
+    "smallthinker": Windows(4, fixed=4096, is_full_first=True),
 }
-"""Architectures whose windows need no array; of all others, one of flags has to tell."""
+"""Architectures that do not run here and whose windows need no array; of all others, one of flags
+has to tell."""
 
 RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 """Architectures without attention."""
@@ -153,9 +134,10 @@ def _counts(hparams: H, hparam: WholeNumber) -> list[int]:
 
 def _windows(hparams: H, n_layer: int) -> list[int]:
     """Return each layer's window; 0 for the whole context."""
-    window = _WINDOWS.get(hparams.architecture, _Window(1))
-    if hparams.architecture == "exaone4" and n_layer != 64:
-        window = _Window(1)  # of its sizes, one has windows
+    arch = ARCHITECTURES.get(hparams.architecture)
+    window = (arch and arch.windows) or _WINDOWS.get(hparams.architecture, Windows(1))
+    if window.only_of not in (None, n_layer):
+        window = Windows(1)
     if window.period != 1 or hparams.is_array(H.swa_pattern):
         n_swa = hparams.get(H.n_swa, window.default)
         n_swa = window.fixed if n_swa and window.fixed else n_swa
@@ -163,15 +145,12 @@ def _windows(hparams: H, n_layer: int) -> list[int]:
     return [0] * n_layer
 
 
-def _pattern(hparams: H, window: _Window, n_layer: int) -> list[bool]:
+def _pattern(hparams: H, window: Windows, n_layer: int) -> list[bool]:
     """Return which layers have a window."""
     if hparams.is_array(H.swa_pattern):
         return [flag > 0 for flag in hparams.per_layer(H.swa_pattern, n_layer)]
     period = hparams.get(H.swa_pattern, window.period)
-    if not period:
-        return [True] * n_layer
-    dense = 0 if window.is_dense_first else period - 1
-    return [i % period != dense for i in range(n_layer)]
+    return [window.has_window(i, period) for i in range(n_layer)]
 
 
 def _recurrent(hparams: H, n_head_kv: Sequence[int], n_layer: int) -> list[bool]:

@@ -1,28 +1,83 @@
-"""What a llama-family model is: the hyper-parameters that the runner computes with.
+"""What a model is: the hyper-parameters that the runner computes with.
 
 Knows which of them cannot go together; knows nothing of keys, tensors or arithmetic.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.gguf.hparams import ARCHITECTURE, HyperParameters
+from gguf_hub.gguf.arch import ARCHITECTURES, LLAMA, Architecture, Temperature
+from gguf_hub.gguf.arch.graph import Graph, LayerGraph
+from gguf_hub.gguf.hparams import ARCHITECTURE, GraphHyperParameters, HyperParameters
 from gguf_hub.gguf.memory.layout import ModelSizes
-from gguf_hub.gguf.runnable import ARCHITECTURES
 from gguf_hub.gguf.strings import shown
 from gguf_hub.run.model.rope import RopeConfig
+
+H = GraphHyperParameters
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """How experts are chosen and weighted (see ``top_k_gate`` of ``run.kernels.steps``).
+
+    Attributes:
+        function: ``chosen``, ``softmax`` or ``sigmoid``.
+        n_group: Groups of experts; 1 for no groups.
+        n_group_used: Of these experts are chosen.
+        is_normalized: Whether weights are divided by their sum.
+        scale: Factor of the weights.
+        is_first: Whether an expert's input is weighted, not its output; the choice is by logits.
+    """
+
+    function: str = "chosen"
+    n_group: int = 1
+    n_group_used: int = 1
+    is_normalized: bool = False
+    scale: float = 1.0
+    is_first: bool = False
 
 
 @dataclass(frozen=True)
 class ModelConfig(ModelSizes):
-    """Sizes of a model, and what else the runner computes with."""
+    """Sizes of a model, and what else the runner computes with.
+
+    Attributes:
+        name: ``general.name``.
+        n_ctx_train: Positions that it was trained on.
+        epsilon: Of norms.
+        rope: Rotations.
+        arch: The architecture.
+        layers: What each layer has; by default the same.
+        rope_of_windows: Rotations in layers with windows, if they are others.
+        router: Of the experts.
+        temperature: Of queries at far positions, if it is not 1.
+        embedding_scale: Factor of the embeddings.
+        residual_scale: Factor of what is added to the residual stream.
+        score_scale: Factor of attention's scores; 0 for the root of a head's length, inverted.
+        score_cap: Soft cap of scores; 0 for none.
+        logit_scale: Factor of the logits.
+        logit_cap: Soft cap of logits; 0 for none.
+    """
 
     name: str
     n_ctx_train: int
-    rms_epsilon: float
+    epsilon: float
     rope: RopeConfig
+    arch: Architecture = LLAMA
+    layers: tuple[LayerGraph, ...] = ()
+    rope_of_windows: RopeConfig | None = None
+    router: RouterConfig = RouterConfig()
+    temperature: Temperature | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    score_scale: float = 0.0
+    score_cap: float = 0.0
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
 
     @property
     def n_embd_kv(self) -> int:
@@ -30,18 +85,36 @@ class ModelConfig(ModelSizes):
         return self.n_head_kv * self.head_dim
 
 
-def read_config(hparams: HyperParameters) -> ModelConfig:
+def read_graph(hparams: HyperParameters) -> Graph:
+    """Return the graph of a model.
+
+    Raises:
+        UnsupportedGgufError: Another architecture.
+    """
+    name = hparams.metadata.text(ARCHITECTURE, "")
+    if name not in ARCHITECTURES:
+        raise UnsupportedGgufError(
+            f"architecture `{shown(name)}` is not one that runs here",
+            hint="docs/running.md lists those that do; llama.cpp runs many others",
+        )
+    return Graph(ARCHITECTURES[name], hparams.of_graph())
+
+
+def read_config(graph: Graph) -> ModelConfig:
     """Return the configuration of a model.
 
     Raises:
-        UnsupportedGgufError: Another architecture, or a key that is missing or makes no sense.
+        UnsupportedGgufError: A key that is missing or makes no sense.
     """
-    _check_architecture(hparams)
+    hparams, arch = graph.hparams, graph.arch
+    layers = graph.layers()
+    rope = _rope(graph)
+    windows = _rope_of_windows(graph, rope)
     config = ModelConfig(
         name=hparams.metadata.text("general.name", "unnamed"),
         n_vocab=hparams.n_vocab,
         n_ctx_train=hparams.n_ctx_train,
-        n_layer=hparams.n_layer,
+        n_layer=graph.n_layer,
         n_embd=hparams.n_embd,
         n_head=hparams.n_head,
         n_head_kv=hparams.n_head_kv,
@@ -49,32 +122,107 @@ def read_config(hparams: HyperParameters) -> ModelConfig:
         n_ff=hparams.n_ff,
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
-        rms_epsilon=hparams.rms_epsilon,
-        rope=RopeConfig(
-            n_rot=hparams.n_rot,
-            freq_base=hparams.rope_freq_base,
-            scaling=hparams.rope_scaling,
-            factor=hparams.rope_factor or 1.0,
-            n_ctx_orig=hparams.n_ctx_orig,
-            attn_factor=hparams.rope_attn_factor,
-            yarn_attn_factor=hparams.yarn_attn_factor,
-            ext_factor=hparams.yarn_ext_factor,
-            beta_fast=hparams.yarn_beta_fast,
-            beta_slow=hparams.yarn_beta_slow,
-        ),
+        n_ff_exp=graph.n_ff_exp,
+        has_dense_layers=bool(hparams.n_expert) and not all(layer.has_experts for layer in layers),
+        n_rope=1 if windows is None else 2,
+        weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
+        epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
+        rope=rope,
+        arch=arch,
+        layers=layers,
+        rope_of_windows=windows,
+        router=_router(graph),
+        temperature=_temperature(graph),
+        **_scales(graph),
     )
     _check(config)
     return config
 
 
-def _check_architecture(hparams: HyperParameters) -> None:
-    name = hparams.metadata.text(ARCHITECTURE, "")
-    if name not in ARCHITECTURES:
-        raise UnsupportedGgufError(
-            f"architecture `{shown(name)}` is not one that runs here: expected "
-            + " or ".join(f"`{name}`" for name in ARCHITECTURES),
-            hint="llama.cpp runs many other architectures",
-        )
+def _scales(graph: Graph) -> dict[str, Any]:
+    """Return the factors and caps of a model, and whether branches are computed by themselves."""
+    arch, h = graph.arch, graph.hparams
+    root = math.sqrt(h.n_embd) if arch.scales_embeddings else 1.0
+    logit_scale = graph.value(H.logit_scale.name) or 1.0
+    residual_scale = graph.value(H.residual_scale.name) or 1.0
+    score_scale = graph.value(H.attention_scale.name)
+    return {
+        "embedding_scale": (graph.value(H.embedding_scale.name) or 1.0) * root,
+        "residual_scale": residual_scale,
+        "score_scale": arch.score_scale(h) if arch.score_scale else score_scale,
+        "score_cap": graph.value(H.score_cap.name),
+        "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,
+        "logit_cap": graph.value(H.logit_cap.name),
+        "has_branches": residual_scale != 1 or "post_ffw_norm.weight" in arch.needs,
+    }
+
+
+def _router(graph: Graph) -> RouterConfig:
+    arch, h = graph.arch, graph.hparams
+    if arch.router is None:
+        return RouterConfig()
+    number = int(graph.value(H.gating_func.name))
+    function = {1: "softmax", 2: "sigmoid"}.get(number, arch.router.function)
+    is_normalized = arch.router.is_normalized
+    if H.weights_norm.name in arch.reads and h.has(H.weights_norm):
+        is_normalized = h.weights_norm
+    n_group = max(1, int(graph.value(H.n_group.name)))
+    is_plain = n_group == 1 and "exp_probs_b.bias" not in arch.may_have
+    if function == "softmax" and is_normalized and is_plain:
+        function, is_normalized = "chosen", False  # the same numbers
+    return RouterConfig(
+        function=function,
+        n_group=n_group,
+        n_group_used=max(1, int(graph.value(H.n_group_used.name))),
+        is_normalized=is_normalized,
+        scale=graph.value(H.weights_scale.name) or 1.0,
+        is_first=arch.router.is_first,
+    )
+
+
+def _temperature(graph: Graph) -> Temperature | None:
+    arch, h = graph.arch, graph.hparams
+    if arch.temperature is None:
+        return None
+    scale = graph.value(H.temperature_scale.name) or arch.temperature.scale
+    length = arch.temperature.length or h.n_ctx_orig
+    has_windows = arch.windows is None or any(layer.is_windowed for layer in graph.layers())
+    return replace(arch.temperature, scale=scale, length=length) if scale and has_windows else None
+
+
+def _rope(graph: Graph) -> RopeConfig:
+    h = graph.hparams
+    alpha, n_rot = graph.value(H.rope_alpha.name), h.n_rot
+    stretch = alpha ** (h.head_dim / (h.head_dim - 2)) if alpha > 0 and h.head_dim > 2 else 1.0
+    return RopeConfig(
+        n_rot=n_rot,
+        freq_base=h.rope_freq_base * stretch,
+        scaling=h.rope_scaling,
+        factor=h.rope_factor or 1.0,
+        n_ctx_orig=h.n_ctx_orig,
+        attn_factor=h.rope_attn_factor,
+        yarn_attn_factor=h.yarn_attn_factor,
+        ext_factor=h.yarn_ext_factor,
+        beta_fast=h.yarn_beta_fast,
+        beta_slow=h.yarn_beta_slow,
+        log_multiplier=graph.value(H.yarn_log_multiplier.name),
+    )
+
+
+def _rope_of_windows(graph: Graph, rope: RopeConfig) -> RopeConfig | None:
+    """Return the rotations of layers with windows; None for those of all layers."""
+    windows, h = graph.arch.windows, graph.hparams
+    if windows is None or not any(layer.is_windowed for layer in graph.layers()):
+        return None
+    own = rope
+    if windows.is_plain:
+        own = RopeConfig(n_rot=rope.n_rot, freq_base=rope.freq_base, scaling="none")
+    usual = windows.freq_base or own.freq_base
+    return _other(replace(own, freq_base=h.get(H.rope_freq_base_swa, usual)), rope)
+
+
+def _other(own: RopeConfig, rope: RopeConfig) -> RopeConfig | None:
+    return None if own == rope else own
 
 
 def _check(config: ModelConfig) -> None:

@@ -20,7 +20,7 @@ from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import Progress
 from gguf_hub.resources import available_ram_bytes
 from gguf_hub.run.model.settings import Lock, ModelSettings
-from gguf_hub.run.model.weights import Experts, Matrix, Weights
+from gguf_hub.run.model.weights import Matrix, Weights
 from gguf_hub.units import format_gb, format_size
 
 Range = tuple[int, int]
@@ -80,10 +80,7 @@ def _dense(weights: Weights) -> Iterator[Matrix]:
     """Yield the matrices that every token reads; of the embeddings it reads one row."""
     yield weights.output
     for layer in weights.layers:
-        yield from (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output)
-        for part in (layer.router, layer.gate, layer.up, layer.down):
-            if part is not None and not isinstance(part, Experts):
-                yield part
+        yield from layer.matrices.values()
 
 
 def prefetch(data: NDArray[np.uint8], ranges: list[Range]) -> None:

@@ -33,6 +33,8 @@ class RopeConfig:
             of the scaling, see ``effective_ext_factor``.
         beta_fast: Turns within ``n_ctx_orig`` above which a frequency is extrapolated (yarn).
         beta_slow: Turns below which a frequency is interpolated fully (yarn).
+        log_multiplier: How much of yarn's own factor on cosine and sine is taken back (DeepSeek's
+            ``mscale_all_dim``); 0 for nothing.
     """
 
     n_rot: int
@@ -45,6 +47,7 @@ class RopeConfig:
     ext_factor: float = -1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    log_multiplier: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -81,7 +84,8 @@ class RopeConfig:
         """
         if self.effective_ext_factor == 0:
             return self.attn_factor * self.yarn_attn_factor
-        return self.attn_factor * (1 + 0.1 * math.log(max(1.0, self.scale)))
+        log = 0.1 * math.log(max(1.0, self.scale))
+        return self.attn_factor * (1 + log) / (1 + self.log_multiplier * log)
 
     def with_changes(self, change: RopeChange) -> RopeConfig:
         """Return the configuration with a caller's changes."""

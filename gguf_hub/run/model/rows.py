@@ -1,9 +1,9 @@
 """One token of each of several sequences, in one pass over the weights.
 
-All steps but three treat the tokens of a call alike. ``rope_table``, ``rope_store`` and
-``attention`` treat them as neighbours in one cache: they are done once for each sequence, for one
-token, in its own cache. Between them ``set_row`` writes the header that they read. The kernels
-themselves know nothing of it.
+Most steps treat the tokens of a call alike. ``rope_table``, ``rotate``, ``scale_by_position``,
+``rope_store`` and ``attention`` treat them as neighbours in one cache: they are done once for each
+sequence, for one token, in its own cache. Between them ``set_row`` writes the header that they
+read. The kernels themselves know nothing of it.
 
 A program is written for some number of sequences and runs fewer, too: the steps of the others see
 no tokens. Where a sequence's cache lies is written into the steps' arguments before each pass.
@@ -76,11 +76,11 @@ def write_row_program(
         n_rows: How many sequences at most.
         load: Lays out steps as code, once they are proved.
     """
-    strides = _strides(config)
     steps: list[Step] = []
     cache_arguments: list[tuple[int, int, int, int]] = []
     for old in program.steps:
-        if _name(old) not in strides:
+        strides = _strides(old)
+        if strides is None:
             steps.append(old)
             continue
         if steps and not steps[-1].is_barrier_after:  # what reads the header must be over
@@ -92,7 +92,7 @@ def write_row_program(
                 for i, name in enumerate(ARGUMENTS[_name(old)])
                 if name in ("k_cache", "v_cache")
             ]
-            steps.append(_shift(old, strides[_name(old)], row))
+            steps.append(_shift(old, strides, row))
         steps.append(step("set_row", at=program.layout.headers + 2 * n_rows))
     return RowProgram(
         code=load(steps, _bounds(program, config, n_rows)),
@@ -120,14 +120,26 @@ def _name(step_: Step) -> str:
     return step_.kernel.partition(".")[0]
 
 
-def _strides(config: ModelConfig) -> dict[str, dict[str, int]]:
-    """Return how far one token's part lies from the next one's, for arguments that hold some."""
-    queries, keys = config.n_head * config.head_dim, config.n_head_kv * config.head_dim
-    return {
-        "rope_table": {"table": config.rope.n_rot},
-        "rope_store": {"q0": queries, "k0": keys, "v0": keys, "table": config.rope.n_rot},
-        "attention": {"q0": queries, "y": queries},
-    }
+def _strides(step_: Step) -> dict[str, int] | None:
+    """Return how far one token's part lies from the next one's, by argument.
+
+    None for a step that does not look at positions.
+    """
+    name = _name(step_)
+    if name not in ("rope_table", "rotate", "scale_by_position", "rope_store", "attention"):
+        return None
+    at = dict(zip(ARGUMENTS[name], step_.arguments, strict=True))
+    if name == "rope_table":
+        return {"table": 2 * at["half"]}
+    if name == "scale_by_position":
+        return {"x": at["width"]}
+    queries = at["n_head"] * at["head_dim"]
+    if name == "rotate":
+        return {"x": queries, "table": at["n_rot"]}
+    if name == "attention":
+        return {"q0": queries, "y": queries}
+    keys = at["n_head_kv"] * at["head_dim"]
+    return {"q0": queries, "k0": keys, "v0": keys, "table": at["n_rot"]}
 
 
 def _shift(old: Step, strides: dict[str, int], row: int) -> Step:

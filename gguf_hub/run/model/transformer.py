@@ -20,8 +20,9 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
+from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.program import Program, ProgramBuilder
+from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
 from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
@@ -276,7 +277,7 @@ class Transformer:
             self._slot = slot
 
     def routing(self, n_tokens: int) -> list[Routing]:
-        """Return the routing of the last pass, layer by layer; empty for a dense model.
+        """Return the routing of the last pass, for each layer with experts.
 
         Args:
             n_tokens: How many tokens that pass had, all with logits: the last layer routes only
@@ -288,7 +289,8 @@ class Transformer:
                 n[at.expert_ids : at.expert_ids + n_tokens * a].reshape(n_tokens, a).copy(),
                 f[at.expert_weights :][: n_tokens * a].reshape(n_tokens, a).copy(),
             )
-            for at in (self._program.layout.layers if a else ())
+            for at, layer in zip(self._program.layout.layers, self.config.layers, strict=True)
+            if layer.has_experts
         ]
 
     @property

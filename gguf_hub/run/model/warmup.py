@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gguf_hub.gguf.arch.graph import LayerGraph
 from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import FileType, QuantType
+from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.program import ProgramBuilder
 from gguf_hub.run.model.residency import is_advisable
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.weights import Experts, Layer, Matrix, Weights, read_model
@@ -31,7 +32,7 @@ _MIXTRAL = ModelConfig(
     n_ff=14336,
     n_expert=8,
     n_expert_used=2,
-    rms_epsilon=1e-5,
+    epsilon=1e-5,
     rope=RopeConfig(n_rot=128, freq_base=1e6),
 )
 
@@ -100,16 +101,12 @@ def _card_weights(file_type: FileType) -> Weights:
         return Experts(tuple(matrices[f"blk.0.ffn_{part}.{e}"] for e in range(n_expert)))
 
     norm = np.ones(d, np.float32)
+    names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp")
     layer = Layer(
-        attn_norm=norm,
-        attn_q=matrices["blk.0.attn_q"],
-        attn_k=matrices["blk.0.attn_k"],
-        attn_v=matrices["blk.0.attn_v"],
-        attn_output=matrices["blk.0.attn_output"],
-        ffn_norm=norm,
-        router=matrices["blk.0.ffn_gate_inp"],
-        gate=experts("gate"),
-        up=experts("up"),
-        down=experts("down"),
+        LayerGraph(has_experts=True),
+        vectors={"attn_norm.weight": norm, "ffn_norm.weight": norm},
+        matrices={name: matrices[f"blk.0.{name}"] for name in names},
+        experts={part: experts(part) for part in ("gate", "up", "down")},
     )
-    return Weights(matrices["token_embd"], (layer,), norm, matrices["output"], None)
+    return Weights(matrices["token_embd"], (layer,), {"output_norm.weight": norm},
+                   matrices["output"], {})  # fmt: skip

@@ -8,18 +8,26 @@ need not know the layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.format import TensorInfo
-from gguf_hub.gguf.runnable import NOT_RUNNABLE, VECTOR_TYPES, find_graph_obstacles, join_obstacles
+from gguf_hub.gguf.arch.graph import Graph, LayerGraph
+from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
-from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
-from gguf_hub.run.model.config import ModelConfig, read_config
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.model.config import ModelConfig, read_config, read_graph
+
+_ROPE_FACTORS = {
+    "": "rope_freqs.weight", "long": "rope_factors_long.weight",
+    "short": "rope_factors_short.weight",
+}  # fmt: skip
+ONES = "ones"
+"""A vector that no file has: what norms without weights multiply by, [d]."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,10 @@ class Matrix:
         """Bytes of the whole matrix."""
         return self.row_bytes * self.n_out
 
+    def part(self, first: int, n_out: int) -> Matrix:
+        """Return some of its rows."""
+        return replace(self, offset=self.offset + first * self.row_bytes, n_out=n_out)
+
 
 @dataclass(frozen=True)
 class Experts:
@@ -66,41 +78,49 @@ class Experts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: attention, then a dense feed-forward or a router with experts."""
+    """One block.
 
-    attn_norm: NDArray[np.float32]
-    attn_q: Matrix
-    attn_k: Matrix
-    attn_v: Matrix
-    attn_output: Matrix
-    ffn_norm: NDArray[np.float32]
-    router: Matrix | None
-    gate: Matrix | Experts
-    up: Matrix | Experts
-    down: Matrix | Experts
+    Attributes:
+        graph: What it has that other layers may not have.
+        vectors: Norms, biases and the like, by their names without ``blk.N.``; a fused bias in its
+            parts. Of experts, one row each.
+        matrices: ``attn_q``, ``ffn_up``, ``ffn_gate_inp``, ``ffn_up_shexp`` ...; fused ones in
+            their parts.
+        experts: ``gate``, ``up`` and ``down``, if there are experts.
+    """
+
+    graph: LayerGraph
+    vectors: Mapping[str, NDArray[np.float32]]
+    matrices: Mapping[str, Matrix]
+    experts: Mapping[str, Experts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """All matrices of a model."""
+    """All matrices of a model.
+
+    Attributes:
+        token_embd: The embeddings.
+        layers: In order.
+        vectors: ``output_norm.weight`` and the like.
+        output: The head, which may be the embeddings.
+        rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
+            ``short`` for contexts longer than trained on and others, "" for all.
+    """
 
     token_embd: Matrix
     layers: tuple[Layer, ...]
-    output_norm: NDArray[np.float32]
+    vectors: Mapping[str, NDArray[np.float32]]
     output: Matrix
-    rope_factors: NDArray[np.float32] | None
+    rope_factors: Mapping[str, NDArray[np.float32]]
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
         total = self.output.size_bytes if has_head else 0
         for layer in self.layers:
-            dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
-            total += sum(matrix.size_bytes for matrix in dense if matrix)
-            for part in (layer.gate, layer.up, layer.down):
-                if isinstance(part, Matrix):
-                    total += part.size_bytes
-                else:
-                    total += part.matrices[0].size_bytes * config.n_expert_used
+            total += sum(matrix.size_bytes for matrix in layer.matrices.values())
+            for part in layer.experts.values():
+                total += part.matrices[0].size_bytes * config.n_expert_used
         return total
 
 
@@ -113,16 +133,8 @@ class _Tensors:
     def has(self, name: str) -> bool:
         return name in self._file.tensors
 
-    def info(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
-        info = self._file.tensors[name]
-        types = VECTOR_TYPES if len(shape) == 1 else RUNNABLE_TYPES
-        assert tuple(info.shape) == shape, f"`{name}`: shape {info.shape}, expected {shape}"
-        assert info.type in types, f"`{name}`: type {info.type.name}"
-        return info
-
     def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
-        info = self.info(name, (n_in, n_out))
-        return Matrix(info.type, self._file.start_of(name), n_in, n_out)
+        return Matrix(self._file.tensors[name].type, self._file.start_of(name), n_in, n_out)
 
     def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
         """Return the first rows of a matrix that may have more: one for each token."""
@@ -137,39 +149,36 @@ class _Tensors:
             )
         return replace(self.matrix(name, n_in, n_rows), n_out=n_out)
 
-    def floats(self, name: str, n: int) -> NDArray[np.float32]:
-        info = self.info(name, (n,))
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """Return the numbers of a vector, or of a row for each expert one after another."""
         raw = self._file.tensor_bytes(name)
-        if info.type == QuantType.F32:
+        if self._file.tensors[name].type == QuantType.F32:
             return raw.view(np.float32)
         return raw.view(np.float16).astype(np.float32)
 
-    def rope_factors(self, n: int) -> NDArray[np.float32] | None:
-        """Return the divisors of the frequencies, [n], or None."""
-        name = "rope_freqs.weight"
-        if not self.has(name):
-            return None
-        factors = self.floats(name, n)
-        if not (np.isfinite(factors) & (factors > 0)).all():
-            raise UnsupportedGgufError(
-                f"`{self._file.path}`: tensor `{name}` has numbers that are not finite, or not "
-                "above 0: expected what frequencies can be divided by",
-                path=self._file.path,
-                hint="the file is damaged or badly converted",
-            )
-        return factors
+    def rope_factors(self) -> dict[str, NDArray[np.float32]]:
+        """Return the divisors of the frequencies, [n] each."""
+        found = {}
+        for key, name in _ROPE_FACTORS.items():
+            if not self.has(name):
+                continue
+            found[key] = self.floats(name)
+            if not (np.isfinite(found[key]) & (found[key] > 0)).all():
+                raise UnsupportedGgufError(
+                    f"`{self._file.path}`: tensor `{name}` has numbers that are not finite, or not "
+                    "above 0: expected what frequencies can be divided by",
+                    path=self._file.path,
+                    hint="the file is damaged or badly converted",
+                )
+        return found
 
     def experts(self, layer: int, part: str, n_in: int, n_out: int, n_expert: int) -> Experts:
         merged = f"blk.{layer}.ffn_{part}_exps.weight"
         if not self.has(merged):
             names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
             return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
-        info = self.info(merged, (n_in, n_out, n_expert))
-        first = self._file.start_of(merged)
-        stride = info.type.row_bytes(n_in) * n_out
-        return Experts(
-            tuple(Matrix(info.type, first + stride * e, n_in, n_out) for e in range(n_expert))
-        )
+        first = self.matrix(merged, n_in, n_expert * n_out)
+        return Experts(tuple(first.part(n_out * e, n_out) for e in range(n_expert)))
 
 
 def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
@@ -180,9 +189,11 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
         UnsupportedGgufError: Another architecture; a key or a tensor is missing or makes no sense,
             or is one that nothing here would compute with.
     """
-    config = read_config(file.hparams)
+    graph = read_graph(file.hparams)
+    config = read_config(graph)
     _check_runnable(file)
-    return config, _read_weights(_Tensors(file), config)
+    config = replace(config, n_ff_shexp=_shared_width(file))
+    return config, _WeightReader(file, graph, config).read()
 
 
 def _check_runnable(file: Gguf) -> None:
@@ -197,38 +208,114 @@ def _check_runnable(file: Gguf) -> None:
         )
 
 
-def _read_weights(tensors: _Tensors, config: ModelConfig) -> Weights:
-    d, v = config.n_embd, config.n_vocab
-    token_embd = tensors.rows("token_embd.weight", d, v)
-    has_output = tensors.has("output.weight")
-    return Weights(
-        token_embd=token_embd,
-        layers=tuple(_read_layer(tensors, config, i) for i in range(config.n_layer)),
-        output_norm=tensors.floats("output_norm.weight", d),
-        output=tensors.rows("output.weight", d, v) if has_output else token_embd,
-        rope_factors=tensors.rope_factors(config.rope.n_rot // 2),
-    )
+def _shared_width(file: Gguf) -> int:
+    """Return how wide shared experts are; 0 without one."""
+    widths = (info.shape[1] for name, info in file.tensors.items()
+              if name.endswith(".ffn_up_shexp.weight"))  # fmt: skip
+    return max(widths, default=0)
 
 
-def _read_layer(tensors: _Tensors, config: ModelConfig, i: int) -> Layer:
-    d, d_kv, n_ff, n_expert = config.n_embd, config.n_embd_kv, config.n_ff, config.n_expert
-    d_head = config.n_head * config.head_dim
+class _WeightReader:
+    """Finds the tensors of a graph in a file that has them all, in the right shapes."""
 
-    def feed_forward(part: str, n_in: int, n_out: int) -> Matrix | Experts:
-        if n_expert:
-            return tensors.experts(i, part, n_in, n_out, n_expert)
-        return tensors.matrix(f"blk.{i}.ffn_{part}.weight", n_in, n_out)
+    def __init__(self, file: Gguf, graph: Graph, config: ModelConfig) -> None:
+        self._tensors = _Tensors(file)
+        self._graph, self._config = graph, config
+        self._vectors: dict[str, list[str]] = {}
+        self._matrices: dict[str, list[str]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for spec in graph.tensors(file.tensors):
+            block, name = _split_name(spec.name)
+            kinds = self._vectors if spec.is_vector else self._matrices
+            kinds.setdefault(block, []).append(name)
+            self._shapes[spec.name] = spec.shape
 
-    router = f"blk.{i}.ffn_gate_inp.weight"
-    return Layer(
-        attn_norm=tensors.floats(f"blk.{i}.attn_norm.weight", d),
-        attn_q=tensors.matrix(f"blk.{i}.attn_q.weight", d, d_head),
-        attn_k=tensors.matrix(f"blk.{i}.attn_k.weight", d, d_kv),
-        attn_v=tensors.matrix(f"blk.{i}.attn_v.weight", d, d_kv),
-        attn_output=tensors.matrix(f"blk.{i}.attn_output.weight", d_head, d),
-        ffn_norm=tensors.floats(f"blk.{i}.ffn_norm.weight", d),
-        router=tensors.matrix(router, d, n_expert) if n_expert else None,
-        gate=feed_forward("gate", d, n_ff),
-        up=feed_forward("up", d, n_ff),
-        down=feed_forward("down", n_ff, d),
-    )
+    def read(self) -> Weights:
+        c, tensors = self._config, self._tensors
+        token_embd = tensors.rows("token_embd.weight", c.n_embd, c.n_vocab)
+        output = token_embd
+        if tensors.has("output.weight"):
+            output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
+        vectors = {name: tensors.floats(name) for name in self._vectors[""]
+                   if name not in _ROPE_FACTORS.values()}  # fmt: skip
+        return Weights(
+            token_embd=token_embd,
+            layers=tuple(self._layer(i) for i in range(c.n_layer)),
+            vectors=self._complete(vectors),
+            output=output,
+            rope_factors=tensors.rope_factors(),
+        )
+
+    def _layer(self, i: int) -> Layer:
+        b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
+        vectors = {name: self._tensors.floats(b + name) for name in self._vectors[b]}
+        matrices = {
+            name.removesuffix(".weight"): self._tensors.matrix(b + name, *self._shapes[b + name])
+            for name in self._matrices[b]
+            if len(self._shapes[b + name]) == 2 and not _is_expert(name)
+        }
+        gate = vectors.pop("ffn_gate_inp_shexp.weight", None)
+        if gate is not None:
+            name = "ffn_gate_inp_shexp"
+            matrices[name] = self._tensors.matrix(f"{b}{name}.weight", c.n_embd, 1)
+        self._split_fused(vectors, matrices)
+        experts = {}
+        if graph.has_experts:
+            planes = {"gate": (c.n_embd, c.n_ff_exp), "up": (c.n_embd, c.n_ff_exp),
+                      "down": (c.n_ff_exp, c.n_embd)}  # fmt: skip
+            experts = {
+                part: self._tensors.experts(i, part, *plane, c.n_expert)
+                for part, plane in planes.items()
+                if part != "gate" or c.arch.is_gated
+            }
+        return Layer(graph, self._complete(vectors), matrices, experts)
+
+    def _split_fused(
+        self, vectors: dict[str, NDArray[np.float32]], matrices: dict[str, Matrix]
+    ) -> None:
+        """Replace what holds q, k and v, or gate and up, by its parts."""
+        c = self._config
+        n_q, n_kv = c.n_head * c.head_dim, c.n_embd_kv
+        starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": (n_q + n_kv, n_kv)}
+        if fused := matrices.pop("attn_qkv", None):
+            matrices |= {name: fused.part(*at) for name, at in starts.items()}
+        bias = vectors.pop("attn_qkv.bias", None)
+        if bias is not None:
+            vectors |= {f"{name}.bias": bias[i : i + n] for name, (i, n) in starts.items()}
+        if not c.arch.has_fused_gate:
+            return
+        for suffix in ("", "_shexp"):
+            if fused := matrices.get(f"ffn_up{suffix}"):
+                half = fused.n_out // 2
+                matrices[f"ffn_gate{suffix}"] = fused.part(0, half)
+                matrices[f"ffn_up{suffix}"] = fused.part(half, half)
+        bias = vectors.get("ffn_up.bias")
+        if bias is not None:
+            half = len(bias) // 2
+            vectors |= {"ffn_gate.bias": bias[:half], "ffn_up.bias": bias[half:]}
+
+    def _complete(
+        self, vectors: dict[str, NDArray[np.float32]]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Add what layer norms without a bias add, and what norms without weights multiply by."""
+        arch = self._config.arch
+        if arch.has_layer_norm:
+            for name in [name for name in vectors if name.endswith("_norm.weight")]:
+                zeros = np.zeros_like(vectors[name])
+                vectors.setdefault(name.replace(".weight", ".bias"), zeros)
+        if arch.has_plain_norms:
+            vectors[ONES] = np.ones(self._config.head_dim, np.float32)
+        return vectors
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return ``blk.N.`` and the rest; without a block "" and the name."""
+    if not name.startswith("blk."):
+        return "", name
+    block, _, rest = name.removeprefix("blk.").partition(".")
+    return f"blk.{block}.", rest
+
+
+def _is_expert(name: str) -> bool:
+    """Tell whether a matrix is that of one expert, ``ffn_up.3.weight``."""
+    return name.removesuffix(".weight").rpartition(".")[2].isdecimal()

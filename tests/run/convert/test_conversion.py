@@ -16,7 +16,7 @@ from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.run.convert import plan_conversion
-from gguf_hub.run.model.config import read_config
+from gguf_hub.run.model.config import read_config, read_graph
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.naive import dequantize
@@ -217,11 +217,11 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
 
 def test_sizes_are_read_back_as_they_were_stated(tmp_path: Path, convert: Convert) -> None:
     folder = checkpoints.write(tmp_path / "model", head_dim=16, **checkpoints.MIXTURE)
-    config = read_config(convert(folder).hparams)
+    config = read_config(read_graph(convert(folder).hparams))
     assert (config.n_layer, config.n_embd, config.n_ff) == (2, 32, 64)
     assert (config.n_head, config.n_head_kv, config.head_dim) == (4, 2, 16)
     assert (config.n_expert, config.n_expert_used) == (4, 2)
-    assert (config.n_ctx_train, config.rms_epsilon) == (128, pytest.approx(1e-6))
+    assert (config.n_ctx_train, config.epsilon) == (128, pytest.approx(1e-6))
     assert (config.rope.freq_base, config.rope.n_rot) == (20000.0, 16)
 
 
@@ -254,7 +254,8 @@ def test_sizes_are_read_back_as_they_were_stated(tmp_path: Path, convert: Conver
 def test_rope_is_read_back_as_it_was_stated(
     changes: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path, convert: Convert
 ) -> None:
-    rope = read_config(convert(checkpoints.write(tmp_path / "m", **changes)).hparams).rope
+    file = convert(checkpoints.write(tmp_path / "m", **changes))
+    rope = read_config(read_graph(file.hparams)).rope
     assert (rope.scaling, rope.freq_base, rope.factor, rope.n_ctx_orig) == expected
 
 

@@ -73,7 +73,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into Lin
 
 @needs_linux
 def test_only_chosen_experts_are_prefetched(file: GgufFile, weights) -> None:
-    gate = weights.layers[0].gate
+    gate = weights.layers[0].experts["gate"]
     assert isinstance(gate, Experts)
     memory = Memory.allocate(n=32, f=0, q=0, kv=0, files=[file.data])
     experts, expert_starts = HEADER, HEADER + 8
@@ -98,7 +98,7 @@ def test_dense_tensors_are_prefetched_at_once(file: GgufFile, weights) -> None:
     ranges = dense_ranges(weights)
     prefetch(file.data, ranges)
     assert wait_until(lambda: all(resident(file.data, *each) == 1 for each in ranges))
-    down = weights.layers[0].down.matrices[3]
+    down = weights.layers[0].experts["down"].matrices[3]
     assert resident(file.data, down.offset, down.size_bytes) < 0.5
 
 
@@ -110,9 +110,8 @@ def test_dense_ranges_hold_every_dense_matrix_and_no_expert(weights) -> None:
         return any(start <= matrix.offset and matrix.offset + matrix.size_bytes <= start + size
                    for start, size in ranges)  # fmt: skip
 
-    dense = (layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output, layer.router)
-    assert all(map(is_inside, (*dense, weights.output)))
-    for part in (layer.gate, layer.up, layer.down):
+    assert all(map(is_inside, (*layer.matrices.values(), weights.output)))
+    for part in layer.experts.values():
         assert not any(map(is_inside, part.matrices))
     assert ranges == sorted(ranges)
 

@@ -192,9 +192,9 @@ def test_no_shard_is_replaced_by_what_is_made_of_the_set(model: Path) -> None:
 def test_what_is_not_computed_is_refused_in_whichever_shard_it_lies(model: Path) -> None:
     whole = GgufFile.open(model)
     tensors = [(info, whole.tensor_bytes(name)) for name, info in whole.tensors.items()]
-    bias = TensorSpec("blk.1.attn_q.bias", (SMALL.n_embd,), QuantType.F32)
+    bias = TensorSpec("blk.1.attn_norm.bias", (SMALL.n_embd,), QuantType.F32)
     more = model.with_name("more.gguf")
     write_gguf(more, whole.fields, [*tensors, (bias, bytes(4 * SMALL.n_embd))])
     paths = cut(more, 4)
-    with open_gguf(paths[0]) as file, pytest.raises(UnsupportedGgufError, match=r"attn_q\.bias"):
+    with open_gguf(paths[0]) as file, pytest.raises(UnsupportedGgufError, match=r"attn_norm\.bias"):
         Transformer.open(file, ModelSettings(n_ctx=64))

@@ -15,7 +15,8 @@ from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine
-from gguf_hub.run.model.program import FULL_GRAPH, Program, ProgramBuilder, Stage
+from gguf_hub.run.model.builder import ProgramBuilder
+from gguf_hub.run.model.program import FULL_GRAPH, Program, Stage
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model
 from tests.synth import Shape, write_mixtral

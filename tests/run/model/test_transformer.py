@@ -22,11 +22,13 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
-from gguf_hub.run.model.program import ProgramBuilder
+from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer, auto_threads
 from gguf_hub.run.model.weights import read_model
+from tests import naive
 from tests.synth import (
+    CODE_RECIPES,
     LOGITS_RECIPES,
     LOGITS_TOKENS,
     TINY,
@@ -147,6 +149,26 @@ def test_every_recipe_has_llama_cpps_logits(
     found = open_model(path, n_logits=None).forward(LOGITS_TOKENS, 0, all_logits=True)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(axis=1) / norms).min() >= 0.9995
+
+
+@pytest.mark.parametrize("recipe", CODE_RECIPES)
+def test_types_whose_weights_are_codes_give_the_logits_of_their_weights(
+    recipe: str, open_model: Any, tmp_path: Path
+) -> None:
+    path = write_mixtral(tmp_path / "codes.gguf", replace(SMALL, n_expert=0), recipe=recipe)
+    file = GgufFile.open(path)
+    weights = [
+        (TensorSpec(name, info.shape, QuantType.F32), naive.dequantize(info.type, raw))
+        for name, info in file.tensors.items()
+        for raw in [file.tensor_bytes(name)]
+    ]
+    write_gguf(tmp_path / "floats.gguf", file.fields, weights)
+    found, expected = (
+        open_model(tmp_path / name, n_logits=None).forward(TOKENS, 0, all_logits=True)
+        for name in ("codes.gguf", "floats.gguf")
+    )
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(axis=1) / norms).min() >= 0.999
 
 
 # -- invariants -----------------------------------------------------------------------------------

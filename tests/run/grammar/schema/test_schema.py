@@ -736,10 +736,10 @@ def test_options_with_a_tag_are_told_apart_however_many() -> None:
     schema = {
         "oneOf": [
             {"type": "object", "required": ["k"], "properties": {"k": {"const": i}}}
-            for i in range(400)
+            for i in range(200)
         ]
     }
-    assert accepted(schema, {"k": 399}, {"k": 400}) == [True, False]
+    assert accepted(schema, {"k": 199}, {"k": 200}) == [True, False]
 
 
 def test_the_first_character_of_a_free_object_may_begin_a_key() -> None:

@@ -1,0 +1,153 @@
+"""What the name of an architecture tells of its graph, beyond the keys and tensors of a file.
+
+Everything that a file says itself (sizes, biases, factors, which layers have experts) is read from
+it in ``graph``. Source of the records: src/models/ of llama.cpp, as bundled with llama-cpp-python
+0.3.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gguf_hub.gguf.hparams import GraphHyperParameters
+
+H = GraphHyperParameters
+
+Activation = Literal["silu", "gelu", "relu2", "swiglu_oai"]
+"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
+
+BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
+          "ffn_up.bias", "ffn_down.bias")  # fmt: skip
+"""What any model may have."""
+HEAD_NORMS = ("attn_q_norm.weight", "attn_k_norm.weight")
+NORMS = ("attn_norm.weight", "ffn_norm.weight")
+"""What stands before attention and before the feed-forward network."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Layers that attend to a window of positions: all but every ``period``-th.
+
+    A file may say otherwise: with an array of flags, or with another period.
+
+    Attributes:
+        period: Every so many layers one attends to the whole context; 0 for none.
+        default: Positions where the file names no number.
+        fixed: Positions whatever number it names, unless that is 0.
+        is_chunked: A window begins at a multiple of its length instead of moving along.
+        is_plain: Rotations there are not scaled to longer contexts.
+        freq_base: Base of the frequencies there, where the file names none; None for that of the
+            other layers.
+        only_of: The one number of layers whose models have windows; None for any.
+        is_full_first: The first of ``period`` layers attends to all, not the last.
+    """
+
+    period: int
+    default: int = 0
+    fixed: int = 0
+    is_chunked: bool = False
+    is_plain: bool = False
+    freq_base: float | None = None
+    only_of: int | None = None
+    is_full_first: bool = False
+
+    def has_window(self, i: int, period: int) -> bool:
+        """Tell whether layer ``i`` has a window, given the period that counts."""
+        return not period or i % period != (0 if self.is_full_first else period - 1)
+
+
+@dataclass(frozen=True)
+class Router:
+    """How experts are chosen and weighted where no key tells.
+
+    Attributes:
+        function: What makes weights of logits: ``softmax`` over all, ``sigmoid``, or ``chosen``:
+            softmax over those of the chosen experts alone.
+        is_normalized: Whether weights are divided by their sum.
+        is_first: Whether an expert's input is weighted instead of its output.
+    """
+
+    function: Literal["softmax", "sigmoid", "chosen"] = "softmax"
+    is_normalized: bool = False
+    is_first: bool = False
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Queries at far positions are multiplied by 1 + scale ln(1 + floor((p + offset) / length)).
+
+    Attributes:
+        scale: Where no key tells.
+        length: Positions; None for the context that the model was trained on.
+        offset: Added to the position.
+    """
+
+    scale: float = 0.0
+    length: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder of attention and feed-forward networks; by default Llama's, rotated as GPT-NeoX's.
+
+    Attributes:
+        name: ``general.architecture``.
+        rope: Which elements of a head are a pair: ``norm`` for neighbours, ``neox`` for those that
+            are half of the rotated ones apart.
+        rope_skip: Every so many layers one has no rotation; 0 for none.
+        rope_windows_only: Layers without a window have no rotation, if others have windows.
+        needs: Vectors of a layer that must be there, after ``blk.N.``.
+        may_have: Vectors that may be there, beside ``BIASES``.
+        has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
+        has_whole_norms: The norms of q and k are over all heads at once, not over each.
+        has_norms_after_rope: They come after the rotation.
+        has_plain_norms: Rotated heads of q and k are normed without weights.
+        has_layer_norm: The norms are layer norms, not RMS norms.
+        post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
+            feed-forward network, not one after attention.
+        is_parallel: The feed-forward network reads what attention reads.
+        activation: Of the feed-forward network.
+        scales_embeddings: Embeddings are multiplied by the root of their length.
+        divides_logits: Logits are divided by ``logit_scale``, not multiplied.
+        windows: Which layers have windows; None for no layer.
+        router: None where there are no experts.
+        temperature: None where queries do not depend on their position otherwise.
+        score_scale: Factor of the scores; None for the root of a head's length, inverted.
+        defaults: Keys -> what they are where a file lacks them.
+        requires: Keys that must be there, beyond those that every model has.
+        reads: Keys that count, beyond those that count in every model.
+        ignores: Keys that have no effect.
+    """
+
+    name: str
+    rope: Literal["norm", "neox"] = "neox"
+    rope_skip: int = 0
+    rope_windows_only: bool = False
+    needs: tuple[str, ...] = NORMS
+    may_have: tuple[str, ...] = ()
+    has_fused_gate: bool = False
+    has_whole_norms: bool = False
+    has_norms_after_rope: bool = False
+    has_plain_norms: bool = False
+    has_layer_norm: bool = False
+    post_attention_norm_is_before_ffn: bool = False
+    is_parallel: bool = False
+    activation: Activation = "silu"
+    scales_embeddings: bool = False
+    divides_logits: bool = False
+    windows: Windows | None = None
+    router: Router | None = None
+    temperature: Temperature | None = None
+    score_scale: Callable[[H], float] | None = None
+    defaults: Mapping[str, Callable[[H], float]] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward network has a gate beside ``up``."""
+        return self.activation != "relu2"

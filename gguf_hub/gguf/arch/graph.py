@@ -1,0 +1,277 @@
+"""What a model's graph is: by its architecture, its keys, and the tensors that it has.
+
+The one place that knows which tensors a graph has and their shapes; whoever judges a file and
+whoever runs it ask here.
+
+Shape letters: D n_embd, Q all heads of q, K those of k (and of v), d head_dim, H heads, F n_ff,
+E experts, X the width of an expert, S of a shared one, V rows of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.experts import group_split
+from gguf_hub.gguf.format import AnyTensor
+from gguf_hub.gguf.hparams import GRAPH_HPARAMS
+
+Shape = tuple[int, ...]
+Tensors = Mapping[str, AnyTensor]
+
+_OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias",
+               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight")  # fmt: skip
+_OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+_MOST_LAYERS = 100_000  # no file that can be opened has more
+
+
+class TensorSpec(NamedTuple):
+    """A tensor of the graph.
+
+    Attributes:
+        name: As in the file.
+        shape: As in the file, the fastest dimension first.
+        is_vector: A norm, bias or the like, which is never quantised.
+    """
+
+    name: str
+    shape: Shape
+    is_vector: bool = False
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """What may differ from layer to layer.
+
+    Attributes:
+        has_experts: Whether a router chooses among feed-forward networks.
+        has_rope: Whether queries and keys are rotated.
+        window: How many positions a token sees, its own included; 0 for all.
+        chunk: It sees none before the last multiple of this; 0 for no such bound.
+    """
+
+    has_experts: bool = False
+    has_rope: bool = True
+    window: int = 0
+    chunk: int = 0
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether a token does not see the whole context."""
+        return bool(self.window or self.chunk)
+
+
+class Graph:
+    """The graph of a model.
+
+    Args:
+        arch: Its architecture.
+        hparams: Its keys.
+
+    Raises:
+        UnsupportedGgufError: Where a key is asked for that makes no sense.
+    """
+
+    def __init__(self, arch: Architecture, hparams: H) -> None:
+        self.arch, self.hparams = arch, hparams
+
+    @property
+    def n_layer(self) -> int:
+        """Layers that are computed; those that predict further tokens are not."""
+        h = self.hparams
+        return h.n_layer - (h.n_layer_nextn if H.n_layer_nextn.name in self.arch.reads else 0)
+
+    @property
+    def n_ff_exp(self) -> int:
+        """Width of an expert; 0 without experts."""
+        h = self.hparams
+        if not h.n_expert:
+            return 0
+        return h.n_ff_exp if H.n_ff_exp.name in self.arch.reads else h.n_ff
+
+    def value(self, name: str) -> float:
+        """Return a number that only some architectures read; 0 where this one does not."""
+        if name not in self.arch.reads:
+            return 0.0
+        hparam = GRAPH_HPARAMS[name]
+        default = self.arch.defaults.get(name)
+        if default is None or self.hparams.has(hparam):
+            return float(self.hparams.get(hparam))
+        return default(self.hparams)
+
+    def layers(self) -> tuple[LayerGraph, ...]:
+        """Return what each layer has."""
+        return tuple(map(self.layer, range(self.n_layer)))
+
+    def layer(self, i: int) -> LayerGraph:
+        """Return what layer ``i`` has."""
+        arch, h = self.arch, self.hparams
+        is_windowed = bool(self._window) and self._is_windowed(i)
+        has_rope = not (arch.rope_skip and self._has_skips and (i + 1) % arch.rope_skip == 0)
+        if arch.rope_windows_only and self._window:
+            has_rope = is_windowed
+        length = self._window if is_windowed else 0
+        is_chunk = bool(arch.windows and arch.windows.is_chunked)
+        step = h.moe_step if H.moe_step.name in arch.reads else 1
+        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        return LayerGraph(
+            has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
+            has_rope=has_rope,
+            window=0 if is_chunk else length,
+            chunk=length if is_chunk else 0,
+        )
+
+    @property
+    def _has_skips(self) -> bool:
+        """Whether layers without rotation are skipped; a chunk of 0 turns that off, too."""
+        return not (self.arch.windows and self.arch.windows.is_chunked) or bool(self._window)
+
+    @cached_property
+    def _window(self) -> int:
+        """How many positions the layers with windows see; 0 where there are none."""
+        windows, h = self.arch.windows, self.hparams
+        if windows is None or windows.only_of not in (None, h.n_layer):
+            return 0
+        length = h.get(H.n_swa, windows.default)
+        return windows.fixed if length and windows.fixed else length
+
+    def _is_windowed(self, i: int) -> bool:
+        flags = self._flags
+        return flags[i] if i < len(flags) else True
+
+    @cached_property
+    def _flags(self) -> list[bool]:
+        """Whether each layer has a window."""
+        windows, h = self.arch.windows, self.hparams
+        n_layer = min(self.n_layer, _MOST_LAYERS)
+        if windows is None:
+            return [False] * n_layer
+        if h.is_array(H.swa_pattern):
+            return [flag > 0 for flag in h.per_layer(H.swa_pattern, n_layer)]
+        period = h.get(H.swa_pattern, windows.period)
+        return [windows.has_window(i, period) for i in range(n_layer)]
+
+    # -- tensors -----------------------------------------------------------------------------------
+
+    def tensors(self, there: Tensors) -> Iterator[TensorSpec]:
+        """Yield the tensors that the graph needs, and of those that it may have the ones it has.
+
+        No more blocks than a header has tensors, and one: so many cannot all be there.
+
+        Args:
+            there: What the file has.
+        """
+        h, d = self.hparams, self.hparams.n_embd
+        n_rows, half = h.n_embd_rows, h.n_rot // 2
+        yield TensorSpec("token_embd.weight", (d, n_rows))
+        yield TensorSpec("output_norm.weight", (d,), True)
+        if "attn_norm.bias" in self.arch.needs:
+            yield TensorSpec("output_norm.bias", (d,), True)
+        if "output.weight" in there:
+            yield TensorSpec("output.weight", (d, n_rows))
+        for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
+            if name in there:
+                yield TensorSpec(name, (half,), True)
+        # the runner takes merged experts where there are both
+        split = {name: parts for name, parts in group_split(there).items() if name not in there}
+        for i in range(min(self.n_layer, len(there) + 1)):
+            for name, shape, is_vector in self._block(i, there, split):
+                yield TensorSpec(f"blk.{i}.{name}", shape, is_vector)
+
+    def ignored(self, name: str) -> bool:
+        """Tell whether a tensor is of a block that predicts further tokens: none is computed."""
+        block, _, rest = name.removeprefix("blk.").partition(".")
+        if not (name.startswith("blk.") and rest and block.isdecimal()):
+            return False
+        return self.n_layer <= int(block) < self.hparams.n_layer
+
+    def _block(
+        self, i: int, there: Tensors, split: Mapping[str, Mapping[int, str]]
+    ) -> Iterator[TensorSpec]:
+        """Yield the tensors of a layer, without ``blk.N.``."""
+        layer, b = self.layer(i), f"blk.{i}."
+        yield from self._attention(f"{b}attn_qkv.weight" in there)
+        if layer.has_experts:
+            yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
+            yield from self._experts(b, split)
+            yield from self._shared(b, there)
+        else:
+            yield from self._dense("", self.hparams.n_ff)
+        for name, shape in self._vectors(layer).items():
+            if name in self.arch.needs or f"{b}{name}" in there:
+                yield TensorSpec(name, shape, True)
+
+    def _attention(self, is_fused: bool) -> Iterator[TensorSpec]:
+        d, (n_q, n_kv) = self.hparams.n_embd, self._widths
+        if is_fused:
+            yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
+        else:
+            yield TensorSpec("attn_q.weight", (d, n_q))
+            yield TensorSpec("attn_k.weight", (d, n_kv))
+            yield TensorSpec("attn_v.weight", (d, n_kv))
+        yield TensorSpec("attn_output.weight", (n_q, d))
+
+    def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
+        d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
+        if self.arch.is_gated and not is_fused:
+            yield TensorSpec(f"ffn_gate{suffix}.weight", (d, width))
+        yield TensorSpec(f"ffn_up{suffix}.weight", (d, width * (1 + is_fused)))
+        yield TensorSpec(f"ffn_down{suffix}.weight", (width, d))
+
+    def _shared(self, b: str, there: Tensors) -> Iterator[TensorSpec]:
+        """Yield a shared expert; how wide it is, its own matrix tells."""
+        up = there.get(f"{b}ffn_up_shexp.weight")
+        keys = {H.n_expert_shared.name, H.n_ff_shexp.name}
+        if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
+            yield from self._dense("_shexp", up.shape[1])
+
+    def _experts(self, b: str, split: Mapping[str, Mapping[int, str]]) -> Iterator[TensorSpec]:
+        d, width, n_expert = self.hparams.n_embd, self.n_ff_exp, self.hparams.n_expert
+        planes = {"gate": (d, width), "up": (d, width), "down": (width, d)}
+        if not self.arch.is_gated:
+            del planes["gate"]
+        for part, plane in planes.items():
+            merged = f"{b}ffn_{part}_exps.weight"
+            if merged in split:
+                names = _wanted_experts(f"ffn_{part}", n_expert, split[merged])
+                yield from (TensorSpec(name, plane) for name in names)
+            else:
+                yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
+
+    def _vectors(self, layer: LayerGraph) -> dict[str, Shape]:
+        """Return the vectors that a layer must or may have."""
+        h, arch, (n_q, n_kv) = self.hparams, self.arch, self._widths
+        d, n_expert, width = h.n_embd, h.n_expert, self.n_ff_exp
+        is_whole = arch.has_whole_norms
+        shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
+            "attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
+            "attn_qkv.bias": (n_q + 2 * n_kv,),
+            "attn_q_norm.weight": (n_q if is_whole else h.head_dim,),
+            "attn_k_norm.weight": (n_kv if is_whole else h.head_dim,),
+            "attn_sinks.weight": (h.n_head,),
+            "ffn_gate.bias": (h.n_ff,), "ffn_up.bias": (h.n_ff * (1 + arch.has_fused_gate),),
+            "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
+            "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
+            "ffn_down_exps.bias": (d, n_expert),
+            "ffn_gate_inp_shexp.weight": (d,),
+        }  # fmt: skip
+        others = _OF_DENSE if layer.has_experts else _OF_EXPERTS
+        allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
+        return {name: shapes[name] for name in shapes if name in allowed}
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """How many numbers the queries of a token are, and its keys."""
+        h = self.hparams
+        return h.n_head * h.head_dim, h.n_head_kv * h.head_dim
+
+
+def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:
+    """Yield the names of the experts that are there, and of those that are not the first."""
+    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
+    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
+    for expert in experts:
+        yield f"{stem}.{expert}.weight"

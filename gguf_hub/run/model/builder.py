@@ -1,0 +1,101 @@
+"""A model's graph as a list of steps: what is computed, in which order, and where it lies.
+
+Shape letters: T tokens of a call (at most ``n_batch``), D n_embd, H heads, K kv heads, d head_dim,
+F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of the cache.
+
+The graph is Llama's (arXiv 2302.13971) with grouped-query attention, and Mixtral's sparse mixture
+of experts (arXiv 2401.04088), with what the architecture and the tensors of a file change about it.
+"""
+
+from __future__ import annotations
+
+from gguf_hub.gguf.memory import cache
+from gguf_hub.run.kernels.vm.extents import Bounds, Span
+from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
+from gguf_hub.run.model.attention import AttentionWriter
+from gguf_hub.run.model.feed_forward import FeedForwardWriter
+from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.steps import Stream
+
+
+class ProgramBuilder(AttentionWriter, FeedForwardWriter):
+    """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
+
+    def build(self) -> Program:
+        """Return the program of one forward pass."""
+        at, limits, stage, layers = self._at, self._limits, self._stage, self._weights.layers
+        if stage.has_embedding:
+            self._embed()
+        if layers:
+            self._rope_tables()
+        stream = Stream(at.residual, at.attn_out)
+        is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
+        for layer, own in zip(layers, at.layers, strict=True):
+            vectors = self._place(layer.vectors, own.vectors)
+            source = self._attention(layer, own, vectors)
+            if stage.has_head and layer is layers[-1] and not is_parallel:
+                stream = self._outputs(stream)
+            self._project(layer, vectors, stream)
+            self._feed_forward(layer, own, vectors, stream, source)
+        if stage.has_head:
+            self._head(stream if layers and not is_parallel else self._outputs(stream))
+        return Program(
+            steps=tuple(self._steps),
+            layout=at,
+            constants=self._constants,
+            bounds=self._bounds(),
+            n_slots=limits.n_slots,
+            active_bytes=self._weights.active_bytes(self._config, has_head=stage.has_head),
+            cache_token_bytes=2 * at.sizes["kv"] // cache.padded(limits.n_ctx),
+        )
+
+    def _bounds(self) -> Bounds:
+        limits, n_expert_used = self._limits, self._config.n_expert_used
+        return Bounds(
+            span=Span(limits.n_batch, limits.n_ctx),
+            counts={
+                N_OUTPUTS: limits.n_outputs,
+                N_PAIRS: limits.n_batch * n_expert_used,
+                N_OUTPUT_PAIRS: limits.n_outputs * n_expert_used,
+            },
+            n_vocab=self._config.n_vocab,
+            n_threads=limits.n_threads,
+            tables={offset: table for table, offset in self._tables.items()},
+        )
+
+    def _embed(self) -> None:
+        at, c, embedding = self._at, self._config, self._weights.token_embd
+        is_scaled = c.embedding_scale != 1
+        self._add(
+            f"get_rows.{embedding.type.name}", is_last=is_scaled,
+            w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
+            ids=at.ids, y=at.residual,
+        )  # fmt: skip
+        if is_scaled:
+            self._add("scale_rows", is_last=False, x=at.residual, width=c.n_embd,
+                      factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
+
+    def _outputs(self, stream: Stream) -> Stream:
+        """Go on with the rows that want logits; keys and values of the others are in the cache."""
+        at, d, y = self._at, self._config.n_embd, self._at.output_attn_out
+        self._add(
+            "copy_rows", is_last=False, x=stream.attn_out.x, width=y.width, rows=at.rows, y=y.x,
+            count=N_OUTPUTS,
+        )  # fmt: skip
+        self._add(
+            "copy_rows", x=stream.x, width=d, rows=at.rows, y=at.output_residual, count=N_OUTPUTS
+        )
+        return Stream(at.output_residual, y, N_OUTPUTS, N_OUTPUT_PAIRS)
+
+    def _head(self, stream: Stream) -> None:
+        c, at, output = self._config, self._at, self._weights.output
+        vectors = self._place(self._weights.vectors, at.head)
+        self._norm(vectors, "output_norm.weight", stream.x, at.hidden.x, c.n_embd, stream.count)
+        self._quantize(at.hidden, [output], stream.count)
+        self._matmul(output, at.hidden, at.logits, count=stream.count, is_last=True)
+        if c.logit_scale != 1:
+            self._add("scale_rows", x=at.logits, width=c.n_vocab,
+                      factor=self._scalar(c.logit_scale), count=stream.count)  # fmt: skip
+        if c.logit_cap:
+            self._add("soft_cap", x=at.logits, width=c.n_vocab, cap=self._scalar(c.logit_cap),
+                      count=stream.count)  # fmt: skip

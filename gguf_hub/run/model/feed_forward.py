@@ -1,0 +1,182 @@
+"""The steps of feed-forward networks: dense ones, experts and their router, shared experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
+from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
+from gguf_hub.run.model.steps import StepWriter, Stream
+from gguf_hub.run.model.weights import Experts, Layer, Matrix
+
+_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu2": "relu2",
+                "swiglu_oai": "swiglu_oai"}  # fmt: skip
+_FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
+"""Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
+
+
+class FeedForwardWriter(StepWriter):
+    """Writes what each layer computes after its attention."""
+
+    def _feed_forward(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
+        source: Activations,
+    ) -> None:  # fmt: skip
+        arch = self._config.arch
+        if not arch.is_parallel:
+            is_other = arch.post_attention_norm_is_before_ffn
+            name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
+            source = self._normed(vectors, name, stream.x, stream.count)
+        target = self._target(stream)
+        if layer.experts:
+            self._mixture(layer, own, vectors, stream, source, target)
+        else:
+            rows = self._at.dense_gate, self._at.dense_up
+            self._dense(layer, "", vectors, source, rows, target, stream.count,
+                        is_added=target == stream.x)  # fmt: skip
+        self._join(vectors, "post_ffw_norm.weight", stream)
+
+    def _dense(
+        self, layer: Layer, suffix: str, vectors: Mapping[str, int], source: Activations,
+        rows: tuple[Activations, int], target: int, count: int, *, is_added: bool,
+    ) -> None:  # fmt: skip
+        """Compute a feed-forward network, a shared expert with its ``suffix``."""
+        gate_rows, up_rows = rows
+        names = [f"{part}{suffix}" for part in ("ffn_gate", "ffn_up", "ffn_down")]
+        gate, up, down = (layer.matrices.get(name) for name in names)
+        assert up is not None and down is not None
+        self._quantize(source, [matrix for matrix in (gate, up) if matrix], count)
+        places = {up: gate_rows.x} if gate is None else {gate: gate_rows.x, up: up_rows}
+        for matrix, y in places.items():
+            self._matmul(matrix, source, y, count=count, is_last=matrix is up)
+        for name, y in zip(names[:2], (gate_rows.x, places[up]), strict=True):
+            self._bias(vectors, name, y, up.n_out, count)
+        self._activate(replace(gate_rows, width=up.n_out), up_rows, [down], count)
+        self._matmul(down, gate_rows, target, count=count, is_added=is_added, is_last=True)
+        self._bias(vectors, names[2], target, down.n_out, count)
+
+    def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
+        """Compute the activation over the gate's rows, quantised for what reads them."""
+        kernel = _ACTIVATIONS[self._config.arch.activation]
+        if kernel == "relu2":
+            self._add(kernel, gate=gate.x, width=gate.width, count=count)
+        else:
+            self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)
+        self._quantize(gate, readers, count)
+
+    def _mixture(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
+        source: Activations, target: int,
+    ) -> None:  # fmt: skip
+        c, at, experts = self._config, self._at, layer.experts
+        up, down, gate = experts["up"], experts["down"], experts.get("gate")
+        first = [part for part in (gate, up) if part]
+        router, is_first = layer.matrices["ffn_gate_inp"], c.router.is_first
+        readers = [] if is_first else [matrix for part in first for matrix in part.matrices]
+        self._quantize(source, [router, *readers], stream.count)
+        self._route(router, own, vectors, source, stream)
+        if self._limits.prefetch_experts:
+            self._prefetch(*first, down)
+        rows, pairs_per_x = source, c.n_expert_used
+        if is_first:
+            rows, pairs_per_x = at.weighted, 1
+            self._add("scale_pairs", x=source.x, weights=own.expert_weights,
+                      n_expert_used=c.n_expert_used, width=c.n_embd, y=rows.x,
+                      count=stream.count)  # fmt: skip
+            self._quantize(rows, [m for part in first for m in part.matrices], stream.pairs)
+        places = {"up": at.gate.x} if gate is None else {"gate": at.gate.x, "up": at.up}
+        for part, y in places.items():
+            self._expert_matmul(experts[part], rows, y, pairs_per_x, is_last=part == "up")
+        for part, y in places.items():
+            self._expert_bias(vectors, part, y, own, stream)
+        self._activate(at.gate, at.up, list(down.matrices), stream.pairs)
+        self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
+        self._expert_bias(vectors, "down", at.expert_out, own, stream)
+        self._add(
+            "combine", y=at.expert_out, weights=own.expert_weights, width=c.n_embd,
+            n_expert_used=c.n_expert_used, x=target, count=stream.count,
+            is_added=target == stream.x, is_weighted=not is_first,
+        )  # fmt: skip
+        if "ffn_up_shexp" in layer.matrices:
+            self._shared_expert(layer, vectors, stream, source, target)
+
+    def _route(
+        self, router: Matrix, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
+        stream: Stream,
+    ) -> None:  # fmt: skip
+        """Choose the experts of each token."""
+        c, at, r = self._config, self._at, self._config.router
+        self._matmul(router, source, at.router_logits, count=stream.count, is_last=True)
+        self._bias(vectors, "ffn_gate_inp", at.router_logits, c.n_expert, stream.count)
+        bias = vectors.get("exp_probs_b.bias")
+        self._add(
+            "top_k_gate", logits=at.router_logits, n_expert=c.n_expert,
+            n_expert_used=c.n_expert_used, expert_ids=own.expert_ids, weights=own.expert_weights,
+            expert_starts=at.expert_starts, assignments=at.expert_assignments,
+            count=stream.count, function=3 if r.is_first else _FUNCTIONS[r.function],
+            bias=bias or 0, has_bias=bias is not None, n_group=r.n_group,
+            n_group_used=r.n_group_used, is_normalized=r.is_normalized,
+            scale=self._scalar(r.scale),
+        )  # fmt: skip
+
+    def _expert_bias(
+        self, vectors: Mapping[str, int], part: str, y: int, own: LayerOffsets, stream: Stream
+    ) -> None:
+        c, name = self._config, f"ffn_{part}_exps.bias"
+        if name in vectors:
+            width = c.n_embd if part == "down" else c.n_ff_of_experts
+            self._add(
+                "add_expert_bias", y=y, biases=vectors[name], width=width, n_expert=c.n_expert,
+                expert_ids=own.expert_ids, count=stream.pairs,
+            )  # fmt: skip
+
+    def _shared_expert(
+        self, layer: Layer, vectors: Mapping[str, int], stream: Stream, source: Activations,
+        target: int,
+    ) -> None:  # fmt: skip
+        """Add a network that every token goes through, weighted by a gate if it has one."""
+        c, at, gate = self._config, self._at, layer.matrices.get("ffn_gate_inp_shexp")
+        rows = at.shared_gate, at.shared_up
+        if gate is None:
+            self._dense(layer, "_shexp", vectors, source, rows, target, stream.count, is_added=True)
+            return
+        self._quantize(source, [gate], stream.count)
+        self._matmul(gate, source, at.shared_weight, count=stream.count, is_last=True)
+        self._dense(layer, "_shexp", vectors, source, rows, at.shared_out, stream.count,
+                    is_added=False)  # fmt: skip
+        self._add("sigmoid_scale", y=at.shared_out, gate=at.shared_weight, width=c.n_embd,
+                  count=stream.count)  # fmt: skip
+        self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd, factor=self._scalar(1.0),
+                  count=stream.count)  # fmt: skip
+
+    def _prefetch(self, *parts: Experts) -> None:
+        """Prefetch the chosen experts from disk while the first of them computes."""
+        for experts in parts:
+            self._add(
+                "prefetch_experts", is_last=False, experts=self._tables[experts.offsets()],
+                n_expert=len(experts.matrices), expert_starts=self._at.expert_starts,
+                size=max(matrix.size_bytes for matrix in experts.matrices),
+            )  # fmt: skip
+
+    def _expert_matmul(
+        self, experts: Experts, rows: Activations, y: int, pairs_per_x: int, *, is_last: bool
+    ) -> None:
+        """Multiply the rows of each pair with its expert: [P, n_in] -> [P, n_out].
+
+        Experts of one layer may differ in type; each type is a step with a table of its own.
+        """
+        first, types = experts.matrices[0], experts.types
+        for type_ in types:
+            kind = ACTIVATION_OF[type_]
+            xq, xf = rows.offsets[kind]
+            self._add(
+                f"expert_matmul.{type_.name}", is_last=is_last and type_ == types[-1],
+                experts=self._tables[experts.offsets(type_)], n_expert=len(experts.matrices),
+                row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
+                expert_starts=self._at.expert_starts, assignments=self._at.expert_assignments,
+                pairs_per_x=pairs_per_x,
+                xq=xq, xq_stride=activation_bytes(kind, rows.width),
+                xf=xf, xf_stride=activation_floats(kind, rows.width),
+                y=y, y_stride=first.n_out, **self._at.product_scratch,
+            )  # fmt: skip

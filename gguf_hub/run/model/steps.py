@@ -1,0 +1,158 @@
+"""What all parts of a graph write steps with: memory, constants, norms, biases, products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
+from gguf_hub.gguf.memory.layout import Activations, Limits, MemoryLayout
+from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.program import FULL_GRAPH, Stage
+from gguf_hub.run.model.weights import Matrix, Weights
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tokens that a layer computes on after its attention.
+
+    Attributes:
+        x: Offset in ``f`` of the residual stream, [T, D].
+        attn_out: Output of attention, [T, H, d].
+        count: Index in the header of their number.
+        pairs: Index in the header of the number of their (token, expert) pairs.
+    """
+
+    x: int
+    attn_out: Activations
+    count: int = N_TOKENS
+    pairs: int = N_PAIRS
+
+
+class StepWriter:
+    """Collects the steps of a model, or of a stage, for given limits."""
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, limits: Limits, stage: Stage = FULL_GRAPH
+    ) -> None:
+        self._config = config
+        self._weights = replace(weights, layers=weights.layers[stage.first : stage.end])
+        self._limits = limits
+        self._stage = stage
+        sizes = replace(config, n_layer=len(self._weights.layers))
+        tables = _expert_tables(self._weights, limits)
+        vectors = [layer.vectors for layer in self._weights.layers] + [weights.vectors]
+        lengths = [{name: len(values) for name, values in own.items()} for own in vectors]
+        self._at = MemoryLayout(sizes, limits, len(tables), lengths)
+        self._tables = dict(zip(tables, self._at.tables, strict=True))
+        self._steps: list[Step] = []
+        self._constants: dict[int, NDArray[np.float32]] = {}
+        self._scalars: dict[float, int] = {}
+
+    def _place(
+        self, vectors: Mapping[str, NDArray[np.float32]], offsets: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Put vectors in place; return where they are."""
+        for name, values in vectors.items():
+            self._constants[offsets[name]] = values
+        return offsets
+
+    def _scalar(self, value: float) -> int:
+        """Return where a number lies; equal ones are one."""
+        if value not in self._scalars:
+            self._scalars[value] = self._at.scalars[len(self._scalars)]
+            self._constants[self._scalars[value]] = np.array([value], np.float32)
+        return self._scalars[value]
+
+    def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:
+        """Append a step; the next one waits for it only if it is the last of its group."""
+        self._steps.append(step(kernel, barrier=is_last, **arguments))
+
+    def _norm(
+        self, vectors: Mapping[str, int], name: str, x: int, y: int, width: int, count: int,
+        *, per_row: int = 1, is_last: bool = True,
+    ) -> None:  # fmt: skip
+        """Norm rows of ``width``, ``per_row`` of them for each counted one."""
+        epsilon, gain = self._scalar(self._config.epsilon), vectors[name]
+        if self._config.arch.has_layer_norm:
+            bias = vectors[name.replace(".weight", ".bias")]
+            self._add("layer_norm", is_last=is_last, x=x, gain=gain, bias=bias, width=width,
+                      epsilon=epsilon, y=y, count=count)  # fmt: skip
+        else:
+            self._add("rms_norm", is_last=is_last, x=x, gain=gain, width=width, epsilon=epsilon,
+                      y=y, count=count, per_row=per_row)  # fmt: skip
+
+    def _bias(
+        self, vectors: Mapping[str, int], name: str, y: int, width: int, count: int,
+        *, is_last: bool = True,
+    ) -> None:  # fmt: skip
+        """Add a bias to rows, if there is one."""
+        if f"{name}.bias" in vectors:
+            self._add("add_bias", is_last=is_last, y=y, bias=vectors[f"{name}.bias"], width=width,
+                      count=count)  # fmt: skip
+
+    def _quantize(self, rows: Activations, readers: list[Matrix], count: int) -> None:
+        """Quantise activation rows to every kind that their readers are multiplied with."""
+        kinds = dict.fromkeys(ACTIVATION_OF[matrix.type] for matrix in readers)
+        for kind in kinds:
+            if kind != "f32":
+                xq, xf = rows.offsets[kind]
+                self._add(f"quantize_{kind}", x=rows.x, width=rows.width, xq=xq, xf=xf, count=count)
+
+    def _matmul(
+        self,
+        matrix: Matrix,
+        rows: Activations,
+        y: int,
+        *,
+        count: int = N_TOKENS,
+        is_added: bool = False,
+        is_last: bool = False,
+    ) -> None:
+        """Multiply activation rows with a matrix: [rows, n_in] -> [rows, n_out]."""
+        kind = ACTIVATION_OF[matrix.type]
+        xq, xf = rows.offsets[kind]
+        self._add(
+            f"matmul.{matrix.type.name}", is_last=is_last,
+            w0=matrix.offset, row_bytes=matrix.row_bytes, n_in=matrix.n_in, n_out=matrix.n_out,
+            xq=xq, xq_stride=activation_bytes(kind, rows.width),
+            xf=xf, xf_stride=activation_floats(kind, rows.width),
+            y=y, y_stride=matrix.n_out, is_added=is_added, count=count, **self._at.product_scratch,
+        )  # fmt: skip
+
+    def _target(self, stream: Stream) -> int:
+        """Return where a branch is computed: in the residual stream itself, or beside it."""
+        return self._at.branch if self._config.has_branches else stream.x
+
+    def _join(self, vectors: Mapping[str, int], norm: str, stream: Stream) -> None:
+        """Add a branch that was computed beside the residual stream, normed if there is a norm."""
+        c, at = self._config, self._at
+        if not c.has_branches:
+            return
+        if norm in vectors:
+            self._norm(vectors, norm, at.branch, at.branch, c.n_embd, stream.count)
+        self._add("add_rows", x=stream.x, y=at.branch, width=c.n_embd,
+                  factor=self._scalar(c.residual_scale), count=stream.count)  # fmt: skip
+
+    def _normed(self, vectors: Mapping[str, int], name: str, x: int, count: int) -> Activations:
+        """Norm the residual stream, where there is a norm; return what is read of it."""
+        normed = self._at.normed
+        if name not in vectors:
+            return replace(normed, x=x, offsets=normed.offsets | {"f32": (0, x)})
+        self._norm(vectors, name, x, normed.x, normed.width, count)
+        return normed
+
+
+def _expert_tables(weights: Weights, limits: Limits) -> list[tuple[int, ...]]:
+    """Return the distinct tables of expert offsets that steps read."""
+    tables: dict[tuple[int, ...], None] = {}
+    for layer in weights.layers:
+        for part in layer.experts.values():
+            tables |= dict.fromkeys(part.offsets(type_) for type_ in part.types)
+            if limits.prefetch_experts:
+                tables[part.offsets()] = None
+    return list(tables)

@@ -1,0 +1,253 @@
+"""Every architecture's tiny model: llama.cpp's logits, no part ignored, the same bits either way.
+
+Architectures that do not run here are refused by name before anything is computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.arch import ARCHITECTURES
+from gguf_hub.gguf.format import TensorSpec
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.model.weights import read_model
+from tests.arch_models import (
+    N_CTX,
+    POSITIONS,
+    TOKENS,
+    group_of,
+    keys_of,
+    tensor_specs,
+    write_arch_model,
+)
+from tests.arch_recipes import RECIPES
+
+NOT_YET: dict[str, str] = {}
+"""Models of an architecture that runs, with a part that does not, and what names the part."""
+RUNNING = [name for name, r in RECIPES.items() if r.arch in ARCHITECTURES and name not in NOT_YET]
+REFUSED = {
+    name: NOT_YET.get(name, f"`{recipe.arch}`")
+    for name, recipe in RECIPES.items()
+    if name not in RUNNING
+}
+
+SUMS = 2e-4
+"""Logits may differ by so much because sums have another order; in float64 it is 8e-5."""
+GELU = 1e-2
+"""ggml reads Gemma's GELU from a table of halves: exact GELU differs by up to 4.2e-3 here."""
+
+OPTIONAL = (
+    "output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
+    "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
+    "ffn_up.bias", "ffn_down.bias", "exp_probs_b.bias", "ssm_conv1d.bias",
+    "layer_output_scale.weight", "ffn_down_exps.scale", "ffn_gate_inp_shexp.weight",
+)  # fmt: skip
+"""With and without these, llama.cpp runs a model of some architectures."""
+OPTIONAL_OF = {"glm4moe": ("attn_q_norm.weight", "attn_k_norm.weight")}
+"""The same, of an architecture."""
+INSTEAD = {
+    "attn_qkv": "attn_q",
+    "ffn_up_shexp": "ffn_down_shexp",
+    "ffn_gate_up_exps": "ffn_up_exps",
+}
+"""What may be named in place of a missing tensor: what a model of another form would have instead
+of it, or what is of no use without it."""
+
+
+@pytest.fixture(scope="module")
+def builder(kernels: None) -> KernelBuilder:
+    """Link each kernel once for all models of this file."""
+    return KernelBuilder()
+
+
+@pytest.fixture
+def open_model(builder: KernelBuilder) -> Iterator[Callable[..., Transformer]]:
+    """Open models that are closed after the test."""
+    opened: list[Transformer] = []
+
+    def open_(path: Path, n_threads: int = 1) -> Transformer:
+        options = ModelSettings(n_ctx=N_CTX, n_threads=n_threads, n_logits=None)
+        opened.append(Transformer.open(GgufFile.open(path), options, builder=builder))
+        return opened[-1]
+
+    yield open_
+    for model in opened:
+        model.close()
+
+
+@cache
+def known(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return llama.cpp's logits and the facts on each model."""
+    models = json.loads((folder / "models.json").read_text())
+    return dict(zip(models, np.load(folder / "logits.npy"), strict=True)), models
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_models_are_those_that_llama_cpp_read(name: str, data: Path, tmp_path: Path) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    _, models = known(data / "arch-logits")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == models[name]["sha256"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_run_is_refused_by_name(name: str, open_model: Any, tmp_path: Path) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    with pytest.raises(UnsupportedGgufError) as caught:
+        open_model(path)
+    assert REFUSED[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_logits_are_llama_cpps(name: str, data: Path, open_model: Any, tmp_path: Path) -> None:
+    logits, models = known(data / "arch-logits")
+    model = open_model(write_arch_model(tmp_path / "model.gguf", name))
+    found = model.forward(TOKENS, 0, all_logits=True)[list(POSITIONS)]
+    # llama.cpp's cache was F32 and ours has halves, which changes its own logits by `f16`
+    allowed = 2 * models[name]["f16"] + SUMS + (GELU if "gemma" in name else 0)
+    assert np.abs(found - logits[name]).max() <= allowed
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_logits_do_not_depend_on_the_cut_or_the_threads(
+    name: str, open_model: Any, tmp_path: Path
+) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    one = open_model(path)
+    whole = one.forward(TOKENS, 0, all_logits=True)
+    single = [one.forward([token], i)[0] for i, token in enumerate(TOKENS)]
+    np.testing.assert_array_equal(single, whole)
+    two = open_model(path, n_threads=2)
+    np.testing.assert_array_equal(two.forward(TOKENS, 0, all_logits=True), whole)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_tensor_changes_the_logits(name: str, open_model: Any, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    groups = {group_of(spec.name) for spec in tensor_specs(recipe)}
+    unused = {group for group in groups if group.removesuffix(".weight") in recipe.unused.split()}
+    assert groups_without_effect(name, groups, open_model, tmp_path) == unused
+
+
+def groups_without_effect(name: str, groups: set[str], open_model: Any, folder: Path) -> set[str]:
+    """Return the groups of tensors whose values the logits do not depend on."""
+    base = forward(write_arch_model(folder / "base.gguf", name), open_model)
+    changed = folder / "changed.gguf"
+    return {
+        group
+        for group in groups
+        if np.array_equal(forward(write_arch_model(changed, name, changed=group), open_model), base)
+    }
+
+
+def forward(path: Path, open_model: Any) -> np.ndarray:
+    """Return the logits of the last positions, and of one in the middle."""
+    model = open_model(path)
+    return np.array(model.forward(TOKENS, 0, all_logits=True)[list(POSITIONS)])
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_key_changes_the_logits_or_is_refused(
+    name: str, open_model: Any, tmp_path: Path
+) -> None:
+    recipe = RECIPES[name]
+    base = forward(write_arch_model(tmp_path / "base.gguf", name), open_model)
+    without_effect = set()
+    for key, value in keys_of(recipe).items():
+        if (other := other_value(key, value)) is None:
+            continue
+        path = write_arch_model(tmp_path / "changed.gguf", name, keys={key: other})
+        try:
+            if np.array_equal(forward(path, open_model), base):
+                without_effect.add(key)
+        except UnsupportedGgufError as exc:  # by the key, or by a tensor that no longer fits it
+            assert f"{recipe.arch}.{key}" in str(exc) or "tensor `" in str(exc)
+    assert without_effect == {key for key in recipe.unused.split() if key in keys_of(recipe)}
+
+
+def other_value(key: str, value: Any) -> Any:
+    """Return another value that a file could have; None where tensors' shapes follow from it."""
+    if key == "rope.scaling.type":
+        return "none"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, float):
+        return value * (100 if key.endswith("epsilon") else 1.5)
+    if key == "expert_gating_func":
+        return 3 - value
+    if key in ("rope.dimension_count", "rope.dimension_count_swa"):
+        return value // 2
+    if key == "attention.sliding_window_pattern" and isinstance(value, int):
+        return value - 1
+    if key in ("expert_used_count", "expert_group_used_count"):
+        return value + 1
+    if key.endswith(("original_context_length", "temperature_length", "attention.sliding_window")):
+        return value * 8 if value < N_CTX else value // 8  # across the length of the prompt
+    return None
+
+
+def write_and_read(name: str, tensors: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Write a model with other tensors and judge it; nothing is computed."""
+    path = tmp_path_factory.mktemp("model") / "model.gguf"
+    read_model(GgufFile.open(write_arch_model(path, name, tensors=tensors)))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_missing_tensor_is_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(RUNNING))
+    gone = data.draw(st.sampled_from(needed(name)))
+    with pytest.raises(UnsupportedGgufError) as caught:
+        write_and_read(name, lambda specs: [s for s in specs if s.name != gone], tmp_path_factory)
+    names = [gone, *(gone.replace(part, named) for part, named in INSTEAD.items() if part in gone)]
+    assert any(f"`{each}`" in str(caught.value) for each in names)
+
+
+def needed(name: str) -> list[str]:
+    """Return the tensors without which nothing can run a model."""
+    recipe = RECIPES[name]
+    n_layer = len(recipe.layers) - recipe.keys.get("nextn_predict_layers", 0)
+    optional = OPTIONAL + OPTIONAL_OF.get(recipe.arch, ())
+    return [
+        spec.name
+        for spec in tensor_specs(recipe)
+        if group_of(spec.name) not in optional and not spec.name.startswith(f"blk.{n_layer}.")
+    ]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_an_extra_tensor_is_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(RUNNING))
+    extra = data.draw(st.sampled_from(foreign_groups(RECIPES[name].arch)))
+    spec = TensorSpec(f"blk.{data.draw(st.integers(0, 2))}.{extra}", (64,), QuantType.F32)
+    with pytest.raises(UnsupportedGgufError) as caught:
+        write_and_read(name, lambda specs: [*specs, spec], tmp_path_factory)
+    assert f"`{spec.name}`" in str(caught.value)
+
+
+@cache
+def foreign_groups(arch: str) -> list[str]:
+    """Return groups of tensors that other architectures have and no model of this one."""
+    groups: dict[bool, set[str]] = {True: set(), False: {"frobnicate.weight"}}
+    for recipe in RECIPES.values():
+        groups[recipe.arch == arch] |= {group_of(spec.name) for spec in tensor_specs(recipe)}
+    return sorted(groups[False] - groups[True] - set(OPTIONAL))
