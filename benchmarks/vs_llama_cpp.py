@@ -6,7 +6,8 @@
 
 PYTHON is the interpreter of an environment with llama-cpp-python, built for this machine from its
 source package. Files have Mixtral's full width (4096/14336, 8 experts) and few layers, the card's
-mix and random weights; gguf-hub reads the split layout, llama.cpp the merged one. Each program is
+mix and random weights; gguf-hub reads the split layout, llama.cpp the merged one. ``--types`` takes
+models of other architectures, too (``wide_models.py``), which both read as they are. Each program is
 one process that is told to measure by a pipe, so loading is not repeated and rounds alternate:
 gguf-hub, llama.cpp plain, llama.cpp with repacked weights (its default). Of the last two the better
 one counts, cell by cell. Figures are medians.
@@ -36,6 +37,15 @@ sys.path.insert(0, str(ROOT))
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
 FLOATS = ("F16", "BF16", "F32")  # measured when they are asked for
+WIDE = (
+    "llama-3.1-8b",
+    "qwen3-30b-a3b",
+    "gpt-oss-20b",
+    "gemma-3-12b",
+    "mixtral-IQ4_XS",
+    "mixtral-IQ3_S",
+    "mixtral-IQ2_XS",
+)  # the same, of `wide_models.py`
 CELLS = ("pp32", "pp256", "pp512", "tg0", "tg2048", "tg8192", "start", "memory")
 PROGRAMS = ("ours", "plain", "repack")
 N_DECODE = 16
@@ -68,8 +78,14 @@ class Worker:
 
 def write_files(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """Write the model for each program; a file that is there already is used."""
+    from benchmarks.wide_models import MODELS, write_wide
     from tests.synth import Shape, write_mixtral
 
+    if name in MODELS:
+        path = folder / f"{name}-{options.layers}l.gguf"
+        if not path.is_file():
+            write_wide(path.with_suffix(".new"), name, options.layers).replace(path)
+        return {"ours": path, "theirs": path}
     layouts = {"ours": options.layout, "theirs": "merged"}
     paths = {}
     for who, layout in layouts.items():
@@ -255,7 +271,9 @@ def line(row: dict[str, Any]) -> list[str]:
 def report(record: dict[str, Any]) -> None:
     """Print all rows, then the geometric mean of each cell over its types."""
     shown = (*CELLS[:-1], "peak", "anon")
-    order = {(t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES + FLOATS)}
+    order = {
+        (t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES + FLOATS + WIDE)
+    }
     rows = sorted(record["rows"], key=lambda r: (r["threads"], order[r["type"], r["cell"]]))
     print(f"\n{record['cpu']}; {record['layers']} layers")
     print(f"{'type':7}      {'cell':7}  {'gguf-hub':>9}  {'llama.cpp':>9}{'':18}{'ratio':>6}")
@@ -304,7 +322,7 @@ def load_record(options: argparse.Namespace) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="interpreter that has llama_cpp")
-    parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES + FLOATS)
+    parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES + FLOATS + WIDE)
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
