@@ -57,6 +57,7 @@ def write_arch_model(
     changed: str | None = None,
     keys: dict[str, Any] | None = None,
     tensors: Callable[[list[TensorSpec]], list[TensorSpec]] = list,
+    has_vocabulary: bool = False,
 ) -> Path:
     """Write the model of a row of ``RECIPES``, F32 throughout.
 
@@ -66,13 +67,14 @@ def write_arch_model(
         changed: The group (name without the layer's number) whose tensors get other values.
         keys: Replaces keys of the row.
         tensors: What is written instead of the row's tensors.
+        has_vocabulary: Give it tokens: letters and a few words.
     """
     recipe = RECIPES[name]
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
         **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
-        "tokenizer.ggml.model": Field.of("no_vocab"),
+        **(vocabulary() if has_vocabulary else {"tokenizer.ggml.model": Field.of("no_vocab")}),
     }  # fmt: skip
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
     data = bytearray(plan.size_bytes)
@@ -86,6 +88,23 @@ def write_arch_model(
         data[start : start + info.size_bytes] = found.tobytes()
     path.write_bytes(data)  # many are written: none waits for the disk as ``write_gguf`` does
     return path
+
+
+def vocabulary() -> dict[str, Field]:
+    """Return a vocabulary of ``N_VOCAB`` tokens, as SentencePiece would have it."""
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz.,"]
+    tokens = ["<unk>", "<s>", "</s>", *letters]
+    tokens += [f"\u2581{letter}" for letter in letters[1:]] + ["<0x0A>", "th", "he", "\u2581the"]
+    tokens += [f"\u2581w{i}" for i in range(N_VOCAB - len(tokens))]
+    types = [2, 3, 3] + [6 if token == "<0x0A>" else 1 for token in tokens[3:]]
+    return {
+        "tokenizer.ggml.model": Field.of("llama"),
+        "tokenizer.ggml.tokens": Field.of(tokens),
+        "tokenizer.ggml.scores": Field.of(-np.arange(N_VOCAB, dtype=np.float32)),
+        "tokenizer.ggml.token_type": Field.of(np.array(types, np.int32)),
+        "tokenizer.ggml.bos_token_id": Field.of(1),
+        "tokenizer.ggml.eos_token_id": Field.of(2),
+    }
 
 
 @lru_cache(maxsize=2)
