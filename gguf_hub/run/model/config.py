@@ -95,7 +95,7 @@ def read_graph(hparams: HyperParameters) -> Graph:
     if name not in ARCHITECTURES:
         raise UnsupportedGgufError(
             f"architecture `{shown(name)}` is not one that runs here",
-            hint="docs/running.md lists those that do; llama.cpp runs many others",
+            hint="docs/models.md lists those that do; llama.cpp runs many others",
         )
     return Graph(ARCHITECTURES[name], hparams.of_graph())
 

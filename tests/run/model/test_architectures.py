@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.arch_models import (
     write_arch_model,
 )
 from tests.arch_recipes import RECIPES
+from tests.conftest import ROOT
 
 NOT_YET: dict[str, str] = {}
 """Models of an architecture that runs, with a part that does not, and what names the part."""
@@ -102,6 +104,13 @@ def test_models_are_those_that_llama_cpp_read(name: str, data: Path, tmp_path: P
     path = write_arch_model(tmp_path / "model.gguf", name)
     _, models = known(data / "arch-logits")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == models[name]["sha256"]
+
+
+def test_docs_list_every_architecture() -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    table = page.partition("## Architectures")[2].partition("\n## ")[0]
+    cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("|")]
+    assert set(re.findall("`(.+?)`", " ".join(cells))) == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", REFUSED)
