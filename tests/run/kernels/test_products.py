@@ -25,9 +25,10 @@ from tests.conftest import KERNELS
 from tests.synth import SCALES, random_blocks, store_other_factors
 
 T = QuantType
-CODED = [T.IQ2_XS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.MXFP4, T.NVFP4, T.Q2_0]
-CODED_SIGNED = [T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.NVFP4]
-"""Types that are multiplied with their signs, where bytes of any size may not be, and IQ3_S."""
+CODED = [T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.MXFP4, T.NVFP4,
+         T.Q2_0]  # fmt: skip
+CODED_SIGNED = [T.IQ2_XS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.NVFP4]
+"""Types that are multiplied with their signs, where bytes of any size may not be, and two grids."""
 # float32 sums of n products err by some n/2 half-units of the largest partial sum; integer products
 # are exact, so that blocks of 256 have few sums
 TOLERANCE = 2e-6
@@ -60,8 +61,7 @@ def types_of(isa: str) -> list[QuantType]:
 
     The loops of the generic path are tested by themselves, type by type. AVX-VNNI has its own
     operations for weight tiles only, and multiplies as AVX-512 VNNI does. Of types whose weights
-    are codes there is one for each way that they are multiplied: how a code is read is the same
-    function in all kernels, which the generic path's tests look at.
+    are codes there is one for each way that they are read or multiplied.
     """
     if isa == "generic":
         return [T.F16, T.Q5_0, T.Q4_K]

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from gguf_hub.run.kernels.build.cpu import has_feature
 from gguf_hub.run.kernels.generic.coded import CodedType, table_of
-from gguf_hub.run.kernels.matmul import x256_rows, x512_rows
+from gguf_hub.run.kernels.matmul import grid_rows, x256_rows, x512_rows
+from gguf_hub.run.kernels.matmul.grid_rows import GRID_TYPES
 from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
@@ -143,8 +145,8 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
         coded, add = replace(coded, offset=0), ops.add_scaled_signed
     else:
         add = ops.add_scaled if coded.group == 32 else ops.add_scaled_halves
-    thirty_two, scales, offset = _thirty_two_of(coded, ops), _scales_of(coded), coded.offset
-    zeros, pairs, is_wide = ops.zeros, ops.pairs, coded.group == 32
+    begin, thirty_two, scales = _reader_of(coded, ops)
+    zeros, pairs, offset, is_wide = ops.zeros, ops.pairs, coded.offset, coded.group == 32
 
     if is_wide:
 
@@ -160,10 +162,10 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
-        scale = scales(w, p)
+        scale, begun = scales(w, p), begin(w, p)
         total = zeros()
         for k in range(8):
-            total = add(total, thirty_two(w, p, k), q, at + 32 * k, scale, k)
+            total = add(total, thirty_two(w, p, k, begun), q, at + 32 * k, scale, k)
         if offset:
             less = filled_to(total, surplus(scale, q, sums_16, sums_32))
             total = total - less * offset
@@ -174,18 +176,35 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
     )
 
 
+def _reader_of(coded: CodedType, ops: RowOps) -> tuple[Callable, Callable, Callable]:
+    """Return what reads a block of 256: what is read once, its weights by 32, its scales."""
+    if coded.type in GRID_TYPES:
+        grid = GRID_TYPES[coded.type]
+        return grid.signs, grid_rows.thirty_two_of(coded.eight), grid.scales
+    plain = _thirty_two_of(coded, ops)
+
+    @machine_code
+    def nothing(w, p):
+        return None
+
+    @machine_code
+    def thirty_two(w, p, k, begun):
+        return plain(w, p, k)
+
+    return nothing, thirty_two, _scales_of(coded)
+
+
 def _super_512(coded: CodedType, ops: RowOps) -> Callable:
     add, offset = _add_512(coded), coded.offset
-    thirty_two, scales = _thirty_two_of(coded, ops), _scales_of(coded)
+    begin, weights_of, scales = _weights_512(coded, ops)
     is_wide = coded.group == 32
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
-        scale = scales(w, p)
+        scale, begun = scales(w, p), begin(w, p)
         total = zeros_i32x16()
         for i in range(4):
-            weights = concat(thirty_two(w, p, 2 * i), thirty_two(w, p, 2 * i + 1))
-            total = add(total, weights, load_i8x64(q, at + 64 * i), scale, i)
+            total = add(total, weights_of(w, p, i, begun), load_i8x64(q, at + 64 * i), scale, i)
         if is_wide:
             return total, with_zeros(simd.madd(scale, load_i16x8_at(q, sums_32)))
         return total, simd.madd(scale, load_i16x16_at(q, sums_16))
@@ -193,6 +212,20 @@ def _super_512(coded: CodedType, ops: RowOps) -> Callable:
     return x512_rows.super_of(
         coded.type.type_size, 0, block, offset=offset, factor=_scale_of(coded)
     )
+
+
+def _weights_512(coded: CodedType, ops: RowOps) -> tuple[Callable, Callable, Callable]:
+    """Return as ``_reader_of``, weights by 64."""
+    if coded.type in GRID_TYPES and has_feature("avx512vbmi"):
+        grid = GRID_TYPES[coded.type]
+        return grid.begin, grid_rows.sixty_four, grid.scales
+    begin, thirty_two, scales = _reader_of(coded, ops)
+
+    @machine_code
+    def sixty_four(w, p, i, begun):
+        return concat(thirty_two(w, p, 2 * i, begun), thirty_two(w, p, 2 * i + 1, begun))
+
+    return begin, sixty_four, scales
 
 
 def _add_512(coded: CodedType) -> Callable:
