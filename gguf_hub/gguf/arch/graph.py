@@ -19,7 +19,7 @@ from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
-from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.layout import Latents, LayerSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
@@ -124,12 +124,14 @@ class Graph:
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        latents = self.latents
         is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
         return LayerGraph(
             n_head=self._number(H.n_head, i),
             n_head_kv=self._number(H.n_head_kv, i),
             head_dim=h.head_dim_swa if is_other else h.head_dim,
-            n_embd_head_v=h.n_embd_head_v_swa if is_other else h.head_dim,
+            n_embd_head_v=self._n_embd_head_v(is_other),
+            n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
             n_ff=self._number(H.n_ff, i),
             n_back_kv=self._n_back_kv(i, is_windowed),
             has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
@@ -137,6 +139,49 @@ class Graph:
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _n_embd_head_v(self, is_other: bool) -> int:
+        """Return the length of a head of values, those of windows having another or not."""
+        h = self.hparams
+        if is_other:
+            return h.n_embd_head_v_swa
+        return h.n_embd_head_v if self.arch.has_latents else h.head_dim
+
+    @cached_property
+    def latents(self) -> Latents | None:
+        """Sizes of latent attention; None without.
+
+        Raises:
+            UnsupportedGgufError: Keys that do not go together.
+        """
+        h = self.hparams
+        if not self.arch.has_latents:
+            return None
+        is_absorbed = bool(h.head_dim_mla and h.n_embd_head_v_mla)
+        head_dim = h.head_dim_mla if is_absorbed else h.head_dim
+        self._check_latents(is_absorbed, head_dim)
+        value_dim = h.n_embd_head_v_mla if is_absorbed else h.n_embd_head_v
+        return Latents(h.n_lora_q, h.n_lora_kv, h.n_rot, head_dim - h.n_rot, value_dim, is_absorbed)
+
+    def _check_latents(self, is_absorbed: bool, head_dim: int) -> None:
+        h, rank, rot = self.hparams, H.n_lora_kv, H.n_rot
+        expected: dict[WholeNumber, tuple[int, str]] = {H.n_head_kv: (h.n_head, "")}
+        if is_absorbed:
+            expected = {
+                H.n_head_kv: (1, ""),
+                H.head_dim: (h.n_lora_kv + h.n_rot, f"`{h.key(rank)}` + `{h.key(rot)}` = "),
+                H.n_embd_head_v: (h.n_lora_kv, f"`{h.key(rank)}` = "),
+            }
+        for hparam, (number, source) in expected.items():
+            if h.get(hparam) != number:
+                raise UnsupportedGgufError(
+                    f"metadata `{h.key(hparam)}`: expected {source}{number}, found {h.get(hparam)}"
+                )
+        if head_dim <= h.n_rot:
+            raise UnsupportedGgufError(
+                f"metadata `{h.key(rot)}`: expected less than the head's {head_dim}, "
+                f"found {h.n_rot}"
+            )
 
     def _n_back_kv(self, i: int, is_windowed: bool) -> int:
         """Return how many layers before ``i`` the one is whose keys and values it reads.
@@ -272,7 +317,9 @@ class Graph:
     ) -> Iterator[TensorSpec]:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
-        if layer.n_head_kv:
+        if layer.n_head_kv and self.latents:
+            yield from self._latent_attention(layer, self.latents)
+        elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
@@ -299,6 +346,23 @@ class Graph:
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
         yield TensorSpec("attn_output.weight", (n_q, d))
+
+    def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
+        d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
+        n_q = n_head * (sizes.n_plain + sizes.n_rot)
+        if sizes.n_lora_q:
+            yield TensorSpec("attn_q_a.weight", (d, sizes.n_lora_q))
+            yield TensorSpec("attn_q_b.weight", (sizes.n_lora_q, n_q))
+        else:
+            yield TensorSpec("attn_q.weight", (d, n_q))
+        yield TensorSpec("attn_kv_a_mqa.weight", (d, rank + sizes.n_rot))
+        if sizes.is_absorbed:
+            yield TensorSpec("attn_k_b.weight", (sizes.n_plain, rank, n_head))
+            yield TensorSpec("attn_v_b.weight", (rank, sizes.n_value, n_head))
+        else:
+            n_kv = n_head * (sizes.n_plain + sizes.n_value)
+            yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
+        yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -351,6 +415,9 @@ class Graph:
             "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
             "layer_output_scale.weight": (1,),
         }  # fmt: skip
+        if latents := self.latents:
+            shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),
+                       "attn_kv_a_norm.weight": (latents.n_lora_kv,)}  # fmt: skip
         others = set(() if arch.has_dense_beside else _OF_DENSE)
         if not layer.has_experts:
             others = set(_OF_EXPERTS)
@@ -358,6 +425,9 @@ class Graph:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:
             others.add("post_norm.weight")
+        if latents:
+            others |= {"attn_q.bias", *_OF_KEYS, "attn_qkv.bias"}
+            others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
 

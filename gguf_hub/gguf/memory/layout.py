@@ -47,6 +47,8 @@ class LayerSizes:
         n_head_kv: Heads of keys and values; 0 for a layer without attention.
         head_dim: Length of a head of queries and keys.
         n_embd_head_v: Length of a head of values.
+        n_embd_head_out: Length of a head of what attention computes, where it is not that of a
+            head of values (see ``Latents``); else 0.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
@@ -58,6 +60,7 @@ class LayerSizes:
     n_embd_head_v: int = 0
     n_ff: int = 0
     n_back_kv: int = 0
+    n_embd_head_out: int = 0
 
     @property
     def n_embd_q(self) -> int:
@@ -77,7 +80,29 @@ class LayerSizes:
     @property
     def n_embd_attn(self) -> int:
         """Width of what attention computes of a token."""
-        return self.n_head * self.n_embd_head_v
+        return self.n_head * (self.n_embd_head_out or self.n_embd_head_v)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Sizes of multi-head latent attention (arXiv 2405.04434, section 2.1).
+
+    Attributes:
+        n_lora_q: Length of the latent of queries; 0 where they have none.
+        n_lora_kv: Length of the latent of keys and values.
+        n_rot: Part of a head of queries and keys that is rotated; keys share it.
+        n_plain: The other part.
+        n_value: Length of a head of values.
+        is_absorbed: Whether the cache holds the latent itself, as the one key/value head: what
+            makes keys of it is multiplied into queries, what makes values into the result.
+    """
+
+    n_lora_q: int
+    n_lora_kv: int
+    n_rot: int
+    n_plain: int
+    n_value: int
+    is_absorbed: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,7 @@ class ModelSizes:
         weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
         has_dense_beside: Whether a layer has a dense network and experts.
         n_embd_per_layer: Width of each layer's own embeddings; 0 without.
+        latents: Of attention; None without.
     """
 
     n_layer: int
@@ -116,6 +142,7 @@ class ModelSizes:
     weighs_inputs: bool = field(default=False, kw_only=True)
     has_dense_beside: bool = field(default=False, kw_only=True)
     n_embd_per_layer: int = field(default=0, kw_only=True)
+    latents: Latents | None = field(default=None, kw_only=True)
 
     @property
     def n_ff_of_experts(self) -> int:
@@ -288,6 +315,8 @@ class MemoryLayout:
             self.branch = self._take("f", "what a layer adds [T, D]", t * d)
         if model.has_dense_beside:
             self.expert_sum = self._take("f", "experts beside a dense network [T, D]", t * d)
+        if model.latents:
+            self._lay_out_latents(model.latents, model.n_head, t)
         if model.n_embd_per_layer:
             self._lay_out_per_layer(model, t)
         if model.weighs_inputs:
@@ -300,6 +329,27 @@ class MemoryLayout:
             self._take("f", "cosines and sines [T, d]", t * model.head_dim)
             for _ in range(model.n_rope)
         ]
+
+    def _lay_out_latents(self, sizes: Latents, n_head: int, t: int) -> None:
+        """Take what queries, keys and values are made of."""
+        n_q = n_head * (sizes.n_plain + sizes.n_rot)
+        if sizes.n_lora_q:
+            self.q_latent = self._activations("latent of queries", t, sizes.n_lora_q)
+        self.mixed_queries = self._take("f", "queries, their rotated part last", t * n_q)
+        self.mixed_latent = self._take(
+            "f", "latent and rotated part of keys", t * (sizes.n_lora_kv + sizes.n_rot)
+        )
+        self.kv_latent = self._activations("latent of keys and values", t, sizes.n_lora_kv)
+        if sizes.is_absorbed:
+            self.plain_queries = self._activations(
+                "part of queries that is not rotated [T, H]", t * n_head, sizes.n_plain
+            )
+            self.latent_out = self._activations(
+                "latent result of attention [T, H]", t * n_head, sizes.n_lora_kv
+            )
+        else:
+            n_kv = n_head * (sizes.n_plain + sizes.n_value)
+            self.mixed_keys = self._take("f", "keys that are not rotated, and values", t * n_kv)
 
     def _lay_out_per_layer(self, model: ModelSizes, t: int) -> None:
         """Take what layers have embeddings of their own for, [T, n_layer, P]."""
@@ -315,6 +365,8 @@ class MemoryLayout:
         groups = {(s.n_head // s.n_head_kv, s.n_embd_head_v) for s in layers if s.n_head_kv}
         floats = max((cache.scratch_floats(*group) for group in groups), default=0)
         widths = {s.n_embd_attn for s in layers} | {s.n_ff for s in layers}
+        if model.latents:
+            widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         packed = tile_bytes(
             max(*widths, model.n_embd, model.n_ff, model.n_ff_of_experts, model.n_ff_shexp)
         )

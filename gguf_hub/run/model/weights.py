@@ -273,9 +273,9 @@ class _WeightReader:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
         vectors = {name: self._tensors.floats(b + name) for name in self._vectors[b]}
         matrices = {
-            name.removesuffix(".weight"): self._tensors.matrix(b + name, *self._shapes[b + name])
+            name.removesuffix(".weight"): self._matrix(b + name)
             for name in self._matrices[b]
-            if len(self._shapes[b + name]) == 2 and not _is_expert(name)
+            if not _is_expert(name)
         }
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
             vectors["ffn_gate_inp.scale"] = vectors["ffn_gate_inp.scale"] / np.float32(
@@ -296,6 +296,11 @@ class _WeightReader:
                 if part != "gate" or c.arch.is_gated
             }
         return Layer(graph, self._complete(vectors), matrices, experts)
+
+    def _matrix(self, name: str) -> Matrix:
+        """Return a matrix, or those of all heads as one."""
+        n_in, *n_out = self._shapes[name]
+        return self._tensors.matrix(name, n_in, math.prod(n_out))
 
     def _split_fused(
         self,
@@ -346,5 +351,6 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _is_expert(name: str) -> bool:
-    """Tell whether a matrix is that of one expert, ``ffn_up.3.weight``."""
-    return name.removesuffix(".weight").rpartition(".")[2].isdecimal()
+    """Tell whether a matrix is that of experts, ``ffn_up.3.weight`` or ``ffn_up_exps.weight``."""
+    stem = name.removesuffix(".weight")
+    return stem.endswith("_exps") or stem.rpartition(".")[2].isdecimal()
