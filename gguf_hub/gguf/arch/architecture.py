@@ -42,6 +42,8 @@ class Windows:
             other layers.
         only_of: The one number of layers whose models have windows; None for any.
         is_full_first: The first of ``period`` layers attends to all, not the last.
+        has_own_heads: Heads there have a length of their own, ``rope.dimension_count_swa`` of it
+            is rotated, and ``rope_freqs`` does not count.
     """
 
     period: int
@@ -52,6 +54,7 @@ class Windows:
     freq_base: float | None = None
     only_of: int | None = None
     is_full_first: bool = False
+    has_own_heads: bool = False
 
     def has_window(self, i: int, period: int) -> bool:
         """Tell whether layer ``i`` has a window, given the period that counts."""
@@ -105,6 +108,13 @@ class Architecture:
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
+        has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
+        has_latents: Keys and values are made of one latent vector that all heads share (multi-head
+            latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
+        yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
+            not on cosine and sine.
+        has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
+            before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
@@ -117,6 +127,7 @@ class Architecture:
         temperature: None where queries do not depend on their position otherwise.
         score_scale: Factor of the scores; None for the root of a head's length, inverted.
         defaults: Keys -> what they are where a file lacks them.
+        varies: Keys that may hold another number for each layer -> the least that one may be.
         requires: Keys that must be there, beyond those that every model has.
         reads: Keys that count, beyond those that count in every model.
         ignores: Keys that have no effect.
@@ -132,6 +143,10 @@ class Architecture:
     has_whole_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
+    has_value_norms: bool = False
+    has_latents: bool = False
+    yarn_scales_scores: bool = False
+    has_dense_beside: bool = False
     has_layer_norm: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
@@ -143,6 +158,7 @@ class Architecture:
     temperature: Temperature | None = None
     score_scale: Callable[[H], float] | None = None
     defaults: Mapping[str, Callable[[H], float]] = field(default_factory=dict)
+    varies: Mapping[str, int] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gguf_hub.gguf.arch.architecture import (
     HEAD_NORMS,
@@ -190,6 +191,25 @@ GEMMA3 = Architecture(
     **_of_27b(62),  # type: ignore[arg-type]
 )
 
+GEMMA4 = Architecture(
+    "gemma4",
+    needs=(*NORMS, *HEAD_NORMS, *_AFTER, "post_norm.weight", "ffn_gate_inp.scale",
+           "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight", "post_ffw_norm_2.weight"),
+    may_have=("layer_output_scale.weight", "ffn_down_exps.scale"),
+    has_value_norms=True,
+    has_dense_beside=True,
+    activation="gelu",
+    scales_embeddings=True,
+    windows=Windows(6, has_own_heads=True),
+    router=_NORMALIZED,
+    score_scale=lambda h: 1.0,
+    varies={H.n_head.name: 1, H.n_head_kv.name: 1, H.n_ff.name: 1},
+    requires=(H.n_swa.name, H.swa_pattern.name, H.head_dim_swa.name, H.n_embd_head_v_swa.name,
+              H.n_embd_per_layer.name),
+    reads=(_EXPERT_WIDTH, H.logit_cap.name, H.head_dim_swa.name, H.n_embd_head_v_swa.name,
+           H.n_rot_swa.name, H.n_layer_kv_shared.name, H.n_embd_per_layer.name, *_WINDOW),
+)  # fmt: skip
+
 # -- Phi, GLM, OLMo, gpt-oss, others ---------------------------------------------------------------
 
 PHI3 = Architecture(
@@ -241,6 +261,27 @@ GPT_OSS = Architecture(
     requires=(H.n_swa.name, _EXPERT_WIDTH),
     reads=(_EXPERT_WIDTH, *_WINDOW),
 )  # fmt: skip
+
+# -- DeepSeek: multi-head latent attention ---------------------------------------------------------
+
+_LATENTS = (
+    H.n_lora_q.name, H.n_lora_kv.name, H.n_embd_head_v.name, H.head_dim_mla.name,
+    H.n_embd_head_v_mla.name, H.yarn_log_multiplier.name, H.temperature_scale.name,
+    H.temperature_length.name,
+)  # fmt: skip
+DEEPSEEK2 = Architecture(
+    "deepseek2",
+    rope="norm",
+    needs=(*NORMS, "attn_q_a_norm.weight", "attn_kv_a_norm.weight"),
+    may_have=_CHOICE_BIAS,
+    has_latents=True,
+    yarn_scales_scores=True,
+    router=Router(),
+    temperature=Temperature(),
+    requires=(H.n_lora_kv.name,),
+    reads=(_EXPERT_WIDTH, *_LATENTS, *_CHOICE, *_GROUPS, *_DENSE, *_SHARED),
+)
+MISTRAL4 = replace(DEEPSEEK2, name="mistral4", yarn_scales_scores=False)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record for record in list(vars().values()) if isinstance(record, Architecture)

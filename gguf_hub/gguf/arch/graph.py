@@ -9,22 +9,29 @@ E experts, X the width of an expert, S of a shared one, V rows of the embeddings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor
-from gguf_hub.gguf.hparams import GRAPH_HPARAMS
+from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
+from gguf_hub.gguf.memory.layout import Latents, LayerSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
 
 _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias",
-               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight")  # fmt: skip
+               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight", "ffn_gate_inp.scale",
+               "ffn_down_exps.scale", "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight",
+               "post_ffw_norm_2.weight")  # fmt: skip
+_OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+FUSED_EXPERTS = "ffn_gate_up_exps"
+"""What holds gate and up of each expert, in files that have them in one tensor."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
 
 
@@ -42,9 +49,9 @@ class TensorSpec(NamedTuple):
     is_vector: bool = False
 
 
-@dataclass(frozen=True)
-class LayerGraph:
-    """What may differ from layer to layer.
+@dataclass(frozen=True, kw_only=True)
+class LayerGraph(LayerSizes):
+    """What may differ from layer to layer, besides sizes.
 
     Attributes:
         has_experts: Whether a router chooses among feed-forward networks.
@@ -76,7 +83,7 @@ class Graph:
     """
 
     def __init__(self, arch: Architecture, hparams: H) -> None:
-        self.arch, self.hparams = arch, hparams
+        self.arch, self.hparams = arch, hparams.of_graph(arch.varies)
 
     @property
     def n_layer(self) -> int:
@@ -117,12 +124,119 @@ class Graph:
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        latents = self.latents
+        is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
         return LayerGraph(
+            n_head=self._number(H.n_head, i),
+            n_head_kv=self._number(H.n_head_kv, i),
+            head_dim=h.head_dim_swa if is_other else h.head_dim,
+            n_embd_head_v=self._n_embd_head_v(is_other),
+            n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
+            n_ff=self._number(H.n_ff, i),
+            n_back_kv=self._n_back_kv(i, is_windowed),
             has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
             has_rope=has_rope,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _n_embd_head_v(self, is_other: bool) -> int:
+        """Return the length of a head of values, those of windows having another or not."""
+        h = self.hparams
+        if is_other:
+            return h.n_embd_head_v_swa
+        return h.n_embd_head_v if self.arch.has_latents else h.head_dim
+
+    @cached_property
+    def latents(self) -> Latents | None:
+        """Sizes of latent attention; None without.
+
+        Raises:
+            UnsupportedGgufError: Keys that do not go together.
+        """
+        h = self.hparams
+        if not self.arch.has_latents:
+            return None
+        is_absorbed = bool(h.head_dim_mla and h.n_embd_head_v_mla)
+        head_dim = h.head_dim_mla if is_absorbed else h.head_dim
+        self._check_latents(is_absorbed, head_dim)
+        value_dim = h.n_embd_head_v_mla if is_absorbed else h.n_embd_head_v
+        return Latents(h.n_lora_q, h.n_lora_kv, h.n_rot, head_dim - h.n_rot, value_dim, is_absorbed)
+
+    def _check_latents(self, is_absorbed: bool, head_dim: int) -> None:
+        h, rank, rot = self.hparams, H.n_lora_kv, H.n_rot
+        expected: dict[WholeNumber, tuple[int, str]] = {H.n_head_kv: (h.n_head, "")}
+        if is_absorbed:
+            expected = {
+                H.n_head_kv: (1, ""),
+                H.head_dim: (h.n_lora_kv + h.n_rot, f"`{h.key(rank)}` + `{h.key(rot)}` = "),
+                H.n_embd_head_v: (h.n_lora_kv, f"`{h.key(rank)}` = "),
+            }
+        for hparam, (number, source) in expected.items():
+            if h.get(hparam) != number:
+                raise UnsupportedGgufError(
+                    f"metadata `{h.key(hparam)}`: expected {source}{number}, found {h.get(hparam)}"
+                )
+        if head_dim <= h.n_rot:
+            raise UnsupportedGgufError(
+                f"metadata `{h.key(rot)}`: expected less than the head's {head_dim}, "
+                f"found {h.n_rot}"
+            )
+
+    def _n_back_kv(self, i: int, is_windowed: bool) -> int:
+        """Return how many layers before ``i`` the one is whose keys and values it reads.
+
+        Raises:
+            UnsupportedGgufError: There is none.
+        """
+        first = self.n_layer - self.n_layer_kv_shared
+        if i < first:
+            return 0
+        source = self._last_own.get(is_windowed)
+        if source is None:
+            raise UnsupportedGgufError(
+                f"metadata `{self.hparams.key(H.n_layer_kv_shared)}`: "
+                f"{self.n_layer_kv_shared} of {self.n_layer} layers: expected a layer before them "
+                f"that attends as layer {i} does"
+            )
+        return i - source
+
+    @property
+    def n_layer_kv_shared(self) -> int:
+        """The last layers, without keys and values of their own."""
+        has = H.n_layer_kv_shared.name in self.arch.reads
+        return self.hparams.n_layer_kv_shared if has else 0
+
+    @cached_property
+    def _last_own(self) -> dict[bool, int]:
+        """With and without a window the last layer that has keys and values of its own."""
+        first = min(self.n_layer, _MOST_LAYERS) - self.n_layer_kv_shared
+        return {bool(self._window) and self._is_windowed(i): i for i in range(first)}
+
+    @property
+    def n_embd_per_layer(self) -> int:
+        """Width of each layer's own embeddings; 0 without."""
+        has = H.n_embd_per_layer.name in self.arch.reads
+        return self.hparams.n_embd_per_layer if has else 0
+
+    def _number(self, hparam: WholeNumber, i: int) -> int:
+        """Return a number of layer ``i``."""
+        h = self.hparams
+        if hparam.name not in self.arch.varies or not h.is_array(hparam):
+            return h.get(hparam)
+        numbers = self._arrays[hparam.name]
+        return numbers[i] if i < len(numbers) else 0
+
+    @cached_property
+    def _arrays(self) -> dict[str, list[int]]:
+        """What the keys that differ between layers say, by their names."""
+        h, n_layer = self.hparams, min(self.n_layer, _MOST_LAYERS)
+        hparams = [GRAPH_HPARAMS[name] for name in self.arch.varies]
+        return {
+            hparam.name: h.per_layer(hparam, n_layer)
+            for hparam in hparams
+            if isinstance(hparam, WholeNumber)
+        }
 
     @property
     def _has_skips(self) -> bool:
@@ -175,6 +289,11 @@ class Graph:
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)
+        if per_layer := self.n_embd_per_layer:
+            width = per_layer * self.n_layer
+            yield TensorSpec("per_layer_token_embd.weight", (width, n_rows))
+            yield TensorSpec("per_layer_model_proj.weight", (d, width))
+            yield TensorSpec("per_layer_proj_norm.weight", (per_layer,), True)
         # the runner takes merged experts where there are both
         split = {name: parts for name, parts in group_split(there).items() if name not in there}
         for i in range(min(self.n_layer, len(there) + 1)):
@@ -182,37 +301,68 @@ class Graph:
                 yield TensorSpec(f"blk.{i}.{name}", shape, is_vector)
 
     def ignored(self, name: str) -> bool:
-        """Tell whether a tensor is of a block that predicts further tokens: none is computed."""
+        """Tell whether a tensor is there for no graph to read.
+
+        It is of a block that predicts further tokens, or makes keys and values in a layer that
+        reads those of another.
+        """
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not (name.startswith("blk.") and rest and block.isdecimal()):
             return False
-        return self.n_layer <= int(block) < self.hparams.n_layer
+        first = self.n_layer - self.n_layer_kv_shared if rest in _OF_KEYS else self.n_layer
+        return first <= int(block) < self.hparams.n_layer
 
     def _block(
         self, i: int, there: Tensors, split: Mapping[str, Mapping[int, str]]
     ) -> Iterator[TensorSpec]:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
-        yield from self._attention(f"{b}attn_qkv.weight" in there)
+        if layer.n_head_kv and self.latents:
+            yield from self._latent_attention(layer, self.latents)
+        elif layer.n_head_kv:
+            yield from self._attention(layer, b, there)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
-            yield from self._experts(b, split)
+            yield from self._experts(b, there, split)
             yield from self._shared(b, there)
-        else:
-            yield from self._dense("", self.hparams.n_ff)
+        if layer.n_ff and (self.arch.has_dense_beside or not layer.has_experts):
+            yield from self._dense("", layer.n_ff)
+        if per_layer := self.n_embd_per_layer:
+            yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
+            yield TensorSpec("proj.weight", (per_layer, self.hparams.n_embd))
         for name, shape in self._vectors(layer).items():
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
 
-    def _attention(self, is_fused: bool) -> Iterator[TensorSpec]:
-        d, (n_q, n_kv) = self.hparams.n_embd, self._widths
-        if is_fused:
+    def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
+        d, n_q, n_kv = self.hparams.n_embd, layer.n_embd_q, layer.n_embd_k
+        has_own = not layer.n_back_kv
+        if has_own and f"{b}attn_qkv.weight" in there:
             yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
         else:
             yield TensorSpec("attn_q.weight", (d, n_q))
-            yield TensorSpec("attn_k.weight", (d, n_kv))
-            yield TensorSpec("attn_v.weight", (d, n_kv))
+            if has_own:
+                yield TensorSpec("attn_k.weight", (d, n_kv))
+            if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
+                yield TensorSpec("attn_v.weight", (d, n_kv))
         yield TensorSpec("attn_output.weight", (n_q, d))
+
+    def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
+        d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
+        n_q = n_head * (sizes.n_plain + sizes.n_rot)
+        if sizes.n_lora_q:
+            yield TensorSpec("attn_q_a.weight", (d, sizes.n_lora_q))
+            yield TensorSpec("attn_q_b.weight", (sizes.n_lora_q, n_q))
+        else:
+            yield TensorSpec("attn_q.weight", (d, n_q))
+        yield TensorSpec("attn_kv_a_mqa.weight", (d, rank + sizes.n_rot))
+        if sizes.is_absorbed:
+            yield TensorSpec("attn_k_b.weight", (sizes.n_plain, rank, n_head))
+            yield TensorSpec("attn_v_b.weight", (rank, sizes.n_value, n_head))
+        else:
+            n_kv = n_head * (sizes.n_plain + sizes.n_value)
+            yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
+        yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -228,13 +378,19 @@ class Graph:
         if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
             yield from self._dense("_shexp", up.shape[1])
 
-    def _experts(self, b: str, split: Mapping[str, Mapping[int, str]]) -> Iterator[TensorSpec]:
+    def _experts(
+        self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
+    ) -> Iterator[TensorSpec]:
         d, width, n_expert = self.hparams.n_embd, self.n_ff_exp, self.hparams.n_expert
+        if is_fused := has_fused_experts(b, there):
+            yield TensorSpec(f"{FUSED_EXPERTS}.weight", (d, 2 * width, n_expert))
         planes = {"gate": (d, width), "up": (d, width), "down": (width, d)}
         if not self.arch.is_gated:
             del planes["gate"]
         for part, plane in planes.items():
             merged = f"{b}ffn_{part}_exps.weight"
+            if part != "down" and is_fused:
+                continue
             if merged in split:
                 names = _wanted_experts(f"ffn_{part}", n_expert, split[merged])
                 yield from (TensorSpec(name, plane) for name in names)
@@ -243,30 +399,42 @@ class Graph:
 
     def _vectors(self, layer: LayerGraph) -> dict[str, Shape]:
         """Return the vectors that a layer must or may have."""
-        h, arch, (n_q, n_kv) = self.hparams, self.arch, self._widths
-        d, n_expert, width = h.n_embd, h.n_expert, self.n_ff_exp
+        h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
+        d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
         is_whole = arch.has_whole_norms
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
             "attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
             "attn_qkv.bias": (n_q + 2 * n_kv,),
-            "attn_q_norm.weight": (n_q if is_whole else h.head_dim,),
-            "attn_k_norm.weight": (n_kv if is_whole else h.head_dim,),
-            "attn_sinks.weight": (h.n_head,),
-            "ffn_gate.bias": (h.n_ff,), "ffn_up.bias": (h.n_ff * (1 + arch.has_fused_gate),),
+            "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
+            "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
+            "attn_sinks.weight": (layer.n_head,),
+            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
             "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
             "ffn_down_exps.bias": (d, n_expert),
-            "ffn_gate_inp_shexp.weight": (d,),
+            "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
+            "layer_output_scale.weight": (1,),
         }  # fmt: skip
-        others = _OF_DENSE if layer.has_experts else _OF_EXPERTS
+        if latents := self.latents:
+            shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),
+                       "attn_kv_a_norm.weight": (latents.n_lora_kv,)}  # fmt: skip
+        others = set(() if arch.has_dense_beside else _OF_DENSE)
+        if not layer.has_experts:
+            others = set(_OF_EXPERTS)
+        if layer.n_back_kv:
+            others |= {*_OF_KEYS, "attn_qkv.bias"}
+        if not self.n_embd_per_layer:
+            others.add("post_norm.weight")
+        if latents:
+            others |= {"attn_q.bias", *_OF_KEYS, "attn_qkv.bias"}
+            others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
 
-    @property
-    def _widths(self) -> tuple[int, int]:
-        """How many numbers the queries of a token are, and its keys."""
-        h = self.hparams
-        return h.n_head * h.head_dim, h.n_head_kv * h.head_dim
+
+def has_fused_experts(b: str, there: Container[str]) -> bool:
+    """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
+    return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there
 
 
 def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,21 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
+from gguf_hub.run.model.latents import LatentWriter
 from gguf_hub.run.model.rope import RopeConfig
-from gguf_hub.run.model.steps import StepWriter, Stream
+from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import ONES, Layer
 
 
-class AttentionWriter(StepWriter):
+class AttentionWriter(LatentWriter):
     """Writes what each layer computes up to the residual stream."""
 
     def _rope_tables(self) -> None:
         c, at = self._config, self._at
         ropes = [c.rope] if c.rope_of_windows is None else [c.rope, c.rope_of_windows]
         for rope, table, place in zip(ropes, at.rope_tables, at.frequencies, strict=True):
-            self._constants[place] = self._frequencies(rope, has_factors=True)
+            has_factors = rope is c.rope or not (c.arch.windows and c.arch.windows.has_own_heads)
+            self._constants[place] = self._frequencies(rope, has_factors=has_factors)
             self._add(
                 "rope_table", is_last=rope is ropes[-1], half=rope.n_rot // 2, table=table,
                 frequencies=place, factor=self._scalar(rope.magnitude()),
@@ -53,62 +56,77 @@ class AttentionWriter(StepWriter):
         """Attend; return what attention has read, which a parallel network reads, too."""
         at, limits = self._at, self._limits
         source = self._normed(vectors, "attn_norm.weight", at.residual, N_TOKENS)
-        self._project_qkv(layer, vectors, source)
+        if self._config.latents:
+            self._project_latents(layer, self._config.latents, vectors, source)
+        else:
+            self._project_qkv(layer, vectors, source)
         types = f"{limits.key_type}.{limits.value_type}"
         self._rotate_and_store(layer, own, vectors, types)
         self._attend(layer, own, vectors, types)
+        if self._config.latents:
+            self._expand_values(layer, self._config.latents)
         return source
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
-        parts = {"attn_q": at.queries, "attn_k": at.keys, "attn_v": at.values}
+        places = {"attn_q": at.queries, "attn_k": at.keys, "attn_v": at.values}
+        parts = {name: y for name, y in places.items() if name in own}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
-            self._matmul(own[name], source, y, is_last=name == "attn_v")
+            self._matmul(own[name], source, y, is_last=name == list(parts)[-1])
         biased = [name for name in parts if f"{name}.bias" in vectors]
         for name in biased:
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
+        if c.arch.has_value_norms and "attn_k" in own:
+            x = at.values if "attn_v" in own else at.keys
+            self._norm(vectors, ONES, x, at.values, layer.graph.n_embd_head_v, N_TOKENS,
+                       per_row=layer.graph.n_head_kv)  # fmt: skip
         if not c.arch.has_norms_after_rope:
-            self._norm_heads(vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
+            self._norm_heads(layer, vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
 
-    def _norm_heads(self, vectors: Mapping[str, int], names: tuple[str, str]) -> None:
+    def _norm_heads(self, layer: Layer, vectors: Mapping[str, int], names: tuple[str, str]) -> None:
         """Norm q and k, each head by itself or all of a token at once, where there are norms."""
-        c, at = self._config, self._at
-        for name, x, n_head in zip(
-            names, (at.queries, at.keys), (c.n_head, c.n_head_kv), strict=True
-        ):
-            if name not in vectors:
-                continue
+        c, at, g = self._config, self._at, layer.graph
+        heads = zip(names, (at.queries, at.keys), (g.n_head, g.n_head_kv), strict=True)
+        present = [each for each in heads if each[0] in vectors]
+        for name, x, n_head in present:
             per_row = 1 if c.arch.has_whole_norms and name != ONES else n_head
-            width = n_head * c.head_dim // per_row
-            self._norm(vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == at.keys)
+            width = n_head * g.head_dim // per_row
+            self._norm(
+                vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == present[-1][1]
+            )
 
     def _rotate_and_store(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
-        c, at, arch = self._config, self._at, self._config.arch
-        is_other = layer.graph.is_windowed and c.rope_of_windows is not None
+        c, at, g, arch = self._config, self._at, layer.graph, self._config.arch
+        is_other = g.is_windowed and c.rope_of_windows is not None
         table, is_neox = at.rope_tables[-1 if is_other else 0], arch.rope == "neox"
-        n_rot = c.rope.n_rot if layer.graph.has_rope else 0
+        rope = c.rope_of_windows if is_other and c.rope_of_windows else c.rope
+        n_rot = rope.n_rot if g.has_rope else 0
         after = [name for name, is_there in (
             ("attn_q_norm.weight", arch.has_norms_after_rope),
-            (ONES, arch.has_plain_norms and layer.graph.has_rope),
+            (ONES, arch.has_plain_norms and g.has_rope),
         ) if is_there]  # fmt: skip
         if after and n_rot:
-            for x, n_head in ((at.queries, c.n_head), (at.keys, c.n_head_kv)):
-                self._add("rotate", x=x, n_head=n_head, head_dim=c.head_dim, n_rot=n_rot,
+            for x, n_head in ((at.queries, g.n_head), (at.keys, g.n_head_kv)):
+                self._add("rotate", x=x, n_head=n_head, head_dim=g.head_dim, n_rot=n_rot,
                           is_neox=is_neox, table=table)  # fmt: skip
             n_rot = 0
         for name in after:
-            self._norm_heads(vectors, (name, name.replace("attn_q", "attn_k")))
+            self._norm_heads(layer, vectors, (name, name.replace("attn_q", "attn_k")))
         if c.temperature is not None and self._is_heated(layer):
-            self._add("scale_by_position", x=at.queries, width=c.n_head * c.head_dim,
+            self._add("scale_by_position", x=at.queries, width=g.n_embd_q,
                       scale=self._scalar(c.temperature.scale), length=c.temperature.length or 0,
                       offset=c.temperature.offset)  # fmt: skip
+        if g.n_back_kv:
+            self._add("rotate", x=at.queries, n_head=g.n_head, head_dim=g.head_dim, n_rot=n_rot,
+                      is_neox=is_neox, table=table)  # fmt: skip
+            return
         self._add(
             f"rope_store.{types}", is_last=True, q0=at.queries, k0=at.keys, v0=at.values,
-            n_rot=n_rot, is_neox=is_neox, table=table, **self._cache(own),
+            n_rot=n_rot, is_neox=is_neox, table=table, **self._cache(layer, own),
         )  # fmt: skip
 
     def _is_heated(self, layer: Layer) -> bool:
@@ -118,10 +136,11 @@ class AttentionWriter(StepWriter):
         """
         return self._config.arch.windows is None or not layer.graph.has_rope
 
-    def _cache(self, own: LayerOffsets) -> dict[str, int]:
-        c = self._config
+    def _cache(self, layer: Layer, own: LayerOffsets) -> dict[str, int]:
+        g = layer.graph
         return {
-            "n_head": c.n_head, "n_head_kv": c.n_head_kv, "head_dim": c.head_dim,
+            "n_head": g.n_head, "n_head_kv": g.n_head_kv, "head_dim": g.head_dim,
+            "value_dim": g.n_embd_head_v,
             "k_cache": own.k_cache, "v_cache": own.v_cache,
             "n_ctx": cache.padded(self._limits.n_ctx),
         }  # fmt: skip
@@ -129,21 +148,30 @@ class AttentionWriter(StepWriter):
     def _attend(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
-        c, at = self._config, self._at
+        c, at, g = self._config, self._at, layer.graph
         sinks = vectors.get("attn_sinks.weight")
         self._add(
             f"attention.{types}", is_last=True, q0=at.queries, scratch=at.attention_scratch,
-            y=at.attn_out.x, scale=self._scalar(c.score_scale or 1 / math.sqrt(c.head_dim)),
-            window=layer.graph.window, chunk=layer.graph.chunk, cap=self._scalar(c.score_cap),
-            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(own),
+            y=at.latent_out.x if g.n_embd_head_out else at.attn_out.x,
+            scale=self._scalar(self._score_scale(g.head_dim)),
+            window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
+            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
+
+    def _score_scale(self, head_dim: int) -> float:
+        """Return the factor of scores."""
+        c = self._config
+        if c.latents is None:
+            return c.score_scale or 1 / math.sqrt(head_dim)
+        return self._latent_score_scale(c.latents)
 
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices["attn_output"]
-        self._quantize(stream.attn_out, [matrix], stream.count)
+        rows = replace(stream.attn_out, width=matrix.n_in)
+        self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(
-            matrix, stream.attn_out, target, count=stream.count, is_added=target == stream.x,
+            matrix, rows, target, count=stream.count, is_added=target == stream.x,
             is_last=True,
         )  # fmt: skip
         self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)

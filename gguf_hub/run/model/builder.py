@@ -14,11 +14,12 @@ from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
 from gguf_hub.run.model.attention import AttentionWriter
 from gguf_hub.run.model.feed_forward import FeedForwardWriter
-from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.per_layer import PerLayerWriter
+from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.steps import Stream
 
 
-class ProgramBuilder(AttentionWriter, FeedForwardWriter):
+class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
     """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
     def build(self) -> Program:
@@ -26,19 +27,28 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter):
         at, limits, stage, layers = self._at, self._limits, self._stage, self._weights.layers
         if stage.has_embedding:
             self._embed()
+        if self._config.n_embd_per_layer:
+            assert stage == FULL_GRAPH
+            self._per_layer_inputs()
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
         is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
-        for layer, own in zip(layers, at.layers, strict=True):
+        for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             vectors = self._place(layer.vectors, own.vectors)
             source = self._attention(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
-                stream = self._outputs(stream)
+                stream = self._outputs(stream, layer.graph.n_embd_attn)
             self._project(layer, vectors, stream)
             self._feed_forward(layer, own, vectors, stream, source)
+            if self._config.n_embd_per_layer:
+                self._per_layer_branch(i, layer, vectors, stream)
+            if "layer_output_scale.weight" in vectors:
+                self._add("scale_rows", x=stream.x, width=self._config.n_embd,
+                          factor=vectors["layer_output_scale.weight"],
+                          count=stream.count)  # fmt: skip
         if stage.has_head:
-            self._head(stream if layers and not is_parallel else self._outputs(stream))
+            self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
         return Program(
             steps=tuple(self._steps),
             layout=at,
@@ -75,13 +85,19 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter):
             self._add("scale_rows", is_last=False, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
 
-    def _outputs(self, stream: Stream) -> Stream:
-        """Go on with the rows that want logits; keys and values of the others are in the cache."""
+    def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
+        """Go on with the rows that want logits; keys and values of the others are in the cache.
+
+        Args:
+            stream: All rows.
+            n_embd_attn: How wide those of attention are; 0 where they are added already.
+        """
         at, d, y = self._at, self._config.n_embd, self._at.output_attn_out
-        self._add(
-            "copy_rows", is_last=False, x=stream.attn_out.x, width=y.width, rows=at.rows, y=y.x,
-            count=N_OUTPUTS,
-        )  # fmt: skip
+        if n_embd_attn:
+            self._add(
+                "copy_rows", is_last=False, x=stream.attn_out.x, width=n_embd_attn, rows=at.rows,
+                y=y.x, count=N_OUTPUTS,
+            )  # fmt: skip
         self._add(
             "copy_rows", x=stream.x, width=d, rows=at.rows, y=at.output_residual, count=N_OUTPUTS
         )

@@ -6,7 +6,8 @@ Knows which of them cannot go together; knows nothing of keys, tensors or arithm
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
@@ -18,6 +19,8 @@ from gguf_hub.gguf.strings import shown
 from gguf_hub.run.model.rope import RopeConfig
 
 H = GraphHyperParameters
+_LATENT_LOG = 10
+"""What converters divided ``yarn_log_multiplier`` by, where attention has latents."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ModelConfig(ModelSizes):
         arch: The architecture.
         layers: What each layer has; by default the same.
         rope_of_windows: Rotations in layers with windows, if they are others.
+        score_log_multiplier: Of latent attention: how much of YaRN's factor scores have.
         router: Of the experts.
         temperature: Of queries at far positions, if it is not 1.
         embedding_scale: Factor of the embeddings.
@@ -68,8 +72,9 @@ class ModelConfig(ModelSizes):
     epsilon: float
     rope: RopeConfig
     arch: Architecture = LLAMA
-    layers: tuple[LayerGraph, ...] = ()
+    layers: tuple[LayerGraph, ...] = field(default=(), kw_only=True)
     rope_of_windows: RopeConfig | None = None
+    score_log_multiplier: float = 0.0
     router: RouterConfig = RouterConfig()
     temperature: Temperature | None = None
     embedding_scale: float = 1.0
@@ -78,11 +83,6 @@ class ModelConfig(ModelSizes):
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
-
-    @property
-    def n_embd_kv(self) -> int:
-        """Width of a token's keys (and of its values) in one layer."""
-        return self.n_head_kv * self.head_dim
 
 
 def read_graph(hparams: HyperParameters) -> Graph:
@@ -123,7 +123,10 @@ def read_config(graph: Graph) -> ModelConfig:
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
-        has_dense_layers=bool(hparams.n_expert) and not all(layer.has_experts for layer in layers),
+        has_dense_layers=bool(hparams.n_expert)
+        and not all(layer.has_experts and not arch.has_dense_beside for layer in layers),
+        has_dense_beside=bool(hparams.n_expert) and arch.has_dense_beside,
+        n_embd_per_layer=graph.n_embd_per_layer,
         n_rope=1 if windows is None else 2,
         weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
@@ -131,6 +134,10 @@ def read_config(graph: Graph) -> ModelConfig:
         arch=arch,
         layers=layers,
         rope_of_windows=windows,
+        latents=graph.latents,
+        score_log_multiplier=_LATENT_LOG * graph.value(H.yarn_log_multiplier.name)
+        if arch.has_latents
+        else 0.0,
         router=_router(graph),
         temperature=_temperature(graph),
         **_scales(graph),
@@ -185,7 +192,7 @@ def _temperature(graph: Graph) -> Temperature | None:
     if arch.temperature is None:
         return None
     scale = graph.value(H.temperature_scale.name) or arch.temperature.scale
-    length = arch.temperature.length or h.n_ctx_orig
+    length = arch.temperature.length or int(graph.value(H.temperature_length.name)) or h.n_ctx_orig
     has_windows = arch.windows is None or any(layer.is_windowed for layer in graph.layers())
     return replace(arch.temperature, scale=scale, length=length) if scale and has_windows else None
 
@@ -193,6 +200,11 @@ def _temperature(graph: Graph) -> Temperature | None:
 def _rope(graph: Graph) -> RopeConfig:
     h = graph.hparams
     alpha, n_rot = graph.value(H.rope_alpha.name), h.n_rot
+    log_multiplier = graph.value(H.yarn_log_multiplier.name)
+    if graph.arch.has_latents:
+        log_multiplier *= _LATENT_LOG
+    if graph.arch.yarn_scales_scores and log_multiplier:
+        log_multiplier = 1.0  # nothing is left of the factor
     stretch = alpha ** (h.head_dim / (h.head_dim - 2)) if alpha > 0 and h.head_dim > 2 else 1.0
     return RopeConfig(
         n_rot=n_rot,
@@ -205,7 +217,7 @@ def _rope(graph: Graph) -> RopeConfig:
         ext_factor=h.yarn_ext_factor,
         beta_fast=h.yarn_beta_fast,
         beta_slow=h.yarn_beta_slow,
-        log_multiplier=graph.value(H.yarn_log_multiplier.name),
+        log_multiplier=log_multiplier,
     )
 
 
@@ -218,27 +230,48 @@ def _rope_of_windows(graph: Graph, rope: RopeConfig) -> RopeConfig | None:
     if windows.is_plain:
         own = RopeConfig(n_rot=rope.n_rot, freq_base=rope.freq_base, scaling="none")
     usual = windows.freq_base or own.freq_base
-    return _other(replace(own, freq_base=h.get(H.rope_freq_base_swa, usual)), rope)
-
-
-def _other(own: RopeConfig, rope: RopeConfig) -> RopeConfig | None:
+    own = replace(own, freq_base=h.get(H.rope_freq_base_swa, usual))
+    if windows.has_own_heads:
+        return replace(own, n_rot=h.n_rot_swa)
     return None if own == rope else own
 
 
 def _check(config: ModelConfig) -> None:
-    problem = None
-    if config.n_head % config.n_head_kv:
-        problem = f"{config.n_head} heads cannot share {config.n_head_kv} key/value heads"
-    elif config.rope.n_rot % 2 or config.rope.n_rot > config.head_dim:
-        problem = (
-            f"{HyperParameters.n_rot.name} {config.rope.n_rot}: expected an even number up to the "
-            f"head's {config.head_dim}"
-        )
-    elif config.rope.factor <= 0:
-        problem = f"{HyperParameters.rope_factor.name} {config.rope.factor}: expected more than 0"
-    elif bool(config.n_expert) != bool(config.n_expert_used) or (
-        config.n_expert_used > config.n_expert
-    ):
-        problem = f"{config.n_expert_used} of {config.n_expert} experts used"
+    problem = next(_problems(config), None)
     if problem:
         raise UnsupportedGgufError(f"metadata: {problem}")
+
+
+def _problems(config: ModelConfig) -> Iterator[str]:
+    """Yield what cannot go together."""
+    for layer in dict.fromkeys(config.layers):
+        if layer.n_head_kv:
+            yield from _head_problems(config, layer)
+    for i, layer in enumerate(config.layers):
+        source = config.layers[i - layer.n_back_kv]
+        if (layer.n_embd_k, layer.head_dim) != (source.n_embd_k, source.head_dim):
+            yield f"layer {i} cannot read layer {i - layer.n_back_kv}'s keys: their heads differ"
+    if config.rope.factor <= 0:
+        yield f"{HyperParameters.rope_factor.name} {config.rope.factor}: expected more than 0"
+    if bool(config.n_expert) != bool(config.n_expert_used) or (
+        config.n_expert_used > config.n_expert
+    ):
+        yield f"{config.n_expert_used} of {config.n_expert} experts used"
+
+
+def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
+    """Yield what cannot be of a layer's attention."""
+    if layer.n_head % layer.n_head_kv:
+        yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
+    if layer.head_dim != layer.n_embd_head_v and not config.latents:
+        yield (
+            f"heads of keys have a length of {layer.head_dim}, those of values one of "
+            f"{layer.n_embd_head_v}: expected the same"
+        )
+    is_other = layer.is_windowed and config.rope_of_windows is not None
+    hparam, rope = (H.n_rot_swa, config.rope_of_windows) if is_other else (H.n_rot, config.rope)
+    assert rope is not None
+    if rope.n_rot % 2 or rope.n_rot > layer.head_dim:
+        yield (
+            f"{hparam.name} {rope.n_rot}: expected an even number up to the head's {layer.head_dim}"
+        )

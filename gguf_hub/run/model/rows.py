@@ -137,9 +137,9 @@ def _strides(step_: Step) -> dict[str, int] | None:
     if name == "rotate":
         return {"x": queries, "table": at["n_rot"]}
     if name == "attention":
-        return {"q0": queries, "y": queries}
-    keys = at["n_head_kv"] * at["head_dim"]
-    return {"q0": queries, "k0": keys, "v0": keys, "table": at["n_rot"]}
+        return {"q0": queries, "y": at["n_head"] * at["value_dim"]}
+    keys, values = at["n_head_kv"] * at["head_dim"], at["n_head_kv"] * at["value_dim"]
+    return {"q0": queries, "k0": keys, "v0": values, "table": at["n_rot"]}
 
 
 def _shift(old: Step, strides: dict[str, int], row: int) -> Step:

@@ -57,6 +57,16 @@ def _relu2(call: Call, gate: int, width: int, count: int) -> Extents:
     yield Extent("f", gate, width * call.count(count))
 
 
+def _copy_parts(
+    call: Call, x: int, x_stride: int, x_step: int, y: int, y_stride: int, y_step: int, width: int,
+    per_row: int, count: int,
+) -> Extents:  # fmt: skip
+    n_rows = call.count(count)
+    require(n_rows > 0 and per_row > 0, "{} rows of {} parts", n_rows, per_row)
+    yield Extent("f", x, x_stride * (n_rows - 1) + x_step * (per_row - 1) + width)
+    yield Extent("f", y, y_stride * (n_rows - 1) + y_step * (per_row - 1) + width)
+
+
 # -- positions -------------------------------------------------------------------------------------
 
 
@@ -83,36 +93,37 @@ def _rotate(
 
 
 def _cache(
-    call: Call, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int, n_ctx: int
-) -> Extents:
+    call: Call, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int,
+) -> Extents:  # fmt: skip
     key_type, value_type = call.type.split(".")
     require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
     require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)
     require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
     yield Extent("kv", k_cache, n_head_kv * cache.key_elements(key_type, head_dim, n_ctx))
-    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, head_dim, n_ctx))
+    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, value_dim, n_ctx))
 
 
 def _rope_store(
-    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int,
-    is_neox: int, table: int, k_cache: int, v_cache: int, n_ctx: int,
+    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int,
+    value_dim: int, n_rot: int, is_neox: int, table: int, k_cache: int, v_cache: int, n_ctx: int,
 ) -> Extents:  # fmt: skip
     yield from _rotate(call, q0, n_head, head_dim, n_rot, is_neox, table)
     yield Extent("f", k0, head_dim * n_head_kv * call.span.n_tokens)
-    yield Extent("f", v0, head_dim * n_head_kv * call.span.n_tokens)
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
+    yield Extent("f", v0, value_dim * n_head_kv * call.span.n_tokens)
+    yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
 
 
 def _attention(
-    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int,
-    n_ctx: int, scratch: int, y: int, scale: int, window: int, chunk: int, cap: int, sinks: int,
-    has_sinks: int,
+    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int, scratch: int, y: int, scale: int, window: int, chunk: int, cap: int,
+    sinks: int, has_sinks: int,
 ) -> Extents:  # fmt: skip
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
-    floats = cache.scratch_floats(n_head // n_head_kv, head_dim)
+    yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
+    floats = cache.scratch_floats(n_head // n_head_kv, value_dim)
     yield Extent("f", q0, head_dim * n_head * call.span.n_tokens)
     yield Extent("f", scratch, floats * call.bounds.n_threads)
-    yield Extent("f", y, head_dim * n_head * call.span.n_tokens)
+    yield Extent("f", y, value_dim * n_head * call.span.n_tokens)
     yield Extent("f", scale, 1)
     yield Extent("f", cap, 1)
     yield Extent("f", sinks, n_head if has_sinks else 0)
@@ -155,6 +166,14 @@ def _add_expert_bias(
     yield _expert_ids(expert_ids, call.count(count), n_expert)
 
 
+def _scale_by_expert(
+    call: Call, y: int, scales: int, width: int, n_expert: int, expert_ids: int, count: int
+) -> Extents:
+    yield Extent("f", y, width * call.count(count))
+    yield Extent("f", scales, n_expert)
+    yield _expert_ids(expert_ids, call.count(count), n_expert)
+
+
 def _scale_pairs(
     call: Call, x: int, weights: int, n_expert_used: int, width: int, y: int, count: int
 ) -> Extents:
@@ -179,6 +198,8 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "layer_norm": _layer_norm,
     "add_bias": _add_bias,
     "add_expert_bias": _add_expert_bias,
+    "scale_by_expert": _scale_by_expert,
+    "copy_parts": _copy_parts,
     "scale_rows": _scale_rows,
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,

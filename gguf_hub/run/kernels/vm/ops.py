@@ -43,6 +43,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "set_row": ("at",),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
+    # parts of rows to other places: y[t, p] = x[t, p], each row and part a stride and a step apart
+    "copy_parts": (
+        "x", "x_stride", "x_step", "y", "y_stride", "y_step", "width", "per_row", "count",
+    ),
     # cosine and sine of every (token, frequency), from frequencies as sums of two floats
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each part of a row divided by its root mean square, times the gain
@@ -52,6 +56,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # y[t] += bias; y[pair] += the bias of its expert
     "add_bias": ("y", "bias", "width", "count"),
     "add_expert_bias": ("y", "biases", "width", "n_expert", "expert_ids", "count"),
+    # y[pair] times the factor of its expert
+    "scale_by_expert": ("y", "scales", "width", "n_expert", "expert_ids", "count"),
     # in place: x times factor; x plus factor * y; cap times tanh(x / cap)
     "scale_rows": ("x", "width", "factor", "count"),
     "add_rows": ("x", "y", "width", "factor", "count"),
@@ -62,23 +68,29 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with
-    "quantize_q8_0": ("x", "width", "xq", "xf", "count"),
-    "quantize_q8_k": ("x", "width", "xq", "xf", "count"),
+    "quantize_q8_0": ("x", "width", "xq", "xf", "count", "per_row"),
+    "quantize_q8_k": ("x", "width", "xq", "xf", "count", "per_row"),
     # y[t, r] (+)= dot(weight row r, activation row t)
     "matmul": (
         "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
         "y", "y_stride", "is_added", "count", *SCRATCH,
     ),
+    # y[t, h, r] = dot(row r of head h's matrix, activation row of t and h); heads are a step apart
+    "head_matmul": (
+        "w0", "head_bytes", "n_head", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xq_step",
+        "xf", "xf_stride", "xf_step", "y", "y_stride", "y_step", "count", *SCRATCH,
+    ),
     # rotate heads by position; the first n_rot dimensions of each
     "rotate": ("x", "n_head", "head_dim", "n_rot", "is_neox", "table"),
     # rotate q and k by position; put k and v into the cache
     "rope_store": (
-        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "n_rot", "is_neox", "table",
-        "k_cache", "v_cache", "n_ctx",
+        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "value_dim", "n_rot", "is_neox",
+        "table", "k_cache", "v_cache", "n_ctx",
     ),
     # softmax(scale * q k^T) v, causal
     "attention": (
-        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
+        "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
+        "scratch", "y",
         "scale", "window", "chunk", "cap", "sinks", "has_sinks",
     ),
     # router logits -> expert ids and weights of each token, and (token, expert) pairs by expert
