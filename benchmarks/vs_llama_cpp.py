@@ -6,8 +6,8 @@
 
 PYTHON is the interpreter of an environment with llama-cpp-python, built for this machine from its
 source package. Files have Mixtral's full width (4096/14336, 8 experts) and few layers, the card's
-mix and random weights; gguf-hub reads the split layout, llama.cpp the merged one. ``--types`` also
-takes models of other architectures (``wide_models.py``), which both read as they are. Each program is
+mix and random weights; gguf-hub reads the split layout, llama.cpp the merged one. ``--types``
+takes other architectures, too (``wide_models.py``), which both read as they are. Each program is
 one process that is told to measure by a pipe, so loading is not repeated and rounds alternate:
 gguf-hub, llama.cpp plain, llama.cpp with repacked weights (its default). Of the last two the better
 one counts, cell by cell. Figures are medians.

@@ -14,10 +14,19 @@ from gguf_hub.run.kernels.build.cpu import has_feature
 from gguf_hub.run.kernels.generic.coded import CodedType, table_of
 from gguf_hub.run.kernels.matmul import grid_rows, x256_rows, x512_rows
 from gguf_hub.run.kernels.matmul.grid_rows import GRID_TYPES
+from gguf_hub.run.kernels.matmul.one_row import scales_of
 from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
-from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
+from gguf_hub.run.kernels.simd.simd import (
+    concat,
+    f32x8_of,
+    floats,
+    fma,
+    splat_f32x8,
+    splat_i32x8,
+)
 from gguf_hub.run.kernels.simd.simd512 import (
+    bytes_of_eight,
     dpbusd,
     dpwssd,
     filled_to,
@@ -37,7 +46,7 @@ from gguf_hub.run.kernels.simd.simd512 import (
     zeros_i32x16,
 )
 from gguf_hub.run.kernels.simd.simd_lookup import by_pshufb
-from gguf_hub.run.kernels.simd.simd_memory import get, load_i8x16, load_u32
+from gguf_hub.run.kernels.simd.simd_memory import get, load_i8x16, load_u32, strided_u8x8
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 
@@ -56,7 +65,8 @@ def lanes_of(coded: CodedType, ops: RowOps) -> Callable:
     def dot(w, p, q, at):
         return products(thirty_two(w, p, 0), q, at)
 
-    return x256_rows.small(coded.type.type_size, dot, offset=coded.offset, scale=_scale_of(coded))
+    scales = _scales_of_short(coded, strided_u8x8)
+    return x256_rows.small(coded.type.type_size, dot, offset=coded.offset, scales=scales)
 
 
 def lanes_512_of(coded: CodedType, ops: RowOps) -> Callable:
@@ -250,6 +260,27 @@ def _add_512(coded: CodedType) -> Callable:
 # -- short blocks ----------------------------------------------------------------------------------
 
 
+def _scales_of_short(coded: CodedType, first_bytes: Callable) -> tuple[Callable, Callable] | None:
+    """Return ``(w, p)`` of the factor of a block and of eight; None where they are halves.
+
+    ``first_bytes`` makes of a block's size ``(w, p)``, which loads the first bytes of eight.
+    """
+    factor = _scale_of(coded)
+    if factor is None or coded.type.name != "MXFP4":
+        return factor and scales_of(coded.type.type_size, 0, factor)
+    exponents = first_bytes(coded.type.type_size)
+
+    @machine_code
+    def eight(w, p):
+        """As ``e8m0_half``, of eight bytes: exponents below 2 are of subnormal numbers."""
+        e = exponents(w, p)
+        is_small = splat_i32x8(0) - ((e - 2) >> 31)
+        normal, small = (e - 1) << 23, (e + 1) << 21
+        return f32x8_of(normal ^ ((normal ^ small) & is_small))
+
+    return factor, eight
+
+
 def _small_512(coded: CodedType, ops: RowOps) -> Callable:
     lookup = by_pshufb(64)(table_of(coded))
     thirty_two, nibble = _thirty_two_of(coded, ops), x512_rows.nibble
@@ -267,7 +298,8 @@ def _small_512(coded: CodedType, ops: RowOps) -> Callable:
 
     type_size = coded.type.type_size
     pairs = [pair_of(load) for load in pairs_twice(type_size, coded.nibbles)]
-    return x512_rows.small(type_size, pairs, one, offset=coded.offset, scale=_scale_of(coded))
+    scales = _scales_of_short(coded, bytes_of_eight)
+    return x512_rows.small(type_size, pairs, one, offset=coded.offset, scales=scales)
 
 
 def _spanning(coded: CodedType, ops: RowOps) -> Callable:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_hub.run.kernels.simd.simd import floats, fma, splat_f32x8, splat_i32x8
-from gguf_hub.run.kernels.simd.simd512 import add_lanes, load_i32x8_at, shift_in, sums_of_eight
+from gguf_hub.run.kernels.simd.simd512 import (
+    add_lanes,
+    load_i32x8_at,
+    shift_in,
+    sums_of_eight,
+    with_lane,
+)
 from gguf_hub.run.kernels.simd.simd_memory import (
     get,
     load_f16,
@@ -117,19 +123,19 @@ def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool, sca
         scale = m = sums_m = splat_f32x8(0)
         sums = splat_i32x8(0)
         first = blocks // 8 * 8
-        for b in range(first, blocks):
+        for lane in range(7):  # fully unrolled, so that lanes are constants
+            b = first + lane
+            if b >= blocks:
+                break
             p = o + type_size * b
             block_total = block_sum(w, p, q, a + 32 * b)
             if offset:
                 block_total -= np.int32(load_u32(q, a + n + 4 * b)) * np.int32(offset)
-            sums = shift_in(sums, block_total)
-            scale = shift_in(scale, scale_of(w, p) * get(f, x + b))
+            sums = with_lane(sums, lane, block_total)
+            scale = with_lane(scale, lane, scale_of(w, p) * get(f, x + b))
             if has_minimum:
-                m = shift_in(m, load_f16(w, p + 2))
-                sums_m = shift_in(sums_m, get(f, x + blocks + b))
-        for _ in range(blocks, first + 8):
-            sums, scale = shift_in(sums, np.int32(0)), shift_in(scale, np.float32(0))
-            m, sums_m = shift_in(m, np.float32(0)), shift_in(sums_m, np.float32(0))
+                m = with_lane(m, lane, load_f16(w, p + 2))
+                sums_m = with_lane(sums_m, lane, get(f, x + blocks + b))
         total = fma(scale, floats(sums), total)
         return fma(m, sums_m, total) if has_minimum else total
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import eight_of, scales_of, small_of
+from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of
 from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
@@ -39,7 +39,7 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 
 
 def small(
-    type_size: int, dot, *, offset: int = 0, has_minimum: bool = False, scale=None
+    type_size: int, dot, *, offset: int = 0, has_minimum: bool = False, scales=None
 ):  # fmt: skip
     """Return the dot product of a type with blocks of 32.
 
@@ -49,7 +49,8 @@ def small(
             activations at ``at``.
         offset: What a weight is too large by.
         has_minimum: Whether a minimum follows the scale.
-        scale: ``(w, p)``: the scale of the block at ``p``, where it is no half at its beginning.
+        scales: ``(w, p)`` of the scale of the block at ``p`` and of those of the eight there, where
+            they are no halves at the beginning.
     """
 
     def pair_of(k: int):
@@ -71,10 +72,11 @@ def small(
     def block_sum(w, p, q, at):
         return sum_of(dot(w, p, q, at))
 
+    scale, eight_scales = scales or (load_f16, halves_at(0))
+
     return small_of(
         type_size, [pair_of(k) for k in range(4)], block_sum,
-        eight_of(scale, type_size) if scale else halves_at(0), halves_at(2),
-        offset=offset, has_minimum=has_minimum, scale=scale or load_f16,
+        eight_scales, halves_at(2), offset=offset, has_minimum=has_minimum, scale=scale,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import eight_of, scales_of, small_of
+from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.run.kernels.simd.simd512 import (
@@ -65,7 +65,7 @@ bit_to_4, bit_to_16, two_to_16 = bits_of(1, 2), bits_of(1, 4), bits_of(2, 4)
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
-def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False, scale=None):
+def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False, scales=None):
     """Return the dot product of a type with blocks of 32.
 
     Args:
@@ -75,7 +75,8 @@ def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False,
         one: ``(w, p)``: the 32 weights of the block at ``p``, unsigned.
         offset: What an unsigned weight is too large by.
         has_minimum: Whether a minimum follows the scale.
-        scale: ``(w, p)``: the scale of the block at ``p``, where it is no half at its beginning.
+        scales: ``(w, p)`` of the scale of the block at ``p`` and of those of the eight there, where
+            they are no halves at the beginning.
     """
 
     def multiplier(pair):
@@ -90,11 +91,11 @@ def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False,
         products = dpbusd(zeros_i32x16(), twice(one(w, p)), twice(load_i8x32(q, at)))
         return sum_of(first_half(products))
 
+    scale, eight_scales = scales or (load_f16, halves_of_eight(type_size, 0))
     return small_of(
         type_size, [multiplier(pair) for pair in pairs], block_sum,
-        eight_of(scale, type_size) if scale else halves_of_eight(type_size, 0),
-        halves_of_eight(type_size, 2),
-        offset=offset, has_minimum=has_minimum, scale=scale or load_f16,
+        eight_scales, halves_of_eight(type_size, 2),
+        offset=offset, has_minimum=has_minimum, scale=scale,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def _bitcast(target: Vector):
 
 
 i8x8_of = _bitcast(Vector("i8", 8))  # from a uint64
+f32x8_of = _bitcast(f32x8)  # from the bits, an i32x8
 
 
 @intrinsic

@@ -322,6 +322,30 @@ def sum_of(typingctx, vector):
     return types.int32(vector), codegen
 
 
+def bytes_of_eight(type_size: int):
+    """Return a function ``(w, p)`` that widens the first byte of eight blocks to 32 bits.
+
+    Args:
+        type_size: Bytes of a block, 16 to 21; the eight begin at ``p``.
+    """
+    offsets = [type_size * i for i in range(4)]
+
+    @intrinsic
+    def load(typingctx, w, p):
+        def codegen(context, builder, sig, args):
+            fours = []
+            for first in (0, 4 * type_size):
+                offset = builder.add(args[1], ir.Constant(args[1].type, first))
+                pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
+                fours.append(builder.load(pointer, align=1))
+            eight = shuffle(builder, *fours, [*offsets, *(64 + offset for offset in offsets)])
+            return builder.zext(eight, i32x8.ir())
+
+        return i32x8(w, types.int64), codegen
+
+    return load
+
+
 @intrinsic
 def halves_of_two(typingctx, a, b):
     """Return the first eight lanes of ``a`` plus its last eight, then the same of ``b``."""
@@ -392,6 +416,17 @@ def shift_in(typingctx, vector, value):
         return shuffle(builder, args[0], last, range(1, vector.lanes + 1))
 
     return vector(vector, scalar), codegen
+
+
+@intrinsic
+def with_lane(typingctx, vector, lane, value):
+    """Return a vector with another number in a lane."""
+    scalar = types.float32 if vector.is_float else types.int32
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(args[0], args[2], args[1])
+
+    return vector(vector, types.int64, scalar), codegen
 
 
 @intrinsic

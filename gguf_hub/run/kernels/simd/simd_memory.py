@@ -155,6 +155,24 @@ def load_strided_f16x8(typingctx, array, offset, stride):
     return f32x8(array, types.int64, stride), codegen
 
 
+def strided_u8x8(stride: int):
+    """Return a compiled ``(array, offset)`` that loads eight bytes, ``stride`` apart, as i32x8."""
+
+    @intrinsic
+    def load(typingctx, array, offset):
+        def codegen(context, builder, sig, args):
+            eight = ir.Constant(ir.VectorType(ir.IntType(8), 8), ir.Undefined)
+            for i in range(8):
+                at = builder.add(args[1], ir.Constant(args[1].type, stride * i))
+                pointer = pointer_to(context, builder, sig.args[0], args[0], at, ir.IntType(8))
+                eight = builder.insert_element(eight, builder.load(pointer), i32(i))
+            return builder.zext(eight, i32x8.ir())
+
+        return i32x8(array, types.int64), codegen
+
+    return load
+
+
 @intrinsic
 def store_f16(typingctx, array, index, value):
     """Store one float32 as a half at ``array[index]`` (uint16), rounded to nearest even."""
