@@ -21,6 +21,8 @@ MAX_EXPERTS = 1024
 _SPLIT = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)\.(\d{1,6})\.weight")
 _MERGED = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)_exps\.weight")
 
+_FUSED = re.compile(r"blk\.\d{1,6}\.ffn_gate_up_exps\.weight")
+
 
 @dataclass(frozen=True)
 class Expert:
@@ -45,6 +47,11 @@ def parse_split(name: str) -> Expert | None:
 def is_merged(name: str) -> bool:
     """Return whether a tensor holds merged experts."""
     return _MERGED.fullmatch(name) is not None
+
+
+def holds_experts(name: str) -> bool:
+    """Return whether a tensor holds an expert, or all of them; gate and up may be in one."""
+    return parse_split(name) is not None or _FUSED.fullmatch(name) is not None or is_merged(name)
 
 
 def split_name(block: int, part: str, expert: int) -> str:

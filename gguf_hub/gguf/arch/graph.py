@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
@@ -108,6 +108,27 @@ class Graph:
         if default is None or self.hparams.has(hparam):
             return float(self.hparams.get(hparam))
         return default(self.hparams)
+
+    @property
+    def has_branches(self) -> bool:
+        """Whether what a layer adds to the residual stream is computed by itself first."""
+        scale = self.value(H.residual_scale.name) or 1.0
+        return scale != 1 or "post_ffw_norm.weight" in self.arch.needs
+
+    def sizes(self) -> dict[str, Any]:
+        """Return what ``ModelSizes`` has besides the sizes of every model."""
+        arch, has_experts = self.arch, bool(self.hparams.n_expert)
+        layers = self.layers()
+        is_mixed = not all(layer.has_experts and not arch.has_dense_beside for layer in layers)
+        return {
+            "layers": layers,
+            "has_dense_layers": has_experts and is_mixed,
+            "has_dense_beside": has_experts and arch.has_dense_beside,
+            "has_branches": self.has_branches,
+            "weighs_inputs": has_experts and bool(arch.router and arch.router.is_first),
+            "n_embd_per_layer": self.n_embd_per_layer,
+            "latents": self.latents,
+        }
 
     def layers(self) -> tuple[LayerGraph, ...]:
         """Return what each layer has."""
@@ -430,6 +451,13 @@ class Graph:
             others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
+
+
+def shared_width(tensors: Tensors) -> int:
+    """Return how wide shared experts are; 0 without one."""
+    widths = (info.shape[1] for name, info in tensors.items()
+              if name.endswith(".ffn_up_shexp.weight") and len(info.shape) > 1)  # fmt: skip
+    return max(widths, default=0)
 
 
 def has_fused_experts(b: str, there: Container[str]) -> bool:

@@ -112,7 +112,8 @@ class ModelSizes:
     Those of ``LayerSizes`` are the largest of any layer.
 
     Attributes:
-        layers: What differs between layers; empty where all are alike.
+        layers: What differs between the layers that are computed; empty where all are alike, and
+            as many as ``n_layer``.
         n_ff_exp: Width of an expert; 0 for ``n_ff``.
         n_ff_shexp: Width of a shared expert; 0 without one.
         has_dense_layers: Whether some layers have no experts though others have.
@@ -260,11 +261,11 @@ class MemoryLayout:
         self._lay_out_batch(model, limits)
         self._lay_out_scratch(model, limits)
         if n_tables is None:
-            n_tables = 3 * model.n_layer if model.n_expert else 0
+            n_tables = 3 * len(model.layer_sizes) if model.n_expert else 0
         self.tables = [self._take("n", "expert offsets", model.n_expert) for _ in range(n_tables)]
         if vectors is None:
             norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
-            vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
+            vectors = [norms] * len(model.layer_sizes) + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
         self.layers: list[LayerOffsets] = []
         for sizes, own in zip(model.layer_sizes, of_layers, strict=True):

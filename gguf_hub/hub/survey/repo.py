@@ -14,7 +14,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
-from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.layout import Latents, LayerSizes
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.source import JoinedSource
 from gguf_hub.gguf.types import QuantType
@@ -187,7 +187,9 @@ def _parse(data: dict[str, Any]) -> FileFacts:
     )
     texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
     sizes = tuple(LayerSizes(**layer) for layer in data["shape"]["layers"])
-    shape = ModelShape(**{**data["shape"], "layers": sizes})
+    latents = data["shape"]["latents"]
+    latents = None if latents is None else Latents(**latents)
+    shape = ModelShape(**{**data["shape"], "layers": sizes, "latents": latents})
     layers = tuple(LayerFacts(**layer) for layer in data["layers"])
     return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
 

@@ -107,7 +107,6 @@ def read_config(graph: Graph) -> ModelConfig:
         UnsupportedGgufError: A key that is missing or makes no sense.
     """
     hparams, arch = graph.hparams, graph.arch
-    layers = graph.layers()
     rope = _rope(graph)
     windows = _rope_of_windows(graph, rope)
     config = ModelConfig(
@@ -123,23 +122,17 @@ def read_config(graph: Graph) -> ModelConfig:
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
-        has_dense_layers=bool(hparams.n_expert)
-        and not all(layer.has_experts and not arch.has_dense_beside for layer in layers),
-        has_dense_beside=bool(hparams.n_expert) and arch.has_dense_beside,
-        n_embd_per_layer=graph.n_embd_per_layer,
         n_rope=1 if windows is None else 2,
-        weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
         rope=rope,
         arch=arch,
-        layers=layers,
         rope_of_windows=windows,
-        latents=graph.latents,
         score_log_multiplier=_LATENT_LOG * graph.value(H.yarn_log_multiplier.name)
         if arch.has_latents
         else 0.0,
         router=_router(graph),
         temperature=_temperature(graph),
+        **graph.sizes(),
         **_scales(graph),
     )
     _check(config)
@@ -147,7 +140,7 @@ def read_config(graph: Graph) -> ModelConfig:
 
 
 def _scales(graph: Graph) -> dict[str, Any]:
-    """Return the factors and caps of a model, and whether branches are computed by themselves."""
+    """Return the factors and caps of a model."""
     arch, h = graph.arch, graph.hparams
     root = math.sqrt(h.n_embd) if arch.scales_embeddings else 1.0
     logit_scale = graph.value(H.logit_scale.name) or 1.0
@@ -160,7 +153,6 @@ def _scales(graph: Graph) -> dict[str, Any]:
         "score_cap": graph.value(H.score_cap.name),
         "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,
         "logit_cap": graph.value(H.logit_cap.name),
-        "has_branches": residual_scale != 1 or "post_ffw_norm.weight" in arch.needs,
     }
 
 

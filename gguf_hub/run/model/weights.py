@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.arch.graph import FUSED_EXPERTS, Graph, LayerGraph, has_fused_experts
+from gguf_hub.gguf.arch.graph import (
+    FUSED_EXPERTS,
+    Graph,
+    LayerGraph,
+    has_fused_experts,
+    shared_width,
+)
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
@@ -203,7 +209,7 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     graph = read_graph(file.hparams)
     config = read_config(graph)
     _check_runnable(file)
-    config = replace(config, n_ff_shexp=_shared_width(file))
+    config = replace(config, n_ff_shexp=shared_width(file.tensors))
     return config, _WeightReader(file, graph, config).read()
 
 
@@ -217,13 +223,6 @@ def _check_runnable(file: Gguf) -> None:
             hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
         )
-
-
-def _shared_width(file: Gguf) -> int:
-    """Return how wide shared experts are; 0 without one."""
-    widths = (info.shape[1] for name, info in file.tensors.items()
-              if name.endswith(".ffn_up_shexp.weight"))  # fmt: skip
-    return max(widths, default=0)
 
 
 class _WeightReader:
