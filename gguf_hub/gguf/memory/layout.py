@@ -200,7 +200,7 @@ class MemoryLayout:
         wide = model.n_ff_of_experts
         self.ids = self._take("n", "token ids [T]", t)
         self.headers = self._take(
-            "n", "(tokens, position) [slots + 1, 2]", 2 * (limits.n_slots + 1)
+            "n", "(tokens, position, slot) [slots + 1, 3]", 3 * (limits.n_slots + 1)
         )
         self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)
