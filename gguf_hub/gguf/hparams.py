@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -160,6 +160,8 @@ class HyperParameters:
     yarn_beta_fast = Number("rope.scaling.yarn_beta_fast", 32.0, above=0)  # its logarithm is taken
     yarn_beta_slow = Number("rope.scaling.yarn_beta_slow", 1.0, above=0)
 
+    varies: Container[str] = ()
+
     def __init__(
         self,
         fields: Mapping[str, Any],
@@ -172,9 +174,16 @@ class HyperParameters:
         self.is_estimate = is_estimate
         self._tensors = tensors or {}
 
-    def of_graph(self) -> GraphHyperParameters:
-        """Return the same with the keys that only some architectures read."""
-        return GraphHyperParameters(self.metadata, self._tensors, is_estimate=self.is_estimate)
+    def of_graph(self, varies: Container[str] = ()) -> GraphHyperParameters:
+        """Return the same with the keys that only some architectures read.
+
+        Args:
+            varies: Keys that may hold another number for each layer, of which ``get`` returns the
+                largest; by their names.
+        """
+        hparams = GraphHyperParameters(self.metadata, self._tensors, is_estimate=self.is_estimate)
+        hparams.varies = varies
+        return hparams
 
     def key(self, hparam: HyperParameter[Any]) -> str:
         """Return a key as the file spells it."""
@@ -200,7 +209,8 @@ class HyperParameters:
                 f"metadata `{self.key(hparam)}`: {problem}",
                 hint="`gguf-hub verify` checks the file",
             )
-        read = hparam._reader(self.metadata, self.is_estimate)
+        is_largest = self.is_estimate or hparam.name in self.varies
+        read = hparam._reader(self.metadata, is_largest)
         return read(self.key(hparam), usual, **hparam._range())
 
     def stated(self, hparam: HyperParameter[T]) -> T | None:

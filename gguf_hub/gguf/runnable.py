@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
 from gguf_hub.gguf.arch.graph import Graph, TensorSpec
@@ -33,7 +35,7 @@ from gguf_hub.gguf.hparams import (
     WholeNumber,
     architecture,
 )
-from gguf_hub.gguf.metadata import is_uniform, whole_number
+from gguf_hub.gguf.metadata import MAX_UINT, is_uniform, whole_number
 from gguf_hub.gguf.roles import role_of_header
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
@@ -136,6 +138,7 @@ def find_graph_obstacles(
     arch = ARCHITECTURES.get(hparams.architecture)
     if arch is None:
         return (f"architecture `{shown(hparams.architecture)}` is not one that runs here",)
+    hparams = hparams.of_graph(arch.varies)
     if not tensors:
         return ("no tensors",)
     obstacles = _key_obstacles(fields, arch, hparams)
@@ -187,6 +190,8 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
     if name in NEUTRAL:
         expected = NEUTRAL[name]
         return "" if _is_one_of(field, expected) else _differs(field, expected)
+    if name in arch.varies and isinstance(field.value, np.ndarray):
+        return _array_problem(arch.varies[name], field)
     if name not in NUMBERS and name not in SIZES:
         return "unknown"
     return _value_problem(HPARAMS[name], field)
@@ -212,6 +217,15 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
         number = whole_number(value)
         is_right = number is not None and hparam.least <= number <= hparam.most
     return "" if is_right else f"is {value:.10g}, expected {expectation}"
+
+
+def _array_problem(least: int, field: Field) -> str:
+    """Return what is wrong with numbers of which each layer has its own; empty for nothing."""
+    for value in field.value:
+        number = whole_number(value)
+        if number is None or not least <= number <= MAX_UINT:
+            return f"holds {value}, expected whole numbers >= {least}"
+    return ""
 
 
 def _is_one_of(field: Field, values: tuple[Any, ...]) -> bool:

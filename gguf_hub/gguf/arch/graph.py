@@ -17,7 +17,8 @@ from typing import NamedTuple
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor
-from gguf_hub.gguf.hparams import GRAPH_HPARAMS
+from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
+from gguf_hub.gguf.memory.layout import LayerSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
@@ -42,9 +43,9 @@ class TensorSpec(NamedTuple):
     is_vector: bool = False
 
 
-@dataclass(frozen=True)
-class LayerGraph:
-    """What may differ from layer to layer.
+@dataclass(frozen=True, kw_only=True)
+class LayerGraph(LayerSizes):
+    """What may differ from layer to layer, besides sizes.
 
     Attributes:
         has_experts: Whether a router chooses among feed-forward networks.
@@ -76,7 +77,7 @@ class Graph:
     """
 
     def __init__(self, arch: Architecture, hparams: H) -> None:
-        self.arch, self.hparams = arch, hparams
+        self.arch, self.hparams = arch, hparams.of_graph(arch.varies)
 
     @property
     def n_layer(self) -> int:
@@ -118,11 +119,35 @@ class Graph:
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
         return LayerGraph(
+            n_head=self._number(H.n_head, i),
+            n_head_kv=self._number(H.n_head_kv, i),
+            head_dim=h.head_dim,
+            n_embd_head_v=h.head_dim,
+            n_ff=self._number(H.n_ff, i),
             has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
             has_rope=has_rope,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _number(self, hparam: WholeNumber, i: int) -> int:
+        """Return a number of layer ``i``."""
+        h = self.hparams
+        if hparam.name not in self.arch.varies or not h.is_array(hparam):
+            return h.get(hparam)
+        numbers = self._arrays[hparam.name]
+        return numbers[i] if i < len(numbers) else 0
+
+    @cached_property
+    def _arrays(self) -> dict[str, list[int]]:
+        """What the keys that differ between layers say, by their names."""
+        h, n_layer = self.hparams, min(self.n_layer, _MOST_LAYERS)
+        hparams = [GRAPH_HPARAMS[name] for name in self.arch.varies]
+        return {
+            hparam.name: h.per_layer(hparam, n_layer)
+            for hparam in hparams
+            if isinstance(hparam, WholeNumber)
+        }
 
     @property
     def _has_skips(self) -> bool:
@@ -193,19 +218,20 @@ class Graph:
     ) -> Iterator[TensorSpec]:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
-        yield from self._attention(f"{b}attn_qkv.weight" in there)
+        if layer.n_head_kv:
+            yield from self._attention(layer, f"{b}attn_qkv.weight" in there)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
             yield from self._experts(b, split)
             yield from self._shared(b, there)
-        else:
-            yield from self._dense("", self.hparams.n_ff)
+        elif layer.n_ff:
+            yield from self._dense("", layer.n_ff)
         for name, shape in self._vectors(layer).items():
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
 
-    def _attention(self, is_fused: bool) -> Iterator[TensorSpec]:
-        d, (n_q, n_kv) = self.hparams.n_embd, self._widths
+    def _attention(self, layer: LayerGraph, is_fused: bool) -> Iterator[TensorSpec]:
+        d, n_q, n_kv = self.hparams.n_embd, layer.n_embd_q, layer.n_embd_k
         if is_fused:
             yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
         else:
@@ -243,16 +269,16 @@ class Graph:
 
     def _vectors(self, layer: LayerGraph) -> dict[str, Shape]:
         """Return the vectors that a layer must or may have."""
-        h, arch, (n_q, n_kv) = self.hparams, self.arch, self._widths
-        d, n_expert, width = h.n_embd, h.n_expert, self.n_ff_exp
+        h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
+        d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
         is_whole = arch.has_whole_norms
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
             "attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
             "attn_qkv.bias": (n_q + 2 * n_kv,),
-            "attn_q_norm.weight": (n_q if is_whole else h.head_dim,),
-            "attn_k_norm.weight": (n_kv if is_whole else h.head_dim,),
-            "attn_sinks.weight": (h.n_head,),
-            "ffn_gate.bias": (h.n_ff,), "ffn_up.bias": (h.n_ff * (1 + arch.has_fused_gate),),
+            "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
+            "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
+            "attn_sinks.weight": (layer.n_head,),
+            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
             "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
             "ffn_down_exps.bias": (d, n_expert),
@@ -261,12 +287,6 @@ class Graph:
         others = _OF_DENSE if layer.has_experts else _OF_EXPERTS
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
-
-    @property
-    def _widths(self) -> tuple[int, int]:
-        """How many numbers the queries of a token are, and its keys."""
-        h = self.hparams
-        return h.n_head * h.head_dim, h.n_head_kv * h.head_dim
 
 
 def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:

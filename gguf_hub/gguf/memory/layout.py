@@ -8,6 +8,7 @@ F n_ff, E experts, A active experts, P = T x A pairs, V vocab, S positions of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -38,10 +39,52 @@ _ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
 
 
 @dataclass(frozen=True)
+class LayerSizes:
+    """Sizes that may differ from layer to layer.
+
+    Attributes:
+        n_head: Heads of queries.
+        n_head_kv: Heads of keys and values; 0 for a layer without attention.
+        head_dim: Length of a head of queries and keys.
+        n_embd_head_v: Length of a head of values.
+        n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
+    """
+
+    n_head: int = 0
+    n_head_kv: int = 0
+    head_dim: int = 0
+    n_embd_head_v: int = 0
+    n_ff: int = 0
+
+    @property
+    def n_embd_q(self) -> int:
+        """Width of a token's queries."""
+        return self.n_head * self.head_dim
+
+    @property
+    def n_embd_k(self) -> int:
+        """Width of a token's keys."""
+        return self.n_head_kv * self.head_dim
+
+    @property
+    def n_embd_v(self) -> int:
+        """Width of a token's values."""
+        return self.n_head_kv * self.n_embd_head_v
+
+    @property
+    def n_embd_attn(self) -> int:
+        """Width of what attention computes of a token."""
+        return self.n_head * self.n_embd_head_v
+
+
+@dataclass(frozen=True)
 class ModelSizes:
     """Sizes of a model, in GGUF's words; ``n_expert`` is 0 for a dense one.
 
+    Those of ``LayerSizes`` are the largest of any layer.
+
     Attributes:
+        layers: What differs between layers; empty where all are alike.
         n_ff_exp: Width of an expert; 0 for ``n_ff``.
         n_ff_shexp: Width of a shared expert; 0 without one.
         has_dense_layers: Whether some layers have no experts though others have.
@@ -59,6 +102,7 @@ class ModelSizes:
     n_expert: int
     n_expert_used: int
     n_vocab: int
+    layers: tuple[LayerSizes, ...] = field(default=(), kw_only=True)
     n_ff_exp: int = field(default=0, kw_only=True)
     n_ff_shexp: int = field(default=0, kw_only=True)
     has_dense_layers: bool = field(default=False, kw_only=True)
@@ -70,6 +114,12 @@ class ModelSizes:
     def n_ff_of_experts(self) -> int:
         """Width of an expert, or, without any, of the feed-forward network."""
         return self.n_ff_exp or self.n_ff
+
+    @property
+    def layer_sizes(self) -> tuple[LayerSizes, ...]:
+        """The sizes of each layer."""
+        like_all = LayerSizes(self.n_head, self.n_head_kv, self.head_dim, self.head_dim, self.n_ff)
+        return self.layers or (like_all,) * self.n_layer
 
 
 @dataclass(frozen=True)
@@ -182,7 +232,10 @@ class MemoryLayout:
             norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
             vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
-        self.layers = tuple(self._layer(model, limits, own) for own in of_layers)
+        self.layers = tuple(
+            self._layer(model, sizes, limits, own)
+            for sizes, own in zip(model.layer_sizes, of_layers, strict=True)
+        )
         self.head = self._lay_out_vectors(of_head)
         self._lay_out_outputs(model, limits)
 
@@ -195,9 +248,10 @@ class MemoryLayout:
 
     def _lay_out_batch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what all layers share; each layer overwrites the results of the one before."""
-        t, d, d_kv = limits.n_batch, model.n_embd, model.n_head_kv * model.head_dim
-        pairs, d_head = t * max(1, model.n_expert_used), model.n_head * model.head_dim
-        wide = model.n_ff_of_experts
+        t, d, layers = limits.n_batch, model.n_embd, model.layer_sizes
+        pairs = t * max(1, model.n_expert_used)
+        n_ff = {sizes.n_ff for sizes in layers}
+        wide = {model.n_ff_of_experts} if model.n_expert else n_ff | {model.n_ff}
         self.ids = self._take("n", "token ids [T]", t)
         self.headers = self._take(
             "n", "(tokens, position, slot) [slots + 1, 3]", 3 * (limits.n_slots + 1)
@@ -205,16 +259,20 @@ class MemoryLayout:
         self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)
         self.normed = self._activations("normed", t, d)  # what a block reads of it
-        self.queries = self._take("f", "queries [T, H, d]", t * d_head)
-        self.keys = self._take("f", "keys [T, K, d]", t * d_kv)
-        self.values = self._take("f", "values [T, K, d]", t * d_kv)
-        self.attn_out = self._activations("attn_out", t, d_head)
-        self.gate = self._activations("gate", pairs, wide)
-        self.up = self._take("f", "up [P, F]", pairs * wide)
+        n_q, n_k, n_v = (
+            max((getattr(sizes, name) for sizes in layers), default=0)
+            for name in ("n_embd_q", "n_embd_k", "n_embd_v")
+        )
+        self.queries = self._take("f", "queries [T, H, d]", t * n_q)
+        self.keys = self._take("f", "keys [T, K, d]", t * n_k)
+        self.values = self._take("f", "values [T, K, d]", t * n_v)
+        self.attn_out = self._activations("attn_out", t, *(s.n_embd_attn for s in layers))
+        self.gate = self._activations("gate", pairs, *wide)
+        self.up = self._take("f", "up [P, F]", pairs * max(wide))
         self.dense_gate, self.dense_up = self.gate, self.up
         if model.has_dense_layers:
-            self.dense_gate = self._activations("gate", t, model.n_ff)
-            self.dense_up = self._take("f", "up [T, F]", t * model.n_ff)
+            self.dense_gate = self._activations("gate", t, *n_ff)
+            self.dense_up = self._take("f", "up [T, F]", t * max(n_ff))
         if model.n_ff_shexp:
             self.shared_gate = self._activations("shared gate", t, model.n_ff_shexp)
             self.shared_up = self._take("f", "shared up [T, S]", t * model.n_ff_shexp)
@@ -235,10 +293,13 @@ class MemoryLayout:
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
-        threads = limits.n_threads
-        floats = cache.scratch_floats(model.n_head // model.n_head_kv, model.head_dim)
-        widths = model.n_embd, model.n_head * model.head_dim, model.n_ff, model.n_ff_of_experts
-        packed = tile_bytes(max(*widths, model.n_ff_shexp))
+        threads, layers = limits.n_threads, model.layer_sizes
+        groups = {(s.n_head // s.n_head_kv, s.n_embd_head_v) for s in layers if s.n_head_kv}
+        floats = max((cache.scratch_floats(*group) for group in groups), default=0)
+        widths = {s.n_embd_attn for s in layers} | {s.n_ff for s in layers}
+        packed = tile_bytes(
+            max(*widths, model.n_embd, model.n_ff, model.n_ff_of_experts, model.n_ff_shexp)
+        )
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
@@ -256,8 +317,10 @@ class MemoryLayout:
     def _lay_out_vectors(self, lengths: Mapping[str, int]) -> dict[str, int]:
         return {name: self._take("f", name, n) for name, n in lengths.items()}
 
-    def _layer(self, model: ModelSizes, limits: Limits, vectors: Mapping[str, int]) -> LayerOffsets:
-        keys, values = _cache_elements(model, limits)
+    def _layer(
+        self, model: ModelSizes, sizes: LayerSizes, limits: Limits, vectors: Mapping[str, int]
+    ) -> LayerOffsets:
+        keys, values = _cache_elements(sizes, limits)
         n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
             vectors=self._lay_out_vectors(vectors),
@@ -270,17 +333,26 @@ class MemoryLayout:
     def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
         """Take what is computed of the rows that want logits alone."""
         n, d = limits.n_outputs, model.n_embd
-        self.output_attn_out = self._activations("attn_out", n, self.attn_out.width)
+        widths = (sizes.n_embd_attn for sizes in model.layer_sizes)
+        self.output_attn_out = self._activations("attn_out", n, *widths)
         self.output_residual = self._take("f", "residual [n_outputs, D]", n * d)
         self.hidden = self._activations("hidden", n, d)  # normed, for the logits
         self.logits = self._take("f", "logits [n_outputs, V]", n * model.n_vocab)
 
-    def _activations(self, name: str, rows: int, width: int) -> Activations:
-        """Take rows as they are, and room for each quantised kind whose blocks they fill."""
+    def _activations(self, name: str, rows: int, *widths: int) -> Activations:
+        """Take rows as they are, and room for each quantised kind whose blocks they fill.
+
+        Args:
+            name: Of the area.
+            rows: How many.
+            widths: Of a row; the activations are those of the largest.
+        """
+        width = max(widths, default=0)
         x = self._take("f", name, rows * width)
         activations = Activations(x, width, {"f32": (0, x)})
         for kind, (block_size, _, _) in BLOCKS.items():
-            if kind != "f32" and width % block_size == 0:
+            width = max((w for w in widths if w % block_size == 0), default=0)
+            if kind != "f32" and width:
                 activations.offsets[kind] = (
                     self._take("q", name, rows * activation_bytes(kind, width), kind),
                     self._take("f", name, rows * activation_floats(kind, width), kind),
@@ -299,16 +371,17 @@ class MemoryLayout:
 
 def cache_bytes(model: ModelSizes, limits: Limits) -> int:
     """Return what the K/V cache of one slot takes, without laying out the rest."""
-    elements = sum(_aligned(n) for n in _cache_elements(model, limits))
-    return model.n_layer * elements * _ELEMENT_BYTES["kv"]
+    counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
+    elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
+    return elements * _ELEMENT_BYTES["kv"]
 
 
-def _cache_elements(model: ModelSizes, limits: Limits) -> tuple[int, int]:
+def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:
     """Return the elements of a layer's keys, and of its values."""
-    n_ctx, head_dim = cache.padded(limits.n_ctx), model.head_dim
-    keys = cache.key_elements(limits.key_type, head_dim, n_ctx)
-    values = cache.value_elements(limits.value_type, head_dim, n_ctx)
-    return model.n_head_kv * keys, model.n_head_kv * values
+    n_ctx = cache.padded(limits.n_ctx)
+    keys = cache.key_elements(limits.key_type, sizes.head_dim, n_ctx)
+    values = cache.value_elements(limits.value_type, sizes.n_embd_head_v, n_ctx)
+    return sizes.n_head_kv * keys, sizes.n_head_kv * values
 
 
 def _aligned(n_elements: int) -> int:

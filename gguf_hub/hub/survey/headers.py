@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.arch import ARCHITECTURES
+from gguf_hub.gguf.arch.graph import Graph
 from gguf_hub.gguf.experts import is_merged, layout, parse_split
 from gguf_hub.gguf.format import AnyTensor, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
@@ -16,6 +18,7 @@ from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
 from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable, read_table
+from gguf_hub.gguf.memory.layout import LayerSizes
 from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
 from gguf_hub.gguf.reader import map_file, map_joined, raise_unreadable
 from gguf_hub.gguf.roles import require_model
@@ -182,7 +185,22 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
         n_expert_used=hparams.n_expert_used,
         n_vocab=hparams.n_vocab,
         n_ctx_train=hparams.get(H.n_ctx_train, 2**20),
+        layers=_layer_sizes(hparams),
     )
+
+
+def _layer_sizes(hparams: H) -> tuple[LayerSizes, ...]:
+    """Return the sizes of each layer of a model that runs here; empty where all are alike."""
+    arch = ARCHITECTURES.get(hparams.architecture)
+    if arch is None:
+        return ()
+    try:
+        layers = Graph(arch, hparams.of_graph()).layers()
+    except UnsupportedGgufError:  # an obstacle says so
+        return ()
+    names = [field.name for field in fields(LayerSizes)]
+    sizes = [LayerSizes(**{name: getattr(layer, name) for name in names}) for layer in layers]
+    return tuple(sizes) if len(set(sizes)) > 1 else ()
 
 
 def _count(hparams: H, hparam: WholeNumber, default: int) -> int:

@@ -14,6 +14,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
+from gguf_hub.gguf.memory.layout import LayerSizes
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.source import JoinedSource
 from gguf_hub.gguf.types import QuantType
@@ -28,7 +29,7 @@ from gguf_hub.paths import cache_dir
 from gguf_hub.units import GIB
 
 FOLDER = "facts"
-VERSION = 3
+VERSION = 4
 """Of the cache; entries of another version, or of another program, are read anew: what runs is its
 judgement."""
 MAX_WORKERS = 8
@@ -185,7 +186,8 @@ def _parse(data: dict[str, Any]) -> FileFacts:
         TensorShare(**{**share, "type": _type(share["type"])}) for share in data["tensors"]
     )
     texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
-    shape = ModelShape(**data["shape"])
+    sizes = tuple(LayerSizes(**layer) for layer in data["shape"]["layers"])
+    shape = ModelShape(**{**data["shape"], "layers": sizes})
     layers = tuple(LayerFacts(**layer) for layer in data["layers"])
     return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,45 +71,45 @@ class AttentionWriter(StepWriter):
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
         if not c.arch.has_norms_after_rope:
-            self._norm_heads(vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
+            self._norm_heads(layer, vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
 
-    def _norm_heads(self, vectors: Mapping[str, int], names: tuple[str, str]) -> None:
+    def _norm_heads(self, layer: Layer, vectors: Mapping[str, int], names: tuple[str, str]) -> None:
         """Norm q and k, each head by itself or all of a token at once, where there are norms."""
-        c, at = self._config, self._at
+        c, at, g = self._config, self._at, layer.graph
         for name, x, n_head in zip(
-            names, (at.queries, at.keys), (c.n_head, c.n_head_kv), strict=True
+            names, (at.queries, at.keys), (g.n_head, g.n_head_kv), strict=True
         ):
             if name not in vectors:
                 continue
             per_row = 1 if c.arch.has_whole_norms and name != ONES else n_head
-            width = n_head * c.head_dim // per_row
+            width = n_head * g.head_dim // per_row
             self._norm(vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == at.keys)
 
     def _rotate_and_store(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
-        c, at, arch = self._config, self._at, self._config.arch
-        is_other = layer.graph.is_windowed and c.rope_of_windows is not None
+        c, at, g, arch = self._config, self._at, layer.graph, self._config.arch
+        is_other = g.is_windowed and c.rope_of_windows is not None
         table, is_neox = at.rope_tables[-1 if is_other else 0], arch.rope == "neox"
-        n_rot = c.rope.n_rot if layer.graph.has_rope else 0
+        n_rot = c.rope.n_rot if g.has_rope else 0
         after = [name for name, is_there in (
             ("attn_q_norm.weight", arch.has_norms_after_rope),
-            (ONES, arch.has_plain_norms and layer.graph.has_rope),
+            (ONES, arch.has_plain_norms and g.has_rope),
         ) if is_there]  # fmt: skip
         if after and n_rot:
-            for x, n_head in ((at.queries, c.n_head), (at.keys, c.n_head_kv)):
-                self._add("rotate", x=x, n_head=n_head, head_dim=c.head_dim, n_rot=n_rot,
+            for x, n_head in ((at.queries, g.n_head), (at.keys, g.n_head_kv)):
+                self._add("rotate", x=x, n_head=n_head, head_dim=g.head_dim, n_rot=n_rot,
                           is_neox=is_neox, table=table)  # fmt: skip
             n_rot = 0
         for name in after:
-            self._norm_heads(vectors, (name, name.replace("attn_q", "attn_k")))
+            self._norm_heads(layer, vectors, (name, name.replace("attn_q", "attn_k")))
         if c.temperature is not None and self._is_heated(layer):
-            self._add("scale_by_position", x=at.queries, width=c.n_head * c.head_dim,
+            self._add("scale_by_position", x=at.queries, width=g.n_embd_q,
                       scale=self._scalar(c.temperature.scale), length=c.temperature.length or 0,
                       offset=c.temperature.offset)  # fmt: skip
         self._add(
             f"rope_store.{types}", is_last=True, q0=at.queries, k0=at.keys, v0=at.values,
-            n_rot=n_rot, is_neox=is_neox, table=table, **self._cache(own),
+            n_rot=n_rot, is_neox=is_neox, table=table, **self._cache(layer, own),
         )  # fmt: skip
 
     def _is_heated(self, layer: Layer) -> bool:
@@ -118,10 +119,10 @@ class AttentionWriter(StepWriter):
         """
         return self._config.arch.windows is None or not layer.graph.has_rope
 
-    def _cache(self, own: LayerOffsets) -> dict[str, int]:
-        c = self._config
+    def _cache(self, layer: Layer, own: LayerOffsets) -> dict[str, int]:
+        g = layer.graph
         return {
-            "n_head": c.n_head, "n_head_kv": c.n_head_kv, "head_dim": c.head_dim,
+            "n_head": g.n_head, "n_head_kv": g.n_head_kv, "head_dim": g.head_dim,
             "k_cache": own.k_cache, "v_cache": own.v_cache,
             "n_ctx": cache.padded(self._limits.n_ctx),
         }  # fmt: skip
@@ -129,21 +130,22 @@ class AttentionWriter(StepWriter):
     def _attend(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
-        c, at = self._config, self._at
+        c, at, g = self._config, self._at, layer.graph
         sinks = vectors.get("attn_sinks.weight")
         self._add(
             f"attention.{types}", is_last=True, q0=at.queries, scratch=at.attention_scratch,
-            y=at.attn_out.x, scale=self._scalar(c.score_scale or 1 / math.sqrt(c.head_dim)),
-            window=layer.graph.window, chunk=layer.graph.chunk, cap=self._scalar(c.score_cap),
-            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(own),
+            y=at.attn_out.x, scale=self._scalar(c.score_scale or 1 / math.sqrt(g.head_dim)),
+            window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
+            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
 
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices["attn_output"]
-        self._quantize(stream.attn_out, [matrix], stream.count)
+        rows = replace(stream.attn_out, width=matrix.n_in)
+        self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(
-            matrix, stream.attn_out, target, count=stream.count, is_added=target == stream.x,
+            matrix, rows, target, count=stream.count, is_added=target == stream.x,
             is_last=True,
         )  # fmt: skip
         self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)

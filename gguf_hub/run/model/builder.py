@@ -34,11 +34,11 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter):
             vectors = self._place(layer.vectors, own.vectors)
             source = self._attention(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
-                stream = self._outputs(stream)
+                stream = self._outputs(stream, layer.graph.n_embd_attn)
             self._project(layer, vectors, stream)
             self._feed_forward(layer, own, vectors, stream, source)
         if stage.has_head:
-            self._head(stream if layers and not is_parallel else self._outputs(stream))
+            self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
         return Program(
             steps=tuple(self._steps),
             layout=at,
@@ -75,13 +75,19 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter):
             self._add("scale_rows", is_last=False, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
 
-    def _outputs(self, stream: Stream) -> Stream:
-        """Go on with the rows that want logits; keys and values of the others are in the cache."""
+    def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
+        """Go on with the rows that want logits; keys and values of the others are in the cache.
+
+        Args:
+            stream: All rows.
+            n_embd_attn: How wide those of attention are; 0 where they are added already.
+        """
         at, d, y = self._at, self._config.n_embd, self._at.output_attn_out
-        self._add(
-            "copy_rows", is_last=False, x=stream.attn_out.x, width=y.width, rows=at.rows, y=y.x,
-            count=N_OUTPUTS,
-        )  # fmt: skip
+        if n_embd_attn:
+            self._add(
+                "copy_rows", is_last=False, x=stream.attn_out.x, width=n_embd_attn, rows=at.rows,
+                y=y.x, count=N_OUTPUTS,
+            )  # fmt: skip
         self._add(
             "copy_rows", x=stream.x, width=d, rows=at.rows, y=at.output_residual, count=N_OUTPUTS
         )

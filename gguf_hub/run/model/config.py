@@ -6,7 +6,7 @@ Knows which of them cannot go together; knows nothing of keys, tensors or arithm
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
@@ -68,7 +68,7 @@ class ModelConfig(ModelSizes):
     epsilon: float
     rope: RopeConfig
     arch: Architecture = LLAMA
-    layers: tuple[LayerGraph, ...] = ()
+    layers: tuple[LayerGraph, ...] = field(default=(), kw_only=True)
     rope_of_windows: RopeConfig | None = None
     router: RouterConfig = RouterConfig()
     temperature: Temperature | None = None
@@ -78,11 +78,6 @@ class ModelConfig(ModelSizes):
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
-
-    @property
-    def n_embd_kv(self) -> int:
-        """Width of a token's keys (and of its values) in one layer."""
-        return self.n_head_kv * self.head_dim
 
 
 def read_graph(hparams: HyperParameters) -> Graph:
@@ -227,8 +222,10 @@ def _other(own: RopeConfig, rope: RopeConfig) -> RopeConfig | None:
 
 def _check(config: ModelConfig) -> None:
     problem = None
-    if config.n_head % config.n_head_kv:
-        problem = f"{config.n_head} heads cannot share {config.n_head_kv} key/value heads"
+    groups = {(layer.n_head, layer.n_head_kv) for layer in config.layers if layer.n_head_kv}
+    uneven = next((group for group in sorted(groups) if group[0] % group[1]), None)
+    if uneven:
+        problem = f"{uneven[0]} heads cannot share {uneven[1]} key/value heads"
     elif config.rope.n_rot % 2 or config.rope.n_rot > config.head_dim:
         problem = (
             f"{HyperParameters.n_rot.name} {config.rope.n_rot}: expected an even number up to the "

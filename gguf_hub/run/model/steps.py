@@ -43,7 +43,8 @@ class StepWriter:
         self._weights = replace(weights, layers=weights.layers[stage.first : stage.end])
         self._limits = limits
         self._stage = stage
-        sizes = replace(config, n_layer=len(self._weights.layers))
+        layers = tuple(layer.graph for layer in self._weights.layers)
+        sizes = replace(config, n_layer=len(layers), layers=layers)
         tables = _expert_tables(self._weights, limits)
         vectors = [layer.vectors for layer in self._weights.layers] + [weights.vectors]
         lengths = [{name: len(values) for name, values in own.items()} for own in vectors]

@@ -248,13 +248,14 @@ class Transformer:
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
         """Return views of the first positions of a cache, in tiles of 32 positions."""
-        c, layout = self.config, self._program.layout
+        layout = self._program.layout
         kv, (key_type, value_type) = self._memory.kv[slot * layout.sizes["kv"] :], self.cache_types
-        sizes = c.n_head_kv, c.head_dim, self.n_ctx, n_positions
+        length = self.n_ctx, n_positions
         parts = []
-        for layer in layout.layers:
-            parts += cache.key_parts(kv[layer.k_cache :], key_type, *sizes)
-            parts += cache.value_parts(kv[layer.v_cache :], value_type, *sizes)
+        for at, layer in zip(layout.layers, self.config.layers, strict=True):
+            n_head, (n_k, n_v) = layer.n_head_kv, (layer.head_dim, layer.n_embd_head_v)
+            parts += cache.key_parts(kv[at.k_cache :], key_type, n_head, n_k, *length)
+            parts += cache.value_parts(kv[at.v_cache :], value_type, n_head, n_v, *length)
         return parts
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:

@@ -103,7 +103,7 @@ def _card_weights(file_type: FileType) -> Weights:
     norm = np.ones(d, np.float32)
     names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp")
     layer = Layer(
-        LayerGraph(has_experts=True),
+        LayerGraph(**vars(_MIXTRAL.layer_sizes[0]), has_experts=True),
         vectors={"attn_norm.weight": norm, "ffn_norm.weight": norm},
         matrices={name: matrices[f"blk.0.{name}"] for name in names},
         experts={part: experts(part) for part in ("gate", "up", "down")},

@@ -258,7 +258,7 @@ class _WeightReader:
         if gate is not None:
             name = "ffn_gate_inp_shexp"
             matrices[name] = self._tensors.matrix(f"{b}{name}.weight", c.n_embd, 1)
-        self._split_fused(vectors, matrices)
+        self._split_fused(graph, vectors, matrices)
         experts = {}
         if graph.has_experts:
             planes = {"gate": (c.n_embd, c.n_ff_exp), "up": (c.n_embd, c.n_ff_exp),
@@ -271,18 +271,20 @@ class _WeightReader:
         return Layer(graph, self._complete(vectors), matrices, experts)
 
     def _split_fused(
-        self, vectors: dict[str, NDArray[np.float32]], matrices: dict[str, Matrix]
+        self,
+        graph: LayerGraph,
+        vectors: dict[str, NDArray[np.float32]],
+        matrices: dict[str, Matrix],
     ) -> None:
         """Replace what holds q, k and v, or gate and up, by its parts."""
-        c = self._config
-        n_q, n_kv = c.n_head * c.head_dim, c.n_embd_kv
+        n_q, n_kv = graph.n_embd_q, graph.n_embd_k
         starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": (n_q + n_kv, n_kv)}
         if fused := matrices.pop("attn_qkv", None):
             matrices |= {name: fused.part(*at) for name, at in starts.items()}
         bias = vectors.pop("attn_qkv.bias", None)
         if bias is not None:
             vectors |= {f"{name}.bias": bias[i : i + n] for name, (i, n) in starts.items()}
-        if not c.arch.has_fused_gate:
+        if not self._config.arch.has_fused_gate:
             return
         for suffix in ("", "_shexp"):
             if fused := matrices.get(f"ffn_up{suffix}"):

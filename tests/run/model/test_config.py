@@ -37,7 +37,7 @@ def read(metadata: dict[str, Any]) -> ModelConfig:
 
 def test_the_sizes_of_mixtral() -> None:
     config = read(MIXTRAL)
-    assert (config.n_embd_kv, config.head_dim, config.n_ff) == (1024, 128, 14336)
+    assert (config.n_head_kv, config.head_dim, config.n_ff) == (8, 128, 14336)
     assert (config.n_expert, config.n_expert_used) == (8, 2)
     assert config.rope == RopeConfig(n_rot=128, freq_base=1e6, n_ctx_orig=32768)
 
