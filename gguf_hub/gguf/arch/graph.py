@@ -15,10 +15,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.arch.states import state_matrices, state_sizes, state_vectors
 from gguf_hub.gguf.experts import group_split
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
 from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.states import StateSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
@@ -26,6 +28,7 @@ Tensors = Mapping[str, AnyTensor]
 _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias",
                "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight")  # fmt: skip
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+_OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
 _MOST_LAYERS = 100_000  # no file that can be opened has more
 
 
@@ -48,12 +51,14 @@ class LayerGraph(LayerSizes):
     """What may differ from layer to layer, besides sizes.
 
     Attributes:
+        has_ffn: Whether it has a feed-forward network, experts included.
         has_experts: Whether a router chooses among feed-forward networks.
         has_rope: Whether queries and keys are rotated.
         window: How many positions a token sees, its own included; 0 for all.
         chunk: It sees none before the last multiple of this; 0 for no such bound.
     """
 
+    has_ffn: bool = True
     has_experts: bool = False
     has_rope: bool = True
     window: int = 0
@@ -116,19 +121,58 @@ class Graph:
             has_rope = is_windowed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
-        step = h.moe_step if H.moe_step.name in arch.reads else 1
-        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
+        state = self._state if self._has_state(i, n_head_kv, n_ff) else None
+        has_ffn = not arch.is_one_part or n_ff > 0
+        if state or (arch.is_one_part and has_ffn):
+            n_head_kv = 0
         return LayerGraph(
-            n_head=self._number(H.n_head, i),
-            n_head_kv=self._number(H.n_head_kv, i),
+            n_head=self._number(H.n_head, i) if n_head_kv else 0,
+            n_head_kv=n_head_kv,
             head_dim=h.head_dim,
             n_embd_head_v=h.head_dim,
-            n_ff=self._number(H.n_ff, i),
-            has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
-            has_rope=has_rope,
+            n_ff=n_ff,
+            state=state,
+            has_ffn=has_ffn,
+            has_experts=has_ffn and self._has_experts(i),
+            has_rope=has_rope and arch.rope is not None and self._is_rope_on,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _has_experts(self, i: int) -> bool:
+        arch, h = self.arch, self.hparams
+        step = h.moe_step if H.moe_step.name in arch.reads else 1
+        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
+
+    @property
+    def _is_rope_on(self) -> bool:
+        name = H.rope_finetuned.name
+        return name not in self.arch.reads or self.hparams.rope_finetuned
+
+    @cached_property
+    def _state(self) -> StateSizes | None:
+        """Sizes of the states of layers that have one."""
+        return state_sizes(self.arch, self.hparams)
+
+    def _has_state(self, i: int, n_head_kv: int, n_ff: int) -> bool:
+        """Tell whether layer ``i`` has a state in place of attention."""
+        states, h = self.arch.states, self.hparams
+        if states is None:
+            return False
+        if not states.period:
+            return not n_head_kv and not (self.arch.is_one_part and n_ff)
+        if h.has(H.is_recurrent):
+            return self._recurrent[i] if i < len(self._recurrent) else False
+        period = h.get(H.full_attention_interval, states.period)
+        return not period or (i + 1) % period != 0
+
+    @cached_property
+    def _recurrent(self) -> list[bool]:
+        """Which layers have a state, where a key tells."""
+        n_layer = min(self.n_layer, _MOST_LAYERS)
+        return [flag > 0 for flag in self.hparams.per_layer(H.is_recurrent, n_layer)]
 
     def _number(self, hparam: WholeNumber, i: int) -> int:
         """Return a number of layer ``i``."""
@@ -192,7 +236,7 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        yield TensorSpec("output_norm.weight", (d,), True)
+        yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
@@ -220,25 +264,33 @@ class Graph:
         layer, b = self.layer(i), f"blk.{i}."
         if layer.n_head_kv:
             yield from self._attention(layer, f"{b}attn_qkv.weight" in there)
+        if layer.state:
+            for name, shape in state_matrices(self.arch, self.hparams.n_embd, layer.state):
+                yield TensorSpec(name, shape)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
             yield from self._experts(b, split)
             yield from self._shared(b, there)
-        elif layer.n_ff:
+        elif layer.has_ffn and layer.n_ff:
             yield from self._dense("", layer.n_ff)
         for name, shape in self._vectors(layer).items():
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
+        if layer.state:
+            has_bias = f"{b}ssm_conv1d.bias" in there
+            for name, shape in state_vectors(layer.state, has_bias=has_bias).items():
+                yield TensorSpec(name, shape, True)
 
     def _attention(self, layer: LayerGraph, is_fused: bool) -> Iterator[TensorSpec]:
-        d, n_q, n_kv = self.hparams.n_embd, layer.n_embd_q, layer.n_embd_k
+        d, n_kv = self.hparams.n_embd, layer.n_embd_k
+        n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
         if is_fused:
             yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
         else:
             yield TensorSpec("attn_q.weight", (d, n_q))
             yield TensorSpec("attn_k.weight", (d, n_kv))
             yield TensorSpec("attn_v.weight", (d, n_kv))
-        yield TensorSpec("attn_output.weight", (n_q, d))
+        yield TensorSpec("attn_output.weight", (layer.n_embd_attn, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -271,10 +323,10 @@ class Graph:
         """Return the vectors that a layer must or may have."""
         h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
-        is_whole = arch.has_whole_norms
+        is_whole, n_gated = arch.has_whole_norms, n_q * (1 + arch.has_query_gates)
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
-            "attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
-            "attn_qkv.bias": (n_q + 2 * n_kv,),
+            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
+            "attn_qkv.bias": (n_gated + 2 * n_kv,),
             "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
             "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
             "attn_sinks.weight": (layer.n_head,),
@@ -284,7 +336,13 @@ class Graph:
             "ffn_down_exps.bias": (d, n_expert),
             "ffn_gate_inp_shexp.weight": (d,),
         }  # fmt: skip
-        others = _OF_DENSE if layer.has_experts else _OF_EXPERTS
+        others: list[str] = []
+        if layer.has_experts or not layer.has_ffn:
+            others += _OF_DENSE
+        if not layer.has_experts:
+            others += _OF_EXPERTS
+        if not layer.n_head_kv:
+            others += [name for name in shapes if name.startswith(_OF_ATTENTION)]
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
 

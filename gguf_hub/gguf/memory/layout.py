@@ -21,6 +21,7 @@ from gguf_hub.gguf.memory.activations import (
     activation_floats,
 )
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
+from gguf_hub.gguf.memory.states import StateSizes
 
 N_BATCH = 512
 """Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
@@ -33,6 +34,9 @@ HEADER = 16
 
 Array = Literal["n", "f", "q", "kv"]
 """An array of int64, of float32, of int8, or of the K/V cache in elements of two bytes."""
+
+STATES = "a state of each slot"
+"""Name of the areas that hold states."""
 
 _ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
 _ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
@@ -48,6 +52,7 @@ class LayerSizes:
         head_dim: Length of a head of queries and keys.
         n_embd_head_v: Length of a head of values.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
+        state: What it carries from token to token; None for nothing.
     """
 
     n_head: int = 0
@@ -55,6 +60,7 @@ class LayerSizes:
     head_dim: int = 0
     n_embd_head_v: int = 0
     n_ff: int = 0
+    state: StateSizes | None = None
 
     @property
     def n_embd_q(self) -> int:
@@ -73,8 +79,8 @@ class LayerSizes:
 
     @property
     def n_embd_attn(self) -> int:
-        """Width of what attention computes of a token."""
-        return self.n_head * self.n_embd_head_v
+        """Width of what attention, or what stands in for it, computes of a token."""
+        return self.state.n_inner if self.state else self.n_head * self.n_embd_head_v
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class ModelSizes:
         n_rope: Kinds of rotation.
         has_branches: Whether what a layer adds to the residual stream is computed by itself first.
         weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
+        has_query_gates: Whether queries are computed with gates of attention's results.
     """
 
     n_layer: int
@@ -109,6 +116,7 @@ class ModelSizes:
     n_rope: int = field(default=1, kw_only=True)
     has_branches: bool = field(default=False, kw_only=True)
     weighs_inputs: bool = field(default=False, kw_only=True)
+    has_query_gates: bool = field(default=False, kw_only=True)
 
     @property
     def n_ff_of_experts(self) -> int:
@@ -186,7 +194,8 @@ class Activations:
 class LayerOffsets:
     """Where a layer's own numbers lie; ``expert_ids`` has no elements when dense.
 
-    ``vectors`` are norms, biases and the like, by their names without ``blk.N.``.
+    ``vectors`` are norms, biases and the like, by their names without ``blk.N.``. States of all
+    slots lie one after another, ``state_stride`` of their elements apart.
     """
 
     vectors: Mapping[str, int]
@@ -194,6 +203,8 @@ class LayerOffsets:
     v_cache: int
     expert_ids: int
     expert_weights: int
+    conv_state: int = 0
+    scan_state: int = 0
 
 
 class MemoryLayout:
@@ -267,6 +278,9 @@ class MemoryLayout:
         self.keys = self._take("f", "keys [T, K, d]", t * n_k)
         self.values = self._take("f", "values [T, K, d]", t * n_v)
         self.attn_out = self._activations("attn_out", t, *(s.n_embd_attn for s in layers))
+        if model.has_query_gates:
+            self.gated_queries = self._take("f", "queries and gates [T, H, 2 d]", 2 * t * n_q)
+        self._lay_out_state_batch([s.state for s in layers if s.state], t)
         self.gate = self._activations("gate", pairs, *wide)
         self.up = self._take("f", "up [P, F]", pairs * max(wide))
         self.dense_gate, self.dense_up = self.gate, self.up
@@ -290,6 +304,18 @@ class MemoryLayout:
             self._take("f", "cosines and sines [T, d]", t * model.head_dim)
             for _ in range(model.n_rope)
         ]
+
+    def _lay_out_state_batch(self, states: Sequence[StateSizes], t: int) -> None:
+        """Take what layers with a state compute in."""
+        n_in, n_convolved = (
+            max((getattr(sizes, name) for sizes in states), default=0)
+            for name in ("n_in", "n_convolved")
+        )
+        n_gate, n_rate = (max((s.n_gates[i] for s in states), default=0) for i in range(2))
+        self.state_in = self._take("f", "projected for a state [T, n_in]", t * n_in)
+        self.convolved = self._take("f", "convolved [T, C]", t * n_convolved)
+        self.state_gate = self._take("f", "gates of what a state gives [T, n_inner]", t * n_gate)
+        self.state_rates = self._take("f", "rates of a state's heads [T, 2 H]", t * n_rate)
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
@@ -328,7 +354,13 @@ class MemoryLayout:
             v_cache=self._take("kv", "values [K, d, S] in tiles", values),
             expert_ids=self._take("n", "expert ids [T, A]", n_pairs),
             expert_weights=self._take("f", "expert weights [T, A]", n_pairs),
+            conv_state=self._states(sizes.state.conv_elements if sizes.state else 0, limits),
+            scan_state=self._states(sizes.state.scan_elements if sizes.state else 0, limits),
         )
+
+    def _states(self, n_elements: int, limits: Limits) -> int:
+        """Take room for a state of each slot, ``state_stride`` apart."""
+        return self._take("f", STATES, state_stride(n_elements) * limits.n_slots)
 
     def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
         """Take what is computed of the rows that want logits alone."""
@@ -370,10 +402,24 @@ class MemoryLayout:
 
 
 def cache_bytes(model: ModelSizes, limits: Limits) -> int:
-    """Return what the K/V cache of one slot takes, without laying out the rest."""
+    """Return what the cache and the states of one slot take, without laying out the rest."""
     counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
     elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
-    return elements * _ELEMENT_BYTES["kv"]
+    return elements * _ELEMENT_BYTES["kv"] + state_bytes(model)
+
+
+def state_bytes(model: ModelSizes) -> int:
+    """Return what the states of one slot take."""
+    states = [sizes.state for sizes in model.layer_sizes if sizes.state]
+    elements = sum(
+        state_stride(s.conv_elements) + state_stride(s.scan_elements) for s in states
+    )  # fmt: skip
+    return elements * _ELEMENT_BYTES["f"]
+
+
+def state_stride(n_elements: int) -> int:
+    """Return how far the states of two slots lie apart."""
+    return _aligned(n_elements)
 
 
 def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:

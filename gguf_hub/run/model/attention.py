@@ -17,12 +17,20 @@ from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import StepWriter, Stream
 from gguf_hub.run.model.weights import ONES, Layer
 
+_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
+            "delta_net": "ssm_out"}  # fmt: skip
+"""What projects the result of attention, or of a state in its place."""
+
 
 class AttentionWriter(StepWriter):
     """Writes what each layer computes up to the residual stream."""
 
     def _rope_tables(self) -> None:
         c, at = self._config, self._at
+        if not any(
+            layer.graph.n_head_kv and layer.graph.has_rope for layer in self._weights.layers
+        ):
+            return
         ropes = [c.rope] if c.rope_of_windows is None else [c.rope, c.rope_of_windows]
         for rope, table, place in zip(ropes, at.rope_tables, at.frequencies, strict=True):
             self._constants[place] = self._frequencies(rope, has_factors=True)
@@ -62,7 +70,8 @@ class AttentionWriter(StepWriter):
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
-        parts = {"attn_q": at.queries, "attn_k": at.keys, "attn_v": at.values}
+        queries = at.gated_queries if c.has_query_gates else at.queries
+        parts = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
             self._matmul(own[name], source, y, is_last=name == "attn_v")
@@ -70,6 +79,10 @@ class AttentionWriter(StepWriter):
         for name in biased:
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
+        if c.has_query_gates:  # behind each head's queries
+            d, n_head = layer.graph.head_dim, layer.graph.n_head
+            self._add("copy_columns", x=queries, stride=2 * d, y=at.queries, width=d,
+                      per_row=n_head, count=N_TOKENS)  # fmt: skip
         if not c.arch.has_norms_after_rope:
             self._norm_heads(layer, vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
 
@@ -138,9 +151,13 @@ class AttentionWriter(StepWriter):
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
             sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
+        if c.has_query_gates:
+            self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
+                      stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,
+                      count=N_TOKENS)  # fmt: skip
 
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
-        matrix = layer.matrices["attn_output"]
+        matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
         rows = replace(stream.attn_out, width=matrix.n_in)
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)

@@ -118,7 +118,9 @@ def read_config(graph: Graph) -> ModelConfig:
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
-        has_dense_layers=bool(hparams.n_expert) and not all(layer.has_experts for layer in layers),
+        has_dense_layers=bool(hparams.n_expert)
+        and any(layer.has_ffn and not layer.has_experts for layer in layers),
+        has_query_gates=arch.has_query_gates,
         n_rope=1 if windows is None else 2,
         weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,

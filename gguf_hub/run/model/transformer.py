@@ -19,7 +19,15 @@ from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
-from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
+from gguf_hub.run.kernels.vm.ops import (
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    N_TOKENS,
+    POSITION,
+    SLOT,
+    Step,
+)
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
@@ -331,6 +339,7 @@ class Transformer:
         self._check_file()
         n, layout = self._memory.n, self._program.layout
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
+        n[SLOT] = self._slot
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[layout.ids : layout.ids + len(tokens)] = tokens

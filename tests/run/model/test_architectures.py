@@ -37,7 +37,7 @@ from tests.arch_models import (
 )
 from tests.arch_recipes import RECIPES
 
-NOT_YET: dict[str, str] = {}
+NOT_YET: dict[str, str] = {"qwen35moe-fused": "`blk.0.ffn_gate_up_exps.weight`"}
 """Models of an architecture that runs, with a part that does not, and what names the part."""
 RUNNING = [name for name, r in RECIPES.items() if r.arch in ARCHITECTURES and name not in NOT_YET]
 REFUSED = {
