@@ -82,7 +82,7 @@ def group_norm(tid, nth, n, f, q, kv, w, x, gain, width, n_group, epsilon, count
 def l2_norm(tid, nth, n, f, q, kv, w, x, stride, width, per_row, epsilon, count):
     """Divide the first ``per_row`` parts of each row by their lengths, in place.
 
-    Source: ggml_l2_norm, with the epsilon added under the root as the models' own code has it.
+    The epsilon is added under the root, which llama.cpp's logits agree with.
     """
     first, last = share(n[count] * per_row, tid, nth)
     for part in range(first, last):
