@@ -55,7 +55,9 @@ def prompt_cache(
     n_tokens = engine.n_cached
     if not options["prompt_cache_all"]:
         n_tokens = min(n_tokens, generator.timings.n_cached + generator.timings.n_prompt)
-    write(path, engine.cached[:n_tokens], model, model_id)
+    engine.keep(n_tokens)
+    engine.settle()
+    write(path, engine.cached, model, model_id)
 
 
 def _model_id(model: Transformer, file: Gguf) -> str:

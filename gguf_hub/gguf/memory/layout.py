@@ -221,6 +221,7 @@ class MemoryLayout:
     Attributes:
         areas: All of them, those of an array in order; of ``kv`` one slot.
         sizes: Elements to allocate of each array, of ``kv`` for one slot.
+        layer_sizes: Sizes of each layer.
 
     The others are offsets; the areas' names say what lies there.
     """
@@ -243,6 +244,7 @@ class MemoryLayout:
             norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
             vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
+        self.layer_sizes = model.layer_sizes
         self.layers = tuple(
             self._layer(model, sizes, limits, own)
             for sizes, own in zip(model.layer_sizes, of_layers, strict=True)

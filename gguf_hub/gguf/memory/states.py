@@ -8,6 +8,9 @@ from typing import Literal
 StateKind = Literal["short_conv", "mamba2", "delta_net"]
 """A short convolution; Mamba-2's scan; the gated delta rule, both behind a convolution."""
 
+N_CHECKPOINTS = 4
+"""Most copies of a slot's state that are kept, of where the last prompts ended."""
+
 
 @dataclass(frozen=True)
 class StateSizes:
