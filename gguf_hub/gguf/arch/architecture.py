@@ -43,6 +43,8 @@ class Windows:
             other layers.
         only_of: The one number of layers whose models have windows; None for any.
         is_full_first: The first of ``period`` layers attends to all, not the last.
+        has_own_heads: Heads there have a length of their own, ``rope.dimension_count_swa`` of it
+            is rotated, and ``rope_freqs`` does not count.
     """
 
     period: int
@@ -53,6 +55,7 @@ class Windows:
     freq_base: float | None = None
     only_of: int | None = None
     is_full_first: bool = False
+    has_own_heads: bool = False
 
     def has_window(self, i: int, period: int) -> bool:
         """Tell whether layer ``i`` has a window, given the period that counts."""
@@ -129,6 +132,9 @@ class Architecture:
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
+        has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
+        has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
+            before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
@@ -161,6 +167,8 @@ class Architecture:
     has_whole_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
+    has_value_norms: bool = False
+    has_dense_beside: bool = False
     has_layer_norm: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False

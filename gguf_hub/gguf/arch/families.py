@@ -289,6 +289,25 @@ GEMMA3 = Architecture(
     **_of_27b(62),  # type: ignore[arg-type]
 )
 
+GEMMA4 = Architecture(
+    "gemma4",
+    needs=(*NORMS, *HEAD_NORMS, *_AFTER, "post_norm.weight", "ffn_gate_inp.scale",
+           "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight", "post_ffw_norm_2.weight"),
+    may_have=("layer_output_scale.weight", "ffn_down_exps.scale"),
+    has_value_norms=True,
+    has_dense_beside=True,
+    activation="gelu",
+    scales_embeddings=True,
+    windows=Windows(6, has_own_heads=True),
+    router=_NORMALIZED,
+    score_scale=lambda h: 1.0,
+    varies={H.n_head.name: 1, H.n_head_kv.name: 1, H.n_ff.name: 1},
+    requires=(H.n_swa.name, H.swa_pattern.name, H.head_dim_swa.name, H.n_embd_head_v_swa.name,
+              H.n_embd_per_layer.name),
+    reads=(_EXPERT_WIDTH, H.logit_cap.name, H.head_dim_swa.name, H.n_embd_head_v_swa.name,
+           H.n_rot_swa.name, H.n_layer_kv_shared.name, H.n_embd_per_layer.name, *_WINDOW),
+)  # fmt: skip
+
 # -- Phi, GLM, OLMo, gpt-oss, others ---------------------------------------------------------------
 
 PHI3 = Architecture(

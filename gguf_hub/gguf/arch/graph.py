@@ -9,11 +9,12 @@ E experts, X the width of an expert, S of a shared one, V rows of the embeddings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.arch.states import state_matrices, state_sizes, state_vectors
 from gguf_hub.gguf.experts import group_split
@@ -26,9 +27,14 @@ Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
 
 _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias",
-               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight")  # fmt: skip
+               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight", "ffn_gate_inp.scale",
+               "ffn_down_exps.scale", "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight",
+               "post_ffw_norm_2.weight")  # fmt: skip
+_OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 _OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
+FUSED_EXPERTS = "ffn_gate_up_exps"
+"""What holds gate and up of each expert, in files that have them in one tensor."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
 
 
@@ -126,12 +132,14 @@ class Graph:
         has_ffn = not arch.is_one_part or n_ff > 0
         if state or (arch.is_one_part and has_ffn):
             n_head_kv = 0
+        is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
         return LayerGraph(
             n_head=self._number(H.n_head, i) if n_head_kv else 0,
             n_head_kv=n_head_kv,
-            head_dim=h.head_dim,
-            n_embd_head_v=h.head_dim,
+            head_dim=h.head_dim_swa if is_other else h.head_dim,
+            n_embd_head_v=h.n_embd_head_v_swa if is_other else h.head_dim,
             n_ff=n_ff,
+            n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
             has_ffn=has_ffn,
             has_experts=has_ffn and self._has_experts(i),
@@ -173,6 +181,42 @@ class Graph:
         """Which layers have a state, where a key tells."""
         n_layer = min(self.n_layer, _MOST_LAYERS)
         return [flag > 0 for flag in self.hparams.per_layer(H.is_recurrent, n_layer)]
+
+    def _n_back_kv(self, i: int, is_windowed: bool) -> int:
+        """Return how many layers before ``i`` the one is whose keys and values it reads.
+
+        Raises:
+            UnsupportedGgufError: There is none.
+        """
+        first = self.n_layer - self.n_layer_kv_shared
+        if i < first:
+            return 0
+        source = self._last_own.get(is_windowed)
+        if source is None:
+            raise UnsupportedGgufError(
+                f"metadata `{self.hparams.key(H.n_layer_kv_shared)}`: "
+                f"{self.n_layer_kv_shared} of {self.n_layer} layers: expected a layer before them "
+                f"that attends as layer {i} does"
+            )
+        return i - source
+
+    @property
+    def n_layer_kv_shared(self) -> int:
+        """The last layers, without keys and values of their own."""
+        has = H.n_layer_kv_shared.name in self.arch.reads
+        return self.hparams.n_layer_kv_shared if has else 0
+
+    @cached_property
+    def _last_own(self) -> dict[bool, int]:
+        """With and without a window the last layer that has keys and values of its own."""
+        first = min(self.n_layer, _MOST_LAYERS) - self.n_layer_kv_shared
+        return {bool(self._window) and self._is_windowed(i): i for i in range(first)}
+
+    @property
+    def n_embd_per_layer(self) -> int:
+        """Width of each layer's own embeddings; 0 without."""
+        has = H.n_embd_per_layer.name in self.arch.reads
+        return self.hparams.n_embd_per_layer if has else 0
 
     def _number(self, hparam: WholeNumber, i: int) -> int:
         """Return a number of layer ``i``."""
@@ -244,6 +288,11 @@ class Graph:
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)
+        if per_layer := self.n_embd_per_layer:
+            width = per_layer * self.n_layer
+            yield TensorSpec("per_layer_token_embd.weight", (width, n_rows))
+            yield TensorSpec("per_layer_model_proj.weight", (d, width))
+            yield TensorSpec("per_layer_proj_norm.weight", (per_layer,), True)
         # the runner takes merged experts where there are both
         split = {name: parts for name, parts in group_split(there).items() if name not in there}
         for i in range(min(self.n_layer, len(there) + 1)):
@@ -251,11 +300,16 @@ class Graph:
                 yield TensorSpec(f"blk.{i}.{name}", shape, is_vector)
 
     def ignored(self, name: str) -> bool:
-        """Tell whether a tensor is of a block that predicts further tokens: none is computed."""
+        """Tell whether a tensor is there for no graph to read.
+
+        It is of a block that predicts further tokens, or makes keys and values in a layer that
+        reads those of another.
+        """
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not (name.startswith("blk.") and rest and block.isdecimal()):
             return False
-        return self.n_layer <= int(block) < self.hparams.n_layer
+        first = self.n_layer - self.n_layer_kv_shared if rest in _OF_KEYS else self.n_layer
+        return first <= int(block) < self.hparams.n_layer
 
     def _block(
         self, i: int, there: Tensors, split: Mapping[str, Mapping[int, str]]
@@ -263,16 +317,20 @@ class Graph:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
         if layer.n_head_kv:
-            yield from self._attention(layer, f"{b}attn_qkv.weight" in there)
+            yield from self._attention(layer, b, there)
         if layer.state:
             for name, shape in state_matrices(self.arch, self.hparams.n_embd, layer.state):
                 yield TensorSpec(name, shape)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
-            yield from self._experts(b, split)
+            yield from self._experts(b, there, split)
             yield from self._shared(b, there)
-        elif layer.has_ffn and layer.n_ff:
+        is_dense = self.arch.has_dense_beside or not layer.has_experts
+        if layer.has_ffn and layer.n_ff and is_dense:
             yield from self._dense("", layer.n_ff)
+        if per_layer := self.n_embd_per_layer:
+            yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
+            yield TensorSpec("proj.weight", (per_layer, self.hparams.n_embd))
         for name, shape in self._vectors(layer).items():
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
@@ -281,16 +339,19 @@ class Graph:
             for name, shape in state_vectors(layer.state, has_bias=has_bias).items():
                 yield TensorSpec(name, shape, True)
 
-    def _attention(self, layer: LayerGraph, is_fused: bool) -> Iterator[TensorSpec]:
+    def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
         d, n_kv = self.hparams.n_embd, layer.n_embd_k
         n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
-        if is_fused:
+        has_own = not layer.n_back_kv
+        if has_own and f"{b}attn_qkv.weight" in there:
             yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
         else:
             yield TensorSpec("attn_q.weight", (d, n_q))
-            yield TensorSpec("attn_k.weight", (d, n_kv))
-            yield TensorSpec("attn_v.weight", (d, n_kv))
-        yield TensorSpec("attn_output.weight", (layer.n_embd_attn, d))
+            if has_own:
+                yield TensorSpec("attn_k.weight", (d, n_kv))
+            if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
+                yield TensorSpec("attn_v.weight", (d, n_kv))
+        yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -306,13 +367,19 @@ class Graph:
         if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
             yield from self._dense("_shexp", up.shape[1])
 
-    def _experts(self, b: str, split: Mapping[str, Mapping[int, str]]) -> Iterator[TensorSpec]:
+    def _experts(
+        self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
+    ) -> Iterator[TensorSpec]:
         d, width, n_expert = self.hparams.n_embd, self.n_ff_exp, self.hparams.n_expert
+        if is_fused := has_fused_experts(b, there):
+            yield TensorSpec(f"{FUSED_EXPERTS}.weight", (d, 2 * width, n_expert))
         planes = {"gate": (d, width), "up": (d, width), "down": (width, d)}
         if not self.arch.is_gated:
             del planes["gate"]
         for part, plane in planes.items():
             merged = f"{b}ffn_{part}_exps.weight"
+            if part != "down" and is_fused:
+                continue
             if merged in split:
                 names = _wanted_experts(f"ffn_{part}", n_expert, split[merged])
                 yield from (TensorSpec(name, plane) for name in names)
@@ -334,17 +401,25 @@ class Graph:
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
             "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
             "ffn_down_exps.bias": (d, n_expert),
-            "ffn_gate_inp_shexp.weight": (d,),
+            "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
+            "layer_output_scale.weight": (1,),
         }  # fmt: skip
-        others: list[str] = []
-        if layer.has_experts or not layer.has_ffn:
-            others += _OF_DENSE
-        if not layer.has_experts:
-            others += _OF_EXPERTS
+        others = set() if layer.has_experts else set(_OF_EXPERTS)
+        if not layer.has_ffn or (layer.has_experts and not arch.has_dense_beside):
+            others |= {*_OF_DENSE}
         if not layer.n_head_kv:
-            others += [name for name in shapes if name.startswith(_OF_ATTENTION)]
+            others |= {name for name in shapes if name.startswith(_OF_ATTENTION)}
+        if layer.n_back_kv:
+            others |= {*_OF_KEYS, "attn_qkv.bias"}
+        if not self.n_embd_per_layer:
+            others.add("post_norm.weight")
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
+
+
+def has_fused_experts(b: str, there: Container[str]) -> bool:
+    """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
+    return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there
 
 
 def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:

@@ -52,6 +52,8 @@ class LayerSizes:
         head_dim: Length of a head of queries and keys.
         n_embd_head_v: Length of a head of values.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
+        n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
+            has its own.
         state: What it carries from token to token; None for nothing.
     """
 
@@ -60,6 +62,7 @@ class LayerSizes:
     head_dim: int = 0
     n_embd_head_v: int = 0
     n_ff: int = 0
+    n_back_kv: int = 0
     state: StateSizes | None = None
 
     @property
@@ -97,6 +100,8 @@ class ModelSizes:
         n_rope: Kinds of rotation.
         has_branches: Whether what a layer adds to the residual stream is computed by itself first.
         weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
+        has_dense_beside: Whether a layer has a dense network and experts.
+        n_embd_per_layer: Width of each layer's own embeddings; 0 without.
         has_query_gates: Whether queries are computed with gates of attention's results.
     """
 
@@ -116,6 +121,8 @@ class ModelSizes:
     n_rope: int = field(default=1, kw_only=True)
     has_branches: bool = field(default=False, kw_only=True)
     weighs_inputs: bool = field(default=False, kw_only=True)
+    has_dense_beside: bool = field(default=False, kw_only=True)
+    n_embd_per_layer: int = field(default=0, kw_only=True)
     has_query_gates: bool = field(default=False, kw_only=True)
 
     @property
@@ -245,10 +252,9 @@ class MemoryLayout:
             vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
         self.layer_sizes = model.layer_sizes
-        self.layers = tuple(
-            self._layer(model, sizes, limits, own)
-            for sizes, own in zip(model.layer_sizes, of_layers, strict=True)
-        )
+        self.layers: list[LayerOffsets] = []
+        for sizes, own in zip(model.layer_sizes, of_layers, strict=True):
+            self.layers.append(self._layer(model, sizes, limits, own))
         self.head = self._lay_out_vectors(of_head)
         self._lay_out_outputs(model, limits)
 
@@ -296,6 +302,10 @@ class MemoryLayout:
             self.shared_out = self._take("f", "shared expert [T, D]", t * d)
         if model.has_branches:
             self.branch = self._take("f", "what a layer adds [T, D]", t * d)
+        if model.has_dense_beside:
+            self.expert_sum = self._take("f", "experts beside a dense network [T, D]", t * d)
+        if model.n_embd_per_layer:
+            self._lay_out_per_layer(model, t)
         if model.weighs_inputs:
             self.weighted = self._activations("weighted", pairs, d)
         self.expert_out = self._take("f", "expert_out [P, D]", pairs * d)
@@ -318,6 +328,14 @@ class MemoryLayout:
         self.convolved = self._take("f", "convolved [T, C]", t * n_convolved)
         self.state_gate = self._take("f", "gates of what a state gives [T, n_inner]", t * n_gate)
         self.state_rates = self._take("f", "rates of a state's heads [T, 2 H]", t * n_rate)
+
+    def _lay_out_per_layer(self, model: ModelSizes, t: int) -> None:
+        """Take what layers have embeddings of their own for, [T, n_layer, P]."""
+        p, width = model.n_embd_per_layer, model.n_embd_per_layer * model.n_layer
+        self.per_layer = self._take("f", "embeddings of all layers", t * width)
+        self.per_layer_rows = self._take("f", "looked-up embeddings of all layers", t * width)
+        self.per_layer_part = self._take("f", "embeddings of a layer [T, P]", t * p)
+        self.per_layer_gate = self._activations("gate of a layer's embeddings", t, p)
 
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
@@ -349,11 +367,16 @@ class MemoryLayout:
         self, model: ModelSizes, sizes: LayerSizes, limits: Limits, vectors: Mapping[str, int]
     ) -> LayerOffsets:
         keys, values = _cache_elements(sizes, limits)
+        k_cache = self._take("kv", "keys [K, S, d] in tiles (see ``cache``)", keys)
+        v_cache = self._take("kv", "values [K, d, S] in tiles", values)
+        if sizes.n_back_kv:
+            source = self.layers[-sizes.n_back_kv]
+            k_cache, v_cache = source.k_cache, source.v_cache
         n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
             vectors=self._lay_out_vectors(vectors),
-            k_cache=self._take("kv", "keys [K, S, d] in tiles (see ``cache``)", keys),
-            v_cache=self._take("kv", "values [K, d, S] in tiles", values),
+            k_cache=k_cache,
+            v_cache=v_cache,
             expert_ids=self._take("n", "expert ids [T, A]", n_pairs),
             expert_weights=self._take("f", "expert weights [T, A]", n_pairs),
             conv_state=self._states(sizes.state.conv_elements if sizes.state else 0, limits),
@@ -370,6 +393,9 @@ class MemoryLayout:
         widths = (sizes.n_embd_attn for sizes in model.layer_sizes)
         self.output_attn_out = self._activations("attn_out", n, *widths)
         self.output_residual = self._take("f", "residual [n_outputs, D]", n * d)
+        self.output_per_layer = self._take(
+            "f", "embeddings of a layer [n_outputs, P]", n * model.n_embd_per_layer
+        )
         self.hidden = self._activations("hidden", n, d)  # normed, for the logits
         self.logits = self._take("f", "logits [n_outputs, V]", n * model.n_vocab)
 
@@ -425,7 +451,9 @@ def state_stride(n_elements: int) -> int:
 
 
 def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:
-    """Return the elements of a layer's keys, and of its values."""
+    """Return the elements of a layer's own keys, and of its values."""
+    if sizes.n_back_kv:
+        return 0, 0
     n_ctx = cache.padded(limits.n_ctx)
     keys = cache.key_elements(limits.key_type, sizes.head_dim, n_ctx)
     values = cache.value_elements(limits.value_type, sizes.n_embd_head_v, n_ctx)

@@ -170,6 +170,15 @@ def add_expert_bias(tid, nth, n, f, q, kv, w, y, biases, width, n_expert, expert
             f[np.uintp(y + width * p + i)] += f[np.uintp(bias + i)]
 
 
+def scale_by_expert(tid, nth, n, f, q, kv, w, y, scales, width, n_expert, expert_ids, count):
+    """Multiply each pair's row with the factor of its expert."""
+    first, last = share(n[count], tid, nth)
+    for p in range(first, last):
+        factor = f[scales + n[expert_ids + p]]
+        for i in range(width):
+            f[np.uintp(y + width * p + i)] *= factor
+
+
 def scale_pairs(tid, nth, n, f, q, kv, w, x, weights, n_expert_used, width, y, count):
     """Write each pair's input times its weight, for experts that are weighted by what they read."""
     first, last = share(n[count] * n_expert_used, tid, nth)

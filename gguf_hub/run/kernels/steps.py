@@ -62,6 +62,18 @@ def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
             f[np.uintp(y + width * t + i)] = f[np.uintp(source + i)]
 
 
+def copy_parts(
+    tid, nth, n, f, q, kv, w, x, x_stride, x_step, y, y_stride, y_step, width, per_row, count
+):
+    """Copy parts of rows: part p of row t is at x + x_stride t + x_step p, and likewise at y."""
+    first, last = share(n[count] * per_row, tid, nth)
+    for item in range(first, last):
+        t, part = item // per_row, item % per_row
+        source, target = x + x_stride * t + x_step * part, y + y_stride * t + y_step * part
+        for i in range(width):
+            f[np.uintp(target + i)] = f[np.uintp(source + i)]
+
+
 def make_quantize(quantize_row, bytes_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 

@@ -33,7 +33,8 @@ class AttentionWriter(StepWriter):
             return
         ropes = [c.rope] if c.rope_of_windows is None else [c.rope, c.rope_of_windows]
         for rope, table, place in zip(ropes, at.rope_tables, at.frequencies, strict=True):
-            self._constants[place] = self._frequencies(rope, has_factors=True)
+            has_factors = rope is c.rope or not (c.arch.windows and c.arch.windows.has_own_heads)
+            self._constants[place] = self._frequencies(rope, has_factors=has_factors)
             self._add(
                 "rope_table", is_last=rope is ropes[-1], half=rope.n_rot // 2, table=table,
                 frequencies=place, factor=self._scalar(rope.magnitude()),
@@ -71,10 +72,11 @@ class AttentionWriter(StepWriter):
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
         queries = at.gated_queries if c.has_query_gates else at.queries
-        parts = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
+        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
+        parts = {name: y for name, y in places.items() if name in own}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
-            self._matmul(own[name], source, y, is_last=name == "attn_v")
+            self._matmul(own[name], source, y, is_last=name == list(parts)[-1])
         biased = [name for name in parts if f"{name}.bias" in vectors]
         for name in biased:
             is_last = name == biased[-1]
@@ -83,20 +85,24 @@ class AttentionWriter(StepWriter):
             d, n_head = layer.graph.head_dim, layer.graph.n_head
             self._add("copy_columns", x=queries, stride=2 * d, y=at.queries, width=d,
                       per_row=n_head, count=N_TOKENS)  # fmt: skip
+        if c.arch.has_value_norms and "attn_k" in own:
+            x = at.values if "attn_v" in own else at.keys
+            self._norm(vectors, ONES, x, at.values, layer.graph.n_embd_head_v, N_TOKENS,
+                       per_row=layer.graph.n_head_kv)  # fmt: skip
         if not c.arch.has_norms_after_rope:
             self._norm_heads(layer, vectors, ("attn_q_norm.weight", "attn_k_norm.weight"))
 
     def _norm_heads(self, layer: Layer, vectors: Mapping[str, int], names: tuple[str, str]) -> None:
         """Norm q and k, each head by itself or all of a token at once, where there are norms."""
         c, at, g = self._config, self._at, layer.graph
-        for name, x, n_head in zip(
-            names, (at.queries, at.keys), (g.n_head, g.n_head_kv), strict=True
-        ):
-            if name not in vectors:
-                continue
+        heads = zip(names, (at.queries, at.keys), (g.n_head, g.n_head_kv), strict=True)
+        present = [each for each in heads if each[0] in vectors]
+        for name, x, n_head in present:
             per_row = 1 if c.arch.has_whole_norms and name != ONES else n_head
             width = n_head * g.head_dim // per_row
-            self._norm(vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == at.keys)
+            self._norm(
+                vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == present[-1][1]
+            )
 
     def _rotate_and_store(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
@@ -104,7 +110,8 @@ class AttentionWriter(StepWriter):
         c, at, g, arch = self._config, self._at, layer.graph, self._config.arch
         is_other = g.is_windowed and c.rope_of_windows is not None
         table, is_neox = at.rope_tables[-1 if is_other else 0], arch.rope == "neox"
-        n_rot = c.rope.n_rot if g.has_rope else 0
+        rope = c.rope_of_windows if is_other and c.rope_of_windows else c.rope
+        n_rot = rope.n_rot if g.has_rope else 0
         after = [name for name, is_there in (
             ("attn_q_norm.weight", arch.has_norms_after_rope),
             (ONES, arch.has_plain_norms and g.has_rope),
@@ -120,6 +127,10 @@ class AttentionWriter(StepWriter):
             self._add("scale_by_position", x=at.queries, width=g.n_embd_q,
                       scale=self._scalar(c.temperature.scale), length=c.temperature.length or 0,
                       offset=c.temperature.offset)  # fmt: skip
+        if g.n_back_kv:
+            self._add("rotate", x=at.queries, n_head=g.n_head, head_dim=g.head_dim, n_rot=n_rot,
+                      is_neox=is_neox, table=table)  # fmt: skip
+            return
         self._add(
             f"rope_store.{types}", is_last=True, q0=at.queries, k0=at.keys, v0=at.values,
             n_rot=n_rot, is_neox=is_neox, table=table, **self._cache(layer, own),

@@ -17,13 +17,14 @@ from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
 from gguf_hub.run.model.attention import AttentionWriter
 from gguf_hub.run.model.feed_forward import FeedForwardWriter
-from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.per_layer import PerLayerWriter
+from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import Layer
 
 
-class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter):
+class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWriter):
     """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
     def build(self) -> Program:
@@ -31,11 +32,14 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter):
         at, limits, stage, layers = self._at, self._limits, self._stage, self._weights.layers
         if stage.has_embedding:
             self._embed()
+        if self._config.n_embd_per_layer:
+            assert stage == FULL_GRAPH
+            self._per_layer_inputs()
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
         is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
-        for layer, own in zip(layers, at.layers, strict=True):
+        for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             vectors = self._place(layer.vectors, own.vectors)
             source = self._mix(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
@@ -44,6 +48,12 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter):
                 self._project(layer, vectors, stream)
             if layer.graph.has_ffn:
                 self._feed_forward(layer, own, vectors, stream, source)
+            if self._config.n_embd_per_layer:
+                self._per_layer_branch(i, layer, vectors, stream)
+            if "layer_output_scale.weight" in vectors:
+                self._add("scale_rows", x=stream.x, width=self._config.n_embd,
+                          factor=vectors["layer_output_scale.weight"],
+                          count=stream.count)  # fmt: skip
         if stage.has_head:
             self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
         return Program(

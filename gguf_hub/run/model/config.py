@@ -6,6 +6,7 @@ Knows which of them cannot go together; knows nothing of keys, tensors or arithm
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,8 +125,12 @@ def read_config(graph: Graph) -> ModelConfig:
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
         has_dense_layers=bool(hparams.n_expert)
-        and any(layer.has_ffn and not layer.has_experts for layer in layers),
+        and any(
+            layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
+        ),
+        has_dense_beside=bool(hparams.n_expert) and arch.has_dense_beside,
         has_query_gates=arch.has_query_gates,
+        n_embd_per_layer=graph.n_embd_per_layer,
         n_rope=1 if windows is None else 2,
         weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
@@ -220,29 +225,48 @@ def _rope_of_windows(graph: Graph, rope: RopeConfig) -> RopeConfig | None:
     if windows.is_plain:
         own = RopeConfig(n_rot=rope.n_rot, freq_base=rope.freq_base, scaling="none")
     usual = windows.freq_base or own.freq_base
-    return _other(replace(own, freq_base=h.get(H.rope_freq_base_swa, usual)), rope)
-
-
-def _other(own: RopeConfig, rope: RopeConfig) -> RopeConfig | None:
+    own = replace(own, freq_base=h.get(H.rope_freq_base_swa, usual))
+    if windows.has_own_heads:
+        return replace(own, n_rot=h.n_rot_swa)
     return None if own == rope else own
 
 
 def _check(config: ModelConfig) -> None:
-    problem = None
-    groups = {(layer.n_head, layer.n_head_kv) for layer in config.layers if layer.n_head_kv}
-    uneven = next((group for group in sorted(groups) if group[0] % group[1]), None)
-    if uneven:
-        problem = f"{uneven[0]} heads cannot share {uneven[1]} key/value heads"
-    elif config.rope.n_rot % 2 or config.rope.n_rot > config.head_dim:
-        problem = (
-            f"{HyperParameters.n_rot.name} {config.rope.n_rot}: expected an even number up to the "
-            f"head's {config.head_dim}"
-        )
-    elif config.rope.factor <= 0:
-        problem = f"{HyperParameters.rope_factor.name} {config.rope.factor}: expected more than 0"
-    elif bool(config.n_expert) != bool(config.n_expert_used) or (
-        config.n_expert_used > config.n_expert
-    ):
-        problem = f"{config.n_expert_used} of {config.n_expert} experts used"
+    problem = next(_problems(config), None)
     if problem:
         raise UnsupportedGgufError(f"metadata: {problem}")
+
+
+def _problems(config: ModelConfig) -> Iterator[str]:
+    """Yield what cannot go together."""
+    for layer in dict.fromkeys(config.layers):
+        if layer.n_head_kv:
+            yield from _head_problems(config, layer)
+    for i, layer in enumerate(config.layers):
+        source = config.layers[i - layer.n_back_kv]
+        if (layer.n_embd_k, layer.head_dim) != (source.n_embd_k, source.head_dim):
+            yield f"layer {i} cannot read layer {i - layer.n_back_kv}'s keys: their heads differ"
+    if config.rope.factor <= 0:
+        yield f"{HyperParameters.rope_factor.name} {config.rope.factor}: expected more than 0"
+    if bool(config.n_expert) != bool(config.n_expert_used) or (
+        config.n_expert_used > config.n_expert
+    ):
+        yield f"{config.n_expert_used} of {config.n_expert} experts used"
+
+
+def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
+    """Yield what cannot be of a layer's attention."""
+    if layer.n_head % layer.n_head_kv:
+        yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
+    if layer.head_dim != layer.n_embd_head_v:
+        yield (
+            f"heads of keys have a length of {layer.head_dim}, those of values one of "
+            f"{layer.n_embd_head_v}: expected the same"
+        )
+    is_other = layer.is_windowed and config.rope_of_windows is not None
+    hparam, rope = (H.n_rot_swa, config.rope_of_windows) if is_other else (H.n_rot, config.rope)
+    assert rope is not None
+    if rope.n_rot % 2 or rope.n_rot > layer.head_dim:
+        yield (
+            f"{hparam.name} {rope.n_rot}: expected an even number up to the head's {layer.head_dim}"
+        )

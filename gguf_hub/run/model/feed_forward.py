@@ -24,6 +24,9 @@ class FeedForwardWriter(StepWriter):
         source: Activations,
     ) -> None:  # fmt: skip
         arch = self._config.arch
+        if layer.experts and arch.has_dense_beside:
+            self._side_by_side(layer, own, vectors, stream)
+            return
         if not arch.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
             name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
@@ -36,6 +39,29 @@ class FeedForwardWriter(StepWriter):
             rows = self._at.dense_gate, self._at.dense_up
             self._dense(layer, "", vectors, source, rows, target, stream.count,
                         is_added=target == stream.x)  # fmt: skip
+        self._join(vectors, "post_ffw_norm.weight", stream)
+
+    def _side_by_side(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream
+    ) -> None:
+        """Add a dense network and experts, normed each before and after, and then their sum.
+
+        The router reads what it is to read by a norm of its own. (Gemma 4)
+        """
+        at, c, x, count = self._at, self._config, stream.x, stream.count
+        source = self._normed(vectors, "ffn_norm.weight", x, count)
+        rows = at.dense_gate, at.dense_up
+        self._dense(layer, "", vectors, source, rows, at.branch, count, is_added=False)
+        self._norm(vectors, "post_ffw_norm_1.weight", at.branch, at.branch, c.n_embd, count)
+        source = self._normed(vectors, "ffn_gate_inp.scale", x, count)
+        self._quantize(source, [layer.matrices["ffn_gate_inp"]], count)
+        self._route(layer, own, vectors, source, stream)
+        source = self._normed(vectors, "pre_ffw_norm_2.weight", x, count)
+        self._quantize(source, _readers(layer), count)
+        self._experts(layer, own, vectors, stream, source, at.expert_sum)
+        self._norm(vectors, "post_ffw_norm_2.weight", at.expert_sum, at.expert_sum, c.n_embd, count)
+        self._add("add_rows", x=at.branch, y=at.expert_sum, width=c.n_embd,
+                  factor=self._scalar(1.0), count=count)  # fmt: skip
         self._join(vectors, "post_ffw_norm.weight", stream)
 
     def _dense(
@@ -53,7 +79,8 @@ class FeedForwardWriter(StepWriter):
             self._matmul(matrix, source, y, count=count, is_last=matrix is up)
         for name, y in zip(names[:2], (gate_rows.x, places[up]), strict=True):
             self._bias(vectors, name, y, up.n_out, count)
-        self._activate(replace(gate_rows, width=up.n_out), up_rows, [down], count)
+        gate_rows = replace(gate_rows, width=up.n_out)
+        self._activate(gate_rows, up_rows, [down], count)
         self._matmul(down, gate_rows, target, count=count, is_added=is_added, is_last=True)
         self._bias(vectors, names[2], target, down.n_out, count)
 
@@ -70,13 +97,21 @@ class FeedForwardWriter(StepWriter):
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
         source: Activations, target: int,
     ) -> None:  # fmt: skip
+        readers = [] if self._config.router.is_first else _readers(layer)
+        self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
+        self._route(layer, own, vectors, source, stream)
+        self._experts(layer, own, vectors, stream, source, target)
+        if "ffn_up_shexp" in layer.matrices:
+            self._shared_expert(layer, vectors, stream, source, target)
+
+    def _experts(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
+        source: Activations, target: int,
+    ) -> None:  # fmt: skip
+        """Compute the chosen experts; write their sum, or add it to the residual stream."""
         c, at, experts = self._config, self._at, layer.experts
         up, down, gate = experts["up"], experts["down"], experts.get("gate")
-        first = [part for part in (gate, up) if part]
-        router, is_first = layer.matrices["ffn_gate_inp"], c.router.is_first
-        readers = [] if is_first else [matrix for part in first for matrix in part.matrices]
-        self._quantize(source, [router, *readers], stream.count)
-        self._route(router, own, vectors, source, stream)
+        first, is_first = [part for part in (gate, up) if part], c.router.is_first
         if self._limits.prefetch_experts:
             self._prefetch(*first, down)
         rows, pairs_per_x = source, c.n_expert_used
@@ -85,7 +120,7 @@ class FeedForwardWriter(StepWriter):
             self._add("scale_pairs", x=source.x, weights=own.expert_weights,
                       n_expert_used=c.n_expert_used, width=c.n_embd, y=rows.x,
                       count=stream.count)  # fmt: skip
-            self._quantize(rows, [m for part in first for m in part.matrices], stream.pairs)
+            self._quantize(rows, _readers(layer), stream.pairs)
         places = {"up": at.gate.x} if gate is None else {"gate": at.gate.x, "up": at.up}
         for part, y in places.items():
             self._expert_matmul(experts[part], rows, y, pairs_per_x, is_last=part == "up")
@@ -93,22 +128,30 @@ class FeedForwardWriter(StepWriter):
             self._expert_bias(vectors, part, y, own, stream)
         self._activate(at.gate, at.up, list(down.matrices), stream.pairs)
         self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
+        if "ffn_down_exps.scale" in vectors:
+            self._add("scale_by_expert", y=at.expert_out, scales=vectors["ffn_down_exps.scale"],
+                      width=c.n_embd, n_expert=c.n_expert, expert_ids=own.expert_ids,
+                      count=stream.pairs)  # fmt: skip
         self._expert_bias(vectors, "down", at.expert_out, own, stream)
         self._add(
             "combine", y=at.expert_out, weights=own.expert_weights, width=c.n_embd,
             n_expert_used=c.n_expert_used, x=target, count=stream.count,
             is_added=target == stream.x, is_weighted=not is_first,
         )  # fmt: skip
-        if "ffn_up_shexp" in layer.matrices:
-            self._shared_expert(layer, vectors, stream, source, target)
 
     def _route(
-        self, router: Matrix, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
         stream: Stream,
     ) -> None:  # fmt: skip
         """Choose the experts of each token."""
         c, at, r = self._config, self._at, self._config.router
-        self._matmul(router, source, at.router_logits, count=stream.count, is_last=True)
+        self._matmul(
+            layer.matrices["ffn_gate_inp"],
+            source,
+            at.router_logits,
+            count=stream.count,
+            is_last=True,
+        )
         self._bias(vectors, "ffn_gate_inp", at.router_logits, c.n_expert, stream.count)
         bias = vectors.get("exp_probs_b.bias")
         self._add(
@@ -181,3 +224,9 @@ class FeedForwardWriter(StepWriter):
                 xf=xf, xf_stride=activation_floats(kind, rows.width),
                 y=y, y_stride=first.n_out, **self._at.product_scratch,
             )  # fmt: skip
+
+
+def _readers(layer: Layer) -> list[Matrix]:
+    """Return the matrices that read what experts read."""
+    parts = [layer.experts[part] for part in ("gate", "up") if part in layer.experts]
+    return [matrix for part in parts for matrix in part.matrices]

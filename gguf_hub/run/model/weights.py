@@ -8,6 +8,7 @@ need not know the layout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from shlex import quote
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.arch.graph import Graph, LayerGraph
+from gguf_hub.gguf.arch.graph import FUSED_EXPERTS, Graph, LayerGraph, has_fused_experts
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
@@ -105,6 +106,8 @@ class Weights:
         layers: In order.
         vectors: ``output_norm.weight`` and the like.
         output: The head, which may be the embeddings.
+        matrices: ``per_layer_token_embd`` and ``per_layer_model_proj``, where layers have
+            embeddings of their own.
         rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
             ``short`` for contexts longer than trained on and others, "" for all.
     """
@@ -114,10 +117,13 @@ class Weights:
     vectors: Mapping[str, NDArray[np.float32]]
     output: Matrix
     rope_factors: Mapping[str, NDArray[np.float32]]
+    matrices: Mapping[str, Matrix] = field(default_factory=dict)
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
         total = self.output.size_bytes if has_head else 0
+        if project := self.matrices.get("per_layer_model_proj"):
+            total += project.size_bytes
         for layer in self.layers:
             total += sum(matrix.size_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
@@ -174,7 +180,12 @@ class _Tensors:
         return found
 
     def experts(self, layer: int, part: str, n_in: int, n_out: int, n_expert: int) -> Experts:
-        merged = f"blk.{layer}.ffn_{part}_exps.weight"
+        merged, fused = (
+            f"blk.{layer}.{stem}.weight" for stem in (f"ffn_{part}_exps", FUSED_EXPERTS)
+        )
+        if part != "down" and has_fused_experts(f"blk.{layer}.", self._file.tensors):
+            both, at = self.matrix(fused, n_in, 2 * n_expert * n_out), n_out * (part == "up")
+            return Experts(tuple(both.part(2 * n_out * e + at, n_out) for e in range(n_expert)))
         if not self.has(merged):
             names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
             return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
@@ -245,7 +256,19 @@ class _WeightReader:
             vectors=self._complete(vectors),
             output=output,
             rope_factors=tensors.rope_factors(),
+            matrices=self._per_layer_matrices(),
         )
+
+    def _per_layer_matrices(self) -> dict[str, Matrix]:
+        """Return the matrices of embeddings that layers have of their own."""
+        c = self._config
+        if not c.n_embd_per_layer:
+            return {}
+        rows, project = "per_layer_token_embd.weight", "per_layer_model_proj.weight"
+        return {
+            "per_layer_token_embd": self._tensors.rows(rows, self._shapes[rows][0], c.n_vocab),
+            "per_layer_model_proj": self._tensors.matrix(project, *self._shapes[project]),
+        }
 
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
@@ -258,6 +281,10 @@ class _WeightReader:
             for name in self._matrices[b]
             if len(self._shapes[b + name]) == 2 and not _is_expert(name)
         }
+        if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
+            vectors["ffn_gate_inp.scale"] = vectors["ffn_gate_inp.scale"] / np.float32(
+                math.sqrt(c.n_embd)
+            )
         gate = vectors.pop("ffn_gate_inp_shexp.weight", None)
         if gate is not None:
             name = "ffn_gate_inp_shexp"
@@ -310,7 +337,7 @@ class _WeightReader:
             for name in [name for name in vectors if name.endswith("_norm.weight")]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
-        if arch.has_plain_norms:
+        if arch.has_plain_norms or arch.has_value_norms:
             vectors[ONES] = np.ones(self._config.head_dim, np.float32)
         return vectors
 

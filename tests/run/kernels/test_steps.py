@@ -135,6 +135,14 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         "add_expert_bias", {"y": PAIRS, "biases": BIASES, "expert_ids": IDS},
         {"width": D, "n_expert": 4, "count": N_PAIRS}, "y",
         lambda y, biases, expert_ids: y + biases[expert_ids.astype(int)]),
+    "scale_by_expert": (
+        "scale_by_expert", {"y": PAIRS, "scales": BIASES[0, :4].copy(), "expert_ids": IDS},
+        {"width": D, "n_expert": 4, "count": N_PAIRS}, "y",
+        lambda y, scales, expert_ids: y * scales[expert_ids.astype(int)][..., None]),
+    "copy_parts": (
+        "copy_parts", {"x": X, "y": floats(T, 3, 5)},
+        {"x_stride": D, "x_step": 16, "y_stride": 15, "y_step": 5, "width": 5, "per_row": 3},
+        "y", lambda x, y: np.stack([x[:, :5], x[:, 16:21], x[:, 32:]], 1)),
     "scale_pairs": (
         "scale_pairs", {"x": X, "weights": WEIGHTS, "y": np.zeros_like(PAIRS)},
         {"width": D, "n_expert_used": 2}, "y",

@@ -37,7 +37,7 @@ from tests.arch_models import (
 )
 from tests.arch_recipes import RECIPES
 
-NOT_YET: dict[str, str] = {"qwen35moe-fused": "`blk.0.ffn_gate_up_exps.weight`"}
+NOT_YET: dict[str, str] = {}
 """Models of an architecture that runs, with a part that does not, and what names the part."""
 RUNNING = [name for name, r in RECIPES.items() if r.arch in ARCHITECTURES and name not in NOT_YET]
 REFUSED = {
@@ -58,7 +58,10 @@ OPTIONAL = (
     "layer_output_scale.weight", "ffn_down_exps.scale", "ffn_gate_inp_shexp.weight",
 )  # fmt: skip
 """With and without these, llama.cpp runs a model of some architectures."""
-OPTIONAL_OF = {"glm4moe": ("attn_q_norm.weight", "attn_k_norm.weight")}
+OPTIONAL_OF = {
+    "glm4moe": ("attn_q_norm.weight", "attn_k_norm.weight"),
+    "gemma4": ("attn_v.weight",),
+}
 """The same, of an architecture."""
 INSTEAD = {
     "attn_qkv": "attn_q",
@@ -80,8 +83,8 @@ def open_model(builder: KernelBuilder) -> Iterator[Callable[..., Transformer]]:
     """Open models that are closed after the test."""
     opened: list[Transformer] = []
 
-    def open_(path: Path, n_threads: int = 1) -> Transformer:
-        options = ModelSettings(n_ctx=N_CTX, n_threads=n_threads, n_logits=None)
+    def open_(path: Path, n_threads: int = 1, n_slots: int = 1) -> Transformer:
+        options = ModelSettings(n_ctx=N_CTX, n_threads=n_threads, n_logits=None, n_slots=n_slots)
         opened.append(Transformer.open(GgufFile.open(path), options, builder=builder))
         return opened[-1]
 
@@ -133,6 +136,24 @@ def test_logits_do_not_depend_on_the_cut_or_the_threads(
     np.testing.assert_array_equal(single, whole)
     two = open_model(path, n_threads=2)
     np.testing.assert_array_equal(two.forward(TOKENS, 0, all_logits=True), whole)
+
+
+@pytest.mark.parametrize("name", ["gemma4-dense", "gemma4-e"])
+def test_caches_whose_layers_differ_are_copied_and_used_side_by_side(
+    name: str, open_model: Any, tmp_path: Path
+) -> None:
+    model = open_model(write_arch_model(tmp_path / "model.gguf", name), n_slots=3)
+    n = len(TOKENS) - 1
+    wanted = model.forward(TOKENS, 0)
+    saved = model.save_cache(n)
+    assert saved.size == model.cache_size(n)
+    other = model.forward(TOKENS[::-1], 0, slot=1)
+    model.copy_cache(0, 2, n)
+    model.forward(TOKENS[::-1], 0)
+    model.load_cache(saved, n)
+    rows = [(0, TOKENS[-1], n), (1, TOKENS[0], n), (2, TOKENS[-1], n)]
+    found = model.decode(rows)
+    np.testing.assert_array_equal(found, np.concatenate([wanted, other, wanted]))
 
 
 @pytest.mark.parametrize("name", RUNNING)

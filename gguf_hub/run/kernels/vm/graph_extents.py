@@ -57,6 +57,16 @@ def _relu2(call: Call, gate: int, width: int, count: int) -> Extents:
     yield Extent("f", gate, width * call.count(count))
 
 
+def _copy_parts(
+    call: Call, x: int, x_stride: int, x_step: int, y: int, y_stride: int, y_step: int, width: int,
+    per_row: int, count: int,
+) -> Extents:  # fmt: skip
+    n_rows = call.count(count)
+    require(n_rows > 0 and per_row > 0, "{} rows of {} parts", n_rows, per_row)
+    yield Extent("f", x, x_stride * (n_rows - 1) + x_step * (per_row - 1) + width)
+    yield Extent("f", y, y_stride * (n_rows - 1) + y_step * (per_row - 1) + width)
+
+
 # -- positions -------------------------------------------------------------------------------------
 
 
@@ -155,6 +165,14 @@ def _add_expert_bias(
     yield _expert_ids(expert_ids, call.count(count), n_expert)
 
 
+def _scale_by_expert(
+    call: Call, y: int, scales: int, width: int, n_expert: int, expert_ids: int, count: int
+) -> Extents:
+    yield Extent("f", y, width * call.count(count))
+    yield Extent("f", scales, n_expert)
+    yield _expert_ids(expert_ids, call.count(count), n_expert)
+
+
 def _scale_pairs(
     call: Call, x: int, weights: int, n_expert_used: int, width: int, y: int, count: int
 ) -> Extents:
@@ -179,6 +197,8 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "layer_norm": _layer_norm,
     "add_bias": _add_bias,
     "add_expert_bias": _add_expert_bias,
+    "scale_by_expert": _scale_by_expert,
+    "copy_parts": _copy_parts,
     "scale_rows": _scale_rows,
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,

@@ -46,6 +46,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "set_row": ("at",),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
+    # parts of rows to other places: y[t, p] = x[t, p], each row and part a stride and a step apart
+    "copy_parts": (
+        "x", "x_stride", "x_step", "y", "y_stride", "y_step", "width", "per_row", "count",
+    ),
     # cosine and sine of every (token, frequency), from frequencies as sums of two floats
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each part of a row divided by its root mean square, times the gain
@@ -58,6 +62,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # y[t] += bias; y[pair] += the bias of its expert
     "add_bias": ("y", "bias", "width", "count"),
     "add_expert_bias": ("y", "biases", "width", "n_expert", "expert_ids", "count"),
+    # y[pair] times the factor of its expert
+    "scale_by_expert": ("y", "scales", "width", "n_expert", "expert_ids", "count"),
     # in place: x times factor; x plus factor * y; cap times tanh(x / cap)
     "scale_rows": ("x", "width", "factor", "count"),
     "add_rows": ("x", "y", "width", "factor", "count"),
