@@ -85,9 +85,9 @@ def open_model(
 
             file.read_as(overridden(file.fields, settings.overrides))
         require_model(path, file.fields, file.tensors)
-        tokenizer = load_tokenizer(file.metadata)
         if drafter is not None:
             _require_drafts(file)
+        tokenizer = load_tokenizer(file.metadata)
         model = load_model(file, settings, builder=builder, progress=progress)
     except BaseException:
         file.close()
