@@ -21,7 +21,7 @@ from gguf_hub.gguf.memory.activations import (
     activation_floats,
 )
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
-from gguf_hub.gguf.memory.states import StateSizes
+from gguf_hub.gguf.memory.states import N_CHECKPOINTS, StateSizes
 
 N_BATCH = 512
 """Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
@@ -430,10 +430,13 @@ class MemoryLayout:
 
 
 def cache_bytes(model: ModelSizes, limits: Limits) -> int:
-    """Return what the cache and the states of one slot take, without laying out the rest."""
+    """Return what the cache of one slot takes, without laying out the rest.
+
+    With its state, and the most copies of it that are kept.
+    """
     counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
     elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
-    return elements * _ELEMENT_BYTES["kv"] + state_bytes(model)
+    return elements * _ELEMENT_BYTES["kv"] + (1 + N_CHECKPOINTS) * state_bytes(model)
 
 
 def state_bytes(model: ModelSizes) -> int:

@@ -149,7 +149,7 @@ def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
         return "norm"
     if stem in _ATTENTION:
         return "attn"
-    if stem == "attn_output":
+    if stem in ("attn_output", "ssm_out") or name.endswith("shortconv.out_proj.weight"):
         return "attn_output"
     if stem == "ffn_gate_inp":
         return "router"
@@ -174,6 +174,7 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
             path=name,
         )
     n_embd, n_head = hparams.n_embd, _count(hparams, H.n_head, 1)
+    arch = ARCHITECTURES.get(hparams.architecture)
     return ModelShape(
         n_layer=n_layer,
         n_embd=n_embd,
@@ -186,6 +187,7 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
         n_vocab=hparams.n_vocab,
         n_ctx_train=hparams.get(H.n_ctx_train, 2**20),
         layers=_layer_sizes(hparams),
+        has_query_gates=arch is not None and arch.has_query_gates,
     )
 
 
@@ -200,7 +202,8 @@ def _layer_sizes(hparams: H) -> tuple[LayerSizes, ...]:
         return ()
     names = [field.name for field in fields(LayerSizes)]
     sizes = [LayerSizes(**{name: getattr(layer, name) for name in names}) for layer in layers]
-    return tuple(sizes) if len(set(sizes)) > 1 else ()
+    is_usual = len(set(sizes)) == 1 and not sizes[0].state
+    return () if is_usual else tuple(sizes)
 
 
 def _count(hparams: H, hparam: WholeNumber, default: int) -> int:
