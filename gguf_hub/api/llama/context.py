@@ -57,9 +57,9 @@ class Recorder(Forward):
         """See ``Transformer.reusable``."""
         return self._model.reusable(n_positions, slot)
 
-    def checkpoint(self, slot: int = 0) -> None:
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
         """See ``Transformer.checkpoint``."""
-        self._model.checkpoint(slot)
+        self._model.checkpoint(n_positions, slot)
 
 
 def _zeros(n_rows: int, n_vocab: int) -> Scores:

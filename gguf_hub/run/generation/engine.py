@@ -49,8 +49,8 @@ class Forward(Protocol):
         """Return how many of the first positions of the cache can be gone on from."""
         return n_positions
 
-    def checkpoint(self, slot: int = 0) -> None:
-        """Let the cache be gone on from as it is, whatever comes after."""
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
+        """Keep the first positions reusable, which the cache holds, whatever comes after."""
 
 
 class Drafter(Protocol):
@@ -143,9 +143,9 @@ class Engine:
             logits = self._next_logits(text)
         else:
             self._draft_logits.clear()
+            self._mark(start, len(window), is_prompt=is_prompt)
             rows = self._forward(batch, start, all_logits=text.needs_prompt_logits)
             logits = rows[-1]
-            self._mark(len(window), is_prompt=is_prompt)
             if text.needs_prompt_logits:
                 text.read_prompt(rows, start)
             text.timings.n_prompt += len(batch) if is_prompt else 0
@@ -240,11 +240,11 @@ class Engine:
         self.keep(len(self._cached))
         known = self._reusable(len(self._cached))
         tokens = [*self._cached[known:], *tokens]
-        start, end = known, known + len(tokens)
+        start, end, is_prompt = known, known + len(tokens), len(tokens) > 1
         while start < end:
-            stop = self._batch_end(start, end)
+            stop = self._batch_end(start, end, is_prompt=is_prompt)
+            self._mark(start, end, is_prompt=is_prompt)
             rows = self._forward(tokens[start - known : stop - known], start)
-            self._mark(end)
             start = stop
         last: NDArray[np.float32] = rows[-1]
         return last
@@ -288,16 +288,16 @@ class Engine:
     def _reusable(self, n_tokens: int) -> int:
         return self.model.reusable(n_tokens, self.slot) if n_tokens else 0
 
-    def _batch_end(self, start: int, end: int, *, is_prompt: bool = True) -> int:
+    def _batch_end(self, start: int, end: int, *, is_prompt: bool) -> int:
         """Return where the batch from ``start`` on ends, of a text that ends at ``end``."""
         stop = min(start + self.model.n_batch, end)
         mark = end - _TAIL
         return mark if self.model.has_states and is_prompt and start < mark < stop else stop
 
-    def _mark(self, end: int, *, is_prompt: bool = True) -> None:
-        """Take a checkpoint where the end of a prompt begins."""
-        if self.model.has_states and is_prompt and len(self._cached) == end - _TAIL:
-            self.model.checkpoint(self.slot)
+    def _mark(self, start: int, end: int, *, is_prompt: bool) -> None:
+        """Take a checkpoint at ``start`` if the end of a prompt begins there."""
+        if self.model.has_states and is_prompt and start >= end - _TAIL:
+            self.model.checkpoint(start, self.slot)
 
     def _forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False

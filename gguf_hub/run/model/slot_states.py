@@ -100,12 +100,13 @@ class SlotStates:
         for slot, position in ends:
             self._slots[slot].position = position
 
-    def checkpoint(self, slot: int) -> None:
-        """Keep a copy of a state; the oldest makes room."""
+    def checkpoint(self, position: int, slot: int) -> None:
+        """Keep a copy of a state that stands at a position; the oldest makes room."""
         own = self._slots[slot]
-        if not self._areas or not own.position:
+        if not position or own.position != position or position in own.checkpoints:
             return
-        own.checkpoints[own.position] = np.concatenate(self._views(slot))
+        if self._areas:
+            own.checkpoints[position] = np.concatenate(self._views(slot))
         while len(own.checkpoints) > N_CHECKPOINTS:
             del own.checkpoints[min(own.checkpoints)]
 

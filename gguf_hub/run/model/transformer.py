@@ -247,9 +247,9 @@ class Transformer:
         """
         return self._states.reusable(n_positions, slot)
 
-    def checkpoint(self, slot: int = 0) -> None:
-        """Keep a copy of a slot's state where it stands, so that it can be gone back to."""
-        self._states.checkpoint(slot)
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
+        """Keep a copy of a slot's state, if it stands there, so that it can be gone back to."""
+        self._states.checkpoint(n_positions, slot)
 
     def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
         """Return a copy of the first positions of a cache, for ``load_cache`` alone to read.
