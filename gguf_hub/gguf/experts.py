@@ -21,6 +21,8 @@ MAX_EXPERTS = 1024
 _SPLIT = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)\.(\d{1,6})\.weight")
 _MERGED = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)_exps\.weight")
 
+_FUSED = re.compile(r"blk\.\d{1,6}\.ffn_gate_up_exps\.weight")
+
 
 @dataclass(frozen=True)
 class Expert:
@@ -45,6 +47,11 @@ def parse_split(name: str) -> Expert | None:
 def is_merged(name: str) -> bool:
     """Return whether a tensor holds merged experts."""
     return _MERGED.fullmatch(name) is not None
+
+
+def holds_experts(name: str) -> bool:
+    """Return whether a tensor holds an expert, or all of them; gate and up may be in one."""
+    return parse_split(name) is not None or _FUSED.fullmatch(name) is not None or is_merged(name)
 
 
 def split_name(block: int, part: str, expert: int) -> str:
@@ -72,3 +79,11 @@ def group_split(names: Iterable[str]) -> dict[str, dict[int, str]]:
         if expert:
             groups[expert.merged_name][expert.expert] = name
     return dict(groups)
+
+
+def wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:
+    """Yield the names of the experts that are there, and of those that are not the first."""
+    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
+    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
+    for expert in experts:
+        yield f"{stem}.{expert}.weight"

@@ -316,7 +316,7 @@ class GraphHyperParameters(CacheHyperParameters):
     rope_freq_base_swa = Number("rope.freq_base_swa", lambda h: h.rope_freq_base, above=1)
     yarn_log_multiplier = Number("rope.scaling.yarn_log_multiplier", 0.0)
     gating_func = WholeNumber("expert_gating_func", 0, most=2)
-    weights_norm = Flag("expert_weights_norm")
+    weights_norm = Flag("expert_weights_norm", False)
     weights_scale = Number("expert_weights_scale", 0.0)
     n_group = WholeNumber("expert_group_count", 0)
     n_group_used = WholeNumber("expert_group_used_count", 0)
@@ -326,6 +326,9 @@ class GraphHyperParameters(CacheHyperParameters):
     moe_step = WholeNumber("interleave_moe_layer_step", 1)
     n_rot_swa = WholeNumber("rope.dimension_count_swa", lambda h: h.n_rot, least=1)
     n_embd_per_layer = WholeNumber("embedding_length_per_layer_input", 0)
+    n_lora_q = WholeNumber("attention.q_lora_rank", 0)
+    n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)
+    temperature_length = WholeNumber("attention.temperature_length", 0)
 
 
 GRAPH_HPARAMS: Mapping[str, HyperParameter[Any]] = {

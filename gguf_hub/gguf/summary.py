@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gguf_hub.gguf.experts import Layout, is_merged, layout, parse_split
+from gguf_hub.gguf.experts import Layout, holds_experts, layout
 from gguf_hub.gguf.format import AnyTensor, ByteOrder, Field
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import HyperParameters
@@ -163,7 +163,7 @@ def summarize_set(headers: Sequence[Header], table: TensorTable) -> Summary:
 def part_of(info: AnyTensor) -> str:
     """Return which part of a model a tensor belongs to: one of ``PARTS``."""
     name = info.name
-    if parse_split(name) or is_merged(name):
+    if holds_experts(name):
         return "experts"
     if name in ("token_embd.weight", "output.weight"):
         return "embeddings" if name.startswith("token") else "output"

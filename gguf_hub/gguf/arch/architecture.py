@@ -133,6 +133,10 @@ class Architecture:
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
         has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
+        has_latents: Keys and values are made of one latent vector that all heads share (multi-head
+            latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
+        yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
+            not on cosine and sine.
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
@@ -168,6 +172,8 @@ class Architecture:
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
     has_value_norms: bool = False
+    has_latents: bool = False
+    yarn_scales_scores: bool = False
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     post_attention_norm_is_before_ffn: bool = False

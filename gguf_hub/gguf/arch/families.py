@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gguf_hub.gguf.arch.architecture import (
     HEAD_NORMS,
@@ -359,6 +360,27 @@ GPT_OSS = Architecture(
     requires=(H.n_swa.name, _EXPERT_WIDTH),
     reads=(_EXPERT_WIDTH, *_WINDOW),
 )  # fmt: skip
+
+# -- DeepSeek: multi-head latent attention ---------------------------------------------------------
+
+_LATENTS = (
+    H.n_lora_q.name, H.n_lora_kv.name, H.n_embd_head_v.name, H.head_dim_mla.name,
+    H.n_embd_head_v_mla.name, H.yarn_log_multiplier.name, H.temperature_scale.name,
+    H.temperature_length.name,
+)  # fmt: skip
+DEEPSEEK2 = Architecture(
+    "deepseek2",
+    rope="norm",
+    needs=(*NORMS, "attn_q_a_norm.weight", "attn_kv_a_norm.weight"),
+    may_have=_CHOICE_BIAS,
+    has_latents=True,
+    yarn_scales_scores=True,
+    router=Router(),
+    temperature=Temperature(),
+    requires=(H.n_lora_kv.name,),
+    reads=(_EXPERT_WIDTH, *_LATENTS, *_CHOICE, *_GROUPS, *_DENSE, *_SHARED),
+)
+MISTRAL4 = replace(DEEPSEEK2, name="mistral4", yarn_scales_scores=False)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record for record in list(vars().values()) if isinstance(record, Architecture)

@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.arch.states import state_matrices, state_sizes, state_vectors
-from gguf_hub.gguf.experts import group_split
+from gguf_hub.gguf.arch.states import StateLayers
+from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
+from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.layout import LayerSizes
-from gguf_hub.gguf.memory.states import StateSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
@@ -114,6 +114,30 @@ class Graph:
             return float(self.hparams.get(hparam))
         return default(self.hparams)
 
+    @property
+    def has_branches(self) -> bool:
+        """Whether what a layer adds to the residual stream is computed by itself first."""
+        scale = self.value(H.residual_scale.name) or 1.0
+        return scale != 1 or "post_ffw_norm.weight" in self.arch.needs
+
+    def sizes(self) -> dict[str, Any]:
+        """Return what ``ModelSizes`` has besides the sizes of every model."""
+        arch, has_experts = self.arch, bool(self.hparams.n_expert)
+        layers = self.layers()
+        is_mixed = any(
+            layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
+        )
+        return {
+            "layers": layers,
+            "has_dense_layers": has_experts and is_mixed,
+            "has_dense_beside": has_experts and arch.has_dense_beside,
+            "has_branches": self.has_branches,
+            "weighs_inputs": has_experts and bool(arch.router and arch.router.is_first),
+            "n_embd_per_layer": self.n_embd_per_layer,
+            "latents": self.latents,
+            "has_query_gates": arch.has_query_gates,
+        }
+
     def layers(self) -> tuple[LayerGraph, ...]:
         """Return what each layer has."""
         return tuple(map(self.layer, range(self.n_layer)))
@@ -125,25 +149,29 @@ class Graph:
         has_rope = not (arch.rope_skip and self._has_skips and (i + 1) % arch.rope_skip == 0)
         if arch.rope_windows_only and self._window:
             has_rope = is_windowed
+        if H.rope_finetuned.name in arch.reads:
+            has_rope = has_rope and h.rope_finetuned
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
-        state = self._state if self._has_state(i, n_head_kv, n_ff) else None
+        state = self._states.of_layer(i, n_head_kv, n_ff)
         has_ffn = not arch.is_one_part or n_ff > 0
         if state or (arch.is_one_part and has_ffn):
             n_head_kv = 0
+        latents = self.latents
         is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
         return LayerGraph(
             n_head=self._number(H.n_head, i) if n_head_kv else 0,
             n_head_kv=n_head_kv,
             head_dim=h.head_dim_swa if is_other else h.head_dim,
-            n_embd_head_v=h.n_embd_head_v_swa if is_other else h.head_dim,
+            n_embd_head_v=self._n_embd_head_v(is_other),
+            n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
             n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
             has_ffn=has_ffn,
             has_experts=has_ffn and self._has_experts(i),
-            has_rope=has_rope and arch.rope is not None and self._is_rope_on,
+            has_rope=has_rope and arch.rope is not None,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
@@ -154,33 +182,52 @@ class Graph:
         first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
 
-    @property
-    def _is_rope_on(self) -> bool:
-        name = H.rope_finetuned.name
-        return name not in self.arch.reads or self.hparams.rope_finetuned
+    @cached_property
+    def _states(self) -> StateLayers:
+        return StateLayers(self.arch, self.hparams, min(self.n_layer, _MOST_LAYERS))
+
+    def _n_embd_head_v(self, is_other: bool) -> int:
+        """Return the length of a head of values, those of windows having another or not."""
+        h = self.hparams
+        if is_other:
+            return h.n_embd_head_v_swa
+        return h.n_embd_head_v if self.arch.has_latents else h.head_dim
 
     @cached_property
-    def _state(self) -> StateSizes | None:
-        """Sizes of the states of layers that have one."""
-        return state_sizes(self.arch, self.hparams)
+    def latents(self) -> Latents | None:
+        """Sizes of latent attention; None without.
 
-    def _has_state(self, i: int, n_head_kv: int, n_ff: int) -> bool:
-        """Tell whether layer ``i`` has a state in place of attention."""
-        states, h = self.arch.states, self.hparams
-        if states is None:
-            return False
-        if not states.period:
-            return not n_head_kv and not (self.arch.is_one_part and n_ff)
-        if h.has(H.is_recurrent):
-            return self._recurrent[i] if i < len(self._recurrent) else False
-        period = h.get(H.full_attention_interval, states.period)
-        return not period or (i + 1) % period != 0
+        Raises:
+            UnsupportedGgufError: Keys that do not go together.
+        """
+        h = self.hparams
+        if not self.arch.has_latents:
+            return None
+        is_absorbed = bool(h.head_dim_mla and h.n_embd_head_v_mla)
+        head_dim = h.head_dim_mla if is_absorbed else h.head_dim
+        self._check_latents(is_absorbed, head_dim)
+        value_dim = h.n_embd_head_v_mla if is_absorbed else h.n_embd_head_v
+        return Latents(h.n_lora_q, h.n_lora_kv, h.n_rot, head_dim - h.n_rot, value_dim, is_absorbed)
 
-    @cached_property
-    def _recurrent(self) -> list[bool]:
-        """Which layers have a state, where a key tells."""
-        n_layer = min(self.n_layer, _MOST_LAYERS)
-        return [flag > 0 for flag in self.hparams.per_layer(H.is_recurrent, n_layer)]
+    def _check_latents(self, is_absorbed: bool, head_dim: int) -> None:
+        h, rank, rot = self.hparams, H.n_lora_kv, H.n_rot
+        expected: dict[WholeNumber, tuple[int, str]] = {H.n_head_kv: (h.n_head, "")}
+        if is_absorbed:
+            expected = {
+                H.n_head_kv: (1, ""),
+                H.head_dim: (h.n_lora_kv + h.n_rot, f"`{h.key(rank)}` + `{h.key(rot)}` = "),
+                H.n_embd_head_v: (h.n_lora_kv, f"`{h.key(rank)}` = "),
+            }
+        for hparam, (number, source) in expected.items():
+            if h.get(hparam) != number:
+                raise UnsupportedGgufError(
+                    f"metadata `{h.key(hparam)}`: expected {source}{number}, found {h.get(hparam)}"
+                )
+        if head_dim <= h.n_rot:
+            raise UnsupportedGgufError(
+                f"metadata `{h.key(rot)}`: expected less than the head's {head_dim}, "
+                f"found {h.n_rot}"
+            )
 
     def _n_back_kv(self, i: int, is_windowed: bool) -> int:
         """Return how many layers before ``i`` the one is whose keys and values it reads.
@@ -316,11 +363,10 @@ class Graph:
     ) -> Iterator[TensorSpec]:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
-        if layer.n_head_kv:
+        if layer.n_head_kv and self.latents:
+            yield from self._latent_attention(layer, self.latents)
+        elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
-        if layer.state:
-            for name, shape in state_matrices(self.arch, self.hparams.n_embd, layer.state):
-                yield TensorSpec(name, shape)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
             yield from self._experts(b, there, split)
@@ -335,9 +381,8 @@ class Graph:
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
         if layer.state:
-            has_bias = f"{b}ssm_conv1d.bias" in there
-            for name, shape in state_vectors(layer.state, has_bias=has_bias).items():
-                yield TensorSpec(name, shape, True)
+            for name, shape, is_vector in self._states.tensors(b, there):
+                yield TensorSpec(name, shape, is_vector)
 
     def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
         d, n_kv = self.hparams.n_embd, layer.n_embd_k
@@ -352,6 +397,23 @@ class Graph:
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
         yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
+
+    def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
+        d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
+        n_q = n_head * (sizes.n_plain + sizes.n_rot)
+        if sizes.n_lora_q:
+            yield TensorSpec("attn_q_a.weight", (d, sizes.n_lora_q))
+            yield TensorSpec("attn_q_b.weight", (sizes.n_lora_q, n_q))
+        else:
+            yield TensorSpec("attn_q.weight", (d, n_q))
+        yield TensorSpec("attn_kv_a_mqa.weight", (d, rank + sizes.n_rot))
+        if sizes.is_absorbed:
+            yield TensorSpec("attn_k_b.weight", (sizes.n_plain, rank, n_head))
+            yield TensorSpec("attn_v_b.weight", (rank, sizes.n_value, n_head))
+        else:
+            n_kv = n_head * (sizes.n_plain + sizes.n_value)
+            yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
+        yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -381,7 +443,7 @@ class Graph:
             if part != "down" and is_fused:
                 continue
             if merged in split:
-                names = _wanted_experts(f"ffn_{part}", n_expert, split[merged])
+                names = wanted_experts(f"ffn_{part}", n_expert, split[merged])
                 yield from (TensorSpec(name, plane) for name in names)
             else:
                 yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
@@ -404,6 +466,9 @@ class Graph:
             "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
             "layer_output_scale.weight": (1,),
         }  # fmt: skip
+        if latents := self.latents:
+            shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),
+                       "attn_kv_a_norm.weight": (latents.n_lora_kv,)}  # fmt: skip
         others = set() if layer.has_experts else set(_OF_EXPERTS)
         if not layer.has_ffn or (layer.has_experts and not arch.has_dense_beside):
             others |= {*_OF_DENSE}
@@ -413,18 +478,20 @@ class Graph:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:
             others.add("post_norm.weight")
+        if latents:
+            others |= {"attn_q.bias", *_OF_KEYS, "attn_qkv.bias"}
+            others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
+
+
+def shared_width(tensors: Tensors) -> int:
+    """Return how wide shared experts are; 0 without one."""
+    widths = (info.shape[1] for name, info in tensors.items()
+              if name.endswith(".ffn_up_shexp.weight") and len(info.shape) > 1)  # fmt: skip
+    return max(widths, default=0)
 
 
 def has_fused_experts(b: str, there: Container[str]) -> bool:
     """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
     return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there
-
-
-def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:
-    """Yield the names of the experts that are there, and of those that are not the first."""
-    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
-    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
-    for expert in experts:
-        yield f"{stem}.{expert}.weight"

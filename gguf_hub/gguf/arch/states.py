@@ -5,7 +5,8 @@ Shape letters: D n_embd, C channels of the convolution, I n_inner, H heads, G gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import cached_property
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import Architecture, H
@@ -53,7 +54,52 @@ def _require(h: H, name: str, condition: bool, expected: str) -> None:
         )
 
 
-def state_matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[str, Shape]]:
+class StateLayers:
+    """The layers of a model that carry a state.
+
+    Args:
+        arch: The architecture.
+        hparams: Its keys.
+        n_layer: Layers that are computed.
+    """
+
+    def __init__(self, arch: Architecture, hparams: H, n_layer: int) -> None:
+        self._arch, self._hparams, self._n_layer = arch, hparams, n_layer
+
+    def of_layer(self, i: int, n_head_kv: int, n_ff: int) -> StateSizes | None:
+        """Return the state that layer ``i`` has in place of attention; None for none."""
+        states, h = self._arch.states, self._hparams
+        if states is None:
+            return None
+        if not states.period:
+            has_state = not n_head_kv and not (self._arch.is_one_part and n_ff)
+        elif h.has(H.is_recurrent):
+            has_state = i < self._n_layer and self._flags[i]
+        else:
+            period = h.get(H.full_attention_interval, states.period)
+            has_state = not period or (i + 1) % period != 0
+        return self._sizes if has_state else None
+
+    def tensors(self, b: str, there: Container[str]) -> Iterator[tuple[str, Shape, bool]]:
+        """Yield the tensors of a layer with a state, without ``b``, and whether it is a vector."""
+        sizes = self._sizes
+        assert sizes is not None
+        for name, shape in _matrices(self._arch, self._hparams.n_embd, sizes):
+            yield name, shape, False
+        for name, shape in _vectors(sizes, has_bias=f"{b}ssm_conv1d.bias" in there).items():
+            yield name, shape, True
+
+    @cached_property
+    def _sizes(self) -> StateSizes | None:
+        return state_sizes(self._arch, self._hparams)
+
+    @cached_property
+    def _flags(self) -> list[bool]:
+        """Which layers have a state, where a key tells."""
+        return [flag > 0 for flag in self._hparams.per_layer(H.is_recurrent, self._n_layer)]
+
+
+def _matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[str, Shape]]:
     """Yield the matrices of a layer with a state, without ``blk.N.``."""
     if s.kind == "short_conv":
         yield "shortconv.in_proj.weight", (d, s.n_in)
@@ -72,7 +118,7 @@ def state_matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[
     yield "ssm_out.weight", (s.n_inner, d)
 
 
-def state_vectors(s: StateSizes, *, has_bias: bool) -> dict[str, Shape]:
+def _vectors(s: StateSizes, *, has_bias: bool) -> dict[str, Shape]:
     """Return the vectors of a layer with a state, without ``blk.N.``."""
     kernel = (s.n_taps, s.n_channels)
     if s.kind == "short_conv":

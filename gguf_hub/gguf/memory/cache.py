@@ -71,13 +71,30 @@ def q8_0_value_tile(n_ctx: int) -> int:
     return LANES // 2 * n_ctx + n_ctx
 
 
-def scratch_floats(group: int, head_dim: int) -> int:
+def heads_together(group: int) -> int:
+    """Return how many of the heads that share a key/value head one thread takes together.
+
+    All of a few, of which most models have no more; of 128 parts of 16, so that there is work for
+    eight threads while one token is computed.
+    """
+    for size in (16, 12, 8, 4):
+        if group % size == 0:
+            return size
+    return group
+
+
+def scratch_floats(group: int, value_dim: int) -> int:
     """Return the floats that attention needs for each thread.
 
     Scores and weights of some rows over a chunk, two factors for each of these; then state and sums
     of all rows of a block of tokens.
+
+    Args:
+        group: Heads that share a key/value head.
+        value_dim: Length of a head of values.
     """
-    return 2 * ROWS * CHUNK + 4 * ROWS + TOKENS * group * (STATE + LANES * n_tiles(head_dim))
+    rows = TOKENS * heads_together(group)
+    return 2 * ROWS * CHUNK + 4 * ROWS + rows * (STATE + LANES * n_tiles(value_dim))
 
 
 _KEY_BLOCKS = {"F16": f16_key_block, "Q8_0": q8_0_key_block}

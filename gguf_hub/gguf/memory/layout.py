@@ -20,8 +20,9 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
-from gguf_hub.gguf.memory.states import N_CHECKPOINTS, StateSizes
+from gguf_hub.gguf.memory.states import StateSizes, state_elements, state_stride
 
 N_BATCH = 512
 """Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
@@ -51,6 +52,8 @@ class LayerSizes:
         n_head_kv: Heads of keys and values; 0 for a layer without attention.
         head_dim: Length of a head of queries and keys.
         n_embd_head_v: Length of a head of values.
+        n_embd_head_out: Length of a head of what attention computes, where it is not that of a
+            head of values (see ``Latents``); else 0.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
@@ -63,6 +66,7 @@ class LayerSizes:
     n_embd_head_v: int = 0
     n_ff: int = 0
     n_back_kv: int = 0
+    n_embd_head_out: int = 0
     state: StateSizes | None = None
 
     @property
@@ -83,7 +87,9 @@ class LayerSizes:
     @property
     def n_embd_attn(self) -> int:
         """Width of what attention, or what stands in for it, computes of a token."""
-        return self.state.n_inner if self.state else self.n_head * self.n_embd_head_v
+        if self.state:
+            return self.state.n_inner
+        return self.n_head * (self.n_embd_head_out or self.n_embd_head_v)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ class ModelSizes:
     Those of ``LayerSizes`` are the largest of any layer.
 
     Attributes:
-        layers: What differs between layers; empty where all are alike.
+        layers: What differs between the layers that are computed; empty where all are alike, and
+            as many as ``n_layer``.
         n_ff_exp: Width of an expert; 0 for ``n_ff``.
         n_ff_shexp: Width of a shared expert; 0 without one.
         has_dense_layers: Whether some layers have no experts though others have.
@@ -102,6 +109,7 @@ class ModelSizes:
         weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
         has_dense_beside: Whether a layer has a dense network and experts.
         n_embd_per_layer: Width of each layer's own embeddings; 0 without.
+        latents: Of attention; None without.
         has_query_gates: Whether queries are computed with gates of attention's results.
     """
 
@@ -123,6 +131,7 @@ class ModelSizes:
     weighs_inputs: bool = field(default=False, kw_only=True)
     has_dense_beside: bool = field(default=False, kw_only=True)
     n_embd_per_layer: int = field(default=0, kw_only=True)
+    latents: Latents | None = field(default=None, kw_only=True)
     has_query_gates: bool = field(default=False, kw_only=True)
 
     @property
@@ -245,11 +254,11 @@ class MemoryLayout:
         self._lay_out_batch(model, limits)
         self._lay_out_scratch(model, limits)
         if n_tables is None:
-            n_tables = 3 * model.n_layer if model.n_expert else 0
+            n_tables = 3 * len(model.layer_sizes) if model.n_expert else 0
         self.tables = [self._take("n", "expert offsets", model.n_expert) for _ in range(n_tables)]
         if vectors is None:
             norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
-            vectors = [norms] * model.n_layer + [{"output_norm.weight": model.n_embd}]
+            vectors = [norms] * len(model.layer_sizes) + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
         self.layer_sizes = model.layer_sizes
         self.layers: list[LayerOffsets] = []
@@ -304,6 +313,8 @@ class MemoryLayout:
             self.branch = self._take("f", "what a layer adds [T, D]", t * d)
         if model.has_dense_beside:
             self.expert_sum = self._take("f", "experts beside a dense network [T, D]", t * d)
+        if model.latents:
+            self._lay_out_latents(model.latents, model.n_head, t)
         if model.n_embd_per_layer:
             self._lay_out_per_layer(model, t)
         if model.weighs_inputs:
@@ -329,6 +340,27 @@ class MemoryLayout:
         self.state_gate = self._take("f", "gates of what a state gives [T, n_inner]", t * n_gate)
         self.state_rates = self._take("f", "rates of a state's heads [T, 2 H]", t * n_rate)
 
+    def _lay_out_latents(self, sizes: Latents, n_head: int, t: int) -> None:
+        """Take what queries, keys and values are made of."""
+        n_q = n_head * (sizes.n_plain + sizes.n_rot)
+        if sizes.n_lora_q:
+            self.q_latent = self._activations("latent of queries", t, sizes.n_lora_q)
+        self.mixed_queries = self._take("f", "queries, their rotated part last", t * n_q)
+        self.mixed_latent = self._take(
+            "f", "latent and rotated part of keys", t * (sizes.n_lora_kv + sizes.n_rot)
+        )
+        self.kv_latent = self._activations("latent of keys and values", t, sizes.n_lora_kv)
+        if sizes.is_absorbed:
+            self.plain_queries = self._activations(
+                "part of queries that is not rotated [T, H]", t * n_head, sizes.n_plain
+            )
+            self.latent_out = self._activations(
+                "latent result of attention [T, H]", t * n_head, sizes.n_lora_kv
+            )
+        else:
+            n_kv = n_head * (sizes.n_plain + sizes.n_value)
+            self.mixed_keys = self._take("f", "keys that are not rotated, and values", t * n_kv)
+
     def _lay_out_per_layer(self, model: ModelSizes, t: int) -> None:
         """Take what layers have embeddings of their own for, [T, n_layer, P]."""
         p, width = model.n_embd_per_layer, model.n_embd_per_layer * model.n_layer
@@ -343,6 +375,8 @@ class MemoryLayout:
         groups = {(s.n_head // s.n_head_kv, s.n_embd_head_v) for s in layers if s.n_head_kv}
         floats = max((cache.scratch_floats(*group) for group in groups), default=0)
         widths = {s.n_embd_attn for s in layers} | {s.n_ff for s in layers}
+        if model.latents:
+            widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         packed = tile_bytes(
             max(*widths, model.n_embd, model.n_ff, model.n_ff_of_experts, model.n_ff_shexp)
         )
@@ -436,21 +470,9 @@ def cache_bytes(model: ModelSizes, limits: Limits) -> int:
     """
     counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
     elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
-    return elements * _ELEMENT_BYTES["kv"] + (1 + N_CHECKPOINTS) * state_bytes(model)
-
-
-def state_bytes(model: ModelSizes) -> int:
-    """Return what the states of one slot take."""
-    states = [sizes.state for sizes in model.layer_sizes if sizes.state]
-    elements = sum(
-        state_stride(s.conv_elements) + state_stride(s.scan_elements) for s in states
-    )  # fmt: skip
-    return elements * _ELEMENT_BYTES["f"]
-
-
-def state_stride(n_elements: int) -> int:
-    """Return how far the states of two slots lie apart."""
-    return _aligned(n_elements)
+    return elements * _ELEMENT_BYTES["kv"] + _ELEMENT_BYTES["f"] * sum(
+        state_elements(sizes.state) for sizes in model.layer_sizes if sizes.state
+    )
 
 
 def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:

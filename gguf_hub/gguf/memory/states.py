@@ -8,6 +8,7 @@ from typing import Literal
 StateKind = Literal["short_conv", "mamba2", "delta_net"]
 """A short convolution; Mamba-2's scan; the gated delta rule, both behind a convolution."""
 
+_ALIGN = 64  # elements: cache lines are shared with nothing else
 N_CHECKPOINTS = 4
 """Most copies of a slot's state that are kept, of where the last prompts ended."""
 
@@ -62,3 +63,14 @@ class StateSizes:
     def scan_elements(self) -> int:
         """Floats of the scan's state."""
         return self.n_head * self.n_state * self.head_dim
+
+
+def state_stride(n_elements: int) -> int:
+    """Return how far the states of two slots lie apart."""
+    return -(-n_elements // _ALIGN) * _ALIGN
+
+
+def state_elements(sizes: StateSizes) -> int:
+    """Return the floats that a layer's state takes, with the most copies that are kept."""
+    own = state_stride(sizes.conv_elements) + state_stride(sizes.scan_elements)
+    return (1 + N_CHECKPOINTS) * own

@@ -32,6 +32,13 @@ _READERS: dict[str, tuple[Role, ...]] = {
     "attn_out": ("attn_output",),
     "gate": ("ffn_down",),
     "hidden": ("output",),
+    "shared gate": ("other",),
+    "weighted": ("ffn",),
+    "latent of queries": ("other",),
+    "latent of keys and values": ("other",),
+    "part of queries that is not rotated [T, H]": ("other",),
+    "latent result of attention [T, H]": ("other",),
+    "gate of a layer's embeddings": ("other",),
 }
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES
-from gguf_hub.gguf.arch.graph import Graph
-from gguf_hub.gguf.experts import is_merged, layout, parse_split
+from gguf_hub.gguf.arch.graph import Graph, shared_width
+from gguf_hub.gguf.experts import holds_experts, layout
 from gguf_hub.gguf.format import AnyTensor, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
@@ -128,7 +128,7 @@ def _shares(tensors: Mapping[str, AnyTensor], *, has_experts: bool) -> tuple[Ten
     sums: dict[tuple[Role, Any], list[int]] = {}
     for info in tensors.values():
         role = role_of(info, has_experts=has_experts)
-        if role == "token_embd" and is_tied:
+        if info.name == "token_embd.weight" and is_tied:
             role = "output"  # every token reads all of it, as there is no other output matrix
         type_ = info.type if isinstance(info, TensorInfo) else info.type_id
         row = sums.setdefault((role, type_), [0, 0])
@@ -140,10 +140,10 @@ def _shares(tensors: Mapping[str, AnyTensor], *, has_experts: bool) -> tuple[Ten
 def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
     """Return what reads a tensor; in a model with experts, dense feed-forward is ``other``."""
     name = info.name
-    if name in ("token_embd.weight", "output.weight"):
-        return "token_embd" if name.startswith("token") else "output"
+    if name in ("token_embd.weight", "per_layer_token_embd.weight", "output.weight"):
+        return "output" if name.startswith("output") else "token_embd"
     stem = name.split(".")[2] if name.startswith("blk.") and name.count(".") >= 3 else ""
-    if parse_split(name) or is_merged(name):
+    if holds_experts(name):
         return _FEED_FORWARD.get(stem.removesuffix("_exps"), "ffn")
     if len(info.shape) < 2:
         return "norm"
@@ -174,8 +174,7 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
             path=name,
         )
     n_embd, n_head = hparams.n_embd, _count(hparams, H.n_head, 1)
-    arch = ARCHITECTURES.get(hparams.architecture)
-    return ModelShape(
+    shape = ModelShape(
         n_layer=n_layer,
         n_embd=n_embd,
         n_head=n_head,
@@ -186,24 +185,26 @@ def _shape(name: str, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShap
         n_expert_used=hparams.n_expert_used,
         n_vocab=hparams.n_vocab,
         n_ctx_train=hparams.get(H.n_ctx_train, 2**20),
-        layers=_layer_sizes(hparams),
-        has_query_gates=arch is not None and arch.has_query_gates,
     )
+    return _with_graph(shape, hparams, tensors)
 
 
-def _layer_sizes(hparams: H) -> tuple[LayerSizes, ...]:
-    """Return the sizes of each layer of a model that runs here; empty where all are alike."""
+def _with_graph(shape: ModelShape, hparams: H, tensors: Mapping[str, AnyTensor]) -> ModelShape:
+    """Return a shape with what its graph tells of its sizes, if it is one that runs here."""
     arch = ARCHITECTURES.get(hparams.architecture)
     if arch is None:
-        return ()
+        return shape
     try:
-        layers = Graph(arch, hparams.of_graph()).layers()
+        sizes = Graph(arch, hparams.of_graph()).sizes()
     except UnsupportedGgufError:  # an obstacle says so
-        return ()
+        return shape
     names = [field.name for field in fields(LayerSizes)]
-    sizes = [LayerSizes(**{name: getattr(layer, name) for name in names}) for layer in layers]
-    is_usual = len(set(sizes)) == 1 and not sizes[0].state
-    return () if is_usual else tuple(sizes)
+    layers = tuple(
+        LayerSizes(**{name: getattr(layer, name) for name in names}) for layer in sizes["layers"]
+    )
+    is_listed = layers != shape.layer_sizes
+    sizes |= {"layers": layers if is_listed else (), "n_ff_shexp": shared_width(tensors)}
+    return replace(shape, **sizes)
 
 
 def _count(hparams: H, hparam: WholeNumber, default: int) -> int:

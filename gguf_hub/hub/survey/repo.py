@@ -14,6 +14,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
+from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.layout import LayerSizes
 from gguf_hub.gguf.memory.states import StateSizes
 from gguf_hub.gguf.raw_parts import parse_raw_part
@@ -188,7 +189,9 @@ def _parse(data: dict[str, Any]) -> FileFacts:
     )
     texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
     sizes = tuple(map(_layer_sizes, data["shape"]["layers"]))
-    shape = ModelShape(**{**data["shape"], "layers": sizes})
+    latents = data["shape"]["latents"]
+    latents = None if latents is None else Latents(**latents)
+    shape = ModelShape(**{**data["shape"], "layers": sizes, "latents": latents})
     layers = tuple(LayerFacts(**layer) for layer in data["layers"])
     return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
 

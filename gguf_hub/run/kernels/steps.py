@@ -77,8 +77,8 @@ def copy_parts(
 def make_quantize(quantize_row, bytes_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
-    def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count):
-        first, last = share(n[count], tid, nth)
+    def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count, per_row):
+        first, last = share(n[count] * per_row, tid, nth)
         for t in range(first, last):
             row_q, row_f = xq + bytes_per_row(width) * t, xf + floats_per_row(width) * t
             quantize_row(f, x + width * t, q, row_q, f, row_f, width)
@@ -179,6 +179,25 @@ def make_expert_matmul(product):
             )  # fmt: skip
 
     return expert_matmul
+
+
+def make_head_matmul(product):
+    """Return the products of each head's part of a row with a matrix of that head."""
+
+    def head_matmul(
+        tid, nth, n, f, q, kv, w,
+        w0, head_bytes, n_head, row_bytes, n_in, n_out, xq, xq_stride, xq_step,
+        xf, xf_stride, xf_step, y, y_stride, y_step, count,
+        packed, packed_stride, partial, partial_stride,
+    ):  # fmt: skip
+        for h in range(n_head):
+            product(
+                tid, nth, n, f, q, w, w0 + head_bytes * h, row_bytes, n_in, n_out, -1, 0, n[count],
+                1, xq + xq_step * h, xq_stride, xf + xf_step * h, xf_stride, y + y_step * h,
+                y_stride, 0, packed + packed_stride * tid, partial + partial_stride * tid,
+            )  # fmt: skip
+
+    return head_matmul
 
 
 # -- positions -------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
+from gguf_hub.run.model.latents import LatentWriter
 from gguf_hub.run.model.rope import RopeConfig
-from gguf_hub.run.model.steps import StepWriter, Stream
+from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import ONES, Layer
 
 _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
@@ -22,7 +23,7 @@ _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ss
 """What projects the result of attention, or of a state in its place."""
 
 
-class AttentionWriter(StepWriter):
+class AttentionWriter(LatentWriter):
     """Writes what each layer computes up to the residual stream."""
 
     def _rope_tables(self) -> None:
@@ -63,10 +64,15 @@ class AttentionWriter(StepWriter):
         """Attend; return what attention has read, which a parallel network reads, too."""
         at, limits = self._at, self._limits
         source = self._normed(vectors, "attn_norm.weight", at.residual, N_TOKENS)
-        self._project_qkv(layer, vectors, source)
+        if self._config.latents:
+            self._project_latents(layer, self._config.latents, vectors, source)
+        else:
+            self._project_qkv(layer, vectors, source)
         types = f"{limits.key_type}.{limits.value_type}"
         self._rotate_and_store(layer, own, vectors, types)
         self._attend(layer, own, vectors, types)
+        if self._config.latents:
+            self._expand_values(layer, self._config.latents)
         return source
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
@@ -147,6 +153,7 @@ class AttentionWriter(StepWriter):
         g = layer.graph
         return {
             "n_head": g.n_head, "n_head_kv": g.n_head_kv, "head_dim": g.head_dim,
+            "value_dim": g.n_embd_head_v,
             "k_cache": own.k_cache, "v_cache": own.v_cache,
             "n_ctx": cache.padded(self._limits.n_ctx),
         }  # fmt: skip
@@ -158,7 +165,8 @@ class AttentionWriter(StepWriter):
         sinks = vectors.get("attn_sinks.weight")
         self._add(
             f"attention.{types}", is_last=True, q0=at.queries, scratch=at.attention_scratch,
-            y=at.attn_out.x, scale=self._scalar(c.score_scale or 1 / math.sqrt(g.head_dim)),
+            y=at.latent_out.x if g.n_embd_head_out else at.attn_out.x,
+            scale=self._scalar(self._score_scale(g.head_dim)),
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
             sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
@@ -166,6 +174,13 @@ class AttentionWriter(StepWriter):
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
                       stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,
                       count=N_TOKENS)  # fmt: skip
+
+    def _score_scale(self, head_dim: int) -> float:
+        """Return the factor of scores."""
+        c = self._config
+        if c.latents is None:
+            return c.score_scale or 1 / math.sqrt(head_dim)
+        return self._latent_score_scale(c.latents)
 
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]

@@ -19,6 +19,8 @@ from gguf_hub.gguf.strings import shown
 from gguf_hub.run.model.rope import RopeConfig
 
 H = GraphHyperParameters
+_LATENT_LOG = 10
+"""What converters divided ``yarn_log_multiplier`` by, where attention has latents."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ModelConfig(ModelSizes):
         arch: The architecture.
         layers: What each layer has; by default the same.
         rope_of_windows: Rotations in layers with windows, if they are others.
+        score_log_multiplier: Of latent attention: how much of YaRN's factor scores have.
         router: Of the experts.
         temperature: Of queries at far positions, if it is not 1.
         embedding_scale: Factor of the embeddings.
@@ -71,6 +74,7 @@ class ModelConfig(ModelSizes):
     arch: Architecture = LLAMA
     layers: tuple[LayerGraph, ...] = field(default=(), kw_only=True)
     rope_of_windows: RopeConfig | None = None
+    score_log_multiplier: float = 0.0
     router: RouterConfig = RouterConfig()
     temperature: Temperature | None = None
     embedding_scale: float = 1.0
@@ -108,7 +112,6 @@ def read_config(graph: Graph) -> ModelConfig:
         UnsupportedGgufError: A key that is missing or makes no sense.
     """
     hparams, arch = graph.hparams, graph.arch
-    layers = graph.layers()
     rope = _rope(graph)
     windows = _rope_of_windows(graph, rope)
     config = ModelConfig(
@@ -124,22 +127,17 @@ def read_config(graph: Graph) -> ModelConfig:
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
-        has_dense_layers=bool(hparams.n_expert)
-        and any(
-            layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
-        ),
-        has_dense_beside=bool(hparams.n_expert) and arch.has_dense_beside,
-        has_query_gates=arch.has_query_gates,
-        n_embd_per_layer=graph.n_embd_per_layer,
         n_rope=1 if windows is None else 2,
-        weighs_inputs=bool(arch.router and arch.router.is_first and hparams.n_expert),
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
         rope=rope,
         arch=arch,
-        layers=layers,
         rope_of_windows=windows,
+        score_log_multiplier=_LATENT_LOG * graph.value(H.yarn_log_multiplier.name)
+        if arch.has_latents
+        else 0.0,
         router=_router(graph),
         temperature=_temperature(graph),
+        **graph.sizes(),
         **_scales(graph),
     )
     _check(config)
@@ -147,7 +145,7 @@ def read_config(graph: Graph) -> ModelConfig:
 
 
 def _scales(graph: Graph) -> dict[str, Any]:
-    """Return the factors and caps of a model, and whether branches are computed by themselves."""
+    """Return the factors and caps of a model."""
     arch, h = graph.arch, graph.hparams
     root = math.sqrt(h.n_embd) if arch.scales_embeddings else 1.0
     logit_scale = graph.value(H.logit_scale.name) or 1.0
@@ -160,7 +158,6 @@ def _scales(graph: Graph) -> dict[str, Any]:
         "score_cap": graph.value(H.score_cap.name),
         "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,
         "logit_cap": graph.value(H.logit_cap.name),
-        "has_branches": residual_scale != 1 or "post_ffw_norm.weight" in arch.needs,
     }
 
 
@@ -192,7 +189,7 @@ def _temperature(graph: Graph) -> Temperature | None:
     if arch.temperature is None:
         return None
     scale = graph.value(H.temperature_scale.name) or arch.temperature.scale
-    length = arch.temperature.length or h.n_ctx_orig
+    length = arch.temperature.length or int(graph.value(H.temperature_length.name)) or h.n_ctx_orig
     has_windows = arch.windows is None or any(layer.is_windowed for layer in graph.layers())
     return replace(arch.temperature, scale=scale, length=length) if scale and has_windows else None
 
@@ -200,6 +197,11 @@ def _temperature(graph: Graph) -> Temperature | None:
 def _rope(graph: Graph) -> RopeConfig:
     h = graph.hparams
     alpha, n_rot = graph.value(H.rope_alpha.name), h.n_rot
+    log_multiplier = graph.value(H.yarn_log_multiplier.name)
+    if graph.arch.has_latents:
+        log_multiplier *= _LATENT_LOG
+    if graph.arch.yarn_scales_scores and log_multiplier:
+        log_multiplier = 1.0  # nothing is left of the factor
     stretch = alpha ** (h.head_dim / (h.head_dim - 2)) if alpha > 0 and h.head_dim > 2 else 1.0
     return RopeConfig(
         n_rot=n_rot,
@@ -212,7 +214,7 @@ def _rope(graph: Graph) -> RopeConfig:
         ext_factor=h.yarn_ext_factor,
         beta_fast=h.yarn_beta_fast,
         beta_slow=h.yarn_beta_slow,
-        log_multiplier=graph.value(H.yarn_log_multiplier.name),
+        log_multiplier=log_multiplier,
     )
 
 
@@ -258,7 +260,7 @@ def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
     """Yield what cannot be of a layer's attention."""
     if layer.n_head % layer.n_head_kv:
         yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
-    if layer.head_dim != layer.n_embd_head_v:
+    if layer.head_dim != layer.n_embd_head_v and not config.latents:
         yield (
             f"heads of keys have a length of {layer.head_dim}, those of values one of "
             f"{layer.n_embd_head_v}: expected the same"

@@ -140,8 +140,13 @@ def _strides(step_: Step) -> dict[str, int] | None:
 
 
 def _rope_store(at: dict[str, int]) -> dict[str, int]:
-    keys = at["n_head_kv"] * at["head_dim"]
-    return {"q0": at["n_head"] * at["head_dim"], "k0": keys, "v0": keys, "table": at["n_rot"]}
+    n_head_kv, queries = at["n_head_kv"], at["n_head"] * at["head_dim"]
+    keys, values = n_head_kv * at["head_dim"], n_head_kv * at["value_dim"]
+    return {"q0": queries, "k0": keys, "v0": values, "table": at["n_rot"]}
+
+
+def _attention(at: dict[str, int]) -> dict[str, int]:
+    return {"q0": at["n_head"] * at["head_dim"], "y": at["n_head"] * at["value_dim"]}
 
 
 def _mamba2_scan(at: dict[str, int]) -> dict[str, int]:
@@ -161,7 +166,7 @@ _STRIDES: dict[str, Callable[[dict[str, int]], dict[str, int]]] = {
     "scale_by_position": lambda at: {"x": at["width"]},
     "rotate": lambda at: {"x": at["n_head"] * at["head_dim"], "table": at["n_rot"]},
     "rope_store": _rope_store,
-    "attention": lambda at: dict.fromkeys(("q0", "y"), at["n_head"] * at["head_dim"]),
+    "attention": _attention,
     "causal_conv": lambda at: {"x": at["stride"], "y": at["width"]},
     "mamba2_scan": _mamba2_scan,
     "delta_scan": _delta_scan,

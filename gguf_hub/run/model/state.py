@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gguf_hub.gguf.memory.layout import Activations, LayerOffsets, state_stride
-from gguf_hub.gguf.memory.states import StateSizes
+from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
+from gguf_hub.gguf.memory.states import StateSizes, state_stride
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.steps import StepWriter
 from gguf_hub.run.model.weights import Layer

@@ -96,13 +96,26 @@ class StepWriter:
             self._add("add_bias", is_last=is_last, y=y, bias=vectors[f"{name}.bias"], width=width,
                       count=count)  # fmt: skip
 
-    def _quantize(self, rows: Activations, readers: list[Matrix], count: int) -> None:
-        """Quantise activation rows to every kind that their readers are multiplied with."""
+    def _quantize(
+        self, rows: Activations, readers: list[Matrix], count: int, *, per_row: int = 1
+    ) -> None:
+        """Quantise activation rows to every kind that their readers are multiplied with.
+
+        There are ``per_row`` of them for each counted one.
+        """
         kinds = dict.fromkeys(ACTIVATION_OF[matrix.type] for matrix in readers)
         for kind in kinds:
             if kind != "f32":
                 xq, xf = rows.offsets[kind]
-                self._add(f"quantize_{kind}", x=rows.x, width=rows.width, xq=xq, xf=xf, count=count)
+                self._add(
+                    f"quantize_{kind}",
+                    x=rows.x,
+                    width=rows.width,
+                    xq=xq,
+                    xf=xf,
+                    count=count,
+                    per_row=per_row,
+                )
 
     def _matmul(
         self,

@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
-from gguf_hub.gguf.arch.graph import FUSED_EXPERTS, Graph, LayerGraph, has_fused_experts
+from gguf_hub.gguf.arch.graph import (
+    FUSED_EXPERTS,
+    Graph,
+    LayerGraph,
+    has_fused_experts,
+    shared_width,
+)
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
@@ -204,7 +210,7 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     graph = read_graph(file.hparams)
     config = read_config(graph)
     _check_runnable(file)
-    config = replace(config, n_ff_shexp=_shared_width(file))
+    config = replace(config, n_ff_shexp=shared_width(file.tensors))
     return config, _WeightReader(file, graph, config).read()
 
 
@@ -218,13 +224,6 @@ def _check_runnable(file: Gguf) -> None:
             hint=f"`gguf-hub inspect --tensors {quote(str(file.path))}` lists what the file "
             "holds; llama.cpp may run it",
         )
-
-
-def _shared_width(file: Gguf) -> int:
-    """Return how wide shared experts are; 0 without one."""
-    widths = (info.shape[1] for name, info in file.tensors.items()
-              if name.endswith(".ffn_up_shexp.weight"))  # fmt: skip
-    return max(widths, default=0)
 
 
 class _WeightReader:
@@ -277,9 +276,9 @@ class _WeightReader:
             n_taps = self._shapes[b + name][0]
             vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
         matrices = {
-            name.removesuffix(".weight"): self._tensors.matrix(b + name, *self._shapes[b + name])
+            name.removesuffix(".weight"): self._matrix(b + name)
             for name in self._matrices[b]
-            if len(self._shapes[b + name]) == 2 and not _is_expert(name)
+            if not _is_expert(name)
         }
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
             vectors["ffn_gate_inp.scale"] = vectors["ffn_gate_inp.scale"] / np.float32(
@@ -300,6 +299,11 @@ class _WeightReader:
                 if part != "gate" or c.arch.is_gated
             }
         return Layer(graph, self._complete(vectors), matrices, experts)
+
+    def _matrix(self, name: str) -> Matrix:
+        """Return a matrix, or those of all heads as one."""
+        n_in, *n_out = self._shapes[name]
+        return self._tensors.matrix(name, n_in, math.prod(n_out))
 
     def _split_fused(
         self,
@@ -351,5 +355,6 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _is_expert(name: str) -> bool:
-    """Tell whether a matrix is that of one expert, ``ffn_up.3.weight``."""
-    return name.removesuffix(".weight").rpartition(".")[2].isdecimal()
+    """Tell whether a matrix is that of experts, ``ffn_up.3.weight`` or ``ffn_up_exps.weight``."""
+    stem = name.removesuffix(".weight")
+    return stem.endswith("_exps") or stem.rpartition(".")[2].isdecimal()

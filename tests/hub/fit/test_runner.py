@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.gguf.memory.layout import STATES
+from gguf_hub.gguf.memory.layout import STATES, Limits
 from gguf_hub.gguf.memory.states import N_CHECKPOINTS
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.hub.fit import Constraints, need_of
 from gguf_hub.hub.survey.headers import facts_of_file
+from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.model.weights import read_model
 from tests.arch_models import write_arch_model
 from tests.synth import SMALL, TINY, Shape, write_mixtral
 
@@ -20,6 +22,28 @@ DENSE = Shape(
     n_layer=3, n_embd=256, n_head=4, n_head_kv=4, n_ff=768, n_expert=0, n_vocab=270, n_ctx=64
 )
 N_CTX, N_THREADS = 40, 2
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    "name",
+    ["gemma4-dense", "gemma4-e", "gemma4-moe", "deepseek2", "deepseek2-old", "glm4moe", "qwen3"],
+)
+def test_architectures_take_what_is_counted(tmp_path: Path, name: str, kv_type: str) -> None:
+    """The cache to the byte, layer by layer; of the rest, areas that all models have."""
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    need = need_of(
+        facts_of_file(path), Constraints(n_ctx=N_CTX, kv_type=kv_type), n_threads=N_THREADS
+    )
+    limits = Limits(N_CTX, N_CTX, 1, N_THREADS, key_type=kv_type.upper(),
+                    value_type=kv_type.upper())  # fmt: skip
+    with GgufFile.open(path) as file:
+        layout = ProgramBuilder(*read_model(file), limits).build().layout
+    scratch_bytes = sum(
+        area.size_bytes for area in layout.areas if area.array != "kv" and area.kind is None
+    )
+    assert need.kv_bytes == 2 * layout.sizes["kv"]
+    assert 0.85 < need.scratch_bytes / scratch_bytes < 1.01
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])

@@ -31,6 +31,12 @@ class Heads:
     n_head: int
     n_head_kv: int
     head_dim: int
+    value_dim: int = 0
+
+    @property
+    def length(self) -> int:
+        """Of a head of values."""
+        return self.value_dim or self.head_dim
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class Variant:
 
 
 PLAIN = Variant()
-SHAPES = (Heads(8, 2, 128), Heads(3, 3, 8), Heads(4, 2, 80), Heads(5, 1, 40))
+SHAPES = (Heads(8, 2, 128), Heads(3, 3, 8), Heads(4, 2, 80), Heads(5, 1, 40),
+          Heads(24, 1, 72, 40), Heads(2, 2, 24, 60))  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=usable_isas())
@@ -84,12 +91,12 @@ class Layer:
         key_type, value_type = types.split(".")
         padded = cache.padded(n_ctx)
         k_size = k * cache.key_elements(key_type, d, padded)
-        v_size = k * cache.value_elements(value_type, d, padded)
+        v_size = k * cache.value_elements(value_type, heads.length, padded)
         t = n_ctx
         sizes = {
             "frequencies": d, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
-            "v0": t * k * d, "y": t * h * d, "scale": 1, "cap": 1, "sinks": h,
-            "scratch": n_threads * cache.scratch_floats(h // k, d),
+            "v0": t * k * heads.length, "y": t * h * heads.length, "scale": 1, "cap": 1,
+            "sinks": h, "scratch": n_threads * cache.scratch_floats(h // k, heads.length),
         }  # fmt: skip
         ends = np.cumsum(list(sizes.values()))
         self.at = {name: int(end - size) for (name, size), end in zip(sizes.items(), ends,
@@ -98,7 +105,8 @@ class Layer:
             n=0, f=int(ends[-1]), q=0, kv=k_size + v_size, files=[np.zeros(8, np.uint8)]
         )
         at = self.at
-        shared = {"n_head": h, "n_head_kv": k, "head_dim": d, "k_cache": 0, "v_cache": k_size}
+        shared = {"n_head": h, "n_head_kv": k, "head_dim": d, "value_dim": heads.length,
+                  "k_cache": 0, "v_cache": k_size}  # fmt: skip
         n_rot = d if variant.n_rot < 0 else variant.n_rot
         self.rope = RopeConfig(n_rot=n_rot, freq_base=10000.0)
         self.steps = [
@@ -129,7 +137,8 @@ class Layer:
             self.put(name, values)
         self.memory.n[N_TOKENS], self.memory.n[POSITION] = len(q), position
         machine.run(machine.load(self.steps))
-        return self.memory.f[self.at["y"] :][: q.size].reshape(q.shape).copy()
+        shape = (*q.shape[:2], self.heads.length)
+        return self.memory.f[self.at["y"] :][: np.prod(shape)].reshape(shape).copy()
 
 
 def angles(rope: RopeConfig, position: int) -> tuple[np.ndarray, float]:
@@ -201,8 +210,8 @@ def oracle(
 
 def random_qkv(heads: Heads, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = ((n, count, heads.head_dim)
-              for count in (heads.n_head, heads.n_head_kv, heads.n_head_kv))  # fmt: skip
+    shapes = ((n, heads.n_head, heads.head_dim), (n, heads.n_head_kv, heads.head_dim),
+              (n, heads.n_head_kv, heads.length))  # fmt: skip
     q, k, v = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     return q, k, v
 
@@ -224,8 +233,11 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
 
 
 @pytest.mark.parametrize("types", TYPES[:2])
-def test_bits_do_not_depend_on_batches_or_threads(types: str, builder: KernelBuilder) -> None:
-    heads, n = SHAPES[0], cache.CHUNK + 45
+@pytest.mark.parametrize("heads", [SHAPES[0], SHAPES[4]], ids=str)
+def test_bits_do_not_depend_on_batches_or_threads(
+    heads: Heads, types: str, builder: KernelBuilder
+) -> None:
+    n = cache.CHUNK + 45
     q, k, v = random_qkv(heads, n, seed=1)
     whole = Layer(heads, types, n)
     with CompiledMachine(builder, whole.memory, 1) as machine:
@@ -250,6 +262,7 @@ VARIANTS = {
     "chunks that end together": (SHAPES[2], Variant(chunk=cache.CHUNK)),
     "cap": (SHAPES[2], Variant(cap=0.7, scale=0.3)),
     "sinks": (SHAPES[3], Variant(has_sinks=True)),
+    "sinks of groups": (SHAPES[4], Variant(window=40, has_sinks=True)),
     "all": (SHAPES[3], Variant(100, 240, 1.5, has_sinks=True, scale=0.5, is_neox=True, n_rot=12)),
     "neox": (SHAPES[2], Variant(is_neox=True)),
     "part of a head": (SHAPES[2], Variant(n_rot=34)),

@@ -28,6 +28,8 @@ T = QuantType
 CODED = [T.IQ2_XS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.MXFP4, T.NVFP4, T.Q2_0]
 CODED_SIGNED = [T.IQ3_S, T.IQ4_NL, T.IQ4_XS, T.NVFP4]
 """Types that are multiplied with their signs, where bytes of any size may not be, and IQ3_S."""
+HEAD_TYPES = [T.F16, T.Q8_0, T.Q4_K]
+"""Types for the products of heads, which are those of ``matmul`` at other places."""
 # float32 sums of n products err by some n/2 half-units of the largest partial sum; integer products
 # are exact, so that blocks of 256 have few sums
 TOLERANCE = 2e-6
@@ -41,6 +43,7 @@ def builder_for(isa: str) -> KernelBuilder:
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
     matmuls = [f"matmul.{type_.name}" for type_ in types_of(isa)]
+    matmuls += [f"head_matmul.{type_.name}" for type_ in HEAD_TYPES]
     builder.addresses(["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls])
     return builder
 
@@ -127,6 +130,45 @@ def product(
     with CompiledMachine(builder, memory, n_threads) as machine:
         machine.run(machine.load([matmul]))
     return found.copy()
+
+
+@pytest.mark.parametrize("type_", HEAD_TYPES, ids=lambda type_: type_.name)
+@pytest.mark.parametrize("n_tokens", [1, 7])
+def test_a_head_is_multiplied_as_any_row(
+    type_: QuantType, n_tokens: int, builder: KernelBuilder
+) -> None:
+    n_head, n_in, n_out, kind = 3, 256, 40, ACTIVATION_OF[type_]
+    weights = random_rows(type_, n_head * n_out, n_in)
+    x = tokens(n_tokens * n_head, n_in).reshape(n_tokens, n_head, n_in)
+    n_bytes, n_floats = activation_bytes(kind, n_in), activation_floats(kind, n_in)
+    quants, floats = (n_tokens * n_head * n for n in (n_bytes, n_floats))
+    packed, y = -(-quants // 64) * 64, x.size + floats
+    y_stride = n_head * (n_out + 5) + 2  # results may lie apart
+    partial = y + n_tokens * y_stride
+    memory = Memory.allocate(
+        n=0, f=partial + 2 * partial_floats(n_tokens), q=packed + 2 * tile_bytes(n_in), kv=1,
+        files=[weights],
+    )  # fmt: skip
+    memory.n[N_TOKENS], memory.f[: x.size] = n_tokens, x.reshape(-1)
+    xf = 0 if kind == "f32" else x.size
+    multiply = step(
+        f"head_matmul.{type_.name}", w0=0, head_bytes=n_out * type_.row_bytes(n_in),
+        n_head=n_head, row_bytes=type_.row_bytes(n_in), n_in=n_in, n_out=n_out, xq=0,
+        xq_stride=n_head * n_bytes, xq_step=n_bytes, xf=xf, xf_stride=n_head * n_floats,
+        xf_step=n_floats, y=y, y_stride=y_stride, y_step=n_out + 5, count=N_TOKENS, packed=packed,
+        packed_stride=tile_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
+    )  # fmt: skip
+    quantize = [] if kind == "f32" else [
+        step(f"quantize_{kind}", x=0, width=n_in, xq=0, xf=xf, count=N_TOKENS, per_row=n_head)
+    ]  # fmt: skip
+    with CompiledMachine(builder, memory, 2) as machine:
+        machine.run(machine.load([*quantize, multiply]))
+    rows = memory.f[y:partial].reshape(n_tokens, y_stride)[:, : n_head * (n_out + 5)]
+    found = rows.reshape(n_tokens, n_head, n_out + 5)
+    assert not found[..., n_out:].any()
+    for head, own in enumerate(weights.reshape(n_head, -1)):
+        part = np.ascontiguousarray(x[:, head])
+        np.testing.assert_array_equal(found[:, head, :n_out], product(builder, type_, own, part))
 
 
 def tokens(n_tokens: int, n_in: int) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_logits_do_not_depend_on_the_cut_or_the_threads(
     np.testing.assert_array_equal(two.forward(TOKENS, 0, all_logits=True), whole)
 
 
-@pytest.mark.parametrize("name", ["gemma4-dense", "gemma4-e"])
+@pytest.mark.parametrize("name", ["gemma4-dense", "gemma4-e", "deepseek2", "deepseek2-old"])
 def test_caches_whose_layers_differ_are_copied_and_used_side_by_side(
     name: str, open_model: Any, tmp_path: Path
 ) -> None:

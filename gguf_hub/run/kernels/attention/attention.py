@@ -41,6 +41,7 @@ _LOWEST = np.float32(-1e30)  # below every score that a model computes
 _UNORDERED = {*ANY_ORDER, "nnan", "nsz"}
 
 n_tiles = register_jitable(cache.n_tiles)
+heads_together = register_jitable(cache.heads_together)
 scratch_floats = register_jitable(cache.scratch_floats)
 
 
@@ -71,7 +72,8 @@ def make_rope_store(keys, values):
 
     def rope_store(
         tid, nth, n, f, q, kv, w,
-        q0, k0, v0, n_head, n_head_kv, head_dim, n_rot, is_neox, table, k_cache, v_cache, n_ctx,
+        q0, k0, v0, n_head, n_head_kv, head_dim, value_dim, n_rot, is_neox, table, k_cache,
+        v_cache, n_ctx,
     ):  # fmt: skip
         # whole heads: positions may share an element of the cache
         first, last = share(n_head + n_head_kv, tid, nth)
@@ -83,12 +85,12 @@ def make_rope_store(keys, values):
                     rotate_head(f, x, turn, n_rot // 2, is_neox)
                     continue
                 head, position = item - n_head, n[POSITION] + t
-                row = head_dim * (n_head_kv * t + head)
-                rotate_head(f, k0 + row, turn, n_rot // 2, is_neox)
+                row = n_head_kv * t + head
+                rotate_head(f, k0 + head_dim * row, turn, n_rot // 2, is_neox)
                 k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
-                store_key(kv, k, head_dim, position, f, k0 + row)
-                v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
-                store_value(kv, v, head_dim, n_ctx, position, f, v0 + row)
+                store_key(kv, k, head_dim, position, f, k0 + head_dim * row)
+                v = v_cache + head * n_tiles(value_dim) * tile_elements(n_ctx)
+                store_value(kv, v, value_dim, n_ctx, position, f, v0 + value_dim * row)
 
     return rope_store
 
@@ -158,7 +160,9 @@ def make_attention(keys, values):
     block_elements, tile_elements = keys.block, values.tile
 
     @register_jitable
-    def advance(f, kv, qs, seen, head_dim, k, v, first, n_ctx, scratch, scale, cap, states, sums):
+    def advance(
+        f, kv, qs, seen, head_dim, value_dim, k, v, first, n_ctx, scratch, scale, cap, states, sums
+    ):
         """Take some rows over the chunk of positions from ``first`` on.
 
         Args (tuples have an element for each row): ``qs``, ``states`` and ``sums`` are offsets;
@@ -184,28 +188,26 @@ def make_attention(keys, values):
                 f, score_rows[row], begin - skipped, end - skipped, n_scored, scale, cap,
                 states[row], factors[row],
             )  # fmt: skip
-        weigh(f, score_rows, n_scored, kv, v, first, head_dim, n_ctx, sums, factors, spares)
+        weigh(f, score_rows, n_scored, kv, v, first, value_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
     def attend(
-        f, kv, q0, n_head, group, head, head_dim, position, t0, n_tokens, k, v, n_ctx, scratch,
-        scale, window, chunk, cap, sinks, has_sinks,
+        f, kv, q0, n_head, group, head, head_dim, value_dim, position, t0, n_tokens, k, v, n_ctx,
+        scratch, scale, window, chunk, cap, sinks, has_sinks,
     ):  # fmt: skip
-        """Take the rows of a block of tokens, for one key/value head, over all they see."""
+        """Take the rows of a block of tokens, ``group`` heads from one on, over all they see."""
         rows = n_tokens * group
-        wide = LANES * n_tiles(head_dim)
+        wide = LANES * n_tiles(value_dim)
         state = scratch + 2 * ROWS * CHUNK + 4 * ROWS
         sums = state + STATE * rows
         for row in range(rows):
             # a sink is a score of its own, whose value is 0
-            f[state + STATE * row + TOP] = (
-                f[sinks + group * head + row % group] if has_sinks else _LOWEST
-            )
+            f[state + STATE * row + TOP] = f[sinks + head + row % group] if has_sinks else _LOWEST
             f[state + STATE * row + SUM] = np.float32(1 if has_sinks else 0)
         for i in range(rows * wide):
             f[sums + i] = np.float32(0)
         step = head_dim * n_head
-        q1 = q0 + step * t0 + head_dim * group * head
+        q1 = q0 + step * t0 + head_dim * head
         first = _first_seen(position, window, chunk) // CHUNK * CHUNK
         while first < position + n_tokens:
             row = 0
@@ -223,37 +225,39 @@ def make_attention(keys, values):
                         (sees_a, _seen(position + b, first, window, chunk),
                          _seen(position + c, first, window, chunk),
                          _seen(position + d, first, window, chunk)),
-                        head_dim, k, v, first, n_ctx, scratch, scale, cap,
+                        head_dim, value_dim, k, v, first, n_ctx, scratch, scale, cap,
                         (s, s + STATE, s + 2 * STATE, s + 3 * STATE),
                         (x, x + wide, x + 2 * wide, x + 3 * wide),
                     )  # fmt: skip
                     row += ROWS
                 else:
                     advance(
-                        f, kv, (qa,), (sees_a,), head_dim, k, v, first, n_ctx, scratch, scale, cap,
-                        (s,), (x,),
+                        f, kv, (qa,), (sees_a,), head_dim, value_dim, k, v, first, n_ctx, scratch,
+                        scale, cap, (s,), (x,),
                     )  # fmt: skip
                     row += 1
             first += CHUNK
 
     def attention(
         tid, nth, n, f, q, kv, w,
-        q0, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx, scratch, y,
+        q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
         scale, window, chunk, cap, sinks, has_sinks,
     ):  # fmt: skip
-        group = n_head // n_head_kv
-        wide = LANES * n_tiles(head_dim)
-        own_scratch = scratch + tid * scratch_floats(group, head_dim)
-        items = (n[N_TOKENS] + TOKENS - 1) // TOKENS * n_head_kv
+        all_heads = n_head // n_head_kv
+        group = heads_together(all_heads)
+        n_groups = n_head // group
+        wide = LANES * n_tiles(value_dim)
+        own_scratch = scratch + tid * scratch_floats(all_heads, value_dim)
+        items = (n[N_TOKENS] + TOKENS - 1) // TOKENS * n_groups
         item = tid  # dealt like cards: later tokens see more positions and cost more
         while item < items:
-            t0, head = item // n_head_kv * TOKENS, item % n_head_kv
+            t0, head = item // n_groups * TOKENS, item % n_groups * group
             item += nth
             n_tokens = min(n[N_TOKENS] - t0, TOKENS)
-            k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
-            v = v_cache + head * n_tiles(head_dim) * tile_elements(n_ctx)
+            k = k_cache + head // all_heads * (n_ctx // LANES) * block_elements(head_dim)
+            v = v_cache + head // all_heads * n_tiles(value_dim) * tile_elements(n_ctx)
             attend(
-                f, kv, q0, n_head, group, head, head_dim, n[POSITION] + t0, t0, n_tokens,
+                f, kv, q0, n_head, group, head, head_dim, value_dim, n[POSITION] + t0, t0, n_tokens,
                 k, v, n_ctx, own_scratch, f[scale], window, chunk, f[cap], sinks, has_sinks,
             )  # fmt: skip
             rows = n_tokens * group
@@ -261,8 +265,8 @@ def make_attention(keys, values):
             for row in range(rows):
                 inverse = np.float32(1) / f[state + STATE * row + SUM]
                 x = state + STATE * rows + wide * row
-                at = head_dim * (n_head * (t0 + row // group) + group * head + row % group)
-                for i in range(head_dim):
+                at = value_dim * (n_head * (t0 + row // group) + head + row % group)
+                for i in range(value_dim):
                     f[y + at + i] = f[x + i] * inverse
 
     return attention

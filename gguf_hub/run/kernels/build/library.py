@@ -45,7 +45,7 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return steps.make_get_rows(generic.DEQUANTIZE[weight_type])
     if step in ("decode", "encode"):
         return _transcoder(step, weight_type, isa)
-    if step in ("matmul", "expert_matmul"):
+    if step in ("matmul", "expert_matmul", "head_matmul"):
         return _product(step, weight_type, isa)
     if step in ("quantize_q8_0", "quantize_q8_k"):
         return _quantize(step.removeprefix("quantize_"), isa)

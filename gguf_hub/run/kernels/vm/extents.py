@@ -185,8 +185,10 @@ def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) ->
 
 
 def _quantize(kind: ActivationKind) -> Callable[..., Extents]:
-    def extents(call: Call, x: int, width: int, xq: int, xf: int, count: int) -> Extents:
-        n_rows, block = call.count(count), BLOCKS[kind][0]
+    def extents(
+        call: Call, x: int, width: int, xq: int, xf: int, count: int, per_row: int
+    ) -> Extents:
+        n_rows, block = call.count(count) * per_row, BLOCKS[kind][0]
         require(width % block == 0, "{} values do not fill blocks of {}", width, block)
         yield Extent("f", x, width * n_rows)
         yield Extent("q", xq, activation_bytes(kind, width) * n_rows)
@@ -205,6 +207,30 @@ def _matmul(
         call, n_in, n_out, n_rows, n_rows, n_rows, xq, xq_stride, xf, xf_stride, y, y_stride,
         *scratch,
     )  # fmt: skip
+
+
+def _head_matmul(
+    call: Call, w0: int, head_bytes: int, n_head: int, row_bytes: int, n_in: int, n_out: int,
+    xq: int, xq_stride: int, xq_step: int, xf: int, xf_stride: int, xf_step: int,
+    y: int, y_stride: int, y_step: int, count: int,
+    packed: int, packed_stride: int, partial: int, partial_stride: int,
+) -> Extents:  # fmt: skip
+    n_rows, threads = call.count(count), call.bounds.n_threads
+    kind = ACTIVATION_OF[QuantType[call.type]]
+    matrix = _rows(n_out, row_bytes, _weight_bytes(call.type, n_in))
+
+    def all_heads(step: int, size: int) -> int:
+        return _rows(n_head, step, size)
+
+    yield Extent("w", w0, all_heads(head_bytes, matrix))
+    if kind != "f32":
+        size = _rows(n_rows, xq_stride, activation_bytes(kind, n_in))
+        yield Extent("q", xq, all_heads(xq_step, size))
+    size = _rows(n_rows, xf_stride, activation_floats(kind, n_in))
+    yield Extent("f", xf, all_heads(xf_step, size))
+    yield Extent("f", y, all_heads(y_step, _rows(n_rows, y_stride, n_out)))
+    yield Extent("q", packed, _rows(threads, packed_stride, tile_bytes(n_in)))
+    yield Extent("f", partial, _rows(threads, partial_stride, partial_floats(n_rows)))
 
 
 def _expert_matmul(
@@ -281,6 +307,7 @@ _EXTENTS: dict[str, Callable[..., Extents]] = {
     "quantize_q8_0": _quantize("q8_0"),
     "quantize_q8_k": _quantize("q8_k"),
     "matmul": _matmul,
+    "head_matmul": _head_matmul,
     "prefetch_experts": _prefetch_experts,
     "expert_matmul": _expert_matmul,
     "decode": _decode,

@@ -93,36 +93,37 @@ def _rotate(
 
 
 def _cache(
-    call: Call, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int, n_ctx: int
-) -> Extents:
+    call: Call, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int,
+) -> Extents:  # fmt: skip
     key_type, value_type = call.type.split(".")
     require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
     require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)
     require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
     yield Extent("kv", k_cache, n_head_kv * cache.key_elements(key_type, head_dim, n_ctx))
-    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, head_dim, n_ctx))
+    yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, value_dim, n_ctx))
 
 
 def _rope_store(
-    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int,
-    is_neox: int, table: int, k_cache: int, v_cache: int, n_ctx: int,
+    call: Call, q0: int, k0: int, v0: int, n_head: int, n_head_kv: int, head_dim: int,
+    value_dim: int, n_rot: int, is_neox: int, table: int, k_cache: int, v_cache: int, n_ctx: int,
 ) -> Extents:  # fmt: skip
     yield from _rotate(call, q0, n_head, head_dim, n_rot, is_neox, table)
     yield Extent("f", k0, head_dim * n_head_kv * call.span.n_tokens)
-    yield Extent("f", v0, head_dim * n_head_kv * call.span.n_tokens)
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
+    yield Extent("f", v0, value_dim * n_head_kv * call.span.n_tokens)
+    yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
 
 
 def _attention(
-    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, k_cache: int, v_cache: int,
-    n_ctx: int, scratch: int, y: int, scale: int, window: int, chunk: int, cap: int, sinks: int,
-    has_sinks: int,
+    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int, scratch: int, y: int, scale: int, window: int, chunk: int, cap: int,
+    sinks: int, has_sinks: int,
 ) -> Extents:  # fmt: skip
-    yield from _cache(call, n_head, n_head_kv, head_dim, k_cache, v_cache, n_ctx)
-    floats = cache.scratch_floats(n_head // n_head_kv, head_dim)
+    yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
+    floats = cache.scratch_floats(n_head // n_head_kv, value_dim)
     yield Extent("f", q0, head_dim * n_head * call.span.n_tokens)
     yield Extent("f", scratch, floats * call.bounds.n_threads)
-    yield Extent("f", y, head_dim * n_head * call.span.n_tokens)
+    yield Extent("f", y, value_dim * n_head * call.span.n_tokens)
     yield Extent("f", scale, 1)
     yield Extent("f", cap, 1)
     yield Extent("f", sinks, n_head if has_sinks else 0)

@@ -78,23 +78,29 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with
-    "quantize_q8_0": ("x", "width", "xq", "xf", "count"),
-    "quantize_q8_k": ("x", "width", "xq", "xf", "count"),
+    "quantize_q8_0": ("x", "width", "xq", "xf", "count", "per_row"),
+    "quantize_q8_k": ("x", "width", "xq", "xf", "count", "per_row"),
     # y[t, r] (+)= dot(weight row r, activation row t)
     "matmul": (
         "w0", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xf", "xf_stride",
         "y", "y_stride", "is_added", "count", *SCRATCH,
     ),
+    # y[t, h, r] = dot(row r of head h's matrix, activation row of t and h); heads are a step apart
+    "head_matmul": (
+        "w0", "head_bytes", "n_head", "row_bytes", "n_in", "n_out", "xq", "xq_stride", "xq_step",
+        "xf", "xf_stride", "xf_step", "y", "y_stride", "y_step", "count", *SCRATCH,
+    ),
     # rotate heads by position; the first n_rot dimensions of each
     "rotate": ("x", "n_head", "head_dim", "n_rot", "is_neox", "table"),
     # rotate q and k by position; put k and v into the cache
     "rope_store": (
-        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "n_rot", "is_neox", "table",
-        "k_cache", "v_cache", "n_ctx",
+        "q0", "k0", "v0", "n_head", "n_head_kv", "head_dim", "value_dim", "n_rot", "is_neox",
+        "table", "k_cache", "v_cache", "n_ctx",
     ),
     # softmax(scale * q k^T) v, causal
     "attention": (
-        "q0", "n_head", "n_head_kv", "head_dim", "k_cache", "v_cache", "n_ctx", "scratch", "y",
+        "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
+        "scratch", "y",
         "scale", "window", "chunk", "cap", "sinks", "has_sinks",
     ),
     # what carries a state from token to token: causal convolution, Mamba-2, gated delta net
