@@ -31,15 +31,6 @@ def _softplus(x):
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def copy_columns(tid, nth, n, f, q, kv, w, x, stride, y, width, per_row, count):
-    """Gather the first ``width`` elements of parts that lie ``stride`` apart."""
-    first, last = share(n[count] * per_row, tid, nth)
-    for r in range(first, last):
-        source, target = x + stride * r, y + width * r
-        for i in range(width):
-            f[np.uintp(target + i)] = f[np.uintp(source + i)]
-
-
 def mul_rows(tid, nth, n, f, q, kv, w, y, y_stride, x, x_stride, width, count):
     """Multiply elements of y with those of x."""
     first, last = share(n[count], tid, nth)

@@ -88,9 +88,9 @@ class AttentionWriter(LatentWriter):
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
         if c.has_query_gates:  # behind each head's queries
-            d, n_head = layer.graph.head_dim, layer.graph.n_head
-            self._add("copy_columns", x=queries, stride=2 * d, y=at.queries, width=d,
-                      per_row=n_head, count=N_TOKENS)  # fmt: skip
+            d, n_q, n_head = layer.graph.head_dim, layer.graph.n_embd_q, layer.graph.n_head
+            self._add("copy_parts", x=queries, x_stride=2 * n_q, x_step=2 * d, y=at.queries,
+                      y_stride=n_q, y_step=d, width=d, per_row=n_head, count=N_TOKENS)  # fmt: skip
         if c.arch.has_value_norms and "attn_k" in own:
             x = at.values if "attn_v" in own else at.keys
             self._norm(vectors, ONES, x, at.values, layer.graph.n_embd_head_v, N_TOKENS,

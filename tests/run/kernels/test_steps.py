@@ -109,9 +109,6 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "mul_rows": (
         "mul_rows", {"y": X, "x": floats(T, 50)}, {"width": D, "y_stride": D, "x_stride": 50}, "y",
         lambda y, x: y * x[:, :D]),
-    "copy_columns": (
-        "copy_columns", {"x": floats(T, 3, 50), "y": np.zeros_like(HEADS)},
-        {"width": D, "stride": 50, "per_row": 3}, "y", lambda x, y: x[..., :D]),
     "group_norm": (
         "group_norm", {"x": HEADS, "gain": floats(3, D), "epsilon": one(1e-2)},
         {"width": D, "n_group": 3}, "x", lambda x, gain, epsilon: normed(x, epsilon) * gain),
@@ -344,7 +341,7 @@ def test_a_sum_of_next_to_nothing_is_not_divided_by() -> None:
     np.testing.assert_allclose(found["weights"], np.exp(-30) / 6.103515625e-5, rtol=1e-5)
 
 
-GAPS = {("copy_columns", "x"), ("l2_norm", "x"), ("mul_rows", "x"), ("sigmoid_gate", "gate"),
+GAPS = {("l2_norm", "x"), ("mul_rows", "x"), ("sigmoid_gate", "gate"),
         ("silu_gate", "gate")}  # fmt: skip
 """Rows that lie apart: the last elements of the last one are not touched."""
 

@@ -72,9 +72,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "sigmoid_scale": ("y", "gate", "width", "count"),
     "sigmoid_gate": ("y", "gate", "stride", "width", "per_row", "count"),
     "silu_gate": ("y", "gate", "stride", "width", "count"),
-    # y[t] *= x[t]; the first elements of parts that lie further apart, one after another
+    # in place: elements of y times those of x
     "mul_rows": ("y", "y_stride", "x", "x_stride", "width", "count"),
-    "copy_columns": ("x", "stride", "y", "width", "per_row", "count"),
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with

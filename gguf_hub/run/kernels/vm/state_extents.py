@@ -12,14 +12,6 @@ def _parts(x: int, count: int, stride: int, width: int) -> Extent:
     return Extent("f", x, stride * (count - 1) + width if count > 0 else 0)
 
 
-def _copy_columns(
-    call: Call, x: int, stride: int, y: int, width: int, per_row: int, count: int
-) -> Extents:
-    rows = per_row * call.count(count)
-    yield _parts(x, rows, stride, width)
-    yield Extent("f", y, width * rows)
-
-
 def _mul_rows(
     call: Call, y: int, y_stride: int, x: int, x_stride: int, width: int, count: int
 ) -> Extents:
@@ -30,11 +22,13 @@ def _mul_rows(
 def _sigmoid_gate(
     call: Call, y: int, gate: int, stride: int, width: int, per_row: int, count: int
 ) -> Extents:
-    return _copy_columns(call, gate, stride, y, width, per_row, count)
+    rows = per_row * call.count(count)
+    yield _parts(gate, rows, stride, width)
+    yield Extent("f", y, width * rows)
 
 
 def _silu_gate(call: Call, y: int, gate: int, stride: int, width: int, count: int) -> Extents:
-    return _copy_columns(call, gate, stride, y, width, 1, count)
+    return _sigmoid_gate(call, y, gate, stride, width, 1, count)
 
 
 def _group_norm(
@@ -108,7 +102,6 @@ def _delta_scan(
 
 
 STATE_EXTENTS: dict[str, Callable[..., Extents]] = {
-    "copy_columns": _copy_columns,
     "mul_rows": _mul_rows,
     "sigmoid_gate": _sigmoid_gate,
     "silu_gate": _silu_gate,
