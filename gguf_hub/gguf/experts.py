@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,3 +79,11 @@ def group_split(names: Iterable[str]) -> dict[str, dict[int, str]]:
         if expert:
             groups[expert.merged_name][expert.expert] = name
     return dict(groups)
+
+
+def wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:
+    """Yield the names of the experts that are there, and of those that are not the first."""
+    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
+    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
+    for expert in experts:
+        yield f"{stem}.{expert}.weight"

@@ -20,6 +20,7 @@ import numpy as np
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
 from gguf_hub.gguf.arch.graph import Graph, TensorSpec
+from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
@@ -92,6 +93,8 @@ WITHOUT_EFFECT = frozenset(
 """Keys that change no logits, whatever they hold, where the architecture does not read them."""
 _EQUAL = (H.n_embd_head_v.name, "attention.scale", H.n_ff_exp.name, "embedding_length_out")
 """Keys that say what follows from others: they may say nothing else."""
+_FLAGS = (C.swa_pattern, C.is_recurrent)
+"""What may be one flag for each layer."""
 _UNREAD = {*WITHOUT_EFFECT, *_EQUAL}
 SIZES = {name: hparam for name, hparam in HPARAMS.items()
          if isinstance(hparam, WholeNumber) and name not in _UNREAD}  # fmt: skip
@@ -202,7 +205,7 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
     value = field.value
     if isinstance(hparam, Flag):
         return "" if field.type is ValueType.BOOL else f"is {field.type_name}, expected a bool"
-    if hparam is C.swa_pattern and field.type is ValueType.ARRAY:
+    if hparam in _FLAGS and field.type is ValueType.ARRAY:
         return ""  # of flags or numbers, one for each layer
     if is_uniform(value) and "array of uint32" in hparam.types:
         value = value[0]  # one number for each layer, all of them the same
@@ -250,8 +253,9 @@ def _size_problem(arch: Architecture, hparams: GraphHyperParameters) -> str:
     """Return why the shapes of tensors cannot be known; empty where they can."""
     wanted = [GRAPH_HPARAMS[name] for name in arch.reads]
     try:
-        for hparam in (*SIZES.values(), *(h for h in wanted if h is not C.swa_pattern)):
+        for hparam in (*SIZES.values(), *(h for h in wanted if h not in _FLAGS)):
             hparams.get(hparam)
+        state_sizes(arch, hparams)
     except UnsupportedGgufError as error:
         return error.message
     return ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gguf_hub.errors import UsageError
 from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
 from gguf_hub.run.generation.engine import Drafter, Engine
 from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.model.config import read_graph
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -83,12 +85,29 @@ def open_model(
 
             file.read_as(overridden(file.fields, settings.overrides))
         require_model(path, file.fields, file.tensors)
+        if drafter is not None:
+            _require_drafts(file)
         tokenizer = load_tokenizer(file.metadata)
         model = load_model(file, settings, builder=builder, progress=progress)
     except BaseException:
         file.close()
         raise
     return LoadedModel(path, file, model, tokenizer, drafter)
+
+
+def _require_drafts(file: Gguf) -> None:
+    """Refuse drafts for a model whose layers carry a state.
+
+    Raises:
+        UsageError: A draft that is wrong could not be taken back from the state.
+    """
+    graph = read_graph(file.hparams)
+    if any(layer.state for layer in graph.layers()):
+        raise UsageError(
+            f"drafts of tokens cannot be checked by architecture `{graph.arch.name}`: its layers "
+            "carry a state, from which wrong tokens cannot be taken back",
+            hint="leave `--lookup` or the draft model out",
+        )
 
 
 def load_model(

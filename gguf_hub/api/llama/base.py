@@ -202,6 +202,7 @@ class LlamaBase:
     def save_state(self) -> LlamaState:
         """Return tokens, logits and cache, for ``load_state``."""
         with self.context.lock:
+            self.context.engine.settle()
             n_tokens = self.n_tokens
             return LlamaState(
                 input_ids=np.array(self.eval_tokens, np.intc),

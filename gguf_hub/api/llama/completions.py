@@ -303,7 +303,10 @@ class Completions(LlamaBase):
             state = cache[prompt]
         except KeyError:
             return
-        if n_shared(state.input_ids.tolist(), prompt) > self.context.engine.n_shared(prompt):
+        shared = n_shared(state.input_ids.tolist(), prompt)
+        if self.context.model.has_states and shared < state.n_tokens:
+            return  # its state has read more than the prompt has
+        if shared > self.context.engine.n_shared(prompt):
             self.load_state(state)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
-from gguf_hub.run.generation.engine import Drafter, Engine
+from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.opening import open_model
@@ -22,7 +22,7 @@ from gguf_hub.units import format_size
 Scores = NDArray[np.float32]
 
 
-class Recorder:
+class Recorder(Forward):
     """A model that records the logits it has computed.
 
     Args:
@@ -37,6 +37,7 @@ class Recorder:
         self._model = model
         self._logits_all = logits_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
+        self.has_states = model.has_states
         self.scores: Scores = _zeros(self.n_ctx if logits_all else 1, model.config.n_vocab)
 
     def forward(
@@ -51,6 +52,14 @@ class Recorder:
         else:
             self.scores[0] = logits[-1]
         return logits
+
+    def reusable(self, n_positions: int, slot: int = 0) -> int:
+        """See ``Transformer.reusable``."""
+        return self._model.reusable(n_positions, slot)
+
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
+        """See ``Transformer.checkpoint``."""
+        self._model.checkpoint(n_positions, slot)
 
 
 def _zeros(n_rows: int, n_vocab: int) -> Scores:

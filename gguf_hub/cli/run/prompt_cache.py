@@ -55,6 +55,9 @@ def prompt_cache(
     n_tokens = engine.n_cached
     if not options["prompt_cache_all"]:
         n_tokens = min(n_tokens, generator.timings.n_cached + generator.timings.n_prompt)
+        if model.has_states:  # the last token is computed again: its state must stand before
+            n_tokens = max(0, n_tokens - 1)
+    n_tokens = model.reusable(n_tokens)
     write(path, engine.cached[:n_tokens], model, model_id)
 
 

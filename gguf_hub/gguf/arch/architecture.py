@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gguf_hub.gguf.hparams import GraphHyperParameters
+from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
@@ -78,6 +79,24 @@ class Router:
 
 
 @dataclass(frozen=True)
+class States:
+    """Layers that carry a state from token to token in place of attention.
+
+    Attributes:
+        kind: What they compute.
+        period: Every so many layers one attends, where no key tells; 0 where those attend that
+            have heads of keys and values.
+        is_tiled: Head h of a delta net reads keys h % n, not those of its block of heads.
+        has_joint_rates: One matrix has a delta net's two rates, for each head of keys by itself.
+    """
+
+    kind: StateKind
+    period: int = 0
+    is_tiled: bool = False
+    has_joint_rates: bool = False
+
+
+@dataclass(frozen=True)
 class Temperature:
     """Queries at far positions are multiplied by 1 + scale ln(1 + floor((p + offset) / length)).
 
@@ -99,7 +118,12 @@ class Architecture:
     Attributes:
         name: ``general.architecture``.
         rope: Which elements of a head are a pair: ``norm`` for neighbours, ``neox`` for those that
-            are half of the rotated ones apart.
+            are half of the rotated ones apart; None where nothing is rotated.
+        states: Layers that carry a state; None where all attend.
+        has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
+            are multiplied with its sigmoid.
+        is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
+        output_norm: What stands before the head.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         rope_windows_only: Layers without a window have no rotation, if others have windows.
         needs: Vectors of a layer that must be there, after ``blk.N.``.
@@ -134,7 +158,11 @@ class Architecture:
     """
 
     name: str
-    rope: Literal["norm", "neox"] = "neox"
+    rope: Literal["norm", "neox"] | None = "neox"
+    states: States | None = None
+    has_query_gates: bool = False
+    is_one_part: bool = False
+    output_norm: str = "output_norm"
     rope_skip: int = 0
     rope_windows_only: bool = False
     needs: tuple[str, ...] = NORMS

@@ -12,6 +12,7 @@ from gguf_hub.gguf.arch.architecture import (
     Architecture,
     H,
     Router,
+    States,
     Temperature,
     Windows,
 )
@@ -25,6 +26,11 @@ _NEXTN = (H.n_layer_nextn.name,)
 _SCALES = (
     H.embedding_scale.name, H.residual_scale.name, H.attention_scale.name, H.logit_scale.name,
 )  # fmt: skip
+_SSM = (
+    H.ssm_d_conv.name, H.ssm_d_inner.name, H.ssm_d_state.name, H.ssm_dt_rank.name,
+    H.ssm_n_group.name,
+)  # fmt: skip
+_SOME_ATTEND = {H.n_head.name: 0, H.n_head_kv.name: 0}
 _NORMALIZED = Router(is_normalized=True)
 _CHOICE_BIAS = ("exp_probs_b.bias",)
 _AFTER = ("post_attention_norm.weight", "post_ffw_norm.weight")
@@ -155,6 +161,99 @@ QWEN3VLMOE = Architecture(
     router=_NORMALIZED,
     reads=QWEN3MOE.reads,
     ignores=_TEXT_ONLY,
+)
+
+_DELTA_NET = (*_SSM, H.full_attention_interval.name, H.is_recurrent.name, *_NEXTN)
+_GATED = ("attn_norm.weight", "post_attention_norm.weight", *HEAD_NORMS)
+QWEN3NEXT = Architecture(
+    "qwen3next",
+    needs=_GATED,
+    may_have=("ffn_gate_inp_shexp.weight",),
+    post_attention_norm_is_before_ffn=True,
+    has_query_gates=True,
+    states=States("delta_net", period=4, has_joint_rates=True),
+    router=_NORMALIZED,
+    requires=_SSM,
+    reads=(_EXPERT_WIDTH, H.weights_scale.name, *_SHARED, *_DELTA_NET),
+)
+QWEN35 = Architecture(
+    "qwen35",
+    needs=_GATED,
+    post_attention_norm_is_before_ffn=True,
+    has_query_gates=True,
+    states=States("delta_net", period=4, is_tiled=True),
+    requires=_SSM,
+    reads=_DELTA_NET,
+    ignores=_TEXT_ONLY,
+)
+QWEN35MOE = Architecture(
+    "qwen35moe",
+    needs=_GATED,
+    may_have=("ffn_gate_inp_shexp.weight",),
+    post_attention_norm_is_before_ffn=True,
+    has_query_gates=True,
+    states=QWEN35.states,
+    router=_NORMALIZED,
+    requires=_SSM,
+    reads=QWEN3NEXT.reads,
+    ignores=_TEXT_ONLY,
+)
+
+# -- states in place of attention ------------------------------------------------------------------
+
+LFM2 = Architecture(
+    "lfm2",
+    needs=(*NORMS, *HEAD_NORMS),
+    states=States("short_conv"),
+    output_norm="token_embd_norm",
+    varies=_SOME_ATTEND,
+    requires=(H.n_shortconv_l_cache.name,),
+    reads=(H.n_shortconv_l_cache.name,),
+)
+LFM2MOE = Architecture(
+    "lfm2moe",
+    needs=(*NORMS, *HEAD_NORMS),
+    may_have=_CHOICE_BIAS,
+    states=States("short_conv"),
+    output_norm="token_embd_norm",
+    router=_NORMALIZED,
+    varies=_SOME_ATTEND,
+    requires=(H.n_shortconv_l_cache.name,),
+    reads=(_EXPERT_WIDTH, H.gating_func.name, H.n_shortconv_l_cache.name, *_DENSE),
+)
+GRANITEHYBRID = Architecture(
+    "granitehybrid",
+    rope="norm",
+    divides_logits=True,
+    states=States("mamba2"),
+    router=_NORMALIZED,
+    varies=_SOME_ATTEND,
+    requires=_SSM,
+    reads=(H.rope_finetuned.name, *_SCALES, *_SHARED, *_SSM),
+)
+NEMOTRON_H = Architecture(
+    "nemotron_h",
+    rope=None,
+    is_one_part=True,
+    needs=("attn_norm.weight",),
+    activation="relu2",
+    states=States("mamba2"),
+    varies={**_SOME_ATTEND, H.n_ff.name: 0},
+    requires=_SSM,
+    reads=_SSM,
+)
+NEMOTRON_H_MOE = Architecture(
+    "nemotron_h_moe",
+    rope=None,
+    is_one_part=True,
+    needs=("attn_norm.weight",),
+    may_have=_CHOICE_BIAS,
+    activation="relu2",
+    states=States("mamba2"),
+    router=Router("sigmoid"),
+    varies=NEMOTRON_H.varies,
+    requires=_SSM,
+    reads=(_EXPERT_WIDTH, H.weights_norm.name, H.weights_scale.name, *_SHARED, *_SSM),
 )
 
 # -- Gemma -----------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.experts import group_split
+from gguf_hub.gguf.arch.states import StateLayers
+from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
-from gguf_hub.gguf.memory.layout import Latents, LayerSizes
+from gguf_hub.gguf.memory.latents import Latents
+from gguf_hub.gguf.memory.layout import LayerSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
@@ -30,6 +32,7 @@ _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "f
                "post_ffw_norm_2.weight")  # fmt: skip
 _OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+_OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
 FUSED_EXPERTS = "ffn_gate_up_exps"
 """What holds gate and up of each expert, in files that have them in one tensor."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
@@ -54,12 +57,14 @@ class LayerGraph(LayerSizes):
     """What may differ from layer to layer, besides sizes.
 
     Attributes:
+        has_ffn: Whether it has a feed-forward network, experts included.
         has_experts: Whether a router chooses among feed-forward networks.
         has_rope: Whether queries and keys are rotated.
         window: How many positions a token sees, its own included; 0 for all.
         chunk: It sees none before the last multiple of this; 0 for no such bound.
     """
 
+    has_ffn: bool = True
     has_experts: bool = False
     has_rope: bool = True
     window: int = 0
@@ -119,7 +124,9 @@ class Graph:
         """Return what ``ModelSizes`` has besides the sizes of every model."""
         arch, has_experts = self.arch, bool(self.hparams.n_expert)
         layers = self.layers()
-        is_mixed = not all(layer.has_experts and not arch.has_dense_beside for layer in layers)
+        is_mixed = any(
+            layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
+        )
         return {
             "layers": layers,
             "has_dense_layers": has_experts and is_mixed,
@@ -128,6 +135,7 @@ class Graph:
             "weighs_inputs": has_experts and bool(arch.router and arch.router.is_first),
             "n_embd_per_layer": self.n_embd_per_layer,
             "latents": self.latents,
+            "has_query_gates": arch.has_query_gates,
         }
 
     def layers(self) -> tuple[LayerGraph, ...]:
@@ -141,25 +149,42 @@ class Graph:
         has_rope = not (arch.rope_skip and self._has_skips and (i + 1) % arch.rope_skip == 0)
         if arch.rope_windows_only and self._window:
             has_rope = is_windowed
+        if H.rope_finetuned.name in arch.reads:
+            has_rope = has_rope and h.rope_finetuned
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
-        step = h.moe_step if H.moe_step.name in arch.reads else 1
-        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
+        state = self._states.of_layer(i, n_head_kv, n_ff)
+        has_ffn = not arch.is_one_part or n_ff > 0
+        if state or (arch.is_one_part and has_ffn):
+            n_head_kv = 0
         latents = self.latents
         is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
         return LayerGraph(
-            n_head=self._number(H.n_head, i),
-            n_head_kv=self._number(H.n_head_kv, i),
+            n_head=self._number(H.n_head, i) if n_head_kv else 0,
+            n_head_kv=n_head_kv,
             head_dim=h.head_dim_swa if is_other else h.head_dim,
             n_embd_head_v=self._n_embd_head_v(is_other),
             n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
-            n_ff=self._number(H.n_ff, i),
+            n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
-            has_experts=bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0,
-            has_rope=has_rope,
+            state=state,
+            has_ffn=has_ffn,
+            has_experts=has_ffn and self._has_experts(i),
+            has_rope=has_rope and arch.rope is not None,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _has_experts(self, i: int) -> bool:
+        arch, h = self.arch, self.hparams
+        step = h.moe_step if H.moe_step.name in arch.reads else 1
+        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
+
+    @cached_property
+    def _states(self) -> StateLayers:
+        return StateLayers(self.arch, self.hparams, min(self.n_layer, _MOST_LAYERS))
 
     def _n_embd_head_v(self, is_other: bool) -> int:
         """Return the length of a head of values, those of windows having another or not."""
@@ -302,7 +327,7 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        yield TensorSpec("output_norm.weight", (d,), True)
+        yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
@@ -346,7 +371,8 @@ class Graph:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
             yield from self._experts(b, there, split)
             yield from self._shared(b, there)
-        if layer.n_ff and (self.arch.has_dense_beside or not layer.has_experts):
+        is_dense = self.arch.has_dense_beside or not layer.has_experts
+        if layer.has_ffn and layer.n_ff and is_dense:
             yield from self._dense("", layer.n_ff)
         if per_layer := self.n_embd_per_layer:
             yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
@@ -354,9 +380,13 @@ class Graph:
         for name, shape in self._vectors(layer).items():
             if name in self.arch.needs or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
+        if layer.state:
+            for name, shape, is_vector in self._states.tensors(b, there):
+                yield TensorSpec(name, shape, is_vector)
 
     def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
-        d, n_q, n_kv = self.hparams.n_embd, layer.n_embd_q, layer.n_embd_k
+        d, n_kv = self.hparams.n_embd, layer.n_embd_k
+        n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
         has_own = not layer.n_back_kv
         if has_own and f"{b}attn_qkv.weight" in there:
             yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
@@ -366,7 +396,7 @@ class Graph:
                 yield TensorSpec("attn_k.weight", (d, n_kv))
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
-        yield TensorSpec("attn_output.weight", (n_q, d))
+        yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
 
     def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
         d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
@@ -413,7 +443,7 @@ class Graph:
             if part != "down" and is_fused:
                 continue
             if merged in split:
-                names = _wanted_experts(f"ffn_{part}", n_expert, split[merged])
+                names = wanted_experts(f"ffn_{part}", n_expert, split[merged])
                 yield from (TensorSpec(name, plane) for name in names)
             else:
                 yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
@@ -422,10 +452,10 @@ class Graph:
         """Return the vectors that a layer must or may have."""
         h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
-        is_whole = arch.has_whole_norms
+        is_whole, n_gated = arch.has_whole_norms, n_q * (1 + arch.has_query_gates)
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
-            "attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
-            "attn_qkv.bias": (n_q + 2 * n_kv,),
+            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
+            "attn_qkv.bias": (n_gated + 2 * n_kv,),
             "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
             "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
             "attn_sinks.weight": (layer.n_head,),
@@ -439,9 +469,11 @@ class Graph:
         if latents := self.latents:
             shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),
                        "attn_kv_a_norm.weight": (latents.n_lora_kv,)}  # fmt: skip
-        others = set(() if arch.has_dense_beside else _OF_DENSE)
-        if not layer.has_experts:
-            others = set(_OF_EXPERTS)
+        others = set() if layer.has_experts else set(_OF_EXPERTS)
+        if not layer.has_ffn or (layer.has_experts and not arch.has_dense_beside):
+            others |= {*_OF_DENSE}
+        if not layer.n_head_kv:
+            others |= {name for name in shapes if name.startswith(_OF_ATTENTION)}
         if layer.n_back_kv:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:
@@ -463,11 +495,3 @@ def shared_width(tensors: Tensors) -> int:
 def has_fused_experts(b: str, there: Container[str]) -> bool:
     """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
     return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there
-
-
-def _wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterator[str]:
-    """Yield the names of the experts that are there, and of those that are not the first."""
-    absent = next((expert for expert in range(n_expert) if expert not in there), n_expert)
-    experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
-    for expert in experts:
-        yield f"{stem}.{expert}.weight"

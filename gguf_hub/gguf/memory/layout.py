@@ -20,7 +20,9 @@ from gguf_hub.gguf.memory.activations import (
     activation_bytes,
     activation_floats,
 )
+from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
+from gguf_hub.gguf.memory.states import StateSizes, state_elements, state_stride
 
 N_BATCH = 512
 """Most tokens of one pass over the weights by default, as llama.cpp's ``--ubatch``."""
@@ -33,6 +35,9 @@ HEADER = 16
 
 Array = Literal["n", "f", "q", "kv"]
 """An array of int64, of float32, of int8, or of the K/V cache in elements of two bytes."""
+
+STATES = "a state of each slot"
+"""Name of the areas that hold states."""
 
 _ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
 _ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
@@ -52,6 +57,7 @@ class LayerSizes:
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
+        state: What it carries from token to token; None for nothing.
     """
 
     n_head: int = 0
@@ -61,6 +67,7 @@ class LayerSizes:
     n_ff: int = 0
     n_back_kv: int = 0
     n_embd_head_out: int = 0
+    state: StateSizes | None = None
 
     @property
     def n_embd_q(self) -> int:
@@ -79,30 +86,10 @@ class LayerSizes:
 
     @property
     def n_embd_attn(self) -> int:
-        """Width of what attention computes of a token."""
+        """Width of what attention, or what stands in for it, computes of a token."""
+        if self.state:
+            return self.state.n_inner
         return self.n_head * (self.n_embd_head_out or self.n_embd_head_v)
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Sizes of multi-head latent attention (arXiv 2405.04434, section 2.1).
-
-    Attributes:
-        n_lora_q: Length of the latent of queries; 0 where they have none.
-        n_lora_kv: Length of the latent of keys and values.
-        n_rot: Part of a head of queries and keys that is rotated; keys share it.
-        n_plain: The other part.
-        n_value: Length of a head of values.
-        is_absorbed: Whether the cache holds the latent itself, as the one key/value head: what
-            makes keys of it is multiplied into queries, what makes values into the result.
-    """
-
-    n_lora_q: int
-    n_lora_kv: int
-    n_rot: int
-    n_plain: int
-    n_value: int
-    is_absorbed: bool
 
 
 @dataclass(frozen=True)
@@ -123,6 +110,7 @@ class ModelSizes:
         has_dense_beside: Whether a layer has a dense network and experts.
         n_embd_per_layer: Width of each layer's own embeddings; 0 without.
         latents: Of attention; None without.
+        has_query_gates: Whether queries are computed with gates of attention's results.
     """
 
     n_layer: int
@@ -144,6 +132,7 @@ class ModelSizes:
     has_dense_beside: bool = field(default=False, kw_only=True)
     n_embd_per_layer: int = field(default=0, kw_only=True)
     latents: Latents | None = field(default=None, kw_only=True)
+    has_query_gates: bool = field(default=False, kw_only=True)
 
     @property
     def n_ff_of_experts(self) -> int:
@@ -221,7 +210,8 @@ class Activations:
 class LayerOffsets:
     """Where a layer's own numbers lie; ``expert_ids`` has no elements when dense.
 
-    ``vectors`` are norms, biases and the like, by their names without ``blk.N.``.
+    ``vectors`` are norms, biases and the like, by their names without ``blk.N.``. States of all
+    slots lie one after another, ``state_stride`` of their elements apart.
     """
 
     vectors: Mapping[str, int]
@@ -229,6 +219,8 @@ class LayerOffsets:
     v_cache: int
     expert_ids: int
     expert_weights: int
+    conv_state: int = 0
+    scan_state: int = 0
 
 
 class MemoryLayout:
@@ -245,6 +237,7 @@ class MemoryLayout:
     Attributes:
         areas: All of them, those of an array in order; of ``kv`` one slot.
         sizes: Elements to allocate of each array, of ``kv`` for one slot.
+        layer_sizes: Sizes of each layer.
 
     The others are offsets; the areas' names say what lies there.
     """
@@ -267,6 +260,7 @@ class MemoryLayout:
             norms = dict.fromkeys(("attn_norm.weight", "ffn_norm.weight"), model.n_embd)
             vectors = [norms] * len(model.layer_sizes) + [{"output_norm.weight": model.n_embd}]
         *of_layers, of_head = vectors
+        self.layer_sizes = model.layer_sizes
         self.layers: list[LayerOffsets] = []
         for sizes, own in zip(model.layer_sizes, of_layers, strict=True):
             self.layers.append(self._layer(model, sizes, limits, own))
@@ -288,7 +282,7 @@ class MemoryLayout:
         wide = {model.n_ff_of_experts} if model.n_expert else n_ff | {model.n_ff}
         self.ids = self._take("n", "token ids [T]", t)
         self.headers = self._take(
-            "n", "(tokens, position) [slots + 1, 2]", 2 * (limits.n_slots + 1)
+            "n", "(tokens, position, slot) [slots + 1, 3]", 3 * (limits.n_slots + 1)
         )
         self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)
@@ -301,6 +295,9 @@ class MemoryLayout:
         self.keys = self._take("f", "keys [T, K, d]", t * n_k)
         self.values = self._take("f", "values [T, K, d]", t * n_v)
         self.attn_out = self._activations("attn_out", t, *(s.n_embd_attn for s in layers))
+        if model.has_query_gates:
+            self.gated_queries = self._take("f", "queries and gates [T, H, 2 d]", 2 * t * n_q)
+        self._lay_out_state_batch([s.state for s in layers if s.state], t)
         self.gate = self._activations("gate", pairs, *wide)
         self.up = self._take("f", "up [P, F]", pairs * max(wide))
         self.dense_gate, self.dense_up = self.gate, self.up
@@ -330,6 +327,18 @@ class MemoryLayout:
             self._take("f", "cosines and sines [T, d]", t * model.head_dim)
             for _ in range(model.n_rope)
         ]
+
+    def _lay_out_state_batch(self, states: Sequence[StateSizes], t: int) -> None:
+        """Take what layers with a state compute in."""
+        n_in, n_convolved = (
+            max((getattr(sizes, name) for sizes in states), default=0)
+            for name in ("n_in", "n_convolved")
+        )
+        n_gate, n_rate = (max((s.n_gates[i] for s in states), default=0) for i in range(2))
+        self.state_in = self._take("f", "projected for a state [T, n_in]", t * n_in)
+        self.convolved = self._take("f", "convolved [T, C]", t * n_convolved)
+        self.state_gate = self._take("f", "gates of what a state gives [T, n_inner]", t * n_gate)
+        self.state_rates = self._take("f", "rates of a state's heads [T, 2 H]", t * n_rate)
 
     def _lay_out_latents(self, sizes: Latents, n_head: int, t: int) -> None:
         """Take what queries, keys and values are made of."""
@@ -404,7 +413,13 @@ class MemoryLayout:
             v_cache=v_cache,
             expert_ids=self._take("n", "expert ids [T, A]", n_pairs),
             expert_weights=self._take("f", "expert weights [T, A]", n_pairs),
+            conv_state=self._states(sizes.state.conv_elements if sizes.state else 0, limits),
+            scan_state=self._states(sizes.state.scan_elements if sizes.state else 0, limits),
         )
+
+    def _states(self, n_elements: int, limits: Limits) -> int:
+        """Take room for a state of each slot, ``state_stride`` apart."""
+        return self._take("f", STATES, state_stride(n_elements) * limits.n_slots)
 
     def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
         """Take what is computed of the rows that want logits alone."""
@@ -449,10 +464,15 @@ class MemoryLayout:
 
 
 def cache_bytes(model: ModelSizes, limits: Limits) -> int:
-    """Return what the K/V cache of one slot takes, without laying out the rest."""
+    """Return what the cache of one slot takes, without laying out the rest.
+
+    With its state, and the most copies of it that are kept.
+    """
     counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
     elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
-    return elements * _ELEMENT_BYTES["kv"]
+    return elements * _ELEMENT_BYTES["kv"] + _ELEMENT_BYTES["f"] * sum(
+        state_elements(sizes.state) for sizes in model.layer_sizes if sizes.state
+    )
 
 
 def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:

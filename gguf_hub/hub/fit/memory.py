@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gguf_hub.gguf.memory.activations import KIND_OF_BLOCK, ActivationKind
-from gguf_hub.gguf.memory.layout import HEADER, N_BATCH, Limits, MemoryLayout, cache_bytes
+from gguf_hub.gguf.memory.layout import (
+    HEADER,
+    N_BATCH,
+    STATES,
+    Limits,
+    MemoryLayout,
+    cache_bytes,
+)
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.fit.facts import FileFacts, Role
@@ -41,7 +48,8 @@ class MemoryEstimate:
 
     Attributes:
         weights_bytes: All tensors, as the mapped file must stay in memory to be fast.
-        kv_bytes: Keys and values of the whole context, and recurrent states.
+        kv_bytes: Keys and values of the whole context, and recurrent states; of our runner also
+            the copies of these that it keeps.
         scratch_bytes: What a batch of the prompt computes in.
         overhead_bytes: The program itself.
         layer_kv_bytes: ``kv_bytes`` layer by layer; empty for our runner, which never splits them.
@@ -105,7 +113,9 @@ def _scratch_bytes(
     return 8 * HEADER + sum(
         area.size_bytes
         for area in MemoryLayout(shape, limits).areas
-        if area.array != "kv" and (area.kind is None or (area.name, area.kind) in kinds)
+        if area.array != "kv"
+        and area.name != STATES
+        and (area.kind is None or (area.name, area.kind) in kinds)
     )
 
 

@@ -149,7 +149,7 @@ def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
         return "norm"
     if stem in _ATTENTION:
         return "attn"
-    if stem == "attn_output":
+    if stem in ("attn_output", "ssm_out") or name.endswith("shortconv.out_proj.weight"):
         return "attn_output"
     if stem == "ffn_gate_inp":
         return "router"

@@ -14,7 +14,9 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
-from gguf_hub.gguf.memory.layout import Latents, LayerSizes
+from gguf_hub.gguf.memory.latents import Latents
+from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.states import StateSizes
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.source import JoinedSource
 from gguf_hub.gguf.types import QuantType
@@ -29,7 +31,7 @@ from gguf_hub.paths import cache_dir
 from gguf_hub.units import GIB
 
 FOLDER = "facts"
-VERSION = 4
+VERSION = 5
 """Of the cache; entries of another version, or of another program, are read anew: what runs is its
 judgement."""
 MAX_WORKERS = 8
@@ -186,12 +188,17 @@ def _parse(data: dict[str, Any]) -> FileFacts:
         TensorShare(**{**share, "type": _type(share["type"])}) for share in data["tensors"]
     )
     texts = {name: tuple(map(str, data[name])) for name in ("filenames", "obstacles")}
-    sizes = tuple(LayerSizes(**layer) for layer in data["shape"]["layers"])
+    sizes = tuple(map(_layer_sizes, data["shape"]["layers"]))
     latents = data["shape"]["latents"]
     latents = None if latents is None else Latents(**latents)
     shape = ModelShape(**{**data["shape"], "layers": sizes, "latents": latents})
     layers = tuple(LayerFacts(**layer) for layer in data["layers"])
     return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
+
+
+def _layer_sizes(data: dict[str, Any]) -> LayerSizes:
+    state = data["state"]
+    return LayerSizes(**{**data, "state": StateSizes(**state) if state else None})
 
 
 def _type(name: str | int) -> QuantType | int:

@@ -107,6 +107,7 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
 
     if plan.n_depth:
         model.forward(tokens(plan.n_depth), 0)
+        model.checkpoint(plan.n_depth)
 
     def prompt() -> None:
         model.forward(tokens(plan.n_prompt), plan.n_depth)

@@ -18,6 +18,10 @@ from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation.generation import Generation, TextDelta
 
+_TAIL = 4
+"""Tokens at a prompt's end that are computed after its checkpoint: templates put there what another
+turn's rendering leaves out, such as the beginning of an empty thought. As in llama-server."""
+
 
 class Forward(Protocol):
     """A model with its K/V cache, as the engine uses it.
@@ -25,10 +29,12 @@ class Forward(Protocol):
     Attributes:
         n_ctx: Positions that the cache holds.
         n_batch: Maximum batch size in tokens.
+        has_states: Whether layers carry a state: the cache cannot go back to any position.
     """
 
     n_ctx: int
     n_batch: int
+    has_states: bool = False
 
     def forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False, slot: int = 0
@@ -38,6 +44,13 @@ class Forward(Protocol):
         ``tokens`` stand at ``position`` and after; what the cache held there is overwritten.
         """
         ...
+
+    def reusable(self, n_positions: int, slot: int = 0) -> int:
+        """Return how many of the first positions of the cache can be gone on from."""
+        return n_positions
+
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
+        """Keep the first positions reusable, which the cache holds, whatever comes after."""
 
 
 class Drafter(Protocol):
@@ -124,12 +137,13 @@ class Engine:
         """
         start_time = time.perf_counter()
         window, start = text.window, self._truncate_cache(text)
-        batch = window[start : start + self.model.n_batch]
         is_prompt = not text.n_generated
+        batch = window[start : self._batch_end(start, len(window), is_prompt=is_prompt)]
         if not is_prompt and len(batch) == 1:
             logits = self._next_logits(text)
         else:
             self._draft_logits.clear()
+            self._mark(start, len(window), is_prompt=is_prompt)
             rows = self._forward(batch, start, all_logits=text.needs_prompt_logits)
             logits = rows[-1]
             if text.needs_prompt_logits:
@@ -161,8 +175,10 @@ class Engine:
     def n_known(self, text: Generation) -> int:
         """Return how many tokens of a text need no computing; the last one always does."""
         if self._text is text and self._n_shifts == text.n_shifts:
-            return min(len(self._cached), len(text.window) - 1)
-        return 0 if text.needs_prompt_logits else n_known(self._cached, text.window)
+            return self._reusable(min(len(self._cached), len(text.window) - 1))
+        if text.needs_prompt_logits:
+            return 0
+        return self._reusable(n_known(self._cached, text.window))
 
     def is_behind(self, text: Generation) -> bool:
         """Return whether the cache lacks more than the last token of a text."""
@@ -209,7 +225,7 @@ class Engine:
             UsageError: No tokens.
             ContextFullError: They do not fit.
         """
-        self.keep(max(0, n_known(self._cached, tokens)))
+        self.keep(self._reusable(max(0, n_known(self._cached, tokens))))
         return self.extend(tokens[len(self._cached) :])
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -222,10 +238,23 @@ class Engine:
         if not tokens:
             raise UsageError("no tokens to compute: expected at least one")
         self.keep(len(self._cached))
-        for start in range(0, len(tokens), self.model.n_batch):
-            rows = self._forward(tokens[start : start + self.model.n_batch], len(self._cached))
+        known = self._reusable(len(self._cached))
+        tokens = [*self._cached[known:], *tokens]
+        start, end, is_prompt = known, known + len(tokens), len(tokens) > 1
+        while start < end:
+            stop = self._batch_end(start, end, is_prompt=is_prompt)
+            self._mark(start, end, is_prompt=is_prompt)
+            rows = self._forward(tokens[start - known : stop - known], start)
+            start = stop
         last: NDArray[np.float32] = rows[-1]
         return last
+
+    def settle(self) -> None:
+        """Make the cache what can be saved: compute again what its state lacks."""
+        tokens, known = self.cached, self._reusable(self.n_cached)
+        if known < len(tokens):
+            self.keep(known)
+            self.extend(tokens[known:])
 
     @property
     def cached(self) -> list[int]:
@@ -238,8 +267,8 @@ class Engine:
         return len(self._cached)
 
     def n_shared(self, tokens: Sequence[int]) -> int:
-        """Return how many leading tokens the cache and a text share."""
-        return n_shared(self._cached, tokens)
+        """Return how many leading tokens of a text the cache can be gone on from."""
+        return self._reusable(n_shared(self._cached, tokens))
 
     def adopt(self, tokens: Sequence[int]) -> None:
         """Record that the cache holds these tokens, which the caller has put there."""
@@ -255,6 +284,20 @@ class Engine:
         self._text = None
         self._draft_logits.clear()
         del self._cached[n_tokens:]
+
+    def _reusable(self, n_tokens: int) -> int:
+        return self.model.reusable(n_tokens, self.slot) if n_tokens else 0
+
+    def _batch_end(self, start: int, end: int, *, is_prompt: bool) -> int:
+        """Return where the batch from ``start`` on ends, of a text that ends at ``end``."""
+        stop = min(start + self.model.n_batch, end)
+        mark = end - _TAIL
+        return mark if self.model.has_states and is_prompt and start < mark < stop else stop
+
+    def _mark(self, start: int, end: int, *, is_prompt: bool) -> None:
+        """Take a checkpoint at ``start`` if the end of a prompt begins there."""
+        if self.model.has_states and is_prompt and start >= end - _TAIL:
+            self.model.checkpoint(start, self.slot)
 
     def _forward(
         self, tokens: Sequence[int], position: int, *, all_logits: bool = False

@@ -95,13 +95,6 @@ def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
             f[np.uintp(y + width * t + i)] *= factor
 
 
-def sigmoid_gate(tid, nth, n, f, q, kv, w, y, gate, width, count):
-    """Multiply each element with the sigmoid of its gate."""
-    first, last = share(n[count] * width, tid, nth)
-    for i in range(first, last):
-        f[np.uintp(y + i)] *= sigmoid32(f[np.uintp(gate + i)])
-
-
 # -- activations -----------------------------------------------------------------------------------
 
 

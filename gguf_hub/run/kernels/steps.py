@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
 
@@ -46,10 +46,11 @@ def make_get_rows(dequantize):
 
 
 def set_row(tid, nth, n, f, q, kv, w, at):
-    """Write the header that the next steps read: number of tokens, position of the first."""
+    """Write the header that the next steps read: tokens, position of the first, their slot."""
     if tid == 0:
         n[N_TOKENS] = n[at]
         n[POSITION] = n[at + 1]
+        n[SLOT] = n[at + 2]
 
 
 def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):

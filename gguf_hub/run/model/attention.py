@@ -18,12 +18,20 @@ from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import ONES, Layer
 
+_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
+            "delta_net": "ssm_out"}  # fmt: skip
+"""What projects the result of attention, or of a state in its place."""
+
 
 class AttentionWriter(LatentWriter):
     """Writes what each layer computes up to the residual stream."""
 
     def _rope_tables(self) -> None:
         c, at = self._config, self._at
+        if not any(
+            layer.graph.n_head_kv and layer.graph.has_rope for layer in self._weights.layers
+        ):
+            return
         ropes = [c.rope] if c.rope_of_windows is None else [c.rope, c.rope_of_windows]
         for rope, table, place in zip(ropes, at.rope_tables, at.frequencies, strict=True):
             has_factors = rope is c.rope or not (c.arch.windows and c.arch.windows.has_own_heads)
@@ -69,7 +77,8 @@ class AttentionWriter(LatentWriter):
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
-        places = {"attn_q": at.queries, "attn_k": at.keys, "attn_v": at.values}
+        queries = at.gated_queries if c.has_query_gates else at.queries
+        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
         parts = {name: y for name, y in places.items() if name in own}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
@@ -78,6 +87,10 @@ class AttentionWriter(LatentWriter):
         for name in biased:
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
+        if c.has_query_gates:  # behind each head's queries
+            d, n_q, n_head = layer.graph.head_dim, layer.graph.n_embd_q, layer.graph.n_head
+            self._add("copy_parts", x=queries, x_stride=2 * n_q, x_step=2 * d, y=at.queries,
+                      y_stride=n_q, y_step=d, width=d, per_row=n_head, count=N_TOKENS)  # fmt: skip
         if c.arch.has_value_norms and "attn_k" in own:
             x = at.values if "attn_v" in own else at.keys
             self._norm(vectors, ONES, x, at.values, layer.graph.n_embd_head_v, N_TOKENS,
@@ -157,6 +170,10 @@ class AttentionWriter(LatentWriter):
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
             sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
+        if c.has_query_gates:
+            self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
+                      stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,
+                      count=N_TOKENS)  # fmt: skip
 
     def _score_scale(self, head_dim: int) -> float:
         """Return the factor of scores."""
@@ -166,7 +183,7 @@ class AttentionWriter(LatentWriter):
         return self._latent_score_scale(c.latents)
 
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
-        matrix = layer.matrices["attn_output"]
+        matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
         rows = replace(stream.attn_out, width=matrix.n_in)
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)

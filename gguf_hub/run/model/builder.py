@@ -9,17 +9,22 @@ of experts (arXiv 2401.04088), with what the architecture and the tensors of a f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
 from gguf_hub.run.model.attention import AttentionWriter
 from gguf_hub.run.model.feed_forward import FeedForwardWriter
 from gguf_hub.run.model.per_layer import PerLayerWriter
 from gguf_hub.run.model.program import FULL_GRAPH, Program
+from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
+from gguf_hub.run.model.weights import Layer
 
 
-class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
+class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWriter):
     """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
     def build(self) -> Program:
@@ -36,11 +41,13 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
         is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             vectors = self._place(layer.vectors, own.vectors)
-            source = self._attention(layer, own, vectors)
+            source = self._mix(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
                 stream = self._outputs(stream, layer.graph.n_embd_attn)
-            self._project(layer, vectors, stream)
-            self._feed_forward(layer, own, vectors, stream, source)
+            if layer.graph.n_embd_attn:
+                self._project(layer, vectors, stream)
+            if layer.graph.has_ffn:
+                self._feed_forward(layer, own, vectors, stream, source)
             if self._config.n_embd_per_layer:
                 self._per_layer_branch(i, layer, vectors, stream)
             if "layer_output_scale.weight" in vectors:
@@ -59,6 +66,14 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
             cache_token_bytes=2 * at.sizes["kv"] // cache.padded(limits.n_ctx),
         )
 
+    def _mix(self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int]) -> Activations:
+        """Let tokens read of each other; return what was read of them."""
+        if layer.graph.state:
+            return self._carry_on(layer, own, vectors)
+        if layer.graph.n_head_kv:
+            return self._attention(layer, own, vectors)
+        return self._at.normed  # a feed-forward network alone
+
     def _bounds(self) -> Bounds:
         limits, n_expert_used = self._limits, self._config.n_expert_used
         return Bounds(
@@ -70,6 +85,7 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
             },
             n_vocab=self._config.n_vocab,
             n_threads=limits.n_threads,
+            n_slots=limits.n_slots,
             tables={offset: table for table, offset in self._tables.items()},
         )
 
@@ -106,7 +122,9 @@ class ProgramBuilder(AttentionWriter, FeedForwardWriter, PerLayerWriter):
     def _head(self, stream: Stream) -> None:
         c, at, output = self._config, self._at, self._weights.output
         vectors = self._place(self._weights.vectors, at.head)
-        self._norm(vectors, "output_norm.weight", stream.x, at.hidden.x, c.n_embd, stream.count)
+        self._norm(
+            vectors, f"{c.arch.output_norm}.weight", stream.x, at.hidden.x, c.n_embd, stream.count
+        )
         self._quantize(at.hidden, [output], stream.count)
         self._matmul(output, at.hidden, at.logits, count=stream.count, is_last=True)
         if c.logit_scale != 1:

@@ -84,6 +84,11 @@ class ModelConfig(ModelSizes):
     logit_scale: float = 1.0
     logit_cap: float = 0.0
 
+    @property
+    def has_states(self) -> bool:
+        """Whether layers carry a state, which cannot go back to any position."""
+        return any(layer.state for layer in self.layers)
+
 
 def read_graph(hparams: HyperParameters) -> Graph:
     """Return the graph of a model.

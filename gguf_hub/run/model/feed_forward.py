@@ -30,6 +30,7 @@ class FeedForwardWriter(StepWriter):
         if not arch.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
             name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
+            name = "attn_norm.weight" if arch.is_one_part else name
             source = self._normed(vectors, name, stream.x, stream.count)
         target = self._target(stream)
         if layer.experts:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
-from gguf_hub.gguf.memory.layout import Activations, Latents
+from gguf_hub.gguf.memory.latents import Latents
+from gguf_hub.gguf.memory.layout import Activations
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.steps import StepWriter
 from gguf_hub.run.model.weights import Layer, Matrix

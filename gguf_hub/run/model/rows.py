@@ -1,9 +1,9 @@
 """One token of each of several sequences, in one pass over the weights.
 
-Most steps treat the tokens of a call alike. ``rope_table``, ``rotate``, ``scale_by_position``,
-``rope_store`` and ``attention`` treat them as neighbours in one cache: they are done once for each
-sequence, for one token, in its own cache. Between them ``set_row`` writes the header that they
-read. The kernels themselves know nothing of it.
+Most steps treat the tokens of a call alike. Those of ``_STRIDES`` treat them as neighbours in one
+cache: they are done once for each sequence, for one token, in its own cache, with its own state.
+Between them ``set_row`` writes the header that they read. The kernels themselves know nothing of
+it.
 
 A program is written for some number of sequences and runs fewer, too: the steps of the others see
 no tokens. Where a sequence's cache lies is written into the steps' arguments before each pass.
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.machine import Code
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, Step, step
+from gguf_hub.run.kernels.vm.ops import (
+    ARGUMENTS,
+    HEADER_SIZE,
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    Step,
+    step,
+)
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
 
@@ -31,7 +39,7 @@ class RowProgram:
     Attributes:
         code: As ``Machine.run`` takes it.
         n_rows: For how many sequences.
-        headers: Offset in ``n`` of (tokens, position) for each, and for all together.
+        headers: Offset in ``n`` of (tokens, position, slot) for each, and for all together.
         slot_size: Elements of ``kv`` from one slot to the next.
         cache_arguments: Each argument that is an offset into the cache: [4, n] int64 of step,
             which argument, sequence, value for slot 0.
@@ -52,9 +60,9 @@ class RowProgram:
             n: The machine's integers, where headers are written.
         """
         count = len(slots)
-        table = np.zeros((self.n_rows + 1, 2), np.int64)
-        table[:count, 0], table[:count, 1] = 1, positions
-        table[self.n_rows] = count, positions[0]
+        table = np.zeros((self.n_rows + 1, HEADER_SIZE), np.int64)
+        table[:count] = np.array([(1, *row) for row in zip(positions, slots, strict=True)])
+        table[self.n_rows] = count, positions[0], slots[0]
         n[self.headers : self.headers + table.size] = table.ravel()
         first = np.zeros(self.n_rows, np.int64)
         first[:count] = np.array(slots) * self.slot_size
@@ -86,14 +94,14 @@ def write_row_program(
         if steps and not steps[-1].is_barrier_after:  # what reads the header must be over
             steps[-1] = replace(steps[-1], is_barrier_after=True)
         for row in range(n_rows):
-            steps.append(step("set_row", at=program.layout.headers + 2 * row))
+            steps.append(step("set_row", at=program.layout.headers + HEADER_SIZE * row))
             cache_arguments += [
                 (len(steps), i, row, old.arguments[i])
                 for i, name in enumerate(ARGUMENTS[_name(old)])
                 if name in ("k_cache", "v_cache")
             ]
             steps.append(_shift(old, strides, row))
-        steps.append(step("set_row", at=program.layout.headers + 2 * n_rows))
+        steps.append(step("set_row", at=program.layout.headers + HEADER_SIZE * n_rows))
     return RowProgram(
         code=load(steps, _bounds(program, config, n_rows)),
         n_rows=n_rows,
@@ -107,11 +115,11 @@ def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
     """Return the bounds of a pass: a token of each sequence, at any position."""
     n_ctx, n_pairs = program.bounds.span.end, n_rows * config.n_expert_used
     one, all_rows = Span(1, n_ctx), Span(n_rows, n_ctx - 1 + n_rows)
-    spans = {program.layout.headers + 2 * row: one for row in range(n_rows)}
+    spans = {program.layout.headers + HEADER_SIZE * row: one for row in range(n_rows)}
     return replace(
         program.bounds,
         span=all_rows,
-        spans={**spans, program.layout.headers + 2 * n_rows: all_rows},
+        spans={**spans, program.layout.headers + HEADER_SIZE * n_rows: all_rows},
         counts={N_OUTPUTS: n_rows, N_PAIRS: n_pairs, N_OUTPUT_PAIRS: n_pairs},
     )
 
@@ -126,20 +134,44 @@ def _strides(step_: Step) -> dict[str, int] | None:
     None for a step that does not look at positions.
     """
     name = _name(step_)
-    if name not in ("rope_table", "rotate", "scale_by_position", "rope_store", "attention"):
+    if name not in _STRIDES:
         return None
-    at = dict(zip(ARGUMENTS[name], step_.arguments, strict=True))
-    if name == "rope_table":
-        return {"table": 2 * at["half"]}
-    if name == "scale_by_position":
-        return {"x": at["width"]}
-    queries = at["n_head"] * at["head_dim"]
-    if name == "rotate":
-        return {"x": queries, "table": at["n_rot"]}
-    if name == "attention":
-        return {"q0": queries, "y": at["n_head"] * at["value_dim"]}
-    keys, values = at["n_head_kv"] * at["head_dim"], at["n_head_kv"] * at["value_dim"]
+    return _STRIDES[name](dict(zip(ARGUMENTS[name], step_.arguments, strict=True)))
+
+
+def _rope_store(at: dict[str, int]) -> dict[str, int]:
+    n_head_kv, queries = at["n_head_kv"], at["n_head"] * at["head_dim"]
+    keys, values = n_head_kv * at["head_dim"], n_head_kv * at["value_dim"]
     return {"q0": queries, "k0": keys, "v0": values, "table": at["n_rot"]}
+
+
+def _attention(at: dict[str, int]) -> dict[str, int]:
+    return {"q0": at["n_head"] * at["head_dim"], "y": at["n_head"] * at["value_dim"]}
+
+
+def _mamba2_scan(at: dict[str, int]) -> dict[str, int]:
+    inner = at["n_head"] * at["head_dim"]
+    width = inner + 2 * at["n_group"] * at["n_state"]
+    return {"x": width, "dt": at["dt_stride"], "y": inner}
+
+
+def _delta_scan(at: dict[str, int]) -> dict[str, int]:
+    width, stride = at["n_head"] * at["head_dim"], at["stride"]
+    keys = 2 * at["n_head_k"] * at["head_dim"]
+    return {"x": keys + width, "beta": stride, "alpha": stride, "y": width}
+
+
+_STRIDES: dict[str, Callable[[dict[str, int]], dict[str, int]]] = {
+    "rope_table": lambda at: {"table": 2 * at["half"]},
+    "scale_by_position": lambda at: {"x": at["width"]},
+    "rotate": lambda at: {"x": at["n_head"] * at["head_dim"], "table": at["n_rot"]},
+    "rope_store": _rope_store,
+    "attention": _attention,
+    "causal_conv": lambda at: {"x": at["stride"], "y": at["width"]},
+    "mamba2_scan": _mamba2_scan,
+    "delta_scan": _delta_scan,
+}
+"""Step -> how far tokens lie apart."""
 
 
 def _shift(old: Step, strides: dict[str, int], row: int) -> Step:

@@ -19,13 +19,22 @@ from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
-from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS, POSITION, Step
+from gguf_hub.run.kernels.vm.ops import (
+    N_OUTPUT_PAIRS,
+    N_OUTPUTS,
+    N_PAIRS,
+    N_TOKENS,
+    POSITION,
+    SLOT,
+    Step,
+)
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
 from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
+from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which large pages help
@@ -57,6 +66,7 @@ class Transformer:
         n_threads: Threads that compute.
         n_slots: How many caches there are.
         cache_types: Of keys and values in them.
+        has_states: Whether a cache cannot be gone on with from any position (see ``reusable``).
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Transformer:
         self.n_batch = limits.n_batch
         self.n_threads = limits.n_threads
         self.n_slots = limits.n_slots
+        self.has_states = config.has_states
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
         self.cache_types = limits.key_type, limits.value_type
@@ -80,6 +91,8 @@ class Transformer:
         self._program = program
         self._machine = machine
         self._memory = machine.memory
+        layers = zip(program.layout.layers, program.layout.layer_sizes, strict=True)
+        self._states = SlotStates(self._memory.f, layers, limits.n_slots)
         self._code = self._load(program.steps, program.bounds)
 
     @classmethod
@@ -135,7 +148,8 @@ class Transformer:
     ) -> NDArray[np.float32]:
         """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
 
-        Positions before must have been computed; those after are overwritten.
+        Positions before must have been computed; those after are overwritten. A model with
+        states goes on where they stand, or at a checkpoint (see ``reusable``).
 
         Args:
             tokens: Token ids, at least one.
@@ -149,10 +163,11 @@ class Transformer:
         Raises:
             ContextFullError: The tokens do not fit the cache.
             TokenIdError: A token id that the model does not have.
-            UsageError: No tokens, no such position or slot.
+            UsageError: No tokens, no such position or slot, or no state there.
             GgufError: The file has become shorter or longer.
         """
         self._check_range(position, len(tokens), slot)
+        self._states.seek(slot, position)
         self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
@@ -175,7 +190,7 @@ class Transformer:
         Raises:
             ContextFullError: A token does not fit its cache.
             TokenIdError: A token id that the model does not have.
-            UsageError: No such position or slot.
+            UsageError: No such position or slot, or no state there.
         """
         max_rows = min(self.n_batch, self._n_outputs)
         if len(rows) == 1 or max_rows == 1:
@@ -188,6 +203,7 @@ class Transformer:
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
         for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
+            self._states.seek(slot, position)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
@@ -196,7 +212,8 @@ class Transformer:
         self._select(0)
         row_program = self._row_programs[size]
         row_program.select(slots, positions, self._memory.n)
-        return self._run(row_program.code, tokens, positions, range(len(rows)))
+        ends = [(slot, position + 1) for slot, position in zip(slots, positions, strict=True)]
+        return self._run(row_program.code, tokens, positions, range(len(rows)), ends)
 
     def _row_sizes(self) -> list[int]:
         """Return for how many sequences programs are written: powers of two, and the maximum."""
@@ -222,13 +239,32 @@ class Transformer:
             hidden.append(rows.reshape(len(batch), width))
         return np.concatenate(hidden)
 
+    def reusable(self, n_positions: int, slot: int = 0) -> int:
+        """Return how many of the first positions of a cache can be gone on from.
+
+        All of them where no layer has a state; else as many as the state has read, or the last
+        checkpoint before, or none.
+        """
+        return self._states.reusable(n_positions, slot)
+
+    def checkpoint(self, n_positions: int, slot: int = 0) -> None:
+        """Keep a copy of a slot's state, if it stands there, so that it can be gone back to."""
+        self._states.checkpoint(n_positions, slot)
+
     def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
-        """Return a copy of the first positions of a cache, for ``load_cache`` alone to read."""
-        return np.concatenate([part.ravel() for part in self._parts(n_positions, slot)])
+        """Return a copy of the first positions of a cache, for ``load_cache`` alone to read.
+
+        Raises:
+            UsageError: There is no state of so many positions (see ``reusable``).
+        """
+        state = self._states.save(slot, n_positions).view(np.uint16)
+        parts = [part.ravel() for part in self._parts(n_positions, slot)]
+        return np.concatenate([*parts, state])
 
     def cache_size(self, n_positions: int, slot: int = 0) -> int:
         """Return how many numbers ``save_cache`` returns for as many positions."""
-        return sum(part.size for part in self._parts(n_positions, slot))
+        n_states = 2 * self._states.n_elements if n_positions else 0
+        return sum(part.size for part in self._parts(n_positions, slot)) + n_states
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
@@ -236,9 +272,16 @@ class Transformer:
         for part in self._parts(n_positions, slot):
             part[:] = saved[at : at + part.size].reshape(part.shape)
             at += part.size
+        state = np.frombuffer(saved[at:].tobytes(), np.float32)
+        self._states.load(slot, n_positions, state)
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
-        """Copy the first positions of one slot's cache into another's."""
+        """Copy the first positions of one slot's cache into another's.
+
+        Raises:
+            UsageError: There is no state of so many positions (see ``reusable``).
+        """
+        self._states.copy(source, target, n_positions)
         source_parts, target_parts = (
             self._parts(n_positions, source),
             self._parts(n_positions, target),
@@ -317,11 +360,14 @@ class Transformer:
         """Run the program once: at most ``n_batch`` tokens."""
         if len(tokens) >= _MANY_TOKENS:
             self._memory.use_large_pages()
-        return self._run(self._code, tokens, range(position, position + len(tokens)), rows)
+        end = position + len(tokens)
+        return self._run(self._code, tokens, range(position, end), rows, [(self._slot, end)])
 
     def _run(
-        self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range
-    ) -> NDArray[np.float32]:
+        self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range,
+        ends: Sequence[tuple[int, int]],
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Run a program; ``ends`` are slots and the positions that they are at then."""
         if len(rows) > self._n_outputs:
             raise UsageError(
                 f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
@@ -331,11 +377,14 @@ class Transformer:
         self._check_file()
         n, layout = self._memory.n, self._program.layout
         n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
+        n[SLOT] = self._slot
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[layout.ids : layout.ids + len(tokens)] = tokens
         n[layout.rows : layout.rows + len(rows)] = rows
+        self._states.leave(slot for slot, _ in ends)
         self._machine.run(code)
+        self._states.arrive(ends)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size].copy()
         return logits.reshape(len(rows), self.config.n_vocab)

@@ -24,6 +24,7 @@ from gguf_hub.gguf.arch.graph import (
     has_fused_experts,
     shared_width,
 )
+from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
@@ -271,6 +272,9 @@ class _WeightReader:
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
         vectors = {name: self._tensors.floats(b + name) for name in self._vectors[b]}
+        for name in vectors.keys() & set(CONV_KERNELS):  # one row of channels for each tap
+            n_taps = self._shapes[b + name][0]
+            vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
         matrices = {
             name.removesuffix(".weight"): self._matrix(b + name)
             for name in self._matrices[b]
@@ -308,9 +312,10 @@ class _WeightReader:
         matrices: dict[str, Matrix],
     ) -> None:
         """Replace what holds q, k and v, or gate and up, by its parts."""
-        n_q, n_kv = graph.n_embd_q, graph.n_embd_k
+        n_q, n_kv = graph.n_embd_q * (1 + self._config.has_query_gates), graph.n_embd_k
         starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": (n_q + n_kv, n_kv)}
-        if fused := matrices.pop("attn_qkv", None):
+        fused = matrices.pop("attn_qkv", None) if graph.n_head_kv else None
+        if fused:
             matrices |= {name: fused.part(*at) for name, at in starts.items()}
         bias = vectors.pop("attn_qkv.bias", None)
         if bias is not None:

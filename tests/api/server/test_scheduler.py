@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
+from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, SlotModel, TokenSequence
 from gguf_hub.errors import BusyError, UsageError
 from gguf_hub.run.generation import (
     ContextShift,
@@ -22,7 +22,7 @@ from gguf_hub.run.sampler import Sampler, SamplerConfig
 from gguf_hub.run.tokenizer import SpmTokenizer, read_vocab
 
 
-class Counter:
+class Counter(SlotModel):
     """Says that the next token is the last one plus one; keeps what every slot holds."""
 
     n_ctx, n_batch, n_slots = 32, 4, 2

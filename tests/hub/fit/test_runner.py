@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gguf_hub.gguf.memory.layout import Limits
+from gguf_hub.gguf.memory.layout import STATES, Limits
+from gguf_hub.gguf.memory.states import N_CHECKPOINTS
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.hub.fit import Constraints, need_of
 from gguf_hub.hub.survey.headers import facts_of_file
@@ -73,3 +74,21 @@ def test_what_is_counted_is_what_a_prompt_writes(
         allocated = memory.n.nbytes + memory.f.nbytes + memory.q.nbytes
     assert need.kv_bytes == memory.kv.nbytes
     assert need.scratch_bytes == allocated - unread
+
+
+@pytest.mark.parametrize("name", ["lfm2", "nemotron_h", "qwen3next"])
+def test_states_are_counted_with_their_copies_and_once(tmp_path: Path, name: str) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    need, longer = (
+        need_of(facts_of_file(path), Constraints(n_ctx=n_ctx), n_threads=N_THREADS)
+        for n_ctx in (N_CTX, 2 * N_CTX)
+    )
+    settings = ModelSettings(n_ctx=N_CTX, n_threads=N_THREADS)
+    with GgufFile.open(path) as file, Transformer.open(file, settings) as model:
+        areas = [area for area in model._program.layout.areas if area.name == STATES]
+        state_bytes = sum(area.size_bytes for area in areas)
+        cache_bytes = model._memory.kv.nbytes
+    assert state_bytes > 0
+    assert need.kv_bytes == cache_bytes + (1 + N_CHECKPOINTS) * state_bytes
+    assert longer.kv_bytes - need.kv_bytes < cache_bytes  # a state does not grow with the text
+    assert need.scratch_bytes < longer.scratch_bytes

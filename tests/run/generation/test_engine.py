@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ContextFullError, UsageError
-from gguf_hub.run.generation.engine import Drafter, Engine
+from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.generation.generation import Generation
 from tests.run.generation.numbers import text_after
 
 
-class Counter:
+class Counter(Forward):
     """Says that the next token is the last one plus one; remembers what it was asked."""
 
     n_ctx = 16

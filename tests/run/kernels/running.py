@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gguf_hub.run.kernels.vm.ops import (
     N_PAIRS,
     N_TOKENS,
     POSITION,
+    SLOT,
     Step,
     step,
 )
@@ -68,7 +70,8 @@ def lay_out(arrays: Arrays) -> tuple[dict[str, int], dict[str, list[tuple[int, i
 
 def run_step(
     kernel: str, arrays: Arrays, n_tokens: int, *, builder: KernelBuilder | None = None,
-    n_threads: int = 1, position: int = 0, n_used: int = 1, **arguments: int,
+    n_threads: int = 1, position: int = 0, n_used: int = 1, slot: int = 0, n_slots: int = 1,
+    **arguments: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Run a step that its proof allows on some arrays; return what these are then.
 
@@ -80,13 +83,15 @@ def run_step(
         n_threads: That run it.
         position: Of the first token.
         n_used: Experts of each token.
+        slot: Whose state it carries on.
+        n_slots: How many there are.
         arguments: The other ones; ``count`` is the tokens' by default.
     """
     at, blocks = lay_out(arrays)
     if "count" in ARGUMENTS[kernel]:
         arguments.setdefault("count", N_TOKENS)
     one = step(kernel, **at, **arguments)
-    bounds = bounds_of(n_tokens, position, n_used, n_threads)
+    bounds = replace(bounds_of(n_tokens, position, n_used, n_threads), n_slots=n_slots)
     prove([one], blocks, [np.zeros(8, np.uint8)], bounds)
     ends = {space: max((end for _, end in areas), default=0) for space, areas in blocks.items()}
     memory = Memory.allocate(n=ends["n"], f=ends["f"], q=0, kv=0, files=[np.zeros(8, np.uint8)])
@@ -97,7 +102,7 @@ def run_step(
     for name, array in arrays.items():
         views[name][...] = array
     memory.n[[N_TOKENS, N_OUTPUTS, N_PAIRS]] = n_tokens, n_tokens, n_tokens * n_used
-    memory.n[POSITION] = position
+    memory.n[[POSITION, SLOT]] = position, slot
     if builder is None:
         _run_watched(one, memory, bounds)
     else:

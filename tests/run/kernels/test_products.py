@@ -304,7 +304,7 @@ def test_activations_are_quantised_within_a_step_of_the_oracle(
     memory = Memory.allocate(n=0, f=n + floats, q=n_bytes, kv=1, files=[np.zeros(1, np.uint8)])
     memory.n[N_TOKENS] = 1
     memory.f[:n] = x
-    quantize = step(f"quantize_{kind}", x=0, width=n, xq=0, xf=n, count=N_TOKENS)
+    quantize = step(f"quantize_{kind}", x=0, width=n, xq=0, xf=n, count=N_TOKENS, per_row=1)
     with CompiledMachine(builder, memory, n_threads=1) as machine:
         machine.run(machine.load([quantize]))
     q, f = naive.activations(kind, x)

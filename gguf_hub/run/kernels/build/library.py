@@ -13,7 +13,7 @@ from collections.abc import Callable
 from numba.extending import register_jitable
 
 from gguf_hub.gguf.memory.activations import BLOCKS
-from gguf_hub.run.kernels import elementwise, reading, routing, steps
+from gguf_hub.run.kernels import elementwise, reading, recurrent, routing, steps
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
@@ -21,7 +21,7 @@ from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
 """Parameters of every step before its own."""
 
-_PLAIN_STEPS = ChainMap(vars(steps), vars(elementwise), vars(routing))
+_PLAIN_STEPS = ChainMap(vars(steps), vars(elementwise), vars(routing), vars(recurrent))
 
 
 def kernel_function(name: str, isa: str) -> Callable:

@@ -34,6 +34,7 @@ class Bounds:
         counts: Index of the header -> its maximum, ``N_TOKENS`` aside.
         n_vocab: Token ids are below.
         n_threads: Threads that run the program.
+        n_slots: Slots are below.
         spans: What ``set_row`` may read at an offset of ``n``.
         tables: Offset in ``n`` -> file offsets of matrices that stand there, 0 for none.
     """
@@ -42,6 +43,7 @@ class Bounds:
     counts: Mapping[int, int] = field(default_factory=dict)
     n_vocab: int = 0
     n_threads: int = 1
+    n_slots: int = 1
     spans: Mapping[int, Span] = field(default_factory=dict)
     tables: Mapping[int, Sequence[int]] = field(default_factory=dict)
 

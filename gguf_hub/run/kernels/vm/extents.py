@@ -10,7 +10,8 @@ where no step writes anything else.
 What a call puts into the header is for the caller to hold to ``Bounds``. Prefetches and advice are
 left out: they read nothing, and may point anywhere.
 
-Plain Python. The steps between matrix products are in ``graph_extents``.
+Plain Python. The steps between matrix products are in ``graph_extents``, those with
+states in ``state_extents``.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     CHUNK_BAD_ROW,
     CHUNK_ROWS,
+    HEADER_SIZE,
     N_OUTPUTS,
     N_PAIRS,
     Step,
 )
+from gguf_hub.run.kernels.vm.state_extents import STATE_EXTENTS
 
 __all__ = ["Bounds", "Call", "Extent", "Span", "extents_of", "prove"]
 
@@ -171,7 +174,7 @@ def _get_rows(call: Call, w0: int, row_bytes: int, n_in: int, ids: int, y: int) 
 
 def _set_row(call: Call, at: int) -> Extents:
     require(at in call.bounds.spans, "nothing is known of n[{}]", at)
-    yield Extent("n", at, 2, "headers")
+    yield Extent("n", at, HEADER_SIZE, "headers")
 
 
 def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) -> Extents:
@@ -297,6 +300,7 @@ def _read_bytes(call: Call, first: int, size: int, results: int) -> Extents:
 
 _EXTENTS: dict[str, Callable[..., Extents]] = {
     **GRAPH_EXTENTS,
+    **STATE_EXTENTS,
     "get_rows": _get_rows,
     "set_row": _set_row,
     "copy_rows": _copy_rows,

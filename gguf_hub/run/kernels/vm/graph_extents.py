@@ -204,7 +204,6 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,
     "sigmoid_scale": _sigmoid_scale,
-    "sigmoid_gate": _two_rows,
     "scale_by_position": _scale_by_position,
     "rope_table": _rope_table,
     "rotate": _rotate,

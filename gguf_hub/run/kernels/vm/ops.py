@@ -20,9 +20,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS = range(5)
+N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS, SLOT = range(6)
 """Indices of the header in ``n``: tokens in this call, cache position of the first one, how many of
-them want logits, and (token, expert) pairs of all and of those."""
+them want logits, (token, expert) pairs of all and of those, and whose state is carried on."""
+
+HEADER_SIZE = 3
+"""How many numbers ``set_row`` reads: tokens, position and slot."""
 
 CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 6, 7, 16
 """Indices in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
@@ -39,7 +42,7 @@ softmax or the sigmoid of these; or chosen and weighted by the softmax or sigmoi
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
-    # how many tokens, and the position of the first, for the steps that follow
+    # how many tokens, the position of the first, and their slot, for the steps that follow
     "set_row": ("at",),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
@@ -51,6 +54,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "rope_table": ("frequencies", "half", "factor", "table"),
     # each part of a row divided by its root mean square, times the gain
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count", "per_row"),
+    # in place: the same of groups with gains of their own; parts divided by their lengths
+    "group_norm": ("x", "gain", "width", "n_group", "epsilon", "count"),
+    "l2_norm": ("x", "stride", "width", "per_row", "epsilon", "count"),
     # each row less its mean, divided by its standard deviation, times the gain, plus the bias
     "layer_norm": ("x", "gain", "bias", "width", "epsilon", "y", "count"),
     # y[t] += bias; y[pair] += the bias of its expert
@@ -64,7 +70,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "soft_cap": ("x", "width", "cap", "count"),
     # in place: rows y[t] times sigmoid(gate[t]); elements of y times sigmoid(gate)
     "sigmoid_scale": ("y", "gate", "width", "count"),
-    "sigmoid_gate": ("y", "gate", "width", "count"),
+    "sigmoid_gate": ("y", "gate", "stride", "width", "per_row", "count"),
+    "silu_gate": ("y", "gate", "stride", "width", "count"),
+    # in place: elements of y times those of x
+    "mul_rows": ("y", "y_stride", "x", "x_stride", "width", "count"),
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with
@@ -92,6 +101,19 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
         "scratch", "y",
         "scale", "window", "chunk", "cap", "sinks", "has_sinks",
+    ),
+    # what carries a state from token to token: causal convolution, Mamba-2, gated delta net
+    "causal_conv": (
+        "x", "stride", "taps", "n_taps", "bias", "has_bias", "is_silu", "state", "state_stride",
+        "width", "y",
+    ),
+    "mamba2_scan": (
+        "x", "dt", "dt_stride", "dt_bias", "a", "d", "state", "state_stride", "n_head", "n_group",
+        "head_dim", "n_state", "y",
+    ),
+    "delta_scan": (
+        "x", "beta", "alpha", "stride", "group", "group_stride", "dt_bias", "a", "state",
+        "state_stride", "n_head_k", "n_head", "head_dim", "is_tiled", "y",
     ),
     # router logits -> expert ids and weights of each token, and (token, expert) pairs by expert
     "top_k_gate": (
