@@ -177,7 +177,7 @@ def _router(graph: Graph) -> RouterConfig:
     return RouterConfig(
         function=function,
         n_group=n_group,
-        n_group_used=max(1, int(graph.value(H.n_group_used.name))),
+        n_group_used=max(1, int(graph.value(H.n_group_used.name))) if n_group > 1 else 1,
         is_normalized=is_normalized,
         scale=graph.value(H.weights_scale.name) or 1.0,
         is_first=arch.router.is_first,
@@ -254,6 +254,22 @@ def _problems(config: ModelConfig) -> Iterator[str]:
         config.n_expert_used > config.n_expert
     ):
         yield f"{config.n_expert_used} of {config.n_expert} experts used"
+    elif config.n_expert:
+        yield from _group_problems(config)
+
+
+def _group_problems(config: ModelConfig) -> Iterator[str]:
+    """Yield what cannot be of groups of experts."""
+    n_group, n_used = config.router.n_group, config.router.n_group_used
+    if config.n_expert % n_group:
+        yield f"{H.n_group.name}: {config.n_expert} experts do not divide among {n_group:,} groups"
+    elif n_used > n_group:
+        yield f"{H.n_group_used.name}: {n_used:,} of {n_group:,} groups used"
+    elif config.n_expert_used > config.n_expert // n_group * n_used:
+        yield (
+            f"{H.n_group_used.name}: {n_used} groups of {config.n_expert // n_group} experts, of "
+            f"which {config.n_expert_used} are used"
+        )
 
 
 def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:

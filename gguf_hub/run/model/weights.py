@@ -208,9 +208,8 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
             or is one that nothing here would compute with.
     """
     graph = read_graph(file.hparams)
-    config = read_config(graph)
-    _check_runnable(file)
-    config = replace(config, n_ff_shexp=shared_width(file.tensors))
+    _check_runnable(file)  # first: no more layers than tensors are looked at
+    config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
     return config, _WeightReader(file, graph, config).read()
 
 

@@ -281,3 +281,28 @@ def foreign_groups(arch: str) -> list[str]:
     for recipe in RECIPES.values():
         groups[recipe.arch == arch] |= {group_of(spec.name) for spec in tensor_specs(recipe)}
     return sorted(groups[False] - groups[True] - set(OPTIONAL))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "problem"),
+    [
+        ("gemma4-e", {"attention.shared_kv_layers": 6}, "gemma4.attention.shared_kv_layers`: 6 of"),
+        ("gemma4-e", {"attention.head_count_kv": [2, 2, 1, 2, 2, 2]}, "tensor `blk.2.attn_k"),
+        ("gemma4-e", {"attention.head_count_kv": [2, 2, 2, 2, 1, 2]}, "cannot read layer 2's keys"),
+        ("gemma4-e", {"attention.head_count_kv": [2, 2, 2, 2, 0, 2]}, "holds 0, expected whole"),
+        ("gemma4-e", {"feed_forward_length": [96] * 5}, "one number for each of 6 layers, found 5"),
+        ("gemma4-dense", {"attention.value_length_swa": 8}, "those of values one of 8"),
+        ("qwen3", {"attention.head_count_kv": [2, 1, 2]}, "`qwen3.attention.head_count_kv`"),
+        ("deepseek2", {"attention.head_count_kv": 2}, "head_count_kv`: expected 1, found 2"),
+        ("deepseek2", {"attention.key_length": 40}, "kv_lora_rank` \\+ .* = 48, found 40"),
+        ("deepseek2-old", {"attention.key_length": 16}, "expected less than the head's 16"),
+        ("deepseek2", {"block_count": 2**31 - 1}, "missing tensor `blk.3"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(
+    name: str, keys: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    specs = tensor_specs(RECIPES[name])
+    path = write_arch_model(tmp_path / "model.gguf", name, keys=keys, tensors=lambda _: specs)
+    with pytest.raises(UnsupportedGgufError, match=problem):
+        read_model(GgufFile.open(path))

@@ -116,3 +116,22 @@ def test_a_models_own_settings_of_yarn_are_read() -> None:
         n_rot=128, freq_base=1e6, n_ctx_orig=4096, attn_factor=1.5, yarn_attn_factor=1.25,
         ext_factor=0.5, beta_fast=16.0, beta_slow=2.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n_group", "n_group_used", "problem"),
+    [
+        (3, 2, "expert_group_count: 8 experts do not divide among 3 groups"),
+        (4, 5, "expert_group_used_count: 5 of 4 groups used"),
+        (8, 1, "expert_group_used_count: 1 groups of 1 experts, of which 2 are used"),
+    ],
+)
+def test_groups_of_experts_that_cannot_be_are_refused(
+    n_group: int, n_group_used: int, problem: str
+) -> None:
+    groups = {"expert_group_count": n_group, "expert_group_used_count": n_group_used}
+    own = {f"bailingmoe2.{key}": value for key, value in groups.items()}
+    mixtral = {key.replace("llama.", "bailingmoe2."): value for key, value in MIXTRAL.items()}
+    mixtral |= {"general.architecture": "bailingmoe2"}
+    with pytest.raises(UnsupportedGgufError, match=problem):
+        read({**mixtral, **own})
