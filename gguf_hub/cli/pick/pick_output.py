@@ -263,6 +263,9 @@ def _memory_lines(fit: Fit) -> list[tuple[str, str, str]]:
         experts += f", {shape.n_expert_used} of {shape.n_expert} experts for a token"
     kv = f"2 x {shape.n_layer} x {shape.n_head_kv} x {shape.head_dim} x "
     kv += f"{fit.constraints.n_ctx} tokens"
+    if shape.layers:
+        n_own = sum(bool(layer.n_embd_k and not layer.n_back_kv) for layer in shape.layers)
+        kv = f"{n_own} layers of {fit.constraints.n_ctx} tokens"
     scratch = "buffers of a batch of 512 tokens"
     if fit.constraints.engine == "llama.cpp":
         kv = _layers(fit)
