@@ -50,6 +50,9 @@ SHAPES = {
 }
 
 
+_NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
+
+
 def write_arch_model(
     path: Path,
     name: str,
@@ -57,6 +60,7 @@ def write_arch_model(
     changed: str | None = None,
     keys: dict[str, Any] | None = None,
     tensors: Callable[[list[TensorSpec]], list[TensorSpec]] = list,
+    vocabulary: dict[str, Any] | None = None,
 ) -> Path:
     """Write the model of a row of ``RECIPES``, F32 throughout.
 
@@ -66,13 +70,14 @@ def write_arch_model(
         changed: The group (name without the layer's number) whose tensors get other values.
         keys: Replaces keys of the row.
         tensors: What is written instead of the row's tensors.
+        vocabulary: Keys of one with ``N_VOCAB`` tokens; without any, none.
     """
     recipe = RECIPES[name]
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
         **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
-        "tokenizer.ggml.model": Field.of("no_vocab"),
+        **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
     data = bytearray(plan.size_bytes)
