@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice, product
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file
 from tests.arch_recipes import RECIPES, Recipe
+from tests.run.tokenizer.small import small_metadata
 
 N_EMBD = N_VOCAB = 64
 N_HEAD = 4
@@ -50,6 +52,9 @@ SHAPES = {
 }
 
 
+_NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
+
+
 def write_arch_model(
     path: Path,
     name: str,
@@ -57,7 +62,7 @@ def write_arch_model(
     changed: str | None = None,
     keys: dict[str, Any] | None = None,
     tensors: Callable[[list[TensorSpec]], list[TensorSpec]] = list,
-    has_vocabulary: bool = False,
+    vocabulary: dict[str, Any] | None = None,
 ) -> Path:
     """Write the model of a row of ``RECIPES``, F32 throughout.
 
@@ -67,14 +72,14 @@ def write_arch_model(
         changed: The group (name without the layer's number) whose tensors get other values.
         keys: Replaces keys of the row.
         tensors: What is written instead of the row's tensors.
-        has_vocabulary: Give it tokens: letters and a few words.
+        vocabulary: Keys of one with ``N_VOCAB`` tokens; without any, none.
     """
     recipe = RECIPES[name]
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
         **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
-        **(vocabulary() if has_vocabulary else {"tokenizer.ggml.model": Field.of("no_vocab")}),
+        **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
     data = bytearray(plan.size_bytes)
@@ -90,21 +95,15 @@ def write_arch_model(
     return path
 
 
-def vocabulary() -> dict[str, Field]:
-    """Return a vocabulary of ``N_VOCAB`` tokens, as SentencePiece would have it."""
-    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz.,"]
-    tokens = ["<unk>", "<s>", "</s>", *letters]
-    tokens += [f"\u2581{letter}" for letter in letters[1:]] + ["<0x0A>", "th", "he", "\u2581the"]
-    tokens += [f"\u2581w{i}" for i in range(N_VOCAB - len(tokens))]
-    types = [2, 3, 3] + [6 if token == "<0x0A>" else 1 for token in tokens[3:]]
-    return {
-        "tokenizer.ggml.model": Field.of("llama"),
-        "tokenizer.ggml.tokens": Field.of(tokens),
-        "tokenizer.ggml.scores": Field.of(-np.arange(N_VOCAB, dtype=np.float32)),
-        "tokenizer.ggml.token_type": Field.of(np.array(types, np.int32)),
-        "tokenizer.ggml.bos_token_id": Field.of(1),
-        "tokenizer.ggml.eos_token_id": Field.of(2),
-    }
+def letters() -> dict[str, Any]:
+    """Return the keys of a vocabulary of ``N_VOCAB`` tokens: letters, and pairs of them."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    pairs = ["".join(pair) for pair in islice(product(alphabet, "abcdef"), 34)]
+    pieces = {"\u2581": -5.0, **dict.fromkeys(alphabet, -6.0), **dict.fromkeys(pairs, -1.0)}
+    keys = small_metadata(pieces, bytes_too=False)
+    for name, dtype in (("scores", np.float32), ("token_type", np.int32)):
+        keys[f"tokenizer.ggml.{name}"] = np.array(keys[f"tokenizer.ggml.{name}"], dtype)
+    return keys
 
 
 @lru_cache(maxsize=2)

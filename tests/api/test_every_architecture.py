@@ -12,7 +12,7 @@ import pytest
 
 from gguf_hub.api.llama import Llama
 from gguf_hub.gguf.arch import ARCHITECTURES
-from tests.arch_models import write_arch_model
+from tests.arch_models import letters, write_arch_model
 from tests.arch_recipes import RECIPES
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -29,7 +29,7 @@ def test_commands_take_it(name: str, tmp_path: Path, gguf_hub: Cli) -> None:
         assert code == 0, err
         return out
 
-    model = write_arch_model(tmp_path / "model.gguf", name, has_vocabulary=True)
+    model = write_arch_model(tmp_path / "model.gguf", name, vocabulary=letters())
     text = tmp_path / "text.txt"
     text.write_text("the cat slept while the river turned a wheel. " * 2)
     assert json.loads(report("inspect", model))["architecture"] == RECIPES[name].arch
@@ -42,7 +42,7 @@ def test_commands_take_it(name: str, tmp_path: Path, gguf_hub: Cli) -> None:
 def test_every_surface_writes_the_same(
     name: str, tmp_path: Path, gguf_hub: Cli, kernels: None
 ) -> None:
-    model = write_arch_model(tmp_path / "model.gguf", name, has_vocabulary=True)
+    model = write_arch_model(tmp_path / "model.gguf", name, vocabulary=letters())
     with Llama(model, n_ctx=N_CTX, n_threads=1, verbose=False) as llm:
         text = llm(**GREEDY)["choices"][0]["text"]
     prompt, n_tokens, _ = GREEDY.values()

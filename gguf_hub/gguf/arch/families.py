@@ -254,6 +254,7 @@ NEMOTRON_H_MOE = Architecture(
     varies=NEMOTRON_H.varies,
     requires=_SSM,
     reads=(_EXPERT_WIDTH, H.weights_norm.name, H.weights_scale.name, *_SHARED, *_SSM),
+    ignores=(H.gating_func.name,),  # always a sigmoid
 )
 
 # -- Gemma -----------------------------------------------------------------------------------------

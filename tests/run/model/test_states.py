@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
-from gguf_hub.errors import UsageError
+from gguf_hub.errors import UnsupportedGgufError, UsageError
 from gguf_hub.gguf.memory.states import N_CHECKPOINTS
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.bench.measure import Plan, measure
@@ -25,6 +25,7 @@ from gguf_hub.run.generation.shift import ContextShift
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.model.weights import read_model
 from gguf_hub.run.opening import open_model
 from tests.arch_models import N_CTX, TOKENS, write_arch_model
 from tests.run.generation.numbers import NUMBERS, text_after
@@ -72,6 +73,47 @@ def fresh(opened: Callable[..., Transformer]) -> Callable[[list[int]], np.ndarra
     """Logits after a text, computed from its start."""
     other = opened()
     return lambda tokens: other.forward(tokens, 0)[-1]
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "named"),
+    [
+        ("lfm2", {"shortconv.l_cache": 0}, "lfm2.shortconv.l_cache"),
+        ("qwen35", {"ssm.conv_kernel": 0}, "qwen35.ssm.conv_kernel"),
+        ("qwen35", {"ssm.time_step_rank": 0}, "qwen35.ssm.time_step_rank"),
+        ("qwen35", {"ssm.group_count": 3}, "qwen35.ssm.group_count"),
+        ("qwen35", {"ssm.state_size": 0}, "qwen35.ssm.state_size"),
+        ("qwen35", {"ssm.inner_size": 60}, "qwen35.ssm.inner_size"),
+        ("qwen35", {"ssm.inner_size": 2**31}, "qwen35.ssm.inner_size"),
+        ("nemotron_h", {"ssm.inner_size": 129}, "nemotron_h.ssm.inner_size"),
+        ("nemotron_h", {"ssm.state_size": 2**31}, "blk.0.ssm_in.weight"),
+        ("qwen35", {"full_attention_interval": 0}, "blk.3.attn_qkv.weight"),
+        ("qwen35", {"attention.recurrent_layers": [True]}, "blk.1.attn_q"),
+        ("lfm2", {"attention.head_count_kv": [0, 0, 2, 0]}, "lfm2.attention.head_count_kv"),
+        ("lfm2", {"attention.head_count_kv": [0, 0, 2, 0, 0]}, "blk.4.shortconv"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    name: str, keys: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name, keys=keys)
+    with GgufFile.open(path) as file, pytest.raises(UnsupportedGgufError) as caught:
+        read_model(file)
+    assert named in str(caught.value)
+
+
+def test_flags_may_tell_which_layers_have_a_state(tmp_path: Path, builder: KernelBuilder) -> None:
+    logits = []
+    for i, keys in enumerate(({}, {"attention.recurrent_layers": [True, True, True, False],
+                                   "full_attention_interval": 2})):  # fmt: skip
+        path = write_arch_model(tmp_path / f"{i}.gguf", "qwen35", keys=keys)
+        settings = ModelSettings(n_ctx=N_CTX, n_threads=1)
+        with GgufFile.open(path) as file, Transformer.open(file, settings, builder=builder) as m:
+            logits.append(m.forward(IDS, 0))
+    np.testing.assert_array_equal(*logits)
 
 
 # -- the model -------------------------------------------------------------------------------------
