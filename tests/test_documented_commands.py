@@ -56,6 +56,8 @@ OTHERS = {
     "python -m tools.stories --count 400 --held-out --bare > held.txt": LONG,
     "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
     "--cells pp32 pp256 pp512 tg0 tg8192 start memory": "needs llama.cpp, and measures",
+    "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
+    "--cells pp256 tg0 --types llama-3.1-8b": "needs llama.cpp, and measures",
 }
 
 # what a page takes for granted: files of its reader, and commands that came before
