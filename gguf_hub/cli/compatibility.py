@@ -93,7 +93,6 @@ IGNORED = (
     _valued("`gguf-hub pick` shows what fits", "MIB", "-fitt", "--fit-target"),
     _valued("`gguf-hub pick` shows what fits", "N", "-fitc", "--fit-ctx"),
     _optional("attention always works in blocks", "-fa", "--flash-attn"),
-    _plain("no model here has a sliding window", "--swa-full"),
     _valued("the K/V cache has no fragments", "N", "-dt", "--defrag-thold"),
     _plain("each sequence has a cache of its own", "-kvu", "--kv-unified", "-no-kvu",
            "--no-kv-unified"),

@@ -37,12 +37,12 @@ _ROPE = frozenset({
 STEERING = frozenset({
     "n_gpu_layers", "split_mode", "main_gpu", "tensor_split",
     "n_ubatch", "n_threads_batch", "attention_type", "offload_kqv", "flash_attn", "op_offload",
-    "swa_full", "no_perf", "lora_scale", "numa",
+    "no_perf", "lora_scale", "numa",
 })  # fmt: skip
 """Arguments about placement and speed, not results: accepted silently."""
 
 _SUPPORTED = frozenset(
-    {"draft_model", "kv_overrides", "rope_scaling_type", "use_mmap", "use_mlock"}
+    {"draft_model", "kv_overrides", "rope_scaling_type", "swa_full", "use_mmap", "use_mlock"}
 )
 
 
@@ -99,6 +99,7 @@ def model_settings(
         is_mapped=arguments.get("use_mmap") in (None, True),
         lock="all" if arguments.get("use_mlock") else "none",
         rope=rope_change(arguments),
+        swa_full=arguments.get("swa_full") in (None, True),
         overrides=_overrides(arguments.get("kv_overrides") or {}),
     )
 

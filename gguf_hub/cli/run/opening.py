@@ -42,6 +42,11 @@ opening_options = together(
         help="Read a key of the metadata as this value, of type int, float, bool or str; commas "
         "separate several.",
     ),
+    click.option(
+        "--swa-full",
+        is_flag=True,
+        help="Full-size K/V cache in layers with a sliding window, too.",
+    ),
     click.option("--mlock", is_flag=True, help="Lock all weights in RAM."),
     click.option(
         "--mlock-dense",
@@ -86,6 +91,7 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
         is_mapped=options["mmap"],
         lock="all" if options["mlock"] else "dense" if options["mlock_dense"] else "none",
         rope=rope_change(options),
+        swa_full=options["swa_full"] or options.get("prompt_cache") is not None,
         overrides=parse_overrides(options["override_kv"]) if options["override_kv"] else (),
         **more,
     )

@@ -60,20 +60,11 @@ class LayerGraph(LayerSizes):
         has_ffn: Whether it has a feed-forward network, experts included.
         has_experts: Whether a router chooses among feed-forward networks.
         has_rope: Whether queries and keys are rotated.
-        window: How many positions a token sees, its own included; 0 for all.
-        chunk: It sees none before the last multiple of this; 0 for no such bound.
     """
 
     has_ffn: bool = True
     has_experts: bool = False
     has_rope: bool = True
-    window: int = 0
-    chunk: int = 0
-
-    @property
-    def is_windowed(self) -> bool:
-        """Whether a token does not see the whole context."""
-        return bool(self.window or self.chunk)
 
 
 class Graph:

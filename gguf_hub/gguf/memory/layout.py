@@ -58,6 +58,8 @@ class LayerSizes:
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
         state: What it carries from token to token; None for nothing.
+        window: How many positions a token sees, its own included; 0 for all.
+        chunk: It sees none before the last multiple of this; 0 for no such bound.
     """
 
     n_head: int = 0
@@ -68,6 +70,13 @@ class LayerSizes:
     n_back_kv: int = 0
     n_embd_head_out: int = 0
     state: StateSizes | None = None
+    window: int = 0
+    chunk: int = 0
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether a token does not see the whole context."""
+        return bool(self.window or self.chunk)
 
     @property
     def n_embd_q(self) -> int:
@@ -159,6 +168,7 @@ class Limits:
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
         prefetch_experts: Whether steps prefetch the experts of each token.
+        swa_full: Whether layers with windows have caches as long as the others'.
     """
 
     n_ctx: int
@@ -169,6 +179,19 @@ class Limits:
     key_type: str = "F16"
     value_type: str = "F16"
     prefetch_experts: bool = False
+    swa_full: bool = False
+
+    def cache_length(self, sizes: LayerSizes) -> int:
+        """Return how many positions a layer's cache holds, a multiple of 32.
+
+        All of them; or those that a batch behind a window sees, in whole chunks: the next position
+        takes the place of the oldest.
+        """
+        full = cache.padded(self.n_ctx)
+        if self.swa_full or not sizes.is_windowed:
+            return full
+        n_seen = (sizes.window or sizes.chunk) + self.n_batch - 1
+        return min(full, -(-n_seen // cache.CHUNK) * cache.CHUNK)
 
 
 class Area(NamedTuple):  # made by thousands: a dataclass takes three times as long
@@ -479,7 +502,7 @@ def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:
     """Return the elements of a layer's own keys, and of its values."""
     if sizes.n_back_kv:
         return 0, 0
-    n_ctx = cache.padded(limits.n_ctx)
+    n_ctx = limits.cache_length(sizes)
     keys = cache.key_elements(limits.key_type, sizes.head_dim, n_ctx)
     values = cache.value_elements(limits.value_type, sizes.n_embd_head_v, n_ctx)
     return sizes.n_head_kv * keys, sizes.n_head_kv * values

@@ -89,7 +89,8 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
     """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
     kv_type, n_numbers = (constraints.kv_type, 1) if constraints.kv_type != "f32" else ("f16", 2)
     cache_type = kv_type.upper()
-    cached = Limits(constraints.n_ctx, 1, 1, 1, key_type=cache_type, value_type=cache_type)
+    n_batch = min(N_BATCH, constraints.n_ctx)
+    cached = Limits(constraints.n_ctx, n_batch, 1, 1, key_type=cache_type, value_type=cache_type)
     kinds = frozenset(
         (name, _kind_of(share.type))
         for name, roles in _READERS.items()
@@ -99,7 +100,7 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
     return MemoryEstimate(
         weights_bytes=file.weights_bytes,
         kv_bytes=n_numbers * cache_bytes(file.shape, cached),
-        scratch_bytes=_scratch_bytes(file.shape, min(N_BATCH, constraints.n_ctx), n_threads, kinds),
+        scratch_bytes=_scratch_bytes(file.shape, n_batch, n_threads, kinds),
         overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * file.shape.n_vocab,
     )
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.latents import LatentWriter
@@ -155,7 +154,7 @@ class AttentionWriter(LatentWriter):
             "n_head": g.n_head, "n_head_kv": g.n_head_kv, "head_dim": g.head_dim,
             "value_dim": g.n_embd_head_v,
             "k_cache": own.k_cache, "v_cache": own.v_cache,
-            "n_ctx": cache.padded(self._limits.n_ctx),
+            "n_ctx": self._limits.cache_length(g),
         }  # fmt: skip
 
     def _attend(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
@@ -63,7 +62,6 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
             bounds=self._bounds(),
             n_slots=limits.n_slots,
             active_bytes=self._weights.active_bytes(self._config, has_head=stage.has_head),
-            cache_token_bytes=2 * at.sizes["kv"] // cache.padded(limits.n_ctx),
         )
 
     def _mix(self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int]) -> Activations:

@@ -40,7 +40,6 @@ class Program:
         constants: Offset -> floats to be put into ``f`` before the first run.
         bounds: The largest numbers that a call may bring.
         active_bytes: Bytes of weights that one token reads.
-        cache_token_bytes: Bytes that one position takes in the K/V cache.
         n_slots: How many caches, one after another.
     """
 
@@ -49,7 +48,6 @@ class Program:
     constants: dict[int, NDArray[np.float32]]
     bounds: Bounds
     active_bytes: int
-    cache_token_bytes: int
     n_slots: int = 1
 
     @property

@@ -34,6 +34,8 @@ class ModelSettings:
             mapped file is larger than free memory.
         lock: Which weights must stay in memory.
         rope: Changes to the model's position embedding.
+        swa_full: Keep all positions in layers with windows, too: a text can then be gone back
+            anywhere.
         overrides: Metadata that is read otherwise than the file has it.
     """
 
@@ -48,6 +50,7 @@ class ModelSettings:
     prefetch_experts: bool | None = None
     lock: Lock = "none"
     rope: RopeChange = AS_TRAINED
+    swa_full: bool = False
     overrides: tuple[Override, ...] = ()
 
     def check(self) -> None:

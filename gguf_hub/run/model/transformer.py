@@ -35,6 +35,7 @@ from gguf_hub.run.model.residency import apply_residency, should_prefetch_expert
 from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
+from gguf_hub.run.model.slot_windows import SlotWindows
 from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which large pages help
@@ -93,6 +94,8 @@ class Transformer:
         self._memory = machine.memory
         layers = zip(program.layout.layers, program.layout.layer_sizes, strict=True)
         self._states = SlotStates(self._memory.f, layers, limits.n_slots)
+        self._limits = limits
+        self._windows = SlotWindows(program.layout.layer_sizes, limits)
         self._code = self._load(program.steps, program.bounds)
 
     @classmethod
@@ -148,8 +151,8 @@ class Transformer:
     ) -> NDArray[np.float32]:
         """Compute logits of ``tokens``, which stand at ``position`` and after in the cache.
 
-        Positions before must have been computed; those after are overwritten. A model with
-        states goes on where they stand, or at a checkpoint (see ``reusable``).
+        Positions before must have been computed; those after are overwritten. How far a slot
+        can be gone back, ``reusable`` tells.
 
         Args:
             tokens: Token ids, at least one.
@@ -163,11 +166,11 @@ class Transformer:
         Raises:
             ContextFullError: The tokens do not fit the cache.
             TokenIdError: A token id that the model does not have.
-            UsageError: No tokens, no such position or slot, or no state there.
+            UsageError: No tokens, no such position or slot, or it cannot be gone back to.
             GgufError: The file has become shorter or longer.
         """
         self._check_range(position, len(tokens), slot)
-        self._states.seek(slot, position)
+        self._seek(slot, position)
         self._select(slot)
         logits = []
         for start in range(0, len(tokens), self.n_batch):
@@ -190,7 +193,7 @@ class Transformer:
         Raises:
             ContextFullError: A token does not fit its cache.
             TokenIdError: A token id that the model does not have.
-            UsageError: No such position or slot, or no state there.
+            UsageError: No such position or slot, or it cannot be gone back to.
         """
         max_rows = min(self.n_batch, self._n_outputs)
         if len(rows) == 1 or max_rows == 1:
@@ -203,7 +206,7 @@ class Transformer:
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
         for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
-            self._states.seek(slot, position)
+            self._seek(slot, position)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             self._row_programs[size] = write_row_program(
@@ -242,10 +245,14 @@ class Transformer:
     def reusable(self, n_positions: int, slot: int = 0) -> int:
         """Return how many of the first positions of a cache can be gone on from.
 
-        All of them where no layer has a state; else as many as the state has read, or the last
-        checkpoint before, or none.
+        All of them where every layer keeps all positions. With states as many as these have read,
+        or the last checkpoint before, or none; with windows all, or none if these have moved on.
         """
-        return self._states.reusable(n_positions, slot)
+        return self._windows.reusable(self._states.reusable(n_positions, slot), slot)
+
+    def _seek(self, slot: int, position: int) -> None:
+        self._states.seek(slot, position)
+        self._windows.seek(slot, position)
 
     def checkpoint(self, n_positions: int, slot: int = 0) -> None:
         """Keep a copy of a slot's state, if it stands there, so that it can be gone back to."""
@@ -255,16 +262,18 @@ class Transformer:
         """Return a copy of the first positions of a cache, for ``load_cache`` alone to read.
 
         Raises:
-            UsageError: There is no state of so many positions (see ``reusable``).
+            UsageError: So many cannot be gone on from (see ``reusable``).
         """
+        self._check_reusable(n_positions, slot)
         state = self._states.save(slot, n_positions).view(np.uint16)
         parts = [part.ravel() for part in self._parts(n_positions, slot)]
-        return np.concatenate([*parts, state])
+        end = np.array([self._windows.end(slot)], np.uint32).view(np.uint16)
+        return np.concatenate([*parts, end, state])
 
     def cache_size(self, n_positions: int, slot: int = 0) -> int:
         """Return how many numbers ``save_cache`` returns for as many positions."""
         n_states = 2 * self._states.n_elements if n_positions else 0
-        return sum(part.size for part in self._parts(n_positions, slot)) + n_states
+        return sum(part.size for part in self._parts(n_positions, slot)) + 2 + n_states
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
@@ -272,16 +281,19 @@ class Transformer:
         for part in self._parts(n_positions, slot):
             part[:] = saved[at : at + part.size].reshape(part.shape)
             at += part.size
-        state = np.frombuffer(saved[at:].tobytes(), np.float32)
+        self._windows.fill(slot, int(saved[at : at + 2].copy().view(np.uint32)[0]))
+        state = np.frombuffer(saved[at + 2 :].tobytes(), np.float32)
         self._states.load(slot, n_positions, state)
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy the first positions of one slot's cache into another's.
 
         Raises:
-            UsageError: There is no state of so many positions (see ``reusable``).
+            UsageError: So many cannot be gone on from (see ``reusable``).
         """
+        self._check_reusable(n_positions, source)
         self._states.copy(source, target, n_positions)
+        self._windows.fill(target, self._windows.end(source))
         source_parts, target_parts = (
             self._parts(n_positions, source),
             self._parts(n_positions, target),
@@ -290,16 +302,29 @@ class Transformer:
             new[:] = old
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
-        """Return views of the first positions of a cache, in tiles of 32 positions."""
+        """Return views of the first positions of a cache, in tiles of 32 positions.
+
+        Of a cache that is shorter, all of it.
+        """
         layout = self._program.layout
         kv, (key_type, value_type) = self._memory.kv[slot * layout.sizes["kv"] :], self.cache_types
-        length = self.n_ctx, n_positions
         parts = []
-        for at, layer in zip(layout.layers, self.config.layers, strict=True):
+        for at, layer in zip(layout.layers, layout.layer_sizes, strict=True):
+            if layer.n_back_kv:
+                continue
+            n_ctx = self._limits.cache_length(layer)
+            length = n_ctx, min(n_ctx, n_positions)
             n_head, (n_k, n_v) = layer.n_head_kv, (layer.head_dim, layer.n_embd_head_v)
             parts += cache.key_parts(kv[at.k_cache :], key_type, n_head, n_k, *length)
             parts += cache.value_parts(kv[at.v_cache :], value_type, n_head, n_v, *length)
         return parts
+
+    def _check_reusable(self, n_positions: int, slot: int) -> None:
+        if self.reusable(n_positions, slot) != n_positions:
+            raise UsageError(
+                f"position {n_positions}: slot {slot} cannot be gone on with from there",
+                hint="ask `reusable` how many positions can be kept",
+            )
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
         """Raise unless ``n_tokens`` from a position on fit an existing slot."""
@@ -343,8 +368,15 @@ class Transformer:
         return self._program.active_bytes
 
     def cache_bytes(self, n_positions: int) -> int:
-        """Return the bytes that some positions take in the K/V cache."""
-        return self._program.cache_token_bytes * n_positions
+        """Return the bytes that a token at a position reads of the K/V cache."""
+        keys, values = self.cache_types
+        total = 0
+        for layer in self._program.layout.layer_sizes:
+            n = min(n_positions, layer.window or layer.chunk or n_positions)
+            each = cache.key_elements(keys, layer.head_dim, cache.LANES)
+            each += cache.value_elements(values, layer.n_embd_head_v, cache.LANES)
+            total += 2 * layer.n_head_kv * each * n // cache.LANES
+        return total
 
     def close(self) -> None:
         """End the worker threads."""
@@ -383,6 +415,7 @@ class Transformer:
         n[layout.ids : layout.ids + len(tokens)] = tokens
         n[layout.rows : layout.rows + len(rows)] = rows
         self._states.leave(slot for slot, _ in ends)
+        self._windows.reach(ends)
         self._machine.run(code)
         self._states.arrive(ends)
         size = len(rows) * self.config.n_vocab
@@ -443,4 +476,5 @@ def _limits(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> 
         n_slots=settings.n_slots,
         key_type=settings.key_type,
         value_type=settings.value_type,
+        swa_full=settings.swa_full,
     )

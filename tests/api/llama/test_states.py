@@ -94,3 +94,22 @@ def test_embeddings_do_not_depend_on_what_was_computed(path: Path, kernels: None
 def test_a_draft_model_is_refused(path: Path) -> None:
     with pytest.raises(UsageError, match="drafts of tokens cannot be checked"):
         opened(path, draft_model=lambda ids, **more: np.array([1]))
+
+
+@pytest.mark.parametrize("swa_full", [None, False])
+def test_windows_that_have_moved_on_are_computed_again(
+    swa_full: bool | None, tmp_path: Path, kernels: None
+) -> None:
+    keys = {"context_length": 1024}
+    path = write_arch_model(tmp_path / "model.gguf", "gemma3", keys=keys, vocabulary=letters())
+    long, n_tail = IDS * 30, 40
+    options = {"n_ctx": 1024, "n_batch": 32, "n_threads": 1, "verbose": False}
+    with Llama(path, swa_full=swa_full, **options) as llm, Llama(path, **options) as new:
+        llm.eval(long)
+        kept = llm.context.engine.n_shared(long[:100])
+        assert kept == (100 if swa_full is None else 0)
+        for tokens in (long[:100] + IDS[:3], long[:-n_tail] + IDS[3:9], long[:50] + IDS * 10):
+            expected = new.create_completion(tokens, max_tokens=5, temperature=0)
+            found = llm.create_completion(tokens, max_tokens=5, temperature=0)
+            assert found["choices"][0]["text"] == expected["choices"][0]["text"]
+            new.reset()

@@ -76,6 +76,19 @@ def test_what_is_counted_is_what_a_prompt_writes(
     assert need.scratch_bytes == allocated - unread
 
 
+@pytest.mark.parametrize("name", ["gemma3", "gpt-oss", "gemma4-e"])
+def test_windows_are_counted_with_a_batch(tmp_path: Path, name: str) -> None:
+    path = write_arch_model(tmp_path / "model.gguf", name, keys={"context_length": 4096})
+    need, longer = (
+        need_of(facts_of_file(path), Constraints(n_ctx=n_ctx), n_threads=N_THREADS)
+        for n_ctx in (2048, 4096)
+    )
+    settings = ModelSettings(n_ctx=2048, n_threads=N_THREADS)
+    with GgufFile.open(path) as file, Transformer.open(file, settings) as model:
+        assert need.kv_bytes == model._memory.kv.nbytes
+    assert longer.kv_bytes < 2 * need.kv_bytes  # windows do not grow with the text
+
+
 @pytest.mark.parametrize("name", ["lfm2", "nemotron_h", "qwen3next"])
 def test_states_are_counted_with_their_copies_and_once(tmp_path: Path, name: str) -> None:
     path = write_arch_model(tmp_path / "model.gguf", name)

@@ -84,12 +84,13 @@ class Layer:
     """Rope, store and attention of one layer as a program of its own."""
 
     def __init__(
-        self, heads: Heads, types: str, n_ctx: int, n_threads: int = 1, variant: Variant = PLAIN
-    ) -> None:
+        self, heads: Heads, types: str, n_ctx: int, n_threads: int = 1, variant: Variant = PLAIN,
+        *, cache_length: int = 0,
+    ) -> None:  # fmt: skip
         self.heads, self.n_ctx, self.variant = heads, n_ctx, variant
         h, k, d = heads.n_head, heads.n_head_kv, heads.head_dim
         key_type, value_type = types.split(".")
-        padded = cache.padded(n_ctx)
+        padded = cache_length or cache.padded(n_ctx)
         k_size = k * cache.key_elements(key_type, d, padded)
         v_size = k * cache.value_elements(value_type, heads.length, padded)
         t = n_ctx
@@ -311,6 +312,29 @@ def test_bits_of_variants_do_not_depend_on_batches_or_threads(
             results.append(np.concatenate(found))
         for other in results[1:]:
             np.testing.assert_array_equal(other, results[0])
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize(
+    "variant", [Variant(window=40), Variant(window=250), Variant(chunk=200, cap=1.0)],
+    ids=["short window", "long window", "chunks"],
+)  # fmt: skip
+def test_a_cache_that_is_shorter_than_the_context_changes_no_bit(
+    types: str, variant: Variant, builder: KernelBuilder
+) -> None:
+    heads, n, n_batch = SHAPES[2], 3 * cache.CHUNK + 50, 19
+    length = -(-(variant.window + variant.chunk + n_batch - 1) // cache.CHUNK) * cache.CHUNK
+    assert length < n
+    q, k, v = random_qkv(heads, n, seed=8)
+    results = []
+    for cache_length in (0, length):
+        layer = Layer(heads, types, n, 2, variant, cache_length=cache_length)
+        with CompiledMachine(builder, layer.memory, 2) as machine:
+            cuts = range(0, n, n_batch)
+            results.append([layer.run(machine, q[a : a + n_batch], k[a : a + n_batch],
+                                      v[a : a + n_batch], a) for a in cuts])  # fmt: skip
+    for short, whole in zip(*results, strict=True):
+        np.testing.assert_array_equal(short, whole)
 
 
 def test_what_a_window_hides_is_not_read(builder: KernelBuilder) -> None:

@@ -227,6 +227,23 @@ def test_no_step_of_an_architecture_touches_what_the_table_does_not_claim(name: 
         runner.run_within(each)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_cache_of_a_window_is_not_left_behind_its_end() -> None:
+    model = architecture("gemma3", Limits(700, 2, 2, 1))
+    runner = Runner(model, n_tokens=2, position=698, n_outputs=2)
+    for each in fewer_rows(model.program.steps):
+        runner.run_within(each)
+
+
+@pytest.mark.parametrize(("name", "value"), [("window", 256), ("window", 0), ("n_ctx", 288)])
+def test_a_cache_that_is_too_short_for_its_window_is_refused(name: str, value: int) -> None:
+    model = architecture("gemma3", Limits(700, 2, 2, 1))
+    i = next(i for i, s in enumerate(model.program.steps) if s.kernel.startswith("attention"))
+    steps = with_argument(model.program.steps, i, name, value)
+    with pytest.raises(ProgramError, match=r"in a cache of 288|of a cache of 256"):
+        model.prove(steps, model.program.bounds)
+
+
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=list(LIMITS))
 @pytest.mark.parametrize(
     "name",

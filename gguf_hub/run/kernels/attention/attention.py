@@ -11,6 +11,9 @@ neither threads nor the tokens that are computed with it change the order of its
 bits. Positions that a row does not see, but others with it do, have weight 0, which changes no bit;
 those that none of them sees are skipped, 32 by 32.
 
+A cache may be shorter than the context: position p has the place p modulo its length, ``n_ctx``,
+which is then a multiple of ``CHUNK``, so that a chunk lies in one piece.
+
 Inner loops (``attention_generic``, ``attention_simd``), for a type of keys or values:
 
 ``Keys.store(kv, base, n_dims, position, f, row)``, ``Values.store(kv, base, n_dims, n_ctx, ...)``
@@ -88,9 +91,10 @@ def make_rope_store(keys, values):
                 row = n_head_kv * t + head
                 rotate_head(f, k0 + head_dim * row, turn, n_rot // 2, is_neox)
                 k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
-                store_key(kv, k, head_dim, position, f, k0 + head_dim * row)
+                place = position % n_ctx
+                store_key(kv, k, head_dim, place, f, k0 + head_dim * row)
                 v = v_cache + head * n_tiles(value_dim) * tile_elements(n_ctx)
-                store_value(kv, v, value_dim, n_ctx, position, f, v0 + value_dim * row)
+                store_value(kv, v, value_dim, n_ctx, place, f, v0 + value_dim * row)
 
     return rope_store
 
@@ -173,14 +177,14 @@ def make_attention(keys, values):
         skipped, n_scored = seen[0][0] // LANES * LANES, seen[count - 1][1]
         if n_scored <= skipped:
             return
-        first += skipped
+        place = first % n_ctx + skipped
         n_scored -= skipped
         score_rows = _strided(qs, scratch, CHUNK)
         spares = _strided(qs, scratch + ROWS * CHUNK, CHUNK)
         factors = _strided(qs, scratch + 2 * ROWS * CHUNK, 4)
         size = block_elements(head_dim)
         for block in range((n_scored + LANES - 1) // LANES):
-            at = k + size * (first // LANES + block)
+            at = k + size * (place // LANES + block)
             scores(f, qs, kv, at, head_dim, _shifted(score_rows, LANES * block))
         for row in range(count):
             begin, end = seen[row]
@@ -188,7 +192,7 @@ def make_attention(keys, values):
                 f, score_rows[row], begin - skipped, end - skipped, n_scored, scale, cap,
                 states[row], factors[row],
             )  # fmt: skip
-        weigh(f, score_rows, n_scored, kv, v, first, value_dim, n_ctx, sums, factors, spares)
+        weigh(f, score_rows, n_scored, kv, v, place, value_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
     def attend(

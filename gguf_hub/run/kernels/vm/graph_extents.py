@@ -99,7 +99,8 @@ def _cache(
     key_type, value_type = call.type.split(".")
     require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
     require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)
-    require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
+    is_whole = call.span.end <= n_ctx or (n_ctx > 0 and n_ctx % cache.CHUNK == 0)
+    require(is_whole, "position {} in a cache of {}", call.span.end - 1, n_ctx)
     yield Extent("kv", k_cache, n_head_kv * cache.key_elements(key_type, head_dim, n_ctx))
     yield Extent("kv", v_cache, n_head_kv * cache.value_elements(value_type, value_dim, n_ctx))
 
@@ -120,6 +121,9 @@ def _attention(
     sinks: int, has_sinks: int,
 ) -> Extents:  # fmt: skip
     yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
+    # what a token sees must not have been replaced by what those behind it have stored
+    n_kept = (window or chunk or call.span.end) + call.span.n_tokens - 1
+    require(call.span.end <= n_ctx or n_kept <= n_ctx, "{} of a cache of {}", n_kept, n_ctx)
     floats = cache.scratch_floats(n_head // n_head_kv, value_dim)
     yield Extent("f", q0, head_dim * n_head * call.span.n_tokens)
     yield Extent("f", scratch, floats * call.bounds.n_threads)
