@@ -216,10 +216,13 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
         is_right = hparam.allows(value)
     else:
         assert isinstance(hparam, WholeNumber)
-        expectation = f"a whole number >= {hparam.least}"
-        number = whole_number(value)
-        is_right = number is not None and hparam.least <= number <= hparam.most
-    return "" if is_right else f"is {value:.10g}, expected {expectation}"
+        number, least, most = whole_number(value), hparam.least, hparam.most
+        is_right = number is not None and least <= number <= most
+        expectation = f"a whole number >= {least}"
+        if number is not None and number > most:
+            expectation = f"a whole number in [{least}, {most}]"
+    found = f"{value:.10g}" if isinstance(value, float) else str(value)
+    return "" if is_right else f"is {found}, expected {expectation}"
 
 
 def _array_problem(least: int, field: Field) -> str:

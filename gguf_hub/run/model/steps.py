@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.gguf.memory.layout import Activations, Limits, MemoryLayout
 from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, Step, step
@@ -66,7 +67,14 @@ class StepWriter:
         """Return where a number lies; equal ones are one."""
         if value not in self._scalars:
             self._scalars[value] = self._at.scalars[len(self._scalars)]
-            self._constants[self._scalars[value]] = np.array([value], np.float32)
+            with np.errstate(over="ignore"):
+                number = np.array([value], np.float32)
+            if not np.isfinite(number).all():
+                raise UnsupportedGgufError(
+                    f"metadata: a factor of {value:g} follows from it, which no float32 holds",
+                    hint="`gguf-hub inspect` shows the file's keys",
+                )
+            self._constants[self._scalars[value]] = number
         return self._scalars[value]
 
     def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:

@@ -16,15 +16,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.format import TensorSpec
+from gguf_hub.gguf.hparams import GRAPH_HPARAMS
+from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.extents import prove
+from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model
@@ -224,6 +228,33 @@ def other_value(key: str, value: Any) -> Any:
     if key.endswith(("original_context_length", "temperature_length", "attention.sliding_window")):
         return value * 8 if value < N_CTX else value // 8  # across the length of the prompt
     return None
+
+
+ODD = [0, 1, 3, 2**20, 2**32 - 1, 0.0, -1.5, 1e30, float("nan"), float("inf"), "x", True,
+       [0, 0, 0, 0], [2**31 - 1] * 4, [True, False, True, True]]  # fmt: skip
+"""Values of keys as no model has them, or not there."""
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_value_of_a_key_is_computed_with_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(RECIPES)))
+    known = sorted({*GRAPH_HPARAMS, *keys_of(RECIPES[name])} - {"vocab_size"})
+    odd = data.draw(st.dictionaries(st.sampled_from(known), st.sampled_from(ODD), min_size=1,
+                                    max_size=2))  # fmt: skip
+    path = tmp_path_factory.mktemp("model") / "model.gguf"
+    try:
+        write_arch_model(path, name, keys=odd)
+    except (ValueError, ZeroDivisionError):
+        reject()  # the shapes of tensors follow from the key
+    with GgufFile.open(path) as file:
+        try:
+            program = ProgramBuilder(*read_model(file), Limits(40, 8, 8, 1)).build()
+        except UnsupportedGgufError:
+            return
+        prove(program.steps, program.layout.blocks(), [file.data], program.bounds)
 
 
 def write_and_read(name: str, tensors: Any, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -45,7 +45,10 @@ def test_a_file_may_not_ask_for_it_either(n_ctx: int, tmp_path: Path, gguf_hub: 
     path = write_mixtral(tmp_path / "m.gguf", TINY, fields={"llama.context_length": field})
     code, out, err = gguf_hub("run", path, "-p", "hi", "-n", 1)
     assert (code, out) == (1, "")
-    assert re.search("error: (not enough memory: the K/V cache|metadata `llama.context_len)", err)
+    too_long = (
+        rf"key `llama.context_length` is {n_ctx}, expected a whole number in \[1, 4294967295\]"
+    )
+    assert re.search(f"error: (not enough memory: the K/V cache|.*{too_long})", err)
 
 
 @pytest.mark.parametrize(
