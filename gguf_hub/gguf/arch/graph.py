@@ -21,7 +21,7 @@ from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
 from gguf_hub.gguf.memory.latents import Latents
-from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.sizes import LayerSizes
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]

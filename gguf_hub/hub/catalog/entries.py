@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from gguf_hub.gguf.memory.layout import ModelSizes
+from gguf_hub.gguf.memory.sizes import ModelSizes
 from gguf_hub.gguf.types import QuantType
 
 Layout = Literal["split", "merged"]

@@ -18,7 +18,7 @@ from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
 from gguf_hub.gguf.issues import Issue
 from gguf_hub.gguf.keys import number
 from gguf_hub.gguf.layout import TensorTable, read_table
-from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.gguf.raw_parts import find_raw_parts, parse_raw_part
 from gguf_hub.gguf.reader import map_file, map_joined, raise_unreadable
 from gguf_hub.gguf.roles import require_model

@@ -15,7 +15,7 @@ from gguf_hub.errors import GgufError, GgufHubError, HubError, UnsupportedGgufEr
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.memory.latents import Latents
-from gguf_hub.gguf.memory.layout import LayerSizes
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.gguf.memory.states import StateSizes
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.source import JoinedSource

@@ -14,7 +14,7 @@ from typing import Any
 
 from gguf_hub.errors import CheckpointError
 from gguf_hub.gguf.format import MAX_STRINGS
-from gguf_hub.gguf.memory.layout import ModelSizes
+from gguf_hub.gguf.memory.sizes import ModelSizes
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",

@@ -14,7 +14,7 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, LLAMA, Architecture, Temperature
 from gguf_hub.gguf.arch.graph import Graph, LayerGraph
 from gguf_hub.gguf.hparams import ARCHITECTURE, GraphHyperParameters, HyperParameters
-from gguf_hub.gguf.memory.layout import ModelSizes
+from gguf_hub.gguf.memory.sizes import ModelSizes
 from gguf_hub.gguf.strings import shown
 from gguf_hub.run.model.rope import RopeConfig
 

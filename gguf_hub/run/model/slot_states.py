@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import UsageError
-from gguf_hub.gguf.memory.layout import LayerOffsets, LayerSizes
+from gguf_hub.gguf.memory.layout import LayerOffsets
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.gguf.memory.states import N_CHECKPOINTS, state_stride
 
 Floats = NDArray[np.float32]

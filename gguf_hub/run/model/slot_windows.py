@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gguf_hub.errors import UsageError
-from gguf_hub.gguf.memory.layout import LayerSizes, Limits
+from gguf_hub.gguf.memory.layout import Limits
+from gguf_hub.gguf.memory.sizes import LayerSizes
 
 
 class SlotWindows:

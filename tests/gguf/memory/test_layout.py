@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from gguf_hub.gguf.memory.layout import HEADER, LayerSizes, Limits, MemoryLayout, cache_bytes
+from gguf_hub.gguf.memory.layout import HEADER, Limits, MemoryLayout, cache_bytes
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.hub.catalog import ModelShape
 
 MIXTURE = ModelShape(2, 96, 3, 1, 32, 160, 5, 2, 259, 50)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.cache import CHUNK
-from gguf_hub.gguf.memory.layout import LayerSizes, Limits
+from gguf_hub.gguf.memory.layout import Limits
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.slot_windows import SlotWindows
