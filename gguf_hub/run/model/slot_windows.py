@@ -44,9 +44,18 @@ class SlotWindows:
         Raises:
             UsageError: What its window shows has been overwritten.
         """
-        if not position:
+        if position:
+            self.check(slot, position)
+        else:
             self._ends[slot] = 0
-        elif not self.reusable(position, slot):
+
+    def check(self, slot: int, position: int) -> None:
+        """Raise unless a slot can be gone on with from a position.
+
+        Raises:
+            UsageError: What its window shows has been overwritten.
+        """
+        if self.reusable(position, slot) != position:
             raise UsageError(
                 f"position {position}: slot {slot} has been filled to {self._ends[slot]}, and its "
                 "windows do not go back so far",

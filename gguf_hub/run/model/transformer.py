@@ -264,8 +264,8 @@ class Transformer:
         Raises:
             UsageError: So many cannot be gone on from (see ``reusable``).
         """
-        self._check_reusable(n_positions, slot)
         state = self._states.save(slot, n_positions).view(np.uint16)
+        self._windows.check(slot, n_positions)
         parts = [part.ravel() for part in self._parts(n_positions, slot)]
         end = np.array([self._windows.end(slot)], np.uint32).view(np.uint16)
         return np.concatenate([*parts, end, state])
@@ -291,7 +291,7 @@ class Transformer:
         Raises:
             UsageError: So many cannot be gone on from (see ``reusable``).
         """
-        self._check_reusable(n_positions, source)
+        self._windows.check(source, n_positions)
         self._states.copy(source, target, n_positions)
         self._windows.fill(target, self._windows.end(source))
         source_parts, target_parts = (
@@ -318,13 +318,6 @@ class Transformer:
             parts += cache.key_parts(kv[at.k_cache :], key_type, n_head, n_k, *length)
             parts += cache.value_parts(kv[at.v_cache :], value_type, n_head, n_v, *length)
         return parts
-
-    def _check_reusable(self, n_positions: int, slot: int) -> None:
-        if self.reusable(n_positions, slot) != n_positions:
-            raise UsageError(
-                f"position {n_positions}: slot {slot} cannot be gone on with from there",
-                hint="ask `reusable` how many positions can be kept",
-            )
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
         """Raise unless ``n_tokens`` from a position on fit an existing slot."""

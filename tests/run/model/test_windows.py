@@ -114,9 +114,9 @@ def test_saved_and_copied_caches_go_on_alike(opened: Open, n: int) -> None:
 def test_what_has_been_replaced_is_not_saved(opened: Open) -> None:
     model = opened(n_slots=2)
     model.forward(IDS[:600], 0)
-    with pytest.raises(UsageError, match="cannot be gone on with"):
+    with pytest.raises(UsageError, match="do not go back so far"):
         model.save_cache(100)
-    with pytest.raises(UsageError, match="cannot be gone on with"):
+    with pytest.raises(UsageError, match="do not go back so far"):
         model.copy_cache(0, 1, 100)
 
 
