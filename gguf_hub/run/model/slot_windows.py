@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.memory.sizes import LayerSizes
@@ -67,10 +70,20 @@ class SlotWindows:
         for slot, end in ends:
             self._ends[slot] = max(self._ends[slot], end)
 
-    def end(self, slot: int) -> int:
-        """Return the end of what has been filled since the slot began."""
-        return self._ends[slot]
+    def saved_size(self, n_positions: int) -> int:
+        """Return how many numbers ``save`` returns for as many positions."""
+        return 2 if self._windows and n_positions else 0
 
-    def fill(self, slot: int, end: int) -> None:
-        """Record that a slot holds what one filled to ``end`` held."""
-        self._ends[slot] = end
+    def save(self, slot: int, n_positions: int) -> NDArray[np.uint16]:
+        """Return what must be known of a slot to go on with its first positions.
+
+        Raises:
+            UsageError: What their window shows has been overwritten.
+        """
+        self.check(slot, n_positions)
+        end = np.array([self._ends[slot]], np.uint32).view(np.uint16)
+        return end[: self.saved_size(n_positions)]
+
+    def load(self, slot: int, saved: NDArray[np.uint16]) -> None:
+        """Take over what ``save`` returned."""
+        self._ends[slot] = int(saved.copy().view(np.uint32)[0]) if saved.size else 0

@@ -265,15 +265,15 @@ class Transformer:
             UsageError: So many cannot be gone on from (see ``reusable``).
         """
         state = self._states.save(slot, n_positions).view(np.uint16)
-        self._windows.check(slot, n_positions)
+        end = self._windows.save(slot, n_positions)
         parts = [part.ravel() for part in self._parts(n_positions, slot)]
-        end = np.array([self._windows.end(slot)], np.uint32).view(np.uint16)
         return np.concatenate([*parts, end, state])
 
     def cache_size(self, n_positions: int, slot: int = 0) -> int:
         """Return how many numbers ``save_cache`` returns for as many positions."""
-        n_states = 2 * self._states.n_elements if n_positions else 0
-        return sum(part.size for part in self._parts(n_positions, slot)) + 2 + n_states
+        others = self._windows.saved_size(n_positions)
+        others += 2 * self._states.n_elements if n_positions else 0
+        return sum(part.size for part in self._parts(n_positions, slot)) + others
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
@@ -281,8 +281,9 @@ class Transformer:
         for part in self._parts(n_positions, slot):
             part[:] = saved[at : at + part.size].reshape(part.shape)
             at += part.size
-        self._windows.fill(slot, int(saved[at : at + 2].copy().view(np.uint32)[0]))
-        state = np.frombuffer(saved[at + 2 :].tobytes(), np.float32)
+        after = at + self._windows.saved_size(n_positions)
+        self._windows.load(slot, saved[at:after])
+        state = np.frombuffer(saved[after:].tobytes(), np.float32)
         self._states.load(slot, n_positions, state)
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
@@ -291,9 +292,8 @@ class Transformer:
         Raises:
             UsageError: So many cannot be gone on from (see ``reusable``).
         """
-        self._windows.check(source, n_positions)
         self._states.copy(source, target, n_positions)
-        self._windows.fill(target, self._windows.end(source))
+        self._windows.load(target, self._windows.save(source, n_positions))
         source_parts, target_parts = (
             self._parts(n_positions, source),
             self._parts(n_positions, target),
