@@ -22,6 +22,7 @@ from gguf_hub.run.kernels.simd.simd import (
     f32x8_of,
     floats,
     fma,
+    i8x32_of,
     splat_f32x8,
     splat_i32x8,
 )
@@ -79,13 +80,6 @@ def lanes_512_of(coded: CodedType, ops: RowOps) -> Callable:
 # -- weights and scales ----------------------------------------------------------------------------
 
 
-@machine_code
-def _four(a, b, c, d):
-    """Return four 64-bit numbers as an i8x32."""
-    low, high = concat(simd.i8x8_of(a), simd.i8x8_of(b)), concat(simd.i8x8_of(c), simd.i8x8_of(d))
-    return concat(low, high)
-
-
 def _thirty_two_of(coded: CodedType, ops: RowOps) -> Callable:
     """Return ``(w, p, k)``: weights 32 k ... 32 k + 31 of the block at ``p``, plus the offset."""
     eight = coded.eight
@@ -97,8 +91,8 @@ def _thirty_two_of(coded: CodedType, ops: RowOps) -> Callable:
             c1, f1 = eight(w, p, 4 * k + 1)
             c2, f2 = eight(w, p, 4 * k + 2)
             c3, f3 = eight(w, p, 4 * k + 3)
-            flips = _four(f0, f1, f2, f3)
-            return (_four(c0, c1, c2, c3) ^ flips) + (flips & 1)
+            flips = i8x32_of(f0, f1, f2, f3)
+            return (i8x32_of(c0, c1, c2, c3) ^ flips) + (flips & 1)
 
         return thirty_two
     lookup, nibbles = ops.lookup(table_of(coded)), coded.nibbles or 0
@@ -349,7 +343,7 @@ def _group_sum_of(coded: CodedType, ops: RowOps) -> Callable:
         first, _ = eight(w, p, 2 * g)
         last, _ = eight(w, p, 2 * g + 1)
         none, is_last = np.uint64(0), g % 2 == 1
-        codes = _four(
+        codes = i8x32_of(
             none if is_last else first, none if is_last else last,
             first if is_last else none, last if is_last else none,
         )  # fmt: skip

@@ -16,7 +16,6 @@ from numba.extending import intrinsic
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.run.kernels.generic import grids
 from gguf_hub.run.kernels.simd import simd
-from gguf_hub.run.kernels.simd.simd import concat
 from gguf_hub.run.kernels.simd.simd512 import load_i8x64
 from gguf_hub.run.kernels.simd.simd_grids import eights_of, fours_of, negated
 from gguf_hub.run.kernels.simd.simd_memory import load_i8x32, load_u32, loader
@@ -83,9 +82,7 @@ def thirty_two_of(eight: Callable) -> Callable:
         second, _ = eight(w, p, 4 * k + 1)
         third, _ = eight(w, p, 4 * k + 2)
         fourth, _ = eight(w, p, 4 * k + 3)
-        low = concat(simd.i8x8_of(first), simd.i8x8_of(second))
-        high = concat(simd.i8x8_of(third), simd.i8x8_of(fourth))
-        return negated(concat(low, high), signs, k)
+        return negated(simd.i8x32_of(first, second, third, fourth), signs, k)
 
     return thirty_two
 

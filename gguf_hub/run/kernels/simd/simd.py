@@ -21,6 +21,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     i32,
     i32x8,
     instruction,
+    machine_code,
     shuffle,
     splat,
 )
@@ -80,6 +81,12 @@ def concat(typingctx, low, high):
         return shuffle(builder, *args, range(joined.lanes))
 
     return joined(low, high), codegen
+
+
+@machine_code
+def i8x32_of(a, b, c, d):
+    """Return four 64-bit numbers as an i8x32."""
+    return concat(concat(i8x8_of(a), i8x8_of(b)), concat(i8x8_of(c), i8x8_of(d)))
 
 
 def _widener(source: Vector, target: Vector, signed: bool):
