@@ -16,8 +16,10 @@ command or step; the command line prints it as a paragraph of its own.
     ├── CheckpointError              a checkpoint folder that cannot be converted: all problems
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
-    ├── ResourceError            memory or threads that the system does not give
-    ├── ProgramError             steps that could leave their memory: a fault of gguf-hub itself
+    ├── ResourceError                memory or threads that the system does not give
+    ├── GpuError                     no GPU, or one that refuses something or was lost
+    │   └── GpuMemoryError           memory that a GPU does not give
+    ├── ProgramError                 steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
     ├── BudgetError                  input that takes more CPU time or memory than it may
@@ -155,6 +157,14 @@ class ChatTemplateError(GgufHubError):
 
 class ResourceError(GgufHubError):
     """Memory or threads that the system does not give."""
+
+
+class GpuError(GgufHubError):
+    """A GPU that is not there, whose driver refuses something, or that was lost."""
+
+
+class GpuMemoryError(GpuError):
+    """Memory that a GPU does not give."""
 
 
 class ProgramError(GgufHubError):

@@ -26,7 +26,7 @@ LAYERS = {
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
     "hub.download": 4, "hub.mirror": 4, "hub.survey": 5, "hub.resolve": 5,
     "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
-    "run.sampler": 4, "run.grammar": 4, "run.model": 4, "run.convert": 4, "run.quants.plan": 4,
+    "run.sampler": 4, "run.grammar": 4, "run.gpu": 3.5, "run.model": 4, "run.convert": 4, "run.quants.plan": 4,
     "run.quants.transcode": 4, "run.quants.quantize": 4, "run.generation.lookup": 4,
     "run.generation.engine": 5, "run.generation": 6, "run.opening": 7, "run.perplexity": 7,
     "run.bench": 7,
@@ -47,6 +47,7 @@ WINGS = {
 # third-party package -> the rooms that may import it
 OWNERS = {
     "filelock": {"locks", "run.kernels"},
+    "wgpu": {"run.gpu"},
     "numba": {"run.kernels"},
     "llvmlite": {"run.kernels"},
     "huggingface_hub": {"hub.client"},

@@ -17,6 +17,32 @@ Lock = Literal["none", "dense", "all"]
 """What to lock in memory: nothing, the tensors that every token reads, or the whole file."""
 
 
+ALL_LAYERS = 2**31 - 1
+"""More layers than any model has."""
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """What of a model GPUs compute, under llama.cpp's names.
+
+    Attributes:
+        n_layers: How many layers, the last ones; one more than the model has, or more, for the
+            output layer, too. 0 for none.
+        n_cpu_moe: Of how many of the first layers the CPU computes the experts all the same.
+        devices: Which GPUs, as ``list_adapters`` counts them; none for the first.
+        split: Shares of the layers that each of them gets; none for shares by free memory.
+    """
+
+    n_layers: int = 0
+    n_cpu_moe: int = 0
+    devices: tuple[int, ...] = ()
+    split: tuple[float, ...] = ()
+
+
+NO_GPU = GpuSettings()
+"""Everything on the CPU."""
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """Settings of a model, under llama.cpp's names.
@@ -37,6 +63,7 @@ class ModelSettings:
         swa_full: Keep all positions in layers with windows, too: a text can then be gone back
             anywhere.
         overrides: Metadata that is read otherwise than the file has it.
+        gpu: What GPUs compute.
     """
 
     n_ctx: int = 0
@@ -52,6 +79,7 @@ class ModelSettings:
     rope: RopeChange = AS_TRAINED
     swa_full: bool = False
     overrides: tuple[Override, ...] = ()
+    gpu: GpuSettings = NO_GPU
 
     def check(self) -> None:
         """Refuse values that no model can be opened with.

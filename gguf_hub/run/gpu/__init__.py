@@ -1,0 +1,1 @@
+"""Running steps of a program on GPUs, by WGSL kernels (see ``device`` and ``part``)."""

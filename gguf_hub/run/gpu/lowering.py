@@ -1,0 +1,29 @@
+"""Steps as operations of a GPU: which kernel does which step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_hub.run.gpu.kernels import Operation, name_of
+from gguf_hub.run.gpu.products import PRODUCTS
+from gguf_hub.run.gpu.steps import STEPS
+from gguf_hub.run.kernels.vm.ops import Step
+
+
+def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -> list[Operation]:
+    """Return what a GPU does for a step, in order.
+
+    Args:
+        step: Of a program.
+        max_binding: Most bytes of weights that one operation may see.
+        tables: Offset in ``n`` -> file offsets of experts that stand there (see ``Bounds``).
+    """
+    name = name_of(step)
+    if name in PRODUCTS:
+        return PRODUCTS[name](step, max_binding, tables)
+    return [STEPS[name](step)]
+
+
+def can_run(kernel: str) -> bool:
+    """Whether a GPU has a kernel for steps of this name."""
+    return kernel.partition(".")[0] in {*PRODUCTS, *STEPS}

@@ -1,0 +1,248 @@
+"""GPUs through wgpu (Vulkan, Metal, Direct3D 12); nothing else imports it.
+
+wgpu-py makes objects and reports errors. Commands are recorded by the C functions under it: its
+own methods take twice as long, 8 microseconds a dispatch (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import wgpu
+from numpy.typing import NDArray
+from wgpu.backends.wgpu_native._ffi import ffi, lib
+
+from gguf_hub.errors import GpuError, GpuMemoryError
+from gguf_hub.run.gpu.device import AdapterInfo, Dispatch, Slice
+from gguf_hub.units import format_size
+
+_USAGE = (
+    wgpu.BufferUsage.STORAGE
+    | wgpu.BufferUsage.UNIFORM
+    | wgpu.BufferUsage.COPY_DST
+    | wgpu.BufferUsage.COPY_SRC
+)
+_LIMITS = (
+    "max-storage-buffer-binding-size",
+    "max-buffer-size",
+    "max-storage-buffers-per-shader-stage",
+    "max-compute-workgroup-size-x",
+    "max-compute-invocations-per-workgroup",
+    "max-compute-workgroup-storage-size",
+)
+_BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
+_TYPES = {
+    ("uniform", ""): "uniform",
+    ("storage", ""): "read-only-storage",
+    ("storage", "read"): "read-only-storage",
+    ("storage", "read_write"): "storage",
+}
+
+
+class _Kernel:
+    """A compiled kernel.
+
+    Attributes:
+        pipeline: wgpu's.
+        layout: Of its bindings.
+        numbers: Of its bindings.
+    """
+
+    def __init__(self, pipeline: Any, layout: Any, numbers: Sequence[int]) -> None:
+        self.pipeline = pipeline
+        self.layout = layout
+        self.numbers = numbers
+
+
+def list_adapters() -> list[tuple[AdapterInfo, Any]]:
+    """Return the GPUs that drivers offer, software ones too, each once and the fastest API first.
+
+    Returns:
+        Each with what ``WgpuDevice`` opens.
+    """
+    found: dict[tuple[str, int, int], tuple[AdapterInfo, Any]] = {}
+    adapters = wgpu.gpu.enumerate_adapters_sync()
+    order = {"Vulkan": 0, "Metal": 0, "D3D12": 1, "OpenGL": 9, "OpenGLES": 9}
+    for adapter in sorted(adapters, key=lambda each: order.get(each.info["backend_type"], 5)):
+        info = _describe(adapter)
+        if order.get(info.backend, 5) < 9:  # OpenGL has too few buffers for kernels
+            found.setdefault((info.name, info.vendor_id, info.device_id), (info, adapter))
+    return list(found.values())
+
+
+def _describe(adapter: Any) -> AdapterInfo:
+    info, limits = adapter.info, adapter.limits
+    return AdapterInfo(
+        name=info["device"],
+        backend=info["backend_type"],
+        kind=info["adapter_type"],
+        driver=info["description"],
+        vendor_id=int(info["vendor_id"]),
+        device_id=int(info["device_id"]),
+        max_binding=int(limits["max-storage-buffer-binding-size"]),
+        max_buffer=int(limits["max-buffer-size"]),
+    )
+
+
+class WgpuDevice:
+    """A GPU that is open.
+
+    Args:
+        adapter: As ``list_adapters`` returns it.
+        max_binding: Let no kernel see more bytes of a buffer, for tests; None for the driver's.
+    """
+
+    def __init__(self, adapter: Any, max_binding: int | None = None) -> None:
+        self.info = _describe(adapter)
+        limits = {name: adapter.limits[name] for name in _LIMITS}
+        features = [name for name in ("subgroup",) if name in adapter.features]
+        try:
+            self._device = adapter.request_device_sync(
+                required_features=features,
+                required_limits={name: n for name, n in limits.items() if n < 2**63},
+            )
+        except Exception as exc:
+            raise GpuError(f"the driver of `{self.info.name}` does not open it: {exc}") from exc
+        self.has_subgroups = bool(features)
+        self.max_binding = min(max_binding or self.info.max_binding, self.info.max_binding)
+        self._queue = self._device.queue
+        self._kernels: dict[str, _Kernel] = {}
+        self._staging: Any = None
+        self._is_mapped = 0
+        self._on_mapped = ffi.callback(
+            "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", self._set_mapped
+        )
+
+    def buffer(self, size_bytes: int) -> Any:
+        """Return a buffer of zeros."""
+        size = max(16, -(-size_bytes // 16) * 16)
+        try:
+            return self._device.create_buffer(size=size, usage=_USAGE)
+        except Exception as exc:  # wgpu has a class of errors for each version
+            raise GpuMemoryError(
+                f"GPU `{self.info.name}` has no room for {format_size(size)} more",
+                hint="put fewer layers on it: `-ngl N`; or use a smaller context: `-c`",
+            ) from exc
+
+    def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
+        """Copy numbers into a buffer before what is submitted next."""
+        self._queue.write_buffer(buffer, offset, np.ascontiguousarray(data))
+
+    def read(self, reads: Sequence[Slice]) -> list[NDArray[np.uint8]]:
+        """Wait for all that was submitted; return bytes of buffers.
+
+        A staging buffer mapped on this thread takes a third of the time of wgpu-py's
+        ``read_buffer``.
+        """
+        sizes = [-(-each.size // 4) * 4 for each in reads]
+        total = max(16, sum(sizes))
+        staging = self._staging_of(total)
+        encoder = self._device.create_command_encoder()
+        at = 0
+        for each, size in zip(reads, sizes, strict=True):
+            encoder.copy_buffer_to_buffer(each.buffer, each.offset, staging, at, size)
+            at += size
+        self._queue.submit([encoder.finish()])
+        data = self._map(staging, total)
+        parts = np.split(data, np.cumsum(sizes)[:-1]) if len(sizes) > 1 else [data]
+        return [part[: each.size] for part, each in zip(parts, reads, strict=True)]
+
+    def kernel(self, source: str) -> _Kernel:
+        """Compile a WGSL module whose entry is ``main``; the same source is compiled once."""
+        if source not in self._kernels:
+            self._kernels[source] = self._compile(source)
+        return self._kernels[source]
+
+    def bind(self, kernel: _Kernel, slices: dict[int, Slice]) -> Any:
+        """Return what a kernel sees at each of its bindings; others are left out."""
+        entries = [
+            {
+                "binding": number,
+                "resource": {
+                    "buffer": slices[number].buffer,
+                    "offset": slices[number].offset,
+                    "size": slices[number].size,
+                },
+            }
+            for number in kernel.numbers
+        ]
+        return self._device.create_bind_group(layout=kernel.layout, entries=entries)
+
+    def submit(self, dispatches: Sequence[Dispatch]) -> None:
+        """Run dispatches one after another."""
+        self._queue.submit([self.record(dispatches)])
+
+    def record(self, dispatches: Sequence[Dispatch]) -> Any:
+        """Return dispatches as commands, to be submitted once."""
+        encoder = self._device.create_command_encoder()
+        pass_ = encoder.begin_compute_pass()
+        inner, null, last = pass_._internal, ffi.NULL, None
+        set_pipeline = lib.wgpuComputePassEncoderSetPipeline
+        set_bindings = lib.wgpuComputePassEncoderSetBindGroup
+        run = lib.wgpuComputePassEncoderDispatchWorkgroups
+        for kernel, bindings, (x, y, z) in dispatches:
+            if kernel is not last:
+                set_pipeline(inner, kernel.pipeline._internal)
+                last = kernel
+            set_bindings(inner, 0, bindings._internal, 0, null)
+            run(inner, x, y, z)
+        pass_.end()
+        return encoder.finish()
+
+    def close(self) -> None:
+        """Free the device."""
+        self._kernels.clear()
+        self._staging = None
+        self._device.destroy()
+
+    def _compile(self, source: str) -> _Kernel:
+        found = sorted({(int(n), kind, how) for n, kind, how in _BINDING.findall(source)})
+        entries = [
+            {
+                "binding": number,
+                "visibility": wgpu.ShaderStage.COMPUTE,
+                "buffer": {"type": _TYPES[kind, how]},
+            }
+            for number, kind, how in found
+        ]
+        try:
+            layout = self._device.create_bind_group_layout(entries=entries)
+            pipeline = self._device.create_compute_pipeline(
+                layout=self._device.create_pipeline_layout(bind_group_layouts=[layout]),
+                compute={
+                    "module": self._device.create_shader_module(code=source),
+                    "entry_point": "main",
+                },
+            )
+        except Exception as exc:
+            raise GpuError(f"the driver of `{self.info.name}` refuses a kernel: {exc}") from exc
+        return _Kernel(pipeline, layout, [number for number, _, _ in found])
+
+    def _staging_of(self, size: int) -> Any:
+        if self._staging is None or self._staging.size < size:
+            usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
+            self._staging = self._device.create_buffer(size=size, usage=usage)
+        return self._staging
+
+    def _map(self, staging: Any, size: int) -> NDArray[np.uint8]:
+        """Wait, and return a copy of the first bytes of the staging buffer."""
+        self._is_mapped = 0
+        info = ffi.new(
+            "WGPUBufferMapCallbackInfo *",
+            {"mode": lib.WGPUCallbackMode_AllowProcessEvents, "callback": self._on_mapped},
+        )[0]
+        lib.wgpuBufferMapAsync(staging._internal, lib.WGPUMapMode_Read, 0, size, info)
+        while not self._is_mapped:
+            lib.wgpuDevicePoll(self._device._internal, True, ffi.NULL)
+        if self._is_mapped != lib.WGPUMapAsyncStatus_Success:
+            raise GpuError(f"`{self.info.name}` was lost while it computed")
+        address = lib.wgpuBufferGetConstMappedRange(staging._internal, 0, size)
+        data: NDArray[np.uint8] = np.frombuffer(ffi.buffer(address, size), np.uint8).copy()
+        lib.wgpuBufferUnmap(staging._internal)
+        return data
+
+    def _set_mapped(self, status: int, message: Any, first: Any, second: Any) -> None:
+        self._is_mapped = status
