@@ -78,6 +78,9 @@ class Device(Protocol):
             GpuMemoryError: The device has no room for it.
         """
 
+    def free(self, buffer: Any) -> None:
+        """Give a buffer's memory back; nothing may use it any more."""
+
     def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
         """Copy numbers into a buffer before what is submitted next; multiples of 4 bytes."""
 

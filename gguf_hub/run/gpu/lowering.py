@@ -19,6 +19,8 @@ def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -
         tables: Offset in ``n`` -> file offsets of experts that stand there (see ``Bounds``).
     """
     name = name_of(step)
+    if name == "prefetch_experts":
+        return []  # the weights are here
     if name in PRODUCTS:
         return PRODUCTS[name](step, max_binding, tables)
     return [STEPS[name](step)]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.gguf.memory.layout import Area, Array
-from gguf_hub.run.gpu import layouts
-from gguf_hub.run.gpu.device import Device, Dispatch, Slice
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.gpu.device import Dispatch, Slice
 from gguf_hub.run.gpu.kernels import (
     ARGS,
     F,
@@ -27,11 +27,11 @@ from gguf_hub.run.gpu.kernels import (
     Q,
     V,
     W,
-    WeightPart,
     arguments_of,
     name_of,
 )
 from gguf_hub.run.gpu.lowering import lower
+from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT, Step
 
 _ARGUMENT_BYTES = 256  # from one step's arguments to the next: the largest alignment of bindings
@@ -59,12 +59,11 @@ class GpuPart:
     """Runs steps on one GPU.
 
     Args:
-        device: The GPU; ``close`` closes it.
-        sizes: Elements of ``n``, ``f`` and ``q``.
+        store: The GPU and the weights there.
+        sizes: Elements of ``n``, ``f`` and ``q``, and of ``kv`` for one slot.
         cache_areas: Of ``kv``: keys and values of each layer that it computes.
         n_slots: Caches.
         tables: Offset in ``n`` -> file offsets of experts that stand there.
-        file: Bytes of the mapped model.
 
     Raises:
         GpuMemoryError: It has no room for them.
@@ -72,28 +71,36 @@ class GpuPart:
 
     def __init__(
         self,
-        device: Device,
+        store: WeightStore,
         sizes: Mapping[Array, int],
         cache_areas: Sequence[Area],
         n_slots: int,
         tables: Mapping[int, tuple[int, ...]],
-        file: NDArray[np.uint8],
     ) -> None:
-        self.device = device
-        self._tables = tables
-        self._file = file
-        self._buffers = {name: self._whole(sizes[name], _DTYPES[name]) for name in ("n", "f", "q")}
-        self._caches = {
-            area.offset: (area, self._whole(area.n_elements * n_slots, np.uint16))
-            for area in cache_areas
-        }
-        self._weights: dict[WeightPart, Slice] = {}
+        self.device = store.device
+        self._store, self._tables = store, tables
+        self._owned: list[Any] = []
+        try:
+            self._buffers = {
+                name: self._whole(sizes[name], _DTYPES[name]) for name in ("n", "f", "q")
+            }
+            self._caches = {
+                area.offset: (area, self._whole(area.n_elements * n_slots, np.uint16))
+                for area in cache_areas
+            }
+        except BaseException:
+            self.free()
+            raise
+        self._slot_size = max(1, sizes["kv"])
+        self._n = np.zeros(SLOT + 1, np.int64)
+        self._header = self._n.tolist()
 
     def _whole(self, n: int, dtype: Any) -> Slice:
         size = max(256, -(-n * np.dtype(dtype).itemsize // 256) * 256)
-        return Slice(self.device.buffer(size), 0, size)
+        self._owned.append(self.device.buffer(size))
+        return Slice(self._owned[-1], 0, size)
 
-    def load(self, steps: Sequence[Step]) -> GpuCode:
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> GpuCode:
         """Return steps for ``run``, their kernels compiled and their weights on the GPU."""
         operations = [
             (operation, step)
@@ -115,12 +122,18 @@ class GpuPart:
             )
         )
 
-    def run(self, code: GpuCode, n: NDArray[np.int64]) -> None:
-        """Start the steps; ``n`` is the header that the GPU's own was set to, and what follows."""
-        header, dispatches = n[: SLOT + 1].tolist(), []
+    def begin(self, n: NDArray[np.int64]) -> None:
+        """Take over the header of a pass, and what follows it."""
+        self._n = n
+        self._header = n[: SLOT + 1].tolist()
+        self.write("n", 0, n)
+
+    def run(self, code: GpuCode) -> None:
+        """Start the steps of a pass that has begun."""
+        header, dispatches = self._header, []
         for operation in code.operations:
             if operation.header_at is not None:
-                row = n[operation.header_at :][:3].tolist()
+                row = self._n[operation.header_at :][:3].tolist()
                 header[N_TOKENS], header[POSITION], header[SLOT] = row
             grid = operation.grid(header)
             if min(grid) > 0:
@@ -128,31 +141,50 @@ class GpuPart:
         if dispatches:
             self.device.submit(dispatches)
 
+    def has_cache(self, first: int) -> bool:
+        """Whether element ``first`` of ``kv``, of any slot, lies here."""
+        return self._cache_of(first) is not None
+
     def write(self, array: Array, first: int, values: NDArray[Any]) -> None:
         """Copy elements to the GPU; those of ``kv`` belong to one slot's part of one area."""
         target, at = self._place(array, first)
         data = np.ascontiguousarray(values.astype(_DTYPES[array], copy=False)).view(np.uint8)
-        start = at % 4
-        assert start == 0 and len(data) % 4 == 0, f"{array}[{first}]: not in whole words"
+        if at % 4 or len(data) % 4:
+            raise AssertionError(f"{array}[{first}]: {len(data)} bytes are not whole words")
         self.device.write(target.buffer, at, data)
 
-    def read(self, array: Array, first: int, n: int) -> NDArray[Any]:
-        """Wait for the GPU; return a copy of elements."""
-        target, at = self._place(array, first)
-        size = n * np.dtype(_DTYPES[array]).itemsize
-        return self.device.read([Slice(target.buffer, at, size)])[0].view(_DTYPES[array])
+    def read(self, wanted: Sequence[tuple[Array, int, int]]) -> list[NDArray[Any]]:
+        """Wait for the GPU; return copies of elements: (array, first, how many) of each."""
+        slices = []
+        for array, first, n in wanted:
+            target, at = self._place(array, first)
+            slices.append(Slice(target.buffer, at, n * np.dtype(_DTYPES[array]).itemsize))
+        found = self.device.read(slices)
+        return [data.view(_DTYPES[array]) for data, (array, *_) in zip(found, wanted, strict=True)]
+
+    def free(self) -> None:
+        """Free the memory, not the weights."""
+        while self._owned:
+            self.device.free(self._owned.pop())
 
     def close(self) -> None:
         """Free the GPU."""
-        self._buffers, self._caches, self._weights = {}, {}, {}
         self.device.close()
 
     def _place(self, array: Array, first: int) -> tuple[Slice, int]:
         """Return a buffer, and the byte of it where an element lies."""
         if array != "kv":
             return self._buffers[array], first * np.dtype(_DTYPES[array]).itemsize
-        start = max(at for at in self._caches if at <= first)
-        return self._caches[start][1], 2 * (first - start)
+        found = self._cache_of(first)
+        assert found is not None, f"kv[{first}] is computed elsewhere"
+        return found
+
+    def _cache_of(self, first: int) -> tuple[Slice, int] | None:
+        slot, at = divmod(first, self._slot_size)
+        for area, whole in self._caches.values():
+            if area.offset <= at < area.offset + area.n_elements:
+                return whole, 2 * (slot * area.n_elements + at - area.offset)
+        return None
 
     def _slot_sizes(self, step: Step) -> tuple[int, ...]:
         at = arguments_of(step)
@@ -172,17 +204,7 @@ class GpuPart:
             if name in at:
                 slices[number] = self._caches[at[name]][1]
         if operation.weights:
-            slices[W] = self._upload(operation.weights)
+            slices[W] = self._store.get(operation.weights)
         kernel = self.device.kernel(operation.source)
         header_at = at["at"] if name_of(step) == "set_row" else None
         return _Bound(kernel, self.device.bind(kernel, slices), operation.grid, header_at)
-
-    def _upload(self, part: WeightPart) -> Slice:
-        """Return the weights on the GPU; the same are sent once."""
-        if part not in self._weights:
-            size = layouts.size_bytes(part)
-            buffer = self.device.buffer(size)
-            for offset, words in layouts.pack(part, self._file):
-                self.device.write(buffer, offset, words)
-            self._weights[part] = Slice(buffer, 0, -(-size // 16) * 16)
-        return self._weights[part]

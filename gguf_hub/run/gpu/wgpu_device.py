@@ -33,6 +33,9 @@ _LIMITS = (
     "max-compute-invocations-per-workgroup",
     "max-compute-workgroup-storage-size",
 )
+_MAX_PENDING = 256 << 20
+"""Bytes that wait to be copied to the GPU."""
+
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
 _TYPES = {
     ("uniform", ""): "uniform",
@@ -111,6 +114,7 @@ class WgpuDevice:
         self._queue = self._device.queue
         self._kernels: dict[str, _Kernel] = {}
         self._staging: Any = None
+        self._n_pending = 0
         self._is_mapped = 0
         self._on_mapped = ffi.callback(
             "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", self._set_mapped
@@ -127,9 +131,20 @@ class WgpuDevice:
                 hint="put fewer layers on it: `-ngl N`; or use a smaller context: `-c`",
             ) from exc
 
+    def free(self, buffer: Any) -> None:
+        """Give a buffer's memory back."""
+        buffer.destroy()
+
     def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
-        """Copy numbers into a buffer before what is submitted next."""
+        """Copy numbers into a buffer before what is submitted next.
+
+        wgpu keeps a copy of them until then; of weights that would be the whole model.
+        """
         self._queue.write_buffer(buffer, offset, np.ascontiguousarray(data))
+        self._n_pending += data.nbytes
+        if self._n_pending > _MAX_PENDING:
+            self._queue.submit([])
+            self._wait()
 
     def read(self, reads: Sequence[Slice]) -> list[NDArray[np.uint8]]:
         """Wait for all that was submitted; return bytes of buffers.
@@ -236,13 +251,18 @@ class WgpuDevice:
         )[0]
         lib.wgpuBufferMapAsync(staging._internal, lib.WGPUMapMode_Read, 0, size, info)
         while not self._is_mapped:
-            lib.wgpuDevicePoll(self._device._internal, True, ffi.NULL)
+            self._wait()
         if self._is_mapped != lib.WGPUMapAsyncStatus_Success:
             raise GpuError(f"`{self.info.name}` was lost while it computed")
         address = lib.wgpuBufferGetConstMappedRange(staging._internal, 0, size)
         data: NDArray[np.uint8] = np.frombuffer(ffi.buffer(address, size), np.uint8).copy()
         lib.wgpuBufferUnmap(staging._internal)
         return data
+
+    def _wait(self) -> None:
+        """Wait for all that was submitted."""
+        lib.wgpuDevicePoll(self._device._internal, True, ffi.NULL)
+        self._n_pending = 0
 
     def _set_mapped(self, status: int, message: Any, first: Any, second: Any) -> None:
         self._is_mapped = status

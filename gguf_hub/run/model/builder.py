@@ -39,6 +39,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         stream = Stream(at.residual, at.attn_out)
         is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
+            self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
             source = self._mix(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
@@ -53,6 +54,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
                 self._add("scale_rows", x=stream.x, width=self._config.n_embd,
                           factor=vectors["layer_output_scale.weight"],
                           count=stream.count)  # fmt: skip
+        self._layer = self._config.n_layer
         if stage.has_head:
             self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
         return Program(

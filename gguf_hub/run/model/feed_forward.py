@@ -109,6 +109,7 @@ class FeedForwardWriter(StepWriter):
         source: Activations, target: int,
     ) -> None:  # fmt: skip
         """Compute the chosen experts; write their sum, or add it to the residual stream."""
+        self._of_experts = True
         c, at, experts = self._config, self._at, layer.experts
         up, down, gate = experts["up"], experts["down"], experts.get("gate")
         first, is_first = [part for part in (gate, up) if part], c.router.is_first
@@ -138,6 +139,7 @@ class FeedForwardWriter(StepWriter):
             n_expert_used=c.n_expert_used, x=target, count=stream.count,
             is_added=target == stream.x, is_weighted=not is_first,
         )  # fmt: skip
+        self._of_experts = False
 
     def _route(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,

@@ -26,7 +26,7 @@ from gguf_hub.units import format_gb, format_size
 Range = tuple[int, int]
 """First byte in the file, and how many."""
 
-_WILLNEED = 3
+_WILLNEED, _DONTNEED = 3, 4
 _PAGE = 4096
 
 
@@ -90,6 +90,14 @@ def prefetch(data: NDArray[np.uint8], ranges: list[Range]) -> None:
         madvise = ctypes.CDLL(None).madvise
         for start, size in _pages(data, ranges):
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _WILLNEED)
+
+
+def release(data: NDArray[np.uint8], first: int, size_bytes: int) -> None:
+    """Let the system have the memory of whole pages of a mapped file; they can be read again."""
+    start, end = -(-first // _PAGE) * _PAGE, (first + size_bytes) // _PAGE * _PAGE
+    if is_advisable() and start < end:
+        address, madvise = data.ctypes.data + start, ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(address), ctypes.c_size_t(end - start), _DONTNEED)
 
 
 def lock_pages(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
-from gguf_hub.run.kernels.vm.machine import Code
+from gguf_hub.run.kernels.vm.machine import LoadedProgram
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     HEADER_SIZE,
@@ -45,7 +45,7 @@ class RowProgram:
             which argument, sequence, value for slot 0.
     """
 
-    code: Code
+    code: LoadedProgram
     n_rows: int
     headers: int
     slot_size: int
@@ -74,7 +74,7 @@ def write_row_program(
     program: Program,
     config: ModelConfig,
     n_rows: int,
-    load: Callable[[Sequence[Step], Bounds], Code],
+    load: Callable[[Sequence[Step], Bounds], LoadedProgram],
 ) -> RowProgram:
     """Return the program of one token of each of ``n_rows`` sequences.
 

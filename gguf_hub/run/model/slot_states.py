@@ -16,6 +16,7 @@ from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.layout import LayerOffsets
 from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.gguf.memory.states import N_CHECKPOINTS, state_stride
+from gguf_hub.run.kernels.vm.machine import Machine
 
 Floats = NDArray[np.float32]
 
@@ -37,15 +38,15 @@ class SlotStates:
     """Tracks the states of all slots; does nothing for a model without states.
 
     Args:
-        f: The memory that they lie in.
+        machine: Has the memory that they lie in.
         layers: Offsets and sizes of each layer.
         n_slots: How many slots.
     """
 
     def __init__(
-        self, f: Floats, layers: Iterable[tuple[LayerOffsets, LayerSizes]], n_slots: int
+        self, machine: Machine, layers: Iterable[tuple[LayerOffsets, LayerSizes]], n_slots: int
     ) -> None:
-        self._f = f
+        self._machine = machine
         self._areas = [
             (first, n_elements)
             for at, layer in layers
@@ -107,7 +108,7 @@ class SlotStates:
         if not position or own.position != position or position in own.checkpoints:
             return
         if self._areas:
-            own.checkpoints[position] = np.concatenate(self._views(slot))
+            own.checkpoints[position] = self._read(slot)
         while len(own.checkpoints) > N_CHECKPOINTS:
             del own.checkpoints[min(own.checkpoints)]
 
@@ -121,7 +122,7 @@ class SlotStates:
         if not self._areas or not position:
             return np.empty(0, np.float32)
         if own.position == position:
-            return np.concatenate(self._views(slot))
+            return self._read(slot)
         if position in own.checkpoints:
             return own.checkpoints[position]
         raise UsageError(
@@ -147,13 +148,20 @@ class SlotStates:
         self._slots[target].checkpoints = {at: s for at, s in known.items() if at <= position}
 
     def _restore(self, slot: int, position: int, state: Floats) -> None:
-        first = 0
-        for view in self._views(slot) if position else ():
+        first, views = 0, self._views(slot) if position else []
+        for view in views:
             view[:] = state[first : first + len(view)]
             first += len(view)
+        self._machine.push(*views)
         self._slots[slot].position = position
 
+    def _read(self, slot: int) -> Floats:
+        views = self._views(slot)
+        self._machine.pull(*views)
+        return np.concatenate(views)
+
     def _views(self, slot: int) -> list[Floats]:
+        f = self._machine.memory.f
         return [
-            self._f[first + slot * state_stride(n) :][:n] for first, n in self._areas
+            f[first + slot * state_stride(n) :][:n] for first, n in self._areas
         ]  # fmt: skip

@@ -54,6 +54,7 @@ class StepWriter:
         self._steps: list[Step] = []
         self._constants: dict[int, NDArray[np.float32]] = {}
         self._scalars: dict[float, int] = {}
+        self._layer, self._of_experts = -1, False  # of the steps that are written next
 
     def _place(
         self, vectors: Mapping[str, NDArray[np.float32]], offsets: Mapping[str, int]
@@ -79,7 +80,8 @@ class StepWriter:
 
     def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:
         """Append a step; the next one waits for it only if it is the last of its group."""
-        self._steps.append(step(kernel, barrier=is_last, **arguments))
+        written = step(kernel, barrier=is_last, **arguments)
+        self._steps.append(replace(written, layer=self._layer, of_experts=self._of_experts))
 
     def _norm(
         self, vectors: Mapping[str, int], name: str, x: int, y: int, width: int, count: int,

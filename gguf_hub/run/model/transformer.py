@@ -18,7 +18,7 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
-from gguf_hub.run.kernels.vm.machine import Code, CompiledMachine, Machine
+from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
 from gguf_hub.run.kernels.vm.ops import (
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
@@ -28,8 +28,8 @@ from gguf_hub.run.kernels.vm.ops import (
     SLOT,
     Step,
 )
-from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.machines import MachineOpener
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
 from gguf_hub.run.model.rows import RowProgram, write_row_program
@@ -93,7 +93,7 @@ class Transformer:
         self._machine = machine
         self._memory = machine.memory
         layers = zip(program.layout.layers, program.layout.layer_sizes, strict=True)
-        self._states = SlotStates(self._memory.f, layers, limits.n_slots)
+        self._states = SlotStates(machine, layers, limits.n_slots)
         self._limits = limits
         self._windows = SlotWindows(program.layout.layer_sizes, limits)
         self._code = self._load(program.steps, program.bounds)
@@ -127,17 +127,15 @@ class Transformer:
         limits = _limits(config, settings, weights.active_bytes(config))
         limits = replace(limits, prefetch_experts=should_prefetch_experts(file, settings, progress))
         apply_residency(file, weights, limits, settings.lock, progress)
-        program = ProgramBuilder(config, weights, limits).build()
-        builder = builder or KernelBuilder()
-        builder.addresses(program.kernels, progress)
-        machine = CompiledMachine(builder, program.memory([file.data]), limits.n_threads)
+        opener = MachineOpener(file, config, weights, builder or KernelBuilder(), progress)
+        program, machine, limits = opener.open(limits, settings.gpu)
         try:
             return cls(config, program, machine, limits, file.check_size)
         except BaseException:
             machine.close()
             raise
 
-    def _load(self, steps: Sequence[Step], bounds: Bounds) -> Code:
+    def _load(self, steps: Sequence[Step], bounds: Bounds) -> LoadedProgram:
         """Return steps as code; none of them can leave its memory.
 
         Raises:
@@ -238,8 +236,9 @@ class Transformer:
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             self.forward(batch, start, all_logits=True, slot=slot)
-            rows = self._memory.f[at : at + len(batch) * width].copy()
-            hidden.append(rows.reshape(len(batch), width))
+            rows = self._memory.f[at : at + len(batch) * width]
+            self._machine.pull(rows)
+            hidden.append(rows.reshape(len(batch), width).copy())
         return np.concatenate(hidden)
 
     def reusable(self, n_positions: int, slot: int = 0) -> int:
@@ -266,7 +265,9 @@ class Transformer:
         """
         state = self._states.save(slot, n_positions).view(np.uint16)
         end = self._windows.save(slot, n_positions)
-        parts = [part.ravel() for part in self._parts(n_positions, slot)]
+        views = self._parts(n_positions, slot)
+        self._machine.pull(*views)
+        parts = [part.ravel() for part in views]
         return np.concatenate([*parts, end, state])
 
     def cache_size(self, n_positions: int, slot: int = 0) -> int:
@@ -277,10 +278,11 @@ class Transformer:
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
-        at = 0
-        for part in self._parts(n_positions, slot):
+        at, views = 0, self._parts(n_positions, slot)
+        for part in views:
             part[:] = saved[at : at + part.size].reshape(part.shape)
             at += part.size
+        self._machine.push(*views)
         after = at + self._windows.saved_size(n_positions)
         self._windows.load(slot, saved[at:after])
         state = np.frombuffer(saved[after:].tobytes(), np.float32)
@@ -298,8 +300,10 @@ class Transformer:
             self._parts(n_positions, source),
             self._parts(n_positions, target),
         )
+        self._machine.pull(*source_parts)
         for old, new in zip(source_parts, target_parts, strict=True):
             new[:] = old
+        self._machine.push(*target_parts)
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
         """Return views of the first positions of a cache, in tiles of 32 positions.
@@ -345,15 +349,15 @@ class Transformer:
             n_tokens: How many tokens that pass had, all with logits: the last layer routes only
                 those that want some.
         """
-        n, f, a = self._memory.n, self._memory.f, self.config.n_expert_used
-        return [
-            Routing(
-                n[at.expert_ids : at.expert_ids + n_tokens * a].reshape(n_tokens, a).copy(),
-                f[at.expert_weights :][: n_tokens * a].reshape(n_tokens, a).copy(),
-            )
-            for at, layer in zip(self._program.layout.layers, self.config.layers, strict=True)
-            if layer.has_experts
-        ]
+        n, f, size = self._memory.n, self._memory.f, n_tokens * self.config.n_expert_used
+        found = []
+        for at, layer in zip(self._program.layout.layers, self.config.layers, strict=True):
+            if layer.has_experts:
+                ids, weights = n[at.expert_ids :][:size], f[at.expert_weights :][:size]
+                self._machine.pull(ids, weights)
+                shape = (n_tokens, self.config.n_expert_used)
+                found.append(Routing(ids.reshape(shape).copy(), weights.reshape(shape).copy()))
+        return found
 
     @property
     def active_bytes(self) -> int:
@@ -389,7 +393,7 @@ class Transformer:
         return self._run(self._code, tokens, range(position, end), rows, [(self._slot, end)])
 
     def _run(
-        self, code: Code, tokens: Sequence[int], positions: Sequence[int], rows: range,
+        self, code: LoadedProgram, tokens: Sequence[int], positions: Sequence[int], rows: range,
         ends: Sequence[tuple[int, int]],
     ) -> NDArray[np.float32]:  # fmt: skip
         """Run a program; ``ends`` are slots and the positions that they are at then."""
@@ -412,7 +416,9 @@ class Transformer:
         self._machine.run(code)
         self._states.arrive(ends)
         size = len(rows) * self.config.n_vocab
-        logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size].copy()
+        logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size]
+        self._machine.pull(logits)
+        logits = logits.copy()
         return logits.reshape(len(rows), self.config.n_vocab)
 
 

@@ -146,20 +146,35 @@ class Code:
         self.words[_COUNT + ROW * steps + _FIRST_ARGUMENT + arguments] = values
 
 
+class LoadedProgram(Protocol):
+    """A program as its own machine, and no other, can run it."""
+
+    def set_arguments(
+        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
+    ) -> None:
+        """Set argument ``arguments[i]`` of step ``steps[i]`` to ``values[i]``, for all i."""
+
+
 class Machine(Protocol):
     """Owns the memory that programs compute in, and runs them."""
 
     memory: Memory
     n_threads: int
 
-    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
+    def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> LoadedProgram:
         """Return a program for ``run``, its kernels made ready."""
 
     def select_cache(self, first: int) -> None:
         """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
 
-    def run(self, code: Code) -> None:
-        """Run a program to its end."""
+    def run(self, code: Any) -> None:
+        """Run a program, as ``load`` returned it, to its end."""
+
+    def pull(self, *views: NDArray[Any]) -> None:
+        """Make views of the memory show what programs have computed, wherever that was."""
+
+    def push(self, *views: NDArray[Any]) -> None:
+        """Let programs see what was written to views of the memory, wherever they run."""
 
     def close(self) -> None:
         """Free what the machine holds besides memory; it cannot run any more."""
@@ -233,6 +248,11 @@ class CompiledMachine:
         self._run_as(0)
         self._drain()
 
+    def pull(self, *views: NDArray[Any]) -> None:
+        """Do nothing: programs compute in the memory itself."""
+
+    push = pull
+
     def _drain(self) -> None:
         """Wait for the workers; an interrupted ``run`` leaves some for the next call."""
         while self._n_running:
@@ -302,6 +322,11 @@ class PlainMachine:
             n_arguments = len(ARGUMENTS[name.partition(".")[0]])
             function = self._functions(name, "generic")
             function(0, 1, m.n, m.f, m.q, kv, m.files[file], *arguments[:n_arguments])
+
+    def pull(self, *views: NDArray[Any]) -> None:
+        """Do nothing: programs compute in the memory itself."""
+
+    push = pull
 
     def close(self) -> None:
         """End nothing."""

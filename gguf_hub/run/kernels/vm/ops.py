@@ -163,12 +163,17 @@ class Step:
         file: Which mapped file holds the weights.
         arguments: As ``ARGUMENTS`` names them, in that order.
         is_barrier_after: Whether the next step needs this one's results.
+        layer: Which layer it belongs to: -1 for what comes before them, the number of layers for
+            the head.
+        of_experts: Whether it computes a layer's experts, the router aside.
     """
 
     kernel: str
     file: int
     arguments: tuple[int, ...]
     is_barrier_after: bool
+    layer: int = -1
+    of_experts: bool = False
 
 
 def step(kernel: str, *, file: int = 0, barrier: bool = True, **arguments: int) -> Step:

@@ -1,0 +1,144 @@
+"""The machine that a model is computed on: this CPU, or the CPU and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gguf_hub.errors import GpuMemoryError
+from gguf_hub.gguf.memory.layout import Area, Limits, MemoryLayout
+from gguf_hub.gguf.shards import Gguf
+from gguf_hub.progress import Progress
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.machine import CompiledMachine, Machine
+from gguf_hub.run.model.builder import ProgramBuilder
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.settings import GpuSettings
+from gguf_hub.run.model.weights import Weights
+
+if TYPE_CHECKING:
+    from gguf_hub.run.gpu.device import Device
+    from gguf_hub.run.gpu.placement import Placement
+
+Opened = tuple[Program, Machine, Limits]
+"""A program, what runs it, and the limits that it was written for."""
+
+
+class MachineOpener:
+    """Writes a model's program and opens what runs it.
+
+    Args:
+        file: The open GGUF.
+        config: Of the model.
+        weights: Of the model.
+        builder: Where machine code comes from.
+        progress: Shows the compiling, and what GPUs do not allow.
+    """
+
+    def __init__(
+        self, file: Gguf, config: ModelConfig, weights: Weights, builder: KernelBuilder,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self._file, self._config, self._weights = file, config, weights
+        self._builder, self._progress = builder, progress
+
+    def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
+        """Return a machine with as many layers on GPUs as are asked for and have room there."""
+        n_layers = min(gpu.n_layers, self._config.n_layer + 1)
+        while n_layers:
+            try:
+                return self._open_on_gpus(limits, replace(gpu, n_layers=n_layers))
+            except GpuMemoryError as exc:
+                self._progress.note(f"{exc}: {n_layers - 1} layers instead of {n_layers}")
+                n_layers -= 1
+        return self._open_on_cpu(limits)
+
+    def _open_on_cpu(self, limits: Limits) -> Opened:
+        program = self._write(limits)
+        self._builder.addresses(program.kernels, self._progress)
+        return program, self._cpu(program, limits), limits
+
+    def _open_on_gpus(self, limits: Limits, gpu: GpuSettings) -> Opened:
+        from gguf_hub.run.gpu.machine import MixedMachine
+        from gguf_hub.run.gpu.part import GpuPart
+
+        devices = open_devices(gpu.devices)
+        try:
+            limits, program = self._fitting(limits, min(each.max_binding for each in devices))
+            placement = self._place(gpu, len(devices))
+            names = [s.kernel for s in program.steps if placement.device_of(s) < 0]
+            self._builder.addresses(["run_program", *dict.fromkeys(names)], self._progress)
+            parts = []
+            tables = {at: tuple(table) for at, table in program.bounds.tables.items()}
+            for i, device in enumerate(devices):
+                areas = cache_areas(program.layout, placement, i)
+                part = GpuPart(device, program.layout.sizes, areas, program.n_slots,
+                               tables, self._file.data)  # fmt: skip
+                for offset, values in program.constants.items():
+                    part.write("f", offset, values)
+                parts.append(part)
+        except BaseException:
+            for device in devices:
+                device.close()
+            raise
+        cpu = self._cpu(program, limits)
+        machine = MixedMachine(cpu, parts, placement, program.layout, program.bounds)
+        return program, machine, limits
+
+    def _fitting(self, limits: Limits, max_binding: int) -> tuple[Limits, Program]:
+        """Return a batch so small that a GPU's kernels can see all of each array."""
+        while True:
+            program = self._write(limits)
+            sizes = program.layout.sizes
+            if max(4 * sizes["f"], sizes["q"], 4 * sizes["n"]) <= max_binding:
+                return limits, program
+            if limits.n_batch == 1:
+                raise GpuMemoryError("the GPU's kernels cannot see the memory of a single token")
+            n_batch = limits.n_batch // 2
+            self._progress.note(
+                f"batches of {n_batch} tokens instead of {limits.n_batch}: the GPU's driver lets "
+                "a kernel see no more of the memory"
+            )
+            n_outputs = min(limits.n_outputs, n_batch)
+            limits = replace(limits, n_batch=n_batch, n_outputs=n_outputs)
+
+    def _place(self, gpu: GpuSettings, n_devices: int) -> Placement:
+        from gguf_hub.run.gpu.placement import place_layers
+
+        layers = self._config.layers
+        return place_layers(
+            len(layers),
+            gpu.n_layers,
+            shares=gpu.split[:n_devices] or (1.0,) * n_devices,
+            n_cpu_moe=gpu.n_cpu_moe,
+            sources=[i - layer.n_back_kv for i, layer in enumerate(layers)],
+        )
+
+    def _write(self, limits: Limits) -> Program:
+        return ProgramBuilder(self._config, self._weights, limits).build()
+
+    def _cpu(self, program: Program, limits: Limits) -> CompiledMachine:
+        memory = program.memory([self._file.data])
+        return CompiledMachine(self._builder, memory, limits.n_threads)
+
+
+def cache_areas(layout: MemoryLayout, placement: Placement, device: int) -> list[Area]:
+    """Return where keys and values of a device's layers lie."""
+    firsts = set()
+    for own, sizes, where in zip(layout.layers, layout.layer_sizes, placement.layers, strict=True):
+        if where == device and sizes.n_head_kv:
+            firsts |= {own.k_cache, own.v_cache}
+    return [a for a in layout.areas if a.array == "kv" and a.n_elements and a.offset in firsts]
+
+
+def open_devices(numbers: Sequence[int]) -> list[Device]:
+    """Return open GPUs, by their numbers in the list of adapters; the first for none."""
+    from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
+
+    adapters = list_adapters()
+    opened: list[Device] = []
+    for number in numbers or (0,):
+        opened.append(WgpuDevice(adapters[number][1]))
+    return opened
