@@ -83,6 +83,9 @@ class MixedCode:
 class Part(Protocol):
     """A device with its share of a program, and a copy of the program's memory (``GpuPart``)."""
 
+    def send_weights(self, steps: Sequence[Step]) -> None:
+        """Send the weights that steps read."""
+
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Any:
         """Return steps for ``run``."""
 
@@ -137,6 +140,15 @@ class MixedMachine:
         )  # fmt: skip
         self._slot_size = layout.sizes["kv"]
         self._tracker = Tracker(())
+
+    def send_weights(self, steps: Sequence[Step]) -> None:
+        """Send the weights that steps read to where they run.
+
+        Raises:
+            GpuMemoryError: A GPU has no room for them.
+        """
+        for i, part in enumerate(self._parts):
+            part.send_weights([step for step in steps if self.placement.device_of(step) == i])
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> MixedCode:
         """Return a program in segments, kernels compiled and weights where they are read."""

@@ -100,6 +100,17 @@ class GpuPart:
         self._owned.append(self.device.buffer(size))
         return Slice(self._owned[-1], 0, size)
 
+    def send_weights(self, steps: Sequence[Step]) -> None:
+        """Send the weights that steps read, if they are not there yet.
+
+        Raises:
+            GpuMemoryError: The GPU has no room for them.
+        """
+        for step in steps:
+            for operation in lower(step, self.device.max_binding, self._tables):
+                if operation.weights:
+                    self._store.get(operation.weights)
+
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> GpuCode:
         """Return steps for ``run``, their kernels compiled and their weights on the GPU."""
         operations = [

@@ -1,4 +1,4 @@
-"""The weights on a GPU: sent once, whoever asks for them, and kept while another placement is tried."""
+"""The weights on a GPU: sent once, and kept while another placement is tried."""
 
 from __future__ import annotations
 

@@ -15,12 +15,15 @@ from gguf_hub.run.kernels.vm.machine import CompiledMachine, Machine
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.residency import release
 from gguf_hub.run.model.settings import GpuSettings
 from gguf_hub.run.model.weights import Weights
 
 if TYPE_CHECKING:
     from gguf_hub.run.gpu.device import Device
+    from gguf_hub.run.gpu.machine import MixedMachine
     from gguf_hub.run.gpu.placement import Placement
+    from gguf_hub.run.gpu.weights import WeightStore
 
 Opened = tuple[Program, Machine, Limits]
 """A program, what runs it, and the limits that it was written for."""
@@ -46,46 +49,81 @@ class MachineOpener:
 
     def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
         """Return a machine with as many layers on GPUs as are asked for and have room there."""
-        n_layers = min(gpu.n_layers, self._config.n_layer + 1)
-        while n_layers:
-            try:
-                return self._open_on_gpus(limits, replace(gpu, n_layers=n_layers))
-            except GpuMemoryError as exc:
-                self._progress.note(f"{exc}: {n_layers - 1} layers instead of {n_layers}")
-                n_layers -= 1
+        if not gpu.n_layers:
+            return self._open_on_cpu(limits)
+        stores = self._open_devices(gpu)
+        try:
+            return self._open_on_gpus(limits, gpu, stores)
+        except GpuMemoryError as exc:
+            self._progress.note(f"{exc}: the CPU computes all layers")
+        except BaseException:
+            _close(stores)
+            raise
+        _close(stores)
         return self._open_on_cpu(limits)
+
+    def _open_devices(self, gpu: GpuSettings) -> list[WeightStore]:
+        """Return the GPUs, no weights there yet."""
+        from gguf_hub.run.gpu.weights import WeightStore
+
+        def release_range(first: int, size: int) -> None:
+            release(self._file.data, [(first, size)])
+
+        devices = open_devices(gpu.devices)
+        return [WeightStore(device, self._file.data, release_range) for device in devices]
 
     def _open_on_cpu(self, limits: Limits) -> Opened:
         program = self._write(limits)
         self._builder.addresses(program.kernels, self._progress)
         return program, self._cpu(program, limits), limits
 
-    def _open_on_gpus(self, limits: Limits, gpu: GpuSettings) -> Opened:
+    def _open_on_gpus(
+        self, limits: Limits, gpu: GpuSettings, stores: Sequence[WeightStore]
+    ) -> Opened:
+        """Return a machine with fewer layers on GPUs, as long as they have no room for more."""
+        limits, program = self._fitting(limits, min(s.device.max_binding for s in stores))
+        n_layers = min(gpu.n_layers, self._config.n_layer + 1)
+        while True:
+            placement = self._place(replace(gpu, n_layers=n_layers), len(stores))
+            try:
+                return program, self._mixed(program, placement, stores, limits), limits
+            except GpuMemoryError as exc:
+                if n_layers == 1:
+                    raise
+                n_layers -= 1
+                self._progress.note(f"{exc}: {n_layers} layers on it")
+
+    def _mixed(
+        self, program: Program, placement: Placement, stores: Sequence[WeightStore], limits: Limits
+    ) -> MixedMachine:
+        """Return a machine with all weights in place.
+
+        Raises:
+            GpuMemoryError: There is no room for them.
+        """
         from gguf_hub.run.gpu.machine import MixedMachine
         from gguf_hub.run.gpu.part import GpuPart
 
-        devices = open_devices(gpu.devices)
-        try:
-            limits, program = self._fitting(limits, min(each.max_binding for each in devices))
-            placement = self._place(gpu, len(devices))
-            names = [s.kernel for s in program.steps if placement.device_of(s) < 0]
-            self._builder.addresses(["run_program", *dict.fromkeys(names)], self._progress)
-            parts = []
-            tables = {at: tuple(table) for at, table in program.bounds.tables.items()}
-            for i, device in enumerate(devices):
-                areas = cache_areas(program.layout, placement, i)
-                part = GpuPart(device, program.layout.sizes, areas, program.n_slots,
-                               tables, self._file.data)  # fmt: skip
-                for offset, values in program.constants.items():
-                    part.write("f", offset, values)
-                parts.append(part)
-        except BaseException:
-            for device in devices:
-                device.close()
-            raise
+        names = [step.kernel for step in program.steps if placement.device_of(step) < 0]
+        self._builder.addresses(["run_program", *dict.fromkeys(names)], self._progress)
+        tables = {at: tuple(table) for at, table in program.bounds.tables.items()}
+        parts: list[GpuPart] = []
         cpu = self._cpu(program, limits)
-        machine = MixedMachine(cpu, parts, placement, program.layout, program.bounds)
-        return program, machine, limits
+        try:
+            for i, store in enumerate(stores):
+                areas = cache_areas(program.layout, placement, i)
+                store.begin()
+                parts.append(GpuPart(store, program.layout.sizes, areas, program.n_slots, tables))
+                for offset, values in program.constants.items():
+                    parts[-1].write("f", offset, values)
+            machine = MixedMachine(cpu, parts, placement, program.layout, program.bounds)
+            machine.send_weights(program.steps)
+        except BaseException:
+            cpu.close()
+            for part in parts:
+                part.free()
+            raise
+        return machine
 
     def _fitting(self, limits: Limits, max_binding: int) -> tuple[Limits, Program]:
         """Return a batch so small that a GPU's kernels can see all of each array."""
@@ -131,6 +169,11 @@ def cache_areas(layout: MemoryLayout, placement: Placement, device: int) -> list
         if where == device and sizes.n_head_kv:
             firsts |= {own.k_cache, own.v_cache}
     return [a for a in layout.areas if a.array == "kv" and a.n_elements and a.offset in firsts]
+
+
+def _close(stores: Sequence[WeightStore]) -> None:
+    for store in stores:
+        store.device.close()
 
 
 def open_devices(numbers: Sequence[int]) -> list[Device]:

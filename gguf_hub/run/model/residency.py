@@ -26,7 +26,8 @@ from gguf_hub.units import format_gb, format_size
 Range = tuple[int, int]
 """First byte in the file, and how many."""
 
-_WILLNEED, _DONTNEED = 3, 4
+_WILLNEED = 3
+_COLD = 20  # of Linux since 5.4; older ones refuse it, and nothing happens
 _PAGE = 4096
 
 
@@ -92,12 +93,12 @@ def prefetch(data: NDArray[np.uint8], ranges: list[Range]) -> None:
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _WILLNEED)
 
 
-def release(data: NDArray[np.uint8], first: int, size_bytes: int) -> None:
-    """Let the system have the memory of whole pages of a mapped file; they can be read again."""
-    start, end = -(-first // _PAGE) * _PAGE, (first + size_bytes) // _PAGE * _PAGE
-    if is_advisable() and start < end:
-        address, madvise = data.ctypes.data + start, ctypes.CDLL(None).madvise
-        madvise(ctypes.c_void_p(address), ctypes.c_size_t(end - start), _DONTNEED)
+def release(data: NDArray[np.uint8], ranges: list[Range]) -> None:
+    """Let the system reuse the memory of parts of a file first: a GPU has them now."""
+    if sys.platform == "linux":
+        madvise = ctypes.CDLL(None).madvise
+        for start, size in _pages(data, ranges):
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _COLD)
 
 
 def lock_pages(data: NDArray[np.uint8], ranges: list[Range]) -> str | None:
