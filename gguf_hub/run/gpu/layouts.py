@@ -15,7 +15,7 @@ Planes begin at multiples of 16 bytes. Rows of floats are filled up with zeros t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from gguf_hub.run.gpu.kernels import WeightPart
 from gguf_hub.run.kernels.generic import grids
 
 _CHUNK_BYTES = 64 << 20
+_CACHED_BYTES = 1 << 18
+"""Bytes of the file that are moved element by element while they are in the cache."""
 _ROW_STEP = 16
 """Rows of a chunk are a multiple of this, so that each plane's share is of whole elements."""
 
@@ -157,28 +159,29 @@ def _blocks_of_row(part: WeightPart) -> int:
 
 def _pack_plane(blocks: NDArray[np.uint8], plane: Plane) -> NDArray[np.uint32]:
     """Return one plane of some blocks, [rows, blocks, bytes], zeros behind it up to 16 bytes."""
-    n_rows, n_blocks, _ = blocks.shape
-    field = blocks[..., plane.first : plane.first + plane.size]
+    n_rows, n_blocks, block_bytes = blocks.shape
     n_bytes = n_rows * n_blocks * plane.n_bytes
     target = np.empty(_up(n_bytes), np.uint8)
     target[n_bytes:] = 0
     rows = target[:n_bytes].reshape(n_rows, -1)
-    if plane.n_bytes > plane.size:
-        padded = np.zeros((n_rows, n_blocks, plane.n_bytes), np.uint8)
-        _copy(padded[..., : plane.size], field)
-        field = padded
-    if plane.n_bytes == plane.element:
-        _copy(rows.reshape(field.shape), field)
-    else:
-        _interleave(rows, field, plane.element)
+    step = max(1, _CACHED_BYTES // (n_blocks * block_bytes))
+    for row in range(0, n_rows, step):
+        field = blocks[row : row + step, :, plane.first : plane.first + plane.size]
+        if plane.n_bytes > plane.size:
+            field = np.pad(field, ((0, 0), (0, 0), (0, plane.n_bytes - plane.size)))
+        if plane.n_bytes == plane.element:
+            _copy(rows[row : row + step].reshape(field.shape), field)
+        else:
+            _interleave(rows[row : row + step], field, plane.element)
     return target.view(np.uint32)
 
 
 def _copy(target: NDArray[np.uint8], field: NDArray[np.uint8]) -> None:
-    """Copy [rows, blocks, bytes] by elements as large as may be, each of all blocks in turn."""
-    width = next(size for size in _ELEMENTS if field.shape[-1] % size == 0)
-    to, of = target.view(_ELEMENTS[width]), field.view(_ELEMENTS[width])
-    if to.shape[-1] > 4 and width == 16:
+    """Copy [rows, blocks, bytes], the first number of all blocks, then the second."""
+    number = next(number for size, number in _NUMBERS.items() if field.shape[-1] % size == 0)
+    to: NDArray[Any] = target.view(number)
+    of: NDArray[Any] = field.view(number)
+    if to.shape[-1] > 4:
         to[...] = of
         return
     for j in range(to.shape[-1]):
@@ -188,17 +191,20 @@ def _copy(target: NDArray[np.uint8], field: NDArray[np.uint8]) -> None:
 def _interleave(rows: NDArray[np.uint8], field: NDArray[np.uint8], element: int) -> None:
     """Write [rows, bytes]: of eight blocks each their first elements, their second ones ..."""
     n_rows, n_blocks, n_bytes = field.shape
-    full = n_blocks // 8 * 8
+    full, m = n_blocks // 8 * 8, n_bytes // element
     for first, count, width in ((0, full // 8, 8), (full, 1, n_blocks - full)):
         if width * count == 0:
             continue
-        some = field[:, first : first + width * count].view(_ELEMENTS[element])
-        some = some.reshape(n_rows, count, width, n_bytes // element)
-        place = rows[:, first * n_bytes : (first + width * count) * n_bytes]
-        to = place.view(_ELEMENTS[element]).reshape(n_rows, count, n_bytes // element, width)
-        for j in range(n_bytes // element):
-            to[:, :, j] = some[..., j]
+        end = first + width * count
+        some: NDArray[Any] = field[:, first:end].view(_NUMBERS[element])
+        place: NDArray[Any] = rows[:, first * n_bytes : end * n_bytes].view(_NUMBERS[element])
+        some = some.reshape(n_rows, count, width, m)
+        place = place.reshape(n_rows, count, m, width)
+        for j in range(m):
+            place[:, :, j] = some[..., j]
 
 
-_ELEMENTS = {16: np.complex128, 8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
-"""Bytes -> a number of this size; numpy copies them whole, whatever they mean."""
+_NUMBERS: dict[int, Any] = {
+    16: np.complex128, 8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8,
+}  # fmt: skip
+"""Bytes -> a kind of number of this size; numpy copies it whole, whatever it means."""

@@ -18,6 +18,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu import layouts
@@ -68,42 +69,56 @@ def _flag(is_set: bool) -> str:
     return "true" if is_set else "false"
 
 
-def _table(weights: np.ndarray) -> str:
+def _table(weights: NDArray[np.int8]) -> str:
     words = ", ".join(f"{word:#x}u" for word in weights.view(np.uint32).tolist())
     return f"vec4<u32>({words})"
 
 
 def _unit(
-    *files: str, offset: int = 0, has_m: bool = False, has_halves: bool = False, **more: str
-) -> _Type:
-    constants = {"OFFSET": f"{offset}i", "HAS_M": _flag(has_m), "HAS_HALVES": _flag(has_halves)}
-    files = files if "nibble_table" in files else ("no_table", *files)
-    return _Type("unit", ("blocks", "vectors", "units", *files), {**constants, **more})
+    file: str, constants: Mapping[str, str] | None = None, *, offset: int = 0,
+    has_m: bool = False, has_halves: bool = False,
+) -> _Type:  # fmt: skip
+    """Return a type that is read in units of 32 weights (see ``units.wgsl``)."""
+    own = {
+        "OFFSET": f"{offset}i", "HAS_M": _flag(has_m), "HAS_HALVES": _flag(has_halves),
+        **(constants or {}),
+    }  # fmt: skip
+    return _Type("unit", ("blocks", "vectors", "units", _table_file(own), file), own)
 
 
 def _legacy(offset: int, *, has_fifth: bool) -> _Type:
-    return _unit("legacy", offset=offset, has_m=offset == 0, HAS_FIFTH=_flag(has_fifth))
+    return _unit("legacy", {"HAS_FIFTH": _flag(has_fifth)}, offset=offset, has_m=offset == 0)
 
 
 def _k(
-    *files: str, offset: int = 0, has_minima: bool = False, is_strided: bool = False, **more: str
-) -> _Type:
-    constants = {
+    file: str, constants: Mapping[str, str] | None = None, *, offset: int = 0,
+    has_minima: bool = False, is_strided: bool = False,
+) -> _Type:  # fmt: skip
+    """Return a type with blocks of 256 weights that lie in planes (see ``k_activations.wgsl``)."""
+    own = {**_block_constants(offset, has_minima, is_strided), **(constants or {})}
+    return _Type("k", ("blocks", "vectors", "k_activations", _table_file(own), file), own)
+
+
+def _block_constants(offset: int, has_minima: bool, is_strided: bool) -> dict[str, str]:
+    return {
         "OFFSET": f"{offset}i", "HAS_MINIMA": _flag(has_minima), "IS_STRIDED": _flag(is_strided),
         "GROUP_STEP": "2u" if is_strided else "1u",
         "HAS_SUMS": _flag(has_minima or offset > 0),
     }  # fmt: skip
-    files = files if "nibble_table" in files else ("no_table", *files)
-    return _Type("k", ("blocks", "vectors", "k_activations", *files), {**constants, **more})
+
+
+def _table_file(constants: Mapping[str, str]) -> str:
+    return "nibble_table" if "TABLE" in constants else "no_table"
 
 
 def _coded(type_: QuantType, group: int, grid_offset: int | None = None) -> _Type:
     """Return a type whose blocks lie as they are in the file, in words."""
     constants = {
-        "OFFSET": "0i", "HAS_MINIMA": "false", "IS_STRIDED": "false", "GROUP_STEP": "1u",
-        "HAS_SUMS": "false", "GROUP": f"{group}u", "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
-    }  # fmt: skip
-    files = ("blocks", "words", "k_activations", "no_table", "coded_256")
+        **_block_constants(0, False, False),
+        "GROUP": f"{group}u",
+        "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
+    }
+    files: tuple[str, ...] = ("blocks", "words", "k_activations", "no_table", "coded_256")
     if grid_offset is not None:
         constants["GRID_OFFSET"] = f"{grid_offset}u"
         files += ("grids",)
@@ -125,17 +140,17 @@ _TYPES: dict[QuantType, _Type] = {
     T.Q5_0: _legacy(16, has_fifth=True),
     T.Q5_1: _legacy(0, has_fifth=True),
     T.Q8_0: _unit("q8_0"),
-    T.IQ4_NL: _unit("nibble_table", "iq4_nl", **_NONLINEAR),
-    T.MXFP4: _unit("nibble_table", "mxfp4", **_E2M1),
-    T.NVFP4: _unit("nibble_table", "nvfp4", has_halves=True, **_E2M1),
+    T.IQ4_NL: _unit("iq4_nl", _NONLINEAR),
+    T.MXFP4: _unit("mxfp4", _E2M1),
+    T.NVFP4: _unit("nvfp4", _E2M1, has_halves=True),
     T.Q1_0: _unit("q1_0"),
     T.Q2_0: _unit("q2_0"),
     T.Q2_K: _k("q2_k", has_minima=True, is_strided=True),
     T.Q3_K: _k("q3_k", offset=4, is_strided=True),
-    T.Q4_K: _k("q4_k", has_minima=True, HAS_FIFTH="false"),
-    T.Q5_K: _k("q4_k", has_minima=True, HAS_FIFTH="true"),
+    T.Q4_K: _k("q4_k", {"HAS_FIFTH": "false"}, has_minima=True),
+    T.Q5_K: _k("q4_k", {"HAS_FIFTH": "true"}, has_minima=True),
     T.Q6_K: _k("q6_k", offset=32, is_strided=True),
-    T.IQ4_XS: _k("nibble_table", "iq4_xs", **_NONLINEAR),
+    T.IQ4_XS: _k("iq4_xs", _NONLINEAR),
     T.IQ1_S: _coded(T.IQ1_S, 32, grids.TERNARY_OFFSET),
     T.IQ1_M: _coded(T.IQ1_M, 16, grids.TERNARY_OFFSET),
     T.IQ2_XXS: _coded(T.IQ2_XXS, 32, grids.OFFSET),
