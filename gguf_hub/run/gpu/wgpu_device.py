@@ -33,6 +33,8 @@ _LIMITS = (
     "max-compute-invocations-per-workgroup",
     "max-compute-workgroup-storage-size",
 )
+_MOST_WAITING = 128 << 20
+"""Bytes of buffers that wait to be sent."""
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
 _TYPES = {
     ("uniform", ""): "uniform",
@@ -111,6 +113,7 @@ class WgpuDevice:
         self._queue = self._device.queue
         self._kernels: dict[str, _Kernel] = {}
         self._staging: Any = None
+        self._n_waiting = 0
         self._is_mapped = 0
         self._on_mapped = ffi.callback(
             "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", self._set_mapped
@@ -128,8 +131,16 @@ class WgpuDevice:
             ) from exc
 
     def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
-        """Copy numbers into a buffer before what is submitted next."""
+        """Copy numbers into a buffer before what is submitted next.
+
+        wgpu keeps a copy until something is submitted and done, so large ones are not left to wait.
+        """
         self._queue.write_buffer(buffer, offset, np.ascontiguousarray(data))
+        self._n_waiting += data.nbytes
+        if self._n_waiting > _MOST_WAITING:
+            self._queue.submit([])
+            lib.wgpuDevicePoll(self._device._internal, True, ffi.NULL)
+            self._n_waiting = 0
 
     def read(self, reads: Sequence[Slice]) -> list[NDArray[np.uint8]]:
         """Wait for all that was submitted; return bytes of buffers.

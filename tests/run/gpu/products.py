@@ -13,7 +13,7 @@ from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, ac
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.part import GpuPart
-from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, SCRATCH, SLOT, Step
+from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, SCRATCH, SLOT, Step, step
 from tests import naive
 from tests.synth import random_blocks
 
@@ -107,3 +107,68 @@ class Bench:
         self.part.write("f", self.y, before.reshape(-1).astype(np.float32))
         self.part.run(self.part.load([step]), self.header[: SLOT + 1])
         return self.part.read("f", self.y, self.n_results)
+
+
+class Experts:
+    """A product of (token, expert) pairs with six experts, two for each token.
+
+    Args:
+        type_: Of the experts.
+        n_tokens: Of the call.
+        pairs_per_x: Pairs that share a row of activations: 2 for each token's, 1 for rows of pairs.
+        n_out: Rows of an expert.
+        missing: An expert of another type.
+        unused: An expert without pairs.
+        gap: Bytes of the file between experts.
+    """
+
+    def __init__(
+        self, type_: QuantType, n_tokens: int, pairs_per_x: int, *, n_out: int = 70,
+        missing: int | None = None, unused: int | None = None, gap: int = 96,
+    ) -> None:  # fmt: skip
+        n_in = 43 if type_.block_size == 1 else 512
+        self.type, self.n_tokens = type_, n_tokens
+        self.weights = random_rows(type_, 6 * n_out, n_in).reshape(6, n_out, -1)
+        self.file = np.zeros((6, gap + self.weights[0].size), np.uint8)
+        self.file[:, gap:] = self.weights.reshape(6, -1)
+        offsets = [gap + i * self.file.shape[1] + 0 for i in range(6)]
+        self.file = np.concatenate([np.zeros(32, np.uint8), self.file.reshape(-1)])
+        table = [32 + offset if i != missing else 0 for i, offset in enumerate(offsets)]
+        choices = [e for e in range(6) if e != unused]
+        rng = np.random.default_rng(n_tokens)
+        self.chosen = np.stack([rng.permutation(choices)[:2] for _ in range(n_tokens)]).reshape(-1)
+        self.is_there = self.chosen != (-1 if missing is None else missing)
+        order = np.argsort(self.chosen, kind="stable")
+        starts = np.searchsorted(self.chosen[order], np.arange(7))
+        self.n = [*table, *starts.tolist(), *order.tolist()]
+        self.tables = {HEADER: tuple(table)}
+        n_rows = 2 * n_tokens // pairs_per_x
+        self.rows = rows_of(type_, tokens(n_rows, n_in))
+        self.row_of_pair = np.arange(2 * n_tokens) // pairs_per_x
+        self.y = -(-self.rows.f.size // 64) * 64
+        self.step = step(
+            f"expert_matmul.{type_.name}", experts=HEADER, n_expert=6,
+            row_bytes=type_.row_bytes(n_in), n_in=n_in, n_out=n_out, expert_starts=HEADER + 6,
+            assignments=HEADER + 13, pairs_per_x=pairs_per_x, xq=0, xf=0, **self.rows.strides,
+            y=self.y, y_stride=n_out, **NO_SCRATCH,
+        )  # fmt: skip
+
+    def run(self, device: Any) -> np.ndarray:
+        """Return the results of pairs, [P, n_out], which were 7 before."""
+        shape = len(self.chosen), self.weights.shape[1]
+        bench = Bench(
+            device, self.rows, self.file, self.n_tokens, shape[0] * shape[1], n=self.n, n_used=2,
+            tables=self.tables,
+        )  # fmt: skip
+        assert bench.y == self.y
+        return bench.run(self.step, np.full(shape, 7)).reshape(shape)
+
+    def check(self, found: np.ndarray, tolerance: float) -> None:
+        """Compare results with the oracle's."""
+        for pair, expert in enumerate(self.chosen):
+            if not self.is_there[pair]:
+                assert (found[pair] == 7).all()
+                continue
+            values, magnitude = expected(self.type, self.weights[expert], self.rows)
+            row = self.row_of_pair[pair]
+            assert (np.abs(found[pair] - values[row]) <= tolerance * magnitude[row]).all()
