@@ -216,9 +216,20 @@ def dot(type: QuantType, blocks: np.ndarray, values: np.ndarray) -> tuple[float,
     return float(weights @ values), float(magnitude @ np.abs(values))
 
 
-def ordered_dot(
-    type: QuantType, blocks: np.ndarray, scales: dict[str, int], q: np.ndarray, f: np.ndarray
+def multiply_add(
+    factor: np.float32, number: np.float32, total: np.float32, *, is_fused: bool
 ) -> np.float32:
+    """Return factor * number + total, rounded once (``fma``) or after each operation."""
+    if not is_fused:
+        return np.float32(np.float32(factor * number) + total)
+    # the product of two float32 is exact in float64
+    return np.float32(np.float64(factor) * np.float64(number) + np.float64(total))
+
+
+def ordered_dot(
+    type: QuantType, blocks: np.ndarray, scales: dict[str, int], q: np.ndarray, f: np.ndarray,
+    *, is_fused: bool = True,
+) -> np.float32:  # fmt: skip
     """Return the dot product of a row with an activation row, to the last bit.
 
     The kernels' definition of the sum: a block's integers exactly, block b to lane b % 8 by one
@@ -230,6 +241,7 @@ def ordered_dot(
         scales: Where in a block its ``scale`` lies, and its ``minimum`` where the type has one.
         q: The activation row's integers, as ``activations`` gives them.
         f: Its floats.
+        is_fused: Whether ``fma`` rounds once; some GPUs multiply and add.
     """
     raw = blocks.reshape(-1, type.type_size)
     ones = raw.copy()
@@ -250,9 +262,7 @@ def ordered_dot(
         elif "minimum" in scales:
             terms.append((halves["minimum"][b], f[len(raw) + b]))
         for factor, number in terms:
-            # the product of two float32 is exact in float64
-            exact = np.float64(factor) * np.float64(number) + np.float64(lanes[b % 8])
-            lanes[b % 8] = np.float32(exact)
+            lanes[b % 8] = multiply_add(factor, number, lanes[b % 8], is_fused=is_fused)
     total = np.float32(0)
     for lane in lanes:
         total += lane
@@ -260,7 +270,7 @@ def ordered_dot(
 
 
 def ordered_code_dot(
-    type: QuantType, blocks: np.ndarray, q: np.ndarray, f: np.ndarray
+    type: QuantType, blocks: np.ndarray, q: np.ndarray, f: np.ndarray, *, is_fused: bool = True
 ) -> np.float32:
     """Return what ``ordered_dot`` does, of a type whose weights are codes.
 
@@ -281,8 +291,8 @@ def ordered_code_dot(
     lanes = np.zeros(8, np.float32)
     for unit, total in enumerate(products.sum(axis=1).astype(np.float32)):
         b = unit * numbers.shape[1] // size
-        exact = np.float64(factors[unit] * f[b]) * np.float64(total) + np.float64(lanes[b % 8])
-        lanes[b % 8] = np.float32(exact)
+        factor = factors[unit] * f[b]
+        lanes[b % 8] = multiply_add(factor, total, lanes[b % 8], is_fused=is_fused)
     result = np.float32(0)
     for lane in lanes:
         result += lane

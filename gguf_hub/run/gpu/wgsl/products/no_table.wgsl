@@ -1,0 +1,1 @@
+fn prepare(li: u32) {}
