@@ -21,7 +21,7 @@ def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -
     name = name_of(step)
     if name in PRODUCTS:
         return PRODUCTS[name](step, max_binding, tables)
-    return [STEPS[name](step)]
+    return STEPS[name](step)
 
 
 def can_run(kernel: str) -> bool:

@@ -25,6 +25,7 @@ from gguf_hub.run.gpu.kernels import (
     N,
     Operation,
     Q,
+    S,
     V,
     W,
     WeightPart,
@@ -87,6 +88,7 @@ class GpuPart:
             area.offset: (area, self._whole(area.n_elements * n_slots, np.uint16))
             for area in cache_areas
         }
+        self._scratch: Slice | None = None
         self._weights: dict[WeightPart, Slice] = {}
 
     def _whole(self, n: int, dtype: Any) -> Slice:
@@ -100,6 +102,7 @@ class GpuPart:
             for step in steps
             for operation in lower(step, self.device.max_binding, self._tables)
         ]
+        self._make_scratch(max((each.scratch_floats for each, _ in operations), default=0))
         arguments = self._whole(_ARGUMENT_BYTES * max(1, len(operations)), np.uint8)
         rows = np.zeros((len(operations), _ARGUMENT_BYTES // 4), np.uint32)
         for row, (operation, step) in zip(rows, operations, strict=True):
@@ -144,7 +147,7 @@ class GpuPart:
 
     def close(self) -> None:
         """Free the GPU."""
-        self._buffers, self._caches, self._weights = {}, {}, {}
+        self._buffers, self._caches, self._weights, self._scratch = {}, {}, {}, None
         self.device.close()
 
     def _place(self, array: Array, first: int) -> tuple[Slice, int]:
@@ -160,6 +163,11 @@ class GpuPart:
             self._caches[at[name]][0].n_elements for name in ("k_cache", "v_cache") if name in at
         )
 
+    def _make_scratch(self, n_floats: int) -> None:
+        """Make room for the operation that needs the most; bindings keep what was made before."""
+        if n_floats and (self._scratch is None or self._scratch.size < 4 * n_floats):
+            self._scratch = self._whole(n_floats, np.float32)
+
     def _bind(self, operation: Operation, step: Step, arguments: Slice) -> _Bound:
         at = arguments_of(step)
         slices = {
@@ -171,6 +179,8 @@ class GpuPart:
         for number, name in ((K, "k_cache"), (V, "v_cache")):
             if name in at:
                 slices[number] = self._caches[at[name]][1]
+        if self._scratch is not None:
+            slices[S] = self._scratch
         if operation.weights:
             slices[W] = self._upload(operation.weights)
         kernel = self.device.kernel(operation.source)

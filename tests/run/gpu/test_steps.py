@@ -1,0 +1,570 @@
+"""Every step between matrix products, on a GPU as on the CPU: the same memory afterwards, all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_hub.gguf.memory import cache
+from gguf_hub.gguf.memory.activations import activation_bytes, activation_floats
+from gguf_hub.run.gpu.attention import SPLIT_TOKENS
+from gguf_hub.run.gpu.steps import STEPS
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.ops import (
+    ARGUMENTS,
+    N_PAIRS,
+    N_TOKENS,
+    SIGMOID,
+    SIGMOID_OF_CHOSEN,
+    SOFTMAX,
+    SOFTMAX_OF_CHOSEN,
+    step,
+)
+from tests.conftest import KERNELS
+from tests.run.gpu.twin import Header, Twin
+
+TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
+TOKENS = (1, 2, 5, 33)
+ULP = 2.0**-23
+WORST: dict[str, float] = {}
+"""Step -> the largest difference, relative to the largest number of the array."""
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def builder() -> KernelBuilder:
+    """A builder for this CPU, all kernels compiled in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
+        builder = KernelBuilder()
+    caches = {"rope_store", "attention"}
+    names = [f"{name}.{types}" for name in caches for types in TYPES]
+    builder.addresses(["run_program", *names, *(set(STEPS) - caches)])
+    return builder
+
+
+def floats(*shape: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng([seed, *shape])
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
+
+
+def one(value: float) -> np.ndarray:
+    return np.array([value], np.float32)
+
+
+def integers(below: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng([below, *shape]).integers(0, below, shape)
+
+
+def assert_same(
+    name: str, twin: Twin, gpu: dict[str, np.ndarray], tolerance: float, *,
+    but: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Compare memories: integers and bits equal, floats within a tolerance, relative to the array's
+    largest number. Between arrays nothing may have changed.
+    """
+    cpu = {space: values.copy() for space, values in twin.cpu.items()}
+    for each in but:
+        twin.view(cpu, each)[...] = twin.view(gpu, each)[...] = 0
+    for space in ("n", "q", "kv"):
+        np.testing.assert_array_equal(gpu[space], cpu[space], err_msg=space)
+    for array in twin.arrays:
+        x, y = twin.view(gpu, array).astype(float), twin.view(cpu, array).astype(float)
+        np.testing.assert_array_equal(np.isnan(x), np.isnan(y), err_msg=array)
+        x, y = np.nan_to_num(x, posinf=9e9, neginf=-9e9), np.nan_to_num(y, posinf=9e9, neginf=-9e9)
+        worst = np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)
+        WORST[name] = max(WORST.get(name, 0.0), worst)
+        assert worst <= tolerance, f"{array}: {worst:.2e}"
+        twin.view(cpu, array)[...] = twin.view(gpu, array)[...] = 0
+    np.testing.assert_array_equal(gpu["f"], cpu["f"], err_msg="f between arrays")
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step: its arrays for so many tokens, its other arguments, and how near the GPU must come.
+
+    Exact, unless it sums up or calls an elementary function.
+    """
+
+    kernel: str
+    arrays: Callable[[int], Arrays]
+    numbers: dict[str, int] = field(default_factory=dict)
+    tolerance: float = 0.0
+    n_used: int = 1
+
+
+def gated(t: int) -> Arrays:
+    return {"gate": floats(t, 37, spread=5), "up": floats(t, 37, spread=5, seed=1)}
+
+
+def pairs(t: int) -> Arrays:
+    return {"y": floats(t, 3, 37), "expert_ids": integers(5, t, 3)}
+
+
+def quantised(kind: str, width: int, per_row: int) -> Callable[[int], Arrays]:
+    def arrays(t: int) -> Arrays:
+        x = floats(t * per_row, width, spread=3)
+        x[0, : width // 2] = 0
+        x[-1, -5] *= 40
+        rows = t * per_row
+        xq = np.zeros(rows * activation_bytes(kind, width), np.int8)  # type: ignore[arg-type]
+        return {"x": x, "xq": xq, "xf": floats(rows * activation_floats(kind, width))}  # type: ignore[arg-type]
+
+    return arrays
+
+
+COPIED = {"x_stride": 40, "x_step": 12, "y_stride": 50, "y_step": 16, "width": 11, "per_row": 3}
+CASES = {
+    "copy_rows": Case("copy_rows", lambda t: {"x": floats(t + 4, 37), "rows": integers(t + 4, t),
+                                              "y": floats(t, 37, seed=2)}, {"width": 37}),
+    "copy_parts": Case("copy_parts", lambda t: {"x": floats(t, 40), "y": floats(t, 50)}, COPIED),
+    "rms_norm": Case("rms_norm", lambda t: {"x": floats(t, 700), "gain": floats(700), "y":
+                     floats(t, 700, seed=1), "epsilon": one(1e-5)}, {"width": 700, "per_row": 1},
+                     8 * ULP),
+    "rms_norm of heads": Case(
+        "rms_norm", lambda t: {"x": floats(t, 3, 65, spread=9), "gain": floats(65), "y":
+                               floats(t, 3, 65, seed=1), "epsilon": one(1e-5)},
+        {"width": 65, "per_row": 3}, 8 * ULP),
+    "rms_norm in place": Case(
+        "rms_norm", lambda t: {"x": floats(t, 300), "gain": floats(300), "epsilon": one(1e-5)},
+        {"width": 300, "per_row": 1, "y": -1}, 8 * ULP),
+    "group_norm": Case("group_norm", lambda t: {"x": floats(t, 3, 65), "gain": floats(3, 65),
+                       "epsilon": one(1e-5)}, {"width": 65, "n_group": 3}, 8 * ULP),
+    "l2_norm": Case("l2_norm", lambda t: {"x": floats(t, 210), "epsilon": one(1e-6)},
+                    {"stride": 210, "width": 65, "per_row": 3}, 8 * ULP),
+    "layer_norm": Case("layer_norm", lambda t: {"x": floats(t, 700), "gain": floats(700),
+                       "bias": floats(700, seed=1), "y": floats(t, 700, seed=2),
+                       "epsilon": one(1e-5)}, {"width": 700}, 8 * ULP),
+    # the CPU's mean is rounded to a float: by 2**-15 where the spread is 0.01
+    "layer_norm far from 0": Case(
+        "layer_norm", lambda t: {"x": 1000 + floats(t, 700, spread=0.01), "gain": floats(700),
+                                 "bias": floats(700, seed=1), "epsilon": one(1e-9)},
+        {"width": 700, "y": -1}, 2**-8),
+    "add_bias": Case("add_bias", lambda t: {"y": floats(t, 37), "bias": floats(37)}, {"width": 37}),
+    "add_expert_bias": Case(
+        "add_expert_bias", lambda t: {**pairs(t), "biases": floats(5, 37)},
+        {"width": 37, "n_expert": 5, "count": N_PAIRS}, n_used=3),
+    "scale_by_expert": Case(
+        "scale_by_expert", lambda t: {**pairs(t), "scales": floats(5)},
+        {"width": 37, "n_expert": 5, "count": N_PAIRS}, n_used=3),
+    "scale_rows": Case("scale_rows", lambda t: {"x": floats(t, 37), "factor": one(0.3)},
+                       {"width": 37}),
+    "add_rows": Case("add_rows", lambda t: {"x": floats(t, 37), "y": floats(t, 37, seed=1),
+                     "factor": one(0.3)}, {"width": 37}, ULP),
+    "soft_cap": Case("soft_cap", lambda t: {"x": floats(t, 37, spread=40), "cap": one(30)},
+                     {"width": 37}, 2 * ULP),
+    "sigmoid_scale": Case("sigmoid_scale", lambda t: {"y": floats(t, 37), "gate":
+                          floats(t, spread=30)}, {"width": 37}, 2 * ULP),
+    "sigmoid_gate": Case(
+        "sigmoid_gate", lambda t: {"y": floats(t, 3, 11), "gate": floats(t, 3, 24, spread=30)},
+        {"stride": 24, "width": 11, "per_row": 3}, 2 * ULP),
+    "silu_gate": Case("silu_gate", lambda t: {"y": floats(t, 37), "gate": floats(t, 50, spread=9)},
+                      {"stride": 50, "width": 37}, 2 * ULP),
+    "mul_rows": Case("mul_rows", lambda t: {"y": floats(t, 50), "x": floats(t, 41)},
+                     {"y_stride": 50, "x_stride": 41, "width": 37}),
+    "scale_by_position": Case(
+        "scale_by_position", lambda t: {"x": floats(t, 37), "scale": one(0.1)},
+        {"width": 37, "length": 3, "offset": 1}, 4 * ULP),
+    "quantize_q8_0": Case("quantize_q8_0", quantised("q8_0", 352, 1),
+                          {"width": 352, "per_row": 1}),
+    "quantize_q8_0 of heads": Case("quantize_q8_0", quantised("q8_0", 64, 3),
+                                   {"width": 64, "per_row": 3}),
+    "quantize_q8_k": Case("quantize_q8_k", quantised("q8_k", 1280, 1),
+                          {"width": 1280, "per_row": 1}),
+    "quantize_q8_k of heads": Case("quantize_q8_k", quantised("q8_k", 256, 3),
+                                   {"width": 256, "per_row": 3}),
+    "silu_mul": Case("silu_mul", gated, {"width": 37}, 2 * ULP),
+    "gelu_mul": Case("gelu_mul", gated, {"width": 37}, 2 * ULP),
+    "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
+    "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),
+    "scale_pairs": Case(
+        "scale_pairs", lambda t: {"x": floats(t, 37), "weights": floats(t, 3),
+                                  "y": floats(t, 3, 37)},
+        {"width": 37, "n_expert_used": 3}, n_used=3),
+}  # fmt: skip
+for is_added in (0, 1):
+    for is_weighted in (0, 1):
+        CASES[f"combine, {is_added}, {is_weighted}"] = Case(
+            "combine", lambda t: {"y": floats(t, 3, 37), "weights": floats(t, 3), "x":
+                                  floats(t, 37, seed=1)},
+            {"width": 37, "n_expert_used": 3, "is_added": is_added, "is_weighted": is_weighted},
+            2 * ULP, n_used=3)  # fmt: skip
+
+
+@pytest.mark.parametrize("t", TOKENS)
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_rows(case: Case, t: int, device: Any, builder: KernelBuilder) -> None:
+    twin = Twin(device, builder, case.arrays(t))
+    numbers = dict(case.numbers)
+    if numbers.get("y") == -1:
+        numbers["y"] = twin.at["x"]
+    if "count" in ARGUMENTS[case.kernel]:
+        numbers.setdefault("count", N_TOKENS)
+    gpu = twin.run([step(case.kernel, **twin.at, **numbers)], Header(t, 7, case.n_used))
+    assert_same(case.kernel, twin, gpu, case.tolerance)
+
+
+def test_more_elements_than_a_row_of_workgroups(device: Any, builder: KernelBuilder) -> None:
+    """Beyond 65535 workgroups a grid goes on in its next row."""
+    t, width = 3, 5_600_000
+    twin = Twin(device, builder, {"x": np.full((t, width), 2, np.float32), "factor": one(0.5)})
+    gpu = twin.run([step("scale_rows", **twin.at, width=width, count=N_TOKENS)], Header(t))
+    assert_same("scale_rows", twin, gpu, 0)
+
+
+@pytest.mark.parametrize("kernel", ["silu_mul", "gelu_mul", "swiglu_oai", "relu2"])
+def test_activations_of_what_is_large_or_no_number(
+    kernel: str, device: Any, builder: KernelBuilder
+) -> None:
+    edges = [0, -0.0, 1e-20, 88, -88, 89, -89, 1e4, -1e4, 1e30, -1e30, np.nan, np.inf, -np.inf]
+    arrays = {"gate": np.array([edges], np.float32), "up": np.full((1, len(edges)), 0.7, np.float32)}
+    if kernel == "relu2":
+        del arrays["up"]
+        arrays["gate"][:, -5:-3] = 3  # whose squares are no float
+    twin = Twin(device, builder, arrays)
+    gpu = twin.run([step(kernel, **twin.at, width=len(edges), count=N_TOKENS)], Header(1))
+    x, y = twin.view(gpu, "gate"), twin.view(twin.cpu, "gate")
+    np.testing.assert_allclose(x, y, rtol=4 * ULP, atol=1e-30)
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q8_k"])
+def test_numbers_that_have_no_quants(kind: str, device: Any, builder: KernelBuilder) -> None:
+    """Of NaN and infinity the scale is NaN; halves are rounded away from zero; zero stays zero."""
+    x = floats(6, 256)
+    x[0, 40], x[1, 70], x[2, 255], x[3] = np.nan, np.inf, -np.inf, 0
+    x[4, ::32] = 127
+    x[4, 1::2] = np.resize([0.5, -0.5, 1.5, 0.49999997, 2.5, -126.5, 0], 128)
+    x[5] *= np.float32(1e-6)  # scales that are no normal half
+    arrays = quantised(kind, 256, 1)(6) | {"x": x}
+    twin = Twin(device, builder, arrays)
+    steps = [step(f"quantize_{kind}", **twin.at, width=256, per_row=1, count=N_TOKENS)]
+    assert_same(f"quantize_{kind}", twin, twin.run(steps, Header(6)), 0)
+
+
+# -- positions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads, the cache's length, and what attention is asked for besides."""
+
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    value_dim: int
+    n_ctx: int
+    n_rot: int
+    is_neox: int = 0
+    window: int = 0
+    chunk: int = 0
+    cap: float = 0.0
+    has_sinks: int = 0
+
+    def arrays(self, t: int) -> Arrays:
+        return {
+            "q0": floats(t, self.n_head, self.head_dim, spread=2),
+            "k0": floats(t, self.n_head_kv, self.head_dim, seed=1),
+            "v0": floats(t, self.n_head_kv, self.value_dim, seed=2),
+            "table": floats(t, self.n_rot, seed=3, spread=0.7),
+            "y": floats(t, self.n_head, self.value_dim, seed=4),
+            "scratch": floats(cache.scratch_floats(self.n_head // self.n_head_kv, self.value_dim)),
+            "scale": one(self.head_dim**-0.5), "cap": one(self.cap),
+            "sinks": floats(self.n_head, spread=3),
+        }  # fmt: skip
+
+    def caches(self, types: str) -> dict[str, int]:
+        key_type, value_type = types.split(".")
+        n_ctx, heads = self.n_ctx, self.n_head_kv
+        return {
+            "k_cache": heads * cache.key_elements(key_type, self.head_dim, n_ctx),
+            "v_cache": heads * cache.value_elements(value_type, self.value_dim, n_ctx),
+        }
+
+    def steps(self, types: str, at: dict[str, int], **caches: int) -> list[Any]:
+        numbers = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "head_dim": self.head_dim,
+                   "value_dim": self.value_dim, "n_ctx": self.n_ctx, "n_rot": self.n_rot,
+                   "is_neox": self.is_neox, "window": self.window, "chunk": self.chunk,
+                   "has_sinks": self.has_sinks, **at, **caches}  # fmt: skip
+        return [
+            step(f"{name}.{types}", **{each: numbers[each] for each in ARGUMENTS[name]})
+            for name in ("rope_store", "attention")
+        ]
+
+
+def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int) -> Twin:
+    """Return memory with caches of three slots, which hold finite numbers."""
+    return Twin(device, builder, shape.arrays(t), caches=shape.caches(types), n_slots=3)
+
+
+def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
+    """Return the steps for the CPU, where a slot is a place in the cache."""
+    sizes = shape.caches(types)
+    caches = {name: twin.at[name] + slot * size for name, size in sizes.items()}
+    return shape.steps(types, twin.at, **caches)
+
+
+PLAIN = Shape(8, 2, 64, 64, 320, 64)
+SHAPES = {
+    "plain": PLAIN,
+    "neox, part of a head": Shape(6, 3, 80, 80, 320, 34, is_neox=1),
+    "no rope, values shorter": Shape(5, 1, 72, 40, 320, 0),
+    "ends of tiles": Shape(2, 2, 24, 62, 320, 8),
+    "ring": Shape(4, 2, 32, 32, 256, 32, window=100),
+}
+
+
+@pytest.mark.parametrize(("t", "position"), [(1, 0), (1, 37), (2, 31), (5, 2), (33, 61), (33, 247)])
+@pytest.mark.parametrize("types", TYPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_keys_and_values_are_stored(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    twin = stored(shape, types, device, builder, t)
+    steps = shape.steps(types, twin.at)[:1]
+    gpu = twin.run(steps, Header(t, position, slot=1), in_slot(shape, types, twin, 1)[:1])
+    assert_same("rope_store", twin, gpu, 0)
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder) -> None:
+    """Its first and its last token then share a word of the cache."""
+    shape = Shape(1, 1, 32, 32, 32, 32)
+    twin = stored(shape, types, device, builder, 32)
+    gpu = twin.run(shape.steps(types, twin.at)[:1], Header(32, 45),
+                   in_slot(shape, types, twin, 0)[:1])  # fmt: skip
+    assert_same("rope_store", twin, gpu, 0)
+
+
+VARIANTS = {
+    "plain": PLAIN,
+    "a head each": Shape(3, 3, 8, 8, 640, 8),
+    "groups of five": Shape(5, 1, 40, 40, 640, 8),
+    "wide groups": Shape(24, 1, 72, 40, 640, 8),
+    "wide heads": Shape(2, 1, 288, 256, 384, 8),
+    "ends of tiles": Shape(2, 2, 24, 62, 640, 8),
+    "three tiles": Shape(4, 2, 96, 96, 640, 8),
+    "window": Shape(4, 2, 64, 64, 640, 8, window=100),
+    "window of one": Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1),
+    "ring": Shape(4, 2, 64, 64, 256, 8, window=100),
+    "chunks": Shape(4, 2, 64, 64, 640, 8, chunk=192),
+    "cap": Shape(4, 2, 64, 64, 640, 8, cap=1.5),
+    "sinks": Shape(8, 2, 64, 64, 640, 8, has_sinks=1),
+    "all": Shape(5, 1, 40, 40, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1),
+}
+
+
+@pytest.mark.parametrize(("t", "position"), [(1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3),
+                                             (33, 0), (33, 261)])  # fmt: skip
+@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("shape", VARIANTS.values(), ids=list(VARIANTS))
+def test_attention(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    attended(shape, types, t, position, device, builder)
+
+
+@pytest.mark.parametrize("types", TYPES[2:])
+@pytest.mark.parametrize(("t", "position"), [(1, 301), (33, 261)])
+def test_attention_of_mixed_types(
+    types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    attended(VARIANTS["all"], types, t, position, device, builder)
+
+
+def attended(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    """Attend from the tokens at a position to random keys and values of a slot."""
+    twin = stored(shape, types, device, builder, t)
+    if "Q8_0" in types:  # random bytes are quants, and scales are small
+        twin.memory.kv[...] = np.random.default_rng(5).integers(0, 0x2C00, len(twin.memory.kv))
+    before = twin.view(twin.cpu, "scratch").copy()
+    gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2),
+                   in_slot(shape, types, twin, 2)[1:])  # fmt: skip
+    np.testing.assert_array_equal(twin.view(gpu, "scratch"), before)
+    assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
+
+
+def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
+    """More spans than parts: some parts are of several."""
+    shape = Shape(2, 1, 8, 8, 20480, 8)
+    for t, position in ((1, 20000), (5, 9000)):
+        attended(shape, "F16.F16", t, position, device, builder)
+
+
+@pytest.mark.parametrize("t", TOKENS)
+@pytest.mark.parametrize("is_neox", [0, 1])
+@pytest.mark.parametrize("n_rot", [0, 6, 10])
+def test_heads_are_rotated(
+    n_rot: int, is_neox: int, t: int, device: Any, builder: KernelBuilder
+) -> None:
+    twin = Twin(device, builder, {"x": floats(t, 3, 10), "table": floats(t, n_rot)})
+    one_step = step("rotate", **twin.at, n_head=3, head_dim=10, n_rot=n_rot, is_neox=is_neox)
+    assert_same("rotate", twin, twin.run([one_step], Header(t)), ULP)
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+def convolution(width: int, stride: int, taps: int, *, is_silu: int, has_bias: int) -> Case:
+    def arrays(t: int) -> Arrays:
+        return {"x": floats(t, stride), "taps": floats(taps, width), "bias": floats(width),
+                "state": floats(3, 512), "y": floats(t, width, seed=1)}  # fmt: skip
+
+    numbers = {"stride": stride, "n_taps": taps, "has_bias": has_bias, "is_silu": is_silu,
+               "width": width, "state_stride": 512}  # fmt: skip
+    return Case("causal_conv", arrays, numbers, 8 * ULP)
+
+
+def mamba(heads: int, groups: int, head_dim: int, n_state: int) -> Case:
+    stride = -(-heads * head_dim * n_state // 64) * 64
+
+    def arrays(t: int) -> Arrays:
+        return {"x": floats(t, heads * head_dim + 2 * groups * n_state),
+                "dt": floats(t, heads + 3, spread=4), "dt_bias": floats(heads),
+                "a": -np.exp(floats(heads)), "d": floats(heads, seed=1),
+                "state": floats(3, stride), "y": floats(t, heads * head_dim, seed=1)}  # fmt: skip
+
+    numbers = {"dt_stride": heads + 3, "state_stride": stride, "n_head": heads, "n_group": groups,
+               "head_dim": head_dim, "n_state": n_state}  # fmt: skip
+    return Case("mamba2_scan", arrays, numbers, 32 * ULP)
+
+
+def delta(key_heads: int, heads: int, d: int, gates: tuple[int, int, int], is_tiled: int) -> Case:
+    group, group_stride, stride = gates
+    state_stride = -(-heads * d * d // 64) * 64
+
+    def arrays(t: int) -> Arrays:
+        return {"x": floats(t, (2 * key_heads + heads) * d, spread=d**-0.5),
+                "beta": floats(t, stride), "alpha": floats(t, stride, seed=1, spread=4),
+                "dt_bias": floats(heads), "a": -np.exp(floats(heads)),
+                "state": floats(3, state_stride), "y": floats(t, heads * d, seed=1)}  # fmt: skip
+
+    numbers = {"stride": stride, "group": group, "group_stride": group_stride,
+               "state_stride": state_stride, "n_head_k": key_heads, "n_head": heads, "head_dim": d,
+               "is_tiled": is_tiled}  # fmt: skip
+    return Case("delta_scan", arrays, numbers, 32 * ULP)
+
+
+STATES = {
+    "short convolution": convolution(37, 3 * 37, 3, is_silu=0, has_bias=0),
+    "convolution": convolution(100, 100, 4, is_silu=1, has_bias=1),
+    "a convolution longer than the text": convolution(5, 6, 11, is_silu=1, has_bias=0),
+    "mamba2": mamba(6, 2, 5, 9),
+    "mamba2, longer": mamba(4, 1, 64, 16),
+    "delta net, in blocks": delta(2, 4, 10, (2, 4, 8), 0),
+    "delta net, tiled": delta(2, 6, 10, (6, 6, 6), 1),
+    "delta net, columns": delta(1, 2, 70, (2, 2, 3), 1),
+}
+
+
+@pytest.mark.parametrize("t", TOKENS)
+@pytest.mark.parametrize("position", [0, 5])
+@pytest.mark.parametrize("case", STATES.values(), ids=list(STATES))
+def test_states(case: Case, position: int, t: int, device: Any, builder: KernelBuilder) -> None:
+    twin = Twin(device, builder, case.arrays(t))
+    gpu = twin.run([step(case.kernel, **twin.at, **case.numbers)], Header(t, position, slot=1))
+    assert_same(case.kernel, twin, gpu, case.tolerance)
+
+
+# -- routing ---------------------------------------------------------------------------------------
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "chosen": {"function": SOFTMAX_OF_CHOSEN},
+    "chosen, with a bias": {"function": SOFTMAX_OF_CHOSEN, "has_bias": 1, "scale": 2.5},
+    "softmax": {"function": SOFTMAX},
+    "softmax, normalised": {"function": SOFTMAX, "is_normalized": 1, "scale": 0.5},
+    "softmax, bias": {"function": SOFTMAX, "has_bias": 1},
+    "softmax, groups": {"function": SOFTMAX, "n_group": 4, "n_group_used": 2},
+    "sigmoid": {"function": SIGMOID, "scale": 1.8},
+    "sigmoid, normalised": {"function": SIGMOID, "is_normalized": 1},
+    "deepseek": {"function": SIGMOID, "has_bias": 1, "n_group": 6, "n_group_used": 3,
+                 "is_normalized": 1, "scale": 2.5},
+    "groups of one": {"function": SIGMOID, "n_group": 24, "n_group_used": 9},
+    "llama4": {"function": SIGMOID_OF_CHOSEN},
+    "sigmoid of chosen, bias, groups": {"function": SIGMOID_OF_CHOSEN, "has_bias": 1, "n_group": 3,
+                                        "n_group_used": 1},
+}  # fmt: skip
+
+
+def routed(
+    logits: np.ndarray, n_used: int, device: Any, builder: KernelBuilder, **route: Any
+) -> tuple[Twin, dict[str, np.ndarray]]:
+    """Choose experts on both."""
+    t, n_expert = logits.shape
+    arrays = {
+        "logits": logits.astype(np.float32), "bias": floats(n_expert, spread=0.3),
+        "scale": one(route.pop("scale", 1.0)), "weights": floats(t, n_used),
+        "expert_ids": integers(9, t, n_used), "expert_starts": integers(9, n_expert + 1),
+        "assignments": integers(9, t * n_used),
+    }  # fmt: skip
+    twin = Twin(device, builder, arrays)
+    numbers = {"has_bias": 0, "n_group": 1, "n_group_used": 1, "is_normalized": 0, **route}
+    one_step = step("top_k_gate", **twin.at, **numbers, n_expert=n_expert, n_expert_used=n_used,
+                    count=N_TOKENS)  # fmt: skip
+    return twin, twin.run([one_step], Header(t, n_used=n_used))
+
+
+@pytest.mark.parametrize("t", TOKENS)
+@pytest.mark.parametrize("n_used", [1, 3])
+@pytest.mark.parametrize("route", ROUTES.values(), ids=list(ROUTES))
+def test_experts(
+    route: dict[str, Any], n_used: int, t: int, device: Any, builder: KernelBuilder
+) -> None:
+    twin, gpu = routed(floats(t, 24, spread=2), n_used, device, builder, **route)
+    assert_same("top_k_gate", twin, gpu, 8 * ULP)
+
+
+@pytest.mark.parametrize("t", [1, 300])
+def test_many_experts(t: int, device: Any, builder: KernelBuilder) -> None:
+    """More experts than threads, more pairs than a workgroup takes at once."""
+    twin, gpu = routed(floats(t, 160, spread=2), 6, device, builder, function=SOFTMAX)
+    assert_same("top_k_gate", twin, gpu, 8 * ULP)
+
+
+@pytest.mark.parametrize("route", ROUTES.values(), ids=list(ROUTES))
+@pytest.mark.parametrize("value", [0.0, -np.inf, np.nan], ids=str)
+def test_experts_of_a_token_differ_whatever_the_logits(
+    route: dict[str, Any], value: float, device: Any, builder: KernelBuilder
+) -> None:
+    route = {**route, "has_bias": 0}
+    twin, gpu = routed(np.full((5, 24), value), 3, device, builder, **route)
+    ids = twin.view(gpu, "expert_ids").reshape(5, 3)
+    assert all(len(set(row)) == 3 and min(row) >= 0 and max(row) < 24 for row in ids.tolist())
+    if value == 0:
+        np.testing.assert_array_equal(ids, np.tile([0, 1, 2], (5, 1)))
+
+
+# -- several sequences -----------------------------------------------------------------------------
+
+
+def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None:
+    """As ``model.rows`` writes it: the header before each token's store and attention."""
+    shape, types, rows = PLAIN, "F16.Q8_0", [(1, 70, 2), (1, 33, 0), (0, 5, 1)]
+    headers = np.array([*rows, (2, 70, 2)])
+    twin = Twin(device, builder, {**shape.arrays(2), "headers": headers},
+                caches=shape.caches(types), n_slots=3)  # fmt: skip
+    twin.memory.kv[...] &= 0x2FFF  # scales of quants are small
+    steps: dict[str, list[Any]] = {"gpu": [], "cpu": []}
+    for row, (_, _, slot) in enumerate(rows):
+        token = min(row, 1)  # the third sees none
+        moved = {"q0": 512 * token, "k0": 128 * token, "v0": 128 * token, "table": 64 * token,
+                 "y": 512 * token}  # fmt: skip
+        set_row = step("set_row", at=twin.at["headers"] + 3 * row)
+        sizes = shape.caches(types)
+        for where, slots in (("gpu", 0), ("cpu", slot)):
+            at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
+            at |= {name: twin.at[name] + slots * size for name, size in sizes.items()}
+            steps[where] += [set_row, *shape.steps(types, at)]
+    for where in steps:
+        steps[where].append(step("set_row", at=twin.at["headers"] + 9))
+    gpu = twin.run(steps["gpu"], Header(2, 70), steps["cpu"])
+    assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
