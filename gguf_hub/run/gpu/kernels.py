@@ -21,7 +21,8 @@ binding declaration                   what
 
 Offsets count elements, as on the CPU; ``q``, ``k`` and ``v`` are read by words. An area begins at a
 multiple of 64 elements. Every ``var`` has an initialiser: one inside of a loop would keep the value
-of the last turn, in some compilers.
+of the last turn, in some compilers. Memory of a workgroup is not zero at first, whatever WGSL says:
+llvmpipe leaves there what the last kernel wrote.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def assert_same(
         twin.view(cpu, each)[...] = twin.view(gpu, each)[...] = 0
     for space in ("n", "q", "kv"):
         np.testing.assert_array_equal(gpu[space], cpu[space], err_msg=space)
-    for array in twin.arrays:
+    for array in [name for name, values in twin.arrays.items() if values.size]:
         x, y = twin.view(gpu, array).astype(float), twin.view(cpu, array).astype(float)
         np.testing.assert_array_equal(np.isnan(x), np.isnan(y), err_msg=array)
         x, y = np.nan_to_num(x, posinf=9e9, neginf=-9e9), np.nan_to_num(y, posinf=9e9, neginf=-9e9)

@@ -15,6 +15,11 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let b = block % n_block;
   var x = vec4<f32>(0.0);
   if (is_live) { x = four_at(a.x + 32u * block + 4u * (li % 8u)); }
+  if (li < 32u) {
+    atomicStore(&tops[li], 0u);
+    atomicStore(&totals[li], 0);
+  }
+  workgroupBarrier();
   atomicMax(&tops[li / 8u], magnitude_bits(x));
   workgroupBarrier();
   let scale = scale_of(atomicLoad(&tops[li / 8u]));

@@ -19,6 +19,11 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let k = li % 64u;
   var x = vec4<f32>(0.0);
   if (is_live) { x = four_at(a.x + 256u * block + 4u * k); }
+  if (li < 64u) {
+    atomicStore(&tops[li / 16u], 0u);
+    atomicStore(&totals[li], 0);
+  }
+  workgroupBarrier();
   atomicMax(&tops[li / 64u], magnitude_bits(x));
   workgroupBarrier();
   let scale = scale_of(atomicLoad(&tops[li / 64u]));

@@ -10,6 +10,8 @@ var<workgroup> ids: array<vec4<u32>, 64>;  // of the experts of 256 pairs
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) li: u32) {
   let n_pairs = u32(n[a.count]) * a.n_expert_used;
+  for (var e = li; e < N_EXPERT; e += THREADS) { atomicStore(&counts[e], 0u); }
+  workgroupBarrier();
   for (var p = li; p < n_pairs; p += THREADS) { atomicAdd(&counts[n[a.expert_ids + p]], 1u); }
   workgroupBarrier();
   if (li == 0u) {

@@ -110,6 +110,11 @@ fn order_of(x: f32) -> u32 {
 // Chooses the best experts, of equal ones the first. Expert e belongs to thread e % 64.
 fn choose(li: u32, logits: u32) {
   var is_taken = 0u;  // a bit for each expert of this thread
+  for (var round = li; round < N_USED; round += THREADS) {
+    atomicStore(&highest[round], 0u);
+    atomicStore(&first[round], 0u);
+  }
+  workgroupBarrier();
   for (var round = 0u; round < N_USED; round++) {
     var best = 0u;
     var best_order = 0u;
