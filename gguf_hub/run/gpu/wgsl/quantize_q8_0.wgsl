@@ -22,8 +22,9 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   workgroupBarrier();
   atomicMax(&tops[li / 8u], magnitude_bits(x));
   workgroupBarrier();
-  let scale = scale_of(atomicLoad(&tops[li / 8u]));
-  let v = quants_of(x, scale);
+  let top = atomicLoad(&tops[li / 8u]);
+  let scale = scale_of(top);
+  let v = quants_of(x, inverse_of(top));
   atomicAdd(&totals[li / 8u], v.x + v.y + v.z + v.w);
   workgroupBarrier();
   if (!is_live) { return; }

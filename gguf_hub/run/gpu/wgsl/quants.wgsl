@@ -1,4 +1,4 @@
-// Quantising activations: a thread takes four neighbours (run/kernels/generic/generic.py).
+// Quantising activations: a thread takes four neighbours (run/kernels/quantize/simd_activations.py).
 @group(0) @binding(3) var<storage, read_write> q: array<u32>;
 
 // the largest magnitude as bits: of NaN and infinity they come last
@@ -13,14 +13,16 @@ fn scale_of(top: u32) -> f32 {
   return bitcast<f32>(top) / 127.0;
 }
 
-// x / scale within 127, half away from zero; 0 for a scale of 0 or NaN
-fn quants_of(x: vec4<f32>, scale: f32) -> vec4<i32> {
-  if (!(scale > 0.0)) { return vec4<i32>(0); }
-  let ratio = x / scale;
-  let size = min(abs(ratio), vec4<f32>(127.0));
-  let whole = floor(size);
-  let rounded = whole + select(vec4<f32>(0.0), vec4<f32>(1.0), size - whole >= vec4<f32>(0.5));
-  return vec4<i32>(select(-rounded, rounded, ratio > vec4<f32>(0.0)));
+// what values are multiplied with; 0 for a row of zeros, and where one is not finite
+fn inverse_of(top: u32) -> f32 {
+  if (top == 0u || top >= 0x7f800000u) { return 0.0; }
+  return 127.0 / bitcast<f32>(top);
+}
+
+// values times the inverse of their scale, halves to even
+fn quants_of(x: vec4<f32>, inverse: f32) -> vec4<i32> {
+  if (inverse == 0.0) { return vec4<i32>(0); }
+  return vec4<i32>(clamp(round(x * inverse), vec4<f32>(-127.0), vec4<f32>(127.0)));
 }
 
 fn bytes_of(v: vec4<i32>) -> u32 {
