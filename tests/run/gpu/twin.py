@@ -21,6 +21,14 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 
+TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
+"""Of keys and values."""
+
+WORST: dict[str, float] = {}
+"""Step -> the largest difference, relative to the largest number of the array."""
+
+Arrays = dict[str, np.ndarray]
+
 GAP = 64  # elements between arrays, which no step may touch
 NO_FILE = np.zeros(8, np.uint8)
 SPACES = {np.dtype(np.float32): "f", np.dtype(np.int64): "n", np.dtype(np.int8): "q"}
@@ -127,3 +135,42 @@ class Twin:
         if name != "kv":
             return [(0, size)]
         return [(area.offset, area.n_elements * self.n_slots) for area in self.areas]
+
+
+# -- numbers and comparisons -----------------------------------------------------------------------
+
+
+def floats(*shape: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng([seed, *shape])
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
+
+
+def one(value: float) -> np.ndarray:
+    return np.array([value], np.float32)
+
+
+def integers(below: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng([below, *shape]).integers(0, below, shape)
+
+
+def assert_same(
+    name: str, twin: Twin, gpu: dict[str, np.ndarray], tolerance: float, *,
+    but: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Compare memories: integers and bits equal, floats within a tolerance, relative to the array's
+    largest number. Between arrays nothing may have changed.
+    """
+    cpu = {space: values.copy() for space, values in twin.cpu.items()}
+    for each in but:
+        twin.view(cpu, each)[...] = twin.view(gpu, each)[...] = 0
+    for space in ("n", "q", "kv"):
+        np.testing.assert_array_equal(gpu[space], cpu[space], err_msg=space)
+    for array in [name for name, values in twin.arrays.items() if values.size]:
+        x, y = twin.view(gpu, array).astype(float), twin.view(cpu, array).astype(float)
+        np.testing.assert_array_equal(np.isnan(x), np.isnan(y), err_msg=array)
+        x, y = np.nan_to_num(x, posinf=9e9, neginf=-9e9), np.nan_to_num(y, posinf=9e9, neginf=-9e9)
+        worst = np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)
+        WORST[name] = max(WORST.get(name, 0.0), worst)
+        assert worst <= tolerance, f"{array}: {worst:.2e}"
+        twin.view(cpu, array)[...] = twin.view(gpu, array)[...] = 0
+    np.testing.assert_array_equal(gpu["f"], cpu["f"], err_msg="f between arrays")
