@@ -16,11 +16,13 @@ binding declaration                   what
 4, 5    ``k``, ``v: array<u32>``      keys and values of one layer, of all slots one after
                                       another, ``a.k_slot`` and ``a.v_slot`` elements apart
 6       ``w: array<...>``, read only  weights (see ``layouts``)
+7       ``s: array<f32>``             scratch of one step, of all its operations
 ======= ============================= ====================================================
 
 Offsets count elements, as on the CPU; ``q``, ``k`` and ``v`` are read by words. An area begins at a
 multiple of 64 elements. Every ``var`` has an initialiser: one inside of a loop would keep the value
-of the last turn, in some compilers.
+of the last turn, in some compilers. Memory of a workgroup is not zero at first, whatever WGSL says:
+llvmpipe leaves there what the last kernel wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.device import Grid
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, Step
 
-ARGS, N, F, Q, K, V, W = range(7)
+ARGS, N, F, Q, K, V, W, S = range(8)
 """Numbers of the bindings."""
 
 Header = Sequence[int]
@@ -70,6 +72,7 @@ class Operation:
         grid: Workgroups, from the header as it stands then; any 0 to leave the dispatch out.
         weights: What binding 6 holds.
         tables: Offset in ``n`` -> numbers to put there before the first run.
+        scratch_floats: Elements of binding 7 that it needs.
     """
 
     source: str
@@ -77,6 +80,7 @@ class Operation:
     grid: Callable[[Header], Grid]
     weights: WeightPart | None = None
     tables: Mapping[int, tuple[int, ...]] | None = None
+    scratch_floats: int = 0
 
 
 def arguments_of(step: Step) -> dict[str, int]:

@@ -23,7 +23,7 @@ def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -
         return []  # the weights are here
     if name in PRODUCTS:
         return PRODUCTS[name](step, max_binding, tables)
-    return [STEPS[name](step)]
+    return STEPS[name](step)
 
 
 def can_run(kernel: str) -> bool:

@@ -25,6 +25,7 @@ from gguf_hub.run.gpu.kernels import (
     N,
     Operation,
     Q,
+    S,
     V,
     W,
     arguments_of,
@@ -91,6 +92,7 @@ class GpuPart:
         except BaseException:
             self.free()
             raise
+        self._scratch: Slice | None = None
         self._slot_size = max(1, sizes["kv"])
         self._n = np.zeros(SLOT + 1, np.int64)
         self._header = self._n.tolist()
@@ -118,6 +120,7 @@ class GpuPart:
             for step in steps
             for operation in lower(step, self.device.max_binding, self._tables)
         ]
+        self._make_scratch(max((each.scratch_floats for each, _ in operations), default=0))
         arguments = self._whole(_ARGUMENT_BYTES * max(1, len(operations)), np.uint8)
         rows = np.zeros((len(operations), _ARGUMENT_BYTES // 4), np.uint32)
         for row, (operation, step) in zip(rows, operations, strict=True):
@@ -203,6 +206,11 @@ class GpuPart:
             self._caches[at[name]][0].n_elements for name in ("k_cache", "v_cache") if name in at
         )
 
+    def _make_scratch(self, n_floats: int) -> None:
+        """Make room for the operation that needs the most; bindings keep what was made before."""
+        if n_floats and (self._scratch is None or self._scratch.size < 4 * n_floats):
+            self._scratch = self._whole(n_floats, np.float32)
+
     def _bind(self, operation: Operation, step: Step, arguments: Slice) -> _Bound:
         at = arguments_of(step)
         slices = {
@@ -214,6 +222,8 @@ class GpuPart:
         for number, name in ((K, "k_cache"), (V, "v_cache")):
             if name in at:
                 slices[number] = self._caches[at[name]][1]
+        if self._scratch is not None:
+            slices[S] = self._scratch
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
         kernel = self.device.kernel(operation.source)

@@ -1,20 +1,134 @@
-"""All steps of a program but products, on a GPU."""
+"""All steps of a program but products, on a GPU: which kernel, and how many workgroups.
+
+A kernel's file has its step's name. Attention, of several kernels, is in ``attention``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from gguf_hub.run.gpu.kernels import Operation, arguments_of, module
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, Step
+from gguf_hub.run.gpu.attention import attention, rope_store
+from gguf_hub.run.gpu.device import MAX_GROUPS, Grid
+from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module, name_of
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, Step
 
+Arguments = Mapping[str, int]
+Count = Callable[[Arguments], int]
 
-def _rms_norm(step: Step) -> Operation:
-    at = arguments_of(step)
-    return Operation(
-        module("rms_norm.wgsl", ARGUMENTS["rms_norm"]),
-        step.arguments,
-        lambda header: (header[at["count"]] * at["per_row"], 1, 1),
-    )
+_THREADS = 256
 
 
-STEPS: dict[str, Callable[[Step], Operation]] = {"rms_norm": _rms_norm}
+def fold(n_groups: int) -> Grid:
+    """Return a grid of at least so many workgroups: those that x has no room for go on in y."""
+    return min(n_groups, MAX_GROUPS), -(-n_groups // MAX_GROUPS), 1
+
+
+# -- what a row is made of: so many units, and so many of these for each workgroup -----------------
+
+
+def _width(at: Arguments) -> int:
+    return at["width"]
+
+
+def _part_elements(at: Arguments) -> int:
+    return at["width"] * at["per_row"]
+
+
+def _pair_elements(at: Arguments) -> int:
+    return at["width"] * at["n_expert_used"]
+
+
+def _blocks(size: int) -> Count:
+    return lambda at: at["width"] // size * at["per_row"]
+
+
+def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operation]]:
+    """Return the lowering of a step with ``units`` of work for each of its rows."""
+
+    def lower(step: Step) -> list[Operation]:
+        at, name = arguments_of(step), name_of(step)
+        n_units, count = units(at), at.get("count", N_TOKENS)
+
+        def grid(header: Header) -> Grid:
+            return fold(-(-n_units * header[count] // units_per_group))
+
+        return [Operation(module(f"{name}.wgsl", ARGUMENTS[name]), step.arguments, grid)]
+
+    return lower
+
+
+def _by_column(units: Count) -> Callable[[Step], list[Operation]]:
+    """Return the lowering of a step whose threads take a column each, of all tokens."""
+
+    def lower(step: Step) -> list[Operation]:
+        at, name = arguments_of(step), name_of(step)
+        groups = fold(-(-units(at) // 64))
+
+        def grid(header: Header) -> Grid:
+            return groups if header[N_TOKENS] else (0, 0, 0)
+
+        return [Operation(module(f"{name}.wgsl", ARGUMENTS[name]), step.arguments, grid)]
+
+    return lower
+
+
+# -- steps of their own ----------------------------------------------------------------------------
+
+
+def _set_row(step: Step) -> list[Operation]:
+    source = module("set_row.wgsl", ARGUMENTS["set_row"])
+    return [Operation(source, step.arguments, lambda header: (1, 1, 1))]
+
+
+def _top_k_gate(step: Step) -> list[Operation]:
+    """Choose experts, a token in each workgroup; then sort the pairs of several tokens."""
+    at, fields = arguments_of(step), ARGUMENTS["top_k_gate"]
+    count = at["count"]
+    used = ("N_USED", f"{at['n_expert_used']}u"), ("N_GROUP", f"{at['n_group']}u")
+    choose = module("top_k_gate.wgsl", fields, used)
+    sort = module("sort_pairs.wgsl", fields, (("N_EXPERT", f"{at['n_expert']}u"),))
+    return [
+        Operation(choose, step.arguments, lambda header: (header[count], 1, 1)),
+        Operation(sort, step.arguments, lambda header: (int(header[count] != 1), 1, 1)),
+    ]
+
+
+STEPS: dict[str, Callable[[Step], list[Operation]]] = {
+    "set_row": _set_row,
+    "copy_rows": _by_row(_width, _THREADS),
+    "copy_parts": _by_row(_part_elements, _THREADS),
+    "rms_norm": _by_row(lambda at: at["per_row"], 1),
+    "group_norm": _by_row(lambda at: at["n_group"], 1),
+    "l2_norm": _by_row(lambda at: at["per_row"], 1),
+    "layer_norm": _by_row(lambda at: 1, 1),
+    "add_bias": _by_row(_width, _THREADS),
+    "add_expert_bias": _by_row(_width, _THREADS),
+    "scale_by_expert": _by_row(_width, _THREADS),
+    "scale_rows": _by_row(_width, _THREADS),
+    "add_rows": _by_row(_width, _THREADS),
+    "soft_cap": _by_row(_width, _THREADS),
+    "sigmoid_scale": _by_row(_width, _THREADS),
+    "sigmoid_gate": _by_row(_part_elements, _THREADS),
+    "silu_gate": _by_row(_width, _THREADS),
+    "mul_rows": _by_row(_width, _THREADS),
+    "scale_by_position": _by_row(_width, _THREADS),
+    "quantize_q8_0": _by_row(_blocks(32), _THREADS // 8),
+    "quantize_q8_k": _by_row(_blocks(256), _THREADS // 64),
+    "rotate": _by_row(lambda at: at["n_rot"] // 2 * at["n_head"], _THREADS),
+    "rope_store": rope_store,
+    "attention": attention,
+    "causal_conv": _by_column(_width),
+    "mamba2_scan": _by_column(lambda at: at["n_head"] * at["head_dim"]),
+    "delta_scan": _by_column(lambda at: at["n_head"] * at["head_dim"]),
+    "top_k_gate": _top_k_gate,
+    "scale_pairs": _by_row(_pair_elements, _THREADS),
+    "silu_mul": _by_row(_width, _THREADS),
+    "gelu_mul": _by_row(_width, _THREADS),
+    "swiglu_oai": _by_row(_width, _THREADS),
+    "relu2": _by_row(_width, _THREADS),
+    "combine": _by_row(_width, _THREADS),
+}
+"""Step -> the operations that do it, in order."""
+
+CPU_ONLY = ("get_rows", "rope_table", "prefetch_experts", "decode", "encode", "read_bytes")
+"""Steps that stay on the CPU: they read rows of the file, or compute in float64."""

@@ -1,4 +1,4 @@
-"""A GPU for tests: the first that a driver offers, software ones too."""
+"""A GPU for tests, the first that a driver offers, software ones too; and kernels of the CPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from gguf_hub.run.gpu.steps import STEPS
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from tests.conftest import KERNELS
+from tests.run.gpu.twin import TYPES
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +33,15 @@ def device(adapter: Any) -> Iterator[Any]:
     opened = WgpuDevice(adapter)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def builder() -> KernelBuilder:
+    """A builder for this CPU, the kernels of steps between products compiled in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
+        builder = KernelBuilder()
+    caches = {"rope_store", "attention"}
+    names = [f"{name}.{types}" for name in caches for types in TYPES]
+    builder.addresses(["run_program", *names, *(set(STEPS) - caches)])
+    return builder

@@ -13,6 +13,7 @@ from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, ac
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.part import GpuPart
+from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, SCRATCH, SLOT, Step, step
 from tests import naive
 from tests.synth import random_blocks
@@ -96,7 +97,7 @@ class Bench:
         self.header = np.zeros(HEADER, np.int64)
         self.header[N_TOKENS], self.header[N_PAIRS] = n_tokens, n_tokens * n_used
         sizes = {"n": HEADER + len(n), "f": self.y + n_results, "q": rows.q.size}
-        self.part = GpuPart(device, sizes, [], 1, tables or {}, file)  # type: ignore[arg-type]
+        self.part = GpuPart(WeightStore(device, file), sizes | {"kv": 0}, [], 1, tables or {})  # type: ignore[arg-type]
         self.part.write("n", 0, np.concatenate([self.header, np.array(n, np.int64)]))
         self.part.write("f", 0, rows.f.reshape(-1))
         if rows.q.size:

@@ -1,22 +1,13 @@
-@group(0) @binding(0) var<uniform> a: Args;
-@group(0) @binding(2) var<storage, read_write> f: array<f32>;
-
-var<workgroup> sums: array<f32, 256>;
-
-// one workgroup a part of a row
+// include: norm.wgsl
+// one workgroup a part of a row; y may be x
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
-  let row = a.x + a.width * wg.x;
-  var total = 0.0;
-  for (var i = li; i < a.width; i += 256u) { total += f[row + i] * f[row + i]; }
-  sums[li] = total;
-  workgroupBarrier();
-  for (var step = 128u; step > 0u; step >>= 1u) {
-    if (li < step) { sums[li] += sums[li + step]; }
-    workgroupBarrier();
-  }
-  let scale = inverseSqrt(sums[0] / f32(a.width) + f[a.epsilon]);
+fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>,
+        @builtin(num_workgroups) groups: vec3<u32>) {
+  let part = flat(wg, groups.x);
+  if (part >= a.per_row * header(a.count)) { return; }
+  let row = a.x + a.width * part;
+  let factor = norm_factor(li, row, a.width);
   for (var i = li; i < a.width; i += 256u) {
-    f[a.y + a.width * wg.x + i] = f[row + i] * scale * f[a.gain + i];
+    f[a.y + a.width * part + i] = f[row + i] * factor * f[a.gain + i];
   }
 }

@@ -1,0 +1,133 @@
+"""Attention on a GPU: positions cut into parts, a workgroup each, and their sums joined.
+
+A workgroup takes four or eight rows of queries that share a key/value head over the positions of a
+part. Of few tokens there are many parts, so that there is work for the whole GPU (flash-decoding);
+with many tokens there is one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gguf_hub.run.gpu.device import Grid
+from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, POSITION, Step
+
+SPAN = 128
+"""Positions whose scores are computed at once; of a part a multiple."""
+
+N_PARTS = 128
+"""Most parts of all tokens of a call together; a few tokens share them."""
+
+SPLIT_TOKENS = 32
+"""Most tokens of a call whose positions are cut into parts."""
+
+_WIDE_HEAD = 256  # above, eight rows of queries would take more than 16 KB of a workgroup's memory
+
+
+def parts(at: Mapping[str, int], header: Header) -> int:
+    """Return into how many parts the positions are cut that the tokens of a call see.
+
+    At 1000 positions these are 8 of 128 for one token; at 100,000 positions 112 of 7 x 128. The
+    kernels say the same (``parts.wgsl``).
+    """
+    tokens, position = header[N_TOKENS], header[POSITION]
+    n_spans = -(-(position + tokens) // SPAN) - first_seen(at, position) // SPAN
+    size = -(-n_spans // max(1, N_PARTS // tokens))
+    return -(-n_spans // size)
+
+
+def first_seen(at: Mapping[str, int], position: int) -> int:
+    """Return the first position that a query at ``position`` sees."""
+    first = max(0, position - at["window"] + 1) if at["window"] else 0
+    return max(first, position // at["chunk"] * at["chunk"]) if at["chunk"] else first
+
+
+def attention(step: Step) -> list[Operation]:
+    """Return attention over parts for few tokens, and what joins these; or over all at once.
+
+    Which of them run is the header's to say.
+    """
+    at = arguments_of(step)
+    group = at["n_head"] // at["n_head_kv"]
+    few_fours = 1 if group <= 4 or at["head_dim"] > _WIDE_HEAD else 2
+    fours = 1 if at["head_dim"] > _WIDE_HEAD else 2
+
+    def n_blocks(header: Header, fours: int) -> int:
+        return -(-header[N_TOKENS] * group // (4 * fours))
+
+    def one_token(header: Header) -> Grid:
+        if header[N_TOKENS] != 1:
+            return 0, 0, 0
+        return n_blocks(header, few_fours), parts(at, header), at["n_head_kv"]
+
+    def few_tokens(header: Header) -> Grid:
+        if not 1 < header[N_TOKENS] <= SPLIT_TOKENS:
+            return 0, 0, 0
+        return n_blocks(header, fours), parts(at, header), at["n_head_kv"]
+
+    def join(header: Header) -> Grid:
+        is_split = 0 < header[N_TOKENS] <= SPLIT_TOKENS
+        return (header[N_TOKENS] * at["n_head"] if is_split else 0), 1, 1
+
+    def many_tokens(header: Header) -> Grid:
+        if header[N_TOKENS] <= SPLIT_TOKENS:
+            return 0, 0, 0
+        return n_blocks(header, fours), 1, at["n_head_kv"]
+
+    def operation(
+        file: str, grid: Callable[[Header], Grid], fours: int = 1, *, is_split: bool = True
+    ) -> Operation:
+        constants = (
+            *_shape(step),
+            ("N_PARTS", f"{N_PARTS}u"),
+            ("FOURS", f"{fours}u"),
+            ("IS_SPLIT", str(is_split).lower()),
+        )
+        return Operation(
+            module(file, _FIELDS["attention"], constants),
+            _in_buffers(step),
+            grid,
+            scratch_floats=N_PARTS * at["n_head"] * (at["value_dim"] + 2),
+        )
+
+    return [
+        operation("attention.wgsl", one_token, few_fours),
+        operation("attention.wgsl", few_tokens, fours),
+        operation("join_parts.wgsl", join),
+        operation("attention.wgsl", many_tokens, fours, is_split=False),
+    ]
+
+
+def rope_store(step: Step) -> list[Operation]:
+    """Return what rotates queries and keys and fills the cache, four places of it at a time."""
+    at = arguments_of(step)
+
+    def grid(header: Header) -> Grid:
+        place = header[POSITION] % at["n_ctx"]
+        n_fours = min(-(-(place % 4 + header[N_TOKENS]) // 4), at["n_ctx"] // 4)
+        return at["n_head"] + 2 * at["n_head_kv"], n_fours if header[N_TOKENS] else 0, 1
+
+    source = module("rope_store.wgsl", _FIELDS["rope_store"], _shape(step))
+    return [Operation(source, _in_buffers(step), grid)]
+
+
+_FIELDS = {name: (*ARGUMENTS[name], "k_slot", "v_slot") for name in ("rope_store", "attention")}
+
+
+def _shape(step: Step) -> tuple[tuple[str, str], ...]:
+    """Return what kernels are compiled for: the lengths of heads, the types of the cache."""
+    at = arguments_of(step)
+    _, key_type, value_type = step.kernel.split(".")
+    return (
+        ("HEAD_DIM", f"{at['head_dim']}u"),
+        ("VALUE_DIM", f"{at['value_dim']}u"),
+        ("KEYS_Q8_0", str(key_type == "Q8_0").lower()),
+        ("VALUES_Q8_0", str(value_type == "Q8_0").lower()),
+    )
+
+
+def _in_buffers(step: Step) -> tuple[int, ...]:
+    """Return the arguments; keys and values begin where their buffers do."""
+    at = arguments_of(step) | {"k_cache": 0, "v_cache": 0}
+    return tuple(at.values())

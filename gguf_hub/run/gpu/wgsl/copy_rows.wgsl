@@ -1,0 +1,7 @@
+// include: rows.wgsl
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = flat(id, 256u * groups.x);
+  if (i >= a.width * header(a.count)) { return; }
+  f[a.y + i] = f[a.x + a.width * header(a.rows + i / a.width) + i % a.width];
+}

@@ -1,0 +1,195 @@
+"""Keys and values in the cache, and attention over it, on a GPU as on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_hub.gguf.memory import cache
+from gguf_hub.run.gpu.attention import SPLIT_TOKENS
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, step
+from tests.run.gpu.twin import TYPES, Arrays, Header, Twin, assert_same, floats, one
+
+# -- positions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads, the cache's length, and what attention is asked for besides."""
+
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    value_dim: int
+    n_ctx: int
+    n_rot: int
+    is_neox: int = 0
+    window: int = 0
+    chunk: int = 0
+    cap: float = 0.0
+    has_sinks: int = 0
+
+    def arrays(self, t: int) -> Arrays:
+        return {
+            "q0": floats(t, self.n_head, self.head_dim, spread=2),
+            "k0": floats(t, self.n_head_kv, self.head_dim, seed=1),
+            "v0": floats(t, self.n_head_kv, self.value_dim, seed=2),
+            "table": floats(t, self.n_rot, seed=3, spread=0.7),
+            "y": floats(t, self.n_head, self.value_dim, seed=4),
+            "scratch": floats(cache.scratch_floats(self.n_head // self.n_head_kv, self.value_dim)),
+            "scale": one(self.head_dim**-0.5), "cap": one(self.cap),
+            "sinks": floats(self.n_head, spread=3),
+        }  # fmt: skip
+
+    def caches(self, types: str) -> dict[str, int]:
+        key_type, value_type = types.split(".")
+        n_ctx, heads = self.n_ctx, self.n_head_kv
+        return {
+            "k_cache": heads * cache.key_elements(key_type, self.head_dim, n_ctx),
+            "v_cache": heads * cache.value_elements(value_type, self.value_dim, n_ctx),
+        }
+
+    def steps(self, types: str, at: dict[str, int], **caches: int) -> list[Any]:
+        numbers = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "head_dim": self.head_dim,
+                   "value_dim": self.value_dim, "n_ctx": self.n_ctx, "n_rot": self.n_rot,
+                   "is_neox": self.is_neox, "window": self.window, "chunk": self.chunk,
+                   "has_sinks": self.has_sinks, **at, **caches}  # fmt: skip
+        return [
+            step(f"{name}.{types}", **{each: numbers[each] for each in ARGUMENTS[name]})
+            for name in ("rope_store", "attention")
+        ]
+
+
+def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int) -> Twin:
+    """Return memory with caches of three slots, which hold finite numbers."""
+    return Twin(device, builder, shape.arrays(t), caches=shape.caches(types), n_slots=3)
+
+
+def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
+    """Return the steps for the CPU, where a slot is a place in the cache."""
+    sizes = shape.caches(types)
+    caches = {name: twin.at[name] + slot * size for name, size in sizes.items()}
+    return shape.steps(types, twin.at, **caches)
+
+
+PLAIN = Shape(8, 2, 64, 64, 320, 64)
+SHAPES = {
+    "plain": PLAIN,
+    "neox, part of a head": Shape(6, 3, 80, 80, 320, 34, is_neox=1),
+    "no rope, values shorter": Shape(5, 1, 72, 40, 320, 0),
+    "ends of tiles": Shape(2, 2, 24, 62, 320, 8),
+    "ring": Shape(4, 2, 32, 32, 256, 32, window=100),
+}
+
+
+@pytest.mark.parametrize(("t", "position"), [(1, 0), (1, 37), (2, 31), (5, 2), (33, 61), (33, 247)])
+@pytest.mark.parametrize("types", TYPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_keys_and_values_are_stored(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    twin = stored(shape, types, device, builder, t)
+    steps = shape.steps(types, twin.at)[:1]
+    gpu = twin.run(steps, Header(t, position, slot=1), in_slot(shape, types, twin, 1)[:1])
+    assert_same("rope_store", twin, gpu, 0)
+
+
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder) -> None:
+    """Its first and its last token then share a word of the cache."""
+    shape = Shape(1, 1, 32, 32, 32, 32)
+    twin = stored(shape, types, device, builder, 32)
+    gpu = twin.run(shape.steps(types, twin.at)[:1], Header(32, 45),
+                   in_slot(shape, types, twin, 0)[:1])  # fmt: skip
+    assert_same("rope_store", twin, gpu, 0)
+
+
+VARIANTS = {
+    "plain": PLAIN,
+    "a head each": Shape(3, 3, 8, 8, 640, 8),
+    "groups of five": Shape(5, 1, 40, 40, 640, 8),
+    "wide groups": Shape(24, 1, 72, 40, 640, 8),
+    "wide heads": Shape(2, 1, 288, 256, 384, 8),
+    "latents": Shape(16, 1, 576, 512, 384, 8),
+    "ends of tiles": Shape(2, 2, 24, 62, 640, 8),
+    "three tiles": Shape(4, 2, 96, 96, 640, 8),
+    "window": Shape(4, 2, 64, 64, 640, 8, window=100),
+    "window of one": Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1),
+    "ring": Shape(4, 2, 64, 64, 256, 8, window=100),
+    "chunks": Shape(4, 2, 64, 64, 640, 8, chunk=192),
+    "cap": Shape(4, 2, 64, 64, 640, 8, cap=1.5),
+    "sinks": Shape(8, 2, 64, 64, 640, 8, has_sinks=1),
+    "all": Shape(5, 1, 40, 40, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1),
+}
+
+
+CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))
+
+
+@pytest.mark.parametrize(("t", "position"), CALLS)
+@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("shape", VARIANTS.values(), ids=list(VARIANTS))
+def test_attention(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    attended(shape, types, t, position, device, builder)
+
+
+@pytest.mark.parametrize("types", TYPES[2:])
+@pytest.mark.parametrize(("t", "position"), [(1, 301), (33, 261)])
+def test_attention_of_mixed_types(
+    types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    attended(VARIANTS["all"], types, t, position, device, builder)
+
+
+def attended(
+    shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
+) -> None:
+    """Attend from the tokens at a position to random keys and values of a slot."""
+    twin = stored(shape, types, device, builder, t)
+    if "Q8_0" in types:  # random bytes are quants, and scales are small
+        twin.memory.kv[...] = np.random.default_rng(5).integers(0, 0x2C00, len(twin.memory.kv))
+    before = twin.view(twin.cpu, "scratch").copy()
+    gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2),
+                   in_slot(shape, types, twin, 2)[1:])  # fmt: skip
+    np.testing.assert_array_equal(twin.view(gpu, "scratch"), before)
+    assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
+
+
+def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
+    """More spans than parts: some parts are of several."""
+    shape = Shape(2, 1, 8, 8, 20480, 8)
+    for t, position in ((1, 20000), (5, 9000)):
+        attended(shape, "F16.F16", t, position, device, builder)
+
+
+# -- several sequences -----------------------------------------------------------------------------
+
+
+def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None:
+    """As ``model.rows`` writes it: the header before each token's store and attention."""
+    shape, types, rows = PLAIN, "F16.Q8_0", [(1, 70, 2), (1, 33, 0), (0, 5, 1)]
+    headers = np.array([*rows, (2, 70, 2)])
+    twin = Twin(device, builder, {**shape.arrays(2), "headers": headers},
+                caches=shape.caches(types), n_slots=3)  # fmt: skip
+    twin.memory.kv[...] &= 0x2FFF  # scales of quants are small
+    steps: dict[str, list[Any]] = {"gpu": [], "cpu": []}
+    for row, (_, _, slot) in enumerate(rows):
+        token = min(row, 1)  # the third sees none
+        moved = {"q0": 512 * token, "k0": 128 * token, "v0": 128 * token, "table": 64 * token,
+                 "y": 512 * token}  # fmt: skip
+        set_row = step("set_row", at=twin.at["headers"] + 3 * row)
+        sizes = shape.caches(types)
+        for where, slots in (("gpu", 0), ("cpu", slot)):
+            at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
+            at |= {name: twin.at[name] + slots * size for name, size in sizes.items()}
+            steps[where] += [set_row, *shape.steps(types, at)]
+    for where in steps:
+        steps[where].append(step("set_row", at=twin.at["headers"] + 9))
+    gpu = twin.run(steps["gpu"], Header(2, 70), steps["cpu"])
+    assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
