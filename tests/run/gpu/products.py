@@ -14,7 +14,7 @@ from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.part import GpuPart
 from gguf_hub.run.gpu.weights import WeightStore
-from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, SCRATCH, SLOT, Step, step
+from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, SCRATCH, Step, step
 from tests import naive
 from tests.synth import random_blocks
 
@@ -96,7 +96,7 @@ class Bench:
         self.n_results = n_results
         self.header = np.zeros(HEADER, np.int64)
         self.header[N_TOKENS], self.header[N_PAIRS] = n_tokens, n_tokens * n_used
-        sizes = {"n": HEADER + len(n), "f": self.y + n_results, "q": rows.q.size}
+        sizes = {"n": HEADER + len(n), "f": self.y + n_results, "q": rows.q.size, "kv": 0}
         self.part = GpuPart(WeightStore(device, file), sizes | {"kv": 0}, [], 1, tables or {})  # type: ignore[arg-type]
         self.part.write("n", 0, np.concatenate([self.header, np.array(n, np.int64)]))
         self.part.write("f", 0, rows.f.reshape(-1))
@@ -106,8 +106,9 @@ class Bench:
     def run(self, step: Step, before: np.ndarray) -> np.ndarray:
         """Return the results of a step whose memory held ``before``."""
         self.part.write("f", self.y, before.reshape(-1).astype(np.float32))
-        self.part.run(self.part.load([step]), self.header[: SLOT + 1])
-        return self.part.read("f", self.y, self.n_results)
+        self.part.begin(self.header)
+        self.part.run(self.part.load([step]))
+        return self.part.read([("f", self.y, self.n_results)])[0]
 
 
 class Experts:

@@ -72,7 +72,7 @@ def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int
 def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
     """Return the steps for the CPU, where a slot is a place in the cache."""
     sizes = shape.caches(types)
-    caches = {name: twin.at[name] + slot * size for name, size in sizes.items()}
+    caches = {name: twin.at[name] + slot * twin.slot_size for name in sizes}
     return shape.steps(types, twin.at, **caches)
 
 
@@ -187,7 +187,7 @@ def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None
         sizes = shape.caches(types)
         for where, slots in (("gpu", 0), ("cpu", slot)):
             at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
-            at |= {name: twin.at[name] + slots * size for name, size in sizes.items()}
+            at |= {name: twin.at[name] + slots * twin.slot_size for name in sizes}
             steps[where] += [set_row, *shape.steps(types, at)]
     for where in steps:
         steps[where].append(step("set_row", at=twin.at["headers"] + 9))
