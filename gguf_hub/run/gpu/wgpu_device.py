@@ -162,8 +162,8 @@ class WgpuDevice:
             at += size
         self._queue.submit([encoder.finish()])
         data = self._map(staging, total)
-        parts = np.split(data, np.cumsum(sizes)[:-1]) if len(sizes) > 1 else [data]
-        return [part[: each.size] for part, each in zip(parts, reads, strict=True)]
+        starts = np.cumsum([0, *sizes])
+        return [data[start:][: each.size] for start, each in zip(starts, reads, strict=False)]
 
     def kernel(self, source: str) -> _Kernel:
         """Compile a WGSL module whose entry is ``main``; the same source is compiled once."""
