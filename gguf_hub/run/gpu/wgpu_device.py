@@ -33,7 +33,7 @@ _LIMITS = (
     "max-compute-invocations-per-workgroup",
     "max-compute-workgroup-storage-size",
 )
-_MOST_WAITING = 128 << 20
+_MOST_WAITING = 64 << 20
 """Bytes of buffers that wait to be sent."""
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
 _TYPES = {
