@@ -24,7 +24,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.kernels import WeightPart
 from gguf_hub.run.kernels.generic import grids
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 4 << 20  # what was freed is given out again, and the cache helps
 _CACHED_BYTES = 1 << 18
 """Bytes of the file that are moved element by element while they are in the cache."""
 _ROW_STEP = 16
@@ -133,7 +133,7 @@ def size_bytes(part: WeightPart) -> int:
 
 
 def pack(part: WeightPart, file: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint32]]]:
-    """Yield (byte of the buffer, words to write there), some 64 MB at a time."""
+    """Yield (byte of the buffer, words to write there), some 4 MB at a time."""
     if part.type in TABLES:
         yield 0, TABLES[part.type]
     starts, planes = starts_of(part), planes_of(part)

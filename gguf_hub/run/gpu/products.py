@@ -1,12 +1,13 @@
 """Matrix products on a GPU: for each weight type, one token or many, experts, heads.
 
-A step is two operations, one for a few tokens and one for many; the other's grid is empty. Where a
-matrix is larger than a kernel may see, it is cut into ranges of rows, each with operations of its
+A step is three operations, for one token, a few and many; the grids of the others are empty. Where
+a matrix is larger than a kernel may see, it is cut into ranges of rows, each with operations of its
 own, and many experts or heads into groups. Files in ``wgsl/products``:
 
 - ``plain_job`` or ``expert_job``: which matrix and which tokens a workgroup multiplies;
 - the type's own, which makes bytes of 64 (``k_...``) or 32 (``unit_...``) weights, or eight floats;
 - ``..._vector``: a pair of a token and a matrix, the rows among the workgroups;
+- ``..._few``: the same for four pairs with one matrix, which is read once;
 - ``..._tile``: 64 rows times 32 pairs.
 """
 
@@ -38,10 +39,11 @@ FIELDS = (
 and its planes (see ``layouts``; of floats ``p1`` is the size of a row); which matrices of the
 table are in ``w``. Steps are those of heads."""
 
-_FEW = 2
-"""Most tokens whose products are taken one by one: reading the weights that often takes as long as
-computing a tile of 32 tokens."""
-_TILE_ROWS, _TILE_PAIRS = 64, 32
+_PAIRS = {"vector": 1, "few": 4, "tile": 32}
+"""Kernel -> pairs of a workgroup."""
+_FEW = 8
+"""Most tokens that ``few`` is for: reading the weights twice takes as long as to compute a tile."""
+_TILE_ROWS = 64
 
 T = QuantType
 
@@ -55,7 +57,7 @@ class _Type:
         files: Its own.
         constants: Name -> value in WGSL.
         element: Bytes of an element of ``w``.
-        vector_rows: Rows of a workgroup of ``..._vector``.
+        vector_rows: Rows of a workgroup of ``..._vector`` and ``..._few``.
     """
 
     family: str
@@ -165,12 +167,14 @@ _TYPES: dict[QuantType, _Type] = {
 
 @cache
 def _source(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> str:
-    """Return the source of a product: ``kernel`` is ``vector`` or ``tile``."""
+    """Return the source of a product, one of ``_PAIRS``."""
     how = _TYPES[type_]
     files = [f"{job}_job", *how.files]
     if how.family == "unit":
         files.append("aligned_quants" if is_aligned else "any_quants")
-    files += ["tile_results"] * (kernel == "tile") + [f"{how.family}_{kernel}"]
+    if kernel != "vector":
+        files.append(f"{kernel}_results")
+    files.append(f"{how.family}_{kernel}")
     first = module("products/job.wgsl", FIELDS, tuple(how.constants.items()))
     return "\n".join([first, *(wgsl(f"products/{file}.wgsl") for file in files)])
 
@@ -218,7 +222,8 @@ def _rows_within(whole: WeightPart, rows: int, n_bytes: int) -> int:
 
 # -- steps ---------------------------------------------------------------------------------------
 
-_Grids = tuple[Callable[[Header], Grid], Callable[[Header], Grid]]
+_Grids = Callable[[str], Callable[[Header], Grid]]
+"""Kernel -> its grid."""
 
 
 def _matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation]:
@@ -267,35 +272,47 @@ def _type_of(step: Step) -> QuantType:
 
 
 def _plain_grids(part: WeightPart, count: int) -> _Grids:
-    """Return the grids for few tokens and for many; a head is a z of them."""
-    n_heads = len(part.offsets)
-    groups, tiles = _row_groups(part)
+    """Return the grids for tokens; a head is a z of them."""
 
-    def few(header: Header) -> Grid:
-        return groups, header[count] if header[count] <= _FEW else 0, n_heads
+    def grid_of(kernel: str) -> Callable[[Header], Grid]:
+        groups, pairs, n_heads = _row_groups(part, kernel), _PAIRS[kernel], len(part.offsets)
 
-    def many(header: Header) -> Grid:
-        return tiles, -(-header[count] // _TILE_PAIRS) if header[count] > _FEW else 0, n_heads
+        def grid(header: Header) -> Grid:
+            n_tokens = header[count]
+            return groups, -(-n_tokens // pairs) if _kernel_for(n_tokens) == kernel else 0, n_heads
 
-    return few, many
+        return grid
+
+    return grid_of
 
 
 def _expert_grids(part: WeightPart, n_expert: int) -> _Grids:
-    """Return the grids for few pairs and for many; there are less where few tokens want logits."""
-    groups, tiles = _row_groups(part)
+    """Return the grids for all pairs; in a layer where few tokens want logits there are less.
 
-    def few(header: Header) -> Grid:
-        return groups, header[N_PAIRS] if header[N_PAIRS] <= _FEW * n_expert else 0, 1
+    Pairs of an expert fill workgroups of their own, each of which may have one that is not full.
+    """
 
-    def many(header: Header) -> Grid:
-        n_pairs = header[N_PAIRS]
-        return tiles, n_pairs // _TILE_PAIRS + n_expert if n_pairs > _FEW * n_expert else 0, 1
+    def grid_of(kernel: str) -> Callable[[Header], Grid]:
+        groups, pairs = _row_groups(part, kernel), _PAIRS[kernel]
+        spare = n_expert if pairs > 1 else 0
 
-    return few, many
+        def grid(header: Header) -> Grid:
+            n_pairs = header[N_PAIRS]
+            chosen = _kernel_for(-(-n_pairs // n_expert))
+            return groups, n_pairs // pairs + spare if n_pairs and chosen == kernel else 0, 1
+
+        return grid
+
+    return grid_of
 
 
-def _row_groups(part: WeightPart) -> tuple[int, int]:
-    return -(-part.n_out // _TYPES[part.type].vector_rows), -(-part.n_out // _TILE_ROWS)
+def _kernel_for(n_pairs: int) -> str:
+    """Return the kernel for so many pairs with each matrix."""
+    return "vector" if n_pairs <= 1 else "few" if n_pairs <= _FEW else "tile"
+
+
+def _row_groups(part: WeightPart, kernel: str) -> int:
+    return -(-part.n_out // (_TILE_ROWS if kernel == "tile" else _TYPES[part.type].vector_rows))
 
 
 def _operations(
@@ -316,9 +333,9 @@ def _operations(
     rows = [own.get(name, 0) for name in ("xq", "xq_stride", "xq_step")]
     is_aligned = all(n % 16 == 0 for n in rows)
     arguments = tuple(own.get(name, 0) for name in FIELDS)
-    for kernel, grid in zip(("vector", "tile"), grids_, strict=True):
+    for kernel in _PAIRS:
         source = _source(part.type, kernel, job, is_aligned)
-        yield Operation(source, arguments, grid, part, tables)
+        yield Operation(source, arguments, grids_(kernel), part, tables)
 
 
 PRODUCTS: dict[str, Callable[[Step, int, Tables], list[Operation]]] = {

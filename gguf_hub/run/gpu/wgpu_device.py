@@ -33,7 +33,7 @@ _LIMITS = (
     "max-compute-invocations-per-workgroup",
     "max-compute-workgroup-storage-size",
 )
-_MAX_PENDING = 256 << 20
+_MAX_PENDING = 64 << 20
 """Bytes that wait to be copied to the GPU."""
 
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")

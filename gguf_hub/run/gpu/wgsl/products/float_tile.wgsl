@@ -24,18 +24,25 @@ fn load(job: Job, li: u32, row0: u32, i: u32, n_eights: u32) {
   }
 }
 
-fn add_four(total: vec4<f32>, row: u32, k: u32, x: u32) -> vec4<f32> {
-  let weight = weights[ROW_STEP * k + row];
+// four weights of pairs x, x + 8 ...
+struct Columns { x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32> };
+
+fn columns_of(k: u32, x: u32) -> Columns {
   let i = PAIR_STEP * k + x;
-  return total + vec4<f32>(dot(weight, values[i]), dot(weight, values[i + 8u]),
-                           dot(weight, values[i + 16u]), dot(weight, values[i + 24u]));
+  return Columns(values[i], values[i + 8u], values[i + 16u], values[i + 24u]);
+}
+
+fn add_four(total: vec4<f32>, row: u32, k: u32, x: Columns) -> vec4<f32> {
+  let weight = weights[ROW_STEP * k + row];
+  return total + vec4<f32>(dot(weight, x.x0), dot(weight, x.x1), dot(weight, x.x2),
+                           dot(weight, x.x3));
 }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
   let job = job_of_tile(wg, PAIRS);
   if (is_idle(job)) { return; }
-  if (li < PAIRS) { places[li] = place_of(job, pair_at(job.begin + min(li, job.count - 1u))); }
+  if (li < PAIRS) { places[li] = place_in(job, li); }
   workgroupBarrier();
   let row0 = ROWS * wg.x;
   let r = li / 8u;
@@ -49,10 +56,11 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     load(job, li, row0, i, n_eights);
     workgroupBarrier();
     for (var k = 0u; k < 8u; k++) {
-      t0 = add_four(t0, r, k, x);
-      t1 = add_four(t1, r + 16u, k, x);
-      t2 = add_four(t2, r + 32u, k, x);
-      t3 = add_four(t3, r + 48u, k, x);
+      let columns = columns_of(k, x);
+      t0 = add_four(t0, r, k, columns);
+      t1 = add_four(t1, r + 16u, k, columns);
+      t2 = add_four(t2, r + 32u, k, columns);
+      t3 = add_four(t3, r + 48u, k, columns);
     }
     workgroupBarrier();
   }

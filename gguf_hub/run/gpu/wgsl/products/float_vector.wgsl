@@ -12,7 +12,7 @@ fn add_eight(total: vec4<f32>, e: Eight, x: u32, i: u32) -> vec4<f32> {
 fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
   let job = job_of_pair(wg);
   if (is_idle(job)) { return; }
-  let place = place_of(job, pair_at(job.begin));
+  let place = place_in(job, 0u);
   let row = ROWS * wg.x + li / 32u;
   let first = row_of(job.matrix, min(row, a.n_out - 1u));
   let n_eights = (a.n_in + 7u) / 8u;

@@ -19,6 +19,11 @@ fn place_of(job: Job, pair: u32) -> Place {
                a.y + a.y_step * job.head + a.y_stride * pair);
 }
 
+// of pair i of a job, or of its last one
+fn place_in(job: Job, i: u32) -> Place {
+  return place_of(job, pair_at(job.begin + min(i, job.count - 1u)));
+}
+
 fn is_idle(job: Job) -> bool { return job.count == 0u || job.matrix == NONE; }
 
 fn store(y: u32, value: f32) {

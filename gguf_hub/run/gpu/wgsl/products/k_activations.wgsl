@@ -23,3 +23,20 @@ fn sums_of_32(x: u32, b: u32, k: u32) -> vec2<i32> {
   let both = i32(q[x + (a.n_in >> 4u) + (a.n_in >> 7u) + b][k]);
   return vec2<i32>((both << 16u) >> 16u, both >> 16u);
 }
+
+// sums over part k of block b: scales times products, and minima times activations
+fn product_of(p: Part, x: u32, b: u32, k: u32) -> vec2<i32> {
+  let g = x + 16u * b + first_group(k);
+  let d = vec4<i32>(dot16(p.w0, q[g]), dot16(p.w1, q[g + GROUP_STEP]),
+                    dot16(p.w2, q[g + 2u * GROUP_STEP]), dot16(p.w3, q[g + 3u * GROUP_STEP]));
+  if (HAS_SUMS) {
+    if (IS_STRIDED) {
+      let s = sums_of_16(x, b, k >> 1u, k & 1u);
+      return vec2<i32>(dot(p.scale, d - OFFSET * s), dot(p.minimum, s));
+    }
+    let s = sums_of_32(x, b, k);
+    return vec2<i32>(p.scale.x * (d.x + d.y) + p.scale.z * (d.z + d.w),
+                     p.minimum.x * s.x + p.minimum.z * s.y);
+  }
+  return vec2<i32>(dot(p.scale, d), 0);
+}

@@ -54,22 +54,30 @@ fn load_activations(li: u32, b: u32, half: u32) {
 
 struct Integers { products: vec4<i32>, minima: vec4<i32> };
 
+// group g of pairs x, x + 8 ...: quants and their sums
+struct Columns { x0: vec4<u32>, x1: vec4<u32>, x2: vec4<u32>, x3: vec4<u32>, sums: vec4<i32> };
+
+fn columns_of(g: u32, x: u32) -> Columns {
+  let i = PAIR_STEP * g + x;
+  var s = vec4<i32>(0);
+  if (HAS_SUMS) { s = vec4<i32>(sums[i], sums[i + 8u], sums[i + 16u], sums[i + 24u]); }
+  return Columns(quants[i], quants[i + 8u], quants[i + 16u], quants[i + 24u], s);
+}
+
 // adds group g of a row times four pairs
-fn add_group(sum: Integers, row: u32, g: u32, x: u32) -> Integers {
+fn add_group(sum: Integers, row: u32, g: u32, x: Columns) -> Integers {
   let at = ROW_STEP * g + row;
   let packed = i32(scales[at]);
-  let xs = PAIR_STEP * g + x;
   let bytes = weights[at];
-  let products = vec4<i32>(dot16(bytes, quants[xs]), dot16(bytes, quants[xs + 8u]),
-                           dot16(bytes, quants[xs + 16u]), dot16(bytes, quants[xs + 24u]));
+  let products = vec4<i32>(dot16(bytes, x.x0), dot16(bytes, x.x1), dot16(bytes, x.x2),
+                           dot16(bytes, x.x3));
   let scale = (packed << 16u) >> 16u;
-  if (!HAS_SUMS) { return Integers(sum.products + scale * products, sum.minima); }
-  let s = vec4<i32>(sums[xs], sums[xs + 8u], sums[xs + 16u], sums[xs + 24u]);
   if (IS_STRIDED) {
-    return Integers(sum.products + scale * (products - OFFSET * s), sum.minima + (packed >> 16u) * s);
+    return Integers(sum.products + scale * (products - OFFSET * x.sums),
+                    sum.minima + (packed >> 16u) * x.sums);
   }
   let minimum = select(packed >> 16u, 0, (g & 1u) == 1u);  // one for 32 weights
-  return Integers(sum.products + scale * products, sum.minima + minimum * s);
+  return Integers(sum.products + scale * products, sum.minima + minimum * x.sums);
 }
 
 fn finish(lane: vec4<f32>, sum: Integers, row: u32, x_scale: vec4<f32>) -> vec4<f32> {
@@ -84,7 +92,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let job = job_of_tile(wg, PAIRS);
   if (is_idle(job)) { return; }
   prepare(li);
-  if (li < PAIRS) { places[li] = place_of(job, pair_at(job.begin + min(li, job.count - 1u))); }
+  if (li < PAIRS) { places[li] = place_in(job, li); }
   workgroupBarrier();
   let row0 = ROWS * wg.x;
   let r = li / 8u;
@@ -110,10 +118,11 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
         load_activations(li, b, half);
         workgroupBarrier();
         for (var g = 0u; g < 8u; g++) {
-          s0 = add_group(s0, r, g, x);
-          s1 = add_group(s1, r + 16u, g, x);
-          s2 = add_group(s2, r + 32u, g, x);
-          s3 = add_group(s3, r + 48u, g, x);
+          let columns = columns_of(g, x);
+          s0 = add_group(s0, r, g, columns);
+          s1 = add_group(s1, r + 16u, g, columns);
+          s2 = add_group(s2, r + 32u, g, columns);
+          s3 = add_group(s3, r + 48u, g, columns);
         }
         if (half == 1u) {
           let x_scale = vec4<f32>(x_scales[x], x_scales[x + 8u], x_scales[x + 16u], x_scales[x + 24u]);

@@ -38,32 +38,37 @@ fn load_activations(li: u32, first: u32, n_units: u32) {
   scaled_sums[PAIR_STEP * k + t] = x.scaled_sum;
 }
 
-fn add_four(lane: vec4<f32>, row: u32, k: u32, x: u32) -> vec4<f32> {
-  let w0 = weights[ROW_STEP * (2u * k) + row];
-  let w1 = weights[ROW_STEP * (2u * k + 1u) + row];
+// unit k of pairs x, x + 8 ...: the vectors of each, their scales, and of both sums what is used
+struct Columns {
+  a0: vec4<u32>, a1: vec4<u32>, a2: vec4<u32>, a3: vec4<u32>,
+  b0: vec4<u32>, b1: vec4<u32>, b2: vec4<u32>, b3: vec4<u32>,
+  scales: vec4<f32>, sums: vec4<i32>, scaled_sums: vec4<f32>,
+};
+
+fn columns_of(k: u32, x: u32) -> Columns {
   let i = PAIR_STEP * (2u * k) + x;
   let j = i + PAIR_STEP;
-  let first = vec4<i32>(dot16(w0, quants[i]), dot16(w0, quants[i + 8u]), dot16(w0, quants[i + 16u]),
-                        dot16(w0, quants[i + 24u]));
-  let second = vec4<i32>(dot16(w1, quants[j]), dot16(w1, quants[j + 8u]), dot16(w1, quants[j + 16u]),
-                         dot16(w1, quants[j + 24u]));
   let s = PAIR_STEP * k + x;
+  return Columns(
+    quants[i], quants[i + 8u], quants[i + 16u], quants[i + 24u],
+    quants[j], quants[j + 8u], quants[j + 16u], quants[j + 24u],
+    vec4<f32>(x_scales[s], x_scales[s + 8u], x_scales[s + 16u], x_scales[s + 24u]),
+    vec4<i32>(sums[s], sums[s + 8u], sums[s + 16u], sums[s + 24u]),
+    vec4<f32>(scaled_sums[s], scaled_sums[s + 8u], scaled_sums[s + 16u], scaled_sums[s + 24u]));
+}
+
+fn add_four(lane: vec4<f32>, row: u32, k: u32, x: Columns) -> vec4<f32> {
+  let w0 = weights[ROW_STEP * (2u * k) + row];
+  let w1 = weights[ROW_STEP * (2u * k + 1u) + row];
   let d = factors[ROW_STEP * k + row];
-  let x_scale = vec4<f32>(x_scales[s], x_scales[s + 8u], x_scales[s + 16u], x_scales[s + 24u]);
+  let first = vec4<i32>(dot16(w0, x.a0), dot16(w0, x.a1), dot16(w0, x.a2), dot16(w0, x.a3));
+  let second = vec4<i32>(dot16(w1, x.b0), dot16(w1, x.b1), dot16(w1, x.b2), dot16(w1, x.b3));
   if (HAS_HALVES) {
-    let result = fma(d.x * x_scale, vec4<f32>(first), lane);
-    return fma(d.y * x_scale, vec4<f32>(second), result);
+    return fma(d.y * x.scales, vec4<f32>(second), fma(d.x * x.scales, vec4<f32>(first), lane));
   }
-  var products = first + second;
-  if (OFFSET > 0) {
-    products -= OFFSET * vec4<i32>(sums[s], sums[s + 8u], sums[s + 16u], sums[s + 24u]);
-  }
-  let result = fma(d.x * x_scale, vec4<f32>(products), lane);
-  if (HAS_M) {
-    let scaled = vec4<f32>(scaled_sums[s], scaled_sums[s + 8u], scaled_sums[s + 16u],
-                           scaled_sums[s + 24u]);
-    return fma(vec4<f32>(d.y), scaled, result);
-  }
+  let products = first + second - OFFSET * x.sums;
+  let result = fma(d.x * x.scales, vec4<f32>(products), lane);
+  if (HAS_M) { return fma(vec4<f32>(d.y), x.scaled_sums, result); }
   return result;
 }
 
@@ -72,7 +77,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let job = job_of_tile(wg, PAIRS);
   if (is_idle(job)) { return; }
   prepare(li);
-  if (li < PAIRS) { places[li] = place_of(job, pair_at(job.begin + min(li, job.count - 1u))); }
+  if (li < PAIRS) { places[li] = place_in(job, li); }
   workgroupBarrier();
   let row0 = ROWS * wg.x;
   let r = li / 8u;
@@ -92,10 +97,11 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
       load_activations(li, b, n_units);
       workgroupBarrier();
       for (var k = 0u; k < min(4u, (n_units - b + 7u) / 8u); k++) {
-        l0 = add_four(l0, r, k, x);
-        l1 = add_four(l1, r + 16u, k, x);
-        l2 = add_four(l2, r + 32u, k, x);
-        l3 = add_four(l3, r + 48u, k, x);
+        let columns = columns_of(k, x);
+        l0 = add_four(l0, r, k, columns);
+        l1 = add_four(l1, r + 16u, k, columns);
+        l2 = add_four(l2, r + 32u, k, columns);
+        l3 = add_four(l3, r + 48u, k, columns);
       }
       workgroupBarrier();
     }

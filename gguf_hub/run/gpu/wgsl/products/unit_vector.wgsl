@@ -11,7 +11,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   if (is_idle(job)) { return; }
   prepare(li);
   workgroupBarrier();
-  let place = place_of(job, pair_at(job.begin));
+  let place = place_in(job, 0u);
   let lane = li % 8u;
   let row = ROWS * wg.x + li / 8u;
   let r = min(row, a.n_out - 1u);
