@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from gguf_hub.errors import GgufHubError
 from gguf_hub.files import write_atomically
 from gguf_hub.paths import cache_dir
 from gguf_hub.run.gpu.device import AdapterInfo
-from gguf_hub.subprocesses import start_python
+from gguf_hub.subprocesses import ask_python
 
 EXTRA = "`pip install 'gguf-hub[gpu]'`"
 SOFTWARE_VARIABLE = "GGUF_HUB_SOFTWARE_GPU"
@@ -134,16 +133,14 @@ def _ask() -> list[AdapterInfo]:
     Raises:
         GgufHubError: A driver crashed, hung, or the process cannot be started.
     """
-    with start_python("gguf_hub.run.gpu.adapters", passed=_VARIABLES) as child:
-        try:
-            out, _ = child.communicate(timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise GgufHubError(f"GPU drivers gave no answer in {_TIMEOUT_S:.0f} s") from None
-        finally:
-            child.kill()
-    infos = _read(out.decode(errors="replace").strip().rpartition("\n")[2])
-    if child.returncode or infos is None:
-        how = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
+    try:
+        answer = ask_python("gguf_hub.run.gpu.adapters", timeout_s=_TIMEOUT_S, passed=_VARIABLES)
+    except TimeoutError as error:
+        raise GgufHubError(f"GPU drivers gave no answer in {_TIMEOUT_S:.0f} s") from error
+    infos = _read(answer.stdout.strip().rpartition("\n")[2])
+    code = answer.returncode
+    if code or infos is None:
+        how = f"signal {-code}" if code < 0 else f"code {code}"
         raise GgufHubError(f"asking the GPU drivers what there is failed ({how})")
     _remember(infos)
     return infos
@@ -198,7 +195,7 @@ def _key() -> str:
 
 
 def _facts() -> Iterator[str]:
-    yield f"{platform.node()} {platform.platform()} wgpu {version('wgpu')}"
+    yield f"{platform.node()} {platform.release()} {platform.version()} wgpu {version('wgpu')}"
     for name in sorted(os.environ):
         if any(fnmatchcase(name, pattern) for pattern in _VARIABLES):
             yield f"{name}={os.environ[name]}"

@@ -32,7 +32,7 @@ def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[int]:
         starts.append(1)
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
-    monkeypatch.setattr(adapters, "start_python", start)
+    monkeypatch.setattr("gguf_hub.subprocesses.start_python", start)
     return starts
 
 
