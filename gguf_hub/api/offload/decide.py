@@ -36,8 +36,10 @@ def decide_offload(
     request.check()
     if request.n_layers == 0 or request.devices == ():
         return NO_GPU
-    from gguf_hub.run.gpu.adapters import find_gpus
+    from gguf_hub.run.gpu.adapters import find_gpus, may_have_gpu
 
+    if not (request.is_explicit or may_have_gpu()):
+        return NO_GPU
     report = find_gpus()
     if not report.usable:
         if request.is_explicit:
@@ -172,7 +174,7 @@ def _names(rooms: Sequence[Room]) -> str:
 
 
 def _count(n: int, n_all: int) -> str:
-    return f"all {n_all} layers" if n == n_all else f"the last {n} of {n_all} layers"
+    return f"all {n_all} layers" if n == n_all else f"{n} of {n_all} layers"
 
 
 def _gb(size_bytes: int) -> str:

@@ -44,6 +44,8 @@ _VARIABLES = (
     *("XDG_DATA_*", "XDG_CONFIG_*", "XDG_RUNTIME_DIR"),
 )
 """Variables that change what drivers say."""
+_DEVICES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "nvhost-gpu", "nvgpu/*")
+"""Below ``/dev``; ``dxg`` is that of Windows' subsystem for Linux, the last two are Jetson's."""
 _DRIVER_FOLDERS = ("/usr/share", "/usr/local/share", "/etc", "~/.local/share")
 
 
@@ -80,6 +82,13 @@ class GpuReport:
     def usable(self) -> tuple[Adapter, ...]:
         """Those that can be used."""
         return tuple(adapter for adapter in self.adapters if not adapter.problem)
+
+
+def may_have_gpu() -> bool:
+    """Tell, without asking drivers, whether there can be a GPU: Linux lists their devices."""
+    if os.environ.get(SOFTWARE_VARIABLE) == "1" or not sys.platform.startswith("linux"):
+        return True
+    return any(path for pattern in _DEVICES for path in Path("/dev").glob(pattern))
 
 
 def find_gpus() -> GpuReport:
@@ -201,8 +210,8 @@ def _facts() -> Iterator[str]:
             yield f"{name}={os.environ[name]}"
     for base in _DRIVER_FOLDERS:
         yield from _listing(Path(base).expanduser() / "vulkan/icd.d")
-    yield from _listing(Path("/dev/dri"))
-    yield from _listing(Path("/dev"), "nvidia*")
+    for pattern in (*_DEVICES, "nvidia*"):
+        yield from _listing(Path("/dev"), pattern)
     with suppress(OSError):
         yield Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
 
