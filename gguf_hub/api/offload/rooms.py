@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from gguf_hub.errors import UsageError
@@ -128,7 +127,7 @@ def shares_of(request: OffloadRequest, rooms: Sequence[Room], need: GpuNeed) -> 
     """Return the share of the layers for each GPU: those asked for, or by free memory."""
     if any(request.split) and len(rooms) > 1:
         return [*request.split, *[0.0] * (len(rooms) - len(request.split))]
-    return [max(0.0, float((room.free_bytes or 0) - need.own_bytes)) for room in rooms]
+    return [max(1.0, float((room.free_bytes or 0) - need.own_bytes)) for room in rooms]
 
 
 def most_layers(
@@ -142,22 +141,16 @@ def most_layers(
         shares: Of each GPU.
         n_cpu_moe: Of how many layers the experts stay in RAM.
     """
-    for n in range(len(need.layers) + 1, 0, -1):
-        taken = _dealt(need.parts(n, n_cpu_moe), shares)
+    from gguf_hub.run.gpu.placement import place_layers
+
+    n_layer = len(need.layers)
+    for n in range(n_layer + 1, 0, -1):
+        placement = place_layers(n_layer, n, shares=shares, n_cpu_moe=n_cpu_moe)
+        devices = [each for each in (*placement.layers, placement.head) if each >= 0]
+        taken = [0] * len(free)
+        for device, size in zip(devices, need.parts(n, n_cpu_moe), strict=True):
+            taken[device] += size
         if all(size == 0 or need.own_bytes + size <= room
                for size, room in zip(taken, free, strict=True)):  # fmt: skip
             return n
     return 0
-
-
-def _dealt(parts: Sequence[int], shares: Sequence[float]) -> list[int]:
-    """Return the bytes of neighbouring layers that each GPU gets, as many as its share."""
-    total = sum(shares)
-    if total <= 0:
-        return [sum(parts)] + [0] * (len(shares) - 1)
-    ends = [end / total for end in accumulate(shares)]
-    taken = [0] * len(shares)
-    for k, size in enumerate(parts):
-        at = next((i for i, end in enumerate(ends) if k / len(parts) < end), len(shares) - 1)
-        taken[at] += size
-    return taken

@@ -167,15 +167,21 @@ class FileFacts:
         return sum(share.size_bytes for share in shares)
 
 
-_GPU_BLOCK_BYTES = {QuantType.Q3_K: 112}
-"""Bytes of a block on a GPU where its fields are padded to whole words; else those of the file."""
+T = QuantType
+_PADDED = frozenset({
+    T.Q3_K, T.IQ1_S, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.TQ1_0, T.TQ2_0,
+})  # fmt: skip
+"""Types of which a field has no whole words, so that two bytes are added to each block."""
 
 
 def gpu_bytes(type_: QuantType | int, size_bytes: int) -> int:
-    """Return what weights take on a GPU: each field of a block lies in a plane of its own."""
-    if not isinstance(type_, QuantType) or type_ not in _GPU_BLOCK_BYTES:
+    """Return what weights take on a GPU: each field of a block lies in a plane of its own.
+
+    Source: ``run.gpu.layouts``; a test holds both equal.
+    """
+    if not isinstance(type_, QuantType) or type_ not in _PADDED:
         return size_bytes
-    return size_bytes * _GPU_BLOCK_BYTES[type_] // type_.type_size
+    return size_bytes // type_.type_size * (type_.type_size + 2)
 
 
 # ---- from the catalog --------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from gguf_hub.hub.survey.headers import facts_of_file
 from gguf_hub.run.gpu import layouts
 from gguf_hub.run.gpu.kernels import WeightPart
 from gguf_hub.run.gpu.part import GpuPart
+from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.weights import read_model
 from gguf_hub.units import GB
@@ -86,7 +87,8 @@ def test_a_part_takes_what_is_counted(tmp_path: Path, name: str, limits: Limits)
         program = ProgramBuilder(*read_model(file), limits).build()
         layout = program.layout
         areas = [area for area in layout.areas if area.array == "kv"]
-        GpuPart(device, layout.sizes, areas, limits.n_slots, {}, np.zeros(0, np.uint8))
+        store = WeightStore(device, np.zeros(0, np.uint8))
+        GpuPart(store, layout.sizes, areas, limits.n_slots, {})
         kv_bytes = sum(2 * area.n_elements * limits.n_slots for area in areas)
         inner = [each for each in file.tensors if each.startswith("blk.")]
         weights_bytes = matrix_bytes(file, inner)
@@ -99,8 +101,8 @@ def test_a_part_takes_what_is_counted(tmp_path: Path, name: str, limits: Limits)
 
 @pytest.mark.parametrize("type_", sorted(RUNNABLE_TYPES), ids=lambda type_: type_.name)
 def test_weights_take_on_a_gpu_what_is_counted(type_: QuantType) -> None:
-    part = WeightPart(type_, 4096, 64, (0,))
-    size_bytes = type_.row_bytes(4096) * 64
+    part = WeightPart(type_, 4096, 4096, (0,))
+    size_bytes = type_.row_bytes(4096) * 4096
     assert layouts.size_bytes(part) == pytest.approx(gpu_bytes(type_, size_bytes), rel=0.02)
 
 
