@@ -77,6 +77,31 @@ def start_python(
         raise GgufHubError(f"cannot start `{sys.executable}`: {reason_of(error)}") from error
 
 
+def ask_python(
+    module: str, *, timeout_s: float, passed: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run ``main([])`` of one of our modules in a Python of its own; return what it printed.
+
+    Args:
+        module: As ``start_python``.
+        timeout_s: After that it is killed.
+        passed: As ``start_python``.
+
+    Raises:
+        TimeoutError: It took too long.
+        GgufHubError: It cannot be started.
+    """
+    with start_python(module, passed=passed) as child:
+        try:
+            out, _ = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"`{module}` took longer than {timeout_s} s") from error
+        finally:
+            child.kill()
+    text = out.decode("utf-8", "replace")
+    return subprocess.CompletedProcess(child.args, child.returncode, text)
+
+
 def run_program(words: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run a program of the system and return what it printed.
 

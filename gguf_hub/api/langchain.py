@@ -53,6 +53,7 @@ class _Settings(BaseModel):
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
         n_batch: Maximum batch size in tokens.
         n_threads: Threads that compute; None for as many as help.
+        n_gpu_layers: Layers that GPUs compute, -1 for all (see ``Llama``).
         chat_format: Chat format by name; None for the model's own template.
         model_kwargs: More arguments of ``Llama``.
         client: An open ``Llama`` to use.
@@ -64,6 +65,7 @@ class _Settings(BaseModel):
     n_ctx: int = 512
     n_batch: int = 512
     n_threads: int | None = None
+    n_gpu_layers: int = 0
     chat_format: str | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     client: Any = Field(default=None, exclude=True)
@@ -79,6 +81,7 @@ class _Settings(BaseModel):
             "n_ctx": self.n_ctx,
             "n_batch": self.n_batch,
             "n_threads": self.n_threads,
+            "n_gpu_layers": self.n_gpu_layers,
             "chat_format": self.chat_format,
             **self.model_kwargs,
         }

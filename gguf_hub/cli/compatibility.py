@@ -57,7 +57,7 @@ class IgnoredFlag:
     choices: tuple[str, ...] = ()
 
 
-_CPU = "everything runs on the CPU"
+_WHOLE = "`-ngl` and `--n-cpu-moe` say what stays in RAM"
 _LOG = "there is no log; messages go to stderr"
 _THREADS = "the system places the threads"
 _ON_OFF = ("on", "off", "auto", "enabled", "disabled", "true", "false", "1", "0")
@@ -76,19 +76,13 @@ def _optional(reason: str, *names: str) -> IgnoredFlag:
 
 
 IGNORED = (
-    _valued(_CPU, "N", "-ngl", "--gpu-layers", "--n-gpu-layers"),
-    _plain(_CPU, "-cmoe", "--cpu-moe"),
-    _valued(_CPU, "N", "-ncmoe", "--n-cpu-moe"),
-    _valued(_CPU, "N", "-ncffn", "--n-cpu-ffn"),
-    _valued(_CPU, "N", "--moe-cache-mib"),
-    _valued(_CPU, "DEVICES", "-dev", "--device"),
-    _valued(_CPU, "PATTERN", "-ot", "--override-tensor"),
-    _valued(_CPU, "MODE", "-sm", "--split-mode"),
-    _valued(_CPU, "SHARES", "-ts", "--tensor-split"),
-    _valued(_CPU, "N", "-mg", "--main-gpu"),
-    _plain(_CPU, "-kvo", "--kv-offload", "-nkvo", "--no-kv-offload"),
-    _plain(_CPU, "--op-offload", "--no-op-offload", "--no-host"),
-    _plain(_CPU, "-bs", "--backend-sampling"),
+    _valued(_WHOLE, "N", "-ncffn", "--n-cpu-ffn"),
+    _valued(_WHOLE, "N", "--moe-cache-mib"),
+    _plain("keys and values are where their layer is computed", "-kvo", "--kv-offload", "-nkvo",
+           "--no-kv-offload"),
+    _plain("layers are computed where their weights are", "--op-offload", "--no-op-offload",
+           "--no-host"),
+    _plain("tokens are sampled on the CPU", "-bs", "--backend-sampling"),
     _optional("`gguf-hub pick` shows what fits", "-fit", "--fit"),
     _valued("`gguf-hub pick` shows what fits", "MIB", "-fitt", "--fit-target"),
     _valued("`gguf-hub pick` shows what fits", "N", "-fitc", "--fit-ctx"),
@@ -146,7 +140,6 @@ REFUSED = {
      "-devd", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic"): _ONE_MODEL,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
-    ("--list-devices",): "`gguf-hub doctor` shows what is detected on this machine",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
     ("--completion-bash",): "`eval \"$(_GGUF_HUB_COMPLETE=bash_source gguf-hub)\"` installs it",
     ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "

@@ -15,6 +15,8 @@ NUMBER = {"type": "number", "exclusiveMinimum": 0}
 MAYBE = {"type": ["number", "null"], "minimum": 0}
 RUN = {
     "n_threads": {"type": "integer", "minimum": 1},
+    "backend": {"const": "CPU"},
+    "n_gpu_layers": {"const": 0},
     "pp_tok_per_s": MAYBE,
     "pp_stddev": MAYBE,
     "tg_tok_per_s": MAYBE,
@@ -97,7 +99,7 @@ def test_people_get_a_row_for_each_test(model: Path, form: str, gguf_hub) -> Non
     code, out, err = gguf_hub("bench", "-m", model, *args)
     head, _, prompt, generation = out.splitlines()
     assert code == 0
-    assert [title in head for title in ("model", "tok/s", "of memory")] == [True] * 3
+    assert [title in head for title in ("model", "backend", "tok/s", "of memory")] == [True] * 4
     assert "pp4 @ d3" in prompt and "tg2 @ d3" in generation and "synthetic Q8_0" in prompt
     assert head.startswith("|") == bool(form)
     assert "kernels; memory reads" in err

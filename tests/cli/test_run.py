@@ -47,7 +47,7 @@ def test_underscores_and_the_model_flag_work_as_in_llama_cpp(gguf_hub: Cli, stor
     code, out, err = gguf_hub("run", *card, "-p", "Lily", "--seed", 1)
     assert code == 0
     assert out.startswith("Lily")
-    assert "-ngl is ignored: everything runs on the CPU" in err
+    assert "-ngl 35: everything runs on the CPU: " in err
 
 
 def test_the_same_seed_gives_the_same_text(gguf_hub: Cli, stories: Path) -> None:

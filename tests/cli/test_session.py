@@ -394,7 +394,7 @@ def test_the_cards_interactive_line_runs(gguf_hub: Cli, embedded: Path, typed: A
     )  # fmt: skip
     assert code == 0
     assert len(out) > 20
-    assert "-ngl is ignored" in err
+    assert "-ngl 35: everything runs on the CPU: " in err
     assert "context" in err
 
 

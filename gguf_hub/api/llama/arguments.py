@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.llama.parts import LlamaValueError
+from gguf_hub.api.offload import OffloadRequest, SplitMode
 from gguf_hub.errors import UsageError
 from gguf_hub.run.model.rope import SCALINGS, RopeChange
-from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.settings import ALL_LAYERS, ModelSettings
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.overrides import Override
@@ -21,7 +22,7 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "type_v": (None, 1, 8),
     "spm_infill": (None, False),
 }
-"""Arguments that would change results; those about GPUs and memory are in ``STEERING``."""
+"""Arguments that would change results; those about speed alone are in ``STEERING``."""
 
 _REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
 
@@ -34,16 +35,19 @@ _ROPE = frozenset({
 })  # fmt: skip
 """Arguments of ``RopeChange.from_options``, under the same names."""
 
+SPLIT_MODES: tuple[SplitMode, ...] = ("none", "layer", "row")
+"""llama.cpp's number -> how several GPUs are used."""
+
 STEERING = frozenset({
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split",
     "n_ubatch", "n_threads_batch", "attention_type", "offload_kqv", "flash_attn", "op_offload",
     "no_perf", "lora_scale", "numa",
 })  # fmt: skip
 """Arguments about placement and speed, not results: accepted silently."""
 
-_SUPPORTED = frozenset(
-    {"draft_model", "kv_overrides", "rope_scaling_type", "swa_full", "use_mmap", "use_mlock"}
-)
+_SUPPORTED = frozenset({
+    "draft_model", "kv_overrides", "rope_scaling_type", "swa_full", "use_mmap", "use_mlock",
+    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split",
+})  # fmt: skip
 
 
 def check_extra(arguments: Mapping[str, Any]) -> None:
@@ -102,6 +106,33 @@ def model_settings(
         swa_full=arguments.get("swa_full") in (None, True),
         overrides=_overrides(arguments.get("kv_overrides") or {}),
     )
+
+
+def offload_request(arguments: Mapping[str, Any]) -> OffloadRequest:
+    """Return what the arguments ask for of GPUs: nothing by default, as in llama-cpp-python.
+
+    Raises:
+        LlamaValueError: A value is invalid.
+    """
+    n, mode = arguments.get("n_gpu_layers") or 0, arguments.get("split_mode")
+    if not isinstance(n, int):
+        raise LlamaValueError(f"n_gpu_layers: expected a number of layers, -1 for all, found {n!r}")
+    if mode not in (None, 0, 1, 2):
+        raise LlamaValueError(
+            f"split_mode: expected 0 (one GPU), 1 (by layers) or 2 (by rows), found {mode!r}"
+        )
+    request = OffloadRequest(
+        n_layers=ALL_LAYERS if n < 0 else n,
+        split=tuple(arguments.get("tensor_split") or ()),
+        mode=SPLIT_MODES[1 if mode is None else mode],
+        main_gpu=arguments.get("main_gpu") or 0,
+        label=f"n_gpu_layers={n}",
+    )
+    try:
+        request.check()
+    except UsageError as exc:
+        raise LlamaValueError(exc.message, hint=exc.hint) from exc
+    return request
 
 
 def _overrides(values: Mapping[str, Any]) -> tuple[Override, ...]:

@@ -6,19 +6,21 @@ import os
 import random
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.api.llama.arguments import check_extra, model_settings
+from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_request
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
 from gguf_hub.api.llama.drafting import CallableDrafter
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
+from gguf_hub.api.offload import decide_offload
 from gguf_hub.gguf.shards import open_gguf
 from gguf_hub.progress import SILENT, LoggedNotes
 from gguf_hub.run.generation import LogitsSampler, sampler_config
@@ -49,8 +51,9 @@ class LlamaBase:
         verbose: Log limits of memory or CPUs as warnings of the logger ``gguf_hub``.
         arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
             embedding, ``type_k`` and ``type_v`` the cache, ``use_mmap`` and ``use_mlock`` how the
-            weights are loaded, ``draft_model`` drafts tokens. Those about GPUs are accepted
-            silently; a warning names unknown and unsupported ones.
+            weights are loaded, ``draft_model`` drafts tokens. ``n_gpu_layers`` is how many layers
+            GPUs compute, -1 for all: as many as fit (extra ``gpu``); ``split_mode``, ``main_gpu``
+            and ``tensor_split`` say which GPUs. A warning names unknown and unsupported ones.
 
     Raises:
         LlamaValueError: There is no such file.
@@ -99,6 +102,11 @@ class LlamaBase:
             arguments, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads,
             n_logits=None if logits_all or embedding else 1,
         )  # fmt: skip
+        request = offload_request(arguments)
+        if not vocab_only:
+            progress = LoggedNotes() if verbose else SILENT
+            gpu = decide_offload(Path(self.model_path), settings, request, progress)
+            settings = replace(settings, gpu=gpu)
         self._open(settings, arguments.get("draft_model"), vocab_only)
         self.set_seed(seed)
         self.chat_format = chat_format

@@ -14,6 +14,7 @@ from gguf_hub.cli.options import (
     json_option,
     require_at_least,
 )
+from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import opening_options
 
 
@@ -115,3 +116,4 @@ def _check_options(model: str | None, model_option: str | None, options: dict[st
     require_at_least(options, minimums)
     if not options["n_prompt"] and not options["n_gen"]:
         raise click.UsageError("-p 0 -n 0: nothing to measure")
+    offload_request(options)

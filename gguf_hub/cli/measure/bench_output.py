@@ -6,8 +6,9 @@ from typing import Any
 
 from gguf_hub.cli import console
 
-_HEADERS = ("model", "size", "params", "threads", "test", "tok/s", "GB/token", "GB/s", "of memory")
-_ALIGN = ("left", "right", "right", "right", "left", "right", "right", "right", "right")
+_HEADERS = ("model", "size", "params", "backend", "threads", "test", "tok/s", "GB/token", "GB/s",
+            "of memory")  # fmt: skip
+_ALIGN = ("left", "right", "right", "left", "right", "left", "right", "right", "right", "right")
 
 
 def report(data: dict[str, Any], form: str) -> None:
@@ -31,13 +32,18 @@ def _rows(data: dict[str, Any], run: dict[str, Any]) -> list[list[str]]:
         depth = f" @ d{data['n_depth']}" if data["n_depth"] else ""
         reading = ["", "", ""]
         if test == "tg":
-            share = f"{run['tg_read_share']:.0%}".replace("%", " %")
+            share = "-"
+            if run["tg_read_share"] is not None:
+                share = f"{run['tg_read_share']:.0%}".replace("%", " %")
             reading = [
                 f"{run['bytes_per_token'] / 1e9:.3f}",
                 _gb(run["tg_bytes_per_s"]),
                 share,
             ]
-        rows.append([*_model(data), str(run["n_threads"]), f"{test}{n}{depth}", speed, *reading])
+        rows.append(
+            [*_model(data), _backend(run), str(run["n_threads"]), f"{test}{n}{depth}", speed,
+             *reading]
+        )  # fmt: skip
     return rows
 
 
@@ -46,6 +52,12 @@ def _model(data: dict[str, Any]) -> list[str]:
 
     name = f"{data['model']} {data['file_type']}".strip().replace("|", "/")
     return [name, format_size(data["size_bytes"]), format_count(data["n_params"])]
+
+
+def _backend(run: dict[str, Any]) -> str:
+    """Return what computes, with the layers of a GPU: ``Vulkan, 26 layers``."""
+    n = run["n_gpu_layers"]
+    return f"{run['backend']}, {n} layers" if n else str(run["backend"])
 
 
 def _gb(bytes_per_s: float) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gguf_hub.progress import Progress
     from gguf_hub.run.bench import Measurement, Plan
     from gguf_hub.run.kernels.build.build import KernelBuilder
+    from gguf_hub.run.model.settings import GpuSettings
     from gguf_hub.run.model.transformer import Transformer
 
 
@@ -37,7 +38,7 @@ def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, 
         table = TensorTable(dict(file.tensors), ())
         summary = summarize_set([part.header for part in file.files], table)
         runs = [
-            _measure(file, plan, {**options, "threads": n_threads}, progress, builder)
+            _measure(path, file, plan, {**options, "threads": n_threads}, progress, builder)
             for n_threads in dict.fromkeys(options["threads"])
         ]
     return {
@@ -68,21 +69,35 @@ def _model(path: Path, summary: Summary) -> dict[str, Any]:
 
 
 def _measure(
-    file: Gguf, plan: Plan, options: dict[str, Any], progress: Progress, builder: KernelBuilder
-) -> dict[str, Any]:
+    path: Path, file: Gguf, plan: Plan, options: dict[str, Any], progress: Progress,
+    builder: KernelBuilder,
+) -> dict[str, Any]:  # fmt: skip
     from gguf_hub.cli.run.opening import model_settings
     from gguf_hub.run.bench import measure, read_bytes_per_s
     from gguf_hub.run.opening import load_model
 
-    settings = model_settings(options, n_ctx=plan.n_ctx)
+    settings = model_settings(options, path, progress, n_ctx=plan.n_ctx)
     with load_model(file, settings, builder=builder, progress=progress) as model:
         result = measure(model, plan, progress)
         read_rate = read_bytes_per_s(file.data, model.n_threads, builder)
         return {
             "n_threads": model.n_threads,
+            "backend": backend_of(settings.gpu),
+            "n_gpu_layers": settings.gpu.n_layers,
             **_speeds(result),
-            **_bandwidth(result, plan, model, read_rate),
+            **_bandwidth(result, plan, model, read_rate, settings.gpu.n_layers),
         }
+
+
+def backend_of(gpu: GpuSettings) -> str:
+    """Return what computes: ``CPU``, or the API of the first GPU: ``Vulkan``."""
+    if not gpu.n_layers:
+        return "CPU"
+    from gguf_hub.run.gpu.adapters import find_gpus
+
+    used = gpu.devices or (0,)
+    names = [each.info.backend for each in find_gpus().adapters if each.index in used]
+    return names[0] if names else "GPU"
 
 
 def _speeds(result: Measurement) -> dict[str, Any]:
@@ -95,11 +110,12 @@ def _speeds(result: Measurement) -> dict[str, Any]:
 
 
 def _bandwidth(
-    result: Measurement, plan: Plan, model: Transformer, read_rate: float
+    result: Measurement, plan: Plan, model: Transformer, read_rate: float, n_gpu_layers: int
 ) -> dict[str, Any]:
     """Return bytes per generated token, bytes per second, and the share of memory bandwidth."""
     n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # the average of the test
     size_bytes = model.active_bytes + model.cache_bytes(n_cached)
+    is_on_cpu = not n_gpu_layers  # a GPU reads its own memory
     speed = size_bytes * result.generation.tok_per_s if result.generation else None
     return {
         "weight_bytes_per_token": model.active_bytes,
@@ -107,5 +123,5 @@ def _bandwidth(
         "bytes_per_token": size_bytes,
         "tg_bytes_per_s": speed,
         "read_bytes_per_s": read_rate,
-        "tg_read_share": speed / read_rate if speed else None,
+        "tg_read_share": speed / read_rate if speed and is_on_cpu else None,
     }

@@ -79,7 +79,7 @@ class Measuring(contextlib.ExitStack):
             progress=self._progress,
             assume_yes=options["yes"],
         )
-        settings = model_settings(options, n_ctx=n_ctx, n_logits=None)
+        settings = model_settings(options, path, self._progress, n_ctx=n_ctx, n_logits=None)
         loaded = self.enter_context(open_model(path, settings, progress=self._progress))
         model, tokenizer = loaded.model, loaded.tokenizer
         self._inputs += [part.path for part in loaded.file.files]

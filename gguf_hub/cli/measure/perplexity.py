@@ -17,6 +17,7 @@ from gguf_hub.cli.options import (
     require_at_least,
     threads_option,
 )
+from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import opening_options
 from gguf_hub.cli.run.rope import rope_change, rope_options
 
@@ -91,6 +92,7 @@ def _check_options(model: str | None, model_option: str | None, options: dict[st
         raise click.UsageError("expected a text: --text FILE")
     require_at_least(options, {"ctx_size": 1})
     rope_change(options)
+    offload_request(options)
     if options["logits_path"] and not options["kl_divergence"]:
         from gguf_hub.run.perplexity.logits_file import require_replaceable
 

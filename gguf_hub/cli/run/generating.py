@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
+from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import lookup_option
 from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.cli.run.shifting import n_keep
@@ -38,6 +39,7 @@ def check_generating(options: dict[str, Any]) -> None:
 
     require_at_least(options, _LOWEST)
     rope_change(options)
+    offload_request(options)
     n_keep(options)
     check_prompt_cache(options)
 
@@ -54,12 +56,11 @@ def generate(
     from gguf_hub.run.opening import open_model
 
     start_time = time.perf_counter()
-    model_config = model_settings(options, n_ctx=options["ctx_size"])
+    progress = ConsoleProgress()
+    model_config = model_settings(options, path, progress, n_ctx=options["ctx_size"])
     with (
         report_lost_pages(f"`{path}`", NO_MMAP),
-        open_model(
-            path, model_config, drafter=drafter_of(options), progress=ConsoleProgress()
-        ) as loaded,
+        open_model(path, model_config, drafter=drafter_of(options), progress=progress) as loaded,
     ):
         loaded_s = time.perf_counter() - start_time
         generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],

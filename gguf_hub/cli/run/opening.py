@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_hub.cli.options import together
+from gguf_hub.cli.run.offload import offload_options
+from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from gguf_hub.run.generation.engine import Drafter
@@ -58,6 +62,7 @@ opening_options = together(
         default=True,
         help="Memory-map the file (default), or read it into memory first.",
     ),
+    offload_options,
 )
 """Add the options that ``model_settings`` reads."""
 
@@ -72,18 +77,23 @@ lookup_option = click.option(
 )
 
 
-def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
+def model_settings(
+    options: dict[str, Any], path: Path, progress: Progress = SILENT, **more: Any
+) -> ModelSettings:
     """Return the model settings of the options.
 
     Args:
         options: Those of ``opening_options`` and ``rope_options``, ``batch_size`` and ``threads``.
+        path: The model.
+        progress: Notified of what GPUs compute.
         more: Other settings of ``ModelSettings``.
     """
+    from gguf_hub.cli.run.offload import gpu_settings
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.gguf.overrides import parse_overrides
     from gguf_hub.run.model.settings import ModelSettings
 
-    return ModelSettings(
+    settings = ModelSettings(
         n_batch=options["batch_size"],
         n_threads=max(0, options["threads"]),
         key_type=options["cache_type_k"].upper(),
@@ -95,6 +105,7 @@ def model_settings(options: dict[str, Any], **more: Any) -> ModelSettings:
         overrides=parse_overrides(options["override_kv"]) if options["override_kv"] else (),
         **more,
     )
+    return replace(settings, gpu=gpu_settings(path, settings, options, progress))
 
 
 def drafter_of(options: dict[str, Any]) -> Drafter | None:

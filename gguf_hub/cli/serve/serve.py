@@ -73,6 +73,7 @@ def command(**options: Any) -> None:
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.offload import offload_request
     from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
@@ -86,6 +87,7 @@ def command(**options: Any) -> None:
     sampling = sampling_options.settings(options)
     SamplerConfig.from_options(**sampling)
     rope_change(options)
+    offload_request(options)
     settings = {"n_keep": n_keep(options), "defaults": sampling,
             "chat_format": read_template(options)}  # fmt: skip
     import_server()

@@ -68,11 +68,13 @@ def open_served(path: Path, options: dict[str, Any], **arguments: Any) -> Any:
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import drafter_of, model_settings
 
-    n_ctx = _n_ctx(path, options["ctx_size"])
+    n_ctx, progress = _n_ctx(path, options["ctx_size"]), ConsoleProgress()
+    settings = model_settings(
+        options, path, progress, n_ctx=n_ctx, n_slots=options["parallel"], n_logits=None
+    )
     return import_server().open_service(
-        path, model_settings(options, n_ctx=n_ctx, n_slots=options["parallel"]),
-        name=options["alias"], n_waiting=options["queue"], n_predict=options["predict"],
-        drafter=drafter_of(options), progress=ConsoleProgress(), **arguments,
+        path, settings, name=options["alias"], n_waiting=options["queue"],
+        n_predict=options["predict"], drafter=drafter_of(options), progress=progress, **arguments,
     )  # fmt: skip
 
 

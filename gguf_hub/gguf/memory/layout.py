@@ -387,6 +387,12 @@ def cache_bytes(model: ModelSizes, limits: Limits) -> int:
     )
 
 
+def layer_cache_bytes(sizes: LayerSizes, limits: Limits) -> int:
+    """Return what the keys and values of one layer take, of all slots."""
+    elements = sum(map(_aligned, _cache_elements(sizes, limits)))
+    return elements * limits.n_slots * _ELEMENT_BYTES["kv"]
+
+
 def _cache_elements(sizes: LayerSizes, limits: Limits) -> tuple[int, int]:
     """Return the elements of a layer's own keys, and of its values."""
     if sizes.n_back_kv:

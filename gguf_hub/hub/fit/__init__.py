@@ -6,7 +6,7 @@ at here.
 """
 
 from gguf_hub.hub.fit.choice import Fit, Pick, choose, fit_file, largest_n_ctx, pick
-from gguf_hub.hub.fit.facts import FileFacts, TensorShare, facts_from_catalog
+from gguf_hub.hub.fit.facts import FileFacts, LayerWeights, TensorShare, facts_from_catalog
 from gguf_hub.hub.fit.layers import LayerFacts
 from gguf_hub.hub.fit.machine import (
     KV_TYPES,
@@ -18,6 +18,7 @@ from gguf_hub.hub.fit.machine import (
     isa_of,
 )
 from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
+from gguf_hub.hub.fit.offload import GpuNeed, gpu_need
 from gguf_hub.hub.fit.placement import Placement, Verdict, placement_of
 from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
 from gguf_hub.hub.fit.speed import Speed, speed_of
@@ -29,7 +30,9 @@ __all__ = [
     "EngineName",
     "FileFacts",
     "Fit",
+    "GpuNeed",
     "LayerFacts",
+    "LayerWeights",
     "Loss",
     "Machine",
     "MemoryEstimate",
@@ -43,6 +46,7 @@ __all__ = [
     "estimated_loss",
     "facts_from_catalog",
     "fit_file",
+    "gpu_need",
     "isa_of",
     "largest_n_ctx",
     "losses_of",

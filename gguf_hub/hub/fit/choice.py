@@ -226,7 +226,7 @@ def _reason(
 
 def _limit(constraints: Constraints, machine: Machine) -> str:
     """Name the memory: ``22.5 GB of RAM (24 GB less 1.5 GB for other programs)``."""
-    has_gpu = constraints.engine != "gguf-hub" and machine.vram_bytes > 0
+    has_gpu = constraints.uses_gpu(machine)
     kind = "unified memory" if has_gpu and machine.is_unified else "RAM"
     ram = _room(kind, machine.ram_bytes, constraints.limit_of(machine), "other programs")
     if not has_gpu or machine.is_unified:

@@ -32,6 +32,23 @@ class TensorShare:
 
 
 @dataclass(frozen=True)
+class LayerWeights:
+    """Bytes of one layer's weights, in the file and as they lie on a GPU.
+
+    Attributes:
+        dense_bytes: What every token reads.
+        expert_bytes: The experts; 0 in a dense model.
+        gpu_dense_bytes: The same on a GPU, see ``fit.offload``.
+        gpu_expert_bytes: The same on a GPU.
+    """
+
+    dense_bytes: int = 0
+    expert_bytes: int = 0
+    gpu_dense_bytes: int = 0
+    gpu_expert_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class FileFacts:
     """One model file, or the shards of one model together.
 
@@ -47,6 +64,7 @@ class FileFacts:
         are_parts_estimated: The sum is right, but its parts were split by count of weights.
         perplexity: Published for this very file, or None.
         obstacles: What keeps gguf-hub's own runner from computing it; empty when it can.
+        weights: Of each layer; empty where all layers are taken for alike.
     """
 
     quant: str
@@ -64,6 +82,7 @@ class FileFacts:
     perplexity_note: str = ""
     is_recommended: bool = False
     obstacles: tuple[str, ...] = ()
+    weights: tuple[LayerWeights, ...] = ()
 
     @property
     def filename(self) -> str:
@@ -89,6 +108,29 @@ class FileFacts:
     def weights_bytes(self) -> int:
         """All tensors."""
         return self._sum(self.tensors)
+
+    @cached_property
+    def layer_weights(self) -> tuple[LayerWeights, ...]:
+        """The weights of each layer; the outer tensors are those of none."""
+        if self.weights:
+            return self.weights
+        n, experts = self.shape.n_layer, _EXPERT_ROLES if self.shape.n_expert else ()
+        inner = [s for s in self.tensors if s.role not in ("token_embd", "output")]
+        dense = [share for share in inner if share.role not in experts]
+        routed = [share for share in inner if share.role in experts]
+        layer = LayerWeights(
+            self._sum(dense) // n,
+            self._sum(routed) // n,
+            sum(gpu_bytes(share.type, share.size_bytes) for share in dense) // n,
+            sum(gpu_bytes(share.type, share.size_bytes) for share in routed) // n,
+        )
+        return (layer,) * n
+
+    @cached_property
+    def head_bytes(self) -> int:
+        """The output matrix and its norm: what is neither of a layer nor looked up."""
+        of_layers = sum(layer.dense_bytes + layer.expert_bytes for layer in self.layer_weights)
+        return self.weights_bytes - self.embedding_bytes - of_layers
 
     @property
     def expert_share(self) -> float:
@@ -123,6 +165,23 @@ class FileFacts:
     @staticmethod
     def _sum(shares: Iterable[TensorShare]) -> int:
         return sum(share.size_bytes for share in shares)
+
+
+T = QuantType
+_PADDED = frozenset({
+    T.Q3_K, T.IQ1_S, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.TQ1_0, T.TQ2_0,
+})  # fmt: skip
+"""Types of which a field has no whole words, so that two bytes are added to each block."""
+
+
+def gpu_bytes(type_: QuantType | int, size_bytes: int) -> int:
+    """Return what weights take on a GPU: each field of a block lies in a plane of its own.
+
+    Source: ``run.gpu.layouts``; a test holds both equal.
+    """
+    if not isinstance(type_, QuantType) or type_ not in _PADDED:
+        return size_bytes
+    return size_bytes // type_.type_size * (type_.type_size + 2)
 
 
 # ---- from the catalog --------------------------------------------------------------------------

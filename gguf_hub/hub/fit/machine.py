@@ -38,6 +38,7 @@ class Machine:
         vram_bytes: Free memory of all GPUs; of unified memory the part that a GPU may take.
         is_unified: The GPU's memory is part of ``ram_bytes``.
         n_gpus: How many GPUs share ``vram_bytes``.
+        can_offload: Whether our own runner can use these GPUs; llama.cpp can, or so we assume.
         n_threads: Threads that compute.
         isa: Which of our kernels run there: ``generic``, ``avx2``, ``avxvnni``, ``avx512vnni``,
             ``dotprod``.
@@ -51,6 +52,7 @@ class Machine:
     vram_bytes: int = 0
     is_unified: bool = False
     n_gpus: int = 1
+    can_offload: bool = False
     n_threads: int = 1
     isa: str = "generic"
     ram_bytes_per_s: float | None = None
@@ -80,6 +82,10 @@ class Constraints:
     policy: str = "balanced"
     reserve_bytes: int | None = None
     min_tok_per_s: float | None = None
+
+    def uses_gpu(self, machine: Machine) -> bool:
+        """Tell whether the engine has a use for the machine's VRAM."""
+        return machine.vram_bytes > 0 and (self.engine == "llama.cpp" or machine.can_offload)
 
     def reserve_of(self, machine: Machine) -> int:
         """Return the bytes of RAM that are left to other programs."""

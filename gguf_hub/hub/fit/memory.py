@@ -87,10 +87,8 @@ def need_of(file: FileFacts, constraints: Constraints, *, n_threads: int = 1) ->
 
 def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> MemoryEstimate:
     """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
-    kv_type, n_numbers = (constraints.kv_type, 1) if constraints.kv_type != "f32" else ("f16", 2)
-    cache_type = kv_type.upper()
-    n_batch = min(N_BATCH, constraints.n_ctx)
-    cached = Limits(constraints.n_ctx, n_batch, 1, 1, key_type=cache_type, value_type=cache_type)
+    n_numbers = 2 if constraints.kv_type == "f32" else 1
+    cached = runner_limits(constraints, 1)
     kinds = frozenset(
         (name, _kind_of(share.type))
         for name, roles in _READERS.items()
@@ -100,9 +98,16 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
     return MemoryEstimate(
         weights_bytes=file.weights_bytes,
         kv_bytes=n_numbers * cache_bytes(file.shape, cached),
-        scratch_bytes=_scratch_bytes(file.shape, n_batch, n_threads, kinds),
+        scratch_bytes=_scratch_bytes(file.shape, cached.n_batch, n_threads, kinds),
         overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * file.shape.n_vocab,
     )
+
+
+def runner_limits(constraints: Constraints, n_threads: int) -> Limits:
+    """Return the largest calls that our runner is opened for by default."""
+    type_ = "F16" if constraints.kv_type == "f32" else constraints.kv_type.upper()
+    n_batch = min(N_BATCH, constraints.n_ctx)
+    return Limits(constraints.n_ctx, n_batch, 1, n_threads, key_type=type_, value_type=type_)
 
 
 @lru_cache

@@ -8,10 +8,15 @@ from enum import Enum
 
 from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import Constraints, Machine
-from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
+from gguf_hub.hub.fit.memory import MemoryEstimate, need_of, runner_limits
+from gguf_hub.hub.fit.offload import (
+    GPU_CONTEXT_BYTES,
+    GPU_HOST_BYTES,
+    GPU_MARGIN_BYTES,
+    gpu_need,
+    host_bytes_saved,
+)
 
-GPU_CONTEXT_BYTES = 260_000_000  # what a GPU's driver takes for a program
-GPU_MARGIN_BYTES = 2**30  # what llama.cpp leaves free on each GPU (`--fit-target`)
 ALL_LAYERS = 99  # `-ngl` for "all of them", whatever the model
 
 
@@ -45,8 +50,8 @@ class Placement:
         verdict: The sum of it.
         ram_bytes: Taken of RAM; from disk, all that there is.
         vram_bytes: Taken of VRAM, without the margin.
-        n_gpu_layers: llama.cpp's ``-ngl``.
-        n_cpu_moe: Its ``--n-cpu-moe``: layers whose experts stay in RAM.
+        n_gpu_layers: ``-ngl``.
+        n_cpu_moe: llama.cpp's ``--n-cpu-moe``: layers whose experts stay in RAM.
         gpu_share: How much of the active dense and expert weights lie in VRAM, each 0 to 1.
         miss_share: How much of the active experts is read from disk for each token, on average.
         lacking_bytes: RAM that is missing for all to stay in memory.
@@ -65,7 +70,7 @@ class Placement:
 def memory_limit(constraints: Constraints, machine: Machine) -> int:
     """Return the bytes that a model may take at most, RAM and VRAM together."""
     limit = constraints.limit_of(machine)
-    if constraints.engine == "gguf-hub" or machine.is_unified or not machine.vram_bytes:
+    if machine.is_unified or not constraints.uses_gpu(machine):
         return limit
     margin_bytes = machine.n_gpus * (GPU_MARGIN_BYTES + GPU_CONTEXT_BYTES)
     return limit + max(0, machine.vram_bytes - margin_bytes)
@@ -76,7 +81,7 @@ def placement_of(file: FileFacts, constraints: Constraints, machine: Machine) ->
 
     Args:
         file: The file.
-        constraints: Context, K/V type and engine; our runner has no use for a GPU.
+        constraints: Context, K/V type and engine.
         machine: What there is.
     """
     need = need_of(file, constraints, n_threads=machine.n_threads)
@@ -84,9 +89,47 @@ def placement_of(file: FileFacts, constraints: Constraints, machine: Machine) ->
         return Placement(Verdict.UNKNOWN)
     if constraints.engine == "gguf-hub" and file.obstacles:
         return Placement(Verdict.NOT_HERE)
-    has_use = constraints.engine == "llama.cpp" and machine.vram_bytes > 0
-    placement = _with_gpu(file, need, constraints, machine) if has_use else None
+    placement = None
+    if constraints.uses_gpu(machine):
+        place = _with_gpu if constraints.engine == "llama.cpp" else _runner_with_gpu
+        placement = place(file, need, constraints, machine)
     return placement or _without_gpu(file, need, constraints.limit_of(machine))
+
+
+def _runner_with_gpu(
+    file: FileFacts, need: MemoryEstimate, constraints: Constraints, machine: Machine
+) -> Placement | None:
+    """Give our runner's GPUs the last layers, as many as find room; None for none.
+
+    Experts are not split from their layers as for llama.cpp: what a token reads of a layer besides
+    is little, and each layer whose experts stay in RAM would have its inputs sent there and back.
+    RAM need not hold the weights of those layers: their pages of the mapped file are dropped.
+    """
+    limits = runner_limits(constraints, machine.n_threads)
+    on_gpu = gpu_need(file, limits)
+    own_bytes = machine.n_gpus * on_gpu.own_bytes
+    room_bytes = machine.vram_bytes - machine.n_gpus * GPU_MARGIN_BYTES
+    n_layer = file.shape.n_layer
+    n = on_gpu.most_layers(room_bytes - own_bytes + on_gpu.own_bytes)
+    if n == 0:
+        return None
+    vram_bytes = own_bytes + sum(on_gpu.parts(n))
+    saved_bytes = host_bytes_saved(file.layer_weights, n, 0)
+    saved_bytes += sum(layer.kv_bytes for layer in on_gpu.layers[max(0, n_layer - n) :])
+    saved_bytes += file.head_bytes if n > n_layer else 0
+    ram_bytes = max(0, need.total_bytes - saved_bytes) + GPU_HOST_BYTES
+    share = min(n, n_layer) / n_layer
+    placement = Placement(
+        Verdict.VRAM if n > n_layer else Verdict.SPLIT,
+        ram_bytes=ram_bytes,
+        vram_bytes=vram_bytes,
+        n_gpu_layers=ALL_LAYERS if n > n_layer else n,
+        gpu_share=(share, share),
+    )
+    limit = constraints.limit_of(machine)
+    if machine.is_unified:  # one memory holds both
+        return placement if ram_bytes + vram_bytes <= limit else None
+    return placement if ram_bytes <= limit else _short_of_ram(file, placement, limit)
 
 
 def _with_gpu(

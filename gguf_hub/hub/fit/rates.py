@@ -21,6 +21,15 @@ GPU_SHARE = 0.6
 """Of a GPU's bandwidth. Source: Mixtral on an M2 Max, llama.cpp pull request 4406: 0.45 to 0.77."""
 
 
+RUNNER_GPU_SHARE = 0.4
+"""Of a GPU's bandwidth, our own kernels. A guess between what is aimed at, 0.25 for data centres'
+cards and 0.5 for desktops': nothing was measured on a card yet."""
+RUNNER_GPU_LAYER_S = 70e-6
+"""A layer on a GPU besides reading: some 14 kernels, one after another, at 5 microseconds."""
+CROSSING_S = 500e-6
+"""From the GPU's last kernel to its results in RAM: of logits on lavapipe 0.44 ms."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """What an engine reaches; times are seconds.

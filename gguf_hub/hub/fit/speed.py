@@ -19,7 +19,16 @@ from gguf_hub.hub.fit.machine import (
 )
 from gguf_hub.hub.fit.memory import need_of
 from gguf_hub.hub.fit.placement import Placement, Verdict
-from gguf_hub.hub.fit.rates import GPU_SHARE, TOKEN_S, WORD_S, Rates, rates_of
+from gguf_hub.hub.fit.rates import (
+    CROSSING_S,
+    GPU_SHARE,
+    RUNNER_GPU_LAYER_S,
+    RUNNER_GPU_SHARE,
+    TOKEN_S,
+    WORD_S,
+    Rates,
+    rates_of,
+)
 
 Basis = Literal["measured", "assumed"]
 
@@ -65,7 +74,7 @@ def speed_of(
     gpu_s = _gpu_seconds(file, constraints, machine, placement)
     miss_bytes = file.expert_bytes * file.expert_share * placement.miss_share
     disk = machine.disk_bytes_per_s or ASSUMED_DISK_BYTES_PER_S
-    basis = _basis(machine, placement)
+    basis = _basis(constraints, machine, placement)
     low, high = SPREAD[basis]
     about = 1 / (host_s + gpu_s + miss_bytes / disk)
     worst = about
@@ -75,7 +84,9 @@ def speed_of(
     return Speed(min(worst, about) * low, about, about * high, basis)
 
 
-def _basis(machine: Machine, placement: Placement) -> Basis:
+def _basis(constraints: Constraints, machine: Machine, placement: Placement) -> Basis:
+    if constraints.engine == "gguf-hub" and placement.n_gpu_layers:
+        return "assumed"  # nobody measured our kernels on a card yet
     is_known = machine.ram_bytes_per_s is not None or placement.gpu_share == (1.0, 1.0)
     if placement.miss_share and machine.disk_bytes_per_s is None:
         is_known = False
@@ -130,4 +141,7 @@ def _gpu_seconds(
     assert machine.gpu_bytes_per_s is not None
     read_bytes = file.dense_bytes * dense + file.expert_bytes * file.expert_share * experts
     read_bytes += need_of(file, constraints, n_threads=machine.n_threads).kv_bytes / 2 * dense
-    return read_bytes / (GPU_SHARE * machine.gpu_bytes_per_s)
+    if constraints.engine == "llama.cpp":
+        return read_bytes / (GPU_SHARE * machine.gpu_bytes_per_s)
+    layers_s = dense * file.shape.n_layer * RUNNER_GPU_LAYER_S
+    return read_bytes / (RUNNER_GPU_SHARE * machine.gpu_bytes_per_s) + layers_s + CROSSING_S

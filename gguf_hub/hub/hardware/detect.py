@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_hub.hub.hardware.amd import amd_gpus
-from gguf_hub.hub.hardware.gpus import DetectedGpus, Gpu
+from gguf_hub.hub.hardware.gpus import AMD, NVIDIA, DetectedGpus, Gpu
 from gguf_hub.hub.hardware.nvidia import nvidia_gpus
 from gguf_hub.hub.hardware.unified import apple_gpu
 from gguf_hub.resources.cgroup import MemoryLimit, cpu_quota, memory_limit
@@ -108,7 +108,9 @@ def detect_gpus(root: Path) -> DetectedGpus:
     """Return the GPUs that this process may use; ``root`` is the root of the file system."""
     nvidia = nvidia_gpus(root)
     amd = amd_gpus(root / "sys/class/drm")
-    return DetectedGpus(nvidia.gpus + amd.gpus, nvidia.notes + amd.notes)
+    gpus = [replace(gpu, vendor_id=NVIDIA) for gpu in nvidia.gpus]
+    gpus += [replace(gpu, vendor_id=AMD) for gpu in amd.gpus]
+    return DetectedGpus(tuple(gpus), nvidia.notes + amd.notes)
 
 
 def _real_limit(limit: MemoryLimit | None, total_bytes: int | None) -> int | None:

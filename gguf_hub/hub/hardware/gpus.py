@@ -17,6 +17,7 @@ class Gpu:
         vram_free_bytes: What of it is free now.
         bytes_per_s: Bandwidth of its memory by clock and width of the bus; None if unknown.
         is_unified: It has no memory of its own.
+        vendor_id: Its maker's number on the PCI bus; 0 if unknown.
     """
 
     name: str
@@ -24,6 +25,11 @@ class Gpu:
     vram_free_bytes: int
     bytes_per_s: float | None = None
     is_unified: bool = False
+    vendor_id: int = 0
+
+
+NVIDIA, AMD = 0x10DE, 0x1002
+"""Makers' numbers on the PCI bus."""
 
 
 @dataclass(frozen=True)

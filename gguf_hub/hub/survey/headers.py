@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,11 +29,12 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.download.quants import quant_of, stem_of
 from gguf_hub.hub.fit import FileFacts, TensorShare
-from gguf_hub.hub.fit.facts import Role
+from gguf_hub.hub.fit.facts import LayerWeights, Role, gpu_bytes
 from gguf_hub.hub.survey.layers import RECURRENT, layers_of
 
 H = CacheHyperParameters
 _TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
+_LAYER = re.compile(r"blk\.(\d{1,6})\.")
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 _FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}
 
@@ -98,6 +100,7 @@ def facts_of_headers(shards: Sequence[ShardHeader], *, filenames: Sequence[str] 
         architecture=hparams.architecture,
         layout=expert_layout if expert_layout in ("split", "merged") else "none",
         obstacles=find_obstacles(first.header, tensors) + _text_obstacle(first.header),
+        weights=_layer_weights(tensors, shape),
     )
 
 
@@ -135,6 +138,19 @@ def _shares(tensors: Mapping[str, AnyTensor], *, has_experts: bool) -> tuple[Ten
         row[0] += info.n_elements
         row[1] += info.size_bytes
     return tuple(TensorShare(role, type_, *row) for (role, type_), row in sums.items())
+
+
+def _layer_weights(tensors: Mapping[str, AnyTensor], shape: ModelShape) -> tuple[LayerWeights, ...]:
+    """Add up the tensors of each layer."""
+    rows = [[0, 0, 0, 0] for _ in range(shape.n_layer)]
+    for info in tensors.values():
+        match = _LAYER.match(info.name)
+        if match and int(match[1]) < shape.n_layer:
+            row, is_routed = rows[int(match[1])], bool(shape.n_expert) and holds_experts(info.name)
+            type_ = info.type if isinstance(info, TensorInfo) else info.type_id
+            row[is_routed] += info.size_bytes
+            row[2 + is_routed] += gpu_bytes(type_, info.size_bytes)
+    return tuple(LayerWeights(*row) for row in rows)
 
 
 def role_of(info: AnyTensor, *, has_experts: bool) -> Role:

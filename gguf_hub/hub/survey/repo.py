@@ -25,13 +25,13 @@ from gguf_hub.hub.client import HfHub, RemoteFile, RepoListing
 from gguf_hub.hub.client.ranges import HubRanges, ReadBudget
 from gguf_hub.hub.download.cachedir import COMMIT
 from gguf_hub.hub.download.plan import models_of
-from gguf_hub.hub.fit import FileFacts, LayerFacts, TensorShare
+from gguf_hub.hub.fit import FileFacts, LayerFacts, LayerWeights, TensorShare
 from gguf_hub.hub.survey.headers import ShardHeader, facts_of_headers
 from gguf_hub.paths import cache_dir
 from gguf_hub.units import GIB
 
 FOLDER = "facts"
-VERSION = 5
+VERSION = 6
 """Of the cache; entries of another version, or of another program, are read anew: what runs is its
 judgement."""
 MAX_WORKERS = 8
@@ -193,7 +193,11 @@ def _parse(data: dict[str, Any]) -> FileFacts:
     latents = None if latents is None else Latents(**latents)
     shape = ModelShape(**{**data["shape"], "layers": sizes, "latents": latents})
     layers = tuple(LayerFacts(**layer) for layer in data["layers"])
-    return FileFacts(**{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers})
+    weights = tuple(LayerWeights(**layer) for layer in data["weights"])
+    return FileFacts(
+        **{**data, **texts, "tensors": tensors, "shape": shape, "layers": layers,
+           "weights": weights}
+    )  # fmt: skip
 
 
 def _layer_sizes(data: dict[str, Any]) -> LayerSizes:

@@ -6,14 +6,18 @@ own methods take twice as long, 8 microseconds a dispatch (docs/experiments.md).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 import wgpu
 from numpy.typing import NDArray
 from wgpu.backends.wgpu_native._ffi import ffi, lib
+from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from gguf_hub.errors import GpuError, GpuMemoryError
 from gguf_hub.run.gpu.device import AdapterInfo, Dispatch, Slice
@@ -36,6 +40,8 @@ _LIMITS = (
 _MAX_PENDING = 64 << 20
 """Bytes that wait to be copied to the GPU."""
 
+_ORDER = {"Vulkan": 0, "Metal": 0, "D3D12": 1, "OpenGL": 9, "OpenGLES": 9}
+"""Backend -> the lower, the faster."""
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
 _TYPES = {
     ("uniform", ""): "uniform",
@@ -66,14 +72,41 @@ def list_adapters() -> list[tuple[AdapterInfo, Any]]:
     Returns:
         Each with what ``WgpuDevice`` opens.
     """
-    found: dict[tuple[str, int, int], tuple[AdapterInfo, Any]] = {}
+    _choose_backends()
     adapters = wgpu.gpu.enumerate_adapters_sync()
-    order = {"Vulkan": 0, "Metal": 0, "D3D12": 1, "OpenGL": 9, "OpenGLES": 9}
-    for adapter in sorted(adapters, key=lambda each: order.get(each.info["backend_type"], 5)):
-        info = _describe(adapter)
-        if order.get(info.backend, 5) < 9:  # OpenGL has too few buffers for kernels
-            found.setdefault((info.name, info.vendor_id, info.device_id), (info, adapter))
-    return list(found.values())
+    pairs = [(_describe(adapter), adapter) for adapter in adapters]
+    pairs.sort(key=lambda pair: _ORDER.get(pair[0].backend, 5))
+    chosen = _without_repeats([info for info, _ in pairs])
+    return [pair for pair in pairs if pair[0] in chosen]
+
+
+def _without_repeats(infos: Sequence[AdapterInfo]) -> list[AdapterInfo]:
+    """Leave out what a second API or driver says of a card; two equal cards are alike in both."""
+    first: dict[tuple[object, ...], AdapterInfo] = {}
+    for info in infos:
+        if _ORDER.get(info.backend, 5) < 9:
+            card = (info.vendor_id, info.device_id) if info.device_id else (info.name,)
+            first.setdefault(card, info)
+    return list(first.values())
+
+
+@cache
+def _choose_backends() -> None:
+    """Make wgpu's instance, once in a process, for the APIs that have enough buffers for kernels.
+
+    OpenGL has not, takes longest to start, and prints what it misses of a display. So does a layer
+    of Mesa for Vulkan that lets people choose a GPU by windows; it is left out where there is no
+    session with windows.
+    """
+    has_session = "XDG_RUNTIME_DIR" in os.environ or "NODEVICE_SELECT" in os.environ
+    if not has_session:
+        os.environ["NODEVICE_SELECT"] = "1"
+    try:
+        with suppress(RuntimeError):  # the program that we are part of has made one
+            set_instance_extras(backends=("Vulkan", "Metal", "DX12"))
+    finally:
+        if not has_session:
+            del os.environ["NODEVICE_SELECT"]
 
 
 def _describe(adapter: Any) -> AdapterInfo:

@@ -12,7 +12,7 @@ import pytest
 from gguf_hub.hub.hardware import nvidia
 from gguf_hub.hub.hardware.amd import amd_gpus
 from gguf_hub.hub.hardware.detect import detect_gpus
-from gguf_hub.hub.hardware.gpus import DetectedGpus, Gpu
+from gguf_hub.hub.hardware.gpus import NVIDIA, DetectedGpus, Gpu
 from gguf_hub.hub.hardware.nvidia import nvml_gpus, parse_smi, smi_gpus
 from gguf_hub.hub.hardware.unified import shared_gpu
 from gguf_hub.units import GIB, MIB
@@ -277,7 +277,7 @@ def test_a_driver_that_nothing_can_ask_is_a_note(no_tools: Path) -> None:
 
 def test_nvml_is_asked_first(no_tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(("H200", 2 * GIB, GIB)))
-    assert detect_gpus(no_tools).gpus == (Gpu("H200", 2 * GIB, GIB, 4.8e12),)
+    assert detect_gpus(no_tools).gpus == (Gpu("H200", 2 * GIB, GIB, 4.8e12, vendor_id=NVIDIA),)
 
 
 def test_a_card_that_does_not_tell_its_bandwidth_is_seen_all_the_same() -> None:
@@ -300,7 +300,7 @@ def test_nvidia_smi_is_asked_when_nvml_fails(
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho 'GPU-1, [N/A], T4, 2, 1'\n")
     smi.chmod(0o755)
-    assert detect_gpus(no_tools).gpus == (Gpu("T4", 2 * MIB, MIB),)
+    assert detect_gpus(no_tools).gpus == (Gpu("T4", 2 * MIB, MIB, vendor_id=NVIDIA),)
 
 
 def test_amd_cards_are_read_and_connectors_are_not(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.hub.catalog import ModelShape, load_catalog
-from gguf_hub.hub.fit import Constraints, FileFacts, facts_from_catalog, need_of
+from gguf_hub.hub.fit import Constraints, FileFacts, LayerWeights, facts_from_catalog, need_of
 from gguf_hub.hub.survey.headers import facts_of_file, role_of
 from gguf_hub.hub.survey.repo import FOLDER, Survey, recall, remember
 from tests.synth import SMALL, TINY, Shape, metadata, tensors, write_mixtral
@@ -49,7 +49,9 @@ def test_a_full_size_header_gives_the_catalogs_figures(tmp_path: Path, file) -> 
 def without_router(facts: FileFacts) -> FileFacts:
     """The facts of the other layout: its router is of another type."""
     shares = tuple(share for share in facts.tensors if share.role != "router")
-    return replace(facts, tensors=shares, layout="", filenames=("",), size_bytes=0, quant="")
+    weights = tuple(LayerWeights(expert_bytes=layer.expert_bytes) for layer in facts.weights)
+    return replace(facts, tensors=shares, layout="", filenames=("",), size_bytes=0, quant="",
+                   weights=weights)  # fmt: skip
 
 
 def test_layouts_have_the_same_parts(tmp_path: Path) -> None:
