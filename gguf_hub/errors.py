@@ -18,7 +18,8 @@ command or step; the command line prints it as a paragraph of its own.
     ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
     ├── ResourceError                memory or threads that the system does not give
     ├── GpuError                     no GPU, or one that refuses something or was lost
-    │   └── GpuMemoryError           memory that a GPU does not give
+    │   ├── GpuMemoryError           memory that a GPU does not give
+    │   └── CacheLostError           it failed; the model goes on without it, from the beginning
     ├── ProgramError                 steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
@@ -165,6 +166,10 @@ class GpuError(GgufHubError):
 
 class GpuMemoryError(GpuError):
     """Memory that a GPU does not give."""
+
+
+class CacheLostError(GpuError):
+    """A GPU failed and the model goes on without it; what its caches held must be computed anew."""
 
 
 class ProgramError(GgufHubError):

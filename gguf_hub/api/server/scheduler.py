@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import BusyError
+from gguf_hub.errors import BusyError, CacheLostError
 from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 
@@ -251,8 +251,8 @@ class Scheduler:
         start_time = time.perf_counter()
         delta = slot.engine.step(sequence.generation)
         self._count_round(1, start_time)
-        assert delta is not None
-        self._emit(slot, sequence, delta)
+        if delta is not None:
+            self._emit(slot, sequence, delta)
 
     def _decode(self, slots: list[Slot]) -> None:
         """Compute one token of each text in one pass."""
@@ -264,6 +264,8 @@ class Scheduler:
         ]
         try:
             logits = self._model.decode(rows)
+        except CacheLostError:
+            return  # all slots are behind now
         except Exception as exc:
             for slot in slots:
                 self._fail(slot, exc)

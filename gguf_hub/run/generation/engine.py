@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.errors import CacheLostError, ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation.generation import Generation, TextDelta
 
@@ -133,8 +133,16 @@ class Engine:
             advance: Called with the number of tokens computed.
 
         Returns:
-            What the token adds to the text, or None while the prompt is incomplete.
+            What the token adds to the text, or None while the cache lacks more of it: while the
+            prompt is incomplete, or after a GPU failed and the model goes on without it.
         """
+        try:
+            return self._step(text, advance)
+        except CacheLostError:
+            self.reset()
+            return None
+
+    def _step(self, text: Generation, advance: Callable[[int], None]) -> TextDelta | None:
         start_time = time.perf_counter()
         window, start = text.window, self._truncate_cache(text)
         is_prompt = not text.n_generated
@@ -238,8 +246,16 @@ class Engine:
         if not tokens:
             raise UsageError("no tokens to compute: expected at least one")
         self.keep(len(self._cached))
-        known = self._reusable(len(self._cached))
-        tokens = [*self._cached[known:], *tokens]
+        before = self.cached
+        try:
+            return self._extend(self._reusable(len(before)), [*before, *tokens])
+        except CacheLostError:
+            self.reset()
+        return self._extend(0, [*before, *tokens])
+
+    def _extend(self, known: int, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Compute what follows the first ``known`` tokens of all that the cache is to hold."""
+        tokens = tokens[known:]
         start, end, is_prompt = known, known + len(tokens), len(tokens) > 1
         while start < end:
             stop = self._batch_end(start, end, is_prompt=is_prompt)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gguf_hub.errors import GpuMemoryError
+from gguf_hub.errors import GpuError, GpuMemoryError
 from gguf_hub.gguf.memory.layout import Area, Limits, MemoryLayout
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import Progress
@@ -46,9 +46,11 @@ class MachineOpener:
     ) -> None:  # fmt: skip
         self._file, self._config, self._weights = file, config, weights
         self._builder, self._progress = builder, progress
+        self._limits: Limits | None = None
 
     def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
         """Return a machine with as many layers on GPUs as are asked for and have room there."""
+        self._limits = limits
         if not gpu.n_layers:
             return self._open_on_cpu(limits)
         stores = self._open_devices(gpu)
@@ -61,6 +63,12 @@ class MachineOpener:
             raise
         _close(stores)
         return self._open_on_cpu(limits)
+
+    def reopen(self, error: GpuError) -> Opened:
+        """Return a machine in place of one whose GPU failed: the CPU alone."""
+        assert self._limits is not None
+        self._progress.note(f"{error.message}: the CPU computes all layers from now on")
+        return self._open_on_cpu(self._limits)
 
     def _open_devices(self, gpu: GpuSettings) -> list[WeightStore]:
         """Return the GPUs, no weights there yet."""

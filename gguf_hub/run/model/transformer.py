@@ -10,12 +10,17 @@ from shlex import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import ContextFullError, TokenIdError, UsageError
+from gguf_hub.errors import (
+    CacheLostError,
+    ContextFullError,
+    GpuError,
+    TokenIdError,
+    UsageError,
+)
 from gguf_hub.gguf.memory import cache
-from gguf_hub.gguf.memory.layout import N_BATCH, Limits
+from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
@@ -29,7 +34,8 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.machines import MachineOpener
+from gguf_hub.run.model.limits import limits_of
+from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
 from gguf_hub.run.model.rows import RowProgram, write_row_program
@@ -39,7 +45,6 @@ from gguf_hub.run.model.slot_windows import SlotWindows
 from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which large pages help
-_BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
 
 
 @dataclass(frozen=True)
@@ -77,24 +82,26 @@ class Transformer:
         machine: Machine,
         limits: Limits,
         check_file: Callable[[], None] = lambda: None,
+        reopen: Callable[[GpuError], Opened] | None = None,
     ) -> None:
         self.config = config
-        self._check_file = check_file
-        self.n_ctx = limits.n_ctx
-        self.n_batch = limits.n_batch
-        self.n_threads = limits.n_threads
-        self.n_slots = limits.n_slots
+        self.n_ctx, self.n_slots = limits.n_ctx, limits.n_slots
+        self.cache_types = limits.key_type, limits.value_type
         self.has_states = config.has_states
+        self._check_file, self._reopen = check_file, reopen
+        self._lost: set[int] = set()  # slots whose caches went with a GPU
+        self._use(program, machine, limits)
+
+    def _use(self, program: Program, machine: Machine, limits: Limits) -> None:
+        """Compute with a machine from now on; its caches are empty."""
+        self.n_batch, self._n_outputs = limits.n_batch, limits.n_outputs
+        self.n_threads = limits.n_threads
+        self._program, self._limits = program, limits
+        self._machine, self._memory = machine, machine.memory
         self._slot = 0
         self._row_programs: dict[int, RowProgram] = {}
-        self.cache_types = limits.key_type, limits.value_type
-        self._n_outputs = limits.n_outputs
-        self._program = program
-        self._machine = machine
-        self._memory = machine.memory
         layers = zip(program.layout.layers, program.layout.layer_sizes, strict=True)
         self._states = SlotStates(machine, layers, limits.n_slots)
-        self._limits = limits
         self._windows = SlotWindows(program.layout.layer_sizes, limits)
         self._code = self._load(program.steps, program.bounds)
 
@@ -124,13 +131,13 @@ class Transformer:
             raise _big_endian(file.path)
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
-        limits = _limits(config, settings, weights.active_bytes(config))
+        limits = limits_of(config, settings, weights.active_bytes(config))
         limits = replace(limits, prefetch_experts=should_prefetch_experts(file, settings, progress))
         apply_residency(file, weights, limits, settings.lock, progress)
         opener = MachineOpener(file, config, weights, builder or KernelBuilder(), progress)
         program, machine, limits = opener.open(limits, settings.gpu)
         try:
-            return cls(config, program, machine, limits, file.check_size)
+            return cls(config, program, machine, limits, file.check_size, opener.reopen)
         except BaseException:
             machine.close()
             raise
@@ -165,9 +172,20 @@ class Transformer:
             ContextFullError: The tokens do not fit the cache.
             TokenIdError: A token id that the model does not have.
             UsageError: No tokens, no such position or slot, or it cannot be gone back to.
+            CacheLostError: A GPU failed; compute the slot from position 0 on.
             GgufError: The file has become shorter or longer.
         """
         self._check_range(position, len(tokens), slot)
+        try:
+            return self._forward(tokens, position, slot, all_logits=all_logits)
+        except CacheLostError:
+            if position:
+                raise
+        return self._forward(tokens, 0, slot, all_logits=all_logits)
+
+    def _forward(
+        self, tokens: Sequence[int], position: int, slot: int, *, all_logits: bool
+    ) -> NDArray[np.float32]:
         self._seek(slot, position)
         self._select(slot)
         logits = []
@@ -192,6 +210,7 @@ class Transformer:
             ContextFullError: A token does not fit its cache.
             TokenIdError: A token id that the model does not have.
             UsageError: No such position or slot, or it cannot be gone back to.
+            CacheLostError: A GPU failed; compute all slots from position 0 on.
         """
         max_rows = min(self.n_batch, self._n_outputs)
         if len(rows) == 1 or max_rows == 1:
@@ -231,8 +250,13 @@ class Transformer:
             ContextFullError: The tokens do not fit the cache.
         """
         self._check_range(0, len(tokens), slot)
-        width, at = self.config.n_embd, self._program.layout.hidden.x
-        hidden = []
+        try:
+            return self._embed(tokens, slot)
+        except CacheLostError:
+            return self._embed(tokens, slot)
+
+    def _embed(self, tokens: Sequence[int], slot: int) -> NDArray[np.float32]:
+        width, at, hidden = self.config.n_embd, self._program.layout.hidden.x, []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             self.forward(batch, start, all_logits=True, slot=slot)
@@ -247,9 +271,14 @@ class Transformer:
         All of them where every layer keeps all positions. With states as many as these have read,
         or the last checkpoint before, or none; with windows all, or none if these have moved on.
         """
+        if slot in self._lost:
+            return 0
         return self._windows.reusable(self._states.reusable(n_positions, slot), slot)
 
     def _seek(self, slot: int, position: int) -> None:
+        if position and slot in self._lost:
+            raise CacheLostError(f"the cache of slot {slot} was lost with a GPU")
+        self._lost.discard(slot)
         self._states.seek(slot, position)
         self._windows.seek(slot, position)
 
@@ -278,6 +307,7 @@ class Transformer:
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
+        self._lost.discard(slot)
         at, views = 0, self._parts(n_positions, slot)
         for part in views:
             part[:] = saved[at : at + part.size].reshape(part.shape)
@@ -413,13 +443,25 @@ class Transformer:
         n[layout.rows : layout.rows + len(rows)] = rows
         self._states.leave(slot for slot, _ in ends)
         self._windows.reach(ends)
-        self._machine.run(code)
-        self._states.arrive(ends)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size]
-        self._machine.pull(logits)
+        try:
+            self._machine.run(code)
+            self._machine.pull(logits)
+        except GpuError as exc:
+            raise self._recover(exc) from exc
+        self._states.arrive(ends)
         logits = logits.copy()
         return logits.reshape(len(rows), self.config.n_vocab)
+
+    def _recover(self, error: GpuError) -> GpuError:
+        """Go on without a GPU that failed; return what tells the caller so."""
+        if self._reopen is None:
+            return error
+        self._machine.close()
+        self._use(*self._reopen(error))
+        self._lost = set(range(self.n_slots))
+        return CacheLostError(f"{error.message}: the caches are computed anew")
 
 
 def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: int) -> None:
@@ -441,18 +483,6 @@ def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: in
     raise TokenIdError(tokens[at], positions[at], n_vocab)
 
 
-def auto_threads(active_bytes: int, n_cores: int) -> int:
-    """Return how many threads to compute with: no more than have work worth a barrier.
-
-    A token of a small model takes less time than waking a thread on a busy machine.
-
-    Args:
-        active_bytes: Bytes of weights that one token reads.
-        n_cores: Most threads there may be.
-    """
-    return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
-
-
 def _big_endian(path: Path) -> Exception:
     from gguf_hub.errors import UnsupportedGgufError
 
@@ -460,20 +490,4 @@ def _big_endian(path: Path) -> Exception:
         f"`{path}` is big-endian: expected little-endian",
         path=path,
         hint=f"`gguf-hub upgrade {quote(str(path))} OUT` converts it",
-    )
-
-
-def _limits(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> Limits:
-    n_ctx = settings.n_ctx or config.n_ctx_train
-    n_batch = min(settings.n_batch or N_BATCH, n_ctx)
-    n_logits = n_batch if settings.n_logits is None else settings.n_logits
-    return Limits(
-        n_ctx=n_ctx,
-        n_batch=n_batch,
-        n_outputs=min(n_logits, n_batch),
-        n_threads=settings.n_threads or auto_threads(active_bytes, usable_threads()),
-        n_slots=settings.n_slots,
-        key_type=settings.key_type,
-        value_type=settings.value_type,
-        swa_full=settings.swa_full,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gguf_hub.errors import GpuError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.progress import SILENT, Progress
@@ -19,7 +20,7 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine
 from gguf_hub.run.kernels.vm.ops import SLOT, Step
 from gguf_hub.run.model.builder import ProgramBuilder
-from gguf_hub.run.model.machines import cache_areas
+from gguf_hub.run.model.machines import Opened, cache_areas
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model
@@ -29,7 +30,13 @@ UNKNOWN = {"f": np.nan, "q": 99, "n": 0}
 
 
 class HostPart:
-    """Runs the steps of a device in a memory of its own, one after another."""
+    """Runs the steps of a device in a memory of its own, one after another.
+
+    Attributes:
+        n_runs: After how many runs it fails, as a GPU whose driver is restarted; -1 for never.
+    """
+
+    n_runs = -1
 
     def __init__(
         self, builder: KernelBuilder, program: Program, file: GgufFile, placement: Placement, i: int
@@ -51,6 +58,9 @@ class HostPart:
         self.machine.memory.n[: len(n)] = n
 
     def run(self, code: Any) -> None:
+        if self.n_runs == 0:
+            raise GpuError("`stand-in` was lost while it computed")
+        self.n_runs -= 1
         for _, each in code:
             slot = int(self.machine.memory.n[SLOT])
             self.machine.select_cache(slot * self.layout.sizes["kv"])
@@ -72,9 +82,12 @@ class HostPart:
 
 
 def open_shared(
-    file: GgufFile, builder: KernelBuilder, limits: Limits, **placing: Any
+    file: GgufFile, builder: KernelBuilder, limits: Limits, n_runs: int = -1, **placing: Any
 ) -> Transformer:
-    """Return a model whose layers are shared among stand-ins, as ``place_layers`` says."""
+    """Return a model whose layers are shared among stand-ins, as ``place_layers`` says.
+
+    The first of them fails after ``n_runs`` runs; then the CPU goes on.
+    """
     config, weights = read_model(file)
     program = ProgramBuilder(config, weights, limits).build()
     sources = [i - layer.n_back_kv for i, layer in enumerate(config.layers)]
@@ -83,6 +96,12 @@ def open_shared(
         HostPart(builder, program, file, placement, i)
         for i in range(len(placing.get("shares", (1,))))
     ]
+    parts[0].n_runs = n_runs
+
+    def reopen(error: GpuError) -> Opened:
+        memory = program.memory([file.data])
+        return program, CompiledMachine(builder, memory, limits.n_threads), limits
+
     cpu = CompiledMachine(builder, program.memory([file.data]), limits.n_threads)
     machine = MixedMachine(cpu, parts, placement, program.layout, program.bounds)  # type: ignore[arg-type]
-    return Transformer(config, program, machine, limits)
+    return Transformer(config, program, machine, limits, reopen=reopen)

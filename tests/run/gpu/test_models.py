@@ -1,4 +1,4 @@
-"""Whole models on a GPU beside the CPU: every architecture, split of layers, slot and cache type."""
+"""Whole models on a GPU beside the CPU: architectures, splits of layers, slots, cache types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.settings import ALL_LAYERS, GpuSettings, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from tests.arch_models import N_CTX, TOKENS, write_arch_model
+from tests.arch_models import N_CTX, write_arch_model
 from tests.arch_recipes import RECIPES
 from tests.run.gpu.test_machine import answers
 
@@ -35,9 +35,7 @@ def open_model(
     builder: KernelBuilder, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Transformer]]:
     """Open models on the tests' GPU; they are closed after the test."""
-    monkeypatch.setattr(
-        "gguf_hub.run.model.machines.open_devices", lambda numbers: [_Kept(device)]
-    )
+    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [_Kept(device)])
     opened: list[Transformer] = []
 
     def open_(path: Path, gpu: GpuSettings = ALL, **options: Any) -> Transformer:

@@ -23,8 +23,9 @@ from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import PlainMachine
 from gguf_hub.run.model.builder import ProgramBuilder
+from gguf_hub.run.model.limits import auto_threads
 from gguf_hub.run.model.settings import ModelSettings
-from gguf_hub.run.model.transformer import Transformer, auto_threads
+from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model
 from tests import naive
 from tests.synth import (

@@ -1,0 +1,45 @@
+"""The largest calls of a model, by its settings, its sizes and this machine."""
+
+from __future__ import annotations
+
+from gguf_hub.gguf.memory.layout import N_BATCH, Limits
+from gguf_hub.resources import usable_threads
+from gguf_hub.run.model.config import ModelConfig
+from gguf_hub.run.model.settings import ModelSettings
+
+_BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
+
+
+def limits_of(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> Limits:
+    """Return the limits that a model is opened with.
+
+    Args:
+        config: Of the model.
+        settings: How it is opened.
+        active_bytes: Bytes of weights that one token reads.
+    """
+    n_ctx = settings.n_ctx or config.n_ctx_train
+    n_batch = min(settings.n_batch or N_BATCH, n_ctx)
+    n_logits = n_batch if settings.n_logits is None else settings.n_logits
+    return Limits(
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_outputs=min(n_logits, n_batch),
+        n_threads=settings.n_threads or auto_threads(active_bytes, usable_threads()),
+        n_slots=settings.n_slots,
+        key_type=settings.key_type,
+        value_type=settings.value_type,
+        swa_full=settings.swa_full,
+    )
+
+
+def auto_threads(active_bytes: int, n_cores: int) -> int:
+    """Return how many threads to compute with: no more than have work worth a barrier.
+
+    A token of a small model takes less time than waking a thread on a busy machine.
+
+    Args:
+        active_bytes: Bytes of weights that one token reads.
+        n_cores: Most threads there may be.
+    """
+    return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
