@@ -131,15 +131,14 @@ class Experts:
         n_in = 43 if type_.block_size == 1 else 512
         self.type, self.n_tokens = type_, n_tokens
         self.weights = random_rows(type_, 6 * n_out, n_in).reshape(6, n_out, -1)
-        self.file = np.zeros((6, gap + self.weights[0].size), np.uint8)
-        self.file[:, gap:] = self.weights.reshape(6, -1)
-        offsets = [gap + i * self.file.shape[1] + 0 for i in range(6)]
-        self.file = np.concatenate([np.zeros(32, np.uint8), self.file.reshape(-1)])
-        table = [32 + offset if i != missing else 0 for i, offset in enumerate(offsets)]
+        size = gap + self.weights[0].size
+        self.file = np.zeros(32 + 6 * size, np.uint8)
+        self.file[32:].reshape(6, size)[:, gap:] = self.weights.reshape(6, -1)
+        table = [32 + gap + size * i if i != missing else 0 for i in range(6)]
         choices = [e for e in range(6) if e != unused]
         rng = np.random.default_rng(n_tokens)
         self.chosen = np.stack([rng.permutation(choices)[:2] for _ in range(n_tokens)]).reshape(-1)
-        self.is_there = self.chosen != (-1 if missing is None else missing)
+        self.has = [offset > 0 for offset in table]
         order = np.argsort(self.chosen, kind="stable")
         starts = np.searchsorted(self.chosen[order], np.arange(7))
         self.n = [*table, *starts.tolist(), *order.tolist()]
@@ -167,10 +166,11 @@ class Experts:
 
     def check(self, found: np.ndarray, tolerance: float) -> None:
         """Compare results with the oracle's."""
-        for pair, expert in enumerate(self.chosen):
-            if not self.is_there[pair]:
-                assert (found[pair] == 7).all()
+        for expert, weights in enumerate(self.weights):
+            pairs = np.flatnonzero(self.chosen == expert)
+            if not self.has[expert]:
+                assert (found[pairs] == 7).all()
                 continue
-            values, magnitude = expected(self.type, self.weights[expert], self.rows)
-            row = self.row_of_pair[pair]
-            assert (np.abs(found[pair] - values[row]) <= tolerance * magnitude[row]).all()
+            values, magnitude = expected(self.type, weights, self.rows)
+            rows = self.row_of_pair[pairs]
+            assert (np.abs(found[pairs] - values[rows]) <= tolerance * magnitude[rows]).all()

@@ -27,7 +27,7 @@ from tests.run.gpu.products import (
     rows_of,
     tokens,
 )
-from tests.synth import SCALES
+from tests.synth import SCALES, store_other_factors
 
 T = QuantType
 TYPES = sorted(RUNNABLE_TYPES)
@@ -121,6 +121,43 @@ def test_quantised_sums_are_those_of_the_cpu(device: Any, type_: QuantType) -> N
         for is_fused in (True, False)
     ]
     assert any(np.array_equal(found, each) for each in np.array(sums))
+
+
+@each_type
+@pytest.mark.parametrize("n_tokens", [1, 5, 33])
+def test_largest_weights_and_activations_do_not_overflow(
+    device: Any, type_: QuantType, n_tokens: int
+) -> None:
+    weights = random_rows(type_, 9, 8 * 256)
+    if type_.block_size > 1:
+        blocks = weights.reshape(-1, type_.type_size)
+        blocks[:], blocks[::2] = 0xFF, 0x80
+        set_factors(type_, blocks)
+        if type_ == T.Q6_K:
+            blocks[:, 192:208] = 0x80  # scales of -128
+    x = np.full((n_tokens, 8 * 256), 127, np.float32)
+    x[:, ::3] = -127
+    assert_near(type_, product(device, type_, weights, x), weights, x)
+
+
+def set_factors(type_: QuantType, blocks: np.ndarray) -> None:
+    """Let halves be 1, and other factors about that."""
+    for at, _ in SCALES[type_]:
+        blocks[:, at : at + 2] = 0x00, 0x3C
+    store_other_factors(type_, blocks, 0)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 5, 33])
+@pytest.mark.parametrize("type_", [T.F16, T.Q4_0, T.Q4_K, T.IQ2_XS], ids=lambda type_: type_.name)
+def test_a_nan_does_not_pass_unseen(device: Any, type_: QuantType, n_tokens: int) -> None:
+    """In weights it is the row's, in activations the token's."""
+    weights, x = random_rows(type_, 9, 512), tokens(n_tokens, 512)
+    weights[4, :2] = 0x00, 0x7E  # a factor, or a weight
+    x[0, 300] = np.inf
+    found = product(device, type_, weights, x)
+    expected_nan = np.zeros((n_tokens, 9), bool)
+    expected_nan[:, 4] = expected_nan[0] = True
+    np.testing.assert_array_equal(~np.isfinite(found), expected_nan)
 
 
 # -- experts ---------------------------------------------------------------------------------------

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu import kernels
 from gguf_hub.run.gpu.products import PRODUCTS
 from gguf_hub.run.gpu.steps import CPU_ONLY, STEPS
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 
 ROOM = Path(kernels.__file__).parent
-FILES = sorted((ROOM / "wgsl").glob("*.wgsl"))
+FOLDER = ROOM / "wgsl"
+FILES = sorted(FOLDER.rglob("*.wgsl"))
 
 
 def code_of(file: Path) -> str:
@@ -21,20 +23,20 @@ def code_of(file: Path) -> str:
     return re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_every_variable_has_an_initialiser(file: Path) -> None:
     """One inside of a loop would keep the value of the last turn, in some compilers."""
     declared = re.findall(r"\bvar\b(?!\s*<)([^;{]*)", code_of(file))
     assert [each for each in declared if "=" not in each] == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_nothing_is_used_that_some_drivers_lack(file: Path) -> None:
     """No extension, no types of 16 bits, no private memory without an initialiser."""
     assert not re.search(r"\b(enable|requires|f16|i16|u16)\b|var\s*<private>", code_of(file))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_memory_of_a_workgroup_is_added_to_only_after_it_was_set(file: Path) -> None:
     """It is not zero at first, everywhere."""
     code = code_of(file)
@@ -45,11 +47,13 @@ def test_memory_of_a_workgroup_is_added_to_only_after_it_was_set(file: Path) -> 
 
 
 def test_every_file_is_used() -> None:
+    """Python names a file by its stem, or makes that of a step or a type."""
     python = "\n".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
-    used = {f"{name}.wgsl" for name in STEPS} | set(re.findall(r"\w+\.wgsl", python))
+    used = set(re.findall(r"\w+", python)) | set(STEPS) | {t.name.lower() for t in QuantType}
     for file in FILES:
-        used |= set(re.findall(r"// include: (\S+)", file.read_text(encoding="utf-8")))
-    assert {file.name for file in FILES} - used == set()
+        included = re.findall(r"// include: (\S+)\.wgsl", file.read_text(encoding="utf-8"))
+        used |= {Path(name).stem for name in included}
+    assert {file.stem for file in FILES} - used == set()
 
 
 def test_every_step_has_a_kernel_or_stays_on_the_cpu() -> None:
