@@ -71,8 +71,7 @@ def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int
 
 def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
     """Return the steps for the CPU, where a slot is a place in the cache."""
-    sizes = shape.caches(types)
-    caches = {name: twin.at[name] + slot * size for name, size in sizes.items()}
+    caches = {name: twin.at[name] + slot * twin.slot_size for name in shape.caches(types)}
     return shape.steps(types, twin.at, **caches)
 
 
@@ -184,10 +183,9 @@ def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None
         moved = {"q0": 512 * token, "k0": 128 * token, "v0": 128 * token, "table": 64 * token,
                  "y": 512 * token}  # fmt: skip
         set_row = step("set_row", at=twin.at["headers"] + 3 * row)
-        sizes = shape.caches(types)
         for where, slots in (("gpu", 0), ("cpu", slot)):
             at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
-            at |= {name: twin.at[name] + slots * size for name, size in sizes.items()}
+            at |= {name: at[name] + slots * twin.slot_size for name in shape.caches(types)}
             steps[where] += [set_row, *shape.steps(types, at)]
     for where in steps:
         steps[where].append(step("set_row", at=twin.at["headers"] + 9))
