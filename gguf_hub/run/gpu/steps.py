@@ -57,17 +57,32 @@ def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operati
     return lower
 
 
-def _by_column(units: Count) -> Callable[[Step], list[Operation]]:
-    """Return the lowering of a step whose threads take a column each, of all tokens."""
+# -- steps with a state, which take all tokens of a call in order ----------------------------------
+
+
+def _over_tokens(
+    step: Step, n_groups: int, constants: tuple[tuple[str, str], ...] = ()
+) -> list[Operation]:
+    name, groups = name_of(step), fold(n_groups)
+
+    def grid(header: Header) -> Grid:
+        return groups if header[N_TOKENS] else (0, 0, 0)
+
+    source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
+    return [Operation(source, step.arguments, grid)]
+
+
+def _causal_conv(step: Step) -> list[Operation]:
+    return _over_tokens(step, -(-arguments_of(step)["width"] // 64))
+
+
+def _scan(rows: str) -> Callable[[Step], list[Operation]]:
+    """Return the lowering of a scan; ``rows`` is the argument that counts those of its state."""
 
     def lower(step: Step) -> list[Operation]:
-        at, name = arguments_of(step), name_of(step)
-        groups = fold(-(-units(at) // 64))
-
-        def grid(header: Header) -> Grid:
-            return groups if header[N_TOKENS] else (0, 0, 0)
-
-        return [Operation(module(f"{name}.wgsl", ARGUMENTS[name]), step.arguments, grid)]
+        at = arguments_of(step)
+        n_groups = at["n_head"] * -(-at["head_dim"] // 16)
+        return _over_tokens(step, n_groups, (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),))
 
     return lower
 
@@ -117,9 +132,9 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "rotate": _by_row(lambda at: at["n_rot"] // 2 * at["n_head"], _THREADS),
     "rope_store": rope_store,
     "attention": attention,
-    "causal_conv": _by_column(_width),
-    "mamba2_scan": _by_column(lambda at: at["n_head"] * at["head_dim"]),
-    "delta_scan": _by_column(lambda at: at["n_head"] * at["head_dim"]),
+    "causal_conv": _causal_conv,
+    "mamba2_scan": _scan("n_state"),
+    "delta_scan": _scan("head_dim"),
     "top_k_gate": _top_k_gate,
     "scale_pairs": _by_row(_pair_elements, _THREADS),
     "silu_mul": _by_row(_width, _THREADS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ def adapter() -> Any:
     pytest.importorskip("wgpu", reason="wgpu is not installed: `pip install gguf-hub[gpu]`")
     from gguf_hub.run.gpu.wgpu_device import list_adapters
 
+    # Mesa keeps machine code for the next run: not in the home that a test has for itself
+    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(KERNELS / "mesa"))
     adapters = list_adapters()
     if not adapters:
         pytest.skip("no GPU driver; Mesa's llvmpipe is one: `apt-get install mesa-vulkan-drivers`")

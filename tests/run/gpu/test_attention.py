@@ -71,8 +71,7 @@ def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int
 
 def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
     """Return the steps for the CPU, where a slot is a place in the cache."""
-    sizes = shape.caches(types)
-    caches = {name: twin.at[name] + slot * twin.slot_size for name in sizes}
+    caches = {name: twin.at[name] + slot * twin.slot_size for name in shape.caches(types)}
     return shape.steps(types, twin.at, **caches)
 
 
@@ -108,43 +107,41 @@ def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder
     assert_same("rope_store", twin, gpu, 0)
 
 
+BOTH, HALVES, QUANTS = TYPES[:2], TYPES[:1], TYPES[1:2]
 VARIANTS = {
-    "plain": PLAIN,
-    "a head each": Shape(3, 3, 8, 8, 640, 8),
-    "groups of five": Shape(5, 1, 40, 40, 640, 8),
-    "wide groups": Shape(24, 1, 72, 40, 640, 8),
-    "wide heads": Shape(2, 1, 288, 256, 384, 8),
-    "latents": Shape(16, 1, 576, 512, 384, 8),
-    "ends of tiles": Shape(2, 2, 24, 62, 640, 8),
-    "three tiles": Shape(4, 2, 96, 96, 640, 8),
-    "window": Shape(4, 2, 64, 64, 640, 8, window=100),
-    "window of one": Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1),
-    "ring": Shape(4, 2, 64, 64, 256, 8, window=100),
-    "chunks": Shape(4, 2, 64, 64, 640, 8, chunk=192),
-    "cap": Shape(4, 2, 64, 64, 640, 8, cap=1.5),
-    "sinks": Shape(8, 2, 64, 64, 640, 8, has_sinks=1),
-    "all": Shape(5, 1, 40, 40, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1),
+    "plain": (PLAIN, BOTH),
+    "a head each": (Shape(3, 3, 8, 8, 640, 8), HALVES),
+    "groups of five": (Shape(5, 1, 40, 40, 640, 8), HALVES),
+    "wide groups": (Shape(24, 1, 72, 40, 640, 8), QUANTS),
+    "wide heads": (Shape(2, 1, 288, 256, 384, 8), HALVES),
+    "latents": (Shape(16, 1, 576, 512, 384, 8), QUANTS),
+    "ends of tiles": (Shape(2, 2, 24, 62, 640, 8), BOTH),
+    "three tiles": (Shape(4, 2, 96, 96, 640, 8), QUANTS),
+    "window": (Shape(4, 2, 64, 64, 640, 8, window=100), BOTH),
+    "window of one": (Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1), BOTH),
+    "ring": (Shape(4, 2, 64, 64, 256, 8, window=100), BOTH),
+    "chunks": (Shape(4, 2, 64, 64, 640, 8, chunk=192), HALVES),
+    "cap": (Shape(4, 2, 64, 64, 640, 8, cap=1.5), HALVES),
+    "sinks": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), HALVES),
+    "all": (Shape(5, 1, 40, 40, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), HALVES),
+    "mixed": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), TYPES[2:]),
 }
-
-
 CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))
 
 
 @pytest.mark.parametrize(("t", "position"), CALLS)
-@pytest.mark.parametrize("types", TYPES[:2])
-@pytest.mark.parametrize("shape", VARIANTS.values(), ids=list(VARIANTS))
+@pytest.mark.parametrize(
+    ("shape", "types"),
+    [
+        pytest.param(shape, types, id=f"{name}-{types}")
+        for name, (shape, all_types) in VARIANTS.items()
+        for types in all_types
+    ],
+)
 def test_attention(
     shape: Shape, types: str, t: int, position: int, device: Any, builder: KernelBuilder
 ) -> None:
     attended(shape, types, t, position, device, builder)
-
-
-@pytest.mark.parametrize("types", TYPES[2:])
-@pytest.mark.parametrize(("t", "position"), [(1, 301), (33, 261)])
-def test_attention_of_mixed_types(
-    types: str, t: int, position: int, device: Any, builder: KernelBuilder
-) -> None:
-    attended(VARIANTS["all"], types, t, position, device, builder)
 
 
 def attended(
@@ -184,10 +181,9 @@ def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None
         moved = {"q0": 512 * token, "k0": 128 * token, "v0": 128 * token, "table": 64 * token,
                  "y": 512 * token}  # fmt: skip
         set_row = step("set_row", at=twin.at["headers"] + 3 * row)
-        sizes = shape.caches(types)
         for where, slots in (("gpu", 0), ("cpu", slot)):
             at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
-            at |= {name: twin.at[name] + slots * twin.slot_size for name in sizes}
+            at |= {name: at[name] + slots * twin.slot_size for name in shape.caches(types)}
             steps[where] += [set_row, *shape.steps(types, at)]
     for where in steps:
         steps[where].append(step("set_row", at=twin.at["headers"] + 9))

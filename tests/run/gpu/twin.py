@@ -56,6 +56,7 @@ class Twin:
     Attributes:
         at: Array -> its offset.
         cpu: ``n``, ``f``, ``q`` and ``kv`` of the CPU.
+        slot_size: Elements of ``kv`` from one slot to the next.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class Twin:
             self.at[name] = ends["kv"]
             areas.append(Area("kv", name, ends["kv"], n_elements))
             ends["kv"] += n_elements
-        self.slot_size, ends["kv"] = ends["kv"], ends["kv"] * n_slots
-        self.ends, self.areas = ends, areas
+        self.slot_size, self.areas = ends["kv"], areas
+        self.part = GpuPart(WeightStore(device, NO_FILE), ends, areas, n_slots, {})  # type: ignore[arg-type]
+        ends["kv"] *= n_slots
+        self.ends = ends
         self.memory = Memory.allocate(**ends, files=[NO_FILE])
         self._fill(np.random.default_rng(seed))
-        sizes = ends | {"kv": self.slot_size}
-        self.part = GpuPart(WeightStore(device, NO_FILE), sizes, areas, n_slots, {})  # type: ignore[arg-type]
 
     def _fill(self, rng: np.random.Generator) -> None:
         m, ends = self.memory, self.ends
@@ -130,15 +131,17 @@ class Twin:
             self.part.write(name, first, np.pad(piece, (0, -size % 4)))  # type: ignore[arg-type]
 
     def _read(self, name: str, size: int) -> np.ndarray:
-        pieces = [(name, *piece) for piece in self._pieces(name, size)]
-        parts = self.part.read(pieces)  # type: ignore[arg-type]
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
+        pieces = [(name, first, n) for first, n in self._pieces(name, size)]
+        return np.concatenate(self.part.read(pieces)) if pieces else np.zeros(0, np.uint16)  # type: ignore[arg-type]
 
     def _pieces(self, name: str, size: int) -> list[tuple[int, int]]:
         if name != "kv":
             return [(0, size)]
-        return [(slot * self.slot_size + area.offset, area.n_elements)
-                for slot in range(self.n_slots) for area in self.areas]  # fmt: skip
+        return [
+            (self.slot_size * slot + area.offset, area.n_elements)
+            for slot in range(self.n_slots)
+            for area in self.areas
+        ]
 
 
 # -- numbers and comparisons -----------------------------------------------------------------------

@@ -17,7 +17,9 @@ const STEPS = select(select(1u, 2u, VALUE_TILES == 2u), 4u, VALUE_TILES == 1u);
 const AT_ONCE = 4u / STEPS;
 const OWN_TILES = (VALUE_TILES + AT_ONCE - 1u) / AT_ONCE;
 
-var<workgroup> queries: array<vec4<f32>, HEAD_DIM * FOURS>;
+const PADDED_DIM = (HEAD_DIM + 7u) / 8u * 8u;
+
+var<workgroup> queries: array<vec4<f32>, PADDED_DIM * FOURS>;
 var<workgroup> weights: array<vec4<f32>, SPAN * FOURS>;
 var<workgroup> tops: array<vec4<f32>, 64u * FOURS>;
 var<workgroup> few_tops: array<vec4<f32>, 8u * FOURS>;
@@ -32,7 +34,7 @@ fn row_of(head_kv: u32, row: u32) -> u32 {
 }
 
 fn query(row: u32, i: u32) -> f32 {
-  if (row == NO_ROW) { return 0.0; }
+  if (row == NO_ROW || i >= HEAD_DIM) { return 0.0; }
   return f[a.q0 + HEAD_DIM * row + i];
 }
 
@@ -49,13 +51,17 @@ fn seen_by(rows: vec4<u32>) -> Seen {
   return seen;
 }
 
-// a key's dimension i at two neighbouring positions
-fn two_keys(block: u32, i: u32, pair: u32) -> vec2<f32> {
+// At two neighbouring positions each, dimensions i to i + 3 of their keys: [position, dimension]. They
+// are read before any is used: loads then do not wait for one another. Behind the head's end stands
+// its last dimension, which queries of 0 meet.
+fn four_keys(block: u32, i: u32, pair: u32) -> mat2x4<f32> {
+  let at = min(vec4<u32>(i, i + 1u, i + 2u, i + 3u), vec4<u32>(HEAD_DIM - 1u));
   if (KEYS_Q8_0) {
-    let word = k[block + 8u * i + pair / 2u] >> (16u * (pair & 1u));
-    return vec2<f32>(signed_byte(word, 0u), signed_byte(word, 1u));
+    let from_ = vec4<u32>(block + pair / 2u) + 8u * at;
+    return four_pairs(vec4<u32>(k[from_.x], k[from_.y], k[from_.z], k[from_.w]), pair & 1u);
   }
-  return unpack2x16float(k[block + 16u * i + pair]);
+  let from_ = vec4<u32>(block + pair) + 16u * at;
+  return four_halves(vec4<u32>(k[from_.x], k[from_.y], k[from_.z], k[from_.w]));
 }
 
 fn key_scales(block: u32, tile: u32, pair: u32) -> vec2<f32> {
@@ -63,14 +69,46 @@ fn key_scales(block: u32, tile: u32, pair: u32) -> vec2<f32> {
   return vec2<f32>(1.0);
 }
 
-// two neighbouring dimensions of a value
-fn two_values(tile: u32, place: u32, pair: u32) -> vec2<f32> {
+// two neighbouring dimensions of the values at four places: [dimension, place]
+fn four_values(tile: u32, places: vec4<u32>, pair: u32) -> mat2x4<f32> {
   if (VALUES_Q8_0) {
-    let word = v[tile + 8u * place + pair / 2u] >> (16u * (pair & 1u));
-    let quants = vec2<f32>(signed_byte(word, 0u), signed_byte(word, 1u));
-    return quants * half_of(v[value_scales(tile) + place / 2u], place & 1u);
+    let from_ = vec4<u32>(tile + pair / 2u) + 8u * places;
+    let quants = four_pairs(vec4<u32>(v[from_.x], v[from_.y], v[from_.z], v[from_.w]), pair & 1u);
+    let x = vec4<u32>(value_scales(tile)) + places / vec4<u32>(2u);
+    let odd = places & vec4<u32>(1u);
+    let scales = vec4<f32>(half_of(v[x.x], odd.x), half_of(v[x.y], odd.y),
+                           half_of(v[x.z], odd.z), half_of(v[x.w], odd.w));
+    return mat2x4<f32>(quants[0] * scales, quants[1] * scales);
   }
-  return unpack2x16float(v[tile + 16u * place + pair]);
+  let from_ = vec4<u32>(tile + pair) + 16u * places;
+  return four_halves(vec4<u32>(v[from_.x], v[from_.y], v[from_.z], v[from_.w]));
+}
+
+fn four_halves(words: vec4<u32>) -> mat2x4<f32> {
+  return transpose(mat4x2<f32>(unpack2x16float(words.x), unpack2x16float(words.y),
+                               unpack2x16float(words.z), unpack2x16float(words.w)));
+}
+
+// of each word the two bytes of its first or second half
+fn four_pairs(words: vec4<u32>, half: u32) -> mat2x4<f32> {
+  let w = words >> vec4<u32>(16u * half);
+  return transpose(mat4x2<f32>(two_bytes(w.x), two_bytes(w.y), two_bytes(w.z), two_bytes(w.w)));
+}
+
+fn two_bytes(word: u32) -> vec2<f32> {
+  return vec2<f32>(signed_byte(word, 0u), signed_byte(word, 1u));
+}
+
+// of four rows, four dimensions from element `at` on
+fn four_queries(at: u32) -> mat4x4<f32> {
+  return mat4x4<f32>(queries[at], queries[at + FOURS], queries[at + 2u * FOURS],
+                     queries[at + 3u * FOURS]);
+}
+
+// of four rows, the weights of the values at four places
+fn four_weights(places: vec4<u32>, u: u32) -> mat4x4<f32> {
+  let at = FOURS * places + vec4<u32>(u);
+  return mat4x4<f32>(weights[at.x], weights[at.y], weights[at.z], weights[at.w]);
 }
 
 fn score_of(x: vec4<f32>, is_seen: vec4<bool>) -> vec4<f32> {
@@ -109,7 +147,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     }
     seen[u] = seen_by(rows[u]);
   }
-  for (var i = li; i < HEAD_DIM; i += 64u) {
+  for (var i = li; i < PADDED_DIM; i += 64u) {
     for (var u = 0u; u < FOURS; u++) {
       let each = rows[u];
       queries[FOURS * i + u] =
@@ -145,11 +183,14 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
       for (var tile = 0u; tile < KEY_TILES; tile++) {
         var x: array<vec4<f32>, FOURS> = array<vec4<f32>, FOURS>();
         var y: array<vec4<f32>, FOURS> = array<vec4<f32>, FOURS>();
-        for (var i = 32u * tile; i < min(32u * tile + 32u, HEAD_DIM); i++) {
-          let key = two_keys(block, i, pair);
+        for (var i = 32u * tile; i < min(32u * tile + 32u, HEAD_DIM); i += 8u) {
+          let first_keys = four_keys(block, i, pair);
+          let next_keys = four_keys(block, i + 4u, pair);
           for (var u = 0u; u < FOURS; u++) {
-            x[u] += queries[FOURS * i + u] * key.x;
-            y[u] += queries[FOURS * i + u] * key.y;
+            let near = four_queries(FOURS * i + u);
+            let far = four_queries(FOURS * (i + 4u) + u);
+            x[u] += near * first_keys[0] + far * next_keys[0];
+            y[u] += near * first_keys[1] + far * next_keys[1];
           }
         }
         let scale = key_scales(block, tile, pair);
@@ -190,20 +231,26 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
       }
     }
     workgroupBarrier();
-    // 4) values
-    let from_ = max(first, begin);
+    // 4) values, eight at a time: where a row sees none, its weight is 0
     let to = min(first + SPAN, end);
+    let first_place = (max(first, begin) - first) / (8u * STEPS) * (8u * STEPS) + own_step;
+    let last_place = vec4<u32>(to - first - 1u);
     let offset = first % a.n_ctx;
     for (var j = 0u; j < OWN_TILES; j++) {
       let tile = own_tile + AT_ONCE * j;
       if (tile >= VALUE_TILES) { continue; }
       let values = values_of(slot, head_kv, tile);
-      for (var p = from_ - first + own_step; p < to - first; p += STEPS) {
-        let value = two_values(values, offset + p, pair);
+      for (var p = first_place; p < to - first; p += 8u * STEPS) {
+        let near = vec4<u32>(p, p + STEPS, p + 2u * STEPS, p + 3u * STEPS);
+        let far = near + vec4<u32>(4u * STEPS);
+        let near_values = four_values(values, offset + min(near, last_place), pair);
+        let far_values = four_values(values, offset + min(far, last_place), pair);
         for (var u = 0u; u < FOURS; u++) {
-          let weight = weights[FOURS * p + u];
-          sums[2u * (OWN_TILES * u + j)] += weight * value.x;
-          sums[2u * (OWN_TILES * u + j) + 1u] += weight * value.y;
+          let at = 2u * (OWN_TILES * u + j);
+          let x = four_weights(near, u);
+          let y = four_weights(far, u);
+          sums[at] += x * near_values[0] + y * far_values[0];
+          sums[at + 1u] += x * near_values[1] + y * far_values[1];
         }
       }
     }

@@ -8,5 +8,8 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let row = a.x + a.width * part;
   let gains = a.gain + a.width * (part % a.n_group);
   let factor = norm_factor(li, row, a.width);
-  for (var i = li; i < a.width; i += 256u) { f[row + i] = f[row + i] * factor * f[gains + i]; }
+  for (var i = li; i < a.width; i += 1024u) {
+    let at = places(i);
+    put_elements(row, at, elements(row, at) * factor * elements(gains, at));
+  }
 }

@@ -27,6 +27,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let top = tops[0];
   var total = 0.0;
   if (li == 0u && a.has_sinks == 1u) { total = exp32(sink - top); }
+  for (var part = li; part < N_PARTS; part += THREADS) { factors[part] = 0.0; }
   for (var part = li; part < n_parts; part += THREADS) {
     let factor = exp32(s[state + stride * part] - top);
     factors[part] = factor;
@@ -41,8 +42,12 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let inverse = 1.0 / totals[0];
   for (var i = li; i < VALUE_DIM; i += THREADS) {
     var sum = 0.0;
-    for (var part = 0u; part < n_parts; part++) {
-      sum += factors[part] * s[state + stride * part + 2u + i];
+    for (var part = 0u; part < n_parts; part += 4u) {
+      // four at a time: behind the last part stands itself, times 0
+      let each = vec4<u32>(part, part + 1u, part + 2u, part + 3u);
+      let at = vec4<u32>(state + 2u + i) + stride * min(each, vec4<u32>(n_parts - 1u));
+      let x = vec4<f32>(s[at.x], s[at.y], s[at.z], s[at.w]);
+      sum += dot(x, vec4<f32>(factors[each.x], factors[each.y], factors[each.z], factors[each.w]));
     }
     f[a.y + VALUE_DIM * row + i] = sum * inverse;
   }

@@ -7,5 +7,8 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   if (part >= a.per_row * header(a.count)) { return; }
   let row = a.x + a.stride * (part / a.per_row) + a.width * (part % a.per_row);
   let factor = norm_factor(li, row, 1u);
-  for (var i = li; i < a.width; i += 256u) { f[row + i] *= factor; }
+  for (var i = li; i < a.width; i += 1024u) {
+    let at = places(i);
+    put_elements(row, at, elements(row, at) * factor);
+  }
 }

@@ -7,7 +7,8 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   if (part >= a.per_row * header(a.count)) { return; }
   let row = a.x + a.width * part;
   let factor = norm_factor(li, row, a.width);
-  for (var i = li; i < a.width; i += 256u) {
-    f[a.y + a.width * part + i] = f[row + i] * factor * f[a.gain + i];
+  for (var i = li; i < a.width; i += 1024u) {
+    let at = places(i);
+    put_elements(a.y + a.width * part, at, elements(row, at) * factor * elements(a.gain, at));
   }
 }
