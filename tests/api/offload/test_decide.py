@@ -239,6 +239,12 @@ def test_devices_that_are_not_there_are_refused(
         decide(model, devices=(name,))
 
 
+def test_of_two_equal_cards_each_has_its_own_memory(model: Path, machine: Machine) -> None:
+    machine([CARD, CARD], [card(24 * GIB), card(room_for(model, 3))])
+    assert decide(model, n_layers=9, devices=("1",))[0] == GpuSettings(3, 0, (1,))
+    assert decide(model, n_layers=9, devices=("0",))[0] == GpuSettings(9, 0, (0,))
+
+
 def test_graphics_of_a_processor_are_used_only_without_a_card(
     model: Path, machine: Machine
 ) -> None:
