@@ -130,7 +130,7 @@ def judge(infos: Sequence[AdapterInfo]) -> GpuReport:
         names = ", ".join(dict.fromkeys(f"`{adapter.info.name}`" for adapter in adapters))
         return GpuReport(
             adapters,
-            f"no GPU but {names}, which computes on the CPU",
+            f"no GPU but software: {names}",
             "docs/gpu.md says which driver is needed",
         )
     return GpuReport(adapters)
@@ -139,7 +139,7 @@ def judge(infos: Sequence[AdapterInfo]) -> GpuReport:
 def _problem(info: AdapterInfo) -> str:
     is_software = info.is_software or _SOFTWARE.search(info.name)
     if is_software and os.environ.get(SOFTWARE_VARIABLE) != "1":
-        return "software: computes on the CPU, slower than the CPU's own kernels"
+        return "software, slower than our own kernels for the CPU"
     return ""
 
 

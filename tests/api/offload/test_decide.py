@@ -119,7 +119,9 @@ def test_without_a_gpu_only_who_asks_is_told(model: Path, machine: Machine) -> N
     assert decide(model) == (NO_GPU, [])
     settings, notes = decide(model, n_layers=35)
     assert settings == NO_GPU
-    assert notes[0].startswith("-ngl 35: everything runs on the CPU: no GPU but `llvmpipe`")
+    assert notes[0].startswith(
+        "-ngl 35: everything runs on the CPU: no GPU but software: `llvmpipe`"
+    )
     assert decide(model, devices=("Vulkan0",), label="-dev Vulkan0")[1][0].startswith("-dev")
 
 
