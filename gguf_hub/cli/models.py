@@ -89,16 +89,21 @@ def resolve_model(
 
     resolver = make_resolver(catalog_path, token=token, progress=progress, assume_yes=assume_yes)
     if argument is None:
-        # models run on the CPU, so VRAM does not count
-        argument = pick_file(resolver.catalog, n_ctx=n_ctx, with_vram=False).filename
+        argument = pick_file(resolver.catalog, n_ctx=n_ctx, is_run_here=True).filename
     target = resolver.target(argument, revision=revision)
     paths = resolver.get(target) if isinstance(target, Target) else target
     resolver.note_changes(paths)
     return paths[0]
 
 
-def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) -> CatalogFile:
+def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, is_run_here: bool) -> CatalogFile:
     """Pick a file of the catalog for this machine, and report the reason.
+
+    Args:
+        catalog: The catalog.
+        n_ctx: Context that it must fit.
+        is_run_here: Whether gguf-hub runs it, so that VRAM counts only where it can use the GPU;
+            otherwise llama.cpp may.
 
     Raises:
         GgufHubError: None fits.
@@ -109,7 +114,8 @@ def pick_file(catalog: Catalog, *, n_ctx: int = DEFAULT_N_CTX, with_vram: bool) 
     from gguf_hub.hub import fit
 
     machine = detect_machine().machine
-    engine: fit.EngineName = "llama.cpp" if with_vram and machine.vram_bytes else "gguf-hub"
+    is_ours = is_run_here or machine.can_offload or not machine.vram_bytes
+    engine: fit.EngineName = "gguf-hub" if is_ours else "llama.cpp"
     files = [fit.facts_from_catalog(catalog, file) for file in catalog.files]
     are_on_disk = on_disk(catalog.repo_id, [candidate.filenames for candidate in files])
     pick = fit.pick(files, machine, fit.Constraints(n_ctx=n_ctx, engine=engine), are_on_disk)

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from gguf_hub.hub.hardware import Gpu, detect
+from gguf_hub.run.gpu.adapters import GpuReport, judge
+from gguf_hub.run.gpu.device import AdapterInfo
 from gguf_hub.run.kernels.build.cpu import ISAS
+from gguf_hub.units import GB
 from tests.hub_server import Fault, HubServer
 
 
@@ -75,7 +80,7 @@ def test_sound_machine_has_no_problems(gguf_hub, hub: str) -> None:
 def test_people_read_the_same(gguf_hub, hub: str) -> None:
     code, out, err = gguf_hub("doctor")
     assert code == 0
-    for title in ("versions", "processor", "memory", "folders", "hub", "catalog"):
+    for title in ("versions", "processor", "memory", "GPU", "folders", "hub", "catalog"):
         assert title in out.splitlines()
     assert f"  endpoint          {hub}" in out
     assert "no problems found" in err
@@ -235,3 +240,37 @@ def test_instruction_set_that_this_cpu_lacks_is_a_problem(
 def test_nothing_is_written(gguf_hub, hub: str, tmp_path: Path) -> None:
     gguf_hub("doctor")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+CARD = AdapterInfo("RTX 4090", "Vulkan", "DiscreteGPU", "550.54", 0x10DE, 1, 2**31, 2**40)
+LLVMPIPE = AdapterInfo("llvmpipe", "Vulkan", "CPU", "Mesa 22", 0, 0, 2**27, 2**31)
+
+
+def test_gpus_are_listed_with_what_is_used(gguf_hub, hub: str, monkeypatch) -> None:
+    gpus = (Gpu("RTX 4090", 24 * GB, 22 * GB, vendor_id=0x10DE),)
+    seen = replace(detect(), gpus=gpus)
+    monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda target: seen)
+    monkeypatch.setattr(
+        "gguf_hub.run.gpu.adapters.find_gpus", lambda is_fresh: judge([LLVMPIPE, CARD])
+    )
+    code, data = examined(gguf_hub)
+    assert (code, data["gpu_backend"]["problem"]) == (0, None)
+    software, card = data["gpu_backend"]["adapters"]
+    assert (software["index"], software["is_used"], card["index"]) == (0, False, 1)
+    assert "software" in software["problem"]
+    assert (card["is_used"], card["free_bytes"], card["driver"]) == (True, 22 * GB, "550.54")
+    out = gguf_hub("doctor")[1]
+    assert "  device 0          llvmpipe: Vulkan, Mesa 22; not used: software" in out
+    assert "  device 1          RTX 4090: Vulkan, 550.54; 22.00 GB free" in out
+    assert "  used by default   device 1" in out
+
+
+def test_no_gpu_is_no_problem_but_explained(gguf_hub, hub: str, monkeypatch) -> None:
+    report = GpuReport(problem="the extra `gpu` is not installed", hint="`pip install it`")
+    monkeypatch.setattr("gguf_hub.run.gpu.adapters.find_gpus", lambda is_fresh: report)
+    code, data = examined(gguf_hub)
+    assert (code, data["problems"]) == (0, [])
+    assert data["gpu_backend"]["adapters"] == []
+    out = gguf_hub("doctor")[1]
+    assert "  used              none: the extra `gpu` is not installed" in out
+    assert "  hint              `pip install it`" in out

@@ -232,14 +232,17 @@ def test_nothing_named_is_what_fits_the_memory(
     assert "Q2_K" in capsys.readouterr().err
 
 
-def test_a_graphics_card_does_not_count_for_what_runs_on_the_cpu(
-    server: HubServer, machine: Callable[..., None]
-) -> None:
+@pytest.mark.parametrize(("can_offload", "quant"), [(False, "Q2_K"), (True, "Q5_K_M")])
+def test_a_graphics_card_counts_only_for_who_can_use_it(
+    server: HubServer, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+    can_offload: bool, quant: str,
+) -> None:  # fmt: skip
     from gguf_hub.hub.catalog import load_catalog
 
+    monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda: can_offload)
     machine(20, 80)
-    assert pick_file(load_catalog(), with_vram=False).quant == "Q2_K"
-    assert pick_file(load_catalog(), with_vram=True).quant == "Q5_K_M"
+    assert pick_file(load_catalog(), is_run_here=True).quant == quant
+    assert pick_file(load_catalog(), is_run_here=False).quant == "Q5_K_M"
 
 
 def test_a_longer_context_can_change_the_pick(

@@ -31,7 +31,10 @@ SCHEMA = json.loads((ROOT / "docs/pick.schema.json").read_text(encoding="utf-8")
 def machine(monkeypatch: pytest.MonkeyPatch):
     """Make ``detect`` see another machine."""
 
-    def become(ram_gb: float | None, *vram_gb: float, **more: Any) -> None:
+    def become(
+        ram_gb: float | None, *vram_gb: float, can_offload: bool = False, **more: Any
+    ) -> None:
+        monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda: can_offload)
         ram_bytes = None if ram_gb is None else round(ram_gb * GB)
         gpus = tuple(Gpu("card", 99 * GB, round(each * GB), 9e11) for each in vram_gb)
         known = {"gpus": gpus, "disk_free_bytes": None, "notes": (), **more}
@@ -254,6 +257,42 @@ def test_a_split_between_gpu_and_ram_is_in_the_command(gguf_hub, machine) -> Non
     k = row["placement"]["n_cpu_moe"]
     assert f" -ngl 99 --n-cpu-moe {k} -ctk q8_0 -ctv q8_0 " in data["commands"][-1]
     assert data["machine"]["gpu_bytes_per_s"] == 9e11
+
+
+def test_a_gpu_that_our_runner_can_use_is_used_by_it(gguf_hub, machine) -> None:
+    machine(16, 48, can_offload=True)
+    code, data = picked(gguf_hub)
+    assert (code, data["engine"], data["recommended"]) == (0, "gguf-hub", "Q5_K_M")
+    row = next(row for row in data["files"] if row["recommended"])
+    assert row["verdict"] == "fits in VRAM"
+    assert row["placement"]["ram_bytes"] < GB < row["placement"]["vram_bytes"] < 47 * GB
+    assert row["tok_per_s"]["basis"] == "assumed"
+    assert " -ngl all " in data["commands"][-1]
+    out, err = gguf_hub("pick", "--no-probe", "--explain")[1:]
+    assert "in VRAM" in out
+    assert "of VRAM" in err
+    assert picked(gguf_hub, "--for", "llama.cpp")[1]["engine"] == "llama.cpp"
+
+
+def test_layers_that_find_room_are_in_the_command(gguf_hub, machine) -> None:
+    machine(64, 12, can_offload=True)
+    data = picked(gguf_hub)[1]
+    row = next(row for row in data["files"] if row["recommended"])
+    assert row["verdict"] == "GPU and RAM"
+    n = row["placement"]["n_gpu_layers"]
+    assert 0 < n < 32
+    assert row["placement"]["n_cpu_moe"] == 0
+    assert f" -ngl {n} " in data["commands"][-1]
+
+
+def test_a_gpu_that_our_runner_cannot_use_is_explained(gguf_hub, machine, monkeypatch) -> None:
+    from gguf_hub.run.gpu.adapters import GpuReport
+
+    report = GpuReport(problem="the extra `gpu` is not installed", hint="`pip install ...`")
+    monkeypatch.setattr("gguf_hub.run.gpu.adapters.find_gpus", lambda: report)
+    machine(64, 24)
+    err = gguf_hub("pick", "--no-probe", "--for", "gguf-hub")[2]
+    assert "the GPU is not counted: the extra `gpu` is not installed; `pip install ...`" in err
 
 
 def test_flash_attention_is_part_of_the_question_and_of_the_command(gguf_hub) -> None:

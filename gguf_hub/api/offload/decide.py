@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gguf_hub.api.offload.rooms import Room
     from gguf_hub.gguf.memory.layout import Limits
     from gguf_hub.hub.fit import FileFacts, GpuNeed
+    from gguf_hub.hub.hardware import Hardware
+    from gguf_hub.run.gpu.adapters import GpuReport
 
 _ALL = "everything runs on the CPU"
 
@@ -45,15 +47,30 @@ def decide_offload(
         if request.is_explicit:
             progress.note(f"{request.label}: {_ALL}: {report.problem}; {report.hint}")
         return NO_GPU
-    from gguf_hub.api.offload.rooms import chosen_adapters, rooms_of
     from gguf_hub.hub.hardware import detect
     from gguf_hub.hub.survey.headers import facts_of_file
 
-    hardware = detect()
-    adapters = chosen_adapters(request, report)
-    rooms = rooms_of(adapters, hardware.gpus, hardware.ram_available_bytes or 0)
+    rooms = _rooms(request, report, detect())
     facts = facts_of_file(path)
     return _deal(path, facts, _limits(facts, settings), request, rooms, progress)
+
+
+def default_rooms(report: GpuReport, hardware: Hardware) -> list[Room]:
+    """Return the GPUs that are used where nothing else is asked for, with their free memory."""
+    return _rooms(OffloadRequest(), report, hardware) if report.usable else []
+
+
+def _rooms(request: OffloadRequest, report: GpuReport, hardware: Hardware) -> list[Room]:
+    """Return the GPUs to use; memory is that of the whole list, as equal cards are told by order.
+
+    Raises:
+        UsageError: A GPU is named that is not there or cannot be used.
+    """
+    from gguf_hub.api.offload.rooms import chosen_adapters, rooms_of
+
+    rooms = rooms_of(report.usable, hardware.gpus, hardware.ram_available_bytes or 0)
+    by_index = {room.adapter.index: room for room in rooms}
+    return [by_index[each.index] for each in chosen_adapters(request, report)]
 
 
 def _deal(

@@ -33,7 +33,7 @@ def target_from(
     elif any(patterns.values()):
         target = Target(catalog.repo_id, FileSelector(), catalog.revision)
     else:
-        target = target_of_file(catalog, pick_file(catalog, with_vram=True))
+        target = target_of_file(catalog, pick_file(catalog, is_run_here=False))
     target = replace(target, selector=replace(target.selector, **patterns))
     if target.selector.has_idle_patterns:
         console.warn("--include and --exclude are ignored with file names, as in `hf download`")

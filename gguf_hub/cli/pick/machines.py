@@ -158,12 +158,19 @@ def machine_of(hardware: Hardware, overrides: MachineOverrides = MachineOverride
 
 
 def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides) -> Machine:
-    """Add the GPU of the overrides, or this machine's unless the RAM is overridden."""
+    """Add the GPU of the overrides, or this machine's unless the RAM is overridden.
+
+    Of another machine we assume that our runner can use its GPU.
+    """
     rate = overrides.gpu_bytes_per_s
     if overrides.vram_bytes is not None:
-        return replace(machine, vram_bytes=overrides.vram_bytes, gpu_bytes_per_s=rate)
+        return replace(
+            machine, vram_bytes=overrides.vram_bytes, gpu_bytes_per_s=rate, can_offload=True
+        )
     if overrides.ram_bytes is not None:
         return machine
+    if hardware.gpus:
+        machine = replace(machine, can_offload=can_offload())
     if hardware.vram_free_bytes:
         n_gpus = sum(not gpu.is_unified for gpu in hardware.gpus)
         rate = rate or hardware.gpu_bytes_per_s
@@ -177,6 +184,13 @@ def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides)
             machine, vram_bytes=hardware.unified_bytes, is_unified=True, gpu_bytes_per_s=rate
         )
     return machine
+
+
+def can_offload() -> bool:
+    """Tell whether our own runner can use a GPU of this machine."""
+    from gguf_hub.run.gpu.adapters import find_gpus, may_have_gpu
+
+    return may_have_gpu() and bool(find_gpus().usable)
 
 
 def _speeds(

@@ -65,7 +65,8 @@ MAX_N_CTX = 2**20
     "--for",
     "engine",
     type=click.Choice(["gguf-hub", "llama.cpp"]),
-    help="Program that will run the file; default: llama.cpp with a GPU, else gguf-hub.",
+    help="Program that will run the file; default: llama.cpp with a GPU that gguf-hub cannot use, "
+    "or with --vram; else gguf-hub.",
 )
 @click.option(
     "--explain", is_flag=True, help="Show how memory and speed of the chosen file add up."
@@ -145,8 +146,9 @@ def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constrai
     from gguf_hub.errors import UsageError
     from gguf_hub.hub.fit import Constraints
 
-    engine: EngineName = "llama.cpp" if detected.machine.vram_bytes else "gguf-hub"
-    engine = options["engine"] or engine
+    machine = detected.machine
+    is_ours = not machine.vram_bytes or (machine.can_offload and options["vram"] is None)
+    engine: EngineName = options["engine"] or ("gguf-hub" if is_ours else "llama.cpp")
     kv_type, flash_attn = options["kv_type"], options["flash_attn"]
     if (engine, kv_type, flash_attn) == ("llama.cpp", "q8_0", "off"):
         raise UsageError(

@@ -24,11 +24,15 @@ def commands_for(candidates: CandidateSet, pick: Pick) -> list[str]:
 
 
 def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
+    from gguf_hub.hub.fit.placement import ALL_LAYERS
+
     name = shlex.quote(model.argument)
     download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
     kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
     merge_line, whole = _joining(model)
-    run_line = f"gguf-hub run {whole or name} -c {fit.constraints.n_ctx}{kv} {PROMPT}"
+    layers = fit.placement.n_gpu_layers
+    ngl = f" -ngl {'all' if layers == ALL_LAYERS else layers}" if layers else ""
+    run_line = f"gguf-hub run {whole or name} -c {fit.constraints.n_ctx}{kv}{ngl} {PROMPT}"
     return [*download_line, *merge_line, run_line]
 
 

@@ -29,7 +29,7 @@ def print_machine(detected: DetectedMachine, pick: Pick, *, is_this: bool) -> No
     parts = [
         f"{format_gb(machine.ram_bytes)} of RAM{_available(detected, pick) if is_this else ''}"
     ]
-    if machine.vram_bytes and pick.constraints.engine == "llama.cpp":
+    if pick.constraints.uses_gpu(machine):
         shared = " (part of the RAM)" if machine.is_unified else ""
         parts.append(f"{format_gb(machine.vram_bytes)} of VRAM{shared}")
     parts.append(f"{format_gb(reserve)} left for other programs")
@@ -202,9 +202,11 @@ def _warnings(pick: Pick) -> list[str]:
         )
     if constraints.engine == "gguf-hub" and constraints.kv_type == "f32":
         lines.append("`gguf-hub run` supports a K/V cache of f16 or q8_0; f32 is hypothetical")
+    if constraints.engine == "gguf-hub" and machine.vram_bytes and not machine.can_offload:
+        lines.append(f"the GPU is not counted: {_why_no_gpu()}")
     if constraints.engine == "gguf-hub" and constraints.flash_attn != "auto":
         lines.append("`--flash-attn` is llama.cpp's: `gguf-hub run` always computes in blocks")
-    if constraints.engine == "llama.cpp" and machine.vram_bytes and machine.gpu_bytes_per_s is None:
+    if constraints.uses_gpu(machine) and machine.gpu_bytes_per_s is None:
         lines.append("the GPU's bandwidth, and so the speed, is unknown: --gpu-bandwidth")
     chosen, free = pick.chosen, machine.disk_free_bytes
     if chosen and free is not None and chosen.facts.size_bytes > free:
@@ -212,6 +214,14 @@ def _warnings(pick: Pick) -> list[str]:
             f"{chosen.facts.quant} is larger than the free disk space of {free / 1e9:.2f} GB"
         )
     return lines
+
+
+def _why_no_gpu() -> str:
+    """Return why our own runner cannot use the GPU of this machine."""
+    from gguf_hub.run.gpu.adapters import find_gpus
+
+    report = find_gpus()
+    return f"{report.problem}; {report.hint}"
 
 
 def _hint(pick: Pick) -> None:

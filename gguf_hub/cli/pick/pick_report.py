@@ -51,6 +51,7 @@ def _machine(pick: Pick, detected: DetectedMachine) -> dict[str, Any]:
         "swap_free_bytes": hardware.swap_free_bytes,
         "gpus": [gpu.name for gpu in hardware.gpus],
         "is_unified": machine.is_unified,
+        "can_offload": machine.can_offload,
         "ram_bytes_per_s": machine.ram_bytes_per_s,
         "gpu_bytes_per_s": machine.gpu_bytes_per_s,
         "disk_bytes_per_s": machine.disk_bytes_per_s,

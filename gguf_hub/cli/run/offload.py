@@ -70,7 +70,7 @@ def _list_devices(ctx: click.Context, param: click.Parameter, value: bool) -> No
     for each in report.usable:
         console.say(f"{each.index}: {each.info.name} ({each.info.backend}, {each.info.driver})")
     if report.problem:
-        console.note(f"no GPU: {report.problem}; {report.hint}")
+        console.note(f"none: {report.problem}; {report.hint}")
     ctx.exit()
 
 

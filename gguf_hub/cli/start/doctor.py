@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gguf_hub.hub.hardware import Hardware
 
 PING_TIMEOUT_S = 3.0
-PACKAGES = ("gguf-hub", "huggingface_hub", "numba", "llvmlite", "numpy", "psutil")
+PACKAGES = ("gguf-hub", "huggingface_hub", "numba", "llvmlite", "numpy", "psutil", "wgpu")
 
 
 @click.command("doctor")
@@ -59,6 +59,7 @@ def _examine(catalog_path: Path | None) -> dict[str, Any]:
             **_speeds(hardware),
         },
         "gpus": [asdict(gpu) for gpu in hardware.gpus],
+        "gpu_backend": _gpu_backend(hardware),
         "folders": _folders(problems, notes),
         "disk_free_bytes": hardware.disk_free_bytes,
         "hub": _hub(problems, notes),
@@ -110,6 +111,33 @@ def _speeds(hardware: Hardware) -> dict[str, float | None]:
 
     key = machine_key(hardware.cpu_name, hardware.n_threads)
     return asdict(recall_speeds(key, default_cache_dir()))
+
+
+def _gpu_backend(hardware: Hardware) -> dict[str, Any]:
+    """Return what drivers offer to gguf-hub, what of it is used by default, and why not the rest.
+
+    That there is no GPU is no problem.
+    """
+    from gguf_hub.api.offload import default_rooms
+    from gguf_hub.run.gpu.adapters import find_gpus
+
+    report = find_gpus(is_fresh=True)
+    rooms = default_rooms(report, hardware)
+    free = {room.adapter.index: room.free_bytes for room in rooms}
+    return {
+        "adapters": [
+            asdict(each.info)
+            | {
+                "index": each.index,
+                "is_used": each.index in free,
+                "free_bytes": free.get(each.index),
+                "problem": each.problem or None,
+            }
+            for each in report.adapters
+        ],
+        "problem": report.problem or None,
+        "hint": report.hint or None,
+    }
 
 
 def _folders(problems: list[str], notes: list[str]) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ def print_report(report: dict[str, Any]) -> None:
         ),
         ("processor", _processor(report["cpu"])),
         ("memory", _memory(report)),
+        ("GPU", _gpu_backend(report["gpu_backend"])),
         ("folders", _folders(report)),
         ("hub", _hub(report["hub"])),
         ("catalog", _catalog(report["catalog"])),
@@ -56,6 +57,22 @@ def _memory(report: dict[str, Any]) -> Lines:
     for gpu in report["gpus"]:
         lines.append(("GPU", f"{gpu['name']}: {_vram(gpu)}"))
     return lines if report["gpus"] else [*lines, ("GPU", "none detected")]
+
+
+def _gpu_backend(backend: dict[str, Any]) -> Lines:
+    """List what drivers offer by the numbers that ``-dev`` takes."""
+    lines = [(f"device {each['index']}", _adapter(each)) for each in backend["adapters"]]
+    if backend["problem"]:
+        return [*lines, ("used", f"none: {backend['problem']}"), ("hint", str(backend["hint"]))]
+    used = [str(each["index"]) for each in backend["adapters"] if each["is_used"]]
+    return [*lines, ("used by default", f"device {', '.join(used)}")]
+
+
+def _adapter(adapter: dict[str, Any]) -> str:
+    text = f"{adapter['name']}: {adapter['backend']}, {adapter['driver'] or 'driver unknown'}"
+    if adapter["problem"]:
+        return f"{text}; not used: {adapter['problem']}"
+    return f"{text}; {_size(adapter['free_bytes'])} free" if adapter["is_used"] else text
 
 
 def _vram(gpu: dict[str, Any]) -> str:

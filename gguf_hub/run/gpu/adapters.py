@@ -91,8 +91,12 @@ def may_have_gpu() -> bool:
     return any(path for pattern in _DEVICES for path in Path("/dev").glob(pattern))
 
 
-def find_gpus() -> GpuReport:
-    """Return the GPUs that can be used here, and why others cannot; never raises."""
+def find_gpus(*, is_fresh: bool = False) -> GpuReport:
+    """Return the GPUs that can be used here, and why others cannot; never raises.
+
+    Args:
+        is_fresh: Ask the drivers again, and remember nothing of it.
+    """
     if sys.version_info < _OLDEST_PYTHON:
         return GpuReport(problem=f"Python {platform.python_version()}: GPUs need Python 3.11 or "
                                  "later", hint="install gguf-hub in a newer Python")  # fmt: skip
@@ -103,7 +107,13 @@ def find_gpus() -> GpuReport:
     if not installed.startswith(_WGPU + "."):
         return GpuReport(problem=f"wgpu {installed} is installed, {_WGPU} is needed", hint=EXTRA)
     try:
-        return judge(_remembered() or _ask())
+        if is_fresh:
+            return judge(_ask())
+        infos = _remembered()
+        if infos is None:
+            infos = _ask()
+            _remember(infos)
+        return judge(infos)
     except GgufHubError as error:
         return GpuReport(problem=error.message, hint="update the driver of the GPU (docs/gpu.md)")
 
@@ -120,7 +130,7 @@ def judge(infos: Sequence[AdapterInfo]) -> GpuReport:
         names = ", ".join(dict.fromkeys(f"`{adapter.info.name}`" for adapter in adapters))
         return GpuReport(
             adapters,
-            f"no GPU but {names}, which computes on the CPU",
+            f"no GPU but software: {names}",
             "docs/gpu.md says which driver is needed",
         )
     return GpuReport(adapters)
@@ -129,7 +139,7 @@ def judge(infos: Sequence[AdapterInfo]) -> GpuReport:
 def _problem(info: AdapterInfo) -> str:
     is_software = info.is_software or _SOFTWARE.search(info.name)
     if is_software and os.environ.get(SOFTWARE_VARIABLE) != "1":
-        return "software: computes on the CPU, slower than the CPU's own kernels"
+        return "software, slower than our own kernels for the CPU"
     return ""
 
 
@@ -137,7 +147,7 @@ def _problem(info: AdapterInfo) -> str:
 
 
 def _ask() -> list[AdapterInfo]:
-    """Ask the drivers in another process, and remember the answer.
+    """Ask the drivers in another process.
 
     Raises:
         GgufHubError: A driver crashed, hung, or the process cannot be started.
@@ -151,7 +161,6 @@ def _ask() -> list[AdapterInfo]:
     if code or infos is None:
         how = f"signal {-code}" if code < 0 else f"code {code}"
         raise GgufHubError(f"asking the GPU drivers what there is failed ({how})")
-    _remember(infos)
     return infos
 
 

@@ -119,7 +119,9 @@ def test_without_a_gpu_only_who_asks_is_told(model: Path, machine: Machine) -> N
     assert decide(model) == (NO_GPU, [])
     settings, notes = decide(model, n_layers=35)
     assert settings == NO_GPU
-    assert notes[0].startswith("-ngl 35: everything runs on the CPU: no GPU but `llvmpipe`")
+    assert notes[0].startswith(
+        "-ngl 35: everything runs on the CPU: no GPU but software: `llvmpipe`"
+    )
     assert decide(model, devices=("Vulkan0",), label="-dev Vulkan0")[1][0].startswith("-dev")
 
 
@@ -237,6 +239,12 @@ def test_devices_that_are_not_there_are_refused(
     machine([LLVMPIPE, CARD, RADEON], [card(24 * GIB)])
     with pytest.raises(UsageError, match=expected):
         decide(model, devices=(name,))
+
+
+def test_of_two_equal_cards_each_has_its_own_memory(model: Path, machine: Machine) -> None:
+    machine([CARD, CARD], [card(24 * GIB), card(room_for(model, 3))])
+    assert decide(model, n_layers=9, devices=("1",))[0] == GpuSettings(3, 0, (1,))
+    assert decide(model, n_layers=9, devices=("0",))[0] == GpuSettings(9, 0, (0,))
 
 
 def test_graphics_of_a_processor_are_used_only_without_a_card(

@@ -126,9 +126,11 @@ def test_an_answer_is_remembered_until_something_changes(
     starts = child(monkeypatch, f"print('noise of a driver'); print({line!r})")
     assert find_gpus() == find_gpus() == judge([CARD])
     assert len(starts) == 1
+    assert find_gpus(is_fresh=True) == judge([CARD])
+    assert len(starts) == 2
     monkeypatch.setenv("VK_ICD_FILENAMES", "/another.json")
     assert find_gpus() == judge([CARD])
-    assert len(starts) == 2
+    assert len(starts) == 3
 
 
 def test_an_old_answer_is_asked_again(wgpu_is_there: None, monkeypatch: pytest.MonkeyPatch) -> None:
