@@ -23,6 +23,7 @@ from gguf_hub.errors import (
     UsageError,
 )
 from gguf_hub.hub.client import FileMetadata, HfHub, client
+from gguf_hub.hub.client.retry import Backoff
 from gguf_hub.paths import default_cache_dir
 from tests.hub_server import Fault, HubServer, git_sha1, sha256
 
@@ -172,6 +173,13 @@ def test_tries_are_apart_as_long_as_planned_and_as_long_as_asked(
         HfHub(retry_waits_s=(1.0, 2.0), note=notes.append).list_files(REPO)
     assert [a <= wait_s <= b for a, wait_s, b in zip(least, waits, most, strict=True)] == [True] * 2
     assert [note.endswith("trying again in 7 s") for note in notes] == [True] * (least[0] == 7) * 2
+
+
+def test_clients_that_failed_together_do_not_come_back_together() -> None:
+    backoff, error = Backoff((8.0,), n_failures=1), HubUnreachableError("busy")
+    waits_s = {backoff.wait_s(error) for _ in range(64)}
+    assert len(waits_s) == 64
+    assert max(waits_s) - min(waits_s) > 2  # of 4; less once in 10^17
 
 
 def test_tries_are_ever_further_apart() -> None:
