@@ -97,8 +97,11 @@ class Device(Protocol):
     def bind(self, kernel: Any, slices: dict[int, Slice]) -> Any:
         """Return what a kernel sees at each of its bindings."""
 
-    def submit(self, dispatches: Sequence[Dispatch]) -> None:
-        """Run dispatches one after another; each sees what those before have written."""
+    def record(self, dispatches: Sequence[Dispatch]) -> Any:
+        """Return dispatches, one after another, as commands; each sees what those before wrote."""
+
+    def submit(self, commands: Any) -> None:
+        """Run recorded commands; the same may not be submitted twice."""
 
     def close(self) -> None:
         """Free the device."""

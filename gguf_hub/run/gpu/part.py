@@ -7,16 +7,16 @@ each layer, those of all slots one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.gguf.memory.layout import Area, Array
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.gpu.device import Dispatch, Slice
+from gguf_hub.run.gpu.device import Dispatch, Grid, Slice
 from gguf_hub.run.gpu.kernels import (
     ARGS,
     F,
@@ -36,24 +36,95 @@ from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT, Step
 
 _ARGUMENT_BYTES = 256  # from one step's arguments to the next: the largest alignment of bindings
+_MAX_PASSES = 64  # numbers of tokens
 _DTYPES: dict[str, Any] = {"n": np.int32, "f": np.float32, "q": np.int8, "kv": np.uint16}
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """An operation with its kernel; ``header_at`` is where ``set_row`` reads, or None."""
+class _Bound(NamedTuple):
+    """An operation with its kernel.
+
+    Attributes:
+        kernel: Compiled.
+        bindings: What it sees.
+        grid: Workgroups, from the header.
+        header_at: Where ``set_row`` reads; None for other steps.
+        is_moving: Whether the grid depends on the position, too: that of steps on a cache.
+    """
 
     kernel: Any
     bindings: Any
-    grid: Callable[[Header], tuple[int, int, int]]
+    grid: Callable[[Header], Grid]
     header_at: int | None
+    is_moving: bool
 
 
-@dataclass(frozen=True)
+@dataclass
+class _Pass:
+    """What is run for some numbers of tokens.
+
+    Attributes:
+        found: For each operation its dispatch, None where it is left out.
+        moving: Which of them depend on the position.
+        grids: Those of the last pass.
+        dispatches: All of the last pass.
+    """
+
+    found: list[Dispatch | None]
+    moving: tuple[tuple[int, _Bound], ...]
+    grids: tuple[Grid, ...] = ()
+    dispatches: tuple[Dispatch, ...] = ()
+
+    def at(self, header: Header) -> tuple[Dispatch, ...]:
+        """Return the dispatches for a header; the same object as before where they are the same."""
+        grids = tuple([each.grid(header) for _, each in self.moving])
+        if grids != self.grids or not self.dispatches:
+            for (i, each), grid in zip(self.moving, grids, strict=True):
+                self.found[i] = _dispatch(each, grid)
+            self.grids = grids
+            self.dispatches = tuple([each for each in self.found if each is not None])
+        return self.dispatches
+
+
+@dataclass
 class GpuCode:
-    """Steps as a GPU runs them."""
+    """Steps as a GPU runs them.
+
+    Attributes:
+        operations: In order.
+        ahead: Dispatches that have been recorded, and not submitted yet, and the commands.
+    """
 
     operations: tuple[_Bound, ...]
+    ahead: tuple[tuple[Dispatch, ...], Any] = ((), None)
+    _passes: dict[tuple[int, ...], _Pass] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._has_rows = any(each.header_at is not None for each in self.operations)
+
+    def dispatches(self, header: list[int], n: NDArray[np.int64]) -> tuple[Dispatch, ...]:
+        """Return what is to run for a header, which ``set_row`` changes, and what follows it."""
+        if self._has_rows:
+            return tuple(self._follow(header, n))
+        key = (*header[:POSITION], *header[POSITION + 1 :])
+        if key not in self._passes:
+            if len(self._passes) >= _MAX_PASSES:
+                self._passes.clear()
+            self._passes[key] = _Pass(
+                [_dispatch(each, each.grid(header)) for each in self.operations],
+                tuple((i, each) for i, each in enumerate(self.operations) if each.is_moving),
+            )
+        return self._passes[key].at(header)
+
+    def _follow(self, header: list[int], n: NDArray[np.int64]) -> Iterator[Dispatch]:
+        for each in self.operations:
+            if each.header_at is not None:
+                header[N_TOKENS], header[POSITION], header[SLOT] = n[each.header_at :][:3].tolist()
+            if (found := _dispatch(each, each.grid(header))) is not None:
+                yield found
+
+
+def _dispatch(operation: _Bound, grid: Grid) -> Dispatch | None:
+    return Dispatch(operation.kernel, operation.bindings, grid) if min(grid) > 0 else None
 
 
 class GpuPart:
@@ -143,17 +214,20 @@ class GpuPart:
         self.write("n", 0, n)
 
     def run(self, code: GpuCode) -> None:
-        """Start the steps of a pass that has begun."""
-        header, dispatches = self._header, []
-        for operation in code.operations:
-            if operation.header_at is not None:
-                row = self._n[operation.header_at :][:3].tolist()
-                header[N_TOKENS], header[POSITION], header[SLOT] = row
-            grid = operation.grid(header)
-            if min(grid) > 0:
-                dispatches.append(Dispatch(operation.kernel, operation.bindings, grid))
-        if dispatches:
-            self.device.submit(dispatches)
+        """Start the steps of a pass that has begun.
+
+        The next pass is recorded while the GPU computes this one: where both have one token, they
+        are mostly the same.
+        """
+        dispatches = code.dispatches(self._header, self._n)
+        if not dispatches:
+            return
+        recorded, commands = code.ahead
+        if recorded is not dispatches:
+            commands = self.device.record(dispatches)
+        self.device.submit(commands)
+        is_like_next = self._header[N_TOKENS] == 1
+        code.ahead = (dispatches, self.device.record(dispatches)) if is_like_next else ((), None)
 
     def has_cache(self, first: int) -> bool:
         """Whether element ``first`` of ``kv``, of any slot, lies here."""
@@ -228,4 +302,5 @@ class GpuPart:
             slices[W] = self._store.get(operation.weights)
         kernel = self.device.kernel(operation.source)
         header_at = at["at"] if name_of(step) == "set_row" else None
-        return _Bound(kernel, self.device.bind(kernel, slices), operation.grid, header_at)
+        bindings = self.device.bind(kernel, slices)
+        return _Bound(kernel, bindings, operation.grid, header_at, "k_cache" in at)

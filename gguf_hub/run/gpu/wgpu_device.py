@@ -219,10 +219,6 @@ class WgpuDevice:
         ]
         return self._device.create_bind_group(layout=kernel.layout, entries=entries)
 
-    def submit(self, dispatches: Sequence[Dispatch]) -> None:
-        """Run dispatches one after another."""
-        self._queue.submit([self.record(dispatches)])
-
     def record(self, dispatches: Sequence[Dispatch]) -> Any:
         """Return dispatches as commands, to be submitted once."""
         encoder = self._device.create_command_encoder()
@@ -239,6 +235,10 @@ class WgpuDevice:
             run(inner, x, y, z)
         pass_.end()
         return encoder.finish()
+
+    def submit(self, commands: Any) -> None:
+        """Run recorded commands."""
+        self._queue.submit([commands])
 
     def close(self) -> None:
         """Free the device."""
