@@ -94,17 +94,19 @@ def _legacy(offset: int, *, has_fifth: bool) -> _Type:
 
 def _k(
     file: str, constants: Mapping[str, str] | None = None, *, offset: int = 0,
-    has_minima: bool = False, is_strided: bool = False,
+    has_minima: bool = False, is_strided: bool = False, group: int = 16,
 ) -> _Type:  # fmt: skip
     """Return a type with blocks of 256 weights that lie in planes (see ``k_activations.wgsl``)."""
-    own = {**_block_constants(offset, has_minima, is_strided), **(constants or {})}
+    own = {**_block_constants(group, offset, has_minima, is_strided), **(constants or {})}
     return _Type("k", ("blocks", "vectors", "k_activations", _table_file(own), file), own)
 
 
-def _block_constants(offset: int, has_minima: bool, is_strided: bool) -> dict[str, str]:
+def _block_constants(
+    group: int, offset: int = 0, has_minima: bool = False, is_strided: bool = False
+) -> dict[str, str]:
     return {
-        "OFFSET": f"{offset}i", "HAS_MINIMA": _flag(has_minima), "IS_STRIDED": _flag(is_strided),
-        "GROUP_STEP": "2u" if is_strided else "1u",
+        "GROUP": f"{group}u", "OFFSET": f"{offset}i", "HAS_MINIMA": _flag(has_minima),
+        "IS_STRIDED": _flag(is_strided), "GROUP_STEP": "2u" if is_strided else "1u",
         "HAS_SUMS": _flag(has_minima or offset > 0),
     }  # fmt: skip
 
@@ -116,8 +118,7 @@ def _table_file(constants: Mapping[str, str]) -> str:
 def _coded(type_: QuantType, group: int, grid_offset: int | None = None) -> _Type:
     """Return a type whose blocks lie as they are in the file, in words."""
     constants = {
-        **_block_constants(0, False, False),
-        "GROUP": f"{group}u",
+        **_block_constants(group),
         "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
     }
     files: tuple[str, ...] = ("blocks", "words", "k_activations", "no_table", "coded_256")
@@ -149,10 +150,10 @@ _TYPES: dict[QuantType, _Type] = {
     T.Q2_0: _unit("q2_0"),
     T.Q2_K: _k("q2_k", has_minima=True, is_strided=True),
     T.Q3_K: _k("q3_k", offset=4, is_strided=True),
-    T.Q4_K: _k("q4_k", {"HAS_FIFTH": "false"}, has_minima=True),
-    T.Q5_K: _k("q4_k", {"HAS_FIFTH": "true"}, has_minima=True),
+    T.Q4_K: _k("q4_k", {"HAS_FIFTH": "false"}, has_minima=True, group=32),
+    T.Q5_K: _k("q4_k", {"HAS_FIFTH": "true"}, has_minima=True, group=32),
     T.Q6_K: _k("q6_k", offset=32, is_strided=True),
-    T.IQ4_XS: _k("iq4_xs", _NONLINEAR),
+    T.IQ4_XS: _k("iq4_xs", _NONLINEAR, group=32),
     T.IQ1_S: _coded(T.IQ1_S, 32, grids.TERNARY_OFFSET),
     T.IQ1_M: _coded(T.IQ1_M, 16, grids.TERNARY_OFFSET),
     T.IQ2_XXS: _coded(T.IQ2_XXS, 32, grids.OFFSET),
