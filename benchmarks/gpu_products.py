@@ -20,6 +20,7 @@ from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, ac
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.run.gpu.part import GpuCode, GpuPart
+from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, SCRATCH, SLOT, Step, step
 from tests.synth import random_blocks
@@ -65,15 +66,15 @@ class Bench:
         self.y = -(-256 * self.n_floats // 64) * 64
         spec = TensorSpec("w", (n_in, n_out + SPARE_ROWS), type_)
         file = random_blocks(spec, n_in * (n_out + SPARE_ROWS) // type_.block_size, rng)
-        sizes = {"n": HEADER, "f": self.y + 256 * n_out, "q": max(64, 256 * self.n_bytes)}
-        self.part = GpuPart(device, sizes, [], 1, {}, file)  # type: ignore[arg-type]
+        sizes = {"n": HEADER, "f": self.y + 256 * n_out, "q": max(64, 256 * self.n_bytes), "kv": 0}
+        self.part = GpuPart(WeightStore(device, file), sizes, [], 1, {})  # type: ignore[arg-type]
         self.part.write("f", 0, rng.standard_normal(self.y))
         if self.n_bytes:
             self.part.write("q", 0, rng.integers(-127, 128, 256 * self.n_bytes))
         self.part.load([self._step(SPARE_ROWS)])  # compiles kernels
         start = time.thread_time()
         self.code = self.part.load([self._step(i) for i in range(n_matrices)])
-        self.part.read("f", 0, 1)
+        self.part.read([("f", 0, 1)])
         self.upload = n_matrices * self.matrix_bytes / (time.thread_time() - start)
 
     def _step(self, i: int) -> Step:
@@ -98,13 +99,13 @@ class Bench:
         """Return the least seconds of a run, after one that warms up."""
         header = np.zeros(SLOT + 1, np.int64)
         header[N_TOKENS] = n_tokens
-        self.part.write("n", 0, header)
+        self.part.begin(header)
         times, end = [], 0.0
         while len(times) < 2 or time.perf_counter() < end:
             start = time.perf_counter()
             end = end or start + seconds
-            self.part.run(code, header)
-            self.part.read("f", self.y, 1)
+            self.part.run(code)
+            self.part.read([("f", self.y, 1)])
             times.append(time.perf_counter() - start)
         return min(times[1:])
 

@@ -39,7 +39,7 @@ FIELDS = (
 and its planes (see ``layouts``; of floats ``p1`` is the size of a row); which matrices of the
 table are in ``w``. Steps are those of heads."""
 
-_PAIRS = {"vector": 1, "few": 4, "tile": 32}
+PAIRS = {"vector": 1, "few": 4, "tile": 32}
 """Kernel -> pairs of a workgroup."""
 _FEW = 8
 """Most tokens that ``few`` is for: reading the weights twice takes as long as to compute a tile."""
@@ -134,7 +134,7 @@ def _float(name: str) -> _Type:
 
 _NONLINEAR = {"TABLE": _table(grids.NONLINEAR)}
 _E2M1 = {"TABLE": _table(grids.E2M1)}
-_TYPES: dict[QuantType, _Type] = {
+TYPES: dict[QuantType, _Type] = {
     T.F32: _float("f32"),
     T.F16: _float("f16"),
     T.BF16: _float("bf16"),
@@ -164,20 +164,32 @@ _TYPES: dict[QuantType, _Type] = {
     T.TQ1_0: _coded(T.TQ1_0, 32),
     T.TQ2_0: _coded(T.TQ2_0, 32),
 }
+"""All that the runner knows."""
 
 
-@cache
-def _source(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> str:
-    """Return the source of a product, one of ``_PAIRS``."""
-    how = _TYPES[type_]
-    files = [f"{job}_job", *how.files]
+def files_of(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> list[str]:
+    """Return the files of ``wgsl`` that a product is put together from.
+
+    Args:
+        type_: Of the weights.
+        kernel: One of ``PAIRS``.
+        job: ``plain`` or ``expert``.
+        is_aligned: Whether rows of quantised activations begin at multiples of 16 bytes.
+    """
+    how = TYPES[type_]
+    files = ["job", f"{job}_job", *how.files]
     if how.family == "unit":
         files.append("aligned_quants" if is_aligned else "any_quants")
     if kernel != "vector":
         files.append(f"{kernel}_results")
-    files.append(f"{how.family}_{kernel}")
-    first = module("products/job.wgsl", FIELDS, tuple(how.constants.items()))
-    return "\n".join([first, *(wgsl(f"products/{file}.wgsl") for file in files)])
+    return [f"products/{file}.wgsl" for file in [*files, f"{how.family}_{kernel}"]]
+
+
+@cache
+def _source(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> str:
+    first, *others = files_of(type_, kernel, job, is_aligned)
+    start = module(first, FIELDS, tuple(TYPES[type_].constants.items()))
+    return "\n".join([start, *map(wgsl, others)])
 
 
 # -- what a kernel may see -----------------------------------------------------------------------
@@ -194,7 +206,7 @@ class _Cut(NamedTuple):
 def _cuts(whole: WeightPart, max_binding: int) -> Iterator[_Cut]:
     """Yield parts that are no larger than a binding, nor have more rows than a grid."""
     tables = layouts.tables_bytes(whole.type)
-    rows = min(whole.n_out, _TYPES[whole.type].vector_rows * MAX_GROUPS)
+    rows = min(whole.n_out, TYPES[whole.type].vector_rows * MAX_GROUPS)
     count = (max_binding - tables) // layouts.starts_of(whole)[-1]
     if count == 0:
         count, rows = 1, _rows_within(whole, rows, max_binding - tables)
@@ -276,7 +288,7 @@ def _plain_grids(part: WeightPart, count: int) -> _Grids:
     """Return the grids for tokens; a head is a z of them."""
 
     def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs, n_heads = _row_groups(part, kernel), _PAIRS[kernel], len(part.offsets)
+        groups, pairs, n_heads = _row_groups(part, kernel), PAIRS[kernel], len(part.offsets)
 
         def grid(header: Header) -> Grid:
             n_tokens = header[count]
@@ -294,7 +306,7 @@ def _expert_grids(part: WeightPart, n_expert: int) -> _Grids:
     """
 
     def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs = _row_groups(part, kernel), _PAIRS[kernel]
+        groups, pairs = _row_groups(part, kernel), PAIRS[kernel]
         spare = n_expert if pairs > 1 else 0
 
         def grid(header: Header) -> Grid:
@@ -313,7 +325,7 @@ def _kernel_for(n_pairs: int) -> str:
 
 
 def _row_groups(part: WeightPart, kernel: str) -> int:
-    return -(-part.n_out // (_TILE_ROWS if kernel == "tile" else _TYPES[part.type].vector_rows))
+    return -(-part.n_out // (_TILE_ROWS if kernel == "tile" else TYPES[part.type].vector_rows))
 
 
 def _operations(
@@ -321,7 +333,7 @@ def _operations(
 ) -> Iterator[Operation]:
     """Yield the operations of one part; ``step`` has arguments of the whole."""
     part = cut.weights
-    element = _TYPES[part.type].element
+    element = TYPES[part.type].element
     *starts, size = (n // element for n in layouts.starts_of(part))
     if part.type not in layouts.PLANES:
         starts = [0, layouts.planes_of(part)[0].n_bytes // element]
@@ -334,7 +346,7 @@ def _operations(
     rows = [own.get(name, 0) for name in ("xq", "xq_stride", "xq_step")]
     is_aligned = all(n % 16 == 0 for n in rows)
     arguments = tuple(own.get(name, 0) for name in FIELDS)
-    for kernel in _PAIRS:
+    for kernel in PAIRS:
         source = _source(part.type, kernel, job, is_aligned)
         yield Operation(source, arguments, grids_(kernel), part, tables)
 
