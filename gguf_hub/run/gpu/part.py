@@ -226,6 +226,6 @@ class GpuPart:
             slices[S] = self._scratch
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
-        kernel = self.device.kernel(operation.source)
+        kernel = self.device.kernel(operation.source, is_checked=operation.is_checked)
         header_at = at["at"] if name_of(step) == "set_row" else None
         return _Bound(kernel, self.device.bind(kernel, slices), operation.grid, header_at)

@@ -348,7 +348,7 @@ def _operations(
     arguments = tuple(own.get(name, 0) for name in FIELDS)
     for kernel in PAIRS:
         source = _source(part.type, kernel, job, is_aligned)
-        yield Operation(source, arguments, grids_(kernel), part, tables)
+        yield Operation(source, arguments, grids_(kernel), part, tables, is_checked=False)
 
 
 PRODUCTS: dict[str, Callable[[Step, int, Tables], list[Operation]]] = {
