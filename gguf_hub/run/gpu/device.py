@@ -87,8 +87,12 @@ class Device(Protocol):
     def read(self, reads: Sequence[Slice]) -> list[NDArray[np.uint8]]:
         """Wait for all that was submitted; return bytes of buffers (offsets in fours)."""
 
-    def kernel(self, source: str) -> Any:
+    def kernel(self, source: str, *, is_checked: bool = True) -> Any:
         """Compile a WGSL module whose entry is ``main``; the same source is compiled once.
+
+        Args:
+            source: WGSL.
+            is_checked: Whether the compiler puts tests of indices and counters of loops into it.
 
         Raises:
             GpuError: The driver refuses it.

@@ -73,6 +73,8 @@ class Operation:
         weights: What binding 6 holds.
         tables: Offset in ``n`` -> numbers to put there before the first run.
         scratch_floats: Elements of binding 7 that it needs.
+        is_checked: Whether indices are tested, and loops counted: not where it is sure that all
+            stay inside and end.
     """
 
     source: str
@@ -81,6 +83,7 @@ class Operation:
     weights: WeightPart | None = None
     tables: Mapping[int, tuple[int, ...]] | None = None
     scratch_floats: int = 0
+    is_checked: bool = True
 
 
 def arguments_of(step: Step) -> dict[str, int]:

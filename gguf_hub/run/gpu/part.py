@@ -300,7 +300,7 @@ class GpuPart:
             slices[S] = self._scratch
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
-        kernel = self.device.kernel(operation.source)
+        kernel = self.device.kernel(operation.source, is_checked=operation.is_checked)
         header_at = at["at"] if name_of(step) == "set_row" else None
         bindings = self.device.bind(kernel, slices)
         return _Bound(kernel, bindings, operation.grid, header_at, "k_cache" in at)

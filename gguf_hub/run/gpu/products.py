@@ -39,7 +39,7 @@ FIELDS = (
 and its planes (see ``layouts``; of floats ``p1`` is the size of a row); which matrices of the
 table are in ``w``. Steps are those of heads."""
 
-_PAIRS = {"vector": 1, "few": 4, "tile": 32}
+PAIRS = {"vector": 1, "few": 4, "tile": 32}
 """Kernel -> pairs of a workgroup."""
 _FEW = 8
 """Most tokens that ``few`` is for: reading the weights twice takes as long as to compute a tile."""
@@ -94,17 +94,19 @@ def _legacy(offset: int, *, has_fifth: bool) -> _Type:
 
 def _k(
     file: str, constants: Mapping[str, str] | None = None, *, offset: int = 0,
-    has_minima: bool = False, is_strided: bool = False,
+    has_minima: bool = False, is_strided: bool = False, group: int = 16,
 ) -> _Type:  # fmt: skip
     """Return a type with blocks of 256 weights that lie in planes (see ``k_activations.wgsl``)."""
-    own = {**_block_constants(offset, has_minima, is_strided), **(constants or {})}
+    own = {**_block_constants(group, offset, has_minima, is_strided), **(constants or {})}
     return _Type("k", ("blocks", "vectors", "k_activations", _table_file(own), file), own)
 
 
-def _block_constants(offset: int, has_minima: bool, is_strided: bool) -> dict[str, str]:
+def _block_constants(
+    group: int, offset: int = 0, has_minima: bool = False, is_strided: bool = False
+) -> dict[str, str]:
     return {
-        "OFFSET": f"{offset}i", "HAS_MINIMA": _flag(has_minima), "IS_STRIDED": _flag(is_strided),
-        "GROUP_STEP": "2u" if is_strided else "1u",
+        "GROUP": f"{group}u", "OFFSET": f"{offset}i", "HAS_MINIMA": _flag(has_minima),
+        "IS_STRIDED": _flag(is_strided), "GROUP_STEP": "2u" if is_strided else "1u",
         "HAS_SUMS": _flag(has_minima or offset > 0),
     }  # fmt: skip
 
@@ -116,8 +118,7 @@ def _table_file(constants: Mapping[str, str]) -> str:
 def _coded(type_: QuantType, group: int, grid_offset: int | None = None) -> _Type:
     """Return a type whose blocks lie as they are in the file, in words."""
     constants = {
-        **_block_constants(0, False, False),
-        "GROUP": f"{group}u",
+        **_block_constants(group),
         "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
     }
     files: tuple[str, ...] = ("blocks", "words", "k_activations", "no_table", "coded_256")
@@ -133,7 +134,7 @@ def _float(name: str) -> _Type:
 
 _NONLINEAR = {"TABLE": _table(grids.NONLINEAR)}
 _E2M1 = {"TABLE": _table(grids.E2M1)}
-_TYPES: dict[QuantType, _Type] = {
+TYPES: dict[QuantType, _Type] = {
     T.F32: _float("f32"),
     T.F16: _float("f16"),
     T.BF16: _float("bf16"),
@@ -149,10 +150,10 @@ _TYPES: dict[QuantType, _Type] = {
     T.Q2_0: _unit("q2_0"),
     T.Q2_K: _k("q2_k", has_minima=True, is_strided=True),
     T.Q3_K: _k("q3_k", offset=4, is_strided=True),
-    T.Q4_K: _k("q4_k", {"HAS_FIFTH": "false"}, has_minima=True),
-    T.Q5_K: _k("q4_k", {"HAS_FIFTH": "true"}, has_minima=True),
+    T.Q4_K: _k("q4_k", {"HAS_FIFTH": "false"}, has_minima=True, group=32),
+    T.Q5_K: _k("q4_k", {"HAS_FIFTH": "true"}, has_minima=True, group=32),
     T.Q6_K: _k("q6_k", offset=32, is_strided=True),
-    T.IQ4_XS: _k("iq4_xs", _NONLINEAR),
+    T.IQ4_XS: _k("iq4_xs", _NONLINEAR, group=32),
     T.IQ1_S: _coded(T.IQ1_S, 32, grids.TERNARY_OFFSET),
     T.IQ1_M: _coded(T.IQ1_M, 16, grids.TERNARY_OFFSET),
     T.IQ2_XXS: _coded(T.IQ2_XXS, 32, grids.OFFSET),
@@ -163,20 +164,32 @@ _TYPES: dict[QuantType, _Type] = {
     T.TQ1_0: _coded(T.TQ1_0, 32),
     T.TQ2_0: _coded(T.TQ2_0, 32),
 }
+"""All that the runner knows."""
 
 
-@cache
-def _source(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> str:
-    """Return the source of a product, one of ``_PAIRS``."""
-    how = _TYPES[type_]
-    files = [f"{job}_job", *how.files]
+def files_of(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> list[str]:
+    """Return the files of ``wgsl`` that a product is put together from.
+
+    Args:
+        type_: Of the weights.
+        kernel: One of ``PAIRS``.
+        job: ``plain`` or ``expert``.
+        is_aligned: Whether rows of quantised activations begin at multiples of 16 bytes.
+    """
+    how = TYPES[type_]
+    files = ["job", f"{job}_job", *how.files]
     if how.family == "unit":
         files.append("aligned_quants" if is_aligned else "any_quants")
     if kernel != "vector":
         files.append(f"{kernel}_results")
-    files.append(f"{how.family}_{kernel}")
-    first = module("products/job.wgsl", FIELDS, tuple(how.constants.items()))
-    return "\n".join([first, *(wgsl(f"products/{file}.wgsl") for file in files)])
+    return [f"products/{file}.wgsl" for file in [*files, f"{how.family}_{kernel}"]]
+
+
+@cache
+def _source(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> str:
+    first, *others = files_of(type_, kernel, job, is_aligned)
+    start = module(first, FIELDS, tuple(TYPES[type_].constants.items()))
+    return "\n".join([start, *map(wgsl, others)])
 
 
 # -- what a kernel may see -----------------------------------------------------------------------
@@ -193,7 +206,7 @@ class _Cut(NamedTuple):
 def _cuts(whole: WeightPart, max_binding: int) -> Iterator[_Cut]:
     """Yield parts that are no larger than a binding, nor have more rows than a grid."""
     tables = layouts.tables_bytes(whole.type)
-    rows = min(whole.n_out, _TYPES[whole.type].vector_rows * MAX_GROUPS)
+    rows = min(whole.n_out, TYPES[whole.type].vector_rows * MAX_GROUPS)
     count = (max_binding - tables) // layouts.starts_of(whole)[-1]
     if count == 0:
         count, rows = 1, _rows_within(whole, rows, max_binding - tables)
@@ -275,7 +288,7 @@ def _plain_grids(part: WeightPart, count: int) -> _Grids:
     """Return the grids for tokens; a head is a z of them."""
 
     def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs, n_heads = _row_groups(part, kernel), _PAIRS[kernel], len(part.offsets)
+        groups, pairs, n_heads = _row_groups(part, kernel), PAIRS[kernel], len(part.offsets)
 
         def grid(header: Header) -> Grid:
             n_tokens = header[count]
@@ -293,7 +306,7 @@ def _expert_grids(part: WeightPart, n_expert: int) -> _Grids:
     """
 
     def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs = _row_groups(part, kernel), _PAIRS[kernel]
+        groups, pairs = _row_groups(part, kernel), PAIRS[kernel]
         spare = n_expert if pairs > 1 else 0
 
         def grid(header: Header) -> Grid:
@@ -312,7 +325,7 @@ def _kernel_for(n_pairs: int) -> str:
 
 
 def _row_groups(part: WeightPart, kernel: str) -> int:
-    return -(-part.n_out // (_TILE_ROWS if kernel == "tile" else _TYPES[part.type].vector_rows))
+    return -(-part.n_out // (_TILE_ROWS if kernel == "tile" else TYPES[part.type].vector_rows))
 
 
 def _operations(
@@ -320,7 +333,7 @@ def _operations(
 ) -> Iterator[Operation]:
     """Yield the operations of one part; ``step`` has arguments of the whole."""
     part = cut.weights
-    element = _TYPES[part.type].element
+    element = TYPES[part.type].element
     *starts, size = (n // element for n in layouts.starts_of(part))
     if part.type not in layouts.PLANES:
         starts = [0, layouts.planes_of(part)[0].n_bytes // element]
@@ -333,9 +346,9 @@ def _operations(
     rows = [own.get(name, 0) for name in ("xq", "xq_stride", "xq_step")]
     is_aligned = all(n % 16 == 0 for n in rows)
     arguments = tuple(own.get(name, 0) for name in FIELDS)
-    for kernel in _PAIRS:
+    for kernel in PAIRS:
         source = _source(part.type, kernel, job, is_aligned)
-        yield Operation(source, arguments, grids_(kernel), part, tables)
+        yield Operation(source, arguments, grids_(kernel), part, tables, is_checked=False)
 
 
 PRODUCTS: dict[str, Callable[[Step, int, Tables], list[Operation]]] = {

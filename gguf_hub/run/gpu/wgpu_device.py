@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import wgpu
 from numpy.typing import NDArray
+from wgpu.backends.wgpu_native._api import GPUShaderModule, libf, new_struct_p, to_c_string_view
 from wgpu.backends.wgpu_native._ffi import ffi, lib
 from wgpu.backends.wgpu_native.extras import set_instance_extras
 
@@ -198,10 +199,10 @@ class WgpuDevice:
         starts = np.cumsum([0, *sizes])
         return [data[start:][: each.size] for start, each in zip(starts, reads, strict=False)]
 
-    def kernel(self, source: str) -> _Kernel:
+    def kernel(self, source: str, *, is_checked: bool = True) -> _Kernel:
         """Compile a WGSL module whose entry is ``main``; the same source is compiled once."""
         if source not in self._kernels:
-            self._kernels[source] = self._compile(source)
+            self._kernels[source] = self._compile(source, is_checked)
         return self._kernels[source]
 
     def bind(self, kernel: _Kernel, slices: dict[int, Slice]) -> Any:
@@ -246,7 +247,7 @@ class WgpuDevice:
         self._staging = None
         self._device.destroy()
 
-    def _compile(self, source: str) -> _Kernel:
+    def _compile(self, source: str, is_checked: bool) -> _Kernel:
         found = sorted({(int(n), kind, how) for n, kind, how in _BINDING.findall(source)})
         entries = [
             {
@@ -261,13 +262,30 @@ class WgpuDevice:
             pipeline = self._device.create_compute_pipeline(
                 layout=self._device.create_pipeline_layout(bind_group_layouts=[layout]),
                 compute={
-                    "module": self._device.create_shader_module(code=source),
+                    "module": self._module(source, is_checked),
                     "entry_point": "main",
                 },
             )
         except Exception as exc:
             raise GpuError(f"the driver of `{self.info.name}` refuses a kernel: {exc}") from exc
         return _Kernel(pipeline, layout, [number for number, _, _ in found])
+
+    def _module(self, source: str, is_checked: bool) -> Any:
+        if is_checked:
+            return self._device.create_shader_module(code=source)
+        # as wgpu-py's own method, which has no argument for it
+        wgsl = new_struct_p("WGPUShaderSourceWGSL *", code=to_c_string_view(source))
+        wgsl[0].chain.next = ffi.NULL
+        wgsl[0].chain.sType = lib.WGPUSType_ShaderSourceWGSL
+        described = new_struct_p(
+            "WGPUShaderModuleDescriptor *",
+            nextInChain=ffi.cast("WGPUChainedStruct *", wgsl),
+            label=to_c_string_view(""),
+        )
+        module = libf.wgpuDeviceCreateShaderModuleTrusted(
+            self._device._internal, described, lib.WGPUShaderRuntimeChecks_None
+        )
+        return GPUShaderModule("", module, self._device)
 
     def _staging_of(self, size: int) -> Any:
         if self._staging is None or self._staging.size < size:

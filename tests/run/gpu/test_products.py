@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("wgpu", reason="wgpu is not installed: `pip install gguf-hub[gpu]`")
 
+from gguf_hub.errors import GpuError
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF
 from gguf_hub.gguf.types import RUNNABLE_TYPES, WRITABLE_TYPES, QuantType
 from gguf_hub.run.gpu import layouts
@@ -158,6 +159,13 @@ def test_a_nan_does_not_pass_unseen(device: Any, type_: QuantType, n_tokens: int
     expected_nan = np.zeros((n_tokens, 9), bool)
     expected_nan[:, 4] = expected_nan[0] = True
     np.testing.assert_array_equal(~np.isfinite(found), expected_nan)
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_a_kernel_that_is_wrong_is_an_error_of_ours(device: Any, is_checked: bool) -> None:
+    source = "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }"
+    with pytest.raises(GpuError, match="refuses a kernel"):
+        device.kernel(source, is_checked=is_checked)
 
 
 # -- experts ---------------------------------------------------------------------------------------

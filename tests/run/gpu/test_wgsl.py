@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from gguf_hub.gguf.types import QuantType
+from gguf_hub.gguf.types import RUNNABLE_TYPES
 from gguf_hub.run.gpu import kernels
-from gguf_hub.run.gpu.products import PRODUCTS
+from gguf_hub.run.gpu.products import PAIRS, PRODUCTS, files_of
 from gguf_hub.run.gpu.steps import CPU_ONLY, STEPS
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 
@@ -47,11 +48,11 @@ def test_memory_of_a_workgroup_is_added_to_only_after_it_was_set(file: Path) -> 
 
 
 def test_every_file_is_used() -> None:
-    """Python names a file, or makes its name of a step, a type, or a family and a kernel."""
+    """Python names a file by its stem, or makes that of a step or a product."""
     python = "\n".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
-    used = set(re.findall(r"\w+", python)) | set(STEPS) | {t.name.lower() for t in QuantType}
-    used |= {f"{a}_{b}" for a in ("unit", "float", "k", "few", "tile", "plain", "expert", "head")
-             for b in ("vector", "few", "tile", "results", "job")}  # fmt: skip
+    used = set(re.findall(r"\w+", python)) | set(STEPS)
+    for choice in product(RUNNABLE_TYPES, PAIRS, ("plain", "expert"), (True, False)):
+        used |= {Path(name).stem for name in files_of(*choice)}
     for file in FILES:
         included = re.findall(r"// include: (\S+)\.wgsl", file.read_text(encoding="utf-8"))
         used |= {Path(name).stem for name in included}

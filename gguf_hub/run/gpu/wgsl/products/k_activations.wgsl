@@ -38,5 +38,6 @@ fn product_of(p: Part, x: u32, b: u32, k: u32) -> vec2<i32> {
     return vec2<i32>(p.scale.x * (d.x + d.y) + p.scale.z * (d.z + d.w),
                      p.minimum.x * s.x + p.minimum.z * s.y);
   }
+  if (GROUP == 32u) { return vec2<i32>(p.scale.x * (d.x + d.y) + p.scale.z * (d.z + d.w), 0); }
   return vec2<i32>(dot(p.scale, d), 0);
 }
