@@ -38,10 +38,6 @@ def _pair_elements(at: Arguments) -> int:
     return at["width"] * at["n_expert_used"]
 
 
-def _blocks(size: int) -> Count:
-    return lambda at: at["width"] // size * at["per_row"]
-
-
 def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a step with ``units`` of work for each of its rows."""
 
@@ -127,8 +123,8 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "silu_gate": _by_row(_width, _THREADS),
     "mul_rows": _by_row(_width, _THREADS),
     "scale_by_position": _by_row(_width, _THREADS),
-    "quantize_q8_0": _by_row(_blocks(32), _THREADS // 8),
-    "quantize_q8_k": _by_row(_blocks(256), _THREADS // 64),
+    "quantize_q8_0": _by_row(_part_elements, 4 * _THREADS),
+    "quantize_q8_k": _by_row(_part_elements, 4 * _THREADS),
     "rotate": _by_row(lambda at: at["n_rot"] // 2 * at["n_head"], _THREADS),
     "rope_store": rope_store,
     "attention": attention,
