@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.gpu import kernels
+from gguf_hub.run.gpu import fusion, kernels
 from gguf_hub.run.gpu.products import PRODUCTS
 from gguf_hub.run.gpu.steps import CPU_ONLY, STEPS
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
@@ -52,6 +52,7 @@ def test_every_file_is_used() -> None:
     used = set(re.findall(r"\w+", python)) | set(STEPS) | {t.name.lower() for t in QuantType}
     used |= {f"{a}_{b}" for a in ("unit", "float", "k", "few", "tile", "plain", "expert", "head")
              for b in ("vector", "few", "tile", "results", "job")}  # fmt: skip
+    used |= {f"{name}_quantize_{kind}" for name in fusion.FIELDS for kind in ("q8_0", "q8_k")}
     for file in FILES:
         included = re.findall(r"// include: (\S+)\.wgsl", file.read_text(encoding="utf-8"))
         used |= {Path(name).stem for name in included}
