@@ -13,10 +13,12 @@ from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module, na
 from gguf_hub.run.gpu.steps import fold
 from gguf_hub.run.kernels.vm.ops import Step
 
+_OF_ACTIVATION = ("gate", "up", "width", "count", "per_row", "xq", "xf")
 FIELDS = {
     "rms_norm": ("x", "gain", "width", "epsilon", "y", "count", "per_row", "xq", "xf"),
-    "silu_mul": ("gate", "up", "width", "count", "per_row", "xq", "xf"),
-    "gelu_mul": ("gate", "up", "width", "count", "per_row", "xq", "xf"),
+    "silu_mul": _OF_ACTIVATION,
+    "gelu_mul": _OF_ACTIVATION,
+    "swiglu_oai": _OF_ACTIVATION,
 }
 """Step -> the arguments of the kernel that does it and then quantises; the file's name has both."""
 

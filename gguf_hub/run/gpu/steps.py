@@ -53,32 +53,39 @@ def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operati
     return lower
 
 
-# -- steps with a state, which take all tokens of a call in order ----------------------------------
-
-
-def _over_tokens(
-    step: Step, n_groups: int, constants: tuple[tuple[str, str], ...] = ()
-) -> list[Operation]:
-    name, groups = name_of(step), fold(n_groups)
-
-    def grid(header: Header) -> Grid:
-        return groups if header[N_TOKENS] else (0, 0, 0)
-
-    source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
-    return [Operation(source, step.arguments, grid)]
+# -- steps with a state ----------------------------------------------------------------------------
 
 
 def _causal_conv(step: Step) -> list[Operation]:
-    return _over_tokens(step, -(-arguments_of(step)["width"] // 64))
+    """Compute all tokens at once; then keep the last inputs, which one token does itself."""
+    at, fields = arguments_of(step), ARGUMENTS["causal_conv"]
+    channels = fold(-(-at["width"] // _THREADS))
+
+    def outputs(header: Header) -> Grid:
+        return fold(-(-at["width"] * header[N_TOKENS] // _THREADS))
+
+    def state(header: Header) -> Grid:
+        return channels if header[N_TOKENS] > 1 else (0, 0, 0)
+
+    return [
+        Operation(module("causal_conv.wgsl", fields), step.arguments, outputs),
+        Operation(module("causal_conv_state.wgsl", fields), step.arguments, state),
+    ]
 
 
 def _scan(rows: str) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a scan; ``rows`` is the argument that counts those of its state."""
 
     def lower(step: Step) -> list[Operation]:
-        at = arguments_of(step)
-        n_groups = at["n_head"] * -(-at["head_dim"] // 16)
-        return _over_tokens(step, n_groups, (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),))
+        at, name = arguments_of(step), name_of(step)
+        groups = fold(at["n_head"] * -(-at["head_dim"] // 16))
+
+        def grid(header: Header) -> Grid:
+            return groups if header[N_TOKENS] else (0, 0, 0)
+
+        constants = (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),)
+        source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
+        return [Operation(source, step.arguments, grid)]
 
     return lower
 

@@ -167,13 +167,15 @@ def test_more_workgroups_than_a_row_of_them(
     test_rows(CASES[name], 33, device, builder)
 
 
+ACTIVATIONS = ("silu_mul", "gelu_mul", "swiglu_oai")
+
+
 @pytest.mark.parametrize("t", TOKENS)
 @pytest.mark.parametrize("kind", ["q8_0", "q8_k"])
-@pytest.mark.parametrize("name", ["rms_norm", "rms_norm in place", "silu_mul", "gelu_mul"])
+@pytest.mark.parametrize("name", ["rms_norm", "rms_norm in place", *ACTIVATIONS])
 def test_steps_that_one_kernel_does(
     name: str, kind: str, t: int, device: Any, builder: KernelBuilder
 ) -> None:
-    """Quants may differ by one where what is quantised does by a rounding."""
     width, parts = 1280, 2
     arrays = quantised(kind, width, parts)(t)
     arrays |= {"gain": floats(width), "epsilon": one(1e-5), "up": floats(t, parts * width, seed=1),
@@ -207,7 +209,7 @@ def test_only_what_is_quantised_itself_is_fused() -> None:
     assert fuse([second, first, second, again]) == [(second,), (first, second), (again,)]
 
 
-@pytest.mark.parametrize("kernel", ["silu_mul", "gelu_mul", "swiglu_oai", "relu2"])
+@pytest.mark.parametrize("kernel", [*ACTIVATIONS, "relu2"])
 def test_activations_of_what_is_large_or_no_number(
     kernel: str, device: Any, builder: KernelBuilder
 ) -> None:
