@@ -44,45 +44,32 @@ def first_seen(at: Mapping[str, int], position: int) -> int:
 
 
 def attention(step: Step) -> list[Operation]:
-    """Return attention over parts for few tokens, and what joins these; or over all at once.
-
-    Which of them run is the header's to say.
-    """
+    """Return attention for one token and for more, one of which runs; then what joins parts."""
     at = arguments_of(step)
     group = at["n_head"] // at["n_head_kv"]
     few_fours = 1 if group <= 4 or at["head_dim"] > _WIDE_HEAD else 2
     fours = 1 if at["head_dim"] > _WIDE_HEAD else 2
 
-    def n_blocks(header: Header, fours: int) -> int:
-        return -(-header[N_TOKENS] * group // (4 * fours))
+    def grid_of(header: Header, fours: int) -> Grid:
+        n_parts = parts(at, header) if header[N_TOKENS] <= SPLIT_TOKENS else 1
+        return -(-header[N_TOKENS] * group // (4 * fours)), n_parts, at["n_head_kv"]
 
     def one_token(header: Header) -> Grid:
-        if header[N_TOKENS] != 1:
-            return 0, 0, 0
-        return n_blocks(header, few_fours), parts(at, header), at["n_head_kv"]
+        return grid_of(header, few_fours) if header[N_TOKENS] == 1 else (0, 0, 0)
 
-    def few_tokens(header: Header) -> Grid:
-        if not 1 < header[N_TOKENS] <= SPLIT_TOKENS:
-            return 0, 0, 0
-        return n_blocks(header, fours), parts(at, header), at["n_head_kv"]
+    def more_tokens(header: Header) -> Grid:
+        return grid_of(header, fours) if header[N_TOKENS] > 1 else (0, 0, 0)
 
     def join(header: Header) -> Grid:
-        is_split = 0 < header[N_TOKENS] <= SPLIT_TOKENS
+        is_split = header[N_TOKENS] <= SPLIT_TOKENS
         return (header[N_TOKENS] * at["n_head"] if is_split else 0), 1, 1
 
-    def many_tokens(header: Header) -> Grid:
-        if header[N_TOKENS] <= SPLIT_TOKENS:
-            return 0, 0, 0
-        return n_blocks(header, fours), 1, at["n_head_kv"]
-
-    def operation(
-        file: str, grid: Callable[[Header], Grid], fours: int = 1, *, is_split: bool = True
-    ) -> Operation:
+    def operation(file: str, grid: Callable[[Header], Grid], fours: int) -> Operation:
         constants = (
             *_shape(step),
             ("N_PARTS", f"{N_PARTS}u"),
+            ("SPLIT_TOKENS", f"{SPLIT_TOKENS}u"),
             ("FOURS", f"{fours}u"),
-            ("IS_SPLIT", str(is_split).lower()),
         )
         return Operation(
             module(file, _FIELDS["attention"], constants),
@@ -93,9 +80,8 @@ def attention(step: Step) -> list[Operation]:
 
     return [
         operation("attention.wgsl", one_token, few_fours),
-        operation("attention.wgsl", few_tokens, fours),
-        operation("join_parts.wgsl", join),
-        operation("attention.wgsl", many_tokens, fours, is_split=False),
+        operation("attention.wgsl", more_tokens, fours),
+        operation("join_parts.wgsl", join, 1),
     ]
 
 

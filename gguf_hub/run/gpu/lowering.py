@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from gguf_hub.run.gpu.fusion import fuse, lower_fused
 from gguf_hub.run.gpu.kernels import Operation, name_of
 from gguf_hub.run.gpu.products import PRODUCTS
 from gguf_hub.run.gpu.steps import STEPS
@@ -24,6 +25,19 @@ def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -
     if name in PRODUCTS:
         return PRODUCTS[name](step, max_binding, tables)
     return STEPS[name](step)
+
+
+def lower_all(
+    steps: Sequence[Step], max_binding: int, tables: Mapping[int, tuple[int, ...]]
+) -> list[tuple[Operation, Step]]:
+    """Return what a GPU does for steps, in order, each with the step, or the first of two."""
+    return [
+        (operation, group[0])
+        for group in fuse(steps)
+        for operation in (
+            lower(group[0], max_binding, tables) if len(group) == 1 else [lower_fused(*group)]
+        )
+    ]
 
 
 def can_run(kernel: str) -> bool:

@@ -31,7 +31,7 @@ from gguf_hub.run.gpu.kernels import (
     arguments_of,
     name_of,
 )
-from gguf_hub.run.gpu.lowering import lower
+from gguf_hub.run.gpu.lowering import lower, lower_all
 from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT, Step
 
@@ -186,11 +186,7 @@ class GpuPart:
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> GpuCode:
         """Return steps for ``run``, their kernels compiled and their weights on the GPU."""
-        operations = [
-            (operation, step)
-            for step in steps
-            for operation in lower(step, self.device.max_binding, self._tables)
-        ]
+        operations = lower_all(steps, self.device.max_binding, self._tables)
         self._make_scratch(max((each.scratch_floats for each, _ in operations), default=0))
         arguments = self._whole(_ARGUMENT_BYTES * max(1, len(operations)), np.uint8)
         rows = np.zeros((len(operations), _ARGUMENT_BYTES // 4), np.uint32)

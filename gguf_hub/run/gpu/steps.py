@@ -38,10 +38,6 @@ def _pair_elements(at: Arguments) -> int:
     return at["width"] * at["n_expert_used"]
 
 
-def _blocks(size: int) -> Count:
-    return lambda at: at["width"] // size * at["per_row"]
-
-
 def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a step with ``units`` of work for each of its rows."""
 
@@ -57,32 +53,39 @@ def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operati
     return lower
 
 
-# -- steps with a state, which take all tokens of a call in order ----------------------------------
-
-
-def _over_tokens(
-    step: Step, n_groups: int, constants: tuple[tuple[str, str], ...] = ()
-) -> list[Operation]:
-    name, groups = name_of(step), fold(n_groups)
-
-    def grid(header: Header) -> Grid:
-        return groups if header[N_TOKENS] else (0, 0, 0)
-
-    source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
-    return [Operation(source, step.arguments, grid)]
+# -- steps with a state ----------------------------------------------------------------------------
 
 
 def _causal_conv(step: Step) -> list[Operation]:
-    return _over_tokens(step, -(-arguments_of(step)["width"] // 64))
+    """Compute all tokens at once; then keep the last inputs, which one token does itself."""
+    at, fields = arguments_of(step), ARGUMENTS["causal_conv"]
+    channels = fold(-(-at["width"] // _THREADS))
+
+    def outputs(header: Header) -> Grid:
+        return fold(-(-at["width"] * header[N_TOKENS] // _THREADS))
+
+    def state(header: Header) -> Grid:
+        return channels if header[N_TOKENS] > 1 else (0, 0, 0)
+
+    return [
+        Operation(module("causal_conv.wgsl", fields), step.arguments, outputs),
+        Operation(module("causal_conv_state.wgsl", fields), step.arguments, state),
+    ]
 
 
 def _scan(rows: str) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a scan; ``rows`` is the argument that counts those of its state."""
 
     def lower(step: Step) -> list[Operation]:
-        at = arguments_of(step)
-        n_groups = at["n_head"] * -(-at["head_dim"] // 16)
-        return _over_tokens(step, n_groups, (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),))
+        at, name = arguments_of(step), name_of(step)
+        groups = fold(at["n_head"] * -(-at["head_dim"] // 16))
+
+        def grid(header: Header) -> Grid:
+            return groups if header[N_TOKENS] else (0, 0, 0)
+
+        constants = (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),)
+        source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
+        return [Operation(source, step.arguments, grid)]
 
     return lower
 
@@ -127,8 +130,8 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "silu_gate": _by_row(_width, _THREADS),
     "mul_rows": _by_row(_width, _THREADS),
     "scale_by_position": _by_row(_width, _THREADS),
-    "quantize_q8_0": _by_row(_blocks(32), _THREADS // 8),
-    "quantize_q8_k": _by_row(_blocks(256), _THREADS // 64),
+    "quantize_q8_0": _by_row(_part_elements, 4 * _THREADS),
+    "quantize_q8_k": _by_row(_part_elements, 4 * _THREADS),
     "rotate": _by_row(lambda at: at["n_rot"] // 2 * at["n_head"], _THREADS),
     "rope_store": rope_store,
     "attention": attention,

@@ -111,7 +111,7 @@ BOTH, HALVES, QUANTS = TYPES[:2], TYPES[:1], TYPES[1:2]
 VARIANTS = {
     "plain": (PLAIN, BOTH),
     "a head each": (Shape(3, 3, 8, 8, 640, 8), HALVES),
-    "groups of five": (Shape(5, 1, 40, 40, 640, 8), HALVES),
+    "groups of five": (Shape(5, 1, 64, 64, 640, 8), HALVES),
     "wide groups": (Shape(24, 1, 72, 40, 640, 8), QUANTS),
     "wide heads": (Shape(2, 1, 288, 256, 384, 8), HALVES),
     "latents": (Shape(16, 1, 576, 512, 384, 8), QUANTS),
@@ -123,7 +123,7 @@ VARIANTS = {
     "chunks": (Shape(4, 2, 64, 64, 640, 8, chunk=192), HALVES),
     "cap": (Shape(4, 2, 64, 64, 640, 8, cap=1.5), HALVES),
     "sinks": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), HALVES),
-    "all": (Shape(5, 1, 40, 40, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), HALVES),
+    "all": (Shape(5, 1, 64, 64, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), BOTH),
     "mixed": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), TYPES[2:]),
 }
 CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.gguf.memory.activations import activation_bytes, activation_floats
+from gguf_hub.run.gpu.fusion import fuse
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
@@ -155,17 +156,60 @@ def test_rows(case: Case, t: int, device: Any, builder: KernelBuilder) -> None:
     assert_same(case.kernel, twin, gpu, case.tolerance)
 
 
-def test_more_workgroups_than_a_row_of_them(device: Any, builder: KernelBuilder) -> None:
-    """Beyond 65535 a grid goes on in its next row."""
-    per_row, width = 33_000, 2
-    arrays = {"x": floats(4, per_row, width), "gain": floats(width), "epsilon": one(1e-5)}
+@pytest.mark.parametrize(
+    "name", ["rms_norm of heads", "silu_mul", "quantize_q8_0", "combine, 1, 1"]
+)
+def test_more_workgroups_than_a_row_of_them(
+    name: str, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 65535, here beyond 2, a grid goes on in its next row."""
+    monkeypatch.setattr("gguf_hub.run.gpu.steps.MAX_GROUPS", 2)
+    test_rows(CASES[name], 33, device, builder)
+
+
+ACTIVATIONS = ("silu_mul", "gelu_mul", "swiglu_oai")
+
+
+@pytest.mark.parametrize("t", TOKENS)
+@pytest.mark.parametrize("kind", ["q8_0", "q8_k"])
+@pytest.mark.parametrize("name", ["rms_norm", "rms_norm in place", *ACTIVATIONS])
+def test_steps_that_one_kernel_does(
+    name: str, kind: str, t: int, device: Any, builder: KernelBuilder
+) -> None:
+    width, parts = 1280, 2
+    arrays = quantised(kind, width, parts)(t)
+    arrays |= {"gain": floats(width), "epsilon": one(1e-5), "up": floats(t, parts * width, seed=1),
+               "y": floats(t, parts * width, seed=2)}  # fmt: skip
     twin = Twin(device, builder, arrays)
-    numbers = {"width": width, "per_row": per_row, "y": twin.at["x"], "count": N_TOKENS}
-    gpu = twin.run([step("rms_norm", **twin.at, **numbers)], Header(4))
-    assert_same("rms_norm", twin, gpu, 8 * ULP)
+    at = dict(twin.at) | {"gate": twin.at["x"], "width": width, "per_row": parts, "count": 0}
+    if name.startswith("rms_norm"):
+        if name.endswith("place"):
+            at["y"] = at["x"]
+        first = step("rms_norm", **{each: at[each] for each in ARGUMENTS["rms_norm"]})
+        source = at["y"]
+    else:
+        wide = at | {"width": parts * width}
+        first = step(name, **{each: wide[each] for each in ARGUMENTS[name]})
+        source = at["x"]
+    second = step(f"quantize_{kind}", **{each: (at | {"x": source})[each]
+                                         for each in ARGUMENTS[f"quantize_{kind}"]})  # fmt: skip
+    assert fuse([first, second]) == [(first, second)]
+    assert_same("fused", twin, twin.run([first, second], Header(t)), 1e-3, but=())
 
 
-@pytest.mark.parametrize("kernel", ["silu_mul", "gelu_mul", "swiglu_oai", "relu2"])
+def test_only_what_is_quantised_itself_is_fused() -> None:
+    norm = {"x": 0, "gain": 64, "width": 256, "epsilon": 1, "y": 512, "count": 0, "per_row": 2}
+    quantize = {"x": 512, "width": 256, "xq": 0, "xf": 9, "count": 0, "per_row": 2}
+    first = step("rms_norm", **norm)
+    for change in ({"x": 768}, {"width": 512, "per_row": 1}, {"count": 2}, {"per_row": 1}):
+        second = step("quantize_q8_k", **{**quantize, **change})
+        assert fuse([first, second]) == [(first,), (second,)]
+    second = step("quantize_q8_k", **quantize)
+    again = step("quantize_q8_0", **quantize)
+    assert fuse([second, first, second, again]) == [(second,), (first, second), (again,)]
+
+
+@pytest.mark.parametrize("kernel", [*ACTIVATIONS, "relu2"])
 def test_activations_of_what_is_large_or_no_number(
     kernel: str, device: Any, builder: KernelBuilder
 ) -> None:

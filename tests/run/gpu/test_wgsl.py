@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.types import RUNNABLE_TYPES
-from gguf_hub.run.gpu import kernels
+from gguf_hub.run.gpu import fusion, kernels
 from gguf_hub.run.gpu.products import PAIRS, PRODUCTS, files_of
 from gguf_hub.run.gpu.steps import CPU_ONLY, STEPS
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
@@ -53,6 +53,7 @@ def test_every_file_is_used() -> None:
     used = set(re.findall(r"\w+", python)) | set(STEPS)
     for choice in product(RUNNABLE_TYPES, PAIRS, ("plain", "expert"), (True, False)):
         used |= {Path(name).stem for name in files_of(*choice)}
+    used |= {f"{name}_quantize_{kind}" for name in fusion.FIELDS for kind in ("q8_0", "q8_k")}
     for file in FILES:
         included = re.findall(r"// include: (\S+)\.wgsl", file.read_text(encoding="utf-8"))
         used |= {Path(name).stem for name in included}

@@ -5,8 +5,9 @@
 // One workgroup some rows of queries that share a key/value head, and a part of the positions; by
 // the online softmax (arXiv 1805.02867) over spans of 128. A row is a (token, head of the group).
 //
-// Constants: FOURS, how many times four rows; IS_SPLIT, whether there are several parts, whose sums
-// go to `s`: [part, token, head], the largest score, the sum of weights, and VALUE_DIM numbers.
+// Constants: FOURS, how many times four rows; SPLIT_TOKENS, up to how many tokens there are parts:
+// their sums go to `s`, [part, token, head]: the largest score, the sum of weights, and VALUE_DIM
+// numbers. Those of more tokens are results.
 @group(0) @binding(7) var<storage, read_write> s: array<f32>;
 
 const LOWEST = -1e30;  // below every score that a model computes
@@ -130,6 +131,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let head_kv = wg.z;
   let slot = header(SLOT);
   let tokens = header(N_TOKENS);
+  let is_split = tokens <= SPLIT_TOKENS;
   var rows: array<vec4<u32>, FOURS> = array<vec4<u32>, FOURS>();
   var seen: array<Seen, FOURS> = array<Seen, FOURS>();
   var top: array<vec4<f32>, FOURS> = array<vec4<f32>, FOURS>();
@@ -139,7 +141,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     for (var c = 0u; c < 4u; c++) {
       let row = row_of(head_kv, 4u * (FOURS * wg.x + u) + c);
       rows[u][c] = row;
-      if (!IS_SPLIT && a.has_sinks == 1u && row != NO_ROW) {
+      if (!is_split && a.has_sinks == 1u && row != NO_ROW) {
         // a sink is a score of its own, whose value is 0
         top[u][c] = f[a.sinks + row % a.n_head];
         if (li == 0u) { total[u][c] = 1.0; }
@@ -161,7 +163,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let last_row = min(4u * FOURS * (wg.x + 1u), group * tokens) - 1u;
   var begin = first_seen(header(POSITION) + 4u * FOURS * wg.x / group);
   var end = header(POSITION) + last_row / group + 1u;
-  if (IS_SPLIT) {
+  if (is_split) {
     let size = parts().x * SPAN;
     let first = first_seen(header(POSITION)) / SPAN * SPAN + size * wg.y;
     begin = max(begin, first);
@@ -285,7 +287,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
       let row = rows[u][c];
       if (row == NO_ROW) { continue; }
       let state = (a.n_head * tokens * wg.y + row) * (VALUE_DIM + 2u);
-      if (IS_SPLIT && li == 0u) {
+      if (is_split && li == 0u) {
         s[state] = top[u][c];
         s[state + 1u] = tops[64u * u][c];
       }
@@ -293,7 +295,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
         let dim = 32u * (own_tile + AT_ONCE * j) + 2u * pair;
         let x = sums[2u * (OWN_TILES * u + j)][c];
         let y = sums[2u * (OWN_TILES * u + j) + 1u][c];
-        if (IS_SPLIT) {
+        if (is_split) {
           if (dim < VALUE_DIM) { s[state + 2u + dim] = x; }
           if (dim + 1u < VALUE_DIM) { s[state + 3u + dim] = y; }
         } else {

@@ -64,3 +64,10 @@ fn softplus32(x: f32) -> f32 {
   p = p * square + 1.0;
   return max(x, 0.0) + 2.0 * z * p;
 }
+
+// gpt-oss: gate up to 7, up within -7 .. 7; NaN stays NaN
+fn swiglu_oai32(gate: f32, up: f32) -> f32 {
+  let x = select(gate, 7.0, gate > 7.0);
+  let z = select(select(up, 7.0, up > 7.0), -7.0, up < -7.0);
+  return x * sigmoid32(1.702 * x) * (z + 1.0);
+}

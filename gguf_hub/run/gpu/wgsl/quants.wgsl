@@ -31,3 +31,10 @@ fn bytes_of(v: vec4<i32>) -> u32 {
 }
 
 fn four_at(at: u32) -> vec4<f32> { return vec4<f32>(f[at], f[at + 1u], f[at + 2u], f[at + 3u]); }
+
+fn put_four(at: u32, x: vec4<f32>) {
+  f[at] = x.x;
+  f[at + 1u] = x.y;
+  f[at + 2u] = x.z;
+  f[at + 3u] = x.w;
+}

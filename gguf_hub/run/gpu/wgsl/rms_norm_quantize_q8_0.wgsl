@@ -1,0 +1,3 @@
+// include: norm.wgsl
+// include: q8_0_blocks.wgsl
+// include: norm_and_quantize.wgsl
