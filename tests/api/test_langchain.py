@@ -50,6 +50,12 @@ def test_an_llm_completes_streams_and_does_so_async(path: str, client: Llama) ->
     llm.client.close()
 
 
+def test_gpu_layers_are_passed_on(client: Llama) -> None:
+    for cls in (GgufLLM, ChatGguf, GgufEmbeddings):
+        assert cls(client=client)._llama_arguments()["n_gpu_layers"] == 0
+        assert cls(client=client, n_gpu_layers=-1)._llama_arguments()["n_gpu_layers"] == -1
+
+
 def test_a_chat_model_answers_streams_and_does_so_async(client: Llama) -> None:
     chat = ChatGguf(client=client, **GREEDY)
     messages = [("system", "Be brief."), ("human", "Hi")]
