@@ -239,7 +239,7 @@ def test_a_graphics_card_counts_only_for_who_can_use_it(
 ) -> None:  # fmt: skip
     from gguf_hub.hub.catalog import load_catalog
 
-    monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda: can_offload)
+    monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda hardware: can_offload)
     machine(20, 80)
     assert pick_file(load_catalog(), is_run_here=True).quant == quant
     assert pick_file(load_catalog(), is_run_here=False).quant == "Q5_K_M"

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     def become(
         ram_gb: float | None, *vram_gb: float, can_offload: bool = False, **more: Any
     ) -> None:
-        monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda: can_offload)
+        monkeypatch.setattr("gguf_hub.cli.pick.machines.can_offload", lambda hardware: can_offload)
         ram_bytes = None if ram_gb is None else round(ram_gb * GB)
         gpus = tuple(Gpu("card", 99 * GB, round(each * GB), 9e11) for each in vram_gb)
         known = {"gpus": gpus, "disk_free_bytes": None, "notes": (), **more}
@@ -272,6 +273,28 @@ def test_a_gpu_that_our_runner_can_use_is_used_by_it(gguf_hub, machine) -> None:
     assert "in VRAM" in out
     assert "of VRAM" in err
     assert picked(gguf_hub, "--for", "llama.cpp")[1]["engine"] == "llama.cpp"
+
+
+def test_our_runner_can_use_the_gpus_whose_memory_counts(machine, monkeypatch) -> None:
+    from gguf_hub.cli.pick import machines
+    from gguf_hub.hub.hardware.gpus import NVIDIA
+    from gguf_hub.run.gpu import adapters
+    from gguf_hub.run.gpu.device import AdapterInfo
+
+    card = AdapterInfo("card", "Vulkan", "DiscreteGPU", "550", NVIDIA, 1, 2**31, 2**40)
+    graphics = replace(card, kind="IntegratedGPU", vendor_id=0x8086, name="Arc")
+    gpu = Gpu("card", 24 * GB, 22 * GB, vendor_id=NVIDIA)
+    one = Hardware(64 * GB, 64 * GB, None, 4, 4, "cpu", (gpu,), None, ())
+    two = replace(one, gpus=(gpu, gpu))
+    shared = replace(one, gpus=(Gpu("GB10", 0, 0, is_unified=True, vendor_id=NVIDIA),))
+    monkeypatch.setattr(adapters, "may_have_gpu", lambda: True)
+    for infos, hardware, expected in (
+        ([card], one, True), ([card, card], two, True), ([card], two, False), ([], one, False),
+        ([graphics], one, False), ([graphics, card], one, True), ([card, card], one, True),
+        ([replace(card, kind="IntegratedGPU")], shared, True),
+    ):  # fmt: skip
+        monkeypatch.setattr(adapters, "find_gpus", lambda infos=infos: adapters.judge(infos))
+        assert machines.can_offload(hardware) is expected, (infos, hardware.gpus)
 
 
 def test_layers_that_find_room_are_in_the_command(gguf_hub, machine) -> None:

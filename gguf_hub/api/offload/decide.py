@@ -66,11 +66,10 @@ def _rooms(request: OffloadRequest, report: GpuReport, hardware: Hardware) -> li
     Raises:
         UsageError: A GPU is named that is not there or cannot be used.
     """
-    from gguf_hub.api.offload.rooms import chosen_adapters, rooms_of
+    from gguf_hub.api.offload.rooms import chosen_rooms, rooms_of
 
     rooms = rooms_of(report.usable, hardware.gpus, hardware.ram_available_bytes or 0)
-    by_index = {room.adapter.index: room for room in rooms}
-    return [by_index[each.index] for each in chosen_adapters(request, report)]
+    return chosen_rooms(request, report, rooms)
 
 
 def _deal(

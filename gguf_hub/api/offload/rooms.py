@@ -42,7 +42,7 @@ def rooms_of(adapters: Sequence[Adapter], gpus: Sequence[Gpu], ram_bytes: int) -
     Args:
         adapters: As drivers list them.
         gpus: As the system lists them, with their memory.
-        ram_bytes: Free RAM, of which a GPU without memory of its own may take half.
+        ram_bytes: Free RAM, of which a processor's graphics may take half where nobody tells.
     """
     left, rooms = list(gpus), []
     for adapter in adapters:
@@ -65,40 +65,47 @@ def _same(adapter: Adapter, gpus: Sequence[Gpu]) -> Gpu | None:
 def _free(adapter: Adapter, gpu: Gpu | None, ram_bytes: int) -> int | None:
     if gpu is not None and not gpu.is_unified:
         return gpu.vram_free_bytes
-    if gpu is not None and gpu.vram_free_bytes:
-        return min(gpu.vram_free_bytes, ram_bytes)
-    is_sharing = gpu is not None or adapter.info.kind in ("IntegratedGPU", "CPU")
-    return ram_bytes // 2 if is_sharing else None
+    if gpu is not None:
+        return min(gpu.vram_free_bytes or ram_bytes, ram_bytes)
+    return ram_bytes // 2 if adapter.info.kind in ("IntegratedGPU", "CPU") else None
 
 
 # ---- which GPUs --------------------------------------------------------------------------------
 
 
-def chosen_adapters(request: OffloadRequest, report: GpuReport) -> list[Adapter]:
+def chosen_rooms(request: OffloadRequest, report: GpuReport, rooms: Sequence[Room]) -> list[Room]:
     """Return the GPUs to use, in order.
 
-    By default all cards; a processor's own graphics only where there is no card.
+    By default all cards, but for those that the system hides (``CUDA_VISIBLE_DEVICES``) and whose
+    memory is therefore unknown; a processor's own graphics only where there is no card.
+
+    Args:
+        request: What is asked for.
+        report: All GPUs.
+        rooms: Those that can be used.
 
     Raises:
         UsageError: A GPU is named that is not there or cannot be used.
     """
     if request.devices:
-        adapters = [_named(name, report) for name in request.devices]
-        adapters = list(dict.fromkeys(adapters))
+        by_index = {room.adapter.index: room for room in rooms}
+        named = dict.fromkeys(_named(name, report).index for name in request.devices)
+        chosen = [by_index[index] for index in named]
     else:
-        cards = [each for each in report.usable if each.info.kind == "DiscreteGPU"]
-        adapters = cards or list(report.usable[:1])
-    if len(request.split) > len(adapters):
+        cards = [room for room in rooms if room.adapter.info.kind == "DiscreteGPU"]
+        chosen = [room for room in cards if room.free_bytes is not None] or cards
+        chosen = chosen or list(rooms[:1])
+    if len(request.split) > len(chosen):
         raise UsageError(
-            f"shares for {len(request.split)} GPUs: {len(adapters)} can be used",
+            f"shares for {len(request.split)} GPUs: {len(chosen)} can be used",
             hint="`gguf-hub doctor` lists them",
         )
     if request.mode == "none":
-        if request.main_gpu >= len(adapters):
-            raise UsageError(f"main GPU {request.main_gpu}: expected [0, {len(adapters) - 1}]",
+        if request.main_gpu >= len(chosen):
+            raise UsageError(f"main GPU {request.main_gpu}: expected [0, {len(chosen) - 1}]",
                              hint="`gguf-hub doctor` lists the GPUs")  # fmt: skip
-        return [adapters[request.main_gpu]]
-    return adapters
+        return [chosen[request.main_gpu]]
+    return chosen
 
 
 def _named(name: str, report: GpuReport) -> Adapter:

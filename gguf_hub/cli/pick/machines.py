@@ -170,7 +170,7 @@ def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides)
     if overrides.ram_bytes is not None:
         return machine
     if hardware.gpus:
-        machine = replace(machine, can_offload=can_offload())
+        machine = replace(machine, can_offload=can_offload(hardware))
     if hardware.vram_free_bytes:
         n_gpus = sum(not gpu.is_unified for gpu in hardware.gpus)
         rate = rate or hardware.gpu_bytes_per_s
@@ -186,11 +186,15 @@ def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides)
     return machine
 
 
-def can_offload() -> bool:
-    """Tell whether our own runner can use a GPU of this machine."""
+def can_offload(hardware: Hardware) -> bool:
+    """Tell whether our own runner can use the GPUs whose memory counts."""
+    from gguf_hub.api.offload import default_rooms
     from gguf_hub.run.gpu.adapters import find_gpus, may_have_gpu
 
-    return may_have_gpu() and bool(find_gpus().usable)
+    if not may_have_gpu():
+        return False
+    free_bytes = sum(room.free_bytes or 0 for room in default_rooms(find_gpus(), hardware))
+    return free_bytes >= (hardware.vram_free_bytes or hardware.unified_bytes or 1)
 
 
 def _speeds(

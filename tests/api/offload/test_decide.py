@@ -257,6 +257,15 @@ def test_graphics_of_a_processor_are_used_only_without_a_card(
     assert decide(model)[0].devices == (0,)
 
 
+def test_a_card_that_the_system_hides_is_left_out(model: Path, machine: Machine) -> None:
+    machine([CARD, RADEON], [card(24 * GIB)])
+    assert decide(model)[0].devices == (0,)
+    assert decide(model, n_layers=9, split=(1.0,))[0].devices == (0,)
+    with pytest.raises(UsageError, match="shares for 2 GPUs: 1"):
+        decide(model, split=(1.0, 1.0))
+    assert decide(model, n_layers=4, devices=("1",))[0] == GpuSettings(4, 0, (1,))
+
+
 def test_unknown_memory_is_used_only_on_demand(model: Path, machine: Machine) -> None:
     machine([CARD], [])
     settings, notes = decide(model)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from gguf_hub.run.gpu import adapters
-from gguf_hub.run.gpu.adapters import SOFTWARE_VARIABLE, find_gpus, judge
+from gguf_hub.run.gpu.adapters import SOFTWARE_VARIABLE, find_gpus, judge, may_have_gpu
 from gguf_hub.run.gpu.device import AdapterInfo
 
 CARD = AdapterInfo("NVIDIA GeForce RTX 4090", "Vulkan", "DiscreteGPU", "550.54", 0x10DE, 0x2684,
@@ -148,6 +148,16 @@ def test_that_there_is_no_gpu_is_asked_again(
     assert "no driver" in find_gpus().problem
     find_gpus()
     assert len(starts) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists devices")
+def test_without_a_device_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "_DEVICES", ("no-such-*", "nul[l]"))
+    assert may_have_gpu()
+    monkeypatch.setattr(adapters, "_DEVICES", ("no-such-*",))
+    assert not may_have_gpu()
+    monkeypatch.setenv(SOFTWARE_VARIABLE, "1")
+    assert may_have_gpu()
 
 
 @has_wgpu
