@@ -22,10 +22,12 @@ class Room:
     Attributes:
         adapter: The GPU.
         free_bytes: Its free memory; None where nobody tells.
+        is_detected: Whether the system told it; else it is a part of the RAM, as usual.
     """
 
     adapter: Adapter
     free_bytes: int | None
+    is_detected: bool = False
 
     @property
     def name(self) -> str:
@@ -49,7 +51,7 @@ def rooms_of(adapters: Sequence[Adapter], gpus: Sequence[Gpu], ram_bytes: int) -
         gpu = _same(adapter, left)
         if gpu is not None:
             left.remove(gpu)
-        rooms.append(Room(adapter, _free(adapter, gpu, ram_bytes)))
+        rooms.append(Room(adapter, _free(adapter, gpu, ram_bytes), gpu is not None))
     return rooms
 
 

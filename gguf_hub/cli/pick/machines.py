@@ -193,8 +193,10 @@ def can_offload(hardware: Hardware) -> bool:
 
     if not may_have_gpu():
         return False
-    free_bytes = sum(room.free_bytes or 0 for room in default_rooms(find_gpus(), hardware))
-    return free_bytes >= (hardware.vram_free_bytes or hardware.unified_bytes or 1)
+    rooms = [room for room in default_rooms(find_gpus(), hardware) if room.is_detected]
+    return sum(room.free_bytes or 0 for room in rooms) >= (
+        hardware.vram_free_bytes or hardware.unified_bytes or 1
+    )
 
 
 def _speeds(
