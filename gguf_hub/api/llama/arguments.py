@@ -127,6 +127,7 @@ def offload_request(arguments: Mapping[str, Any]) -> OffloadRequest:
         mode=SPLIT_MODES[1 if mode is None else mode],
         main_gpu=arguments.get("main_gpu") or 0,
         label=f"n_gpu_layers={n}",
+        is_quiet=True,
     )
     try:
         request.check()

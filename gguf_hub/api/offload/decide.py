@@ -92,7 +92,8 @@ def _deal(
         note = f"{_names(rooms)}: no room for a layer of {_gb(max(need.parts(1)))}; {_ALL}"
     if n < wanted and request.is_explicit:
         note = f"{request.label}: {note}: no more fit"
-    progress.note(note)
+    if n < wanted or not request.is_quiet:
+        progress.note(note)
     return _settings(n, n_cpu_moe, rooms, shares) if n else NO_GPU
 
 

@@ -24,6 +24,7 @@ class OffloadRequest:
         mode: Whether one GPU is used or all; ``row`` is taken as ``layer``.
         main_gpu: Which of them is used alone, if one is.
         label: What the user wrote, for notes: ``-ngl 35``.
+        is_quiet: Whether to say nothing where what was asked for is done.
     """
 
     n_layers: int | None = None
@@ -34,6 +35,7 @@ class OffloadRequest:
     mode: SplitMode = "layer"
     main_gpu: int = 0
     label: str = ""
+    is_quiet: bool = False
 
     @property
     def is_explicit(self) -> bool:

@@ -106,6 +106,13 @@ def test_a_number_is_taken_at_its_word_where_it_fits(
     assert "no more fit" not in notes[0]
 
 
+def test_who_is_quiet_hears_only_of_less(model: Path, machine: Machine) -> None:
+    machine([CARD], [card(24 * GIB)])
+    assert decide(model, n_layers=9, is_quiet=True) == (GpuSettings(9, 0, (0,)), [])
+    machine([CARD], [card(room_for(model, 3))])
+    assert len(decide(model, n_layers=9, is_quiet=True)[1]) == 1
+
+
 def test_no_room_for_a_layer_runs_on_the_cpu(model: Path, machine: Machine) -> None:
     machine([CARD], [card(room_for(model, 1) - 1)])
     settings, notes = decide(model, n_layers=3)
