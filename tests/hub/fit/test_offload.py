@@ -27,11 +27,15 @@ from gguf_hub.hub.fit.offload import (
 from gguf_hub.hub.fit.placement import ALL_LAYERS
 from gguf_hub.hub.fit.speed import speed_of
 from gguf_hub.hub.survey.headers import facts_of_file
+from gguf_hub.progress import SILENT
 from gguf_hub.run.gpu import layouts
 from gguf_hub.run.gpu.kernels import WeightPart
 from gguf_hub.run.gpu.part import GpuPart
 from gguf_hub.run.gpu.weights import WeightStore
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.model import machines
 from gguf_hub.run.model.builder import ProgramBuilder
+from gguf_hub.run.model.settings import GpuSettings
 from gguf_hub.run.model.weights import read_model
 from gguf_hub.units import GB
 from tests.arch_models import write_arch_model
@@ -51,8 +55,15 @@ class CountingDevice:
 
     def buffer(self, size_bytes: int) -> Any:
         self.n_bytes += size_bytes
+        return size_bytes
+
+    def free(self, buffer: int) -> None:
+        self.n_bytes -= buffer
 
     def write(self, *arguments: Any) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -97,6 +108,34 @@ def test_a_part_takes_what_is_counted(tmp_path: Path, name: str, limits: Limits)
     assert 0.98 < counted / device.n_bytes < 1.15  # and arguments of steps, in so small a model
     counted = sum(layer.dense_bytes + layer.expert_bytes for layer in need.layers)
     assert counted == pytest.approx(weights_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+@pytest.mark.parametrize(
+    ("n", "n_cpu_moe"), [(1, 0), (3, 0), (4, 0), (5, 0), (5, 2), (5, 4), (3, 3), (3, 1)]
+)
+def test_layers_take_what_is_counted(
+    n: int, n_cpu_moe: int, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the machine places them: buffers of caches and weights, and of the areas."""
+    shape = replace(SMALL, n_layer=4)
+    path = write_mixtral(tmp_path / "model.gguf", shape, recipe="Q4_K_M", layout=layout)
+    limits = Limits(64, 8, 1, 1, n_slots=2)
+    need, device = gpu_need(facts_of_file(path), limits), CountingDevice()
+    monkeypatch.setattr(machines, "open_devices", lambda numbers: [device])
+    with GgufFile.open(path) as file:
+        opener = machines.MachineOpener(file, *read_model(file), KernelBuilder(), SILENT)
+        _, machine, _ = opener.open(limits, GpuSettings(n, n_cpu_moe))
+        taken = device.n_bytes
+        machine.close()
+    counted = area_bytes(path, limits) + sum(need.parts(n, n_cpu_moe))
+    assert counted == pytest.approx(taken, rel=0.002)  # norms lie among the areas
+
+
+def area_bytes(path: Path, limits: Limits) -> int:
+    with GgufFile.open(path) as file:
+        sizes = ProgramBuilder(*read_model(file), limits).build().layout.sizes
+    return 4 * sizes["n"] + 4 * sizes["f"] + sizes["q"]
 
 
 @pytest.mark.parametrize("type_", sorted(RUNNABLE_TYPES), ids=lambda type_: type_.name)
