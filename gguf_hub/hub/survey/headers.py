@@ -149,7 +149,8 @@ def _layer_weights(tensors: Mapping[str, AnyTensor], shape: ModelShape) -> tuple
             row, is_routed = rows[int(match[1])], bool(shape.n_expert) and holds_experts(info.name)
             type_ = info.type if isinstance(info, TensorInfo) else info.type_id
             row[is_routed] += info.size_bytes
-            row[2 + is_routed] += gpu_bytes(type_, info.size_bytes)
+            if len(info.shape) > 1:  # vectors lie among the areas, see ``MemoryLayout``
+                row[2 + is_routed] += gpu_bytes(type_, info.size_bytes)
     return tuple(LayerWeights(*row) for row in rows)
 
 

@@ -129,7 +129,7 @@ def test_layers_take_what_is_counted(
         taken = device.n_bytes
         machine.close()
     counted = area_bytes(path, limits) + sum(need.parts(n, n_cpu_moe))
-    assert counted == pytest.approx(taken, rel=0.002)  # norms lie among the areas
+    assert counted == pytest.approx(taken, abs=2000)  # the output's norm
 
 
 def area_bytes(path: Path, limits: Limits) -> int:
