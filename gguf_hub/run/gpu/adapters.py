@@ -25,7 +25,7 @@ from typing import Any
 
 from gguf_hub.errors import GgufHubError
 from gguf_hub.files import write_atomically
-from gguf_hub.paths import cache_dir
+from gguf_hub.paths import cache_dir, expand_user
 from gguf_hub.run.gpu.device import AdapterInfo
 from gguf_hub.subprocesses import ask_python
 
@@ -174,10 +174,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _read(text: str) -> list[AdapterInfo] | None:
     """Return adapters from JSON; None where it is something else."""
-    names = {field.name for field in fields(AdapterInfo)}
+    types = {field.name: {"str": str, "int": int}[str(field.type)] for field in fields(AdapterInfo)}
     try:
         rows = json.loads(text)
-        if all(row.keys() == names for row in rows):
+        if all({name: type(value) for name, value in row.items()} == types for row in rows):
             return [AdapterInfo(**row) for row in rows]
     except (ValueError, TypeError, AttributeError):
         pass
@@ -218,7 +218,7 @@ def _facts() -> Iterator[str]:
         if any(fnmatchcase(name, pattern) for pattern in _VARIABLES):
             yield f"{name}={os.environ[name]}"
     for base in _DRIVER_FOLDERS:
-        yield from _listing(Path(base).expanduser() / "vulkan/icd.d")
+        yield from _listing(expand_user(base) / "vulkan/icd.d")
     for pattern in (*_DEVICES, "nvidia*"):
         yield from _listing(Path("/dev"), pattern)
     with suppress(OSError):

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from gguf_hub.paths import cache_dir
 from gguf_hub.run.gpu import adapters
 from gguf_hub.run.gpu.adapters import SOFTWARE_VARIABLE, find_gpus, judge, may_have_gpu
 from gguf_hub.run.gpu.device import AdapterInfo
@@ -131,6 +132,25 @@ def test_an_answer_is_remembered_until_something_changes(
     monkeypatch.setenv("VK_ICD_FILENAMES", "/another.json")
     assert find_gpus() == judge([CARD])
     assert len(starts) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{}", '{"time_s": null}', "name", "time_s", "adapters"]
+)
+def test_a_damaged_memory_is_asked_again(
+    damage: str, wgpu_is_there: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = child(monkeypatch, f"print({json.dumps([asdict(CARD)])!r})")
+    find_gpus()
+    path = cache_dir() / "machine" / "gpus.json"
+    entry = json.loads(path.read_text())
+    if damage == "name":
+        entry["adapters"][0]["name"] = 5
+    elif damage in entry:
+        entry[damage] = "x"
+    path.write_text(json.dumps(entry) if damage in ("name", *entry) else damage)
+    assert find_gpus() == judge([CARD])
+    assert len(starts) == 2
 
 
 def test_an_old_answer_is_asked_again(wgpu_is_there: None, monkeypatch: pytest.MonkeyPatch) -> None:
