@@ -87,7 +87,7 @@ def _deal(
     rooms, shares, n_fitting = _spread(request, need, n_cpu_moe, rooms, wanted)
     n = min(wanted, n_fitting)
     if n:
-        note = f"{_names(rooms)}: {_count(n, n_all)}"
+        note = f"{_names(rooms)}: {_count(n, n_all)}{_without_experts(n, n_cpu_moe, n_all)}"
     else:
         note = f"{_names(rooms)}: no room for a layer of {_gb(max(need.parts(1)))}; {_ALL}"
     if n < wanted and request.is_explicit:
@@ -192,6 +192,12 @@ def _names(rooms: Sequence[Room]) -> str:
 
 def _count(n: int, n_all: int) -> str:
     return f"all {n_all} layers" if n == n_all else f"{n} of {n_all} layers"
+
+
+def _without_experts(n: int, n_cpu_moe: int, n_all: int) -> str:
+    """Say of how many of the last n layers the experts stay in RAM."""
+    n_kept = max(0, n_cpu_moe - max(0, n_all - 1 - n))
+    return f", the experts of {n_kept} of them in RAM" if n_kept else ""
 
 
 def _gb(size_bytes: int) -> str:

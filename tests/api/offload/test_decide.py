@@ -159,6 +159,10 @@ def test_experts_in_ram_leave_room_for_more_layers(model: Path, machine: Machine
     assert decide(model, n_layers=9)[0].n_layers < 9
     for request in ({"n_cpu_moe": 8}, {"n_cpu_moe": ALL_LAYERS}, {"cpu_patterns": ("exps=CPU",)}):
         assert decide(model, n_layers=9, **request)[0] == GpuSettings(9, 8, (0,))
+    notes = decide(model, n_layers=9, n_cpu_moe=8)[1]
+    assert notes == ["`RTX 4090`: all 9 layers, the experts of 8 of them in RAM"]
+    assert "experts" not in decide(model, n_layers=5, n_cpu_moe=3)[1][0]
+    assert "5 of 9 layers, the experts of 1 of them" in decide(model, n_layers=5, n_cpu_moe=4)[1][0]
     pattern = r"blk\.[0-2]\.ffn_.*_exps\.=CPU"
     assert decide(model, n_layers=1, cpu_patterns=(pattern,), n_cpu_moe=1)[0].n_cpu_moe == 3
 
