@@ -159,12 +159,20 @@ def test_experts_in_ram_leave_room_for_more_layers(model: Path, machine: Machine
     assert decide(model, n_layers=9)[0].n_layers < 9
     for request in ({"n_cpu_moe": 8}, {"n_cpu_moe": ALL_LAYERS}, {"cpu_patterns": ("exps=CPU",)}):
         assert decide(model, n_layers=9, **request)[0] == GpuSettings(9, 8, (0,))
-    notes = decide(model, n_layers=9, n_cpu_moe=8)[1]
-    assert notes == ["`RTX 4090`: all 9 layers, the experts of 8 of them in RAM"]
-    assert "experts" not in decide(model, n_layers=5, n_cpu_moe=3)[1][0]
-    assert "5 of 9 layers, the experts of 1 of them" in decide(model, n_layers=5, n_cpu_moe=4)[1][0]
     pattern = r"blk\.[0-2]\.ffn_.*_exps\.=CPU"
     assert decide(model, n_layers=1, cpu_patterns=(pattern,), n_cpu_moe=1)[0].n_cpu_moe == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "n_cpu_moe", "expected"),
+    [(9, 8, "all 9 layers, the experts of 8 of them in RAM"), (9, 0, "all 9 layers"),
+     (5, 4, "5 of 9 layers, the experts of 1 of them in RAM"), (5, 3, "5 of 9 layers")],
+)  # fmt: skip
+def test_what_is_done_is_told(
+    model: Path, machine: Machine, n: int, n_cpu_moe: int, expected: str
+) -> None:
+    machine([CARD], [card(24 * GIB)])
+    assert decide(model, n_layers=n, n_cpu_moe=n_cpu_moe)[1] == [f"`RTX 4090`: {expected}"]
 
 
 def test_a_dense_model_has_no_experts_to_keep(tmp_path: Path, machine: Machine) -> None:
