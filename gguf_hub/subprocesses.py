@@ -23,7 +23,6 @@ _NEEDED = (
     *("PATH", "HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "LC_*"),
     *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT"),
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
-    "COVERAGE_PROCESS_*",  # has coverage.py measure children, too
 )
 """Variables that children get, as patterns. ``GGUF_HUB_*`` is none: some of those are secrets."""
 

@@ -19,7 +19,7 @@ from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.gguf.types import RUNNABLE_TYPES, WRITABLE_TYPES
 from gguf_hub.importpath import PACKAGE
-from gguf_hub.run.kernels.build import build
+from gguf_hub.run.kernels.build import build, children
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.run.kernels.build.compile import compile_entry
 from gguf_hub.run.kernels.build.cpu import ISAS, Cpu, detect_cpu
@@ -81,6 +81,20 @@ def test_a_failing_compilation_is_one_clear_error(tmp_path: Path) -> None:
         KernelBuilder(folder=tmp_path).addresses(["no_such_step"])
     assert "doctor" in (caught.value.hint or "")
     assert list(tmp_path.glob("*.o")) == []
+
+
+def test_kernels_of_one_type_are_compiled_by_the_child_that_knows_it() -> None:
+    names = ["rms_norm", "matmul.Q4_K", "matmul.Q6_K", "expert_matmul.Q4_K", "expert_matmul.Q6_K"]
+    queue = children.Queue(names)
+    first, second, third = set[str](), set[str](), set[str]()
+    dealt = [queue.next(known) for known in (first, second, first, third, second, first)]
+    # the third child finds types that others have begun, and rather takes what is nobody's
+    assert dealt == [*names[1:4], "rms_norm", "expert_matmul.Q6_K", None]
+
+
+def test_no_child_is_idle_while_there_is_work() -> None:
+    queue = children.Queue(["matmul.Q4_K", "expert_matmul.Q4_K"])
+    assert [queue.next(set()) for _ in range(3)] == ["matmul.Q4_K", "expert_matmul.Q4_K", None]
 
 
 def test_two_first_starts_at_once_compile_once(tmp_path: Path) -> None:

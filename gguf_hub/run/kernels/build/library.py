@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import ChainMap
 from collections.abc import Callable
+from functools import cache
 
 from numba.extending import register_jitable
 
@@ -92,6 +93,7 @@ def _product(step: str, weight_type: str, isa: str) -> Callable:
     return getattr(steps, f"make_{step}")(_share_of_product(weight_type, isa))
 
 
+@cache  # numba keeps what it made of a function: kernels of one type share most of theirs
 def _share_of_product(weight_type: str, isa: str) -> Callable:
     if isa == "generic":
         return steps.make_row_product(generic_products(generic.DOT[weight_type]))
