@@ -203,11 +203,17 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"numba", "llvmlite", "huggingface_hub", "yaml", "jinja2", "tqdm", "tabulate", "numpy"}
+HEAVY = {"numba", "llvmlite", "huggingface_hub", "yaml", "jinja2", "tqdm", "tabulate", "numpy",
+         "wgpu"}  # fmt: skip
 
 
 def test_importing_the_package_is_light() -> None:
     assert loaded_by("import gguf_hub") & HEAVY == set()
+
+
+def test_gpus_are_found_without_their_drivers_in_the_program() -> None:
+    statement = "from gguf_hub.run.gpu.adapters import find_gpus; find_gpus()"
+    assert "wgpu" not in loaded_by(statement)
 
 
 def test_a_name_is_read_without_numpy() -> None:
