@@ -97,7 +97,10 @@ def _k(
     has_minima: bool = False, is_strided: bool = False, group: int = 16,
 ) -> _Type:  # fmt: skip
     """Return a type with blocks of 256 weights that lie in planes (see ``k_activations.wgsl``)."""
-    own = {**_block_constants(group, offset, has_minima, is_strided), **(constants or {})}
+    own = {
+        **_block_constants(group, offset, has_minima, is_strided), "IS_LONG": "false",
+        **(constants or {}),
+    }  # fmt: skip
     return _Type("k", ("blocks", "vectors", "k_activations", _table_file(own), file), own)
 
 
@@ -119,6 +122,7 @@ def _coded(type_: QuantType, group: int, grid_offset: int | None = None) -> _Typ
     """Return a type whose blocks lie as they are in the file, in words."""
     constants = {
         **_block_constants(group),
+        "IS_LONG": "true",
         "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
     }
     files: tuple[str, ...] = ("blocks", "words", "k_activations", "no_table", "coded_256")
