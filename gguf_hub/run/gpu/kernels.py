@@ -2,7 +2,8 @@
 
 A kernel is a file of ``wgsl/`` with an entry ``main``. In front of it stand constants that it is
 compiled with, ``struct Args`` with the step's arguments under the names of ``ops.ARGUMENTS``, and
-the files that it names in its first lines: ``// include: half.wgsl``.
+the files that it names in its first lines: ``// include: half.wgsl``. Matrix products are put
+together from several files, and have argument names of their own (see ``products``).
 
 Bindings, which a kernel declares itself, with the element type that it reads them by:
 

@@ -39,10 +39,24 @@ FIELDS = (
 and its planes (see ``layouts``; of floats ``p1`` is the size of a row); which matrices of the
 table are in ``w``. Steps are those of heads."""
 
-PAIRS = {"vector": 1, "few": 4, "tile": 32}
-"""Kernel -> pairs of a workgroup."""
-_FEW = 8
-"""Most tokens that ``few`` is for: reading the weights twice takes as long as to compute a tile."""
+
+class Kernel(NamedTuple):
+    """A way to multiply, and when it is taken.
+
+    Attributes:
+        pairs: Of a workgroup, with one matrix.
+        least: Fewest pairs for each matrix that it is for.
+        most: Most of them.
+    """
+
+    pairs: int
+    least: int
+    most: int
+
+
+KERNELS = {"vector": Kernel(1, 1, 1), "few": Kernel(4, 2, 8), "tile": Kernel(32, 9, 1 << 31)}
+"""To read the weights more than twice takes as long as to compute a tile of 32 pairs."""
+_NONE: Grid = (0, 0, 0)
 _TILE_ROWS = 64
 
 T = QuantType
@@ -97,7 +111,10 @@ def _k(
     has_minima: bool = False, is_strided: bool = False, group: int = 16,
 ) -> _Type:  # fmt: skip
     """Return a type with blocks of 256 weights that lie in planes (see ``k_activations.wgsl``)."""
-    own = {**_block_constants(group, offset, has_minima, is_strided), **(constants or {})}
+    own = {
+        **_block_constants(group, offset, has_minima, is_strided), "IS_LONG": "false",
+        **(constants or {}),
+    }  # fmt: skip
     return _Type("k", ("blocks", "vectors", "k_activations", _table_file(own), file), own)
 
 
@@ -119,6 +136,7 @@ def _coded(type_: QuantType, group: int, grid_offset: int | None = None) -> _Typ
     """Return a type whose blocks lie as they are in the file, in words."""
     constants = {
         **_block_constants(group),
+        "IS_LONG": "true",
         "BLOCK_WORDS": f"{-(-type_.type_size // 4)}u",
     }
     files: tuple[str, ...] = ("blocks", "words", "k_activations", "no_table", "coded_256")
@@ -172,7 +190,7 @@ def files_of(type_: QuantType, kernel: str, job: str, is_aligned: bool) -> list[
 
     Args:
         type_: Of the weights.
-        kernel: One of ``PAIRS``.
+        kernel: One of ``KERNELS``.
         job: ``plain`` or ``expert``.
         is_aligned: Whether rows of quantised activations begin at multiples of 16 bytes.
     """
@@ -287,12 +305,13 @@ def _type_of(step: Step) -> QuantType:
 def _plain_grids(part: WeightPart, count: int) -> _Grids:
     """Return the grids for tokens; a head is a z of them."""
 
-    def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs, n_heads = _row_groups(part, kernel), PAIRS[kernel], len(part.offsets)
+    def grid_of(name: str) -> Callable[[Header], Grid]:
+        groups, n_heads = _row_groups(part, name), len(part.offsets)
+        pairs, least, most = KERNELS[name]
 
         def grid(header: Header) -> Grid:
             n_tokens = header[count]
-            return groups, -(-n_tokens // pairs) if _kernel_for(n_tokens) == kernel else 0, n_heads
+            return (groups, -(-n_tokens // pairs), n_heads) if least <= n_tokens <= most else _NONE
 
         return grid
 
@@ -305,23 +324,18 @@ def _expert_grids(part: WeightPart, n_expert: int) -> _Grids:
     Pairs of an expert fill workgroups of their own, each of which may have one that is not full.
     """
 
-    def grid_of(kernel: str) -> Callable[[Header], Grid]:
-        groups, pairs = _row_groups(part, kernel), PAIRS[kernel]
+    def grid_of(name: str) -> Callable[[Header], Grid]:
+        groups, (pairs, least, most) = _row_groups(part, name), KERNELS[name]
         spare = n_expert if pairs > 1 else 0
+        below, most = (least - 1) * n_expert, most * n_expert
 
         def grid(header: Header) -> Grid:
             n_pairs = header[N_PAIRS]
-            chosen = _kernel_for(-(-n_pairs // n_expert))
-            return groups, n_pairs // pairs + spare if n_pairs and chosen == kernel else 0, 1
+            return (groups, n_pairs // pairs + spare, 1) if below < n_pairs <= most else _NONE
 
         return grid
 
     return grid_of
-
-
-def _kernel_for(n_pairs: int) -> str:
-    """Return the kernel for so many pairs with each matrix."""
-    return "vector" if n_pairs <= 1 else "few" if n_pairs <= _FEW else "tile"
 
 
 def _row_groups(part: WeightPart, kernel: str) -> int:
@@ -346,7 +360,7 @@ def _operations(
     rows = [own.get(name, 0) for name in ("xq", "xq_stride", "xq_step")]
     is_aligned = all(n % 16 == 0 for n in rows)
     arguments = tuple(own.get(name, 0) for name in FIELDS)
-    for kernel in PAIRS:
+    for kernel in KERNELS:
         source = _source(part.type, kernel, job, is_aligned)
         yield Operation(source, arguments, grids_(kernel), part, tables, is_checked=False)
 

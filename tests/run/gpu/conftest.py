@@ -21,7 +21,9 @@ def adapter() -> Any:
     from gguf_hub.run.gpu.wgpu_device import list_adapters
 
     # Mesa keeps machine code for the next run: not in the home that a test has for itself
-    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(KERNELS / "mesa"))
+    folder = KERNELS / "mesa"
+    folder.mkdir(parents=True, exist_ok=True)  # Mesa makes no folder on the way
+    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(folder))
     adapters = list_adapters()
     if not adapters:
         pytest.skip("no GPU driver; Mesa's llvmpipe is one: `apt-get install mesa-vulkan-drivers`")

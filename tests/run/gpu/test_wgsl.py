@@ -10,7 +10,7 @@ import pytest
 
 from gguf_hub.gguf.types import RUNNABLE_TYPES
 from gguf_hub.run.gpu import fusion, kernels
-from gguf_hub.run.gpu.products import PAIRS, PRODUCTS, files_of
+from gguf_hub.run.gpu.products import KERNELS, PRODUCTS, files_of
 from gguf_hub.run.gpu.steps import CPU_ONLY, STEPS
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 
@@ -51,7 +51,7 @@ def test_every_file_is_used() -> None:
     """Python names a file by its stem, or makes that of a step or a product."""
     python = "\n".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
     used = set(re.findall(r"\w+", python)) | set(STEPS)
-    for choice in product(RUNNABLE_TYPES, PAIRS, ("plain", "expert"), (True, False)):
+    for choice in product(RUNNABLE_TYPES, KERNELS, ("plain", "expert"), (True, False)):
         used |= {Path(name).stem for name in files_of(*choice)}
     used |= {f"{name}_quantize_{kind}" for name in fusion.FIELDS for kind in ("q8_0", "q8_k")}
     for file in FILES:

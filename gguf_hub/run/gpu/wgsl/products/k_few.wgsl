@@ -34,10 +34,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   for (var b = lane; b < n_blocks; b += 8u) {
     let block = block_of(job.matrix, min(row, a.n_out - 1u), b, n_blocks);
     var sum = Integers(vec4<i32>(0), vec4<i32>(0));
-    sum = add_part(sum, block, x, b, 0u);
-    sum = add_part(sum, block, x, b, 1u);
-    sum = add_part(sum, block, x, b, 2u);
-    sum = add_part(sum, block, x, b, 3u);
+    for (var k = 0u; k < 4u; k++) { sum = add_part(sum, block, x, b, k); }
     let x_scale = vec4<f32>(f[p0.f + b], f[p1.f + b], f[p2.f + b], f[p3.f + b]);
     let factors = factors_of(block);
     if (HAS_MINIMA) { total = fma(-factors.y * x_scale, vec4<f32>(sum.minima), total); }
