@@ -76,6 +76,7 @@ def attention(step: Step) -> list[Operation]:
             _in_buffers(step),
             grid,
             scratch_floats=N_PARTS * at["n_head"] * (at["value_dim"] + 2),
+            is_checked=False,
         )
 
     return [

@@ -85,7 +85,7 @@ def _scan(rows: str) -> Callable[[Step], list[Operation]]:
 
         constants = (("OWN_ROWS", f"{-(-at[rows] // 16)}u"),)
         source = module(f"{name}.wgsl", ARGUMENTS[name], constants)
-        return [Operation(source, step.arguments, grid)]
+        return [Operation(source, step.arguments, grid, is_checked=False)]
 
     return lower
 

@@ -151,11 +151,24 @@ def attended(
     twin = stored(shape, types, device, builder, t)
     if "Q8_0" in types:  # random bytes are quants, and scales are small
         twin.memory.kv[...] = np.random.default_rng(5).integers(0, 0x2C00, len(twin.memory.kv))
+    elif types == "F16.F16":
+        forget(shape, twin, position + t)
     before = twin.view(twin.cpu, "scratch").copy()
     gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2),
                    in_slot(shape, types, twin, 2)[1:])  # fmt: skip
     np.testing.assert_array_equal(twin.view(gpu, "scratch"), before)
     assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
+
+
+def forget(shape: Shape, twin: Twin, end: int) -> None:
+    """Let the places behind the last token's hold no numbers, in halves: nothing may use them."""
+    slots = twin.memory.kv[: twin.ends["kv"]].reshape(twin.n_slots, -1)
+    keys, values = np.split(slots, [twin.at["v_cache"]], axis=1)
+    keys = keys.reshape(twin.n_slots, shape.n_head_kv, -1, shape.head_dim, cache.LANES)
+    tiles = shape.n_head_kv * cache.n_tiles(shape.value_dim)
+    values.reshape(twin.n_slots, tiles, shape.n_ctx, -1)[:, :, end:] = 0x7E00
+    for place in range(end, shape.n_ctx):
+        keys[:, :, place // cache.LANES, :, place % cache.LANES] = 0x7E00
 
 
 def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:

@@ -379,10 +379,12 @@ def test_experts(
     assert_same("top_k_gate", twin, gpu, 8 * ULP)
 
 
+@pytest.mark.parametrize("spread", [0, 2])
 @pytest.mark.parametrize("t", [1, 300])
-def test_many_experts(t: int, device: Any, builder: KernelBuilder) -> None:
-    """More experts than threads, more pairs than a workgroup takes at once."""
-    twin, gpu = routed(floats(t, 160, spread=2), 6, device, builder, function=SOFTMAX)
+def test_many_experts(t: int, spread: int, device: Any, builder: KernelBuilder) -> None:
+    """More experts than threads, more pairs than a workgroup takes at once; of equals the first."""
+    logits = floats(t, 160, spread=spread)
+    twin, gpu = routed(logits, 6, device, builder, function=SOFTMAX)
     assert_same("top_k_gate", twin, gpu, 8 * ULP)
 
 

@@ -15,8 +15,9 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let n_parts = parts().y;
   let stride = a.n_head * header(N_TOKENS) * (VALUE_DIM + 2u);
   let state = row * (VALUE_DIM + 2u);
-  let sink = f[a.sinks + row % a.n_head];
-  var most = select(-1e30, sink, a.has_sinks == 1u);
+  var sink = -1e30;
+  if (a.has_sinks == 1u) { sink = f[a.sinks + row % a.n_head]; }
+  var most = sink;
   for (var part = li; part < n_parts; part += THREADS) { most = max(most, s[state + stride * part]); }
   tops[li] = most;
   workgroupBarrier();
