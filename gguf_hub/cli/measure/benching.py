@@ -82,17 +82,15 @@ def _measure(
         read_rate = read_bytes_per_s(file.data, model.n_threads, builder)
         return {
             "n_threads": model.n_threads,
-            "backend": backend_of(settings.gpu),
-            "n_gpu_layers": settings.gpu.n_layers,
+            "backend": backend_of(settings.gpu) if model.n_gpu_layers else "CPU",
+            "n_gpu_layers": model.n_gpu_layers,
             **_speeds(result),
-            **_bandwidth(result, plan, model, read_rate, settings.gpu.n_layers),
+            **_bandwidth(result, plan, model, read_rate),
         }
 
 
 def backend_of(gpu: GpuSettings) -> str:
-    """Return what computes: ``CPU``, or the API of the first GPU: ``Vulkan``."""
-    if not gpu.n_layers:
-        return "CPU"
+    """Return the API of the first GPU that computes: ``Vulkan``."""
     from gguf_hub.run.gpu.adapters import find_gpus
 
     used = gpu.devices or (0,)
@@ -110,12 +108,12 @@ def _speeds(result: Measurement) -> dict[str, Any]:
 
 
 def _bandwidth(
-    result: Measurement, plan: Plan, model: Transformer, read_rate: float, n_gpu_layers: int
+    result: Measurement, plan: Plan, model: Transformer, read_rate: float
 ) -> dict[str, Any]:
     """Return bytes per generated token, bytes per second, and the share of memory bandwidth."""
     n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # the average of the test
     size_bytes = model.active_bytes + model.cache_bytes(n_cached)
-    is_on_cpu = not n_gpu_layers  # a GPU reads its own memory
+    is_on_cpu = not model.n_gpu_layers  # a GPU reads its own memory
     speed = size_bytes * result.generation.tok_per_s if result.generation else None
     return {
         "weight_bytes_per_token": model.active_bytes,

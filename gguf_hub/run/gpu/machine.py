@@ -83,8 +83,8 @@ class MixedCode:
 class Part(Protocol):
     """A device with its share of a program, and a copy of the program's memory (``GpuPart``)."""
 
-    def send_weights(self, steps: Sequence[Step]) -> None:
-        """Send the weights that steps read."""
+    def prepare(self, steps: Sequence[Step]) -> None:
+        """Compile kernels and send the weights that steps read."""
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Any:
         """Return steps for ``run``."""
@@ -132,6 +132,7 @@ class MixedMachine:
         self.memory: Memory = cpu.memory
         self.n_threads = cpu.n_threads
         self.placement = placement
+        self.n_gpu_layers = placement.n_gpu_layers
         self._cpu, self._parts = cpu, tuple(parts)
         self._areas, self._bounds = layout.areas, bounds
         self._n_written = layout.rows + next(
@@ -141,14 +142,15 @@ class MixedMachine:
         self._slot_size = layout.sizes["kv"]
         self._tracker = Tracker(())
 
-    def send_weights(self, steps: Sequence[Step]) -> None:
-        """Send the weights that steps read to where they run.
+    def prepare(self, steps: Sequence[Step]) -> None:
+        """Compile kernels and send the weights that steps read to where they run.
 
         Raises:
-            GpuMemoryError: A GPU has no room for them.
+            GpuError: A driver refuses a kernel.
+            GpuMemoryError: A GPU has no room for the weights.
         """
         for i, part in enumerate(self._parts):
-            part.send_weights([step for step in steps if self.placement.device_of(step) == i])
+            part.prepare([step for step in steps if self.placement.device_of(step) == i])
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> MixedCode:
         """Return a program in segments, kernels compiled and weights where they are read."""

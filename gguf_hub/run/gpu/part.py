@@ -31,7 +31,7 @@ from gguf_hub.run.gpu.kernels import (
     arguments_of,
     name_of,
 )
-from gguf_hub.run.gpu.lowering import lower, lower_all
+from gguf_hub.run.gpu.lowering import lower_all
 from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT, Step
 
@@ -173,16 +173,17 @@ class GpuPart:
         self._owned.append(self.device.buffer(size))
         return Slice(self._owned[-1], 0, size)
 
-    def send_weights(self, steps: Sequence[Step]) -> None:
-        """Send the weights that steps read, if they are not there yet.
+    def prepare(self, steps: Sequence[Step]) -> None:
+        """Compile the kernels of steps and send the weights that they read.
 
         Raises:
-            GpuMemoryError: The GPU has no room for them.
+            GpuError: The driver refuses a kernel.
+            GpuMemoryError: The GPU has no room for the weights.
         """
-        for step in steps:
-            for operation in lower(step, self.device.max_binding, self._tables):
-                if operation.weights:
-                    self._store.get(operation.weights)
+        for operation, _ in lower_all(steps, self.device.max_binding, self._tables):
+            self._kernel_of(operation)
+            if operation.weights:
+                self._store.get(operation.weights)
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> GpuCode:
         """Return steps for ``run``, their kernels compiled and their weights on the GPU."""
@@ -281,6 +282,9 @@ class GpuPart:
         if n_floats and (self._scratch is None or self._scratch.size < 4 * n_floats):
             self._scratch = self._whole(n_floats, np.float32)
 
+    def _kernel_of(self, operation: Operation) -> Any:
+        return self.device.kernel(operation.source, is_checked=operation.is_checked)
+
     def _bind(self, operation: Operation, step: Step, arguments: Slice) -> _Bound:
         at = arguments_of(step)
         slices = {
@@ -296,7 +300,7 @@ class GpuPart:
             slices[S] = self._scratch
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
-        kernel = self.device.kernel(operation.source, is_checked=operation.is_checked)
+        kernel = self._kernel_of(operation)
         header_at = at["at"] if name_of(step) == "set_row" else None
         bindings = self.device.bind(kernel, slices)
         return _Bound(kernel, bindings, operation.grid, header_at, "k_cache" in at)

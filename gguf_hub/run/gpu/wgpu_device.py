@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,21 @@ _TYPES = {
     ("storage", "read"): "read-only-storage",
     ("storage", "read_write"): "storage",
 }
+
+
+def _in_our_errors(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of a device raise ``GpuError`` where wgpu has one of its own."""
+
+    @wraps(method)
+    def wrapped(self: WgpuDevice, *args: Any, **options: Any) -> Any:
+        try:
+            return method(self, *args, **options)
+        except wgpu.GPUError as exc:
+            kind = GpuMemoryError if isinstance(exc, wgpu.GPUOutOfMemoryError) else GpuError
+            text = " ".join(str(exc).split())
+            raise kind(f"GPU `{self.info.name}`: {text}") from exc
+
+    return wrapped
 
 
 class _Kernel:
@@ -169,6 +184,7 @@ class WgpuDevice:
         """Give a buffer's memory back."""
         buffer.destroy()
 
+    @_in_our_errors
     def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
         """Copy numbers into a buffer before what is submitted next.
 
@@ -180,6 +196,7 @@ class WgpuDevice:
             self._queue.submit([])
             self._wait()
 
+    @_in_our_errors
     def read(self, reads: Sequence[Slice]) -> list[NDArray[np.uint8]]:
         """Wait for all that was submitted; return bytes of buffers.
 
@@ -205,6 +222,7 @@ class WgpuDevice:
             self._kernels[source] = self._compile(source, is_checked)
         return self._kernels[source]
 
+    @_in_our_errors
     def bind(self, kernel: _Kernel, slices: dict[int, Slice]) -> Any:
         """Return what a kernel sees at each of its bindings; others are left out."""
         entries = [
@@ -220,6 +238,7 @@ class WgpuDevice:
         ]
         return self._device.create_bind_group(layout=kernel.layout, entries=entries)
 
+    @_in_our_errors
     def record(self, dispatches: Sequence[Dispatch]) -> Any:
         """Return dispatches as commands, to be submitted once."""
         encoder = self._device.create_command_encoder()
@@ -237,6 +256,7 @@ class WgpuDevice:
         pass_.end()
         return encoder.finish()
 
+    @_in_our_errors
     def submit(self, commands: Any) -> None:
         """Run recorded commands."""
         self._queue.submit([commands])
@@ -245,7 +265,8 @@ class WgpuDevice:
         """Free the device."""
         self._kernels.clear()
         self._staging = None
-        self._device.destroy()
+        with suppress(wgpu.GPUError):  # it may be lost
+            self._device.destroy()
 
     def _compile(self, source: str, is_checked: bool) -> _Kernel:
         found = sorted({(int(n), kind, how) for n, kind, how in _BINDING.findall(source)})

@@ -18,6 +18,7 @@ from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import release
 from gguf_hub.run.model.settings import GpuSettings
 from gguf_hub.run.model.weights import Weights
+from gguf_hub.units import format_size
 
 if TYPE_CHECKING:
     from gguf_hub.run.gpu.device import Device
@@ -51,17 +52,17 @@ class MachineOpener:
     def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
         """Return a machine with as many layers on GPUs as are asked for and have room there."""
         self._limits = limits
-        if not gpu.n_layers:
-            return self._open_on_cpu(limits)
-        stores = self._open_devices(gpu)
-        try:
-            return self._open_on_gpus(limits, gpu, stores)
-        except GpuMemoryError as exc:
-            self._progress.note(f"{exc}: the CPU computes all layers")
-        except BaseException:
-            _close(stores)
-            raise
-        _close(stores)
+        stores: list[WeightStore] = []
+        if gpu.n_layers:
+            try:
+                stores = self._open_devices(gpu)
+                return self._open_on_gpus(limits, gpu, stores)
+            except GpuError as exc:
+                self._progress.note(f"{exc.message}: the CPU computes all layers")
+                _close(stores)
+            except BaseException:
+                _close(stores)
+                raise
         return self._open_on_cpu(limits)
 
     def reopen(self, error: GpuError) -> Opened:
@@ -99,7 +100,7 @@ class MachineOpener:
                 if n_layers == 1:
                     raise
                 n_layers -= 1
-                self._progress.note(f"{exc}: {n_layers} layers on it")
+                self._progress.note(f"{exc.message}: {n_layers} layers on it")
 
     def _mixed(
         self, program: Program, placement: Placement, stores: Sequence[WeightStore], limits: Limits
@@ -125,7 +126,7 @@ class MachineOpener:
                 for offset, values in program.constants.items():
                     parts[-1].write("f", offset, values)
             machine = MixedMachine(cpu, parts, placement, program.layout, program.bounds)
-            machine.send_weights(program.steps)
+            machine.prepare(program.steps)
         except BaseException:
             cpu.close()
             for part in parts:
@@ -134,10 +135,21 @@ class MachineOpener:
         return machine
 
     def _fitting(self, limits: Limits, max_binding: int) -> tuple[Limits, Program]:
-        """Return a batch so small that a GPU's kernels can see all of each array."""
+        """Return a batch so small that a GPU's kernels can see all of each array.
+
+        Raises:
+            GpuError: They cannot see the cache of a layer.
+        """
         while True:
             program = self._write(limits)
-            sizes = program.layout.sizes
+            areas, sizes = program.layout.areas, program.layout.sizes
+            cache = max((a.n_elements for a in areas if a.array == "kv"), default=0)
+            if 2 * cache * limits.n_slots > max_binding:
+                raise GpuError(
+                    f"keys of a layer take {format_size(2 * cache * limits.n_slots)}, more than "
+                    f"the {format_size(max_binding)} that the GPU's kernels can see",
+                    hint="a smaller context takes less: `-c`; so do fewer requests at once: `-np`",
+                )
             if max(4 * sizes["f"], sizes["q"], 4 * sizes["n"]) <= max_binding:
                 return limits, program
             if limits.n_batch == 1:
@@ -185,11 +197,30 @@ def _close(stores: Sequence[WeightStore]) -> None:
 
 
 def open_devices(numbers: Sequence[int]) -> list[Device]:
-    """Return open GPUs, by their numbers in the list of adapters; the first for none."""
+    """Return open GPUs.
+
+    Args:
+        numbers: Which adapters, from 0; none for the first that can be used.
+
+    Raises:
+        GpuError: One of them is not there, cannot be used or does not open.
+    """
+    from gguf_hub.run.gpu.adapters import judge
     from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
 
     adapters = list_adapters()
+    report = judge([info for info, _ in adapters])
+    if report.problem:
+        raise GpuError(report.problem, hint=report.hint)
+    usable = [adapter.index for adapter in report.usable]
     opened: list[Device] = []
-    for number in numbers or (0,):
-        opened.append(WgpuDevice(adapters[number][1]))
+    try:
+        for number in numbers or usable[:1]:
+            if number not in usable:
+                raise GpuError(f"GPU {number} cannot be used", hint="`gguf-hub doctor` lists them")
+            opened.append(WgpuDevice(adapters[number][1]))
+    except BaseException:
+        for device in opened:
+            device.close()
+        raise
     return opened

@@ -390,6 +390,11 @@ class Transformer:
         return found
 
     @property
+    def n_gpu_layers(self) -> int:
+        """How many layers GPUs compute, the output layer among them."""
+        return self._machine.n_gpu_layers
+
+    @property
     def active_bytes(self) -> int:
         """Bytes of weights that one token reads: of the experts only those in use."""
         return self._program.active_bytes

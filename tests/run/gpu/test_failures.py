@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.api.server.scheduler import Scheduler, TokenSequence
-from gguf_hub.errors import CacheLostError, GpuMemoryError
+from gguf_hub.errors import CacheLostError, GpuError, GpuMemoryError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.progress import SILENT, Progress, SilentProgress
@@ -176,3 +176,48 @@ def test_as_many_layers_as_have_room(
     assert bool(notes.texts) == (share < 1)
     if 0 < share < 1:
         assert notes.texts[-1].endswith(f"{n_layers} layers on it")
+
+
+def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
+    file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Small):
+        def kernel(self, source: str, **options: Any) -> Any:
+            raise GpuError("the driver of `small` refuses a kernel")
+
+    gpu, notes = Refusing(device, 2**31), Notes()
+    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [gpu])
+    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=GpuSettings(n_layers=ALL_LAYERS))
+    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
+        assert model.n_gpu_layers == 0
+        assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
+    assert "the CPU computes all layers" in notes.texts[-1]
+
+
+def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
+    file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GGUF_HUB_SOFTWARE_GPU", "1")
+    notes, gpu = Notes(), GpuSettings(n_layers=ALL_LAYERS, devices=(99,))
+    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
+    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
+        assert model.n_gpu_layers == 0
+    assert notes.texts == ["GPU 99 cannot be used: the CPU computes all layers"]
+
+
+def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
+    file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "max_binding", 300_000)
+    small, notes = Small(device, 2**31), Notes()
+    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [small])
+    gpu = GpuSettings(n_layers=ALL_LAYERS)
+    settings = ModelSettings(n_ctx=512, n_threads=1, n_slots=8, gpu=gpu)
+    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
+        assert model.n_gpu_layers == 0
+    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.texts[-1]
+
+
+def test_what_wgpu_refuses_is_an_error_of_ours(device: Any) -> None:
+    with pytest.raises(GpuError, match="GPU `"):
+        device.write(device.buffer(16), 1, np.zeros(4, np.uint8))  # no whole word

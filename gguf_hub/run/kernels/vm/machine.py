@@ -160,6 +160,7 @@ class Machine(Protocol):
 
     memory: Memory
     n_threads: int
+    n_gpu_layers: int
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> LoadedProgram:
         """Return a program for ``run``, its kernels made ready."""
@@ -190,6 +191,8 @@ class CompiledMachine:
 
     Call ``close`` (or use it as a context manager) to end the workers.
     """
+
+    n_gpu_layers = 0
 
     def __init__(self, builder: KernelBuilder, memory: Memory, n_threads: int) -> None:
         self.memory = memory
@@ -297,6 +300,8 @@ class PlainMachine:
         functions: Kernel name and instruction set -> function of a step, as
             ``library.kernel_function`` gives it.
     """
+
+    n_gpu_layers = 0
 
     def __init__(self, memory: Memory, functions: Callable[[str, str], Callable]) -> None:
         self.memory = memory
