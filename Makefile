@@ -12,6 +12,7 @@ types:
 	mypy
 
 test:
+	python -m tests.kernels
 	python -m pytest -q -n auto
 
 # kernels as plain Python: the path that needs no compiler at all

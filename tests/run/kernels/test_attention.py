@@ -64,10 +64,14 @@ def builder(request: pytest.FixtureRequest) -> KernelBuilder:
         patch.setenv("GGUF_HUB_ISA", request.param)
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
-    steps = ("attention", "rope_store")
-    names = [f"{step}.{types}" for step in steps for types in types_of(request.param)]
-    builder.addresses(["run_program", "rope_table", *names])
+    builder.addresses(kernels_of(request.param))
     return builder
+
+
+def kernels_of(isa: str) -> list[str]:
+    """What is run here on an instruction set."""
+    names = [f"{step}.{types}" for step in ("attention", "rope_store") for types in types_of(isa)]
+    return ["run_program", "rope_table", *names]
 
 
 def types_of(isa: str) -> Sequence[str]:

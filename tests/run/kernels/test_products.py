@@ -43,10 +43,15 @@ def builder_for(isa: str) -> KernelBuilder:
         patch.setenv("GGUF_HUB_ISA", isa)
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
-    matmuls = [f"matmul.{type_.name}" for type_ in types_of(isa)]
-    matmuls += [f"head_matmul.{type_.name}" for type_ in HEAD_TYPES]
-    builder.addresses(["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls])
+    builder.addresses(kernels_of(isa))
     return builder
+
+
+def kernels_of(isa: str) -> list[str]:
+    """What is run here on an instruction set."""
+    matmuls = [f"matmul.{type_.name}" for type_ in {*types_of(isa), *HEAD_TYPES}]
+    matmuls += [f"head_matmul.{type_.name}" for type_ in HEAD_TYPES]
+    return ["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls]
 
 
 @pytest.fixture(scope="module", params=usable_isas())
