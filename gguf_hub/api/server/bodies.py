@@ -216,6 +216,8 @@ class ChatBody(Sampling):
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
+    reasoning_effort: str | None = None
     parse_special: bool = False
     """Read control tokens in the texts of users and tools."""
 

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from gguf_hub.api.server.bodies import DetokenizeBody, NativeBody, TokenizeBody
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.metrics import metrics_text
-from gguf_hub.api.server.replies import Events, Json
+from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.run.generation import Generation
@@ -72,7 +72,7 @@ async def completion(body: NativeBody, request: Request) -> Response:
     generation = await while_connected(request, service.pool_of(body).run(_prepare, service, body))
     stream = service.start([generation], is_buffered=not body.stream)
     if body.stream:
-        return Events(_native_chunks(service, stream), stream.cancel, has_done=False)
+        return Events(_native_chunks(service, stream), stream.cancel, LLAMA_SERVER)
     (deltas,) = await while_connected(request, stream.all())
     text, logprobs, reason = gather(deltas)
     answer = {"content": text, **_final_fields(service, stream, reason)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
+from gguf_hub.api.server.conversations import prepare_chat
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.replies import Events, Json, error
 from gguf_hub.api.server.service import Service
@@ -25,18 +27,20 @@ from gguf_hub.run.generation.answers import (
     usage,
     warned,
 )
-from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat, schema_of
+from gguf_hub.run.generation.chat import ChatPlan, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
-from gguf_hub.run.tokenizer import LITERAL
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
 @router.get("/models")
 async def models(request: Request) -> Response:
-    """List the one model."""
-    return Json({"object": "list", "data": [_model(request.app.state.service)]})
+    """List the one model, under the names of OpenAI's fields and Anthropic's."""
+    service: Service = request.app.state.service
+    name = service.model_info.name
+    pages = {"has_more": False, "first_id": name, "last_id": name}
+    return Json({"object": "list", "data": [_model(service)], **pages})
 
 
 @router.get("/models/{model_id:path}")
@@ -46,17 +50,19 @@ async def model(model_id: str, request: Request) -> Response:
     if model_id == service.model_info.name:
         return Json(_model(service))
     text = f"no model `{model_id}`: expected `{service.model_info.name}`"
-    return error(404, text, param="model", code="model_not_found")
+    return error(request.url.path, 404, text, param="model", code="model_not_found")
 
 
 def _model(service: Service) -> dict[str, Any]:
     info = service.model_info
+    created_at = datetime.fromtimestamp(service.created, timezone.utc).isoformat()
     meta = {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
             "n_vocab": info.n_vocab, "n_params": info.n_params, "size": info.size_bytes,
             "quant": info.quant, "n_slots": info.n_slots,
             "description": info.description}  # fmt: skip
+    anthropic = {"type": "model", "display_name": info.name, "created_at": created_at}
     return {"id": info.name, "object": "model", "created": service.created,
-            "owned_by": "gguf-hub", "meta": meta}  # fmt: skip
+            "owned_by": "gguf-hub", **anthropic, "meta": meta}  # fmt: skip
 
 
 # -- completions ----------------------------------------------------------------------------------
@@ -135,8 +141,7 @@ async def _completion_chunks(
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
-    work = service.pool_of(body).run(_prepare_chat, service, body)
-    plan, generations = await while_connected(request, work)
+    plan, generations = await prepare_chat(service, body, request)
     head = Head(body.model or service.model_info.name)
     stream = service.start(generations, is_buffered=not body.stream)
     if body.stream:
@@ -147,46 +152,6 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         for i, text_deltas in enumerate(deltas)
     ]
     return Json(head.chat(choices, usage=_usage(generations, body.n), **_warned(generations)))
-
-
-def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
-    tools, choice = body.tools, body.tool_choice
-    if body.functions is not None:
-        converted, choice = modern_tools(body.functions, body.function_call)
-        tools = [dict(tool) for tool in converted or ()]
-    plan = plan_chat(
-        service.chat_format,
-        [message.model_dump(exclude_unset=True) for message in body.messages],
-        tools=tools,
-        tool_choice=choice,
-        parallel_tool_calls=body.parallel_tool_calls,
-        response_format=body.response_format,
-        json_schema=body.json_schema,
-        add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-        variables=_template_variables(body.chat_template_kwargs),
-        control_texts=None if body.parse_special else service.tokenizer.vocab.control_texts,
-    )
-    service.check_length(plan.prompt.replace(LITERAL, ""))
-    tokens = encode_chat(service.tokenizer, plan.prompt)
-    limit = body.max_completion_tokens
-    generations = [
-        service.prepare(
-            tokens, body, max_tokens=body.max_tokens if limit is None else limit,
-            stops=[*stop_list(body.stop), *plan.stops],
-            n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
-            strict=plan.strict, choice=choice, warnings=plan.warnings,
-        )
-        for choice in range(body.n)
-    ]  # fmt: skip
-    return plan, generations
-
-
-def _template_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a client's template variables without those that the server sets."""
-    reserved = {"self", "messages", "tools", "add_generation_prompt", "documents", "bos_token",
-                "eos_token"}  # fmt: skip
-    return {name: value for name, value in (variables or {}).items() if name not in reserved}
 
 
 def _chat_choice(

@@ -19,6 +19,7 @@ from gguf_hub.errors import ChatTemplateError, UsageError
 from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
 from gguf_hub.run.chat.messages import plain_messages
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
+from gguf_hub.run.generation.reasoning import OpenReasoning, ReasoningParser, open_reasoning
 from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
@@ -43,6 +44,8 @@ class ChatPlan:
         max_calls: How many calls are returned at most; None for any number.
         strict: Whether the schema must be held in all its parts.
         warnings: What was asked for and is not held.
+        splits_reasoning: Whether reasoning is split from the text.
+        opened: Reasoning that the prompt begins.
     """
 
     prompt: str
@@ -54,12 +57,15 @@ class ChatPlan:
     max_calls: int | None = None
     strict: bool = False
     warnings: tuple[str, ...] = ()
+    splits_reasoning: bool = False
+    opened: OpenReasoning | None = None
 
     def parser(self) -> AnswerParser:
-        """Return what splits one answer into text and calls."""
+        """Return what splits one answer into reasoning, text and calls."""
         if self.tool is not None:
             return ForcedCallParser(self.tool)
-        return TextParser(self.tools, max_calls=self.max_calls)
+        answer = TextParser(self.tools, max_calls=self.max_calls)
+        return ReasoningParser(answer, self.opened) if self.splits_reasoning else answer
 
 
 def plan_chat(
@@ -75,6 +81,8 @@ def plan_chat(
     continue_final_message: bool | None = None,
     variables: Mapping[str, Any] | None = None,
     control_texts: re.Pattern[str] | None = None,
+    splits_reasoning: bool = False,
+    grammar: str | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
 
@@ -94,6 +102,8 @@ def plan_chat(
             assistant wrote it, without calls.
         variables: More values for the model's template.
         control_texts: What is not to be read as a control token in the user's and the tools' texts.
+        splits_reasoning: Whether to split reasoning from the answer's text.
+        grammar: The grammar that the answer is held to, if any.
 
     Raises:
         UsageError: A message, a tool or the response format is invalid.
@@ -111,12 +121,19 @@ def plan_chat(
         prompt = chat_format.render(messages, add_generation_prompt=starts_turn, **options)
     schema, is_strict = schema_of(response_format, json_schema)
     plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
+    plan = _with_tools(plan, functions, tool_choice, parallel_tool_calls)
+    return _with_reasoning(plan, options, grammar) if splits_reasoning else plan
+
+
+def _with_tools(
+    plan: ChatPlan, functions: Sequence[Mapping[str, Any]], tool_choice: Any, parallel: bool
+) -> ChatPlan:
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        max_calls = None if parallel_tool_calls else 1
+        max_calls = None if parallel else 1
         warnings = tuple(_free_strict(functions))
         return replace(plan, tools=names, max_calls=max_calls, warnings=warnings)
     plan = replace(plan, must_call=True, strict=any(map(_is_strict, required)))
@@ -124,6 +141,22 @@ def plan_chat(
         (function,) = required
         return replace(plan, schema=_parameters(function), tool=function["name"])
     return replace(plan, schema=_calls_schema(required), tools=names)
+
+
+def _with_reasoning(plan: ChatPlan, variables: Mapping[str, Any], grammar: str | None) -> ChatPlan:
+    """Return a plan that splits reasoning from the text.
+
+    Reasoning that the template begins is ended at once where it is not wanted, or where the answer
+    is held to a schema, which leaves no room for it.
+    """
+    opened = open_reasoning(plan.prompt)
+    if opened is None:
+        return replace(plan, splits_reasoning=True)
+    if plan.schema is not None or variables.get("enable_thinking") is False:
+        return replace(plan, splits_reasoning=True, prompt=opened.close(plan.prompt))
+    if grammar is not None and opened.end not in grammar:
+        opened = None
+    return replace(plan, splits_reasoning=True, opened=opened)
 
 
 def literal_messages(

@@ -22,10 +22,11 @@ def stories(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(stories: Path, kernels: None) -> Iterator[Running]:
+def server(stories: Path, kernels: None, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Share a server among the tests of a module, whose ``N_CTX`` may ask for a longer context."""
     need()
     with ExitStack() as stack:
-        yield Running(stories, stack, {})
+        yield Running(stories, stack, {}, n_ctx=getattr(request.module, "N_CTX", 256))
 
 
 @pytest.fixture
