@@ -21,7 +21,7 @@ from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.stops import stop_list
-from gguf_hub.run.generation.tool_calls import Part
+from gguf_hub.run.generation.tool_calls import Part, ReasoningDelta
 from gguf_hub.run.tokenizer import LITERAL
 
 IDLE_S = 10.0
@@ -45,8 +45,13 @@ class Builder(Protocol):
         """Return what shows that the answer is still computed."""
         ...
 
-    def finish(self, reason: str) -> list[Chunk]:
-        """End the answer: ``stop``, ``length`` or ``tool_calls``."""
+    def finish(self, reason: str, n_reasoning: int) -> list[Chunk]:
+        """End the answer.
+
+        Args:
+            reason: ``stop``, ``length`` or ``tool_calls``.
+            n_reasoning: Tokens of the reasoning.
+        """
         ...
 
     def fail(self, exc: Exception) -> list[Chunk]:
@@ -106,19 +111,24 @@ class _Reader:
     def __init__(self, plan: ChatPlan, builder: Builder) -> None:
         self._parser, self._builder = plan.parser(), builder
         self._logprobs: list[TokenLogprob] = []
+        self._n_tokens = self._n_reasoning = 0
 
     def read(self, delta: TextDelta) -> list[Chunk]:
         """Return what a delta adds to the stream."""
         self._logprobs += delta.logprobs
+        self._n_tokens += 1
         parts = self._parser.feed(delta.text)
         if delta.finish_reason is not None:
             parts += self._parser.finish()
         chunks: list[Chunk] = []
         for part in parts:
             logprobs, self._logprobs = self._logprobs, []
+            if isinstance(part, ReasoningDelta):
+                self._n_reasoning = self._n_tokens
             chunks += self._builder.add(part, logprobs)
         if delta.finish_reason is not None:
-            chunks += self._builder.finish(self._parser.finish_reason(delta.finish_reason))
+            reason = self._parser.finish_reason(delta.finish_reason)
+            chunks += self._builder.finish(reason, self._n_reasoning)
         return chunks
 
 

@@ -20,11 +20,12 @@ from gguf_hub.api.server.bodies import (
     EmbeddingBody,
     NativeBody,
 )
+from gguf_hub.api.server.responses import bodies as responses_bodies
 from gguf_hub.run.generation import sampler_config
 
 USER = [{"role": "user", "content": "Hi"}]
 REQUIRED: dict[str, Any] = {"messages": USER, "input": "x", "role": "user"}
-ROUTES = (bodies, anthropic_bodies)
+ROUTES = (bodies, anthropic_bodies, responses_bodies)
 FOUND = {
     model
     for module in ROUTES

@@ -69,13 +69,14 @@ class MessageBuilder:
         """Return a ping."""
         return [{"type": "ping"}]
 
-    def finish(self, reason: str) -> list[Chunk]:
+    def finish(self, reason: str, n_reasoning: int) -> list[Chunk]:
         """Return the end of the message."""
         text = self._generation.stop_text
         is_stop = text in self._stops and reason == "stop"
         stop_reason = "stop_sequence" if is_stop else _STOP_REASONS[reason]
         self._end = {"stop_reason": stop_reason, "stop_sequence": text if is_stop else None}
         self._usage = self._count(self._generation.timings.n_cached, self._generation.n_generated)
+        self._usage["output_tokens_details"] = {"thinking_tokens": n_reasoning}
         chunks = self._close()
         delta = {"type": "message_delta", "delta": self._end, "usage": self._usage}
         return [*chunks, {**delta, **warned(self._warnings)}, {"type": "message_stop"}]
