@@ -23,6 +23,8 @@ from gguf_hub.api.server.anthropic import routes as anthropic_routes
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.flow import ClientGoneError
 from gguf_hub.api.server.guard import Access, Guard
+from gguf_hub.api.server.ollama import routes as ollama_routes
+from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
 from gguf_hub.api.server.replies import error, reply_to_error
 from gguf_hub.api.server.responses import routes as responses_routes
 from gguf_hub.api.server.responses.store import NoResponseError, ResponseStore
@@ -77,14 +79,16 @@ def create_app(
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
     app.state.service, app.state.requests = service, requests
-    app.state.responses = ResponseStore()
+    app.state.responses, app.state.names = ResponseStore(), ModelNames(service.model_info)
     app.include_router(openai_routes.router)
     app.include_router(native_routes.router)
     app.include_router(anthropic_routes.router)
     app.include_router(responses_routes.router)
+    app.include_router(ollama_routes.router)
     _add_page(app)
     app.add_exception_handler(GgufHubError, reply_to_error)
     app.add_exception_handler(NoResponseError, responses_routes.reply_to_missing)
+    app.add_exception_handler(NoModelError, ollama_routes.reply_to_other_model)
     app.add_exception_handler(RequestValidationError, _reply_to_invalid_body)
     app.add_exception_handler(ValidationError, _reply_to_invalid_body)  # of a translated body
     app.add_exception_handler(HTTPException, _reply_to_http_error)

@@ -94,9 +94,22 @@ async def answer_chat(
     """Reply with the one answer of a conversation, whole or streamed as the body says."""
     plan, (generation,) = await prepare_chat(service, body, request)
     builder = make_builder(plan, generation)
-    stream = service.start([generation], is_buffered=not body.stream)
+    return await answer(service, plan, generation, request, builder, framing, body.stream)
+
+
+async def answer(
+    service: Service,
+    plan: ChatPlan,
+    generation: Generation,
+    request: Request,
+    builder: Builder,
+    framing: Framing,
+    is_streamed: bool,
+) -> Response:
+    """Reply with a text, whole or streamed."""
+    stream = service.start([generation], is_buffered=not is_streamed)
     reader = _Reader(plan, builder)
-    if body.stream:
+    if is_streamed:
         return Events(_chunks(reader, builder, stream), stream.cancel, framing)
     (deltas,) = await while_connected(request, stream.all())
     builder.begin()

@@ -20,12 +20,13 @@ from gguf_hub.api.server.bodies import (
     EmbeddingBody,
     NativeBody,
 )
+from gguf_hub.api.server.ollama import bodies as ollama_bodies
 from gguf_hub.api.server.responses import bodies as responses_bodies
 from gguf_hub.run.generation import sampler_config
 
 USER = [{"role": "user", "content": "Hi"}]
 REQUIRED: dict[str, Any] = {"messages": USER, "input": "x", "role": "user"}
-ROUTES = (bodies, anthropic_bodies, responses_bodies)
+ROUTES = (bodies, anthropic_bodies, responses_bodies, ollama_bodies)
 FOUND = {
     model
     for module in ROUTES
@@ -39,6 +40,9 @@ def sample(name: str, field: Any) -> Any:
     """Return a value of a field that must be given."""
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)[0]
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Body):
+        inner = field.annotation.model_fields.items()
+        return {name: sample(name, each) for name, each in inner if each.is_required()}
     kinds: dict[Any, Any] = {str: "x", int: 1, dict: {}}
     kind = get_origin(field.annotation) or field.annotation
     return kinds[kind] if kind in kinds else REQUIRED.get(name, "x")
