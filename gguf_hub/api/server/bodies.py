@@ -248,6 +248,29 @@ class NativeBody(Sampling):
     cache_prompt: bool = True
 
 
+class InfillExtra(Body):
+    """Text of another file, for ``/infill``."""
+
+    text: str
+    filename: str | None = None
+
+
+class InfillBody(NativeBody):
+    """llama-server's ``/infill``."""
+
+    prompt: str = ""
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: list[InfillExtra] = []
+
+
+class NativeEmbeddingBody(Body):
+    """llama-server's ``/embedding``."""
+
+    content: Prompts = Field("", validation_alias=AliasChoices("content", "input"))
+    embd_normalize: int = 2
+
+
 class TokenizeBody(Body):
     """llama-server's ``/tokenize``."""
 

@@ -84,6 +84,12 @@ async def count_tokens(service: Service, body: ChatBody, request: Request) -> in
     return await while_connected(request, service.pool_of(body).run(count))
 
 
+async def render_chat(service: Service, body: ChatBody, request: Request) -> str:
+    """Return the prompt of a conversation."""
+    work = service.pool_of(body).run(_plan, service, body)
+    return (await while_connected(request, work)).prompt.replace(LITERAL, "")
+
+
 async def answer_chat(
     service: Service,
     body: ChatBody,

@@ -13,7 +13,7 @@ from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.replies import Json, error
 
-OPEN_PATHS = ("/health", "/", "/page/")
+OPEN_PATHS = ("/health", "/v1/health", "/", "/page/")
 """Paths without a key: the page itself has no data; a path that ends with ``/`` is a folder."""
 
 MAX_VALUES = 300_000

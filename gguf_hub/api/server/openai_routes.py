@@ -12,8 +12,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
-from gguf_hub.api.server.conversations import prepare_chat
+from gguf_hub.api.server.conversations import count_tokens, prepare_chat
 from gguf_hub.api.server.flow import while_connected
+from gguf_hub.api.server.measures import timings_of, usage_of
 from gguf_hub.api.server.replies import Events, Json, error
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
@@ -24,16 +25,19 @@ from gguf_hub.run.generation.answers import (
     Head,
     chat_logprobs,
     embeddings,
-    usage,
     warned,
 )
 from gguf_hub.run.generation.chat import ChatPlan, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"])
+"""Under ``/v1``."""
+bare = APIRouter(include_in_schema=False)
+"""Those of them that llama-server has without ``/v1``, too."""
 
 
+@bare.get("/models")
 @router.get("/models")
 async def models(request: Request) -> Response:
     """List the one model, under the names of OpenAI's fields and Anthropic's."""
@@ -88,7 +92,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
         completion.choice(text_deltas)
         for completion, text_deltas in zip(completions, deltas, strict=True)
     ]
-    return Json(head.text(choices, usage=_usage(generations, body.n), **_warned(generations)))
+    return Json(head.text(choices, **_final(generations, body.n)))
 
 
 def _prompts(prompt: Any) -> list[str | list[int | str]]:
@@ -130,13 +134,13 @@ async def _completion_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in completions[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
-        yield [head.text([], **end)]
+        yield [head.text([], **_final(stream.generations, body.n))]
 
 
 # -- conversations --------------------------------------------------------------------------------
 
 
+@bare.post("/chat/completions")
 @router.post("/chat/completions")
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
@@ -151,7 +155,14 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         _chat_choice(service, body, head, plan, i, text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.chat(choices, usage=_usage(generations, body.n), **_warned(generations)))
+    return Json(head.chat(choices, **_final(generations, body.n)))
+
+
+@router.post("/chat/completions/input_tokens")
+async def chat_tokens(body: ChatBody, request: Request) -> Response:
+    """Count the tokens of a conversation."""
+    n_tokens = await count_tokens(request.app.state.service, body, request)
+    return Json({"object": "response.input_tokens", "input_tokens": n_tokens})
 
 
 def _chat_choice(
@@ -174,8 +185,7 @@ async def _chat_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
-        yield [head.chat_chunk([], **end)]
+        yield [head.chat_chunk([], **_final(stream.generations, body.n))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -191,14 +201,19 @@ async def embed(body: EmbeddingBody, request: Request) -> Response:
             f"dimensions: expected {n_embd}, the length of this model's vectors, found "
             f"{body.dimensions}", hint="leave it out"
         )  # fmt: skip
-    texts = await while_connected(request, _embedded_texts(service, body))
+    texts = await while_connected(request, embedded_texts(service, body.input))
     vectors = await while_connected(request, service.embed(texts))
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
     return Json(embeddings(encoded, body.model or service.model_info.name, sum(map(len, texts))))
 
 
-async def _embedded_texts(service: Service, body: EmbeddingBody) -> list[list[int]]:
-    texts = [await service.pool.run(service.encode, text) for text in _prompts(body.input)]
+async def embedded_texts(service: Service, prompts: Any) -> list[list[int]]:
+    """Return the tokens of each text to embed.
+
+    Raises:
+        UsageError: There is none.
+    """
+    texts = [await service.pool.run(service.encode, text) for text in _prompts(prompts)]
     if not texts:
         raise UsageError("input: expected at least one text, found none")
     return texts
@@ -213,11 +228,8 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 # -- what they share ------------------------------------------------------------------------------
 
 
-def _warned(generations: Sequence[Generation]) -> Answer:
-    return warned(text for generation in generations for text in generation.request.warnings)
-
-
-def _usage(generations: Sequence[Generation], n_choices: int) -> Answer:
-    """Return the tokens of a request; each prompt counts once, however many texts follow it."""
-    n_prompt = sum(len(generation.request.prompt) for generation in generations[::n_choices])
-    return usage(n_prompt, sum(generation.n_generated for generation in generations))
+def _final(generations: Sequence[Generation], n_choices: int) -> Answer:
+    """Return what the last chunk of a stream, or a whole answer, says of its texts."""
+    timings = {"timings": timings_of(generations[0])} if len(generations) == 1 else {}
+    warnings = warned(text for each in generations for text in each.request.warnings)
+    return {"usage": usage_of(generations, n_choices), **timings, **warnings}

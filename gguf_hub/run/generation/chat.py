@@ -92,7 +92,8 @@ def plan_chat(
         chat_format: Makes the prompt.
         messages: Turns with ``role`` and ``content``.
         tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
-        tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
+        tool_choice: ``"none"``, ``"auto"``, ``"required"``, the tool that must be called, or
+            OpenAI's ``allowed_tools``: those that may be, and whether one must.
         parallel_tool_calls: Whether an answer may call more than once.
         response_format: See ``schema_of``.
         json_schema: See ``schema_of``.
@@ -109,8 +110,9 @@ def plan_chat(
         UsageError: A message, a tool or the response format is invalid.
         ChatTemplateError: The template refuses the conversation.
     """
-    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools or ()]
-    template_tools = list(tools or ()) if functions else None
+    tools, tool_choice = _allowed_tools(tools or (), tool_choice)
+    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools]
+    template_tools = list(tools) if functions else None
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in literal_messages(messages, control_texts)]
     options = {**(variables or {}), "tools": template_tools}
@@ -299,6 +301,31 @@ def _function(tool: Tool) -> Mapping[str, Any]:
             hint='write {"type": "function", "function": {"name": ..., "parameters": ...}}',
         )
     return function
+
+
+def _allowed_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], Any]:
+    """Return the tools that a choice allows, and the choice among them."""
+    if not isinstance(choice, Mapping) or choice.get("type") != "allowed_tools":
+        return tools, choice
+    inner = choice.get("allowed_tools") or choice  # in Responses there is no inner object
+    allowed = inner.get("tools") if isinstance(inner, Mapping) else None
+    mode = inner.get("mode", "auto") if isinstance(inner, Mapping) else None
+    if not isinstance(allowed, list) or mode not in ("auto", "required"):
+        raise UsageError("tool_choice: expected `tools`, and `auto` or `required` as `mode`, "
+                         f"found {choice!r:.60}")  # fmt: skip
+    names = [_name_of(tool) for tool in allowed]
+    found = [tool for tool in tools if _function(tool)["name"] in names]
+    if mode == "required" and not found:
+        raise UsageError(f"tool_choice: none of the tools that are allowed is there: {names!r:.60}")
+    return found, mode
+
+
+def _name_of(tool: Any) -> Any:
+    """Return the name of a tool, in the shape of chat completions or of Responses."""
+    if not isinstance(tool, Mapping):
+        return None
+    inner = tool.get("function")
+    return (inner if isinstance(inner, Mapping) else tool).get("name")
 
 
 def _required_functions(

@@ -265,7 +265,7 @@ def test_a_conversation_that_ends_with_an_answer_is_continued(server: Running) -
     prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon"
     expected = post(server, "/v1/completions", prompt=prompt, **GREEDY)
     assert answer["choices"][0]["message"]["content"] == expected["choices"][0]["text"]
-    assert answer["usage"] == expected["usage"]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
     both = {"add_generation_prompt": True, "continue_final_message": True}
     message = refusal(server, "/v1/chat/completions", messages=begun, **both)["message"]
     assert "found both" in message
@@ -361,7 +361,7 @@ def test_a_suffix_is_filled_up_to(server: Running, infilling: Path) -> None:
     with ExitStack() as stack:
         answer = post(Running(infilling, stack, {}), "/v1/completions", **body)
     assert answer["choices"] == expected["choices"]
-    assert answer["usage"] == expected["usage"]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
     with Llama(infilling, n_ctx=256) as llm:
         assert llm(**body)["choices"] == expected["choices"]
 

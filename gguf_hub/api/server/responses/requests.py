@@ -153,15 +153,9 @@ def _tools(body: InputBody) -> tuple[list[Item], Any]:
     choice = body.tool_choice
     if isinstance(choice, dict):
         kind, name = choice.get("type"), choice.get("name")
-        if kind == "allowed_tools":
-            allowed = choice.get("tools")
-            names = [tool.get("name") for tool in allowed if isinstance(tool, dict)] if isinstance(
-                allowed, list) else []  # fmt: skip
-            tools = [tool for tool in tools if tool.get("name") in names]
-            choice = choice.get("mode", "auto")
-        elif kind == "function" and isinstance(name, str):
+        if kind == "function" and isinstance(name, str):
             choice = {"type": "function", "function": {"name": name}}
-        else:
+        elif kind != "allowed_tools":
             raise UsageError(f"tool_choice: expected a function with a name, found {choice!r:.60}")
     if not tools and choice not in (None, "none", "auto"):
         raise UsageError(f"tool_choice: no function to call for {body.tool_choice!r:.60}")
