@@ -80,7 +80,7 @@ def create_app(
     )  # fmt: skip
     app.state.service, app.state.requests = service, requests
     app.state.responses, app.state.names = ResponseStore(), ModelNames(service.model_info)
-    app.include_router(openai_routes.router, prefix="/v1")
+    app.include_router(openai_routes.router)
     app.include_router(openai_routes.bare)
     app.include_router(native_routes.router)
     app.include_router(anthropic_routes.router)

@@ -31,8 +31,7 @@ from gguf_hub.run.generation.chat import ChatPlan, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 
-router = APIRouter(tags=["OpenAI"])
-"""Under ``/v1``."""
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
 bare = APIRouter(include_in_schema=False)
 """Those of them that llama-server has without ``/v1``, too."""
 

@@ -391,8 +391,10 @@ def _with_call(message: Any) -> Any:
     calls = message.get("tool_calls")
     if not calls and isinstance(message.get("function_call"), Mapping):  # OpenAI's old name
         calls = [{"type": "function", "function": message["function_call"]}]
-    if not isinstance(calls, list):
+    if not calls:
         return message
+    if not isinstance(calls, list):
+        raise UsageError(f"tool_calls: expected a list of calls, found {calls!r:.60}")
     return {**message, "tool_calls": [_parse_arguments(call) for call in calls]}
 
 

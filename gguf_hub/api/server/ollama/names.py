@@ -34,6 +34,10 @@ class ModelNames:
         self._own = {name.lower() for name in own}
         self._known: dict[str, bool] = {}  # names that only a search can tell
 
+    def is_own(self, name: str) -> bool:
+        """Return whether this is the model's name or its file's."""
+        return _bare(name).lower() in self._own
+
     def check(self, name: str) -> None:
         """Refuse the name of another model.
 
@@ -44,9 +48,9 @@ class ModelNames:
         Raises:
             NoModelError: It is another model's name, or none.
         """
-        bare = name.strip().removesuffix(LATEST)
-        if bare.lower() in self._own:
+        if self.is_own(name):
             return
+        bare = _bare(name)
         if bare not in self._known:
             while len(self._known) >= _MAX_KNOWN:
                 self._known.pop(next(iter(self._known)))
@@ -65,7 +69,11 @@ class ModelNames:
             if isinstance(target, tuple):
                 return False
             copies = resolver.locate(target)
-        except (GgufHubError, ValueError):
+        except (GgufHubError, OSError, ValueError):
             return False
         path = self._path.resolve()
         return any(path in (file.resolve() for file in copy.paths) for copy in copies)
+
+
+def _bare(name: str) -> str:
+    return name.strip().removesuffix(LATEST)

@@ -51,7 +51,8 @@ async def _check_model(body: ModelBody, request: Request) -> str:
         raise UsageError("model: expected a name")
     names: ModelNames = request.app.state.names
     service: Service = request.app.state.service
-    await while_connected(request, service.bulk.run(names.check, name))
+    if not names.is_own(name):  # this machine is searched
+        await while_connected(request, service.bulk.run(names.check, name))
     return name
 
 
