@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,3 +40,15 @@ def serve(stories: Path) -> Iterator[Callable[..., Running]]:
             return Running(stories, stack, app or {}, **options)
 
         yield start
+
+
+@pytest.fixture
+def slow_server(server: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """Let the shared server compute a tenth of a second longer, and be idle after a hundredth."""
+    from gguf_hub.api.server import conversations
+
+    monkeypatch.setattr(conversations, "IDLE_S", 0.01)
+    scheduler = server.service.scheduler
+    compute = scheduler.round
+    monkeypatch.setattr(scheduler, "round", lambda: (time.sleep(0.1), compute()))
+    return server

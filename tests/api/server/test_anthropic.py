@@ -255,17 +255,10 @@ def test_an_error_in_a_stream_is_an_event(server: Running, monkeypatch: Any) -> 
     }
 
 
-def test_a_stream_pings_while_the_answer_is_computed(server: Running, monkeypatch: Any) -> None:
-    import threading
-
-    from gguf_hub.api.server import conversations
-
-    monkeypatch.setattr(conversations, "IDLE_S", 0.01)
-    scheduler, free = server.service.scheduler, threading.Event()
-    round_ = scheduler.round
-    monkeypatch.setattr(scheduler, "round", lambda: (free.wait(0.1), round_())[1])
-    events = named_events(server, PATH, **{**GREEDY, "max_tokens": 1})
+def test_a_stream_pings_while_the_answer_is_computed(slow_server: Running) -> None:
+    events = named_events(slow_server, PATH, **{**GREEDY, "max_tokens": 1})
     assert sum(event["type"] == "ping" for event in events) > 2
+    assert content_of(events)
 
 
 # -- Anthropic's own client ---------------------------------------------------------------------

@@ -329,6 +329,11 @@ def test_an_error_in_a_stream_is_a_line(server: Running, monkeypatch: Any) -> No
     assert lines(server, "/api/chat", **CHAT)[-1] == {"error": "RuntimeError: broken"}
 
 
+def test_a_stream_shows_that_the_answer_is_computed(slow_server: Running) -> None:
+    parts = lines(slow_server, "/api/chat", **{**CHAT, "options": {"num_predict": 1}})
+    assert sum(part["message"]["content"] == "" and not part["done"] for part in parts) > 2
+
+
 # -- Ollama's own client --------------------------------------------------------------------------
 
 

@@ -299,6 +299,13 @@ def test_an_error_in_a_stream_fails_the_response(server: Running, monkeypatch: A
     assert last["response"]["error"] == {"code": "server_error", "message": "RuntimeError: broken"}
 
 
+def test_a_stream_shows_that_the_answer_is_computed(slow_server: Running) -> None:
+    events = named_events(slow_server, PATH, **{**GREEDY, "max_output_tokens": 1})
+    assert sum(event["type"] == "response.in_progress" for event in events) > 2
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert text_of(events[-1]["response"])
+
+
 # -- OpenAI's own client --------------------------------------------------------------------------
 
 

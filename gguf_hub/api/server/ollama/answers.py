@@ -89,8 +89,8 @@ class OllamaBuilder:
         return [self._line(self._chunk(content, thinking, ()), done=False, **more)]
 
     def idle(self) -> list[Chunk]:
-        """Return nothing: no line says that it goes on."""
-        return []
+        """Return a line without text: clients give up after minutes without any."""
+        return [self._line(self._chunk("", "", ()), done=False)]
 
     def finish(self, reason: str, n_reasoning: int) -> list[Chunk]:
         """Return the calls, and the line that ends the answer."""

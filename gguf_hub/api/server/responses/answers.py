@@ -63,8 +63,8 @@ class ResponseBuilder:
         return self._add_text("message", part, entries)
 
     def idle(self) -> list[Chunk]:
-        """Return nothing: no event of this interface says that it goes on."""
-        return []
+        """Return the event that says so: clients give up after minutes without any."""
+        return [self._event("in_progress")]
 
     def finish(self, reason: str, n_reasoning: int) -> list[Chunk]:
         """Return the end of the response."""
