@@ -1,4 +1,4 @@
-.PHONY: lint format types test test-nojit docs bench
+.PHONY: lint format types test test-nojit clients docs bench
 
 lint:
 	ruff check .
@@ -18,6 +18,10 @@ test:
 # kernels as plain Python: the path that needs no compiler at all
 test-nojit:
 	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
+
+# client libraries against a server: needs `pip install -e '.[test,clients]'`
+clients:
+	GGUF_HUB_CLIENTS=1 python -m pytest -q -W ignore tests/clients
 
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site

@@ -81,6 +81,8 @@ NEEDED = {
     "fastapi": "^gguf-hub serve",
     "uvicorn": "^gguf-hub serve",
     "openai": "^from openai",
+    "anthropic": "^from anthropic",
+    "ollama": "^from ollama",
     "langchain_core": "langchain",
 }
 STANDS_FOR = {

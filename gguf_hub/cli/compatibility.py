@@ -151,18 +151,20 @@ REFUSED = {
     "extends the context",
     ("--adaptive-target", "--adaptive-decay"): "`gguf-hub run --help` lists the sampling flags",
     ("--rpc",): "a model runs on one machine",
-    ("-rea", "--reasoning", "--reasoning-format", "--reasoning-budget",
-     "--reasoning-effort"): _REASONING,
+    ("--reasoning-budget",): "reasoning has no budget of its own: limit the answer",
 }  # fmt: skip
 """Flags of llama.cpp that neither `run` nor `serve` accepts -> what to do instead."""
 
+_REASONING_FLAGS = ("-rea", "--reasoning", "--reasoning-format", "--reasoning-effort")
 REFUSED_BY_RUN = {
+    _REASONING_FLAGS: _REASONING,
     ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
     ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
     ("--chat-template-kwargs",): "`--chat-template-file FILE` takes your own template",
     ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
 }
 REFUSED_BY_SERVE = {
+    _REASONING_FLAGS: _IN_REQUESTS,
     ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-sysf",
      "--system-prompt-file", "-l", "--logit-bias", "--grammar", "--grammar-file",
      "-j", "--json-schema", "-jf", "--json-schema-file", "-r",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,10 +19,15 @@ from starlette.staticfiles import StaticFiles
 from gguf_hub import __version__
 from gguf_hub.api.server import native_routes, openai_routes
 from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
+from gguf_hub.api.server.anthropic import routes as anthropic_routes
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.flow import ClientGoneError
 from gguf_hub.api.server.guard import Access, Guard
+from gguf_hub.api.server.ollama import routes as ollama_routes
+from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
 from gguf_hub.api.server.replies import error, reply_to_error
+from gguf_hub.api.server.responses import routes as responses_routes
+from gguf_hub.api.server.responses.store import NoResponseError, ResponseStore
 from gguf_hub.api.server.service import Service
 from gguf_hub.errors import GgufHubError
 
@@ -73,11 +79,19 @@ def create_app(
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
     app.state.service, app.state.requests = service, requests
+    app.state.responses, app.state.names = ResponseStore(), ModelNames(service.model_info)
     app.include_router(openai_routes.router)
+    app.include_router(openai_routes.bare)
     app.include_router(native_routes.router)
+    app.include_router(anthropic_routes.router)
+    app.include_router(responses_routes.router)
+    app.include_router(ollama_routes.router)
     _add_page(app)
     app.add_exception_handler(GgufHubError, reply_to_error)
+    app.add_exception_handler(NoResponseError, responses_routes.reply_to_missing)
+    app.add_exception_handler(NoModelError, ollama_routes.reply_to_other_model)
     app.add_exception_handler(RequestValidationError, _reply_to_invalid_body)
+    app.add_exception_handler(ValidationError, _reply_to_invalid_body)  # of a translated body
     app.add_exception_handler(HTTPException, _reply_to_http_error)
     app.add_exception_handler(ClientGoneError, _reply_to_disconnect)
     return app
@@ -95,6 +109,7 @@ _ERRORS: dict[int | str, str] = {
 
 
 def _add_page(app: FastAPI) -> None:
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
@@ -104,10 +119,11 @@ def _add_page(app: FastAPI) -> None:
 
 async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
     """Report what is wrong with a body, without repeating its content."""
-    assert isinstance(exc, RequestValidationError)
+    assert isinstance(exc, (RequestValidationError, ValidationError))
+    n_outer = 1 if isinstance(exc, RequestValidationError) else 0  # "body"
     problems = []
     for problem in exc.errors()[:5]:
-        location = ".".join(str(part) for part in problem["loc"][1:])
+        location = ".".join(str(part) for part in problem["loc"][n_outer:])
         text = str(problem["msg"]).removeprefix("Value error, ")
         if problem["type"] == "json_invalid":
             problems.append(f"the body is not JSON at character {location}")
@@ -115,16 +131,17 @@ async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
             problems.append("the body is empty: expected a JSON object")
         else:
             problems.append(f"{location}: {text}" if location else text)
-    return error(400, "; ".join(problems))
+    return error(request.url.path, 400, "; ".join(problems))
 
 
 async def _reply_to_http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    reply = error(exc.status_code, f"{request.method} {request.url.path}: {exc.detail}")
+    path = request.url.path
+    reply = error(path, exc.status_code, f"{request.method} {path}: {exc.detail}")
     for name, value in (exc.headers or {}).items():
         reply.headers[name] = value
     return reply
 
 
 async def _reply_to_disconnect(request: Request, exc: Exception) -> Response:
-    return error(499, "the client has disconnected")
+    return error(request.url.path, 499, "the client has disconnected")

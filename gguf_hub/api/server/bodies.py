@@ -216,6 +216,8 @@ class ChatBody(Sampling):
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
+    reasoning_effort: str | None = None
     parse_special: bool = False
     """Read control tokens in the texts of users and tools."""
 
@@ -244,6 +246,29 @@ class NativeBody(Sampling):
     stream: bool = False
     n_probs: int = Field(0, ge=0, le=20)
     cache_prompt: bool = True
+
+
+class InfillExtra(Body):
+    """Text of another file, for ``/infill``."""
+
+    text: str
+    filename: str | None = None
+
+
+class InfillBody(NativeBody):
+    """llama-server's ``/infill``."""
+
+    prompt: str = ""
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: list[InfillExtra] = []
+
+
+class NativeEmbeddingBody(Body):
+    """llama-server's ``/embedding``."""
+
+    content: Prompts = Field("", validation_alias=AliasChoices("content", "input"))
+    embd_normalize: int = 2
 
 
 class TokenizeBody(Body):

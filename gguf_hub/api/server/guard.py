@@ -13,7 +13,7 @@ from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.replies import Json, error
 
-OPEN_PATHS = ("/health", "/", "/page/")
+OPEN_PATHS = ("/health", "/v1/health", "/", "/page/")
 """Paths without a key: the page itself has no data; a path that ends with ``/`` is a folder."""
 
 MAX_VALUES = 300_000
@@ -86,11 +86,11 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Json | None:
         """Return the reply to a request that is not allowed, or None."""
         return (
-            self._wrong_host(headers)
+            self._wrong_host(scope, headers)
             or self._wrong_origin(scope, headers)
             or self._wrong_key(scope, headers)
             or self._wrong_type(scope, headers)
-            or self._wrong_length(headers)
+            or self._wrong_length(scope, headers)
         )
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,26 +129,25 @@ class Guard:
     def _too_large_text(self) -> str:
         return f"the body is too large: expected at most {self._max_body_bytes} bytes"
 
-    def _wrong_host(self, headers: Headers) -> Json | None:
-        hosts = headers.getlist("host")
+    def _wrong_host(self, scope: Scope, headers: Headers) -> Json | None:
+        path, hosts = scope["path"], headers.getlist("host")
         if len(hosts) > 1:
-            return error(400, f"expected one `Host` header, found {len(hosts)}")
+            return error(path, 400, f"expected one `Host` header, found {len(hosts)}")
         if self._access.hosts.allows(hosts):
             return None
-        return error(421, "the host name in the `Host` header is not allowed: use localhost, or "
-                     "start the server with --allowed-host")  # fmt: skip
+        return error(path, 421, "the host name in the `Host` header is not allowed: use localhost, "
+                     "or start the server with --allowed-host")  # fmt: skip
 
     def _wrong_origin(self, scope: Scope, headers: Headers) -> Json | None:
         origins = headers.getlist("origin")
         site, host = headers.get("sec-fetch-site"), headers.get("host")
         if scope["method"] in _SAFE_METHODS or self._access.origins.allows(origins, site, host):
             return None
-        return self._foreign_origin()
+        return self._foreign_origin(scope)
 
-    def _foreign_origin(self) -> Json:
-        return error(403, "requests from pages of another origin are not allowed: start the "
-                     "server with --cors to allow one",
-                     "permission_error")  # fmt: skip
+    def _foreign_origin(self, scope: Scope) -> Json:
+        return error(scope["path"], 403, "requests from pages of another origin are not allowed: "
+                     "start the server with --cors to allow one")  # fmt: skip
 
     def _wrong_key(self, scope: Scope, headers: Headers) -> Json | None:
         path, keys = scope["path"], self._access.keys
@@ -156,17 +155,17 @@ class Guard:
         credentials = headers.get("authorization", ""), headers.get("x-api-key", "")
         if not keys or is_open or keys.has(*credentials):
             return None
-        reply = error(401, "expected the key of this server: `Authorization: Bearer KEY`",
-                      "authentication_error")  # fmt: skip
+        text = "expected the key of this server: `Authorization: Bearer KEY` or `x-api-key: KEY`"
+        reply = error(path, 401, text)
         reply.headers["WWW-Authenticate"] = "Bearer"
         return reply
 
-    def _wrong_length(self, headers: Headers) -> Json | None:
+    def _wrong_length(self, scope: Scope, headers: Headers) -> Json | None:
         length = headers.get("content-length", "")
         is_number = length.isascii() and length.isdigit()
         # a number of thousands of digits is not worth reading
         if is_number and (len(length) > 18 or int(length) > self._max_body_bytes):
-            return error(413, self._too_large_text)
+            return error(scope["path"], 413, self._too_large_text)
         return None
 
     def _wrong_type(self, scope: Scope, headers: Headers) -> Json | None:
@@ -180,9 +179,10 @@ class Guard:
             return None
         pages = headers.getlist("referer")
         if not self._access.origins.allows(pages, None, headers.get("host")):
-            return self._foreign_origin()
+            return self._foreign_origin(scope)
         if kind.startswith("multipart/"):
-            return error(415, "expected the header `Content-Type: application/json`")
+            text = "expected the header `Content-Type: application/json`"
+            return error(scope["path"], 415, text)
         return None
 
 

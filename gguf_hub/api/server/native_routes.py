@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
-from gguf_hub.api.server.bodies import DetokenizeBody, NativeBody, TokenizeBody
+from gguf_hub.api.server.bodies import (
+    ChatBody,
+    DetokenizeBody,
+    InfillBody,
+    NativeBody,
+    NativeEmbeddingBody,
+    TokenizeBody,
+)
+from gguf_hub.api.server.conversations import render_chat
 from gguf_hub.api.server.flow import while_connected
+from gguf_hub.api.server.measures import timings_of
 from gguf_hub.api.server.metrics import metrics_text
-from gguf_hub.api.server.replies import Events, Json
+from gguf_hub.api.server.openai_routes import embedded_texts
+from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
+from gguf_hub.errors import UsageError
 from gguf_hub.run.generation import Generation
 from gguf_hub.run.generation.answers import token_entries, token_text, warned
 from gguf_hub.run.generation.stops import stop_list
@@ -23,6 +35,7 @@ from gguf_hub.run.tokenizer import Tokenizer
 router = APIRouter(tags=["llama-server"])
 
 
+@router.get("/v1/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> Response:
     """Report that the server is running."""
@@ -35,6 +48,31 @@ async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     text = metrics_text(service.scheduler, request.app.state.requests)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+_TEMPLATE_CAPS = {
+    "supports_system_role": True, "supports_tools": True, "supports_tool_calls": True,
+    "supports_parallel_tool_calls": True, "supports_string_content": True,
+    "supports_typed_content": True,
+}  # fmt: skip
+"""What conversations may have: where a template prints less, it is put into words."""
+
+
+@router.get("/slots")
+async def slots(request: Request) -> Response:
+    """Return which slots are in use."""
+    service: Service = request.app.state.service
+    n_ctx = service.model_info.n_ctx
+    return Json([
+        {"id": slot.index, "n_ctx": n_ctx, "is_processing": slot.sequence is not None}
+        for slot in service.scheduler.slots
+    ])  # fmt: skip
+
+
+@router.get("/lora-adapters")
+async def lora_adapters(request: Request) -> Response:
+    """Return the adapters: there are none."""
+    return Json([])
 
 
 @router.get("/props")
@@ -55,6 +93,8 @@ async def props(request: Request) -> Response:
             "bos_token": _token(tokenizer, tokenizer.bos_id),
             "eos_token": _token(tokenizer, tokenizer.eos_id),
             "build_info": request.app.version,
+            "modalities": {"vision": False, "audio": False},
+            "chat_template_caps": _TEMPLATE_CAPS,
             "model": {
                 "description": info.description, "quant": info.quant,
                 "n_params": info.n_params, "size_bytes": info.size_bytes,
@@ -65,14 +105,57 @@ async def props(request: Request) -> Response:
     )  # fmt: skip
 
 
+@router.post("/completions", include_in_schema=False)
 @router.post("/completion")
 async def completion(body: NativeBody, request: Request) -> Response:
     """Complete a text under llama-server's interface."""
     service: Service = request.app.state.service
-    generation = await while_connected(request, service.pool_of(body).run(_prepare, service, body))
+    tokens = partial(service.encode, body.prompt)
+    return await _complete(service, body, tokens, request)
+
+
+@router.post("/infill")
+async def infill(body: InfillBody, request: Request) -> Response:
+    """Fill in a text between a prefix and a suffix, under llama-server's interface."""
+    service: Service = request.app.state.service
+    extra = "".join(f"\n\n--- snippet ---\n\n{each.text}" for each in body.input_extra)
+    tokens = partial(_infill_tokens, service, body, f"{extra}{body.input_prefix}")
+    return await _complete(service, body, tokens, request)
+
+
+def _infill_tokens(service: Service, body: InfillBody, prefix: str) -> list[int]:
+    service.check_length(body.prompt)
+    tokens = service.encode_infill(prefix, body.input_suffix)
+    return [*tokens, *service.tokenizer.encode(body.prompt, add_bos=False)]
+
+
+@router.post("/apply-template")
+async def apply_template(body: ChatBody, request: Request) -> Response:
+    """Return the prompt of a conversation."""
+    return Json({"prompt": await render_chat(request.app.state.service, body, request)})
+
+
+@router.post("/embeddings", include_in_schema=False)
+@router.post("/embedding")
+async def embedding(body: NativeEmbeddingBody, request: Request) -> Response:
+    """Return vectors of texts under llama-server's interface."""
+    service: Service = request.app.state.service
+    if body.embd_normalize != 2:
+        raise UsageError(f"embd_normalize: expected 2, the Euclidean norm, found "
+                         f"{body.embd_normalize}", hint="leave it out")  # fmt: skip
+    texts = await while_connected(request, embedded_texts(service, body.content))
+    vectors = await while_connected(request, service.embed(texts))
+    return Json([{"index": i, "embedding": [v.tolist()]} for i, v in enumerate(vectors)])
+
+
+async def _complete(
+    service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]], request: Request
+) -> Response:
+    work = service.pool_of(body).run(_prepare, service, body, tokens)
+    generation = await while_connected(request, work)
     stream = service.start([generation], is_buffered=not body.stream)
     if body.stream:
-        return Events(_native_chunks(service, stream), stream.cancel, has_done=False)
+        return Events(_native_chunks(service, stream), stream.cancel, LLAMA_SERVER)
     (deltas,) = await while_connected(request, stream.all())
     text, logprobs, reason = gather(deltas)
     answer = {"content": text, **_final_fields(service, stream, reason)}
@@ -83,9 +166,9 @@ async def completion(body: NativeBody, request: Request) -> Response:
     return Json(answer)
 
 
-def _prepare(service: Service, body: NativeBody) -> Generation:
+def _prepare(service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]]) -> Generation:
     return service.prepare(
-        service.encode(body.prompt), body, max_tokens=body.n_predict, stops=stop_list(body.stop),
+        tokens(), body, max_tokens=body.n_predict, stops=stop_list(body.stop),
         n_top=body.n_probs or None, schema=body.json_schema,
     )  # fmt: skip
 
@@ -101,7 +184,7 @@ async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[list
 
 
 def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, Any]:
-    generation, timings = stream.generations[0], stream.generations[0].timings
+    generation = stream.generations[0]
     stop_type = (
         "limit" if reason == "length" else "word" if generation.stop_text is not None else "eos"
     )
@@ -110,16 +193,11 @@ def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, An
         "model": service.model_info.name,
         "tokens_predicted": generation.n_generated,
         "tokens_evaluated": len(generation.request.prompt),
-        "tokens_cached": timings.n_cached,
+        "tokens_cached": generation.timings.n_cached,
         "truncated": generation.n_shifts > 0,
         "stop_type": stop_type,
         "stopping_word": generation.stop_text or "",
-        "timings": {
-            "prompt_n": timings.n_prompt, "prompt_ms": timings.prompt_s * 1000,
-            "predicted_n": generation.n_generated, "predicted_ms": timings.generate_s * 1000,
-            **({"draft_n": timings.n_drafted, "draft_n_accepted": timings.n_accepted}
-               if timings.n_drafted else {}),
-        },
+        "timings": timings_of(generation),
         **warned(generation.request.warnings),
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
+from gguf_hub.api.server.conversations import count_tokens, prepare_chat
 from gguf_hub.api.server.flow import while_connected
+from gguf_hub.api.server.measures import timings_of, usage_of
 from gguf_hub.api.server.replies import Events, Json, error
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
@@ -22,21 +25,25 @@ from gguf_hub.run.generation.answers import (
     Head,
     chat_logprobs,
     embeddings,
-    usage,
     warned,
 )
-from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat, schema_of
+from gguf_hub.run.generation.chat import ChatPlan, schema_of
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
-from gguf_hub.run.tokenizer import LITERAL
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
+bare = APIRouter(include_in_schema=False)
+"""Those of them that llama-server has without ``/v1``, too."""
 
 
+@bare.get("/models")
 @router.get("/models")
 async def models(request: Request) -> Response:
-    """List the one model."""
-    return Json({"object": "list", "data": [_model(request.app.state.service)]})
+    """List the one model, under the names of OpenAI's fields and Anthropic's."""
+    service: Service = request.app.state.service
+    name = service.model_info.name
+    pages = {"has_more": False, "first_id": name, "last_id": name}
+    return Json({"object": "list", "data": [_model(service)], **pages})
 
 
 @router.get("/models/{model_id:path}")
@@ -46,17 +53,19 @@ async def model(model_id: str, request: Request) -> Response:
     if model_id == service.model_info.name:
         return Json(_model(service))
     text = f"no model `{model_id}`: expected `{service.model_info.name}`"
-    return error(404, text, param="model", code="model_not_found")
+    return error(request.url.path, 404, text, param="model", code="model_not_found")
 
 
 def _model(service: Service) -> dict[str, Any]:
     info = service.model_info
+    created_at = datetime.fromtimestamp(service.created, timezone.utc).isoformat()
     meta = {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
             "n_vocab": info.n_vocab, "n_params": info.n_params, "size": info.size_bytes,
             "quant": info.quant, "n_slots": info.n_slots,
             "description": info.description}  # fmt: skip
+    anthropic = {"type": "model", "display_name": info.name, "created_at": created_at}
     return {"id": info.name, "object": "model", "created": service.created,
-            "owned_by": "gguf-hub", "meta": meta}  # fmt: skip
+            "owned_by": "gguf-hub", **anthropic, "meta": meta}  # fmt: skip
 
 
 # -- completions ----------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
         completion.choice(text_deltas)
         for completion, text_deltas in zip(completions, deltas, strict=True)
     ]
-    return Json(head.text(choices, usage=_usage(generations, body.n), **_warned(generations)))
+    return Json(head.text(choices, **_final(generations, body.n)))
 
 
 def _prompts(prompt: Any) -> list[str | list[int | str]]:
@@ -124,19 +133,18 @@ async def _completion_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in completions[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
-        yield [head.text([], **end)]
+        yield [head.text([], **_final(stream.generations, body.n))]
 
 
 # -- conversations --------------------------------------------------------------------------------
 
 
+@bare.post("/chat/completions")
 @router.post("/chat/completions")
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
-    work = service.pool_of(body).run(_prepare_chat, service, body)
-    plan, generations = await while_connected(request, work)
+    plan, generations = await prepare_chat(service, body, request)
     head = Head(body.model or service.model_info.name)
     stream = service.start(generations, is_buffered=not body.stream)
     if body.stream:
@@ -146,47 +154,14 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
         _chat_choice(service, body, head, plan, i, text_deltas)
         for i, text_deltas in enumerate(deltas)
     ]
-    return Json(head.chat(choices, usage=_usage(generations, body.n), **_warned(generations)))
+    return Json(head.chat(choices, **_final(generations, body.n)))
 
 
-def _prepare_chat(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generation]]:
-    tools, choice = body.tools, body.tool_choice
-    if body.functions is not None:
-        converted, choice = modern_tools(body.functions, body.function_call)
-        tools = [dict(tool) for tool in converted or ()]
-    plan = plan_chat(
-        service.chat_format,
-        [message.model_dump(exclude_unset=True) for message in body.messages],
-        tools=tools,
-        tool_choice=choice,
-        parallel_tool_calls=body.parallel_tool_calls,
-        response_format=body.response_format,
-        json_schema=body.json_schema,
-        add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-        variables=_template_variables(body.chat_template_kwargs),
-        control_texts=None if body.parse_special else service.tokenizer.vocab.control_texts,
-    )
-    service.check_length(plan.prompt.replace(LITERAL, ""))
-    tokens = encode_chat(service.tokenizer, plan.prompt)
-    limit = body.max_completion_tokens
-    generations = [
-        service.prepare(
-            tokens, body, max_tokens=body.max_tokens if limit is None else limit,
-            stops=[*stop_list(body.stop), *plan.stops],
-            n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
-            strict=plan.strict, choice=choice, warnings=plan.warnings,
-        )
-        for choice in range(body.n)
-    ]  # fmt: skip
-    return plan, generations
-
-
-def _template_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a client's template variables without those that the server sets."""
-    reserved = {"self", "messages", "tools", "add_generation_prompt", "documents", "bos_token",
-                "eos_token"}  # fmt: skip
-    return {name: value for name, value in (variables or {}).items() if name not in reserved}
+@router.post("/chat/completions/input_tokens")
+async def chat_tokens(body: ChatBody, request: Request) -> Response:
+    """Count the tokens of a conversation."""
+    n_tokens = await count_tokens(request.app.state.service, body, request)
+    return Json({"object": "response.input_tokens", "input_tokens": n_tokens})
 
 
 def _chat_choice(
@@ -209,8 +184,7 @@ async def _chat_chunks(
     async for batch in stream.batches():
         yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
     if body.stream_options and body.stream_options.include_usage:
-        end = {"usage": _usage(stream.generations, body.n), **_warned(stream.generations)}
-        yield [head.chat_chunk([], **end)]
+        yield [head.chat_chunk([], **_final(stream.generations, body.n))]
 
 
 # -- embeddings -----------------------------------------------------------------------------------
@@ -226,14 +200,19 @@ async def embed(body: EmbeddingBody, request: Request) -> Response:
             f"dimensions: expected {n_embd}, the length of this model's vectors, found "
             f"{body.dimensions}", hint="leave it out"
         )  # fmt: skip
-    texts = await while_connected(request, _embedded_texts(service, body))
+    texts = await while_connected(request, embedded_texts(service, body.input))
     vectors = await while_connected(request, service.embed(texts))
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
     return Json(embeddings(encoded, body.model or service.model_info.name, sum(map(len, texts))))
 
 
-async def _embedded_texts(service: Service, body: EmbeddingBody) -> list[list[int]]:
-    texts = [await service.pool.run(service.encode, text) for text in _prompts(body.input)]
+async def embedded_texts(service: Service, prompts: Any) -> list[list[int]]:
+    """Return the tokens of each text to embed.
+
+    Raises:
+        UsageError: There is none.
+    """
+    texts = [await service.pool.run(service.encode, text) for text in _prompts(prompts)]
     if not texts:
         raise UsageError("input: expected at least one text, found none")
     return texts
@@ -248,11 +227,8 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 # -- what they share ------------------------------------------------------------------------------
 
 
-def _warned(generations: Sequence[Generation]) -> Answer:
-    return warned(text for generation in generations for text in generation.request.warnings)
-
-
-def _usage(generations: Sequence[Generation], n_choices: int) -> Answer:
-    """Return the tokens of a request; each prompt counts once, however many texts follow it."""
-    n_prompt = sum(len(generation.request.prompt) for generation in generations[::n_choices])
-    return usage(n_prompt, sum(generation.n_generated for generation in generations))
+def _final(generations: Sequence[Generation], n_choices: int) -> Answer:
+    """Return what the last chunk of a stream, or a whole answer, says of its texts."""
+    timings = {"timings": timings_of(generations[0])} if len(generations) == 1 else {}
+    warnings = warned(text for each in generations for text in each.request.warnings)
+    return {"usage": usage_of(generations, n_choices), **timings, **warnings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,9 @@ from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
+
+MAX_VALUE_LENGTH = 1000
+"""Characters of a text of the metadata that the server reports."""
 
 
 @contextmanager
@@ -81,4 +85,15 @@ def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
         n_slots=model.n_slots,
         quant=max(type_bytes, key=type_bytes.__getitem__),
         chat_template=own_template(file.metadata),
+        metadata=dict(_short_values(file.metadata)),
+        modified_time=path.stat().st_mtime,
     )
+
+
+def _short_values(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield keys with one number, flag or short text as their value."""
+    for key, value in metadata.items():
+        is_text = isinstance(value, str) and len(value) <= MAX_VALUE_LENGTH
+        is_number = isinstance(value, (bool, int, float)) and math.isfinite(value)
+        if is_text or is_number:
+            yield key, value

@@ -1,9 +1,10 @@
-"""Bytes of replies: JSON that can hold any text, events, errors in OpenAI's shape."""
+"""Bytes of replies: JSON that can hold any text, streams, errors in each interface's shape."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -37,68 +38,95 @@ class Json(Response):
         return dumps(content).encode("ascii")
 
 
+@dataclass(frozen=True)
+class Framing:
+    """How the chunks of a stream stand in its body.
+
+    Attributes:
+        chunk: Returns the text of a chunk.
+        end: What follows the last one.
+        media_type: Of the body.
+    """
+
+    chunk: Callable[[Any], str]
+    end: str = ""
+    media_type: str = "text/event-stream"
+
+
+def _data(chunk: Any) -> str:
+    return f"data: {dumps(chunk)}\n\n"
+
+
+def _named(event: Any) -> str:
+    return f"event: {event['type']}\n{_data(event)}"
+
+
+OPENAI = Framing(_data, "data: [DONE]\n\n")
+LLAMA_SERVER = Framing(_data)
+NAMED = Framing(_named)
+"""Events with their type as name: Anthropic's, and OpenAI's Responses."""
+LINES = Framing(lambda chunk: dumps(chunk) + "\n", media_type="application/x-ndjson")
+"""One chunk a line: Ollama's."""
+
+
 class Events(StreamingResponse):
-    """Server-sent events, one for each dictionary.
+    """A stream of chunks.
 
     Args:
-        batches: The dictionaries; those of a batch are sent together.
+        batches: The chunks; those of a batch are sent together.
         cancel: Cancels the work behind them; always called at the end.
-        has_done: Whether to send ``[DONE]``, as in OpenAI's interface.
+        framing: How chunks are sent.
     """
 
     def __init__(
         self,
         batches: AsyncIterator[list[Any]],
         cancel: Callable[[], None],
-        *,
-        has_done: bool = True,
+        framing: Framing = OPENAI,
     ) -> None:
         self._cancel = cancel
         super().__init__(
-            _events(batches, has_done),
-            media_type="text/event-stream",
+            _frames(batches, framing),
+            media_type=framing.media_type,
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; cancel the work behind them in any case."""
+        """Send the chunks; cancel the work behind them in any case."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._cancel()
 
 
-async def _events(batches: AsyncIterator[list[Any]], has_done: bool) -> AsyncIterator[str]:
+async def _frames(batches: AsyncIterator[list[Any]], framing: Framing) -> AsyncIterator[str]:
     try:
         async for batch in batches:
             if batch:
-                yield "".join([f"data: {dumps(chunk)}\n\n" for chunk in batch])
+                yield "".join(map(framing.chunk, batch))
     except Exception as exc:  # the status is sent already: report the error in the stream
-        yield f"data: {dumps(error_body(exc))}\n\n"
+        yield framing.chunk(error_body(exc))
         return
-    if has_done:
-        yield "data: [DONE]\n\n"
+    if framing.end:
+        yield framing.end
 
 
-def error_body(exc: Exception) -> dict[str, Any]:
-    """Return an error in OpenAI's shape.
+def error_body(exc: Exception, path: str = "") -> dict[str, Any]:
+    """Return an error in the shape of a path's interface.
 
-    A prompt that is too long has OpenAI's code, and llama-server's type and numbers.
+    A prompt that is too long has OpenAI's code, and llama-server's type and numbers; in Anthropic's
+    interface it has the words by which clients know it.
     """
-    status = status_of(exc)
-    kind = {400: "invalid_request_error", 429: "rate_limit_error", 401: "authentication_error"}
     message = str(exc) if isinstance(exc, GgufHubError) else f"{type(exc).__name__}: {exc}"
     hint = getattr(exc, "hint", None)
-    body = {
-        "message": f"{message}; {hint}" if hint else message,
-        "type": kind.get(status, "server_error"),
-        "param": None,
-        "code": status,
-    }
+    more: dict[str, Any] = {}
     if isinstance(exc, ContextFullError):
-        body |= {"type": "exceed_context_size_error", "code": "context_length_exceeded"}
-        body |= {"n_prompt_tokens": exc.n_tokens, "n_ctx": exc.n_ctx}
-    return {"error": body}
+        more = {"type": "exceed_context_size_error", "code": "context_length_exceeded"}
+        more |= {"n_prompt_tokens": exc.n_tokens, "n_ctx": exc.n_ctx}
+        if _is_anthropic(path):
+            message = f"prompt is too long: {exc.n_tokens} tokens > {exc.n_ctx} maximum"
+    text = f"{message}; {hint}" if hint else message
+    return shaped_error(path, status_of(exc), text, **more)
 
 
 def status_of(exc: Exception) -> int:
@@ -109,13 +137,42 @@ def status_of(exc: Exception) -> int:
     return 400 if isinstance(exc, client_errors) else 500
 
 
-def error(status: int, message: str, kind: str = "invalid_request_error", **more: Any) -> Json:
-    """Return an error reply; ``more`` are OpenAI's ``param`` and ``code``, the status if None."""
-    body = {"message": message, "type": kind, "param": None, "code": status, **more}
-    return Json({"error": body}, status)
+_ANTHROPIC_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+}  # fmt: skip
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def _is_anthropic(path: str) -> bool:
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def shaped_error(path: str, status: int, message: str, **more: Any) -> dict[str, Any]:
+    """Return an error in the shape of a path's interface: Anthropic's, Ollama's or OpenAI's.
+
+    Args:
+        path: Of the request.
+        status: Of the reply.
+        message: What is wrong.
+        more: OpenAI's ``type``, ``param`` and ``code``, the status if None.
+    """
+    fallback = "server_error" if status >= 500 else "invalid_request_error"
+    if _is_anthropic(path):
+        kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else fallback)
+        return {"type": "error", "error": {"type": kind, "message": message}}
+    if path.startswith("/api/"):
+        return {"error": message}
+    kind = _OPENAI_TYPES.get(status, fallback)
+    return {"error": {"message": message, "type": kind, "param": None, "code": status, **more}}
+
+
+def error(path: str, status: int, message: str, **more: Any) -> Json:
+    """Return an error reply; see ``shaped_error``."""
+    return Json(shaped_error(path, status, message, **more), status)
 
 
 async def reply_to_error(request: Request, exc: Exception) -> Response:
     """Return the reply to a ``GgufHubError``."""
     headers = {"Retry-After": "1"} if isinstance(exc, BusyError) else None
-    return Json(error_body(exc), status_of(exc), headers)
+    return Json(error_body(exc, request.url.path), status_of(exc), headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,8 @@ class ModelInfo:
         n_slots: Requests that are decoded at once.
         quant: The tensor type with the most bytes.
         chat_template: The model's own, or empty.
+        metadata: What the file says of the model: numbers and short texts by their keys.
+        modified_time: When the file was written, in seconds since 1970.
     """
 
     name: str
@@ -67,6 +69,8 @@ class ModelInfo:
     n_slots: int
     quant: str
     chat_template: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    modified_time: float = 0.0
 
 
 class Service:

@@ -85,8 +85,13 @@ class Stream:
         self._received += items
         self._has_received.set()
 
-    async def batches(self) -> AsyncIterator[list[tuple[int, TextDelta]]]:
+    async def batches(
+        self, idle_s: float | None = None
+    ) -> AsyncIterator[list[tuple[int, TextDelta]]]:
         """Yield batches of (number of the text, delta) until all texts have ended.
+
+        Args:
+            idle_s: Yield an empty batch whenever so many seconds pass without a delta.
 
         Raises:
             GgufHubError: A text failed.
@@ -94,7 +99,10 @@ class Stream:
         n_open = len(self.generations)
         try:
             while n_open:
-                await self._has_received.wait()
+                try:
+                    await asyncio.wait_for(self._has_received.wait(), idle_s)
+                except asyncio.TimeoutError:
+                    yield []
                 self._has_received.clear()
                 items, self._received = self._received, []
                 batch, error = _until_error(items)

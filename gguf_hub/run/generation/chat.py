@@ -19,6 +19,7 @@ from gguf_hub.errors import ChatTemplateError, UsageError
 from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
 from gguf_hub.run.chat.messages import plain_messages
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
+from gguf_hub.run.generation.reasoning import OpenReasoning, ReasoningParser, open_reasoning
 from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
@@ -43,6 +44,8 @@ class ChatPlan:
         max_calls: How many calls are returned at most; None for any number.
         strict: Whether the schema must be held in all its parts.
         warnings: What was asked for and is not held.
+        splits_reasoning: Whether reasoning is split from the text.
+        opened: Reasoning that the prompt begins.
     """
 
     prompt: str
@@ -54,12 +57,15 @@ class ChatPlan:
     max_calls: int | None = None
     strict: bool = False
     warnings: tuple[str, ...] = ()
+    splits_reasoning: bool = False
+    opened: OpenReasoning | None = None
 
     def parser(self) -> AnswerParser:
-        """Return what splits one answer into text and calls."""
+        """Return what splits one answer into reasoning, text and calls."""
         if self.tool is not None:
             return ForcedCallParser(self.tool)
-        return TextParser(self.tools, max_calls=self.max_calls)
+        answer = TextParser(self.tools, max_calls=self.max_calls)
+        return ReasoningParser(answer, self.opened) if self.splits_reasoning else answer
 
 
 def plan_chat(
@@ -75,6 +81,8 @@ def plan_chat(
     continue_final_message: bool | None = None,
     variables: Mapping[str, Any] | None = None,
     control_texts: re.Pattern[str] | None = None,
+    splits_reasoning: bool = False,
+    grammar: str | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
 
@@ -84,7 +92,8 @@ def plan_chat(
         chat_format: Makes the prompt.
         messages: Turns with ``role`` and ``content``.
         tools: OpenAI's: ``{"type": "function", "function": {"name", "parameters"}}``.
-        tool_choice: ``"none"``, ``"auto"``, ``"required"``, or the tool that must be called.
+        tool_choice: ``"none"``, ``"auto"``, ``"required"``, the tool that must be called, or
+            OpenAI's ``allowed_tools``: those that may be, and whether one must.
         parallel_tool_calls: Whether an answer may call more than once.
         response_format: See ``schema_of``.
         json_schema: See ``schema_of``.
@@ -94,13 +103,16 @@ def plan_chat(
             assistant wrote it, without calls.
         variables: More values for the model's template.
         control_texts: What is not to be read as a control token in the user's and the tools' texts.
+        splits_reasoning: Whether to split reasoning from the answer's text.
+        grammar: The grammar that the answer is held to, if any.
 
     Raises:
         UsageError: A message, a tool or the response format is invalid.
         ChatTemplateError: The template refuses the conversation.
     """
-    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools or ()]
-    template_tools = list(tools or ()) if functions else None
+    tools, tool_choice = _allowed_tools(tools or (), tool_choice)
+    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools]
+    template_tools = list(tools) if functions else None
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in literal_messages(messages, control_texts)]
     options = {**(variables or {}), "tools": template_tools}
@@ -111,12 +123,19 @@ def plan_chat(
         prompt = chat_format.render(messages, add_generation_prompt=starts_turn, **options)
     schema, is_strict = schema_of(response_format, json_schema)
     plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
+    plan = _with_tools(plan, functions, tool_choice, parallel_tool_calls)
+    return _with_reasoning(plan, options, grammar) if splits_reasoning else plan
+
+
+def _with_tools(
+    plan: ChatPlan, functions: Sequence[Mapping[str, Any]], tool_choice: Any, parallel: bool
+) -> ChatPlan:
     if not functions:
         return plan
     names = tuple(function["name"] for function in functions)
     required = _required_functions(tool_choice, functions)
     if required is None:
-        max_calls = None if parallel_tool_calls else 1
+        max_calls = None if parallel else 1
         warnings = tuple(_free_strict(functions))
         return replace(plan, tools=names, max_calls=max_calls, warnings=warnings)
     plan = replace(plan, must_call=True, strict=any(map(_is_strict, required)))
@@ -124,6 +143,22 @@ def plan_chat(
         (function,) = required
         return replace(plan, schema=_parameters(function), tool=function["name"])
     return replace(plan, schema=_calls_schema(required), tools=names)
+
+
+def _with_reasoning(plan: ChatPlan, variables: Mapping[str, Any], grammar: str | None) -> ChatPlan:
+    """Return a plan that splits reasoning from the text.
+
+    Reasoning that the template begins is ended at once where it is not wanted, or where the answer
+    is held to a schema, which leaves no room for it.
+    """
+    opened = open_reasoning(plan.prompt)
+    if opened is None:
+        return replace(plan, splits_reasoning=True)
+    if plan.schema is not None or variables.get("enable_thinking") is False:
+        return replace(plan, splits_reasoning=True, prompt=opened.close(plan.prompt))
+    if grammar is not None and opened.end not in grammar:
+        opened = None
+    return replace(plan, splits_reasoning=True, opened=opened)
 
 
 def literal_messages(
@@ -268,6 +303,31 @@ def _function(tool: Tool) -> Mapping[str, Any]:
     return function
 
 
+def _allowed_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], Any]:
+    """Return the tools that a choice allows, and the choice among them."""
+    if not isinstance(choice, Mapping) or choice.get("type") != "allowed_tools":
+        return tools, choice
+    inner = choice.get("allowed_tools") or choice  # in Responses there is no inner object
+    allowed = inner.get("tools") if isinstance(inner, Mapping) else None
+    mode = inner.get("mode", "auto") if isinstance(inner, Mapping) else None
+    if not isinstance(allowed, list) or mode not in ("auto", "required"):
+        raise UsageError("tool_choice: expected `tools`, and `auto` or `required` as `mode`, "
+                         f"found {choice!r:.60}")  # fmt: skip
+    names = [_name_of(tool) for tool in allowed]
+    found = [tool for tool in tools if _function(tool)["name"] in names]
+    if mode == "required" and not found:
+        raise UsageError(f"tool_choice: none of the tools that are allowed is there: {names!r:.60}")
+    return found, mode
+
+
+def _name_of(tool: Any) -> Any:
+    """Return the name of a tool, in the shape of chat completions or of Responses."""
+    if not isinstance(tool, Mapping):
+        return None
+    inner = tool.get("function")
+    return (inner if isinstance(inner, Mapping) else tool).get("name")
+
+
 def _required_functions(
     choice: Any, functions: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]] | None:
@@ -331,8 +391,10 @@ def _with_call(message: Any) -> Any:
     calls = message.get("tool_calls")
     if not calls and isinstance(message.get("function_call"), Mapping):  # OpenAI's old name
         calls = [{"type": "function", "function": message["function_call"]}]
-    if not isinstance(calls, list):
+    if not calls:
         return message
+    if not isinstance(calls, list):
+        raise UsageError(f"tool_calls: expected a list of calls, found {calls!r:.60}")
     return {**message, "tool_calls": [_parse_arguments(call) for call in calls]}
 
 

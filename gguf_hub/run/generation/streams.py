@@ -17,7 +17,7 @@ from gguf_hub.run.generation.answers import (
 from gguf_hub.run.generation.chat import ChatPlan
 from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
-from gguf_hub.run.generation.tool_calls import CallDelta, split_answer
+from gguf_hub.run.generation.tool_calls import CallDelta, Part, ReasoningDelta, split_answer
 from gguf_hub.run.tokenizer import Tokenizer
 
 
@@ -140,14 +140,20 @@ class ChatStream:
         if delta.finish_reason is not None:
             parts += self._parser.finish()
         for part in parts:
-            message_delta = {"content": part} if isinstance(part, str) else self._call_delta(part)
-            yield self._chunk(message_delta, logprobs=logprobs)
+            yield self._chunk(self._message_delta(part), logprobs=logprobs)
             logprobs = None
         if logprobs is not None:  # of text that is held back
             yield self._chunk({}, logprobs=logprobs)
         if delta.finish_reason is not None:
             reason = self._parser.finish_reason(delta.finish_reason)
             yield {**self._chunk({}, finish_reason=reason), **self._warned}
+
+    def _message_delta(self, part: Part) -> Answer:
+        if isinstance(part, str):
+            return {"content": part}
+        if isinstance(part, ReasoningDelta):
+            return {"reasoning_content": part.text}
+        return self._call_delta(part)
 
     def _call_delta(self, call: CallDelta) -> Answer:
         """Return part of a call; only the first part has name and id, as clients concatenate."""
@@ -179,8 +185,10 @@ def chat_answer_choice(
 ) -> Answer:
     """Return the complete answer of a conversation as one choice."""
     parser = plan.parser()
-    content, calls = split_answer(parser, text)
+    content, reasoning, calls = split_answer(parser, text)
     message: Answer = {"role": "assistant", "content": content or (None if calls else "")}
+    if reasoning:
+        message["reasoning_content"] = reasoning
     if calls:
         if has_legacy_call:
             message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}

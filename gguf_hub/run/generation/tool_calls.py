@@ -53,11 +53,22 @@ class CallDelta:
     arguments: str
 
 
-Part = str | CallDelta
+@dataclass(frozen=True)
+class ReasoningDelta:
+    """Part of what a model thinks before it answers.
+
+    Attributes:
+        text: What is added.
+    """
+
+    text: str
+
+
+Part = str | ReasoningDelta | CallDelta
 
 
 class AnswerParser(Protocol):
-    """Splits an answer into text and calls."""
+    """Splits an answer into reasoning, text and calls."""
 
     def feed(self, text: str) -> list[Part]:
         """Add text; return what is decided by now."""
@@ -198,15 +209,17 @@ class TextParser:
                 self._n_calls += 1
 
 
-def split_answer(parser: AnswerParser, text: str) -> tuple[str, list[Call]]:
-    """Return the text and the calls of a whole answer."""
+def split_answer(parser: AnswerParser, text: str) -> tuple[str, str, list[Call]]:
+    """Return the text, the reasoning and the calls of a whole answer."""
     parts = [*parser.feed(text), *parser.finish()]
     calls: dict[int, Call] = {}
     for part in parts:
         if isinstance(part, CallDelta):
             before = calls.get(part.index, Call(part.name, "")).arguments
             calls[part.index] = Call(part.name, before + part.arguments)
-    return "".join(part for part in parts if isinstance(part, str)), list(calls.values())
+    text = "".join(part for part in parts if isinstance(part, str))
+    reasoning = "".join(part.text for part in parts if isinstance(part, ReasoningDelta))
+    return text, reasoning, list(calls.values())
 
 
 # -- formats --------------------------------------------------------------------------------------

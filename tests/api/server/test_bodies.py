@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -11,6 +11,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 from pydantic import BaseModel, ValidationError
 
 from gguf_hub.api.server import bodies
+from gguf_hub.api.server.anthropic import bodies as anthropic_bodies
 from gguf_hub.api.server.bodies import (
     MAX_STOP_BYTES,
     Body,
@@ -19,29 +20,48 @@ from gguf_hub.api.server.bodies import (
     EmbeddingBody,
     NativeBody,
 )
+from gguf_hub.api.server.ollama import bodies as ollama_bodies
+from gguf_hub.api.server.responses import bodies as responses_bodies
 from gguf_hub.run.generation import sampler_config
 
 USER = [{"role": "user", "content": "Hi"}]
 REQUIRED: dict[str, Any] = {"messages": USER, "input": "x", "role": "user"}
-MODELS = [
+ROUTES = (bodies, anthropic_bodies, responses_bodies, ollama_bodies)
+FOUND = {
     model
-    for model in vars(bodies).values()
-    if isinstance(model, type) and issubclass(model, Body) and model is not Body
-]
+    for module in ROUTES
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
+}
+MODELS = sorted(FOUND - {Body}, key=lambda model: f"{model.__module__}.{model.__name__}")
+
+
+def sample(name: str, field: Any) -> Any:
+    """Return a value of a field that must be given."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)[0]
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Body):
+        inner = field.annotation.model_fields.items()
+        return {name: sample(name, each) for name, each in inner if each.is_required()}
+    kinds: dict[Any, Any] = {str: "x", int: 1, dict: {}}
+    kind = get_origin(field.annotation) or field.annotation
+    return kinds[kind] if kind in kinds else REQUIRED.get(name, "x")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_null_is_the_default_of_every_optional_field(model: type[Body]) -> None:
-    given = {name: REQUIRED[name] for name, field in model.model_fields.items()
-             if field.is_required()}  # fmt: skip
+    given = {
+        field.alias or name: sample(name, field)
+        for name, field in model.model_fields.items()
+        if field.is_required()
+    }
     optional = model.model_fields.keys() - given.keys()
     expected = model.model_validate(given).model_dump()
     assert model.model_validate({**given, **dict.fromkeys(optional)}).model_dump() == expected
 
 
 def test_every_body_is_one_of_these() -> None:
-    found = {m for m in vars(bodies).values() if isinstance(m, type) and issubclass(m, BaseModel)}
-    assert found - {BaseModel} == {Body, *MODELS}
+    assert all(issubclass(model, Body) for model in MODELS)
 
 
 def test_null_is_no_default_of_what_must_be_given() -> None:

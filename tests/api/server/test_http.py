@@ -168,6 +168,21 @@ def test_a_key_is_asked_of_all_but_page_and_health(serve: Callable[..., Running]
         assert server.http.get(path, headers=right).status_code == 200
 
 
+def test_every_route_of_every_interface_asks_for_the_key(serve: Callable[..., Running]) -> None:
+    server = serve({"api_keys": ("secret",)})
+    headers = {"Authorization": "Bearer secret"}
+    paths = server.http.get("/openapi.json", headers=headers).json()["paths"]
+    assert {"/api/chat", "/v1/messages", "/v1/responses/{response_id}", "/props"} <= paths.keys()
+    for path, methods in paths.items():
+        if path == "/health":
+            continue
+        for method in methods:
+            url = path.replace("{", "").replace("}", "")
+            reply = server.http.request(method.upper(), url, json={})
+            assert reply.status_code == 401, (method, path)
+            assert "error" in reply.json()
+
+
 def test_bodies_have_a_limit(serve: Callable[..., Running]) -> None:
     server = serve({"max_body_bytes": 1000})
     reply = server.http.post("/tokenize", json={"content": "x" * 2000})

@@ -49,7 +49,7 @@ def test_a_completion_is_llamas(server: Running, llm: Llama) -> None:
     answer = post(server, "/v1/completions", **body)
     expected = llm("Once upon", **GREEDY)
     assert answer["choices"] == expected["choices"]
-    assert answer["usage"] == expected["usage"]
+    assert expected["usage"].items() <= answer["usage"].items()
     assert answer["model"] == "stories"
     chunks = events(server, "/v1/completions", body)
     text = "".join(c["choices"][0]["text"] for c in chunks)

@@ -265,7 +265,7 @@ def test_a_conversation_that_ends_with_an_answer_is_continued(server: Running) -
     prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon"
     expected = post(server, "/v1/completions", prompt=prompt, **GREEDY)
     assert answer["choices"][0]["message"]["content"] == expected["choices"][0]["text"]
-    assert answer["usage"] == expected["usage"]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
     both = {"add_generation_prompt": True, "continue_final_message": True}
     message = refusal(server, "/v1/chat/completions", messages=begun, **both)["message"]
     assert "found both" in message
@@ -307,6 +307,28 @@ def test_calls_in_text_are_the_same_whole_and_streamed(
     assert len(one["message"].get("tool_calls", ())) == min(n_calls, 1)
 
 
+@pytest.mark.parametrize(
+    ("fields", "reasoning", "content"),
+    [({}, "I wonder", "Yes."), ({"reasoning_format": "none"}, "", "<think>I wonder</think>Yes."),
+     ({"max_tokens": 12}, "I wonder", "")],
+)  # fmt: skip
+def test_reasoning_is_the_same_whole_and_streamed(
+    server: Running, fields: dict[str, Any], reasoning: str, content: str
+) -> None:
+    text = "<think>I wonder</think>Yes."
+    body = {"messages": USER, "grammar": f"root ::= {json.dumps(text)}", "temperature": 0, **fields}
+    (choice,) = post(server, "/v1/chat/completions", **body)["choices"]
+    message = choice["message"]
+    found = message.get("reasoning_content", "")
+    assert (reasoning.startswith(found), message["content"]) == (True, content)
+    assert bool(found) == bool(reasoning)
+    chunks = streamed(server, body, "/v1/chat/completions")
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == found
+    assert "".join(delta.get("content") or "" for delta in deltas) == content
+    assert chunks[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_that_the_limit_cuts_short_says_so(server: Running, stream: bool) -> None:
     body = {"messages": USER, "tools": [TELL], "tool_choice": "required", "max_tokens": 1}
@@ -339,7 +361,7 @@ def test_a_suffix_is_filled_up_to(server: Running, infilling: Path) -> None:
     with ExitStack() as stack:
         answer = post(Running(infilling, stack, {}), "/v1/completions", **body)
     assert answer["choices"] == expected["choices"]
-    assert answer["usage"] == expected["usage"]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
     with Llama(infilling, n_ctx=256) as llm:
         assert llm(**body)["choices"] == expected["choices"]
 

@@ -233,3 +233,9 @@ def test_a_grammar_or_a_schema_is_held_and_what_is_not_held_of_it_is_said() -> N
             cache.constraint(None, schema, strict=True)
     with pytest.raises(GrammarError, match="expected what JSON can hold"):
         cache.constraint(None, {"enum": [{1, 2}]})
+
+
+@pytest.mark.parametrize("calls", [1, "x", {"a": 1}])
+def test_calls_that_are_no_list_are_refused(calls: Any) -> None:
+    with pytest.raises(UsageError, match="tool_calls: expected a list"):
+        plan_chat(CHATML, [USER, {"role": "assistant", "content": None, "tool_calls": calls}])

@@ -25,7 +25,7 @@ TOOLS = ("weather", "tell")
 
 
 def read(text: str, **options: Any) -> tuple[str, list[tuple[str, Any]]]:
-    content, calls = split_answer(TextParser(TOOLS, **options), text)
+    content, _, calls = split_answer(TextParser(TOOLS, **options), text)
     return content, [(call.name, json.loads(call.arguments)) for call in calls]
 
 
@@ -119,7 +119,7 @@ def test_calls_are_read_in_every_common_form(form: str, lead: str) -> None:
 )
 def test_what_calls_no_tool_is_text(text: str) -> None:
     assert read(text) == (text, [])
-    assert split_answer(TextParser(), text) == (text, [])
+    assert split_answer(TextParser(), text) == (text, "", [])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_how_an_answer_is_cut_makes_no_difference(text: str, max_calls: int) -> 
 
 @given(TEXTS)
 def test_without_calls_no_character_is_lost(text: str) -> None:
-    content, calls = split_answer(TextParser(TOOLS), text)
+    content, _, calls = split_answer(TextParser(TOOLS), text)
     assert calls or content == text
 
 
@@ -201,13 +201,13 @@ def test_the_answer_of_a_forced_tool_is_its_arguments(text: str, reason: str) ->
     parser = ForcedCallParser("tell")
     parts = [part for char in text for part in parser.feed(char)] + parser.finish()
     assert parts == [CallDelta(0, "tell", part) for part in text or [""]]
-    assert split_answer(ForcedCallParser("tell"), text) == ("", [Call("tell", text)])
+    assert split_answer(ForcedCallParser("tell"), text) == ("", "", [Call("tell", text)])
     assert parser.finish_reason("length") == reason
     assert parser.finish_reason("stop") == "tool_calls"
 
 
 def test_a_plan_reads_what_it_asked_for() -> None:
-    assert split_answer(ChatPlan("").parser(), W) == (W, [])
-    assert split_answer(ChatPlan("", tool="tell").parser(), W) == ("", [Call("tell", W)])
-    assert len(split_answer(ChatPlan("", tools=TOOLS).parser(), W + T)[1]) == 2
-    assert len(split_answer(ChatPlan("", tools=TOOLS, max_calls=1).parser(), W + T)[1]) == 1
+    assert split_answer(ChatPlan("").parser(), W) == (W, "", [])
+    assert split_answer(ChatPlan("", tool="tell").parser(), W) == ("", "", [Call("tell", W)])
+    assert len(split_answer(ChatPlan("", tools=TOOLS).parser(), W + T)[2]) == 2
+    assert len(split_answer(ChatPlan("", tools=TOOLS, max_calls=1).parser(), W + T)[2]) == 1

@@ -130,7 +130,8 @@ function request(text) {
   }
   const system = settings.elements.system.value.trim();
   const before = system ? [{ role: "system", content: system }] : [];
-  return ["/v1/chat/completions", { ...shared, messages: [...before, ...messages] }];
+  const chat = { ...shared, messages: [...before, ...messages], reasoning_format: "none" };
+  return ["/v1/chat/completions", chat];
 }
 
 async function* events(reply) {

@@ -1,0 +1,43 @@
+"""What an answer has cost: tokens under OpenAI's names, times under llama-server's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gguf_hub.run.generation import Generation
+from gguf_hub.run.generation.answers import Answer, usage
+
+
+def usage_of(generations: Sequence[Generation], n_choices: int = 1) -> Answer:
+    """Return the tokens of a request; each prompt counts once, however many texts follow it.
+
+    Args:
+        generations: All texts of a prompt stand together.
+        n_choices: Texts of each prompt.
+    """
+    firsts = generations[::n_choices]
+    n_prompt = sum(len(generation.request.prompt) for generation in firsts)
+    n_cached = sum(generation.timings.n_cached for generation in firsts)
+    n_generated = sum(generation.n_generated for generation in generations)
+    return {**usage(n_prompt, n_generated), "prompt_tokens_details": {"cached_tokens": n_cached}}
+
+
+def timings_of(generation: Generation) -> Answer:
+    """Return the tokens and the milliseconds of one text."""
+    timings, n_generated = generation.timings, generation.n_generated
+    drafts = {"draft_n": timings.n_drafted, "draft_n_accepted": timings.n_accepted}
+    return {
+        "cache_n": timings.n_cached,
+        **_pace("prompt", timings.n_prompt, timings.prompt_s),
+        **_pace("predicted", n_generated, timings.generate_s),
+        **(drafts if timings.n_drafted else {}),
+    }
+
+
+def _pace(name: str, n_tokens: int, seconds: float) -> Answer:
+    return {
+        f"{name}_n": n_tokens,
+        f"{name}_ms": seconds * 1000,
+        f"{name}_per_token_ms": seconds * 1000 / n_tokens if n_tokens else 0.0,
+        f"{name}_per_second": n_tokens / seconds if seconds else 0.0,
+    }

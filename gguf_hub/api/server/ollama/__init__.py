@@ -1,0 +1,1 @@
+"""Ollama's interface, for the model that is served."""
