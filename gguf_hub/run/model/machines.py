@@ -205,9 +205,12 @@ def open_devices(numbers: Sequence[int]) -> list[Device]:
     Raises:
         GpuError: One of them is not there, cannot be used or does not open.
     """
-    from gguf_hub.run.gpu.adapters import judge
-    from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
+    from gguf_hub.run.gpu.adapters import EXTRA, judge
 
+    try:
+        from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
+    except (ImportError, OSError, AttributeError) as exc:  # no wgpu, or another version of it
+        raise GpuError(f"wgpu cannot be loaded: {exc}", hint=f"install it anew: {EXTRA}") from exc
     adapters = list_adapters()
     report = judge([info for info, _ in adapters])
     if report.problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,17 @@ def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
     assert "more than the 300.0 kB that the GPU's kernels can see" in notes.texts[-1]
+
+
+def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
+    file: GgufFile, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf_hub.run.gpu.wgpu_device", None)
+    notes, gpu = Notes(), GpuSettings(n_layers=ALL_LAYERS)
+    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
+    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
+        assert model.n_gpu_layers == 0
+    assert notes.texts[0].startswith("wgpu cannot be loaded: ")
 
 
 def test_what_wgpu_refuses_is_an_error_of_ours(device: Any) -> None:
