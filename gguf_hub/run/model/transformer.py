@@ -132,7 +132,9 @@ class Transformer:
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
         limits = limits_of(config, settings, weights.active_bytes(config))
-        limits = replace(limits, prefetch_experts=should_prefetch_experts(file, settings, progress))
+        if settings.gpu.n_layers <= config.n_layer:  # else nothing is read while it runs
+            prefetches = should_prefetch_experts(file, settings, progress)
+            limits = replace(limits, prefetch_experts=prefetches)
         apply_residency(file, weights, limits, settings.lock, progress)
         opener = MachineOpener(file, config, weights, builder or KernelBuilder(), progress)
         program, machine, limits = opener.open(limits, settings.gpu)
