@@ -228,6 +228,7 @@ def test_all_who_count_tokens_agree(
 # -- one place ------------------------------------------------------------------------------------
 
 SPELLERS = {
+    "api/server/ollama/description.py": "`context_length` is a field of Ollama's /api/ps, too",
     "gguf/hparams.py": "the keys themselves",
     "gguf/issues.py": "the meaning of a check's code, for people",
     "run/convert/hparams.py": "writes the keys, and reads config.json, which has `vocab_size`, too",

@@ -204,9 +204,15 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
 
     Raises:
         GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
-        UnsupportedGgufError: Another architecture; a key or a tensor is missing or makes no sense,
-            or is one that nothing here would compute with.
+        UnsupportedGgufError: Another byte order or architecture; a key or a tensor is missing or
+            makes no sense, or is one that nothing here would compute with.
     """
+    if file.byte_order != "little":
+        raise UnsupportedGgufError(
+            f"`{file.path}` is big-endian: expected little-endian",
+            path=file.path,
+            hint=f"`gguf-hub upgrade {quote(str(file.path))} OUT` converts it",
+        )
     graph = read_graph(file.hparams)
     _check_runnable(file)  # first: no more layers than tensors are looked at
     config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))

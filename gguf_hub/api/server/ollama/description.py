@@ -9,6 +9,7 @@ from typing import Any
 from gguf_hub.api.server.replies import dumps
 from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.errors import GgufHubError
+from gguf_hub.gguf.hparams import CacheHyperParameters
 from gguf_hub.run.generation.reasoning import MARKS
 
 Fields = dict[str, Any]
@@ -36,8 +37,8 @@ def shown(service: Service) -> Fields:
     The context length is the one that requests have, which clients divide their prompts by.
     """
     info, architecture = service.model_info, _architecture(service.model_info)
-    limits = {f"{architecture}.context_length": info.n_ctx,
-              f"{architecture}.embedding_length": info.n_embd}  # fmt: skip
+    limits = {f"{architecture}.{CacheHyperParameters.n_ctx_train.name}": info.n_ctx,
+              f"{architecture}.{CacheHyperParameters.n_embd.name}": info.n_embd}  # fmt: skip
     counted = {"general.architecture": architecture, "general.parameter_count": info.n_params}
     return {
         "modelfile": f"FROM {info.path}\n",
