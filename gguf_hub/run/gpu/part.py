@@ -65,24 +65,22 @@ class _Pass:
     Attributes:
         found: For each operation its dispatch, None where it is left out.
         moving: Which of them depend on the position.
-        grids: Those of the last pass.
-        dispatches: All of the last pass.
+        last: Grids of these in the last pass, and all its dispatches; set at once, as Ctrl-C may
+            come between any two statements.
     """
 
     found: list[Dispatch | None]
     moving: tuple[tuple[int, _Bound], ...]
-    grids: tuple[Grid, ...] = ()
-    dispatches: tuple[Dispatch, ...] = ()
+    last: tuple[tuple[Grid, ...], tuple[Dispatch, ...]] = ((), ())
 
     def at(self, header: Header) -> tuple[Dispatch, ...]:
         """Return the dispatches for a header; the same object as before where they are the same."""
         grids = tuple([each.grid(header) for _, each in self.moving])
-        if grids != self.grids or not self.dispatches:
+        if grids != self.last[0] or not self.last[1]:
             for (i, each), grid in zip(self.moving, grids, strict=True):
                 self.found[i] = _dispatch(each, grid)
-            self.grids = grids
-            self.dispatches = tuple([each for each in self.found if each is not None])
-        return self.dispatches
+            self.last = grids, tuple([each for each in self.found if each is not None])
+        return self.last[1]
 
 
 @dataclass
@@ -92,6 +90,7 @@ class GpuCode:
     Attributes:
         operations: In order.
         ahead: Dispatches that have been recorded, and not submitted yet, and the commands.
+        has_rows: Whether a step changes the header: no pass has the dispatches of another.
     """
 
     operations: tuple[_Bound, ...]
@@ -99,11 +98,11 @@ class GpuCode:
     _passes: dict[tuple[int, ...], _Pass] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._has_rows = any(each.header_at is not None for each in self.operations)
+        self.has_rows = any(each.header_at is not None for each in self.operations)
 
     def dispatches(self, header: list[int], n: NDArray[np.int64]) -> tuple[Dispatch, ...]:
         """Return what is to run for a header, which ``set_row`` changes, and what follows it."""
-        if self._has_rows:
+        if self.has_rows:
             return tuple(self._follow(header, n))
         key = (*header[:POSITION], *header[POSITION + 1 :])
         if key not in self._passes:
@@ -174,13 +173,15 @@ class GpuPart:
         return Slice(self._owned[-1], 0, size)
 
     def prepare(self, steps: Sequence[Step]) -> None:
-        """Compile the kernels of steps and send the weights that they read.
+        """Make room for steps, compile their kernels and send the weights that they read.
 
         Raises:
             GpuError: The driver refuses a kernel.
             GpuMemoryError: The GPU has no room for the weights.
         """
-        for operation, _ in lower_all(steps, self.device.max_binding, self._tables):
+        operations = lower_all(steps, self.device.max_binding, self._tables)
+        self._make_scratch(max((each.scratch_floats for each, _ in operations), default=0))
+        for operation, _ in operations:
             self._kernel_of(operation)
             if operation.weights:
                 self._store.get(operation.weights)
@@ -220,11 +221,12 @@ class GpuPart:
         if not dispatches:
             return
         recorded, commands = code.ahead
+        code.ahead = (), None  # before they are submitted: Ctrl-C must not leave them for another
         if recorded is not dispatches:
             commands = self.device.record(dispatches)
         self.device.submit(commands)
-        is_like_next = self._header[N_TOKENS] == 1
-        code.ahead = (dispatches, self.device.record(dispatches)) if is_like_next else ((), None)
+        if self._header[N_TOKENS] == 1 and not code.has_rows:
+            code.ahead = dispatches, self.device.record(dispatches)
 
     def has_cache(self, first: int) -> bool:
         """Whether element ``first`` of ``kv``, of any slot, lies here."""
@@ -254,7 +256,8 @@ class GpuPart:
 
     def close(self) -> None:
         """Free the GPU."""
-        self.device.close()
+        self.free()
+        self._store.close()
 
     def _place(self, array: Array, first: int) -> tuple[Slice, int]:
         """Return a buffer, and the byte of it where an element lies."""

@@ -57,6 +57,11 @@ class WeightStore:
             self._send(part)
         return self._sent[part]
 
+    def close(self) -> None:
+        """Free the weights, and the GPU."""
+        self._free(self._sent)
+        self.device.close()
+
     def _allocate(self, size: int) -> object:
         try:
             return self.device.buffer(size)

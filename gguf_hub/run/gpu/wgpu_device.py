@@ -164,10 +164,7 @@ class WgpuDevice:
         self._kernels: dict[str, _Kernel] = {}
         self._staging: Any = None
         self._n_pending = 0
-        self._is_mapped = 0
-        self._on_mapped = ffi.callback(
-            "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", self._set_mapped
-        )
+        self._mapping = _Mapping()
 
     def buffer(self, size_bytes: int) -> Any:
         """Return a buffer of zeros."""
@@ -182,7 +179,8 @@ class WgpuDevice:
 
     def free(self, buffer: Any) -> None:
         """Give a buffer's memory back."""
-        buffer.destroy()
+        with suppress(wgpu.GPUError):  # the device may be lost, and its memory with it
+            buffer.destroy()
 
     @_in_our_errors
     def write(self, buffer: Any, offset: int, data: NDArray[Any]) -> None:
@@ -267,6 +265,7 @@ class WgpuDevice:
         self._staging = None
         with suppress(wgpu.GPUError):  # it may be lost
             self._device.destroy()
+            self._device._release()  # wgpu-py's device refers to itself: it would keep its memory
 
     def _compile(self, source: str, is_checked: bool) -> _Kernel:
         found = sorted({(int(n), kind, how) for n, kind, how in _BINDING.findall(source)})
@@ -316,19 +315,20 @@ class WgpuDevice:
 
     def _map(self, staging: Any, size: int) -> NDArray[np.uint8]:
         """Wait, and return a copy of the first bytes of the staging buffer."""
-        self._is_mapped = 0
-        info = ffi.new(
-            "WGPUBufferMapCallbackInfo *",
-            {"mode": lib.WGPUCallbackMode_AllowProcessEvents, "callback": self._on_mapped},
-        )[0]
-        lib.wgpuBufferMapAsync(staging._internal, lib.WGPUMapMode_Read, 0, size, info)
-        while not self._is_mapped:
-            self._wait()
-        if self._is_mapped != lib.WGPUMapAsyncStatus_Success:
-            raise GpuError(f"`{self.info.name}` was lost while it computed")
-        address = lib.wgpuBufferGetConstMappedRange(staging._internal, 0, size)
-        data: NDArray[np.uint8] = np.frombuffer(ffi.buffer(address, size), np.uint8).copy()
-        lib.wgpuBufferUnmap(staging._internal)
+        try:
+            info = self._mapping.begin()
+            lib.wgpuBufferMapAsync(staging._internal, lib.WGPUMapMode_Read, 0, size, info)
+            while not self._mapping.is_over():
+                self._wait()
+            if self._mapping.status != lib.WGPUMapAsyncStatus_Success:
+                raise GpuError(f"`{self.info.name}` was lost while it computed")
+            address = lib.wgpuBufferGetConstMappedRange(staging._internal, 0, size)
+            data: NDArray[np.uint8] = np.frombuffer(ffi.buffer(address, size), np.uint8).copy()
+            lib.wgpuBufferUnmap(staging._internal)
+        except BaseException:  # Ctrl-C, too: it may be mapped, and take no copy any more
+            self._staging = None
+            self.free(staging)
+            raise
         return data
 
     def _wait(self) -> None:
@@ -336,5 +336,46 @@ class WgpuDevice:
         lib.wgpuDevicePoll(self._device._internal, True, ffi.NULL)
         self._n_pending = 0
 
-    def _set_mapped(self, status: int, message: Any, first: Any, second: Any) -> None:
-        self._is_mapped = status
+
+class _Mapping:
+    """What is said of the buffer that is being mapped; it knows no device, which it would keep.
+
+    Attributes:
+        status: What wgpu says of it; 0 until then.
+    """
+
+    def __init__(self) -> None:
+        self.status, self._number = 0, 0
+        self._error: BaseException | None = None
+        self._callback = ffi.callback(
+            "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)",
+            self._answer,
+            onerror=self._fail,
+        )
+
+    def begin(self) -> Any:
+        """Return what wgpu is to call; answers to an earlier mapping count no more."""
+        self.status, self._error = 0, None
+        self._number += 1
+        return ffi.new(
+            "WGPUBufferMapCallbackInfo *",
+            {
+                "mode": lib.WGPUCallbackMode_AllowProcessEvents,
+                "callback": self._callback,
+                "userdata1": ffi.cast("void *", self._number),
+            },
+        )[0]
+
+    def is_over(self) -> bool:
+        """Tell whether wgpu has answered; raise what the answer was cut off by."""
+        if self._error is not None:
+            raise self._error
+        return self.status != 0
+
+    def _answer(self, status: int, message: Any, number: Any, other: Any) -> None:
+        if int(ffi.cast("intptr_t", number)) == self._number:
+            self.status = status
+
+    def _fail(self, kind: Any, error: BaseException, traceback: Any) -> None:
+        """Keep Ctrl-C: what was pressed while C waited arrives in ``_answer``, in front of C."""
+        self._error = error

@@ -193,7 +193,7 @@ def cache_areas(layout: MemoryLayout, placement: Placement, device: int) -> list
 
 def _close(stores: Sequence[WeightStore]) -> None:
     for store in stores:
-        store.device.close()
+        store.close()
 
 
 def open_devices(numbers: Sequence[int]) -> list[Device]:
