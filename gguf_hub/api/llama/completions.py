@@ -17,7 +17,7 @@ from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, moder
 from gguf_hub.run.generation.engine import n_shared
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
-from gguf_hub.run.model.transformer import check_token_ids
+from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.sampler import SamplerConfig
 from gguf_hub.run.tokenizer import encode_infill
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -225,8 +226,9 @@ class Scheduler:
         best = max(shared, key=shared.__getitem__)
         if shared[best] - shared[slot.index] >= WORTH_COPYING:
             slot.engine.reset()  # unknown if the copy fails
-            self._model.copy_cache(best, slot.index, shared[best])
-            slot.engine.adopt(prompt[: shared[best]])
+            with suppress(CacheLostError):  # then the prompt is computed
+                self._model.copy_cache(best, slot.index, shared[best])
+                slot.engine.adopt(prompt[: shared[best]])
         self.counts.cached_tokens += slot.engine.n_known(sequence.generation)
         slot.sequence = sequence
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -14,7 +15,6 @@ from gguf_hub.errors import (
     CacheLostError,
     ContextFullError,
     GpuError,
-    TokenIdError,
     UsageError,
 )
 from gguf_hub.gguf.memory import cache
@@ -42,6 +42,7 @@ from gguf_hub.run.model.rows import RowProgram, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.slot_windows import SlotWindows
+from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.model.weights import read_model
 
 _MANY_TOKENS = 64  # from which large pages help
@@ -140,6 +141,9 @@ class Transformer:
         program, machine, limits = opener.open(limits, settings.gpu)
         try:
             return cls(config, program, machine, limits, file.check_size, opener.reopen)
+        except GpuError as error:  # no room for the steps beside the weights
+            machine.close()
+            return cls(config, *opener.reopen(error), file.check_size, opener.reopen)
         except BaseException:
             machine.close()
             raise
@@ -228,9 +232,10 @@ class Transformer:
             self._seek(slot, position)
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
-            self._row_programs[size] = write_row_program(
-                self._program, self.config, size, self._load
-            )
+            with self._recovering():
+                self._row_programs[size] = write_row_program(
+                    self._program, self.config, size, self._load
+                )
         self._select(0)
         row_program = self._row_programs[size]
         row_program.select(slots, positions, self._memory.n)
@@ -261,9 +266,10 @@ class Transformer:
         width, at, hidden = self.config.n_embd, self._program.layout.hidden.x, []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
-            self.forward(batch, start, all_logits=True, slot=slot)
+            self._forward(batch, start, slot, all_logits=True)
             rows = self._memory.f[at : at + len(batch) * width]
-            self._machine.pull(rows)
+            with self._recovering():
+                self._machine.pull(rows)
             hidden.append(rows.reshape(len(batch), width).copy())
         return np.concatenate(hidden)
 
@@ -278,26 +284,34 @@ class Transformer:
         return self._windows.reusable(self._states.reusable(n_positions, slot), slot)
 
     def _seek(self, slot: int, position: int) -> None:
-        if position and slot in self._lost:
-            raise CacheLostError(f"the cache of slot {slot} was lost with a GPU")
+        self._require_cache(position, slot)
         self._lost.discard(slot)
-        self._states.seek(slot, position)
+        with self._recovering():
+            self._states.seek(slot, position)
         self._windows.seek(slot, position)
+
+    def _require_cache(self, n_positions: int, slot: int) -> None:
+        if n_positions and slot in self._lost:
+            raise CacheLostError(f"the cache of slot {slot} was lost with a GPU")
 
     def checkpoint(self, n_positions: int, slot: int = 0) -> None:
         """Keep a copy of a slot's state, if it stands there, so that it can be gone back to."""
-        self._states.checkpoint(n_positions, slot)
+        with self._recovering():
+            self._states.checkpoint(n_positions, slot)
 
     def save_cache(self, n_positions: int, slot: int = 0) -> NDArray[np.uint16]:
         """Return a copy of the first positions of a cache, for ``load_cache`` alone to read.
 
         Raises:
             UsageError: So many cannot be gone on from (see ``reusable``).
+            CacheLostError: A GPU failed; compute all slots from position 0 on.
         """
-        state = self._states.save(slot, n_positions).view(np.uint16)
-        end = self._windows.save(slot, n_positions)
+        self._require_cache(n_positions, slot)
         views = self._parts(n_positions, slot)
-        self._machine.pull(*views)
+        with self._recovering():
+            state = self._states.save(slot, n_positions).view(np.uint16)
+            self._machine.pull(*views)
+        end = self._windows.save(slot, n_positions)
         parts = [part.ravel() for part in views]
         return np.concatenate([*parts, end, state])
 
@@ -309,33 +323,35 @@ class Transformer:
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions."""
-        self._lost.discard(slot)
         at, views = 0, self._parts(n_positions, slot)
         for part in views:
             part[:] = saved[at : at + part.size].reshape(part.shape)
             at += part.size
-        self._machine.push(*views)
         after = at + self._windows.saved_size(n_positions)
-        self._windows.load(slot, saved[at:after])
         state = np.frombuffer(saved[after:].tobytes(), np.float32)
-        self._states.load(slot, n_positions, state)
+        with self._recovering():
+            self._machine.push(*views)
+            self._windows.load(slot, saved[at:after])
+            self._states.load(slot, n_positions, state)
+        self._lost.discard(slot)
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy the first positions of one slot's cache into another's.
 
         Raises:
             UsageError: So many cannot be gone on from (see ``reusable``).
+            CacheLostError: A GPU failed; compute all slots from position 0 on.
         """
-        self._states.copy(source, target, n_positions)
-        self._windows.load(target, self._windows.save(source, n_positions))
-        source_parts, target_parts = (
-            self._parts(n_positions, source),
-            self._parts(n_positions, target),
-        )
-        self._machine.pull(*source_parts)
-        for old, new in zip(source_parts, target_parts, strict=True):
-            new[:] = old
-        self._machine.push(*target_parts)
+        self._require_cache(n_positions, source)
+        old, new = self._parts(n_positions, source), self._parts(n_positions, target)
+        with self._recovering():
+            self._states.copy(source, target, n_positions)
+            self._windows.load(target, self._windows.save(source, n_positions))
+            self._machine.pull(*old)
+            for source_part, target_part in zip(old, new, strict=True):
+                target_part[:] = source_part
+            self._machine.push(*new)
+        self._lost.discard(target)
 
     def _parts(self, n_positions: int, slot: int) -> list[NDArray[np.uint16]]:
         """Return views of the first positions of a cache, in tiles of 32 positions.
@@ -452,42 +468,31 @@ class Transformer:
         self._windows.reach(ends)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size]
-        try:
+        with self._recovering():
             self._machine.run(code)
             self._machine.pull(logits)
-        except GpuError as exc:
-            raise self._recover(exc) from exc
         self._states.arrive(ends)
         logits = logits.copy()
         return logits.reshape(len(rows), self.config.n_vocab)
 
-    def _recover(self, error: GpuError) -> GpuError:
-        """Go on without a GPU that failed; return what tells the caller so."""
-        if self._reopen is None:
-            return error
-        self._machine.close()
-        self._use(*self._reopen(error))
-        self._lost = set(range(self.n_slots))
-        return CacheLostError(f"{error.message}: the caches are computed anew")
+    @contextmanager
+    def _recovering(self) -> Iterator[None]:
+        """Go on without a GPU that fails in here; tell the caller so.
 
-
-def check_token_ids(tokens: Sequence[int], positions: Sequence[int], n_vocab: int) -> None:
-    """Raise unless all token ids are in [0, n_vocab): kernels index the embeddings with them.
-
-    Raises:
-        TokenIdError: Names the first one that is not, and its position.
-    """
-    if not len(tokens):
-        return
-    if len(tokens) == 1:  # two comparisons; numpy's cost more
-        if 0 <= tokens[0] < n_vocab:
-            return
-    else:
-        ids = np.asarray(tokens)
-        if ids.min() >= 0 and ids.max() < n_vocab:  # false for a NaN, too
-            return
-    at = next(i for i, token in enumerate(tokens) if not 0 <= token < n_vocab)
-    raise TokenIdError(tokens[at], positions[at], n_vocab)
+        Raises:
+            CacheLostError: It failed.
+        """
+        try:
+            yield
+        except CacheLostError:
+            raise
+        except GpuError as error:
+            if self._reopen is None:
+                raise
+            self._machine.close()
+            self._use(*self._reopen(error))
+            self._lost = set(range(self.n_slots))
+            raise CacheLostError(f"{error.message}: the caches are computed anew") from error
 
 
 def _big_endian(path: Path) -> Exception:

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation.engine import Forward
 from gguf_hub.run.perplexity.statistics import Divergence, Floats, Perplexity, Result
@@ -79,7 +79,7 @@ class ModelSource:
         self._model.forward(tokens[:first], 0)
         remaining = iter(blocks)
         for at in range(first, end, step):
-            logits = self._model.forward(tokens[at : min(at + step, end)], at, all_logits=True)
+            logits = self._logits(tokens[: min(at + step, end)], at)
             if not np.isfinite(logits).all():
                 raise GgufHubError(
                     "the model computed logits that are not finite",
@@ -90,6 +90,14 @@ class ModelSource:
                 start, stop = next(remaining)
                 yield log_softmax(logits[n_done : n_done + stop - start])
                 n_done += stop - start
+
+    def _logits(self, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
+        """Compute the tokens from ``first`` on; those before as well if a GPU failed."""
+        try:
+            return self._model.forward(tokens[first:], first, all_logits=True)
+        except CacheLostError:
+            self._model.forward(tokens[:first], 0)
+            return self._model.forward(tokens[first:], first, all_logits=True)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:

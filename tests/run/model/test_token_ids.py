@@ -19,7 +19,8 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.model.settings import ModelSettings
-from gguf_hub.run.model.transformer import Transformer, check_token_ids
+from gguf_hub.run.model.token_ids import check_token_ids
+from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.perplexity import ModelSource
 from tests.synth import TINY, Shape, u32, vocabulary, write_mixtral
 
