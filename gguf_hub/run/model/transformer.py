@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +41,7 @@ from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.slot_windows import SlotWindows
 from gguf_hub.run.model.token_ids import check_token_ids
-from gguf_hub.run.model.weights import read_model
+from gguf_hub.run.model.weights import read_model, require_little_endian
 
 _MANY_TOKENS = 64  # from which large pages help
 
@@ -128,8 +126,7 @@ class Transformer:
             UsageError: A setting that cannot be.
         """
         settings.check()
-        if file.byte_order != "little":
-            raise _big_endian(file.path)
+        require_little_endian(file)
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
         limits = limits_of(config, settings, weights.active_bytes(config))
@@ -493,13 +490,3 @@ class Transformer:
             self._use(*self._reopen(error))
             self._lost = set(range(self.n_slots))
             raise CacheLostError(f"{error.message}: the caches are computed anew") from error
-
-
-def _big_endian(path: Path) -> Exception:
-    from gguf_hub.errors import UnsupportedGgufError
-
-    return UnsupportedGgufError(
-        f"`{path}` is big-endian: expected little-endian",
-        path=path,
-        hint=f"`gguf-hub upgrade {quote(str(path))} OUT` converts it",
-    )
