@@ -44,7 +44,7 @@ def _parse(text: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as exc:
-        raise UsageError(f"-ot `{text}`: not a regular expression: {exc}") from exc
+        raise UsageError(f"-ot `{text}`: not a regular expression: {exc}", hint=_HINT) from exc
 
 
 def n_cpu_moe_of(texts: Sequence[str], names: Iterable[str], n_layer: int) -> int:

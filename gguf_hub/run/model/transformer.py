@@ -41,7 +41,7 @@ from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.slot_windows import SlotWindows
 from gguf_hub.run.model.token_ids import check_token_ids
-from gguf_hub.run.model.weights import read_model
+from gguf_hub.run.model.weights import read_model, require_little_endian
 
 _MANY_TOKENS = 64  # from which large pages help
 
@@ -126,6 +126,7 @@ class Transformer:
             UsageError: A setting that cannot be.
         """
         settings.check()
+        require_little_endian(file)
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
         limits = limits_of(config, settings, weights.active_bytes(config))

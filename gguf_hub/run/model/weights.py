@@ -207,12 +207,6 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
         UnsupportedGgufError: Another byte order or architecture; a key or a tensor is missing or
             makes no sense, or is one that nothing here would compute with.
     """
-    if file.byte_order != "little":
-        raise UnsupportedGgufError(
-            f"`{file.path}` is big-endian: expected little-endian",
-            path=file.path,
-            hint=f"`gguf-hub upgrade {quote(str(file.path))} OUT` converts it",
-        )
     graph = read_graph(file.hparams)
     _check_runnable(file)  # first: no more layers than tensors are looked at
     config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
@@ -363,3 +357,17 @@ def _is_expert(name: str) -> bool:
     """Tell whether a matrix is that of experts, ``ffn_up.3.weight`` or ``ffn_up_exps.weight``."""
     stem = name.removesuffix(".weight")
     return stem.endswith("_exps") or stem.rpartition(".")[2].isdecimal()
+
+
+def require_little_endian(file: Gguf) -> None:
+    """Raise unless numbers of a file stand in it as this program computes with them.
+
+    Raises:
+        UnsupportedGgufError: It is big-endian.
+    """
+    if file.byte_order != "little":
+        raise UnsupportedGgufError(
+            f"`{file.path}` is big-endian: expected little-endian",
+            path=file.path,
+            hint=f"`gguf-hub upgrade {quote(str(file.path))} OUT` converts it",
+        )

@@ -77,5 +77,6 @@ def test_the_cpu_is_the_only_place(text: str) -> None:
 
 
 def test_a_pattern_that_is_none_is_told() -> None:
-    with pytest.raises(UsageError, match="not a regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression") as caught:
         parse_patterns(["ffn_(up=CPU"])
+    assert "-ot exps=CPU" in str(caught.value.hint)
