@@ -16,6 +16,8 @@ from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 
 _START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 _ENDS = (_START, _CHANNEL, "<|end|>", "<|return|>", "<|call|>")
+_HEADS = (*_ENDS, _MESSAGE, "<|constrain|>", "to=functions.")
+"""How the rest of a header begins, after the role; other text has no header."""
 _END = re.compile("|".join(map(re.escape, _ENDS)))
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _CHANNEL_NAME = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -70,7 +72,7 @@ class HarmonyParser:
         if self._kind:
             self._add(held, parts)
             self._close(parts)
-        elif self._is_header or held.lstrip().startswith(("<|", "to=")):
+        elif self._is_header or held.lstrip().startswith("<|"):
             self._kind = "header"
         elif held.strip():
             self._kind = "text"
@@ -87,18 +89,19 @@ class HarmonyParser:
 
     def _read_header(self) -> bool:
         """Read a header; return whether there is one, or text without."""
-        head, mark, rest = self._held.partition(_MESSAGE)
-        if mark:
-            self._kind, self._held = self._kind_of(self._header + head), rest
-            if self._kind == "call":
-                self._n_calls += 1
-                self._arguments = []
-            return True
         text = self._held.lstrip()
-        may_be = not text or text == "<" or text.startswith(("<|", "to=")) or "to=".startswith(text)
-        if self._is_header or may_be:
+        self._is_header |= text.startswith(_HEADS)
+        if not self._is_header:
+            is_text = not any(head.startswith(text) for head in _HEADS)
+            self._kind = "text" if is_text else ""
+            return is_text
+        head, mark, rest = self._held.partition(_MESSAGE)
+        if not mark:
             return False
-        self._kind = "text"
+        self._kind, self._held = self._kind_of(self._header + head), rest
+        if self._kind == "call":
+            self._n_calls += 1
+            self._arguments = []
         return True
 
     def _kind_of(self, header: str) -> str:

@@ -109,13 +109,39 @@ def argument(tools: Tools, name: str, key: str, text: str) -> Any:
     """
     schema = tools[name]
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    declared = properties.get(key) if isinstance(properties, Mapping) else None
-    if isinstance(declared, Mapping) and declared.get("type") == "string":
+    types = _types(properties.get(key)) if isinstance(properties, Mapping) else set()
+    if types == {"string"}:
         return text
     try:
-        return json.loads(text, strict=False, parse_constant=_refuse)
+        value = json.loads(text, strict=False, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return text
+    is_other = not types.isdisjoint(_TYPES[type(value)])
+    return text if "string" in types and not is_other else value
+
+
+_TYPES: Mapping[type, tuple[str, ...]] = {
+    dict: ("object",), list: ("array",), bool: ("boolean",), type(None): ("null",),
+    int: ("integer", "number"), float: ("number",), str: (),
+}  # fmt: skip
+"""Type of a value that is no text -> its names in JSON schemas."""
+
+
+def _types(schema: Any) -> set[Any]:
+    """Return the types that a JSON schema names, itself or by its alternatives."""
+    if not isinstance(schema, Mapping):
+        return set()
+    found: set[Any] = set()
+    for key in ("anyOf", "oneOf"):
+        alternatives = schema.get(key)
+        for each in alternatives if isinstance(alternatives, list) else ():
+            found |= _named(each.get("type")) if isinstance(each, Mapping) else set()
+    return found | _named(schema.get("type"))
+
+
+def _named(types: Any) -> set[Any]:
+    names = types if isinstance(types, list) else [types]
+    return {name for name in names if isinstance(name, str)}
 
 
 def _refuse(constant: str) -> Any:

@@ -178,6 +178,7 @@ def test_responses_messages_and_ollama_have_the_call(
     (call,) = [call for message in messages for call in message.get("tool_calls", ())]
     assert call["function"]["arguments"] == ARGUMENTS
     assert "".join(message["content"] for message in messages) == "So:"
+    assert "thinking" in post(server, "/api/show", model=kind)["capabilities"]
 
 
 def test_completions_without_a_conversation_print_no_marks(

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gguf_hub.run.chat import TemplateFormat
 from gguf_hub.run.generation.chat import ChatPlan, plan_chat
@@ -137,6 +139,8 @@ def test_channels_are_split(number: str, text: str, thought: str) -> None:
         ("<|start|>assistant<|channel|>final<|message|>b", ("b", "", [])),
         ('{"answer": 1}', ('{"answer": 1}', "", [])),
         ("total: 1", ("total: 1", "", [])),
+        ("to=5", ("to=5", "", [])),
+        ("<|x|> is a mark", ("<|x|> is a mark", "", [])),
         ("<|channel|>fin", ("", "", [])),
         ("", ("", "", [])),
     ],
@@ -145,6 +149,54 @@ def test_messages_have_many_forms(written: str, expected: tuple[Any, ...]) -> No
     whole = read(HARMONY, [written])
     assert whole[:3] == expected
     assert all(read(HARMONY, pieces) == whole for pieces in cuts(written))
+
+
+ATOMS = st.sampled_from(
+    ["{", "<", "a", " ", "\n", ",", "</", "tell", *with_edges(" ".join(sorted(ALL_MARKS))).split(),
+     EDGE, *ALL_MARKS, "weather_now", "call:", "{}", "function", "```", "<function=weather_now>",
+     "</function>", "<parameter=", "thought\n", "x", '"']
+)  # fmt: skip
+CHANNELS = st.sampled_from(
+    ["<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|call|>", "<|", "<", "analysis",
+     "final", "commentary", " to=functions.weather_now", "to=", "to=func",
+     "assistant", "{}", "{", "a", " "]
+)  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(st.lists(ATOMS, max_size=12).map("".join), st.lists(CHANNELS, max_size=12).map("".join))
+def test_how_any_answer_is_cut_makes_no_difference(text: str, channels: str) -> None:
+    for plan, written in ((plan_of(has_marks=True), text), (HARMONY, channels)):
+        for reason in ("stop", "length"):
+            whole = read(plan, [written], reason)
+            assert EDGE not in whole[0] + whole[1]
+            assert all(read(plan, pieces, reason) == whole for pieces in cuts(written))
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "12", "12"),
+        ({"type": "integer"}, "12", 12),
+        ({"type": ["string", "null"]}, "12", "12"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, '"a"', '"a"'),
+        ({"anyOf": [{"type": "string"}, {"type": "number"}]}, "12", 12),
+        ({"type": "array"}, "[1]", [1]),
+        ({"type": "array"}, "[1", "[1"),
+        ({"type": "number"}, "NaN", "NaN"),
+        ({}, '{"x": [true]}', {"x": [True]}),
+        (None, "a", "a"),
+    ],
+)
+def test_values_without_quotes_are_of_the_type_that_the_schema_says(
+    schema: Any, text: str, value: Any
+) -> None:
+    tools = {"tell": {"properties": {"a": schema}}}
+    for form in ("GLM 4.5", "Qwen, XML"):
+        written = FORMATS[form]([("tell", {"a": "@"})]).replace("@", text)
+        calls = read(ChatPlan("", tools=tools), [written])[2]
+        assert decoded(calls) == [("tell", {"a": value})]
 
 
 def test_a_message_that_is_continued_is_of_its_channel() -> None:
