@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +15,7 @@ from gguf_hub.run.generation import Generation, GenerationRequest
 from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
 from gguf_hub.run.generation.engine import n_shared
+from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.token_ids import check_token_ids
@@ -183,7 +184,7 @@ class Completions(LlamaBase):
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,
             [*stop_list(stop), *plan.stops], None,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
-            strict=plan.strict, **sampling,
+            strict=plan.strict, marks=plan.marks, **sampling,
         )  # fmt: skip
         head = Head(model or self.model_path)
         if stream:
@@ -260,6 +261,7 @@ class Completions(LlamaBase):
         *,
         seed: int | None,
         n_prompt_top: int | None = None,
+        marks: Collection[str] = (),
         **options: Any,
     ) -> Generation:
         """Return the text of these settings, not started yet.
@@ -285,6 +287,7 @@ class Completions(LlamaBase):
             max_tokens=n_tokens,
             stops=tuple(stop_list(stop)),
             stop_ids=self.tokenizer_.eog_ids,
+            mark_ids=mark_ids(self.tokenizer_, marks),
             criteria=tuple(criteria or ()),
             n_prompt_top=n_prompt_top,
         )

@@ -20,8 +20,8 @@ from gguf_hub.api.server.stream import Stream
 from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
+from gguf_hub.run.generation.parts import Part, ReasoningDelta
 from gguf_hub.run.generation.stops import stop_list
-from gguf_hub.run.generation.tool_calls import Part, ReasoningDelta
 from gguf_hub.run.tokenizer import LITERAL
 
 IDLE_S = 10.0
@@ -172,6 +172,7 @@ def _prepare(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generatio
             stops=[*stop_list(body.stop), *plan.stops],
             n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
             strict=plan.strict, choice=choice, warnings=plan.warnings,
+            marks=plan.marks,
         )
         for choice in range(body.n)
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from gguf_hub.run.generation import (
     sampler_config,
 )
 from gguf_hub.run.generation.chat import format_of
+from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
@@ -136,6 +137,7 @@ class Service:
         strict: bool = False,
         choice: int = 0,
         warnings: tuple[str, ...] = (),
+        marks: Collection[str] = (),
     ) -> Generation:
         """Return the text of a request, not started yet.
 
@@ -151,6 +153,7 @@ class Service:
             strict: Refuse what cannot be held of the schema; otherwise it is a warning.
             choice: Number of the answer; each has a seed of its own.
             warnings: More for the answer.
+            marks: Control tokens that the text has for its parser (``ChatPlan.marks``).
 
         Raises:
             ContextFullError: The prompt is too long.
@@ -174,6 +177,7 @@ class Service:
             max_tokens=self._max_tokens(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
+            mark_ids=mark_ids(self.tokenizer, marks),
             n_prompt_top=n_prompt_top,
             warnings=(*warnings, *constraint.warnings),
         )

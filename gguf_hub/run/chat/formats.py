@@ -43,6 +43,11 @@ class NamedFormat:
     trim: tuple[str, ...] = ()
     """Roles whose messages lose the blanks at both ends."""
 
+    @property
+    def source(self) -> str:
+        """No template (see ``ChatFormat``)."""
+        return ""
+
     def render(
         self,
         messages: Sequence[Message],

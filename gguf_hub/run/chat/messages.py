@@ -29,6 +29,11 @@ class ChatPrompt:
 class ChatFormat(Protocol):
     """Turns a conversation into a prompt."""
 
+    @property
+    def source(self) -> str:
+        """The template; empty where there is none."""
+        ...
+
     def render(
         self,
         messages: Sequence[Message],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +18,14 @@ from urllib.parse import quote
 from gguf_hub.errors import ChatTemplateError, UsageError
 from gguf_hub.run.chat import ChatFormat, ChatPrompt, Message, choose_format, find_format
 from gguf_hub.run.chat.messages import plain_messages
+from gguf_hub.run.generation.call_formats import MARKS as CALL_MARKS
 from gguf_hub.run.generation.grammar_cache import JSON_OBJECT
+from gguf_hub.run.generation.harmony import HarmonyParser, is_harmony
+from gguf_hub.run.generation.marks import MarkedParser
+from gguf_hub.run.generation.parts import AnswerParser
+from gguf_hub.run.generation.reasoning import MARKS as REASONING_MARKS
 from gguf_hub.run.generation.reasoning import OpenReasoning, ReasoningParser, open_reasoning
-from gguf_hub.run.generation.tool_calls import AnswerParser, ForcedCallParser, TextParser
+from gguf_hub.run.generation.tool_calls import ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
 Tool = Mapping[str, Any]
@@ -28,6 +33,7 @@ Tool = Mapping[str, Any]
 _END_MARK = "@@end@@"
 _FOREIGN = ("user", "tool", "function")
 """Roles whose texts come from outside."""
+_MARKS = CALL_MARKS.union(*REASONING_MARKS)
 
 
 @dataclass(frozen=True)
@@ -39,33 +45,41 @@ class ChatPlan:
         stops: Texts at which the answer ends.
         schema: JSON schema that the answer must satisfy, or None.
         tool: The tool whose arguments the answer is, or None.
-        tools: Names of the tools that the answer may call.
+        tools: Names of the tools that the answer may call, with the JSON schemas of their
+            parameters where they are known.
         must_call: Whether the answer must be a call.
         max_calls: How many calls are returned at most; None for any number.
         strict: Whether the schema must be held in all its parts.
         warnings: What was asked for and is not held.
         splits_reasoning: Whether reasoning is split from the text.
         opened: Reasoning that the prompt begins.
+        marks: Control tokens that the parser is to see (``marks.mark_ids``).
+        is_harmony: Whether the answer is written in gpt-oss's channels.
     """
 
     prompt: str
     stops: tuple[str, ...] = ()
     schema: Any = None
     tool: str | None = None
-    tools: tuple[str, ...] = ()
+    tools: Collection[str] = ()
     must_call: bool = False
     max_calls: int | None = None
     strict: bool = False
     warnings: tuple[str, ...] = ()
     splits_reasoning: bool = False
     opened: OpenReasoning | None = None
+    marks: frozenset[str] = frozenset()
+    is_harmony: bool = False
 
     def parser(self) -> AnswerParser:
         """Return what splits one answer into reasoning, text and calls."""
         if self.tool is not None:
             return ForcedCallParser(self.tool)
-        answer = TextParser(self.tools, max_calls=self.max_calls)
-        return ReasoningParser(answer, self.opened) if self.splits_reasoning else answer
+        if self.is_harmony:
+            return HarmonyParser(self.tools, self.prompt, max_calls=self.max_calls)
+        answer: AnswerParser = TextParser(self.tools, max_calls=self.max_calls)
+        answer = ReasoningParser(answer, self.opened) if self.splits_reasoning else answer
+        return MarkedParser(answer) if self.marks else answer
 
 
 def plan_chat(
@@ -124,7 +138,19 @@ def plan_chat(
     schema, is_strict = schema_of(response_format, json_schema)
     plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
     plan = _with_tools(plan, functions, tool_choice, parallel_tool_calls)
+    plan = _with_marks(plan, chat_format.source)
     return _with_reasoning(plan, options, grammar) if splits_reasoning else plan
+
+
+def _with_marks(plan: ChatPlan, template: str) -> ChatPlan:
+    """Return a plan whose parser reads the marks of a template.
+
+    An answer that is held to a schema has none.
+    """
+    if plan.schema is not None:
+        return plan
+    marks = frozenset(mark for mark in _MARKS if mark in template)
+    return replace(plan, marks=marks, is_harmony=is_harmony(template))
 
 
 def _with_tools(
@@ -132,7 +158,7 @@ def _with_tools(
 ) -> ChatPlan:
     if not functions:
         return plan
-    names = tuple(function["name"] for function in functions)
+    names = {function["name"]: function.get("parameters") for function in functions}
     required = _required_functions(tool_choice, functions)
     if required is None:
         max_calls = None if parallel else 1

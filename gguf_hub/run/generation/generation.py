@@ -63,6 +63,7 @@ class GenerationRequest:
             context is full even if it shifts.
         stops: Texts that end it and are not returned.
         stop_ids: Tokens that end it and are not returned.
+        mark_ids: Control tokens that are returned for a parser (``marks``).
         criteria: Called after every token.
         n_prompt_top: Number of most likely tokens to record for each token of the prompt, too;
             None to record nothing of it.
@@ -74,6 +75,7 @@ class GenerationRequest:
     max_tokens: int = -1
     stops: tuple[str, ...] = ()
     stop_ids: Collection[int] = ()
+    mark_ids: Collection[int] = ()
     criteria: tuple[Criterion, ...] = ()
     n_prompt_top: int | None = None
     warnings: tuple[str, ...] = ()
@@ -126,7 +128,7 @@ class Generation:
         self._shift = shift
         self.finish_reason: str | None = None
         at_start = is_standalone and all(tokenizer.is_control(i) for i in request.prompt)
-        self._decoder = StreamDecoder(tokenizer, at_start=at_start)
+        self._decoder = StreamDecoder(tokenizer, at_start=at_start, marks=request.mark_ids)
         self._stop = StopText(request.stops)
         self._pending_logprobs: list[TokenLogprob] = []
         self.prompt_logprobs: list[TokenLogprob | None] = [None] * len(request.prompt)

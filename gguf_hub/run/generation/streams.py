@@ -17,7 +17,8 @@ from gguf_hub.run.generation.answers import (
 from gguf_hub.run.generation.chat import ChatPlan
 from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
-from gguf_hub.run.generation.tool_calls import CallDelta, Part, ReasoningDelta, split_answer
+from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
+from gguf_hub.run.generation.tool_calls import split_answer
 from gguf_hub.run.tokenizer import Tokenizer
 
 

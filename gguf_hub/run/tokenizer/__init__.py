@@ -11,12 +11,13 @@ from typing import Any
 from gguf_hub.gguf.vocabulary import SPM, TokenType
 from gguf_hub.run.tokenizer.bpe import BpeTokenizer
 from gguf_hub.run.tokenizer.infill import encode_infill
-from gguf_hub.run.tokenizer.interface import LITERAL, Tokenizer
+from gguf_hub.run.tokenizer.interface import EDGE, LITERAL, Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
 from gguf_hub.run.tokenizer.vocab import Vocab, read_vocab
 
 __all__ = [
+    "EDGE",
     "LITERAL",
     "BpeTokenizer",
     "SpmTokenizer",

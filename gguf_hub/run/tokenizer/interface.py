@@ -10,6 +10,9 @@ from gguf_hub.run.tokenizer.vocab import Vocab
 LITERAL = "\ufdd0"
 """A noncharacter of Unicode, which is in no text: within the text of a control token it keeps a
 tokenizer from reading one there, and stands for nothing itself."""
+EDGE = "\ufdd1"
+"""Another one: in the text of an answer it stands before and after a control token that is printed
+for its parser, and nowhere else."""
 
 
 class Tokenizer(Protocol):

@@ -6,8 +6,9 @@ A token may end in the middle of a character: its bytes wait until the rest has 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 
-from gguf_hub.run.tokenizer.interface import Tokenizer
+from gguf_hub.run.tokenizer.interface import EDGE, Tokenizer
 
 
 class StreamDecoder:
@@ -18,14 +19,21 @@ class StreamDecoder:
         at_start: The first id starts the text, so that its leading space is the encoder's and
             is removed; False for ids that go on from a prompt.
         special: Print control and unknown tokens too.
+        marks: Ids of control tokens that are printed, each between two ``EDGE``s.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, at_start: bool = False, special: bool = False
+        self,
+        tokenizer: Tokenizer,
+        *,
+        at_start: bool = False,
+        special: bool = False,
+        marks: Collection[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._at_start = at_start
         self._special = special
+        self._marks = marks
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
@@ -34,12 +42,18 @@ class StreamDecoder:
         Raises:
             TokenizerError: The id is outside the vocabulary.
         """
+        if token_id in self._marks:
+            self._at_start = False
+            return f"{self.flush()}{EDGE}{self._tokenizer.vocab.tokens[token_id]}{EDGE}"
         data = self._tokenizer.token_bytes(token_id, self._special)
         if self._at_start and data:
             data = self._tokenizer.strip_prefix(data)
             self._at_start = False
-        return self._utf8.decode(data)
+        text = self._utf8.decode(data)
+        return text.replace(EDGE, "") if self._marks else text
 
     def flush(self) -> str:
         """Return what is left at the end: U+FFFD for a character that was never completed."""
-        return self._utf8.decode(b"", final=True)
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return text

@@ -74,6 +74,11 @@ class Vocab:
         texts = sorted({self.tokens[i] for i in ids if len(self.tokens[i]) > 1}, key=len)
         return re.compile("|".join(map(re.escape, reversed(texts)))) if texts else None
 
+    @cached_property
+    def control_ids(self) -> Mapping[str, int]:
+        """Text of a control token -> its id; of twins the last one counts."""
+        return {self.tokens[i]: i for i in self.ids_of(TokenType.CONTROL)}
+
     def ids_of(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types, in order."""
         values = set(map(int, types))

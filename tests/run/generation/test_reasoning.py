@@ -9,8 +9,8 @@ import pytest
 
 from gguf_hub.run.chat import TemplateFormat, find_format
 from gguf_hub.run.generation.chat import ChatPlan, plan_chat
+from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 from gguf_hub.run.generation.reasoning import MARKS, open_reasoning
-from gguf_hub.run.generation.tool_calls import CallDelta, Part, ReasoningDelta
 
 USER = [{"role": "user", "content": "Hi"}]
 CALL = '{"name": "tell", "arguments": {}}'

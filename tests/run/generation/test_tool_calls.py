@@ -11,14 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gguf_hub.run.generation.chat import ChatPlan
-from gguf_hub.run.generation.tool_calls import (
-    Call,
-    CallDelta,
-    ForcedCallParser,
-    Part,
-    TextParser,
-    split_answer,
-)
+from gguf_hub.run.generation.parts import Call, CallDelta, Part
+from gguf_hub.run.generation.tool_calls import ForcedCallParser, TextParser, split_answer
 
 WHERE = {"city": 'Köln } "a"', "days": [2, -1.5e3, True, None, {"x": {}}]}
 TOOLS = ("weather", "tell")

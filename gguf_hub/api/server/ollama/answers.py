@@ -13,7 +13,7 @@ from gguf_hub.api.server.replies import error_body
 from gguf_hub.run.generation import Generation
 from gguf_hub.run.generation.answers import token_entries, warned
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
-from gguf_hub.run.generation.tool_calls import CallDelta, Part, ReasoningDelta
+from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 from gguf_hub.run.tokenizer import Tokenizer
 
 PATH = "/api/chat"

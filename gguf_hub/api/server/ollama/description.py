@@ -10,6 +10,7 @@ from gguf_hub.api.server.replies import dumps
 from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.errors import GgufHubError
 from gguf_hub.gguf.hparams import CacheHyperParameters
+from gguf_hub.run.generation.harmony import is_harmony
 from gguf_hub.run.generation.reasoning import MARKS
 
 Fields = dict[str, Any]
@@ -86,7 +87,8 @@ def _modified(info: ModelInfo) -> str:
 def _capabilities(service: Service) -> list[str]:
     template = service.model_info.chat_template
     capabilities = ["completion", "tools"]
-    if any(start in template or end in template for start, end in MARKS):
+    has_marks = any(start in template or end in template for start, end in MARKS)
+    if has_marks or is_harmony(template):
         capabilities.append("thinking")
     try:
         service.encode_infill("", "")
