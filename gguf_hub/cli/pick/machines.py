@@ -249,7 +249,7 @@ def _probed(adapter: Adapter) -> float | None:
     from gguf_hub.errors import GpuError
     from gguf_hub.run.gpu.probe import probe_bandwidth
 
-    console.note(f"measuring how fast `{adapter.info.name}` reads weights, once, for two seconds")
+    console.note(f"measuring how fast `{adapter.info.name}` reads weights, once, for some seconds")
     try:
         return probe_bandwidth(adapter)
     except GpuError as error:
