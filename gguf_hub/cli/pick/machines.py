@@ -253,7 +253,7 @@ def _probed(adapter: Adapter) -> float | None:
     try:
         return probe_bandwidth(adapter)
     except GpuError as error:
-        console.note(f"note: {error.message}: its speed is assumed; `--no-probe` does not try")
+        console.note(f"note: {error.message}: speeds there are not measured; `--no-probe` skips it")
         return None
 
 
