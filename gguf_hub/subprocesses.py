@@ -77,12 +77,13 @@ def start_python(
 
 
 def ask_python(
-    module: str, *, timeout_s: float, passed: Sequence[str] = ()
+    module: str, arguments: Sequence[str] = (), *, timeout_s: float, passed: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``main([])`` of one of our modules in a Python of its own; return what it printed.
+    """Run ``main(arguments)`` of one of our modules in a Python of its own; return what it printed.
 
     Args:
         module: As ``start_python``.
+        arguments: As ``start_python``.
         timeout_s: After that it is killed.
         passed: As ``start_python``.
 
@@ -90,7 +91,7 @@ def ask_python(
         TimeoutError: It took too long.
         GgufHubError: It cannot be started.
     """
-    with start_python(module, passed=passed) as child:
+    with start_python(module, arguments, passed=passed) as child:
         try:
             out, _ = child.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:

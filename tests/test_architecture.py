@@ -22,6 +22,7 @@ LAYERS = {
     "oserrors": -1,
     "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
     "files": 0, "locks": 0, "printable": 0, "budget": 0, "resources": 1,
+    "machine_files": 1,
     "gguf": 1,
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
     "hub.download": 4, "hub.mirror": 4, "hub.survey": 5, "hub.resolve": 5,
@@ -168,6 +169,14 @@ def test_the_floor_imports_no_wing() -> None:
 def test_only_llama_asks_for_a_pretrained_model() -> None:
     users = {a for a, b in EDGES if b == "api.pretrained"}
     assert users == {"api.llama.model"}
+
+
+def test_only_pick_measures_gpus_and_doctor_shows_what_was_measured() -> None:
+    """``-ngl auto`` does not wait for it."""
+    users = {a for a, b in EDGES if b == "run.gpu.probe"}
+    assert users == {"cli.pick.machines", "cli.start.doctor"}
+    assert uses("cli.start.doctor", "recall_bandwidth")
+    assert not uses("cli.start.doctor", "probe_bandwidth")
 
 
 def test_there_are_no_import_cycles() -> None:

@@ -265,6 +265,21 @@ def test_gpus_are_listed_with_what_is_used(gguf_hub, hub: str, monkeypatch) -> N
     assert "  used by default   device 1" in out
 
 
+def test_what_pick_measured_of_a_gpu_is_shown(gguf_hub, hub: str, monkeypatch) -> None:
+    from gguf_hub.run.gpu import probe
+
+    gpus = (Gpu("RTX 4090", 24 * GB, 22 * GB, vendor_id=0x10DE),)
+    seen = replace(detect(), gpus=gpus)
+    monkeypatch.setattr("gguf_hub.hub.hardware.detect", lambda target: seen)
+    monkeypatch.setattr("gguf_hub.run.gpu.adapters.find_gpus", lambda is_fresh: judge([CARD]))
+    monkeypatch.setattr(probe, "_ask", lambda adapter: 450e9)
+    assert examined(gguf_hub)[1]["gpu_backend"]["adapters"][0]["weights_bytes_per_s"] is None
+    assert "free; weights are read at: not measured (`gguf-hub pick` does)" in gguf_hub("doctor")[1]
+    probe.probe_bandwidth(judge([CARD]).adapters[0])
+    assert examined(gguf_hub)[1]["gpu_backend"]["adapters"][0]["weights_bytes_per_s"] == 450e9
+    assert "22.00 GB free; weights are read at: 450.0 GB/s" in gguf_hub("doctor")[1]
+
+
 def test_no_gpu_is_no_problem_but_explained(gguf_hub, hub: str, monkeypatch) -> None:
     report = GpuReport(problem="the extra `gpu` is not installed", hint="`pip install it`")
     monkeypatch.setattr("gguf_hub.run.gpu.adapters.find_gpus", lambda is_fresh: report)

@@ -16,10 +16,14 @@ from typing import Any
 import jsonschema
 import pytest
 
+from gguf_hub.errors import GpuError
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.hub.client import HfHub
 from gguf_hub.hub.hardware import Gpu, Hardware
+from gguf_hub.hub.hardware.gpus import NVIDIA
+from gguf_hub.run.gpu.adapters import Adapter
+from gguf_hub.run.gpu.device import AdapterInfo
 from gguf_hub.units import GB
 from tests.conftest import ROOT
 from tests.hub_server import Fault, HubServer
@@ -275,13 +279,100 @@ def test_a_gpu_that_our_runner_can_use_is_used_by_it(gguf_hub, machine) -> None:
     assert picked(gguf_hub, "--for", "llama.cpp")[1]["engine"] == "llama.cpp"
 
 
+CARD = AdapterInfo("card", "Vulkan", "DiscreteGPU", "550", NVIDIA, 1, 2**31, 2**40)
+
+
+@pytest.fixture
+def gpu_speed(machine, monkeypatch: pytest.MonkeyPatch):
+    """Make this machine one of cards whose weights are read at these GB/s; lists what is asked."""
+    from gguf_hub.run.gpu import adapters, probe
+
+    asked: list[str] = []
+    monkeypatch.setattr("gguf_hub.hub.hardware.probe.read_bandwidth", lambda *_: 50e9)
+    monkeypatch.setattr(adapters, "may_have_gpu", lambda: True)
+
+    def become(*speeds: float) -> list[str]:
+        def ask(adapter: Adapter) -> float:
+            asked.append(adapter.info.name)
+            if not (speed := speeds[adapter.index]):
+                raise GpuError(f"measuring `{adapter.info.name}` failed: signal 6")
+            return speed * 1e9
+
+        names = [f"card {i}" for i in range(len(speeds))]
+        report = adapters.judge([replace(CARD, name=name) for name in names])
+        gpus = tuple(Gpu(name, 99 * GB, 48 * GB, 9e11, vendor_id=NVIDIA) for name in names)
+        monkeypatch.setattr(adapters, "find_gpus", lambda: report)
+        monkeypatch.setattr(probe, "_ask", ask)
+        machine(16, can_offload=True, gpus=gpus)
+        return asked
+
+    return become
+
+
+def test_what_kernels_read_of_a_gpu_is_measured_once(gguf_hub, gpu_speed) -> None:
+    asked = gpu_speed(250)
+    before = picked(gguf_hub)[1]  # --no-probe
+    assert (asked, before["machine"]["gpu_weights_bytes_per_s"]) == ([], None)
+    assert {row["tok_per_s"]["basis"] for row in before["files"]} == {"assumed"}
+    first, second = gguf_hub("pick", "--json"), gguf_hub("pick", "--json", "--no-probe")
+    assert asked == ["card 0"]
+    assert "measuring how fast `card 0` reads weights, once" in first[2]
+    assert "measuring" not in second[2]
+    for _, out, _ in (first, second):
+        data = json.loads(out)
+        jsonschema.validate(data, SCHEMA)
+        assert data["machine"]["gpu_weights_bytes_per_s"] == 250e9
+        assert data["machine"]["gpu_bytes_per_s"] == 9e11
+        for row, guess in zip(data["files"], before["files"], strict=True):
+            assert row["tok_per_s"]["basis"] == "measured"
+            if row["verdict"] == "fits in VRAM":  # guessed: 0.4 x 900 GB/s
+                assert row["tok_per_s"]["about"] < guess["tok_per_s"]["about"]
+    out, err = gguf_hub("pick", "--explain", "--no-probe")[1:]
+    assert "250.0 GB/s on the GPU" in err
+    assert re.search(r"kernels read there +250\.0 GB/s +measured", out)
+    assert "by measured bandwidth" in out
+
+
+def test_the_slowest_of_several_gpus_counts(gguf_hub, gpu_speed) -> None:
+    asked = gpu_speed(500, 250)
+    data = json.loads(gguf_hub("pick", "--json")[1])
+    assert (asked, data["machine"]["gpu_weights_bytes_per_s"]) == (["card 0", "card 1"], 250e9)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--for", "llama.cpp"), ("--vram", "24GB"), ("--vram", "24GB", "--for", "gguf-hub"),
+        ("--ram", "64GB"), ("--gpu-bandwidth", "500GB/s"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_gpu_that_is_not_used_as_it_is_is_not_measured(
+    gguf_hub, gpu_speed, args: tuple[str, ...]
+) -> None:
+    asked = gpu_speed(250)
+    data = json.loads(gguf_hub("pick", "--json", *args)[1])
+    assert (asked, data["machine"]["gpu_weights_bytes_per_s"]) == ([], None)
+
+
+@pytest.mark.parametrize("speeds", [(0,), (250, 0)], ids=["the only one", "one of two"])
+def test_a_gpu_that_cannot_be_measured_is_a_note(
+    gguf_hub, gpu_speed, speeds: tuple[float, ...]
+) -> None:
+    gpu_speed(*speeds)
+    code, out, err = gguf_hub("pick", "--json")
+    data = json.loads(out)
+    assert (code, data["machine"]["gpu_weights_bytes_per_s"]) == (0, None)
+    assert {row["tok_per_s"]["basis"] for row in data["files"]} == {"assumed"}
+    failed = f"note: measuring `card {len(speeds) - 1}` failed: signal 6"
+    assert f"{failed}: speeds there are not measured" in err
+
+
 def test_our_runner_can_use_the_gpus_whose_memory_counts(machine, monkeypatch) -> None:
     from gguf_hub.cli.pick import machines
-    from gguf_hub.hub.hardware.gpus import NVIDIA
     from gguf_hub.run.gpu import adapters
-    from gguf_hub.run.gpu.device import AdapterInfo
 
-    card = AdapterInfo("card", "Vulkan", "DiscreteGPU", "550", NVIDIA, 1, 2**31, 2**40)
+    card = CARD
     graphics = replace(card, kind="IntegratedGPU", vendor_id=0x8086, name="Arc")
     gpu = Gpu("card", 24 * GB, 22 * GB, vendor_id=NVIDIA)
     one = Hardware(64 * GB, 64 * GB, None, 4, 4, "cpu", (gpu,), None, ())

@@ -11,8 +11,10 @@ import click
 from gguf_hub.cli import console
 
 if TYPE_CHECKING:
+    from gguf_hub.api.offload.rooms import Room
     from gguf_hub.hub.fit import Machine
     from gguf_hub.hub.hardware import Hardware, Speeds
+    from gguf_hub.run.gpu.adapters import Adapter
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -81,15 +83,34 @@ class MachineOverrides:
     may_probe: bool = False
     reserve_bytes: int | None = None
 
+    @property
+    def keeps_gpu(self) -> bool:
+        """Whether the GPU to pick for is this machine's, as it is."""
+        return (self.ram_bytes, self.vram_bytes, self.gpu_bytes_per_s) == (None, None, None)
+
 
 @dataclass(frozen=True)
 class DetectedMachine:
-    """The machine to pick for, and the hardware of this machine."""
+    """The machine to pick for, and the hardware of this machine.
+
+    Attributes:
+        target: Where files would lie.
+        may_probe: Measure unknown speeds.
+        may_probe_gpu: Those of the GPU, too: it is this machine's.
+    """
 
     machine: Machine
     hardware: Hardware
     target: Path
     may_probe: bool
+    may_probe_gpu: bool = False
+
+    def with_gpu(self) -> DetectedMachine:
+        """Return the same with the speed of our kernels there, measured if unknown and allowed."""
+        if self.machine.gpu_weights_bytes_per_s is not None or not self.may_probe_gpu:
+            return self
+        speed = _gpu_speed(self.hardware, may_probe=True)
+        return replace(self, machine=replace(self.machine, gpu_weights_bytes_per_s=speed))
 
     def with_disk(self) -> DetectedMachine:
         """Return the same with the disk's speed, measured if unknown and allowed."""
@@ -116,7 +137,9 @@ def detect_machine(overrides: MachineOverrides = MachineOverrides()) -> Detected
             "the memory of this machine cannot be detected", hint="give it with `--ram 24GB`"
         )
     machine = machine_of(_with_steady_memory(hardware, overrides), overrides)
-    return DetectedMachine(machine, hardware, default_cache_dir(), overrides.may_probe)
+    may_probe = overrides.may_probe
+    may_probe_gpu = may_probe and overrides.keeps_gpu and machine.can_offload
+    return DetectedMachine(machine, hardware, default_cache_dir(), may_probe, may_probe_gpu)
 
 
 def _with_steady_memory(hardware: Hardware, overrides: MachineOverrides) -> Hardware:
@@ -171,6 +194,9 @@ def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides)
         return machine
     if hardware.gpus:
         machine = replace(machine, can_offload=can_offload(hardware))
+    if machine.can_offload and overrides.keeps_gpu:
+        speed = _gpu_speed(hardware, may_probe=False)
+        machine = replace(machine, gpu_weights_bytes_per_s=speed)
     if hardware.vram_free_bytes:
         n_gpus = sum(not gpu.is_unified for gpu in hardware.gpus)
         rate = rate or hardware.gpu_bytes_per_s
@@ -188,15 +214,47 @@ def _with_gpu(machine: Machine, hardware: Hardware, overrides: MachineOverrides)
 
 def can_offload(hardware: Hardware) -> bool:
     """Tell whether our own runner can use the GPUs whose memory counts."""
+    return sum(room.free_bytes or 0 for room in _rooms(hardware)) >= (
+        hardware.vram_free_bytes or hardware.unified_bytes or 1
+    )
+
+
+def _rooms(hardware: Hardware) -> list[Room]:
+    """Return the GPUs that our own runner uses by default, of those that the system lists."""
     from gguf_hub.api.offload import default_rooms
     from gguf_hub.run.gpu.adapters import find_gpus, may_have_gpu
 
     if not may_have_gpu():
-        return False
-    rooms = [room for room in default_rooms(find_gpus(), hardware) if room.is_detected]
-    return sum(room.free_bytes or 0 for room in rooms) >= (
-        hardware.vram_free_bytes or hardware.unified_bytes or 1
-    )
+        return []
+    return [room for room in default_rooms(find_gpus(), hardware) if room.is_detected]
+
+
+def _gpu_speed(hardware: Hardware, *, may_probe: bool) -> float | None:
+    """Return what our kernels read of the slowest GPU; None where nobody knows it of one."""
+    from gguf_hub.run.gpu.probe import recall_bandwidth
+
+    speeds = []
+    for room in _rooms(hardware):
+        speed = recall_bandwidth(room.adapter.info)
+        if speed is None and may_probe:
+            speed = _probed(room.adapter)
+        if speed is None:
+            return None
+        speeds.append(speed)
+    return min(speeds, default=None)
+
+
+def _probed(adapter: Adapter) -> float | None:
+    """Measure a GPU; a note says why it has no figure."""
+    from gguf_hub.errors import GpuError
+    from gguf_hub.run.gpu.probe import probe_bandwidth
+
+    console.note(f"measuring how fast `{adapter.info.name}` reads weights, once, for some seconds")
+    try:
+        return probe_bandwidth(adapter)
+    except GpuError as error:
+        console.note(f"note: {error.message}: speeds there are not measured; `--no-probe` skips it")
+        return None
 
 
 def _speeds(

@@ -169,10 +169,12 @@ def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constrai
 def judge(
     candidates: CandidateSet, detected: DetectedMachine, constraints: Constraints
 ) -> tuple[Pick, DetectedMachine]:
-    """Rate all candidates; if one would run from disk, with the disk's speed."""
+    """Rate all candidates, with the speeds of GPU and disk where one would run there."""
     from gguf_hub.cli.pick.on_disk import on_disk
     from gguf_hub.hub import fit
 
+    if constraints.engine == "gguf-hub" and constraints.uses_gpu(detected.machine):
+        detected = detected.with_gpu()
     files = [model.file for model in candidates.models]
     are_on_disk = on_disk(candidates.repo_id, [file.filenames for file in files])
     pick = fit.pick(files, detected.machine, constraints, are_on_disk)

@@ -12,7 +12,7 @@ from gguf_hub.cli.pick.pick_report import report
 if TYPE_CHECKING:
     from gguf_hub.cli.pick.candidates import CandidateSet
     from gguf_hub.cli.pick.machines import DetectedMachine
-    from gguf_hub.hub.fit import Fit, Pick
+    from gguf_hub.hub.fit import Fit, Machine, Pick
 
 __all__ = ["print_explained", "print_machine", "print_notes", "print_pick", "report"]
 
@@ -36,6 +36,8 @@ def print_machine(detected: DetectedMachine, pick: Pick, *, is_this: bool) -> No
     rate = machine.ram_bytes_per_s
     speed = f"reads {rate / 1e9:.1f} GB/s" if rate else "read speed not measured"
     parts.append(f"{speed} on {machine.n_threads} thread{'s' * (machine.n_threads != 1)}")
+    if machine.gpu_weights_bytes_per_s and pick.constraints.engine == "gguf-hub":
+        parts.append(f"{machine.gpu_weights_bytes_per_s / 1e9:.1f} GB/s on the GPU")
     console.note(", ".join(parts))
     if is_this and detected.hardware.swap_total_bytes:
         console.note(f"swap of {format_gb(detected.hardware.swap_total_bytes)} is not counted")
@@ -193,6 +195,8 @@ def _estimated(pick: Pick) -> str:
 
 
 def _warnings(pick: Pick) -> list[str]:
+    from gguf_hub.hub.fit import gpu_rate
+
     shape, constraints, machine = pick.fits[0].facts.shape, pick.constraints, pick.machine
     lines = []
     if constraints.n_ctx > shape.n_ctx_train:
@@ -206,7 +210,7 @@ def _warnings(pick: Pick) -> list[str]:
         lines.append(f"the GPU is not counted: {_why_no_gpu()}")
     if constraints.engine == "gguf-hub" and constraints.flash_attn != "auto":
         lines.append("`--flash-attn` is llama.cpp's: `gguf-hub run` always computes in blocks")
-    if constraints.uses_gpu(machine) and machine.gpu_bytes_per_s is None:
+    if constraints.uses_gpu(machine) and gpu_rate(constraints, machine) is None:
         lines.append("the GPU's bandwidth, and so the speed, is unknown: --gpu-bandwidth")
     chosen, free = pick.chosen, machine.disk_free_bytes
     if chosen and free is not None and chosen.facts.size_bytes > free:
@@ -337,8 +341,8 @@ def _speed_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:
         lines.append(("memory gives", f"{rate / 1e9:.1f} GB/s", f"measured {threads}"))
     else:
         lines.append(("memory gives", "20 GB/s", f"assumed {threads}"))
-    if fit.placement.vram_bytes and machine.gpu_bytes_per_s:
-        lines.append(("the GPU's gives", f"{machine.gpu_bytes_per_s / 1e9:.0f} GB/s", "at most"))
+    if fit.placement.vram_bytes:
+        lines += _gpu_speed_lines(fit, machine)
     if fit.placement.miss_share:
         disk = machine.disk_bytes_per_s
         lines.append(
@@ -348,4 +352,18 @@ def _speed_lines(fit: Fit, pick: Pick) -> list[tuple[str, str, str]]:
         low, high = tok_per_s(speed.low_tok_per_s), tok_per_s(speed.high_tok_per_s)
         text = f"tok/s at half a context, {low} to {high}, by {speed.basis} bandwidth"
         lines.append(("speed", _speed(fit, is_wide=False), text))
+    return lines
+
+
+def _gpu_speed_lines(fit: Fit, machine: Machine) -> list[tuple[str, str, str]]:
+    """Return what the GPU's memory gives, and what of it our kernels take."""
+    from gguf_hub.hub.fit import gpu_rate
+
+    lines = []
+    if nominal := machine.gpu_bytes_per_s:
+        lines.append(("the GPU's gives", f"{nominal / 1e9:.0f} GB/s", "at most"))
+    rate = gpu_rate(fit.constraints, machine)
+    if fit.constraints.engine == "gguf-hub" and rate:
+        basis = "measured" if machine.gpu_weights_bytes_per_s else "assumed"
+        lines.append(("kernels read there", f"{rate / 1e9:.1f} GB/s", basis))
     return lines

@@ -54,6 +54,7 @@ def _machine(pick: Pick, detected: DetectedMachine) -> dict[str, Any]:
         "can_offload": machine.can_offload,
         "ram_bytes_per_s": machine.ram_bytes_per_s,
         "gpu_bytes_per_s": machine.gpu_bytes_per_s,
+        "gpu_weights_bytes_per_s": machine.gpu_weights_bytes_per_s,
         "disk_bytes_per_s": machine.disk_bytes_per_s,
         "disk_free_bytes": machine.disk_free_bytes,
     }

@@ -120,6 +120,7 @@ def _gpu_backend(hardware: Hardware) -> dict[str, Any]:
     """
     from gguf_hub.api.offload import default_rooms
     from gguf_hub.run.gpu.adapters import find_gpus
+    from gguf_hub.run.gpu.probe import recall_bandwidth
 
     report = find_gpus(is_fresh=True)
     rooms = default_rooms(report, hardware)
@@ -131,6 +132,7 @@ def _gpu_backend(hardware: Hardware) -> dict[str, Any]:
                 "index": each.index,
                 "is_used": each.index in free,
                 "free_bytes": free.get(each.index),
+                "weights_bytes_per_s": recall_bandwidth(each.info),
                 "problem": each.problem or None,
             }
             for each in report.adapters

@@ -72,7 +72,10 @@ def _adapter(adapter: dict[str, Any]) -> str:
     text = f"{adapter['name']}: {adapter['backend']}, {adapter['driver'] or 'driver unknown'}"
     if adapter["problem"]:
         return f"{text}; not used: {adapter['problem']}"
-    return f"{text}; {_size(adapter['free_bytes'])} free" if adapter["is_used"] else text
+    if not adapter["is_used"]:
+        return text
+    rate = _rate(adapter["weights_bytes_per_s"])
+    return f"{text}; {_size(adapter['free_bytes'])} free; weights are read at: {rate}"
 
 
 def _vram(gpu: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from gguf_hub.hub.fit.memory import MemoryEstimate, need_of
 from gguf_hub.hub.fit.offload import GpuNeed, gpu_need
 from gguf_hub.hub.fit.placement import Placement, Verdict, placement_of
 from gguf_hub.hub.fit.quality import Loss, estimated_loss, losses_of
-from gguf_hub.hub.fit.speed import Speed, speed_of
+from gguf_hub.hub.fit.speed import Speed, gpu_rate, speed_of
 
 __all__ = [
     "KV_TYPES",
@@ -47,6 +47,7 @@ __all__ = [
     "facts_from_catalog",
     "fit_file",
     "gpu_need",
+    "gpu_rate",
     "isa_of",
     "largest_n_ctx",
     "losses_of",

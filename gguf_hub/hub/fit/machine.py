@@ -44,6 +44,7 @@ class Machine:
             ``dotprod``.
         ram_bytes_per_s: Measured read bandwidth of all threads together.
         gpu_bytes_per_s: Memory bandwidth of a GPU.
+        gpu_weights_bytes_per_s: What our own runner's kernels read of it, measured.
         disk_bytes_per_s: Read speed of the disk where the files lie.
         disk_free_bytes: Room there.
     """
@@ -57,6 +58,7 @@ class Machine:
     isa: str = "generic"
     ram_bytes_per_s: float | None = None
     gpu_bytes_per_s: float | None = None
+    gpu_weights_bytes_per_s: float | None = None
     disk_bytes_per_s: float | None = None
     disk_free_bytes: int | None = None
 

@@ -22,8 +22,8 @@ GPU_SHARE = 0.6
 
 
 RUNNER_GPU_SHARE = 0.4
-"""Of a GPU's bandwidth, our own kernels. A guess between what is aimed at, 0.25 for data centres'
-cards and 0.5 for desktops': nothing was measured on a card yet."""
+"""Of a GPU's bandwidth, our own kernels, where `pick` has not measured them. A guess between what
+is aimed at, 0.25 for data centres' cards and 0.5 for desktops'."""
 RUNNER_GPU_LAYER_S = 70e-6
 """A layer on a GPU besides reading: some 14 kernels, one after another, at 5 microseconds."""
 CROSSING_S = 500e-6

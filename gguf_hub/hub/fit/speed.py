@@ -68,7 +68,7 @@ def speed_of(
     if placement.verdict is Verdict.TOO_BIG or placement.verdict.is_hopeless:
         return None
     dense, experts = placement.gpu_share
-    if (dense or experts) and machine.gpu_bytes_per_s is None:
+    if (dense or experts) and gpu_rate(constraints, machine) is None:
         return None
     host_s = _host_seconds(file, constraints, machine, placement)
     gpu_s = _gpu_seconds(file, constraints, machine, placement)
@@ -84,9 +84,20 @@ def speed_of(
     return Speed(min(worst, about) * low, about, about * high, basis)
 
 
+def gpu_rate(constraints: Constraints, machine: Machine) -> float | None:
+    """Return the bytes a second that the engine reads of a GPU's memory; None if unknown."""
+    is_ours = constraints.engine == "gguf-hub"
+    if is_ours and machine.gpu_weights_bytes_per_s is not None:
+        return machine.gpu_weights_bytes_per_s
+    if machine.gpu_bytes_per_s is None:
+        return None
+    return (RUNNER_GPU_SHARE if is_ours else GPU_SHARE) * machine.gpu_bytes_per_s
+
+
 def _basis(constraints: Constraints, machine: Machine, placement: Placement) -> Basis:
-    if constraints.engine == "gguf-hub" and placement.n_gpu_layers:
-        return "assumed"  # nobody measured our kernels on a card yet
+    is_on_our_gpu = constraints.engine == "gguf-hub" and placement.n_gpu_layers > 0
+    if is_on_our_gpu and machine.gpu_weights_bytes_per_s is None:
+        return "assumed"
     is_known = machine.ram_bytes_per_s is not None or placement.gpu_share == (1.0, 1.0)
     if placement.miss_share and machine.disk_bytes_per_s is None:
         is_known = False
@@ -138,10 +149,11 @@ def _gpu_seconds(
     dense, experts = placement.gpu_share
     if not (dense or experts):
         return 0.0
-    assert machine.gpu_bytes_per_s is not None
+    rate = gpu_rate(constraints, machine)
+    assert rate is not None
     read_bytes = file.dense_bytes * dense + file.expert_bytes * file.expert_share * experts
     read_bytes += need_of(file, constraints, n_threads=machine.n_threads).kv_bytes / 2 * dense
     if constraints.engine == "llama.cpp":
-        return read_bytes / (GPU_SHARE * machine.gpu_bytes_per_s)
+        return read_bytes / rate
     layers_s = dense * file.shape.n_layer * RUNNER_GPU_LAYER_S
-    return read_bytes / (RUNNER_GPU_SHARE * machine.gpu_bytes_per_s) + layers_s + CROSSING_S
+    return read_bytes / rate + layers_s + CROSSING_S

@@ -10,22 +10,19 @@ Disk: a file is read past the page cache, a model that is there or else one that
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf_hub.files import write_atomically
-from gguf_hub.paths import cache_dir
+from gguf_hub.machine_files import positive, read_machine_file, write_machine_file
 from gguf_hub.units import MIB
 
-FOLDER, FILENAME = "machine", "speeds.json"
+FILENAME = "speeds.json"
 MEMORY_S, DISK_S = 1.0, 0.5  # how long measuring may take, making the buffer included
 TOGETHER = 1.2  # a pass that took no longer than this, by what its threads ran, was undisturbed
 MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * MIB, 512 * MIB
@@ -48,11 +45,11 @@ def recall_speeds(key: str, target: Path) -> Speeds:
         key: From ``machine_key``.
         target: Where files lie; each disk has a figure of its own.
     """
-    entry = read_json(FILENAME).get(key)
+    entry = read_machine_file(FILENAME).get(key)
     entry = entry if isinstance(entry, dict) else {}
     disks = entry.get("disks")
     disk = disks.get(_disk_key(target)) if isinstance(disks, dict) else None
-    return Speeds(_positive(entry.get("ram_bytes_per_s")), _positive(disk))
+    return Speeds(positive(entry.get("ram_bytes_per_s")), positive(disk))
 
 
 def machine_key(cpu_name: str, n_threads: int) -> str:
@@ -217,34 +214,15 @@ def _disk_key(target: Path) -> str:
 
 def _remember(key: str, target: Path, speeds: Speeds) -> None:
     """Write the figures down; a cache that cannot be written costs a second at the next start."""
-    rows = read_json(FILENAME)
+    rows = read_machine_file(FILENAME)
     old = rows.get(key)
     entry: dict[str, Any] = old if isinstance(old, dict) else {}
     disks = dict(_items(entry.get("disks")))
     if speeds.disk_bytes_per_s is not None:
         disks[_disk_key(target)] = speeds.disk_bytes_per_s
     rows[key] = {"ram_bytes_per_s": speeds.ram_bytes_per_s, "disks": disks}
-    write_json(FILENAME, rows)
-
-
-def write_json(filename: str, rows: Mapping[str, Any]) -> None:
-    """Write a file of measurements of this machine, if the cache can be written."""
-    with contextlib.suppress(OSError):
-        write_atomically(cache_dir() / FOLDER / filename, json.dumps(rows, indent=1))
-
-
-def read_json(filename: str) -> dict[str, Any]:
-    """Return what such a file holds; nothing where it cannot be read."""
-    try:
-        data = json.loads((cache_dir() / FOLDER / filename).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    write_machine_file(FILENAME, rows)
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, dict) else ()
-
-
-def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None

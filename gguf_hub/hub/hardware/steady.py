@@ -6,7 +6,7 @@ last choice stands until today's differs from it by more than a band.
 
 from __future__ import annotations
 
-from gguf_hub.hub.hardware.probe import read_json, write_json
+from gguf_hub.machine_files import read_machine_file, write_machine_file
 
 FILENAME = "memory.json"
 
@@ -19,9 +19,9 @@ def steady_bytes(key: str, available_bytes: int, band_bytes: int) -> int:
         available_bytes: Available now.
         band_bytes: Smaller differences from the last figure do not count.
     """
-    known = read_json(FILENAME)
+    known = read_machine_file(FILENAME)
     last = known.get(key)
     if isinstance(last, int) and abs(last - available_bytes) <= band_bytes:
         return last
-    write_json(FILENAME, known | {key: available_bytes})
+    write_machine_file(FILENAME, known | {key: available_bytes})
     return available_bytes

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.files import write_atomically
-from gguf_hub.paths import cache_dir, expand_user
+from gguf_hub.machine_files import read_machine_file, write_machine_file
+from gguf_hub.paths import expand_user
 from gguf_hub.run.gpu.device import AdapterInfo
 from gguf_hub.subprocesses import ask_python
 
@@ -37,13 +37,13 @@ _OLDEST_PYTHON = (3, 11)
 _WGPU = "0.32"  # whose C interface ``wgpu_device`` uses
 _TIMEOUT_S = 20.0  # a driver that hangs must not hang us
 _MAX_AGE_S = 86_400.0
-_FILE = Path("machine", "gpus.json")
+_FILENAME = "gpus.json"
 _SOFTWARE = re.compile(r"llvmpipe|lavapipe|swiftshader|microsoft basic render|softpipe", re.I)
-_VARIABLES = (
+VARIABLES = (
     *("VK_*", "MESA_*", "WGPU_*", "*_VISIBLE_*", "NODEVICE_SELECT", "DRI_PRIME"),
     *("XDG_DATA_*", "XDG_CONFIG_*", "XDG_RUNTIME_DIR"),
 )
-"""Variables that change what drivers say."""
+"""Variables that change what drivers say, for the processes that ask them."""
 _DEVICES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "nvhost-gpu", "nvgpu/*")
 """Below ``/dev``; ``dxg`` is that of Windows' subsystem for Linux, the last two are Jetson's."""
 _DRIVER_FOLDERS = ("/usr/share", "/usr/local/share", "/etc", "~/.local/share")
@@ -153,7 +153,7 @@ def _ask() -> list[AdapterInfo]:
         GgufHubError: A driver crashed, hung, or the process cannot be started.
     """
     try:
-        answer = ask_python("gguf_hub.run.gpu.adapters", timeout_s=_TIMEOUT_S, passed=_VARIABLES)
+        answer = ask_python("gguf_hub.run.gpu.adapters", timeout_s=_TIMEOUT_S, passed=VARIABLES)
     except TimeoutError as error:
         raise GgufHubError(f"GPU drivers gave no answer in {_TIMEOUT_S:.0f} s") from error
     infos = _read(answer.stdout.strip().rpartition("\n")[2])
@@ -190,11 +190,11 @@ def _read(text: str) -> list[AdapterInfo] | None:
 def _remembered() -> list[AdapterInfo] | None:
     """Return what drivers said within a day, if they and the devices are still the same."""
     try:
-        entry = json.loads((cache_dir() / _FILE).read_text(encoding="utf-8"))
+        entry = read_machine_file(_FILENAME)
         is_new = 0 <= time.time() - float(entry["time_s"]) < _MAX_AGE_S
         infos = _read(json.dumps(entry["adapters"]))
         return infos if is_new and entry["key"] == _key() else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 
@@ -203,8 +203,7 @@ def _remember(infos: Sequence[AdapterInfo]) -> None:
     if infos:
         entry: dict[str, Any] = {"key": _key(), "time_s": time.time()}
         entry["adapters"] = [asdict(info) for info in infos]
-        with suppress(OSError):
-            write_atomically(cache_dir() / _FILE, json.dumps(entry, indent=1))
+        write_machine_file(_FILENAME, entry)
 
 
 def _key() -> str:
@@ -215,7 +214,7 @@ def _key() -> str:
 def _facts() -> Iterator[str]:
     yield f"{platform.node()} {platform.release()} {platform.version()} wgpu {version('wgpu')}"
     for name in sorted(os.environ):
-        if any(fnmatchcase(name, pattern) for pattern in _VARIABLES):
+        if any(fnmatchcase(name, pattern) for pattern in VARIABLES):
             yield f"{name}={os.environ[name]}"
     for base in _DRIVER_FOLDERS:
         yield from _listing(expand_user(base) / "vulkan/icd.d")

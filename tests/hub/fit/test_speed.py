@@ -66,6 +66,41 @@ def test_a_gpu_that_tells_no_bandwidth_gives_no_speed() -> None:
     assert found.about_tok_per_s > 2 * alone.about_tok_per_s
 
 
+def test_what_was_measured_of_a_gpu_replaces_the_guess() -> None:
+    """Time beside reading stays the same; llama.cpp's kernels are others."""
+    machine = replace(FAST, vram_bytes=80 * GB, can_offload=True)
+    ours, theirs = SHORT, replace(SHORT, engine="llama.cpp")
+    named = replace(machine, gpu_bytes_per_s=900e9)
+    guessed = speed(FACTS["Q4_K_M"], named, ours)
+    same, half = (
+        speed(FACTS["Q4_K_M"], replace(named, gpu_weights_bytes_per_s=rate), ours)
+        for rate in (360e9, 180e9)
+    )
+    assert guessed and same and half
+    assert same.about_tok_per_s == pytest.approx(guessed.about_tok_per_s)
+    reading_s = FACTS["Q4_K_M"].active_bytes / 360e9
+    more_s = 1 / half.about_tok_per_s - 1 / same.about_tok_per_s
+    assert more_s == pytest.approx(reading_s, rel=0.01)
+    assert (guessed.basis, same.basis) == ("assumed", "measured")
+    assert same.high_tok_per_s < guessed.high_tok_per_s
+    # whatever its driver tells
+    assert speed(FACTS["Q4_K_M"], machine, ours) is None
+    assert speed(FACTS["Q4_K_M"], replace(machine, gpu_weights_bytes_per_s=360e9), ours) == same
+    other = replace(named, gpu_weights_bytes_per_s=1e9)
+    assert speed(FACTS["Q4_K_M"], other, theirs) == speed(FACTS["Q4_K_M"], named, theirs)
+
+
+def test_layers_in_ram_want_its_bandwidth_measured_too() -> None:
+    machine = replace(
+        FAST, vram_bytes=12 * GB, can_offload=True, gpu_weights_bytes_per_s=360e9,
+        gpu_bytes_per_s=900e9,
+    )  # fmt: skip
+    for ram_bytes_per_s, basis in ((60e9, "measured"), (None, "assumed")):
+        found = speed(FACTS["Q4_K_M"], replace(machine, ram_bytes_per_s=ram_bytes_per_s))
+        assert found is not None
+        assert found.basis == basis
+
+
 def test_too_big_has_no_speed() -> None:
     assert speed(FACTS["Q8_0"], Machine(GB)) is None
 

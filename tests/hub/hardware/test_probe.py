@@ -117,7 +117,7 @@ def test_what_was_measured_is_not_measured_again(counted: list[str], tmp_path: P
 )
 def test_a_damaged_record_is_measured_anew(counted: list[str], tmp_path: Path, text: str) -> None:
     key = key_of("a cpu", 2)
-    path = cache_dir() / probe.FOLDER / probe.FILENAME
+    path = cache_dir() / "machine" / "speeds.json"
     path.parent.mkdir(parents=True)
     path.write_text(text.replace("KEY", key))
     assert measured(key, tmp_path, with_disk=True) == Speeds(40e9, 2e9)

@@ -29,7 +29,7 @@ def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[int]:
     """Let the process that asks drivers run other code; return a list that counts its starts."""
     starts: list[int] = []
 
-    def start(module: str, **more: object) -> subprocess.Popen[bytes]:
+    def start(module: str, *arguments: object, **more: object) -> subprocess.Popen[bytes]:
         starts.append(1)
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
