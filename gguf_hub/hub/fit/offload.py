@@ -2,7 +2,7 @@
 
 ::
 
-    each GPU  = activations + arguments of steps + what its driver takes
+    each GPU  = activations + scratch of attention + arguments of steps + what its driver takes
     layer     = weights as planes + keys and values of all slots
     output    = output matrix and norm
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from gguf_hub.gguf.gpu_memory import attention_scratch_floats
 from gguf_hub.gguf.memory.layout import Array, Limits, MemoryLayout, layer_cache_bytes
 from gguf_hub.hub.catalog import ModelShape
 from gguf_hub.hub.fit.facts import FileFacts, LayerWeights
@@ -96,6 +97,7 @@ def gpu_need(file: FileFacts, limits: Limits) -> GpuNeed:
     layers = zip(file.layer_weights, file.shape.layer_sizes, strict=False)
     return GpuNeed(
         own_bytes=_area_bytes(file.shape, replace(limits, n_ctx=limits.n_batch))
+        + _scratch_bytes(file.shape)
         + _ARGUMENT_BYTES * n_steps
         + GPU_CONTEXT_BYTES,
         layers=tuple(
@@ -117,6 +119,12 @@ def host_bytes_saved(weights: Sequence[LayerWeights], n_gpu_layers: int, n_cpu_m
         layer.dense_bytes + (layer.expert_bytes if i >= n_cpu_moe else 0)
         for i, layer in enumerate(weights[first:], first)
     )
+
+
+def _scratch_bytes(shape: ModelShape) -> int:
+    """Return what attention keeps of its parts."""
+    heads = ((s.n_head, s.n_embd_head_v) for s in shape.layer_sizes if s.n_head_kv)
+    return 4 * max((attention_scratch_floats(*each) for each in heads), default=0)
 
 
 @lru_cache

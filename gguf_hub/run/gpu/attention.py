@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gguf_hub.gguf.gpu_memory import ATTENTION_PARTS, attention_scratch_floats
 from gguf_hub.run.gpu.device import Grid
 from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, POSITION, Step
 
 SPAN = 128
 """Positions whose scores are computed at once; of a part a multiple."""
-
-N_PARTS = 128
-"""Most parts of all tokens of a call together; a few tokens share them."""
 
 SPLIT_TOKENS = 32
 """Most tokens of a call whose positions are cut into parts."""
@@ -33,7 +31,7 @@ def parts(at: Mapping[str, int], header: Header) -> int:
     """
     tokens, position = header[N_TOKENS], header[POSITION]
     n_spans = -(-(position + tokens) // SPAN) - first_seen(at, position) // SPAN
-    size = -(-n_spans // max(1, N_PARTS // tokens))
+    size = -(-n_spans // max(1, ATTENTION_PARTS // tokens))
     return -(-n_spans // size)
 
 
@@ -67,7 +65,7 @@ def attention(step: Step) -> list[Operation]:
     def operation(file: str, grid: Callable[[Header], Grid], fours: int) -> Operation:
         constants = (
             *_shape(step),
-            ("N_PARTS", f"{N_PARTS}u"),
+            ("N_PARTS", f"{ATTENTION_PARTS}u"),
             ("SPLIT_TOKENS", f"{SPLIT_TOKENS}u"),
             ("FOURS", f"{fours}u"),
         )
@@ -75,7 +73,7 @@ def attention(step: Step) -> list[Operation]:
             module(file, _FIELDS["attention"], constants),
             _in_buffers(step),
             grid,
-            scratch_floats=N_PARTS * at["n_head"] * (at["value_dim"] + 2),
+            scratch_floats=attention_scratch_floats(at["n_head"], at["value_dim"]),
             is_checked=False,
         )
 
