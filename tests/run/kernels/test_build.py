@@ -124,7 +124,8 @@ def test_two_first_starts_at_once_compile_once(tmp_path: Path) -> None:
 def test_the_cache_folder_depends_on_the_cpu() -> None:
     cpu = detect_cpu()
     other = Cpu(cpu.name, cpu.features, "another")
-    assert build._key(cpu) == build._key(cpu) != build._key(other)
+    assert build._key(cpu, "sources") != build._key(cpu, "others")
+    assert build._key(cpu, "sources") == build._key(cpu, "sources") != build._key(other, "sources")
 
 
 @pytest.mark.parametrize(
@@ -134,15 +135,15 @@ def test_the_cache_folder_depends_on_the_cpu() -> None:
 def test_the_cache_folder_depends_on_every_source(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = build._key(detect_cpu())
+    before = build.hash_of_sources()
     shutil.copytree(PACKAGE, tmp_path / "gguf_hub", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(build, "PACKAGE", str(tmp_path / "gguf_hub"))
-    assert build._key(detect_cpu()) == before
+    assert build.hash_of_sources() == before
     changed = tmp_path / "gguf_hub" / file
     changed.parent.mkdir(exist_ok=True)
     with changed.open("a") as source:
         source.write("# changed\n")
-    assert build._key(detect_cpu()) != before
+    assert build.hash_of_sources() != before
 
 
 def test_the_cache_folder_depends_on_all_that_kernels_import() -> None:

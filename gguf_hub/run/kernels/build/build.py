@@ -2,7 +2,8 @@
 
 A kernel is a Python function of ``(tid, nth, op, n, f, q, kv, w)`` (see ``steps``). numba turns it
 into LLVM IR once; the cache holds the finished object file, so that later starts need
-neither numba nor a compiler pass: llvmlite links the object, in about a millisecond.
+neither numba nor a compiler pass: llvmlite links the object, in about a millisecond. Objects of the
+usual kernels may have come with the package (``shipped``).
 
 The cache folder is named after everything that the code depends on: the kernel sources, the
 versions of numba and llvmlite, and the CPU. (numba's own cache looks at the time stamp of one file
@@ -24,6 +25,7 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.children import compile_in_children
 from gguf_hub.run.kernels.build.cpu import ENTRY, Cpu, detect_cpu, target_machine
 from gguf_hub.run.kernels.build.objects import ObjectCache, forget_old, user_folders
+from gguf_hub.run.kernels.build.shipped import ShippedObjects
 
 
 class KernelBuilder:
@@ -32,11 +34,16 @@ class KernelBuilder:
     Args:
         cpu: What to compile for; this machine's when None.
         folder: Where object files are saved; None for the user's cache.
+        shipped: Where instruction sets with shipped objects lie; None for the package's own.
     """
 
-    def __init__(self, cpu: Cpu | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, cpu: Cpu | None = None, folder: Path | None = None, shipped: Path | None = None
+    ) -> None:
         self.cpu = cpu or detect_cpu()
-        self._cache = ObjectCache([folder] if folder else user_folders(_key(self.cpu)))
+        sources = hash_of_sources()
+        self._cache = ObjectCache([folder] if folder else user_folders(_key(self.cpu, sources)))
+        self._shipped = ShippedObjects(self.cpu.isa, sources, shipped)
         if self.folder and not folder:
             forget_old(self.folder)
         self._addresses: dict[str, int] = {}
@@ -54,11 +61,11 @@ class KernelBuilder:
 
     def problems(self) -> list[str]:
         """Return, once, why objects are not saved or not used."""
-        return self._cache.problems()
+        return [*self._shipped.problems(), *self._cache.problems()]
 
     def compile(self, names: Iterable[str], progress: Progress = SILENT) -> int:
-        """Compile the named kernels that the cache lacks; return how many those were."""
-        return len(self._objects(names, progress)[1])
+        """Compile the named kernels that are not here yet; return how many those were."""
+        return len(self.objects(names, progress)[1])
 
     def addresses(self, names: Iterable[str], progress: Progress = SILENT) -> dict[str, int]:
         """Return the machine code address of every named kernel.
@@ -69,17 +76,18 @@ class KernelBuilder:
         """
         names = dict.fromkeys(names)
         unknown = [name for name in names if name not in self._addresses]
-        objects, _ = self._objects(unknown, progress)
+        objects, _ = self.objects(unknown, progress)
         for name in unknown:
             self._addresses[name] = self._linker.link(objects[name])
         return {name: self._addresses[name] for name in names}
 
-    def _objects(
-        self, names: Iterable[str], progress: Progress
+    def objects(
+        self, names: Iterable[str], progress: Progress = SILENT
     ) -> tuple[dict[str, bytes], list[str]]:
         """Return the objects of kernels, and which of these had to be compiled."""
         names = list(dict.fromkeys(names))
-        objects = self._cache.read(names)
+        objects = self._shipped.read(names)
+        objects |= self._cache.read(name for name in names if name not in objects)
         if len(objects) == len(names):
             return objects, []
         with self._cache.locked(progress):  # another process may have compiled some by now
@@ -96,7 +104,7 @@ class KernelBuilder:
             objects[name] = code
             self._cache.write(name, code)
 
-        for problem in self._cache.problems():
+        for problem in self.problems():
             progress.note(problem)
         once = ", once" if self.folder else ""
         progress.note(f"compiling {len(names)} kernels for this CPU{once}")
@@ -106,13 +114,19 @@ class KernelBuilder:
             progress.note(problem)
 
 
-def _key(cpu: Cpu) -> str:
-    """Return a hash of all that compiled code depends on."""
+def hash_of_sources() -> str:
+    """Return a hash of the files of this package that kernels are made of, in hex."""
     digest = hashlib.sha256()
     package = Path(PACKAGE)
     for path in source_files(package):
         digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(cpu: Cpu, sources: str) -> str:
+    """Return a hash of all that compiled code depends on."""
+    digest = hashlib.sha256(sources.encode())
     for text in (_numba_version(), _llvmlite_version(), platform.machine(), sys.platform):
         digest.update(text.encode())
     digest.update(f"{cpu.name} {cpu.features} {cpu.isa}".encode())

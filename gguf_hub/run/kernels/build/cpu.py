@@ -81,6 +81,16 @@ def has_feature(name: str) -> bool:
     return bool(_host_features().get(name))
 
 
+def is_compiled_for(feature: str) -> bool:
+    """Return whether kernels that this process compiles may use a feature.
+
+    That is this CPU's features, unless numba is set to compile for another (``children``): objects
+    of a wheel must not depend on the machine that made them.
+    """
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    return has_feature(feature) if features is None else f"+{feature}" in features.split(",")
+
+
 @cache
 def _host_features():
     """Return LLVM's features of this CPU, and the dot product where it missed that.

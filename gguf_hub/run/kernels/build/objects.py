@@ -16,9 +16,9 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gguf_hub.oserrors import reason_with_name
 from gguf_hub.ownership import make_own_folder, read_own_file, weakness_of_folder
@@ -82,17 +82,11 @@ class ObjectCache:
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the sound objects of some kernels, by name; others are absent or damaged."""
-        objects, damaged = {}, []
-        for name in names:
-            try:
-                objects[name] = self._unsaved.get(name) or self._read_object(name)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                damaged.append(_reason(error))
-        if damaged:
-            more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
-            self._note(f"replacing compiled kernels in `{self.folder}`: {damaged[0]}{more}")
+        objects, damage = sound_objects(
+            names, lambda name: self._unsaved.get(name) or self._read_object(name)
+        )
+        if damage:
+            self._note(f"replacing compiled kernels in `{self.folder}`: {damage}")
         return objects
 
     def write(self, name: str, code: bytes) -> None:
@@ -106,7 +100,7 @@ class ObjectCache:
                 self._write_object(self.folder, name, code)
             except OSError as error:
                 if not self._unsaved:
-                    self._note(f"compiled kernels are not kept: {_reason(error)}")
+                    self._note(f"compiled kernels are not kept: {reason_unused(error)}")
                 self._unsaved[name] = code
 
     @contextlib.contextmanager
@@ -128,7 +122,7 @@ class ObjectCache:
             else:
                 problem = make_own_folder(folder)
         except OSError as error:
-            problem = _reason(error)
+            problem = reason_unused(error)
         if problem:
             self._note(f"compiled kernels are not kept in `{folder}`: {problem}")
         return not problem
@@ -139,7 +133,7 @@ class ObjectCache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            self._note(f"replacing the compiled kernels in `{self.folder}`: {_reason(error)}")
+            self._note(f"replacing the compiled kernels in `{self.folder}`: {reason_unused(error)}")
             return {}
 
     def _read_object(self, name: str) -> bytes:
@@ -150,10 +144,7 @@ class ObjectCache:
         """
         if self.folder is None or name not in self._sha256:
             raise FileNotFoundError(name)
-        code = read_own_file(object_path(self.folder, name))
-        if hashlib.sha256(code).hexdigest() != self._sha256[name]:
-            raise OSError(f"`{name}.o` is damaged (its SHA-256 differs from `{MANIFEST}`)")
-        return code
+        return read_object(self.folder, name, self._sha256)
 
     def _write_object(self, folder: Path, name: str, code: bytes) -> None:
         _write_atomic(object_path(folder, name), code)
@@ -167,6 +158,39 @@ def object_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.o"
 
 
+def sound_objects(
+    names: Iterable[str], read: Callable[[str], bytes]
+) -> tuple[dict[str, bytes], str]:
+    """Read objects; return those that are sound, by name, and what is wrong with the others.
+
+    Args:
+        names: Names of kernels.
+        read: Returns the object of a kernel; FileNotFoundError says that there is none.
+    """
+    objects, damaged = {}, []
+    for name in names:
+        try:
+            objects[name] = read(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            damaged.append(reason_unused(error))
+    more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
+    return objects, f"{damaged[0]}{more}" if damaged else ""
+
+
+def read_object(folder: Path, name: str, sha256: Mapping[str, str]) -> bytes:
+    """Return an object of a folder whose SHA-256 is the one that the manifest lists.
+
+    Raises:
+        OSError: It is absent, others could have written it, or its SHA-256 is another.
+    """
+    code = read_own_file(object_path(folder, name))
+    if hashlib.sha256(code).hexdigest() != sha256[name]:
+        raise OSError(f"`{name}.o` is damaged (its SHA-256 differs from `{MANIFEST}`)")
+    return code
+
+
 def read_manifest(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each object in a folder of ours, by kernel.
 
@@ -174,14 +198,24 @@ def read_manifest(folder: Path) -> dict[str, str]:
         OSError: There is no manifest, or others could have written it.
         ValueError: We did not write it.
     """
+    return load_manifest(folder, _FORMAT)["sha256"]
+
+
+def load_manifest(folder: Path, format_: str) -> dict[str, Any]:
+    """Return the manifest of a folder of objects; its ``sha256`` is by names of kernels.
+
+    Raises:
+        OSError: There is no manifest, or others could have written it.
+        ValueError: It is damaged, or of another format.
+    """
     try:
         data = json.loads(read_own_file(folder / MANIFEST))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{MANIFEST}` is damaged") from error
-    known = data.get("sha256") if isinstance(data, dict) and data.get("format") == _FORMAT else None
+    known = data.get("sha256") if isinstance(data, dict) and data.get("format") == format_ else None
     if not isinstance(known, dict) or not all(map(_NAME.fullmatch, known)):
         raise ValueError(f"`{MANIFEST}` does not list compiled kernels")
-    return known
+    return data
 
 
 def forget_old(folder: Path) -> None:
@@ -247,5 +281,6 @@ def _write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def _reason(error: Exception) -> str:
+def reason_unused(error: Exception) -> str:
+    """Return why a folder or file of objects is not used, as part of a note."""
     return reason_with_name(error) if isinstance(error, OSError) else str(error)

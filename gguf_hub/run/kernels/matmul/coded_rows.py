@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gguf_hub.run.kernels.build.cpu import has_feature
+from gguf_hub.run.kernels.build.cpu import is_compiled_for
 from gguf_hub.run.kernels.generic.coded import CodedType, table_of
 from gguf_hub.run.kernels.matmul import grid_rows, x256_rows, x512_rows
 from gguf_hub.run.kernels.matmul.grid_rows import GRID_TYPES
@@ -220,7 +220,7 @@ def _super_512(coded: CodedType, ops: RowOps) -> Callable:
 
 def _weights_512(coded: CodedType, ops: RowOps) -> tuple[Callable, Callable, Callable]:
     """Return as ``_reader_of``, weights by 64."""
-    if coded.type in GRID_TYPES and has_feature("avx512vbmi"):
+    if coded.type in GRID_TYPES and is_compiled_for("avx512vbmi"):
         grid = GRID_TYPES[coded.type]
         return grid.begin, grid_rows.sixty_four, grid.scales
     begin, thirty_two, scales = _reader_of(coded, ops)

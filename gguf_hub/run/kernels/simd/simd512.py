@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gguf_hub.run.kernels.build.cpu import has_feature
+from gguf_hub.run.kernels.build.cpu import is_compiled_for
 from gguf_hub.run.kernels.simd.simd_memory import loader
 from gguf_hub.run.kernels.simd.simd_sums import add_neighbours
 from gguf_hub.run.kernels.simd.vectors import (
@@ -121,7 +121,7 @@ def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
             amounts = ir.Constant(ir.VectorType(ir.IntType(64), 8), ir.Undefined)
             for lane in range(8):
                 amounts = builder.insert_element(amounts, args[1 + lane // 2], i32(lane))
-            use_gfni = has_feature("gfni") if has_gfni is None else has_gfni
+            use_gfni = is_compiled_for("gfni") if has_gfni is None else has_gfni
             return (by_matrix if use_gfni else by_shifts)(builder, args[0], amounts)
 
         return i8x64(i8x64, int64, int64, int64, int64), codegen
