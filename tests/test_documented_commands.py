@@ -49,6 +49,7 @@ OTHERS = {
     "pip install 'gguf-hub[gpu]'": INSTALLING,
     "pip uninstall gguf-hub": INSTALLING,
     "python -m pytest -q -n auto": "is what runs this",
+    "GGUF_HUB_BUILD_KERNELS=1 python -m build --wheel": "takes minutes; test_shipped builds one",
     "mkdir corpus seeds": "prepares the fuzzer",
     "tar xf tests/data/malformed.tar.xz -C seeds": "prepares the fuzzer",
     "python tools/fuzz_gguf.py corpus seeds/malformed -max_total_time=3600": LONG,
