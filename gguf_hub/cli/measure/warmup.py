@@ -57,7 +57,7 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
         return
     console.say(
         f"{len(names)} kernels are ready for {builder.cpu.isa}: {n_compiled} compiled in "
-        f"{format_duration(seconds)}, {len(names) - n_compiled} cached"
+        f"{format_duration(seconds)}, {len(names) - n_compiled} were ready"
     )
 
 
