@@ -39,6 +39,11 @@ class KernelsHook(BuildHookInterface):
         from gguf_hub.run.kernels.build.shipped import SHIPPED_FOLDER
         from tools.ship_kernels import kernel_names, ship, targets
 
+        if not targets():
+            raise ValueError(
+                f"{VARIABLE}: no instruction set is known for `{platform.machine()}`; "
+                "hint: unset it for a pure wheel"
+            )
         self._scratch = tempfile.TemporaryDirectory(prefix="gguf-hub-kernels-")
         names = kernel_names()
         for target in targets():

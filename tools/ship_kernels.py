@@ -67,12 +67,8 @@ _TARGETS = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
 
 
 def targets() -> tuple[Target, ...]:
-    """Return what this machine can compile for, one for each instruction set.
-
-    Raises:
-        KeyError: Nothing is known about its kind.
-    """
-    return _TARGETS[platform.machine().lower()]
+    """Return what this machine compiles for, one for each instruction set; none if it is rare."""
+    return _TARGETS.get(platform.machine().lower(), ())
 
 
 def kernel_names() -> list[str]:
