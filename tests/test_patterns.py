@@ -30,6 +30,7 @@ BUILT = {
     "cli/console.py": 1,  # a number of ours
     "gguf/atomic.py": 1,  # an escaped file name
     "hub/client/redaction.py": 1,  # an escaped secret
+    "run/generation/harmony.py": 1,  # the marks that end a part of an answer, each escaped
     "run/tokenizer/merging.py": 1,  # one character out of some, each escaped: no way back
     "run/tokenizer/vocab.py": 1,  # the escaped texts of tokens
     "run/tokenizer/words.py": 1,  # those of gguf/pre_tokenizers.py

@@ -100,6 +100,7 @@ def ship(
     Returns:
         Kernel -> size of its object in bytes.
     """
+    names = list(names)
     objects, _ = KernelBuilder(target.cpu).objects(names, progress)
     inner = folder / target.cpu.isa
     inner.mkdir(parents=True)
@@ -113,4 +114,4 @@ def ship(
         "sha256": {name: hashlib.sha256(objects[name]).hexdigest() for name in sorted(objects)},
     }
     (inner / MANIFEST).write_text(json.dumps(manifest, indent=0), "utf-8")
-    return {name: len(code) for name, code in objects.items()}
+    return {name: len(objects[name]) for name in dict.fromkeys(names)}
