@@ -1,20 +1,15 @@
-"""A ``Progress`` that remembers what it was told."""
+"""A progress for tests that want to see what was said."""
 
 from __future__ import annotations
 
-from gguf_hub.progress import SILENT, Task
+from gguf_hub.progress import SilentProgress
 
 
-class Notes:
-    """Notes as text, tasks as (label, total), units done by label."""
+class Notes(SilentProgress):
+    """Keeps the notes."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.tasks: list[tuple[str, int | None]] = []
-
-    def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
-        self.tasks.append((label, total))
-        return SILENT.task(label, total)
+        self.lines: list[str] = []
 
     def note(self, text: str) -> None:
-        self.texts.append(text)
+        self.lines.append(text)

@@ -25,24 +25,14 @@ from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.resolve import Resolver
 from gguf_hub.hub.store import Store
 from gguf_hub.paths import default_cache_dir
-from gguf_hub.progress import SilentProgress
 from tests.hub_server import Fault, HubServer
 from tests.noise import noise
+from tests.notes import Notes
 
 REPO = "org/model"
 NAME = "m.Q4_0.gguf"
 DATA = noise(4000)
 SHARDS = [f"BF16/m-BF16-0000{i}-of-00004.gguf" for i in range(1, 5)]
-
-
-class Notes(SilentProgress):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def hub() -> HfHub:
@@ -127,7 +117,7 @@ def test_files_of_another_client_are_used_without_the_hub(
     assert resolver.local_paths(f"{REPO}:Q4_0") == tuple(paths)
     assert [held.path for held in resolver.local_files(f"{REPO}:Q4_0")] == paths
     if links == "no links":  # nothing here says what the bytes should be
-        assert f"`{paths[0]}`: not verified" in "\n".join(notes.texts)
+        assert f"`{paths[0]}`: not verified" in "\n".join(notes.lines)
         assert Store().find_verified(paths[0]) is None
     else:
         assert Store().find_verified(paths[0]) is not None
@@ -157,7 +147,7 @@ def test_without_links_a_hub_that_answers_verifies(
     assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == tuple(paths)
     assert Store().find_verified(paths[0]) is not None
     assert len(server.body_requests()) == bodies
-    assert "not verified" not in "".join(notes.texts)
+    assert "not verified" not in "".join(notes.lines)
 
 
 def test_a_branch_is_asked_of_the_hub_and_taken_from_here_without_it(

@@ -49,10 +49,13 @@ def decide_offload(
         return NO_GPU
     from gguf_hub.hub.hardware import detect
     from gguf_hub.hub.survey.headers import facts_of_file
+    from gguf_hub.resources import usable_threads
+    from gguf_hub.run.model.limits import limits_of
 
     rooms = _rooms(request, report, detect())
     facts = facts_of_file(path)
-    return _deal(path, facts, _limits(facts, settings), request, rooms, progress)
+    limits = limits_of(facts.shape.n_ctx_train, settings, usable_threads())
+    return _deal(path, facts, limits, request, rooms, progress)
 
 
 def default_rooms(report: GpuReport, hardware: Hardware) -> list[Room]:
@@ -164,26 +167,6 @@ def _n_cpu_moe(path: Path, facts: FileFacts, request: OffloadRequest) -> int:
         with open_gguf(path) as file:
             n = max(n, n_cpu_moe_of(request.cpu_patterns, file.tensors, facts.shape.n_layer))
     return n
-
-
-def _limits(facts: FileFacts, settings: ModelSettings) -> Limits:
-    """Return the largest calls of a model that is opened so."""
-    from gguf_hub.gguf.memory.layout import N_BATCH, Limits
-    from gguf_hub.resources import usable_threads
-
-    n_ctx = settings.n_ctx or facts.shape.n_ctx_train
-    n_batch = min(settings.n_batch or N_BATCH, n_ctx)
-    n_logits = n_batch if settings.n_logits is None else settings.n_logits
-    return Limits(
-        n_ctx=n_ctx,
-        n_batch=n_batch,
-        n_outputs=min(n_logits, n_batch),
-        n_threads=settings.n_threads or usable_threads(),
-        n_slots=settings.n_slots,
-        key_type=settings.key_type,
-        value_type=settings.value_type,
-        swa_full=settings.swa_full,
-    )
 
 
 def _names(rooms: Sequence[Room]) -> str:

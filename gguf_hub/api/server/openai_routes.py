@@ -194,12 +194,7 @@ async def _chat_chunks(
 async def embed(body: EmbeddingBody, request: Request) -> Response:
     """Return vectors of texts."""
     service: Service = request.app.state.service
-    n_embd = service.model_info.n_embd
-    if body.dimensions not in (None, n_embd):
-        raise UsageError(
-            f"dimensions: expected {n_embd}, the length of this model's vectors, found "
-            f"{body.dimensions}", hint="leave it out"
-        )  # fmt: skip
+    service.check_dimensions(body.dimensions)
     texts = await while_connected(request, embedded_texts(service, body.input))
     vectors = await while_connected(request, service.embed(texts))
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]

@@ -310,6 +310,19 @@ class Service:
         self.worker.submit(*stream.sequences)
         return stream
 
+    def check_dimensions(self, dimensions: int | None) -> None:
+        """Refuse vectors of another length than this model's.
+
+        Raises:
+            UsageError: Such are asked for.
+        """
+        if dimensions not in (None, self.model_info.n_embd):
+            raise UsageError(
+                f"dimensions: expected {self.model_info.n_embd}, the length of this model's "
+                f"vectors, found {dimensions}",
+                hint="leave it out",
+            )
+
     async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Return one vector of length 1 for each text, the mean of its last hidden states.
 

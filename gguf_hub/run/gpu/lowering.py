@@ -38,8 +38,3 @@ def lower_all(
             lower(group[0], max_binding, tables) if len(group) == 1 else [lower_fused(*group)]
         )
     ]
-
-
-def can_run(kernel: str) -> bool:
-    """Whether a GPU has a kernel for steps of this name."""
-    return kernel.partition(".")[0] in {*PRODUCTS, *STEPS}

@@ -139,7 +139,6 @@ class MixedMachine:
             area.n_elements for area in layout.areas
             if area.array == "n" and area.offset == layout.rows
         )  # fmt: skip
-        self._slot_size = layout.sizes["kv"]
         self._tracker = Tracker(())
 
     def prepare(self, steps: Sequence[Step]) -> None:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from gguf_hub.gguf.memory.layout import N_BATCH, Limits
-from gguf_hub.resources import usable_threads
-from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.settings import ModelSettings
 
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
 
 
-def limits_of(config: ModelConfig, settings: ModelSettings, active_bytes: int) -> Limits:
+def limits_of(n_ctx_train: int, settings: ModelSettings, n_threads: int) -> Limits:
     """Return the limits that a model is opened with.
 
     Args:
-        config: Of the model.
+        n_ctx_train: Positions that the model was trained on.
         settings: How it is opened.
-        active_bytes: Bytes of weights that one token reads.
+        n_threads: Threads where the settings name no number.
     """
-    n_ctx = settings.n_ctx or config.n_ctx_train
+    n_ctx = settings.n_ctx or n_ctx_train
     n_batch = min(settings.n_batch or N_BATCH, n_ctx)
     n_logits = n_batch if settings.n_logits is None else settings.n_logits
     return Limits(
         n_ctx=n_ctx,
         n_batch=n_batch,
         n_outputs=min(n_logits, n_batch),
-        n_threads=settings.n_threads or auto_threads(active_bytes, usable_threads()),
+        n_threads=settings.n_threads or n_threads,
         n_slots=settings.n_slots,
         key_type=settings.key_type,
         value_type=settings.value_type,

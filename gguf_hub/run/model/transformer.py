@@ -19,6 +19,7 @@ from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
@@ -32,7 +33,7 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.limits import limits_of
+from gguf_hub.run.model.limits import auto_threads, limits_of
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
@@ -129,7 +130,8 @@ class Transformer:
         require_little_endian(file)
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
-        limits = limits_of(config, settings, weights.active_bytes(config))
+        n_threads = auto_threads(weights.active_bytes(config), usable_threads())
+        limits = limits_of(config.n_ctx_train, settings, n_threads)
         if settings.gpu.n_layers <= config.n_layer:  # else nothing is read while it runs
             prefetches = should_prefetch_experts(file, settings, progress)
             limits = replace(limits, prefetch_experts=prefetches)

@@ -16,12 +16,12 @@ from gguf_hub.hub.fit import gpu_need
 from gguf_hub.hub.fit.offload import GPU_MARGIN_BYTES
 from gguf_hub.hub.hardware import Gpu, Hardware
 from gguf_hub.hub.survey.headers import facts_of_file
-from gguf_hub.progress import SilentProgress
 from gguf_hub.run.gpu import adapters
 from gguf_hub.run.gpu.adapters import GpuReport, judge
 from gguf_hub.run.gpu.device import AdapterInfo
 from gguf_hub.run.model.settings import ALL_LAYERS, NO_GPU, GpuSettings, ModelSettings
 from gguf_hub.units import GIB
+from tests.notes import Notes
 from tests.synth import Shape, write_mixtral
 
 NVIDIA, AMD = 0x10DE, 0x1002
@@ -32,14 +32,6 @@ LLVMPIPE = AdapterInfo("llvmpipe", "Vulkan", "CPU", "Mesa", 0, 0, 2**27, 2**31)
 EIGHT = Shape(n_layer=8, n_embd=64, n_head=4, n_head_kv=2, n_ff=64, n_expert=4, n_vocab=270,
               n_ctx=64)  # fmt: skip
 SETTINGS = ModelSettings(n_ctx=64, n_threads=2)
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

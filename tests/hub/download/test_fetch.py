@@ -25,25 +25,15 @@ from gguf_hub.hub.download.engine import Settings
 from gguf_hub.hub.download.fetch import FetchedFile, Fetcher, Plan, State, Status, free_bytes
 from gguf_hub.hub.download.transfer import RangeBackend, TransferResult
 from gguf_hub.hub.store import Store
-from gguf_hub.progress import SilentProgress
 from tests.hub_server import Fault, HubServer, sha256
 from tests.noise import noise
+from tests.notes import Notes
 
 REPO = "org/model"
 NAME = "sub/m.Q4_0.gguf"
 BIG = noise(300_000)
 SEGMENT = 32_768  # of which BIG has ten, the last one short
 QUICK = Settings(waits_s=(0.0, 0.0), segment_bytes=SEGMENT)
-
-
-class Notes(SilentProgress):
-    """A progress that keeps the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

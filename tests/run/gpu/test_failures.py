@@ -15,7 +15,7 @@ from gguf_hub.api.server.scheduler import Scheduler, TokenSequence
 from gguf_hub.errors import CacheLostError, GpuError, GpuMemoryError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.progress import SILENT, Progress, SilentProgress
+from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation import Generation, GenerationRequest, LogitsSampler
 from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.gpu.device import Slice
@@ -26,6 +26,7 @@ from gguf_hub.run.perplexity.measure import BLOCK_ROWS, ModelSource
 from gguf_hub.run.sampler import Sampler, SamplerConfig
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 from tests.arch_models import write_arch_model
+from tests.notes import Notes
 from tests.run.gpu.host_part import open_shared
 
 LIMITS = Limits(n_ctx=128, n_batch=8, n_outputs=8, n_threads=1, n_slots=3)
@@ -178,16 +179,6 @@ def test_whatever_a_gpu_fails_at_the_model_goes_on(
         assert model.reusable(3, 1) == 3
 
 
-class Notes(SilentProgress):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
-
-
 class Small:
     """A GPU with room for so many bytes; it stays open for the next test."""
 
@@ -239,9 +230,9 @@ def test_as_many_layers_as_have_room(
         np.testing.assert_allclose(found, expected, atol=1e-2)
     n_layers = placement.n_gpu_layers if placement else 0
     assert {0.0: n_layers == 0, 1.0: n_layers == 4}.get(share, 0 < n_layers < 4)
-    assert bool(notes.texts) == (share < 1)
+    assert bool(notes.lines) == (share < 1)
     if 0 < share < 1:
-        assert notes.texts[-1].endswith(f"{n_layers} layers on it")
+        assert notes.lines[-1].endswith(f"{n_layers} layers on it")
 
 
 def test_no_room_for_the_steps_beside_the_weights(
@@ -256,7 +247,7 @@ def test_no_room_for_the_steps_beside_the_weights(
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
         assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
-    assert "has no room for more: the CPU computes all layers" in notes.texts[-1]
+    assert "has no room for more: the CPU computes all layers" in notes.lines[-1]
 
 
 def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
@@ -272,7 +263,7 @@ def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
         assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
-    assert "the CPU computes all layers" in notes.texts[-1]
+    assert "the CPU computes all layers" in notes.lines[-1]
 
 
 def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
@@ -283,7 +274,7 @@ def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert notes.texts == ["GPU 99 cannot be used: the CPU computes all layers"]
+    assert notes.lines == ["GPU 99 cannot be used: the CPU computes all layers"]
 
 
 def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
@@ -296,7 +287,7 @@ def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=512, n_threads=1, n_slots=8, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.texts[-1]
+    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.lines[-1]
 
 
 def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
@@ -307,7 +298,7 @@ def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert notes.texts[0].startswith("wgpu cannot be loaded: ")
+    assert notes.lines[0].startswith("wgpu cannot be loaded: ")
 
 
 @pytest.fixture

@@ -161,12 +161,7 @@ async def embed(body: EmbedBody, request: Request) -> Response:
     """Return vectors of texts."""
     service, start_time = request.app.state.service, time.perf_counter()
     name = await _check_model(body, request)
-    n_embd = service.model_info.n_embd
-    if body.dimensions not in (None, n_embd):
-        raise UsageError(
-            f"dimensions: expected {n_embd}, the length of this model's vectors, found "
-            f"{body.dimensions}", hint="leave it out"
-        )  # fmt: skip
+    service.check_dimensions(body.dimensions)
     texts = [body.input] if isinstance(body.input, str) else body.input
     vectors, n_tokens = await _vectors(service, request, texts, truncate=body.truncate)
     ns = int((time.perf_counter() - start_time) * 1e9)
