@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,9 @@ _MAX_PENDING = 64 << 20
 
 _ORDER = {"Vulkan": 0, "Metal": 0, "D3D12": 1, "OpenGL": 9, "OpenGLES": 9}
 """Backend -> the lower, the faster."""
+_SHADER_BYTES = 64 << 20
+"""What Mesa's cache of shaders wants free: its index has 1.3 MB, kernels of a model some more."""
+
 _BINDING = re.compile(r"@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>")
 _TYPES = {
     ("uniform", ""): "uniform",
@@ -117,12 +122,29 @@ def _choose_backends() -> None:
     has_session = "XDG_RUNTIME_DIR" in os.environ or "NODEVICE_SELECT" in os.environ
     if not has_session:
         os.environ["NODEVICE_SELECT"] = "1"
+    if not _has_room_for_shaders():
+        os.environ["MESA_SHADER_CACHE_DISABLE"] = "true"
     try:
         with suppress(RuntimeError):  # the program that we are part of has made one
             set_instance_extras(backends=("Vulkan", "Metal", "DX12"))
     finally:
         if not has_session:
             del os.environ["NODEVICE_SELECT"]
+
+
+def _has_room_for_shaders() -> bool:
+    """Whether Mesa's cache of compiled shaders can grow; on a full disk it ends the process.
+
+    It maps a file that the disk has no room for, and is killed by SIGBUS as it writes there.
+    """
+    cache = os.environ.get("MESA_SHADER_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    folder = Path(cache) if cache else Path.home() / ".cache"
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free >= _SHADER_BYTES
+    except OSError:
+        return False
 
 
 def _describe(adapter: Any) -> AdapterInfo:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -382,3 +384,18 @@ def test_texts_side_by_side_are_recorded_once(
 def test_what_wgpu_refuses_is_an_error_of_ours(device: Any) -> None:
     with pytest.raises(GpuError, match="GPU `"):
         device.write(device.buffer(16), 1, np.zeros(4, np.uint8))  # no whole word
+
+
+@pytest.mark.parametrize(("free", "is_kept"), [(0, False), (2**40, True)])
+def test_mesas_cache_of_shaders_is_left_out_on_a_full_disk(
+    free: int, is_kept: bool, device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It maps a file that the disk has no room for, and the process dies of a bus error."""
+    from gguf_hub.run.gpu import wgpu_device
+
+    monkeypatch.setenv("MESA_SHADER_CACHE_DIR", str(tmp_path / "not" / "there"))
+    monkeypatch.setenv("MESA_SHADER_CACHE_DISABLE", "")  # so that it is put back afterwards
+    monkeypatch.delenv("MESA_SHADER_CACHE_DISABLE")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    wgpu_device._choose_backends.__wrapped__()
+    assert ("MESA_SHADER_CACHE_DISABLE" not in os.environ) == is_kept
