@@ -117,7 +117,7 @@ def test_files_of_another_client_are_used_without_the_hub(
     assert resolver.local_paths(f"{REPO}:Q4_0") == tuple(paths)
     assert [held.path for held in resolver.local_files(f"{REPO}:Q4_0")] == paths
     if links == "no links":  # nothing here says what the bytes should be
-        assert f"`{paths[0]}`: not verified" in "\n".join(notes.lines)
+        assert f"`{paths[0]}`: not verified" in "\n".join(notes.texts)
         assert Store().find_verified(paths[0]) is None
     else:
         assert Store().find_verified(paths[0]) is not None
@@ -147,7 +147,7 @@ def test_without_links_a_hub_that_answers_verifies(
     assert resolver.get(wanted(f"{REPO}:Q4_0", resolver)) == tuple(paths)
     assert Store().find_verified(paths[0]) is not None
     assert len(server.body_requests()) == bodies
-    assert "not verified" not in "".join(notes.lines)
+    assert "not verified" not in "".join(notes.texts)
 
 
 def test_a_branch_is_asked_of_the_hub_and_taken_from_here_without_it(

@@ -68,7 +68,7 @@ def room_for(model: Path, n: int, n_cpu_moe: int = 0, margin: int = 0) -> int:
 def decide(model: Path, **request: Any) -> tuple[GpuSettings, list[str]]:
     notes = Notes()
     request.setdefault("label", f"-ngl {request.get('n_layers')}")
-    return decide_offload(model, SETTINGS, OffloadRequest(**request), notes), notes.lines
+    return decide_offload(model, SETTINGS, OffloadRequest(**request), notes), notes.texts
 
 
 def test_auto_takes_all_that_fits(model: Path, machine: Machine) -> None:

@@ -149,7 +149,7 @@ def test_a_note_tells_when_the_hub_has_no_sound_gguf(
 ) -> None:
     (done,) = fetch(fetcher())
     assert done.gguf_problem
-    assert any("not a valid GGUF" in line for line in notes.lines)
+    assert any("not a valid GGUF" in line for line in notes.texts)
     write_gguf(tmp_path / "good.gguf", {}, [])
     server.add_repo(REPO, {NAME: (tmp_path / "good.gguf").read_bytes()})
     assert fetch(fetcher())[0].gguf_problem is None
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_never_taken_for_the_real_one(
     (again,) = fetch(fetcher())
     assert (again.path.read_bytes(), again.status) == (BIG, Status.DOWNLOADED)
     if damage == "flipped":
-        assert any("is damaged" in line for line in notes.lines)
+        assert any("is damaged" in line for line in notes.texts)
 
 
 def test_a_damaged_file_with_its_old_time_is_found_by_huggingface_hubs_blind_spot(
@@ -241,7 +241,7 @@ def test_wrong_bytes_of_an_earlier_run_are_thrown_away(
     part.write_bytes(b"x" * size)
     assert fetch(fetcher())[0].path.read_bytes() == BIG
     words = ("are damaged", "that differ")
-    assert size > len(BIG) or any(word in line for line in notes.lines for word in words)
+    assert size > len(BIG) or any(word in line for line in notes.texts for word in words)
 
 
 # --- what goes wrong

@@ -232,9 +232,9 @@ def test_as_many_layers_as_have_room(
         np.testing.assert_allclose(found, expected, atol=1e-2)
     n_layers = placement.n_gpu_layers if placement else 0
     assert {0.0: n_layers == 0, 1.0: n_layers == 4}.get(share, 0 < n_layers < 4)
-    assert bool(notes.lines) == (share < 1)
+    assert bool(notes.texts) == (share < 1)
     if 0 < share < 1:
-        assert notes.lines[-1].endswith(f"{n_layers} layers on it")
+        assert notes.texts[-1].endswith(f"{n_layers} layers on it")
 
 
 def test_no_room_for_the_steps_beside_the_weights(
@@ -249,7 +249,7 @@ def test_no_room_for_the_steps_beside_the_weights(
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
         assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
-    assert "has no room for more: the CPU computes all layers" in notes.lines[-1]
+    assert "has no room for more: the CPU computes all layers" in notes.texts[-1]
 
 
 def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
@@ -265,7 +265,7 @@ def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
         assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
-    assert "the CPU computes all layers" in notes.lines[-1]
+    assert "the CPU computes all layers" in notes.texts[-1]
 
 
 def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
@@ -276,7 +276,7 @@ def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert notes.lines == ["GPU 99 cannot be used: the CPU computes all layers"]
+    assert notes.texts == ["GPU 99 cannot be used: the CPU computes all layers"]
 
 
 def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
@@ -289,7 +289,7 @@ def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=512, n_threads=1, n_slots=8, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.lines[-1]
+    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.texts[-1]
 
 
 def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
@@ -300,7 +300,7 @@ def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
     settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
-    assert notes.lines[0].startswith("wgpu cannot be loaded: ")
+    assert notes.texts[0].startswith("wgpu cannot be loaded: ")
 
 
 @pytest.fixture
