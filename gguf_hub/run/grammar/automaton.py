@@ -74,9 +74,9 @@ class Automaton:
     def expand(self, state: int) -> None:
         """Fill a state's row: one next state for each stretch of bytes that no edge divides."""
         edges = [
-            (low, high, target, self._stacks[frame][1])
-            for frame in self._members[state]
-            for low, high, target in self.network.byte_edges_of(self._stacks[frame][0])
+            (low, high, target, back)
+            for node, back in self._readers(state)
+            for low, high, target in self.network.byte_edges_of(node)
         ]
         cuts = sorted({low for low, *_ in edges} | {high + 1 for _, high, *_ in edges})
         row = np.zeros(256, dtype=np.int32)
@@ -94,10 +94,14 @@ class Automaton:
     def token_edges(self, state: int) -> list[tuple[Token, int]]:
         """Return (token, next state) of the edges that read whole tokens."""
         return [
-            (token, self._union([(target, self._stacks[frame][1])]))
-            for frame in self._members[state]
-            for token, target in self.network.token_edges_of(self._stacks[frame][0])
+            (token, self._union([(target, back)]))
+            for node, back in self._readers(state)
+            for token, target in self.network.token_edges_of(node)
         ]
+
+    def _readers(self, state: int) -> list[tuple[int, int]]:
+        """Return (node, frame to return to) of a state's frames; after the root rule is no node."""
+        return [self._stacks[frame] for frame in self._members[state] if frame != _END]
 
     def coarse(self, state: int) -> int:
         """Return a state that reads the same for ``reach`` bytes, with far counts left out.

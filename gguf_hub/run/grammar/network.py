@@ -16,6 +16,7 @@ from gguf_hub.errors import GrammarError
 from gguf_hub.run.grammar.gbnf import Alt, Chars, Literal, Node, Ranges, Ref, Repeat, Seq, Token
 from gguf_hub.run.grammar.trees import least_fixpoint
 from gguf_hub.run.grammar.utf8 import ByteRanges, byte_sequences
+from gguf_hub.run.grammar.words import merge_words
 
 MAX_NODES = 80_000
 _NODE_BYTES = 500
@@ -90,10 +91,7 @@ class Network:
         elif isinstance(tree, Seq):
             self._build_chain(list(tree.items), start, end)
         elif isinstance(tree, Alt):
-            for option in tree.options:
-                inner = self._node()
-                _add(self.free_edges, start, inner)
-                self._build(option, inner, end)
+            self._build_options(tree.options, start, end)
         else:
             self._build_repeat(tree, start, end)
 
@@ -110,6 +108,26 @@ class Network:
             _add(self.byte_edges, start, (byte, byte, after))
             start = after
         _add(self.free_edges, start, end)
+
+    def _build_options(self, options: tuple[Node, ...], start: int, end: int) -> None:
+        words = [option.text.encode() for option in options if isinstance(option, Literal)]
+        if len(words) > 1:
+            self._build_words(words, start, end)
+            options = tuple(option for option in options if not isinstance(option, Literal))
+        for option in options:
+            inner = self._node()
+            _add(self.free_edges, start, inner)
+            self._build(option, inner, end)
+
+    def _build_words(self, words: list[bytes], start: int, end: int) -> None:
+        nodes: list[int] = []
+        for edges, is_end in merge_words(words):
+            nodes.append(self._node())
+            for byte, target in edges:
+                _add(self.byte_edges, nodes[-1], (byte, byte, nodes[target]))
+            if is_end:
+                _add(self.free_edges, nodes[-1], end)
+        _add(self.free_edges, start, nodes[-1])
 
     def _build_class(self, ranges: Ranges, start: int, end: int) -> None:
         """Read one character: directly when all are ASCII, else by a call of a shared part."""

@@ -36,6 +36,7 @@ Ints = npt.NDArray[np.int64]
 _MAX_TOKEN_BYTES = 256  # longer tokens are never allowed
 _MAX_MASKS = 512
 _MIN_MASKS = 16
+_MANY = 8  # a level is read whole when so great a part of it is reached
 
 
 class GrammarVocab(Protocol):
@@ -83,7 +84,8 @@ class TokenTrie:
         n_same = np.logical_and.accumulate(grid[1:] == grid[:-1], axis=1).sum(axis=1)
         shared = np.zeros(len(texts), dtype=np.int64)
         shared[1:] = np.minimum(n_same, np.minimum(lengths[1:], lengths[:-1]))
-        parents, values = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
+        parents, values = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
+        starts = [0, 1]  # of levels
         node_of = np.zeros(len(texts), dtype=np.int64)  # node at the depth reached
         n_nodes = 1
         for depth in range(1, width + 1):
@@ -94,8 +96,12 @@ class TokenTrie:
             numbers = n_nodes + np.cumsum(new) - 1
             node_of = np.where(deep, numbers, node_of)
             n_nodes += int(new.sum())
-        self.byte = np.concatenate(values)
-        parent = np.concatenate(parents)
+            starts.append(n_nodes)
+        self.byte: Ints = np.concatenate(values)
+        self.parent: Ints = np.concatenate(parents)
+        self.levels = list(zip(starts, starts[1:], starts[2:], strict=False))
+        """(first node of the level above, first node, end) of each level below the root."""
+        parent = self.parent
         counts = np.bincount(parent[1:], minlength=n_nodes)
         self.n_children: Ints = counts
         self.first_child: Ints = 1 + np.cumsum(counts) - counts
@@ -268,22 +274,42 @@ class TokenGrammar:
         return automaton.union(after) if len(after) > 1 else (after[0] if after else DEAD)
 
     def _walk(self, state: int) -> Mask:
-        """Return the tokens whose bytes can be read from a state."""
+        """Return the tokens whose bytes can be read from a state.
+
+        Level after level: of all its nodes where many are reached, else of those alone.
+        """
         trie, automaton = self.trie, self.automaton
         is_alive = np.zeros(trie.n_nodes + 1, dtype=np.bool_)
-        nodes = np.zeros(1, dtype=np.int64)
-        states = np.array([state])
-        while len(nodes):
+        nodes, states = np.zeros(1, dtype=np.int64), np.array([state])
+        for before, first, end in trie.levels:
             look()
-            for unknown in set(states[~automaton.is_expanded[states]].tolist()):
-                automaton.expand(unknown)
-            parents, nodes = trie.children(nodes)
-            states = automaton.rows[states[parents], trie.byte[nodes]]
-            alive = np.flatnonzero(states)
-            nodes, states = nodes[alive], states[alive]
-            is_alive[nodes] = True
+            self._expand(states)
+            if len(nodes) * _MANY > first - before:
+                level = states
+                if len(nodes) < first - before:
+                    level = np.full(first - before, DEAD, dtype=states.dtype)
+                    level[nodes - before] = states
+                places = level.take(trie.parent[first:end] - before)
+                nodes = np.arange(first, end)
+                states = automaton.rows.reshape(-1).take(places * 256 + trie.byte[first:end])
+            else:
+                parents, nodes = trie.children(nodes)
+                states = automaton.rows[states[parents], trie.byte[nodes]]
+            is_alive[nodes] = states != DEAD
+            if np.count_nonzero(states) * _MANY <= len(states):
+                alive = np.flatnonzero(states)
+                nodes, states = nodes[alive], states[alive]
+            if len(nodes) == 0:
+                break
         mask: Mask = is_alive[trie.token_node]
         return mask
+
+    def _expand(self, states: Ints) -> None:
+        """Fill the rows of these states."""
+        is_here = np.zeros(self.automaton.n_states, dtype=np.bool_)
+        is_here[states] = True
+        for unknown in np.flatnonzero(is_here & ~self.automaton.is_expanded[: len(is_here)]):
+            self.automaton.expand(int(unknown))
 
     def _allow(self, mask: Mask, token: Token) -> None:
         if token.negated:

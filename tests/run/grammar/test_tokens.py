@@ -103,6 +103,19 @@ TREES = st.recursive(
 PAIR = Seq((Literal("("), Repeat(Ref("pair"), 0, 1), Literal("b")))
 
 
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [('root ::= "a" [à-ü]', "aé"), ("root ::= [à-ü]", "é"), ('root ::= "aé" | "bé"', "bé"),
+     ('root ::= "é" | "a"', "a")],
+)  # fmt: skip
+def test_after_the_whole_text_nothing_is_allowed_but_its_end(grammar: str, text: str) -> None:
+    vocab = Words(*(bytes((b,)) for b in range(256)))
+    m = TokenGrammar(Grammar.from_gbnf(grammar), TokenTrie(vocab)).matcher()
+    for byte in text.encode():
+        m.accept(byte)
+    assert set(np.flatnonzero(m.mask())) == vocab.eog_ids
+
+
 @settings(deadline=None, max_examples=60)
 @given(tree=TREES, choices=st.lists(st.integers(0, 99), max_size=4))
 def test_masks_equal_those_of_reading_every_continuation(tree: Node, choices: list[int]) -> None:
