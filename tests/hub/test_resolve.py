@@ -86,8 +86,9 @@ def theirs(server: HubServer, *names: str, repo: str = REPO, **options: object) 
 
 @pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have huggingface_hub write files instead of links: HF_HUB_DISABLE_SYMLINKS=1, Windows."""
-    return lambda: monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
+    """Have huggingface_hub write files instead of links, as it does on Windows."""
+    name = "huggingface_hub.file_download.are_symlinks_supported"
+    return lambda: monkeypatch.setattr(name, lambda folder=None: False)
 
 
 def wanted(argument: str, resolver: Resolver, revision: str | None = None) -> Target:

@@ -51,14 +51,22 @@ def client() -> Any:
     """
     huggingface_hub()
     _check_proxies()
-    from huggingface_hub.utils import get_session
-
     try:
-        return get_session()
+        return _shared_client()
     except Exception as error:
         problem = _client_problem(error)
     # not chained: the exception may quote a proxy with its password
     raise problem
+
+
+def http_library() -> Any:
+    """Return httpx, or its successor where huggingface_hub uses that (from 2.0 on)."""
+    huggingface_hub()
+    try:
+        from huggingface_hub.utils import httpx
+    except ImportError:  # before 1.20 it does not say; before 1.0 it uses requests
+        import httpx
+    return httpx
 
 
 def check_timeouts() -> None:
@@ -81,6 +89,19 @@ def timeout_s() -> float:
     """Return how long a server may be silent; raises as ``check_timeouts``."""
     check_timeouts()
     return float(os.environ.get(TIMEOUT_VARIABLE, "").strip() or DEFAULT_TIMEOUT_S)
+
+
+def _shared_client() -> Any:
+    from huggingface_hub.utils import get_session
+
+    session = get_session()
+    return session if isinstance(session, http_library().Client) else _own_client()
+
+
+@functools.cache
+def _own_client() -> Any:
+    """Return a client like that of huggingface_hub 1.0, for a version whose sessions are others."""
+    return http_library().Client(follow_redirects=True, timeout=None)
 
 
 @functools.cache

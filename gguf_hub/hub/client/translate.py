@@ -26,6 +26,7 @@ from gguf_hub.errors import (
     RevisionNotFoundError,
     UsageError,
 )
+from gguf_hub.hub.client import session
 from gguf_hub.hub.client.endpoint import Endpoint
 from gguf_hub.hub.client.redaction import redact
 from gguf_hub.hub.client.transport import FormatError, RefusedError
@@ -35,6 +36,8 @@ _BROKEN_HTTP = re.compile(
     r"illegal header line|(?:conflicting|multiple|bad) (?:content-length|transfer-encoding)",
     re.IGNORECASE,
 )
+# httpx's words; httpx2 leaves a redirect that is not followed alone
+_NO_ADDRESS = "in location header"
 BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -71,8 +74,7 @@ class RequestContext:
 
 def _url_of(sender: Any) -> str | None:
     """Return the address that a response, or an exception of the HTTP library or ours, is about."""
-    from huggingface_hub.utils import httpx
-
+    httpx = session.http_library()
     if isinstance(sender, FormatError):
         return sender.url
     if isinstance(sender, httpx.RequestError):
@@ -127,8 +129,8 @@ def translate_errors(
 def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
     """Return our error for one of theirs, or None for an exception that is not theirs."""
     from huggingface_hub import errors as hf
-    from huggingface_hub.utils import httpx
 
+    httpx = session.http_library()
     if isinstance(exc, hf.OfflineModeIsEnabled):
         return offline(context.endpoint)
     if isinstance(exc, hf.HFValidationError):
@@ -146,10 +148,13 @@ def _explain(exc: Exception, context: RequestContext) -> GgufHubError | None:
         return _proxy_refusal(context)
     if isinstance(exc, httpx.RequestError) and (reason := _tls_reason(exc)):
         return _tls_error(exc, reason, context)
+    if isinstance(exc, httpx.InvalidURL) or _NO_ADDRESS in str(exc):
+        words = "it redirects to no address: expected an http or https address"
+        return _not_a_hub(FormatError(words, url=_url_of(exc)), context)
     if isinstance(exc, httpx.RemoteProtocolError) and _BROKEN_HTTP.search(str(exc)):
         broken = FormatError(f"it sends broken HTTP: {exc}", url=_url_of(exc))
         return _not_a_hub(broken, context)
-    if isinstance(exc, (httpx.RequestError, httpx.InvalidURL, httpx.UnsupportedProtocol)):
+    if isinstance(exc, (httpx.RequestError, httpx.UnsupportedProtocol)):
         return _unreachable(exc, context)
     return None
 
@@ -202,8 +207,7 @@ def _tls_error(exc: Exception, reason: str, context: RequestContext) -> HubError
 
 
 def _unreachable(exc: Exception, context: RequestContext) -> HubUnreachableError:
-    from huggingface_hub.utils import httpx
-
+    httpx = session.http_library()
     host = context.host_of(exc)
     reason = _quote(exc) or type(exc).__name__
     is_silent = isinstance(exc, httpx.TimeoutException)
