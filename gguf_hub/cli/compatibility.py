@@ -176,7 +176,8 @@ REFUSED_BY_SERVE = {
     ("--ssl-key-file", "--ssl-cert-file", "--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
     ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
-    ("--models-dir", "--models-preset", "--models-max"): "a server has one model",
+    ("--models-dir",): "name the files: `gguf-hub serve DIR/*.gguf`",
+    ("--models-preset",): "all models have the settings of the command line",
     ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` has the server's state",
     ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
     "in the slots, and nowhere else",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 
 from gguf_hub.api.server.connections import Connections, Limits, protocol_of
-from gguf_hub.api.server.service import Service
 from gguf_hub.errors import UsageError
 
 GRACE_S = 1
@@ -20,8 +20,16 @@ _N_FILES = 200  # open files besides connections, including those that are being
 _END_S = 0.25  # from the end of generations to that of connections, for errors to be sent
 
 
+class Computing(Protocol):
+    """What computes the answers of an application: its ``state.service``."""
+
+    def end(self) -> None:
+        """Fail open requests, without waiting."""
+        ...
+
+
 class Server(uvicorn.Server):
-    """Serves an application of ``create_app``.
+    """Serves an application of ``create_app`` or ``create_router_app``.
 
     Args:
         app: The application.
@@ -39,7 +47,7 @@ class Server(uvicorn.Server):
         is_verbose: bool = False,
     ) -> None:
         self._connections = Connections(limits or Limits())
-        self._service: Service = app.state.service
+        self._service: Computing = app.state.service
         self._grace_s = grace_s
         config = uvicorn.Config(
             app, http=protocol_of(self._connections), ws="none", server_header=False,

@@ -56,6 +56,7 @@ class ModelInfo:
         chat_template: The model's own, or empty.
         metadata: What the file says of the model: numbers and short texts by their keys.
         modified_time: When the file was written, in seconds since 1970.
+        can_infill: Whether its vocabulary has tokens for filling in the middle of a text.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelInfo:
     chat_template: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     modified_time: float = 0.0
+    can_infill: bool = False
 
 
 class Service:
