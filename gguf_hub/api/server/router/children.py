@@ -121,7 +121,7 @@ class Child:
         """Pass on what the process says until its end, then its exit status."""
         stdout = self.process.stdout
         assert stdout is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), stdout:
             while line := stdout.readline(_MAX_LINE_BYTES):
                 with contextlib.suppress(ValueError):  # what a library prints is none of it
                     call_in(self._loop, self._receive, dict(json.loads(line)))
