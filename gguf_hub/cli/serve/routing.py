@@ -29,7 +29,18 @@ _FOLDERS = ("GGUF_HUB_HOME", "GGUF_HUB_KERNEL_CACHE")
 _SETTINGS = ("GGUF_HUB_ISA", "GGUF_HUB_SOFTWARE_GPU", "NUMBA_*", "XDG_*")
 """Variables that say how models run; none of them is a secret."""
 _OWN = frozenset(
-    ("api_keys", "api_key_file", "token", "host", "port", "allowed_hosts", "origins", "models")
+    (
+        "api_keys",
+        "api_key_file",
+        "ssl_key_file",
+        "ssl_cert_file",
+        "token",
+        "host",
+        "port",
+        "allowed_hosts",
+        "origins",
+        "models",
+    )
 )
 """Options of the router alone."""
 

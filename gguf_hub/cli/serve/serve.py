@@ -15,9 +15,11 @@ from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
 from gguf_hub.cli.run.writing import template_options
 from gguf_hub.cli.serve.routing import router_options
+from gguf_hub.cli.serve.variables import drop_variables_of_models, read_variables
 from gguf_hub.cli.source import source_flags
 
 
+@read_variables
 @click.command("serve", context_settings=CONTEXT)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -39,9 +41,13 @@ from gguf_hub.cli.source import source_flags
 @template_options
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
-                   "(also GGUF_HUB_API_KEY).")  # fmt: skip
+                   "(also GGUF_HUB_API_KEY and LLAMA_API_KEY).")  # fmt: skip
 @click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Read API keys from a file, one per line.")  # fmt: skip
+              help="Read API keys from a file, one per line; `#` begins a comment.")  # fmt: skip
+@click.option("--ssl-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Private key of HTTPS, in PEM; with --ssl-cert-file.")  # fmt: skip
+@click.option("--ssl-cert-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Certificate of HTTPS, with its chain, in PEM.")  # fmt: skip
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
               help="Also accept requests addressed to this host name, as behind a reverse proxy; "
                    "`*` for any. On a loopback address only loopback names are accepted "
@@ -92,6 +98,7 @@ def command(**options: Any) -> None:
     from gguf_hub.run.sampler import SamplerConfig
 
     # 1) check the options without a model
+    drop_variables_of_models(options)
     models = model_arguments(options)
     sampling = sampling_options.settings(options)
     SamplerConfig.from_options(**sampling)

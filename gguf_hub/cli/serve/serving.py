@@ -111,12 +111,14 @@ def check_server(options: dict[str, Any]) -> dict[str, Any]:
     """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
 
     Raises:
-        UsageError: A key or a host name is invalid, or the system allows fewer connections.
+        UsageError: A key, a certificate or a host name is invalid, or the system allows fewer
+            connections.
     """
     from gguf_hub.api.server.addresses import ANY, AllowedHosts, is_loopback
     from gguf_hub.api.server.api_keys import read_keys
-    from gguf_hub.api.server.listening import allow_connections
+    from gguf_hub.api.server.listening import allow_connections, check_tls
 
+    check_tls(options["ssl_cert_file"], options["ssl_key_file"])
     allow_connections(options["max_connections"])
     host, allowed_hosts = options["host"], options["allowed_hosts"]
     AllowedHosts(allowed_hosts)
@@ -198,14 +200,17 @@ def serve(
         GgufHubError: Another program listens there by now.
     """
     from gguf_hub.api.server.connections import Limits
-    from gguf_hub.api.server.listening import N_PENDING, Server
+    from gguf_hub.api.server.listening import N_PENDING, Server, check_tls
     from gguf_hub.cli import console
 
     limits = Limits(options["max_connections"], options["timeout"])
-    server = Server(app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"])
+    tls = check_tls(options["ssl_cert_file"], options["ssl_key_file"])
+    server = Server(
+        app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"], tls=tls
+    )
     with _translate_errors(options["host"], options["port"]):
         listener.listen(N_PENDING)
-    console.say(_url_of(listener))
+    console.say(_url_of(listener, "https" if tls else "http"))
     console.note(f"{welcome}; Ctrl-C stops it")
     _warn_of_guests(listener, access)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
@@ -213,10 +218,10 @@ def serve(
     console.note("stopped")
 
 
-def _url_of(listener: socket.socket) -> str:
+def _url_of(listener: socket.socket, scheme: str) -> str:
     """Return the address of a server."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _warn_of_guests(listener: socket.socket, access: Mapping[str, Any]) -> None:
