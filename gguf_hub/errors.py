@@ -23,6 +23,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── ProgramError                 steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
+    │   └── UnavailableError         the model of a request is not loaded, and not soon
     ├── BudgetError                  input that takes more CPU time or memory than it may
     ├── HubError                     carries ``repo_id``
     │   ├── HubUnreachableError      no network, no server, a timeout, a busy server
@@ -201,6 +202,10 @@ class ContextFullError(GgufHubError):
 
 class BusyError(GgufHubError):
     """The server has as many requests waiting as it takes; ask again later."""
+
+
+class UnavailableError(BusyError):
+    """A model of the server that cannot answer now, while others can; ask again later."""
 
 
 class BudgetError(GgufHubError):

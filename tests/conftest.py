@@ -54,7 +54,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the user's settings, tokens, caches, records and stdin out of every test."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "NO_COLOR", "GGUF_HUB_CATALOG",
-                 "GGUF_HUB_API_KEY", "GGUF_HUB_SOFTWARE_GPU", "COLUMNS"):  # fmt: skip
+                 "GGUF_HUB_API_KEY", "LLAMA_API_KEY", "GGUF_HUB_SOFTWARE_GPU",
+                 "COLUMNS"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GGUF_HUB_HOME", str(tmp_path / "gguf-hub-home"))
     # kernels are compiled once for all tests and runs: their folder is named after their sources

@@ -173,10 +173,11 @@ REFUSED_BY_SERVE = {
     "conversation; the web page of the server has one too",
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` gives the "
     "mean of the hidden states, at length 1",
-    ("--ssl-key-file", "--ssl-cert-file", "--api-prefix", "--path", "--reuse-port"): _PROXY,
+    ("--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
     ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
-    ("--models-dir", "--models-preset", "--models-max"): "a server has one model",
+    ("--models-dir",): "name the files: `gguf-hub serve DIR/*.gguf`",
+    ("--models-preset",): "all models have the settings of the command line",
     ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` has the server's state",
     ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
     "in the slots, and nowhere else",

@@ -40,7 +40,7 @@ FAMILIES = {
     "serve": (
         "Serve",
         {
-            "serve": "Serve a model over HTTP: OpenAI-compatible API and a web page.",
+            "serve": "Serve models over HTTP: OpenAI-compatible API and a web page.",
             "mirror": "Serve verified files to other machines as a Hub endpoint.",
         },
     ),

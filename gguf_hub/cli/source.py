@@ -10,8 +10,7 @@ import click
 from gguf_hub.cli.options import catalog_option, offline_option, together
 from gguf_hub.errors import UsageError
 
-source_options = together(
-    click.argument("model", required=False),
+source_flags = together(
     click.option("-m", "--model", "model_option", metavar="MODEL", help="Same as MODEL."),
     click.option(
         "-hf",
@@ -34,7 +33,9 @@ source_options = together(
     offline_option,
     catalog_option,
 )
-"""Add MODEL and the options that ``fetch_model`` reads."""
+"""Add the options that ``fetch_model`` reads."""
+source_options = together(click.argument("model", required=False), source_flags)
+"""Add MODEL, too."""
 
 
 def model_argument(options: dict[str, Any]) -> str | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from gguf_hub.errors import UsageError
 from gguf_hub.oserrors import reason_of
 
-VARIABLE = "GGUF_HUB_API_KEY"
+VARIABLE, LLAMA_VARIABLE = "GGUF_HUB_API_KEY", "LLAMA_API_KEY"
+"""Ours, and llama-server's."""
 _HINT = "to serve without a key, leave it out"
 
 
@@ -49,8 +50,8 @@ def read_keys(
 
     Args:
         options: Values of ``--api-key``: comma-separated lists.
-        file: Value of ``--api-key-file``: one key per line.
-        environment: May hold ``GGUF_HUB_API_KEY``, a comma-separated list.
+        file: Value of ``--api-key-file``: one key per line, or a comment that begins with ``#``.
+        environment: May hold ``GGUF_HUB_API_KEY`` or ``LLAMA_API_KEY``, a comma-separated list.
 
     Raises:
         UsageError: A key is empty, or contains whitespace or control characters; or the file
@@ -59,8 +60,9 @@ def read_keys(
     keys = [key for value in options for key in _split("--api-key", value)]
     if file is not None:
         keys += _read_lines(file)
-    if not keys and VARIABLE in environment:
-        keys = _split(VARIABLE, environment[VARIABLE])
+    for variable in (VARIABLE, LLAMA_VARIABLE):
+        if not keys and variable in environment:
+            keys = _split(variable, environment[variable])
     return tuple(keys)
 
 
@@ -76,7 +78,8 @@ def _read_lines(file: Path) -> list[str]:
         raise UsageError(f"`{source}`: cannot be read: {reason_of(exc)}") from exc
     except UnicodeDecodeError as exc:
         raise UsageError(f"`{source}`: cannot be read: not UTF-8") from exc
-    keys = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise UsageError(f"`{source}`: expected one key per line, found none", hint=_HINT)
     return _check(source, keys)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -49,6 +49,7 @@ def create_app(
     hosts: tuple[str, ...] = (ANY,),
     origins: tuple[str, ...] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
+    takes_any_name: bool = False,
 ) -> FastAPI:
     """Return the application.
 
@@ -58,34 +59,62 @@ def create_app(
         hosts: Host names that requests may be addressed to, besides loopback; ``*`` for any.
         origins: Other origins whose pages may send requests (CORS).
         max_body_bytes: Maximum size of a request body.
+        takes_any_name: Whatever a request calls the model, it is meant; see ``ModelNames``.
 
     Raises:
         UsageError: A key or a host name is invalid.
     """
-    requests: Counter[tuple[str, int]] = Counter()
+    access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         service.close()
 
+    app = new_app(access, origins, max_body_bytes, lifespan)
+    app.state.service = service
+    app.state.responses = ResponseStore()
+    app.state.names = ModelNames(service.model_info, takes_any=takes_any_name)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+ROUTERS = (
+    openai_routes.router,
+    openai_routes.bare,
+    native_routes.router,
+    anthropic_routes.router,
+    responses_routes.router,
+    ollama_routes.router,
+)
+"""All routes of a server of one model, but for the page."""
+
+
+def new_app(
+    access: Access,
+    origins: Sequence[str],
+    max_body_bytes: int,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """Return an application with the page, the checks before all routes and the shapes of errors.
+
+    Args:
+        access: Who may send requests.
+        origins: Other origins whose pages may send requests (CORS).
+        max_body_bytes: Maximum size of a request body.
+        lifespan: What to do at the begin and at the end.
+    """
+    requests: Counter[tuple[str, int]] = Counter()
     cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
                       allow_headers=["*"])  # fmt: skip
-    access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
     guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         middleware=[*([cors] if origins else []), guard],
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
-    app.state.service, app.state.requests = service, requests
-    app.state.responses, app.state.names = ResponseStore(), ModelNames(service.model_info)
-    app.include_router(openai_routes.router)
-    app.include_router(openai_routes.bare)
-    app.include_router(native_routes.router)
-    app.include_router(anthropic_routes.router)
-    app.include_router(responses_routes.router)
-    app.include_router(ollama_routes.router)
+    app.state.requests = requests
     _add_page(app)
     app.add_exception_handler(GgufHubError, reply_to_error)
     app.add_exception_handler(NoResponseError, responses_routes.reply_to_missing)

@@ -22,6 +22,7 @@ from pydantic import (
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
 MAX_STOP_BYTES = 2**14
+MAX_FIELDS = 64
 MAX_BREAKERS = 32
 """Most sequence breakers of DRY: each is looked for in every token of the vocabulary."""
 
@@ -116,6 +117,7 @@ class Sampling(Body):
     ) = None
     grammar: str | None = None
     json_schema: Any = None
+    min_keep: int | None = None
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
 
@@ -167,6 +169,7 @@ class CompletionBody(Sampling):
     stop: Stop = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    timings_per_token: bool = False
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -205,6 +208,7 @@ class ChatBody(Sampling):
     stop: Stop = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    timings_per_token: bool = False
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -245,6 +249,12 @@ class NativeBody(Sampling):
     stop: Stop = None
     stream: bool = False
     n_probs: int = Field(0, ge=0, le=20)
+    post_sampling_probs: bool = False
+    return_tokens: bool = False
+    response_fields: list[str] = Field(default_factory=list, max_length=MAX_FIELDS)
+    timings_per_token: bool = False
+    t_max_predict_ms: int = 0
+    id_slot: int = Field(-1, ge=-1)
     cache_prompt: bool = True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from gguf_hub.api.server.scheduler import Scheduler
 
@@ -15,7 +16,7 @@ def metrics_text(scheduler: Scheduler, requests: Counter[tuple[str, int]]) -> st
         requests: (route, status) -> count.
     """
     c = scheduler.counts
-    rows = [
+    rows: list[tuple[str, str, str, int | float]] = [
         ("prompt_tokens_total", "counter", "Prompt tokens computed.", c.prompt_tokens),
         ("prompt_cached_tokens_total", "counter", "Prompt tokens found in a cache.",
          c.cached_tokens),
@@ -32,13 +33,27 @@ def metrics_text(scheduler: Scheduler, requests: Counter[tuple[str, int]]) -> st
         ("slots_busy", "gauge", "Slots in use.", scheduler.n_busy),
         ("waiting", "gauge", "Requests that wait for a slot.", scheduler.n_waiting),
     ]  # fmt: skip
+    return "\n".join(metric_lines(rows) + request_lines(requests)) + "\n"
+
+
+def metric_lines(rows: Sequence[tuple[str, str, str, int | float]]) -> list[str]:
+    """Return the lines of metrics.
+
+    Args:
+        rows: (name, ``counter`` or ``gauge``, what it counts, value) of each.
+    """
     lines = []
     for name, kind, text, value in rows:
         lines += [f"# HELP gguf_hub_{name} {text}", f"# TYPE gguf_hub_{name} {kind}",
                   f"gguf_hub_{name} {value:g}" if isinstance(value, float)
                   else f"gguf_hub_{name} {value}"]  # fmt: skip
-    lines += ["# HELP gguf_hub_requests_total Requests by route and status.",
-              "# TYPE gguf_hub_requests_total counter"]  # fmt: skip
+    return lines
+
+
+def request_lines(requests: Counter[tuple[str, int]]) -> list[str]:
+    """Return the lines of (route, status) -> count."""
+    lines = ["# HELP gguf_hub_requests_total Requests by route and status.",
+             "# TYPE gguf_hub_requests_total counter"]  # fmt: skip
     for (route, status), count in sorted(requests.items()):
         lines.append(f'gguf_hub_requests_total{{route="{route}",status="{status}"}} {count}')
-    return "\n".join(lines) + "\n"
+    return lines

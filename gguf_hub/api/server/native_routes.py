@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -26,13 +28,15 @@ from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
-from gguf_hub.run.generation import Generation
+from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.answers import token_entries, token_text, warned
+from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import gather
 from gguf_hub.run.tokenizer import Tokenizer
 
 router = APIRouter(tags=["llama-server"])
+_MISSING = object()
 
 
 @router.get("/v1/health", include_in_schema=False)
@@ -153,37 +157,81 @@ async def _complete(
 ) -> Response:
     work = service.pool_of(body).run(_prepare, service, body, tokens)
     generation = await while_connected(request, work)
-    stream = service.start([generation], is_buffered=not body.stream)
+    slot = None if body.id_slot < 0 else body.id_slot
+    stream = service.start([generation], is_buffered=not body.stream, slot=slot)
     if body.stream:
-        return Events(_native_chunks(service, stream), stream.cancel, LLAMA_SERVER)
+        return Events(_native_chunks(service, body, stream), stream.cancel, LLAMA_SERVER)
     (deltas,) = await while_connected(request, stream.all())
     text, logprobs, reason = gather(deltas)
-    answer = {"content": text, **_final_fields(service, stream, reason)}
-    if body.n_probs:
-        answer["completion_probabilities"] = token_entries(
-            logprobs, service.tokenizer, has_ids=True
-        )
-    return Json(answer)
+    ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    written = {"tokens": ids if body.return_tokens else []}
+    probabilities = _probabilities(service, body, logprobs)
+    end = _final_fields(service, body, stream, reason)
+    answer = {"index": 0, "content": text, **written, **end, **probabilities}
+    return Json(_chosen(answer, body.response_fields))
+
+
+def _probabilities(
+    service: Service, body: NativeBody, logprobs: Sequence[TokenLogprob]
+) -> dict[str, Any]:
+    if not body.n_probs:
+        return {}
+    entries = token_entries(
+        logprobs, service.tokenizer, has_ids=True, as_probs=body.post_sampling_probs
+    )
+    return {"completion_probabilities": entries}
+
+
+def _chosen(answer: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Return the fields that were asked for, all without any; ``a/b`` is ``b`` of ``a``.
+
+    Source: llama.cpp, tools/server/README.md, ``response_fields``: what is missing is left out.
+    """
+    if not paths:
+        return answer
+    chosen = {}
+    for path in paths:
+        value: Any = answer
+        for name in path.split("/"):
+            value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is not _MISSING:
+            chosen[path] = value
+    return chosen
 
 
 def _prepare(service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]]) -> Generation:
     return service.prepare(
         tokens(), body, max_tokens=body.n_predict, stops=stop_list(body.stop),
         n_top=body.n_probs or None, schema=body.json_schema,
+        is_after_sampling=body.post_sampling_probs,
+        max_s=body.t_max_predict_ms / 1000 if body.t_max_predict_ms > 0 else None,
     )  # fmt: skip
 
 
-async def _native_chunks(service: Service, stream: Stream) -> AsyncIterator[list[dict[str, Any]]]:
+async def _native_chunks(
+    service: Service, body: NativeBody, stream: Stream
+) -> AsyncIterator[list[dict[str, Any]]]:
     async for batch in stream.batches():
-        chunks = [
-            {"index": 0, "content": delta.text, "stop": False} for _, delta in batch if delta.text
-        ]
-        if (reason := batch[-1][1].finish_reason) is not None:
-            chunks.append({"index": 0, "content": "", **_final_fields(service, stream, reason)})
+        chunks = [_chunk(service, body, stream, delta) for _, delta in batch if delta.text]
+        last = batch[-1][1]
+        if last.finish_reason is not None:
+            # tokens without a text of their own, such as those of a stop text
+            tokens = {"tokens": [] if last.text else list(last.token_ids)}
+            end = _final_fields(service, body, stream, last.finish_reason)
+            answer = {"index": 0, "content": "", **tokens, **end}
+            chunks.append(_chosen(answer, body.response_fields))
         yield chunks
 
 
-def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, Any]:
+def _chunk(service: Service, body: NativeBody, stream: Stream, delta: TextDelta) -> dict[str, Any]:
+    timings = {"timings": timings_of(stream.generations[0])} if body.timings_per_token else {}
+    return {"index": 0, "content": delta.text, "tokens": list(delta.token_ids), "stop": False,
+            **timings, **_probabilities(service, body, delta.logprobs)}  # fmt: skip
+
+
+def _final_fields(
+    service: Service, body: NativeBody, stream: Stream, reason: str
+) -> dict[str, Any]:
     generation = stream.generations[0]
     stop_type = (
         "limit" if reason == "length" else "word" if generation.stop_text is not None else "eos"
@@ -191,6 +239,8 @@ def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, An
     return {
         "stop": True,
         "model": service.model_info.name,
+        "id_slot": stream.sequences[0].used_slot,
+        "generation_settings": _settings(service, body, generation),
         "tokens_predicted": generation.n_generated,
         "tokens_evaluated": len(generation.request.prompt),
         "tokens_cached": generation.timings.n_cached,
@@ -199,6 +249,25 @@ def _final_fields(service: Service, stream: Stream, reason: str) -> dict[str, An
         "stopping_word": generation.stop_text or "",
         "timings": timings_of(generation),
         **warned(generation.request.warnings),
+    }  # fmt: skip
+
+
+def _settings(service: Service, body: NativeBody, generation: Generation) -> dict[str, Any]:
+    """Return the settings that a text was written with."""
+    config = asdict(generation.request.sampler.sampler.config)
+    biases = config.pop("logit_bias")
+    limit = generation.request.max_tokens
+    fields = ("stream", "n_probs", "ignore_eos", "post_sampling_probs", "timings_per_token",
+              "t_max_predict_ms")  # fmt: skip
+    return {
+        "n_ctx": service.model_info.n_ctx, "temperature": config.pop("temp"), **config,
+        "seed": generation.request.sampler.sampler.seed,
+        # JSON has no infinity: false bans a token, as in requests
+        "logit_bias": [{"token": token, "bias": False if math.isinf(bias) else bias}
+                       for token, bias in biases.items()],
+        "n_predict": limit, "max_tokens": limit, "stop": list(generation.request.stops),
+        "n_keep": body.n_keep or 0, "grammar": body.grammar or "",
+        **{name: getattr(body, name) for name in fields},
     }  # fmt: skip
 
 

@@ -131,7 +131,11 @@ async def _completion_chunks(
     body: CompletionBody, head: Head, stream: Stream, completions: list[CompletionStream]
 ) -> AsyncIterator[list[Answer]]:
     async for batch in stream.batches():
-        yield [chunk for i, delta in batch for chunk in completions[i].chunks(delta)]
+        yield [
+            {**chunk, **_timings(body, stream.generations[i])}
+            for i, delta in batch
+            for chunk in completions[i].chunks(delta)
+        ]
     if body.stream_options and body.stream_options.include_usage:
         yield [head.text([], **_final(stream.generations, body.n))]
 
@@ -182,7 +186,11 @@ async def _chat_chunks(
         for i, generation in enumerate(stream.generations)
     ]  # fmt: skip
     async for batch in stream.batches():
-        yield [chunk for i, delta in batch for chunk in streams[i].chunks(delta)]
+        yield [
+            {**chunk, **_timings(body, stream.generations[i])}
+            for i, delta in batch
+            for chunk in streams[i].chunks(delta)
+        ]
     if body.stream_options and body.stream_options.include_usage:
         yield [head.chat_chunk([], **_final(stream.generations, body.n))]
 
@@ -220,6 +228,11 @@ def _encode_vector(vector: Any, encoding: str) -> Any:
 
 
 # -- what they share ------------------------------------------------------------------------------
+
+
+def _timings(body: CompletionBody | ChatBody, generation: Generation) -> Answer:
+    """Return llama-server's ``timings`` of a chunk, if they are wanted in each."""
+    return {"timings": timings_of(generation)} if body.timings_per_token else {}
 
 
 def _final(generations: Sequence[Generation], n_choices: int) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import ModelInfo, Service
+from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
+from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
+from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
 MAX_VALUE_LENGTH = 1000
 """Characters of a text of the metadata that the server reports."""
@@ -67,27 +70,69 @@ def open_service(
 
 
 def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
-    path, file, model = loaded.path, loaded.file, loaded.model
+    model, config = loaded.model, loaded.model.config
+    return ModelInfo(
+        **_facts_of(name, loaded.path, loaded.file, loaded.tokenizer),
+        n_ctx=model.n_ctx, n_ctx_train=config.n_ctx_train, n_embd=config.n_embd,
+        n_vocab=config.n_vocab, n_slots=model.n_slots,
+    )  # fmt: skip
+
+
+def describe_file(
+    path: Path,
+    *,
+    name: str | None = None,
+    n_ctx: Callable[[int], int],
+    n_slots: int,
+    reads_vocabulary: bool = True,
+) -> ModelInfo:
+    """Return the properties of a model that is not loaded, from its header and vocabulary.
+
+    Args:
+        path: The GGUF file, or any shard of a set.
+        name: The model name for clients; the file's name when None.
+        n_ctx: Returns the context that it would be opened with, given the trained one.
+        n_slots: Requests that would be decoded at once.
+        reads_vocabulary: Whether to find out if it can fill in, which takes longest.
+
+    Raises:
+        GgufError: A file cannot be read.
+        GgufHubError: It holds no model that runs here.
+    """
+    file = open_gguf(path)
+    try:
+        hparams = HyperParameters(file.fields, file.tensors, is_estimate=True)
+        trained = hparams.get(HyperParameters.n_ctx_train, 0)
+        tokenizer = load_tokenizer(file.metadata) if reads_vocabulary else None
+        return ModelInfo(
+            **_facts_of(name, path, file, tokenizer),
+            n_ctx=n_ctx(trained), n_ctx_train=trained, n_embd=hparams.n_embd,
+            n_vocab=hparams.n_vocab, n_slots=n_slots,
+        )  # fmt: skip
+    finally:
+        file.close()
+
+
+def _facts_of(
+    name: str | None, path: Path, file: Gguf, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    """Return what a file says itself, however it is opened."""
     type_bytes: dict[str, int] = {}
     for info in file.tensors.values():
         kind = getattr(info.type, "name", str(info.type))
         type_bytes[kind] = type_bytes.get(kind, 0) + info.size_bytes
-    return ModelInfo(
-        name=name or model_name(path),
-        path=str(path),
-        description=file.metadata.text("general.name", model_name(path)),
-        n_params=sum(info.n_elements for info in file.tensors.values()),
-        size_bytes=file.size_bytes,
-        n_ctx=model.n_ctx,
-        n_ctx_train=model.config.n_ctx_train,
-        n_embd=model.config.n_embd,
-        n_vocab=model.config.n_vocab,
-        n_slots=model.n_slots,
-        quant=max(type_bytes, key=type_bytes.__getitem__),
-        chat_template=own_template(file.metadata),
-        metadata=dict(_short_values(file.metadata)),
-        modified_time=path.stat().st_mtime,
-    )
+    return {
+        "name": name or model_name(path),
+        "path": str(path),
+        "description": file.metadata.text("general.name", model_name(path)),
+        "n_params": sum(info.n_elements for info in file.tensors.values()),
+        "size_bytes": file.size_bytes,
+        "quant": max(type_bytes, key=type_bytes.__getitem__),
+        "chat_template": own_template(file.metadata),
+        "metadata": dict(_short_values(file.metadata)),
+        "modified_time": path.stat().st_mtime,
+        "can_infill": tokenizer is not None and tokenizer.vocab.infill_ids is not None,
+    }
 
 
 def _short_values(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from gguf_hub.errors import (
     ContextFullError,
     GgufHubError,
     TokenizerError,
+    UnavailableError,
     UsageError,
 )
 
@@ -129,10 +130,28 @@ def error_body(exc: Exception, path: str = "") -> dict[str, Any]:
     return shaped_error(path, status_of(exc), text, **more)
 
 
+def framing_of(media_type: str, path: str) -> Framing | None:
+    """Return how a path's interface sends chunks in a body of that type; None for no stream."""
+    if media_type.startswith(LINES.media_type):
+        return LINES
+    if not media_type.startswith(NAMED.media_type):
+        return None
+    return NAMED if _is_anthropic(path) or _is_responses(path) else LLAMA_SERVER
+
+
+def stream_error(exc: Exception, path: str) -> dict[str, Any]:
+    """Return the chunk of an error that ends a stream of a path's interface."""
+    body = error_body(exc, path)
+    if not _is_responses(path):
+        return body
+    return {"type": "error", "code": "server_error", "message": body["error"]["message"],
+            "param": None}  # fmt: skip
+
+
 def status_of(exc: Exception) -> int:
     """Return the HTTP status of an error."""
     if isinstance(exc, BusyError):
-        return 429
+        return 503 if isinstance(exc, UnavailableError) else 429
     client_errors = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)
     return 400 if isinstance(exc, client_errors) else 500
 
@@ -146,6 +165,10 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 def _is_anthropic(path: str) -> bool:
     return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def _is_responses(path: str) -> bool:
+    return path == "/v1/responses"
 
 
 def shaped_error(path: str, status: int, message: str, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,12 +53,16 @@ class TokenSequence:
         generation: The text.
         emit: Called with every delta, in the worker's thread.
         fail: Called with an error, in that thread.
+        slot: Number of the slot that it waits for; None for any.
+        used_slot: Number of the one that it got; -1 for none.
         start_time: Of ``time.perf_counter``; the oldest prompt is computed first.
     """
 
     generation: Generation
     emit: Callable[[TextDelta], None]
     fail: Callable[[Exception], None]
+    slot: int | None = None
+    used_slot: int = -1
     is_cancelled: bool = False
     start_time: float = field(default_factory=time.perf_counter)
 
@@ -67,7 +71,7 @@ class TokenSequence:
         self.is_cancelled = True
 
 
-@dataclass
+@dataclass(eq=False)
 class EmbedSequence:
     """One text to embed.
 
@@ -197,15 +201,26 @@ class Scheduler:
     # -- slots -----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        while self._waiting and (free := [slot for slot in self.slots if slot.sequence is None]):
-            with self._lock:
-                sequence = self._waiting.popleft()
+        while free := [slot for slot in self.slots if slot.sequence is None]:
+            sequence = self._pop_waiting({slot.index for slot in free})
+            if sequence is None:
+                return
             if sequence.is_cancelled:
                 self.counts.cancelled += 1
             elif isinstance(sequence, EmbedSequence):
                 self._embed(sequence, min(free, key=lambda slot: slot.release_order))
             else:
                 self._begin(sequence, free)
+
+    def _pop_waiting(self, free: Collection[int]) -> TokenSequence | EmbedSequence | None:
+        """Return the one that has waited longest of those that may have a free slot, or None."""
+        with self._lock:
+            for sequence in self._waiting:
+                wanted = sequence.slot if isinstance(sequence, TokenSequence) else None
+                if wanted is None or wanted in free or sequence.is_cancelled:
+                    self._waiting.remove(sequence)
+                    return sequence
+        return None
 
     def _begin(self, sequence: TokenSequence, free: list[Slot]) -> None:
         """Assign a slot if there is anything to generate; an error ends this sequence alone."""
@@ -221,6 +236,8 @@ class Scheduler:
     def _assign_slot(self, sequence: TokenSequence, free: list[Slot]) -> None:
         """Assign the slot with the longest prefix of the prompt, or copy it from another."""
         prompt = sequence.generation.tokens
+        if sequence.slot is not None:
+            free = [slot for slot in free if slot.index == sequence.slot]
         shared = {slot.index: slot.engine.n_shared(prompt) for slot in self.slots}
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.release_order))
         best = max(shared, key=shared.__getitem__)
@@ -230,7 +247,7 @@ class Scheduler:
                 self._model.copy_cache(best, slot.index, shared[best])
                 slot.engine.adopt(prompt[: shared[best]])
         self.counts.cached_tokens += slot.engine.n_known(sequence.generation)
-        slot.sequence = sequence
+        slot.sequence, sequence.used_slot = sequence, slot.index
 
     def _free(self, slot: Slot) -> None:
         slot.sequence = None

@@ -56,6 +56,7 @@ class ModelInfo:
         chat_template: The model's own, or empty.
         metadata: What the file says of the model: numbers and short texts by their keys.
         modified_time: When the file was written, in seconds since 1970.
+        can_infill: Whether its vocabulary has tokens for filling in the middle of a text.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelInfo:
     chat_template: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     modified_time: float = 0.0
+    can_infill: bool = False
 
 
 class Service:
@@ -138,6 +140,8 @@ class Service:
         choice: int = 0,
         warnings: tuple[str, ...] = (),
         marks: Collection[str] = (),
+        is_after_sampling: bool = False,
+        max_s: float | None = None,
     ) -> Generation:
         """Return the text of a request, not started yet.
 
@@ -154,6 +158,8 @@ class Service:
             choice: Number of the answer; each has a seed of its own.
             warnings: More for the answer.
             marks: Control tokens that the text has for its parser (``ChatPlan.marks``).
+            is_after_sampling: See ``LogitsSampler``.
+            max_s: See ``GenerationRequest``.
 
         Raises:
             ContextFullError: The prompt is too long.
@@ -173,13 +179,14 @@ class Service:
         shift = self._shift(tokens, body)
         request = GenerationRequest(
             prompt=tuple(tokens),
-            sampler=LogitsSampler(sampler, n_top=n_top),
+            sampler=LogitsSampler(sampler, n_top=n_top, is_after_sampling=is_after_sampling),
             max_tokens=self._max_tokens(tokens, max_tokens, shift),
             stops=tuple(stops),
             stop_ids=() if body.ignore_eos else self.tokenizer.eog_ids,
             mark_ids=mark_ids(self.tokenizer, marks),
             n_prompt_top=n_prompt_top,
             warnings=(*warnings, *constraint.warnings),
+            max_s=max_s,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
@@ -296,17 +303,28 @@ class Service:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def start(self, generations: Sequence[Generation], *, is_buffered: bool = False) -> Stream:
+    def start(
+        self,
+        generations: Sequence[Generation],
+        *,
+        is_buffered: bool = False,
+        slot: int | None = None,
+    ) -> Stream:
         """Start generations, all or none; return the stream of their deltas.
 
         Args:
             generations: The texts of one request.
             is_buffered: Hand deltas over at the end of each text only.
+            slot: Wait for this slot; None for whichever is best.
 
         Raises:
             BusyError: Too many are waiting.
+            UsageError: There is no such slot.
         """
-        stream = Stream(generations, self._outbox, is_buffered=is_buffered)
+        if slot is not None and slot >= self.model_info.n_slots:
+            n_slots = self.model_info.n_slots
+            raise UsageError(f"id_slot: expected [0, {n_slots - 1}] or -1 for any, found {slot}")
+        stream = Stream(generations, self._outbox, is_buffered=is_buffered, slot=slot)
         self.worker.submit(*stream.sequences)
         return stream
 

@@ -50,6 +50,7 @@ class Stream:
         generations: The texts.
         outbox: Hands the deltas over.
         is_buffered: Hand deltas over at the end of each text only.
+        slot: The slot that they wait for; None for any.
 
     Attributes:
         loop: The event loop of the reader.
@@ -57,7 +58,12 @@ class Stream:
     """
 
     def __init__(
-        self, generations: Sequence[Generation], outbox: Outbox, *, is_buffered: bool = False
+        self,
+        generations: Sequence[Generation],
+        outbox: Outbox,
+        *,
+        is_buffered: bool = False,
+        slot: int | None = None,
     ) -> None:
         self.generations = list(generations)
         self.loop = asyncio.get_running_loop()
@@ -68,7 +74,7 @@ class Stream:
         self._has_received = asyncio.Event()
         callbacks = [partial(self._put, i) for i in range(len(generations))]
         self.sequences = [
-            TokenSequence(generation, callback, callback)
+            TokenSequence(generation, callback, callback, slot)
             for generation, callback in zip(self.generations, callbacks, strict=True)
         ]
 

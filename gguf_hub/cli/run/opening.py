@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def model_settings(
     return replace(settings, gpu=gpu_settings(path, settings, options, progress))
 
 
-def drafter_of(options: dict[str, Any]) -> Drafter | None:
+def drafter_of(options: Mapping[str, Any]) -> Drafter | None:
     """Return the drafter of ``--lookup``."""
     from gguf_hub.run.generation.lookup import PromptLookup
 

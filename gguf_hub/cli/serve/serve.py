@@ -14,10 +14,14 @@ from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
 from gguf_hub.cli.run.writing import template_options
-from gguf_hub.cli.source import source_options
+from gguf_hub.cli.serve.routing import router_options
+from gguf_hub.cli.serve.variables import drop_variables_of_models, read_variables
+from gguf_hub.cli.source import source_flags
 
 
+@read_variables
 @click.command("serve", context_settings=CONTEXT)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port to listen on.")  # fmt: skip
@@ -37,9 +41,13 @@ from gguf_hub.cli.source import source_options
 @template_options
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
-                   "(also GGUF_HUB_API_KEY).")  # fmt: skip
+                   "(also GGUF_HUB_API_KEY and LLAMA_API_KEY).")  # fmt: skip
 @click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Read API keys from a file, one per line.")  # fmt: skip
+              help="Read API keys from a file, one per line; `#` begins a comment.")  # fmt: skip
+@click.option("--ssl-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Private key of HTTPS, in PEM; with --ssl-cert-file.")  # fmt: skip
+@click.option("--ssl-cert-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Certificate of HTTPS, with its chain, in PEM.")  # fmt: skip
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
               help="Also accept requests addressed to this host name, as behind a reverse proxy; "
                    "`*` for any. On a loopback address only loopback names are accepted "
@@ -57,43 +65,51 @@ from gguf_hub.cli.source import source_options
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
               help="How long generations may continue on shutdown."
               )  # fmt: skip
+@router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @lookup_option
 @shifting_options
 @opening_options
 @rope_options
 @sampling_options
-@source_options
+@source_flags
 @ignored_options("serve")
 def command(**options: Any) -> None:
-    """Serve a model over HTTP: OpenAI-compatible API and a web page.
+    """Serve models over HTTP: OpenAI-compatible API and a web page.
 
-    MODEL is named as for `run`. Programs use http://HOST:PORT/v1; open http://HOST:PORT in a
+    MODEL is named as for `run`. With one it is loaded at once; with several, or with none for all
+    models of this machine, each is loaded when a request names it, and unloaded when it is idle or
+    another one needs its room. Programs use http://HOST:PORT/v1; open http://HOST:PORT in a
     browser for the page. Several requests run at once, each with its own context. Sampling flags
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
-    from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.offload import offload_request
-    from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
-    from gguf_hub.cli.serve.serving import bind, check_server, import_server, open_served, serve
-    from gguf_hub.cli.source import fetch_model, model_argument
+    from gguf_hub.cli.serve.routing import is_routed, model_arguments, serve_routed
+    from gguf_hub.cli.serve.serving import (
+        bind,
+        check_server,
+        import_server,
+        n_ctx_option,
+        serve_one,
+    )
     from gguf_hub.run.sampler import SamplerConfig
 
     # 1) check the options without a model
-    model_argument(options)
+    drop_variables_of_models(options)
+    models = model_arguments(options)
     sampling = sampling_options.settings(options)
     SamplerConfig.from_options(**sampling)
     rope_change(options)
     offload_request(options)
-    settings = {"n_keep": n_keep(options), "defaults": sampling,
-            "chat_format": read_template(options)}  # fmt: skip
+    arguments = {"n_keep": n_keep(options), "defaults": sampling,
+                 "chat_format": read_template(options)}  # fmt: skip
+    options["n_ctx"] = n_ctx_option(options)
     import_server()
     access = check_server(options)
+    serve = serve_routed if is_routed(models) else serve_one
     with bind(options["host"], options["port"]) as listener:
-        # 2) open the model and serve it
-        path = fetch_model(options, ConsoleProgress(), options["ctx_size"])
-        with report_lost_pages(f"`{path}`"), open_served(path, options, **settings) as service:
-            serve(service, listener, options, access)
+        # 2) open the models and serve them
+        serve(models, listener, options, access, arguments)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from gguf_hub.progress import Progress
 
 _MISSING = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
 
@@ -63,43 +65,60 @@ def _translate_errors(host: str, port: int) -> Iterator[None]:
         ) from exc
 
 
-def open_served(path: Path, options: dict[str, Any], **arguments: Any) -> Any:
-    """Return the service of a model as a context manager; ``arguments`` of ``open_service``."""
-    from gguf_hub.cli.console import ConsoleProgress
+def open_served(
+    path: Path, options: Mapping[str, Any], *, progress: Progress, **arguments: Any
+) -> Any:
+    """Return the service of a model as a context manager.
+
+    Args:
+        path: The model.
+        options: Options of the command, and ``n_ctx`` of ``n_ctx_option``.
+        progress: Notified about compiling, and about limits of memory or CPUs.
+        arguments: More of ``open_service``.
+    """
     from gguf_hub.cli.run.opening import drafter_of, model_settings
 
-    n_ctx, progress = _n_ctx(path, options["ctx_size"]), ConsoleProgress()
+    n_ctx = _n_ctx(path, options["n_ctx"], options["ctx_size"])
     settings = model_settings(
-        options, path, progress, n_ctx=n_ctx, n_slots=options["parallel"], n_logits=None
+        dict(options), path, progress, n_ctx=n_ctx, n_slots=options["parallel"], n_logits=None
     )
     return import_server().open_service(
-        path, settings, name=options["alias"], n_waiting=options["queue"],
-        n_predict=options["predict"], drafter=drafter_of(options), progress=progress, **arguments,
+        path, settings, n_waiting=options["queue"], n_predict=options["predict"],
+        drafter=drafter_of(options), progress=progress, **arguments,
     )  # fmt: skip
 
 
-def _n_ctx(path: Path, wanted: int) -> int:
+def n_ctx_option(options: Mapping[str, Any]) -> int | None:
+    """Return the context that was asked for; None where it is the default's."""
+    source = click.get_current_context().get_parameter_source("ctx_size")
+    is_default = source is not None and source.name == "DEFAULT"
+    return None if is_default else int(options["ctx_size"])
+
+
+def _n_ctx(path: Path, wanted: int | None, default: int) -> int:
     """Return the context of a request: no more than the model was trained on, unless asked for."""
     from gguf_hub.gguf.hparams import HyperParameters
     from gguf_hub.gguf.shards import open_gguf
 
+    if wanted is not None:
+        return wanted
     with open_gguf(path) as file:
         trained = file.hparams.get(HyperParameters.n_ctx_train, 0)
-    source = click.get_current_context().get_parameter_source("ctx_size")
-    is_default = source is not None and source.name == "DEFAULT"
-    return min(wanted, trained) if is_default and trained else wanted
+    return min(default, trained or default)
 
 
 def check_server(options: dict[str, Any]) -> dict[str, Any]:
     """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
 
     Raises:
-        UsageError: A key or a host name is invalid, or the system allows fewer connections.
+        UsageError: A key, a certificate or a host name is invalid, or the system allows fewer
+            connections.
     """
     from gguf_hub.api.server.addresses import ANY, AllowedHosts, is_loopback
     from gguf_hub.api.server.api_keys import read_keys
-    from gguf_hub.api.server.listening import allow_connections
+    from gguf_hub.api.server.listening import allow_connections, check_tls
 
+    check_tls(options["ssl_cert_file"], options["ssl_key_file"])
     allow_connections(options["max_connections"])
     host, allowed_hosts = options["host"], options["allowed_hosts"]
     AllowedHosts(allowed_hosts)
@@ -117,45 +136,98 @@ def _resolve(host: str) -> str:
         return host
 
 
+def serve_one(
+    models: Sequence[str],
+    listener: socket.socket,
+    options: dict[str, Any],
+    access: dict[str, Any],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Open one model and serve it until Ctrl-C.
+
+    Args:
+        models: The model argument.
+        listener: The bound socket.
+        options: Options of the command, and ``n_ctx`` of ``n_ctx_option``.
+        access: Result of ``check_server``.
+        arguments: More of ``open_service``.
+    """
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.opening import report_lost_pages
+
+    path = fetch_named(models[0], options)
+    service = open_served(
+        path, options, progress=ConsoleProgress(), name=options["alias"], **arguments
+    )
+    with report_lost_pages(f"`{path}`"), service as opened:
+        from gguf_hub.api.server.app import create_app
+
+        app = create_app(opened, max_body_bytes=options["max_body"] * 2**20, **access)
+        info = opened.model_info
+        welcome = f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens"
+        serve(app, listener, options, access, welcome)
+
+
+def fetch_named(argument: str, options: Mapping[str, Any]) -> Path:
+    """Return the file of a model argument, downloaded first if it is missing."""
+    from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
+
+    return resolve_model(
+        argument, catalog_path=options["catalog_path"], token=options["token"],
+        revision=options["revision"], progress=ConsoleProgress(), assume_yes=options["yes"],
+        n_ctx=options["ctx_size"] or DEFAULT_N_CTX,
+    )  # fmt: skip
+
+
 def serve(
-    service: Any, listener: socket.socket, options: dict[str, Any], access: dict[str, Any]
+    app: Any,
+    listener: socket.socket,
+    options: Mapping[str, Any],
+    access: Mapping[str, Any],
+    welcome: str,
 ) -> None:
     """Serve until Ctrl-C.
 
     Args:
-        service: The model.
+        app: The application.
         listener: The bound socket.
         options: Options of the command.
         access: Result of ``check_server``.
+        welcome: What is served, in a line.
 
     Raises:
         GgufHubError: Another program listens there by now.
     """
-    from gguf_hub.api.server.app import create_app
     from gguf_hub.api.server.connections import Limits
-    from gguf_hub.api.server.listening import N_PENDING, Server
+    from gguf_hub.api.server.listening import N_PENDING, Server, check_tls
     from gguf_hub.cli import console
 
-    app = create_app(service, max_body_bytes=options["max_body"] * 2**20, **access)
     limits = Limits(options["max_connections"], options["timeout"])
-    server = Server(app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"])
+    tls = check_tls(options["ssl_cert_file"], options["ssl_key_file"])
+    server = Server(
+        app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"], tls=tls
+    )
     with _translate_errors(options["host"], options["port"]):
         listener.listen(N_PENDING)
-    _welcome(service, listener, is_open=not access["api_keys"])
+    console.say(_url_of(listener, "https" if tls else "http"))
+    console.note(f"{welcome}; Ctrl-C stops it")
+    _warn_of_guests(listener, access)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
         server.run(sockets=[listener])
     console.note("stopped")
 
 
-def _welcome(service: Any, listener: socket.socket, *, is_open: bool) -> None:
+def _url_of(listener: socket.socket, scheme: str) -> str:
+    """Return the address of a server."""
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _warn_of_guests(listener: socket.socket, access: Mapping[str, Any]) -> None:
+    """Warn if other machines can connect without a key."""
     from gguf_hub.api.server.addresses import is_loopback
     from gguf_hub.cli import console
 
-    host, port = listener.getsockname()[:2]
-    url_host = f"[{host}]" if ":" in host else host
-    console.say(f"http://{url_host}:{port}")
-    info = service.model_info
-    console.note(f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens; "
-                 "Ctrl-C stops it")  # fmt: skip
-    if is_open and not is_loopback(host):
+    if not access["api_keys"] and not is_loopback(listener.getsockname()[0]):
         console.warn("other machines can connect without a key: consider --api-key")

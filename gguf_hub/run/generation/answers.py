@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -123,16 +124,29 @@ def chat_logprobs(logprobs: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ans
 
 
 def token_entries(
-    logprobs: Iterable[TokenLogprob], tokenizer: Tokenizer, *, has_ids: bool = False
+    logprobs: Iterable[TokenLogprob],
+    tokenizer: Tokenizer,
+    *,
+    has_ids: bool = False,
+    as_probs: bool = False,
 ) -> list[Answer]:
-    """Return text, bytes and log probability of tokens and their alternatives; ids on demand."""
+    """Return text, bytes and log probability of tokens and their alternatives.
+
+    Args:
+        logprobs: The tokens.
+        tokenizer: The model's.
+        has_ids: With their ids.
+        as_probs: With ``prob`` and ``top_probs`` instead of logarithms, as llama-server has them.
+    """
+    alternatives = "top_probs" if as_probs else "top_logprobs"
 
     def entry(token_id: int, logprob: float) -> Answer:
         ids = {"id": token_id} if has_ids else {}
+        value = {"prob": math.exp(logprob)} if as_probs else {"logprob": logprob}
         return {**ids, "token": token_text(tokenizer, token_id),
-                "bytes": list(tokenizer.token_bytes(token_id)), "logprob": logprob}  # fmt: skip
+                "bytes": list(tokenizer.token_bytes(token_id)), **value}  # fmt: skip
 
     return [
-        {**entry(token.token_id, token.logprob), "top_logprobs": [entry(*top) for top in token.top]}
+        {**entry(token.token_id, token.logprob), alternatives: [entry(*top) for top in token.top]}
         for token in logprobs
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ class GenerationRequest:
         n_prompt_top: Number of most likely tokens to record for each token of the prompt, too;
             None to record nothing of it.
         warnings: What was asked for and is not held, for the answer.
+        max_s: Seconds from the first token after which it ends, once it has a line end; None for
+            any time.
     """
 
     prompt: tuple[int, ...]
@@ -79,6 +82,7 @@ class GenerationRequest:
     criteria: tuple[Criterion, ...] = ()
     n_prompt_top: int | None = None
     warnings: tuple[str, ...] = ()
+    max_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,13 @@ class TextDelta:
         text: Complete characters; often one token's, sometimes none.
         logprobs: Log probabilities of the tokens of this text, if requested.
         finish_reason: ``"stop"`` or ``"length"`` in the last delta, else None.
+        token_ids: The tokens since the last delta with text; in the last one what is left, too.
     """
 
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    token_ids: tuple[int, ...] = ()
 
 
 class Generation:
@@ -131,6 +137,8 @@ class Generation:
         self._decoder = StreamDecoder(tokenizer, at_start=at_start, marks=request.mark_ids)
         self._stop = StopText(request.stops)
         self._pending_logprobs: list[TokenLogprob] = []
+        self._n_passed_on = len(request.prompt)  # tokens that deltas have had
+        self._has_line_end, self._first_time = False, math.inf
         self.prompt_logprobs: list[TokenLogprob | None] = [None] * len(request.prompt)
         """How likely the tokens of the prompt were, if requested; None for the first one."""
         self._limit = self._token_limit(n_ctx - len(self.window) + 1)  # without the last
@@ -189,9 +197,9 @@ class Generation:
         text = self._stop.feed(self._decoder.feed(token_id))
         if self._stop.match is not None or self._meets_criterion(logits):
             return self._finish(text, "stop")
-        if self.n_generated >= self._limit:
+        if self.n_generated >= self._limit or self._is_late(text):
             return self._finish(text, "length")
-        return TextDelta(text, self._pop_logprobs() if text else ())
+        return TextDelta(text, self._pop_logprobs(), None, self._pop_ids()) if text else TextDelta()
 
     def cancel(self) -> None:
         """End it early."""
@@ -213,6 +221,15 @@ class Generation:
             self.window = self._shift.window(self.tokens)
             self.n_shifts += 1
 
+    def _is_late(self, text: str) -> bool:
+        """Return whether the time is over, which is looked at after a line end only."""
+        if self.request.max_s is None:
+            return False
+        now = time.perf_counter()
+        self._first_time = min(self._first_time, now)
+        self._has_line_end = self._has_line_end or "\n" in text
+        return self._has_line_end and now - self._first_time > self.request.max_s
+
     def _meets_criterion(self, logits: NDArray[np.float32]) -> bool:
         if not self.request.criteria:
             return False
@@ -223,7 +240,12 @@ class Generation:
         self.finish_reason = reason
         if self._stop.match is None:
             text += self._stop.feed(self._decoder.flush()) + self._stop.flush()
-        return TextDelta(text, self._pop_logprobs(), reason)
+        return TextDelta(text, self._pop_logprobs(), reason, self._pop_ids())
+
+    def _pop_ids(self) -> tuple[int, ...]:
+        ids = tuple(self.tokens[self._n_passed_on :])
+        self._n_passed_on = len(self.tokens)
+        return ids
 
     def _pop_logprobs(self) -> tuple[TokenLogprob, ...]:
         logprobs, self._pending_logprobs = tuple(self._pending_logprobs), []

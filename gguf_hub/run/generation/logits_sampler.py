@@ -21,7 +21,8 @@ class TokenLogprob:
 
     Attributes:
         token_id: The token that was chosen.
-        logprob: Natural logarithm of its probability under the model itself.
+        logprob: Natural logarithm of its probability, under the model itself or among the tokens
+            that it was drawn from.
         top: (token id, logprob) of the most likely tokens, the likeliest first.
     """
 
@@ -37,6 +38,8 @@ class LogitsSampler:
         sampler: The sampler.
         n_top: Number of most likely tokens to record; None to record nothing.
         processors: Change the logits before the sampler, one after another.
+        is_after_sampling: Record how likely tokens were among those that the sampler has left,
+            after its temperature, and not under the model itself.
     """
 
     def __init__(
@@ -45,10 +48,12 @@ class LogitsSampler:
         *,
         n_top: int | None = None,
         processors: Sequence[Processor] = (),
+        is_after_sampling: bool = False,
     ) -> None:
         self.sampler = sampler
         self.n_top = n_top
         self._processors = tuple(processors)
+        self._is_after_sampling = is_after_sampling
         self.last: TokenLogprob | None = None
         """The last token, unless ``n_top`` is None."""
 
@@ -61,8 +66,17 @@ class LogitsSampler:
                 adjusted = processor(ids, adjusted)
         token_id = self.sampler.choose(adjusted, recent)
         if self.n_top is not None:
-            self.last = token_logprob(logits, token_id, self.n_top)
+            self.last = self._logprob(logits, token_id, self.n_top)
         return token_id
+
+    def _logprob(self, logits: Logits, token_id: int, n_top: int) -> TokenLogprob:
+        drawn = self.sampler.drawn
+        if not self._is_after_sampling or drawn is None:
+            return token_logprob(logits, token_id, n_top)
+        (index,) = np.flatnonzero(drawn.ids == token_id)
+        entry = token_logprob(drawn.logits, int(index), n_top)
+        top = tuple((int(drawn.ids[i]), logprob) for i, logprob in entry.top if logprob > -np.inf)
+        return TokenLogprob(token_id, entry.logprob, top)
 
 
 def token_logprob(logits: Logits, token_id: int, n_top: int) -> TokenLogprob:

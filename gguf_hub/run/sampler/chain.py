@@ -79,6 +79,8 @@ class Sampler:
         self._rng = MersenneTwister(self.config.seed)
         self._xtc_rng = MersenneTwister(self._rng.seed)
         self._mu = 2 * self.config.mirostat_tau
+        self.drawn: Candidates | None = None
+        """What the last token was drawn from: tokens that all steps have left."""
 
     @property
     def seed(self) -> int:
@@ -137,9 +139,9 @@ class Sampler:
             "dry": (self._has_dry(), self._dry),
             "top_n_sigma": (c.top_n_sigma > 0, lambda x, _: filters.top_n_sigma(x, c.top_n_sigma)),
             "top_k": (c.top_k > 0, lambda x, _: filters.top_k(x, c.top_k)),
-            "typ_p": (c.typical_p < 1, lambda x, _: filters.typical(x, c.typical_p)),
-            "top_p": (c.top_p < 1, lambda x, _: filters.top_p(x, c.top_p)),
-            "min_p": (c.min_p > 0, lambda x, _: filters.min_p(x, c.min_p)),
+            "typ_p": (c.typical_p < 1, lambda x, _: filters.typical(x, c.typical_p, c.min_keep)),
+            "top_p": (c.top_p < 1, lambda x, _: filters.top_p(x, c.top_p, c.min_keep)),
+            "min_p": (c.min_p > 0, lambda x, _: filters.min_p(x, c.min_p, c.min_keep)),
             "xtc": (c.xtc_probability > 0 and c.xtc_threshold <= 0.5, self._xtc),
             "temperature": (True, self._temperature),
         }
@@ -192,7 +194,7 @@ class Sampler:
     def _xtc(self, candidates: Candidates, recent: Sequence[int]) -> Candidates:
         if len(candidates.ids) < 2 or self._xtc_rng.uniform_single() > self.config.xtc_probability:
             return candidates
-        return filters.xtc(candidates, self.config.xtc_threshold)
+        return filters.xtc(candidates, self.config.xtc_threshold, self.config.min_keep)
 
     def _temperature(self, candidates: Candidates, recent: Sequence[int]) -> Candidates:
         c = self.config
@@ -206,13 +208,15 @@ class Sampler:
 
     def _draw(self, candidates: Candidates, n_vocab: int) -> int:
         if self.config.is_greedy:
-            return int(candidates.ids[candidates.logits.argmax()])
+            self.drawn = filters.temperature(candidates, 0)
+            return int(self.drawn.ids[0])
+        self.drawn = candidates
         if self.config.mirostat == 0:
             return int(candidates.ids[self._pick(candidates.probs())])
         # Mirostat: cut to the target surprise, draw, and correct by the error.
         # Source: Basu et al. 2021 (arXiv 2007.14966), algorithms 1 and 2.
         cut = self._cut_v1 if self.config.mirostat == 1 else self._cut_v2
-        c = cut(candidates, n_vocab)
+        c = self.drawn = cut(candidates, n_vocab)
         probs = c.probs()
         index = self._pick(probs)
         error = -math.log2(probs[index]) - self.config.mirostat_tau

@@ -35,12 +35,12 @@ _INTERVALS = {
     "dry_allowed_length": (0, math.inf), "dry_penalty_last_n": (-1, math.inf),
     "dynatemp_range": (0, math.inf), "dynatemp_exponent": (0, math.inf), "mirostat": (0, 2),
     "mirostat_tau": (0, math.inf), "mirostat_eta": (0, math.inf),
-    "temp": (-math.inf, math.inf), "top_k": (-math.inf, math.inf),
+    "min_keep": (0, math.inf), "temp": (-math.inf, math.inf), "top_k": (-math.inf, math.inf),
     "top_n_sigma": (-math.inf, math.inf), "presence_penalty": (-math.inf, math.inf),
     "frequency_penalty": (-math.inf, math.inf), "repeat_penalty": (0, math.inf),
 }  # fmt: skip
 _INTEGERS = {"seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n",
-             "mirostat"}  # fmt: skip
+             "mirostat", "min_keep"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class SamplerConfig:
     """Surprise to aim at, in bits (llama.cpp: --mirostat-ent)."""
     mirostat_eta: float = 0.1
     """How fast to correct (llama.cpp: --mirostat-lr)."""
+    min_keep: int = 0
+    """Candidates that top-p, min-p, typical-p and XTC leave at least."""
     samplers: tuple[str, ...] = tuple(SAMPLERS)
 
     @classmethod

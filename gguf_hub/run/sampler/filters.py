@@ -166,7 +166,7 @@ def _at_least_the_kth(c: Candidates, k: int) -> Candidates:
     return c.keep(c.logits >= np.partition(maxima, -k)[-k])
 
 
-def top_p(c: Candidates, p: float) -> Candidates:
+def top_p(c: Candidates, p: float, min_keep: int = 0) -> Candidates:
     """Keep the most likely until their probabilities reach ``p`` together; at least one."""
     if p >= 1:
         return c
@@ -174,22 +174,27 @@ def top_p(c: Candidates, p: float) -> Candidates:
     total = float(np.exp(c.logits - top).sum(dtype=np.float64))
     n = len(c.ids)
     head = c
-    for k in (256, n):  # the few that matter, seldom all: sorting a whole vocabulary costs 3 ms
+    for k in (
+        max(256, min_keep),
+        n,
+    ):  # the few that matter, seldom all: sorting a whole vocabulary costs 3 ms
         head = top_k(c, k)
         reach = np.exp(head.logits - top).cumsum(dtype=np.float64) / total
         if reach[-1] >= p:
             break
-    return head.take(slice(0, int(reach.searchsorted(p, side="left")) + 1))
+    n_kept = max(int(reach.searchsorted(p, side="left")) + 1, min_keep)
+    return head.take(slice(0, n_kept))
 
 
-def min_p(c: Candidates, p: float) -> Candidates:
+def min_p(c: Candidates, p: float, min_keep: int = 0) -> Candidates:
     """Keep those at least ``p`` times as likely as the likeliest."""
     if p <= 0:
         return c
-    return c.keep(c.logits >= c.top() + np.float32(math.log(p)))
+    kept = c.keep(c.logits >= c.top() + np.float32(math.log(p)))
+    return kept if len(kept.ids) >= min_keep else top_k(c, min_keep)
 
 
-def typical(c: Candidates, p: float) -> Candidates:
+def typical(c: Candidates, p: float, min_keep: int = 0) -> Candidates:
     """Keep those whose surprise is nearest to the expected one, until ``p`` is passed together.
 
     Source: Meister et al. 2022, Locally Typical Sampling (arXiv 2202.00666).
@@ -200,7 +205,7 @@ def typical(c: Candidates, p: float) -> Candidates:
     probs = c.probs()
     surprise = -np.log(np.maximum(probs, np.finfo(np.float64).tiny))
     nearest = np.argsort(np.abs(surprise - (probs * surprise).sum()), kind="stable")
-    n = int(np.searchsorted(np.cumsum(probs[nearest]), p, side="right")) + 1
+    n = max(int(np.searchsorted(np.cumsum(probs[nearest]), p, side="right")) + 1, min_keep)
     return c.take(np.sort(nearest[:n]))
 
 
@@ -216,14 +221,17 @@ def top_n_sigma(c: Candidates, n: float) -> Candidates:
     return c.keep(c.logits >= np.float32(float(c.logits.max()) - tame(n) * spread))
 
 
-def xtc(c: Candidates, threshold: float) -> Candidates:
+def xtc(c: Candidates, threshold: float, min_keep: int = 0) -> Candidates:
     """Drop all but the least likely of those with probability ``threshold`` or more.
+
+    Nothing is dropped if fewer than ``min_keep`` would stay.
 
     Source: Weidmann 2024, Exclude Top Choices (oobabooga/text-generation-webui #6335).
     """
     c = c.sorted()
     above = int((c.probs() >= threshold).sum())
-    return c.take(slice(max(above - 1, 0), None))
+    n_dropped = max(above - 1, 0)
+    return c.take(slice(n_dropped, None)) if len(c.ids) - n_dropped >= min_keep else c
 
 
 def temperature(c: Candidates, temp: float) -> Candidates:

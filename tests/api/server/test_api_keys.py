@@ -40,6 +40,18 @@ def test_a_file_without_keys_or_with_wrong_ones_is_refused(text: str, tmp_path: 
     assert "two words" not in caught.value.message
 
 
+def test_comments_and_blank_lines_of_a_file_are_no_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# of the team\none\n\n  # old\n two#2 \n")
+    assert read_keys([], file, {}) == ("one", "two#2")
+
+
+def test_llama_servers_variable_counts_after_ours() -> None:
+    assert read_keys([], None, {"LLAMA_API_KEY": "a,b"}) == ("a", "b")
+    assert read_keys([], None, {"LLAMA_API_KEY": "a", VARIABLE: "c"}) == ("c",)
+    assert read_keys(["d"], None, {"LLAMA_API_KEY": "a"}) == ("d",)
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: no such file"):
         read_keys([], tmp_path / "none", {})

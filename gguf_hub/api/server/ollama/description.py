@@ -1,4 +1,4 @@
-"""The served model as Ollama describes models."""
+"""A model as Ollama describes models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from gguf_hub.api.server.replies import dumps
-from gguf_hub.api.server.service import ModelInfo, Service
-from gguf_hub.errors import GgufHubError
+from gguf_hub.api.server.service import ModelInfo
 from gguf_hub.gguf.hparams import CacheHyperParameters
 from gguf_hub.run.generation.harmony import is_harmony
 from gguf_hub.run.generation.reasoning import MARKS
@@ -19,25 +18,39 @@ NEVER = "9999-12-31T23:59:59Z"
 """When the model is unloaded."""
 
 
-def listed(service: Service, name: str) -> Fields:
+def listed(info: ModelInfo, name: str) -> Fields:
     """Return the entry of ``/api/tags``."""
-    info = service.model_info
-    return {**_entry(info, name), "modified_at": _modified(info)}
+    return {**_entry(info, name), "modified_at": time_text(info.modified_time)}
 
 
-def running(service: Service, name: str) -> Fields:
-    """Return the entry of ``/api/ps``."""
-    info = service.model_info
-    more = {"expires_at": NEVER, "size_vram": 0, "context_length": info.n_ctx}
-    return {**_entry(info, name), **more}
+def running(
+    info: ModelInfo,
+    name: str,
+    *,
+    expires_at: str = NEVER,
+    memory_bytes: int | None = None,
+    vram_bytes: int = 0,
+) -> Fields:
+    """Return the entry of ``/api/ps``.
+
+    Args:
+        info: The model.
+        name: Its name.
+        expires_at: When it is unloaded.
+        memory_bytes: What it takes in all; the size of its file when None.
+        vram_bytes: What of that is memory of GPUs.
+    """
+    more = {"expires_at": expires_at, "size_vram": vram_bytes, "context_length": info.n_ctx}
+    size = {} if memory_bytes is None else {"size": memory_bytes}
+    return {**_entry(info, name), **size, **more}
 
 
-def shown(service: Service) -> Fields:
+def shown(info: ModelInfo) -> Fields:
     """Return the reply of ``/api/show``.
 
     The context length is the one that requests have, which clients divide their prompts by.
     """
-    info, architecture = service.model_info, _architecture(service.model_info)
+    architecture = _architecture(info)
     limits = {f"{architecture}.{CacheHyperParameters.n_ctx_train.name}": info.n_ctx,
               f"{architecture}.{CacheHyperParameters.n_embd.name}": info.n_embd}  # fmt: skip
     counted = {"general.architecture": architecture, "general.parameter_count": info.n_params}
@@ -48,8 +61,8 @@ def shown(service: Service) -> Fields:
         "license": str(info.metadata.get("general.license", "")),
         "details": _details(info),
         "model_info": {**info.metadata, **counted, **limits},
-        "capabilities": _capabilities(service),
-        "modified_at": _modified(info),
+        "capabilities": _capabilities(info),
+        "modified_at": time_text(info.modified_time),
     }
 
 
@@ -79,19 +92,18 @@ def _parameters(n_params: int) -> str:
     return str(n_params)
 
 
-def _modified(info: ModelInfo) -> str:
-    time = datetime.fromtimestamp(info.modified_time, timezone.utc)
-    return time.isoformat().replace("+00:00", "Z")
+def time_text(seconds: float) -> str:
+    """Return a time as Ollama writes it.
+
+    Args:
+        seconds: Since 1970.
+    """
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def _capabilities(service: Service) -> list[str]:
-    template = service.model_info.chat_template
-    capabilities = ["completion", "tools"]
+def _capabilities(info: ModelInfo) -> list[str]:
+    template = info.chat_template
     has_marks = any(start in template or end in template for start, end in MARKS)
-    if has_marks or is_harmony(template):
-        capabilities.append("thinking")
-    try:
-        service.encode_infill("", "")
-    except GgufHubError:
-        return capabilities
-    return [*capabilities, "insert"]
+    is_thinking = has_marks or is_harmony(template)
+    more = ["thinking"] * is_thinking + ["insert"] * info.can_infill
+    return ["completion", "tools", *more]

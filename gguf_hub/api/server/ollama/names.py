@@ -22,12 +22,14 @@ class ModelNames:
 
     Args:
         info: The model.
+        takes_any: Every name is its name: a router has found it by that.
 
     Attributes:
         shown: The name in lists; Ollama's names have a tag.
     """
 
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, *, takes_any: bool = False) -> None:
+        self._takes_any = takes_any
         self._path = Path(info.path)
         self.shown = info.name if ":" in info.name else f"{info.name}{LATEST}"
         own = (info.name, self.shown, info.path, self._path.name, model_name(self._path))
@@ -36,7 +38,7 @@ class ModelNames:
 
     def is_own(self, name: str) -> bool:
         """Return whether this is the model's name or its file's."""
-        return _bare(name).lower() in self._own
+        return self._takes_any or _bare(name).lower() in self._own
 
     def check(self, name: str) -> None:
         """Refuse the name of another model.

@@ -137,20 +137,22 @@ async def version(request: Request) -> Response:
 @router.get("/tags")
 async def tags(request: Request) -> Response:
     """List the one model."""
-    return Json({"models": [listed(request.app.state.service, request.app.state.names.shown)]})
+    info, names = request.app.state.service.model_info, request.app.state.names
+    return Json({"models": [listed(info, names.shown)]})
 
 
 @router.get("/ps")
 async def processes(request: Request) -> Response:
     """List the one model, which is loaded."""
-    return Json({"models": [running(request.app.state.service, request.app.state.names.shown)]})
+    info, names = request.app.state.service.model_info, request.app.state.names
+    return Json({"models": [running(info, names.shown)]})
 
 
 @router.post("/show")
 async def show(body: ShowBody, request: Request) -> Response:
     """Describe the model."""
     await _check_model(body, request)
-    return Json(shown(request.app.state.service))
+    return Json(shown(request.app.state.service.model_info))
 
 
 # -- embeddings -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ const DEFAULTS = {
 const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed"];
 const by = (id) => document.getElementById(id);
 const settings = by("settings"), talk = by("talk"), input = by("input"), status = by("status");
+const picker = by("model");
 
 let facts = null;      // what the server tells of its model
 let messages = [];     // the conversation: {role, content}
@@ -35,7 +36,7 @@ function showSettings(values) {
   }
   // base models, which bring no template, go on with texts
   if (facts && !settings.elements.mode.value) {
-    settings.elements.mode.value = facts.model.has_template ? "chat" : "text";
+    settings.elements.mode.value = facts.model && !facts.model.has_template ? "text" : "chat";
   }
 }
 
@@ -74,6 +75,7 @@ async function loadFacts() {
     return;
   }
   facts = await reply.json();
+  if (facts.role === "router") return loadModels();
   const m = facts.model;
   by("name").textContent = m.description;
   document.title = m.description + " · gguf-hub";
@@ -82,6 +84,31 @@ async function loadFacts() {
     "context " + facts.default_generation_settings.n_ctx, facts.total_slots + " slots",
   ].map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
   showSettings(withDefaults(facts.default_generation_settings.params));
+}
+
+// A server of several models: the one that is chosen is named in every request.
+async function loadModels() {
+  const reply = await fetch("/v1/models", { headers: headers() });
+  const models = (await reply.json()).data;
+  picker.replaceChildren(...models.map((model) => new Option(model.id)));
+  const loaded = models.find((model) => model.status.value === "loaded");
+  const wanted = stored("model", "");
+  picker.value = models.some((model) => model.id === wanted) ? wanted : (loaded ?? models[0])?.id;
+  picker.hidden = false;
+  by("facts").textContent = models.length ? "" : "no models yet: gguf-hub download fetches one";
+  showSettings(readSettings());
+  await showModel();
+}
+
+async function showModel() {
+  const name = picker.value;
+  if (!name) return;
+  document.title = name + " · gguf-hub";
+  const reply = await fetch("/v1/models/" + encodeURIComponent(name), { headers: headers() });
+  const { meta, status } = await reply.json();
+  if (!reply.ok || picker.value !== name) return;
+  const known = [meta.quant, size(meta.size), meta.n_ctx && "context " + meta.n_ctx];
+  by("facts").textContent = [...known, status.value].filter(Boolean).join(" · ");
 }
 
 // The settings, with the server's defaults where the page's own still stand.
@@ -124,7 +151,8 @@ function note(article, text, isError) {
 // -- asking --------------------------------------------------------------------------------------
 
 function request(text) {
-  const shared = { ...sampling(), stream: true, stream_options: { include_usage: true } };
+  const model = picker.hidden ? {} : { model: picker.value };
+  const shared = { ...model, ...sampling(), stream: true, stream_options: { include_usage: true } };
   if (settings.elements.mode.value === "text") {
     return ["/v1/completions", { ...shared, prompt: text }];
   }
@@ -195,6 +223,7 @@ async function write(place, output, [path, body]) {
   place.classList.remove("running");
   note(place, failed || speed(usage, began), failed && failed !== "stopped");
   setRunning(null);
+  if (!picker.hidden) showModel();
   return failed === "stopped" || reason === "length";
 }
 
@@ -270,6 +299,10 @@ by("new").addEventListener("click", () => {
 by("defaults").addEventListener("click", () => {
   showSettings({ ...DEFAULTS, key: settings.elements.key.value });
   store("settings", readSettings());
+});
+picker.addEventListener("change", () => {
+  store("model", picker.value);
+  showModel();
 });
 settings.addEventListener("submit", (event) => event.preventDefault());
 settings.addEventListener("change", (event) => {

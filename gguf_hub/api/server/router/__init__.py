@@ -1,0 +1,1 @@
+"""Several models behind one server: each is loaded on demand, in a process of its own."""
