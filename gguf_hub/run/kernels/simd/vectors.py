@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 
 from llvmlite import ir
+from llvmlite.binding import llvm_version_info
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
@@ -19,6 +20,7 @@ from numba.extending import intrinsic, lower_builtin, register_jitable, register
 machine_code = register_jitable
 """Marks a function that works on vectors: it exists only compiled, never as plain Python."""
 
+_DOT_PRODUCTS = "llvm.x86.avx512.vpdp"
 ELEMENTS = {
     "i8": ir.IntType(8),
     "i16": ir.IntType(16),
@@ -124,6 +126,8 @@ def pointer_to(context, builder, array_type, array, index, pointee):
 
 def call_llvm(builder, name: str, result: ir.Type, args):
     """Call a function of LLVM's own, e.g. ``llvm.fma.v8f32``."""
+    if name.startswith(_DOT_PRODUCTS) and llvm_version_info[0] < 22:
+        args = [builder.bitcast(arg, result) for arg in args]  # it had them as 32-bit lanes
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     function = cgutils.get_or_insert_function(builder.module, function_type, name)
     return builder.call(function, args)
