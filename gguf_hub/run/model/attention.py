@@ -25,11 +25,14 @@ _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ss
 class AttentionWriter(LatentWriter):
     """Writes what each layer computes up to the residual stream."""
 
+    @property
+    def _has_rope(self) -> bool:
+        layers = self._weights.layers
+        return any(layer.graph.n_head_kv and layer.graph.has_rope for layer in layers)
+
     def _rope_tables(self) -> None:
         c, at = self._config, self._at
-        if not any(
-            layer.graph.n_head_kv and layer.graph.has_rope for layer in self._weights.layers
-        ):
+        if not self._has_rope:
             return
         ropes = [c.rope] if c.rope_of_windows is None else [c.rope, c.rope_of_windows]
         for rope, table, place in zip(ropes, at.rope_tables, at.frequencies, strict=True):

@@ -91,14 +91,14 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
 
     def _embed(self) -> None:
         at, c, embedding = self._at, self._config, self._weights.token_embd
-        is_scaled = c.embedding_scale != 1
+        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope
         self._add(
-            f"get_rows.{embedding.type.name}", is_last=is_scaled,
+            f"get_rows.{embedding.type.name}", is_last=is_scaled or is_last,
             w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
             ids=at.ids, y=at.residual,
         )  # fmt: skip
         if is_scaled:
-            self._add("scale_rows", is_last=False, x=at.residual, width=c.n_embd,
+            self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
 
     def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:

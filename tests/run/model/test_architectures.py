@@ -6,6 +6,7 @@ An architecture that does not run here is refused by name before anything is com
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.kernels.vm.bounds import Call, Extent
+from gguf_hub.run.kernels.vm.effects import Effects, effects_of
 from gguf_hub.run.kernels.vm.extents import prove
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
@@ -81,9 +84,9 @@ def open_model(builder: KernelBuilder) -> Iterator[Callable[..., Transformer]]:
     """Open models that are closed after the test."""
     opened: list[Transformer] = []
 
-    def open_(path: Path, n_threads: int = 1, n_slots: int = 1) -> Transformer:
-        options = ModelSettings(n_ctx=N_CTX, n_threads=n_threads, n_logits=None, n_slots=n_slots)
-        opened.append(Transformer.open(GgufFile.open(path), options, builder=builder))
+    def open_(path: Path, **options: Any) -> Transformer:
+        settings = ModelSettings(n_ctx=N_CTX, n_logits=None, **{"n_threads": 1, **options})
+        opened.append(Transformer.open(GgufFile.open(path), settings, builder=builder))
         return opened[-1]
 
     yield open_
@@ -145,6 +148,28 @@ def test_logits_do_not_depend_on_the_cut_or_the_threads(
     np.testing.assert_array_equal(single, whole)
     two = open_model(path, n_threads=2)
     np.testing.assert_array_equal(two.forward(TOKENS, 0, all_logits=True), whole)
+    single = [two.forward([token], i)[0] for i, token in enumerate(TOKENS)]
+    np.testing.assert_array_equal(single, whole)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_touches_what_another_thread_may_still_write(name: str, tmp_path: Path) -> None:
+    """Steps with no barrier between them share nothing that one of them writes."""
+    with GgufFile.open(write_arch_model(tmp_path / "model.gguf", name)) as file:
+        program = ProgramBuilder(*read_model(file), Limits(N_CTX, 8, 8, 2)).build()
+    before: list[tuple[str, Effects]] = []
+    for step in program.steps:
+        type_ = step.kernel.partition(".")[2]
+        own = effects_of(step, Call(type_, program.bounds, program.bounds.span))
+        for kernel, other in before:
+            for a, b in ((own, other), (other, own)):
+                for written, used in itertools.product(a.writes, (*b.writes, *b.reads)):
+                    assert not overlap(written, used), f"{kernel}, {step.kernel}: {used}"
+        before = [] if step.is_barrier_after else [*before, (step.kernel, own)]
+
+
+def overlap(a: Extent, b: Extent) -> bool:
+    return a.array == b.array and a.first < b.first + b.size and b.first < a.first + a.size
 
 
 @pytest.mark.parametrize("name", ["gemma4-dense", "gemma4-e", "deepseek2", "deepseek2-old"])
