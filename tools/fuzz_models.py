@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gguf_hub.api.server.scheduler import Scheduler, TokenSequence
 from gguf_hub.errors import GgufHubError, ProgramError
 from gguf_hub.gguf.inspection import inspect
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.hub import fit
@@ -152,8 +153,8 @@ def compute(path: Path, use: str, rng: random.Random, builder: KernelBuilder) ->
         n_threads=rng.choice((1, 2)),
         n_logits=2 if use == "run" else None,
         n_slots=2 if use == "serve" else 1,
-        key_type=rng.choice(("F16", "Q8_0")),
-        value_type=rng.choice(("F16", "Q8_0")),
+        key_type=rng.choice(CACHE_TYPES),
+        value_type=rng.choice(CACHE_TYPES),
     )
     with GgufFile.open(path, is_mapped=False) as file:
         guard.guard_file(file, rng.choice(guard.PLACES))
@@ -322,7 +323,7 @@ def load_kernels(types: Sequence[str]) -> KernelBuilder:
     shared = ["run_program", "set_row", "copy_rows", "rope_table", "rms_norm", "quantize_q8_0",
               "quantize_q8_k", "top_k_gate", "silu_mul", "combine"]  # fmt: skip
     caches = [f"{step}.{keys}.{values}" for step in ("rope_store", "attention")
-              for keys in ("F16", "Q8_0") for values in ("F16", "Q8_0")]  # fmt: skip
+              for keys in CACHE_TYPES for values in CACHE_TYPES]  # fmt: skip
     products = [f"{step}.{type_}" for step in ("get_rows", "matmul", "expert_matmul")
                 for type_ in {*types, "F32", "F16"}]  # fmt: skip
     builder = KernelBuilder()

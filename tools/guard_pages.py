@@ -47,6 +47,7 @@ OPTIONS = [
     {"n_threads": 3, "n_slots": 5, "n_logits": None},
     {"n_threads": 2, "n_slots": 2, "n_logits": None, "n_batch": 17, **Q8_0_CACHE},
     {"n_threads": 2, "n_batch": 1, "key_type": "Q8_0", "value_type": "F16"},
+    {"n_threads": 2, "n_batch": 17, "key_type": "F32", "value_type": "F32"},
 ]
 TIMEOUT_S = 900
 

@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from gguf_hub.gguf.memory.cache import CACHE_TYPES
@@ -74,7 +75,11 @@ def targets() -> tuple[Target, ...]:
 def kernel_names() -> list[str]:
     """Return the kernels that a wheel holds."""
     writable = {type_.name for type_ in WRITABLE_TYPES}
-    caches = [f"{keys}.{values}" for keys in CACHE_TYPES for values in CACHE_TYPES]
+    caches = [
+        f"{keys}.{values}"
+        for keys, values in product(CACHE_TYPES, CACHE_TYPES)
+        if (keys == "F32") == (values == "F32")
+    ]  # mixed with F32 they are compiled
     by_type = {
         **dict.fromkeys(("get_rows", "matmul", "expert_matmul"), TYPES),
         **dict.fromkeys(("rope_store", "attention"), caches),

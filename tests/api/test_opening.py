@@ -108,8 +108,8 @@ def test_cache_types_and_no_mmap_are_followed(
 
     for module in (opening, shards):
         monkeypatch.setattr(module, "open_gguf", noted)
-    surfaces[command](path, "-ctk", "q8_0", "-ctv", "q8_0", "--no-mmap")
-    assert [model.cache_types for model in models] == [("Q8_0", "Q8_0")]
+    surfaces[command](path, "-ctk", "q8_0", "-ctv", "f32", "--no-mmap")
+    assert [model.cache_types for model in models] == [("Q8_0", "F32")]
     assert is_mapped == [False]
 
 
@@ -131,8 +131,10 @@ def test_bench_reads_a_file_once_for_several_numbers_of_threads(
 def test_llama_follows_its_arguments_of_cache_and_memory(
     path: Path, models: list[Transformer], surfaces: dict[str, Open]
 ) -> None:
-    surfaces["Llama"](path, type_k=8, type_v=8, use_mmap=False)
-    assert models[0].cache_types == ("Q8_0", "Q8_0")
+    for type_k, type_v in ((8, 8), (0, None), (1, 0)):
+        surfaces["Llama"](path, type_k=type_k, type_v=type_v, use_mmap=False)
+    types = [model.cache_types for model in models]
+    assert types == [("Q8_0", "Q8_0"), ("F32", "F16"), ("F16", "F32")]
 
 
 # -- threads ---------------------------------------------------------------------------------------

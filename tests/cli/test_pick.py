@@ -724,10 +724,11 @@ def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> N
     assert data["commands"] == [  # a set of shards
         "gguf-hub download org/m:Q8_0", f"gguf-hub run org/m:Q8_0 -c 64 {say}",
     ]  # fmt: skip
-    args = (folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64, "--kv-type", "q8_0")
-    _, data = picked(gguf_hub, *args)
-    run = f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 -ctk q8_0 -ctv q8_0"
-    assert data["commands"] == [f"{run} {say}"]
+    for kv in ("q8_0", "f32"):
+        args = (folder / "m.Q6_K.gguf", "--ram", "1GB", "--ctx", 64, "--kv-type", kv)
+        _, data = picked(gguf_hub, *args)
+        run = f"gguf-hub run {folder / 'm.Q6_K.gguf'} -c 64 -ctk {kv} -ctv {kv}"
+        assert data["commands"] == [f"{run} {say}"]
     _, data = picked(gguf_hub, "org/m:Q6_K", "--for", "llama.cpp", "--ram", "1GB", "--ctx", 64)
     assert data["commands"] == [
         "gguf-hub download org/m:Q6_K --local-dir .",

@@ -124,7 +124,7 @@ def _each(flag: str, texts: str) -> list[str]:
         (["-c", "-1"], "--ctx-size -1: expected 0 or more"),
         (["-b", "0"], "0 is not in the range x>=1"),
         (["--top-p", "1.5"], "top_p"),
-        (["-ctk", "q5_1"], "`q5_1`: expected f16 or q8_0"),
+        (["-ctk", "q5_1"], "`q5_1`: expected f32, f16 or q8_0"),
         (["--temp", "warm"], "'warm' is not a valid float"),
         (["-m", "x"], "MODEL is given twice"),
         (["-hf", "org/repo"], "with -hf"),
@@ -256,7 +256,7 @@ def test_a_prompt_longer_than_a_shifting_context_is_refused_too(
 @pytest.mark.parametrize(
     "options",
     [("--no-mmap",), ("--mlock",), ("--mlock-dense",), ("-ctk", "q8_0", "-ctv", "Q8_0"),
-     ("--cache-type-k", "q8_0")],
+     ("--cache-type-k", "q8_0"), ("-ctk", "F32", "-ctv", "f32")],
     ids=" ".join,
 )  # fmt: skip
 def test_memory_and_cache_do_not_change_the_text(

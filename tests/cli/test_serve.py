@@ -41,7 +41,7 @@ def test_an_address_in_use_is_said_before_the_model_is_looked_for(gguf_hub: Cli)
         (["x", "--chat-template", "chatmll"], 2, "no chat format `chatmll`"),
         (["x", "--top-p", "1.5"], 2, "top_p: expected [0, 1], found 1.5"),
         (["x", "--samplers", "top_q"], 2, "samplers: no step"),
-        (["x", "-ctk", "q4_0"], 2, "`q4_0`: expected f16 or q8_0"),
+        (["x", "-ctk", "q4_0"], 2, "`q4_0`: expected f32, f16 or q8_0"),
         (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:8080"),
         (["x", "--api-key", ""], 2, "`--api-key`: the key is empty"),
         (

@@ -15,19 +15,19 @@ from gguf_hub.run.model.settings import ALL_LAYERS, ModelSettings
 if TYPE_CHECKING:
     from gguf_hub.gguf.overrides import Override
 
+_CACHE_TYPES: dict[Any, str] = {0: "F32", 1: "F16", 8: "Q8_0"}
+"""ggml's number -> type of keys or values in the cache; ``F16`` where there is no other."""
+
 # argument -> values without a warning, because they change nothing
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tokenizer": (None,),
-    "type_k": (None, 1, 8),
-    "type_v": (None, 1, 8),
+    "type_k": (None, *_CACHE_TYPES),
+    "type_v": (None, *_CACHE_TYPES),
     "spm_infill": (None, False),
 }
 """Arguments that would change results; those about speed alone are in ``STEERING``."""
 
 _REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
-
-_CACHE_TYPES = {8: "Q8_0"}
-"""ggml's number -> type of keys or values in the cache; ``F16`` where there is no other."""
 
 _ROPE = frozenset({
     "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast",
@@ -98,8 +98,8 @@ def model_settings(
         n_batch=n_batch,
         n_threads=max(0, n_threads or 0),
         n_logits=n_logits,
-        key_type=_CACHE_TYPES.get(arguments.get("type_k") or 1, "F16"),
-        value_type=_CACHE_TYPES.get(arguments.get("type_v") or 1, "F16"),
+        key_type=_CACHE_TYPES.get(arguments.get("type_k"), "F16"),
+        value_type=_CACHE_TYPES.get(arguments.get("type_v"), "F16"),
         is_mapped=arguments.get("use_mmap") in (None, True),
         lock="all" if arguments.get("use_mlock") else "none",
         rope=rope_change(arguments),

@@ -218,11 +218,17 @@ class LlamaBase:
                 n_tokens=n_tokens,
                 cache=self.context.model.save_cache(n_tokens),
                 seed=self._seed,
+                cache_types=self.context.model.cache_types,
             )
 
     def load_state(self, state: LlamaState) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state.
+
+        Raises:
+            LlamaValueError: It was saved with other types of keys and values.
+        """
         with self.context.lock:
+            state.require_types(self.context.model.cache_types)
             self.context.model.load_cache(state.cache, state.n_tokens)
             self.context.engine.adopt(state.input_ids.tolist())
             self.scores[: len(state.scores)] = state.scores

@@ -306,6 +306,8 @@ class Completions(LlamaBase):
             state = cache[prompt]
         except KeyError:
             return
+        if state.cache_types != self.context.model.cache_types:
+            return
         shared = n_shared(state.input_ids.tolist(), prompt)
         if self.context.model.has_states and shared < state.n_tokens:
             return  # its state has read more than the prompt has

@@ -28,6 +28,7 @@ class LlamaState:
         n_tokens: How many.
         cache: The K/V cache of those positions.
         seed: Of the random numbers.
+        cache_types: Of keys and values in the cache.
     """
 
     input_ids: Ids
@@ -35,11 +36,25 @@ class LlamaState:
     n_tokens: int
     cache: NDArray[np.uint16]
     seed: int
+    cache_types: tuple[str, str] = ("F16", "F16")
 
     @property
     def llama_state_size(self) -> int:
         """Bytes of the cache."""
         return self.cache.nbytes
+
+    def require_types(self, cache_types: tuple[str, str]) -> None:
+        """Raise unless the state is of such keys and values.
+
+        Raises:
+            LlamaValueError: It is of others.
+        """
+        if self.cache_types != cache_types:
+            (k, v), (own_k, own_v) = self.cache_types, cache_types
+            raise LlamaValueError(
+                f"the state has keys of {k} and values of {v}, the model {own_k} and {own_v}",
+                hint="load it into a model with the same `type_k` and `type_v`",
+            )
 
 
 class LogitsProcessorList(list[Callable[[Ids, Scores], Scores]]):

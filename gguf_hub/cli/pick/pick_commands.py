@@ -28,7 +28,8 @@ def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
 
     name = shlex.quote(model.argument)
     download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
-    kv = " -ctk q8_0 -ctv q8_0" if fit.constraints.kv_type == "q8_0" else ""
+    type_ = fit.constraints.kv_type
+    kv = f" -ctk {type_} -ctv {type_}" if type_ != "f16" else ""
     merge_line, whole = _joining(model)
     layers = fit.placement.n_gpu_layers
     ngl = f" -ngl {'all' if layers == ALL_LAYERS else layers}" if layers else ""

@@ -204,8 +204,6 @@ def _warnings(pick: Pick) -> list[str]:
             f"the model was trained on {shape.n_ctx_train} tokens of context: beyond them, at "
             f"{constraints.n_ctx}, expect nonsense"
         )
-    if constraints.engine == "gguf-hub" and constraints.kv_type == "f32":
-        lines.append("`gguf-hub run` supports a K/V cache of f16 or q8_0; f32 is hypothetical")
     if constraints.engine == "gguf-hub" and machine.vram_bytes and not machine.can_offload:
         lines.append(f"the GPU is not counted: {_why_no_gpu()}")
     if constraints.engine == "gguf-hub" and constraints.flash_attn != "auto":

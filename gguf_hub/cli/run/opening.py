@@ -12,6 +12,7 @@ import click
 
 from gguf_hub.cli.options import together
 from gguf_hub.cli.run.offload import offload_options
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
-    """``f16`` or ``q8_0``; click's own choice would show dashes for underscores here."""
+    """A type in any case; click's own choice would show dashes for underscores here."""
 
-    name = "f16|q8_0"
+    name = "|".join(CACHE_TYPES).lower()
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return what the help shows, as for click's own choices."""
@@ -32,7 +33,8 @@ class CacheType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         """Return the type in lower case."""
         name = str(value).lower()
         if name not in self.name.split("|"):
-            self.fail(f"`{value}`: expected f16 or q8_0", param, ctx)
+            *others, last = self.name.split("|")
+            self.fail(f"`{value}`: expected {', '.join(others)} or {last}", param, ctx)
         return name
 
 

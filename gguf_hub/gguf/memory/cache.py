@@ -7,14 +7,17 @@ S is the cache's length, a multiple of 32; d the length of a head.
 ========= ========================================= ==========================================
 type      keys of a head                            values of a head
 ========= ========================================= ==========================================
+``F32``   [S / 32, d, 32 positions], two elements   [d / 32, S, 32 dimensions], two elements
+          each                                      each
 ``F16``   [S / 32, d, 32 positions]                 [d / 32, S, 32 dimensions]
 ``Q8_0``  [S / 32]: quants [d, 32 positions] in     [d / 32]: quants [S, 32 dimensions] in
           bytes, then scales [d / 32, 32 positions] bytes, then scales [S]
 ========= ========================================= ==========================================
 
 With d = 128, key dimension 5 of position 70 is element (70 // 32 * 128 + 5) * 32 + 70 % 32 = 8358
-of its head. A scale of ``Q8_0`` stands for 32 dimensions of one position, as in ggml's block_q8_0.
-A head whose length is no multiple of 32 has a last tile that is partly unused.
+of its head; as ``F32`` it is elements 16716, which has its lower bits, and 16717. A scale of
+``Q8_0`` stands for 32 dimensions of one position, as in ggml's block_q8_0. A head whose length is
+no multiple of 32 has a last tile that is partly unused.
 
 Plain Python, and what kernels of ``run.kernels.attention`` are compiled from.
 """
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CACHE_TYPES = ("F16", "Q8_0")
+CACHE_TYPES = ("F32", "F16", "Q8_0")
 """Types that keys and values may have."""
 
 LANES = 32
@@ -51,6 +54,11 @@ def n_tiles(head_dim: int) -> int:
     return (head_dim + LANES - 1) // LANES
 
 
+def f32_key_block(head_dim: int) -> int:
+    """Return the elements of 32 positions' keys."""
+    return 2 * LANES * head_dim
+
+
 def f16_key_block(head_dim: int) -> int:
     """Return the elements of 32 positions' keys."""
     return LANES * head_dim
@@ -59,6 +67,11 @@ def f16_key_block(head_dim: int) -> int:
 def q8_0_key_block(head_dim: int) -> int:
     """Return the elements of 32 positions' keys."""
     return LANES // 2 * head_dim + LANES * n_tiles(head_dim)
+
+
+def f32_value_tile(n_ctx: int) -> int:
+    """Return the elements of 32 dimensions' values at all positions."""
+    return 2 * LANES * n_ctx
 
 
 def f16_value_tile(n_ctx: int) -> int:
@@ -97,8 +110,8 @@ def scratch_floats(group: int, value_dim: int) -> int:
     return 2 * ROWS * CHUNK + 4 * ROWS + rows * (STATE + LANES * n_tiles(value_dim))
 
 
-_KEY_BLOCKS = {"F16": f16_key_block, "Q8_0": q8_0_key_block}
-_VALUE_TILES = {"F16": f16_value_tile, "Q8_0": q8_0_value_tile}
+_KEY_BLOCKS = {"F32": f32_key_block, "F16": f16_key_block, "Q8_0": q8_0_key_block}
+_VALUE_TILES = {"F32": f32_value_tile, "F16": f16_value_tile, "Q8_0": q8_0_value_tile}
 
 
 def padded(n_ctx: int) -> int:
@@ -141,7 +154,7 @@ def value_parts(
     length, tiles = padded(n_ctx), n_head_kv * n_tiles(head_dim)
     size = _VALUE_TILES[type_](length)
     rows = kv[: tiles * size].reshape(tiles, size)
-    if type_ == "F16":
-        return [rows[:, : LANES * n_positions]]
+    if type_ != "Q8_0":
+        return [rows[:, : size // length * n_positions]]
     n_quants = LANES // 2 * length
     return [rows[:, : LANES // 2 * n_positions], rows[:, n_quants : n_quants + n_positions]]

@@ -86,8 +86,6 @@ def need_of(file: FileFacts, constraints: Constraints, *, n_threads: int = 1) ->
 
 
 def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> MemoryEstimate:
-    """Our runner; ``f32`` keys and values, which it lacks, would take twice as much as ``f16``."""
-    n_numbers = 2 if constraints.kv_type == "f32" else 1
     cached = runner_limits(constraints, 1)
     kinds = frozenset(
         (name, _kind_of(share.type))
@@ -97,7 +95,7 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
     )
     return MemoryEstimate(
         weights_bytes=file.weights_bytes,
-        kv_bytes=n_numbers * cache_bytes(file.shape, cached),
+        kv_bytes=cache_bytes(file.shape, cached),
         scratch_bytes=_scratch_bytes(file.shape, cached.n_batch, n_threads, kinds),
         overhead_bytes=RUNNER_BYTES + RUNNER_VOCAB_BYTES * file.shape.n_vocab,
     )
@@ -105,7 +103,7 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
 
 def runner_limits(constraints: Constraints, n_threads: int) -> Limits:
     """Return the largest calls that our runner is opened for by default."""
-    type_ = "F16" if constraints.kv_type == "f32" else constraints.kv_type.upper()
+    type_ = constraints.kv_type.upper()
     n_batch = min(N_BATCH, constraints.n_ctx)
     return Limits(constraints.n_ctx, n_batch, 1, n_threads, key_type=type_, value_type=type_)
 

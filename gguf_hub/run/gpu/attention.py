@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gguf_hub.gguf.gpu_memory import ATTENTION_PARTS, attention_scratch_floats
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.run.gpu.device import Grid
 from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, POSITION, Step
@@ -107,8 +108,8 @@ def _shape(step: Step) -> tuple[tuple[str, str], ...]:
     return (
         ("HEAD_DIM", f"{at['head_dim']}u"),
         ("VALUE_DIM", f"{at['value_dim']}u"),
-        ("KEYS_Q8_0", str(key_type == "Q8_0").lower()),
-        ("VALUES_Q8_0", str(value_type == "Q8_0").lower()),
+        ("KEY_TYPE", f"{CACHE_TYPES.index(key_type)}u"),
+        ("VALUE_TYPE", f"{CACHE_TYPES.index(value_type)}u"),
     )
 
 

@@ -53,7 +53,7 @@ class ModelSettings:
         n_threads: Threads that compute; 0 for as many as help, see ``auto_threads``.
         n_slots: How many caches of ``n_ctx`` positions.
         n_logits: Maximum rows of logits of one pass; None for one of every token of a batch.
-        key_type: Type of the keys in the cache: ``F16`` or ``Q8_0``.
+        key_type: Type of the keys in the cache, one of ``CACHE_TYPES``.
         value_type: Type of the values in the cache.
         is_mapped: Map the file, or read all of it into memory first.
         prefetch_experts: Prefetch the experts that each token needs; None to do so where the

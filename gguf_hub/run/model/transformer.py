@@ -321,7 +321,13 @@ class Transformer:
         return sum(part.size for part in self._parts(n_positions, slot)) + others
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
-        """Restore what ``save_cache`` returned for as many positions."""
+        """Restore what ``save_cache`` returned for as many positions.
+
+        Raises:
+            UsageError: It is of another size.
+        """
+        if saved.size != (size := self.cache_size(n_positions, slot)):
+            raise UsageError(f"a saved cache of {saved.size} numbers: expected {size}")
         at, views = 0, self._parts(n_positions, slot)
         for part in views:
             part[:] = saved[at : at + part.size].reshape(part.shape)

@@ -359,6 +359,24 @@ def test_the_cache_may_be_of_eight_bits(opened: Any) -> None:
     assert small.save_state().llama_state_size < wide.save_state().llama_state_size
 
 
+def test_the_cache_may_be_of_float32_and_its_state_is_for_such_caches_alone(opened: Any) -> None:
+    model = opened(type_k=0, type_v=0)
+    usual = opened(type_k=None, type_v=1)
+    assert [each.context.model.cache_types[0] for each in (model, usual)] == ["F32", "F16"]
+    expected = text(model("Once upon", max_tokens=8, temperature=0))
+    assert expected == " a time, there was a little g"
+    for each in (usual, model):
+        each.eval(each.tokenize(b"Once upon"))
+    state = model.save_state()
+    assert state.llama_state_size > usual.save_state().llama_state_size
+    model.reset()
+    model.load_state(state)
+    assert text(model("Once upon", max_tokens=8, temperature=0)) == expected
+    for other in (usual, opened(type_k=0)):
+        with pytest.raises(ValueError, match="the state has keys of F32 and values of F32"):
+            other.load_state(state)
+
+
 def test_a_model_can_be_pickled(opened: Any) -> None:
     model = opened(n_ctx=64)
     twin = pickle.loads(pickle.dumps(model))

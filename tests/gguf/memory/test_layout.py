@@ -13,7 +13,7 @@ from gguf_hub.hub.catalog import ModelShape
 
 MIXTURE = ModelShape(2, 96, 3, 1, 32, 160, 5, 2, 259, 50)
 DENSE = ModelShape(3, 256, 4, 4, 64, 768, 0, 0, 270, 64)
-LIMITS = [Limits(1, 1, 1, 1), Limits(50, 7, 3, 4, n_slots=3, key_type="Q8_0")]
+LIMITS = [Limits(1, 1, 1, 1), Limits(50, 7, 3, 4, n_slots=3, key_type="Q8_0", value_type="F32")]
 
 
 @pytest.mark.parametrize("limits", LIMITS)

@@ -85,7 +85,7 @@ def matrix_bytes(file: GgufFile, names: Sequence[str]) -> int:
     ("name", "limits"),
     [
         ("tiny", Limits(64, 32, 1, 2)),
-        ("tiny", Limits(96, 32, 32, 2, n_slots=3, key_type="Q8_0")),
+        ("tiny", Limits(96, 32, 32, 2, n_slots=3, key_type="Q8_0", value_type="F32")),
         ("small", Limits(128, 128, 1, 1, value_type="Q8_0")),
         ("qwen3", Limits(64, 64, 1, 2)),
     ],

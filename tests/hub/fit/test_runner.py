@@ -24,7 +24,7 @@ DENSE = Shape(
 N_CTX, N_THREADS = 40, 2
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize(
     "name",
     ["gemma4-dense", "gemma4-e", "gemma4-moe", "deepseek2", "deepseek2-old", "glm4moe", "qwen3"],
@@ -46,7 +46,7 @@ def test_architectures_take_what_is_counted(tmp_path: Path, name: str, kv_type: 
     assert 0.85 < need.scratch_bytes / scratch_bytes < 1.01
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize(
     ("shape", "recipe"),
     [(TINY, "F32"), (TINY, "Q8_0"), (SMALL, "Q4_K_M"), (SMALL, "Q5_0"), (DENSE, "F16"),

@@ -97,7 +97,7 @@ def test_keys_and_values_are_stored(
     assert_same("rope_store", twin, gpu, 0)
 
 
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", TYPES[:3])
 def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder) -> None:
     """Its first and its last token then share a word of the cache."""
     shape = Shape(1, 1, 32, 32, 32, 32)
@@ -107,24 +107,24 @@ def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder
     assert_same("rope_store", twin, gpu, 0)
 
 
-BOTH, HALVES, QUANTS = TYPES[:2], TYPES[:1], TYPES[1:2]
+ALL, HALVES, QUANTS, FLOATS = TYPES[:3], TYPES[:1], TYPES[1:2], TYPES[2:3]
 VARIANTS = {
-    "plain": (PLAIN, BOTH),
+    "plain": (PLAIN, ALL),
     "a head each": (Shape(3, 3, 8, 8, 640, 8), HALVES),
     "groups of five": (Shape(5, 1, 64, 64, 640, 8), HALVES),
     "wide groups": (Shape(24, 1, 72, 40, 640, 8), QUANTS),
     "wide heads": (Shape(2, 1, 288, 256, 384, 8), HALVES),
-    "latents": (Shape(16, 1, 576, 512, 384, 8), QUANTS),
-    "ends of tiles": (Shape(2, 2, 24, 62, 640, 8), BOTH),
+    "latents": (Shape(16, 1, 576, 512, 384, 8), QUANTS + FLOATS),
+    "ends of tiles": (Shape(2, 2, 24, 62, 640, 8), ALL),
     "three tiles": (Shape(4, 2, 96, 96, 640, 8), QUANTS),
-    "window": (Shape(4, 2, 64, 64, 640, 8, window=100), BOTH),
-    "window of one": (Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1), BOTH),
-    "ring": (Shape(4, 2, 64, 64, 256, 8, window=100), BOTH),
+    "window": (Shape(4, 2, 64, 64, 640, 8, window=100), ALL),
+    "window of one": (Shape(4, 2, 64, 64, 640, 8, window=1, has_sinks=1), ALL),
+    "ring": (Shape(4, 2, 64, 64, 256, 8, window=100), ALL),
     "chunks": (Shape(4, 2, 64, 64, 640, 8, chunk=192), HALVES),
     "cap": (Shape(4, 2, 64, 64, 640, 8, cap=1.5), HALVES),
     "sinks": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), HALVES),
-    "all": (Shape(5, 1, 64, 64, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), BOTH),
-    "mixed": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), TYPES[2:]),
+    "all": (Shape(5, 1, 64, 64, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), ALL),
+    "mixed": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), TYPES[3:]),
 }
 CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))
 
@@ -149,10 +149,9 @@ def attended(
 ) -> None:
     """Attend from the tokens at a position to random keys and values of a slot."""
     twin = stored(shape, types, device, builder, t)
-    if "Q8_0" in types:  # random bytes are quants, and scales are small
-        twin.memory.kv[...] = np.random.default_rng(5).integers(0, 0x2C00, len(twin.memory.kv))
-    elif types == "F16.F16":
-        forget(shape, twin, position + t)
+    fill(twin, types)
+    if types in ("F16.F16", "F32.F32"):
+        forget(shape, types, twin, position + t)
     before = twin.view(twin.cpu, "scratch").copy()
     gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2),
                    in_slot(shape, types, twin, 2)[1:])  # fmt: skip
@@ -160,15 +159,32 @@ def attended(
     assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
 
 
-def forget(shape: Shape, twin: Twin, end: int) -> None:
-    """Let the places behind the last token's hold no numbers, in halves: nothing may use them."""
-    slots = twin.memory.kv[: twin.ends["kv"]].reshape(twin.n_slots, -1)
-    keys, values = np.split(slots, [twin.at["v_cache"]], axis=1)
-    keys = keys.reshape(twin.n_slots, shape.n_head_kv, -1, shape.head_dim, cache.LANES)
+def slots(twin: Twin) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return keys and values of each slot."""
+    whole = twin.memory.kv[: twin.ends["kv"]].reshape(twin.n_slots, -1)
+    return [(slot[: twin.at["v_cache"]], slot[twin.at["v_cache"] :]) for slot in whole]
+
+
+def fill(twin: Twin, types: str) -> None:
+    """Put numbers into the caches that are not large."""
+    rng = np.random.default_rng(5)
+    for parts in slots(twin):
+        for type_, part in zip(types.split("."), parts, strict=True):
+            if type_ == "F32":
+                part[:] = rng.standard_normal(part.size // 2).astype(np.float32).view(np.uint16)
+            elif type_ == "Q8_0":  # random bytes are quants, and scales are small
+                part[:] = rng.integers(0, 0x2C00, part.size)
+
+
+def forget(shape: Shape, types: str, twin: Twin, end: int) -> None:
+    """Let the places behind the last token's hold no numbers, in floats: nothing may use them."""
+    nan, dtype = (0x7FC00000, np.uint32) if types == "F32.F32" else (0x7E00, np.uint16)
     tiles = shape.n_head_kv * cache.n_tiles(shape.value_dim)
-    values.reshape(twin.n_slots, tiles, shape.n_ctx, -1)[:, :, end:] = 0x7E00
-    for place in range(end, shape.n_ctx):
-        keys[:, :, place // cache.LANES, :, place % cache.LANES] = 0x7E00
+    for keys, values in slots(twin):
+        keys = keys.view(dtype).reshape(shape.n_head_kv, -1, shape.head_dim, cache.LANES)
+        values.view(dtype).reshape(tiles, shape.n_ctx, -1)[:, end:] = nan
+        for place in range(end, shape.n_ctx):
+            keys[:, place // cache.LANES, :, place % cache.LANES] = nan
 
 
 def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
@@ -181,13 +197,14 @@ def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
 # -- several sequences -----------------------------------------------------------------------------
 
 
-def test_each_sequence_has_its_slot(device: Any, builder: KernelBuilder) -> None:
+@pytest.mark.parametrize("types", ["F16.Q8_0", "F32.F32"])
+def test_each_sequence_has_its_slot(types: str, device: Any, builder: KernelBuilder) -> None:
     """As ``model.rows`` writes it: the header before each token's store and attention."""
-    shape, types, rows = PLAIN, "F16.Q8_0", [(1, 70, 2), (1, 33, 0), (0, 5, 1)]
+    shape, rows = PLAIN, [(1, 70, 2), (1, 33, 0), (0, 5, 1)]
     headers = np.array([*rows, (2, 70, 2)])
     twin = Twin(device, builder, {**shape.arrays(2), "headers": headers},
                 caches=shape.caches(types), n_slots=3)  # fmt: skip
-    twin.memory.kv[...] &= 0x2FFF  # scales of quants are small
+    fill(twin, types)
     steps: dict[str, list[Any]] = {"gpu": [], "cpu": []}
     for row, (_, _, slot) in enumerate(rows):
         token = min(row, 1)  # the third sees none

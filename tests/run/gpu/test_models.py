@@ -93,8 +93,11 @@ def test_every_kind_of_layer(name: str, open_model: Any, tmp_path: Path) -> None
     np.testing.assert_allclose(found[-1], expected[-1], atol=1e-2 * np.abs(expected[-1]).max())
 
 
-@pytest.mark.parametrize("cache", ["F16", "Q8_0"])
-@pytest.mark.parametrize("recipe", ["Q2_K", "Q4_K_M", "Q5_0", "MXFP4"])
+@pytest.mark.parametrize(
+    ("recipe", "cache"),
+    [(recipe, cache) for recipe in ("Q2_K", "Q4_K_M", "Q5_0", "MXFP4") for cache in ("F16", "Q8_0")]
+    + [("Q4_K_M", "F32")],
+)
 def test_quants_whose_matrices_are_cut(
     recipe: str, cache: str, open_model: Any, device: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -22,7 +22,7 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 
-TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
+TYPES = ("F16.F16", "Q8_0.Q8_0", "F32.F32", "F16.Q8_0", "Q8_0.F32", "F32.F16")
 """Of keys and values."""
 
 WORST: dict[str, float] = {}

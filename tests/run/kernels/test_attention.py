@@ -18,12 +18,13 @@ from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, step
 from gguf_hub.run.model.config import RopeConfig
 from tests.conftest import KERNELS
 
-TYPES = ("F16.F16", "Q8_0.Q8_0", "F16.Q8_0", "Q8_0.F16")
+TYPES = ("F16.F16", "Q8_0.Q8_0", "F32.F32", "F16.Q8_0", "Q8_0.F32", "F32.F16")
+PLAIN_TYPES = TYPES[:3]
 
 # Weights sum to 1, so an output errs by the error of a value plus what errors of the scores move.
 # A half of numbers around 1 errs by 2**-11 of itself; a step of Q8_0 is a 127th of the largest of
-# 32 numbers, some 2.5, and errs by half of itself.
-TOLERANCE = {"F16": 2e-3, "Q8_0": 2e-2}
+# 32 numbers, some 2.5, and errs by half of itself. With F32 sums of float32 are all that errs.
+TOLERANCE = {"F32": 5e-6, "F16": 2e-3, "Q8_0": 2e-2}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def kernels_of(isa: str) -> list[str]:
 
 def types_of(isa: str) -> Sequence[str]:
     """Mixed types take their loops from the plain ones: the best instruction set is enough."""
-    return TYPES if isa == detect_cpu().isa else TYPES[:2]
+    return TYPES if isa == detect_cpu().isa else PLAIN_TYPES
 
 
 @pytest.mark.parametrize("isa", sorted(set(ISAS) - set(usable_isas())))
@@ -237,7 +238,7 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
 
 
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize("heads", [SHAPES[0], SHAPES[4]], ids=str)
 def test_bits_do_not_depend_on_batches_or_threads(
     heads: Heads, types: str, builder: KernelBuilder
@@ -276,7 +277,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize(("heads", "variant"), VARIANTS.values(), ids=list(VARIANTS))
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", PLAIN_TYPES)
 def test_variants_equal_float64(
     heads: Heads, variant: Variant, types: str, builder: KernelBuilder
 ) -> None:
@@ -290,7 +291,7 @@ def test_variants_equal_float64(
     assert np.abs(found - oracle(q, k, v, layer.rope, variant)).max() < tolerance
 
 
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize(
     "variant",
     [Variant(window=40, has_sinks=True, is_neox=True), Variant(chunk=100, cap=1.0),
@@ -318,7 +319,7 @@ def test_bits_of_variants_do_not_depend_on_batches_or_threads(
             np.testing.assert_array_equal(other, results[0])
 
 
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize(
     "variant", [Variant(window=40), Variant(window=250), Variant(chunk=200, cap=1.0)],
     ids=["short window", "long window", "chunks"],
@@ -356,7 +357,7 @@ def test_what_a_window_hides_is_not_read(builder: KernelBuilder) -> None:
     assert np.isfinite(results[1]).all()
 
 
-@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("types", PLAIN_TYPES)
 def test_very_large_scores_and_zeros_stay_finite(types: str, builder: KernelBuilder) -> None:
     heads = SHAPES[2]
     q, k, v = random_qkv(heads, 40)
@@ -425,4 +426,6 @@ def test_what_a_cache_takes() -> None:
     expected = n_ctx * d * 34 // 32 // 2
     assert cache.key_elements("Q8_0", d, n_ctx) == expected
     assert cache.value_elements("Q8_0", d, n_ctx) == expected
+    floats = cache.key_elements("F32", d, n_ctx), cache.value_elements("F32", d, n_ctx)
+    assert floats == (2 * n_ctx * d, 2 * n_ctx * d)
     assert HEADER == 16

@@ -110,7 +110,7 @@ LIMITS = {
     "paged": Limits(50, 50, 50, 3, prefetch_experts=True),
     "slots": Limits(40, 17, 17, 2, n_slots=5, key_type="Q8_0"),
     "many threads": Limits(300, 8, 2, 64, n_slots=2, value_type="Q8_0"),
-    "all steps": Limits(33, 33, 33, 1, n_slots=3, key_type="Q8_0", value_type="Q8_0"),
+    "all steps": Limits(33, 33, 33, 1, n_slots=3, key_type="F32", value_type="Q8_0"),
 }
 
 

@@ -23,7 +23,8 @@ CASES = [
     Case("F32", Shape(1, 10, 5, 5, 1, 0, 0, 261, 1), n_rot=2, options={"n_threads": 1}),
     Case("Q4_K_M", Shape(1, 256, 8, 2, 256, 3, 2, 269, 40), "merged",
          options={"n_threads": 3, "key_type": "Q8_0", "value_type": "Q8_0", "n_batch": 17}),
-    Case("Q5_0", Shape(1, 256, 2, 1, 256, 0, 0, 263, 270), options={"n_threads": 2, "n_slots": 2}),
+    Case("Q5_0", Shape(1, 256, 2, 1, 256, 0, 0, 263, 270),
+         options={"n_threads": 2, "n_slots": 2, "key_type": "F32", "value_type": "F32"}),
 ]  # fmt: skip
 
 

@@ -138,6 +138,20 @@ def test_logits_are_llama_cpps(name: str, data: Path, open_model: Any, tmp_path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_with_an_f32_cache_nothing_but_sums_differs(
+    name: str, data: Path, open_model: Any, tmp_path: Path
+) -> None:
+    logits, _ = known(data / "arch-logits")
+    path = write_arch_model(tmp_path / "model.gguf", name)
+    model = open_model(path, key_type="F32", value_type="F32", n_threads=2)
+    found = model.forward(TOKENS, 0, all_logits=True)
+    allowed = SUMS + (GELU if "gemma" in name else 0)
+    assert np.abs(found[list(POSITIONS)] - logits[name]).max() <= allowed
+    single = [model.forward([token], i)[0] for i, token in enumerate(TOKENS)]
+    np.testing.assert_array_equal(single, found)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_logits_do_not_depend_on_the_cut_or_the_threads(
     name: str, open_model: Any, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from gguf_hub.errors import ContextFullError, UnsupportedGgufError, UsageError
 from gguf_hub.gguf.format import TensorSpec
+from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
@@ -201,7 +202,7 @@ def test_logits_do_not_depend_on_the_number_of_threads(path: Path, open_model: A
     np.testing.assert_array_equal(one, three)
 
 
-@pytest.mark.parametrize("cache_type", ["F16", "Q8_0"])
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
 def test_logits_do_not_depend_on_the_instruction_set(
     cache_type: str, path: Path, open_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +330,7 @@ def test_a_negative_size_is_refused(tmp_path: Path, open_model: Any) -> None:
 
 
 def test_an_unknown_cache_type_is_refused(tmp_path: Path, open_model: Any) -> None:
-    with pytest.raises(UsageError, match="cache type `Q5_1`: expected one of F16, Q8_0"):
+    with pytest.raises(UsageError, match="cache type `Q5_1`: expected one of F32, F16, Q8_0"):
         open_model(write_mixtral(tmp_path / "m.gguf", SMALL), value_type="Q5_1")
 
 
@@ -387,7 +388,7 @@ def test_a_sequence_that_does_not_fit_is_refused(models: Path, open_model: Any) 
         model.decode([(0, 5, 0), (1, 5, 8)])
 
 
-@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+@pytest.mark.parametrize("kind", CACHE_TYPES)
 def test_a_cache_is_copied_saved_and_put_back(kind: str, models: Path, open_model: Any) -> None:
     model = open_model(
         models / "stories260K.f32.gguf", n_ctx=70, n_slots=2, key_type=kind, value_type=kind
@@ -401,6 +402,8 @@ def test_a_cache_is_copied_saved_and_put_back(kind: str, models: Path, open_mode
     assert np.array_equal(model.forward([5], len(tokens), slot=1), expected)
     model.load_cache(saved, len(tokens))
     assert np.array_equal(model.forward([5], len(tokens)), expected)
+    with pytest.raises(UsageError, match=f"a saved cache of {saved.size - 1} numbers: expected"):
+        model.load_cache(saved[1:], len(tokens))
 
 
 def test_embeddings_are_what_logits_are_computed_from(models: Path, open_model: Any) -> None:

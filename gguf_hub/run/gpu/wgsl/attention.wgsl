@@ -57,32 +57,50 @@ fn seen_by(rows: vec4<u32>) -> Seen {
 // its last dimension, which queries of 0 meet.
 fn four_keys(block: u32, i: u32, pair: u32) -> mat2x4<f32> {
   let at = min(vec4<u32>(i, i + 1u, i + 2u, i + 3u), vec4<u32>(HEAD_DIM - 1u));
-  if (KEYS_Q8_0) {
+  if (KEY_TYPE == F32) {
+    let from_ = vec4<u32>(block + 2u * pair) + 32u * at;
+    return mat2x4<f32>(bitcast<vec4<f32>>(four_of_k(from_)),
+                       bitcast<vec4<f32>>(four_of_k(from_ + vec4<u32>(1u))));
+  }
+  if (KEY_TYPE == Q8_0) {
     let from_ = vec4<u32>(block + pair / 2u) + 8u * at;
-    return four_pairs(vec4<u32>(k[from_.x], k[from_.y], k[from_.z], k[from_.w]), pair & 1u);
+    return four_pairs(four_of_k(from_), pair & 1u);
   }
   let from_ = vec4<u32>(block + pair) + 16u * at;
-  return four_halves(vec4<u32>(k[from_.x], k[from_.y], k[from_.z], k[from_.w]));
+  return four_halves(four_of_k(from_));
 }
 
 fn key_scales(block: u32, tile: u32, pair: u32) -> vec2<f32> {
-  if (KEYS_Q8_0) { return unpack2x16float(k[block + KEY_QUANT_WORDS + 16u * tile + pair]); }
+  if (KEY_TYPE == Q8_0) { return unpack2x16float(k[block + KEY_QUANT_WORDS + 16u * tile + pair]); }
   return vec2<f32>(1.0);
 }
 
 // two neighbouring dimensions of the values at four places: [dimension, place]
 fn four_values(tile: u32, places: vec4<u32>, pair: u32) -> mat2x4<f32> {
-  if (VALUES_Q8_0) {
+  if (VALUE_TYPE == F32) {
+    let from_ = vec4<u32>(tile + 2u * pair) + 32u * places;
+    return mat2x4<f32>(bitcast<vec4<f32>>(four_of_v(from_)),
+                       bitcast<vec4<f32>>(four_of_v(from_ + vec4<u32>(1u))));
+  }
+  if (VALUE_TYPE == Q8_0) {
     let from_ = vec4<u32>(tile + pair / 2u) + 8u * places;
-    let quants = four_pairs(vec4<u32>(v[from_.x], v[from_.y], v[from_.z], v[from_.w]), pair & 1u);
-    let x = vec4<u32>(value_scales(tile)) + places / vec4<u32>(2u);
+    let quants = four_pairs(four_of_v(from_), pair & 1u);
+    let x = four_of_v(vec4<u32>(value_scales(tile)) + places / vec4<u32>(2u));
     let odd = places & vec4<u32>(1u);
-    let scales = vec4<f32>(half_of(v[x.x], odd.x), half_of(v[x.y], odd.y),
-                           half_of(v[x.z], odd.z), half_of(v[x.w], odd.w));
+    let scales = vec4<f32>(half_of(x.x, odd.x), half_of(x.y, odd.y),
+                           half_of(x.z, odd.z), half_of(x.w, odd.w));
     return mat2x4<f32>(quants[0] * scales, quants[1] * scales);
   }
   let from_ = vec4<u32>(tile + pair) + 16u * places;
-  return four_halves(vec4<u32>(v[from_.x], v[from_.y], v[from_.z], v[from_.w]));
+  return four_halves(four_of_v(from_));
+}
+
+fn four_of_k(at: vec4<u32>) -> vec4<u32> {
+  return vec4<u32>(k[at.x], k[at.y], k[at.z], k[at.w]);
+}
+
+fn four_of_v(at: vec4<u32>) -> vec4<u32> {
+  return vec4<u32>(v[at.x], v[at.y], v[at.z], v[at.w]);
 }
 
 fn four_halves(words: vec4<u32>) -> mat2x4<f32> {

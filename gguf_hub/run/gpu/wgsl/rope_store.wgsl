@@ -78,7 +78,12 @@ fn store_keys(li: u32, head: u32, place: u32, x: u32, stride: u32, tokens: vec4<
   let pair = place % 32u / 2u;
   for (var i = li; i < HEAD_DIM; i += 64u) {
     let values = row_values(x, stride, tokens, i);
-    if (KEYS_Q8_0) {
+    if (KEY_TYPE == F32) {
+      let words = bitcast<vec4<u32>>(values);
+      for (var r = 0u; r < 4u; r++) {
+        if (tokens[r] != NONE) { k[block + 32u * i + place % 32u + r] = words[r]; }
+      }
+    } else if (KEY_TYPE == Q8_0) {
       let b = bytes_of(values, scales[i / 32u]);
       let all = select(vec4<u32>(255u), vec4<u32>(0u), tokens == vec4<u32>(NONE));
       put_k(block + 8u * i + place % 32u / 4u,
@@ -89,7 +94,7 @@ fn store_keys(li: u32, head: u32, place: u32, x: u32, stride: u32, tokens: vec4<
       put_k(block + 16u * i + pair + 1u, two_halves(values.zw), high);
     }
   }
-  if (KEYS_Q8_0) {
+  if (KEY_TYPE == Q8_0) {
     for (var tile = li; tile < KEY_TILES; tile += 64u) {
       let at = block + KEY_QUANT_WORDS + 16u * tile + pair;
       put_k(at, two_halves(scales[tile].xy), low);
@@ -106,7 +111,14 @@ fn store_value(slot: u32, head: u32, place: u32, row: u32, i: u32, scale: f32) {
   for (var j = 0u; j < 4u; j++) {
     if (i + j < VALUE_DIM) { x[j] = f[row + i + j]; is_there[j] = true; }
   }
-  if (VALUES_Q8_0) {
+  if (VALUE_TYPE == F32) {
+    let words = bitcast<vec4<u32>>(x);
+    for (var j = 0u; j < 4u; j++) {
+      if (is_there[j]) { v[tile + 32u * place + i % 32u + j] = words[j]; }
+    }
+    return;
+  }
+  if (VALUE_TYPE == Q8_0) {
     let b = bytes_of(x, vec4<f32>(scale));
     let all = select(vec4<u32>(0u), vec4<u32>(255u), is_there);
     put_v(tile + 8u * place + i % 32u / 4u,
@@ -130,7 +142,7 @@ fn store_values(li: u32, head: u32, place: u32, x: u32, stride: u32, tokens: vec
       store_value(slot, head, place + r, x + stride * tokens[r], i, scales[i / 32u][r]);
     }
   }
-  if (VALUES_Q8_0) {
+  if (VALUE_TYPE == Q8_0) {
     for (var tile = li; tile < VALUE_TILES; tile += 64u) {
       let at = value_scales(values_of(slot, head, tile)) + place / 2u;
       put_v(at, two_halves(scales[tile].xy), half_mask(tokens.xy));
@@ -153,7 +165,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     let stride = HEAD_DIM * a.n_head_kv;
     rotate_heads(li, x, stride, tokens);
     storageBarrier();
-    if (KEYS_Q8_0) {
+    if (KEY_TYPE == Q8_0) {
       find_scales(li, x, stride, tokens, HEAD_DIM);
     }
     workgroupBarrier();
@@ -163,7 +175,7 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
   let head = wg.x - a.n_head - a.n_head_kv;
   let x = a.v0 + VALUE_DIM * head;
   let stride = VALUE_DIM * a.n_head_kv;
-  if (VALUES_Q8_0) {
+  if (VALUE_TYPE == Q8_0) {
     find_scales(li, x, stride, tokens, VALUE_DIM);
   }
   workgroupBarrier();

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
@@ -15,13 +16,35 @@ from gguf_hub.run.kernels.generic.floats import half_bits, half_value
 _MAX_QUANT = np.float32(127)
 _HALF = LANES // 2  # elements of a tile in bytes
 
+f32_key_block = register_jitable(cache.f32_key_block)
 f16_key_block = register_jitable(cache.f16_key_block)
 q8_0_key_block = register_jitable(cache.q8_0_key_block)
+f32_value_tile = register_jitable(cache.f32_value_tile)
 f16_value_tile = register_jitable(cache.f16_value_tile)
 q8_0_value_tile = register_jitable(cache.q8_0_value_tile)
 
 
-# -- bytes in an array of elements of two ----------------------------------------------------------
+class FloatLayout(NamedTuple):
+    """How numbers of one type of floats lie in the cache.
+
+    Attributes:
+        size: Elements of a number.
+        key_block: See ``cache``.
+        value_tile: See ``cache``.
+    """
+
+    size: int
+    key_block: Callable
+    value_tile: Callable
+
+
+FLOAT_LAYOUTS = {
+    "F32": FloatLayout(2, f32_key_block, f32_value_tile),
+    "F16": FloatLayout(1, f16_key_block, f16_value_tile),
+}
+
+
+# -- bytes and floats in an array of elements of two ----------------------------------------------
 
 
 @register_jitable
@@ -49,8 +72,26 @@ def q8_0_scale(f, row, n):
 
 
 @register_jitable
+def _half(kv, at):
+    return half_value(kv[at])
+
+
+@register_jitable
+def _float(kv, at):
+    """Return the float32 at two elements, the lower bits in the first."""
+    return np.uint32(np.int64(kv[at]) | np.int64(kv[at + 1]) << 16).view(np.float32)
+
+
+@register_jitable
 def _store_half(kv, at, value):
     kv[at] = half_bits(value)
+
+
+@register_jitable
+def _store_float(kv, at, value):
+    bits = np.int64(np.float32(value).view(np.uint32))
+    kv[at] = bits & 0xFFFF
+    kv[at + 1] = bits >> 16
 
 
 @register_jitable
@@ -63,28 +104,15 @@ def _store_quant(kv, at, i, value):
 
 
 def make_stores(
-    store_half: Callable, store_quant: Callable
+    store_floats: Mapping[str, Callable], store_quant: Callable
 ) -> dict[str, tuple[Callable, Callable]]:
     """Return type -> ``Keys.store``, ``Values.store``.
 
     Args:
-        store_half: ``(kv, at, value)``: store a value as the half at element ``at``.
+        store_floats: Type -> ``(kv, at, value)``: store a value as a float of it at element ``at``.
         store_quant: ``(kv, at, i, value)``: store it, rounded, as signed byte ``i`` behind that.
     """
-
-    @register_jitable
-    def store_f16_key(kv, base, n_dims, position, f, row):
-        at = base + f16_key_block(n_dims) * (position // LANES) + position % LANES
-        for i in range(n_dims):
-            store_half(kv, at + LANES * i, f[row + i])
-
-    @register_jitable
-    def store_f16_value(kv, base, n_dims, n_ctx, position, f, row):
-        for tile in range(n_tiles(n_dims)):
-            at = base + f16_value_tile(n_ctx) * tile + LANES * position
-            first = LANES * tile
-            for i in range(min(LANES, n_dims - first)):
-                store_half(kv, at + i, f[row + first + i])
+    store_half = store_floats["F16"]
 
     @register_jitable
     def store_q8_0_key(kv, base, n_dims, position, f, row):
@@ -108,10 +136,29 @@ def make_stores(
             for i in range(last - first):
                 store_quant(kv, at + _HALF * position, i, f[row + first + i] * inverse)
 
-    return {
-        "F16": (store_f16_key, store_f16_value),
-        "Q8_0": (store_q8_0_key, store_q8_0_value),
-    }
+    stores = {type_: _float_stores(type_, store) for type_, store in store_floats.items()}
+    return {**stores, "Q8_0": (store_q8_0_key, store_q8_0_value)}
+
+
+def _float_stores(type_: str, store: Callable) -> tuple[Callable, Callable]:
+    """Return ``Keys.store`` and ``Values.store`` of a type of floats."""
+    size, key_block, value_tile = FLOAT_LAYOUTS[type_]
+
+    @register_jitable
+    def store_key(kv, base, n_dims, position, f, row):
+        at = base + key_block(n_dims) * (position // LANES) + size * (position % LANES)
+        for i in range(n_dims):
+            store(kv, at + size * LANES * i, f[row + i])
+
+    @register_jitable
+    def store_value(kv, base, n_dims, n_ctx, position, f, row):
+        for tile in range(n_tiles(n_dims)):
+            at = base + value_tile(n_ctx) * tile + size * LANES * position
+            first = LANES * tile
+            for i in range(min(LANES, n_dims - first)):
+                store(kv, at + size * i, f[row + first + i])
+
+    return store_key, store_value
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -145,15 +192,38 @@ def _sums_of_rows(row_weigh):
     return weigh
 
 
-@register_jitable
-def f16_scores(f, query, kv, block, n_dims, y):
-    """Multiply a row with 32 keys in halves."""
-    for j in range(LANES):
-        f[y + j] = np.float32(0)
-    for i in range(n_dims):
-        x = f[query + i]
+def _float_keys(type_: str, load: Callable) -> Keys:
+    """Return keys of a type of floats; ``load``, of ``(kv, at)``, returns that at an element."""
+    size, key_block, _ = FLOAT_LAYOUTS[type_]
+
+    @register_jitable
+    def scores(f, query, kv, block, n_dims, y):
+        """Multiply a row with 32 keys."""
         for j in range(LANES):
-            f[y + j] += x * half_value(kv[block + LANES * i + j])
+            f[y + j] = np.float32(0)
+        for i in range(n_dims):
+            x = f[query + i]
+            for j in range(LANES):
+                f[y + j] += x * load(kv, block + size * (LANES * i + j))
+
+    return Keys(_STORES[type_][0], _scores_of_rows(scores), key_block)
+
+
+def _float_values(type_: str, load: Callable) -> Values:
+    """Return values of a type of floats."""
+    size, _, value_tile = FLOAT_LAYOUTS[type_]
+
+    @register_jitable
+    def weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
+        """Add up values for a row."""
+        for i in range(n_dims):
+            at = base + value_tile(n_ctx) * (i // LANES) + size * (LANES * first + i % LANES)
+            total = np.float32(0)
+            for j in range(n):
+                total += f[weights + j] * load(kv, at + size * LANES * j)
+            f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
+
+    return Values(_STORES[type_][1], _sums_of_rows(weigh), value_tile)
 
 
 @register_jitable
@@ -170,17 +240,6 @@ def q8_0_scores(f, query, kv, block, n_dims, y):
 
 
 @register_jitable
-def f16_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
-    """Add up values in halves for a row."""
-    for i in range(n_dims):
-        at = base + f16_value_tile(n_ctx) * (i // LANES) + LANES * first + i % LANES
-        total = np.float32(0)
-        for j in range(n):
-            total += f[weights + j] * half_value(kv[at + LANES * j])
-        f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
-
-
-@register_jitable
 def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
     """Add up values of quants for a row."""
     for i in range(n_dims):
@@ -192,12 +251,14 @@ def q8_0_weigh(f, weights, n, kv, base, first, n_dims, n_ctx, sums, factor):
         f[sums + i] = f[sums + i] * f[factor] + total * f[factor + 1]
 
 
-_STORES = make_stores(_store_half, _store_quant)
+_STORES = make_stores({"F32": _store_float, "F16": _store_half}, _store_quant)
 KEYS = {
-    "F16": Keys(_STORES["F16"][0], _scores_of_rows(f16_scores), f16_key_block),
+    "F32": _float_keys("F32", _float),
+    "F16": _float_keys("F16", _half),
     "Q8_0": Keys(_STORES["Q8_0"][0], _scores_of_rows(q8_0_scores), q8_0_key_block),
 }
 VALUES = {
-    "F16": Values(_STORES["F16"][1], _sums_of_rows(f16_weigh), f16_value_tile),
+    "F32": _float_values("F32", _float),
+    "F16": _float_values("F16", _half),
     "Q8_0": Values(_STORES["Q8_0"][1], _sums_of_rows(q8_0_weigh), q8_0_value_tile),
 }

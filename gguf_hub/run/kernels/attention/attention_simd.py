@@ -7,6 +7,7 @@ serves one row and four.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache as once
 
 from llvmlite import ir
@@ -17,13 +18,18 @@ from gguf_hub.gguf.memory.cache import LANES
 from gguf_hub.run.kernels.attention import attention_generic as generic
 from gguf_hub.run.kernels.attention.attention import Keys, Values, n_tiles
 from gguf_hub.run.kernels.attention.attention_generic import (
-    f16_key_block,
-    f16_value_tile,
+    FLOAT_LAYOUTS,
     q8_0_key_block,
     q8_0_value_tile,
 )
 from gguf_hub.run.kernels.simd.simd import first_lane_f32x8, fma, splat_f32x8, sum_f32x8
-from gguf_hub.run.kernels.simd.simd_memory import FLOATS, load_f32x8, store_f16, widening_loader
+from gguf_hub.run.kernels.simd.simd_memory import (
+    FLOATS,
+    load_f32x8,
+    store_f16,
+    store_f32,
+    widening_loader,
+)
 from gguf_hub.run.kernels.simd.simd_rows import repeat, rows_loader, rows_of_zeros, rows_splatter
 from gguf_hub.run.kernels.simd.vectors import Vector, machine_code, parts_of, pointer_to
 
@@ -68,7 +74,7 @@ def _store_quant(typingctx, array, index, byte, value):
     return types.void(array, types.int64, types.int64, types.float32), codegen
 
 
-_STORES = generic.make_stores(store_f16, _store_quant)
+_STORES = generic.make_stores({"F32": store_f32, "F16": store_f16}, _store_quant)
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -78,22 +84,31 @@ def _float_of_byte(builder, value, target):
     return builder.sitofp(value, target)
 
 
-def _keys(width: int, key_type: str) -> Keys:
+def _float_keys(width: int, key_type: str) -> Keys:
+    floats, (size, key_block, _) = Vector("f32", width), FLOAT_LAYOUTS[key_type]
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    store_rows = _store_rows(width)
+    load = widening_loader(width, *FLOATS[key_type])
+
+    @machine_code
+    def scores(f, qs, kv, block, n_dims, ys):
+        for part in range(LANES // width):
+            total = zeros(qs)
+            at = block + size * width * part
+            for i in range(n_dims):
+                key = load(kv, at + size * LANES * i)
+                total = fma(splat_rows(f, qs, i), repeat(key, qs), total)
+            store_rows(f, ys, width * part, total)
+
+    return Keys(_STORES[key_type][0], scores, key_block)
+
+
+def _q8_0_keys(width: int) -> Keys:
     floats = Vector("f32", width)
     zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
     store_rows = _store_rows(width)
     load_halves = widening_loader(width, *FLOATS["F16"])
     load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
-
-    @machine_code
-    def f16_scores(f, qs, kv, block, n_dims, ys):
-        for part in range(LANES // width):
-            total = zeros(qs)
-            at = block + width * part
-            for i in range(n_dims):
-                key = load_halves(kv, at + LANES * i)
-                total = fma(splat_rows(f, qs, i), repeat(key, qs), total)
-            store_rows(f, ys, width * part, total)
 
     @machine_code
     def q8_0_scores(f, qs, kv, block, n_dims, ys):
@@ -109,17 +124,14 @@ def _keys(width: int, key_type: str) -> Keys:
                 total = fma(inner, repeat(scale, qs), total)
             store_rows(f, ys, width * part, total)
 
-    if key_type == "F16":
-        return Keys(_STORES["F16"][0], f16_scores, f16_key_block)
     return Keys(_STORES["Q8_0"][0], q8_0_scores, q8_0_key_block)
 
 
-def _values(width: int, value_type: str) -> Values:
+def _sum_joiner(width: int) -> Callable:
     floats = Vector("f32", width)
-    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
-    load_rows, store_rows = rows_loader(floats), _store_rows(width)
-    load_halves = widening_loader(width, *FLOATS["F16"])
-    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
+    splat_rows, load_rows, store_rows = (
+        rows_splatter(floats), rows_loader(floats), _store_rows(width)
+    )  # fmt: skip
 
     @machine_code
     def join_sums(f, sums, offset, factors, total):
@@ -127,16 +139,35 @@ def _values(width: int, value_type: str) -> Values:
         before = load_rows(f, sums, offset) * splat_rows(f, factors, 0)
         store_rows(f, sums, offset, fma(total, splat_rows(f, factors, 1), before))
 
+    return join_sums
+
+
+def _float_values(width: int, value_type: str) -> Values:
+    floats, (size, _, value_tile) = Vector("f32", width), FLOAT_LAYOUTS[value_type]
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    load, join_sums = widening_loader(width, *FLOATS[value_type]), _sum_joiner(width)
+
     @machine_code
-    def f16_weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+    def weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
         for tile in range(n_tiles(n_dims)):
             for part in range(LANES // width):
-                at = base + f16_value_tile(n_ctx) * tile + LANES * first + width * part
+                at = base + value_tile(n_ctx) * tile + size * (LANES * first + width * part)
                 total = zeros(ps)
                 for j in range(n):
-                    value = load_halves(kv, at + LANES * j)
+                    value = load(kv, at + size * LANES * j)
                     total = fma(splat_rows(f, ps, j), repeat(value, ps), total)
                 join_sums(f, sums, LANES * tile + width * part, factors, total)
+
+    return Values(_STORES[value_type][1], weigh, value_tile, _total)
+
+
+def _q8_0_values(width: int) -> Values:
+    floats = Vector("f32", width)
+    zeros, splat_rows = rows_of_zeros(floats), rows_splatter(floats)
+    load_rows, store_rows = rows_loader(floats), _store_rows(width)
+    load_halves = widening_loader(width, *FLOATS["F16"])
+    load_bytes = widening_loader(width, ir.IntType(8), _float_of_byte)
+    join_sums = _sum_joiner(width)
 
     @machine_code
     def q8_0_weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
@@ -154,8 +185,6 @@ def _values(width: int, value_type: str) -> Values:
                     total = fma(splat_rows(f, spares, j), repeat(value, ps), total)
                 join_sums(f, sums, LANES * tile + width * part, factors, total)
 
-    if value_type == "F16":
-        return Values(_STORES["F16"][1], f16_weigh, f16_value_tile, _total)
     return Values(_STORES["Q8_0"][1], q8_0_weigh, q8_0_value_tile, _total)
 
 
@@ -174,10 +203,16 @@ def _total(f, x, n):
 @once
 def keys_of(key_type: str, isa: str) -> Keys:
     """Return the inner loops over keys of a type, for an instruction set."""
-    return generic.KEYS[key_type] if isa == "generic" else _keys(_WIDTHS[isa], key_type)
+    if isa == "generic":
+        return generic.KEYS[key_type]
+    width = _WIDTHS[isa]
+    return _q8_0_keys(width) if key_type == "Q8_0" else _float_keys(width, key_type)
 
 
 @once
 def values_of(value_type: str, isa: str) -> Values:
     """Return the inner loops over values of a type, for an instruction set."""
-    return generic.VALUES[value_type] if isa == "generic" else _values(_WIDTHS[isa], value_type)
+    if isa == "generic":
+        return generic.VALUES[value_type]
+    width = _WIDTHS[isa]
+    return _q8_0_values(width) if value_type == "Q8_0" else _float_values(width, value_type)

@@ -173,16 +173,24 @@ def strided_u8x8(stride: int):
     return load
 
 
-@intrinsic
-def store_f16(typingctx, array, index, value):
-    """Store one float32 as a half at ``array[index]`` (uint16), rounded to nearest even."""
+def _float_storer(element: ir.Type, narrow):
+    """Store one float32 as a float of a type at ``array[index]``, ``narrow`` making it that."""
 
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.HalfType())
-        builder.store(builder.fptrunc(args[2], ir.HalfType()), pointer, align=1)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typingctx, array, index, value):
+        def codegen(context, builder, sig, args):
+            pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], element)
+            builder.store(narrow(builder, args[2]), pointer, align=1)
+            return context.get_dummy_value()
 
-    return types.void(array, types.int64, types.float32), codegen
+        return types.void(array, types.int64, types.float32), codegen
+
+    return store
+
+
+store_f32 = _float_storer(ir.FloatType(), lambda b, x: x)
+store_f16 = _float_storer(ir.HalfType(), lambda b, x: b.fptrunc(x, ir.HalfType()))
+"""Store one float32, as it is or as a half, rounded to nearest even."""
 
 
 @intrinsic
