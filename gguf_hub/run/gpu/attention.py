@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from gguf_hub.gguf.gpu_memory import ATTENTION_PARTS, attention_scratch_floats
 from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.run.gpu.device import Grid
-from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module
+from gguf_hub.run.gpu.kernels import Header, Operation, module
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, POSITION, Step
 
 SPAN = 128
@@ -44,7 +44,7 @@ def first_seen(at: Mapping[str, int], position: int) -> int:
 
 def attention(step: Step) -> list[Operation]:
     """Return attention for one token and for more, one of which runs; then what joins parts."""
-    at = arguments_of(step)
+    at = step.named
     group = at["n_head"] // at["n_head_kv"]
     few_fours = 1 if group <= 4 or at["head_dim"] > _WIDE_HEAD else 2
     fours = 1 if at["head_dim"] > _WIDE_HEAD else 2
@@ -87,7 +87,7 @@ def attention(step: Step) -> list[Operation]:
 
 def rope_store(step: Step) -> list[Operation]:
     """Return what rotates queries and keys and fills the cache, four places of it at a time."""
-    at = arguments_of(step)
+    at = step.named
 
     def grid(header: Header) -> Grid:
         place = header[POSITION] % at["n_ctx"]
@@ -103,8 +103,8 @@ _FIELDS = {name: (*ARGUMENTS[name], "k_slot", "v_slot") for name in ("rope_store
 
 def _shape(step: Step) -> tuple[tuple[str, str], ...]:
     """Return what kernels are compiled for: the lengths of heads, the types of the cache."""
-    at = arguments_of(step)
-    _, key_type, value_type = step.kernel.split(".")
+    at = step.named
+    key_type, value_type = step.types.split(".")
     return (
         ("HEAD_DIM", f"{at['head_dim']}u"),
         ("VALUE_DIM", f"{at['value_dim']}u"),
@@ -115,5 +115,4 @@ def _shape(step: Step) -> tuple[tuple[str, str], ...]:
 
 def _in_buffers(step: Step) -> tuple[int, ...]:
     """Return the arguments; keys and values begin where their buffers do."""
-    at = arguments_of(step) | {"k_cache": 0, "v_cache": 0}
-    return tuple(at.values())
+    return step.with_arguments(k_cache=0, v_cache=0).arguments

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_hub.run.gpu.device import Grid
-from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module, name_of
+from gguf_hub.run.gpu.kernels import Header, Operation, module
 from gguf_hub.run.gpu.steps import fold
 from gguf_hub.run.kernels.vm.ops import Step
 
@@ -38,12 +38,12 @@ def fuse(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 def _are_one(first: Step, second: Step) -> bool:
     """Whether the second quantises just what the first computes."""
-    if name_of(first) not in FIELDS or not name_of(second).startswith("quantize_"):
+    if first.name not in FIELDS or not second.name.startswith("quantize_"):
         return False
-    at, to = arguments_of(first), arguments_of(second)
+    at, to = first.named, second.named
     if at["count"] != to["count"]:
         return False
-    if name_of(first) == "rms_norm":
+    if first.name == "rms_norm":
         same_rows = (at["width"], at["per_row"]) == (to["width"], to["per_row"])
         return same_rows and at["y"] == to["x"]
     return at["gate"] == to["x"] and at["width"] == to["width"] * to["per_row"]
@@ -51,7 +51,7 @@ def _are_one(first: Step, second: Step) -> bool:
 
 def lower_fused(first: Step, second: Step) -> Operation:
     """Return what a GPU does for two steps that ``fuse`` has put together."""
-    name, at = name_of(first), arguments_of(first) | arguments_of(second)
+    name, at = first.name, first.named | second.named
     rows = at["per_row"]
 
     def norm(header: Header) -> Grid:
@@ -61,10 +61,10 @@ def lower_fused(first: Step, second: Step) -> Operation:
         return fold(-(-at["width"] * rows * header[at["count"]] // _PER_GROUP))
 
     if name == "rms_norm":  # what the second calls x is the first's y
-        at["x"] = arguments_of(first)["x"]
+        at["x"] = first.named["x"]
     fields = FIELDS[name]
     return Operation(
-        module(f"{name}_{name_of(second)}.wgsl", fields),
+        module(f"{name}_{second.name}.wgsl", fields),
         tuple(at[field] for field in fields),
         norm if name == "rms_norm" else activation,
     )

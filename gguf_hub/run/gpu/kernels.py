@@ -35,7 +35,6 @@ from importlib.resources import files
 
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu.device import Grid
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, Step
 
 ARGS, N, F, Q, K, V, W, S = range(8)
 """Numbers of the bindings."""
@@ -85,16 +84,6 @@ class Operation:
     tables: Mapping[int, tuple[int, ...]] | None = None
     scratch_floats: int = 0
     is_checked: bool = True
-
-
-def arguments_of(step: Step) -> dict[str, int]:
-    """Return a step's arguments by name."""
-    return dict(zip(ARGUMENTS[name_of(step)], step.arguments, strict=True))
-
-
-def name_of(step: Step) -> str:
-    """Return a step's name without its types."""
-    return step.kernel.partition(".")[0]
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gguf_hub.run.gpu.fusion import fuse, lower_fused
-from gguf_hub.run.gpu.kernels import Operation, name_of
+from gguf_hub.run.gpu.kernels import Operation
 from gguf_hub.run.gpu.products import PRODUCTS
 from gguf_hub.run.gpu.steps import STEPS
 from gguf_hub.run.kernels.vm.ops import Step
@@ -19,7 +19,7 @@ def lower(step: Step, max_binding: int, tables: Mapping[int, tuple[int, ...]]) -
         max_binding: Most bytes of weights that one operation may see.
         tables: Offset in ``n`` -> file offsets of experts that stand there (see ``Bounds``).
     """
-    name = name_of(step)
+    name = step.name
     if name == "prefetch_experts":
         return []  # the weights are here
     if name in PRODUCTS:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gguf_hub.gguf.memory.layout import Array, MemoryLayout
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.gpu.kernels import name_of
 from gguf_hub.run.gpu.placement import CPU, Placement
 from gguf_hub.run.gpu.transfers import Tracker, Transfer
 from gguf_hub.run.kernels.vm.bounds import Bounds, Call, Span
@@ -161,7 +160,7 @@ class MixedMachine:
                 places |= {i: (len(segments), at) for at, (i, _) in enumerate(numbered) if i >= 0}
             runner = self._cpu if device == CPU else self._parts[device]
             segments.append(_Segment(device, own, runner.load(own, progress)))
-        rows = [step.arguments[0] for step in steps if name_of(step) == "set_row"]
+        rows = [step.arguments[0] for step in steps if step.name == "set_row"]
         return MixedCode(tuple(segments), places, tuple(dict.fromkeys(rows)))
 
     def select_cache(self, first: int) -> None:
@@ -230,14 +229,13 @@ class MixedMachine:
             transfers: list[Transfer] = []
             tokens, first = headers.get(segment.device, (n_tokens, position))
             for step in segment.steps:
-                if name_of(step) == "set_row":
+                if step.name == "set_row":
                     tokens, first = n[step.arguments[0] :][:2].tolist()
                     headers[segment.device] = tokens, first
                     continue
                 if not tokens:
                     continue
-                type_ = step.kernel.partition(".")[2]
-                effects = effects_of(step, Call(type_, bounds, Span(tokens, first + tokens)))
+                effects = effects_of(step, Call(step.types, bounds, Span(tokens, first + tokens)))
                 transfers += tracker.read(segment.device, effects.reads)
                 transfers += tracker.write(segment.device, effects.writes)
             all_transfers.append(tuple(transfers))
@@ -289,7 +287,7 @@ def _segments(
     known: dict[int, Step | None] = {}
     device, own = CPU, list[tuple[int, Step]]()
     for i, step in enumerate(steps):
-        if name_of(step) == "set_row":
+        if step.name == "set_row":
             header = step
             continue
         if (new := placement.device_of(step)) != device:

@@ -28,8 +28,6 @@ from gguf_hub.run.gpu.kernels import (
     S,
     V,
     W,
-    arguments_of,
-    name_of,
 )
 from gguf_hub.run.gpu.lowering import lower_all
 from gguf_hub.run.gpu.weights import WeightStore
@@ -275,7 +273,7 @@ class GpuPart:
         return None
 
     def _slot_sizes(self, step: Step) -> tuple[int, ...]:
-        at = arguments_of(step)
+        at = step.named
         return tuple(
             self._caches[at[name]][0].n_elements for name in ("k_cache", "v_cache") if name in at
         )
@@ -289,7 +287,7 @@ class GpuPart:
         return self.device.kernel(operation.source, is_checked=operation.is_checked)
 
     def _bind(self, operation: Operation, step: Step, arguments: Slice) -> _Bound:
-        at = arguments_of(step)
+        at = step.named
         slices = {
             ARGS: arguments._replace(size=_ARGUMENT_BYTES),
             N: self._buffers["n"],
@@ -304,6 +302,6 @@ class GpuPart:
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
         kernel = self._kernel_of(operation)
-        header_at = at["at"] if name_of(step) == "set_row" else None
+        header_at = at["at"] if step.name == "set_row" else None
         bindings = self.device.bind(kernel, slices)
         return _Bound(kernel, bindings, operation.grid, header_at, "k_cache" in at)

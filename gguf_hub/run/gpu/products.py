@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.gpu import layouts
 from gguf_hub.run.gpu.device import MAX_GROUPS, Grid
-from gguf_hub.run.gpu.kernels import Header, Operation, WeightPart, arguments_of, module, wgsl
+from gguf_hub.run.gpu.kernels import Header, Operation, WeightPart, module, wgsl
 from gguf_hub.run.kernels.generic import grids
 from gguf_hub.run.kernels.vm.ops import N_PAIRS, Step
 
@@ -258,7 +258,7 @@ _Grids = Callable[[str], Callable[[Header], Grid]]
 
 
 def _matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation]:
-    at = arguments_of(step)
+    at = step.named
     whole = WeightPart(_type_of(step), at["n_in"], at["n_out"], (at["w0"],))
     arguments = {**at, "pairs_per_x": 1}
     operations: list[Operation] = []
@@ -269,7 +269,7 @@ def _matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation]:
 
 
 def _head_matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation]:
-    at = arguments_of(step)
+    at = step.named
     offsets = tuple(at["w0"] + at["head_bytes"] * head for head in range(at["n_head"]))
     whole = WeightPart(_type_of(step), at["n_in"], at["n_out"], offsets)
     operations: list[Operation] = []
@@ -284,7 +284,7 @@ def _head_matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation
 
 
 def _expert_matmul(step: Step, max_binding: int, tables: Tables) -> list[Operation]:
-    at = arguments_of(step)
+    at = step.named
     offsets = tables[at["experts"]]
     whole = WeightPart(
         _type_of(step), at["n_in"], at["n_out"], tuple(offset for offset in offsets if offset)
@@ -299,7 +299,7 @@ def _expert_matmul(step: Step, max_binding: int, tables: Tables) -> list[Operati
 
 
 def _type_of(step: Step) -> QuantType:
-    return QuantType[step.kernel.partition(".")[2]]
+    return QuantType[step.types]
 
 
 def _plain_grids(part: WeightPart, count: int) -> _Grids:

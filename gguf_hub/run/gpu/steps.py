@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from gguf_hub.run.gpu.attention import attention, rope_store
 from gguf_hub.run.gpu.device import MAX_GROUPS, Grid
-from gguf_hub.run.gpu.kernels import Header, Operation, arguments_of, module, name_of
+from gguf_hub.run.gpu.kernels import Header, Operation, module
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, Step
 
 Arguments = Mapping[str, int]
@@ -42,7 +42,7 @@ def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operati
     """Return the lowering of a step with ``units`` of work for each of its rows."""
 
     def lower(step: Step) -> list[Operation]:
-        at, name = arguments_of(step), name_of(step)
+        at, name = step.named, step.name
         n_units, count = units(at), at.get("count", N_TOKENS)
 
         def grid(header: Header) -> Grid:
@@ -58,7 +58,7 @@ def _by_row(units: Count, units_per_group: int) -> Callable[[Step], list[Operati
 
 def _causal_conv(step: Step) -> list[Operation]:
     """Compute all tokens at once; then keep the last inputs, which one token does itself."""
-    at, fields = arguments_of(step), ARGUMENTS["causal_conv"]
+    at, fields = step.named, ARGUMENTS["causal_conv"]
     channels = fold(-(-at["width"] // _THREADS))
 
     def outputs(header: Header) -> Grid:
@@ -77,7 +77,7 @@ def _scan(rows: str) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a scan; ``rows`` is the argument that counts those of its state."""
 
     def lower(step: Step) -> list[Operation]:
-        at, name = arguments_of(step), name_of(step)
+        at, name = step.named, step.name
         groups = fold(at["n_head"] * -(-at["head_dim"] // 16))
 
         def grid(header: Header) -> Grid:
@@ -100,7 +100,7 @@ def _set_row(step: Step) -> list[Operation]:
 
 def _top_k_gate(step: Step) -> list[Operation]:
     """Choose experts, a token in each workgroup; then sort the pairs of several tokens."""
-    at, fields = arguments_of(step), ARGUMENTS["top_k_gate"]
+    at, fields = step.named, ARGUMENTS["top_k_gate"]
     count = at["count"]
     used = ("N_USED", f"{at['n_expert_used']}u"), ("N_GROUP", f"{at['n_group']}u")
     choose = module("top_k_gate.wgsl", fields, used)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.machine import LoadedProgram
 from gguf_hub.run.kernels.vm.ops import (
-    ARGUMENTS,
     HEADER_SIZE,
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
@@ -96,8 +95,8 @@ def write_row_program(
         for row in range(n_rows):
             steps.append(step("set_row", at=program.layout.headers + HEADER_SIZE * row))
             cache_arguments += [
-                (len(steps), i, row, old.arguments[i])
-                for i, name in enumerate(ARGUMENTS[_name(old)])
+                (len(steps), i, row, value)
+                for i, (name, value) in enumerate(old.named.items())
                 if name in ("k_cache", "v_cache")
             ]
             steps.append(_shift(old, strides, row))
@@ -124,19 +123,12 @@ def _bounds(program: Program, config: ModelConfig, n_rows: int) -> Bounds:
     )
 
 
-def _name(step_: Step) -> str:
-    return step_.kernel.partition(".")[0]
-
-
 def _strides(step_: Step) -> dict[str, int] | None:
     """Return how far one token's part lies from the next one's, by argument.
 
     None for a step that does not look at positions.
     """
-    name = _name(step_)
-    if name not in _STRIDES:
-        return None
-    return _STRIDES[name](dict(zip(ARGUMENTS[name], step_.arguments, strict=True)))
+    return _STRIDES[step_.name](step_.named) if step_.name in _STRIDES else None
 
 
 def _rope_store(at: dict[str, int]) -> dict[str, int]:
@@ -176,8 +168,6 @@ _STRIDES: dict[str, Callable[[dict[str, int]], dict[str, int]]] = {
 
 def _shift(old: Step, strides: dict[str, int], row: int) -> Step:
     """Return a step for the token ``row`` further on; the next step waits for it."""
-    names = ARGUMENTS[_name(old)]
-    arguments = [
-        value + row * strides.get(name, 0) for name, value in zip(names, old.arguments, strict=True)
-    ]
-    return replace(old, arguments=tuple(arguments), is_barrier_after=True)
+    at = old.named
+    moved = {name: at[name] + row * stride for name, stride in strides.items()}
+    return replace(old.with_arguments(**moved), is_barrier_after=True)

@@ -169,7 +169,7 @@ class Runner:
     def run_within(self, step_: Step) -> None:
         """Run a step that may touch its extents and the header alone."""
         bounds = self.model.program.bounds
-        call = Call(step_.kernel.partition(".")[2], bounds, bounds.span)
+        call = Call(step_.types, bounds, bounds.span)
         for watched in self.arrays.values():
             watched.is_allowed[:] = False
         self.arrays["n"].is_allowed[:HEADER] = True
@@ -183,11 +183,9 @@ class Runner:
 def fewer_rows(steps: Sequence[Step]) -> Iterator[Step]:
     """Matrices of three rows: plain Python is slow. What a step claims shrinks with it."""
     for each in steps:
-        names = ARGUMENTS[each.kernel.partition(".")[0]]
-        if "n_out" in names and each.arguments[names.index("n_in")] >= 32:
-            arguments = list(each.arguments)
-            arguments[names.index("n_out")] = min(3, arguments[names.index("n_out")])
-            each = replace(each, arguments=tuple(arguments))
+        at = each.named
+        if "n_out" in at and at["n_in"] >= 32:
+            each = each.with_arguments(n_out=min(3, at["n_out"]))
         yield each
 
 
@@ -281,19 +279,15 @@ MUTATED_IDS = ["floats", "mixed", "dense", "gemma4", "latents", "lfm2", "nemotro
 
 
 def with_argument(steps: Sequence[Step], i: int, name: str, value: int) -> list[Step]:
-    names = ARGUMENTS[steps[i].kernel.partition(".")[0]]
-    arguments = list(steps[i].arguments)
-    arguments[names.index(name)] = value
-    return [*steps[:i], replace(steps[i], arguments=tuple(arguments)), *steps[i + 1 :]]
+    return [*steps[:i], steps[i].with_arguments(**{name: value}), *steps[i + 1 :]]
 
 
 def offsets_of(steps: Sequence[Step]) -> Iterator[tuple[int, str, int]]:
     """Yield step, name and value of every argument that says where something lies."""
     for i, each in enumerate(steps):
-        name, _, type_ = each.kernel.partition(".")
-        arguments = dict(zip(ARGUMENTS[name], each.arguments, strict=True))
+        arguments = each.named
         for argument, value in arguments.items():
-            is_unused = argument == "xq" and type_ in ("F32", "F16", "BF16")
+            is_unused = argument == "xq" and each.types in ("F32", "F16", "BF16")
             is_absent = arguments.get(f"has_{argument}") == 0
             is_absent |= argument == "table" and arguments.get("n_rot") == 0
             if argument in ARRAY_OF and not is_unused and not is_absent:
@@ -426,7 +420,7 @@ def test_what_is_proved_stays_inside_when_it_runs(
     model = SOUND[which]
     steps = model.program.steps
     i = math.floor(fraction * len(steps))
-    names = ARGUMENTS[steps[i].kernel.partition(".")[0]]
+    names = ARGUMENTS[steps[i].name]
     assume(argument < len(names))
     value = steps[i].arguments[argument] + delta
     changed = with_argument(steps, i, names[argument], value)

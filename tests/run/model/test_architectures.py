@@ -173,8 +173,7 @@ def test_no_step_touches_what_another_thread_may_still_write(name: str, tmp_path
         program = ProgramBuilder(*read_model(file), Limits(N_CTX, 8, 8, 2)).build()
     before: list[tuple[str, Effects]] = []
     for step in program.steps:
-        type_ = step.kernel.partition(".")[2]
-        own = effects_of(step, Call(type_, program.bounds, program.bounds.span))
+        own = effects_of(step, Call(step.types, program.bounds, program.bounds.span))
         for kernel, other in before:
             for a, b in ((own, other), (other, own)):
                 for written, used in itertools.product(a.writes, (*b.writes, *b.reads)):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gguf_hub.run.kernels.vm.bounds import Call, Extent
 from gguf_hub.run.kernels.vm.extents import extents_of
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, Step
+from gguf_hub.run.kernels.vm.ops import Step
 
 _ACTIVATION = {"gate": "updated"}
 
@@ -93,9 +93,8 @@ class Effects(NamedTuple):
 
 def effects_of(step: Step, call: Call) -> Effects:
     """Return what a step reads and writes, for as many tokens as a call brings."""
-    name = step.kernel.partition(".")[0]
-    at = dict(zip(ARGUMENTS[name], step.arguments, strict=True))
-    outputs, is_added = _OUTPUTS[name], bool(at.get("is_added"))
+    at = step.named
+    outputs, is_added = _OUTPUTS[step.name], bool(at.get("is_added"))
     reads, writes = [], []
     for extent in extents_of(step, call):
         if extent.array == "w" or extent.size <= 0:

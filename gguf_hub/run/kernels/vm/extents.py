@@ -78,11 +78,10 @@ def prove(
     span, uses = bounds.span, set[tuple[int, int, str]]()
     blocks = dict(blocks)
     for i, step in enumerate(steps):
-        name, _, type_ = step.kernel.partition(".")
         try:
             require(0 <= step.file < len(files), "no file {}", step.file)
             blocks["w"] = [(0, files[step.file].size)]
-            for extent in extents_of(step, Call(type_, bounds, span)):
+            for extent in extents_of(step, Call(step.types, bounds, span)):
                 array, first, size, use = extent
                 if size <= 0:
                     continue
@@ -94,7 +93,7 @@ def prove(
                     uses.add((first, size, use))
         except ProgramError as exc:
             raise ProgramError(f"step {i}, {step.kernel}: {exc}") from None
-        if name == "set_row":
+        if step.name == "set_row":
             span = bounds.spans[step.arguments[0]]
     _require_disjoint(uses)
 
@@ -105,8 +104,7 @@ def extents_of(step: Step, call: Call) -> Extents:
     Raises:
         ProgramError: Arguments that cannot be, whatever the memory.
     """
-    name = step.kernel.partition(".")[0]
-    arguments = step.arguments
+    name, arguments = step.name, step.arguments
     require(len(arguments) == len(ARGUMENTS[name]), "wrong number of arguments")
     require(min(arguments) >= 0, "an argument is negative: {}", arguments)
     return _EXTENTS[name](call, *arguments)

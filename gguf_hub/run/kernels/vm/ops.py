@@ -18,7 +18,7 @@ w    uint8   the model file, mapped
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS, SLOT = range(6)
 """Indices of the header in ``n``: tokens in this call, cache position of the first one, how many of
@@ -159,7 +159,7 @@ class Step:
     """One step of a program.
 
     Attributes:
-        kernel: ``matmul.Q4_K``: the step and, where it reads weights, their type.
+        kernel: ``matmul.Q4_K``: the step's name and, where there are any, types.
         file: Which mapped file holds the weights.
         arguments: As ``ARGUMENTS`` names them, in that order.
         is_barrier_after: Whether the next step needs this one's results.
@@ -174,6 +174,27 @@ class Step:
     is_barrier_after: bool
     layer: int = -1
     of_experts: bool = False
+
+    @property
+    def name(self) -> str:
+        """A key of ``ARGUMENTS``."""
+        return self.kernel.partition(".")[0]
+
+    @property
+    def types(self) -> str:
+        """The type of the weights; of keys and of values in the cache, ``F16.Q8_0``; or none."""
+        return self.kernel.partition(".")[2]
+
+    @property
+    def named(self) -> dict[str, int]:
+        """The arguments by name, in order."""
+        return dict(zip(ARGUMENTS[self.name], self.arguments, strict=True))
+
+    def with_arguments(self, **changed: int) -> Step:
+        """Return the step with other values of some arguments."""
+        named = self.named
+        assert changed.keys() <= named.keys(), f"{self.kernel}: {changed.keys() - named.keys()}"
+        return replace(self, arguments=tuple((named | changed).values()))
 
 
 def step(kernel: str, *, file: int = 0, barrier: bool = True, **arguments: int) -> Step:
