@@ -12,18 +12,15 @@ fn product_of(e: Eight, x: u32, i: u32) -> f32 {
 fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
   let job = job_of_tile(wg, 4u);
   if (is_idle(job)) { return; }
-  let p0 = place_in(job, 0u);
-  let p1 = place_in(job, 1u);
-  let p2 = place_in(job, 2u);
-  let p3 = place_in(job, 3u);
+  let at = four_places(job);
   let row = ROWS * wg.x + li / 32u;
   let first = row_of(job.matrix, min(row, a.n_out - 1u));
   let n_eights = (a.n_in + 7u) / 8u;
   var total = vec4<f32>(0.0);
   for (var i = li % 32u; i < n_eights; i += 32u) {
     let e = eight_of(first, i);
-    total += vec4<f32>(product_of(e, p0.f, i), product_of(e, p1.f, i), product_of(e, p2.f, i),
-                       product_of(e, p3.f, i));
+    total += vec4<f32>(product_of(e, at.p0.f, i), product_of(e, at.p1.f, i),
+                       product_of(e, at.p2.f, i), product_of(e, at.p3.f, i));
   }
   sums[li] = total;
   workgroupBarrier();
@@ -32,6 +29,6 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     workgroupBarrier();
   }
   if (li % 32u == 0u && row < a.n_out) {
-    store_few(job, vec4<u32>(p0.y, p1.y, p2.y, p3.y) + row, sums[li]);
+    store_few(job, at, row, sums[li]);
   }
 }

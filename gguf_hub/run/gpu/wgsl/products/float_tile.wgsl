@@ -1,14 +1,7 @@
 // 64 rows times 32 pairs, 32 weights at a time: 16 results a thread.
 
-const THREADS = 128u;
-const ROWS = 64u;
-const PAIRS = 32u;
-const ROW_STEP = 65u;
-const PAIR_STEP = 33u;
-
 var<workgroup> weights: array<vec4<f32>, 520>;  // [8, ROW_STEP]
 var<workgroup> values: array<vec4<f32>, 264>;  // [8, PAIR_STEP]
-var<workgroup> places: array<Place, PAIRS>;
 
 fn load(job: Job, li: u32, row0: u32, i: u32, n_eights: u32) {
   for (var k = li; k < 4u * ROWS; k += THREADS) {
@@ -64,8 +57,5 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     }
     workgroupBarrier();
   }
-  store_four(job, row0 + r, x, t0);
-  store_four(job, row0 + r + 16u, x, t1);
-  store_four(job, row0 + r + 32u, x, t2);
-  store_four(job, row0 + r + 48u, x, t3);
+  store_sixteen(job, row0 + r, x, t0, t1, t2, t3);
 }

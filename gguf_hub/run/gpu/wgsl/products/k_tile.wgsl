@@ -1,12 +1,6 @@
 // 64 rows times 32 pairs, half a block at a time: 16 results a thread. Blocks are visited lane after
 // lane, 0, 8 ... 1, 9 ..., so that each sum is that of one token alone, to the last bit.
 
-const THREADS = 128u;
-const ROWS = 64u;
-const PAIRS = 32u;
-const ROW_STEP = 65u;  // one more than there are: threads that store a row's groups meet other banks
-const PAIR_STEP = 33u;
-
 // groups of sixteen lie in the order of the parts
 var<workgroup> weights: array<vec4<u32>, 520>;  // [2 parts, 4 groups, ROW_STEP]
 var<workgroup> scales: array<u32, 130>;  // [2, ROW_STEP], a byte for each group
@@ -15,7 +9,6 @@ var<workgroup> factors: array<vec2<f32>, ROWS>;
 var<workgroup> quants: array<vec4<u32>, 264>;  // [2, 4, PAIR_STEP]
 var<workgroup> sums: array<vec2<u32>, 66>;  // [2, PAIR_STEP], bytes: a sum is 128 times x plus y
 var<workgroup> x_scales: array<f32, PAIRS>;
-var<workgroup> places: array<Place, PAIRS>;
 
 fn load_weights(job: Job, li: u32, row0: u32, b: u32, half: u32) {
   let n_blocks = a.n_in / 256u;
@@ -177,8 +170,5 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     t2 += l2;
     t3 += l3;
   }
-  store_four(job, row0 + r, x, t0);
-  store_four(job, row0 + r + 16u, x, t1);
-  store_four(job, row0 + r + 32u, x, t2);
-  store_four(job, row0 + r + 48u, x, t3);
+  store_sixteen(job, row0 + r, x, t0, t1, t2, t3);
 }

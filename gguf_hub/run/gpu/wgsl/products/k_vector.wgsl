@@ -1,18 +1,7 @@
-// One pair: eight lanes a row. Lane l adds blocks l, l + 8 ... one after another, as the CPU does.
+// include: products/lanes_vector.wgsl
+// Lane l adds blocks l, l + 8 ... one after another, as the CPU does.
 
-const THREADS = 64u;
-const ROWS = 8u;
-var<workgroup> sums: array<f32, THREADS>;
-
-@compute @workgroup_size(THREADS)
-fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
-  let job = job_of_pair(wg);
-  if (is_idle(job)) { return; }
-  prepare(li);
-  workgroupBarrier();
-  let place = place_in(job, 0u);
-  let lane = li % 8u;
-  let row = ROWS * wg.x + li / 8u;
+fn lane_sum(job: Job, place: Place, row: u32, lane: u32) -> f32 {
   let n_blocks = a.n_in / 256u;
   let x = place.q / 16u;
   var total = 0.0;
@@ -29,11 +18,5 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     if (HAS_MINIMA) { total = fma(-factors.y, f32(p.y), total); }
     total = fma(factors.x, f32(p.x), total);
   }
-  sums[li] = total;
-  workgroupBarrier();
-  if (lane == 0u && row < a.n_out) {
-    var y = 0.0;
-    for (var k = 0u; k < 8u; k++) { y += sums[li + k]; }
-    store(place.y + row, y);
-  }
+  return total;
 }

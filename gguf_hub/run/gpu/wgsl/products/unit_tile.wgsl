@@ -1,19 +1,12 @@
 // 64 rows times 32 pairs, four units of a lane at a time: 16 results a thread. Units are visited
 // lane after lane, 0, 8 ... 1, 9 ..., so that each sum is that of one token alone, to the last bit.
 
-const THREADS = 128u;
-const ROWS = 64u;
-const PAIRS = 32u;
-const ROW_STEP = 65u;  // one more than there are: threads that store a row's units meet other banks
-const PAIR_STEP = 33u;
-
 var<workgroup> weights: array<vec4<u32>, 520>;  // [4 units, 2, ROW_STEP]
 var<workgroup> factors: array<vec2<f32>, 260>;  // [4, ROW_STEP]
 var<workgroup> quants: array<vec4<u32>, 264>;  // [4, 2, PAIR_STEP]
 var<workgroup> x_scales: array<f32, 132>;  // [4, PAIR_STEP]
 var<workgroup> sums: array<i32, 132>;
 var<workgroup> scaled_sums: array<f32, 132>;
-var<workgroup> places: array<Place, PAIRS>;
 
 fn load_weights(job: Job, li: u32, row0: u32, first: u32, n_units: u32) {
   for (var i = li; i < 4u * ROWS; i += THREADS) {
@@ -110,8 +103,5 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     t2 += l2;
     t3 += l3;
   }
-  store_four(job, row0 + r, x, t0);
-  store_four(job, row0 + r + 16u, x, t1);
-  store_four(job, row0 + r + 32u, x, t2);
-  store_four(job, row0 + r + 48u, x, t3);
+  store_sixteen(job, row0 + r, x, t0, t1, t2, t3);
 }

@@ -1,19 +1,8 @@
-// One pair: eight lanes a row. Lane l adds units l, l + 8 ... one after another, as the CPU does.
-// Four at a time, so that a thread waits for many bytes at once.
+// include: products/lanes_vector.wgsl
+// Lane l adds units l, l + 8 ... one after another, as the CPU does. Four at a time, so that a thread
+// waits for many bytes at once.
 
-const THREADS = 64u;
-const ROWS = 8u;
-var<workgroup> sums: array<f32, THREADS>;
-
-@compute @workgroup_size(THREADS)
-fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
-  let job = job_of_pair(wg);
-  if (is_idle(job)) { return; }
-  prepare(li);
-  workgroupBarrier();
-  let place = place_in(job, 0u);
-  let lane = li % 8u;
-  let row = ROWS * wg.x + li / 8u;
+fn lane_sum(job: Job, place: Place, row: u32, lane: u32) -> f32 {
   let r = min(row, a.n_out - 1u);
   let n_units = a.n_in / 32u;
   let last = n_units - 1u;
@@ -28,11 +17,5 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
     if (b + 16u < n_units) { total = add_unit(total, u2, activations_of(place, b + 16u)); }
     if (b + 24u < n_units) { total = add_unit(total, u3, activations_of(place, b + 24u)); }
   }
-  sums[li] = total;
-  workgroupBarrier();
-  if (lane == 0u && row < a.n_out) {
-    var y = 0.0;
-    for (var k = 0u; k < 8u; k++) { y += sums[li + k]; }
-    store(place.y + row, y);
-  }
+  return total;
 }
