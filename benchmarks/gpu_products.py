@@ -19,14 +19,12 @@ from gguf_hub.gguf.format import TensorSpec
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.run.gpu.bandwidth import SPARE_ROWS, product
 from gguf_hub.run.gpu.part import GpuCode, GpuPart
 from gguf_hub.run.gpu.weights import WeightStore
 from gguf_hub.run.gpu.wgpu_device import WgpuDevice, list_adapters
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, SCRATCH, SLOT, Step, step
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, SLOT
 from tests.synth import random_blocks
-
-SPARE_ROWS = 64
-"""Rows behind the matrix, so that others of the same size begin a row further."""
 
 
 def main() -> None:
@@ -58,32 +56,25 @@ class Bench:
     """
 
     def __init__(self, device: WgpuDevice, type_: QuantType, n_in: int, n_out: int, size: int):
-        self.type, self.n_in, self.n_out = type_, n_in, n_out
+        self.n_in, self.n_out = n_in, n_out
         self.matrix_bytes = type_.row_bytes(n_in) * n_out
         n_matrices = min(SPARE_ROWS, max(1, size // self.matrix_bytes))
         kind, rng = ACTIVATION_OF[type_], np.random.default_rng(0)
-        self.n_bytes, self.n_floats = activation_bytes(kind, n_in), activation_floats(kind, n_in)
-        self.y = -(-256 * self.n_floats // 64) * 64
+        n_bytes, n_floats = activation_bytes(kind, n_in), activation_floats(kind, n_in)
+        self.y = -(-256 * n_floats // 64) * 64
         spec = TensorSpec("w", (n_in, n_out + SPARE_ROWS), type_)
         file = random_blocks(spec, n_in * (n_out + SPARE_ROWS) // type_.block_size, rng)
-        sizes = {"n": HEADER, "f": self.y + 256 * n_out, "q": max(64, 256 * self.n_bytes), "kv": 0}
+        sizes = {"n": HEADER, "f": self.y + 256 * n_out, "q": max(64, 256 * n_bytes), "kv": 0}
         self.part = GpuPart(WeightStore(device, file), sizes, [], 1, {})  # type: ignore[arg-type]
         self.part.write("f", 0, rng.standard_normal(self.y))
-        if self.n_bytes:
-            self.part.write("q", 0, rng.integers(-127, 128, 256 * self.n_bytes))
-        self.part.load([self._step(SPARE_ROWS)])  # compiles kernels
+        if n_bytes:
+            self.part.write("q", 0, rng.integers(-127, 128, 256 * n_bytes))
+        how = {"n_in": n_in, "n_out": n_out, "y": self.y}
+        self.part.load([product(type_, SPARE_ROWS, **how)])  # compiles kernels
         start = time.thread_time()
-        self.code = self.part.load([self._step(i) for i in range(n_matrices)])
+        self.code = self.part.load([product(type_, i, **how) for i in range(n_matrices)])
         self.part.read([("f", 0, 1)])
         self.upload = n_matrices * self.matrix_bytes / (time.thread_time() - start)
-
-    def _step(self, i: int) -> Step:
-        return step(
-            f"matmul.{self.type.name}", w0=i * self.type.row_bytes(self.n_in),
-            row_bytes=self.type.row_bytes(self.n_in), n_in=self.n_in, n_out=self.n_out, xq=0,
-            xq_stride=self.n_bytes, xf=0, xf_stride=self.n_floats, y=self.y, y_stride=self.n_out,
-            is_added=0, count=N_TOKENS, **dict.fromkeys(SCRATCH, 0),
-        )  # fmt: skip
 
     def bytes_per_s(self, n_tokens: int, seconds: float) -> float:
         """Return bytes of weights a second; a token more than the kernel takes reads them again."""

@@ -28,8 +28,9 @@ from gguf_hub.run.kernels.vm.ops import N_TOKENS, SLOT, Step, step
 N_BYTES, LIMIT_S = 300_000_000, 1.0
 _TYPES = (QuantType.Q8_0, QuantType.Q4_K)
 _N_IN, _N_OUT = 4096, 14336  # gate and up of a 7B model, or of an expert of Mixtral
-_SPARE_ROWS = 64  # behind the matrix, so that others of the same size begin a row further
 _Y = max(activation_floats(ACTIVATION_OF[type_], _N_IN) for type_ in _TYPES)  # results lie there
+SPARE_ROWS = 64
+"""Rows behind the matrix, so that others of the same size begin a row further."""
 _ENOUGH_S = 0.05
 """Time of passes in a row, beside which it does not count that their end must be heard of."""
 
@@ -52,12 +53,12 @@ def measure_bandwidth(
     types, total = [], 0
     for type_ in _TYPES:
         size = type_.row_bytes(_N_IN) * n_out
-        n = min(_SPARE_ROWS, -(-n_bytes // (len(_TYPES) * size)))
+        n = min(SPARE_ROWS, -(-n_bytes // (len(_TYPES) * size)))
         types += [(type_, i) for i in range(n)]
         total += n * size
     part = GpuPart(WeightStore(device, _weights(n_out)), _areas(n_out), [], 1, {})
     try:
-        code = part.load([_product(type_, i, n_out) for type_, i in types])
+        code = part.load([product(type_, i, n_in=_N_IN, n_out=n_out, y=_Y) for type_, i in types])
         return total / _seconds(part, code, limit_s)
     finally:
         part.free()
@@ -70,18 +71,26 @@ def _areas(n_out: int) -> dict[Array, int]:
 
 def _weights(n_out: int) -> NDArray[np.uint8]:
     """Return noise of which no two bytes are an infinite half, as scales are such."""
-    size = max(type_.row_bytes(_N_IN) for type_ in _TYPES) * (n_out + _SPARE_ROWS)
+    size = max(type_.row_bytes(_N_IN) for type_ in _TYPES) * (n_out + SPARE_ROWS)
     noise = np.random.default_rng(0).integers(0, 0x7C, min(size, 1 << 20), np.uint8)
     return np.resize(noise, size)
 
 
-def _product(type_: QuantType, i: int, n_out: int) -> Step:
-    """Return a product with matrix ``i``; activations are zeros."""
-    row_bytes, kind = type_.row_bytes(_N_IN), ACTIVATION_OF[type_]
+def product(type_: QuantType, i: int, *, n_in: int, n_out: int, y: int) -> Step:
+    """Return a product with a matrix.
+
+    Args:
+        type_: Of the weights.
+        i: Which of up to ``SPARE_ROWS`` matrices; each begins a row further.
+        n_in: Weights of a row.
+        n_out: Rows.
+        y: Where results go; activations begin at 0.
+    """
+    row_bytes, kind = type_.row_bytes(n_in), ACTIVATION_OF[type_]
     return step(
-        f"matmul.{type_.name}", w0=i * row_bytes, row_bytes=row_bytes, n_in=_N_IN, n_out=n_out,
-        xq=0, xq_stride=activation_bytes(kind, _N_IN), xf=0,
-        xf_stride=activation_floats(kind, _N_IN), y=_Y, y_stride=n_out, is_added=0,
+        f"matmul.{type_.name}", w0=i * row_bytes, row_bytes=row_bytes, n_in=n_in, n_out=n_out,
+        xq=0, xq_stride=activation_bytes(kind, n_in), xf=0,
+        xf_stride=activation_floats(kind, n_in), y=y, y_stride=n_out, is_added=0,
         count=N_TOKENS, packed=0, packed_stride=0, partial=0, partial_stride=0,
     )  # fmt: skip
 
