@@ -16,7 +16,7 @@ from gguf_hub.api.server.conversations import count_tokens, prepare_chat
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.measures import timings_of, usage_of
 from gguf_hub.api.server.replies import Events, Json, error
-from gguf_hub.api.server.service import Service
+from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
 from gguf_hub.run.generation import Generation, TextDelta
@@ -59,13 +59,17 @@ async def model(model_id: str, request: Request) -> Response:
 def _model(service: Service) -> dict[str, Any]:
     info = service.model_info
     created_at = datetime.fromtimestamp(service.created, timezone.utc).isoformat()
-    meta = {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
+    anthropic = {"type": "model", "display_name": info.name, "created_at": created_at}
+    return {"id": info.name, "object": "model", "created": service.created,
+            "owned_by": "gguf-hub", **anthropic, "meta": meta_of(info)}  # fmt: skip
+
+
+def meta_of(info: ModelInfo) -> dict[str, Any]:
+    """Return what lists of models say of one beside its name."""
+    return {"n_ctx": info.n_ctx, "n_ctx_train": info.n_ctx_train, "n_embd": info.n_embd,
             "n_vocab": info.n_vocab, "n_params": info.n_params, "size": info.size_bytes,
             "quant": info.quant, "n_slots": info.n_slots,
             "description": info.description}  # fmt: skip
-    anthropic = {"type": "model", "display_name": info.name, "created_at": created_at}
-    return {"id": info.name, "object": "model", "created": service.created,
-            "owned_by": "gguf-hub", **anthropic, "meta": meta}  # fmt: skip
 
 
 # -- completions ----------------------------------------------------------------------------------

@@ -168,10 +168,9 @@ class Fleet:
         """Requests that wait for a model."""
         return self._n_waiting.total()
 
-    def note_failure(self, name: str, error: GgufHubError) -> None:
+    def note_failure(self, name: str, error: LoadError) -> None:
         """Keep why a model could not be loaded in the background."""
-        known = error if isinstance(error, LoadError) else LoadError(error.message, hint=error.hint)
-        self.failures.setdefault(name, known)
+        self.failures[name] = error
         self.events.status(name, "unloaded", error=str(error))
 
     # -- requests --------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ class Library:
         return list(_distinct(_models_of(files)))
 
     def _describe_named(self) -> Iterator[ListedModel]:
-        for argument, path in self._named or ():
+        for path, argument in {path: argument for argument, path in self._named or ()}.items():
             file = find_local_file(path, self._resolver.store)
             origin = (file.repo_id, file.commit, file.filename) if file else (None, None, path.name)
             if (model := _model(path, *origin)) is not None:

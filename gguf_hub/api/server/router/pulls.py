@@ -112,7 +112,7 @@ class Pulls:
     Args:
         resolver: Makes a resolver that reports to a progress.
         events: Where to report them.
-        has_changed: Called when files have come.
+        has_changed: Called in a thread when files have come.
     """
 
     def __init__(
@@ -195,7 +195,6 @@ class Pulls:
             raise
         else:
             self._events.publish(pull.name, "download_finished")
-            self._has_changed()
         finally:
             reports.cancel()
             self._pulls.pop(pull.name, None)
@@ -212,6 +211,7 @@ class Pulls:
 
         resolver.confirm = note_digests
         resolver.get(target)
+        self._has_changed()
 
     async def _report(self, pull: Pull) -> None:
         """Send events of a download while it goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -23,20 +23,15 @@ class Wish:
         model: The name of a model, or empty.
         keep_alive_s: How long it stays loaded afterwards; None where the request does not say.
         autoload: Whether it may be loaded for this request; None for the server's default.
-        fields: The body, if it is a JSON object.
-        body: Its bytes.
+        only_loads: Whether this is Ollama's request to load or unload a model, without a prompt.
+        body: The bytes of the body.
     """
 
     model: str = ""
     keep_alive_s: float | None = None
     autoload: bool | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    only_loads: bool = False
     body: bytes = b""
-
-    @property
-    def only_loads(self) -> bool:
-        """Whether this is Ollama's request to load or unload a model, without a prompt."""
-        return not self.fields.get("prompt") and not self.fields.get("messages")
 
 
 async def read_wish(request: Request) -> Wish:
@@ -55,7 +50,7 @@ async def read_wish(request: Request) -> Wish:
         model=_name(name or query.get("model")),
         keep_alive_s=None if keep_alive in (None, "") else _keep_alive_s(keep_alive),
         autoload=_flag(query.get("autoload")),
-        fields=fields,
+        only_loads=not fields.get("prompt") and not fields.get("messages"),
         body=body,
     )
 

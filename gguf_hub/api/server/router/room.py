@@ -107,22 +107,22 @@ class Room:
 
     def _left_by(self, others: list[Demand]) -> Machine:
         """Return the machine with the memory that is left for one more model."""
+        available = self._available_bytes()
         with self._lock:
             if self._machine is None:
                 self._machine = self._detect()
-        ram_bytes = self._machine.ram_bytes
-        if others:
-            available = self._available_bytes()
-            free = ram_bytes - sum(each.ram_bytes for each in others)
+            if not others and available is not None:
+                self._machine = replace(self._machine, ram_bytes=available)
+            machine = self._machine
+        # what they will take, as caches that nobody has written to count as free by now
+        free = machine.ram_bytes - sum(each.ram_bytes for each in others)
+        if available is not None:
             # what is mapped counts as free, but is not: the others would read it again and again
-            now = free if available is None else available - sum(o.mapped_bytes for o in others)
-            ram_bytes = max(0, min(free, now))
-        else:
-            ram_bytes = self._available_bytes() or ram_bytes
-        vram_bytes = self._machine.vram_bytes - sum(each.vram_bytes for each in others)
+            free = min(free, available - sum(each.mapped_bytes for each in others))
+        vram_bytes = machine.vram_bytes - sum(each.vram_bytes for each in others)
         return replace(
-            self._machine,
-            ram_bytes=ram_bytes,
+            machine,
+            ram_bytes=max(0, free),
             vram_bytes=max(0, vram_bytes) if self._opening.uses_gpu else 0,
         )
 

@@ -12,12 +12,13 @@ from starlette.responses import PlainTextResponse, Response
 from gguf_hub.api.server.bodies import Body
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.metrics import metric_lines, request_lines
+from gguf_hub.api.server.openai_routes import meta_of
 from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json, error
 from gguf_hub.api.server.router.fleet import State
 from gguf_hub.api.server.router.library import ListedModel
 from gguf_hub.api.server.router.requests import Wish
 from gguf_hub.api.server.router.service import Router
-from gguf_hub.errors import UsageError
+from gguf_hub.errors import GgufHubError, UsageError
 
 router = APIRouter(tags=["Router"])
 
@@ -61,7 +62,7 @@ async def models(request: Request, reload: bool = False, catalog: bool = False) 
     if reload:
         await service.refresh()
     found = await service.models()
-    data = [_entry(service, model) for model in found]
+    data = [await _entry(service, model) for model in found]
     if catalog:
         data += [_entry_of_quant(quant) for quant in service.library.quants_to_download()]
     names = [entry["id"] for entry in data]
@@ -74,18 +75,22 @@ async def models(request: Request, reload: bool = False, catalog: bool = False) 
 async def model(model_id: str, request: Request) -> Response:
     """Describe a model."""
     service = router_of(request)
-    return Json(_entry(service, await service.find(model_id)))
+    return Json(await _entry(service, await service.find(model_id)))
 
 
-def _entry(service: Router, model: ListedModel) -> dict[str, Any]:
+async def _entry(service: Router, model: ListedModel) -> dict[str, Any]:
     instance = service.fleet.get(model.name)
+    try:
+        meta = meta_of(await service.describe(model, reads_vocabulary=False))
+    except GgufHubError:  # it cannot be read, as an attempt to load it will say
+        meta = {"size": model.size_bytes}
     created_at = datetime.fromtimestamp(model.modified_time, timezone.utc).isoformat()
     modalities = {"input_modalities": ["text"], "output_modalities": ["text"]}
     return {
         "id": model.name, "object": "model", "created": int(model.modified_time),
         "owned_by": "gguf-hub", "type": "model", "display_name": model.name,
         "created_at": created_at, "path": str(model.path), "architecture": modalities,
-        "meta": {"size": model.size_bytes}, **(instance.info if instance else {}),
+        "meta": meta, **(instance.info if instance else {}),
         "status": _status(service, model.name),
     }  # fmt: skip
 

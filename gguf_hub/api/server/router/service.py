@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.opening import describe_file
-from gguf_hub.api.server.router.children import Child
+from gguf_hub.api.server.router.children import Child, LoadError
 from gguf_hub.api.server.router.fleet import Fleet, State
 from gguf_hub.api.server.router.forwarding import (
     Answer,
@@ -23,13 +23,13 @@ from gguf_hub.api.server.router.forwarding import (
     ProcessEndedError,
     ask,
 )
-from gguf_hub.api.server.router.library import Library, ListedModel
+from gguf_hub.api.server.router.library import Library, ListedModel, UnknownModelError
 from gguf_hub.api.server.router.pulls import Pulls
 from gguf_hub.api.server.router.requests import Wish, read_wish
 from gguf_hub.api.server.router.room import OpeningFacts
 from gguf_hub.api.server.service import ModelInfo
 from gguf_hub.api.server.worker_pool import WorkerPool
-from gguf_hub.errors import GgufHubError, ModelNotFoundError, UsageError
+from gguf_hub.errors import ModelNotFoundError, UnavailableError, UsageError
 from gguf_hub.gguf.shard_names import model_files
 from gguf_hub.hub.download.inventory import inventory
 from gguf_hub.hub.download.refs import Target
@@ -95,6 +95,9 @@ class Router:
             return models[0]
         if len(loaded) == 1:
             return loaded[0].model
+        if not models:
+            raise UnknownModelError("this server has no models yet",
+                                    hint="`gguf-hub download` fetches one")  # fmt: skip
         raise UsageError(
             "model: expected a name, as this server has several models",
             hint="`/v1/models` lists them",
@@ -137,8 +140,10 @@ class Router:
         try:
             async with self.fleet.lease(model):
                 pass
-        except GgufHubError as exc:
+        except LoadError as exc:
             self.fleet.note_failure(model.name, exc)
+        except UnavailableError:
+            return  # it was to be, or there is no room by now: its state says so
 
     def unload(self, name: str) -> None:
         """Begin to unload a model, once it has answered what it has."""
@@ -169,6 +174,8 @@ class Router:
         paths = set(model_files(model.path))
         store = self._resolver.store
         known = {file.path for file in inventory(store, self._resolver.roots)}
+        if not paths & known:
+            raise UsageError(f"`{model.path}` is on no record and in no cache of gguf-hub")
         for path in sorted(paths & known):
             remove(path, store)
         self.library.models(is_fresh=True)
@@ -182,7 +189,7 @@ class Router:
             GgufHubError: There is no such model, or it cannot answer.
         """
         wish = await read_wish(request) if wish is None else wish
-        model = await while_connected(request, self.find(wish.model))
+        model = await while_connected(request, self._model_of(wish, request.url.path))
         self.check_autoload(model, wish)
         call = Call.of(request, wish.body)
         try:
@@ -192,6 +199,19 @@ class Router:
                 raise
         # its process has ended, nothing was answered yet: another one may
         return await self._answer(request, call, model, wish)
+
+    async def _model_of(self, wish: Wish, path: str) -> ListedModel:
+        """Return the model of a request; the only one that was named answers to every name.
+
+        That is as without a router; Ollama's clients want to be told of a name that is wrong.
+        """
+        try:
+            return await self.find(wish.model)
+        except UnknownModelError:
+            models = await self.models() if self.library.is_fixed else []
+            if len(models) != 1 or path.startswith("/api/"):
+                raise
+            return models[0]
 
     def check_autoload(self, model: ListedModel, wish: Wish) -> None:
         """Refuse to load a model where that is not to be done for requests.

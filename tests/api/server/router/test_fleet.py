@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gguf_hub.hub.fit import Machine
+from gguf_hub.hub.fit.machine import RESERVE_SHARE
 from tests.api.server.router.harness import RunningRouter
 
 Start = Callable[..., RunningRouter]
@@ -119,26 +121,35 @@ def test_a_client_that_goes_leaves_the_queue(start: Start, files: Files) -> None
 
 # -- memory ---------------------------------------------------------------------------------------
 
-MODEL_BYTES = 78_000_000  # of stories260K as F32 with one slot of 128 tokens, at most
+
+@pytest.fixture
+def model_bytes(files: Files) -> int:
+    """What one of the models takes, with what is left to other programs beside it."""
+    from gguf_hub.api.server.router.room import OpeningFacts, Room
+
+    room = Room(OpeningFacts(n_ctx=128, n_slots=1), lambda: Machine(10**12), lambda: None)
+    return round(room.demand_of(files[0]).ram_bytes / (1 - RESERVE_SHARE))
 
 
-def test_memory_for_one_holds_one_at_a_time(start: Start, files: Files) -> None:
-    router = start(files, ram_bytes=round(1.5 * MODEL_BYTES))
+def test_memory_for_one_holds_one_at_a_time(start: Start, files: Files, model_bytes: int) -> None:
+    router = start(files, ram_bytes=round(1.8 * model_bytes))
     for name in "aba":
         assert router.ask(name)["model"] == name
         assert [each.model.name for each in router.fleet.loaded] == [name]
 
 
-def test_memory_for_two_holds_two(start: Start, files: Files) -> None:
-    router = start(files, ram_bytes=round(2.5 * MODEL_BYTES))
+def test_memory_for_two_holds_two(start: Start, files: Files, model_bytes: int) -> None:
+    router = start(files, ram_bytes=round(2.5 * model_bytes))
     for name in "abc":
         router.ask(name)
     assert router.started == ["a", "b", "c"]
     assert [each.model.name for each in router.fleet.loaded] == ["c", "b"]
 
 
-def test_a_model_that_never_fits_is_refused_and_unloads_nothing(start: Start, files: Files) -> None:
-    router = start(files, ram_bytes=MODEL_BYTES // 2)
+def test_a_model_that_never_fits_is_refused_and_unloads_nothing(
+    start: Start, files: Files, model_bytes: int
+) -> None:
+    router = start(files, ram_bytes=model_bytes // 2)
     reply = router.http.post("/v1/chat/completions", json={"model": "a", "messages": []})
     assert reply.status_code == 500
     assert "does not fit this machine: it takes" in reply.json()["error"]["message"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 
 from tests.api.server.router.harness import RunningRouter
 
@@ -29,6 +28,7 @@ def test_lists_have_every_model_under_all_interfaces(start: Start, files: Files)
         assert [entry["status"]["value"] for entry in data] == ["unloaded", "loaded", "unloaded"]
         assert data[1]["meta"] == {"n_ctx": 7}  # its process says so
         assert data[0]["meta"]["size"] == files[0].stat().st_size
+        assert (data[0]["meta"]["n_ctx"], data[0]["meta"]["quant"]) == (128, "F32")
     tags = router.http.get("/api/tags").json()["models"]
     assert [tag["name"] for tag in tags] == ["a:latest", "b:latest", "c:latest"]
     assert tags[0]["details"]["family"] == "llama"
@@ -125,6 +125,21 @@ def test_without_a_name_the_model_must_be_clear(start: Start, files: Files) -> N
     assert router.http.get("/slots", params={"model": "c"}).json()["path"] == "/slots?model=c"
 
 
+def test_the_only_model_that_was_named_answers_to_every_name(start: Start, files: Files) -> None:
+    router = start(files[:1])
+    assert router.ask("gpt-4o")["model"] == "a"
+    assert router.http.post("/api/chat", json={"model": "gpt-4o"}).status_code == 404
+
+
+def test_a_machine_without_models_says_so(start: Start, tmp_path: Path) -> None:
+    router = start(None, folder=tmp_path / "store")
+    assert router.http.get("/v1/models").json()["data"] == []
+    assert router.http.get("/api/tags").json() == {"models": []}
+    reply = router.http.post("/completion", json={})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+    assert "no models yet" in reply.json()["error"]["message"]
+
+
 def test_of_all_models_of_a_machine_none_is_the_first(
     start: Start, files: Files, tmp_path: Path
 ) -> None:
@@ -188,7 +203,6 @@ def test_every_route_of_a_server_of_one_model_is_there(start: Start, files: File
     own = set(_paths(router))
     for each in ROUTERS:
         for route in each.routes:
-            assert isinstance(route, APIRoute)
             assert {(route.path, method) for method in route.methods or ()} <= own
     assert router.http.get("/no/such/path").status_code == 404
     assert router.http.get("/completion").status_code == 405
