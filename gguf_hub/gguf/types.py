@@ -117,4 +117,5 @@ class FileType(IntEnum):
     Q5_K_S = 16
     Q5_K_M = 17
     Q6_K = 18
+    Q2_K_S = 21
     BF16 = 32

@@ -37,7 +37,7 @@ def encoded(type: T, values: np.ndarray) -> np.ndarray:
     f[:n] = values
     blocks = np.zeros(type.row_bytes(n), np.uint8)
     row = encode.make_encode_row(type.name, lanes)
-    row(f, 0, blocks, 0, n, np.zeros(QUANTS, np.int8), 0, n)
+    row(f, 0, blocks, 0, n, np.zeros(QUANTS, np.int8), 0, n, 0)
     return blocks
 
 

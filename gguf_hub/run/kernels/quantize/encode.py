@@ -1,7 +1,8 @@
 """From floats to blocks: the kernels of the quantiser, and the types without super-blocks.
 
-``encode_<type>(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
-``o`` of ``w``. The simple types give the very bytes that ggml gives.
+``encode_<type>(f, x, w, o, n, q, qo, scratch, importance)`` turns the row ``f[x:x+n]`` into blocks
+at byte ``o`` of ``w``. The simple types give the very bytes that ggml gives. An encoder by an
+importance matrix reads what errors count for from ``f[importance:importance+n]``; others do not.
 
 A chunk of a tensor is worked on slice by slice, each a ``decode`` and an ``encode`` step. Every
 thread decodes rows of a slice into working memory of its own and encodes the same rows from there,
@@ -18,10 +19,10 @@ from collections.abc import Callable
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.generic.floats import at
-from gguf_hub.run.kernels.quantize import encode_k
+from gguf_hub.run.kernels.quantize import encode_k, encode_small
 from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
+from gguf_hub.run.kernels.quantize.encode_small import pack_fifth_bits
 from gguf_hub.run.kernels.simd import lanes as _lanes
 from gguf_hub.run.kernels.steps import share
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
@@ -78,20 +79,36 @@ def make_encode(encode_row: Callable) -> Callable:
         for r in range(begin, end):
             start = x + x_stride * tid + n_in * (r - begin)
             own_scratch = scratch + SCRATCH * tid
-            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch)
+            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch, 0)
 
     return encode
 
 
-def make_encode_row(weight_type: str, lanes) -> Callable:
+def make_encode_weighted(encode_row: Callable) -> Callable:
+    """Return the same step for a matrix whose inputs have weights, ``f[importance:]``."""
+
+    def encode_weighted(
+        tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch, importance
+    ):
+        begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        for r in range(begin, end):
+            start = x + x_stride * tid + n_in * (r - begin)
+            own_scratch = scratch + SCRATCH * tid
+            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch, importance)
+
+    return encode_weighted
+
+
+def make_encode_row(weight_type: str, lanes, *, is_weighted: bool = False) -> Callable:
     """Return the encoder of a row of one type.
 
     Args:
         weight_type: E.g. ``Q4_K``.
         lanes: ``lanes``, or ``simd_lanes`` for compiled code.
+        is_weighted: Whether errors count by an importance matrix; for ``WEIGHTED_TYPES`` alone.
     """
     if weight_type in _MAKERS:
-        return _MAKERS[weight_type](lanes)
+        return _MAKERS[weight_type](lanes, is_weighted=is_weighted)
     if weight_type in ("F32", "F16", "BF16"):
         return _make_float(lanes, weight_type)
     if weight_type == "Q8_0":
@@ -99,6 +116,8 @@ def make_encode_row(weight_type: str, lanes) -> Callable:
     bits, has_minimum = {
         "Q4_0": (4, False), "Q4_1": (4, True), "Q5_0": (5, False), "Q5_1": (5, True),
     }[weight_type]  # fmt: skip
+    if is_weighted:
+        return encode_small.make_weighted(lanes, bits, has_minimum=has_minimum)
     return _make_small(lanes, bits, has_minimum)
 
 
@@ -112,7 +131,7 @@ def _make_float(lanes, weight_type: str) -> Callable:
     width, load = lanes.LANES, lanes.load
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         n_vectors = n // width
         for i in range(n_vectors):
             put(w, o + size * width * i, load(f, x + width * i))
@@ -158,7 +177,7 @@ def _make_q8_0(lanes) -> Callable:
         )
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         for b in range(n // 32):
             high, low = range_of(f, x + 32 * b)
             d = np.float32(max(high, -low) / np.float32(127))
@@ -184,16 +203,6 @@ def _extreme(f, x, high, low):
     return high
 
 
-@register_jitable
-def _pack_fifth_bits(q, qo, w, o):
-    """Write 32 bits: bit i is the fifth of quant i."""
-    for j in range(4):
-        byte = np.int32(0)
-        for k in range(8):
-            byte |= (at(q, qo + 8 * j + k) >> 4) << k
-        w[np.uintp(o + j)] = np.uint8(byte)
-
-
 def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
     """Return the encoder of Q4_0, Q4_1, Q5_0 or Q5_1.
 
@@ -213,7 +222,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
     block_bytes = nibbles + 16
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         for b in range(n // 32):
             first, block = x + 32 * b, o + block_bytes * b
             high, low = range_of(f, first)
@@ -230,7 +239,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
                 value = (load(f, first + width * i) - start_v) * inverse + offset_v
                 store_quants(q, qo + width * i, smaller(truncate(value), top_v))
             if bits == 5:
-                _pack_fifth_bits(q, qo, w, block + high_bits)
+                pack_fifth_bits(q, qo, w, block + high_bits)
             pack_nibbles(q, qo, w, block + nibbles, 16)
 
     return encode
