@@ -22,6 +22,8 @@ BASE_TYPES: dict[FileType, QuantType] = {
     F.Q4_0: T.Q4_0, F.Q4_1: T.Q4_1, F.Q5_0: T.Q5_0, F.Q5_1: T.Q5_1,
     F.Q2_K: T.Q2_K, F.Q2_K_S: T.Q2_K, F.Q3_K_S: T.Q3_K, F.Q3_K_M: T.Q3_K, F.Q3_K_L: T.Q3_K,
     F.Q4_K_S: T.Q4_K, F.Q4_K_M: T.Q4_K, F.Q5_K_S: T.Q5_K, F.Q5_K_M: T.Q5_K, F.Q6_K: T.Q6_K,
+    F.IQ4_NL: T.IQ4_NL, F.IQ4_XS: T.IQ4_XS, F.TQ1_0: T.TQ1_0, F.TQ2_0: T.TQ2_0,
+    F.MXFP4_MOE: T.MXFP4,
 }  # fmt: skip
 """The type that most tensors of a file get."""
 

@@ -40,7 +40,8 @@ _LARGEST = {
     # their minimum is a half itself, or one times a small integer
     T.Q4_1: _HALF, T.Q5_1: _HALF, T.Q2_K: 15 * _HALF, T.Q4_K: 63 * _HALF, T.Q5_K: 63 * _HALF,
     # half of what scale times quant reaches: a fitted scale may be larger than the obvious one
-    T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF,
+    T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF, T.IQ4_NL: 64 * _HALF, T.IQ4_XS: 2048 * _HALF,
+    T.TQ1_0: _HALF, T.TQ2_0: _HALF, T.MXFP4: 6 * 2.0**120,
 }  # fmt: skip
 """Type -> the largest magnitude that it surely holds."""
 

@@ -19,10 +19,11 @@ from collections.abc import Callable
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.quantize import encode_k, encode_small
+from gguf_hub.run.kernels.quantize import encode_codes, encode_k, encode_small
 from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.quantize.encode_small import pack_fifth_bits
+from gguf_hub.run.kernels.quantize.encode_weights import make_range
 from gguf_hub.run.kernels.simd import lanes as _lanes
 from gguf_hub.run.kernels.steps import share
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
@@ -33,6 +34,13 @@ _MAKERS = {
     "Q4_K": encode_k.make_q4_k,
     "Q5_K": encode_k.make_q5_k,
     "Q6_K": encode_k.make_q6_k,
+    "IQ4_NL": encode_codes.make_iq4_nl,
+    "IQ4_XS": encode_codes.make_iq4_xs,
+}
+_PLAIN_MAKERS = {
+    "MXFP4": encode_codes.make_mxfp4,
+    "TQ1_0": encode_codes.make_tq1_0,
+    "TQ2_0": encode_codes.make_tq2_0,
 }
 _MAGNITUDE = 0x7FFFFFFF
 
@@ -109,6 +117,8 @@ def make_encode_row(weight_type: str, lanes, *, is_weighted: bool = False) -> Ca
     """
     if weight_type in _MAKERS:
         return _MAKERS[weight_type](lanes, is_weighted=is_weighted)
+    if weight_type in _PLAIN_MAKERS:
+        return _PLAIN_MAKERS[weight_type](lanes)
     if weight_type in ("F32", "F16", "BF16"):
         return _make_float(lanes, weight_type)
     if weight_type == "Q8_0":
@@ -144,25 +154,9 @@ def _make_float(lanes, weight_type: str) -> Callable:
 # -- blocks of 32 --------------------------------------------------------------------------------
 
 
-def _make_range(lanes) -> Callable:
-    """Return ``range_of``: the largest and the smallest of 32 values."""
-    width, load, smaller, larger = lanes.LANES, lanes.load, lanes.smaller, lanes.larger
-    highest, lowest = lanes.highest, lanes.lowest
-
-    @register_jitable
-    def range_of(f, x):
-        high = low = load(f, x)
-        for i in range(1, 32 // width):
-            value = load(f, x + width * i)
-            high, low = larger(high, value), smaller(low, value)
-        return highest(high), lowest(low)
-
-    return range_of
-
-
 def _make_q8_0(lanes) -> Callable:
     """Return the encoder of Q8_0: the largest magnitude becomes 127."""
-    range_of = _make_range(lanes)
+    range_of = make_range(lanes)
     width, load, store_bytes = lanes.LANES, lanes.load, lanes.store_bytes
     splat, where_less, truncate = lanes.splat, lanes.where_less, lanes.truncate
 
@@ -212,7 +206,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
         has_minimum: Whether quants count from a minimum; if not, the value of largest magnitude is
             the lowest quant, -8 or -16.
     """
-    range_of = _make_range(lanes)
+    range_of = make_range(lanes)
     width, load, splat, smaller = lanes.LANES, lanes.load, lanes.splat, lanes.smaller
     store_quants, pack_nibbles = lanes.store_quants, lanes.pack_nibbles
     truncate = lanes.truncate

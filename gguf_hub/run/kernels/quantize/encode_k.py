@@ -181,7 +181,7 @@ def _round_positive(f, values, q, factors, n, top):
 
 
 @register_jitable
-def _round_signed(f, values, q, factors, n, top, highest):
+def round_signed(f, values, q, factors, n, top, highest):
     """Round ``n`` values to multiples of their extreme over ``-top``; return that."""
     extreme = np.float32(0)
     for j in range(n):
@@ -328,7 +328,7 @@ def make_q3_k(lanes, *, is_weighted: bool = False) -> Callable:
             if is_weighted:
                 d = round_weighted(f, scales, scratch + _SUMS, q, factors, 16, -32, 31, -32, 9)
             else:
-                d = _round_signed(f, scales, q, factors, 16, 32, 31)
+                d = round_signed(f, scales, q, factors, 16, 32, 31)
             d = store_half(w, block + 108, d)
             for j in range(16):
                 scale = d * np.float32(at(q, factors + j))
@@ -405,7 +405,7 @@ def make_q6_k(lanes, *, is_weighted: bool = False) -> Callable:
         for b in range(n // 256):
             block, first = o + 210 * b, x + 256 * b
             search(f, first, importance + 256 * b, scratch)
-            d = _round_signed(f, scratch + _SCALES, q, factors, 16, 128, 127)
+            d = round_signed(f, scratch + _SCALES, q, factors, 16, 128, 127)
             d = store_half(w, block + 208, d)
             for j in range(16):
                 scale = at(q, factors + j)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from gguf_hub.gguf.types import QuantType as T
 
-WEIGHTED_TYPES = frozenset({T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K})
+WEIGHTED_TYPES = frozenset(
+    {T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}
+)
 """Types whose encoders can make use of an importance matrix."""
 
 SCRATCH = 560

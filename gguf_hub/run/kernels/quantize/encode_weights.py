@@ -17,6 +17,22 @@ from numba.extending import register_jitable
 _MAGIC = np.float32(12582912.0)
 
 
+def make_range(lanes) -> Callable:
+    """Return ``range_of``: the largest and the smallest of 32 values."""
+    width, load, smaller, larger = lanes.LANES, lanes.load, lanes.smaller, lanes.larger
+    highest, lowest = lanes.highest, lanes.lowest
+
+    @register_jitable
+    def range_of(f, x):
+        high = low = load(f, x)
+        for i in range(1, 32 // width):
+            value = load(f, x + width * i)
+            high, low = larger(high, value), smaller(low, value)
+        return highest(high), lowest(low)
+
+    return range_of
+
+
 def make_total(lanes) -> Callable:
     """Return the sum of all lanes of a vector; it uses the floats at ``scratch``."""
     width, store = lanes.LANES, lanes.store
