@@ -11,6 +11,7 @@ import os
 from gguf_hub.gguf.types import WRITABLE_TYPES
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import usable_isas
+from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 from tests.conftest import KERNELS
 from tests.run.kernels import test_attention, test_products
@@ -21,6 +22,7 @@ _BY_TYPE = {
     "head_matmul": "F32",
     "decode": "F16 F32 Q4_K Q6_K",
     "encode": " ".join(sorted(type_.name for type_ in WRITABLE_TYPES)),
+    "encode_weighted": " ".join(sorted(type_.name for type_ in WEIGHTED_TYPES)),
 }
 """Steps that read weights -> types that models of the tests have, beside those of the products."""
 

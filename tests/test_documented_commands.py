@@ -70,6 +70,7 @@ FILES = {
         *(f"NAME-0000{i}-of-00004.gguf" for i in range(1, 5)),
         "mixtral-8x7b-v0.1.Q4_K_M.gguf",
         "model.f16.gguf",
+        "calibration.txt",
         "held-out.txt",
     ],
     "docs/gpu.md": ["model.gguf"],
@@ -237,7 +238,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     f16 = write_mixtral(folder / "model.f16.gguf", SHAPE, recipe="F16")
     (folder / "tiny-mixtral.f16.gguf").hardlink_to(f16)
     (folder / "model.gguf").write_bytes(embedded.read_bytes())
-    for name in ("held.txt", "held-out.txt"):
+    for name in ("held.txt", "held-out.txt", "calibration.txt"):
         (folder / name).write_text("Once upon a time there was a fox. " * 100)
     bf16 = write_mixtral(folder / "bf16.gguf", SHAPE, recipe="BF16")
     for stem in ("NAME", "repo.BF16"):

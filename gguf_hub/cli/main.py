@@ -49,6 +49,7 @@ FAMILIES = {
         {
             "bench": "Benchmark a model on this machine.",
             "perplexity": "Measure perplexity and KL divergence.",
+            "imatrix": "Make, merge and show importance matrices.",
             "warmup": "Compile kernels ahead of the first run.",
         },
     ),

@@ -9,8 +9,8 @@ Source: tools/gguf-split/gguf-split.cpp and llama_split_path in src/llama.cpp of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -322,21 +322,35 @@ def _groups(
 
 
 def _shard(file: GgufFile, no: int, groups: Sequence[Sequence[TensorInfo]]) -> Rewrite:
-    fields = {
-        "split.no": Field(ValueType.UINT16, no),
-        "split.count": Field(ValueType.UINT16, len(groups)),
-        "split.tensors.count": Field(ValueType.INT32, len(file.tensors)),
-    }
-    if no == 0:
-        own = detached(file.fields)
-        fields = {**{k: f for k, f in own.items() if k not in SPLIT_KEYS}, **fields}
-    elif "general.alignment" in file.fields:
-        fields["general.alignment"] = file.fields["general.alignment"]
+    fields = fields_of_shard(detached(file.fields), no, len(groups), len(file.tensors))
     parts = tuple(
         Part(TensorSpec(info.name, info.shape, info.type), (range_of(file, info),))
         for info in groups[no]
     )
     return Rewrite(fields, parts, (f"{len(parts):,} tensors",))
+
+
+def fields_of_shard(
+    fields: Mapping[str, Field], no: int, count: int, n_tensors: int
+) -> dict[str, Field]:
+    """Return the metadata of one of several files: all of it stands in the first.
+
+    Args:
+        fields: Those of the model.
+        no: Which shard, from 0.
+        count: How many there are.
+        n_tensors: Tensors in all of them.
+    """
+    split = {
+        "split.no": Field(ValueType.UINT16, no),
+        "split.count": Field(ValueType.UINT16, count),
+        "split.tensors.count": Field(ValueType.INT32, n_tensors),
+    }
+    if no == 0:
+        return {**{k: f for k, f in fields.items() if k not in SPLIT_KEYS}, **split}
+    if "general.alignment" in fields:
+        split["general.alignment"] = fields["general.alignment"]
+    return split
 
 
 def write_shards(
@@ -351,13 +365,23 @@ def write_shards(
     paths = tuple(shard_path(prefix, no, len(shards)) for no in range(len(shards)))
     require_distinct(paths, {path for shard in shards for path in shard.sources})
     require_space(prefix.parent, sum(shard.size_bytes for shard in shards))
+    write_together(paths, [partial(shard.write, progress=progress) for shard in shards])
+    return paths
+
+
+def write_together(paths: Sequence[Path], writes: Sequence[Callable[[Path], object]]) -> None:
+    """Write all files, or none: what was written before a failure is removed.
+
+    Args:
+        paths: The files.
+        writes: Each writes one of them.
+    """
     done: list[tuple[Path, os.stat_result]] = []
     try:
-        for path, shard in zip(paths, shards, strict=True):
-            shard.write(path, progress=progress)
+        for path, write in zip(paths, writes, strict=True):
+            write(path)
             done.append((path, path.lstat()))
     except BaseException:
         for path, status in done:
             remove_if(path, status)
         raise
-    return paths

@@ -78,11 +78,18 @@ REMOVED_TYPE_IDS = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 TYPE_COUNT = 43
 """Ids at or above this are newer than this table."""
 
-WRITABLE_TYPES = frozenset(
+COMMON_TYPES = frozenset(
     {
         QuantType.F32, QuantType.F16, QuantType.BF16,
         QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1, QuantType.Q8_0,
         QuantType.Q2_K, QuantType.Q3_K, QuantType.Q4_K, QuantType.Q5_K, QuantType.Q6_K,
+    }
+)  # fmt: skip
+"""The types whose weights are floats, or integers with a scale: most files have no others."""
+
+WRITABLE_TYPES = COMMON_TYPES | frozenset(
+    {
+        QuantType.IQ4_NL, QuantType.IQ4_XS, QuantType.TQ1_0, QuantType.TQ2_0, QuantType.MXFP4,
     }
 )  # fmt: skip
 """The types that weights can be turned into."""
@@ -90,9 +97,7 @@ WRITABLE_TYPES = frozenset(
 RUNNABLE_TYPES = WRITABLE_TYPES | frozenset(
     {
         QuantType.IQ1_S, QuantType.IQ1_M, QuantType.IQ2_XXS, QuantType.IQ2_XS, QuantType.IQ2_S,
-        QuantType.IQ3_XXS, QuantType.IQ3_S, QuantType.IQ4_NL, QuantType.IQ4_XS,
-        QuantType.TQ1_0, QuantType.TQ2_0, QuantType.Q1_0, QuantType.Q2_0,
-        QuantType.MXFP4, QuantType.NVFP4,
+        QuantType.IQ3_XXS, QuantType.IQ3_S, QuantType.Q1_0, QuantType.Q2_0, QuantType.NVFP4,
     }
 )  # fmt: skip
 """The types that the runner computes with: all that models' weights are stored in."""
@@ -117,4 +122,10 @@ class FileType(IntEnum):
     Q5_K_S = 16
     Q5_K_M = 17
     Q6_K = 18
+    Q2_K_S = 21
+    IQ4_NL = 25
+    IQ4_XS = 30
     BF16 = 32
+    TQ1_0 = 36
+    TQ2_0 = 37
+    MXFP4_MOE = 38

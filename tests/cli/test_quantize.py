@@ -64,6 +64,11 @@ def test_pure_and_the_outputs_type(source: Path, gguf_hub) -> None:
         (["Q4_0", "--output-tensor-type", "Q4_K_M"], "`Q4_K_M` is not a tensor type"),
         (["Q4_0", "--recipe", "best"], "'best' is not one of"),
         (["Q4_0", "-t", "-1"], "-1"),
+        (["Q4_0", "--tensor-type", "attn_v"], "expected REGEX=TYPE, found `attn_v`"),
+        (["Q4_0", "--tensor-type", "attn_v=Q9"], "`Q9` is not a tensor type"),
+        (["Q4_0", "--tensor-type", "attn_(=Q8_0"], "`attn_(` is not a pattern"),
+        (["Q4_0", "--tensor-type-file", "no.txt"], "cannot read `no.txt`"),
+        (["Q4_0", "--token-embedding-type", "x"], "`--token-embedding-type`: `x` is not"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], said: str, source: Path, gguf_hub) -> None:
@@ -94,3 +99,66 @@ def test_an_input_that_is_not_there(tmp_path: Path, gguf_hub) -> None:
     code, out, err = gguf_hub("quantize", tmp_path / "no.gguf", tmp_path / "out.gguf", "Q8_0")
     assert (code, out) == (1, "")
     assert "no such file" in err
+
+
+@pytest.fixture
+def imatrix(source: Path, tmp_path: Path, gguf_hub) -> Path:
+    text, path = tmp_path / "text.txt", tmp_path / "m.imatrix.gguf"
+    text.write_text("The hen and the fox went over the hill.\n" * 40)
+    args = ("-f", text, "-o", path, "-c", 64, "-t", 2, "--no-ppl")
+    code, _, err = gguf_hub("imatrix", source, *args)
+    assert code == 0, err
+    return path
+
+
+def test_an_importance_matrix_is_used(source: Path, imatrix: Path, gguf_hub) -> None:
+    out = source.with_name("out.gguf")
+    report = json.loads(
+        gguf_hub("quantize", source, out, "Q4_K_M", "--imatrix", imatrix, "--json", "-t", 2)[1]
+    )
+    used = {tensor["name"] for tensor in report["tensors"] if tensor["has_importance"]}
+    assert "blk.0.ffn_up.3.weight" in used
+    assert "token_embd.weight" not in used
+    assert GgufFile.open(out).metadata["quantize.imatrix.file"] == str(imatrix)
+    code, stdout, err = gguf_hub("quantize", source, source.with_name("s.gguf"), "Q2_K_S")
+    assert (code, stdout) == (1, "")
+    assert "is of no use without an importance matrix" in err
+    assert not source.with_name("s.gguf").exists()
+    code, _, err = gguf_hub("quantize", source, "s.gguf", "Q2_K_S", "--dry-run")
+    assert code == 0
+    assert "this needs an importance matrix" in err
+    code, _, err = gguf_hub("quantize", source, imatrix, "Q4_0", "--imatrix", imatrix, "-f")
+    assert code == 2
+    assert "is the input itself" in err
+    code, _, err = gguf_hub("quantize", source, out, "Q4_0", "--imatrix", source, "-f")
+    assert code == 1
+    assert "is a model, not an importance matrix" in err
+
+
+def test_types_by_name_and_a_file(source: Path, tmp_path: Path, gguf_hub) -> None:
+    types = tmp_path / "types.txt"
+    types.write_text("blk\\.1\\.ffn_up=q5_1 attn_q=q8_0\n\nattn_k=f16\n")
+    args = ("--tensor-type", "attn_q=Q4_1", "--tensor-type-file", types, "--leave-output-tensor",
+            "--token_embedding_type", "q5_0", "--dry-run", "--json")  # fmt: skip
+    report = json.loads(gguf_hub("quantize", source, "out.gguf", "Q4_K_M", *args)[1])
+    kinds = {tensor["name"]: tensor["to"] for tensor in report["tensors"]}
+    assert kinds["blk.0.attn_q.weight"] == "Q4_1"
+    assert kinds["blk.0.attn_k.weight"] == "F16"
+    assert kinds["blk.1.ffn_up.0.weight"] == "Q5_1"
+    assert kinds["blk.0.ffn_up.0.weight"] == "Q4_K"
+    assert kinds["output.weight"] == "F16"
+    assert kinds["token_embd.weight"] == "Q5_0"
+
+
+def test_shards_are_kept_where_asked(source: Path, tmp_path: Path, gguf_hub) -> None:
+    gguf_hub("split", source, tmp_path / "part", "--split-max-tensors", 20)
+    first = next(tmp_path.glob("part-00001*"))
+    args = (first, tmp_path / "out.gguf", "Q8_0", "--keep-split", "-t", 2)
+    code, out, _ = gguf_hub("quantize", *args)
+    shards = sorted(tmp_path.glob("out-*"))
+    assert (code, out) == (0, f"{shards[0]}\n")
+    assert len(shards) == len(list(tmp_path.glob("part-*")))
+    assert gguf_hub("verify", shards[0])[0] == 0
+    code, _, err = gguf_hub("quantize", *args)
+    assert code == 1
+    assert "exists already" in err

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_hub.cli.options import output_options
+from gguf_hub.cli.options import CONTEXT, output_options
 
 if TYPE_CHECKING:
-    from gguf_hub.gguf.types import QuantType
+    from gguf_hub.run.quants.imatrix import ImportanceMatrix
     from gguf_hub.run.quants.plan import QuantizePlan
+    from gguf_hub.run.quants.recipes import Wishes
+
+_FILE = click.Path(path_type=Path)
 
 
-@click.command("quantize")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.command("quantize", context_settings=CONTEXT)
+@click.argument("source", metavar="IN", type=_FILE)
+@click.argument("target", metavar="OUT", type=_FILE)
 @click.argument("type_name", metavar="TYPE")
+@click.option(
+    "--imatrix",
+    "imatrix_path",
+    type=_FILE,
+    metavar="FILE",
+    help="Importance matrix of the model (GGUF or .dat): errors count by it.",
+)
 @click.option(
     "--recipe",
     type=click.Choice(["llama.cpp", "card"]),
@@ -30,13 +40,34 @@ if TYPE_CHECKING:
     type=click.Choice(["split", "merged"]),
     help="Expert layout: one tensor per expert or one for all; default: as in IN.",
 )
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="REGEX=TYPE",
+    help="Type of the tensors whose names match; repeat it, the first match counts.",
+)
+@click.option(
+    "--tensor-type-file",
+    type=_FILE,
+    metavar="FILE",
+    help="File of REGEX=TYPE, separated by blanks or lines.",
+)
 @click.option("--output-tensor-type", metavar="TYPE", help="Type of output.weight.")
+@click.option("--token-embedding-type", metavar="TYPE", help="Type of the token embeddings.")
+@click.option("--leave-output-tensor", is_flag=True, help="Keep output.weight as it is.")
 @click.option("--pure", is_flag=True, help="Use one type for all matrices.")
 @click.option(
     "--requantize",
+    "--allow-requantize",
     is_flag=True,
-    help="Also requantize quantized tensors to types of no fewer bits: loses quality, gains "
-    "nothing.",
+    help="Also requantize quantized tensors to types of no fewer bits: loses quality, "
+    "gains nothing.",
+)
+@click.option(
+    "--keep-split",
+    is_flag=True,
+    help="Write as many shards as IN has: OUT-00001-of-0000N.gguf and so on.",
 )
 @click.option(
     "-t",
@@ -49,84 +80,111 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show each tensor's type and size; write nothing.")
 @output_options
 def command(
-    source: Path,
-    target: Path,
-    type_name: str,
-    recipe: str,
-    layout: str | None,
-    output_tensor_type: str | None,
-    pure: bool,
-    requantize: bool,
-    threads: int,
-    dry_run: bool,
-    force: bool,
-    no_progress: bool,
-    as_json: bool,
+    source: Path, target: Path, type_name: str, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Quantize a model.
 
-    TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M,
-    Q5_K_S, Q5_K_M or Q6_K. Norms and routers keep their type. OUT is written completely or not at
-    all.
+    TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S,
+    Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS, MXFP4_MOE, TQ1_0 or TQ2_0. Norms and routers keep
+    their type. OUT is written completely or not at all.
     """
-    from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output, report
-    from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.files.outputs import report
     from gguf_hub.run.quants.plan import plan_quantize
-    from gguf_hub.run.quants.quantize import write_quantized
     from gguf_hub.run.quants.recipes import parse_file_type
     from gguf_hub.units import format_size
 
     plan = plan_quantize(
         source,
         parse_file_type(type_name),
-        recipe=recipe,  # type: ignore[arg-type]
-        layout=layout,  # type: ignore[arg-type]
-        pure=pure,
-        output_tensor_type=_tensor_type(output_tensor_type),
-        requantize=requantize,
+        recipe=options["recipe"],
+        layout=options["layout"],
+        wishes=_wishes(options),
+        imatrix=_imatrix(options["imatrix_path"]),
+        requantize=options["requantize"],
+        keeps_split=options["keep_split"],
     )
-    output = None
-    if not dry_run:
-        output = check_output(source, target, force=force)
-        progress = console.ConsoleProgress(enabled=not no_progress)
-        with report_lost_pages(f"`{source}`"):
-            write_quantized(plan, output, n_threads=threads, progress=progress)
-    if output is None and not as_json:
+    outputs = [] if dry_run else _write(plan, source, target, options)
+    if dry_run and not as_json:
         _print_table(plan)
     size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
     before = format_size(plan.source_bytes)
-    notes = [f"note: {note}" for note in plan.notes]
-    notes.append(f"{'written' if output else 'would be'}: {size} (was {before})")
-    report(_as_json(plan, output), notes, output, as_json=as_json)
+    notes = [f"note: {note}" for note in (*plan.notes, *_missing(plan))]
+    notes.append(f"{'written' if outputs else 'would be'}: {size} (was {before})")
+    report(_as_json(plan, outputs), notes, outputs[0] if outputs else None, as_json=as_json)
 
 
-def _tensor_type(name: str | None) -> QuantType | None:
-    """Return the tensor type of ``--output-tensor-type``.
+def _write(plan: QuantizePlan, source: Path, target: Path, options: dict[str, Any]) -> list[Path]:
+    """Carry out a plan; return the files that were written."""
+    from gguf_hub.cli import console
+    from gguf_hub.cli.files.outputs import check_output, check_outputs, files_of
+    from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.run.quants.plan import require_imatrix
+    from gguf_hub.run.quants.quantize import targets_of, write_quantized
+
+    require_imatrix(plan)
+    inputs = [*files_of(source), *filter(None, [options["imatrix_path"]])]
+    if plan.shards:
+        check_outputs(targets_of(plan, target), inputs, force=options["force"])
+    else:
+        target = check_output(source, target, inputs, force=options["force"])
+    progress = console.ConsoleProgress(enabled=not options["no_progress"])
+    with report_lost_pages(f"`{source}`"):
+        return [*write_quantized(plan, target, n_threads=options["threads"], progress=progress)]
+
+
+def _imatrix(path: Path | None) -> ImportanceMatrix | None:
+    from gguf_hub.run.quants.imatrix_file import read_imatrix
+
+    return read_imatrix(path) if path else None
+
+
+def _wishes(options: dict[str, Any]) -> Wishes:
+    """Return what the options want other than the mix says.
 
     Raises:
-        UsageError: There is no such type to write.
+        UsageError: A type that is none, or a pattern that is none.
     """
-    from gguf_hub.errors import UsageError
-    from gguf_hub.run.quants.recipes import BASE_TYPES
+    from gguf_hub.run.quants.recipes import Wishes, parse_tensor_type
+    from gguf_hub.run.quants.tensor_types import parse_tensor_types, read_tensor_types
 
-    types = {type.name: type for type in dict.fromkeys(BASE_TYPES.values())}
-    if name is None or name.upper() in types:
-        return types[name.upper()] if name else None
-    raise UsageError(
-        f"`--output-tensor-type`: `{name}` is not a tensor type",
-        hint=f"one of {', '.join(types)}",
+    by_name = {
+        name: parse_tensor_type(options[name], "--" + name.replace("_", "-"))
+        if options[name]
+        else None
+        for name in ("output_tensor_type", "token_embedding_type")
+    }
+    patterns = parse_tensor_types(options["tensor_types"], "--tensor-type")
+    if options["tensor_type_file"]:
+        patterns += read_tensor_types(options["tensor_type_file"])
+    return Wishes(
+        is_pure=options["pure"],
+        output=by_name["output_tensor_type"],
+        embeddings=by_name["token_embedding_type"],
+        leaves_output=options["leave_output_tensor"],
+        tensors=tuple(patterns),
     )
 
 
-def _as_json(plan: QuantizePlan, output: Path | None) -> dict[str, object]:
+def _missing(plan: QuantizePlan) -> list[str]:
+    """Return what a plan cannot be carried out without."""
+    lacking = [part for part in plan.parts if part.needs_imatrix and part.importance is None]
+    if not lacking:
+        return []
+    return [
+        f"this needs an importance matrix (`--imatrix`): {len(lacking):,} tensors, e.g. "
+        f"`{lacking[0].spec.name}` as {lacking[0].spec.type.name}"
+    ]
+
+
+def _as_json(plan: QuantizePlan, outputs: list[Path]) -> dict[str, object]:
     return {
         "path": str(plan.source),
-        "written": str(output) if output else None,
+        "written": str(outputs[0]) if outputs else None,
+        "shards": [str(path) for path in outputs] if plan.shards else None,
         "file_type": plan.file_type.name,
         "size_bytes": plan.size_bytes,
         "bits_per_weight": round(plan.bits_per_weight, 4),
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *_missing(plan)],
         "tensors": [
             {
                 "name": part.spec.name,
@@ -135,6 +193,7 @@ def _as_json(plan: QuantizePlan, output: Path | None) -> dict[str, object]:
                 "to": part.spec.type.name,
                 "wanted": part.mix_type.name,
                 "size_bytes": part.size_bytes,
+                "has_importance": part.importance is not None,
             }
             for part in plan.parts
         ],

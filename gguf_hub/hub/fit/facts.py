@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gguf_hub.gguf.types import RUNNABLE_TYPES, WRITABLE_TYPES, QuantType
+from gguf_hub.gguf.types import COMMON_TYPES, RUNNABLE_TYPES, QuantType
 from gguf_hub.hub.catalog import Catalog, CatalogFile, ModelShape, TensorGroup, tensor_groups
 from gguf_hub.hub.fit.layers import LayerFacts, uniform_layers
 
@@ -255,7 +255,7 @@ def _by_weights(shape: ModelShape, file: CatalogFile) -> tuple[TensorShare, ...]
 
 def _type_of_bits(bits_per_weight: float) -> QuantType:
     """The common type whose width is nearest: what a file of that size is mostly made of."""
-    return min(WRITABLE_TYPES, key=lambda t: (abs(t.bits_per_weight - bits_per_weight), t))
+    return min(COMMON_TYPES, key=lambda t: (abs(t.bits_per_weight - bits_per_weight), t))
 
 
 def _groups(shape: ModelShape) -> Iterator[tuple[Role, TensorGroup]]:

@@ -148,5 +148,13 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
 }
 """Step -> the operations that do it, in order."""
 
-CPU_ONLY = ("get_rows", "rope_table", "prefetch_experts", "decode", "encode", "read_bytes")
+CPU_ONLY = (
+    "get_rows",
+    "rope_table",
+    "prefetch_experts",
+    "decode",
+    "encode",
+    "encode_weighted",
+    "read_bytes",
+)
 """Steps that stay on the CPU: they read rows of the file, or compute in float64."""

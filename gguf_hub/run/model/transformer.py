@@ -147,6 +147,12 @@ class Transformer:
             machine.close()
             raise
 
+    def watch(self, wrap: Callable[[Machine, Program], Machine]) -> None:
+        """Compute from now on with what ``wrap`` makes of the machine, that of the CPU."""
+        assert not self.n_gpu_layers
+        self._machine = wrap(self._machine, self._program)
+        self._code = self._load(self._program.steps, self._program.bounds)
+
     def _load(self, steps: Sequence[Step], bounds: Bounds) -> LoadedProgram:
         """Return steps as code; none of them can leave its memory.
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.files import require_distinct
+from gguf_hub.gguf.atomic import require_space
 from gguf_hub.gguf.format import count_elements
-from gguf_hub.gguf.shards import Gguf, open_gguf
+from gguf_hub.gguf.shard_names import shard_path
+from gguf_hub.gguf.shards import Gguf, open_gguf, write_together
 from gguf_hub.gguf.strings import shown
-from gguf_hub.gguf.types import FileType, QuantType
+from gguf_hub.gguf.types import FileType
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads, usable_threads
-from gguf_hub.run.quants.plan import Conversion, Layout, QuantizePlan, plan_quantize
-from gguf_hub.run.quants.recipes import FLOATS, Recipe
-from gguf_hub.run.quants.transcode import Transcoder, kernels_of
+from gguf_hub.run.quants.imatrix import ImportanceMatrix
+from gguf_hub.run.quants.plan import (
+    Conversion,
+    Layout,
+    QuantizePlan,
+    plan_quantize,
+    require_imatrix,
+)
+from gguf_hub.run.quants.recipes import FLOATS, NO_WISHES, Recipe, Wishes
+from gguf_hub.run.quants.transcode import Job, Transcoder, kernels_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +40,8 @@ def quantize_file(
     *,
     recipe: Recipe = "llama.cpp",
     layout: Layout | None = None,
-    pure: bool = False,
-    output_tensor_type: QuantType | None = None,
+    wishes: Wishes = NO_WISHES,
+    imatrix: ImportanceMatrix | None = None,
     requantize: bool = False,
     n_threads: int = 0,
     progress: Progress = SILENT,
@@ -39,13 +49,13 @@ def quantize_file(
     """Quantise a GGUF file.
 
     Args:
-        source: A GGUF file of a llama-family model, or any shard of one.
+        source: A GGUF file, or any shard of a set.
         target: The new file; it appears when it is complete.
         file_type: The mix to quantise to.
         recipe: Whose mix (see ``recipes``).
         layout: How to store experts; None keeps it.
-        pure: Give every tensor that may be quantised the same type.
-        output_tensor_type: For ``output.weight`` instead of what the mix says.
+        wishes: What is to be other than the mix says.
+        imatrix: What errors count for.
         requantize: Turn quantised tensors into types of no fewer bits, too.
         n_threads: Threads that compute; 0 for one for each core this process may use.
         progress: Where to report bytes written.
@@ -54,7 +64,8 @@ def quantize_file(
         The plan that was carried out.
 
     Raises:
-        GgufError: Damaged, with a weight that is not finite, or of fewer bits than the target.
+        GgufError: Damaged, with a weight that is not finite, of fewer bits than the target, or
+            without an importance matrix that it needs.
         UnsupportedGgufError: Not something that this version can quantise.
         UsageError: The recipe has no mix for such a model.
         DiskFullError: Not enough space.
@@ -65,33 +76,48 @@ def quantize_file(
         file_type,
         recipe=recipe,
         layout=layout,
-        pure=pure,
-        output_tensor_type=output_tensor_type,
+        wishes=wishes,
+        imatrix=imatrix,
         requantize=requantize,
     )
     write_quantized(plan, target, n_threads=n_threads, progress=progress)
     return plan
 
 
+def targets_of(plan: QuantizePlan, target: Path) -> tuple[Path, ...]:
+    """Return the files that a plan writes: the target, or shards with its name as prefix."""
+    if not plan.shards:
+        return (target,)
+    prefix = target.with_name(target.name.removesuffix(".gguf"))
+    count = len(plan.shards)
+    return tuple(shard_path(prefix, no, count) for no in range(count))
+
+
 def write_quantized(
     plan: QuantizePlan, target: Path | str, *, n_threads: int = 0, progress: Progress = SILENT
-) -> None:
+) -> tuple[Path, ...]:
     """Carry out a plan.
 
     Args:
         plan: From ``plan_quantize``.
-        target: The new file; it appears when it is complete.
+        target: The new file, or what shards are named after; it appears when it is complete.
         n_threads: Threads that compute; 0 for one for each core this process may use.
         progress: Where to report bytes written.
 
+    Returns:
+        The files that were written: all, or none.
+
     Raises:
-        UsageError: The new file would replace what it is made from.
-        GgufError: A weight that cannot be stored; names the tensor and the index.
+        UsageError: A new file would replace what it is made from.
+        GgufError: A weight that cannot be stored, named with its tensor; or a type that needs an
+            importance matrix and has none.
         DiskFullError: Not enough space.
         LockedError: Another process writes the same file.
     """
+    require_imatrix(plan)
     computed = [part for part in plan.parts if _is_computed(part)]
     row_length = max((part.spec.shape[0] for part in computed), default=1)
+    targets = targets_of(plan, Path(target))
     with (
         open_gguf(plan.source) as file,
         Transcoder(
@@ -102,16 +128,30 @@ def write_quantized(
             check_file=file.check_size,
         ) as transcoder,
     ):
-        require_distinct([Path(target)], [shard.path for shard in file.files])
-        transcoder.prepare((part.source_type, part.spec.type) for part in computed)
-        tensors = [(part.spec, _data(part, file, transcoder)) for part in plan.parts]
-        write_gguf(target, plan.fields, tensors, progress=progress)
+        require_distinct(targets, [shard.path for shard in file.files])
+        require_space(targets[0].parent, plan.size_bytes)
+        transcoder.prepare(map(_job, computed))
+        writes = []
+        for fields, parts in plan.files:
+            tensors = [(part.spec, _data(part, file, transcoder)) for part in parts]
+            writes.append(partial(_write, fields=fields, tensors=tensors, progress=progress))
+        write_together(targets, writes)
+    return targets
+
+
+def _write(path: Path, fields: Any, tensors: Any, progress: Progress) -> None:
+    write_gguf(path, fields, tensors, progress=progress)
 
 
 def kernel_names(plan: QuantizePlan) -> list[str]:
     """Return the kernels that a plan needs, to compile those of several plans together."""
     computed = [part for part in plan.parts if _is_computed(part)]
-    return kernels_of((part.source_type, part.spec.type) for part in computed)
+    return kernels_of(map(_job, computed))
+
+
+def _job(part: Conversion) -> Job:
+    is_weighted = part.importance is not None
+    return Job(part.source_type, part.spec.type, part.spec.shape[0], is_weighted)
 
 
 def _is_computed(part: Conversion) -> bool:
@@ -128,9 +168,7 @@ def _data(part: Conversion, file: Gguf, transcoder: Transcoder) -> Any:
     def chunks() -> Iterator[NDArray[np.uint8]]:
         starts = file.starts
         ranges = [(starts[r.path] + r.offset, r.size_bytes) for r in part.ranges]
-        return transcoder.chunks(
-            shown(part.spec.name), part.source_type, part.spec.type, part.spec.shape[0], ranges
-        )
+        return transcoder.chunks(shown(part.spec.name), _job(part), ranges, part.importance)
 
     result: Callable[[], Iterator[NDArray[np.uint8]]] = chunks
     return result

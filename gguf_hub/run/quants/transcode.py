@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,32 @@ _LARGEST = {
     # their minimum is a half itself, or one times a small integer
     T.Q4_1: _HALF, T.Q5_1: _HALF, T.Q2_K: 15 * _HALF, T.Q4_K: 63 * _HALF, T.Q5_K: 63 * _HALF,
     # half of what scale times quant reaches: a fitted scale may be larger than the obvious one
-    T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF,
+    T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF, T.IQ4_NL: 64 * _HALF, T.IQ4_XS: 2048 * _HALF,
+    T.TQ1_0: _HALF, T.TQ2_0: _HALF, T.MXFP4: 6 * 2.0**120,
 }  # fmt: skip
 """Type -> the largest magnitude that it surely holds."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How rows of a tensor become blocks.
+
+    Attributes:
+        source_type: Of the rows.
+        type: Of the blocks.
+        row_length: Weights in a row; they fill blocks of both types.
+        is_weighted: Whether errors count by an importance matrix.
+    """
+
+    source_type: QuantType
+    type: QuantType
+    row_length: int
+    is_weighted: bool = False
+
+    @property
+    def encoder(self) -> str:
+        """The step that writes the blocks."""
+        return f"encode{'_weighted' if self.is_weighted else ''}.{self.type.name}"
 
 
 class Transcoder:
@@ -71,10 +95,11 @@ class Transcoder:
         self._check_file = check_file
         self._stride = max(SLICE_WEIGHTS, row_length)
         self._scratch = self._stride * n_threads
+        self._importance = self._scratch + SCRATCH * n_threads
         size_bytes = 4 * max(CHUNK_WEIGHTS, row_length)  # F32 takes most
         memory = Memory.allocate(
             n=n_threads,
-            f=self._scratch + SCRATCH * n_threads,
+            f=self._importance + row_length,
             q=QUANTS * n_threads,
             kv=1,
             files=[data, np.empty(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)],
@@ -82,7 +107,7 @@ class Transcoder:
         self._progress = progress
         self._builder = builder or KernelBuilder()
         self._machine = CompiledMachine(self._builder, memory, n_threads)
-        self._programs: dict[tuple[QuantType, QuantType, int, int], Code] = {}
+        self._programs: dict[tuple[Job, int], Code] = {}
 
     def __enter__(self) -> Transcoder:
         return self
@@ -96,17 +121,16 @@ class Transcoder:
         """End the threads."""
         self._machine.close()
 
-    def prepare(self, pairs: Iterable[tuple[QuantType, QuantType]]) -> None:
-        """Compile all at once what these pairs (type of rows, type of blocks) need."""
-        self._builder.addresses(kernels_of(pairs), self._progress)
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Compile all at once what these jobs need."""
+        self._builder.addresses(kernels_of(jobs), self._progress)
 
     def chunks(
         self,
         name: str,
-        source_type: QuantType,
-        type: QuantType,
-        row_length: int,
+        job: Job,
         ranges: list[tuple[int, int]],
+        importance: NDArray[np.float32] | None = None,
     ) -> Iterator[NDArray[np.uint8]]:
         """Yield the blocks of a tensor; a chunk is valid until the one after the next is requested.
 
@@ -114,19 +138,20 @@ class Transcoder:
 
         Args:
             name: Of the tensor, for errors.
-            source_type: Of the rows.
-            type: Of the blocks.
-            row_length: Weights in a row; they fill blocks of both types.
+            job: What is to be done.
             ranges: Offset and length in bytes of the rows in the file, in order.
+            importance: What errors of each input count for, [matrices, row_length], finite and
+                not negative; for weighted jobs.
 
         Raises:
-            GgufError: A weight that ``type`` cannot hold; names the tensor and the index.
+            GgufError: A weight that the type cannot hold; names the tensor and the index.
         """
         with ThreadPoolExecutor(1) as executor:
             pending: Future[NDArray[np.uint8]] | None = None
-            for i, (first, offset, n_rows) in enumerate(_cut(source_type, row_length, ranges)):
-                key = (source_type, type, row_length, 1 + i % 2)
-                work = executor.submit(self._chunk, name, key, first, offset, n_rows)
+            n_matrices = 1 if importance is None else len(importance)
+            for i, piece in enumerate(_cut(job, ranges, n_matrices)):
+                row = None if importance is None else importance[piece.matrix]
+                work = executor.submit(self._chunk, name, job, 1 + i % 2, piece, row)
                 if pending:
                     yield pending.result()
                 pending = work
@@ -134,89 +159,104 @@ class Transcoder:
                 yield pending.result()
 
     def _chunk(
-        self, name: str, key: tuple[QuantType, QuantType, int, int], first: int, at: int, n: int
+        self,
+        name: str,
+        job: Job,
+        buffer: int,
+        piece: _Piece,
+        importance: NDArray[np.float32] | None,
     ) -> NDArray[np.uint8]:
-        """Compute ``n`` rows that lie at byte ``at``; ``first`` rows came before them."""
-        _, type, row_length, buffer = key
-        self._run(key, at, n)
+        if importance is not None:
+            self._set_importance(importance)
+        self._run(job, buffer, piece.offset, piece.n_rows)
         bad_rows = self._machine.memory.n[CHUNK_BAD_ROW:][: self._machine.n_threads]
         if (bad_rows >= 0).any():
             row = int(bad_rows[bad_rows >= 0].min())
-            self._refuse(name, key, first + row, at + row * key[0].row_bytes(row_length))
-        return self._machine.memory.files[buffer][: n * type.row_bytes(row_length)]
+            at = piece.offset + row * job.source_type.row_bytes(job.row_length)
+            self._refuse(name, job, buffer, piece.first + row, at)
+        n_bytes = piece.n_rows * job.type.row_bytes(job.row_length)
+        return self._machine.memory.files[buffer][:n_bytes]
 
-    def _run(self, key: tuple[QuantType, QuantType, int, int], at: int, n_rows: int) -> None:
-        if key not in self._programs:
-            self._programs[key] = self._load(key)
-        source_type, _, row_length, _ = key
-        end = at + n_rows * source_type.row_bytes(row_length)
+    def _set_importance(self, values: NDArray[np.float32]) -> None:
+        """Let errors count by these: only their relations matter, so that 1 is the largest."""
+        largest = float(values.max())
+        row = self._machine.memory.f[self._importance : self._importance + len(values)]
+        row[:] = values / np.float32(largest) if largest > 0 else 1
+
+    def _run(self, job: Job, buffer: int, at: int, n_rows: int) -> None:
+        if (job, buffer) not in self._programs:
+            self._programs[job, buffer] = self._load(job, buffer)
+        end = at + n_rows * job.source_type.row_bytes(job.row_length)
         if not (at >= 0 and end <= self._machine.memory.files[0].size):
             raise ProgramError(f"rows at bytes [{at}, {end}) lie outside of the file")
         self._check_file()
         n = self._machine.memory.n
         n[CHUNK_ROWS], n[CHUNK_OFFSET] = n_rows, at
         n[CHUNK_BAD_ROW:][: self._machine.n_threads] = -1
-        self._machine.run(self._programs[key])
+        self._machine.run(self._programs[job, buffer])
 
-    def _load(self, key: tuple[QuantType, QuantType, int, int]) -> Code:
+    def _load(self, job: Job, buffer: int) -> Code:
         """Return the program of a chunk; none of its steps can leave its memory."""
-        machine, steps = self._machine, list(self._write_steps(*key))
+        machine, steps = self._machine, list(self._write_steps(job, buffer))
         n_threads, memory = machine.n_threads, machine.memory
         blocks = {
             "n": [(HEADER, HEADER + n_threads)],
-            "f": [(0, self._scratch), (self._scratch, memory.f.size)],
+            "f": [
+                (0, self._scratch),
+                (self._scratch, self._importance),
+                (self._importance, memory.f.size),
+            ],
             "q": [(0, memory.q.size)],
         }
-        counts = {CHUNK_ROWS: _chunk_rows(key[2])}
+        counts = {CHUNK_ROWS: _chunk_rows(job.row_length)}
         prove(steps, blocks, memory.files, Bounds(Span(0, 0), counts, n_threads=n_threads))
         return machine.load(steps, self._progress)
 
-    def _write_steps(
-        self, source_type: QuantType, type: QuantType, n_in: int, buffer: int
-    ) -> Iterator[Step]:
+    def _write_steps(self, job: Job, buffer: int) -> Iterator[Step]:
         """Yield the program of a chunk: decode and encode each slice."""
+        n_in = job.row_length
         rows = max(1, SLICE_WEIGHTS // n_in) * self._machine.n_threads
-        largest = np.float32(_LARGEST[type]).view(np.int32)
+        largest = np.float32(_LARGEST[job.type]).view(np.int32)
         shared = {"rows": rows, "n_in": n_in, "x": 0, "x_stride": self._stride}
+        more = {"importance": self._importance} if job.is_weighted else {}
         for first in range(0, _chunk_rows(n_in), rows):
             yield step(
-                f"decode.{source_type.name}",
+                f"decode.{job.source_type.name}",
                 first=first,
-                row_bytes=source_type.row_bytes(n_in),
+                row_bytes=job.source_type.row_bytes(n_in),
                 largest=int(largest),
                 barrier=False,
                 **shared,
             )
             yield step(
-                f"encode.{type.name}",
+                job.encoder,
                 file=buffer,
                 barrier=False,
                 first=first,
-                row_bytes=type.row_bytes(n_in),
+                row_bytes=job.type.row_bytes(n_in),
                 scratch=self._scratch,
                 **shared,
+                **more,
             )
 
-    def _refuse(
-        self, name: str, key: tuple[QuantType, QuantType, int, int], row: int, at: int
-    ) -> None:
+    def _refuse(self, name: str, job: Job, buffer: int, row: int, at: int) -> None:
         """Raise with the first weight of a row that cannot be stored."""
-        _, type, row_length, _ = key
-        self._run(key, at, 1)
+        self._run(job, buffer, at, 1)
         # of a single row, all shares but the last are empty
         start = self._stride * (self._machine.n_threads - 1)
-        values = self._machine.memory.f[start : start + row_length]
-        column = int(np.flatnonzero(~(np.abs(values) <= np.float32(_LARGEST[type])))[0])
-        value, index = float(values[column]), row * row_length + column
+        values = self._machine.memory.f[start : start + job.row_length]
+        largest = _LARGEST[job.type]
+        column = int(np.flatnonzero(~(np.abs(values) <= np.float32(largest)))[0])
+        value, index = float(values[column]), row * job.row_length + column
         problem = f"tensor `{name}`: weight {index:,} (row {row:,}, column {column:,}) is {value:g}"
         if np.isfinite(value):
-            problem += f": {type.name} holds magnitudes up to {_LARGEST[type]:,.0f}"
+            problem += f": {job.type.name} holds magnitudes up to {largest:,.0f}"
         raise GgufError(problem, hint="the file is damaged, or was converted wrongly")
 
 
-def kernels_of(pairs: Iterable[tuple[QuantType, QuantType]]) -> list[str]:
-    """Return the names of the kernels that these pairs (type of rows, type of blocks) need."""
-    names = ((f"decode.{source.name}", f"encode.{type.name}") for source, type in pairs)
+def kernels_of(jobs: Iterable[Job]) -> list[str]:
+    """Return the names of the kernels that these jobs need."""
+    names = ((f"decode.{job.source_type.name}", job.encoder) for job in jobs)
     return list(dict.fromkeys(["run_program", *(name for pair in names for name in pair)]))
 
 
@@ -224,14 +264,31 @@ def _chunk_rows(row_length: int) -> int:
     return max(1, CHUNK_WEIGHTS // row_length)
 
 
-def _cut(
-    source_type: QuantType, row_length: int, ranges: list[tuple[int, int]]
-) -> Iterator[tuple[int, int, int]]:
-    """Yield chunks of ranges: (rows before it, offset, rows)."""
-    row_bytes, first = source_type.row_bytes(row_length), 0
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that are worked on at once.
+
+    Attributes:
+        first: How many rows come before them in the tensor.
+        offset: Where they begin in the file.
+        n_rows: How many.
+        matrix: Which of the tensor's matrices they belong to.
+    """
+
+    first: int
+    offset: int
+    n_rows: int
+    matrix: int
+
+
+def _cut(job: Job, ranges: list[tuple[int, int]], n_matrices: int) -> Iterator[_Piece]:
+    """Yield the pieces of ranges; none belongs to two of the matrices."""
+    row_bytes, first = job.source_type.row_bytes(job.row_length), 0
+    n_rows = sum(size_bytes for _, size_bytes in ranges) // row_bytes // n_matrices
     for offset, size_bytes in ranges:
-        n_rows = size_bytes // row_bytes
-        for row in range(0, n_rows, _chunk_rows(row_length)):
-            count = min(_chunk_rows(row_length), n_rows - row)
-            yield first + row, offset + row * row_bytes, count
-        first += n_rows
+        end = first + size_bytes // row_bytes
+        while first < end:
+            matrix = first // max(1, n_rows)
+            count = min(_chunk_rows(job.row_length), end - first, n_rows * (matrix + 1) - first)
+            yield _Piece(first, offset, count, matrix)
+            first, offset = first + count, offset + count * row_bytes

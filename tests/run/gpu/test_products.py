@@ -12,7 +12,7 @@ pytest.importorskip("wgpu", reason="wgpu is not installed: `pip install gguf-hub
 
 from gguf_hub.errors import GpuError
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF
-from gguf_hub.gguf.types import RUNNABLE_TYPES, WRITABLE_TYPES, QuantType
+from gguf_hub.gguf.types import COMMON_TYPES, RUNNABLE_TYPES, QuantType
 from gguf_hub.run.gpu import layouts
 from gguf_hub.run.gpu.device import MAX_GROUPS
 from gguf_hub.run.gpu.kernels import WeightPart
@@ -104,7 +104,7 @@ def test_a_sum_does_not_depend_on_its_company(device: Any, type_: QuantType) -> 
 def ordered_dot(type_: QuantType, row: np.ndarray, x: np.ndarray, *, is_fused: bool) -> np.float32:
     """The product of a row of weights with a token as the CPU has it."""
     q, f = naive.activations(ACTIVATION_OF[type_], x)
-    if type_ not in WRITABLE_TYPES:
+    if type_ not in COMMON_TYPES:
         return naive.ordered_code_dot(type_, row, q, f, is_fused=is_fused)
     scales = dict(zip(("scale", "minimum"), (at for at, _ in SCALES[type_]), strict=False))
     return naive.ordered_dot(type_, row, scales, q, f, is_fused=is_fused)

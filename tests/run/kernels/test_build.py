@@ -25,6 +25,7 @@ from gguf_hub.run.kernels.build.compile import compile_entry
 from gguf_hub.run.kernels.build.cpu import ISAS, Cpu, detect_cpu
 from gguf_hub.run.kernels.build.library import MEMORY, kernel_function
 from gguf_hub.run.kernels.build.objects import object_path
+from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
 from tests.conftest import ROOT
 from tests.notes import Notes
@@ -255,7 +256,8 @@ def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch: pytest.Mo
 
 def step_names() -> list[str]:
     types = sorted(type_.name for type_ in RUNNABLE_TYPES)
-    weighted = ("get_rows", "matmul", "expert_matmul", "head_matmul", "decode", "encode")
+    weighted = ("get_rows", "matmul", "expert_matmul", "head_matmul", "decode", "encode",
+                "encode_weighted")  # fmt: skip
     cached = ("rope_store", "attention")
     plain = [name for name in ARGUMENTS if name not in weighted + cached]
     all_ = plain + [f"{name}.{type_}" for name in weighted for type_ in types]
@@ -263,6 +265,7 @@ def step_names() -> list[str]:
     written = {
         f"encode.{type_.name}" for type_ in WRITABLE_TYPES if type_.name != "F32"
     }  # F32 is copied
+    written |= {f"encode_weighted.{type_.name}" for type_ in WEIGHTED_TYPES}
     return [name for name in all_ if not name.startswith("encode") or name in written]
 
 

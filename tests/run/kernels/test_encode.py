@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.gguf.types import WRITABLE_TYPES
+from gguf_hub.gguf.types import COMMON_TYPES, WRITABLE_TYPES
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.quantize import encode
@@ -19,14 +20,15 @@ from gguf_hub.run.kernels.vm.machine import Memory, PlainMachine
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_ROWS, step
 from tests import naive
 
-TYPES = sorted(WRITABLE_TYPES)
+TYPES = sorted(COMMON_TYPES | {T.IQ4_NL, T.IQ4_XS})
 SIMPLE = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1]
 K_TYPES = [T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K]
 # Root mean square error of Gaussian weights, in standard deviations: what so many bits can do.
 # Uniform steps over +-3 deviations of a group, and a little for rounded scales.
 ERRORS = {
     T.Q8_0: 0.008, T.Q6_K: 0.022, T.Q5_0: 0.055, T.Q5_1: 0.05, T.Q5_K: 0.045, T.Q4_0: 0.11,
-    T.Q4_1: 0.10, T.Q4_K: 0.09, T.Q3_K: 0.19, T.Q2_K: 0.36, T.F16: 3e-4, T.BF16: 3e-3, T.F32: 0,
+    T.Q4_1: 0.10, T.Q4_K: 0.09, T.Q3_K: 0.19, T.Q2_K: 0.36,
+    T.IQ4_NL: 0.085, T.IQ4_XS: 0.09, T.F16: 3e-4, T.BF16: 3e-3, T.F32: 0,
 }  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def encoded(type: T, values: np.ndarray) -> np.ndarray:
     f[:n] = values
     blocks = np.zeros(type.row_bytes(n), np.uint8)
     row = encode.make_encode_row(type.name, lanes)
-    row(f, 0, blocks, 0, n, np.zeros(QUANTS, np.int8), 0, n)
+    row(f, 0, blocks, 0, n, np.zeros(QUANTS, np.int8), 0, n, 0)
     return blocks
 
 
@@ -69,6 +71,28 @@ def test_k_types_lose_as_little_as_ggml(type: T, data: Path) -> None:
         ours = encoded(type, values)
         # two rows are few: chance alone moves the ratio by some percent
         assert error(type, ours, values) <= 1.05 * error(type, theirs[: len(ours)], values)
+
+
+@pytest.mark.parametrize("type", sorted(WRITABLE_TYPES - COMMON_TYPES), ids=lambda t: t.name)
+def test_codes_lose_as_little_as_ggmls(type: T, data: Path) -> None:
+    """Those of MXFP4 and of the ternary types are the very bytes."""
+    listed = json.loads((data / "codes" / "block_vectors.json").read_text())
+    vector = next(v for v in listed if v["type"] == type.name and v["source"] != "random-bits")
+    values = np.fromfile(data / "quants" / "stories260K.embd.f32.bin", np.float32)[:1024]
+    theirs = np.frombuffer(base64.b64decode(vector["blocks"]), np.uint8)
+    ours = encoded(type, values)
+    if type.name.startswith("IQ"):
+        assert error(type, ours, values) <= 1.02 * error(type, theirs[: len(ours)], values)
+    else:
+        assert np.array_equal(ours, theirs[: len(ours)])
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-44, 2.0**-125, 1.0, 3.99, 4.0, 1e38], ids=str)
+def test_powers_of_mxfp4_fit_any_size(size: float) -> None:
+    values = (np.linspace(-1, 1, 32) * size).astype(np.float32)
+    found = naive.dequantize(T.MXFP4, encoded(T.MXFP4, values))
+    assert np.isfinite(found).all()
+    assert np.abs(found - values).max() <= max(0.26 * np.abs(values).max(), 2.0**-127)
 
 
 @pytest.mark.parametrize("type", TYPES, ids=lambda t: t.name)

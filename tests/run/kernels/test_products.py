@@ -15,7 +15,7 @@ from gguf_hub.gguf.memory.activations import (
     activation_floats,
 )
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
-from gguf_hub.gguf.types import WRITABLE_TYPES, QuantType
+from gguf_hub.gguf.types import COMMON_TYPES, QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
@@ -75,7 +75,7 @@ def types_of(isa: str) -> list[QuantType]:
         return [T.F16, T.Q5_0, T.Q4_K]
     if isa == "avxvnni" and detect_cpu().isa != isa:
         return [T.Q4_1, T.Q8_0, T.Q3_K, T.Q4_K, T.Q6_K]
-    return [*sorted(WRITABLE_TYPES), *(CODED if detect_cpu().isa == isa else CODED_SIGNED)]
+    return [*sorted(COMMON_TYPES), *(CODED if detect_cpu().isa == isa else CODED_SIGNED)]
 
 
 def each_type(isas: Sequence[str]) -> pytest.MarkDecorator:
@@ -240,7 +240,7 @@ def ordered_dot(type_: QuantType, weights: np.ndarray, row: np.ndarray) -> np.fl
     """The product of a row of weights with a token as every instruction set has it."""
     if type_.block_size == 1:
         return naive.ordered_float_dot(naive.dequantize(type_, weights), row)
-    if type_ not in WRITABLE_TYPES:
+    if type_ not in COMMON_TYPES:
         return naive.ordered_code_dot(type_, weights, *naive.activations(ACTIVATION_OF[type_], row))
     scales = dict(zip(("scale", "minimum"), (at for at, _ in SCALES[type_]), strict=False))
     return naive.ordered_dot(type_, weights, scales, *naive.activations(ACTIVATION_OF[type_], row))

@@ -19,6 +19,7 @@ from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.quants.quantize import quantize_file
+from gguf_hub.run.quants.recipes import Wishes
 from tests.run.model.test_lost_files import CHANGES, needs_posix
 from tests.synth import SMALL, write_mixtral
 
@@ -183,7 +184,9 @@ def test_no_shard_is_replaced_by_what_is_made_of_the_set(model: Path) -> None:
     before = [path.read_bytes() for path in paths]
     for path in paths:
         with pytest.raises(UsageError, match="is the input itself"):
-            quantize_file(paths[0], path, FileType.Q8_0, requantize=True, pure=True)
+            quantize_file(
+                paths[0], path, FileType.Q8_0, requantize=True, wishes=Wishes(is_pure=True)
+            )
         with pytest.raises(UsageError, match="is the input itself"):
             plan_merge(paths[0]).write(path)
     assert [path.read_bytes() for path in paths] == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,15 @@ from gguf_hub.errors import DiskFullError, GgufError, UnsupportedGgufError
 from gguf_hub.gguf import atomic
 from gguf_hub.gguf.format import Field, TensorSpec
 from gguf_hub.gguf.reader import GgufFile
-from gguf_hub.gguf.shards import plan_split, write_shards
+from gguf_hub.gguf.shards import open_gguf, plan_split, write_shards
 from gguf_hub.gguf.types import FileType
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.run.quants.imatrix import Entry, ImportanceMatrix
 from gguf_hub.run.quants.plan import plan_quantize
-from gguf_hub.run.quants.quantize import quantize_file
+from gguf_hub.run.quants.quantize import quantize_file, write_quantized
+from gguf_hub.run.quants.recipes import Wishes
 from tests import naive
 from tests.synth import SMALL, Shape, metadata, write_mixtral
 
@@ -168,7 +172,10 @@ def test_unknown_architectures_have_no_mix_but_may_be_pure(tmp_path: Path) -> No
     with pytest.raises(UnsupportedGgufError, match="architecture `mamba`") as error:
         plan_quantize(source, FileType.Q4_K_M)
     assert "--pure" in (error.value.hint or "")
-    assert plan_quantize(source, FileType.Q4_K_M, pure=True).parts[0].spec.type is T.Q4_K
+    assert (
+        plan_quantize(source, FileType.Q4_K_M, wishes=Wishes(is_pure=True)).parts[0].spec.type
+        is T.Q4_K
+    )
 
 
 def test_shards_are_quantized_as_the_whole_file_is(source: Path, tmp_path: Path) -> None:
@@ -191,3 +198,125 @@ def test_types_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     write_gguf(tmp_path / "in.gguf", metadata(DENSE), [(spec, bytes(2 * 256))])
     with pytest.raises(UnsupportedGgufError, match=r"`blk\.0\.attn_q\.weight` is I8"):
         plan_quantize(tmp_path / "in.gguf", FileType.Q2_K)
+
+
+# -- importance matrices ---------------------------------------------------------------------------
+
+
+def importance(source: Path, seed: int = 0) -> ImportanceMatrix:
+    """A matrix in which few inputs of each tensor count for much."""
+    rng, entries = np.random.default_rng(seed), {}
+    for name, info in GgufFile.open(source).tensors.items():
+        if name.startswith("blk.") and len(info.shape) > 1:
+            n = info.shape[2] if len(info.shape) > 2 else 1
+            sums = np.exp(3 * rng.standard_normal((n, info.shape[0]))).astype(np.float32)
+            entries[name] = Entry(sums, np.full(n, 7))
+    return ImportanceMatrix(entries, ("a.txt", "b.txt"), 3, 512, Path("m.imatrix.gguf"))
+
+
+def weighted_errors(source: Path, target: Path, imatrix: ImportanceMatrix) -> dict[str, float]:
+    """Relative errors by what they count for, of each tensor and expert."""
+    before, after, found = GgufFile.open(source), GgufFile.open(target), {}
+    for name, info in after.tensors.items():
+        if name not in imatrix.entries or info.type in (T.F32, T.F16):
+            continue
+        weights = imatrix.entries[name].means.astype(np.float64)
+        shape = (len(weights), -1, info.shape[0])
+        x, y = (values(file, name).astype(np.float64).reshape(shape) for file in (before, after))
+        weighted = weights[:, None, :]
+        for e in range(len(weights)):
+            error = (weighted[e] * (x[e] - y[e]) ** 2).sum() / (weighted[e] * x[e] ** 2).sum()
+            found[f"{name}/{e}"] = float(np.sqrt(error))
+    return found
+
+
+@pytest.mark.parametrize("file_type", [FileType.Q4_K_M, FileType.Q2_K_S, FileType.Q4_0])
+def test_errors_that_count_become_smaller(
+    file_type: FileType, source: Path, tmp_path: Path
+) -> None:
+    imatrix = importance(source)
+    plan = quantize_file(source, tmp_path / "a.gguf", file_type, imatrix=imatrix, n_threads=2)
+    other = FileType.Q2_K if file_type is FileType.Q2_K_S else file_type
+    types = tuple(
+        (re.compile(f"^{re.escape(part.spec.name)}$"), part.spec.type) for part in plan.parts
+    )
+    quantize_file(source, tmp_path / "b.gguf", other, wishes=Wishes(tensors=types), n_threads=2)
+    ours = weighted_errors(source, tmp_path / "a.gguf", imatrix)
+    plain = weighted_errors(source, tmp_path / "b.gguf", imatrix)
+    weighted = {p.spec.name for p in plan.parts if p.importance is not None}
+    assert {name.partition("/")[0] for name in ours} >= weighted
+    for name, error in ours.items():
+        if name.partition("/")[0] in weighted:
+            assert error < 0.9 * plain[name], name
+
+
+def test_keys_say_which_importance_matrix_it_was(source: Path, tmp_path: Path) -> None:
+    imatrix = importance(source)
+    quantize_file(source, tmp_path / "a.gguf", FileType.Q4_K_M, imatrix=imatrix, n_threads=1)
+    metadata = GgufFile.open(tmp_path / "a.gguf").metadata
+    keys = {key: metadata[key] for key in metadata if key.startswith("quantize.")}
+    assert keys == {
+        "quantize.imatrix.file": "m.imatrix.gguf",
+        "quantize.imatrix.dataset": "a.txt",
+        "quantize.imatrix.entries_count": len(imatrix.entries),
+        "quantize.imatrix.chunks_count": 3,
+    }
+
+
+def test_each_expert_has_its_own_importance_in_either_layout(source: Path, tmp_path: Path) -> None:
+    imatrix = importance(source)
+    for layout in ("merged", "split"):
+        quantize_file(source, tmp_path / f"{layout}.gguf", FileType.Q4_K_M, layout=layout,
+                      imatrix=imatrix, n_threads=2)  # fmt: skip
+    merged, split = (GgufFile.open(tmp_path / f"{name}.gguf") for name in ("merged", "split"))
+    parts = [split.tensor_bytes(f"blk.1.ffn_down.{e}.weight") for e in range(8)]
+    assert np.array_equal(np.concatenate(parts), merged.tensor_bytes("blk.1.ffn_down_exps.weight"))
+    changed = ImportanceMatrix(dict(imatrix.entries))
+    name = "blk.1.ffn_down_exps.weight"
+    sums = imatrix.entries[name].sums.copy()
+    sums[3] = sums[3][::-1]
+    changed.entries[name] = Entry(sums, imatrix.entries[name].counts)
+    quantize_file(source, tmp_path / "c.gguf", FileType.Q4_K_M, imatrix=changed, n_threads=2)
+    other = GgufFile.open(tmp_path / "c.gguf").tensor_bytes(name).reshape(8, -1)
+    same = (other == merged.tensor_bytes(name).reshape(8, -1)).all(axis=1)
+    assert same.tolist() == [e != 3 for e in range(8)]
+
+
+def test_what_needs_an_importance_matrix_is_refused_without(source: Path, tmp_path: Path) -> None:
+    plan = plan_quantize(source, FileType.Q2_K_S)
+    assert plan.size_bytes > 0
+    with pytest.raises(GgufError, match=r"`blk\.0\.\w+\.weight` \(and \d+ more\) would be Q2_K"):
+        write_quantized(plan, tmp_path / "out.gguf")
+    imatrix = importance(source)
+    del imatrix.entries["blk.1.attn_q.weight"]
+    with pytest.raises(GgufError, match=r"`blk\.1\.attn_q\.weight` would be Q2_K"):
+        quantize_file(source, tmp_path / "out.gguf", FileType.Q2_K_S, imatrix=imatrix)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
+    plan = plan_quantize(source, FileType.Q4_K_M, imatrix=imatrix)
+    assert any("1 tensors have no entry" in note and "blk.1.attn_q" in note for note in plan.notes)
+
+
+def test_the_importance_matrix_of_another_model_is_refused(source: Path, tmp_path: Path) -> None:
+    wider = replace(SMALL, n_embd=512, n_head=8, n_head_kv=2)
+    other = importance(write_mixtral(tmp_path / "o.gguf", wider, layout="merged", recipe="F16"))
+    with pytest.raises(GgufError, match=r"the entry of tensor `blk\.0\.\w+\.weight` has 512"):
+        plan_quantize(source, FileType.Q4_K_M, imatrix=other)
+    strange = ImportanceMatrix({f"x.{name}": entry for name, entry in other.entries.items()})
+    with pytest.raises(GgufError, match="has no entry of any tensor"):
+        plan_quantize(source, FileType.Q4_K_M, imatrix=strange)
+
+
+def test_shards_can_be_kept(source: Path, tmp_path: Path) -> None:
+    paths = write_shards(tmp_path / "part", plan_split(source, max_tensors=7))
+    quantize_file(source, tmp_path / "whole.gguf", FileType.Q4_K_M)
+    plan = plan_quantize(paths[0], FileType.Q4_K_M, keeps_split=True)
+    written = write_quantized(plan, tmp_path / "out.gguf", n_threads=2)
+    assert [path.name for path in written] == [path.name.replace("part", "out") for path in paths]
+    assert plan.size_bytes == sum(path.stat().st_size for path in written)
+    whole = GgufFile.open(tmp_path / "whole.gguf")
+    with open_gguf(written[1]) as kept:
+        assert list(kept.tensors) == list(whole.tensors)
+        assert {k: v for k, v in kept.fields.items() if "split." not in k} == dict(whole.fields)
+        for name in whole.tensors:
+            assert np.array_equal(kept.tensor_bytes(name), whole.tensor_bytes(name))
+    assert len(plan_quantize(source, FileType.Q4_K_M, keeps_split=True).files) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 
 import pytest
@@ -13,11 +15,15 @@ from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.hub.catalog import load_catalog
 from gguf_hub.run.quants.recipes import (
     ModelShape,
+    Wishes,
     choose_types,
     fitting,
     is_quantisable,
+    needs_imatrix,
     parse_file_type,
 )
+from tests.run.quants.mix_models import MODELS
+from tests.run.quants.mix_snapshots import FILE_TYPES, SNAPSHOTS
 from tests.synth import Shape, tensors
 
 LLAMA_7B = Shape(n_embd=4096, n_head_kv=32, n_ff=11008, n_expert=0)
@@ -108,8 +114,8 @@ def test_embeddings_that_give_the_logits_get_the_output_type() -> None:
 
 
 def test_pure_gives_one_type_and_the_output_may_be_told() -> None:
-    assert counts(Shape(), "Q4_K_M", pure=True) == {"Q4_K": 32 * 7 + 2}
-    told = counts(Shape(), "Q4_K_M", pure=True, output_tensor_type=T.Q8_0)
+    assert counts(Shape(), "Q4_K_M", wishes=Wishes(is_pure=True)) == {"Q4_K": 32 * 7 + 2}
+    told = counts(Shape(), "Q4_K_M", wishes=Wishes(is_pure=True, output=T.Q8_0))
     assert told == {"Q4_K": 32 * 7 + 1, "Q8_0": 1}
 
 
@@ -162,3 +168,60 @@ def test_names_of_types_are_found_in_any_case() -> None:
     with pytest.raises(UsageError, match="`Q9` is not a type") as error:
         parse_file_type("Q9")
     assert "Q4_K_M" in (error.value.hint or "")
+
+
+# -- mixes of every kind of model ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_mixes_are_llama_cpps_snapshots(model: str) -> None:
+    specs, found = MODELS[model].tensors(), {}
+    for name in set(FILE_TYPES.split()) & set(FileType.__members__):
+        chosen = choose_types(specs, MODELS[model].shape, FileType[name])
+        text = "\n".join(f"{c.name} {c.type.name}" for c in sorted(chosen, key=lambda c: c.name))
+        found[name] = hashlib.sha256(text.encode()).hexdigest()[:6]
+    expected = dict(zip(FILE_TYPES.split(), SNAPSHOTS[model].split(), strict=True))
+    assert found == {name: expected[name] for name in found}
+
+
+def types_of(name: str, model: str = "qwen3-14b", **options) -> dict[str, T]:
+    chosen = choose_types(MODELS[model].tensors(), MODELS[model].shape, FileType[name], **options)
+    return {choice.name: choice.type for choice in chosen}
+
+
+def test_an_importance_matrix_changes_what_early_layers_get() -> None:
+    changes = {"Q4_0": (T.Q4_0, T.Q4_1), "Q5_0": (T.Q5_0, T.Q5_1)}
+    for name, (plain, weighted) in changes.items():
+        before, after = types_of(name), types_of(name, has_imatrix=True)
+        changed = {n: t for n, t in after.items() if t is not before[n]}
+        assert changed == {f"blk.{i}.ffn_down.weight": weighted for i in range(40 // 8)}
+        assert before["blk.0.ffn_down.weight"] is plain
+    assert types_of("Q4_K_M") == types_of("Q4_K_M", has_imatrix=True)
+
+
+def test_wishes_come_before_the_mix() -> None:
+    patterns = [("attn_v", T.Q8_0), (r"blk\.1\.", T.F16), ("output", T.Q4_0)]
+    wishes = Wishes(
+        output=T.Q5_1,
+        embeddings=T.Q8_0,
+        tensors=tuple((re.compile(pattern), type) for pattern, type in patterns),
+    )
+    types = types_of("Q4_K_M", wishes=wishes)
+    assert types["output.weight"] is T.Q5_1
+    assert types["token_embd.weight"] is T.Q8_0
+    assert types["blk.1.attn_v.weight"] is T.Q8_0
+    assert types["blk.1.ffn_up.weight"] is T.F16
+    assert types["blk.2.ffn_up.weight"] is T.Q4_K
+    assert types_of("Q4_K_M", wishes=Wishes(leaves_output=True))["output.weight"] is T.F32
+    pure = types_of("Q4_K_M", wishes=Wishes(is_pure=True, tensors=wishes.tensors))
+    assert pure["blk.2.ffn_down.weight"] is T.Q4_K
+    assert pure["blk.2.attn_v.weight"] is T.Q8_0
+
+
+def test_the_smallest_types_need_an_importance_matrix_but_for_lookups() -> None:
+    assert needs_imatrix("blk.0.attn_q.weight", T.IQ2_XS, FileType.Q4_0)
+    assert needs_imatrix("blk.0.attn_q.weight", T.Q2_K, FileType.Q2_K_S)
+    assert not needs_imatrix("blk.0.attn_q.weight", T.Q2_K, FileType.Q2_K)
+    assert not needs_imatrix("blk.0.attn_q.weight", T.IQ3_S, FileType.Q4_0)
+    assert not needs_imatrix("token_embd.weight", T.IQ2_XS, FileType.Q4_0)
+    assert not needs_imatrix("output.weight", T.Q2_K, FileType.Q2_K_S)

@@ -44,7 +44,7 @@ def kernel_function(name: str, isa: str) -> Callable:
 def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step == "get_rows":
         return steps.make_get_rows(generic.DEQUANTIZE[weight_type])
-    if step in ("decode", "encode"):
+    if step in ("decode", "encode", "encode_weighted"):
         return _transcoder(step, weight_type, isa)
     if step in ("matmul", "expert_matmul", "head_matmul"):
         return _product(step, weight_type, isa)
@@ -84,6 +84,9 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
         from gguf_hub.run.kernels.simd import simd_lanes as lanes
     if step == "encode":
         return encode.make_encode(encode.make_encode_row(weight_type, lanes))
+    if step == "encode_weighted":
+        encode_row = encode.make_encode_row(weight_type, lanes, is_weighted=True)
+        return encode.make_encode_weighted(encode_row)
     dequantize = getattr(lanes, f"dequantize_{weight_type.lower()}", None)
     return encode.make_decode(dequantize or generic.DEQUANTIZE[weight_type])
 

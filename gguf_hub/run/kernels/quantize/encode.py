@@ -1,7 +1,8 @@
 """From floats to blocks: the kernels of the quantiser, and the types without super-blocks.
 
-``encode_<type>(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
-``o`` of ``w``. The simple types give the very bytes that ggml gives.
+``encode_<type>(f, x, w, o, n, q, qo, scratch, importance)`` turns the row ``f[x:x+n]`` into blocks
+at byte ``o`` of ``w``. The simple types give the very bytes that ggml gives. An encoder by an
+importance matrix reads what errors count for from ``f[importance:importance+n]``; others do not.
 
 A chunk of a tensor is worked on slice by slice, each a ``decode`` and an ``encode`` step. Every
 thread decodes rows of a slice into working memory of its own and encodes the same rows from there,
@@ -18,10 +19,11 @@ from collections.abc import Callable
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.generic.floats import at
-from gguf_hub.run.kernels.quantize import encode_k
+from gguf_hub.run.kernels.quantize import encode_codes, encode_k, encode_small
 from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
+from gguf_hub.run.kernels.quantize.encode_small import pack_fifth_bits
+from gguf_hub.run.kernels.quantize.encode_weights import make_range
 from gguf_hub.run.kernels.simd import lanes as _lanes
 from gguf_hub.run.kernels.steps import share
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
@@ -32,6 +34,13 @@ _MAKERS = {
     "Q4_K": encode_k.make_q4_k,
     "Q5_K": encode_k.make_q5_k,
     "Q6_K": encode_k.make_q6_k,
+    "IQ4_NL": encode_codes.make_iq4_nl,
+    "IQ4_XS": encode_codes.make_iq4_xs,
+}
+_PLAIN_MAKERS = {
+    "MXFP4": encode_codes.make_mxfp4,
+    "TQ1_0": encode_codes.make_tq1_0,
+    "TQ2_0": encode_codes.make_tq2_0,
 }
 _MAGNITUDE = 0x7FFFFFFF
 
@@ -78,20 +87,38 @@ def make_encode(encode_row: Callable) -> Callable:
         for r in range(begin, end):
             start = x + x_stride * tid + n_in * (r - begin)
             own_scratch = scratch + SCRATCH * tid
-            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch)
+            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch, 0)
 
     return encode
 
 
-def make_encode_row(weight_type: str, lanes) -> Callable:
+def make_encode_weighted(encode_row: Callable) -> Callable:
+    """Return the same step for a matrix whose inputs have weights, ``f[importance:]``."""
+
+    def encode_weighted(
+        tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch, importance
+    ):
+        begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
+        for r in range(begin, end):
+            start = x + x_stride * tid + n_in * (r - begin)
+            own_scratch = scratch + SCRATCH * tid
+            encode_row(f, start, w, row_bytes * r, n_in, q, QUANTS * tid, own_scratch, importance)
+
+    return encode_weighted
+
+
+def make_encode_row(weight_type: str, lanes, *, is_weighted: bool = False) -> Callable:
     """Return the encoder of a row of one type.
 
     Args:
         weight_type: E.g. ``Q4_K``.
         lanes: ``lanes``, or ``simd_lanes`` for compiled code.
+        is_weighted: Whether errors count by an importance matrix; for ``WEIGHTED_TYPES`` alone.
     """
     if weight_type in _MAKERS:
-        return _MAKERS[weight_type](lanes)
+        return _MAKERS[weight_type](lanes, is_weighted=is_weighted)
+    if weight_type in _PLAIN_MAKERS:
+        return _PLAIN_MAKERS[weight_type](lanes)
     if weight_type in ("F32", "F16", "BF16"):
         return _make_float(lanes, weight_type)
     if weight_type == "Q8_0":
@@ -99,6 +126,8 @@ def make_encode_row(weight_type: str, lanes) -> Callable:
     bits, has_minimum = {
         "Q4_0": (4, False), "Q4_1": (4, True), "Q5_0": (5, False), "Q5_1": (5, True),
     }[weight_type]  # fmt: skip
+    if is_weighted:
+        return encode_small.make_weighted(lanes, bits, has_minimum=has_minimum)
     return _make_small(lanes, bits, has_minimum)
 
 
@@ -112,7 +141,7 @@ def _make_float(lanes, weight_type: str) -> Callable:
     width, load = lanes.LANES, lanes.load
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         n_vectors = n // width
         for i in range(n_vectors):
             put(w, o + size * width * i, load(f, x + width * i))
@@ -125,25 +154,9 @@ def _make_float(lanes, weight_type: str) -> Callable:
 # -- blocks of 32 --------------------------------------------------------------------------------
 
 
-def _make_range(lanes) -> Callable:
-    """Return ``range_of``: the largest and the smallest of 32 values."""
-    width, load, smaller, larger = lanes.LANES, lanes.load, lanes.smaller, lanes.larger
-    highest, lowest = lanes.highest, lanes.lowest
-
-    @register_jitable
-    def range_of(f, x):
-        high = low = load(f, x)
-        for i in range(1, 32 // width):
-            value = load(f, x + width * i)
-            high, low = larger(high, value), smaller(low, value)
-        return highest(high), lowest(low)
-
-    return range_of
-
-
 def _make_q8_0(lanes) -> Callable:
     """Return the encoder of Q8_0: the largest magnitude becomes 127."""
-    range_of = _make_range(lanes)
+    range_of = make_range(lanes)
     width, load, store_bytes = lanes.LANES, lanes.load, lanes.store_bytes
     splat, where_less, truncate = lanes.splat, lanes.where_less, lanes.truncate
 
@@ -158,7 +171,7 @@ def _make_q8_0(lanes) -> Callable:
         )
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         for b in range(n // 32):
             high, low = range_of(f, x + 32 * b)
             d = np.float32(max(high, -low) / np.float32(127))
@@ -184,16 +197,6 @@ def _extreme(f, x, high, low):
     return high
 
 
-@register_jitable
-def _pack_fifth_bits(q, qo, w, o):
-    """Write 32 bits: bit i is the fifth of quant i."""
-    for j in range(4):
-        byte = np.int32(0)
-        for k in range(8):
-            byte |= (at(q, qo + 8 * j + k) >> 4) << k
-        w[np.uintp(o + j)] = np.uint8(byte)
-
-
 def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
     """Return the encoder of Q4_0, Q4_1, Q5_0 or Q5_1.
 
@@ -203,7 +206,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
         has_minimum: Whether quants count from a minimum; if not, the value of largest magnitude is
             the lowest quant, -8 or -16.
     """
-    range_of = _make_range(lanes)
+    range_of = make_range(lanes)
     width, load, splat, smaller = lanes.LANES, lanes.load, lanes.splat, lanes.smaller
     store_quants, pack_nibbles = lanes.store_quants, lanes.pack_nibbles
     truncate = lanes.truncate
@@ -213,7 +216,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
     block_bytes = nibbles + 16
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         for b in range(n // 32):
             first, block = x + 32 * b, o + block_bytes * b
             high, low = range_of(f, first)
@@ -230,7 +233,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
                 value = (load(f, first + width * i) - start_v) * inverse + offset_v
                 store_quants(q, qo + width * i, smaller(truncate(value), top_v))
             if bits == 5:
-                _pack_fifth_bits(q, qo, w, block + high_bits)
+                pack_fifth_bits(q, qo, w, block + high_bits)
             pack_nibbles(q, qo, w, block + nibbles, 16)
 
     return encode

@@ -1,7 +1,8 @@
 """From floats to blocks of the types with super-blocks of 256 weights.
 
-Each function ``(f, x, w, o, n, q, qo, scratch)`` turns the row ``f[x:x+n]`` into blocks at byte
-``o`` of ``w``. A super-block takes four numbered steps: search scales of its groups, round these to
+Each function ``(f, x, w, o, n, q, qo, scratch, importance)`` turns the row ``f[x:x+n]`` into blocks
+at byte ``o`` of ``w``; made ``is_weighted``, errors count by ``f[importance:importance+n]``. A
+super-block takes four numbered steps: search scales of its groups, round these to
 small integers, find the quants for the rounded scales, and pack. ``generic_k`` has the layouts.
 
 Working memory of a thread: ``f[scratch:]`` and ``q[qo:]``, as ``encode_memory`` says.
@@ -19,10 +20,18 @@ from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic.floats import at, half_bits, half_value
 from gguf_hub.run.kernels.quantize.encode_search import make_fit_line, make_fit_scale
+from gguf_hub.run.kernels.quantize.encode_weights import (
+    make_gather_weighted,
+    make_mean_square,
+    make_move_lines,
+    make_refit_lines,
+    round_weighted,
+)
 
 _WEIGHTS = 256  # behind the 32 vectors of weights come those of what they count for
-_SCALES, _MINIMA = 512, 528
+_SCALES, _MINIMA, _SUMS = 512, 528, 544
 _FACTORS = 256
+N_MOVES = 2
 
 
 @register_jitable
@@ -54,12 +63,37 @@ def _make_symmetric(lanes, top: int) -> Callable:
     width, gather, store = lanes.LANES, lanes.gather, lanes.store
 
     @register_jitable
-    def search(f, x, scratch):
+    def search(f, x, importance, scratch):
         for part in range(16 // width):
             base = x + 16 * width * part
             for i in range(16):
                 store(f, scratch + width * i, gather(f, base + i, 16))
-            store(f, scratch + _SCALES + width * part, fit_scale(f, scratch, 16, top))
+            store(f, scratch + _SCALES + width * part, fit_scale(f, scratch, 0, 16, top))
+
+    return search
+
+
+def _make_symmetric_weighted(lanes, top: int, *, by_size: bool) -> Callable:
+    """Return the same by an importance matrix; sums of weights go to ``f[scratch + _SUMS:]``.
+
+    Args:
+        lanes: The module of lanes.
+        top: One more than the largest quant.
+        by_size: As in ``make_gather_weighted``.
+    """
+    fit_scale, mean_square = make_fit_scale(lanes, is_weighted=True), make_mean_square(lanes)
+    gather_weighted = make_gather_weighted(lanes, by_size=by_size)
+    width, store = lanes.LANES, lanes.store
+
+    @register_jitable
+    def search(f, x, importance, scratch):
+        ws = scratch + _WEIGHTS
+        spread = 2 * mean_square(f, x, 256, scratch)
+        for part in range(16 // width):
+            at = 16 * width * part
+            sums = gather_weighted(f, x + at, importance + at, 16, scratch, ws, spread)
+            store(f, scratch + _SUMS + width * part, sums)
+            store(f, scratch + _SCALES + width * part, fit_scale(f, scratch, ws, 16, top))
 
     return search
 
@@ -81,7 +115,7 @@ def _make_affine(lanes, group: int, top: int, *, first: float, count: int, mean:
     splat, fma, root, magnitude = lanes.splat, lanes.fma, lanes.root, lanes.magnitude
 
     @register_jitable
-    def search(f, x, scratch):
+    def search(f, x, importance, scratch):
         weights = scratch + _WEIGHTS
         for part in range(256 // group // width):
             base = x + group * width * part
@@ -97,6 +131,36 @@ def _make_affine(lanes, group: int, top: int, *, first: float, count: int, mean:
             scale, minimum = fit_line(f, scratch, weights, group, top)
             store(f, scratch + _SCALES + width * part, scale)
             store(f, scratch + _MINIMA + width * part, minimum)
+
+    return search
+
+
+def _make_affine_weighted(lanes, group: int, top: int, *, spread_factor: int) -> Callable:
+    """Return the search for groups with a scale and a minimum each, by an importance matrix.
+
+    Args:
+        lanes: The module of lanes.
+        group: Weights in a group.
+        top: The largest quant.
+        spread_factor: How many mean squares the spread is.
+    """
+    fit_line = make_fit_line(
+        lanes, first=-0.9, count=37, step=0.05, by_size=False, has_obvious=True
+    )
+    gather_weighted, mean_square = make_gather_weighted(lanes), make_mean_square(lanes)
+    width, store = lanes.LANES, lanes.store
+
+    @register_jitable
+    def search(f, x, importance, scratch):
+        weights = scratch + _WEIGHTS
+        spread = spread_factor * mean_square(f, x, 256, scratch)
+        for part in range(256 // group // width):
+            at, to = group * width * part, width * part
+            sums = gather_weighted(f, x + at, importance + at, group, scratch, weights, spread)
+            scale, minimum = fit_line(f, scratch, weights, group, top)
+            store(f, scratch + _SUMS + to, sums)
+            store(f, scratch + _SCALES + to, scale)
+            store(f, scratch + _MINIMA + to, minimum)
 
     return search
 
@@ -117,7 +181,7 @@ def _round_positive(f, values, q, factors, n, top):
 
 
 @register_jitable
-def _round_signed(f, values, q, factors, n, top, highest):
+def round_signed(f, values, q, factors, n, top, highest):
     """Round ``n`` values to multiples of their extreme over ``-top``; return that."""
     extreme = np.float32(0)
     for j in range(n):
@@ -129,10 +193,43 @@ def _round_signed(f, values, q, factors, n, top, highest):
     return extreme / np.float32(-top)
 
 
+def _make_round_lines(lanes, group: int, top: int, highest: int, *, is_weighted: bool) -> Callable:
+    """Return the rounding of scales and minima to multiples of two units, which it returns.
+
+    Args:
+        lanes: The module of lanes.
+        group: Weights in a group.
+        top: The largest quant.
+        highest: The largest multiple.
+        is_weighted: Whether errors count by an importance matrix.
+    """
+    refit_lines, n = make_refit_lines(lanes, group, top), 256 // group
+    move_lines, n_moves = make_move_lines(lanes, group, top, highest), N_MOVES if top == 3 else 0
+
+    @register_jitable
+    def round_lines(f, x, importance, scratch, q, factors):
+        scales, minima, sums = scratch + _SCALES, scratch + _MINIMA, scratch + _SUMS
+        if is_weighted:
+            d = round_weighted(f, scales, sums, q, factors, n, 0, highest, highest, 4)
+            dmin = round_weighted(f, minima, sums, q, factors + 16, n, 0, highest, highest, 4)
+            d, dmin = refit_lines(f, x, importance, q, factors, d, dmin, scratch)
+            for _ in range(n_moves):
+                move_lines(
+                    f, x, importance, q, factors, d, dmin, scratch, scratch + _WEIGHTS, scales
+                )
+                d, dmin = refit_lines(f, x, importance, q, factors, d, dmin, scratch)
+        else:
+            d = _round_positive(f, scales, q, factors, n, highest)
+            dmin = _round_positive(f, minima, q, factors + 16, n, highest)
+        return d, dmin
+
+    return round_lines
+
+
 # -- 3) the quants of the weights ----------------------------------------------------------------
 
 
-def _make_write_quants(lanes) -> Callable:
+def make_write_quants(lanes) -> Callable:
     """Return the rounding of a group to quants of its scale."""
     width, load, store_quants = lanes.LANES, lanes.load, lanes.store_quants
     splat, smaller, larger, nearest = lanes.splat, lanes.smaller, lanes.larger, lanes.nearest
@@ -185,19 +282,22 @@ def _pack_six_bits(q, factors, w, o):
         _put(w, o + 8 + j, scale_4 & 15 | (minimum_4 & 15) << 4)
 
 
-def make_q2_k(lanes) -> Callable:
+def make_q2_k(lanes, *, is_weighted: bool = False) -> Callable:
     """Two bits; groups of 16 with scale and minimum of four bits."""
-    search = _make_affine(lanes, 16, 3, first=-0.5, count=16, mean=False)
-    write_quants = _make_write_quants(lanes)
+    if is_weighted:
+        search = _make_affine_weighted(lanes, 16, 3, spread_factor=1)
+    else:
+        search = _make_affine(lanes, 16, 3, first=-0.5, count=16, mean=False)
+    round_lines = _make_round_lines(lanes, 16, 3, 15, is_weighted=is_weighted)
+    write_quants = make_write_quants(lanes)
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 84 * b, x + 256 * b
-            search(f, first, scratch)
-            d = _round_positive(f, scratch + _SCALES, q, factors, 16, 15)
-            dmin = _round_positive(f, scratch + _MINIMA, q, factors + 16, 16, 15)
+            search(f, first, importance + 256 * b, scratch)
+            d, dmin = round_lines(f, first, importance + 256 * b, scratch, q, factors)
             d, dmin = store_half(w, block + 80, d), store_half(w, block + 82, dmin)
             for j in range(16):
                 scale, minimum = at(q, factors + j), at(q, factors + 16 + j)
@@ -209,18 +309,26 @@ def make_q2_k(lanes) -> Callable:
     return encode
 
 
-def make_q3_k(lanes) -> Callable:
+def make_q3_k(lanes, *, is_weighted: bool = False) -> Callable:
     """Three bits; groups of 16 with a signed scale of six bits."""
-    search = _make_symmetric(lanes, 4)
-    write_quants = _make_write_quants(lanes)
+    search = (
+        _make_symmetric_weighted(lanes, 4, by_size=True)
+        if is_weighted
+        else _make_symmetric(lanes, 4)
+    )
+    write_quants = make_write_quants(lanes)
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 110 * b, x + 256 * b
-            search(f, first, scratch)
-            d = _round_signed(f, scratch + _SCALES, q, factors, 16, 32, 31)
+            search(f, first, importance + 256 * b, scratch)
+            scales = scratch + _SCALES
+            if is_weighted:
+                d = round_weighted(f, scales, scratch + _SUMS, q, factors, 16, -32, 31, -32, 9)
+            else:
+                d = round_signed(f, scales, q, factors, 16, 32, 31)
             d = store_half(w, block + 108, d)
             for j in range(16):
                 scale = d * np.float32(at(q, factors + j))
@@ -239,20 +347,25 @@ def make_q3_k(lanes) -> Callable:
     return encode
 
 
-def _make_k4(lanes, *, top: int, first: float, count: int, type_size: int) -> Callable:
+def _make_k4(
+    lanes, *, top: int, first: float, count: int, type_size: int, is_weighted: bool
+) -> Callable:
     """Return the encoder of Q4_K or Q5_K: groups of 32, scale and minimum of six bits."""
-    search = _make_affine(lanes, 32, top, first=first, count=count, mean=True)
-    write_quants, pack_nibbles = _make_write_quants(lanes), lanes.pack_nibbles
+    if is_weighted:
+        search = _make_affine_weighted(lanes, 32, top, spread_factor=2)
+    else:
+        search = _make_affine(lanes, 32, top, first=first, count=count, mean=True)
+    round_lines = _make_round_lines(lanes, 32, top, 63, is_weighted=is_weighted)
+    write_quants, pack_nibbles = make_write_quants(lanes), lanes.pack_nibbles
     nibbles = type_size - 128
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + type_size * b, x + 256 * b
-            search(f, first, scratch)
-            d = _round_positive(f, scratch + _SCALES, q, factors, 8, 63)
-            dmin = _round_positive(f, scratch + _MINIMA, q, factors + 16, 8, 63)
+            search(f, first, importance + 256 * b, scratch)
+            d, dmin = round_lines(f, first, importance + 256 * b, scratch, q, factors)
             d, dmin = store_half(w, block, d), store_half(w, block + 2, dmin)
             _pack_six_bits(q, factors, w, block + 4)
             for j in range(8):
@@ -267,28 +380,32 @@ def _make_k4(lanes, *, top: int, first: float, count: int, type_size: int) -> Ca
     return encode
 
 
-def make_q4_k(lanes) -> Callable:
+def make_q4_k(lanes, *, is_weighted: bool = False) -> Callable:
     """Four bits; groups of 32 with scale and minimum of six bits."""
-    return _make_k4(lanes, top=15, first=-1.0, count=21, type_size=144)
+    return _make_k4(lanes, top=15, first=-1.0, count=21, type_size=144, is_weighted=is_weighted)
 
 
-def make_q5_k(lanes) -> Callable:
+def make_q5_k(lanes, *, is_weighted: bool = False) -> Callable:
     """Five bits; groups of 32 with scale and minimum of six bits."""
-    return _make_k4(lanes, top=31, first=-0.5, count=16, type_size=176)
+    return _make_k4(lanes, top=31, first=-0.5, count=16, type_size=176, is_weighted=is_weighted)
 
 
-def make_q6_k(lanes) -> Callable:
+def make_q6_k(lanes, *, is_weighted: bool = False) -> Callable:
     """Six bits; groups of 16 with a signed scale of eight bits."""
-    search = _make_symmetric(lanes, 32)
-    write_quants = _make_write_quants(lanes)
+    search = (
+        _make_symmetric_weighted(lanes, 32, by_size=False)
+        if is_weighted
+        else _make_symmetric(lanes, 32)
+    )
+    write_quants = make_write_quants(lanes)
 
     @register_jitable
-    def encode(f, x, w, o, n, q, qo, scratch):
+    def encode(f, x, w, o, n, q, qo, scratch, importance):
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 210 * b, x + 256 * b
-            search(f, first, scratch)
-            d = _round_signed(f, scratch + _SCALES, q, factors, 16, 128, 127)
+            search(f, first, importance + 256 * b, scratch)
+            d = round_signed(f, scratch + _SCALES, q, factors, 16, 128, 127)
             d = store_half(w, block + 208, d)
             for j in range(16):
                 scale = at(q, factors + j)

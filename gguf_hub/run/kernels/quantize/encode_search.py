@@ -20,12 +20,17 @@ from numba.extending import register_jitable
 _TINY = np.float32(1e-15)
 """Largest magnitude of a group that is taken for zero."""
 _HUGE = np.float32(3e38)
-_DISTINCT = np.float32(1e-5)
+_DISTINCT = np.float32(1e-7)
 """Quants vary enough for a line through them when the determinant is more than this share."""
 
 
-def make_fit_scale(lanes) -> Callable:
-    """Return the search of a scale for quants -top ... top - 1."""
+def make_fit_scale(lanes, *, is_weighted: bool = False) -> Callable:
+    """Return the search of a scale for quants -top ... top - 1.
+
+    Args:
+        lanes: The module of lanes.
+        is_weighted: What errors count for is given; if not, the square of the weight.
+    """
     load, splat, fma, where_less = lanes.load, lanes.splat, lanes.fma, lanes.where_less
     smaller, larger, nearest = lanes.smaller, lanes.larger, lanes.nearest
     width, magnitude = lanes.LANES, lanes.magnitude
@@ -42,8 +47,8 @@ def make_fit_scale(lanes) -> Callable:
         return where_less(largest, splat(_TINY), splat(1), value)
 
     @register_jitable
-    def fit_scale(f, xs, n, top):
-        """Return scales that minimise the sum of x**2 (x - scale * l)**2.
+    def fit_scale(f, xs, ws, n, top):
+        """Return scales that minimise the sum of w (x - scale * l)**2.
 
         The extreme value goes to quant -top - 0.9 ... -top + 0.9 in turn. For given quants the best
         scale is dot / square, and the error then is a constant less dot**2 / square.
@@ -58,7 +63,8 @@ def make_fit_scale(lanes) -> Callable:
             for i in range(n):
                 x = load(f, xs + width * i)
                 quant = smaller(larger(nearest(factor * x), lowest), highest)
-                weighted = x * x * quant
+                weight = load(f, ws + width * i) if is_weighted else x * x
+                weighted = weight * quant
                 dot = fma(weighted, x, dot)
                 square = fma(weighted, quant, square)
             candidate = dot / where_less(zero, square, square, one)
@@ -70,28 +76,32 @@ def make_fit_scale(lanes) -> Callable:
     return fit_scale
 
 
-def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable:
+def make_fit_line(
+    lanes, *, first: float, count: int, by_size: bool, step: float = 0.1, has_obvious: bool = False
+) -> Callable:
     """Return the search of scale and minimum for quants 0 ... top.
 
     Args:
         lanes: The module of lanes.
-        first: What the first candidate's range is wider than ``top`` by; the others follow in
-            tenths.
+        first: What the first candidate's range is wider than ``top`` by.
         count: How many candidates there are.
         by_size: Compare sums of weighted magnitudes of errors, not of their squares.
+        step: What the range of each is wider by than that of the one before.
+        has_obvious: The line from the least to the largest weight is a candidate, too.
     """
     load, splat, fma, where_less = lanes.load, lanes.splat, lanes.fma, lanes.where_less
     smaller, larger, nearest = lanes.smaller, lanes.larger, lanes.nearest
     width, magnitude = lanes.LANES, lanes.magnitude
 
     @register_jitable
-    def total_size(f, xs, ws, n, factor, low, highest, scale, minimum):
-        """Return the sum of weighted magnitudes of the errors of a candidate."""
+    def total_error(f, xs, ws, n, factor, low, highest, scale, minimum):
+        """Return the sum of weighted errors of a candidate: their magnitudes, or squares."""
         zero = total = splat(0)
         for i in range(n):
             x = load(f, xs + width * i)
             quant = smaller(larger(nearest(factor * (x - low)), zero), highest)
-            error = magnitude(fma(scale, quant, minimum - x))
+            error = fma(scale, quant, minimum - x)
+            error = magnitude(error) if by_size else error * error
             total = fma(load(f, ws + width * i), error, total)
         return total
 
@@ -103,12 +113,13 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
         """
         # 1) the range, from zero if all weights are positive, and the sums that stay
         low, high = splat(0), load(f, xs)
-        sum_w = sum_x = splat(0)
+        sum_w = sum_x = sum_xx = splat(0)
         for i in range(n):
             x, w = load(f, xs + width * i), load(f, ws + width * i)
             low, high = smaller(low, x), larger(high, x)
             sum_w = sum_w + w
             sum_x = fma(w, x, sum_x)
+            sum_xx = fma(w * x, x, sum_xx)
         zero, one, highest = splat(0), splat(1), splat(top)
         spread = high - low
         quants_per_unit = one / where_less(splat(_TINY), spread, spread, one)
@@ -116,15 +127,17 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
         # 2) the obvious line, and how good it is
         scale, minimum = spread / highest, low
         best = splat(_HUGE)
-        if by_size:
+        if by_size or has_obvious:
             factor = highest * quants_per_unit
-            best = total_size(f, xs, ws, n, factor, low, highest, scale, minimum)
+            best = total_error(f, xs, ws, n, factor, low, highest, scale, minimum)
+            if not by_size:
+                best = best - sum_xx  # which the errors of candidates lack
 
         # 3) candidates: quants, sums, the best line through them, its error. Quants count from the
         # best minimum so far, not from the lowest weight: that tries more, and finds better ones.
         for k in range(count):
             low = minimum
-            factor = splat(top + first + 0.1 * k) * quants_per_unit
+            factor = splat(top + first + step * k) * quants_per_unit
             sum_l = sum_ll = sum_xl = splat(0)
             for i in range(n):
                 x = load(f, xs + width * i)
@@ -143,7 +156,7 @@ def make_fit_line(lanes, *, first: float, count: int, by_size: bool) -> Callable
             s = where_less(zero, m, sum_xl / where_less(zero, sum_ll, sum_ll, one), s)
             m = smaller(m, zero)
             if by_size:
-                error = total_size(f, xs, ws, n, factor, low, highest, s, m)
+                error = total_error(f, xs, ws, n, factor, low, highest, s, m)
             else:
                 error = s * (s * sum_ll + (m + m) * sum_l - (sum_xl + sum_xl))
                 error = error + m * (m * sum_w - (sum_x + sum_x))

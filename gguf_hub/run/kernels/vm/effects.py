@@ -53,6 +53,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "expert_matmul": {"y": "written"},  # those of all types together
     "decode": {"x": "written"},
     "encode": {"x": "updated"},
+    "encode_weighted": {"x": "updated"},
     "silu_mul": _ACTIVATION,
     "gelu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
@@ -72,6 +73,7 @@ _POINTERS = {
     "f": {
         "x", "y", "xf", "q0", "k0", "v0", "gate", "up", "table", "state", "logits", "weights",
         "partial", "scratch", "results", "gain", "bias", "biases", "scales", "scale", "factor",
+        "importance",
         "cap", "sinks", "epsilon", "frequencies", "taps", "dt", "dt_bias", "a", "d", "beta",
         "alpha",
     },

@@ -291,6 +291,12 @@ def _encode(
     yield Extent("q", 0, QUANTS * threads)
 
 
+def _encode_weighted(call: Call, *arguments: int) -> Extents:
+    *shared, importance = arguments
+    yield from _encode(call, *shared)
+    yield Extent("f", importance, shared[3])
+
+
 def _read_bytes(call: Call, first: int, size: int, results: int) -> Extents:
     yield Extent("w", first, size)
     yield Extent("n", results, call.bounds.n_threads, "checksums")
@@ -310,5 +316,6 @@ _EXTENTS: dict[str, Callable[..., Extents]] = {
     "expert_matmul": _expert_matmul,
     "decode": _decode,
     "encode": _encode,
+    "encode_weighted": _encode_weighted,
     "read_bytes": _read_bytes,
 }

@@ -130,9 +130,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "experts", "n_expert", "row_bytes", "n_in", "n_out", "expert_starts", "assignments",
         "pairs_per_x", "xq", "xq_stride", "xf", "xf_stride", "y", "y_stride", *SCRATCH,
     ),
-    # rows of the quantiser's chunk: weights to floats, floats to blocks
+    # rows of the quantiser's chunk: weights to floats, floats to blocks; by an importance matrix
     "decode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "largest"),
     "encode": ("first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch"),
+    "encode_weighted": (
+        "first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch", "importance",
+    ),
     # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU and squared ReLU, written over gate
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),

@@ -1,0 +1,147 @@
+"""The sums: against formulas, other layouts, llama.cpp's form, and runs that were interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_hub.errors import GgufHubError
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import FileType
+from gguf_hub.run.imatrix import Measurement, measure, statistics_of
+from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.quants.imatrix import ImportanceMatrix
+from gguf_hub.run.quants.imatrix_file import read_imatrix
+from gguf_hub.run.quants.quantize import quantize_file
+from tests.conftest import ROOT
+from tests.synth import TINY, write_mixtral
+
+NOTHING = ImportanceMatrix({})
+CHUNKS = np.random.default_rng(5).integers(3, 250, (4, 24)).astype(np.int32)
+SETTINGS = ModelSettings(n_ctx=24, n_batch=16, n_logits=None, n_threads=2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_mixtral(tmp_path / "m.gguf", TINY, layout="merged", recipe="F32")
+
+
+def measured(path: Path, chunks: np.ndarray = CHUNKS, **options) -> Measurement:
+    options = {"bos_id": None, "before": NOTHING, "datasets": ["x"], **options}
+    with GgufFile.open(path) as file, Transformer.open(file, SETTINGS) as model:
+        return measure(model, file, chunks, **options)
+
+
+def test_sums_are_those_of_what_enters(path: Path) -> None:
+    matrix = measured(path, has_output=True).matrix
+    file = GgufFile.open(path)
+    rows = file.tensor_bytes("token_embd.weight").view(np.float32).reshape(-1, TINY.n_embd)
+    x = rows[CHUNKS.ravel()].astype(np.float64)
+    x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5)
+    x *= file.tensor_bytes("blk.0.attn_norm.weight").view(np.float32)
+    for name in ("attn_q", "attn_k", "attn_v"):
+        entry = matrix.entries[f"blk.0.{name}.weight"]
+        assert entry.counts.tolist() == [CHUNKS.size]
+        assert np.allclose(entry.sums[0], (x**2).sum(axis=0), rtol=1e-5)
+    with GgufFile.open(path) as file, Transformer.open(file, SETTINGS) as model:
+        hidden = np.concatenate([model.embed(chunk.tolist()) for chunk in CHUNKS])
+    head = matrix.entries["output.weight"]
+    assert np.allclose(head.sums[0], (hidden.astype(np.float64) ** 2).sum(axis=0), rtol=1e-5)
+
+
+def test_experts_count_the_tokens_that_chose_them(path: Path) -> None:
+    chunk = CHUNKS[:1, :16]
+    matrix = measured(path, chunk).matrix
+    with GgufFile.open(path) as file, Transformer.open(file, SETTINGS) as model:
+        model.forward(chunk[0].tolist(), 0, all_logits=True)
+        routing = model.routing(16)
+    for layer, found in enumerate(routing):
+        chosen = np.bincount(found.experts.ravel(), minlength=TINY.n_expert)
+        for part in ("gate", "up", "down"):
+            entry = matrix.entries[f"blk.{layer}.ffn_{part}_exps.weight"]
+            assert entry.counts.tolist() == chosen.tolist()
+            assert ((entry.sums > 0).any(axis=1) == (chosen > 0)).all()
+        router = matrix.entries[f"blk.{layer}.ffn_gate_inp.weight"].sums[0].astype(np.float64)
+        both = matrix.entries[f"blk.{layer}.ffn_gate_exps.weight"].sums.astype(np.float64)
+        assert np.allclose(both.sum(axis=0), TINY.n_expert_used * router, rtol=1e-5)
+
+
+def test_the_layout_of_experts_makes_no_difference(path: Path, tmp_path: Path) -> None:
+    merged = measured(path).matrix
+    quantize_file(path, tmp_path / "split.gguf", FileType.F32, layout="split", n_threads=1)
+    split = measured(tmp_path / "split.gguf").matrix
+    assert merged.entries.keys() == split.entries.keys()
+    for name, entry in merged.entries.items():
+        assert np.array_equal(entry.sums, split.entries[name].sums), name
+
+
+def test_what_goes_on_has_the_bits_of_what_was_never_interrupted(path: Path) -> None:
+    saved: list[tuple[ImportanceMatrix, int]] = []
+    whole = measured(path, save=lambda *parts: saved.append(parts), save_every=1).matrix
+    assert [n_done for _, n_done in saved] == [1, 2, 3]
+    for before, n_done in saved:
+        resumed = measured(path, before=before, n_done=n_done).matrix
+        assert resumed.n_chunks == len(CHUNKS)
+        for name, entry in whole.entries.items():
+            assert np.array_equal(resumed.entries[name].sums, entry.sums), name
+            assert np.array_equal(resumed.entries[name].counts, entry.counts), name
+
+
+def test_watching_changes_no_logits_and_gives_the_perplexity(path: Path) -> None:
+    from gguf_hub.run.perplexity import ModelSource
+    from gguf_hub.run.perplexity import measure as measure_perplexity
+
+    with GgufFile.open(path) as file, Transformer.open(file, SETTINGS) as model:
+        source = ModelSource(model, model.config.n_vocab, 1)
+        expected = measure_perplexity(CHUNKS, source).perplexity
+    assert measured(path, bos_id=1).perplexity == expected
+    assert measured(path, bos_id=1, has_perplexity=False).perplexity is None
+
+
+def test_activations_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    path = write_mixtral(tmp_path / "m.gguf", TINY, layout="merged", recipe="F32")
+    file = GgufFile.open(path)
+    at = file.start_of("blk.1.attn_norm.weight")
+    file.close()
+    with path.open("r+b") as raw:
+        raw.seek(at)
+        raw.write(np.array([np.inf], np.float32).tobytes())
+    with pytest.raises(GgufHubError, match=r"enters tensor `blk\.1\.\w+\.weight` is not finite"):
+        measured(path)
+
+
+def test_statistics_are_those_of_llama_imatrix(path: Path) -> None:
+    matrix = measured(path).matrix
+    found = {each.name: each for each in statistics_of(matrix)}
+    each, entry = found["blk.1.attn_q.weight"], matrix.entries["blk.1.attn_q.weight"]
+    values = entry.sums[0].astype(np.float64) / entry.counts[0]
+    assert each.total == pytest.approx(values.sum(), rel=1e-5)
+    share = values / values.sum()
+    assert each.entropy == pytest.approx(-(share * np.log2(share)).sum(), rel=1e-5)
+    before = matrix.entries["blk.0.attn_q.weight"].sums[0]
+    cosine = values @ before / np.linalg.norm(values) / np.linalg.norm(before)
+    assert each.similarity == pytest.approx(cosine, rel=1e-5)
+    assert found["blk.0.attn_q.weight"].similarity == 0
+
+
+def test_equals_a_given_importance_matrix(tmp_path: Path) -> None:
+    """That of a forward pass in float64: ours keeps keys and values in halves."""
+    folder = ROOT.parent / "shared" / "data"
+    given = folder / "arch" / "quantised" / "synth-mixtral-256.imatrix.gguf"
+    if not given.is_file():
+        pytest.skip("needs ../shared/data")
+    model = folder / "models" / "synth-mixtral-256.q8_0.gguf"
+    quantize_file(model, tmp_path / "f32.gguf", FileType.F32, requantize=True, n_threads=2)
+    tokens = np.random.default_rng(11).integers(0, 512, (40, 24)).astype(np.int32)
+    expected, found = read_imatrix(given), measured(tmp_path / "f32.gguf", tokens).matrix
+    assert found.entries.keys() == expected.entries.keys()
+    assert (found.n_chunks, found.chunk_size) == (expected.n_chunks, expected.chunk_size)
+    for name, entry in expected.entries.items():
+        ours = found.entries[name]
+        if "exps" in name:  # one token of 960 takes another expert for the halves' sake
+            assert np.abs(ours.counts - entry.counts).sum() <= 2
+        else:
+            assert np.abs(ours.sums - entry.sums).max() <= 1e-3 * entry.sums.max(), name
