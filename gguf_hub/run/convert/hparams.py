@@ -129,12 +129,6 @@ def read_hparams(config: Mapping[str, Any], path: Path) -> HParams:
         CheckpointError: Another architecture, or numbers that are missing or cannot be.
     """
     family = _family(config, path)
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            path,
-            ["the weights are quantised already (`quantization_config`)"],
-            hint="convert the checkpoint that they were made from",
-        )
     reader = _Reader(config)
     n_embd, n_head = reader.integer("hidden_size"), reader.integer("num_attention_heads")
     is_mixture = family == "mixtral"

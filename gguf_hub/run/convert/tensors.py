@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.gguf.experts import is_merged, parse_split, split_name
-from gguf_hub.run.convert.checkpoint import DTYPES, StoredTensor
+from gguf_hub.run.convert.checkpoint import DTYPES
 from gguf_hub.run.convert.hparams import HParams
+from gguf_hub.run.convert.stored import Matrix, Plain
 
 Layout = Literal["split", "merged"]
 
@@ -131,25 +132,28 @@ def is_expert(name: str) -> bool:
     return is_merged(name) or parse_split(name) is not None
 
 
-def find_problems(parts: list[Part], tensors: Mapping[str, StoredTensor]) -> list[str]:
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def find_problems(parts: list[Part], matrices: Mapping[str, Matrix]) -> list[str]:
     """Return what is missing from a checkpoint, misshapen, or not known here."""
     issues, names = [], set()
     for part in parts:
         for name in part.sources:
             names.add(name)
-            stored = tensors.get(name)
-            if stored is None:
+            matrix = matrices.get(name)
+            if matrix is None:
                 issues.append(f"missing tensor `{name}`")
-            elif stored.shape != part.shape:
+            elif matrix.shape != part.shape:
                 issues.append(
                     f"tensor `{name}`: expected shape {list(part.shape)} from config.json, "
-                    f"found {list(stored.shape)}"
+                    f"found {list(matrix.shape)}"
                 )
-            elif stored.dtype not in DTYPES:
+            elif isinstance(matrix, Plain) and matrix.kind not in DTYPES:
                 issues.append(
-                    f"tensor `{name}`: expected {', '.join(DTYPES)}, found {stored.dtype}"
+                    f"tensor `{name}`: expected {', '.join(_FLOATS)}, found {matrix.kind}"
                 )
-    for name in sorted(tensors.keys() - names):
+    for name in sorted(matrices.keys() - names):
         if not _SKIPPED.fullmatch(name):
             issues.append(f"tensor `{name}` does not belong to a model of this architecture")
     return issues

@@ -33,7 +33,6 @@ def refusal(folder: Path, **options: Any) -> CheckpointError:
     [
         ({"architectures": ["GemmaForCausalLM"]}, "architecture `GemmaForCausalLM`: expected one"),
         ({"architectures": None}, "architecture `None`: expected one of `LlamaForCausalLM`"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "the weights are quantised already"),
         ({"hidden_size": None}, "`hidden_size`: expected a positive integer, found None"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers`: expected a positive integer, found 0"),
         ({"vocab_size": True}, "`vocab_size`: expected a positive integer, found True"),
