@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Convert a Hugging Face checkpoint to GGUF.
 
-    HF_DIR contains config.json, *.safetensors and tokenizer.model of a Llama, Mistral or Mixtral
-    model. OUT is a file, or a directory for a file named after the model; it is written completely
+    HF_DIR contains config.json, *.safetensors and the tokenizer of a model, quantised by GPTQ, AWQ
+    or the like or not. OUT is a file, or a directory for a file named after the model; it is written completely
     or not at all, and every weight is checked. Needs the extra `convert`: pip install 'gguf-
     hub[convert]'.
     """

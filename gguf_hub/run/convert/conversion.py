@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import CheckpointError
 from gguf_hub.gguf.format import Field, TensorSpec, count_elements
+from gguf_hub.gguf.runnable import find_graph_obstacles
 from gguf_hub.gguf.types import FileType, QuantType
 from gguf_hub.gguf.writer import plan_file, write_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.convert.checkpoint import Checkpoint
 from gguf_hub.run.convert.encode import NotEncodableError
 from gguf_hub.run.convert.general import general
-from gguf_hub.run.convert.hparams import HParams, read_hparams
+from gguf_hub.run.convert.keys import ModelKeys, read_keys
 from gguf_hub.run.convert.stored import Matrix, open_matrices
-from gguf_hub.run.convert.tensors import Layout, Part, find_problems, parts_of
+from gguf_hub.run.convert.tensors import Layout, Part, Parts, named_as_text_models
 from gguf_hub.run.convert.vocabulary import no_vocabulary, read_vocabulary
 
 OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
@@ -55,16 +56,14 @@ class Conversion:
     """A GGUF file that is to be written.
 
     Attributes:
-        matrices: Where the weights come from.
-        hparams: Sizes of the model.
+        keys: What config.json says.
         type: Type of the matrices, or of most of them.
         fields: Metadata.
         tensors: In file order.
         notes: How the file differs from the checkpoint.
     """
 
-    matrices: Mapping[str, Matrix]
-    hparams: HParams
+    keys: ModelKeys
     type: QuantType
     fields: Mapping[str, Field]
     tensors: tuple[Planned, ...]
@@ -101,8 +100,8 @@ class Conversion:
 
     def _chunks(self, part: Part, type: QuantType) -> Callable[[], Iterator[NDArray[np.uint8]]]:
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for name in part.sources:
-                yield from _encoded(self.matrices[name], part, type)
+            for matrix in part.matrices:
+                yield from _encoded(matrix, type)
 
         return chunks
 
@@ -131,59 +130,65 @@ def plan_conversion(
     """
     folder = folder.resolve()
     checkpoint = Checkpoint.open(folder, with_tensors=contents != "vocabulary")
-    hparams = read_hparams(checkpoint.config, folder / "config.json")
+    keys = read_keys(checkpoint.config, folder / "config.json")
     # 1) which tensors, and of which type
-    matrices = {} if contents == "vocabulary" else open_matrices(checkpoint)
-    parts = [] if contents == "vocabulary" else _checked_parts(folder, matrices, hparams, layout)
-    tensors = [
-        Planned(TensorSpec(part.name, part.ne, _type_of(part, outtype, matrices)), part)
-        for part in parts
-    ]
+    parts = [] if contents == "vocabulary" else _checked_parts(checkpoint, keys, layout)
+    tensors = [Planned(TensorSpec(p.name, p.ne, _type_of(p, outtype)), p) for p in parts]
     type = _main_type(tensors) if outtype == "auto" else QuantType[outtype.upper()]
-    if parts and (factors := hparams.rope_factors()):
-        spec = TensorSpec("rope_freqs.weight", (len(factors),), QuantType.F32)
-        tensors.insert(0, Planned(spec, None, np.array(factors, np.float32)))
+    for at, (tensor, factors) in enumerate(keys.factors.items() if parts else ()):
+        spec = TensorSpec(tensor, (len(factors),), QuantType.F32)
+        tensors.insert(at, Planned(spec, None, factors))
     # 2) the metadata
-    values = general(name or folder.name, parts, hparams) | hparams.metadata()
+    values = general(name or folder.name, parts, keys) | dict(keys.values)
     if parts:
         values["general.file_type"] = _file_type(type)
     vocabulary, left_out = (
         (no_vocabulary(), [])
         if contents == "weights"
-        else read_vocabulary(checkpoint, hparams.n_vocab)
+        else read_vocabulary(checkpoint, keys.number("vocab_size"))
     )
     values |= vocabulary
     values["general.quantization_version"] = 2
     fields = {key: Field.of(value) for key, value in values.items()}
-    notes = (*_notes(hparams, tensors, type), *_stored_notes(tensors, matrices), *left_out)
-    return Conversion(matrices, hparams, type, fields, tuple(tensors), notes)
+    if parts:
+        _check_runnable(folder, fields, tensors)
+    notes = (*_notes(tensors, type), *keys.notes, *_stored_notes(parts), *left_out)
+    return Conversion(keys, type, fields, tuple(tensors), notes)
 
 
-def _checked_parts(
-    folder: Path, stored: Mapping[str, Matrix], hparams: HParams, layout: Layout
-) -> list[Part]:
+def _checked_parts(checkpoint: Checkpoint, keys: ModelKeys, layout: Layout) -> list[Part]:
     """Return the tensors to write; raise for all that is wrong with the stored ones."""
-    n_expected = hparams.n_layer * max(1, hparams.n_expert)
-    if n_expected > max(len(stored), _MAX_LISTED):  # before all their names are built
+    matrices = named_as_text_models(open_matrices(checkpoint))
+    n_layer, n_expert = keys.number("block_count"), max(1, keys.number("expert_count"))
+    if n_layer * n_expert > max(len(matrices), _MAX_LISTED):  # before all their names are built
         issue = (
-            f"config.json says {hparams.n_layer:,} layers of {max(1, hparams.n_expert):,} experts, "
-            f"but there are {len(stored):,} tensors"
+            f"config.json says {n_layer:,} layers of {n_expert:,} experts, "
+            f"but there are {len(matrices):,} tensors"
         )
-        raise CheckpointError(folder, [issue])
-    has_output = "lm_head.weight" in stored or not hparams.has_tied_output
-    parts = parts_of(hparams, layout, has_output=has_output)
-    issues = find_problems(parts, stored)
-    if issues:
-        raise CheckpointError(folder, issues)
+        raise CheckpointError(checkpoint.folder, [issue])
+    reader = Parts(keys, matrices, layout)
+    parts = reader.read()
+    if reader.issues:
+        raise CheckpointError(checkpoint.folder, reader.issues)
     return parts
 
 
-def _type_of(part: Part, outtype: OutType, matrices: Mapping[str, Matrix]) -> QuantType:
+def _check_runnable(folder: Path, fields: Mapping[str, Field], tensors: Sequence[Planned]) -> None:
+    """Raise where the file would not be one that is computed with here."""
+    infos = plan_file(fields, [planned.spec for planned in tensors]).tensors
+    obstacles = find_graph_obstacles(fields, {info.name: info for info in infos})
+    if obstacles:
+        raise CheckpointError(
+            folder, [f"its GGUF file would not run: {obstacle}" for obstacle in obstacles]
+        )
+
+
+def _type_of(part: Part, outtype: OutType) -> QuantType:
     """Return the type of a tensor; ``auto`` keeps what is stored."""
     if part.is_exact:
         return QuantType.F32
     if outtype == "auto":
-        type = _joint_type({matrices[name].type for name in part.sources})
+        type = _joint_type({matrix.type for matrix in part.matrices})
     else:
         type = QuantType[outtype.upper()]
     # blocks are filled, or it is F16, as by llama.cpp's converter
@@ -214,19 +219,17 @@ def _file_type(type: QuantType) -> int:
     return 38 if type is QuantType.MXFP4 else int(FileType[type.name])  # MOSTLY_MXFP4_MOE
 
 
-def _stored_notes(tensors: Sequence[Planned], matrices: Mapping[str, Matrix]) -> Iterator[str]:
+def _stored_notes(parts: Sequence[Part]) -> Iterator[str]:
     """Yield what becomes of quantised matrices, each kind once."""
-    names: dict[str, list[str]] = {}
-    for planned in tensors:
-        for name in planned.source.sources if planned.source else ():
-            if note := matrices[name].note:
-                names.setdefault(f"{matrices[name].kind}: {note}", []).append(name)
-    for text, (first, *others) in names.items():
-        kind, _, note = text.partition(": ")
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for matrix in (matrix for part in parts for matrix in part.matrices):
+        if matrix.note:
+            names.setdefault((matrix.kind, matrix.note), {})[matrix.name] = None
+    for (kind, note), (first, *others) in names.items():
         yield f"{1 + len(others)} matrices of {kind} {note}: `{first}`" + (" ..." if others else "")
 
 
-def _notes(hparams: HParams, tensors: Sequence[Planned], type: QuantType) -> Iterator[str]:
+def _notes(tensors: Sequence[Planned], type: QuantType) -> Iterator[str]:
     f16_names = [
         planned.spec.name
         for planned in tensors
@@ -240,26 +243,19 @@ def _notes(hparams: HParams, tensors: Sequence[Planned], type: QuantType) -> Ite
             f"{len(f16_names)} tensors stay F16, because their rows do not fill {type.name} blocks "
             f"of {type.block_size}: `{f16_names[0]}`" + (" ..." if len(f16_names) > 1 else "")
         )
-    if hparams.window and hparams.window < hparams.n_ctx_train:
-        yield (
-            f"the sliding window of {hparams.window:,} tokens is not kept: programs attend to the "
-            "whole context, as with every GGUF of this architecture"
-        )
 
 
-def _encoded(matrix: Matrix, part: Part, type: QuantType) -> Iterator[NDArray[np.uint8]]:
+def _encoded(matrix: Matrix, type: QuantType) -> Iterator[NDArray[np.uint8]]:
     """Yield the bytes of one stored matrix, some rows at a time."""
-    order, n_in = part.row_order(), matrix.n_in
-    n_rows = math.prod(matrix.shape[:-1])
+    n_in, n_rows = matrix.n_in, math.prod(matrix.shape[:-1])
     step = max(1, (_CHUNK_CODES if matrix.is_packed else _CHUNK_WEIGHTS) // n_in)
     for start in range(0, n_rows, step):
-        rows = slice(start, start + step) if order is None else order[start : start + step]
+        rows = slice(start, min(start + step, n_rows))
         try:
             yield matrix.encoded(rows, type)
         except NotEncodableError as exc:
             row, column = divmod(exc.index, n_in)
-            row = int(np.arange(n_rows)[rows][row])
-            index = [row, column] if len(matrix.shape) == 2 else [column]
+            index = [matrix.source_row(start + row), column][-len(matrix.shape) :]
             raise CheckpointError(
                 matrix.path, [f"tensor `{matrix.name}` {index}: {exc}"], hint=exc.hint
             ) from exc

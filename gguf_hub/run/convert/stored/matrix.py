@@ -55,6 +55,10 @@ class Matrix(ABC):
         """What is lost, or why it takes more room than it did; empty for nothing."""
         return ""
 
+    def source_row(self, row: int) -> int:
+        """Return the stored row that a row is, for messages."""
+        return row
+
     @abstractmethod
     def floats(self, rows: Rows) -> NDArray[np.float32]:
         """Return rows, [rows, row length]."""

@@ -82,5 +82,5 @@ def read_mxfp4(module: Module, name: str) -> Mxfp4 | None:
     module.expect_shape(exponents, (n_expert, n_out, n_block), f"`{blocks.name}`")
     if not module.is_sound():
         return None
-    full_name, shape = f"{module.prefix}.{name}", (n_expert, n_out, n_block * 32)
+    full_name, shape = blocks.name, (n_expert, n_out, n_block * 32)
     return Mxfp4(full_name, blocks.path, shape, "MXFP4", blocks, exponents)
