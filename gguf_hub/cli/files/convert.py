@@ -22,6 +22,11 @@ from gguf_hub.cli.options import layout_option, output_options
 @layout_option
 @click.option("--no-vocab", is_flag=True, help="Leave out the vocabulary: token ids only, no text.")
 @click.option("--vocab-only", is_flag=True, help="Write only the vocabulary.")
+@click.option(
+    "--pre",
+    metavar="NAME",
+    help="Pre-tokenizer of a byte-pair vocabulary, as llama.cpp names it; default: found out.",
+)
 @click.option("--model-name", metavar="NAME", help="Model name; default: the folder's.")
 @click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
 @output_options
@@ -32,6 +37,7 @@ def command(
     layout: str,
     no_vocab: bool,
     vocab_only: bool,
+    pre: str | None,
     model_name: str | None,
     dry_run: bool,
     force: bool,
@@ -41,9 +47,9 @@ def command(
     """Convert a Hugging Face checkpoint to GGUF.
 
     HF_DIR contains config.json, *.safetensors and the tokenizer of a model, quantised by GPTQ, AWQ
-    or the like or not. OUT is a file, or a directory for a file named after the model; it is written completely
-    or not at all, and every weight is checked. Needs the extra `convert`: pip install 'gguf-
-    hub[convert]'.
+    or the like or not. OUT is a file, or a directory for a file named after the model; it is
+    written completely or not at all, and every weight is checked. Needs the extra `convert`: pip
+    install 'gguf-hub[convert]'.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output, report
@@ -58,6 +64,7 @@ def command(
         layout=layout,  # type: ignore[arg-type]
         contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
         name=model_name,
+        pre=pre,
     )
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name

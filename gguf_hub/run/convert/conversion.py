@@ -113,6 +113,7 @@ def plan_conversion(
     layout: Layout = "merged",
     contents: Contents = "all",
     name: str | None = None,
+    pre: str | None = None,
 ) -> Conversion:
     """Read a checkpoint's headers and plan its GGUF file.
 
@@ -123,6 +124,7 @@ def plan_conversion(
         contents: ``weights`` for a file that computes token ids and no text, ``vocabulary`` for
             one without weights.
         name: ``general.name``; the folder's by default.
+        pre: ``tokenizer.ggml.pre`` of a byte-pair vocabulary; None to find it out.
 
     Raises:
         CheckpointError: Files or tensors that are missing, misshapen or of another kind.
@@ -145,7 +147,7 @@ def plan_conversion(
     vocabulary, left_out = (
         (no_vocabulary(), [])
         if contents == "weights"
-        else read_vocabulary(checkpoint, keys.number("vocab_size"))
+        else read_vocabulary(checkpoint, keys.number("vocab_size"), pre=pre)
     )
     values |= vocabulary
     values["general.quantization_version"] = 2
