@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gguf_hub.cli.options import layout_option, output_options
+from gguf_hub.cli.options import layout_option, offline_option, output_options
+
+if TYPE_CHECKING:
+    from gguf_hub.progress import Progress
 
 
 @click.command("convert")
-@click.argument("folder", metavar="HF_DIR", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="HF_DIR|ORG/REPO")
+@click.argument("target", metavar="[OUT]", type=click.Path(path_type=Path), default=Path())
 @click.option(
     "--outtype",
     type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0"], case_sensitive=False),
@@ -27,11 +31,15 @@ from gguf_hub.cli.options import layout_option, output_options
     metavar="NAME",
     help="Pre-tokenizer of a byte-pair vocabulary, as llama.cpp names it; default: found out.",
 )
-@click.option("--model-name", metavar="NAME", help="Model name; default: the folder's.")
+@click.option("--model-name", metavar="NAME", help="Model name; default: the source's.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
+@click.option("--token", help="Hugging Face token (also HF_TOKEN).")
+@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@offline_option
 @click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
 @output_options
 def command(
-    folder: Path,
+    source: str,
     target: Path,
     outtype: str,
     layout: str,
@@ -39,6 +47,9 @@ def command(
     vocab_only: bool,
     pre: str | None,
     model_name: str | None,
+    revision: str | None,
+    token: str | None,
+    yes: bool,
     dry_run: bool,
     force: bool,
     no_progress: bool,
@@ -47,8 +58,9 @@ def command(
     """Convert a Hugging Face checkpoint to GGUF.
 
     HF_DIR contains config.json, *.safetensors and the tokenizer of a model, quantised by GPTQ, AWQ
-    or the like or not. OUT is a file, or a directory for a file named after the model; it is
-    written completely or not at all, and every weight is checked. Needs the extra `convert`: pip
+    or the like or not; those of ORG/REPO are downloaded and verified first. OUT is a file, or a
+    directory (default: this one) for a file named after the model; it is written completely or not
+    at all, and every weight is checked. Needs the extra `convert`: pip
     install 'gguf-hub[convert]'.
     """
     from gguf_hub.cli import console
@@ -58,23 +70,25 @@ def command(
 
     if no_vocab and vocab_only:
         raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
+    progress = console.ConsoleProgress(enabled=not no_progress)
+    folder, name = _folder_of(source, revision, token, yes, progress)
     plan = plan_conversion(
         folder,
         outtype=outtype,  # type: ignore[arg-type]
         layout=layout,  # type: ignore[arg-type]
         contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
-        name=model_name,
+        name=model_name or name,
         pre=pre,
     )
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name
-        target = target / f"{folder.resolve().name}.{kind}.gguf"
+        target = target / f"{name}.{kind}.gguf"
     inputs = [path for path in folder.iterdir() if path.is_file()]
     target = check_output(folder, target, inputs, force=force)
     for note in plan.notes:
         console.note(f"note: {note}")
     if not dry_run:
-        plan.write(target, progress=console.ConsoleProgress(enabled=not no_progress))
+        plan.write(target, progress=progress)
     data = {
         "path": str(target),
         "is_written": not dry_run,
@@ -89,3 +103,21 @@ def command(
         f"{format_size(plan.size_bytes)}"
     )
     report(data, [note], None if dry_run else target, as_json=as_json)
+
+
+def _folder_of(
+    source: str, revision: str | None, token: str | None, assume_yes: bool, progress: Progress
+) -> tuple[Path, str]:
+    """Return the folder of a checkpoint, downloaded if it is a repository's, and its name."""
+    from gguf_hub.cli.checkpoints import fetch_checkpoint
+    from gguf_hub.cli.models import make_resolver
+    from gguf_hub.hub.download.refs import Target
+    from gguf_hub.paths import expand_user
+
+    path = expand_user(source)
+    if path.is_dir() or source.startswith((".", "/", "~")):
+        return path, path.resolve().name
+    resolver = make_resolver(token=token, progress=progress, assume_yes=assume_yes)
+    target = resolver.target(source, revision=revision, is_remote=True)
+    assert isinstance(target, Target)
+    return fetch_checkpoint(resolver, target), target.repo_id.rpartition("/")[2]
