@@ -89,7 +89,7 @@ def test_a_repository_runs_after_it_was_converted_once(server: HubServer) -> Non
 
 def test_what_has_no_checkpoint_either_is_refused_as_before(server: HubServer) -> None:
     for argument in ("org/pickled", f"{REPO}:Q4_K_M"):
-        with pytest.raises(RemoteFileNotFoundError, match="no GGUF file|no quant"):
+        with pytest.raises(RemoteFileNotFoundError, match=r"no GGUF file|no quant"):
             resolve_model(argument, progress=SILENT)
 
 

@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Pre-tokenizer of a byte-pair vocabulary, as llama.cpp names it; default: found out.",
 )
+@click.option(
+    "--merge-lora",
+    "adapters",
+    metavar="ADAPTER_DIR",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Add a LoRA adapter of PEFT to the weights; repeatable.",
+)
+@click.option(
+    "--base",
+    metavar="HF_DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="HF_DIR is a LoRA adapter of PEFT and this its model: write a GGUF adapter.",
+)
 @click.option("--model-name", metavar="NAME", help="Model name; default: the source's.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", help="Hugging Face token (also HF_TOKEN).")
@@ -46,6 +60,8 @@ def command(
     no_vocab: bool,
     vocab_only: bool,
     pre: str | None,
+    adapters: tuple[Path, ...],
+    base: Path | None,
     model_name: str | None,
     revision: str | None,
     token: str | None,
@@ -65,21 +81,36 @@ def command(
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output, report
-    from gguf_hub.run.convert import plan_conversion
+    from gguf_hub.errors import CheckpointError
+    from gguf_hub.run.convert import plan_adapter, plan_conversion
+    from gguf_hub.run.convert.lora import is_adapter
     from gguf_hub.units import format_size
 
     if no_vocab and vocab_only:
         raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
     progress = console.ConsoleProgress(enabled=not no_progress)
     folder, name = _folder_of(source, revision, token, yes, progress)
-    plan = plan_conversion(
-        folder,
-        outtype=outtype,  # type: ignore[arg-type]
-        layout=layout,  # type: ignore[arg-type]
-        contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
-        name=model_name or name,
-        pre=pre,
-    )
+    if is_adapter(folder) and not base:
+        raise CheckpointError(
+            folder,
+            ["is a LoRA adapter, not a model"],
+            hint="--base HF_DIR writes it as a GGUF adapter; `gguf-hub convert HF_DIR OUT "
+            "--merge-lora ADAPTER_DIR` merges it into its model",
+        )
+    if base:
+        if adapters or no_vocab or vocab_only:
+            raise click.UsageError("--base writes an adapter, which has no model and no vocabulary")
+        plan = plan_adapter(folder, base, outtype=outtype, name=model_name or name)  # type: ignore[arg-type]
+    else:
+        plan = plan_conversion(
+            folder,
+            outtype=outtype,  # type: ignore[arg-type]
+            layout=layout,  # type: ignore[arg-type]
+            contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
+            name=model_name or name,
+            pre=pre,
+            adapters=adapters,
+        )
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name
         target = target / f"{name}.{kind}.gguf"

@@ -8,6 +8,11 @@ and sentencepiece, no compiler.
 
 from __future__ import annotations
 
-from gguf_hub.run.convert.conversion import Conversion, OutType, plan_conversion
+from gguf_hub.run.convert.conversion import (
+    Conversion,
+    OutType,
+    plan_adapter,
+    plan_conversion,
+)
 
-__all__ = ["Conversion", "OutType", "plan_conversion"]
+__all__ = ["Conversion", "OutType", "plan_adapter", "plan_conversion"]

@@ -136,7 +136,7 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(folder, issues, hint="download the folder again: it goes on")
     tensors: dict[str, StoredTensor] = {}
     for name in names:
-        tensors |= _read_header(folder / name)
+        tensors |= read_header(folder / name)
     _check_index(folder, tensors)
     return tensors
 
@@ -181,7 +181,7 @@ def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
         raise CheckpointError(folder, issues, hint="the shards are not of one checkpoint")
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of one safetensors file.
 
     The library checks the header: sizes, overlaps, the end of the file. It cannot hand over

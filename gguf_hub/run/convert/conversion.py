@@ -21,8 +21,9 @@ from gguf_hub.run.convert.checkpoint import Checkpoint
 from gguf_hub.run.convert.encode import NotEncodableError
 from gguf_hub.run.convert.general import general
 from gguf_hub.run.convert.keys import ModelKeys, read_keys
+from gguf_hub.run.convert.lora import adapter_parts, merge, open_adapter
 from gguf_hub.run.convert.stored import Matrix, open_matrices
-from gguf_hub.run.convert.tensors import Layout, Part, Parts, named_as_text_models
+from gguf_hub.run.convert.tensors import Layout, Part, Parts, text_name
 from gguf_hub.run.convert.vocabulary import no_vocabulary, read_vocabulary
 
 OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
@@ -114,6 +115,7 @@ def plan_conversion(
     contents: Contents = "all",
     name: str | None = None,
     pre: str | None = None,
+    adapters: Sequence[Path] = (),
 ) -> Conversion:
     """Read a checkpoint's headers and plan its GGUF file.
 
@@ -125,6 +127,7 @@ def plan_conversion(
             one without weights.
         name: ``general.name``; the folder's by default.
         pre: ``tokenizer.ggml.pre`` of a byte-pair vocabulary; None to find it out.
+        adapters: Folders of LoRA adapters, which are added to the weights one after another.
 
     Raises:
         CheckpointError: Files or tensors that are missing, misshapen or of another kind.
@@ -134,7 +137,7 @@ def plan_conversion(
     checkpoint = Checkpoint.open(folder, with_tensors=contents != "vocabulary")
     keys = read_keys(checkpoint.config, folder / "config.json")
     # 1) which tensors, and of which type
-    parts = [] if contents == "vocabulary" else _checked_parts(checkpoint, keys, layout)
+    parts = [] if contents == "vocabulary" else _checked_parts(checkpoint, keys, layout, adapters)
     tensors = [Planned(TensorSpec(p.name, p.ne, _type_of(p, outtype)), p) for p in parts]
     type = _main_type(tensors) if outtype == "auto" else QuantType[outtype.upper()]
     for at, (tensor, factors) in enumerate(keys.factors.items() if parts else ()):
@@ -158,9 +161,46 @@ def plan_conversion(
     return Conversion(keys, type, fields, tuple(tensors), notes)
 
 
-def _checked_parts(checkpoint: Checkpoint, keys: ModelKeys, layout: Layout) -> list[Part]:
+def plan_adapter(
+    folder: Path, base: Path, *, outtype: OutType = "auto", name: str | None = None
+) -> Conversion:
+    """Read a LoRA adapter's headers and plan its GGUF file.
+
+    Args:
+        folder: Holds adapter_config.json and adapter_model.safetensors.
+        base: Holds config.json of the model that the adapter is for.
+        outtype: Type of its matrices; ``auto`` is the stored one.
+        name: ``general.name``; the folder's by default.
+
+    Raises:
+        CheckpointError: An adapter of another kind, or of another model.
+    """
+    folder, base = folder.resolve(), base.resolve()
+    adapter = open_adapter(folder)
+    keys = read_keys(Checkpoint.open(base, with_tensors=False).config, base / "config.json")
+    parts = adapter_parts(adapter, keys)
+    tensors = [Planned(TensorSpec(p.name, p.ne, _type_of(p, outtype)), p) for p in parts]
+    type = _main_type(tensors) if outtype == "auto" else QuantType[outtype.upper()]
+    values = {
+        "general.architecture": keys.family.arch,
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "general.name": name or folder.name,
+        "general.file_type": _file_type(type),
+        "adapter.lora.alpha": adapter.alpha,
+        "general.quantization_version": 2,
+    }
+    fields = {key: Field.of(value) for key, value in values.items()}
+    return Conversion(keys, type, fields, tuple(tensors), tuple(_notes(tensors, type)))
+
+
+def _checked_parts(
+    checkpoint: Checkpoint, keys: ModelKeys, layout: Layout, adapters: Sequence[Path]
+) -> list[Part]:
     """Return the tensors to write; raise for all that is wrong with the stored ones."""
-    matrices = named_as_text_models(open_matrices(checkpoint))
+    matrices = {text_name(name): m for name, m in open_matrices(checkpoint).items()}
+    for adapter in adapters:
+        matrices = merge(matrices, open_adapter(adapter))
     n_layer, n_expert = keys.number("block_count"), max(1, keys.number("expert_count"))
     if n_layer * n_expert > max(len(matrices), _MAX_LISTED):  # before all their names are built
         issue = (

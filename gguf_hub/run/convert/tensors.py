@@ -94,21 +94,24 @@ class Parts:
     def _there(self, graph: Graph) -> dict[str, TensorInfo]:
         """Return what the checkpoint has, by the names in the file."""
         found = {}
-        stems = {key.removesuffix(".weight").removesuffix(".bias")
-                 for key in (*NAMES, *self.family.names)}  # fmt: skip
+        for name, source, first in self.found(graph):
+            rows = first.shape[-2:-1] or first.shape
+            shape = (first.n_in, *(n // source.make.share for n in rows))
+            found[name] = _info(name, shape)
+        if "output.weight" in found or not self.is_tied:
+            found["output.weight"] = _info("output.weight", ())
+        return found
+
+    def found(self, graph: Graph) -> Iterator[tuple[str, Source, Matrix]]:
+        """Yield what there is: the name in the file, the source, and the first matrix of it."""
+        keys = (*NAMES, *self.family.names)
+        stems = {key.removesuffix(".weight").removesuffix(".bias") for key in keys}
         names = sorted(f"{stem}.{suffix}" for stem in stems for suffix in _SUFFIXES)
         names += sorted(key for key in self.family.names if key in _BARE)
         for prefix in ("", *(f"blk.{i}." for i in range(graph.n_layer))):
             for name in names:
-                if found_source := self._find(prefix, name):
-                    source, first = found_source
-                    rows = first.shape[-2:-1] or first.shape
-                    shape = (first.n_in, *(n // source.make.share for n in rows))
-                    found[prefix + name] = _info(prefix + name, shape)
-        has_output = "output.weight" in found or not self.is_tied
-        if has_output:
-            found["output.weight"] = _info("output.weight", ())
-        return found
+                if found := self._find(prefix, name):
+                    yield prefix + name, *found
 
     def _find(self, prefix: str, name: str) -> tuple[Source, Matrix] | None:
         """Return the first source of a tensor that the checkpoint has."""
@@ -209,13 +212,9 @@ _PREFIXES = (
 )
 
 
-def named_as_text_models(matrices: Mapping[str, Matrix]) -> dict[str, Matrix]:
-    """Return tensors under the names that they have in models of text alone."""
-    renamed = {}
-    for name, matrix in matrices.items():
-        for prefix, plain in _PREFIXES:
-            if name.startswith(prefix):
-                name = plain + name.removeprefix(prefix)
-                break
-        renamed[name] = matrix
-    return renamed
+def text_name(name: str) -> str:
+    """Return the name that a tensor has in models of text alone."""
+    for prefix, plain in _PREFIXES:
+        if name.startswith(prefix):
+            return plain + name.removeprefix(prefix)
+    return name
