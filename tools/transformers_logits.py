@@ -48,6 +48,31 @@ _DELTA_NET = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads
               "linear_conv_kernel_dim": 4}  # fmt: skip
 _SHARED = {"shared_expert_intermediate_size": 32}
 
+_MAMBA = {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 8, "mamba_d_head": 16,
+          "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2}  # fmt: skip
+_NEMOTRON_H = {"head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2,
+               "ssm_state_size": 16, "conv_kernel": 4}  # fmt: skip
+_FULL = "full_attention"
+_TWO_AND_ONE = ("sliding_attention", "sliding_attention", _FULL)
+_GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "num_hidden_layers": 3,
+           "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+           "layer_types": list(_TWO_AND_ONE)}  # fmt: skip
+_SECTIONS = {"head_dim": 32, "rope_parameters": {
+    "rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5],
+    "mrope_interleaved": True}}  # fmt: skip
+_QWEN_IMAGES = {
+    "vision_config": {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2,
+                      "out_hidden_size": 64, "deepstack_visual_indexes": [0], "patch_size": 4,
+                      "num_position_embeddings": 16},
+    "image_token_id": 63, "video_token_id": 62, "vision_start_token_id": 61,
+    "vision_end_token_id": 60,
+}  # fmt: skip
+_PIXTRAL = {
+    "vision_config": {"model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8,
+                      "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8,
+                      "patch_size": 4, "head_dim": 4},
+    "image_token_index": 63,
+}  # fmt: skip
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {"rope_scaling": _LLAMA3, "attention_bias": True}),
     "mistral": ("MistralConfig", {"head_dim": 32}),
@@ -103,6 +128,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan-dense": ("HunYuanDenseV1Config", {"head_dim": 16, "rope_scaling": {
         "rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0}}),
     "nemotron": ("NemotronConfig", {"partial_rotary_factor": 0.5}),
+    "hunyuan-moe": ("HunYuanMoEV1Config", {"head_dim": 16, "num_experts": 4, "moe_topk": 2}),
     "exaone4": ("Exaone4Config", {"sliding_window": None, "sliding_window_pattern": 4,
                                   "layer_types": ["full_attention"] * 4}),
     "deepseek2": ("DeepseekV2Config", {
@@ -113,8 +139,43 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "routed_scaling_factor": 2.5, "rope_parameters": {
             **_YARN, "rope_theta": 10000.0, "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0,
             "original_max_position_embeddings": 64}}),
+    "granitehybrid": ("GraniteMoeHybridConfig", {
+        **_LOCAL_EXPERTS, **_SCALES, **_MAMBA, "mamba_n_groups": 2,
+        "shared_intermediate_size": 64}),
+    "granitehybrid-dense": ("GraniteMoeHybridConfig", {
+        **_MAMBA, "mamba_n_groups": 1, "num_local_experts": 0, "shared_intermediate_size": 64,
+        "position_embedding_type": "rope"}),
+    "nemotron_h": ("NemotronHConfig", {
+        **_NEMOTRON_H, "layers_block_type": ["mamba", "mlp", "attention", "mlp"]}),
+    "nemotron_h_moe": ("NemotronHConfig", {
+        **_NEMOTRON_H, "layers_block_type": ["mamba", "moe", "attention", "moe"],
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 48, "n_shared_experts": 1,
+        "routed_scaling_factor": 2.5, "norm_topk_prob": True, "n_group": 1, "topk_group": 1}),
+    "gemma4": ("Gemma4TextConfig", {**_GEMMA4, "num_global_key_value_heads": 1,
+                                    "attention_k_eq_v": True, "final_logit_softcapping": 30.0}),
+    "gemma4-e": ("Gemma4TextConfig", {
+        **_GEMMA4, "num_hidden_layers": 7, "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": N_VOCAB, "num_kv_shared_layers": 2,
+        "use_double_wide_mlp": True, "layer_types": [*_TWO_AND_ONE, *_TWO_AND_ONE, _FULL]}),
+    "gemma4-moe": ("Gemma4TextConfig", {
+        **_GEMMA4, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
+        "moe_intermediate_size": 32}),
     "lfm2": ("Lfm2Config", {**_CONVOLUTIONS, "block_auto_adjust_ff_dim": False}),
     "lfm2moe": ("Lfm2MoeConfig", {**_CONVOLUTIONS, **_EXPERTS, "num_dense_layers": 1}),
+    "qwen3vl": ("Qwen3VLConfig", {"text_config": _SECTIONS, **_QWEN_IMAGES}),
+    "qwen3vlmoe": ("Qwen3VLMoeConfig", {
+        "text_config": {**_SECTIONS, **_EXPERTS, "moe_intermediate_size": 24}, **_QWEN_IMAGES}),
+    "mistral3": ("Mistral3Config", {
+        "text_config": {"model_type": "mistral", "head_dim": 16}, **_PIXTRAL}),
+    "mistral4": ("Mistral3Config", {
+        "text_config": {
+            **_LATENTS, "model_type": "mistral4", "q_lora_rank": 24, "n_routed_experts": 4,
+            "n_group": 1, "topk_group": 1, "rope_parameters": {
+                **_YARN, "rope_theta": 10000.0, "factor": 4.0, "mscale": 1.0,
+                "mscale_all_dim": 1.0, "original_max_position_embeddings": 16,
+                "llama_4_scaling_beta": 0.1, "partial_rotary_factor": 0.5}},
+        **_PIXTRAL}),
 }  # fmt: skip
 """Name -> class of the configuration in transformers, and what differs from ``_SIZES``."""
 DROPPED = ("transformers_version", "dtype", "use_cache", "initializer_range")
@@ -145,30 +206,39 @@ def main(target: Path, names: list[str]) -> None:
 def logits_of(name: str) -> tuple[dict[str, Any], dict[str, list[int]], np.ndarray]:
     """Return a model's configuration, the shapes of its tensors and its logits, [T, V]."""
     kind, changes = MODELS[name]
-    config = getattr(transformers, kind)(**{**_SIZES, **changes})
+    loader = transformers.AutoModelForCausalLM
+    if text := changes.get("text_config"):  # a model that sees: its text alone is computed
+        loader = transformers.AutoModelForImageTextToText
+        config = getattr(transformers, kind)(**{**changes, "text_config": {**_SIZES, **text}})
+    else:
+        config = getattr(transformers, kind)(**{**_SIZES, **changes})
     with tempfile.TemporaryDirectory() as folder:
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        loader.from_config(config).save_pretrained(folder)
         header = (Path(folder) / "model.safetensors").read_bytes()
         stored = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
         stored.pop("__metadata__", None)
         shapes = {tensor: entry["shape"] for tensor, entry in stored.items()}
+        if name == "qwen3vlmoe":  # published with rows and columns exchanged
+            shapes = {
+                tensor: [s[0], s[2], s[1]] if ".mlp.experts." in tensor else s
+                for tensor, s in shapes.items()
+            }
         stated = json.loads((Path(folder) / "config.json").read_text())
         stated = {key: value for key, value in stated.items() if key not in DROPPED}
         write(Path(folder), stated, shapes)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32
-        )
+        model = loader.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
         _round_keys(model)
         with torch.no_grad():
-            logits = model.eval()(torch.tensor([TOKENS])).logits[0].numpy()
+            logits = model.eval()(input_ids=torch.tensor([TOKENS])).logits[0].numpy()
     return stated, shapes, logits
 
 
 def _round_keys(model: Any) -> None:
     """Round keys and values to halves; latent attention caches something else."""
-    module = sys.modules[type(model).__module__]
+    config = model.config.get_text_config()
+    module = sys.modules[type(config).__module__.replace("configuration", "modeling")]
     plain = module.eager_attention_forward
-    if hasattr(model.config, "kv_lora_rank") or hasattr(plain, "is_rounded"):
+    if hasattr(config, "kv_lora_rank") or hasattr(plain, "is_rounded"):
         return
 
     def rounded(layer: Any, query: Any, key: Any, value: Any, *args: Any, **options: Any) -> Any:

@@ -49,12 +49,13 @@ class ConfigReader:
     """Takes values out of config.json and collects every problem on the way.
 
     Args:
-        config: Its contents; a ``text_config`` in it counts first.
+        config: Its contents; a ``text_config`` in it counts first, and ``whole`` is all of it.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         text = config.get("text_config")
         self.config = {**config, **text} if isinstance(text, dict) else config
+        self.whole = config
         self.issues: list[str] = []
         self._read: set[str] = set()
         # transformers 5 has one object for the rotary embedding

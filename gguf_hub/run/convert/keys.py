@@ -21,7 +21,8 @@ from gguf_hub.gguf.format import MAX_STRINGS
 from gguf_hub.run.convert.config import ConfigReader
 from gguf_hub.run.convert.families import FAMILIES, Family
 
-_CLASSES = {name: family for family in FAMILIES for name in family.classes}
+_CLASSES = {name: [f for f in FAMILIES if name in f.classes]
+            for family in FAMILIES for name in family.classes}  # fmt: skip
 _YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 
 
@@ -60,7 +61,7 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
         CheckpointError: Another architecture, numbers that are missing or cannot be, or keys that
             would change what is computed.
     """
-    family = _family(config, path)
+    family = family_of(config, path)
     reader = ConfigReader(config)
     keys = _sizes(reader, family)
     keys |= _experts(reader, family)
@@ -75,6 +76,8 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
     has_windows = ARCHITECTURES[family.arch].windows is not None
     notes = () if has_windows else tuple(_window_note(window, keys["context_length"]))
     is_tied = reader.flag("tie_word_embeddings", family.is_tied)
+    if isinstance(stated := config.get("tie_word_embeddings"), bool):
+        is_tied = stated  # of a model with vision, not that of its text_config
     _check(reader, family, keys)
     reader.check_unread()
     if reader.issues:
@@ -85,12 +88,18 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
     return ModelKeys(family, values, factors, notes, is_tied)
 
 
-def _family(config: Mapping[str, Any], path: Path) -> Family:
+def family_of(config: Mapping[str, Any], path: Path) -> Family:
+    """Return the record of a configuration's architecture.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     value = config.get("architectures")
     names = value if isinstance(value, list) else [value]
     for name in names:
-        if isinstance(name, str) and name in _CLASSES:
-            return _CLASSES[name]
+        for family in _CLASSES.get(name, ()) if isinstance(name, str) else ():
+            if family.matches(config):
+                return family
     listed = ", ".join(f"`{name}`" for name in names)
     known = ", ".join(f"`{name}`" for name in _CLASSES)
     raise CheckpointError(
@@ -103,11 +112,13 @@ def _family(config: Mapping[str, Any], path: Path) -> Family:
 def _sizes(reader: ConfigReader, family: Family) -> dict[str, Any]:
     n_embd, n_head = reader.integer("hidden_size"), reader.integer("num_attention_heads")
     head_dim = reader.integer("head_dim", max(1, n_embd // n_head))
+    kinds = reader.get("layers_block_type")
+    n_layer = len(kinds) if isinstance(kinds, list) else None
     keys: dict[str, Any] = {
         "vocab_size": reader.integer("vocab_size"),
         "context_length": reader.integer("max_position_embeddings"),
         "embedding_length": n_embd,
-        "block_count": reader.integer("num_hidden_layers"),
+        "block_count": reader.integer("num_hidden_layers", n_layer),
         "feed_forward_length": reader.integer(reader.first(family.n_ff, "intermediate_size")),
         "attention.head_count": n_head,
         "attention.head_count_kv": reader.integer("num_key_value_heads", n_head),
@@ -221,6 +232,11 @@ def _factors(reader: ConfigReader, keys: Mapping[str, Any]) -> dict[str, NDArray
     if kind == "llama3":
         base = keys["rope.freq_base"]
         return {"rope_freqs.weight": np.array(_llama3(reader, keys, base), np.float32)}
+    if kind == "proportional":
+        n_turned = int(n_pair * reader.get("partial_rotary_factor", 1.0, among=rope))
+        # a frequency divided by so much turns nothing
+        divisors = [1.0] * n_turned + [1e30] * (n_pair - n_turned)
+        return {"rope_freqs.weight": np.array(divisors, np.float32)}
     if kind not in ("longrope", "su"):
         return {}
     found = {}

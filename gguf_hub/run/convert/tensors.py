@@ -98,6 +98,8 @@ class Parts:
             rows = first.shape[-2:-1] or first.shape
             shape = (first.n_in, *(n // source.make.share for n in rows))
             found[name] = _info(name, shape)
+            if graph.ignored(name):
+                self.used.add(first.name)
         if "output.weight" in found or not self.is_tied:
             found["output.weight"] = _info("output.weight", ())
         return found
@@ -106,8 +108,9 @@ class Parts:
         """Yield what there is: the name in the file, the source, and the first matrix of it."""
         keys = (*NAMES, *self.family.names)
         stems = {key.removesuffix(".weight").removesuffix(".bias") for key in keys}
+        stems = {stem for stem in stems if not stem.endswith(".scale")}
         names = sorted(f"{stem}.{suffix}" for stem in stems for suffix in _SUFFIXES)
-        names += sorted(key for key in self.family.names if key in _BARE)
+        names += sorted(key for key in self.family.names if key in _BARE or key.endswith(".scale"))
         for prefix in ("", *(f"blk.{i}." for i in range(graph.n_layer))):
             for name in names:
                 if found := self._find(prefix, name):
@@ -209,6 +212,9 @@ _PREFIXES = (
     ("model.language_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    ("backbone.layers.", "model.layers."),
+    ("backbone.embeddings.", "model.embed_tokens."),
+    ("backbone.norm_f.", "model.norm."),
 )
 
 

@@ -93,6 +93,22 @@ def _no_keys(config: ConfigReader, keys: Keys) -> None:
     """Most have none of their own."""
 
 
+def _always(config: Mapping[str, Any]) -> bool:
+    """Most share their classes with none."""
+    return True
+
+
+def add_granite_scales(config: ConfigReader, keys: Keys) -> None:
+    """Add the four factors of Granite's models."""
+    for name, key in (
+        ("attention_multiplier", "attention.scale"),
+        ("embedding_multiplier", "embedding_scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("logits_scaling", "logit_scale"),
+    ):
+        keys[key] = config.positive(name, 1.0)
+
+
 @dataclass(frozen=True)
 class Family:
     """How checkpoints of an architecture differ from Llama's.
@@ -112,6 +128,7 @@ class Family:
         scalings: Kinds of longer contexts that only this one has.
         rotary_share: How much of a head is rotated, where config.json does not tell.
         is_mixture: Whether it has experts.
+        matches: Whether a configuration is of this one, where others share its classes.
         is_tied: Whether the output is the embeddings' where config.json does not tell.
     """
 
@@ -129,6 +146,7 @@ class Family:
     scalings: tuple[str, ...] = ()
     rotary_share: float = 1.0
     is_mixture: bool = False
+    matches: Callable[[Mapping[str, Any]], bool] = _always
     is_tied: bool = False
 
     def sources(self, name: str) -> tuple[Source, ...]:

@@ -134,6 +134,11 @@ def reshaped(expects: Callable[[Shape], Shape]) -> Make:
     return Make(lambda shape, h: expects(shape), build)
 
 
+def flattened() -> Make:
+    """Return the same values, which are stored as one row."""
+    return reshaped(lambda shape: (math.prod(shape),))
+
+
 ONE_ROW = reshaped(lambda shape: (1, *shape))
 KERNEL = reshaped(lambda shape: (shape[0], 1, shape[1]))
 """Kernels of a convolution over time: [channels, 1, taps]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ GLM4MOE = Family(
 
 def _minimax_m2(config: ConfigReader, keys: Keys) -> None:
     config.expect("scoring_func", "sigmoid")
+    keys["expert_feed_forward_length"] = keys["feed_forward_length"]
     keys["expert_gating_func"] = _SIGMOID
     if n_rot := config.integer("rotary_dim", 0, least=0):
         keys["rope.dimension_count"] = n_rot
@@ -136,6 +138,44 @@ HUNYUAN = Family(
     _hunyuan,
     scalings=("dynamic",),
     is_tied=True,
+)
+
+
+def _same_number(config: ConfigReader, key: str, default: int) -> int:
+    """Return a number that may be stated for each layer, all of them the same."""
+    value = config.get(key, default)
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
+        value = value[0]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        config.issues.append(f"`{key}`: expected one number for all layers, found {value!r:.40}")
+        return 0
+    return value
+
+
+def _hunyuan_moe(config: ConfigReader, keys: Keys) -> None:
+    _hunyuan(config, keys)
+    width = keys["feed_forward_length"]
+    n_shared = _same_number(config, "num_shared_expert", 1)
+    keys["expert_count"] = _same_number(config, "num_experts", 1)
+    keys["expert_used_count"] = _same_number(config, "moe_topk", 1)
+    keys["expert_feed_forward_length"] = _same_number(config, "moe_intermediate_size", width)
+    keys["expert_shared_count"] = n_shared
+    keys["expert_shared_feed_forward_length"] = width * n_shared
+
+
+HUNYUAN_MOE = Family(
+    "hunyuan-moe",
+    ("HunYuanMoEV1ForCausalLM",),
+    {
+        **EXPERTS,
+        **HUNYUAN.names,
+        "ffn_gate_inp": "mlp.gate.wg",
+        "ffn_gate_shexp": "mlp.shared_mlp.gate_proj",
+        "ffn_up_shexp": "mlp.shared_mlp.up_proj",
+        "ffn_down_shexp": "mlp.shared_mlp.down_proj",
+    },
+    _hunyuan_moe,
+    scalings=("dynamic",),
 )
 NEMOTRON = Family(
     "nemotron",
@@ -277,6 +317,25 @@ DEEPSEEK2 = Family(
     ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
 
+
+def _mistral4(config: ConfigReader, keys: Keys) -> None:
+    _deepseek2(config, keys)
+    if beta := config.rope.get("llama_4_scaling_beta"):
+        keys["attention.temperature_scale"] = float(beta)
+        keys["attention.temperature_length"] = config.integer(
+            "original_max_position_embeddings", among=config.rope
+        )
+
+
+MISTRAL4 = replace(
+    DEEPSEEK2,
+    arch="mistral4",
+    classes=("Mistral3ForConditionalGeneration",),
+    names={**DEEPSEEK2.names, **FUSED_EXPERTS},
+    add_keys=_mistral4,
+    matches=lambda config: "mistral4" in str(config.get("text_config")),
+)
+
 # -- states in place of attention ------------------------------------------------------------------
 
 _KINDS = {"conv": False, "full_attention": True}
@@ -363,9 +422,18 @@ def _delta_net(config: ConfigReader, keys: Keys) -> None:
         keys["attention.recurrent_layers"] = np.array(flags, np.bool_)
     head_dim = config.integer("head_dim", 256)
     keys["attention.key_length"] = keys["attention.value_length"] = head_dim
-    if sections := config.rope.get("mrope_section"):
-        padded = [*sections, 0, 0, 0, 0][:4]
-        keys["rope.dimension_sections"] = np.array(padded, np.int32)
+
+
+def _qwen35(config: ConfigReader, keys: Keys) -> None:
+    _delta_net(config, keys)
+    # of text all positions are one: any sections that cover the rotated pairs do
+    sections = config.rope.get("mrope_section") or [keys["rope.dimension_count"] // 2]
+    keys["rope.dimension_sections"] = np.array([*sections, 0, 0, 0][:4], np.int32)
+
+
+def _qwen35moe(config: ConfigReader, keys: Keys) -> None:
+    _delta_net_experts(config, keys)
+    _qwen35(config, keys)
 
 
 def _delta_net_experts(config: ConfigReader, keys: Keys) -> None:
@@ -382,11 +450,11 @@ QWEN3NEXT = Family(
 )  # fmt: skip
 QWEN35 = Family(
     "qwen35", ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
-    {**_GATED, **QWEN35_STATES}, _delta_net, rotary_share=0.25, ignored=_MTP,
+    {**_GATED, **QWEN35_STATES}, _qwen35, rotary_share=0.25, ignored=_MTP,
 )  # fmt: skip
 QWEN35MOE = Family(
     "qwen35moe", ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
-    {**QWEN_SHARED, **FUSED_EXPERTS, **_GATED, **QWEN35_STATES}, _delta_net_experts,
+    {**QWEN_SHARED, **FUSED_EXPERTS, **_GATED, **QWEN35_STATES}, _qwen35moe,
     is_mixture=True, rotary_share=0.25, ignored=_MTP,
 )  # fmt: skip
 

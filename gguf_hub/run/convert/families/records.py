@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from gguf_hub.run.convert.config import ConfigReader
 from gguf_hub.run.convert.families.family import (
     EXPERTS,
@@ -12,9 +17,12 @@ from gguf_hub.run.convert.families.family import (
     Keys,
     Names,
     Source,
+    add_granite_scales,
     shifted,
     whole,
 )
+from gguf_hub.run.convert.families.gemma4 import GEMMA4S
+from gguf_hub.run.convert.families.hybrid import HYBRIDS
 from gguf_hub.run.convert.families.makes import (
     EVEN_ROWS,
     FIRST_HALF,
@@ -54,9 +62,15 @@ def _mistral3(config: ConfigReader, keys: Keys) -> None:
         keys["attention.temperature_scale"] = float(beta)
 
 
+def _is_mistral4(config: Mapping[str, Any]) -> bool:
+    text = config.get("text_config")
+    return isinstance(text, dict) and text.get("model_type") == "mistral4"
+
+
 MISTRAL3 = Family(
-    "mistral3", ("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM"), TURNED, _mistral3
-)
+    "mistral3", ("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM"), TURNED, _mistral3,
+    matches=lambda config: not _is_mistral4(config),
+)  # fmt: skip
 
 
 def _smollm3(config: ConfigReader, keys: Keys) -> None:
@@ -74,23 +88,13 @@ SEED_OSS = Family("seed_oss", ("SeedOssForCausalLM",),
 # -- Granite ---------------------------------------------------------------------------------------
 
 
-def _granite(config: ConfigReader, keys: Keys) -> None:
-    for name, key in (
-        ("attention_multiplier", "attention.scale"),
-        ("embedding_multiplier", "embedding_scale"),
-        ("residual_multiplier", "residual_scale"),
-        ("logits_scaling", "logit_scale"),
-    ):
-        keys[key] = config.positive(name, 1.0)
-
-
 def _granite_shared(config: ConfigReader, keys: Keys) -> None:
-    _granite(config, keys)
+    add_granite_scales(config, keys)
     if width := config.integer("shared_intermediate_size", 0, least=0):
         keys["expert_shared_feed_forward_length"] = width
 
 
-GRANITE = Family("granite", ("GraniteForCausalLM",), TURNED, _granite)
+GRANITE = Family("granite", ("GraniteForCausalLM",), TURNED, add_granite_scales)
 GRANITEMOE = Family(
     "granitemoe",
     ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
@@ -132,6 +136,36 @@ QWEN2MOE = Family("qwen2moe", ("Qwen2MoeForCausalLM",), QWEN_SHARED, _qwen2moe, 
 QWEN3 = Family("qwen3", ("Qwen3ForCausalLM",))
 QWEN3MOE = Family("qwen3moe", ("Qwen3MoeForCausalLM",), {**EXPERTS, **FUSED_EXPERTS}, _qwen3moe,
                   is_mixture=True)  # fmt: skip
+
+
+def _qwen3vl(config: ConfigReader, keys: Keys) -> None:
+    """Add how positions in images are rotated; of text all three are one."""
+    sections = config.rope.get("mrope_section") or [keys["rope.dimension_count"] // 2]
+    keys["rope.dimension_sections"] = np.array([*sections, 0, 0, 0][:4], np.int32)
+    vision = config.whole.get("vision_config")
+    layers = vision.get("deepstack_visual_indexes") if isinstance(vision, dict) else None
+    keys["n_deepstack_layers"] = len(layers) if isinstance(layers, list) else 0
+
+
+def _qwen3vlmoe(config: ConfigReader, keys: Keys) -> None:
+    _qwen3vl(config, keys)
+    _expert_width(config, keys)
+    config.expect("norm_topk_prob", True)
+
+
+QWEN3VL = Family("qwen3vl", ("Qwen3VLForConditionalGeneration",), {}, _qwen3vl)
+QWEN3VLMOE = Family(
+    "qwen3vlmoe",
+    ("Qwen3VLMoeForConditionalGeneration",),
+    {
+        **EXPERTS,
+        "ffn_gate_exps": whole("mlp.experts.gate_up_proj", TRANSPOSED.then(FIRST_HALF)),
+        "ffn_up_exps": whole("mlp.experts.gate_up_proj", TRANSPOSED.then(SECOND_HALF)),
+        "ffn_down_exps": whole("mlp.experts.down_proj", TRANSPOSED),
+    },
+    _qwen3vlmoe,
+    is_mixture=True,
+)
 
 # -- Gemma -----------------------------------------------------------------------------------------
 
@@ -285,5 +319,7 @@ GPT_OSS = Family(
 FAMILIES: tuple[Family, ...] = (
     *(record for record in list(vars().values()) if isinstance(record, Family)),
     *MORE,
+    *HYBRIDS,
+    *GEMMA4S,
 )
 """Every architecture that is converted."""
