@@ -124,7 +124,7 @@ IGNORED_BY_SERVE = (
 )
 
 _ONE_MODEL = "`--lookup N` drafts tokens from the text so far; it needs no second model"
-_NO_ADAPTER = "merge the adapter into the model first, then `gguf-hub convert`"
+_NO_ADAPTER = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
 _TEXT_ONLY = "this version is text only, no images or audio"
 _REASONING = "text between thinking tags is printed like any other"
 _PROXY = "put a reverse proxy in front of the server"

@@ -70,7 +70,8 @@ def resolve_model(
 
     Args:
         argument: A path, a catalog quant, ``org/repo:QUANT``, ``org/repo/file.gguf`` or a link;
-            None for the quant that fits this machine.
+            None for the quant that fits this machine. A folder or repository that holds a
+            checkpoint in safetensors is converted first.
         catalog_path: A catalog of the user's own.
         revision: Branch, tag or commit; overrides the argument's.
         token: Access token for the hub.
@@ -85,13 +86,24 @@ def resolve_model(
         ModelNotFoundError: The argument names nothing.
         GgufHubError: The download failed.
     """
+    from gguf_hub.cli.checkpoints import checkpoint_folder, model_of_folder, model_of_repository
+    from gguf_hub.errors import HubUnreachableError, RemoteFileNotFoundError
     from gguf_hub.hub.download.refs import Target
 
     resolver = make_resolver(catalog_path, token=token, progress=progress, assume_yes=assume_yes)
+    shown = progress or resolver.progress
     if argument is None:
         argument = pick_file(resolver.catalog, n_ctx=n_ctx, is_run_here=True).filename
+    elif folder := checkpoint_folder(argument):
+        return model_of_folder(folder, shown, assume_yes=assume_yes)
     target = resolver.target(argument, revision=revision)
-    paths = resolver.get(target) if isinstance(target, Target) else target
+    if not isinstance(target, Target):
+        paths = target
+    else:
+        try:
+            paths = resolver.get(target)
+        except (RemoteFileNotFoundError, HubUnreachableError) as error:
+            return model_of_repository(resolver, target, error, shown, assume_yes=assume_yes)
     resolver.note_changes(paths)
     return paths[0]
 

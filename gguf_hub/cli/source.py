@@ -29,7 +29,9 @@ source_flags = together(
         metavar="TOKEN",
         help="Hugging Face token (also HF_TOKEN).",
     ),
-    click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt."),
+    click.option(
+        "-y", "--yes", is_flag=True, help="Download and convert without a confirmation prompt."
+    ),
     offline_option,
     catalog_option,
 )

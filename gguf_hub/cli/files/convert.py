@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gguf_hub.cli.options import layout_option, output_options
+from gguf_hub.cli.options import layout_option, offline_option, output_options
+
+if TYPE_CHECKING:
+    from gguf_hub.progress import Progress
 
 
 @click.command("convert")
-@click.argument("folder", metavar="HF_DIR", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="HF_DIR|ORG/REPO")
+@click.argument("target", metavar="[OUT]", type=click.Path(path_type=Path), default=Path())
 @click.option(
     "--outtype",
     type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0"], case_sensitive=False),
@@ -22,17 +26,46 @@ from gguf_hub.cli.options import layout_option, output_options
 @layout_option
 @click.option("--no-vocab", is_flag=True, help="Leave out the vocabulary: token ids only, no text.")
 @click.option("--vocab-only", is_flag=True, help="Write only the vocabulary.")
-@click.option("--model-name", metavar="NAME", help="Model name; default: the folder's.")
+@click.option(
+    "--pre",
+    metavar="NAME",
+    help="Pre-tokenizer of a byte-pair vocabulary, as llama.cpp names it; default: found out.",
+)
+@click.option(
+    "--merge-lora",
+    "adapters",
+    metavar="ADAPTER_DIR",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Add a LoRA adapter of PEFT to the weights; repeatable.",
+)
+@click.option(
+    "--base",
+    metavar="HF_DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="HF_DIR is a LoRA adapter of PEFT and this its model: write a GGUF adapter.",
+)
+@click.option("--model-name", metavar="NAME", help="Model name; default: the source's.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
+@click.option("--token", help="Hugging Face token (also HF_TOKEN).")
+@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@offline_option
 @click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
 @output_options
 def command(
-    folder: Path,
+    source: str,
     target: Path,
     outtype: str,
     layout: str,
     no_vocab: bool,
     vocab_only: bool,
+    pre: str | None,
+    adapters: tuple[Path, ...],
+    base: Path | None,
     model_name: str | None,
+    revision: str | None,
+    token: str | None,
+    yes: bool,
     dry_run: bool,
     force: bool,
     no_progress: bool,
@@ -40,34 +73,53 @@ def command(
 ) -> None:
     """Convert a Hugging Face checkpoint to GGUF.
 
-    HF_DIR contains config.json, *.safetensors and tokenizer.model of a Llama, Mistral or Mixtral
-    model. OUT is a file, or a directory for a file named after the model; it is written completely
-    or not at all, and every weight is checked. Needs the extra `convert`: pip install 'gguf-
-    hub[convert]'.
+    HF_DIR contains config.json, *.safetensors and the tokenizer of a model, quantised by GPTQ, AWQ
+    or the like or not; those of ORG/REPO are downloaded and verified first. OUT is a file, or a
+    directory (default: this one) for a file named after the model; it is written completely or not
+    at all, and every weight is checked. Needs the extra `convert`: pip
+    install 'gguf-hub[convert]'.
     """
     from gguf_hub.cli import console
     from gguf_hub.cli.files.outputs import check_output, report
-    from gguf_hub.run.convert import plan_conversion
+    from gguf_hub.errors import CheckpointError
+    from gguf_hub.run.convert import plan_adapter, plan_conversion
+    from gguf_hub.run.convert.lora import is_adapter
     from gguf_hub.units import format_size
 
     if no_vocab and vocab_only:
         raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
-    plan = plan_conversion(
-        folder,
-        outtype=outtype,  # type: ignore[arg-type]
-        layout=layout,  # type: ignore[arg-type]
-        contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
-        name=model_name,
-    )
+    progress = console.ConsoleProgress(enabled=not no_progress)
+    folder, name = _folder_of(source, revision, token, yes, progress)
+    if is_adapter(folder) and not base:
+        raise CheckpointError(
+            folder,
+            ["is a LoRA adapter, not a model"],
+            hint="--base HF_DIR writes it as a GGUF adapter; `gguf-hub convert HF_DIR OUT "
+            "--merge-lora ADAPTER_DIR` merges it into its model",
+        )
+    if base:
+        if adapters or no_vocab or vocab_only:
+            raise click.UsageError("--base writes an adapter, which has no model and no vocabulary")
+        plan = plan_adapter(folder, base, outtype=outtype, name=model_name or name)  # type: ignore[arg-type]
+    else:
+        plan = plan_conversion(
+            folder,
+            outtype=outtype,  # type: ignore[arg-type]
+            layout=layout,  # type: ignore[arg-type]
+            contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
+            name=model_name or name,
+            pre=pre,
+            adapters=adapters,
+        )
     if target.is_dir():
         kind = "vocab" if vocab_only else plan.type.name
-        target = target / f"{folder.resolve().name}.{kind}.gguf"
+        target = target / f"{name}.{kind}.gguf"
     inputs = [path for path in folder.iterdir() if path.is_file()]
     target = check_output(folder, target, inputs, force=force)
     for note in plan.notes:
         console.note(f"note: {note}")
     if not dry_run:
-        plan.write(target, progress=console.ConsoleProgress(enabled=not no_progress))
+        plan.write(target, progress=progress)
     data = {
         "path": str(target),
         "is_written": not dry_run,
@@ -82,3 +134,21 @@ def command(
         f"{format_size(plan.size_bytes)}"
     )
     report(data, [note], None if dry_run else target, as_json=as_json)
+
+
+def _folder_of(
+    source: str, revision: str | None, token: str | None, assume_yes: bool, progress: Progress
+) -> tuple[Path, str]:
+    """Return the folder of a checkpoint, downloaded if it is a repository's, and its name."""
+    from gguf_hub.cli.checkpoints import fetch_checkpoint
+    from gguf_hub.cli.models import make_resolver
+    from gguf_hub.hub.download.refs import Target
+    from gguf_hub.paths import expand_user
+
+    path = expand_user(source)
+    if path.is_dir() or source.startswith((".", "/", "~")):
+        return path, path.resolve().name
+    resolver = make_resolver(token=token, progress=progress, assume_yes=assume_yes)
+    target = resolver.target(source, revision=revision, is_remote=True)
+    assert isinstance(target, Target)
+    return fetch_checkpoint(resolver, target), target.repo_id.rpartition("/")[2]

@@ -34,7 +34,8 @@ def command(**options: Any) -> None:
 
     MODEL is a path, a quant of the catalog (Q4_K_M), org/repo:QUANT, org/repo/file.gguf or hf://...;
     without it, picks the quant that fits this machine. Missing files are downloaded and verified
-    first. Text goes to stdout, timings to stderr.
+    first; a folder or repository with a checkpoint in safetensors is converted, once. Text goes to
+    stdout, timings to stderr.
 
     -p and -f give the beginning of a text. PROMPT, or what is piped in, is a message to a model
     with a chat template, and the beginning of a text for other models. Without any of them, a model

@@ -1,12 +1,18 @@
-"""From a Hugging Face checkpoint of Llama, Mistral or Mixtral to a GGUF file.
+"""From a Hugging Face checkpoint to a GGUF file.
 
-Knows the folder (``checkpoint``), what ``config.json`` says (``hparams``), which tensor becomes
-which (``tensors``), the vocabulary (``vocabulary``) and how floats become bytes (``encode``).
-Reading needs the extra ``gguf-hub[convert]``: safetensors and sentencepiece, no compiler.
+Knows the folder (``checkpoint``), how weights are stored (``stored``), what ``config.json`` says
+(``keys``, ``families``), which tensor becomes which (``tensors``), the vocabulary (``vocabulary``)
+and how floats become bytes (``encode``). Reading needs the extra ``gguf-hub[convert]``: safetensors
+and sentencepiece, no compiler.
 """
 
 from __future__ import annotations
 
-from gguf_hub.run.convert.conversion import Conversion, OutType, plan_conversion
+from gguf_hub.run.convert.conversion import (
+    Conversion,
+    OutType,
+    plan_adapter,
+    plan_conversion,
+)
 
-__all__ = ["Conversion", "OutType", "plan_conversion"]
+__all__ = ["Conversion", "OutType", "plan_adapter", "plan_conversion"]

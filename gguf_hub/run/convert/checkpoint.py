@@ -26,8 +26,15 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
+    "F8_E4M3": np.dtype("u1"),
+    "F8_E5M2": np.dtype("u1"),
 }
 """Stored types that can be converted."""
+_OTHERS: dict[str, np.dtype[Any]] = {
+    "I8": np.dtype("i1"), "U8": np.dtype("u1"), "F8_E8M0": np.dtype("u1"),
+    "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),
+}  # fmt: skip
+"""What codes, scales and indices of quantised weights may be stored in."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,21 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def has_known_type(self) -> bool:
+        """Whether ``open`` can read it."""
+        return self.dtype in DTYPES or self.dtype in _OTHERS
+
     def open(self) -> NDArray[Any]:
-        """Map the weights, ``[rows, row length]``; bfloat16 as its bits in uint16."""
-        shape = self.shape if len(self.shape) == 2 else (1, *self.shape)
-        return np.memmap(self.path, DTYPES[self.dtype], mode="r", offset=self.offset, shape=shape)
+        """Map the values; bfloat16 and floats of eight bits as their bits."""
+        dtype = DTYPES.get(self.dtype) or _OTHERS[self.dtype]
+        if 0 in self.shape:
+            return np.empty(self.shape, dtype)
+        shape = self.shape or (1,)
+        mapped: NDArray[Any] = np.memmap(
+            self.path, dtype, mode="r", offset=self.offset, shape=shape
+        )
+        return mapped.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,7 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(folder, issues, hint="download the folder again: it goes on")
     tensors: dict[str, StoredTensor] = {}
     for name in names:
-        tensors |= _read_header(folder / name)
+        tensors |= read_header(folder / name)
     _check_index(folder, tensors)
     return tensors
 
@@ -163,7 +181,7 @@ def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
         raise CheckpointError(folder, issues, hint="the shards are not of one checkpoint")
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of one safetensors file.
 
     The library checks the header: sizes, overlaps, the end of the file. It cannot hand over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,40 @@ def decode(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
 
     Args:
         stored: As ``StoredTensor.open`` gives them.
-        dtype: ``F32``, ``F16`` or ``BF16``.
+        dtype: A key of ``checkpoint.DTYPES``.
     """
     if dtype == "BF16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
+    if dtype in _EIGHT_BITS:
+        values: NDArray[np.float32] = _values_of_eight_bits(*_EIGHT_BITS[dtype])[stored]
+        return values
     return np.asarray(stored, np.float32)
+
+
+_EIGHT_BITS = {"F8_E4M3": (3, False), "F8_E5M2": (2, True)}
+"""Bits of the fraction, and whether the largest exponent is kept for infinities, as in IEEE 754."""
+
+
+@lru_cache
+def _values_of_eight_bits(n_fraction: int, has_infinity: bool) -> NDArray[np.float32]:
+    """Return what each of 256 codes stands for, [256].
+
+    Source: arXiv 2209.05433, table 1: E4M3 has no infinities, and NaN where all bits are set.
+    """
+    codes = np.arange(256)
+    n_exponent = 7 - n_fraction
+    bias = (1 << n_exponent - 1) - 1
+    exponent, fraction = codes >> n_fraction & (1 << n_exponent) - 1, codes & (1 << n_fraction) - 1
+    is_normal = exponent > 0
+    scaled = (fraction + (is_normal * (1 << n_fraction))) / (1 << n_fraction)
+    values = np.ldexp(scaled, np.maximum(exponent, 1) - bias)
+    if has_infinity:
+        values[exponent == (1 << n_exponent) - 1] = np.nan
+        values[(exponent == (1 << n_exponent) - 1) & (fraction == 0)] = np.inf
+    else:
+        values[codes & 127 == 127] = np.nan
+    signed: NDArray[np.float32] = np.where(codes > 127, -values, values).astype(np.float32)
+    return signed
 
 
 def encode(weights: NDArray[np.float32], type: QuantType) -> NDArray[np.uint8]:
@@ -56,7 +86,7 @@ def encode(weights: NDArray[np.float32], type: QuantType) -> NDArray[np.uint8]:
     Raises:
         NotEncodableError: A weight is not finite, or too large for the type.
     """
-    _require_finite(weights, weights, "F32")
+    require_finite(weights, weights, "F32")
     if type is QuantType.Q8_0:
         return _encode_q8_0(weights)
     if type is QuantType.BF16:
@@ -64,7 +94,7 @@ def encode(weights: NDArray[np.float32], type: QuantType) -> NDArray[np.uint8]:
     if type is QuantType.F16:
         with np.errstate(over="ignore"):
             halves = weights.astype("<f2")
-        _require_finite(halves, weights, "F16")
+        require_finite(halves, weights, "F16")
         return halves.reshape(-1).view(np.uint8)
     return np.ascontiguousarray(weights, "<f4").reshape(-1).view(np.uint8)
 
@@ -73,7 +103,7 @@ def _encode_bf16(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Round to the nearest bfloat16, ties to even."""
     bits = weights.view(np.uint32)
     rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
-    _require_finite(decode(rounded, "BF16"), weights, "BF16")
+    require_finite(decode(rounded, "BF16"), weights, "BF16")
     return rounded.reshape(-1).view(np.uint8)
 
 
@@ -95,7 +125,7 @@ def _encode_q8_0(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
     if not np.isfinite(halves).all():
         row = int(np.argmin(np.isfinite(halves)))
         index = row * block_size + int(np.abs(rows[row]).argmax())
-        raise _too_large(index, float(rows.reshape(-1)[index]), "Q8_0")
+        raise too_large(index, float(rows.reshape(-1)[index]), "Q8_0")
     blocks = np.empty((len(rows), type_size), np.uint8)
     blocks[:, :2] = halves.view(np.uint8)
     scaled = rows * inverse
@@ -104,7 +134,7 @@ def _encode_q8_0(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
     return blocks.reshape(-1)
 
 
-def _require_finite(encoded: NDArray[Any], weights: NDArray[np.float32], type: str) -> None:
+def require_finite(encoded: NDArray[Any], weights: NDArray[np.float32], type: str) -> None:
     """Raise for the first weight whose encoding is not finite."""
     finite = np.isfinite(encoded)
     if finite.all():
@@ -112,11 +142,12 @@ def _require_finite(encoded: NDArray[Any], weights: NDArray[np.float32], type: s
     index = int(np.argmin(finite.reshape(-1)))
     value = float(weights.reshape(-1)[index])
     if math.isfinite(value):
-        raise _too_large(index, value, type)
+        raise too_large(index, value, type)
     reason = "is not a number (NaN)" if math.isnan(value) else "is infinite"
     raise NotEncodableError(index, reason, "the checkpoint is damaged: download it again")
 
 
-def _too_large(index: int, value: float, type: str) -> NotEncodableError:
+def too_large(index: int, value: float, type: str) -> NotEncodableError:
+    """Return the error for a value that is beyond what a type holds."""
     hint = "--outtype f32 holds every weight, bf16 all but the very largest"
     return NotEncodableError(index, f"{value:g} is too large for {type}", hint)

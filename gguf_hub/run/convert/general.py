@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gguf_hub.run.convert.hparams import HParams
+from gguf_hub.run.convert.keys import ModelKeys
 from gguf_hub.run.convert.tensors import Part, is_expert
 
 
-def general(name: str, parts: Sequence[Part], hparams: HParams) -> dict[str, Any]:
+def general(name: str, parts: Sequence[Part], keys: ModelKeys) -> dict[str, Any]:
     """Return the ``general.*`` keys that come first in a file."""
     values: dict[str, Any] = {
-        "general.architecture": "llama",
+        "general.architecture": keys.family.arch,
         "general.type": "model",
         "general.name": name,
     }
     if parts:
-        values["general.size_label"] = size_label(parts, hparams.n_expert)
+        values["general.size_label"] = size_label(parts, keys.number("expert_count"))
     return values
 
 
@@ -31,7 +31,7 @@ def size_label(parts: Sequence[Part], n_expert: int) -> str:
     """
     shared = experts = 0
     for part in parts:
-        n = math.prod(part.shape) * len(part.sources)
+        n = math.prod(part.ne)
         if is_expert(part.name):
             experts += n
         else:

@@ -1,9 +1,4 @@
-"""Which tensor of a checkpoint becomes which of a GGUF file, in the order of the file.
-
-Rows of the query and key matrices are permuted: transformers rotates element i of a head together
-with i + d/2, GGUF's llama the neighbours 2i and 2i + 1. A head of d = 6 rows, 0 1 2 3 4 5, becomes
-0 3 1 4 2 5.
-"""
+"""Which tensors of a checkpoint become which of a GGUF file, in the order of the file."""
 
 from __future__ import annotations
 
@@ -12,17 +7,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from gguf_hub.errors import UnsupportedGgufError
+from gguf_hub.gguf.arch import ARCHITECTURES
+from gguf_hub.gguf.arch.graph import Graph, TensorSpec
 from gguf_hub.gguf.experts import is_merged, parse_split, split_name
-from gguf_hub.run.convert.checkpoint import DTYPES, StoredTensor
-from gguf_hub.run.convert.hparams import HParams
+from gguf_hub.gguf.format import TensorInfo
+from gguf_hub.gguf.hparams import GraphHyperParameters
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.convert.checkpoint import DTYPES
+from gguf_hub.run.convert.families.family import NAMES, Source
+from gguf_hub.run.convert.keys import ModelKeys
+from gguf_hub.run.convert.stored import Matrix, Plain
 
 Layout = Literal["split", "merged"]
 
-_SKIPPED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-"""Computed from the configuration; old checkpoints store it all the same."""
+_FLOATS = ("F32", "F16", "BF16")
+_ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
+_EXPERT_PART = re.compile(r"ffn_(gate|down|up)_exps\.weight")
+_SUFFIXES = ("weight", "bias")
+_BARE = ("ssm_a", "ssm_d")
+"""Names that nothing stands behind."""
+_OF_OTHER_PARTS = re.compile(
+    r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector|vision_embed_tokens|"
+    r"audio_tower|embed_vision|embed_audio|mtp)\..*"
+)
+"""What a model for images or sounds, or one that predicts further tokens, has beside its text."""
 
 
 @dataclass(frozen=True)
@@ -31,99 +40,167 @@ class Part:
 
     Attributes:
         name: Its name there.
-        sources: Names in the checkpoint: one, or one for each expert.
-        shape: Of each source, rows first.
-        n_head: Heads whose rows are permuted; 0 for the order of the source.
+        ne: Its shape there: row length first, experts last.
+        matrices: What it is made of, one after another: one, or one for each expert.
         is_exact: Kept in F32, whatever the file's type.
     """
 
     name: str
-    sources: tuple[str, ...]
-    shape: tuple[int, ...]
-    n_head: int = 0
+    ne: tuple[int, ...]
+    matrices: tuple[Matrix, ...]
     is_exact: bool = False
 
-    @property
-    def ne(self) -> tuple[int, ...]:
-        """GGUF's shape: row length first, experts last."""
-        ne = self.shape[::-1]
-        return (*ne, len(self.sources)) if is_merged(self.name) else ne
 
-    def row_order(self) -> NDArray[np.int64] | None:
-        """Return the source row of each row; None for the order of the source."""
-        if not self.n_head:
-            return None
-        rows = np.arange(self.shape[0], dtype=np.int64).reshape(self.n_head, 2, -1)  # [H, 2, d/2]
-        return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1)  # [H * d]
-
-
-def parts_of(hparams: HParams, layout: Layout, *, has_output: bool) -> list[Part]:
-    """Return the tensors of the GGUF file.
+class Parts:
+    """The tensors of a file, and what is wrong with those of the checkpoint.
 
     Args:
-        hparams: Sizes of the model.
-        layout: How experts are stored.
-        has_output: False where the embedding serves as output matrix too.
+        keys: What the configuration says.
+        matrices: Of the checkpoint, by their names as Llama's would be called.
+        layout: One tensor for all experts, as llama.cpp expects, or one for each.
     """
-    d, v = hparams.n_embd, hparams.n_vocab
-    parts = [Part("token_embd.weight", ("model.embed_tokens.weight",), (v, d))]
-    for i in range(hparams.n_layer):
-        parts += _layer(hparams, i, layout)
-    parts.append(Part("output_norm.weight", ("model.norm.weight",), (d,), is_exact=True))
-    if has_output:
-        parts.append(Part("output.weight", ("lm_head.weight",), (v, d)))
-    return parts
+
+    def __init__(self, keys: ModelKeys, matrices: Mapping[str, Matrix], layout: Layout) -> None:
+        self.family, self.layout = keys.family, layout
+        self.matrices, self.is_tied = matrices, keys.is_tied
+        n_vocab = keys.number("vocab_size")
+        embeddings = _info("token_embd.weight", (keys.number("embedding_length"), n_vocab))
+        self.hparams = GraphHyperParameters(
+            {"general.architecture": self.family.arch, **keys.values}, {embeddings.name: embeddings}
+        )
+        self.issues: list[str] = []
+        self.used: set[str] = set()
+
+    def read(self) -> list[Part]:
+        """Return the tensors; problems are in ``issues``."""
+        try:
+            parts = list(self._parts())
+        except UnsupportedGgufError as exc:
+            self.issues.append(f"the sizes in config.json do not go together: {exc.message}")
+            return []
+        for name in sorted(self.matrices.keys() - self.used):
+            if not self._is_ignored(name):
+                self.issues.append(
+                    f"tensor `{name}` does not belong to a model of this architecture"
+                )
+        return parts
+
+    def _parts(self) -> Iterator[Part]:
+        graph = Graph(ARCHITECTURES[self.family.arch], self.hparams)
+        there = self._there(graph)
+        for spec in graph.tensors(there):
+            yield from self._part(spec)
+
+    def _there(self, graph: Graph) -> dict[str, TensorInfo]:
+        """Return what the checkpoint has, by the names in the file."""
+        found = {}
+        for name, source, first in self.found(graph):
+            rows = first.shape[-2:-1] or first.shape
+            shape = (first.n_in, *(n // source.make.share for n in rows))
+            found[name] = _info(name, shape)
+            if graph.ignored(name):
+                self.used.add(first.name)
+        if "output.weight" in found or not self.is_tied:
+            found["output.weight"] = _info("output.weight", ())
+        return found
+
+    def found(self, graph: Graph) -> Iterator[tuple[str, Source, Matrix]]:
+        """Yield what there is: the name in the file, the source, and the first matrix of it."""
+        keys = (*NAMES, *self.family.names)
+        stems = {key.removesuffix(".weight").removesuffix(".bias") for key in keys}
+        stems = {stem for stem in stems if not stem.endswith(".scale")}
+        names = sorted(f"{stem}.{suffix}" for stem in stems for suffix in _SUFFIXES)
+        names += sorted(key for key in self.family.names if key in _BARE or key.endswith(".scale"))
+        for prefix in ("", *(f"blk.{i}." for i in range(graph.n_layer))):
+            for name in names:
+                if found := self._find(prefix, name):
+                    yield prefix + name, *found
+
+    def _find(self, prefix: str, name: str) -> tuple[Source, Matrix] | None:
+        """Return the first source of a tensor that the checkpoint has."""
+        for source in self.family.sources(name):
+            matrix = self.matrices.get(self._full_name(source, prefix, 0))
+            if matrix is not None:
+                return source, matrix
+        return None
+
+    def _full_name(self, source: Source, prefix: str, expert: int) -> str:
+        name = source.name.replace("{e}", str(expert))
+        return f"model.layers.{prefix.split('.')[1]}.{name}" if prefix else name
+
+    def _part(self, spec: TensorSpec) -> Iterator[Part]:
+        prefix, name = _cut(spec.name)
+        found = self._find(prefix, name)
+        candidates = self.family.sources(name)
+        if found is None and not candidates:
+            self.issues.append(f"no tensor is known that `{spec.name}` could be made of")
+            return
+        source = found[0] if found else candidates[0]
+        shape = tuple(spec.shape[::-1])
+        is_exact = spec.is_vector or name in _ROUTERS or len(shape) == 1
+        if "{e}" not in source.name:
+            if (matrix := self._made(source, prefix, 0, shape)) is not None:
+                yield from self._whole_or_split(Part(spec.name, spec.shape, (matrix,), is_exact))
+            return
+        experts = [self._made(source, prefix, e, shape[1:]) for e in range(shape[0])]
+        if all(matrix is not None for matrix in experts):
+            made = tuple(matrix for matrix in experts if matrix is not None)
+            yield from self._whole_or_split(Part(spec.name, spec.shape, made, is_exact))
+
+    def _made(
+        self, source: Source, prefix: str, expert: int, shape: tuple[int, ...]
+    ) -> Matrix | None:
+        """Return a tensor of the file; None, and what is wrong noted, where there is none."""
+        name = self._full_name(source, prefix, expert)
+        self.used.add(name)
+        matrix = self.matrices.get(name)
+        if matrix is None:
+            self.issues.append(f"missing tensor `{name}`")
+            return None
+        expected = source.make.expects(shape, self.hparams)
+        if matrix.shape != expected:
+            self.issues.append(
+                f"tensor `{name}`: expected shape {list(expected)} from config.json, "
+                f"found {list(matrix.shape)}"
+            )
+            return None
+        if isinstance(matrix, Plain) and matrix.kind not in DTYPES:
+            self.issues.append(
+                f"tensor `{name}`: expected {', '.join(_FLOATS)}, found {matrix.kind}"
+            )
+            return None
+        return source.make.build(matrix, shape, self.hparams)
+
+    def _whole_or_split(self, part: Part) -> Iterator[Part]:
+        """Yield a tensor, or one for each expert if so they are to be stored."""
+        prefix, name = _cut(part.name)
+        match = _EXPERT_PART.fullmatch(name)
+        if self.layout == "merged" or match is None or len(part.matrices) < 2:
+            yield part
+            return
+        layer = int(prefix.split(".")[1])
+        for e, matrix in enumerate(part.matrices):
+            yield Part(split_name(layer, match[1], e), part.ne[:-1], (matrix,), part.is_exact)
+
+    def _is_ignored(self, name: str) -> bool:
+        if _OF_OTHER_PARTS.fullmatch(name):
+            return True
+        if self.is_tied and name == "lm_head.weight":
+            return True
+        return bool(self.family.ignored) and re.fullmatch(self.family.ignored, name) is not None
 
 
-def _layer(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    d, h, k = hparams.n_embd, hparams.n_head, hparams.n_head_kv
-    d_head, d_kv = h * hparams.head_dim, k * hparams.head_dim
-
-    def part(name: str, source: str, shape: tuple[int, ...], n_head: int = 0) -> Part:
-        source = f"model.layers.{i}.{source}.weight"
-        return Part(f"blk.{i}.{name}.weight", (source,), shape, n_head, len(shape) == 1)
-
-    yield part("attn_norm", "input_layernorm", (d,))
-    yield part("attn_q", "self_attn.q_proj", (d_head, d), h)
-    yield part("attn_k", "self_attn.k_proj", (d_kv, d), k)
-    yield part("attn_v", "self_attn.v_proj", (d_kv, d))
-    yield part("attn_output", "self_attn.o_proj", (d, d_head))
-    yield part("ffn_norm", "post_attention_layernorm", (d,))
-    if hparams.n_expert:
-        yield from _mixture(hparams, i, layout)
-        return
-    for name, shape in _matrices(hparams).items():
-        yield part(f"ffn_{name}", f"mlp.{name}_proj", shape)
+def _info(name: str, shape: tuple[int, ...]) -> TensorInfo:
+    """Return what a header says of a tensor of which only the shape counts."""
+    return TensorInfo(name, shape, QuantType.F32, 0, 0)
 
 
-_EXPERT_NAMES = {"gate": "w1", "down": "w2", "up": "w3"}
-
-
-def _mixture(hparams: HParams, i: int, layout: Layout) -> Iterator[Part]:
-    prefix, n = f"model.layers.{i}.block_sparse_moe", hparams.n_expert
-    router = (f"{prefix}.gate.weight",)
-    shape = (n, hparams.n_embd)
-    # the router decides which experts run: it is small, and rounding it would change that
-    yield Part(f"blk.{i}.ffn_gate_inp.weight", router, shape, is_exact=True)
-
-    def source(e: int, name: str) -> str:
-        return f"{prefix}.experts.{e}.{_EXPERT_NAMES[name]}.weight"
-
-    matrices = _matrices(hparams)
-    if layout == "merged":
-        for name, shape in matrices.items():
-            sources = tuple(source(e, name) for e in range(n))
-            yield Part(f"blk.{i}.ffn_{name}_exps.weight", sources, shape)
-        return
-    for e in range(n):
-        for name, shape in matrices.items():
-            yield Part(split_name(i, name, e), (source(e, name),), shape)
-
-
-def _matrices(hparams: HParams) -> dict[str, tuple[int, int]]:
-    """Return the matrices of a feed-forward network and their shapes, rows first."""
-    d, f = hparams.n_embd, hparams.n_ff
-    return {"gate": (f, d), "down": (d, f), "up": (f, d)}
+def _cut(name: str) -> tuple[str, str]:
+    """Return ``blk.N.`` and the rest of a name."""
+    if not name.startswith("blk."):
+        return "", name
+    _, number, rest = name.split(".", 2)
+    return f"blk.{number}.", rest
 
 
 def is_expert(name: str) -> bool:
@@ -131,25 +208,19 @@ def is_expert(name: str) -> bool:
     return is_merged(name) or parse_split(name) is not None
 
 
-def find_problems(parts: list[Part], tensors: Mapping[str, StoredTensor]) -> list[str]:
-    """Return what is missing from a checkpoint, misshapen, or not known here."""
-    issues, names = [], set()
-    for part in parts:
-        for name in part.sources:
-            names.add(name)
-            stored = tensors.get(name)
-            if stored is None:
-                issues.append(f"missing tensor `{name}`")
-            elif stored.shape != part.shape:
-                issues.append(
-                    f"tensor `{name}`: expected shape {list(part.shape)} from config.json, "
-                    f"found {list(stored.shape)}"
-                )
-            elif stored.dtype not in DTYPES:
-                issues.append(
-                    f"tensor `{name}`: expected {', '.join(DTYPES)}, found {stored.dtype}"
-                )
-    for name in sorted(tensors.keys() - names):
-        if not _SKIPPED.fullmatch(name):
-            issues.append(f"tensor `{name}` does not belong to a model of this architecture")
-    return issues
+_PREFIXES = (
+    ("model.language_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("backbone.layers.", "model.layers."),
+    ("backbone.embeddings.", "model.embed_tokens."),
+    ("backbone.norm_f.", "model.norm."),
+)
+
+
+def text_name(name: str) -> str:
+    """Return the name that a tensor has in models of text alone."""
+    for prefix, plain in _PREFIXES:
+        if name.startswith(prefix):
+            return plain + name.removeprefix(prefix)
+    return name

@@ -1,0 +1,59 @@
+"""Every architecture that is converted has the logits that transformers computes of its checkpoint.
+
+``tools/transformers_logits.py`` made them; keys and values were rounded to halves there, too.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_hub.gguf.arch import ARCHITECTURES
+from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.validate import validate_file
+from gguf_hub.run.convert import plan_conversion
+from gguf_hub.run.convert.families import FAMILIES
+from gguf_hub.run.convert.keys import family_of
+from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.transformer import Transformer
+from tests.reference import reference_data
+from tests.run.convert.random_checkpoints import POSITIONS, TOKENS, write
+
+
+@cache
+def archive() -> tuple[dict[str, Any], np.ndarray]:
+    folder = reference_data() / "transformers"
+    return json.loads((folder / "models.json").read_text()), np.load(folder / "logits.npy")
+
+
+NAMES = list(archive()[0])
+# latents are cached as halves before they become keys; GELU is read from a table of halves
+_LATENT, _GELU = 5e-3, 4e-3
+_TOLERANCES = {"deepseek2": _LATENT, "deepseek3": _LATENT, "mistral4": _LATENT,
+               "gemma": _GELU, "gemma2": _GELU, "gemma3": _GELU}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    models, logits = archive()
+    folder = write(tmp_path / name, models[name]["config"], models[name]["shapes"])
+    plan = plan_conversion(folder, contents="weights")
+    plan.write(tmp_path / "model.gguf")
+    assert validate_file(tmp_path / "model.gguf").issues == ()
+    # contexts of 64: phi3's factors are those of short ones
+    settings = ModelSettings(n_ctx=64, n_logits=None, n_threads=1)
+    with Transformer.open(GgufFile.open(tmp_path / "model.gguf"), settings) as model:
+        found = model.forward(list(TOKENS), 0, all_logits=True)[list(POSITIONS)]
+    expected = logits[NAMES.index(name)]
+    assert np.abs(found - expected).max() <= _TOLERANCES.get(name, 1e-3)
+
+
+def test_every_record_is_compared_and_runs() -> None:
+    assert {family.arch for family in FAMILIES} <= set(ARCHITECTURES)
+    compared = [family_of(model["config"], Path("config.json")) for model in archive()[0].values()]
+    assert {id(family) for family in compared} == {id(family) for family in FAMILIES}
