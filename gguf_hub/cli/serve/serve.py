@@ -9,7 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
-from gguf_hub.cli.run.opening import lookup_option, opening_options
+from gguf_hub.cli.run.opening import draft_options, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -58,7 +58,7 @@ from gguf_hub.cli.source import source_options
               help="How long generations may continue on shutdown."
               )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
-@lookup_option
+@draft_options
 @shifting_options
 @opening_options
 @rope_options
@@ -74,7 +74,7 @@ def command(**options: Any) -> None:
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.offload import offload_request
-    from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.run.opening import check_drafts, report_lost_pages
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
@@ -88,6 +88,7 @@ def command(**options: Any) -> None:
     SamplerConfig.from_options(**sampling)
     rope_change(options)
     offload_request(options)
+    check_drafts(options)
     settings = {"n_keep": n_keep(options), "defaults": sampling,
             "chat_format": read_template(options)}  # fmt: skip
     import_server()
