@@ -60,6 +60,7 @@ class IgnoredFlag:
 _WHOLE = "`-ngl` and `--n-cpu-moe` say what stays in RAM"
 _LOG = "there is no log; messages go to stderr"
 _THREADS = "the system places the threads"
+_DRAFT = "the CPU computes the draft model, with the threads, context and cache types of the model"
 _ON_OFF = ("on", "off", "auto", "enabled", "disabled", "true", "false", "1", "0")
 
 
@@ -94,6 +95,10 @@ IGNORED = (
            "--no-cont-batching"),
     _valued("-b sets the batch size", "N", "-ub", "--ubatch-size"),
     _valued("-t sets both", "N", "-tb", "--threads-batch"),
+    _valued(_DRAFT, "N", "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "-td",
+            "--threads-draft", "-tbd", "--threads-batch-draft", "-cd", "--ctx-size-draft"),
+    _valued(_DRAFT, "TYPE", "-ctkd", "--cache-type-k-draft", "-ctvd", "--cache-type-v-draft"),
+    _valued(_DRAFT, "DEVICES", "-devd", "--device-draft"),
     _plain("weights are used as they are in the file", "-nr", "--repack", "--no-repack"),
     _plain("nothing is computed ahead of the prompt", "--warmup", "--no-warmup"),
     _plain("chat templates are always Jinja templates", "--jinja", "--no-jinja"),
@@ -123,7 +128,7 @@ IGNORED_BY_SERVE = (
     _valued("one process answers all requests", "N", "--threads-http"),
 )
 
-_ONE_MODEL = "`--lookup N` drafts tokens from the text so far; it needs no second model"
+_NO_DRAFT_KIND = "`--model-draft` drafts with a second model, `--lookup` from the text so far"
 _NO_ADAPTER = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
 _TEXT_ONLY = "this version is text only, no images or audio"
 _REASONING = "text between thinking tags is printed like any other"
@@ -135,9 +140,9 @@ REFUSED = {
     ("-dr", "--docker-repo"): "models come from the Hugging Face Hub: `-hf ORG/REPO`",
     ("--lora", "--lora-scaled"): _NO_ADAPTER,
     ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
-    ("-md", "--model-draft", "-hfd", "--hf-repo-draft", "--draft", "--draft-max", "--draft-min",
-     "--spec-type", "-td", "--threads-draft", "-ngld", "--gpu-layers-draft", "-ctkd", "-ctvd",
-     "-devd", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic"): _ONE_MODEL,
+    ("-hfd", "--hf-repo-draft"): "`--model-draft ORG/REPO:QUANT` names a repository, too",
+    ("--spec-type", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic",
+     "--draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.roles import require_model
@@ -11,9 +14,16 @@ from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
 from gguf_hub.run.generation.engine import Drafter, Engine
+from gguf_hub.run.generation.model_drafter import (
+    NO_DRAFT,
+    DraftSettings,
+    ModelDrafter,
+    require_same_vocabulary,
+)
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.config import read_graph
-from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
+from gguf_hub.run.model.rope import AS_TRAINED
+from gguf_hub.run.model.settings import DEFAULTS, NO_GPU, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
@@ -28,6 +38,7 @@ class LoadedModel:
         model: Computes.
         tokenizer: Of the same file.
         drafter: Drafts tokens for the model to check; None for none.
+        draft_model: The model that drafts, if one does.
     """
 
     path: Path
@@ -35,6 +46,7 @@ class LoadedModel:
     model: Transformer
     tokenizer: Tokenizer
     drafter: Drafter | None = None
+    draft_model: LoadedModel | None = None
 
     def engine(self, slot: int = 0) -> Engine:
         """Return what generates with one of the model's caches."""
@@ -42,6 +54,8 @@ class LoadedModel:
 
     def close(self) -> None:
         """End the worker threads and close the file."""
+        if self.draft_model is not None:
+            self.draft_model.close()
         self.model.close()
         self.file.close()
 
@@ -57,6 +71,7 @@ def open_model(
     settings: ModelSettings = DEFAULTS,
     *,
     drafter: Drafter | None = None,
+    draft: DraftSettings = NO_DRAFT,
     builder: KernelBuilder | None = None,
     progress: Progress = SILENT,
 ) -> LoadedModel:
@@ -65,7 +80,8 @@ def open_model(
     Args:
         path: The GGUF file, or any shard of a set.
         settings: How; more threads than can run at once are not started.
-        drafter: Drafts tokens for prompt lookup decoding.
+        drafter: Drafts tokens for the model to check.
+        draft: A second model that drafts them; its file is opened, too.
         builder: Where machine code comes from; for this CPU when None.
         progress: Notified about reading, compiling, and what memory or CPUs do not allow.
 
@@ -76,26 +92,66 @@ def open_model(
         ResourceError: Not enough memory or threads.
     """
     settings.check()
-    if drafter is not None and settings.n_logits is not None:
-        settings = replace(settings, n_logits=max(settings.n_logits, drafter.n_draft + 1))
+    draft.check()
+    has_drafts = drafter is not None or draft.path is not None
+    n_draft = drafter.n_draft if drafter is not None else draft.n_max
+    if has_drafts and settings.n_logits is not None:
+        settings = replace(settings, n_logits=max(settings.n_logits, n_draft + 1))
+    with ExitStack() as opened:
+        # 1) read both files: what cannot be is refused before anything is compiled
+        check = require_drafts if has_drafts else None
+        file, tokenizer = _read(path, settings, check, progress, opened)
+        second = None
+        if draft.path is not None:
+            own = replace(settings, **_SETTINGS_OF_DRAFTS)
+            second = _read(draft.path, own, check, progress, opened)
+            require_same_vocabulary(tokenizer, second[1], draft.path.name)
+        # 2) make them ready
+        model = opened.enter_context(load_model(file, settings, builder=builder, progress=progress))
+        loaded = LoadedModel(path, file, model, tokenizer, drafter)
+        if second is not None and draft.path is not None:
+            own = replace(own, n_ctx=model.n_ctx)
+            own_model = load_model(second[0], own, builder=builder, progress=progress)
+            opened.enter_context(own_model)
+            loaded = _drafted_by(
+                loaded, LoadedModel(draft.path, second[0], own_model, second[1]), draft
+            )
+        opened.pop_all()
+    return loaded
+
+
+_SETTINGS_OF_DRAFTS: dict[str, Any] = {
+    "n_logits": 1, "lock": "none", "overrides": (), "gpu": NO_GPU, "rope": AS_TRAINED,
+}  # fmt: skip
+"""Settings in which a draft model differs: as its file has it, on the CPU."""
+
+
+def _read(
+    path: Path,
+    settings: ModelSettings,
+    check: Callable[[Gguf], None] | None,
+    progress: Progress,
+    opened: ExitStack,
+) -> tuple[Gguf, Tokenizer]:
+    """Open the file of a model, and its tokenizer; ``check`` judges the file in between."""
     file = open_gguf(path, is_mapped=settings.is_mapped, progress=progress)
-    try:
-        if settings.overrides:
-            from gguf_hub.gguf.overrides import overridden
+    opened.callback(file.close)
+    if settings.overrides:
+        from gguf_hub.gguf.overrides import overridden
 
-            file.read_as(overridden(file.fields, settings.overrides))
-        require_model(path, file.fields, file.tensors)
-        if drafter is not None:
-            _require_drafts(file)
-        tokenizer = load_tokenizer(file.metadata)
-        model = load_model(file, settings, builder=builder, progress=progress)
-    except BaseException:
-        file.close()
-        raise
-    return LoadedModel(path, file, model, tokenizer, drafter)
+        file.read_as(overridden(file.fields, settings.overrides))
+    require_model(path, file.fields, file.tensors)
+    if check is not None:
+        check(file)
+    return file, load_tokenizer(file.metadata)
 
 
-def _require_drafts(file: Gguf) -> None:
+def _drafted_by(loaded: LoadedModel, second: LoadedModel, draft: DraftSettings) -> LoadedModel:
+    sizes = second.model.config.n_vocab, loaded.model.config.n_vocab
+    return replace(loaded, drafter=ModelDrafter(second.engine, sizes, draft), draft_model=second)
+
+
+def require_drafts(file: Gguf) -> None:
     """Refuse drafts for a model whose layers carry a state.
 
     Raises:

@@ -15,6 +15,8 @@ from gguf_hub.gguf import shards
 from gguf_hub.progress import SILENT
 from gguf_hub.resources import cpus
 from gguf_hub.run import opening
+from gguf_hub.run.generation.draft_length import DraftLength
+from gguf_hub.run.generation.model_drafter import DraftSettings, ModelDrafter
 from gguf_hub.run.model import residency
 from gguf_hub.run.model.transformer import Transformer
 from tests.synth import SMALL, write_mixtral
@@ -221,6 +223,24 @@ def test_any_callable_is_a_draft_model(stories: Path) -> None:
     assert lengths == list(range(lengths[0], lengths[0] + 6))
 
 
+def test_a_llama_drafts_for_another(stories: Path) -> None:
+    """Its own texts go on between; sampled texts are other ones, greedy ones the same."""
+    small = Llama(str(stories.with_name("stories260K.q4_0.gguf")), n_ctx=64, verbose=False)
+    with small, Llama(str(stories), n_ctx=256, draft_model=small, verbose=False) as llm:
+        drafter = llm.context.engine.drafter
+        assert isinstance(drafter, ModelDrafter)
+        drafter.n_min = drafter.n_draft  # whatever it costs
+        llm.context.engine._length = DraftLength(4, 4)
+        own = small("Tim had", max_tokens=8, temperature=0)["choices"][0]["text"]
+        texts = [llm("Once upon", max_tokens=100, temperature=0)["choices"][0]["text"]]
+        assert small("Tim had", max_tokens=8, temperature=0)["choices"][0]["text"] == own
+        assert len(small.eval_tokens) <= 64 < len(llm.eval_tokens)  # no drafts beyond its context
+        assert llm.scores.shape[0] == 1
+    with Llama(str(stories), n_ctx=256, verbose=False) as llm:
+        texts.append(llm("Once upon", max_tokens=100, temperature=0)["choices"][0]["text"])
+    assert texts[0] == texts[1]
+
+
 def counted(llm: Llama) -> list[int]:
     """Return a list that gets the length of every pass."""
     passes: list[int] = []
@@ -241,7 +261,9 @@ def servers(stories: Path) -> Iterator[list[Any]]:
     from tests.api.server.running import Running
 
     with ExitStack() as stack:
-        yield [Running(stories, stack, {}, drafter=each) for each in (None, PromptLookup(5))]
+        yield [
+            Running(stories, stack, {}, drafter=each) for each in (None, PromptLookup(5, n_min=5))
+        ]
 
 
 def test_the_server_drafts_too(servers: list[Any]) -> None:
@@ -250,6 +272,25 @@ def test_the_server_drafts_too(servers: list[Any]) -> None:
     assert plain["content"] == drafting["content"]
     assert "draft_n" not in plain["timings"]
     assert drafting["timings"]["draft_n"] > drafting["timings"]["draft_n_accepted"] > 0
+
+
+def test_the_server_drafts_with_a_model(stories: Path) -> None:
+    from tests.api.server.running import Running
+
+    draft = DraftSettings(stories.with_name("stories260K.q4_0.gguf"), n_max=4, n_min=4)
+    bodies = [
+        {"prompt": PROMPT[: 20 * k], "n_predict": 20 * k, "temperature": 0} for k in (1, 2, 3)
+    ]
+    texts, counts = [], []
+    for settings in ({}, {"draft": draft}):
+        with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+            post = Running(stories, stack, {}, **settings).http.post
+            done = pool.map(lambda body, post=post: post("/completion", json=body).json(), bodies)
+            answers = list(done)
+        texts.append([answer["content"] for answer in answers])
+        counts.append([answer["timings"].get("draft_n_accepted", 0) for answer in answers])
+    assert texts[0] == texts[1]
+    assert counts[0] == [0, 0, 0] and min(counts[1]) > 0
 
 
 def test_texts_side_by_side_are_the_same_with_drafts(servers: list[Any]) -> None:

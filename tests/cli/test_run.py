@@ -218,6 +218,34 @@ def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) 
     assert "stopped" not in gguf_hub("run", stories, "-p", "", "-c", 16, "-n", 4)[2]
 
 
+def test_a_draft_model_changes_no_greedy_text(gguf_hub: Cli, stories: Path) -> None:
+    shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 128, "-n", 60)
+    draft = ("-md", stories.with_name("stories260K.q4_0.gguf"), "--draft", 4, "--draft-min", 4)
+    code, text, err = gguf_hub(*shared, *draft, "-ngld", 99)
+    assert (code, text) == (0, gguf_hub(*shared)[1])
+    assert "drafted" in err
+    assert "-ngld is ignored: the CPU computes the draft model" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("-md", "missing.gguf"), "missing.gguf"),
+        (("-md", "DRAFT", "--lookup", 3), "--lookup and --model-draft both draft tokens"),
+        (("-md", "DRAFT", "--draft-min", 20), "--draft-min 20: expected 0 to 16"),
+        (("-md", "DRAFT", "--draft-p-min", 2), "--draft-p-min"),
+        (("-md", "OTHER"), "cannot draft for this model: its vocabulary has 1,280"),
+    ],
+)
+def test_drafts_that_cannot_be_are_refused(
+    gguf_hub: Cli, stories: Path, embedded: Path, flags: tuple[object, ...], message: str
+) -> None:
+    paths = {"DRAFT": stories.with_name("stories260K.q4_0.gguf"), "OTHER": embedded}
+    code, out, err = gguf_hub("run", stories, "-p", "x", *(paths.get(f, f) for f in flags))
+    assert (code != 0, out) == (True, "")
+    assert message in err and "Traceback" not in err
+
+
 def test_a_full_context_goes_on_where_it_may_shift(gguf_hub: Cli, stories: Path) -> None:
     shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 32)
     code, text, err = gguf_hub(*shared, "--context-shift", "-n", 80)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_request
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
-from gguf_hub.api.llama.drafting import CallableDrafter
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
@@ -51,9 +50,10 @@ class LlamaBase:
         verbose: Log limits of memory or CPUs as warnings of the logger ``gguf_hub``.
         arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
             embedding, ``type_k`` and ``type_v`` the cache, ``use_mmap`` and ``use_mlock`` how the
-            weights are loaded, ``draft_model`` drafts tokens. ``n_gpu_layers`` is how many layers
-            GPUs compute, -1 for all: as many as fit (extra ``gpu``); ``split_mode``, ``main_gpu``
-            and ``tensor_split`` say which GPUs. A warning names unknown and unsupported ones.
+            weights are loaded, ``draft_model`` drafts tokens: a callable, or a ``Llama`` of a
+            smaller model of the same vocabulary. ``n_gpu_layers`` is how many layers GPUs compute,
+            -1 for all: as many as fit (extra ``gpu``); ``split_mode``, ``main_gpu`` and
+            ``tensor_split`` say which GPUs. A warning names unknown and unsupported ones.
 
     Raises:
         LlamaValueError: There is no such file.
@@ -119,15 +119,15 @@ class LlamaBase:
                 self._metadata = dict(file.metadata)
             self.tokenizer_ = load_tokenizer(self._metadata)
         else:
-            drafter = None
-            if draft_model is not None:  # a batch is the last token and its draft
-                drafter = CallableDrafter(draft_model, max(0, settings.n_batch - 1))
+            is_llama = isinstance(draft_model, LlamaBase)
+            if draft_model is not None and settings.n_logits is not None:
+                settings = replace(settings, n_logits=None)
             self._context = LlamaContext(
                 Path(self.model_path),
                 settings,
                 # as in llama-cpp-python, where a draft model needs the logits of all tokens
-                logits_all=self._logits_all or drafter is not None,
-                drafter=drafter,
+                logits_all=self._logits_all or (draft_model is not None and not is_llama),
+                draft_model=draft_model.context if is_llama else draft_model,
                 progress=LoggedNotes() if self.verbose else SILENT,
             )
             loaded = self._context.loaded

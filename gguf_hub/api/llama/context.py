@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.llama.drafting import CallableDrafter, DraftModel, drafter_of_model
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.opening import open_model
+from gguf_hub.run.opening import open_model, require_drafts
 from gguf_hub.units import format_size
 
 Scores = NDArray[np.float32]
@@ -80,7 +81,7 @@ class LlamaContext:
         path: The GGUF file, or any shard of a set.
         settings: How to open it.
         logits_all: Record the logits of all positions.
-        drafter: Drafts tokens for the model to check.
+        draft_model: Drafts tokens for the model to check: a callable, or another context.
         progress: Notified about limits of memory or CPUs.
     """
 
@@ -90,11 +91,12 @@ class LlamaContext:
         settings: ModelSettings,
         *,
         logits_all: bool,
-        drafter: Drafter | None,
+        draft_model: DraftModel | LlamaContext | None,
         progress: Progress = SILENT,
     ) -> None:
-        self.loaded = open_model(path, settings, drafter=drafter, progress=progress)
+        self.loaded = open_model(path, settings, progress=progress)
         try:
+            drafter = self._drafter(draft_model) if draft_model is not None else None
             self.recorder = Recorder(self.loaded.model, logits_all=logits_all)
         except BaseException:
             self.loaded.close()
@@ -102,6 +104,20 @@ class LlamaContext:
         self.engine = Engine(self.recorder, drafter=drafter)
         self.grammars = GrammarCache(self.loaded.tokenizer)
         self.lock = threading.RLock()
+
+    def _drafter(self, draft_model: DraftModel | LlamaContext) -> Drafter:
+        """Return what drafts: a batch is the last token and its draft.
+
+        Raises:
+            UsageError: The model cannot check drafts, or not those of that model.
+        """
+        require_drafts(self.loaded.file)
+        n_draft = max(0, self.model.n_batch - 1)
+        if not isinstance(draft_model, LlamaContext):
+            return CallableDrafter(draft_model, n_draft)
+        return drafter_of_model(
+            draft_model.loaded, draft_model.engine, draft_model.lock, self.loaded.tokenizer, n_draft
+        )
 
     @property
     def model(self) -> Transformer:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.lookup import PromptLookup
+from gguf_hub.run.generation.model_drafter import (
+    DraftSettings,
+    ModelDrafter,
+    require_same_vocabulary,
+)
+from gguf_hub.run.opening import require_drafts
+from gguf_hub.run.sampler import Proposal, Proposer
+
+if TYPE_CHECKING:
+    from gguf_hub.run.generation.engine import Engine
+    from gguf_hub.run.opening import LoadedModel
+    from gguf_hub.run.tokenizer import Tokenizer
 
 DraftModel = Callable[[NDArray[np.intc]], Any]
 """Token ids so far, [T] -> proposed ones, as ``llama_speculative.LlamaDraftModel``."""
@@ -31,11 +46,11 @@ class LlamaPromptLookupDecoding:
 
     def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
         """Return the draft; empty without an earlier occurrence."""
-        return np.array(self._lookup.draft(input_ids.tolist()), np.intc)
+        return np.array(self._lookup.following(input_ids.tolist(), self.num_pred_tokens), np.intc)
 
 
-class CallableDrafter:
-    """A draft model as the engine's ``Drafter``.
+class CallableDrafter(Drafter):
+    """A draft model as the engine's ``Drafter``: it decides itself how much it drafts.
 
     Args:
         model: The draft model.
@@ -44,8 +59,37 @@ class CallableDrafter:
 
     def __init__(self, model: DraftModel, n_draft: int) -> None:
         self._model = model
-        self.n_draft = n_draft
+        self.n_draft = self.n_min = n_draft
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens that may follow."""
-        return [int(i) for i in self._model(np.array(tokens, np.intc))]
+    def draft(
+        self, tokens: Sequence[int], limit: int, proposer: Callable[[], Proposer]
+    ) -> list[Proposal]:
+        """See ``Drafter.draft``."""
+        proposed = self._model(np.array(tokens, np.intc))
+        return [Proposal(int(token_id)) for token_id in proposed[:limit]]
+
+
+def drafter_of_model(
+    draft: LoadedModel,
+    engine: Engine,
+    lock: AbstractContextManager[object],
+    checked: Tokenizer,
+    n_draft: int,
+) -> ModelDrafter:
+    """Return the model of another ``Llama`` as the engine's ``Drafter``, with llama.cpp's defaults.
+
+    Args:
+        draft: The model; who opened it may go on using it, and closes it.
+        engine: Its engine.
+        lock: Held while it computes.
+        checked: Tokenizer of the model that checks.
+        n_draft: Maximum length of a draft.
+
+    Raises:
+        UsageError: It cannot draft for that model.
+    """
+    require_drafts(draft.file)
+    require_same_vocabulary(checked, draft.tokenizer, draft.path.name)
+    sizes, settings = (draft.tokenizer.n_vocab, checked.n_vocab), DraftSettings()
+    settings = replace(settings, n_max=min(settings.n_max, n_draft))
+    return ModelDrafter(lambda slot: engine, sizes, settings, lock)

@@ -17,6 +17,7 @@ from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
+from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -37,6 +38,7 @@ def open_service(
     defaults: Mapping[str, Any] | None = None,
     n_predict: int = -1,
     drafter: Drafter | None = None,
+    draft: DraftSettings = NO_DRAFT,
     progress: Progress = SILENT,
 ) -> Iterator[Service]:
     """Open a model and yield a service of it; the model is closed at the end.
@@ -50,17 +52,19 @@ def open_service(
         n_keep: Prompt tokens to keep on a context shift; None to stop at a full context.
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
-        drafter: Drafts tokens while a single request is answered.
+        drafter: Drafts tokens of each answer.
+        draft: A second model that drafts them.
         progress: Notified about compiling, and about limits of memory or CPUs.
 
     Raises:
         GgufHubError: The file contains no model that runs here.
     """
     settings = replace(settings, n_logits=None)  # embeddings need those of all tokens
-    with open_model(path, settings, drafter=drafter, progress=progress) as loaded:
+    with open_model(path, settings, drafter=drafter, draft=draft, progress=progress) as loaded:
         service = Service(
             _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
-            Scheduler(loaded.model, n_waiting=n_waiting, drafter=drafter), chat_format, n_keep,
+            Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
+            chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
         )  # fmt: skip
         try:

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import BusyError, CacheLostError
 from gguf_hub.run.generation import Generation, TextDelta
+from gguf_hub.run.generation.draft_length import DraftLength
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
+from gguf_hub.run.sampler import Proposal
 
 WORTH_COPYING = 16
 """Minimum common prefix with another slot, in positions, to copy its cache."""
@@ -33,7 +35,7 @@ class SlotModel(Forward, Protocol):
     n_slots: int
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Return logits [n, V] for n rows of (slot, token, position), one token of each slot."""
+        """Return logits [n, V] for n rows of (slot, token, position), those of a slot in order."""
         ...
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
@@ -130,7 +132,7 @@ class Scheduler:
     Args:
         model: The model; nothing else may use it.
         n_waiting: Maximum number of sequences that wait for a slot.
-        drafter: Drafts tokens while a single text is generated; several share their passes.
+        drafter: Drafts tokens for each text; several share their passes.
     """
 
     def __init__(
@@ -141,6 +143,8 @@ class Scheduler:
         self._waiting: deque[TokenSequence | EmbedSequence] = deque()
         self._lock = threading.Lock()
         self.slots = [Slot(Engine(model, slot=i, drafter=drafter)) for i in range(model.n_slots)]
+        self._drafter = drafter
+        self._lengths: dict[int, DraftLength] = {}  # by the number of texts of a pass
         self.counts = Counts()
 
     @property
@@ -274,12 +278,15 @@ class Scheduler:
             self._emit(slot, sequence, delta)
 
     def _decode(self, slots: list[Slot]) -> None:
-        """Compute one token of each text in one pass."""
+        """Compute one token of each text in one pass, and what is drafted after it."""
         start_time = time.perf_counter()
         generations = [slot.sequence.generation for slot in slots if slot.sequence is not None]
+        drafts = self._draft(slots, generations)
+        draft_s = time.perf_counter() - start_time
         rows = [
-            (slot.index, generation.window[-1], len(generation.window) - 1)
-            for slot, generation in zip(slots, generations, strict=True)
+            (slot.index, token_id, len(generation.window) - 1 + i)
+            for slot, generation, draft in zip(slots, generations, drafts, strict=True)
+            for i, token_id in enumerate([generation.window[-1], *(p.token_id for p in draft)])
         ]
         try:
             logits = self._model.decode(rows)
@@ -289,14 +296,40 @@ class Scheduler:
             for slot in slots:
                 self._fail(slot, exc)
             return
-        for slot, row in zip(slots, logits, strict=True):
-            self._run_guarded(slot, partial(self._accept, logits=row))
+        if length := self._lengths.get(len(slots)):
+            pass_s = time.perf_counter() - start_time - draft_s
+            length.record(len(rows) - len(slots), pass_s, draft_s, len(slots))
+        n_accepted = sum(generation.timings.n_accepted for generation in generations)
+        for slot, draft in zip(slots, drafts, strict=True):
+            own, logits = logits[: 1 + len(draft)], logits[1 + len(draft) :]
+            self._run_guarded(slot, partial(self._accept, logits=own, draft=draft))
+        if length:
+            length.accept(sum(g.timings.n_accepted for g in generations) - n_accepted)
         for generation in generations:
             generation.timings.generate_s += time.perf_counter() - start_time
         self._count_round(len(slots), start_time)
 
-    def _accept(self, slot: Slot, sequence: TokenSequence, logits: NDArray[np.float32]) -> None:
-        self._emit(slot, sequence, slot.engine.accept(sequence.generation, logits))
+    def _draft(self, slots: list[Slot], generations: list[Generation]) -> list[list[Proposal]]:
+        """Return tokens that may follow in each text; none where drafts do not pay."""
+        if self._drafter is None:
+            return [[] for _ in slots]
+        limits = [
+            slot.engine.draft_limit(generation)
+            for slot, generation in zip(slots, generations, strict=True)
+        ]
+        default = DraftLength(self._drafter.n_draft, self._drafter.n_min)
+        n = self._lengths.setdefault(len(slots), default).choose(max(limits))
+        return [
+            slot.engine.draft(generation, min(n, limit))
+            for slot, generation, limit in zip(slots, generations, limits, strict=True)
+        ]
+
+    def _accept(
+        self, slot: Slot, sequence: TokenSequence, logits: NDArray[np.float32],
+        draft: list[Proposal],
+    ) -> None:  # fmt: skip
+        for delta in slot.engine.accept(sequence.generation, logits, draft):
+            self._emit(slot, sequence, delta)
 
     def _count_round(self, n_rows: int, start_time: float) -> None:
         self.counts.decode_s += time.perf_counter() - start_time

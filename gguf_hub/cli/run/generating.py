@@ -10,7 +10,7 @@ import click
 
 from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
 from gguf_hub.cli.run.offload import offload_request
-from gguf_hub.cli.run.opening import lookup_option
+from gguf_hub.cli.run.opening import check_drafts, draft_options
 from gguf_hub.cli.run.rope import rope_change
 from gguf_hub.cli.run.shifting import n_keep
 
@@ -25,7 +25,7 @@ generating_options = together(
                  help="Context size in tokens; 0: the model's trained context."),
     batch_size_option,
     threads_option,
-    lookup_option,
+    draft_options,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
@@ -41,6 +41,7 @@ def check_generating(options: dict[str, Any]) -> None:
     rope_change(options)
     offload_request(options)
     n_keep(options)
+    check_drafts(options)
     check_prompt_cache(options)
 
 
@@ -49,7 +50,13 @@ def generate(
 ) -> None:
     """Load the model, print the text as it comes, then the timings."""
     from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.run.opening import NO_MMAP, drafter_of, model_settings, report_lost_pages
+    from gguf_hub.cli.run.opening import (
+        NO_MMAP,
+        draft_settings,
+        drafter_of,
+        model_settings,
+        report_lost_pages,
+    )
     from gguf_hub.cli.run.prompt_cache import prompt_cache
     from gguf_hub.cli.run.speaking import speak
     from gguf_hub.cli.run.text_generator import TextGenerator
@@ -57,10 +64,13 @@ def generate(
 
     start_time = time.perf_counter()
     progress = ConsoleProgress()
+    draft = draft_settings(options, progress)
     model_config = model_settings(options, path, progress, n_ctx=options["ctx_size"])
     with (
         report_lost_pages(f"`{path}`", NO_MMAP),
-        open_model(path, model_config, drafter=drafter_of(options), progress=progress) as loaded,
+        open_model(
+            path, model_config, drafter=drafter_of(options), draft=draft, progress=progress
+        ) as loaded,
     ):
         loaded_s = time.perf_counter() - start_time
         generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],

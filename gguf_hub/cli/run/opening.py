@@ -17,6 +17,7 @@ from gguf_hub.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from gguf_hub.run.generation.engine import Drafter
+    from gguf_hub.run.generation.model_drafter import DraftSettings
     from gguf_hub.run.model.settings import ModelSettings
 
 
@@ -69,15 +70,37 @@ opening_options = together(
 )
 """Add the options that ``model_settings`` reads."""
 
-lookup_option = click.option(
-    "--lookup",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Prompt lookup decoding: draft up to N tokens from the text so far and check them in one "
-    "pass.",
-)
+draft_options = together(
+    click.option(
+        "--lookup",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Prompt lookup decoding: draft up to N tokens from the text so far and check them in "
+        "one pass.",
+    ),
+    click.option(
+        "-md",
+        "--model-draft",
+        metavar="MODEL",
+        help="Draft with this smaller model of the same vocabulary, named as MODEL is.",
+    ),
+    click.option(
+        "--draft-max", "--draft", "--draft-n", type=click.IntRange(0), default=16, metavar="N",
+        show_default=True, help="Maximum tokens of a draft; fewer where fewer pay.",
+    ),
+    click.option(
+        "--draft-min", "--draft-n-min", type=click.IntRange(0), default=0, metavar="N",
+        show_default=True, help="Minimum tokens of a draft.",
+    ),
+    click.option(
+        "--draft-p-min", type=click.FloatRange(0, 1), default=0.75, metavar="P",
+        show_default=True,
+        help="How likely the draft model's likeliest token must be for the draft to go on.",
+    ),
+)  # fmt: skip
+"""Add the options that ``check_drafts``, ``drafter_of`` and ``draft_settings`` read."""
 
 
 def model_settings(
@@ -111,11 +134,38 @@ def model_settings(
     return replace(settings, gpu=gpu_settings(path, settings, options, progress))
 
 
+def check_drafts(options: Mapping[str, Any]) -> None:
+    """Refuse drafts that contradict each other, before anything is downloaded."""
+    if options["lookup"] and options["model_draft"]:
+        raise click.UsageError("--lookup and --model-draft both draft tokens: choose one")
+    most = options["lookup"] or options["draft_max"]
+    if options["draft_min"] > most:
+        raise click.UsageError(
+            f"--draft-min {options['draft_min']}: expected 0 to {most}, the maximum of a draft"
+        )
+
+
 def drafter_of(options: Mapping[str, Any]) -> Drafter | None:
     """Return the drafter of ``--lookup``."""
     from gguf_hub.run.generation.lookup import PromptLookup
 
-    return PromptLookup(options["lookup"]) if options["lookup"] else None
+    if not options["lookup"]:
+        return None
+    return PromptLookup(options["lookup"], n_min=options["draft_min"])
+
+
+def draft_settings(options: Mapping[str, Any], progress: Progress = SILENT) -> DraftSettings:
+    """Return the settings of a draft model, downloaded first if it is missing."""
+    from gguf_hub.cli.models import resolve_model
+    from gguf_hub.run.generation.model_drafter import DraftSettings
+
+    path = None
+    if options["model_draft"] and options["draft_max"]:
+        path = resolve_model(
+            options["model_draft"], catalog_path=options["catalog_path"], token=options["token"],
+            progress=progress, assume_yes=options["yes"],
+        )  # fmt: skip
+    return DraftSettings(path, options["draft_max"], options["draft_min"], options["draft_p_min"])
 
 
 NO_MMAP = "; `--no-mmap` reads all of it first"

@@ -9,7 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
-from gguf_hub.cli.run.opening import lookup_option, opening_options
+from gguf_hub.cli.run.opening import draft_options, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -67,7 +67,7 @@ from gguf_hub.cli.source import source_flags
               )  # fmt: skip
 @router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
-@lookup_option
+@draft_options
 @shifting_options
 @opening_options
 @rope_options
@@ -84,6 +84,7 @@ def command(**options: Any) -> None:
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.run.offload import offload_request
+    from gguf_hub.cli.run.opening import check_drafts
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
@@ -104,6 +105,7 @@ def command(**options: Any) -> None:
     SamplerConfig.from_options(**sampling)
     rope_change(options)
     offload_request(options)
+    check_drafts(options)
     arguments = {"n_keep": n_keep(options), "defaults": sampling,
                  "chat_format": read_template(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)

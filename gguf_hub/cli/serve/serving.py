@@ -76,7 +76,7 @@ def open_served(
         progress: Notified about compiling, and about limits of memory or CPUs.
         arguments: More of ``open_service``.
     """
-    from gguf_hub.cli.run.opening import drafter_of, model_settings
+    from gguf_hub.cli.run.opening import draft_settings, drafter_of, model_settings
 
     n_ctx = _n_ctx(path, options["n_ctx"], options["ctx_size"])
     settings = model_settings(
@@ -84,7 +84,8 @@ def open_served(
     )
     return import_server().open_service(
         path, settings, n_waiting=options["queue"], n_predict=options["predict"],
-        drafter=drafter_of(options), progress=progress, **arguments,
+        drafter=drafter_of(options), draft=draft_settings(options, progress), progress=progress,
+        **arguments,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ STATES = "a state of each slot"
 """Name of the areas that hold states."""
 
 _ELEMENT_BYTES: dict[Array, int] = {"n": 8, "f": 4, "q": 1, "kv": 2}
+_N_ROWS = 32  # tokens of several sequences in one pass, where there are fewer slots
 _ALIGN = 64  # elements; keeps rows and weight tiles on cache lines
 
 
@@ -53,7 +54,7 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that compute.
-        n_slots: Caches, of which a call may use one for each token (see ``run.model.rows``).
+        n_slots: Caches, of which a call may use another for each token (see ``run.model.rows``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
         prefetch_experts: Whether steps prefetch the experts of each token.
@@ -69,6 +70,11 @@ class Limits:
     value_type: str = "F16"
     prefetch_experts: bool = False
     swa_full: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        """Most tokens of several sequences in one pass, drafted ones among them."""
+        return max(self.n_slots, min(_N_ROWS, self.n_batch)) if self.n_slots > 1 else 1
 
     def cache_length(self, sizes: LayerSizes) -> int:
         """Return how many positions a layer's cache holds, a multiple of 32.
@@ -194,7 +200,7 @@ class MemoryLayout:
         wide = {model.n_ff_of_experts} if model.n_expert else n_ff | {model.n_ff}
         self.ids = self._take("n", "token ids [T]", t)
         self.headers = self._take(
-            "n", "(tokens, position, slot) [slots + 1, 3]", 3 * (limits.n_slots + 1)
+            "n", "(tokens, position, slot) [rows + 1, 3]", 3 * (limits.n_rows + 1)
         )
         self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)

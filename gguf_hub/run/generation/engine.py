@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import CacheLostError, ContextFullError, UsageError
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.generation.draft_length import DraftLength
 from gguf_hub.run.generation.generation import Generation, TextDelta
+from gguf_hub.run.sampler import Proposal, Proposer
 
 _TAIL = 4
 """Tokens at a prompt's end that are computed after its checkpoint: templates put there what another
 turn's rendering leaves out, such as the beginning of an empty thought. As in llama-server."""
+
+
+_STRIDE = 64
+"""Tokens that are compared at once."""
 
 
 class Forward(Protocol):
@@ -54,16 +60,34 @@ class Forward(Protocol):
 
 
 class Drafter(Protocol):
-    """Drafts the next tokens; a wrong draft costs time, never a token.
+    """Drafts the next tokens of the text in one slot; a wrong draft costs time, never a token.
 
     Attributes:
         n_draft: Maximum length of a draft.
+        n_min: Minimum length; with ``n_draft`` itself no draft is shorter because it does not pay.
     """
 
     n_draft: int
+    n_min: int = 0
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens that may follow; an empty list for no draft."""
+    def of_slot(self, slot: int) -> Drafter:
+        """Return what drafts for the texts of one slot."""
+        return self
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Get ready for drafts after a prompt, which the model has computed so far."""
+        return None
+
+    def draft(
+        self, tokens: Sequence[int], limit: int, proposer: Callable[[], Proposer]
+    ) -> list[Proposal]:
+        """Return tokens that may follow, none for no draft.
+
+        Args:
+            tokens: What the cache of the model holds, and the last token.
+            limit: Maximum length.
+            proposer: Called for what chooses tokens by logits, as the text's sampler would.
+        """
         ...
 
 
@@ -75,20 +99,21 @@ class Engine:
     Args:
         model: The model; nothing else may use this cache.
         slot: Which of the model's caches.
-        drafter: Drafts tokens that the model checks in one pass; the text stays the same. The
-            model must return logits of as many tokens, plus one.
+        drafter: Drafts tokens that the model checks in one pass; how likely each text is stays
+            the same. The model must return logits of as many tokens, plus one.
     """
 
     def __init__(self, model: Forward, *, slot: int = 0, drafter: Drafter | None = None) -> None:
         self.model = model
         self.slot = slot
-        self.drafter = drafter
+        self.drafter = drafter.of_slot(slot) if drafter is not None else None
+        self._length = DraftLength(drafter.n_draft, drafter.n_min) if drafter is not None else None
         self._cached: list[int] = []
         # the text in the cache, and its number of context shifts then
         self._text: Generation | None = None
         self._n_shifts = 0
         # draft tokens that the model has computed after those in the cache, with the logits after
-        self._draft_logits: deque[tuple[int, NDArray[np.float32]]] = deque()
+        self._draft_logits: deque[tuple[Proposal, NDArray[np.float32]]] = deque()
 
     # -- texts -----------------------------------------------------------------------------------
 
@@ -160,25 +185,39 @@ class Engine:
         advance(len(batch))
         is_complete = start + len(batch) == len(window)
         if is_prompt:
+            if self.drafter is not None:
+                self.drafter.read(window[: start + len(batch)])
             text.timings.prompt_s += time.perf_counter() - start_time
             return text.take(logits) if is_complete else None
-        delta = text.take(logits) if is_complete else None
+        pending = self._draft_logits[0][0] if self._draft_logits else None
+        delta = text.take(logits, pending) if is_complete else None
         text.timings.n_decoded += is_complete
         text.timings.generate_s += time.perf_counter() - start_time
         return delta
 
-    def accept(self, text: Generation, logits: NDArray[np.float32]) -> TextDelta:
-        """Take the next token of a text from logits that were computed with those of other texts.
+    def accept(
+        self, text: Generation, rows: NDArray[np.float32], draft: Sequence[Proposal] = ()
+    ) -> Iterator[TextDelta]:
+        """Take the next tokens of a text from logits that were computed with those of other texts.
+
+        Yields what each token adds: one more than drafted tokens are accepted.
 
         Args:
             text: The cache lacked its last token only.
-            logits: After that token, [V].
+            rows: Logits after that token, and after each drafted one, [1 + len(draft), V].
+            draft: The tokens that were drafted after it.
         """
         self.keep(len(text.window) - 1)
-        self._cached.append(text.window[-1])
         self._text, self._n_shifts = text, text.n_shifts
-        text.timings.n_decoded += 1
-        return text.take(logits)
+        text.timings.n_drafted += len(draft)
+        for row, proposal in zip(rows, [*draft, None], strict=True):
+            self._cached.append(text.window[-1])
+            text.timings.n_decoded += 1
+            yield text.take(row, proposal)
+            is_accepted = proposal is not None and text.window[-1] == proposal.token_id
+            if text.is_done or not is_accepted or self._n_shifts != text.n_shifts:
+                return
+            text.timings.n_accepted += 1
 
     def n_known(self, text: Generation) -> int:
         """Return how many tokens of a text need no computing; the last one always does."""
@@ -205,24 +244,41 @@ class Engine:
     def _next_logits(self, text: Generation) -> NDArray[np.float32]:
         """Return logits after the last token, [V]: from an accepted draft, or computed."""
         last, position = text.window[-1], len(text.window) - 1
-        if self._draft_logits and self._draft_logits[0][0] == last:
+        if self._draft_logits and self._draft_logits[0][0].token_id == last:
             text.timings.n_accepted += 1
+            if self._length is not None:
+                self._length.accept()
             self._cached.append(last)
             return self._draft_logits.popleft()[1]
         self._draft_logits.clear()
-        draft = self._draft(text)
-        rows = self._forward([last, *draft], position, all_logits=bool(draft))
+        start_time = time.perf_counter()
+        limit = self.draft_limit(text)
+        draft = self.draft(text, self._length.choose(limit)) if self._length is not None else []
+        draft_s = time.perf_counter() - start_time
+        rows = self._forward(
+            [last, *(proposal.token_id for proposal in draft)], position, all_logits=bool(draft)
+        )
         del self._cached[position + 1 :]
+        if self._length is not None:
+            pass_s = time.perf_counter() - start_time - draft_s
+            self._length.record(len(draft), pass_s, draft_s)
         text.timings.n_drafted += len(draft)
         self._draft_logits.extend(zip(draft, rows[1:], strict=True))
         first: NDArray[np.float32] = rows[0]
         return first
 
-    def _draft(self, text: Generation) -> list[int]:
+    def draft_limit(self, text: Generation) -> int:
+        """Return how many tokens of a text could be drafted, by its context and its length."""
         if self.drafter is None:
+            return 0
+        room = min(self.model.n_ctx - len(text.window), text.n_left - 1, self.drafter.n_draft)
+        return max(0, int(room))
+
+    def draft(self, text: Generation, limit: int) -> list[Proposal]:
+        """Return tokens that may follow in a text, at most ``limit``."""
+        if self.drafter is None or limit <= 0:
             return []
-        limit = min(self.model.n_ctx - len(text.window), text.n_left - 1, self.drafter.n_draft)
-        return self.drafter.draft(text.window)[: int(limit)] if limit > 0 else []
+        return self.drafter.draft(text.window, limit, text.proposer)
 
     # -- the cache -------------------------------------------------------------------------------
 
@@ -327,10 +383,14 @@ class Engine:
 
 def n_shared(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many leading tokens two sequences share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
+    n = min(len(a), len(b))
+    start = 0
+    while start < n and a[start : start + _STRIDE] == b[start : start + _STRIDE]:
+        start += _STRIDE  # lists are compared much faster than their items
+    for i in range(start, n):
+        if a[i] != b[i]:
             return i
-    return min(len(a), len(b))
+    return n
 
 
 def n_known(cached: Sequence[int], tokens: Sequence[int]) -> int:

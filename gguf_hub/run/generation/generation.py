@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gguf_hub.run.generation.logits_sampler import LogitsSampler, TokenLogprob, token_logprob
 from gguf_hub.run.generation.shift import ContextShift
 from gguf_hub.run.generation.stops import StopText
+from gguf_hub.run.sampler import Proposal, Proposer
 from gguf_hub.run.tokenizer import StreamDecoder, Tokenizer
 
 Criterion = Callable[[NDArray[np.intc], NDArray[np.float32]], bool]
@@ -184,11 +185,20 @@ class Generation:
         for i, row in enumerate(logits[: len(prompt) - position - 1], position + 1):
             self.prompt_logprobs[i] = token_logprob(row, prompt[i], n_top)
 
-    def take(self, logits: NDArray[np.float32]) -> TextDelta:
-        """Sample the next token from logits [V] and return what it adds."""
+    def proposer(self) -> Proposer:
+        """Return what drafts the next tokens of this text with another model's logits."""
+        return self.request.sampler.sampler.proposer(self.tokens)
+
+    def take(self, logits: NDArray[np.float32], proposal: Proposal | None = None) -> TextDelta:
+        """Sample the next token from logits [V] and return what it adds.
+
+        Args:
+            logits: After the last token.
+            proposal: The token that was drafted here.
+        """
         if self._limit <= 0:  # the prompt alone was to be computed
             return self._finish("", "length")
-        token_id = self.request.sampler.choose(logits, self.tokens)
+        token_id = self.request.sampler.choose(logits, self.tokens, proposal)
         if token_id in self.request.stop_ids:
             return self._finish("", "stop")
         self._append(token_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.run.sampler import Sampler, log_softmax
+from gguf_hub.run.sampler import Proposal, Sampler, log_softmax
 
 Logits = NDArray[np.float32]
 Processor = Callable[[NDArray[np.intc], Logits], Logits]
@@ -57,14 +57,16 @@ class LogitsSampler:
         self.last: TokenLogprob | None = None
         """The last token, unless ``n_top`` is None."""
 
-    def choose(self, logits: Logits, recent: Sequence[int] = ()) -> int:
+    def choose(
+        self, logits: Logits, recent: Sequence[int] = (), proposal: Proposal | None = None
+    ) -> int:
         """Return the id of the next token (see ``Sampler.choose``)."""
         adjusted = logits
         if self._processors:
             ids, adjusted = np.array(recent, np.intc), logits.copy()
             for processor in self._processors:
                 adjusted = processor(ids, adjusted)
-        token_id = self.sampler.choose(adjusted, recent)
+        token_id = self.sampler.choose(adjusted, recent, proposal)
         if self.n_top is not None:
             self.last = self._logprob(logits, token_id, self.n_top)
         return token_id

@@ -342,6 +342,7 @@ class Matcher:
         self._automaton = grammar.automaton
         self._state = self._automaton.start
         self._budget = token_budget()
+        self._refill_cpu_s = REFILL_CPU_S
 
     def mask(self) -> Mask:
         """Return the tokens allowed next, bool [V], end tokens where the output may end.
@@ -363,7 +364,7 @@ class Matcher:
             GrammarError: The grammar does not allow the token here, or leaves too many ways to
                 read it.
         """
-        self._budget.refill(REFILL_CPU_S)
+        self._budget.refill(self._refill_cpu_s)
         try:
             with self._budget:
                 self._accept(token_id)
@@ -393,6 +394,12 @@ class Matcher:
         """Return a matcher in the same state."""
         twin = Matcher(self._grammar)
         twin._automaton, twin._state = self._automaton, self._state
+        return twin
+
+    def ahead(self) -> Matcher:
+        """Return a matcher in the same state for drafted tokens, which refill no budget."""
+        twin = self.copy()
+        twin._budget, twin._refill_cpu_s = self._budget, 0.0
         return twin
 
     def _follow(self) -> None:

@@ -1,7 +1,9 @@
-"""One token of each of several sequences, in one pass over the weights.
+"""Tokens of several sequences, in one pass over the weights.
 
 Most steps treat the tokens of a call alike. Those of ``_STRIDES`` treat them as neighbours in one
-cache: they are done once for each sequence, for one token, in its own cache, with its own state.
+cache: they are done once for each token, in its own sequence's cache, with its own state. Several
+tokens of one sequence are rows, too: each such step is done for all rows before the next one, so
+keys and values are there when attention reads them. (States of a sequence have one row at most.)
 Between them ``set_row`` writes the header that they read. The kernels themselves know nothing of
 it.
 

@@ -209,10 +209,10 @@ class Transformer:
         return np.concatenate(logits)
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Compute one token of each of several sequences, in one pass over the weights.
+        """Compute tokens of several sequences, in one pass over the weights.
 
         Args:
-            rows: (slot, token id, position) of each; no slot twice.
+            rows: (slot, token id, position) of each; those of a slot follow one another.
 
         Returns:
             Logits [len(rows), V]; a row's bits are those of ``forward``.
@@ -223,7 +223,7 @@ class Transformer:
             UsageError: No such position or slot, or it cannot be gone back to.
             CacheLostError: A GPU failed; compute all slots from position 0 on.
         """
-        max_rows = min(self.n_batch, self._n_outputs)
+        max_rows = self._row_sizes()[-1]
         if len(rows) == 1 or max_rows == 1:
             return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
         batches = range(0, len(rows), max_rows)
@@ -232,9 +232,15 @@ class Transformer:
     def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         """Run the program of at least as many sequences once."""
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
+        ends: dict[int, int] = {}
         for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
-            self._seek(slot, position)
+            if slot not in ends:
+                self._seek(slot, position)
+            elif position != ends[slot]:
+                raise UsageError(f"position {position} of slot {slot}: expected {ends[slot]}, the "
+                                 "one after the last row's")  # fmt: skip
+            ends[slot] = position + 1
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             with self._recovering():
@@ -244,12 +250,11 @@ class Transformer:
         self._select(0)
         row_program = self._row_programs[size]
         row_program.select(slots, positions, self._memory.n)
-        ends = [(slot, position + 1) for slot, position in zip(slots, positions, strict=True)]
-        return self._run(row_program.code, tokens, positions, range(len(rows)), ends)
+        return self._run(row_program.code, tokens, positions, range(len(rows)), list(ends.items()))
 
     def _row_sizes(self) -> list[int]:
-        """Return for how many sequences programs are written: powers of two, and the maximum."""
-        top = min(self.n_batch, self._n_outputs, self.n_slots)
+        """Return for how many rows programs are written: powers of two, and the maximum."""
+        top = min(self.n_batch, self._n_outputs, self._limits.n_rows)
         return [*(2**i for i in range(1, top.bit_length()) if 2**i < top), top]
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from gguf_hub.run.sampler.config import SamplerConfig, parse_samplers
 
 if TYPE_CHECKING:
-    from gguf_hub.run.sampler.chain import Constraint, Sampled, Sampler
+    from gguf_hub.run.sampler.chain import Constraint, Proposal, Proposer, Sampled, Sampler
     from gguf_hub.run.sampler.filters import Candidates, log_softmax
 
-__all__ = ["Candidates", "Constraint", "Sampled", "Sampler", "SamplerConfig", "log_softmax",
-           "parse_samplers"]  # fmt: skip
+__all__ = ["Candidates", "Constraint", "Proposal", "Proposer", "Sampled", "Sampler",
+           "SamplerConfig", "log_softmax", "parse_samplers"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,30 @@ class Constraint(Protocol):
     def accept(self, token_id: int) -> None:
         """Go on by one token."""
 
+    def ahead(self) -> Constraint:
+        """Return one in the same state, to go on with drafted tokens; the budget is shared."""
+
+
+class Proposal(NamedTuple):
+    """A drafted token, and what it was drawn from.
+
+    Attributes:
+        token_id: Its id.
+        ids: Ascending ids of the tokens that could have been drawn, int64 [C]; None where the
+            token was not drawn at random.
+        probs: How likely each was, float64 [C].
+    """
+
+    token_id: int
+    ids: filters.Ints | None = None
+    probs: filters.Doubles | None = None
+
+    def probs_of(self, ids: filters.Ints) -> filters.Doubles:
+        """Return how likely some tokens were, [len(ids)]."""
+        assert self.ids is not None and self.probs is not None
+        at = np.minimum(self.ids.searchsorted(ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == ids, self.probs[at], 0.0)
+
 
 class Sampler:
     """Chooses tokens; the same seed and the same logits give the same tokens.
@@ -81,6 +105,7 @@ class Sampler:
         self._mu = 2 * self.config.mirostat_tau
         self.drawn: Candidates | None = None
         """What the last token was drawn from: tokens that all steps have left."""
+        self._draft_rng: MersenneTwister | None = None
 
     @property
     def seed(self) -> int:
@@ -92,29 +117,32 @@ class Sampler:
         token_id = self.choose(logits, recent)
         return Sampled(token_id, filters.log_prob(logits, token_id))
 
-    def choose(self, logits: Floats, recent: Sequence[int] = ()) -> int:
+    def choose(
+        self, logits: Floats, recent: Sequence[int] = (), proposal: Proposal | None = None
+    ) -> int:
         """Return the id of the next token.
 
         Args:
             logits: float32 [V]; left as they are.
             recent: Ids so far, prompt included, the newest last.
+            proposal: The token that was drafted here: it is taken as often as it can be without
+                changing how likely any token is.
 
         Raises:
             GgufError: The logits hold NaN or infinity.
             UsageError: No token is allowed.
         """
-        if not math.isfinite(filters.largest(logits)):
-            raise GgufError(
-                "the model computed logits that are no finite numbers: its weights are damaged",
-                hint="`gguf-hub verify --deep` finds the tensor",
-            )
-        candidates = self._start(logits)
+        candidates = self._start(logits, self._constraint)
         for step in self._steps:
             candidates = step(candidates, recent)
-        token_id = self._draw(candidates, len(logits))
+        token_id = self._draw(candidates, len(logits), proposal)
         if self._constraint is not None:
             self._constraint.accept(token_id)
         return token_id
+
+    def proposer(self, recent: Sequence[int]) -> Proposer:
+        """Return what drafts the tokens after ``recent`` by the settings of this sampler."""
+        return Proposer(self, recent)
 
     # The chain
 
@@ -158,8 +186,18 @@ class Sampler:
         c = self.config
         return c.dry_multiplier > 0 and c.dry_base >= 1 and c.dry_penalty_last_n != 0
 
-    def _start(self, logits: Floats) -> Candidates:
-        """Return all candidates, biased and masked."""
+    def _start(self, logits: Floats, constraint: Constraint | None) -> Candidates:
+        """Return all candidates, biased and masked.
+
+        Raises:
+            GgufError: The logits hold NaN or infinity.
+            UsageError: None is left.
+        """
+        if not math.isfinite(filters.largest(logits)):
+            raise GgufError(
+                "the model computed logits that are no finite numbers: its weights are damaged",
+                hint="`gguf-hub verify --deep` finds the tensor",
+            )
         if self.config.logit_bias:
             logits = logits.copy()
             for token_id, bias in self.config.logit_bias.items():
@@ -168,8 +206,8 @@ class Sampler:
                                      f"found {token_id}")  # fmt: skip
                 logits[token_id] += bias
         ids = np.arange(len(logits))
-        if self._constraint is not None:
-            ids = np.flatnonzero(self._constraint.mask()[: len(logits)])
+        if constraint is not None:
+            ids = np.flatnonzero(constraint.mask()[: len(logits)])
             logits = logits[ids]
         if len(ids) == 0 or filters.largest(logits) == -np.inf:
             raise UsageError(
@@ -206,28 +244,43 @@ class Sampler:
 
     # The draw
 
-    def _draw(self, candidates: Candidates, n_vocab: int) -> int:
+    def _draw(self, candidates: Candidates, n_vocab: int, proposal: Proposal | None) -> int:
         if self.config.is_greedy:
             self.drawn = filters.temperature(candidates, 0)
             return int(self.drawn.ids[0])
-        self.drawn = candidates
-        if self.config.mirostat == 0:
-            return int(candidates.ids[self._pick(candidates.probs())])
-        # Mirostat: cut to the target surprise, draw, and correct by the error.
-        # Source: Basu et al. 2021 (arXiv 2007.14966), algorithms 1 and 2.
-        cut = self._cut_v1 if self.config.mirostat == 1 else self._cut_v2
-        c = self.drawn = cut(candidates, n_vocab)
+        c = self.drawn = self._cut(candidates, n_vocab)
         probs = c.probs()
-        index = self._pick(probs)
-        error = -math.log2(probs[index]) - self.config.mirostat_tau
-        self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
+        if proposal is None or proposal.probs is None:
+            index = _pick(probs, self._rng)
+        else:
+            index = self._pick_against(proposal, c.ids, probs)
+        if self.config.mirostat:  # correct by the error
+            error = -math.log2(probs[index]) - self.config.mirostat_tau
+            self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
         return int(c.ids[index])
 
-    def _pick(self, probs: filters.Doubles) -> int:
-        """Return an index drawn by probability; a single candidate costs a draw, too."""
-        reach = probs.cumsum()
-        index = int(reach.searchsorted(self._rng.uniform() * reach[-1], side="left"))
-        return min(index, len(probs) - 1)
+    def _pick_against(self, proposal: Proposal, ids: filters.Ints, probs: filters.Doubles) -> int:
+        """Return the index of the drafted token, or of one drawn from what drafts fall short of.
+
+        Drawn with q and taken with probability min(1, p / q), else replaced by a draw from
+        max(0, p - q): the result is distributed as p. Source: Leviathan, Kalman and Matias 2023
+        (arXiv 2211.17192), algorithm 1 and appendix A.1.
+        """
+        drafted = proposal.probs_of(ids)
+        for index in np.flatnonzero(ids == proposal.token_id):
+            if self._rng.uniform() * drafted[index] < probs[index]:
+                return int(index)
+        rest = np.maximum(probs - drafted, 0)
+        return _pick(rest if rest.any() else probs, self._rng)
+
+    def _cut(self, c: Candidates, n_vocab: int) -> Candidates:
+        """Cut to mirostat's target surprise, where it is on.
+
+        Source: Basu et al. 2021 (arXiv 2007.14966), algorithms 1 and 2.
+        """
+        if self.config.mirostat == 1:
+            return self._cut_v1(c, n_vocab)
+        return self._cut_v2(c) if self.config.mirostat else c
 
     def _cut_v1(self, c: Candidates, n_vocab: int) -> Candidates:
         """Keep the k best, where k follows from Zipf's law fitted to the best hundred."""
@@ -244,8 +297,71 @@ class Sampler:
         k = math.exp(min(log_k / s, math.log(len(c.ids))))
         return filters.top_k(c, max(int(k), 1))
 
-    def _cut_v2(self, c: Candidates, n_vocab: int) -> Candidates:
+    def _cut_v2(self, c: Candidates) -> Candidates:
         """Keep those whose surprise in bits is at most mu; at least one."""
         probs = c.probs()
         likely = probs >= min(2.0 ** min(-self._mu, 0.0), float(probs.max()))
         return c.keep(likely).sorted()
+
+
+class Proposer:
+    """Drafts tokens of a text by a sampler's settings; the sampler stays as it is.
+
+    What it draws from is the sampler's chain on the logits of another model, without what would
+    take random numbers or state from the sampler: XTC is left out, mirostat stands still.
+
+    Args:
+        sampler: Whose settings; it judges the drafts.
+        recent: Ids so far, the newest last.
+    """
+
+    def __init__(self, sampler: Sampler, recent: Sequence[int]) -> None:
+        self._sampler = sampler
+        self._recent = list(recent)
+        constraint = sampler._constraint
+        self._constraint = constraint.ahead() if constraint is not None else None
+        self._steps = [step for step in sampler._steps if step != sampler._xtc]
+        if sampler._draft_rng is None:  # one for all drafts of a text, apart from the sampler's
+            sampler._draft_rng = MersenneTwister(sampler.seed ^ _DRAFT_SEED)
+        self._rng = sampler._draft_rng
+
+    def choose(self, logits: Floats) -> Proposal | None:
+        """Return the next drafted token, or None where the constraint allows none.
+
+        Args:
+            logits: The drafting model's, float32 [V].
+
+        Raises:
+            GgufError: They hold NaN or infinity.
+        """
+        try:
+            proposal = self._choose(logits)
+            if self._constraint is not None:
+                self._constraint.accept(proposal.token_id)
+        except UsageError:  # the sampler itself comes here, and says so, if nothing is possible
+            return None
+        self._recent.append(proposal.token_id)
+        return proposal
+
+    def _choose(self, logits: Floats) -> Proposal:
+        sampler = self._sampler
+        candidates = sampler._start(logits, self._constraint)
+        for step in self._steps:
+            candidates = step(candidates, self._recent)
+        if sampler.config.is_greedy:
+            return Proposal(int(candidates.ids[candidates.logits.argmax()]))
+        c = sampler._cut(candidates, len(logits))
+        probs = c.probs()
+        token_id = int(c.ids[_pick(probs, self._rng)])
+        order = c.ids.argsort()
+        return Proposal(token_id, c.ids[order], probs[order])
+
+
+_DRAFT_SEED = 0x9E3779B9  # apart from the seed of what judges the drafts
+
+
+def _pick(probs: filters.Doubles, rng: MersenneTwister) -> int:
+    """Return an index drawn by probability; a single candidate costs a draw, too."""
+    reach = probs.cumsum()
+    index = int(reach.searchsorted(rng.uniform() * reach[-1], side="left"))
+    return min(index, len(probs) - 1)

@@ -18,7 +18,8 @@ from gguf_hub.run.generation import (
     LogitsSampler,
     TextDelta,
 )
-from gguf_hub.run.sampler import Sampler, SamplerConfig
+from gguf_hub.run.generation.engine import Drafter
+from gguf_hub.run.sampler import Proposal, Sampler, SamplerConfig
 from gguf_hub.run.tokenizer import SpmTokenizer, read_vocab
 
 
@@ -361,3 +362,34 @@ def test_a_text_that_cannot_begin_is_told(scheduler: Scheduler) -> None:
     assert [type(error) for error in bad.errors] == [ZeroDivisionError]
     assert good.text == "212223"
     assert scheduler.n_busy == 0
+
+
+class Ahead(Drafter):
+    """Drafts the next two tokens, and a wrong one; always."""
+
+    n_draft = n_min = 3
+
+    def draft(self, tokens: Sequence[int], limit: int, proposer: Any) -> list[Proposal]:
+        return [Proposal(i) for i in (tokens[-1] + 1, tokens[-1] + 2, 7)][:limit]
+
+
+def test_texts_with_drafts_share_a_pass(model: Counter) -> None:
+    scheduler = Scheduler(model, n_waiting=2, drafter=Ahead())
+    clients = [Client([10], n=7), Client([20, 21], n=5)]
+    work(scheduler, *clients)
+    assert [client.text for client in clients] == ["11121314151617", "2223242526"]
+    together = [call[1] for call in model.calls if call[0] == "decode"]
+    assert [0, 0, 0, 0, 1, 1, 1, 1] in together  # of each the last token and its draft
+    assert [client.deltas[-1].finish_reason for client in clients] == ["length", "length"]
+    timings = clients[1].sequence.generation.timings
+    assert (timings.n_drafted, timings.n_accepted, timings.n_decoded) == (3, 2, 4)
+    for slot in scheduler.slots:  # no draft that did not come true is trusted
+        assert slot.engine.cached == model.held[slot.index][: slot.engine.n_cached]
+
+
+def test_a_text_that_ends_within_its_draft_leaves_the_others_alone(model: Counter) -> None:
+    scheduler = Scheduler(model, n_waiting=2, drafter=Ahead())
+    clients = [Client([10], n=9, stops=("12",)), Client([20], n=9)]
+    work(scheduler, *clients)
+    assert [client.text for client in clients] == ["11", "212223242526272829"]
+    assert model.calls.count(("prompt", 0, 1)) == 1

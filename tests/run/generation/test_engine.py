@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.generation.generation import Generation
+from gguf_hub.run.sampler import Proposal
 from tests.run.generation.numbers import text_after
 
 
@@ -152,16 +153,19 @@ def test_a_prompt_longer_than_the_context_is_refused(engine: Engine) -> None:
 # -- drafts ----------------------------------------------------------------------------------------
 
 
-class Draft:
+class Draft(Drafter):
     """Proposes that the next tokens are so and so much larger than the last one."""
 
-    n_draft = 8
+    n_draft = n_min = 8  # always all of them, as far as there is room
+
+    def of_slot(self, slot: int) -> Drafter:
+        return self
 
     def __init__(self, *steps: int) -> None:
         self.steps = steps
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        return [tokens[-1] + step for step in self.steps]
+    def draft(self, tokens: Sequence[int], limit: int, proposer: object) -> list[Proposal]:
+        return [Proposal(tokens[-1] + step) for step in self.steps[:limit]]
 
 
 def drafting(*steps: int) -> Engine:

@@ -27,14 +27,14 @@ from gguf_hub.run.sampler import Sampler, SamplerConfig
     ],
 )
 def test_what_followed_before_is_drafted(tokens: list[int], draft: list[int]) -> None:
-    assert PromptLookup(3).draft(tokens) == draft
+    assert PromptLookup(3).following(tokens, 3) == draft
 
 
 @pytest.mark.parametrize("config", [{"temp": 0}, {"temp": 0.8, "seed": 3, "repeat_penalty": 1.1}])
 def test_the_text_is_the_same_with_drafts(config: dict, data: Path) -> None:
     path = data / "models" / "stories260K.f32.gguf"
     texts = []
-    for drafter in (None, PromptLookup(5)):
+    for drafter in (None, PromptLookup(5, n_min=5)):
         with open_model(path, ModelSettings(n_ctx=256), drafter=drafter) as loaded:
             engine, tokenizer = loaded.engine(), loaded.tokenizer
             prompt = tokenizer.encode("Tim had a red ball. Tim had a red ball. Tim had")
