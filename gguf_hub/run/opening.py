@@ -10,6 +10,8 @@ from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
+from gguf_hub.run.cluster.hosts import Host
+from gguf_hub.run.cluster.model import ClusterModel, Model
 from gguf_hub.run.generation.engine import Drafter, Engine
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.config import read_graph
@@ -32,7 +34,7 @@ class LoadedModel:
 
     path: Path
     file: Gguf
-    model: Transformer
+    model: Model
     tokenizer: Tokenizer
     drafter: Drafter | None = None
 
@@ -58,6 +60,7 @@ def open_model(
     *,
     drafter: Drafter | None = None,
     builder: KernelBuilder | None = None,
+    host: Host | None = None,
     progress: Progress = SILENT,
 ) -> LoadedModel:
     """Open a model.
@@ -67,6 +70,7 @@ def open_model(
         settings: How; more threads than can run at once are not started.
         drafter: Drafts tokens for prompt lookup decoding.
         builder: Where machine code comes from; for this CPU when None.
+        host: The cluster whose machines compute it; closed with the model. None for this machine.
         progress: Notified about reading, compiling, and what memory or CPUs do not allow.
 
     Raises:
@@ -74,6 +78,7 @@ def open_model(
         UnsupportedGgufError: It holds no model that runs here.
         UsageError: A setting that cannot be.
         ResourceError: Not enough memory or threads.
+        ClusterError: The cluster does not hold the model, or a machine of it cannot open its part.
     """
     settings.check()
     if drafter is not None and settings.n_logits is not None:
@@ -88,9 +93,11 @@ def open_model(
         if drafter is not None:
             _require_drafts(file)
         tokenizer = load_tokenizer(file.metadata)
-        model = load_model(file, settings, builder=builder, progress=progress)
+        model = load_model(file, settings, builder=builder, host=host, progress=progress)
     except BaseException:
         file.close()
+        if host is not None:
+            host.close()
         raise
     return LoadedModel(path, file, model, tokenizer, drafter)
 
@@ -115,8 +122,11 @@ def load_model(
     settings: ModelSettings = DEFAULTS,
     *,
     builder: KernelBuilder | None = None,
+    host: Host | None = None,
     progress: Progress = SILENT,
-) -> Transformer:
+) -> Model:
     """Make the model of an open file ready; see ``open_model``."""
+    if host is not None:
+        return ClusterModel.open(file, settings, host=host, progress=progress)
     settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
     return Transformer.open(file, settings, builder=builder, progress=progress)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.cluster.hosts import Host
+from gguf_hub.run.cluster.model import Model
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.model.settings import ModelSettings
-from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.opening import open_model
 from gguf_hub.units import format_size
 
@@ -33,7 +34,7 @@ class Recorder(Forward):
         scores: [S, V] with ``logits_all``, else [1, V].
     """
 
-    def __init__(self, model: Transformer, *, logits_all: bool) -> None:
+    def __init__(self, model: Model, *, logits_all: bool) -> None:
         self._model = model
         self._logits_all = logits_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
@@ -91,9 +92,10 @@ class LlamaContext:
         *,
         logits_all: bool,
         drafter: Drafter | None,
+        host: Host | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        self.loaded = open_model(path, settings, drafter=drafter, progress=progress)
+        self.loaded = open_model(path, settings, drafter=drafter, host=host, progress=progress)
         try:
             self.recorder = Recorder(self.loaded.model, logits_all=logits_all)
         except BaseException:
@@ -104,7 +106,7 @@ class LlamaContext:
         self.lock = threading.RLock()
 
     @property
-    def model(self) -> Transformer:
+    def model(self) -> Model:
         """The model."""
         return self.loaded.model
 

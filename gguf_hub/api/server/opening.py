@@ -14,6 +14,7 @@ from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
+from gguf_hub.run.cluster.hosts import Host
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
@@ -34,6 +35,7 @@ def open_service(
     defaults: Mapping[str, Any] | None = None,
     n_predict: int = -1,
     drafter: Drafter | None = None,
+    host: Host | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Service]:
     """Open a model and yield a service of it; the model is closed at the end.
@@ -48,13 +50,14 @@ def open_service(
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         drafter: Drafts tokens while a single request is answered.
+        host: The cluster that computes; None for this machine.
         progress: Notified about compiling, and about limits of memory or CPUs.
 
     Raises:
         GgufHubError: The file contains no model that runs here.
     """
     settings = replace(settings, n_logits=None)  # embeddings need those of all tokens
-    with open_model(path, settings, drafter=drafter, progress=progress) as loaded:
+    with open_model(path, settings, drafter=drafter, host=host, progress=progress) as loaded:
         service = Service(
             _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=drafter), chat_format, n_keep,

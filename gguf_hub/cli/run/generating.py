@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
+from gguf_hub.cli.run.clustering import check_cluster, cluster_option, open_host
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import lookup_option
 from gguf_hub.cli.run.rope import rope_change
@@ -26,6 +27,7 @@ generating_options = together(
     batch_size_option,
     threads_option,
     lookup_option,
+    cluster_option,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
@@ -42,6 +44,7 @@ def check_generating(options: dict[str, Any]) -> None:
     offload_request(options)
     n_keep(options)
     check_prompt_cache(options)
+    check_cluster(options)
 
 
 def generate(
@@ -60,8 +63,11 @@ def generate(
     model_config = model_settings(options, path, progress, n_ctx=options["ctx_size"])
     with (
         report_lost_pages(f"`{path}`", NO_MMAP),
-        open_model(path, model_config, drafter=drafter_of(options), progress=progress) as loaded,
-    ):
+        open_model(
+            path, model_config, drafter=drafter_of(options),
+            host=open_host(options, progress), progress=progress,
+        ) as loaded,
+    ):  # fmt: skip
         loaded_s = time.perf_counter() - start_time
         generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],
                                settings.grammar, settings.schema, options["ignore_eos"],

@@ -9,6 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
+from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import lookup_option, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
@@ -58,6 +59,7 @@ from gguf_hub.cli.source import source_options
               help="How long generations may continue on shutdown."
               )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
+@cluster_option
 @lookup_option
 @shifting_options
 @opening_options
@@ -88,6 +90,7 @@ def command(**options: Any) -> None:
     SamplerConfig.from_options(**sampling)
     rope_change(options)
     offload_request(options)
+    check_cluster(options)
     settings = {"n_keep": n_keep(options), "defaults": sampling,
             "chat_format": read_template(options)}  # fmt: skip
     import_server()

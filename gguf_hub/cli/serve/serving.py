@@ -66,6 +66,7 @@ def _translate_errors(host: str, port: int) -> Iterator[None]:
 def open_served(path: Path, options: dict[str, Any], **arguments: Any) -> Any:
     """Return the service of a model as a context manager; ``arguments`` of ``open_service``."""
     from gguf_hub.cli.console import ConsoleProgress
+    from gguf_hub.cli.run.clustering import open_host
     from gguf_hub.cli.run.opening import drafter_of, model_settings
 
     n_ctx, progress = _n_ctx(path, options["ctx_size"]), ConsoleProgress()
@@ -74,7 +75,8 @@ def open_served(path: Path, options: dict[str, Any], **arguments: Any) -> Any:
     )
     return import_server().open_service(
         path, settings, name=options["alias"], n_waiting=options["queue"],
-        n_predict=options["predict"], drafter=drafter_of(options), progress=progress, **arguments,
+        n_predict=options["predict"], drafter=drafter_of(options),
+        host=open_host(options, progress), progress=progress, **arguments,
     )  # fmt: skip
 
 

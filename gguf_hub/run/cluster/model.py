@@ -26,6 +26,7 @@ from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.limits import cache_read_bytes, limits_of
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.token_ids import check_token_ids
+from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import Weights, read_model, require_little_endian
 
 _MIN_PART = 64
@@ -67,6 +68,7 @@ class ClusterModel:
         self._limits = limits = limits_of(config.n_ctx_train, settings, 1)
         self.n_ctx, self.n_slots = limits.n_ctx, limits.n_slots
         self.cache_types = limits.key_type, limits.value_type
+        self.n_batch = limits.n_batch
         self.has_states = config.has_states
         self.active_bytes = weights.active_bytes(config)
         self._positions = Positions(config, limits)
@@ -97,7 +99,7 @@ class ClusterModel:
         check_cut(config)
         model = cls(file, config, weights, settings, host, progress)
         try:
-            model.stages.place()
+            model._place()
         except BaseException:
             model.close()
             raise
@@ -107,11 +109,6 @@ class ClusterModel:
     def n_parallel(self) -> int:
         """How many groups of texts keep all stages busy: one for each stage."""
         return len(self._pipeline.stages)
-
-    @property
-    def n_batch(self) -> int:
-        """How many tokens of a prompt are sent at once: a batch for each stage."""
-        return min(self.n_ctx, self._limits.n_batch * max(1, len(self._pipeline.stages)))
 
     @property
     def n_threads(self) -> int:
@@ -291,22 +288,26 @@ class ClusterModel:
         def run() -> NDArray[np.uint16]:
             self._require_cache(n_positions, slot)
             end = np.array([self._positions.end(slot)], np.uint32).view(np.uint16)
+            cuts = self._cuts()
             head = {"do": "each", "what": "save", "n_positions": n_positions, "slot": slot}
             parts = [self._pipeline.ask(stage, head).numbers for stage in self._pipeline.stages]
-            return np.concatenate([end, *(part for part in parts if part is not None)])
+            return np.concatenate([end, cuts, *(part for part in parts if part is not None)])
 
         return self._recovering(run)
 
     def cache_size(self, n_positions: int, slot: int = 0) -> int:
         """Return how many numbers ``save_cache`` returns for as many positions."""
-        return 2 + sum(self._recovering(lambda: self._part_sizes(n_positions, slot)))
+        sizes = self._recovering(lambda: self._part_sizes(n_positions, slot))
+        return 2 + len(self._cuts()) + sum(sizes)
 
     def load_cache(self, saved: NDArray[np.uint16], n_positions: int, slot: int = 0) -> None:
         """Restore what ``save_cache`` returned for as many positions, from the same stages."""
 
         def run() -> None:
-            ends = [2, *itertools.accumulate(self._part_sizes(n_positions, slot), initial=2)][1:]
-            if ends[-1] != len(saved):
+            cuts = self._cuts()
+            first = 2 + len(cuts)
+            ends = list(itertools.accumulate(self._part_sizes(n_positions, slot), initial=first))
+            if ends[-1] != len(saved) or not np.array_equal(saved[2:first], cuts):
                 raise UsageError("the saved cache is that of another model, or of other stages")
             head = {"do": "each", "what": "load", "n_positions": n_positions, "slot": slot}
             for stage, start, end in zip(self._pipeline.stages, ends, ends[1:], strict=False):
@@ -315,6 +316,11 @@ class ClusterModel:
             self._lost.discard(slot)
 
         self._recovering(run)
+
+    def _cuts(self) -> NDArray[np.uint16]:
+        """Return where stages end: a cache is saved stage by stage."""
+        ends = [stage.assignment.stage.end or 0 for stage in self.stages.placed]
+        return np.array([len(ends), *ends], np.uint16)
 
     def _part_sizes(self, n_positions: int, slot: int) -> list[int]:
         head = {"do": "each", "what": "size", "n_positions": n_positions, "slot": slot}
@@ -337,6 +343,13 @@ class ClusterModel:
 
     # -- faults ----------------------------------------------------------------------------------
 
+    def _place(self) -> None:
+        """Open the stages that are not open."""
+        self.stages.place()
+        self._positions.forget()
+        # a batch for each stage: as long as one machine takes for one, when all of them are busy
+        self.n_batch = min(self.n_ctx, self._limits.n_batch * len(self._pipeline.stages))
+
     def _do(self, head: dict[str, object]) -> None:
         self._pipeline.wait(self._pipeline.send(head))
 
@@ -349,8 +362,7 @@ class ClusterModel:
         for _ in range(_MAX_FAILURES):
             if self._pipeline.is_broken or not self._pipeline.stages:
                 self._lost = set(range(self.n_slots))
-                self.stages.place()
-                self._positions.forget()
+                self._place()
             try:
                 return run()
             except StageFailed:
@@ -395,3 +407,7 @@ def part_size(n_tokens: int, n_stages: int, n_batch: int) -> int:
         return n_batch
     parts = _PARTS_PER_STAGE * n_stages
     return min(n_batch, max(_MIN_PART, -(-n_tokens // parts)))
+
+
+Model = Transformer | ClusterModel
+"""A model that is ready to compute, here or on several machines."""

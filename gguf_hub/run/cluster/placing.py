@@ -113,7 +113,7 @@ class Stages:
             remote = self._pipeline.reach(assignment.node, process.address, self._host.key)
             names = stage_tensors(self._file, assignment.stage)
             answer = self._pipeline.ask(remote, {
-                "do": "open", "program": program_id(), "path": str(self._file.path.resolve()),
+                "do": "open", "program": program_id(), "path": str(self._file.path.absolute()),
                 "header": self._header, "tensors": tensors_id(self._file, names),
                 "stage": asdict(assignment.stage),
                 "settings": wire.settings_to_json(self._settings),

@@ -12,7 +12,7 @@ from gguf_hub.errors import ResourceError, UnsupportedGgufError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.resources import usable_threads
+from gguf_hub.resources import limit_threads, usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
 from gguf_hub.run.model.config import ModelConfig, read_graph
@@ -89,6 +89,7 @@ class StageModel(Transformer):
         n_threads = auto_threads(
             own.active_bytes(config, has_head=stage.has_head), usable_threads()
         )
+        settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
         limits = limits_of(config.n_ctx_train, settings, n_threads)
         ranges = tensor_ranges(file, stage_tensors(file, stage))
         prefetch(file.data, ranges)
