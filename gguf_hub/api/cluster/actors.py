@@ -28,6 +28,10 @@ class StageActor:
         """Return where the stage listens."""
         return self._server.address
 
+    def status(self) -> dict[str, Any]:
+        """Return what it holds and has done, for people to read."""
+        return self._server.status()
+
     def _end(self) -> None:
         self._server.is_over.wait()
         os._exit(0)

@@ -30,13 +30,18 @@ def parse_address(text: str) -> tuple[str, int]:
     return match["host"].strip("[]"), int(match["port"])
 
 
+def is_local(text: str) -> bool:
+    """Return whether processes of this machine are meant."""
+    return _LOCAL.fullmatch(text) is not None
+
+
 def check_address(text: str) -> None:
     """Refuse what names no cluster, before anything is opened.
 
     Raises:
         UsageError: It is none.
     """
-    if text != "auto" and not _LOCAL.fullmatch(text):
+    if text != "auto" and not is_local(text):
         parse_address(text)
 
 

@@ -7,11 +7,12 @@ compiled anew when a machine is lost.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_hub.api.cluster.address import parse_address
@@ -28,6 +29,9 @@ from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.units import format_gb
 
 NAMESPACE = "gguf-hub"
+_STAGE = "stage"  # first word of an actor's name, before the node's
+RAM_LABEL = "gguf-hub/ram"
+"""Ray's label of a machine: bytes of RAM that it gives to models, where its user set them."""
 CONNECT_S = 5.0
 START_S = 30.0
 """Time for a process to start on a machine, Python and its packages loaded."""
@@ -49,12 +53,14 @@ class RayNode:
         node_id: Ray's.
         address: In the cluster.
         host_name: The machine's own.
+        ram_bytes: What its user gives to models; None for all that is available.
     """
 
     name: str
     node_id: str
     address: str
     host_name: str
+    ram_bytes: int | None = None
 
 
 def import_ray() -> Any:
@@ -73,8 +79,8 @@ def import_ray() -> Any:
     return ray
 
 
-def connect(text: str) -> Any:
-    """Connect to a Ray cluster as a driver; return Ray.
+def connect(text: str) -> tuple[Any, str]:
+    """Connect to a Ray cluster as a driver; return Ray, and the cluster's address.
 
     Raises:
         UsageError: Ray is not installed, or this is no address.
@@ -84,18 +90,43 @@ def connect(text: str) -> Any:
         os.environ.setdefault(name, value)
     use_token()
     ray = import_ray()
+    address = _address_of(text)
     if ray.is_initialized():
-        return ray
-    if text != "auto":
-        _knock(*parse_address(text))
+        return ray, address
+    if address != "auto":
+        knock(*parse_address(address))
     try:
-        ray.init(address=text, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        with _without_stderr():
+            ray.init(
+                address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False
+            )
     except Exception as exc:  # Ray raises RuntimeError, ConnectionError, and some of its own
-        raise _refusal(text, exc) from exc
-    return ray
+        raise _refusal(address, exc) from exc
+    return ray, address
 
 
-def _knock(host: str, port: int) -> None:
+def _address_of(text: str) -> str:
+    """Return the address of the cluster that this machine belongs to, for ``auto``."""
+    from gguf_hub.api.cluster.membership import membership
+
+    own = membership() if text == "auto" else None
+    return own.address if own else text
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ writes off the terminal: its errors are raised, too."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        for descriptor in (kept, nowhere):
+            os.close(descriptor)
+
+
+def knock(host: str, port: int) -> None:
     """Raise at once where nobody listens: Ray would try for a minute."""
     try:
         socket.create_connection((host, port), CONNECT_S).close()
@@ -145,7 +176,13 @@ def alive_nodes(ray: Any) -> list[RayNode]:
     for entry, address in zip(entries, addresses, strict=True):
         is_single = addresses.count(address) == 1
         name = address if is_single else f"{address}#{entry['NodeID'][:6]}"
-        nodes.append(RayNode(name, entry["NodeID"], address, entry["NodeManagerHostname"]))
+        ram = str(entry.get("Labels", {}).get(RAM_LABEL, ""))
+        nodes.append(
+            RayNode(
+                name, entry["NodeID"], address, entry["NodeManagerHostname"],
+                int(ram) if ram.isdecimal() else None,
+            )
+        )  # fmt: skip
     return sorted(nodes, key=lambda node: node.name)
 
 
@@ -166,7 +203,11 @@ def describe(ray: Any, nodes: Sequence[RayNode]) -> dict[str, NodeFacts | Cluste
     found: dict[str, NodeFacts | ClusterError] = {}
     for name, answer in asked.items():
         try:
-            found[name] = NodeFacts(**ray.get(answer, timeout=START_S))
+            facts = NodeFacts(**ray.get(answer, timeout=START_S))
+            given = next(node.ram_bytes for node in nodes if node.name == name)
+            if given is not None:
+                facts = replace(facts, ram_bytes=min(facts.ram_bytes, given))
+            found[name] = facts
         except Exception as exc:
             found[name] = _node_error(name, exc)
     return found
@@ -180,6 +221,21 @@ def _node_error(name: str, exc: Exception) -> ClusterError:
     if type(exc).__name__ == "GetTimeoutError":
         return ClusterError(f"node `{name}` does not answer in {START_S:.0f} s")
     return ClusterError(f"node `{name}`: {said.strip().splitlines()[-1]}")
+
+
+def running_stages(ray: Any) -> list[dict[str, Any]]:
+    """Return what the stages of all drivers say of themselves."""
+    found = []
+    for entry in ray.util.list_named_actors(all_namespaces=True):
+        if entry["namespace"] != NAMESPACE or not entry["name"].startswith(f"{_STAGE} "):
+            continue
+        try:
+            actor = ray.get_actor(entry["name"], namespace=NAMESPACE)
+            status = ray.get(actor.status.remote(), timeout=START_S)
+        except Exception:
+            continue  # it has ended meanwhile
+        found.append({"node": entry["name"].split(" ")[1], **status})
+    return found
 
 
 class RayStage:
@@ -209,7 +265,7 @@ class RayHost:
 
     def __init__(self, text: str, progress: Progress = SILENT) -> None:
         self.key = secrets.token_bytes(KEY_BYTES)
-        self._ray = connect(text)
+        self._ray, _ = connect(text)
         self._progress = progress
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
 
@@ -239,11 +295,9 @@ class RayHost:
         place = next((each for each in alive_nodes(self._ray) if each.name == node), None)
         if place is None:
             raise ClusterError(f"node `{node}` has left the cluster")
-        actor = (
-            self._ray.remote(StageActor)
-            .options(**on_node(place), max_restarts=0, name=f"stage {node} {secrets.token_hex(4)}")
-            .remote(self.key, place.address)
-        )
+        name = f"{_STAGE} {node} {secrets.token_hex(4)}"
+        kind = self._ray.remote(StageActor).options(**on_node(place), max_restarts=0, name=name)
+        actor = kind.remote(self.key, place.address)
         try:
             host, port = self._ray.get(actor.address.remote(), timeout=START_S)
         except Exception as exc:

@@ -15,6 +15,7 @@ import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ BEAT_S = 0.5
 """Time between two signs of life."""
 ORPHAN_S = 120.0
 """After so long without a word from the driver the stage ends itself."""
+
+RATE_S = 10.0
 
 Locate = Callable[[Path], Path]
 """Where a machine has the file that the driver names."""
@@ -80,6 +83,7 @@ class StageServer:
         self._epoch = 0
         self._heard_at = time.monotonic()
         self._n_done = 0
+        self._rate = Rate()
         self._file: Gguf | None = None
         self._path = ""  # as the driver names it
         self._model: StageModel | None = None
@@ -95,6 +99,21 @@ class StageServer:
                 link.close()
         self._inbox.put(None)
         self.is_over.set()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the stage holds and has done."""
+        model = self._model
+        if model is None:
+            return {"model": Path(self._path).name, "layers": [], "n_passes": 0}
+        layers = range(len(model.config.layers))[model.stage.first : model.stage.end]
+        return {
+            "model": Path(self._path).name,
+            "layers": [layers.start, layers.stop],
+            "weights_bytes": model.weights_bytes,
+            "cache_bytes": model.held_cache_bytes,
+            "n_passes": self._n_done,
+            "tok_per_s": self._rate.tok_per_s,
+        }
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -216,6 +235,7 @@ class StageServer:
         else:
             batch = wire.batch_from_json(head)
             result = model.compute(batch, numbers)
+            self._rate.count(len(batch.tokens))
             if head["is_hidden"] and model.stage.has_head:
                 return model.hidden(len(batch.tokens))
             return result
@@ -278,6 +298,23 @@ class StageServer:
             model.load_cache(numbers, n_positions, slot)
             return {}
         return {"size": model.cache_size(n_positions, slot)}
+
+
+class Rate:
+    """Tokens a second of late."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque(maxlen=256)
+
+    def count(self, n_tokens: int) -> None:
+        """Count tokens that are computed now."""
+        self._marks.append((time.monotonic(), n_tokens))
+
+    @property
+    def tok_per_s(self) -> float:
+        """Tokens a second of the last ten seconds."""
+        since = time.monotonic() - RATE_S
+        return sum(n for at, n in list(self._marks) if at > since) / RATE_S
 
 
 def _open_same(path: Path, header: str, settings: ModelSettings) -> Gguf:
