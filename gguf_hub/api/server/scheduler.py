@@ -3,6 +3,9 @@
 A round admits waiting sequences, computes one batch of one prompt, then one token of every text. So
 a long prompt delays the others by one batch at most, and a new request begins as soon as a slot is
 free. One thread calls ``round``; any thread may ``submit`` and cancel.
+
+Where a model is computed in stages on several machines, texts are divided into as many groups, each
+at another stage; a round then takes one token of the oldest group.
 """
 
 from __future__ import annotations
@@ -220,10 +223,11 @@ class Scheduler:
             s for s in self.slots if s.sequence and not s.engine.is_behind(s.sequence.generation)
             and not self._is_under_way(s)
         ]  # fmt: skip
-        if isinstance(self._model, PipelinedModel) and self._model.n_parallel > 1:
-            self._decode_in_groups(self._model, decoding)
-        elif len(decoding) == 1 and decoding[0].engine.drafter is not None:
+        is_alone = len(decoding) == 1 and not self._groups
+        if is_alone and decoding[0].engine.drafter is not None:
             self._run_guarded(decoding[0], self._decode_alone)
+        elif isinstance(self._model, PipelinedModel) and self._model.n_parallel > 1:
+            self._decode_in_groups(self._model, decoding)
         elif decoding:
             self._decode(decoding)
 
