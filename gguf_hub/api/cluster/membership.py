@@ -88,10 +88,12 @@ def join(
     _take_token(is_new=address is None)
     host = host or _own_address(parse_address(address) if address else None)
     _check_host(host)
-    where = ["--head", f"--port={port}"] if address is None else [f"--address={address}"]
+    where = [f"--address={address}"]
+    if address is None:
+        where = ["--head", f"--port={port}", "--include-dashboard=false"]
     words = [
         *where, f"--node-ip-address={host}", "--disable-usage-stats",
-        "--include-dashboard=false", f"--object-store-memory={_STORE_BYTES}",
+        f"--object-store-memory={_STORE_BYTES}",
         *([f"--labels={RAM_LABEL}={ram_bytes}"] if ram_bytes is not None else []),
     ]  # fmt: skip
     return _start(words, address or f"{_bracketed(host)}:{port}", host)

@@ -38,9 +38,7 @@ START_S = 30.0
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ writes retries to stderr
     "RAY_NUM_REDIS_GET_RETRIES": "4",  # of the first connection, one a second
-    "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
@@ -102,7 +100,18 @@ def connect(text: str) -> tuple[Any, str]:
             )
     except Exception as exc:  # Ray raises RuntimeError, ConnectionError, and some of its own
         raise _refusal(address, exc) from exc
+    _keep_off_stdout()
     return ray, address
+
+
+def _keep_off_stdout() -> None:
+    """Keep Ray from printing among a text that a process somewhere has died: stdout is data.
+
+    ``log_to_driver`` is about what workers print; for messages of Ray itself there is no option.
+    """
+    from ray._private import worker
+
+    worker._worker_logs_enabled = False
 
 
 def _address_of(text: str) -> str:

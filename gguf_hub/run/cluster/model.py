@@ -332,8 +332,8 @@ class ClusterModel:
 
     def close(self) -> None:
         """End the stages, and let go of the cluster."""
-        self._pipeline.close()
         self.stages.close()
+        self._pipeline.close()
 
     def __enter__(self) -> ClusterModel:
         return self

@@ -66,7 +66,7 @@ class Stages:
                 time.sleep(0.5)
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and let go of the cluster."""
         for stage in self.placed:
             stage.process.stop()
         self.placed = ()
