@@ -42,8 +42,9 @@ from gguf_hub.run.model.settings import ModelSettings  # noqa: E402
 from gguf_hub.run.model.transformer import Transformer  # noqa: E402
 from gguf_hub.run.sampler import Sampler, SamplerConfig  # noqa: E402
 from gguf_hub.run.tokenizer import load_tokenizer  # noqa: E402
+from tests import synth  # noqa: E402
 from tests.run.cluster.stages import Notes, RecordingHost  # noqa: E402
-from tests.synth import Shape, write_mixtral  # noqa: E402
+from tests.synth import Shape, T, write_mixtral  # noqa: E402
 
 TINY = ROOT / "gguf_hub/data/tiny-mixtral.f16.gguf"
 FULL_WIDTH = Shape(n_layer=4, n_ctx=4096)
@@ -55,6 +56,16 @@ def full_width(folder: Path) -> Path:
     path = folder / "full-width.gguf"
     if not path.exists():
         write_mixtral(path, FULL_WIDTH, recipe="Q4_K_M", seed=3)
+    return path
+
+
+def compute_bound(folder: Path) -> Path:
+    """A model whose weights cores unpack far slower than memory gives them."""
+    path = folder / "compute-bound.gguf"
+    if not path.exists():
+        synth.RECIPES["IQ3_S"] = (T.IQ3_S, T.IQ3_S, T.IQ3_S, T.IQ3_S, 26)
+        shape = Shape(n_layer=4, n_embd=2048, n_ff=4096, n_expert=2, n_ctx=4096)
+        write_mixtral(path, shape, recipe="IQ3_S", seed=3)
     return path
 
 
@@ -107,7 +118,8 @@ def check_bits(arguments: argparse.Namespace) -> None:
 
 
 def check_hops(arguments: argparse.Namespace) -> None:
-    for path, n in ((TINY, 300), (full_width(arguments.folder), 40)):
+    folder = arguments.folder
+    for path, n in ((TINY, 300), (compute_bound(folder), 60), (full_width(folder), 40)):
         with both(path, 2, n_ctx=1024, n_slots=4, n_logits=4, n_threads=1) as (one, several):
             report_hops(path.name, one, several, n)
             report_two_texts(path.name, several, n)
@@ -134,7 +146,7 @@ def report_hops(name: str, one: Transformer, several: ClusterModel, n: int) -> N
 
 
 def report_two_texts(name: str, several: ClusterModel, n: int) -> None:
-    """Throughput of one text and of two, in turns."""
+    """Throughput of one text and of two, in turns: compare with two threads of one process."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(5):
         for n_texts in rates:
@@ -280,6 +292,18 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def memory(self) -> str:
+        """What the process of a stage holds, and the cgroup."""
+        peak = int((self.cgroup / "memory.max_usage_in_bytes").read_text())
+        parts = [f"cgroup {peak / 1e6:.0f} MB at most"]
+        for pid in self.pids():
+            if b"StageActor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+                sizes = {name: int(kb) / 1e3 for name, kb, *_ in map(str.split, lines)}
+                total, own = sizes["Rss:"], sizes["Anonymous:"]
+                parts.append(f"stage {total:.0f} MB, {own:.0f} MB of them its own")
+        return "; ".join(parts)
+
     def remove(self) -> None:
         for _ in range(50):
             if not self.pids():
@@ -328,10 +352,10 @@ def check_ray(arguments: argparse.Namespace) -> None:
             join(node, nodes[0], token, arguments.ram)
         print(f"{len(nodes)} nodes up in {time.monotonic() - start:.0f} s")
         print(nodes[0].gguf_hub("cluster", "status").stdout)
-        driver, n_same = nodes[0], 0
+        n_same = 0
         for event in arguments.events.split(","):
             victim = nodes[1 + random.Random(event).randrange(len(nodes) - 1)]
-            n_same += report_text(driver, victim, flags, alone.stdout, event, arguments)
+            n_same += report_text(nodes, victim, flags, alone.stdout, event, arguments)
             if event in ("kill", "hang"):
                 victim.signal(signal.SIGKILL)
                 time.sleep(1)
@@ -347,10 +371,11 @@ def join(node: Machine, head: Machine, token: str, ram: str) -> None:
 
 
 def report_text(
-    driver: Machine, victim: Machine, flags: list[str], expected: str, event: str,
+    nodes: list[Machine], victim: Machine, flags: list[str], expected: str, event: str,
     arguments: argparse.Namespace,
 ) -> bool:  # fmt: skip
     """Write a text on the cluster; in the middle of it something happens to a node."""
+    driver = nodes[0]
     program = [sys.executable, "-u", "-m", "gguf_hub", *flags, "--cluster", "auto"]
     child = subprocess.Popen(driver.command(*program), stdout=subprocess.PIPE, cwd=ROOT,
                              stderr=subprocess.PIPE, env=driver.environment())  # fmt: skip
@@ -368,7 +393,8 @@ def report_text(
             victim.signal(signal.SIGKILL if event == "kill" else signal.SIGSTOP)
         if event == "memory" and len(received) > len(expected) // 2:
             event = "memory shown"
-            print(driver.gguf_hub("cluster", "status").stdout)
+            for node in nodes:
+                print(f"  {node.address}: {node.memory()}")
     errors = child.stderr.read().decode()
     text = received.decode()
     same = text == expected

@@ -27,6 +27,8 @@ LINK_BYTES_PER_S = 125e6
 """A network of 1 Gbit/s, where nobody says otherwise."""
 HOP_S = 0.5e-3
 """What passing a token to the next machine takes besides its bytes: see docs/cluster.md."""
+WORKER_BYTES = 40_000_000
+"""What Ray takes in the process of a stage. Measured as memory of its own (RssAnon)."""
 _FLOAT_BYTES = 4
 
 
@@ -111,7 +113,7 @@ class ModelParts:
         head_bytes = file.head_bytes + (file.embedding_bytes if is_tied else 0)
         layers = file.layer_weights
         self.tied_bytes = file.embedding_bytes if is_tied else 0
-        self.own_bytes = need.scratch_bytes + need.overhead_bytes
+        self.own_bytes = need.scratch_bytes + need.overhead_bytes + WORKER_BYTES
         self.weights = [
             file.embedding_bytes,
             *(layer.dense_bytes + layer.expert_bytes for layer in layers),
@@ -195,13 +197,15 @@ class _Search:
 
     @property
     def lacking_bytes(self) -> int:
-        """Memory that is missing on all machines together; where parts are too large, of one."""
+        """Memory that is missing on all machines together, at least."""
         if not self._nodes:
             return 0
         parts = self._parts[0]
         room = sum(max(0, limit - p.own_bytes) for limit, p in zip(self._limits, self._parts,
                                                                     strict=True))  # fmt: skip
-        return max(1, sum(parts.memory) - parts.tied_bytes - room)
+        missing = sum(parts.memory) - parts.tied_bytes - room
+        # where there is room enough, but in pieces: for one more layer
+        return missing if missing > 0 else max(parts.memory)
 
     def best_of(self, size: int) -> ClusterPlan | None:
         """Return the best plan for so many machines; asked for 1, 2, 3 ... in turn."""

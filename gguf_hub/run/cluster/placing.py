@@ -130,16 +130,20 @@ class Stages:
             if stage.remote.failure:
                 node = stage.assignment.node
                 self._progress.note(f"node `{node}` is lost ({stage.remote.failure}): "
-                                    f"{_layers(stage.assignment)} are placed anew")  # fmt: skip
+                                    f"{_layers(stage.assignment)}: placed anew")  # fmt: skip
                 self._suspects[node] = time.monotonic()
                 stage.process.stop()
         self.placed = [stage for stage in self.placed if not stage.remote.failure]
 
 
 def _layers(assignment: Assignment) -> str:
+    """Return what a stage holds: ``embeddings and layers 0 to 7``."""
     stage = assignment.stage
-    end = "" if stage.end is None else stage.end - 1
-    return f"layers {stage.first} to {end}"
+    parts = ["embeddings"] * stage.has_embedding
+    if stage.end is None or stage.end > stage.first:
+        last = "the last" if stage.end is None else stage.end - 1
+        parts.append(f"layers {stage.first} to {last}")
+    return " and ".join([*parts, *["head"] * stage.has_head])
 
 
 def _as_error(error: GgufHubError | StageFailed) -> GgufHubError:
