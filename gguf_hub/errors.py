@@ -20,6 +20,7 @@ command or step; the command line prints it as a paragraph of its own.
     ├── GpuError                     no GPU, or one that refuses something or was lost
     │   ├── GpuMemoryError           memory that a GPU does not give
     │   └── CacheLostError           it failed; the model goes on without it, from the beginning
+    ├── ClusterError                 machines of a cluster: not there, too small, of another version
     ├── ProgramError                 steps that could leave their memory: a fault of gguf-hub itself
     ├── ContextFullError             more tokens than the context holds
     ├── BusyError                    the server has as many requests as it takes
@@ -170,7 +171,11 @@ class GpuMemoryError(GpuError):
 
 
 class CacheLostError(GpuError):
-    """A GPU failed and the model goes on without it; what its caches held must be computed anew."""
+    """A GPU or a machine failed and the model goes on without it; its caches are computed anew."""
+
+
+class ClusterError(GgufHubError):
+    """Machines that are not there, hold too little, or have another version or another file."""
 
 
 class ProgramError(GgufHubError):

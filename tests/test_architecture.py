@@ -29,10 +29,11 @@ LAYERS = {
     "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
     "run.sampler": 4, "run.grammar": 4, "run.gpu": 3.5, "run.model": 4, "run.convert": 4,
     "run.quants.plan": 4,
-    "run.quants.transcode": 4, "run.quants.quantize": 4,
+    "run.quants.transcode": 4, "run.quants.quantize": 4, "run.cluster": 5,
     "run.generation.engine": 5, "run.generation": 6, "run.opening": 7, "run.perplexity": 7,
     "run.bench": 7, "run.imatrix": 8,
-    "api": 2, "api.pretrained": 6, "api.offload": 7, "api.llama": 8, "api.server": 8,
+    "api": 2, "api.pretrained": 6, "api.offload": 7, "api.cluster": 7, "api.llama": 8,
+    "api.server": 8,
     "api.compat": 9, "api.langchain": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip
@@ -50,6 +51,7 @@ WINGS = {
 OWNERS = {
     "filelock": {"locks", "run.kernels"},
     "wgpu": {"run.gpu"},
+    "ray": {"api.cluster"},
     "numba": {"run.kernels"},
     "llvmlite": {"run.kernels"},
     "huggingface_hub": {"hub.client"},

@@ -44,6 +44,10 @@ FAMILIES = {
             "mirror": "Serve verified files to other machines as a Hub endpoint.",
         },
     ),
+    "cluster": (
+        "Several machines",
+        {"cluster": "Start, show or stop a cluster of machines."},
+    ),
     "measure": (
         "Measure",
         {

@@ -13,6 +13,8 @@ from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
+from gguf_hub.run.cluster.hosts import Host
+from gguf_hub.run.cluster.model import ClusterModel, Model
 from gguf_hub.run.generation.engine import Drafter, Engine
 from gguf_hub.run.generation.model_drafter import (
     NO_DRAFT,
@@ -43,7 +45,7 @@ class LoadedModel:
 
     path: Path
     file: Gguf
-    model: Transformer
+    model: Model
     tokenizer: Tokenizer
     drafter: Drafter | None = None
     draft_model: LoadedModel | None = None
@@ -73,6 +75,7 @@ def open_model(
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     builder: KernelBuilder | None = None,
+    host: Host | None = None,
     progress: Progress = SILENT,
 ) -> LoadedModel:
     """Open a model.
@@ -83,6 +86,7 @@ def open_model(
         drafter: Drafts tokens for the model to check.
         draft: A second model that drafts them; its file is opened, too.
         builder: Where machine code comes from; for this CPU when None.
+        host: The cluster whose machines compute it; closed with the model. None for this machine.
         progress: Notified about reading, compiling, and what memory or CPUs do not allow.
 
     Raises:
@@ -90,14 +94,17 @@ def open_model(
         UnsupportedGgufError: It holds no model that runs here.
         UsageError: A setting that cannot be.
         ResourceError: Not enough memory or threads.
+        ClusterError: The cluster does not hold the model, or a machine of it cannot open its part.
     """
-    settings.check()
-    draft.check()
     has_drafts = drafter is not None or draft.path is not None
     n_draft = drafter.n_draft if drafter is not None else draft.n_max
     if has_drafts and settings.n_logits is not None:
         settings = replace(settings, n_logits=max(settings.n_logits, n_draft + 1))
     with ExitStack() as opened:
+        if host is not None:
+            opened.callback(host.close)
+        settings.check()
+        draft.check()
         # 1) read both files: what cannot be is refused before anything is compiled
         check = require_drafts if has_drafts else None
         file, tokenizer = _read(path, settings, check, progress, opened)
@@ -107,7 +114,8 @@ def open_model(
             second = _read(draft.path, own, check, progress, opened)
             require_same_vocabulary(tokenizer, second[1], draft.path.name)
         # 2) make them ready
-        model = opened.enter_context(load_model(file, settings, builder=builder, progress=progress))
+        model = load_model(file, settings, builder=builder, host=host, progress=progress)
+        opened.enter_context(model)
         loaded = LoadedModel(path, file, model, tokenizer, drafter)
         if second is not None and draft.path is not None:
             own = replace(own, n_ctx=model.n_ctx)
@@ -171,8 +179,11 @@ def load_model(
     settings: ModelSettings = DEFAULTS,
     *,
     builder: KernelBuilder | None = None,
+    host: Host | None = None,
     progress: Progress = SILENT,
-) -> Transformer:
+) -> Model:
     """Make the model of an open file ready; see ``open_model``."""
+    if host is not None:
+        return ClusterModel.open(file, settings, host=host, progress=progress)
     settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
     return Transformer.open(file, settings, builder=builder, progress=progress)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.cluster.address import check_address, open_cluster
 from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_request
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
@@ -48,6 +49,8 @@ class LlamaBase:
         chat_format: Chat format by name; None for the model's own template.
         chat_handler: Answers conversations instead of a format.
         verbose: Log limits of memory or CPUs as warnings of the logger ``gguf_hub``.
+        cluster: Compute on the machines of a cluster (extra ``cluster``): ``host:port``, ``auto``
+            for the one that this machine belongs to, or ``local:N`` for N processes here.
         arguments: llama-cpp-python's other ones. ``rope_*`` and ``yarn_*`` change the position
             embedding, ``type_k`` and ``type_v`` the cache, ``use_mmap`` and ``use_mlock`` how the
             weights are loaded, ``draft_model`` drafts tokens: a callable, or a ``Llama`` of a
@@ -58,6 +61,7 @@ class LlamaBase:
     Raises:
         LlamaValueError: There is no such file.
         GgufHubError: It contains no model that runs here.
+        ClusterError: The cluster is not there, or does not hold the model.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class LlamaBase:
         chat_format: str | None = None,
         chat_handler: Any = None,
         verbose: bool = True,
+        cluster: str | None = None,
         **arguments: Any,
     ) -> None:
         self._state = {"model_path": model_path, "n_ctx": n_ctx, "n_batch": n_batch,
@@ -83,7 +88,7 @@ class LlamaBase:
                        "embedding": embedding, "pooling_type": pooling_type,
                        "vocab_only": vocab_only, "last_n_tokens_size": last_n_tokens_size,
                        "chat_format": chat_format, "chat_handler": chat_handler,
-                       "verbose": verbose, **arguments}  # fmt: skip
+                       "verbose": verbose, "cluster": cluster, **arguments}  # fmt: skip
         self._context: LlamaContext | None = None
         check_extra(arguments)
         self.model_path = os.fspath(model_path)
@@ -103,10 +108,13 @@ class LlamaBase:
             n_logits=None if logits_all or embedding else 1,
         )  # fmt: skip
         request = offload_request(arguments)
-        if not vocab_only:
+        if cluster is not None:
+            check_address(cluster)
+        elif not vocab_only:
             progress = LoggedNotes() if verbose else SILENT
             gpu = decide_offload(Path(self.model_path), settings, request, progress)
             settings = replace(settings, gpu=gpu)
+        self._cluster = cluster
         self._open(settings, arguments.get("draft_model"), vocab_only)
         self.set_seed(seed)
         self.chat_format = chat_format
@@ -122,13 +130,16 @@ class LlamaBase:
             is_llama = isinstance(draft_model, LlamaBase)
             if draft_model is not None and settings.n_logits is not None:
                 settings = replace(settings, n_logits=None)
+            progress = LoggedNotes() if self.verbose else SILENT
+            host = open_cluster(self._cluster, progress) if self._cluster is not None else None
             self._context = LlamaContext(
                 Path(self.model_path),
                 settings,
                 # as in llama-cpp-python, where a draft model needs the logits of all tokens
                 logits_all=self._logits_all or (draft_model is not None and not is_llama),
                 draft_model=draft_model.context if is_llama else draft_model,
-                progress=LoggedNotes() if self.verbose else SILENT,
+                host=host,
+                progress=progress,
             )
             loaded = self._context.loaded
             self._metadata, self.tokenizer_ = loaded.file.metadata, loaded.tokenizer

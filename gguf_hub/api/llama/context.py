@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from gguf_hub.api.llama.drafting import CallableDrafter, DraftModel, drafter_of_model
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.cluster.hosts import Host
+from gguf_hub.run.cluster.model import Model
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.model.settings import ModelSettings
-from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.opening import open_model, require_drafts
 from gguf_hub.units import format_size
 
@@ -34,7 +35,7 @@ class Recorder(Forward):
         scores: [S, V] with ``logits_all``, else [1, V].
     """
 
-    def __init__(self, model: Transformer, *, logits_all: bool) -> None:
+    def __init__(self, model: Model, *, logits_all: bool) -> None:
         self._model = model
         self._logits_all = logits_all
         self.n_ctx, self.n_batch = model.n_ctx, model.n_batch
@@ -92,9 +93,10 @@ class LlamaContext:
         *,
         logits_all: bool,
         draft_model: DraftModel | LlamaContext | None,
+        host: Host | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        self.loaded = open_model(path, settings, progress=progress)
+        self.loaded = open_model(path, settings, host=host, progress=progress)
         try:
             drafter = self._drafter(draft_model) if draft_model is not None else None
             self.recorder = Recorder(self.loaded.model, logits_all=logits_all)
@@ -120,7 +122,7 @@ class LlamaContext:
         )
 
     @property
-    def model(self) -> Transformer:
+    def model(self) -> Model:
         """The model."""
         return self.loaded.model
 

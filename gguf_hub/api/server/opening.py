@@ -16,6 +16,7 @@ from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
+from gguf_hub.run.cluster.hosts import Host
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.model.settings import ModelSettings
@@ -39,6 +40,7 @@ def open_service(
     n_predict: int = -1,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
+    host: Host | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Service]:
     """Open a model and yield a service of it; the model is closed at the end.
@@ -54,13 +56,16 @@ def open_service(
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
+        host: The cluster that computes; None for this machine.
         progress: Notified about compiling, and about limits of memory or CPUs.
 
     Raises:
         GgufHubError: The file contains no model that runs here.
     """
     settings = replace(settings, n_logits=None)  # embeddings need those of all tokens
-    with open_model(path, settings, drafter=drafter, draft=draft, progress=progress) as loaded:
+    with open_model(
+        path, settings, drafter=drafter, draft=draft, host=host, progress=progress
+    ) as loaded:
         service = Service(
             _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),

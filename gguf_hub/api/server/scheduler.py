@@ -3,6 +3,9 @@
 A round admits waiting sequences, computes one batch of one prompt, then one token of every text. So
 a long prompt delays the others by one batch at most, and a new request begins as soon as a slot is
 free. One thread calls ``round``; any thread may ``submit`` and cancel.
+
+Where a model is computed in stages on several machines, texts are divided into as many groups, each
+at another stage; a round then takes one token of the oldest group.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +47,25 @@ class SlotModel(Forward, Protocol):
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy the first positions of one slot into another."""
+        ...
+
+
+@runtime_checkable
+class PipelinedModel(Protocol):
+    """A model of several stages, which work on tokens of different texts at the same time.
+
+    Attributes:
+        n_parallel: How many groups of texts keep all stages busy.
+    """
+
+    n_parallel: int
+
+    def begin_decode(self, rows: Sequence[tuple[int, int, int]]) -> Any:
+        """Begin what ``decode`` does; do not wait."""
+        ...
+
+    def end_decode(self, pending: Any) -> NDArray[np.float32]:
+        """Wait for the logits."""
         ...
 
 
@@ -110,6 +132,15 @@ class Slot:
 
 
 @dataclass
+class _Group:
+    """Slots of which a token is being computed."""
+
+    slots: list[Slot]
+    pending: Any
+    start_time: float
+
+
+@dataclass
 class Counts:
     """Counters for the metrics."""
 
@@ -146,6 +177,7 @@ class Scheduler:
         self._drafter = drafter
         self._lengths: dict[int, DraftLength] = {}  # by the number of texts of a pass
         self.counts = Counts()
+        self._groups: deque[_Group] = deque()  # under way, the oldest first
 
     @property
     def n_waiting(self) -> int:
@@ -183,7 +215,8 @@ class Scheduler:
         """Do one round (see above)."""
         # 1) drop cancelled sequences, admit waiting ones
         for slot in self.slots:
-            if slot.sequence is not None and slot.sequence.is_cancelled:
+            is_idle = not self._is_under_way(slot)
+            if slot.sequence is not None and slot.sequence.is_cancelled and is_idle:
                 self._free(slot)
                 self.counts.cancelled += 1
         self._admit()
@@ -196,9 +229,13 @@ class Scheduler:
         # 3) one token of every other text
         decoding = [
             s for s in self.slots if s.sequence and not s.engine.is_behind(s.sequence.generation)
-        ]
-        if len(decoding) == 1 and decoding[0].engine.drafter is not None:
+            and not self._is_under_way(s)
+        ]  # fmt: skip
+        is_alone = len(decoding) == 1 and not self._groups
+        if is_alone and decoding[0].engine.drafter is not None:
             self._run_guarded(decoding[0], self._decode_alone)
+        elif isinstance(self._model, PipelinedModel) and self._model.n_parallel > 1:
+            self._decode_in_groups(self._model, decoding)
         elif decoding:
             self._decode(decoding)
 
@@ -331,6 +368,47 @@ class Scheduler:
         for delta in slot.engine.accept(sequence.generation, logits, draft):
             self._emit(slot, sequence, delta)
 
+    def _is_under_way(self, slot: Slot) -> bool:
+        return any(slot in group.slots for group in self._groups)
+
+    def _decode_in_groups(self, model: PipelinedModel, slots: list[Slot]) -> None:
+        """Begin with a token of texts that are not under way; wait for the oldest group.
+
+        There are as many groups as stages: while one is at the second stage, the next is at the
+        first.
+        """
+        n_groups = min(model.n_parallel - len(self._groups), len(slots))
+        try:
+            for i in range(n_groups):
+                self._begin_group(model, slots[i::n_groups])
+            if self._groups:
+                self._end_group(model, self._groups[0])
+        except CacheLostError:
+            self._groups.clear()  # all slots are behind now
+        except Exception as exc:
+            groups, self._groups = list(self._groups), deque()
+            for slot in [slot for group in groups for slot in group.slots] or slots:
+                self._fail(slot, exc)
+
+    def _begin_group(self, model: PipelinedModel, slots: list[Slot]) -> None:
+        texts = [slot.sequence.generation for slot in slots if slot.sequence is not None]
+        rows = [
+            (slot.index, text.window[-1], len(text.window) - 1)
+            for slot, text in zip(slots, texts, strict=True)
+        ]
+        start_time = time.perf_counter()
+        self._groups.append(_Group(slots, model.begin_decode(rows), start_time))
+
+    def _end_group(self, model: PipelinedModel, group: _Group) -> None:
+        logits = model.end_decode(group.pending)
+        self._groups.popleft()
+        duration_s = time.perf_counter() - group.start_time
+        for slot, row in zip(group.slots, logits, strict=True):
+            if slot.sequence is not None:
+                slot.sequence.generation.timings.generate_s += duration_s
+            self._run_guarded(slot, partial(self._accept, logits=row[None], draft=[]))
+        self._count_round(len(group.slots), group.start_time)
+
     def _count_round(self, n_rows: int, start_time: float) -> None:
         self.counts.decode_s += time.perf_counter() - start_time
         self.counts.rounds += 1
@@ -374,6 +452,7 @@ class Scheduler:
         """Fail all sequences: the server stops."""
         with self._lock:
             waiting, self._waiting = list(self._waiting), deque()
+        self._groups.clear()
         for sequence in waiting:
             sequence.fail(exc)
         for slot in self.slots:

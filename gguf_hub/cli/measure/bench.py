@@ -14,6 +14,7 @@ from gguf_hub.cli.options import (
     json_option,
     require_at_least,
 )
+from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import opening_options
 
@@ -72,6 +73,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     help="Repetitions of each test.",
 )
 @batch_size_option
+@cluster_option
 @opening_options
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
 @click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
@@ -117,3 +119,4 @@ def _check_options(model: str | None, model_option: str | None, options: dict[st
     if not options["n_prompt"] and not options["n_gen"]:
         raise click.UsageError("-p 0 -n 0: nothing to measure")
     offload_request(options)
+    check_cluster(options)

@@ -19,8 +19,9 @@ def report(data: dict[str, Any], form: str) -> None:
     rows = [row for run in data["runs"] for row in _rows(data, run)]
     console.print_table(rows, _HEADERS, align=_ALIGN, is_markdown=form == "markdown")
     rates = ", ".join(f"{_gb(run['read_bytes_per_s'])} GB/s on {_threads(run)}"
-                      for run in data["runs"])  # fmt: skip
-    console.note(f"{data['cpu']}, {data['isa']} kernels; memory reads {rates}")
+                      for run in data["runs"] if run["read_bytes_per_s"])  # fmt: skip
+    memory = f"; memory reads {rates}" if rates else ""
+    console.note(f"{data['cpu']}, {data['isa']} kernels{memory}")
 
 
 def _rows(data: dict[str, Any], run: dict[str, Any]) -> list[list[str]]:

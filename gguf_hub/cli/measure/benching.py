@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from gguf_hub.gguf.summary import Summary
     from gguf_hub.progress import Progress
     from gguf_hub.run.bench import Measurement, Plan
+    from gguf_hub.run.cluster.model import Model
     from gguf_hub.run.kernels.build.build import KernelBuilder
-    from gguf_hub.run.model.settings import GpuSettings
-    from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.model.settings import GpuSettings, ModelSettings
 
 
 def bench(path: Path, options: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -72,21 +72,33 @@ def _measure(
     path: Path, file: Gguf, plan: Plan, options: dict[str, Any], progress: Progress,
     builder: KernelBuilder,
 ) -> dict[str, Any]:  # fmt: skip
+    from gguf_hub.cli.run.clustering import open_host
     from gguf_hub.cli.run.opening import model_settings
     from gguf_hub.run.bench import measure, read_bytes_per_s
     from gguf_hub.run.opening import load_model
 
     settings = model_settings(options, path, progress, n_ctx=plan.n_ctx)
-    with load_model(file, settings, builder=builder, progress=progress) as model:
+    host = open_host(options, progress)
+    with load_model(file, settings, builder=builder, host=host, progress=progress) as model:
         result = measure(model, plan, progress)
-        read_rate = read_bytes_per_s(file.data, model.n_threads, builder)
+        read_rate = None  # other machines' memory
+        if host is None:
+            read_rate = read_bytes_per_s(file.data, model.n_threads, builder)
         return {
             "n_threads": model.n_threads,
-            "backend": backend_of(settings.gpu) if model.n_gpu_layers else "CPU",
+            "backend": _backend(model, settings),
             "n_gpu_layers": model.n_gpu_layers,
             **_speeds(result),
             **_bandwidth(result, plan, model, read_rate),
         }
+
+
+def _backend(model: Model, settings: ModelSettings) -> str:
+    from gguf_hub.run.cluster.model import ClusterModel
+
+    if isinstance(model, ClusterModel):
+        return f"CPUs of {model.n_parallel} nodes"
+    return backend_of(settings.gpu) if model.n_gpu_layers else "CPU"
 
 
 def backend_of(gpu: GpuSettings) -> str:
@@ -108,7 +120,7 @@ def _speeds(result: Measurement) -> dict[str, Any]:
 
 
 def _bandwidth(
-    result: Measurement, plan: Plan, model: Transformer, read_rate: float
+    result: Measurement, plan: Plan, model: Model, read_rate: float | None
 ) -> dict[str, Any]:
     """Return bytes per generated token, bytes per second, and the share of memory bandwidth."""
     n_cached = plan.n_depth + (plan.n_gen + 1) // 2  # the average of the test
@@ -121,5 +133,5 @@ def _bandwidth(
         "bytes_per_token": size_bytes,
         "tg_bytes_per_s": speed,
         "read_bytes_per_s": read_rate,
-        "tg_read_share": speed / read_rate if speed and is_on_cpu else None,
+        "tg_read_share": speed / read_rate if speed and read_rate and is_on_cpu else None,
     }

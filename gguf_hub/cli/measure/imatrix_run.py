@@ -70,6 +70,7 @@ class Run(contextlib.ExitStack):
         from gguf_hub.cli.run.prompt import read_text
         from gguf_hub.run.imatrix import measure
         from gguf_hub.run.imatrix.checkpoint import fields_of
+        from gguf_hub.run.model.transformer import Transformer
         from gguf_hub.run.quants.imatrix import merge
         from gguf_hub.run.quants.imatrix_file import write_imatrix
 
@@ -91,6 +92,7 @@ class Run(contextlib.ExitStack):
 
         own = [] if checkpoint else [str(options["text_path"])]
         vocab = loaded.tokenizer.vocab
+        assert isinstance(loaded.model, Transformer)  # no cluster was asked for
         measurement = measure(
             loaded.model,
             loaded.file,

@@ -10,6 +10,7 @@ import click
 from gguf_hub.cli import console
 from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
 from gguf_hub.cli.pick.machines import DISK, RATE
+from gguf_hub.cli.pick.pick_cluster import Node
 
 if TYPE_CHECKING:
     from gguf_hub.cli.pick.candidates import CandidateSet
@@ -53,6 +54,9 @@ MAX_N_CTX = 2**20
 @click.option(
     "--reserve", type=SIZE, help="RAM left for other programs; default: a tenth, at most 1.5 GB."
 )
+@click.option("--cluster", metavar="ADDRESS", help="Pick for a cluster: HOST:PORT, or auto.")
+@click.option("--node", "nodes", type=Node(), multiple=True,
+              help="Pick for machines like this one together; repeat it for each.")  # fmt: skip
 @click.option("--min-tok-per-s", type=click.FloatRange(0), help="Exclude files slower than this.")
 @click.option(
     "--policy",
@@ -115,6 +119,8 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         token=options["token"],
         refresh=options["refresh"],
     )
+    if options["cluster"] is not None or options["nodes"]:
+        return _pick_on_cluster(candidates, options)
     overrides = MachineOverrides(
         options["ram"],
         options["vram"],
@@ -140,6 +146,33 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         draw(pick, options["plot"], title=candidates.repo_id, is_dark=options["dark"])
         console.note(f"\nplot written: {options['plot']}")
     return 0 if pick.chosen else 1
+
+
+def _pick_on_cluster(candidates: CandidateSet, options: dict[str, Any]) -> int:
+    from gguf_hub.cli.pick.pick_cluster import cluster_nodes, described_nodes, pick_on_cluster
+    from gguf_hub.errors import UsageError
+    from gguf_hub.hub.fit import Constraints
+
+    for name in ("ram", "vram", "gpu_bandwidth", "disk", "plot"):
+        if options[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"`{flag}` is about one machine: it cannot go with several",
+                             hint="describe each with `--node ram=16GB,bw=40`")  # fmt: skip
+    if options["engine"] == "llama.cpp":
+        raise UsageError("`--for llama.cpp`: clusters run gguf-hub")
+    nodes = described_nodes(options["nodes"])
+    if options["cluster"] is not None:
+        nodes += cluster_nodes(options["cluster"])
+    constraints = Constraints(
+        n_ctx=options["n_ctx"],
+        kv_type=options["kv_type"],
+        policy=options["policy"],
+        reserve_bytes=options["reserve"],
+        min_tok_per_s=options["min_tok_per_s"],
+    )
+    return pick_on_cluster(
+        candidates, nodes, constraints, as_json=options["as_json"], explain=options["explain"]
+    )
 
 
 def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constraints:

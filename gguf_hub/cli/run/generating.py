@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
+from gguf_hub.cli.run.clustering import check_cluster, cluster_option, open_host
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import check_drafts, draft_options
 from gguf_hub.cli.run.rope import rope_change
@@ -26,6 +27,7 @@ generating_options = together(
     batch_size_option,
     threads_option,
     draft_options,
+    cluster_option,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
@@ -43,6 +45,7 @@ def check_generating(options: dict[str, Any]) -> None:
     n_keep(options)
     check_drafts(options)
     check_prompt_cache(options)
+    check_cluster(options)
 
 
 def generate(
@@ -69,9 +72,10 @@ def generate(
     with (
         report_lost_pages(f"`{path}`", NO_MMAP),
         open_model(
-            path, model_config, drafter=drafter_of(options), draft=draft, progress=progress
+            path, model_config, drafter=drafter_of(options), draft=draft,
+            host=open_host(options, progress), progress=progress,
         ) as loaded,
-    ):
+    ):  # fmt: skip
         loaded_s = time.perf_counter() - start_time
         generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],
                                settings.grammar, settings.schema, options["ignore_eos"],

@@ -131,6 +131,8 @@ def model_settings(
         overrides=parse_overrides(options["override_kv"]) if options["override_kv"] else (),
         **more,
     )
+    if options.get("cluster") is not None:  # machines of a cluster compute on their CPUs
+        return settings
     return replace(settings, gpu=gpu_settings(path, settings, options, progress))
 
 

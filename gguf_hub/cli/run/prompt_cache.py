@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gguf_hub.cli.run.text_generator import TextGenerator
     from gguf_hub.gguf.shards import Gguf
+    from gguf_hub.run.cluster.model import Model
     from gguf_hub.run.generation.engine import Engine
-    from gguf_hub.run.model.transformer import Transformer
     from gguf_hub.run.opening import LoadedModel
 
 _SAMPLE_BYTES = 4096
@@ -61,7 +61,7 @@ def prompt_cache(
     write(path, engine.cached[:n_tokens], model, model_id)
 
 
-def _model_id(model: Transformer, file: Gguf) -> str:
+def _model_id(model: Model, file: Gguf) -> str:
     """Return an id of models that can share a cache.
 
     Of the weights, it covers some bytes at the beginning, in the middle and at the end.
@@ -77,7 +77,7 @@ def _model_id(model: Transformer, file: Gguf) -> str:
     return f"{model.config!r} {model.n_ctx} {model.cache_types} {digest.hexdigest()}"
 
 
-def _load(path: Path, engine: Engine, model: Transformer, model_id: str) -> None:
+def _load(path: Path, engine: Engine, model: Model, model_id: str) -> None:
     """Load a saved cache, or warn why it is not used."""
     from gguf_hub.cli.console import warn
     from gguf_hub.oserrors import reason_of

@@ -111,6 +111,9 @@ def serve_routed(
     from gguf_hub.cli.serve.serving import fetch_named, serve
     from gguf_hub.errors import UsageError
 
+    if options["cluster"]:
+        raise UsageError("`--cluster` computes one model, which stays loaded",
+                         hint="name one MODEL, and leave `--keep-alive` out")  # fmt: skip
     if options["alias"] and len(models) != 1:
         raise UsageError("`--alias` names one model, and there are several",
                          hint="each has the name that `/v1/models` lists")  # fmt: skip

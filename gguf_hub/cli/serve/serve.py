@@ -9,6 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
+from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
@@ -67,6 +68,7 @@ from gguf_hub.cli.source import source_flags
               )  # fmt: skip
 @router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
+@cluster_option
 @draft_options
 @shifting_options
 @opening_options
@@ -106,6 +108,7 @@ def command(**options: Any) -> None:
     rope_change(options)
     offload_request(options)
     check_drafts(options)
+    check_cluster(options)
     arguments = {"n_keep": n_keep(options), "defaults": sampling,
                  "chat_format": read_template(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)

@@ -76,6 +76,7 @@ def open_served(
         progress: Notified about compiling, and about limits of memory or CPUs.
         arguments: More of ``open_service``.
     """
+    from gguf_hub.cli.run.clustering import open_host
     from gguf_hub.cli.run.opening import draft_settings, drafter_of, model_settings
 
     n_ctx = _n_ctx(path, options["n_ctx"], options["ctx_size"])
@@ -85,7 +86,7 @@ def open_served(
     return import_server().open_service(
         path, settings, n_waiting=options["queue"], n_predict=options["predict"],
         drafter=drafter_of(options), draft=draft_settings(options, progress), progress=progress,
-        **arguments,
+        host=open_host(options, progress), **arguments,
     )  # fmt: skip
 
 

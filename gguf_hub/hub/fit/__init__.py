@@ -6,6 +6,7 @@ at here.
 """
 
 from gguf_hub.hub.fit.choice import Fit, Pick, choose, fit_file, largest_n_ctx, pick
+from gguf_hub.hub.fit.cluster import ClusterNode, ClusterPlan, PlannedStage, plan_cluster
 from gguf_hub.hub.fit.facts import FileFacts, LayerWeights, TensorShare, facts_from_catalog
 from gguf_hub.hub.fit.layers import LayerFacts
 from gguf_hub.hub.fit.machine import (
@@ -26,6 +27,8 @@ from gguf_hub.hub.fit.speed import Speed, gpu_rate, speed_of
 __all__ = [
     "KV_TYPES",
     "POLICIES",
+    "ClusterNode",
+    "ClusterPlan",
     "Constraints",
     "EngineName",
     "FileFacts",
@@ -38,6 +41,7 @@ __all__ = [
     "MemoryEstimate",
     "Pick",
     "Placement",
+    "PlannedStage",
     "Policy",
     "Speed",
     "TensorShare",
@@ -54,5 +58,6 @@ __all__ = [
     "need_of",
     "pick",
     "placement_of",
+    "plan_cluster",
     "speed_of",
 ]

@@ -28,7 +28,7 @@ from gguf_hub.gguf.copying import write_all
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gguf_hub.run.model.transformer import Transformer
+    from gguf_hub.run.cluster.model import Model
 
 SIGNATURE = b"gguf-hub prompt cache 1\n"
 _HEADER = struct.Struct("<24s32sQQI")
@@ -57,7 +57,7 @@ def require_replaceable(path: Path) -> None:
     require_ours(path, "a prompt cache", lambda head: head.startswith(SIGNATURE))
 
 
-def write(path: Path, tokens: list[int], model: Transformer, model_id: str) -> None:
+def write(path: Path, tokens: list[int], model: Model, model_id: str) -> None:
     """Save a prompt.
 
     Args:
@@ -80,7 +80,7 @@ def write(path: Path, tokens: list[int], model: Transformer, model_id: str) -> N
             write_all(new.descriptor, array.view(np.uint8).data)
 
 
-def read(path: Path, model: Transformer, model_id: str) -> SavedPrompt:
+def read(path: Path, model: Model, model_id: str) -> SavedPrompt:
     """Read the saved prompt of a model.
 
     Raises:

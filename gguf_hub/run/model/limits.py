@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import N_BATCH, Limits
+from gguf_hub.gguf.memory.sizes import LayerSizes
 from gguf_hub.run.model.settings import ModelSettings
 
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
@@ -41,3 +45,17 @@ def auto_threads(active_bytes: int, n_cores: int) -> int:
         n_cores: Most threads there may be.
     """
     return max(1, min(n_cores, active_bytes // _BYTES_WORTH_A_THREAD))
+
+
+def cache_read_bytes(
+    layers: Iterable[LayerSizes], cache_types: tuple[str, str], n_positions: int
+) -> int:
+    """Return the bytes that a token at a position reads of the K/V cache of some layers."""
+    keys, values = cache_types
+    total = 0
+    for layer in layers:
+        n = min(n_positions, layer.window or layer.chunk or n_positions)
+        each = cache.key_elements(keys, layer.head_dim, cache.LANES)
+        each += cache.value_elements(values, layer.n_embd_head_v, cache.LANES)
+        total += 2 * layer.n_head_kv * each * n // cache.LANES
+    return total

@@ -14,7 +14,7 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Machine
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.program import Program
+from gguf_hub.run.model.program import FULL_GRAPH, Program, Stage
 from gguf_hub.run.model.residency import release
 from gguf_hub.run.model.settings import GpuSettings
 from gguf_hub.run.model.weights import Weights
@@ -39,14 +39,15 @@ class MachineOpener:
         weights: Of the model.
         builder: Where machine code comes from.
         progress: Shows the compiling, and what GPUs do not allow.
+        stage: Part of the model.
     """
 
     def __init__(
         self, file: Gguf, config: ModelConfig, weights: Weights, builder: KernelBuilder,
-        progress: Progress,
+        progress: Progress, stage: Stage = FULL_GRAPH,
     ) -> None:  # fmt: skip
         self._file, self._config, self._weights = file, config, weights
-        self._builder, self._progress = builder, progress
+        self._builder, self._progress, self._stage = builder, progress, stage
         self._limits: Limits | None = None
 
     def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
@@ -175,7 +176,7 @@ class MachineOpener:
         )
 
     def _write(self, limits: Limits) -> Program:
-        return ProgramBuilder(self._config, self._weights, limits).build()
+        return ProgramBuilder(self._config, self._weights, limits, self._stage).build()
 
     def _cpu(self, program: Program, limits: Limits) -> CompiledMachine:
         memory = program.memory([self._file.data])

@@ -70,6 +70,10 @@ class SlotWindows:
         for slot, end in ends:
             self._ends[slot] = max(self._ends[slot], end)
 
+    def end(self, slot: int) -> int:
+        """Return how far a slot has been filled."""
+        return self._ends[slot]
+
     def saved_size(self, n_positions: int) -> int:
         """Return how many numbers ``save`` returns for as many positions."""
         return 2 if self._windows and n_positions else 0

@@ -33,7 +33,7 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.limits import auto_threads, limits_of
+from gguf_hub.run.model.limits import auto_threads, cache_read_bytes, limits_of
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
@@ -435,14 +435,7 @@ class Transformer:
 
     def cache_bytes(self, n_positions: int) -> int:
         """Return the bytes that a token at a position reads of the K/V cache."""
-        keys, values = self.cache_types
-        total = 0
-        for layer in self._program.layout.layer_sizes:
-            n = min(n_positions, layer.window or layer.chunk or n_positions)
-            each = cache.key_elements(keys, layer.head_dim, cache.LANES)
-            each += cache.value_elements(values, layer.n_embd_head_v, cache.LANES)
-            total += 2 * layer.n_head_kv * each * n // cache.LANES
-        return total
+        return cache_read_bytes(self._program.layout.layer_sizes, self.cache_types, n_positions)
 
     def close(self) -> None:
         """End the worker threads."""

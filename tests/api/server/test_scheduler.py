@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, SlotModel, TokenSequence
-from gguf_hub.errors import BusyError, UsageError
+from gguf_hub.errors import BusyError, CacheLostError, UsageError
 from gguf_hub.run.generation import (
     ContextShift,
     Generation,
@@ -393,3 +393,93 @@ def test_a_text_that_ends_within_its_draft_leaves_the_others_alone(model: Counte
     work(scheduler, *clients)
     assert [client.text for client in clients] == ["11", "212223242526272829"]
     assert model.calls.count(("prompt", 0, 1)) == 1
+
+
+# -- several stages ------------------------------------------------------------------------------
+
+
+class Stages(Counter):
+    """The same in two stages: groups are computed when they are waited for, in their order."""
+
+    n_slots, n_parallel = 4, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[list[tuple[int, int, int]]] = []
+        self.most = 0
+        self.loses: set[int] = set()  # which waits find the caches lost
+        self.n_waits = 0
+        self.is_lost = [False] * self.n_slots
+
+    def reusable(self, n_positions: int, slot: int = 0) -> int:
+        return 0 if self.is_lost[slot] else n_positions
+
+    def forward(self, tokens: Sequence[int], position: int, **options: Any) -> NDArray[np.float32]:
+        self.is_lost[options.get("slot", 0)] = False
+        return super().forward(tokens, position, **options)
+
+    def begin_decode(self, rows: Sequence[tuple[int, int, int]]) -> Any:
+        slots = {slot for group in self.under_way for slot, _, _ in group}
+        assert not slots & {slot for slot, _, _ in rows}, "a slot is under way twice"
+        self.under_way.append(list(rows))
+        self.most = max(self.most, len(self.under_way))
+        return self.under_way[-1]
+
+    def end_decode(self, pending: Any) -> NDArray[np.float32]:
+        assert pending is self.under_way[0]
+        self.n_waits += 1
+        if self.n_waits in self.loses:
+            self.under_way.clear()
+            self.is_lost = [True] * self.n_slots
+            raise CacheLostError("a stage is gone")
+        return self.decode(self.under_way.pop(0))
+
+
+def test_groups_of_texts_are_under_way_at_the_same_time() -> None:
+    model, clients = Stages(), [Client([10 * i], n=5) for i in (1, 2, 3, 4)]
+    work(Scheduler(model), *clients)
+    assert [a.text for a in clients] == [f"{i}1{i}2{i}3{i}4{i}5" for i in (1, 2, 3, 4)]
+    assert model.most == 2
+    assert not model.under_way
+
+
+@pytest.mark.parametrize("lost_at", range(1, 7))
+def test_texts_go_on_where_the_caches_of_stages_are_lost(lost_at: int) -> None:
+    model, clients = Stages(), [Client([10 * i], n=n) for i, n in ((1, 5), (2, 7), (3, 3))]
+    model.loses = {lost_at}
+    scheduler = Scheduler(model)
+    work(scheduler, *clients)
+    expected = ["1112131415", "21222324252627", "313233"]
+    assert [a.text for a in clients] == expected
+    assert model.n_waits > lost_at
+    assert scheduler.counts.failed == 0
+
+
+def test_a_text_that_is_cancelled_frees_its_slot_when_its_group_is_back() -> None:
+    model, clients = Stages(), [Client([10 * i], n=6) for i in (1, 2, 3)]
+    scheduler = Scheduler(model)
+    scheduler.submit(*(a.sequence for a in clients))
+    while not model.under_way:
+        scheduler.round()
+    clients[0].sequence.cancel()
+    while scheduler.has_work:
+        scheduler.round()
+    assert [a.text for a in clients[1:]] == ["212223242526", "313233343536"]
+    assert scheduler.counts.cancelled == 1
+    assert not clients[0].is_done
+
+
+def test_an_error_of_the_stages_ends_the_texts_under_way_and_no_others() -> None:
+    class Broken(Stages):
+        def end_decode(self, pending: Any) -> NDArray[np.float32]:
+            self.under_way.clear()
+            raise UsageError("broken")
+
+    model, clients = Broken(), [Client([10 * i], n=4) for i in (1, 2)]
+    scheduler = Scheduler(model)
+    work(scheduler, *clients)
+    assert all(str(a.errors[0]) == "broken" for a in clients)
+    assert scheduler.n_busy == 0
+    late = Client([50], n=1)
+    work(scheduler, late)
+    assert late.text == "51"
