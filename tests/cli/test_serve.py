@@ -161,3 +161,22 @@ def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
 
     asyncio.run(main())
     assert found[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "counted"),
+    [
+        ("q8_0", "q8_0", "q8_0"),
+        ("q8_0", "f16", "f16"),
+        ("f16", "f32", "f32"),
+        ("f32", "q8_0", "f32"),
+    ],
+)
+def test_the_larger_type_of_a_cache_is_counted_for_several_models(
+    keys: str, values: str, counted: str
+) -> None:
+    from gguf_hub.cli.serve.routing import _opening
+
+    names = ("n_ctx", "ctx_size", "parallel", "mmap", "mlock", "gpu_layers")
+    options = dict.fromkeys(names, 1) | {"cache_type_k": keys, "cache_type_v": values}
+    assert _opening(options).kv_type == counted

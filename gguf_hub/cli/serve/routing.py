@@ -191,13 +191,14 @@ def _folders() -> dict[str, str]:
 
 def _opening(options: Mapping[str, Any]) -> OpeningFacts:
     from gguf_hub.api.server.router.room import OpeningFacts
+    from gguf_hub.gguf.memory.cache import CACHE_TYPES
 
-    is_small = options["cache_type_k"] == options["cache_type_v"] == "q8_0"
+    types = options["cache_type_k"], options["cache_type_v"]
     return OpeningFacts(
         n_ctx=options["n_ctx"],
         default_n_ctx=options["ctx_size"],
         n_slots=options["parallel"],
-        kv_type="q8_0" if is_small else "f16",
+        kv_type=min(types, key=[name.lower() for name in CACHE_TYPES].index),  # the larger one
         is_mapped=options["mmap"] and not options["mlock"],
         uses_gpu=options["gpu_layers"] != 0,
     )

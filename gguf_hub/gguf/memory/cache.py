@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_TYPES = ("F32", "F16", "Q8_0")
-"""Types that keys and values may have."""
+"""Types that keys and values may have, the largest first."""
 
 LANES = 32
 """Numbers of a tile."""

@@ -15,7 +15,7 @@ from gguf_hub.gguf.experts import parse_split
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, Step
+from gguf_hub.run.kernels.vm.ops import Step
 
 _PRODUCTS = ("matmul", "expert_matmul", "head_matmul")
 _BESIDE_PRODUCTS = (*_PRODUCTS, "prefetch_experts")
@@ -102,10 +102,9 @@ class _Finder:
         found: list[Product] = []
         first = 0  # of the products that are not interrupted by other steps
         for i, step in enumerate(self._steps):
-            kind = step.kernel.partition(".")[0]
+            kind, arguments = step.name, step.named
             if kind not in _BESIDE_PRODUCTS:
                 first = i + 1
-            arguments = dict(zip(ARGUMENTS[kind], step.arguments, strict=True))
             if kind.startswith("quantize_"):
                 rows = Rows(*(arguments[name] for name in ("x", "width", "count", "per_row")))
                 self._sources[arguments["xq"], arguments["xf"]] = rows
@@ -141,7 +140,7 @@ class _Finder:
         return [Product(first, name, self._rows(step, a, 1), n_expert, choice)]
 
     def _rows(self, step: Step, a: Mapping[str, int], per_row: int) -> Rows:
-        type = QuantType[step.kernel.partition(".")[2]]
+        type = QuantType[step.types]
         if ACTIVATION_OF[type] == "f32":
             return Rows(a["xf"], a["n_in"], a.get("count", -1), per_row)
         return self._sources[a["xq"], a["xf"]]

@@ -12,7 +12,8 @@ from gguf_hub.gguf.memory import cache
 from gguf_hub.run.gpu.attention import SPLIT_TOKENS
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, step
-from tests.run.gpu.twin import TYPES, Arrays, Header, Twin, assert_same, floats, one
+from tests.run.gpu.twin import TYPES, Arrays, Header, Twin, assert_same, one
+from tests.run.kernels.inputs import floats
 
 # -- positions -------------------------------------------------------------------------------------
 

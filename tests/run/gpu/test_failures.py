@@ -31,6 +31,7 @@ from tests.arch_models import write_arch_model
 from tests.notes import Notes
 from tests.run.gpu.host_part import open_shared
 
+ALL = GpuSettings(n_layers=ALL_LAYERS)
 LIMITS = Limits(n_ctx=128, n_batch=8, n_outputs=8, n_threads=1, n_slots=3)
 PROMPTS = ("Once upon a time there was a little", "The dog", "One day, Lily and her mother went to")
 
@@ -212,7 +213,7 @@ def test_as_many_layers_as_have_room(
 ) -> None:  # fmt: skip
     notes, logits = Notes(), {}
     settings = ModelSettings(n_ctx=64, n_batch=8, n_threads=1)
-    on_gpu = replace(settings, gpu=GpuSettings(n_layers=ALL_LAYERS))
+    on_gpu = replace(settings, gpu=ALL)
 
     def open_on(gpu: Small, progress: Progress = SILENT) -> Transformer:
         monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [gpu])
@@ -240,7 +241,7 @@ def test_as_many_layers_as_have_room(
 def test_no_room_for_the_steps_beside_the_weights(
     file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=GpuSettings(n_layers=ALL_LAYERS))
+    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=ALL)
     gpu, notes = Small(device, 2**31), Notes()
     monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [gpu])
     with Transformer.open(file, settings, builder=builder):
@@ -252,55 +253,60 @@ def test_no_room_for_the_steps_beside_the_weights(
     assert "has no room for more: the CPU computes all layers" in notes.texts[-1]
 
 
-def test_a_driver_that_refuses_a_kernel_leaves_all_to_the_cpu(
-    file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Refusing(Small):
-        def kernel(self, source: str, **options: Any) -> Any:
-            raise GpuError("the driver of `small` refuses a kernel")
-
-    gpu, notes = Refusing(device, 2**31), Notes()
-    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [gpu])
-    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=GpuSettings(n_layers=ALL_LAYERS))
+def notes_of_cpu_alone(
+    file: GgufFile, builder: KernelBuilder, *, gpu: GpuSettings = ALL, n_ctx: int = 64,
+    n_slots: int = 1,
+) -> list[str]:  # fmt: skip
+    """Return what is said where the CPU computes all that a GPU was to."""
+    notes = Notes()
+    settings = ModelSettings(n_ctx=n_ctx, n_threads=1, n_slots=n_slots, gpu=gpu)
     with Transformer.open(file, settings, builder=builder, progress=notes) as model:
         assert model.n_gpu_layers == 0
         assert model.forward([1, 5, 9], 0).shape == (1, file.hparams.n_vocab)
-    assert "the CPU computes all layers" in notes.texts[-1]
+    return notes.texts
+
+
+class Refusing(Small):
+    """A GPU whose driver takes no kernel."""
+
+    def kernel(self, source: str, **options: Any) -> Any:
+        raise GpuError("the driver of `small` refuses a kernel")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "max_binding", "sizes", "problem"),
+    [
+        (Refusing, None, {}, "the CPU computes all layers"),
+        (Small, 300_000, {"n_ctx": 512, "n_slots": 8},
+         "more than the 300.0 kB that the GPU's kernels can see"),
+    ],
+    ids=["refuses a kernel", "cannot see a cache"],
+)  # fmt: skip
+def test_a_driver_that_cannot_leaves_all_to_the_cpu(
+    gpu: type[Small], max_binding: int | None, sizes: dict[str, int], problem: str, file: GgufFile,
+    device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if max_binding:
+        monkeypatch.setattr(device, "max_binding", max_binding)
+    small = gpu(device, 2**31)
+    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [small])
+    assert problem in notes_of_cpu_alone(file, builder, **sizes)[-1]
 
 
 def test_a_gpu_that_is_not_there_leaves_all_to_the_cpu(
     file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GGUF_HUB_SOFTWARE_GPU", "1")
-    notes, gpu = Notes(), GpuSettings(n_layers=ALL_LAYERS, devices=(99,))
-    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
-    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
-        assert model.n_gpu_layers == 0
-    assert notes.texts == ["GPU 99 cannot be used: the CPU computes all layers"]
-
-
-def test_a_cache_that_kernels_cannot_see_leaves_all_to_the_cpu(
-    file: GgufFile, device: Any, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(device, "max_binding", 300_000)
-    small, notes = Small(device, 2**31), Notes()
-    monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [small])
-    gpu = GpuSettings(n_layers=ALL_LAYERS)
-    settings = ModelSettings(n_ctx=512, n_threads=1, n_slots=8, gpu=gpu)
-    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
-        assert model.n_gpu_layers == 0
-    assert "more than the 300.0 kB that the GPU's kernels can see" in notes.texts[-1]
+    gpu = GpuSettings(n_layers=ALL_LAYERS, devices=(99,))
+    notes = notes_of_cpu_alone(file, builder, gpu=gpu)
+    assert notes == ["GPU 99 cannot be used: the CPU computes all layers"]
 
 
 def test_wgpu_that_cannot_be_loaded_leaves_all_to_the_cpu(
     file: GgufFile, builder: KernelBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf_hub.run.gpu.wgpu_device", None)
-    notes, gpu = Notes(), GpuSettings(n_layers=ALL_LAYERS)
-    settings = ModelSettings(n_ctx=64, n_threads=1, gpu=gpu)
-    with Transformer.open(file, settings, builder=builder, progress=notes) as model:
-        assert model.n_gpu_layers == 0
-    assert notes.texts[0].startswith("wgpu cannot be loaded: ")
+    assert notes_of_cpu_alone(file, builder)[0].startswith("wgpu cannot be loaded: ")
 
 
 @pytest.fixture
@@ -311,7 +317,7 @@ def on_gpu(
     gpu = Small(device, 2**31)
     monkeypatch.setattr("gguf_hub.run.model.machines.open_devices", lambda numbers: [gpu])
     options = {"n_ctx": 64, "n_batch": 8, "n_threads": 1, "n_slots": 3, "n_logits": 8}
-    settings = ModelSettings(**options, gpu=GpuSettings(n_layers=ALL_LAYERS))  # type: ignore[arg-type]
+    settings = ModelSettings(**options, gpu=ALL)  # type: ignore[arg-type]
     with Transformer.open(file, settings, builder=builder) as model:
         yield model
 

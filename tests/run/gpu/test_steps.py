@@ -16,13 +16,11 @@ from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     N_PAIRS,
     N_TOKENS,
-    SIGMOID,
-    SIGMOID_OF_CHOSEN,
     SOFTMAX,
-    SOFTMAX_OF_CHOSEN,
     step,
 )
-from tests.run.gpu.twin import Arrays, Header, Twin, assert_same, floats, integers, one
+from tests.run.gpu.twin import Arrays, Header, Twin, assert_same, integers, one
+from tests.run.kernels.inputs import ROUTES, STATE_STEPS, StateStep, floats
 
 TOKENS = (1, 2, 5, 33)
 ULP = 2.0**-23
@@ -270,85 +268,22 @@ def test_heads_are_rotated(
 # -- states ----------------------------------------------------------------------------------------
 
 
-def convolution(width: int, stride: int, taps: int, *, is_silu: int, has_bias: int) -> Case:
-    def arrays(t: int) -> Arrays:
-        return {"x": floats(t, stride), "taps": floats(taps, width), "bias": floats(width),
-                "state": floats(3, 512), "y": floats(t, width, seed=1)}  # fmt: skip
-
-    numbers = {"stride": stride, "n_taps": taps, "has_bias": has_bias, "is_silu": is_silu,
-               "width": width, "state_stride": 512}  # fmt: skip
-    return Case("causal_conv", arrays, numbers, 8 * ULP)
-
-
-def mamba(heads: int, groups: int, head_dim: int, n_state: int) -> Case:
-    stride = -(-heads * head_dim * n_state // 64) * 64
-
-    def arrays(t: int) -> Arrays:
-        return {"x": floats(t, heads * head_dim + 2 * groups * n_state),
-                "dt": floats(t, heads + 3, spread=4), "dt_bias": floats(heads),
-                "a": -np.exp(floats(heads)), "d": floats(heads, seed=1),
-                "state": floats(3, stride), "y": floats(t, heads * head_dim, seed=1)}  # fmt: skip
-
-    numbers = {"dt_stride": heads + 3, "state_stride": stride, "n_head": heads, "n_group": groups,
-               "head_dim": head_dim, "n_state": n_state}  # fmt: skip
-    return Case("mamba2_scan", arrays, numbers, 32 * ULP)
-
-
-def delta(key_heads: int, heads: int, d: int, gates: tuple[int, int, int], is_tiled: int) -> Case:
-    group, group_stride, stride = gates
-    state_stride = -(-heads * d * d // 64) * 64
-
-    def arrays(t: int) -> Arrays:
-        return {"x": floats(t, (2 * key_heads + heads) * d, spread=d**-0.5),
-                "beta": floats(t, stride), "alpha": floats(t, stride, seed=1, spread=4),
-                "dt_bias": floats(heads), "a": -np.exp(floats(heads)),
-                "state": floats(3, state_stride), "y": floats(t, heads * d, seed=1)}  # fmt: skip
-
-    numbers = {"stride": stride, "group": group, "group_stride": group_stride,
-               "state_stride": state_stride, "n_head_k": key_heads, "n_head": heads, "head_dim": d,
-               "is_tiled": is_tiled}  # fmt: skip
-    return Case("delta_scan", arrays, numbers, 32 * ULP)
-
-
-STATES = {
-    "short convolution": convolution(37, 3 * 37, 3, is_silu=0, has_bias=0),
-    "convolution": convolution(100, 100, 4, is_silu=1, has_bias=1),
-    "a convolution longer than the text": convolution(5, 6, 11, is_silu=1, has_bias=0),
-    "mamba2": mamba(6, 2, 5, 9),
-    "mamba2, longer": mamba(4, 1, 64, 16),
-    "delta net, in blocks": delta(2, 4, 10, (2, 4, 8), 0),
-    "delta net, tiled": delta(2, 6, 10, (6, 6, 6), 1),
-    "delta net, columns": delta(1, 2, 70, (2, 2, 3), 1),
-}
-
-
 @pytest.mark.parametrize("t", TOKENS)
 @pytest.mark.parametrize("position", [0, 5])
-@pytest.mark.parametrize("case", STATES.values(), ids=list(STATES))
-def test_states(case: Case, position: int, t: int, device: Any, builder: KernelBuilder) -> None:
-    twin = Twin(device, builder, case.arrays(t))
-    gpu = twin.run([step(case.kernel, **twin.at, **case.numbers)], Header(t, position, slot=1))
-    assert_same(case.kernel, twin, gpu, case.tolerance)
+@pytest.mark.parametrize("case", STATE_STEPS.values(), ids=list(STATE_STEPS))
+def test_states(
+    case: StateStep, position: int, t: int, device: Any, builder: KernelBuilder
+) -> None:
+    stride = -(-case.state_size // 64) * 64
+    arrays = {**case.rows_of(t), **case.shared, "state": floats(3, stride),
+              "y": floats(t, case.width, seed=1)}  # fmt: skip
+    twin = Twin(device, builder, arrays)
+    numbers = {**case.numbers, "state_stride": stride}
+    gpu = twin.run([step(case.kernel, **twin.at, **numbers)], Header(t, position, slot=1))
+    assert_same(case.kernel, twin, gpu, (8 if case.kernel == "causal_conv" else 32) * ULP)
 
 
 # -- routing ---------------------------------------------------------------------------------------
-
-ROUTES: dict[str, dict[str, Any]] = {
-    "chosen": {"function": SOFTMAX_OF_CHOSEN},
-    "chosen, with a bias": {"function": SOFTMAX_OF_CHOSEN, "has_bias": 1, "scale": 2.5},
-    "softmax": {"function": SOFTMAX},
-    "softmax, normalised": {"function": SOFTMAX, "is_normalized": 1, "scale": 0.5},
-    "softmax, bias": {"function": SOFTMAX, "has_bias": 1},
-    "softmax, groups": {"function": SOFTMAX, "n_group": 4, "n_group_used": 2},
-    "sigmoid": {"function": SIGMOID, "scale": 1.8},
-    "sigmoid, normalised": {"function": SIGMOID, "is_normalized": 1},
-    "deepseek": {"function": SIGMOID, "has_bias": 1, "n_group": 6, "n_group_used": 3,
-                 "is_normalized": 1, "scale": 2.5},
-    "groups of one": {"function": SIGMOID, "n_group": 24, "n_group_used": 9},
-    "llama4": {"function": SIGMOID_OF_CHOSEN},
-    "sigmoid of chosen, bias, groups": {"function": SIGMOID_OF_CHOSEN, "has_bias": 1, "n_group": 3,
-                                        "n_group_used": 1},
-}  # fmt: skip
 
 
 def routed(

@@ -147,11 +147,6 @@ class Twin:
 # -- numbers and comparisons -----------------------------------------------------------------------
 
 
-def floats(*shape: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng([seed, *shape])
-    return (spread * rng.standard_normal(shape)).astype(np.float32)
-
-
 def one(value: float) -> np.ndarray:
     return np.array([value], np.float32)
 

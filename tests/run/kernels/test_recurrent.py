@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -14,14 +13,10 @@ from gguf_hub.errors import ProgramError
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.ops import step
 from tests.conftest import KERNELS
+from tests.run.kernels.inputs import STATE_STEPS, StateStep, floats
 from tests.run.kernels.running import lay_out, prove_step, run_step
 
 T, SLOTS = 7, 3
-RNG = np.random.default_rng(12)
-
-
-def floats(*shape: int, spread: float = 1.0) -> np.ndarray:
-    return (spread * RNG.standard_normal(shape)).astype(np.float32)
 
 
 def sigmoid(x: Any) -> Any:
@@ -75,75 +70,21 @@ def corrected(
     return y.reshape(len(x), -1), state
 
 
-@dataclass(frozen=True)
-class Case:
-    """A step: its rows, one a token; what all tokens share; a state's shape; what it computes."""
-
-    kernel: str
-    rows: Mapping[str, np.ndarray]
-    shared: Mapping[str, np.ndarray]
-    state: tuple[int, ...]
-    width: int
-    numbers: Mapping[str, int]
-    expected: Callable[..., tuple[np.ndarray, np.ndarray]]
-
-    @property
-    def state_size(self) -> int:
-        return int(np.prod(self.state))
-
-    def run(
-        self, state: np.ndarray, start: int, end: int, run: Any = run_step, **rest: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute some tokens; return what is computed and the states of all slots."""
-        rows = {name: array[start:end].copy() for name, array in self.rows.items()}
-        arrays = {**rows, **self.shared, "state": state,
-                  "y": np.full((end - start, self.width), 9, np.float32)}  # fmt: skip
-        found = run(self.kernel, arrays, end - start, n_slots=SLOTS, state_stride=state.shape[1],
-                    **self.numbers, **rest)  # fmt: skip
-        for name in self.shared:
-            np.testing.assert_array_equal(found[name], self.shared[name])
-        return found["y"], found["state"]
+EXPECTED = {"causal_conv": convolved, "mamba2_scan": scanned, "delta_scan": corrected}
 
 
-def delta(kernel_heads: int, heads: int, d: int, gates: Any, is_tiled: int) -> Case:
-    group, group_stride, stride = gates
-    rows = {"x": floats(T, (2 * kernel_heads + heads) * d, spread=d**-0.5)}
-    rows |= {name: floats(T, stride) for name in ("beta", "alpha")}
-    shared = {"dt_bias": floats(heads), "a": -np.exp(floats(heads))}
-    numbers = {"stride": stride, "group": group, "group_stride": group_stride,
-               "n_head_k": kernel_heads, "n_head": heads, "head_dim": d,
-               "is_tiled": is_tiled}  # fmt: skip
-    return Case("delta_scan", rows, shared, (heads, d, d), heads * d, numbers, corrected)
-
-
-def mamba(heads: int, groups: int, head_dim: int, n_state: int) -> Case:
-    rows = {"x": floats(T, heads * head_dim + 2 * groups * n_state), "dt": floats(T, heads + 3)}
-    shared = {"dt_bias": floats(heads), "a": -np.exp(floats(heads)), "d": floats(heads)}
-    numbers = {"dt_stride": heads + 3, "n_head": heads, "n_group": groups, "head_dim": head_dim,
-               "n_state": n_state}  # fmt: skip
-    state = (heads, n_state, head_dim)
-    return Case("mamba2_scan", rows, shared, state, heads * head_dim, numbers, scanned)
-
-
-def convolution(width: int, stride: int, taps: int, *, is_silu: int, has_bias: int) -> Case:
-    shared = {"taps": floats(taps, width)} | ({"bias": floats(width)} if has_bias else {})
-    numbers = {"stride": stride, "n_taps": taps, "has_bias": has_bias, "is_silu": is_silu,
-               "width": width} | ({} if has_bias else {"bias": 0})  # fmt: skip
-    state = (taps - 1, width)
-    rows = {"x": floats(T, stride)}
-    return Case("causal_conv", rows, shared, state, width, numbers, convolved)
-
-
-CASES = {
-    "short convolution": convolution(37, 3 * 37, 3, is_silu=0, has_bias=0),
-    "convolution": convolution(37, 37, 4, is_silu=1, has_bias=1),
-    "a convolution longer than the text": convolution(5, 6, 11, is_silu=1, has_bias=0),
-    "mamba2": mamba(6, 2, 5, 9),
-    "mamba2, vectors": mamba(4, 1, 64, 16),
-    "delta net, in blocks": delta(2, 4, 10, (2, 4, 8), 0),
-    "delta net, tiled": delta(2, 6, 10, (6, 6, 6), 1),
-    "delta net, columns": delta(1, 2, 70, (2, 2, 3), 1),
-}
+def computed(
+    case: StateStep, state: np.ndarray, start: int, end: int, **rest: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute some of ``T`` tokens; return what is computed and the states of all slots."""
+    rows = {name: array[start:end].copy() for name, array in case.rows_of(T).items()}
+    arrays = {**rows, **case.shared, "state": state,
+              "y": np.full((end - start, case.width), 9, np.float32)}  # fmt: skip
+    found = run_step(case.kernel, arrays, end - start, n_slots=SLOTS, state_stride=state.shape[1],
+                     **case.numbers, **rest)  # fmt: skip
+    for name in case.shared:
+        np.testing.assert_array_equal(found[name], case.shared[name])
+    return found["y"], found["state"]
 
 
 @pytest.fixture(scope="module")
@@ -152,47 +93,47 @@ def builder() -> KernelBuilder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
-    builder.addresses(["run_program", *dict.fromkeys(case.kernel for case in CASES.values())])
+    builder.addresses(["run_program", *dict.fromkeys(case.kernel for case in STATE_STEPS.values())])
     return builder
 
 
 @pytest.mark.parametrize("position", [0, 5], ids=["from the start", "from a state"])
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize("case", STATE_STEPS.values(), ids=list(STATE_STEPS))
 def test_states_are_carried_on_as_in_float64(
-    case: Case, position: int, builder: KernelBuilder
+    case: StateStep, position: int, builder: KernelBuilder
 ) -> None:
     states = floats(SLOTS, case.state_size)  # at the start it is zero, whatever lies there
-    y, after = case.run(states, 0, T, position=position, slot=1)
-    exact = {name: a.astype(float) for name, a in {**case.rows, **case.shared}.items()}
+    y, after = computed(case, states, 0, T, position=position, slot=1)
+    exact = {name: a.astype(float) for name, a in {**case.rows_of(T), **case.shared}.items()}
     begin = states[1].astype(float).reshape(case.state) * (position > 0)
-    expected, state = case.expected(**exact, state=begin, **case.numbers)
+    expected, state = EXPECTED[case.kernel](**exact, state=begin, **case.numbers)
     scale = max(np.abs(expected).max(), np.abs(state).max())
     np.testing.assert_allclose(y, expected, atol=2e-6 * scale)
     np.testing.assert_allclose(after[1].reshape(case.state), state, atol=2e-6 * scale)
     np.testing.assert_array_equal(after[[0, 2]], states[[0, 2]])
     for n_threads in (1, 3):
-        other, left = case.run(states, 0, T, position=position, slot=1, builder=builder,
-                               n_threads=n_threads)  # type: ignore[arg-type] # fmt: skip
+        other, left = computed(case, states, 0, T, position=position, slot=1, builder=builder,
+                               n_threads=n_threads)  # fmt: skip
         np.testing.assert_array_equal(other, y)
         np.testing.assert_array_equal(left, after)
 
 
 @pytest.mark.parametrize("cuts", [range(T + 1), (0, 2, 3, T)], ids=["tokens", "batches"])
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_bits_do_not_depend_on_the_cut(case: Case, cuts: Any, builder: KernelBuilder) -> None:
+@pytest.mark.parametrize("case", STATE_STEPS.values(), ids=list(STATE_STEPS))
+def test_bits_do_not_depend_on_the_cut(case: StateStep, cuts: Any, builder: KernelBuilder) -> None:
     states = floats(SLOTS, case.state_size)
-    whole = case.run(states, 0, T, slot=2, builder=builder)  # type: ignore[arg-type]
+    whole = computed(case, states, 0, T, slot=2, builder=builder)
     parts = []
     for start, end in pairwise(cuts):
-        y, states = case.run(states, start, end, position=start, slot=2, builder=builder)  # type: ignore[arg-type] # fmt: skip
+        y, states = computed(case, states, start, end, position=start, slot=2, builder=builder)
         parts.append(y)
     np.testing.assert_array_equal(np.concatenate(parts), whole[0])
     np.testing.assert_array_equal(states, whole[1])
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_no_state_may_leave_its_memory(case: Case) -> None:
-    arrays = {**case.rows, **case.shared, "state": floats(1, case.state_size),
+@pytest.mark.parametrize("case", STATE_STEPS.values(), ids=list(STATE_STEPS))
+def test_no_state_may_leave_its_memory(case: StateStep) -> None:
+    arrays = {**case.rows_of(T), **case.shared, "state": floats(1, case.state_size),
               "y": floats(T, case.width)}  # fmt: skip
     at, blocks = lay_out(arrays)
     numbers = {**case.numbers, "state_stride": case.state_size}

@@ -21,6 +21,7 @@ from gguf_hub.run.kernels.vm.ops import (
     step,
 )
 from tests.conftest import KERNELS
+from tests.run.kernels.inputs import ROUTES
 from tests.run.kernels.running import bounds_of, lay_out, prove_step, run_step
 
 T, D = 5, 37  # tokens and width: no multiple of what vectors hold
@@ -233,23 +234,6 @@ def test_heads_are_rotated_in_place(n_rot: int, is_neox: int, builder: KernelBui
 
 
 # -- routing --------------------------------------------------------------------------------------
-
-ROUTES = {
-    "chosen": {"function": SOFTMAX_OF_CHOSEN},
-    "chosen, with a bias": {"function": SOFTMAX_OF_CHOSEN, "has_bias": 1, "scale": 2.5},
-    "softmax": {"function": SOFTMAX},
-    "softmax, normalised": {"function": SOFTMAX, "is_normalized": 1, "scale": 0.5},
-    "softmax, bias": {"function": SOFTMAX, "has_bias": 1},
-    "softmax, groups": {"function": SOFTMAX, "n_group": 4, "n_group_used": 2},
-    "sigmoid": {"function": SIGMOID, "scale": 1.8},
-    "sigmoid, normalised": {"function": SIGMOID, "is_normalized": 1},
-    "deepseek": {"function": SIGMOID, "has_bias": 1, "n_group": 6, "n_group_used": 3,
-                 "is_normalized": 1, "scale": 2.5},
-    "groups of one": {"function": SIGMOID, "n_group": 24, "n_group_used": 9},
-    "llama4": {"function": SIGMOID_OF_CHOSEN},
-    "sigmoid of chosen, bias, groups": {"function": SIGMOID_OF_CHOSEN, "has_bias": 1, "n_group": 3,
-                                        "n_group_used": 1},
-}  # fmt: skip
 
 
 def routed(

@@ -45,7 +45,7 @@ class OpeningFacts:
         n_ctx: Positions of each slot; None for the trained context, at most ``default_n_ctx``.
         default_n_ctx: See there.
         n_slots: Requests that are decoded at once.
-        kv_type: Type of keys and values: ``f16`` or ``q8_0``.
+        kv_type: Type of keys and values, a key of ``KV_TYPES``.
         is_mapped: Whether the file's pages can be dropped and read again.
         uses_gpu: Whether GPUs compute, where there are any.
     """
