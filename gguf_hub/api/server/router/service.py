@@ -220,7 +220,7 @@ class Router:
             UsageError: It is not loaded.
         """
         is_allowed = self.autoload if wish.autoload is None else wish.autoload
-        if not is_allowed and self.fleet.state_of(model.name) is State.UNLOADED:
+        if not is_allowed and self.fleet.state_of(model.name) in (State.UNLOADED, State.UNLOADING):
             raise UsageError(f"model '{model.name:.200}' is not loaded",
                              hint="`POST /models/load` loads it")  # fmt: skip
 
