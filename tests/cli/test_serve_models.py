@@ -51,11 +51,13 @@ class Program:
 
 
 @pytest.fixture
-def program(data: Path) -> Iterator[Program]:
+def program(data: Path, tmp_path: Path) -> Iterator[Program]:
     for package in ("fastapi", "uvicorn", "httpx"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     paths = [data / "models" / f"{name}.gguf" for name in MODELS]
-    found = Program(*paths, "--models-max", 1, "--api-key", "secret", *SETTINGS)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(paths[0].read_bytes()[:100_000])
+    found = Program(*paths, cut, "--models-max", 1, "--api-key", "secret", *SETTINGS)
     try:
         yield found
     finally:
@@ -103,13 +105,21 @@ def test_several_models_answer_one_at_a_time_as_each_alone(program: Program, dat
     assert "ended in the middle" in events[-1]["error"]["message"]
     assert program.text(f32, n_predict=12) == expected[f32]
 
-    # 4) what it said of that, and no process is left
+    # 4) so does a file that is damaged
+    damaged = program.http.post("/completion", json={"model": "cut", "prompt": "x"})
+    assert damaged.status_code == 500
+    assert "model 'cut' cannot be loaded" in damaged.json()["error"]["message"]
+    assert "the file ends too early" in damaged.json()["error"]["message"]
+    assert program.http.get("/v1/models/cut").json()["status"]["exit_code"] == 1
+    assert program.text(f32, n_predict=12) == expected[f32]
+
+    # 5) what it said of that, and no process is left
     (child,) = program.children()
     err = program.stop()
     assert program.process.returncode == 0, err
-    assert "2 models, loaded when requests name them" in err
+    assert "3 models, loaded when requests name them" in err
     assert f"{f32}: its process was ended by signal 9" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "Fatal" not in err
     assert not child.is_running()
 
 

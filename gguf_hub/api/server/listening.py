@@ -110,8 +110,12 @@ def _no_password() -> str:
     return ""
 
 
-def allow_connections(n: int) -> None:
+def allow_connections(n: int, *, n_files: int = 1) -> None:
     """Raise this process's limit of open files to ``n`` connections, if necessary.
+
+    Args:
+        n: Connections.
+        n_files: Open files that each of them takes.
 
     Raises:
         UsageError: The system does not allow as many.
@@ -121,13 +125,14 @@ def allow_connections(n: int) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = n + _N_FILES
+    needed = n * n_files + _N_FILES
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
+        most = max(1, (hard - _N_FILES) // n_files)
         raise UsageError(
-            f"{n} connections: expected at most {max(1, hard - _N_FILES)}, because this system "
-            f"limits a process to {hard} open files",
+            f"{n} connections: expected at most {most}, because this system limits a process to "
+            f"{hard} open files",
             hint="lower --max-connections, or raise the limit (`ulimit -n`)",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

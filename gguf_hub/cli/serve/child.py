@@ -17,27 +17,29 @@ def main(arguments: Sequence[str]) -> int:
 
     parent = Parent.of_this_process()
     wanted = parent.ask()
-    stop, is_serving = threading.Event(), threading.Event()
+    stop, has_loaded = threading.Event(), threading.Event()
 
     def end() -> None:
         stop.set()
-        if not is_serving.is_set():
+        if not has_loaded.is_set():
             os._exit(0)  # loading cannot be interrupted otherwise
 
     parent.follow(end)
     try:
-        _serve(wanted, parent, stop, is_serving)
+        _serve(wanted, parent, stop, has_loaded)
     except GgufHubError as error:
+        has_loaded.set()  # the exit code is that of the error
         parent.tell(error=error.message, hint=error.hint)
         return error.exit_code
     except MemoryError:
+        has_loaded.set()
         parent.tell(error="not enough memory")
         return 1
     return 0
 
 
 def _serve(
-    wanted: dict[str, Any], parent: Any, stop: threading.Event, is_serving: threading.Event
+    wanted: dict[str, Any], parent: Any, stop: threading.Event, has_loaded: threading.Event
 ) -> None:
     from gguf_hub.api.server.app import create_app
     from gguf_hub.api.server.router.child_server import ParentProgress, serve_child
@@ -56,5 +58,5 @@ def _serve(
             service, api_keys=(wanted["key"],), hosts=(), takes_any_name=True,
             max_body_bytes=wanted["max_body_bytes"],
         )  # fmt: skip
-        is_serving.set()
+        has_loaded.set()
         serve_child(app, parent, wanted["n_connections"], stop)

@@ -113,8 +113,9 @@ def command(**options: Any) -> None:
                  "chat_format": read_template(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)
     import_server()
-    access = check_server(options)
-    serve = serve_routed if is_routed(models) else serve_one
+    has_router = is_routed(models)
+    access = check_server(options, is_routed=has_router)
+    serve = serve_routed if has_router else serve_one
     with bind(options["host"], options["port"]) as listener:
         # 2) open the models and serve them
         serve(models, listener, options, access, arguments)

@@ -109,8 +109,12 @@ def _n_ctx(path: Path, wanted: int | None, default: int) -> int:
     return min(default, trained or default)
 
 
-def check_server(options: dict[str, Any]) -> dict[str, Any]:
+def check_server(options: dict[str, Any], *, is_routed: bool = False) -> dict[str, Any]:
     """Return ``api_keys``, ``hosts`` and ``origins`` for ``create_app``.
+
+    Args:
+        options: Options of the command.
+        is_routed: Each connection of a client takes another one, to the process of its model.
 
     Raises:
         UsageError: A key, a certificate or a host name is invalid, or the system allows fewer
@@ -121,7 +125,7 @@ def check_server(options: dict[str, Any]) -> dict[str, Any]:
     from gguf_hub.api.server.listening import allow_connections, check_tls
 
     check_tls(options["ssl_cert_file"], options["ssl_key_file"])
-    allow_connections(options["max_connections"])
+    allow_connections(options["max_connections"], n_files=2 if is_routed else 1)
     host, allowed_hosts = options["host"], options["allowed_hosts"]
     AllowedHosts(allowed_hosts)
     is_local = is_loopback(_resolve(host))

@@ -51,8 +51,9 @@ class Parent:
         """Call ``at_end`` in a thread when the parent wants this process to end, or has ended."""
 
         def wait() -> None:
-            with contextlib.suppress(OSError, ValueError):
-                while self._stdin.read(1):
+            # not through Python's buffer, whose lock would hold up the end of this process
+            with contextlib.suppress(OSError):
+                while os.read(self._stdin.fileno(), 1):
                     pass
             at_end()
 

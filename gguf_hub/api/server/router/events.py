@@ -1,4 +1,4 @@
-"""Events of a router for whoever listens, as llama-server's ``/models/sse`` sends them."""
+"""ModelEvents of a router for whoever listens, as llama-server's ``/models/sse`` sends them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Event = dict[str, Any]
 _MAX_WAITING = 1024
 
 
-class Events:
+class ModelEvents:
     """Passes events on to each listener, in order; one that is too slow loses the oldest."""
 
     def __init__(self) -> None:

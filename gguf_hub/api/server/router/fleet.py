@@ -25,7 +25,7 @@ from gguf_hub.api.server.router.children import (
     ending,
     retrieve,
 )
-from gguf_hub.api.server.router.events import Events
+from gguf_hub.api.server.router.events import ModelEvents
 from gguf_hub.api.server.router.library import ListedModel
 from gguf_hub.api.server.router.room import Demand, Room
 from gguf_hub.errors import GgufHubError, UnavailableError
@@ -138,7 +138,7 @@ class Fleet:
     ) -> None:
         self._start, self._describe, self._room, self._note = start, describe, room, note
         self.settings = settings
-        self.events = Events()
+        self.events = ModelEvents()
         self.failures: dict[str, LoadError] = {}
         self.counts: Counter[str] = Counter()
         self._instances: dict[str, Instance] = {}

@@ -33,7 +33,16 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class ProcessEndedError(UnavailableError):
-    """The process of a model has ended before its answer did."""
+    """The process of a model has ended, or closed the connection, before its answer did.
+
+    Args:
+        when: The moment, for the message.
+        child: The process.
+    """
+
+    def __init__(self, when: str, child: Child) -> None:
+        super().__init__(f"the process of this model has ended {when}", hint="try again")
+        self.child = child
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,7 @@ class Answer:
                 pass
         except (OSError, h11.ProtocolError) as exc:
             self.close()
-            text = "the process of this model has ended before it answered"
-            raise ProcessEndedError(text, hint="try again") from exc
+            raise ProcessEndedError("before it answered", self._child) from exc
         self.status = head.status_code
         self.headers = _without(_OF_CONNECTIONS, list(head.headers))
 
@@ -116,8 +124,7 @@ class Answer:
                 if isinstance(event, h11.Data):
                     yield bytes(event.data)
         except (OSError, h11.ProtocolError) as exc:
-            text = "the process of this model has ended in the middle of its answer"
-            raise ProcessEndedError(text, hint="try again") from exc
+            raise ProcessEndedError("in the middle of its answer", self._child) from exc
         finally:
             self.close()
 

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
-from gguf_hub.api.server.router.events import Events
+from gguf_hub.api.server.router.events import ModelEvents
 from gguf_hub.api.server.worker_pool import WorkerPool
 from gguf_hub.errors import UsageError
 from gguf_hub.hub.download.refs import Target
@@ -118,7 +118,7 @@ class Pulls:
     def __init__(
         self,
         resolver: Callable[[Progress], Resolver],
-        events: Events,
+        events: ModelEvents,
         has_changed: Callable[[], object],
     ) -> None:
         self._resolver, self._events, self._has_changed = resolver, events, has_changed

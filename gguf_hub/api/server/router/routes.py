@@ -102,6 +102,8 @@ def _entry_of_quant(quant: str) -> dict[str, Any]:
 
 def _status(service: Router, name: str) -> dict[str, Any]:
     state = service.fleet.state_of(name)
+    if state is State.UNLOADING:  # no word of llama-server's, whose clients know theirs
+        state = State.UNLOADED
     status: dict[str, Any] = {"value": state.value}
     failure = service.fleet.failures.get(name)
     if failure is not None and state is State.UNLOADED:
@@ -135,12 +137,12 @@ async def unload(body: NameBody, request: Request) -> Response:
 
 @router.get("/models/sse")
 async def events(request: Request) -> Response:
-    """Send what becomes of models, as it happens."""
+    """Send what becomes of models, as it happens; `ping` where nothing does."""
     service = router_of(request)
 
     async def batches() -> AsyncIterator[list[Any]]:
         async for event in service.fleet.events.listen(PING_S):
-            yield [{"event": "ping"} if event is None else event]
+            yield [event or {"model": "*", "event": "ping"}]
 
     return Events(batches(), lambda: None, LLAMA_SERVER)
 

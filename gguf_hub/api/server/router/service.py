@@ -194,8 +194,8 @@ class Router:
         call = Call.of(request, wish.body)
         try:
             return await self._answer(request, call, model, wish)
-        except ProcessEndedError:
-            if await self._is_alive(model):
+        except ProcessEndedError as exc:
+            if not await _has_ended(exc.child):
                 raise
         # its process has ended, nothing was answered yet: another one may
         return await self._answer(request, call, model, wish)
@@ -220,7 +220,7 @@ class Router:
             UsageError: It is not loaded.
         """
         is_allowed = self.autoload if wish.autoload is None else wish.autoload
-        if not is_allowed and self.fleet.state_of(model.name) is State.UNLOADED:
+        if not is_allowed and self.fleet.state_of(model.name) in (State.UNLOADED, State.UNLOADING):
             raise UsageError(f"model '{model.name:.200}' is not loaded",
                              hint="`POST /models/load` loads it")  # fmt: skip
 
@@ -234,14 +234,6 @@ class Router:
             assert instance.child is not None
             answer = await while_connected(request, ask(instance.child, call))
             return Forwarded(answer, call.path, stack.pop_all().aclose)
-
-    async def _is_alive(self, model: ListedModel) -> bool:
-        """Return whether the process of a model is there; one that has just died gets a moment."""
-        instance = self.fleet.get(model.name)
-        if instance is None or instance.child is None:
-            return False
-        await asyncio.wait({instance.child.exited}, timeout=_GONE_S)
-        return not instance.child.exited.done()
 
     async def ask_all(self, request: Request) -> Response | None:
         """Return the first answer that is no 404, of whichever model that is loaded, or None."""
@@ -271,6 +263,12 @@ class Router:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _has_ended(child: Child) -> bool:
+    """Return whether a process has ended, or does so in a moment."""
+    await asyncio.wait({child.exited}, timeout=_GONE_S)
+    return child.exited.done()
 
 
 async def ask_models(child: Child) -> dict[str, Any]:

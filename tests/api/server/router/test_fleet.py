@@ -202,6 +202,18 @@ def test_a_process_that_dies_before_it_answers_is_replaced(
     assert any("ended with exit code 3" in note for note in router.notes)
 
 
+def test_all_that_a_process_had_not_answered_is_answered_by_the_next(
+    start: Start, files: Files, tmp_path: Path
+) -> None:
+    router = start(files)
+    router.ask("a")
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(router.ask, "a", wait=0.8) for _ in range(3)]
+        router.ask("a", wait=0.3, die=str(tmp_path / "died"))
+        assert [other.result()["model"] for other in others] == ["a"] * 3
+    assert router.started == ["a", "a"]
+
+
 def test_a_request_that_kills_each_process_is_answered_with_an_error(
     start: Start, files: Files
 ) -> None:
