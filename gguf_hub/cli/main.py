@@ -53,6 +53,7 @@ FAMILIES = {
         {
             "bench": "Benchmark a model on this machine.",
             "perplexity": "Measure perplexity and KL divergence.",
+            "compare": "Compare quants: perplexity, KL divergence, size and speed.",
             "imatrix": "Make, merge and show importance matrices.",
             "warmup": "Compile kernels ahead of the first run.",
         },

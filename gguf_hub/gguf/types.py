@@ -89,15 +89,16 @@ COMMON_TYPES = frozenset(
 
 WRITABLE_TYPES = COMMON_TYPES | frozenset(
     {
-        QuantType.IQ4_NL, QuantType.IQ4_XS, QuantType.TQ1_0, QuantType.TQ2_0, QuantType.MXFP4,
+        QuantType.IQ1_S, QuantType.IQ1_M, QuantType.IQ2_XXS, QuantType.IQ2_XS, QuantType.IQ2_S,
+        QuantType.IQ3_XXS, QuantType.IQ3_S, QuantType.IQ4_NL, QuantType.IQ4_XS,
+        QuantType.TQ1_0, QuantType.TQ2_0, QuantType.MXFP4,
     }
 )  # fmt: skip
 """The types that weights can be turned into."""
 
 RUNNABLE_TYPES = WRITABLE_TYPES | frozenset(
     {
-        QuantType.IQ1_S, QuantType.IQ1_M, QuantType.IQ2_XXS, QuantType.IQ2_XS, QuantType.IQ2_S,
-        QuantType.IQ3_XXS, QuantType.IQ3_S, QuantType.Q1_0, QuantType.Q2_0, QuantType.NVFP4,
+        QuantType.Q1_0, QuantType.Q2_0, QuantType.NVFP4,
     }
 )  # fmt: skip
 """The types that the runner computes with: all that models' weights are stored in."""
@@ -122,9 +123,19 @@ class FileType(IntEnum):
     Q5_K_S = 16
     Q5_K_M = 17
     Q6_K = 18
+    IQ2_XXS = 19
+    IQ2_XS = 20
     Q2_K_S = 21
+    IQ3_XS = 22
+    IQ3_XXS = 23
+    IQ1_S = 24
     IQ4_NL = 25
+    IQ3_S = 26
+    IQ3_M = 27
+    IQ2_S = 28
+    IQ2_M = 29
     IQ4_XS = 30
+    IQ1_M = 31
     BF16 = 32
     TQ1_0 = 36
     TQ2_0 = 37

@@ -85,8 +85,9 @@ def command(
     """Quantize a model.
 
     TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S,
-    Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS, MXFP4_MOE, TQ1_0 or TQ2_0. Norms and routers keep
-    their type. OUT is written completely or not at all.
+    Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ2_M, IQ3_XXS, IQ3_XS,
+    IQ3_S, IQ3_M, IQ4_NL, IQ4_XS, MXFP4_MOE, TQ1_0 or TQ2_0. Norms and routers keep their type. OUT
+    is written completely or not at all.
     """
     from gguf_hub.cli.files.outputs import report
     from gguf_hub.run.quants.plan import plan_quantize

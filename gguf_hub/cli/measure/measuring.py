@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.oserrors import reason_of
 
 if TYPE_CHECKING:
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.progress import Progress
-    from gguf_hub.run.perplexity import LogitsReader, ModelSource, Result
+    from gguf_hub.run.perplexity import LogitsReader, ModelSource, Result, Source
     from gguf_hub.run.perplexity.measure import Chunks
     from gguf_hub.run.tokenizer import Tokenizer
 
@@ -23,6 +25,10 @@ class Measuring(contextlib.ExitStack):
     Args:
         options: Those of the command, by name.
         progress: Notified about compiling and chunks.
+
+    Attributes:
+        files: Models that were opened, the measured one first.
+        seconds: How long their reading of the text took.
     """
 
     def __init__(self, options: dict[str, Any], progress: Progress) -> None:
@@ -31,6 +37,8 @@ class Measuring(contextlib.ExitStack):
         self._progress = progress
         self._text = ""
         self._inputs: list[Path] = []
+        self.files: list[Gguf] = []
+        self.seconds = 0.0
 
     def run(self, argument: str) -> Result:
         """Measure the model of an argument.
@@ -39,7 +47,6 @@ class Measuring(contextlib.ExitStack):
             GgufHubError: A model, the text or the saved logits cannot be used.
         """
         from gguf_hub.cli.run.prompt import read_text
-        from gguf_hub.run.perplexity import measure
 
         if self._options["text_path"]:  # before a model is loaded
             self._text = read_text(self._options["text_path"], "text")
@@ -51,18 +58,26 @@ class Measuring(contextlib.ExitStack):
         chunks = self._chunks(tokenizer, n_ctx)
         base = self._load_base(tokenizer, n_ctx) if self._options["base"] else None
         sink = self._sink(chunks, model.n_vocab) if self._options["logits_path"] else None
-        return measure(chunks, model, base=base, sink=sink, progress=self._progress)
+        return self._measure(chunks, model, base, sink)
 
     def _compare_with_saved(self, argument: str) -> Result:
         """Measure the tokens in a file of logits, and compare with these logits."""
-        from gguf_hub.run.perplexity import measure
-
         reader = self._open_logits()
         n_chunks, n_ctx = reader.chunks.shape
         model, tokenizer = self._load(argument, n_ctx)
         if self._options["text_path"]:
             _require_same_tokens(reader.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
-        return measure(reader.chunks, model, base=reader, progress=self._progress)
+        return self._measure(reader.chunks, model, reader)
+
+    def _measure(
+        self, chunks: Chunks, model: ModelSource, base: Source | None, sink: Any = None
+    ) -> Result:
+        from gguf_hub.run.perplexity import measure
+
+        start_time = time.perf_counter()
+        result = measure(chunks, model, base=base, sink=sink, progress=self._progress)
+        self.seconds = time.perf_counter() - start_time
+        return result
 
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
         from gguf_hub.cli.models import resolve_model
@@ -83,6 +98,7 @@ class Measuring(contextlib.ExitStack):
         loaded = self.enter_context(open_model(path, settings, progress=self._progress))
         model, tokenizer = loaded.model, loaded.tokenizer
         self._inputs += [part.path for part in loaded.file.files]
+        self.files.append(loaded.file)
         n_ctx_train = model.config.n_ctx_train
         if n_ctx > n_ctx_train:
             console.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,21 +77,36 @@ def draw(pick: Pick, path: Path, *, title: str = "", is_dark: bool = False) -> N
         GgufHubError: No loss is known, or the file cannot be written.
     """
     from gguf_hub.errors import GgufHubError
-    from gguf_hub.files import require_ours, write_atomically
 
     if not any(fit.loss for fit in pick.fits):
         raise GgufHubError(
             "nothing to plot: the loss of these files is unknown",
             hint="`gguf-hub pick --explain` shows the memory",
         )
+    save(lambda: _figure(pick, title, DARK if is_dark else LIGHT), path)
+
+
+def save(make: Callable[[], Any], path: Path) -> None:
+    """Write a figure; a plot of ours that is there is replaced.
+
+    Args:
+        make: Returns the figure; called with matplotlib's own settings.
+        path: File to write; ``.png`` or ``.svg``.
+
+    Raises:
+        GgufHubError: It cannot be written, or another file is in the way.
+    """
     import matplotlib
+
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.files import require_ours, write_atomically
 
     kind = path.suffix.lower().removeprefix(".")
     signature = {"Software" if kind == "png" else "Creator": SIGNATURE.decode()}
     buffer = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a `matplotlibrc` of the working folder could have LaTeX run
-        figure = _figure(pick, title, DARK if is_dark else LIGHT)
+        figure = make()
         figure.savefig(buffer, format=kind, facecolor=figure.get_facecolor(), metadata=signature)
     require_ours(path, _DESCRIPTION, _is_ours)
     try:

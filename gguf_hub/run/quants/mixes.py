@@ -24,12 +24,14 @@ BASE_TYPES: dict[FileType, QuantType] = {
     F.Q4_K_S: T.Q4_K, F.Q4_K_M: T.Q4_K, F.Q5_K_S: T.Q5_K, F.Q5_K_M: T.Q5_K, F.Q6_K: T.Q6_K,
     F.IQ4_NL: T.IQ4_NL, F.IQ4_XS: T.IQ4_XS, F.TQ1_0: T.TQ1_0, F.TQ2_0: T.TQ2_0,
     F.MXFP4_MOE: T.MXFP4,
+    F.IQ1_S: T.IQ1_S, F.IQ1_M: T.IQ1_M,
+    F.IQ3_XXS: T.IQ3_XXS, F.IQ3_XS: T.IQ3_S, F.IQ3_S: T.IQ3_S, F.IQ3_M: T.IQ3_S,
+    F.IQ2_XXS: T.IQ2_XXS, F.IQ2_XS: T.IQ2_XS, F.IQ2_S: T.IQ2_XS, F.IQ2_M: T.IQ2_S,
 }  # fmt: skip
 """The type that most tensors of a file get."""
 
-_TINY = frozenset(
-    name for name in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
-)  # fmt: skip
+_TINY = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
+"""Mixes of less than three bits."""
 _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 _SEVENTY_B = {"llama": True, "qwen2": False}
 """Architectures whose models of 80 layers are 70B -> only where heads share values."""

@@ -42,6 +42,9 @@ _LARGEST = {
     # half of what scale times quant reaches: a fitted scale may be larger than the obvious one
     T.Q3_K: 64 * _HALF, T.Q6_K: 2048 * _HALF, T.IQ4_NL: 64 * _HALF, T.IQ4_XS: 2048 * _HALF,
     T.TQ1_0: _HALF, T.TQ2_0: _HALF, T.MXFP4: 6 * 2.0**120,
+    T.IQ1_S: 5 * _HALF, T.IQ1_M: 5 * _HALF,
+    T.IQ3_XXS: 200 * _HALF, T.IQ3_S: 200 * _HALF,
+    T.IQ2_XXS: 80 * _HALF, T.IQ2_XS: 80 * _HALF, T.IQ2_S: 80 * _HALF,
 }  # fmt: skip
 """Type -> the largest magnitude that it surely holds."""
 

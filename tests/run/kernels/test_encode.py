@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.gguf.types import COMMON_TYPES, WRITABLE_TYPES
+from gguf_hub.gguf.types import COMMON_TYPES
 from gguf_hub.gguf.types import QuantType as T
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.quantize import encode
@@ -21,6 +21,8 @@ from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_ROWS, step
 from tests import naive
 
 TYPES = sorted(COMMON_TYPES | {T.IQ4_NL, T.IQ4_XS})
+CODES = [T.IQ4_NL, T.IQ4_XS, T.MXFP4, T.TQ1_0, T.TQ2_0]
+"""Points of grids are searched among thousands: they are tested compiled, in test_transcode."""
 SIMPLE = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1]
 K_TYPES = [T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K]
 # Root mean square error of Gaussian weights, in standard deviations: what so many bits can do.
@@ -73,7 +75,7 @@ def test_k_types_lose_as_little_as_ggml(type: T, data: Path) -> None:
         assert error(type, ours, values) <= 1.05 * error(type, theirs[: len(ours)], values)
 
 
-@pytest.mark.parametrize("type", sorted(WRITABLE_TYPES - COMMON_TYPES), ids=lambda t: t.name)
+@pytest.mark.parametrize("type", CODES, ids=lambda t: t.name)
 def test_codes_lose_as_little_as_ggmls(type: T, data: Path) -> None:
     """Those of MXFP4 and of the ternary types are the very bytes."""
     listed = json.loads((data / "codes" / "block_vectors.json").read_text())
@@ -82,7 +84,8 @@ def test_codes_lose_as_little_as_ggmls(type: T, data: Path) -> None:
     theirs = np.frombuffer(base64.b64decode(vector["blocks"]), np.uint8)
     ours = encoded(type, values)
     if type.name.startswith("IQ"):
-        assert error(type, ours, values) <= 1.02 * error(type, theirs[: len(ours)], values)
+        limit = 1.05  # theirs may be by an importance matrix
+        assert error(type, ours, values) <= limit * error(type, theirs[: len(ours)], values)
     else:
         assert np.array_equal(ours, theirs[: len(ours)])
 

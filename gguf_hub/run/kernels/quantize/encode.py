@@ -19,7 +19,13 @@ from collections.abc import Callable
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.quantize import encode_codes, encode_k, encode_small
+from gguf_hub.run.kernels.quantize import (
+    encode_codes,
+    encode_grids,
+    encode_k,
+    encode_small,
+    encode_ternary,
+)
 from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.quantize.encode_small import pack_fifth_bits
@@ -34,6 +40,8 @@ _MAKERS = {
     "Q4_K": encode_k.make_q4_k,
     "Q5_K": encode_k.make_q5_k,
     "Q6_K": encode_k.make_q6_k,
+    "IQ1_S": encode_ternary.make_iq1_s,
+    "IQ1_M": encode_ternary.make_iq1_m,
     "IQ4_NL": encode_codes.make_iq4_nl,
     "IQ4_XS": encode_codes.make_iq4_xs,
 }
@@ -117,6 +125,8 @@ def make_encode_row(weight_type: str, lanes, *, is_weighted: bool = False) -> Ca
     """
     if weight_type in _MAKERS:
         return _MAKERS[weight_type](lanes, is_weighted=is_weighted)
+    if weight_type in encode_grids.GRIDS:
+        return encode_grids.make_grid_encoder(weight_type, lanes, is_weighted=is_weighted)
     if weight_type in _PLAIN_MAKERS:
         return _PLAIN_MAKERS[weight_type](lanes)
     if weight_type in ("F32", "F16", "BF16"):

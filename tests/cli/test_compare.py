@@ -1,0 +1,96 @@
+"""``gguf-hub compare`` from the outside, on quants of a synthetic model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gguf_hub.gguf.types import FileType
+from gguf_hub.run.quants.quantize import quantize_file
+from tests.synth import TINY, write_mixtral
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    base = write_mixtral(tmp_path / "base.gguf", TINY, layout="merged", recipe="F32")
+    paths = [base]
+    for kind in (FileType.Q8_0, FileType.Q4_0):
+        paths.append(tmp_path / f"{kind.name}.gguf")
+        quantize_file(base, paths[-1], kind, n_threads=1)
+    return paths
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("The hen and the fox went over the hill.\n" * 3)
+    return path
+
+
+def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf_hub) -> None:
+    args = ("-f", text, "-c", 16, "-t", 1)
+    report = json.loads(gguf_hub("compare", *models, *args, "--json")[1])
+    base, better, worse = report["models"]
+    assert [row["name"] for row in report["models"]] == ["base", "Q8_0", "Q4_0"]
+    assert base["divergence"] is None
+    assert 0 < better["divergence"]["kl"]["value"] < worse["divergence"]["kl"]["value"]
+    assert base["bits_per_weight"] == 32
+    assert worse["size_bytes"] == models[2].stat().st_size
+    direct = json.loads(gguf_hub("perplexity", models[2], *args, "--base", models[0], "--json")[1])
+    assert worse["perplexity"] == direct["perplexity"]
+    kl = direct["divergence"]["kl"]["value"]
+    assert worse["divergence"]["kl"]["value"] == pytest.approx(kl, abs=1e-4)
+    code, out, err = gguf_hub("compare", *models, *args)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["base", "Q8_0", "Q4_0"]
+    assert "tokens scored in" in err
+
+
+def test_logits_of_the_base_are_kept(
+    models: list[Path], text: Path, tmp_path: Path, gguf_hub
+) -> None:
+    kept = tmp_path / "base.logits"
+    args = ("-c", 16, "-t", 1, "--kl-divergence-base", kept, "--json")
+    first = json.loads(gguf_hub("compare", *models, "-f", text, *args)[1])["models"]
+    before = kept.read_bytes()
+    second = json.loads(gguf_hub("compare", models[2], *args)[1])["models"]
+    assert kept.read_bytes() == before
+    for key in ("perplexity", "divergence", "size_bytes"):
+        assert second[0][key] == first[2][key]
+    text.write_text("Another text altogether, and one that is long enough for chunks.")
+    code, _, err = gguf_hub("compare", models[2], "-f", text, *args)
+    assert code == 2
+    assert "of another text" in err
+
+
+def test_a_plot_of_sizes(models: list[Path], text: Path, tmp_path: Path, gguf_hub) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "c.png"
+    args = ("-f", text, "-c", 16, "-t", 1, "--plot", plot)
+    code, _, err = gguf_hub("compare", *models, *args)
+    assert code == 0, err
+    assert f"plot written: {plot}" in err
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "expected two models or more, the base first"),
+        (["BASE", "-f", "TEXT"], 2, "expected two models or more"),
+        (["BASE", "BASE"], 2, "expected a text: --text FILE"),
+        (["BASE", "BASE", "-f", "-"], 2, "expected a file"),
+        (["BASE", "BASE", "-f", "TEXT", "--plot", "x.pdf"], 2, "ends with .png or .svg"),
+        (["BASE", "BASE", "-f", "TEXT", "--kl-divergence-base", "TEXT"], 1, "not a file of logits"),
+        (["BASE", "no.gguf", "-f", "TEXT", "-c", "16"], 1, "no.gguf"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: list[str], code: int, said: str, models: list[Path], text: Path, gguf_hub
+) -> None:
+    paths = {"BASE": models[0], "TEXT": text}
+    found, out, err = gguf_hub("compare", *(paths.get(each, each) for each in arguments))
+    assert (found, out) == (code, "")
+    assert said in err
