@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.api.cluster import membership, tokens
+from gguf_hub.api.cluster import record, tokens
 from gguf_hub.api.llama import Llama
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -143,16 +143,16 @@ def test_a_token_is_kept_for_its_user_alone() -> None:
 
 
 def test_a_record_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
-    record = membership._record()
-    record.parent.mkdir(parents=True)
+    path = record.record_path()
+    path.parent.mkdir(parents=True)
     for text in (
         "",
         "{}",
         json.dumps({"pid": os.getpid(), "started": 1.0, "address": "a:1", "host": "a"}),
         json.dumps({"pid": 2**22 + 1, "started": 1.0, "address": "a:1", "host": "a"}),
     ):
-        record.write_text(text)
-        assert membership.membership() is None
+        path.write_text(text)
+        assert record.membership() is None
 
 
 # -- pick ----------------------------------------------------------------------------------------

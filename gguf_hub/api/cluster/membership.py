@@ -8,16 +8,16 @@ import os
 import signal
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gguf_hub.api.cluster import tokens
 from gguf_hub.api.cluster.address import parse_address
 from gguf_hub.api.cluster.planning import NodeFacts
+from gguf_hub.api.cluster.record import Membership, membership, record_path
 from gguf_hub.errors import ClusterError, UsageError
 from gguf_hub.files import write_atomically
-from gguf_hub.paths import data_dir
 from gguf_hub.resources.processes import is_running, start_time
 from gguf_hub.subprocesses import start_python
 
@@ -29,36 +29,6 @@ _PASSED = (
     *("GGUF_HUB_HOME", "GGUF_HUB_KERNEL_CACHE", "GGUF_HUB_ISA"),
     *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_*", "RAY_*"),
 )
-
-
-@dataclass(frozen=True)
-class Membership:
-    """This machine's part in a cluster.
-
-    Attributes:
-        pid: Of the process that runs Ray.
-        started: When it started.
-        address: Of the cluster.
-        host: Of this machine in it.
-    """
-
-    pid: int
-    started: float
-    address: str
-    host: str
-
-
-def _record() -> Path:
-    return data_dir() / "cluster" / "node.json"
-
-
-def membership() -> Membership | None:
-    """Return the cluster that this machine belongs to, or None."""
-    try:
-        found = Membership(**json.loads(_record().read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if is_running(found.pid, found.started) else None
 
 
 def join(
@@ -106,7 +76,7 @@ def leave() -> Membership | None:
         ClusterError: The process does not end.
     """
     now = membership()
-    _record().unlink(missing_ok=True)
+    record_path().unlink(missing_ok=True)
     if now is None:
         return None
     with contextlib.suppress(ProcessLookupError):
@@ -155,7 +125,7 @@ def _bracketed(host: str) -> str:
 
 
 def _start(words: list[str], address: str, host: str) -> Membership:
-    folder = _record().parent
+    folder = record_path().parent
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "ray.log"
     log.unlink(missing_ok=True)
@@ -174,7 +144,7 @@ def _start(words: list[str], address: str, host: str) -> Membership:
                                hint=f"its messages are in `{log}`")  # fmt: skip
         time.sleep(0.1)
     found = Membership(child.pid, start_time(child.pid) or 0.0, address, host)
-    write_atomically(_record(), json.dumps(asdict(found)))
+    write_atomically(record_path(), json.dumps(asdict(found)))
     child.returncode = 0  # it stays when this process ends
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:

@@ -91,12 +91,18 @@ def plan_model(path: Path, settings: ModelSettings, nodes: Sequence[ClusterNode]
     from gguf_hub.hub.survey.headers import facts_of_file
 
     file = facts_of_file(path)
-    kv_type = "q8_0" if (settings.key_type, settings.value_type) == ("Q8_0", "Q8_0") else "f16"
-    constraints = Constraints(n_ctx=settings.n_ctx or file.shape.n_ctx_train, kv_type=kv_type)
+    n_ctx = settings.n_ctx or file.shape.n_ctx_train
+    constraints = Constraints(n_ctx=n_ctx, kv_type=_kv_type(settings))
     plan = plan_cluster(file, constraints, nodes, n_slots=settings.n_slots)
     if not plan.stages:
         raise lacking(file, constraints, nodes, plan)
     return plan
+
+
+def _kv_type(settings: ModelSettings) -> str:
+    """Return the type of the cache; of keys and values that differ, the larger one."""
+    types = {settings.key_type.lower(), settings.value_type.lower()}
+    return next(name for name in ("f32", "f16", "q8_0") if name in types)
 
 
 def assignments_of(plan: ClusterPlan) -> list[Assignment]:

@@ -116,7 +116,7 @@ def _keep_off_stdout() -> None:
 
 def _address_of(text: str) -> str:
     """Return the address of the cluster that this machine belongs to, for ``auto``."""
-    from gguf_hub.api.cluster.membership import membership
+    from gguf_hub.api.cluster.record import membership
 
     own = membership() if text == "auto" else None
     return own.address if own else text

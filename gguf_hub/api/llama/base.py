@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.api.cluster.address import check_address, open_cluster
+from gguf_hub.api.cluster.address import check_address
+from gguf_hub.api.cluster.opening import open_cluster
 from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_request
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata

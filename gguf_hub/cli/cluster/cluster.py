@@ -9,7 +9,7 @@ import click
 from gguf_hub.cli.options import SIZE, json_option
 
 if TYPE_CHECKING:
-    from gguf_hub.api.cluster.membership import Membership
+    from gguf_hub.api.cluster.record import Membership
 
 
 @click.command("cluster")

@@ -50,6 +50,6 @@ def open_host(options: Mapping[str, Any], progress: Progress) -> Host | None:
     """
     if options.get("cluster") is None:
         return None
-    from gguf_hub.api.cluster.address import open_cluster
+    from gguf_hub.api.cluster.opening import open_cluster
 
     return open_cluster(options["cluster"], progress)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -172,8 +171,7 @@ class ChildStage:
             with contextlib.suppress(OSError):
                 if pipe is not None:
                     pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.child.wait(10)
+        self.child.wait()
 
 
 def _has_stderr() -> bool:

@@ -139,7 +139,7 @@ class ClusterModel:
         return self._recovering(run)
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> Logits:
-        """Compute one token of each of several sequences; see ``Transformer.decode``.
+        """Compute tokens of several sequences; see ``Transformer.decode``.
 
         Raises:
             ContextFullError: A token does not fit its cache.
@@ -151,7 +151,7 @@ class ClusterModel:
         return self.end_decode(self.begin_decode(rows))
 
     def begin_decode(self, rows: Sequence[tuple[int, int, int]]) -> Pending:
-        """Let the stages begin with one token of each of several sequences; do not wait.
+        """Let the stages begin with tokens of several sequences; do not wait.
 
         While the second stage computes them the first is free for those of others. Nothing else
         may be done with these slots before ``end_decode``; errors are those of ``decode``.
@@ -161,14 +161,19 @@ class ClusterModel:
             check_token_ids([token], [position], self.config.n_vocab)
 
         def run() -> Pending:
+            ends: dict[int, int] = {}
             for slot, _, position in rows:
-                self._require_cache(position, slot)
-                self._positions.begin(slot, position)
-            ends = [(slot, position + 1) for slot, _, position in rows]
-            self._positions.reach(ends)
-            most = max(1, min(self._limits.n_batch, self._limits.n_outputs, self.n_slots))
+                if slot not in ends:
+                    self._require_cache(position, slot)
+                    self._positions.begin(slot, position)
+                elif position != ends[slot]:
+                    raise UsageError(f"position {position} of slot {slot}: expected {ends[slot]}, "
+                                     "the one after the last row's")  # fmt: skip
+                ends[slot] = position + 1
+            self._positions.reach(list(ends.items()))
+            most = max(1, min(self._limits.n_batch, self._limits.n_outputs, self._limits.n_rows))
             parts = [rows[at : at + most] for at in range(0, len(rows), most)]
-            return Pending([self._send_rows(part) for part in parts], ends)
+            return Pending([self._send_rows(part) for part in parts], list(ends.items()))
 
         return self._recovering(run)
 

@@ -54,7 +54,7 @@ def test_logits_are_those_of_one_process(mixture: Path, builder: KernelBuilder, 
             np.testing.assert_array_equal(found, expected)
         for model in (one, several):
             model.copy_cache(2, 1, 64)
-        rows = [(2, 8, 90), (0, 9, 205), (1, 3, 64)]
+        rows = [(2, 8, 90), (0, 9, 205), (0, 4, 206), (1, 3, 64)]  # of slot 0 two
         np.testing.assert_array_equal(several.decode(rows), one.decode(rows))
         np.testing.assert_array_equal(several.embed(PROMPT[:70]), one.embed(PROMPT[:70]))
 
@@ -125,14 +125,17 @@ def test_every_architecture_is_shared_out_or_refused(
         (lambda m: m.forward([1], 0, slot=9), UsageError),
         (lambda m: m.forward([300], 0), TokenIdError),
         (lambda m: m.forward([1] * 65, 0), ContextFullError),
-        (lambda m: m.forward([1, 2], 0, all_logits=True), UsageError),
+        (lambda m: m.forward([1, 2, 3], 0, all_logits=True), UsageError),
         (lambda m: m.decode([(0, -1, 0)]), TokenIdError),
+        (lambda m: m.decode([(0, 5, 0), (0, 5, 2)]), UsageError),
     ],
 )
 def test_calls_that_cannot_be_are_refused_as_by_one_process(
     mixture: Path, builder: KernelBuilder, call: Callable, error: type[Exception]
 ) -> None:
-    with opened(mixture, thread_host(2, builder), n_ctx=64, n_threads=1) as models:
+    with opened(
+        mixture, thread_host(2, builder), n_ctx=64, n_slots=2, n_threads=1, n_logits=2
+    ) as models:
         messages = []
         for model in models:
             with pytest.raises(error) as caught:
