@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_hub.errors import CheckpointError
 from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.run.convert import plan_conversion
 from gguf_hub.run.convert.families import FAMILIES
-from gguf_hub.run.convert.keys import family_of
+from gguf_hub.run.convert.keys import family_of, read_keys
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.reference import reference_data
@@ -57,3 +61,28 @@ def test_every_record_is_compared_and_runs() -> None:
     assert {family.arch for family in FAMILIES} <= set(ARCHITECTURES)
     compared = [family_of(model["config"], Path("config.json")) for model in archive()[0].values()]
     assert {id(family) for family in compared} == {id(family) for family in FAMILIES}
+
+
+_ODD = (None, "x", -1, 0, 1e30, True, [], {}, [1], {"a": 1}, 10**12, 0.5, ["x"] * 4, float("nan"),
+        float("inf"), 3, 2**31 - 1)  # fmt: skip
+
+
+def _paths(config: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in config.items():
+        yield (*before, key)
+        if isinstance(value, dict) and key != "vision_config":
+            yield from _paths(value, (*before, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_of_any_kind_are_read_or_refused(name: str) -> None:
+    config = archive()[0][name]["config"]
+    for path in _paths(config):
+        for value in _ODD:
+            changed = copy.deepcopy(config)
+            inner = changed
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            with contextlib.suppress(CheckpointError):
+                read_keys(changed, Path("config.json"))
