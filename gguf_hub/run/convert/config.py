@@ -108,6 +108,23 @@ class ConfigReader:
             return 1.0
         return float(value)
 
+    def number(self, key: str, *, among: Mapping[str, Any] | None = None) -> float:
+        """Return a number of at least 0, from ``among`` or else the top level; 0 for none."""
+        value = self.get(key, 0, among=among)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e30:
+            self.issues.append(f"`{key}`: expected a number >= 0, found {value!r:.40}")
+            return 0.0
+        return float(value)
+
+    def sections(self, n_pair: int) -> list[int]:
+        """Return how many rotated pairs are for each kind of position; all are one for text."""
+        value = self.rope.get("mrope_section") or [n_pair]
+        is_right = isinstance(value, list) and len(value) <= 4
+        if not is_right or not all(type(n) is int and 0 <= n <= _MAX_INTEGER for n in value):
+            self.issues.append(f"`mrope_section`: expected up to 4 numbers, found {value!r:.40}")
+            return [0, 0, 0, 0]
+        return [*value, 0, 0, 0][:4]
+
     def flag(self, key: str, default: bool = False) -> bool:
         """Return true or false."""
         value = self.get(key, default)

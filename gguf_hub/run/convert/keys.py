@@ -23,6 +23,10 @@ from gguf_hub.run.convert.families import FAMILIES, Family
 
 _CLASSES = {name: [f for f in FAMILIES if name in f.classes]
             for family in FAMILIES for name in family.classes}  # fmt: skip
+_MOST_LAYERS = 10_000
+"""Lists have an entry for each layer, before it is known that there are tensors of them."""
+_MOST_PAIRS = 1 << 16
+"""Rotated pairs of a head; no model has more."""
 _YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 
 
@@ -118,7 +122,7 @@ def _sizes(reader: ConfigReader, family: Family) -> dict[str, Any]:
         "vocab_size": reader.integer("vocab_size"),
         "context_length": reader.integer("max_position_embeddings"),
         "embedding_length": n_embd,
-        "block_count": reader.integer("num_hidden_layers", n_layer),
+        "block_count": _n_layer(reader, n_layer),
         "feed_forward_length": reader.integer(reader.first(family.n_ff, "intermediate_size")),
         "attention.head_count": n_head,
         "attention.head_count_kv": reader.integer("num_key_value_heads", n_head),
@@ -130,6 +134,15 @@ def _sizes(reader: ConfigReader, family: Family) -> dict[str, Any]:
     reader.expect(reader.first("hidden_act", "hidden_activation"), *family.activations)
     reader.get("hidden_act")
     return keys
+
+
+def _n_layer(reader: ConfigReader, default: int | None) -> int:
+    """Return the number of layers; 1 where there are more than any model has."""
+    n_layer = reader.integer("num_hidden_layers", default)
+    if n_layer > _MOST_LAYERS:
+        reader.issues.append(f"`num_hidden_layers` {n_layer:,}: expected at most {_MOST_LAYERS:,}")
+        return 1
+    return n_layer
 
 
 def _experts(reader: ConfigReader, family: Family) -> dict[str, Any]:
@@ -154,8 +167,8 @@ def _rotation(reader: ConfigReader, family: Family, keys: Mapping[str, Any]) -> 
         "rope.dimension_count": int(head_dim * share),
         "rope.freq_base": reader.positive("rope_theta", family.rope_theta, among=reader.rope),
     }
-    if theta := reader.rope_windows.get("rope_theta"):
-        found["rope.freq_base_swa"] = float(theta)
+    if reader.rope_windows.get("rope_theta"):
+        found["rope.freq_base_swa"] = reader.positive("rope_theta", among=reader.rope_windows)
     return found | _scaling(reader, family, keys)
 
 
@@ -199,28 +212,29 @@ def _yarn(reader: ConfigReader, keys: Mapping[str, Any]) -> dict[str, Any]:
             found[f"rope.scaling.{key}"] = reader.positive(name, among=rope)
     # programs take YaRN's own factor on cosine and sine, 1 + 0.1 ln(factor)
     own = 1 + 0.1 * math.log(max(factor, 1.0))
-    stated = rope.get("attention_factor")
-    mscale, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
-    if stated is None and mscale and all_dim:
+    stated = reader.number("attention_factor", among=rope)
+    mscale = reader.number("mscale", among=rope)
+    all_dim = reader.number("mscale_all_dim", among=rope)
+    if not stated and mscale and all_dim:
         log = math.log(max(factor, 1.0))
         stated = (1 + 0.1 * mscale * log) / (1 + 0.1 * all_dim * log)
-    if stated is not None and abs(stated / own - 1) > 1e-6:
-        found["rope.scaling.attn_factor"] = float(stated / own)
+    if stated and abs(stated / own - 1) > 1e-6:
+        found["rope.scaling.attn_factor"] = stated / own
     return found
 
 
 def _longrope(reader: ConfigReader, keys: Mapping[str, Any]) -> dict[str, Any]:
     rope = reader.rope
     n_ctx_orig = reader.integer("original_max_position_embeddings", among=rope)
-    scale = reader.get("factor", None, among=rope) or keys["context_length"] / n_ctx_orig
-    attention = rope.get("attention_factor")
-    if attention is None:
-        is_longer = scale > 1
+    scale = reader.number("factor", among=rope) or keys["context_length"] / n_ctx_orig
+    attention = reader.number("attention_factor", among=rope)
+    if not attention:
+        is_longer = scale > 1 and n_ctx_orig > 1
         attention = math.sqrt(1 + math.log(scale) / math.log(n_ctx_orig)) if is_longer else 1.0
     return {
         "rope.scaling.type": "longrope",
         "rope.scaling.original_context_length": n_ctx_orig,
-        "rope.scaling.attn_factor": float(attention),
+        "rope.scaling.attn_factor": attention,
     }
 
 
@@ -229,11 +243,15 @@ def _factors(reader: ConfigReader, keys: Mapping[str, Any]) -> dict[str, NDArray
     rope = reader.rope
     kind = rope.get("rope_type", rope.get("type", "default"))
     n_pair = keys["rope.dimension_count"] // 2
+    if n_pair > _MOST_PAIRS:
+        reader.issues.append(f"heads of {2 * n_pair:,}: expected at most {2 * _MOST_PAIRS:,}")
+    if reader.issues:
+        return {}
     if kind == "llama3":
         base = keys["rope.freq_base"]
         return {"rope_freqs.weight": np.array(_llama3(reader, keys, base), np.float32)}
     if kind == "proportional":
-        n_turned = int(n_pair * reader.get("partial_rotary_factor", 1.0, among=rope))
+        n_turned = int(n_pair * min(1.0, reader.number("partial_rotary_factor", among=rope) or 1.0))
         # a frequency divided by so much turns nothing
         divisors = [1.0] * n_turned + [1e30] * (n_pair - n_turned)
         return {"rope_freqs.weight": np.array(divisors, np.float32)}
@@ -288,7 +306,7 @@ def _window_note(window: int, n_ctx_train: int) -> list[str]:
 def _check(reader: ConfigReader, family: Family, keys: Mapping[str, Any]) -> None:
     """Note numbers that cannot be together."""
     n_head, n_head_kv = keys["attention.head_count"], keys["attention.head_count_kv"]
-    least = n_head_kv if isinstance(n_head_kv, int) else max(1, *n_head_kv)
+    least = n_head_kv if isinstance(n_head_kv, int) else max([1, *n_head_kv])
     if isinstance(n_head, int) and n_head % least:
         reader.issues.append(f"`num_key_value_heads` {least}: expected a divisor of {n_head} heads")
     theta = keys.get("rope.freq_base", 2.0)

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_hub.errors import CheckpointError
 from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.reader import GgufFile
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.validate import validate_file
 from gguf_hub.run.convert import plan_conversion
 from gguf_hub.run.convert.families import FAMILIES
-from gguf_hub.run.convert.keys import family_of
+from gguf_hub.run.convert.keys import family_of, read_keys
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
+from tests.naive import dequantize
 from tests.reference import reference_data
-from tests.run.convert.random_checkpoints import POSITIONS, TOKENS, write
+from tests.run.convert import packing
+from tests.run.convert.random_checkpoints import POSITIONS, TOKENS, values, write
 
 
 @cache
@@ -57,3 +64,62 @@ def test_every_record_is_compared_and_runs() -> None:
     assert {family.arch for family in FAMILIES} <= set(ARCHITECTURES)
     compared = [family_of(model["config"], Path("config.json")) for model in archive()[0].values()]
     assert {id(family) for family in compared} == {id(family) for family in FAMILIES}
+
+
+_ODD = (None, "x", -1, 0, 1e30, True, [], {}, [1], {"a": 1}, 10**12, 0.5, ["x"] * 4, float("nan"),
+        float("inf"), 3, 2**31 - 1)  # fmt: skip
+
+
+def _paths(config: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in config.items():
+        yield (*before, key)
+        if isinstance(value, dict) and key != "vision_config":
+            yield from _paths(value, (*before, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_of_any_kind_are_read_or_refused(name: str) -> None:
+    config = archive()[0][name]["config"]
+    for path in _paths(config):
+        for value in _ODD:
+            changed = copy.deepcopy(config)
+            inner = changed
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            with contextlib.suppress(CheckpointError):
+                read_keys(changed, Path("config.json"))
+
+
+def test_experts_of_four_bits_are_kept_as_they_are_published(tmp_path: Path) -> None:
+    """gpt-oss: blocks of MXFP4 whose rows are gate and up in turn."""
+    config, shapes = (archive()[0]["gpt-oss"][key] for key in ("config", "shapes"))
+    rng = np.random.default_rng(0)
+    arrays = {name: values(name, shape) for name, shape in shapes.items()}
+    expected: dict[str, np.ndarray] = {}
+    for name in [name for name in shapes if name.endswith(("gate_up_proj", "down_proj"))]:
+        n_expert, n_in, n_out = arrays.pop(name).shape  # of the plain ones: columns first
+        arrays[f"{name}_blocks"] = rng.integers(0, 256, (n_expert, n_out, n_in // 32, 16), "u1")
+        arrays[f"{name}_scales"] = rng.integers(120, 126, (n_expert, n_out, n_in // 32), "u1")
+        expected[name] = _mxfp4(arrays[f"{name}_blocks"], arrays[f"{name}_scales"])
+    stated = {**config, "quantization_config": {"quant_method": "mxfp4"}}
+    packing.save(tmp_path / "packed", arrays, stated)
+    plan_conversion(tmp_path / "packed", contents="weights").write(tmp_path / "model.gguf")
+    file = GgufFile.open(tmp_path / "model.gguf")
+    assert validate_file(file.path).issues == ()
+    for i in range(config["num_hidden_layers"]):
+        gate_up = expected[f"model.layers.{i}.mlp.experts.gate_up_proj"]
+        down = expected[f"model.layers.{i}.mlp.experts.down_proj"]
+        for part, wanted in (("gate", gate_up[:, ::2]), ("up", gate_up[:, 1::2]), ("down", down)):
+            name = f"blk.{i}.ffn_{part}_exps.weight"
+            assert file.tensors[name].type is QuantType.MXFP4
+            found = dequantize(QuantType.MXFP4, file.tensor_bytes(name))
+            np.testing.assert_array_equal(found.reshape(wanted.shape), wanted, name)
+
+
+def _mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return what blocks stand for, [experts, rows, columns]."""
+    of_code = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    pairs = of_code[np.stack([blocks & 15, blocks >> 4], axis=-1)]
+    weights = pairs.reshape(*scales.shape, 32) * 2.0 ** (scales.astype(int) - 127)[..., None]
+    return weights.reshape(*scales.shape[:2], -1)

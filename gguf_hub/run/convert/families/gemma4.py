@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gguf_hub.run.convert.config import ConfigReader
@@ -12,16 +10,19 @@ from gguf_hub.run.convert.families.makes import FIRST_HALF, SECOND_HALF
 from gguf_hub.run.convert.families.windows import KINDS
 
 
-def _of_full_layers(config: ConfigReader, name: str, key: str, windows: list[bool]) -> Any:
-    """Return a size of layers without a window: by its own name, or as one layer says it."""
-    if (stated := config.get(name)) is not None:
-        return stated
+def _of_full_layers(config: ConfigReader, name: str, key: str, windows: list[bool]) -> int:
+    """Return a size of layers without a window: by its own name, or as one layer says it.
+
+    0 where neither does.
+    """
+    if config.get(name) is not None:
+        return config.integer(name)
     layers = config.get("per_layer_config")
     for i, entry in layers.items() if isinstance(layers, dict) else ():
         is_full = str(i).isdecimal() and int(i) < len(windows) and not windows[int(i)]
         if is_full and isinstance(entry, dict) and key in entry:
-            return entry[key]
-    return None
+            return config.integer(key, among=entry)
+    return 0
 
 
 def _gemma4(config: ConfigReader, keys: Keys) -> None:
@@ -41,9 +42,12 @@ def _gemma4(config: ConfigReader, keys: Keys) -> None:
     if config.flag("use_double_wide_mlp"):
         width, first = keys["feed_forward_length"], n_layer - n_shared
         wide = [width * (1 + (i >= first)) for i in range(n_layer)]
+        if max(wide) > np.iinfo(np.int32).max:
+            config.issues.append(f"`intermediate_size` {width:,}: twice that is no size")
+            return
         keys["feed_forward_length"] = np.array(wide, np.int32)
-    if cap := config.get("final_logit_softcapping"):
-        keys["final_logit_softcapping"] = float(cap)
+    if cap := config.number("final_logit_softcapping"):
+        keys["final_logit_softcapping"] = cap
     if config.flag("enable_moe_block"):
         keys["expert_count"] = config.integer("num_experts")
         keys["expert_used_count"] = config.integer("top_k_experts")

@@ -44,9 +44,7 @@ def _expect_plain_states(config: ConfigReader, *biases: str) -> None:
     for key in biases:
         config.expect(key, False)
     limit = config.get("time_step_limit")
-    if limit is not None and (
-        not isinstance(limit, list) or limit[0] != 0 or not _is_endless(limit)
-    ):
+    if limit is not None and not _is_endless(limit):
         config.issues.append(f"`time_step_limit`: expected 0 to infinity, found {limit!r:.60}")
 
 
@@ -64,6 +62,8 @@ _KINDS = {"mamba": False, "linear_attention": False, "attention": True, "full_at
 def _granite(config: ConfigReader, keys: Keys) -> None:
     add_granite_scales(config, keys)
     attends = config.layers("layer_types", keys["block_count"], _KINDS)
+    if not attends:
+        config.issues.append("`layer_types`: expected a kind for each layer")
     n_kv = keys["attention.head_count_kv"]
     keys["attention.head_count_kv"] = np.array([n_kv * a for a in attends], np.int32)
     n_head = config.integer("mamba_n_heads")

@@ -274,14 +274,15 @@ def _deepseek2(config: ConfigReader, keys: Keys) -> None:
 
 
 def _deepseek_yarn(config: ConfigReader, keys: Keys) -> None:
-    mscale, all_dim = config.rope.get("mscale"), config.rope.get("mscale_all_dim")
+    mscale = config.number("mscale", among=config.rope)
+    all_dim = config.number("mscale_all_dim", among=config.rope)
     if not all_dim:
         return
     if mscale != all_dim:
         config.issues.append(f"`mscale`: expected {all_dim} as `mscale_all_dim`, found {mscale!r}")
         return
     keys.pop("rope.scaling.attn_factor", None)
-    keys["rope.scaling.yarn_log_multiplier"] = 0.1 * float(all_dim)
+    keys["rope.scaling.yarn_log_multiplier"] = 0.1 * all_dim
 
 
 def _deepseek_router(config: ConfigReader, keys: Keys) -> None:
@@ -320,8 +321,8 @@ DEEPSEEK2 = Family(
 
 def _mistral4(config: ConfigReader, keys: Keys) -> None:
     _deepseek2(config, keys)
-    if beta := config.rope.get("llama_4_scaling_beta"):
-        keys["attention.temperature_scale"] = float(beta)
+    if beta := config.number("llama_4_scaling_beta", among=config.rope):
+        keys["attention.temperature_scale"] = beta
         keys["attention.temperature_length"] = config.integer(
             "original_max_position_embeddings", among=config.rope
         )
@@ -343,6 +344,8 @@ _KINDS = {"conv": False, "full_attention": True}
 
 def _lfm2(config: ConfigReader, keys: Keys) -> None:
     attends = config.layers("layer_types", keys["block_count"], _KINDS)
+    if not attends:
+        config.issues.append("`layer_types`: expected a kind for each layer")
     n_kv = keys["attention.head_count_kv"]
     keys["attention.head_count_kv"] = np.array([n_kv * a for a in attends], np.int32)
     keys["shortconv.l_cache"] = config.integer("conv_L_cache")
@@ -355,7 +358,7 @@ def _adjusted_width(config: ConfigReader, width: int) -> int:
     if not config.flag("block_auto_adjust_ff_dim"):
         return width
     width = int(2 * width / 3)
-    if multiplier := config.get("block_ffn_dim_multiplier"):
+    if multiplier := config.number("block_ffn_dim_multiplier"):
         width = int(multiplier * width)
     multiple = config.integer("block_multiple_of", 256)
     return multiple * -(-width // multiple)
@@ -427,8 +430,8 @@ def _delta_net(config: ConfigReader, keys: Keys) -> None:
 def _qwen35(config: ConfigReader, keys: Keys) -> None:
     _delta_net(config, keys)
     # of text all positions are one: any sections that cover the rotated pairs do
-    sections = config.rope.get("mrope_section") or [keys["rope.dimension_count"] // 2]
-    keys["rope.dimension_sections"] = np.array([*sections, 0, 0, 0][:4], np.int32)
+    sections = config.sections(keys["rope.dimension_count"] // 2)
+    keys["rope.dimension_sections"] = np.array(sections, np.int32)
 
 
 def _qwen35moe(config: ConfigReader, keys: Keys) -> None:

@@ -55,11 +55,11 @@ MIXTRAL = Family("llama", ("MixtralForCausalLM",), _MIXTRAL, rope_theta=1e6, is_
 
 def _mistral3(config: ConfigReader, keys: Keys) -> None:
     rope = config.rope
-    if multiplier := rope.get("mscale_all_dim"):
-        keys["rope.scaling.yarn_log_multiplier"] = float(multiplier)
+    if multiplier := config.number("mscale_all_dim", among=rope):
+        keys["rope.scaling.yarn_log_multiplier"] = multiplier
         keys.pop("rope.scaling.attn_factor", None)  # which the multiplier says
-    if beta := rope.get("llama_4_scaling_beta"):
-        keys["attention.temperature_scale"] = float(beta)
+    if beta := config.number("llama_4_scaling_beta", among=rope):
+        keys["attention.temperature_scale"] = beta
 
 
 def _is_mistral4(config: Mapping[str, Any]) -> bool:
@@ -140,8 +140,8 @@ QWEN3MOE = Family("qwen3moe", ("Qwen3MoeForCausalLM",), {**EXPERTS, **FUSED_EXPE
 
 def _qwen3vl(config: ConfigReader, keys: Keys) -> None:
     """Add how positions in images are rotated; of text all three are one."""
-    sections = config.rope.get("mrope_section") or [keys["rope.dimension_count"] // 2]
-    keys["rope.dimension_sections"] = np.array([*sections, 0, 0, 0][:4], np.int32)
+    sections = config.sections(keys["rope.dimension_count"] // 2)
+    keys["rope.dimension_sections"] = np.array(sections, np.int32)
     vision = config.whole.get("vision_config")
     layers = vision.get("deepstack_visual_indexes") if isinstance(vision, dict) else None
     keys["n_deepstack_layers"] = len(layers) if isinstance(layers, list) else 0
@@ -198,16 +198,16 @@ def _query_scale(config: ConfigReader, keys: Keys, n_layer: int) -> None:
 def _gemma2(config: ConfigReader, keys: Keys) -> None:
     _gemma(config, keys)
     _query_scale(config, keys, 46)
-    keys["attn_logit_softcapping"] = float(config.get("attn_logit_softcapping", 0.0))
-    keys["final_logit_softcapping"] = float(config.get("final_logit_softcapping", 0.0))
+    keys["attn_logit_softcapping"] = config.number("attn_logit_softcapping")
+    keys["final_logit_softcapping"] = config.number("final_logit_softcapping")
     add_window(config, keys, period=2)
 
 
 def _gemma3(config: ConfigReader, keys: Keys) -> None:
     _gemma(config, keys)
     _query_scale(config, keys, 62)
-    if cap := config.get("final_logit_softcapping"):
-        keys["final_logit_softcapping"] = float(cap)
+    if cap := config.number("final_logit_softcapping"):
+        keys["final_logit_softcapping"] = cap
     keys["rope.freq_base_swa"] = config.positive(
         "rope_local_base_freq", keys.get("rope.freq_base_swa", 10000.0)
     )
