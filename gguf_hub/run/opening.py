@@ -85,7 +85,8 @@ def open_model(
         settings: How; more threads than can run at once are not started.
         drafter: Drafts tokens for the model to check.
         draft: A second model that drafts them; its file is opened, too.
-        builder: Where machine code comes from; for this CPU when None.
+        builder: Where machine code comes from; for this CPU when None, kernels that only prompts
+            gain by in the background.
         host: The cluster whose machines compute it; closed with the model. None for this machine.
         progress: Notified about reading, compiling, and what memory or CPUs do not allow.
 
@@ -105,6 +106,7 @@ def open_model(
             opened.callback(host.close)
         settings.check()
         draft.check()
+        builder = builder or KernelBuilder(is_staged=True)
         # 1) read both files: what cannot be is refused before anything is compiled
         check = require_drafts if has_drafts else None
         file, tokenizer = _read(path, settings, check, progress, opened)

@@ -22,10 +22,12 @@ from pathlib import Path
 
 from gguf_hub.importpath import PACKAGE
 from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.kernels.build.background import BackgroundCompile
 from gguf_hub.run.kernels.build.children import compile_in_children
 from gguf_hub.run.kernels.build.cpu import ENTRY, Cpu, detect_cpu, target_machine
 from gguf_hub.run.kernels.build.objects import ObjectCache, forget_old, user_folders
 from gguf_hub.run.kernels.build.shipped import ShippedObjects
+from gguf_hub.run.kernels.build.stand_ins import stand_in
 
 
 class KernelBuilder:
@@ -35,18 +37,29 @@ class KernelBuilder:
         cpu: What to compile for; this machine's when None.
         folder: Where object files are saved; None for the user's cache.
         shipped: Where instruction sets with shipped objects lie; None for the package's own.
+        is_staged: Compile first what a first token needs, the rest in the background: ``replaced``
+            tells of it. Call ``stop`` at the end.
     """
 
     def __init__(
-        self, cpu: Cpu | None = None, folder: Path | None = None, shipped: Path | None = None
+        self,
+        cpu: Cpu | None = None,
+        folder: Path | None = None,
+        shipped: Path | None = None,
+        *,
+        is_staged: bool = False,
     ) -> None:
         self.cpu = cpu or detect_cpu()
         sources = hash_of_sources()
-        self._cache = ObjectCache([folder] if folder else user_folders(_key(self.cpu, sources)))
+        self._folders = [folder] if folder else list(user_folders(_key(self.cpu, sources)))
+        self._cache = ObjectCache(self._folders)
         self._shipped = ShippedObjects(self.cpu.isa, sources, shipped)
         if self.folder and not folder:
             forget_old(self.folder)
         self._addresses: dict[str, int] = {}
+        self.is_staged = is_staged
+        self._background: list[BackgroundCompile] = []
+        self._replaced: dict[int, int] = {}
         self._linker = _Linker(self.cpu)
 
     @property
@@ -76,30 +89,84 @@ class KernelBuilder:
         """
         names = dict.fromkeys(names)
         unknown = [name for name in names if name not in self._addresses]
-        objects, _ = self.objects(unknown, progress)
+        later = self._stand_ins(unknown) if self.is_staged else {}
+        now = [later.get(name, name) for name in unknown]
+        objects, _ = self._objects(now, progress, n_later=len(later))
         for name in unknown:
-            self._addresses[name] = self._linker.link(objects[name])
+            self._addresses[name] = self._linker.link(objects[later.get(name, name)])
+        if later:
+            self._background.append(
+                BackgroundCompile(list(later), self.cpu, self._save_later, progress.note)
+            )
         return {name: self._addresses[name] for name in names}
+
+    def replaced(self, *, wait: bool = False) -> dict[int, int]:
+        """Return addresses of kernels, and of those that compute the same and are to be used now.
+
+        Args:
+            wait: Wait for those that are being compiled.
+        """
+        for compiling in self._background:
+            if wait:
+                compiling.wait()
+            if compiling.has_objects:
+                for name, code in compiling.take().items():
+                    new = self._linker.link(code)
+                    self._replaced[self._addresses[name]] = new
+                    self._addresses[name] = new
+        return self._replaced
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether kernels are being compiled in the background."""
+        return any(compiling.is_running for compiling in self._background)
+
+    def stop(self) -> None:
+        """End compiling in the background; what is not finished is compiled another time."""
+        for compiling in self._background:
+            compiling.stop()
+
+    def _stand_ins(self, names: list[str]) -> dict[str, str]:
+        """Return the kernels that are not here yet and can wait, and what stands for them."""
+        found = {name: other for name in names if (other := stand_in(name, self.cpu.isa))}
+        here = self._shipped.read(found)
+        here |= self._cache.read(name for name in found if name not in here)
+        return {name: other for name, other in found.items() if name not in here}
+
+    def _save_later(self, name: str, code: bytes) -> None:
+        """Save an object that was compiled in the background; others may be compiling, too."""
+        cache = ObjectCache(self._folders)
+        with cache.locked(SILENT):
+            cache.write(name, code)
 
     def objects(
         self, names: Iterable[str], progress: Progress = SILENT
     ) -> tuple[dict[str, bytes], list[str]]:
         """Return the objects of kernels, and which of these had to be compiled."""
+        return self._objects(names, progress)
+
+    def _objects(
+        self, names: Iterable[str], progress: Progress, n_later: int = 0
+    ) -> tuple[dict[str, bytes], list[str]]:
         names = list(dict.fromkeys(names))
         objects = self._shipped.read(names)
         objects |= self._cache.read(name for name in names if name not in objects)
         if len(objects) == len(names):
+            if n_later:
+                progress.note(f"compiling {n_later} kernels in the background")
             return objects, []
         with self._cache.locked(progress):  # another process may have compiled some by now
             objects |= self._cache.read(name for name in names if name not in objects)
             missing = [name for name in names if name not in objects]
             if missing:
-                self._compile(missing, objects, progress)
+                self._compile(missing, objects, progress, n_later)
             else:
                 self._cache.problems()  # another process has solved them
         return objects, missing
 
-    def _compile(self, names: list[str], objects: dict[str, bytes], progress: Progress) -> None:
+    def _compile(
+        self, names: list[str], objects: dict[str, bytes], progress: Progress, n_later: int
+    ) -> None:
         def save(name: str, code: bytes) -> None:
             objects[name] = code
             self._cache.write(name, code)
@@ -107,7 +174,8 @@ class KernelBuilder:
         for problem in self.problems():
             progress.note(problem)
         once = ", once" if self.folder else ""
-        progress.note(f"compiling {len(names)} kernels for this CPU{once}")
+        rest = f"; {n_later} more in the background" if n_later else ""
+        progress.note(f"compiling {len(names)} kernels for this CPU{once}{rest}")
         with progress.task("compile kernels", len(names), unit="kernels") as task:
             compile_in_children(names, self.cpu, save, task)
         for problem in self._cache.problems():

@@ -43,15 +43,15 @@ def compile_in_children(
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_children))
         stack.callback(queue.clear)  # after a failure, no child gets another name
-        children = [stack.enter_context(_Child(cpu)) for _ in range(n_children)]
+        children = [stack.enter_context(Child(cpu)) for _ in range(n_children)]
         feeds = []
         with contextlib.suppress(RuntimeError):  # no more threads: those that run do all of it
             for child in children:
-                feeds.append(pool.submit(_feed, child, queue, save, task))
+                feeds.append(pool.submit(feed, child, queue, save, task))
         if not feeds:
             raise GgufHubError("compiling kernels failed: the system starts no more threads")
-        for feed in as_completed(feeds):
-            feed.result()
+        for done in as_completed(feeds):
+            done.result()
 
 
 class Queue:
@@ -97,24 +97,29 @@ def _type_of(name: str) -> str:
     return name.partition(".")[2] or name
 
 
-def _feed(child: _Child, queue: Queue, save: Callable[[str, bytes], None], task: Task) -> None:
+def feed(child: Child, queue: Queue, save: Callable[[str, bytes], None], task: Task) -> None:
+    """Let a child compile what is in the queue, until it is empty."""
     known: set[str] = set()
     while (name := queue.next(known)) is not None:
         save(name, child.compile(name))
         task.advance(1)
 
 
-class _Child:
+class Child:
     """A process that compiles one kernel after another.
 
     Leaving the ``with`` block ends it: at once after an error or interrupt.
+
+    Args:
+        cpu: What it compiles for.
+        nice: By how much its priority is lower than ours.
     """
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, nice: int = 0) -> None:
         self._errors = _scratch_file()
         self._process = start_python(
             "gguf_hub.run.kernels.build.children",
-            [cpu.name, cpu.features, cpu.isa],
+            [cpu.name, cpu.features, cpu.isa, str(nice)],
             stderr=self._errors,
             variables=_variables(cpu),
         )
@@ -149,7 +154,11 @@ class _Child:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return lines[-1] if lines else f"the compiler {how}"
 
-    def __enter__(self) -> _Child:
+    def kill(self) -> None:
+        """End it at once; a ``compile`` that waits for it fails."""
+        self._process.kill()
+
+    def __enter__(self) -> Child:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -178,6 +187,7 @@ def _variables(cpu: Cpu) -> dict[str, str]:
     """
     return {
         "NUMBA_OPT": "0",
+        "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING": "1",
         "NUMBA_CPU_NAME": cpu.name,
         "NUMBA_CPU_FEATURES": cpu.features,
         **dict.fromkeys(_BLAS_THREADS, "1"),
@@ -188,8 +198,13 @@ def main(arguments: Sequence[str]) -> int:
     """Compile the kernels that stdin names, for the CPU that the arguments describe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal: the parent ends us
     from gguf_hub.run.kernels.build.compile import compile_kernel
+    from gguf_hub.run.kernels.build.numba_light import lighten
 
-    cpu = Cpu(*arguments)
+    lighten()
+    *described, nice = arguments
+    cpu = Cpu(*described)
+    if int(nice) and hasattr(os, "nice"):
+        os.nice(int(nice))
     with os.fdopen(os.dup(1), "wb") as output:
         os.dup2(2, 1)  # whatever a library prints goes to stderr
         for line in sys.stdin:

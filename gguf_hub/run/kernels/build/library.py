@@ -15,6 +15,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.gguf.memory.activations import BLOCKS
 from gguf_hub.run.kernels import elementwise, reading, recurrent, routing, steps
+from gguf_hub.run.kernels.build.stand_ins import ROWS
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS
@@ -29,7 +30,7 @@ def kernel_function(name: str, isa: str) -> Callable:
     """Return the function of a step for an instruction set.
 
     Args:
-        name: E.g. ``matmul.Q4_K``, ``rms_norm``, or ``run_program`` (see ``runner``).
+        name: E.g. ``matmul.Q4_K``, ``matmul.Q4_K.rows``, ``rms_norm``, or ``run_program``.
         isa: One of ``cpu.ISAS``.
     """
     if name == "run_program":
@@ -92,8 +93,14 @@ def _transcoder(step: str, weight_type: str, isa: str) -> Callable:
 
 
 def _product(step: str, weight_type: str, isa: str) -> Callable:
-    """Return a matrix product: by weight tiles, or tiles of floats, unless generic."""
-    return getattr(steps, f"make_{step}")(_share_of_product(weight_type, isa))
+    """Return a matrix product: by weight tiles, or tiles of floats, unless generic.
+
+    With ``.rows`` behind the type it has the products of one row with one token alone.
+    """
+    weight_type, _, part = weight_type.partition(".")
+    assert part in ("", ROWS), part
+    share = _share_of_rows if part else _share_of_product
+    return getattr(steps, f"make_{step}")(share(weight_type, isa))
 
 
 @cache  # numba keeps what it made of a function: kernels of one type share most of theirs
@@ -101,39 +108,47 @@ def _share_of_product(weight_type: str, isa: str) -> Callable:
     if isa == "generic":
         return steps.make_row_product(generic_products(generic.DOT[weight_type]))
     from gguf_hub.run.kernels.matmul import (
-        coded_rows,
         coded_tiles,
         float_steps,
-        one_row,
-        row_ops,
         tile_products,
         tile_steps,
         tile_types,
         weight_tiles,
-        x256_rows,
-        x512_rows,
     )
 
-    ops, by_rows = tile_products.ops_of(isa), row_ops.ops_of(isa)
+    ops = tile_products.ops_of(isa)
     if weight_type in generic.CODED_TYPES:
         coded = generic.CODED_TYPES[weight_type]
         ops = coded_tiles.ops_of(coded, ops)
         tile_type = coded_tiles.tile_type_of(coded, ops)
-        lanes_of = coded_rows.lanes_512_of if isa == "avx512vnni" else coded_rows.lanes_of
-        lanes = lanes_of(coded, by_rows)
     elif weight_type in weight_tiles.WEIGHT_TILES:
         tile_type = weight_tiles.WEIGHT_TILES[weight_type](ops)
-        is_512 = isa == "avx512vnni"
-        lanes = (
-            x512_rows.LANES_OF[weight_type] if is_512 else x256_rows.LANES_OF[weight_type](by_rows)
-        )
     else:
         return float_steps.make_product(weight_type, isa)
     unpack, multiply = tile_types.lanes_of(tile_type, ops)
-    products = one_row.products_of(lanes)
     return tile_steps.make_product(
-        unpack, multiply, products, tile_type.block, ops.tokens, ops.is_usual
-    )
+        unpack, multiply, _row_products(weight_type, isa), tile_type.block, ops.tokens,
+        ops.is_usual,
+    )  # fmt: skip
+
+
+def _share_of_rows(weight_type: str, isa: str) -> Callable:
+    """Return a product of rows, with the bits of that by weight tiles."""
+    return steps.make_row_product(_row_products(weight_type, isa))
+
+
+@cache
+def _row_products(weight_type: str, isa: str) -> Callable:
+    """Return the ``products`` of ``steps.make_rows`` of a type that has weight tiles."""
+    from gguf_hub.run.kernels.matmul import coded_rows, one_row, row_ops, x256_rows, x512_rows
+
+    is_512, ops = isa == "avx512vnni", row_ops.ops_of(isa)
+    if weight_type in generic.CODED_TYPES:
+        lanes_of = coded_rows.lanes_512_of if is_512 else coded_rows.lanes_of
+        return one_row.products_of(lanes_of(generic.CODED_TYPES[weight_type], ops))
+    if is_512:
+        return one_row.products_of(x512_rows.LANES_OF[weight_type])
+    return one_row.products_of(x256_rows.LANES_OF[weight_type](ops))
 
 
 def generic_products(dot: Callable) -> Callable:

@@ -20,7 +20,7 @@ from gguf_hub.errors import ResourceError
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, ROW, Step
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, ROW, Step
 from gguf_hub.units import format_size
 
 
@@ -116,6 +116,9 @@ def _advise(pages: object, advice: str) -> None:
 
 
 _COUNT = 2  # int64 before the first row: number of steps, address of the barrier
+_WORTH_WAITING = 128
+"""Tokens of a pass that waits for the kernels that are made for so many: they take seconds to
+compile, which a pass of a large model takes longer without them."""
 _FIRST_ARGUMENT = 3  # of a row, after kernel, barrier flag and file
 
 
@@ -128,6 +131,11 @@ class Code:
     """
 
     words: NDArray[np.int64]
+
+    def replace_kernels(self, numbers: Mapping[int, int]) -> None:
+        """Let steps run other kernels: those whose number is listed."""
+        kernels = self.words[_COUNT::ROW]
+        kernels[:] = [numbers.get(number, number) for number in kernels.tolist()]
 
     @classmethod
     def encode(cls, steps: Sequence[Step], kernels: Mapping[str, int], barrier: int = 0) -> Code:
@@ -203,6 +211,8 @@ class CompiledMachine:
         address = builder.addresses(["run_program"])["run_program"]
         self._run_program = KERNEL_TYPE(address)
         self._program = 0
+        self._codes: list[Code] = []
+        self._n_replaced = 0
         self._starts = [threading.Semaphore(0) for _ in range(n_threads - 1)]
         self._ends = threading.Semaphore(0)
         self._n_running = 0
@@ -234,7 +244,8 @@ class CompiledMachine:
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
         """Compile the kernels of a program, or fetch them from the cache."""
         addresses = self._builder.addresses([step.kernel for step in steps], progress)
-        return Code.encode(steps, addresses, self._barrier.ctypes.data)
+        self._codes.append(code := Code.encode(steps, addresses, self._barrier.ctypes.data))
+        return code
 
     def select_cache(self, first: int) -> None:
         """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
@@ -244,12 +255,23 @@ class CompiledMachine:
     def run(self, code: Code) -> None:
         """Run a program to its end on all threads."""
         self._drain()
+        if self._builder.is_staged:
+            self._renew()
         self._program = code.words.ctypes.data
         for start in self._starts:
             start.release()
             self._n_running += 1
         self._run_as(0)
         self._drain()
+
+    def _renew(self) -> None:
+        """Use the kernels that were compiled since; between two passes all threads do."""
+        wait = self.memory.n[N_TOKENS] >= _WORTH_WAITING and self._builder.is_compiling
+        replaced = self._builder.replaced(wait=bool(wait))
+        if len(replaced) != self._n_replaced:
+            self._n_replaced = len(replaced)
+            for code in self._codes:
+                code.replace_kernels(replaced)
 
     def pull(self, *views: NDArray[Any]) -> None:
         """Do nothing: programs compute in the memory itself."""
@@ -264,6 +286,7 @@ class CompiledMachine:
 
     def close(self) -> None:
         """End the workers; the machine cannot run any more."""
+        self._builder.stop()
         self._drain()
         self._program = 0
         for start in self._starts:
