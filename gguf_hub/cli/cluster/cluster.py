@@ -42,6 +42,7 @@ def _up(options: dict[str, Any], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from gguf_hub.api.cluster.membership import join
+    from gguf_hub.api.cluster.tokens import token_path
     from gguf_hub.cli import console
 
     found = join(
@@ -51,7 +52,7 @@ def _up(options: dict[str, Any], *, as_json: bool) -> None:
         ram_bytes=options["ram"],
     )
     if as_json:
-        console.print_json(asdict(found))
+        console.print_json(asdict(found) | {"token_path": str(token_path())})
         return
     console.note(f"this machine is {found.host} in the cluster at {found.address}")
     if options["address"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,7 +14,11 @@ def main(arguments: Sequence[str]) -> int:
     """Serve a stage until the driver or the parent is gone."""
     from gguf_hub.run.cluster.server import StageServer
 
-    server = StageServer(bytes.fromhex(json.loads(sys.stdin.readline())["key"]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    line = sys.stdin.readline()
+    if not line:
+        return 1
+    server = StageServer(bytes.fromhex(json.loads(line)["key"]))
     print(json.dumps({"address": server.address}), flush=True)  # noqa: T201 (the parent reads it)
     threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
     server.is_over.wait()

@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gguf_hub.errors import ClusterError
@@ -21,6 +22,7 @@ from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.subprocesses import start_python
 
 KEY_BYTES = 32
+_PASSED = ("GGUF_HUB_KERNEL_CACHE", "GGUF_HUB_ISA", "GGUF_HUB_HOME")
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,8 @@ class ChildStage:
     """
 
     def __init__(self, key: bytes) -> None:
-        self.child = start_python(
-            "gguf_hub.run.cluster.child", stderr=sys.stderr.fileno() if _has_stderr() else -3,
-            passed=("GGUF_HUB_KERNEL_CACHE", "GGUF_HUB_ISA", "GGUF_HUB_HOME"),
-        )  # fmt: skip
+        start = partial(start_python, "gguf_hub.run.cluster.child", passed=_PASSED)
+        self.child = start(stderr=sys.stderr.fileno()) if _has_stderr() else start()
         assert self.child.stdin is not None and self.child.stdout is not None
         try:
             self.child.stdin.write(json.dumps({"key": key.hex()}).encode() + b"\n")

@@ -24,6 +24,7 @@ OPEN_S = 600.0
 """Time for a stage to open its part of a model, kernels compiled and files fetched."""
 
 Answer = Future[Message]
+OnFailure = Callable[["RemoteStage", "int | None"], None]
 
 
 class StageFailed(Exception):
@@ -36,7 +37,8 @@ class RemoteStage:
     Args:
         node: The node that it runs on.
         link: The driver's connection.
-        on_failure: Called once, when it is gone.
+        on_failure: Called with it and None when it is gone; with an epoch when it has lost the
+            next stage of that chain.
 
     Attributes:
         facts: What it said of itself when it opened its part.
@@ -44,7 +46,7 @@ class RemoteStage:
         failure: Why it is gone, or empty.
     """
 
-    def __init__(self, node: str, link: Link, on_failure: Callable[[RemoteStage], None]) -> None:
+    def __init__(self, node: str, link: Link, on_failure: OnFailure) -> None:
         self.node = node
         self.facts: Mapping[str, Any] = {}
         self.n_done = 0
@@ -57,9 +59,7 @@ class RemoteStage:
         threading.Thread(target=self._read, daemon=True, name=f"gguf-hub-{node}").start()
 
     @classmethod
-    def reach(
-        cls, node: str, address: Any, key: bytes, on_failure: Callable[[RemoteStage], None]
-    ) -> RemoteStage:
+    def reach(cls, node: str, address: Any, key: bytes, on_failure: OnFailure) -> RemoteStage:
         """Connect to a process of a stage.
 
         Raises:
@@ -110,7 +110,7 @@ class RemoteStage:
             if self.failure:
                 return
             self.failure = reason
-        self._on_failure(self)
+        self._on_failure(self, None)
         self.drop()
         self._link.close()
 
@@ -145,7 +145,7 @@ class RemoteStage:
             if answer is not None:
                 answer.set_result(message)
         elif head["do"] == "lost":
-            self._on_failure(self)
+            self._on_failure(self, head["epoch"])
 
 
 class Pipeline:
@@ -184,13 +184,17 @@ class Pipeline:
             StageFailed: One is gone.
             ClusterError: One does not reach the next.
         """
-        self.stages, self.is_broken = stages, False
+        self.stages, self.is_broken = stages, True
         self._epoch += 1
         for stage in stages:
             stage.drop()
         for i, stage in reversed(list(enumerate(stages))):
             following = list(addresses[i + 1]) if i + 1 < len(stages) else None
             self.ask(stage, {"do": "wire", "epoch": self._epoch, "next": following}, timeout_s=20.0)
+        self.is_broken = False
+        if self.failed:  # meanwhile
+            self.is_broken = True
+            raise StageFailed
 
     def ask(
         self, stage: RemoteStage, head: Mapping[str, Any], numbers: NDArray[Any] | None = None,
@@ -244,9 +248,9 @@ class Pipeline:
         for stage in self._known:
             stage.close()
 
-    def _break(self, stage: RemoteStage) -> None:
-        """Wake whoever waits: a stage of the chain is gone."""
-        if any(stage is own for own in self.stages):
+    def _break(self, stage: RemoteStage, epoch: int | None) -> None:
+        """Wake whoever waits: a stage of the chain is gone, or its way to the next."""
+        if epoch in (None, self._epoch) and any(stage is own for own in self.stages):
             self.is_broken = True
             for own in self.stages:
                 own.drop()

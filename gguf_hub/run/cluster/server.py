@@ -188,8 +188,11 @@ class StageServer:
         while (message := self._inbox.get()) is not None:
             try:
                 self._handle(message)
-            except LinkLostError:  # the driver will notice, and wire the chain anew
-                self._report_lost_next()
+            except LinkLostError:  # the driver wires the chain anew
+                self._report_lost_next(message.head.get("epoch"))
+            except Exception:  # a fault of ours: the driver must not wait for an answer
+                self.close()
+                raise
         if self._model is not None:
             self._model.close()
         if self._file is not None:
@@ -241,10 +244,10 @@ class StageServer:
             return result
         return None
 
-    def _report_lost_next(self) -> None:
+    def _report_lost_next(self, epoch: int | None) -> None:
         assert self._driver is not None
         try:
-            self._driver.send({"do": "lost", "epoch": self._epoch})
+            self._driver.send({"do": "lost", "epoch": epoch})
         except LinkLostError:
             self.close()
 
