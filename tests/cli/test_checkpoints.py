@@ -81,7 +81,8 @@ def test_a_folder_runs_after_it_was_converted_once(folder: Path) -> None:
 
 def test_a_repository_runs_after_it_was_converted_once(server: HubServer) -> None:
     path = resolve_model(REPO, progress=SILENT)
-    assert (path.name, path.is_relative_to(kept_folder())) == ("Tiny-Mixtral-GPTQ.Q4_0.gguf", True)
+    assert path.parent == kept_folder()
+    assert path.name.startswith("Tiny-Mixtral-GPTQ.Q4_0.")
     assert resolve_model(REPO, progress=SILENT) == path
     other = resolve_model(f"{REPO}:Q8_0", progress=SILENT)
     assert GgufFile.open(other).tensors["blk.0.attn_q.weight"].type is QuantType.Q8_0

@@ -120,7 +120,7 @@ def plan_conversion(
     """Read a checkpoint's headers and plan its GGUF file.
 
     Args:
-        folder: Holds config.json, safetensors files and tokenizer.model.
+        folder: Holds config.json, safetensors files and tokenizer.json or tokenizer.model.
         outtype: Type of matrices; ``auto`` is the one that holds the stored weights exactly.
         layout: One tensor for all experts, as llama.cpp expects, or one for each.
         contents: ``weights`` for a file that computes token ids and no text, ``vocabulary`` for
@@ -157,7 +157,8 @@ def plan_conversion(
     fields = {key: Field.of(value) for key, value in values.items()}
     if parts:
         _check_runnable(folder, fields, tensors)
-    notes = (*_notes(tensors, type), *keys.notes, *_stored_notes(parts), *left_out)
+    kept = _stored_notes(parts) if outtype == "auto" else ()
+    notes = (*_notes(tensors, type), *keys.notes, *kept, *left_out)
     return Conversion(keys, type, fields, tuple(tensors), notes)
 
 

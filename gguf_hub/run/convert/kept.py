@@ -1,6 +1,6 @@
 """Conversions that are kept: the GGUF file of a checkpoint, made once.
 
-They lie below gguf-hub's own cache folder, ``converted/KEY/NAME.gguf``. The key stands for the
+They lie below gguf-hub's own cache folder, ``converted/NAME.TYPE.KEY.gguf``. The key stands for the
 checkpoint's files (names, sizes, times of change) and the type: when one changes, another file is
 made. All of it can be made again: whoever needs the room removes the folder.
 """
@@ -11,6 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from gguf_hub.oserrors import translate_os_errors
 from gguf_hub.paths import cache_dir
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.convert.conversion import Conversion, OutType, plan_conversion
@@ -26,7 +27,7 @@ def kept_folder() -> Path:
 
 def find_kept(folder: Path, outtype: OutType = "auto") -> Path | None:
     """Return the GGUF file that was made of a checkpoint as it is now; None if there is none."""
-    return next(iter(sorted(_place(folder, outtype).glob("*.gguf"))), None)
+    return next(iter(sorted(kept_folder().glob(f"*.{_key(folder, outtype)}.gguf"))), None)
 
 
 def plan_kept(
@@ -44,7 +45,8 @@ def plan_kept(
     """
     plan = plan_conversion(folder, outtype=outtype, name=name)
     title = (name or folder.resolve().name).replace("/", "-")
-    return plan, _place(folder, outtype) / f"{title}.{plan.type.name}.gguf"
+    file = f"{title}.{plan.type.name}.{_key(folder, outtype)}.gguf"
+    return plan, kept_folder() / file
 
 
 def write_kept(plan: Conversion, path: Path, progress: Progress = SILENT) -> Path:
@@ -54,26 +56,19 @@ def write_kept(plan: Conversion, path: Path, progress: Progress = SILENT) -> Pat
         CheckpointError: A weight that the type cannot hold.
         DiskFullError: Not enough space.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        plan.write(path, progress=progress)
-    finally:
-        if not path.exists():
-            _remove_empty(path.parent)
+    with translate_os_errors(f"cannot make the folder `{path.parent}`"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    plan.write(path, progress=progress)
     return path
 
 
-def _remove_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _place(folder: Path, outtype: OutType) -> Path:
-    """Return the folder that belongs to a checkpoint as it is now."""
+def _key(folder: Path, outtype: OutType) -> str:
+    """Return what stands for a checkpoint as it is now, and a type."""
     files = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".model", ".jinja") and path.is_file():
-            stat = path.stat()
-            files.append([path.name, stat.st_size, stat.st_mtime_ns])
+    with translate_os_errors(f"cannot read the folder `{folder}`"):
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".safetensors", ".model", ".jinja") and path.is_file():
+                stat = path.stat()
+                files.append([path.name, stat.st_size, stat.st_mtime_ns])
     stated = json.dumps([_FORMAT, outtype, str(folder.resolve()), files])
-    return kept_folder() / hashlib.sha256(stated.encode()).hexdigest()[:24]
+    return hashlib.sha256(stated.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -145,7 +145,7 @@ def read_tokenizer_json(
     settings = read_json_if_any(folder / "tokenizer_config.json")
     texts, types, notes = _tokens(file, n_vocab)
     if file.is_raw:
-        values = _raw(file, texts, types, is_gemma4=_is_gemma4(checkpoint))
+        values = _raw(file, texts, types, is_gemma4=is_gemma4(checkpoint))
     else:
         merges = [" ".join(pair) for pair in file.merges()]
         adds_bos = file.adds(settings, "bos") is True
@@ -196,7 +196,8 @@ def _tokens(file: TokenizerFile, n_vocab: int) -> tuple[list[str], list[int], li
     return texts, types, [f"{note}{n_vocab - 1}: left out"]
 
 
-def _is_gemma4(checkpoint: Checkpoint) -> bool:
+def is_gemma4(checkpoint: Checkpoint) -> bool:
+    """Tell whether a vocabulary is Gemma 4's, which GGUF has a kind of its own for."""
     names = checkpoint.config.get("architectures")
     return isinstance(names, list) and any("Gemma4" in str(name) for name in names)
 

@@ -31,7 +31,7 @@ from gguf_hub.run.convert.special import (
     special_ids,
     unicode_text,
 )
-from gguf_hub.run.convert.tokenizer_json import TOKENIZER, read_tokenizer_json
+from gguf_hub.run.convert.tokenizer_json import TOKENIZER, is_gemma4, read_tokenizer_json
 
 MODEL = "tokenizer.model"
 
@@ -68,7 +68,8 @@ def read_vocabulary(
         CheckpointError: No vocabulary, one that cannot be read, or one that is too large.
     """
     folder = checkpoint.folder
-    if not (folder / MODEL).is_file() and (folder / TOKENIZER).is_file():
+    has_model = (folder / MODEL).is_file() and not is_gemma4(checkpoint)
+    if not has_model and (folder / TOKENIZER).is_file():
         return read_tokenizer_json(checkpoint, n_vocab, pre)
     processor = _open_model(folder)
     settings = read_json_if_any(folder / "tokenizer_config.json")
