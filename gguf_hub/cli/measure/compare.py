@@ -56,11 +56,10 @@ _FILE = click.Path(path_type=Path)
 @catalog_option
 @json_option
 def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Compare quants of a model.
+    """Compare quants: perplexity, KL divergence, size and speed.
 
-    BASE, the best of them, reads the text first; the others are measured against its logits:
-    perplexity, KL divergence, how often the top token is the same, size and speed. One model is in
-    memory at a time.
+    BASE, the best of them, reads the text first; the others are measured against its logits, with
+    how often the top token is the same. One model is in memory at a time.
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.compare_output import draw, report
