@@ -133,3 +133,11 @@ def test_no_process_outlives_a_server_that_is_killed(program: Program) -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_one_draft_model_is_not_for_several_models(gguf_hub: Any, data: Path) -> None:
+    pytest.importorskip("fastapi")
+    paths = [data / "models" / f"{name}.gguf" for name in MODELS]
+    code, out, err = gguf_hub("serve", *paths, "-md", paths[0], "--port", 0)
+    assert (code, out) == (2, "")
+    assert "`--model-draft` drafts for one model, and there are several" in err

@@ -318,14 +318,14 @@ class Scheduler:
         """Compute one token of each text in one pass, and what is drafted after it."""
         start_time = time.perf_counter()
         generations = [slot.sequence.generation for slot in slots if slot.sequence is not None]
-        drafts = self._draft(slots, generations)
-        draft_s = time.perf_counter() - start_time
-        rows = [
-            (slot.index, token_id, len(generation.window) - 1 + i)
-            for slot, generation, draft in zip(slots, generations, drafts, strict=True)
-            for i, token_id in enumerate([generation.window[-1], *(p.token_id for p in draft)])
-        ]
         try:
+            drafts = self._draft(slots, generations)
+            draft_s = time.perf_counter() - start_time
+            rows = [
+                (slot.index, token_id, len(generation.window) - 1 + i)
+                for slot, generation, draft in zip(slots, generations, drafts, strict=True)
+                for i, token_id in enumerate([generation.window[-1], *(p.token_id for p in draft)])
+            ]
             logits = self._model.decode(rows)
         except CacheLostError:
             return  # all slots are behind now

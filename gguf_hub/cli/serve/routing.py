@@ -108,6 +108,7 @@ def serve_routed(
 ) -> None:
     """Serve several models until Ctrl-C; the arguments are those of ``serve_one``."""
     from gguf_hub.api.server.router.app import create_router_app
+    from gguf_hub.cli.run.opening import draft_settings
     from gguf_hub.cli.serve.serving import fetch_named, serve
     from gguf_hub.errors import UsageError
 
@@ -117,6 +118,13 @@ def serve_routed(
     if options["alias"] and len(models) != 1:
         raise UsageError("`--alias` names one model, and there are several",
                          hint="each has the name that `/v1/models` lists")  # fmt: skip
+    if options["model_draft"]:
+        if len(models) != 1:
+            raise UsageError("`--model-draft` drafts for one model, and there are several",
+                             hint="`--lookup N` drafts for any model")  # fmt: skip
+        path = draft_settings(options, console.ConsoleProgress()).path
+        # a process that works in another folder opens it
+        options["model_draft"] = str(path.absolute()) if path else None
     named = [(model, fetch_named(model, options).absolute()) for model in models]
     router = make_router(options, named or None, arguments)
     app = create_router_app(router, max_body_bytes=options["max_body"] * 2**20, **access)

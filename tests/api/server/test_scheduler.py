@@ -483,3 +483,37 @@ def test_an_error_of_the_stages_ends_the_texts_under_way_and_no_others() -> None
     late = Client([50], n=1)
     work(scheduler, late)
     assert late.text == "51"
+
+
+class Broke(Ahead):
+    """Cannot draft."""
+
+    def draft(self, tokens: Sequence[int], limit: int, proposer: Any) -> list[Proposal]:
+        raise RuntimeError("damaged")
+
+
+def test_a_drafter_that_fails_is_reported_and_the_server_goes_on(model: Counter) -> None:
+    scheduler = Scheduler(model, n_waiting=4, drafter=Broke())
+    clients = [Client([10], n=7), Client([20], n=7)]
+    work(scheduler, *clients)
+    assert [str(client.errors[0]) for client in clients] == ["damaged", "damaged"]
+    last = Client([30], n=1)  # needs no draft
+    work(scheduler, last)
+    assert last.text == "31"
+
+
+def test_a_new_request_begins_while_fifteen_others_generate() -> None:
+    class Wide(Counter):
+        n_slots = 16
+
+    scheduler = Scheduler(Wide(), n_waiting=20)
+    others = [Client([i], n=30) for i in range(10, 25)]
+    scheduler.submit(*(client.sequence for client in others))
+    while not all(client.deltas for client in others):
+        scheduler.round()
+    before = [len(client.deltas) for client in others]
+    late = Client([50, 51, 52], n=3)
+    scheduler.submit(late.sequence)
+    scheduler.round()
+    assert late.deltas  # within the round, which had a token of each of the others
+    assert [len(client.deltas) - n for client, n in zip(others, before, strict=True)] == [1] * 15
