@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.errors import UsageError
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.machine import LoadedProgram
 from gguf_hub.run.kernels.vm.ops import (
@@ -31,6 +32,21 @@ from gguf_hub.run.kernels.vm.ops import (
 )
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import Program
+
+
+def ends_of(slots: Sequence[int], positions: Sequence[int]) -> dict[int, int]:
+    """Return slot -> the position after its last row.
+
+    Raises:
+        UsageError: Rows of a slot do not follow one another.
+    """
+    ends: dict[int, int] = {}
+    for slot, position in zip(slots, positions, strict=True):
+        if position != (expected := ends.get(slot, position)):
+            raise UsageError(f"position {position} of slot {slot}: expected {expected}, the one "
+                             "after the last row's")  # fmt: skip
+        ends[slot] = position + 1
+    return ends
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from gguf_hub.run.model.limits import auto_threads, cache_read_bytes, limits_of
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
-from gguf_hub.run.model.rows import RowProgram, write_row_program
+from gguf_hub.run.model.rows import RowProgram, ends_of, write_row_program
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.slot_windows import SlotWindows
@@ -232,15 +232,11 @@ class Transformer:
     def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
         """Run the program of at least as many sequences once."""
         slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
-        ends: dict[int, int] = {}
         for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
-            if slot not in ends:
-                self._seek(slot, position)
-            elif position != ends[slot]:
-                raise UsageError(f"position {position} of slot {slot}: expected {ends[slot]}, the "
-                                 "one after the last row's")  # fmt: skip
-            ends[slot] = position + 1
+        ends = ends_of(slots, positions)
+        for slot in ends:
+            self._seek(slot, positions[slots.index(slot)])
         size = next(size for size in self._row_sizes() if size >= len(rows))
         if size not in self._row_programs:
             with self._recovering():
