@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gguf_hub.api.llama import Llama, LlamaPromptLookupDecoding
+from gguf_hub.api.llama import Llama, LlamaPromptLookupDecoding, LlamaValueError
 from gguf_hub.gguf import shards
 from gguf_hub.progress import SILENT
 from gguf_hub.resources import cpus
@@ -236,6 +236,9 @@ def test_a_llama_drafts_for_another(stories: Path) -> None:
         assert small("Tim had", max_tokens=8, temperature=0)["choices"][0]["text"] == own
         assert len(small.eval_tokens) <= 64 < len(llm.eval_tokens)  # no drafts beyond its context
         assert llm.scores.shape[0] == 1
+        small.close()
+        with pytest.raises(LlamaValueError, match=r"`stories260K.q4_0.gguf` is closed"):
+            llm("Once upon", max_tokens=9, temperature=0)
     with Llama(str(stories), n_ctx=256, verbose=False) as llm:
         texts.append(llm("Once upon", max_tokens=100, temperature=0)["choices"][0]["text"])
     assert texts[0] == texts[1]

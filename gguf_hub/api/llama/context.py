@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.api.llama.drafting import CallableDrafter, DraftModel, drafter_of_model
+from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.cluster.hosts import Host
@@ -106,6 +108,7 @@ class LlamaContext:
         self.engine = Engine(self.recorder, drafter=drafter)
         self.grammars = GrammarCache(self.loaded.tokenizer)
         self.lock = threading.RLock()
+        self._is_closed = False
 
     def _drafter(self, draft_model: DraftModel | LlamaContext) -> Drafter:
         """Return what drafts: a batch is the last token and its draft.
@@ -118,7 +121,7 @@ class LlamaContext:
         if not isinstance(draft_model, LlamaContext):
             return CallableDrafter(draft_model, n_draft)
         return drafter_of_model(
-            draft_model.loaded, draft_model.engine, draft_model.lock, self.loaded.tokenizer, n_draft
+            draft_model.loaded, draft_model.engine, draft_model.hold, self.loaded.tokenizer, n_draft
         )
 
     @property
@@ -143,8 +146,24 @@ class LlamaContext:
         with self.lock:
             return next(deltas, None)
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let nobody else compute with the model within the block.
+
+        Raises:
+            LlamaValueError: It is closed.
+        """
+        with self.lock:
+            if self._is_closed:
+                raise LlamaValueError(
+                    f"the draft model `{self.loaded.path.name}` is closed",
+                    hint="close it after the model that it drafts for",
+                )
+            yield
+
     def close(self) -> None:
         """End the worker threads and close the file."""
+        self._is_closed = True
         self.loaded.close()
 
 

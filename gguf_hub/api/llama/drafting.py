@@ -72,7 +72,7 @@ class CallableDrafter(Drafter):
 def drafter_of_model(
     draft: LoadedModel,
     engine: Engine,
-    lock: AbstractContextManager[object],
+    hold: Callable[[], AbstractContextManager[object]],
     checked: Tokenizer,
     n_draft: int,
 ) -> ModelDrafter:
@@ -81,7 +81,7 @@ def drafter_of_model(
     Args:
         draft: The model; who opened it may go on using it, and closes it.
         engine: Its engine.
-        lock: Held while it computes.
+        hold: Returns what is entered while it computes.
         checked: Tokenizer of the model that checks.
         n_draft: Maximum length of a draft.
 
@@ -92,4 +92,4 @@ def drafter_of_model(
     require_same_vocabulary(checked, draft.tokenizer, draft.path.name)
     sizes, settings = (draft.tokenizer.n_vocab, checked.n_vocab), DraftSettings()
     settings = replace(settings, n_max=min(settings.n_max, n_draft))
-    return ModelDrafter(lambda slot: engine, sizes, settings, lock)
+    return ModelDrafter(lambda slot: engine, sizes, settings, hold)

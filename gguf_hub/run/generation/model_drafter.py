@@ -71,7 +71,7 @@ class ModelDrafter(Drafter):
         engine_of: Returns the engine of the draft model for a slot.
         vocab_sizes: Tokens of the draft model, and of the model that checks.
         settings: Lengths.
-        lock: Held while the draft model computes.
+        hold: Returns what is entered while the draft model computes.
         slot: For whose texts.
     """
 
@@ -80,13 +80,13 @@ class ModelDrafter(Drafter):
         engine_of: Callable[[int], Engine],
         vocab_sizes: tuple[int, int],
         settings: DraftSettings,
-        lock: AbstractContextManager[object] | None = None,
+        hold: Callable[[], AbstractContextManager[object]] = nullcontext,
         slot: int = 0,
     ) -> None:
         self.n_draft, self.n_min = settings.n_max, settings.n_min
-        self._arguments = engine_of, vocab_sizes, settings, lock
+        self._arguments = engine_of, vocab_sizes, settings, hold
         self._n_vocab, self._n_checked = vocab_sizes
-        self._p_min, self._lock = settings.p_min, lock or nullcontext()
+        self._p_min, self._hold = settings.p_min, hold
         self._engine = engine_of(slot)
 
     def of_slot(self, slot: int) -> Drafter:
@@ -96,7 +96,7 @@ class ModelDrafter(Drafter):
     def read(self, tokens: Sequence[int]) -> None:
         """Compute a prompt: all but the last token, which a draft begins with."""
         if self._has_room(tokens, 0) and len(tokens) > 1:
-            with self._lock:
+            with self._hold():
                 self._engine.prefill(tokens[:-1])
 
     def draft(
@@ -105,7 +105,7 @@ class ModelDrafter(Drafter):
         """See ``Drafter.draft``."""
         if not self._has_room(tokens, limit):
             return []
-        with self._lock:
+        with self._hold():
             return list(self._draft(tokens, min(limit, self.n_draft), proposer()))
 
     def _draft(self, tokens: Sequence[int], limit: int, proposer: Proposer) -> Iterator[Proposal]:

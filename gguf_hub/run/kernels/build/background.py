@@ -102,6 +102,7 @@ class BackgroundCompile:
             self._n_running -= 1
             if not self._n_running:
                 self._ended.set()
+                atexit.unregister(self.stop)
 
     def _keep(self, name: str, code: bytes) -> None:
         with self._lock:
