@@ -24,6 +24,7 @@ from gguf_hub.run.cluster.positions import Positions
 from gguf_hub.run.cluster.stage import check_cut
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.limits import cache_read_bytes, limits_of
+from gguf_hub.run.model.rows import ends_of
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.model.transformer import Transformer
@@ -156,20 +157,18 @@ class ClusterModel:
         While the second stage computes them the first is free for those of others. Nothing else
         may be done with these slots before ``end_decode``; errors are those of ``decode``.
         """
-        for slot, token, position in rows:
+        slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
+        for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
-            check_token_ids([token], [position], self.config.n_vocab)
+        check_token_ids(tokens, positions, self.config.n_vocab)
+        ends = ends_of(slots, positions)
 
         def run() -> Pending:
-            ends: dict[int, int] = {}
-            for slot, _, position in rows:
-                if slot not in ends:
-                    self._require_cache(position, slot)
-                    self._positions.begin(slot, position)
-                elif position != ends[slot]:
-                    raise UsageError(f"position {position} of slot {slot}: expected {ends[slot]}, "
-                                     "the one after the last row's")  # fmt: skip
-                ends[slot] = position + 1
+            firsts = {slot: positions[slots.index(slot)] for slot in ends}
+            for slot, position in firsts.items():
+                self._require_cache(position, slot)
+            for slot, position in firsts.items():
+                self._positions.begin(slot, position)
             self._positions.reach(list(ends.items()))
             most = max(1, min(self._limits.n_batch, self._limits.n_outputs, self._limits.n_rows))
             parts = [rows[at : at + most] for at in range(0, len(rows), most)]
