@@ -19,6 +19,7 @@ from gguf_hub.errors import GgufHubError
 from gguf_hub.importpath import PACKAGE, trusted_entries
 from gguf_hub.oserrors import reason_of
 
+Process = subprocess.Popen[bytes]
 _NEEDED = (
     *("PATH", "HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "LC_*"),
     *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT"),
@@ -42,7 +43,7 @@ def start_python(
     stderr: IO[bytes] | int = subprocess.DEVNULL,
     variables: Mapping[str, str] | None = None,
     passed: Sequence[str] = (),
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start ``main(arguments)`` of one of our modules in a Python of its own.
 
     Its stdin and stdout are pipes. It imports from where this process does, except for the working

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from gguf_hub.hub.fit import Machine
     from gguf_hub.hub.resolve import Resolver
     from gguf_hub.progress import Progress
+    from gguf_hub.subprocesses import Process
 
 _SPARE_CONNECTIONS = 16
 _FOLDERS = ("GGUF_HUB_HOME", "GGUF_HUB_KERNEL_CACHE")
@@ -167,7 +167,7 @@ def make_router(
 
 def start_child(
     options: Mapping[str, Any], arguments: Mapping[str, Any], name: str, path: Path, key: str
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start the process of a model and tell it what to open; see ``StartProcess``."""
     from gguf_hub.run.gpu.adapters import VARIABLES
     from gguf_hub.subprocesses import start_python

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import secrets
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from gguf_hub.api.server.flow import call_in
 from gguf_hub.errors import GgufHubError
+from gguf_hub.subprocesses import Process
 
 STOP_S = 10.0
 """How long a child may take to end by itself, as in llama-server."""
@@ -44,7 +44,7 @@ class LoadError(GgufHubError):
 class StartProcess(Protocol):
     """Starts the process of a model and tells it what to open."""
 
-    def __call__(self, name: str, path: Path, key: str) -> subprocess.Popen[bytes]:
+    def __call__(self, name: str, path: Path, key: str) -> Process:
         """Return the process.
 
         Args:
@@ -70,7 +70,7 @@ class Child:
         exited: Set to its exit status at its end.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
     key: str
     on_message: Callable[[dict[str, Any]], None]
     address: tuple[str, int] = ("127.0.0.1", 0)
