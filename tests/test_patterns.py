@@ -26,6 +26,7 @@ FUNCTIONS = {"compile", "match", "search", "fullmatch", "sub", "subn", "split", 
              "finditer", "template"}  # fmt: skip
 
 BUILT = {
+    "run/convert/tensors.py": 1,  # of a record in families/, ours
     "run/quants/tensor_types.py": 1,  # the user's own, of `quantize --tensor-type`
     "api/offload/patterns.py": 1,  # the user's own, of `-ot`; no request or file has one
     "cli/console.py": 1,  # a number of ours

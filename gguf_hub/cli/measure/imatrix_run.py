@@ -137,6 +137,9 @@ class Run(contextlib.ExitStack):
             n_threads=max(0, options["threads"]),
             n_logits=None,
             is_mapped=options["mmap"],
+            # of the model, not of a cache: halves send a token in a thousand to another expert
+            key_type="F32",
+            value_type="F32",
         )
         loaded: LoadedModel = self.enter_context(
             open_model(path, settings, progress=self._progress)
