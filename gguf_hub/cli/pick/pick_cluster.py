@@ -65,18 +65,24 @@ def _node(spec: dict[str, str], name: str) -> ClusterNode:
     from gguf_hub.hub.fit.cluster import LINK_BYTES_PER_S
     from gguf_hub.hub.fit.rates import RUNNER
 
+    def read(key: str, kind: click.ParamType) -> Any:  # type: ignore[type-arg]
+        try:
+            return kind.convert(spec[key], None, None)
+        except UsageError as error:
+            raise UsageError(f"--node {key}: {error.message}", hint=error.hint) from None
+
     cores, isa = spec.get("cores", "8"), spec.get("isa", "avx2")
     if not (cores.isascii() and cores.isdecimal() and 0 < int(cores) < 10_000):
         raise UsageError(f"--node cores={cores}: expected a number of cores")
     if isa not in RUNNER:
         raise UsageError(f"--node isa={isa}: expected one of {', '.join(RUNNER)}")
     machine = Machine(
-        ram_bytes=SIZE.convert(spec["ram"], None, None),
+        ram_bytes=read("ram", SIZE),
         n_threads=int(cores),
         isa=isa,
-        ram_bytes_per_s=RATE.convert(spec["bw"], None, None) if "bw" in spec else None,
+        ram_bytes_per_s=read("bw", RATE) if "bw" in spec else None,
     )
-    link = RATE.convert(spec["link"], None, None) if "link" in spec else LINK_BYTES_PER_S
+    link = read("link", RATE) if "link" in spec else LINK_BYTES_PER_S
     return ClusterNode(spec.get("name", name), machine, link)
 
 
