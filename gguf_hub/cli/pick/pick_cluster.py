@@ -93,11 +93,12 @@ def cluster_nodes(text: str) -> list[ClusterNode]:
         UsageError: Its name is none, or names processes of this machine.
         ClusterError: Nobody is there, or no machine answers.
     """
-    from gguf_hub.api.cluster.address import is_local
+    from gguf_hub.api.cluster.address import check_address, is_local
     from gguf_hub.api.cluster.membership import cluster_facts
     from gguf_hub.api.cluster.planning import nodes_of
     from gguf_hub.errors import UsageError
 
+    check_address(text)
     if is_local(text):
         raise UsageError(f"--cluster {text}: processes of one machine have no memory of their own",
                          hint="describe machines with `--node ram=16GB,bw=40`")  # fmt: skip
