@@ -19,7 +19,7 @@ from gguf_hub.api.cluster.record import Membership, membership, record_path
 from gguf_hub.errors import ClusterError, UsageError
 from gguf_hub.files import write_atomically
 from gguf_hub.resources.processes import is_running, start_time
-from gguf_hub.subprocesses import start_python
+from gguf_hub.subprocesses import Process, start_python
 
 START_S = 90.0
 STOP_S = 20.0
@@ -76,8 +76,8 @@ def leave() -> Membership | None:
         ClusterError: The process does not end.
     """
     now = membership()
-    record_path().unlink(missing_ok=True)
     if now is None:
+        record_path().unlink(missing_ok=True)
         return None
     with contextlib.suppress(ProcessLookupError):
         os.kill(now.pid, signal.SIGTERM)
@@ -86,6 +86,7 @@ def leave() -> Membership | None:
         if time.monotonic() > deadline:
             raise ClusterError(f"process {now.pid}, which runs Ray, does not end")
         time.sleep(0.1)
+    record_path().unlink(missing_ok=True)
     return now
 
 
@@ -136,20 +137,27 @@ def _start(words: list[str], address: str, host: str) -> Membership:
     child = start_python(
         "gguf_hub.api.cluster.ray_node", [str(log), *words], variables=variables, passed=_PASSED
     )
-    deadline = time.monotonic() + START_S
-    while _STARTED not in _text(log):
-        if child.poll() is not None or time.monotonic() > deadline:
-            child.kill()
-            raise ClusterError(f"Ray does not start: {_reason(_text(log))}",
-                               hint=f"its messages are in `{log}`")  # fmt: skip
-        time.sleep(0.1)
-    found = Membership(child.pid, start_time(child.pid) or 0.0, address, host)
-    write_atomically(record_path(), json.dumps(asdict(found)))
+    try:
+        _wait_for_ray(child, log)
+        found = Membership(child.pid, start_time(child.pid) or 0.0, address, host)
+        write_atomically(record_path(), json.dumps(asdict(found)))
+    except BaseException:  # nobody would know of it, and nobody could end it
+        child.terminate()
+        raise
     child.returncode = 0  # it stays when this process ends
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             pipe.close()
     return found
+
+
+def _wait_for_ray(child: Process, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while _STARTED not in _text(log):
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise ClusterError(f"Ray does not start: {_reason(_text(log))}",
+                               hint=f"its messages are in `{log}`")  # fmt: skip
+        time.sleep(0.1)
 
 
 def _text(log: Path) -> str:
@@ -177,13 +185,13 @@ def cluster_facts(text: str) -> dict[str, NodeFacts]:
     Raises:
         ClusterError: Nobody is there, it refuses, or no machine answers.
     """
-    from gguf_hub.api.cluster.ray_host import alive_nodes, connect, describe
+    from gguf_hub.api.cluster.ray_host import alive_nodes, connect, describe, disconnect
 
     ray, address = connect(text)
     try:
         found = describe(ray, alive_nodes(ray))
     finally:
-        ray.shutdown()
+        disconnect(ray)
     facts = {name: each for name, each in found.items() if isinstance(each, NodeFacts)}
     if not facts:
         problems = "; ".join(e.message for e in found.values() if isinstance(e, ClusterError))
@@ -200,7 +208,13 @@ def cluster_report(text: str) -> dict[str, Any]:
     Raises:
         ClusterError: Nobody is there, or it refuses.
     """
-    from gguf_hub.api.cluster.ray_host import alive_nodes, connect, describe, running_stages
+    from gguf_hub.api.cluster.ray_host import (
+        alive_nodes,
+        connect,
+        describe,
+        disconnect,
+        running_stages,
+    )
 
     ray, address = connect(text)
     try:
@@ -211,7 +225,7 @@ def cluster_report(text: str) -> dict[str, Any]:
             "nodes": [_node_report(node, facts[node.name], stages) for node in nodes],
         }
     finally:
-        ray.shutdown()
+        disconnect(ray)
 
 
 def _node_report(node: Any, facts: Any, stages: list[dict[str, Any]]) -> dict[str, Any]:

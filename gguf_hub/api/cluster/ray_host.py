@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,6 +91,7 @@ def connect(text: str) -> tuple[Any, str]:
     ray = import_ray()
     address = _address_of(text)
     if ray.is_initialized():
+        _SESSIONS.share(address)
         return ray, address
     if address != "auto":
         knock(*parse_address(address))
@@ -101,7 +103,52 @@ def connect(text: str) -> tuple[Any, str]:
     except Exception as exc:  # Ray raises RuntimeError, ConnectionError, and some of its own
         raise _refusal(address, exc) from exc
     _keep_off_stdout()
+    _SESSIONS.begin(address)
     return ray, address
+
+
+def disconnect(ray: Any) -> None:
+    """Give back what ``connect`` returned; the last one leaves the cluster."""
+    if _SESSIONS.end():
+        ray.shutdown()
+
+
+class _Sessions:
+    """Who uses this process's connection to Ray, of which there can be one alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n, self._address, self._is_ours = 0, "", False
+
+    def begin(self, address: str) -> None:
+        """Count the first user of a connection that we made."""
+        with self._lock:
+            self._n, self._address, self._is_ours = 1, address, True
+
+    def share(self, address: str) -> None:
+        """Count one more user of the connection that there is.
+
+        Raises:
+            ClusterError: It is to another cluster.
+        """
+        with self._lock:
+            if self._is_ours and address != self._address:
+                raise ClusterError(f"this process computes on the cluster at {self._address} "
+                                   f"already, not on that at {address}",
+                                   hint="close the other model first")  # fmt: skip
+            self._n += 1
+
+    def end(self) -> bool:
+        """Count one user less; return whether to leave the cluster."""
+        with self._lock:
+            self._n -= 1
+            is_over = self._is_ours and self._n == 0
+            if is_over:
+                self._is_ours = False
+            return is_over
+
+
+_SESSIONS = _Sessions()
 
 
 def _keep_off_stdout() -> None:
@@ -139,9 +186,10 @@ def knock(host: str, port: int) -> None:
     """Raise at once where nobody listens: Ray would try for a minute."""
     try:
         socket.create_connection((host, port), CONNECT_S).close()
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter for names that no host can have
+        reason = reason_of(exc) if isinstance(exc, OSError) else "this is no host"
         raise ClusterError(
-            f"no cluster at {host}:{port}: {reason_of(exc)}",
+            f"no cluster at {host}:{port}: {reason}",
             hint="`gguf-hub cluster up` on the first machine starts one and prints its address",
         ) from exc
 
@@ -275,6 +323,7 @@ class RayHost:
     def __init__(self, text: str, progress: Progress = SILENT) -> None:
         self.key = secrets.token_bytes(KEY_BYTES)
         self._ray, _ = connect(text)
+        self._is_closed = False
         self._progress = progress
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
 
@@ -315,8 +364,10 @@ class RayHost:
         return RayStage(self._ray, actor, (host, port))
 
     def close(self) -> None:
-        """Leave the cluster."""
-        self._ray.shutdown()
+        """Leave the cluster, once."""
+        if not self._is_closed:
+            self._is_closed = True
+            disconnect(self._ray)
 
     def _ask(self, nodes: Sequence[RayNode]) -> None:
         ids: Mapping[str, str] = {node.name: node.node_id for node in nodes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import LlamaRAMCache
 from gguf_hub.api.llama.parts import LlamaValueError
+from gguf_hub.errors import CacheLostError, UsageError
 from gguf_hub.run.generation import Generation, GenerationRequest
 from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
@@ -299,7 +301,8 @@ class Completions(LlamaBase):
             self._load_cached_state(self.cache, generation.request.prompt)
         yield from self.context.stream(generation)
         if self.cache is not None:
-            self.cache[generation.tokens] = self.save_state()
+            with contextlib.suppress(CacheLostError):  # the text is whole all the same
+                self.cache[generation.tokens] = self.save_state()
 
     def _load_cached_state(self, cache: LlamaRAMCache, prompt: Sequence[int]) -> None:
         try:
@@ -312,7 +315,8 @@ class Completions(LlamaBase):
         if self.context.model.has_states and shared < state.n_tokens:
             return  # its state has read more than the prompt has
         if shared > self.context.engine.n_shared(prompt):
-            self.load_state(state)
+            with contextlib.suppress(CacheLostError, UsageError):  # saved by other stages
+                self.load_state(state)
 
 
 def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -164,7 +164,8 @@ def draft_settings(options: Mapping[str, Any], progress: Progress = SILENT) -> D
     path = None
     if options["model_draft"] and options["draft_max"]:
         path = resolve_model(
-            options["model_draft"], catalog_path=options["catalog_path"], token=options["token"],
+            options["model_draft"], catalog_path=options["catalog_path"],
+            token=options.get("token"),  # a process of the router has none: its path is a file
             progress=progress, assume_yes=options["yes"],
         )  # fmt: skip
     return DraftSettings(path, options["draft_max"], options["draft_min"], options["draft_p_min"])

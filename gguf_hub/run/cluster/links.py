@@ -19,6 +19,7 @@ import secrets
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,8 @@ class Link:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
         self._lock = threading.Lock()
+        self.received_at = time.monotonic()
+        """When bytes came last, in the middle of a long message, too."""
 
     def wait_forever(self) -> None:
         """Wait for messages without a limit from now on: the connection is made.
@@ -147,6 +150,7 @@ class Link:
                 n = self._socket.recv_into(view)
             if not n:
                 raise LinkLostError("the other end has closed the connection")
+            self.received_at = time.monotonic()
             view = view[n:]
 
 
@@ -176,9 +180,10 @@ def listen(host: str) -> socket.socket:
     try:
         listener.bind((host, 0))
         listener.listen(8)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter for names that no host can have
         listener.close()
-        raise ClusterError(f"cannot listen on {host}: {reason_of(exc)}") from exc
+        reason = reason_of(exc) if isinstance(exc, OSError) else "this is no host"
+        raise ClusterError(f"cannot listen on {host}: {reason}") from exc
     return listener
 
 

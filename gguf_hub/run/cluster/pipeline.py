@@ -51,7 +51,7 @@ class RemoteStage:
         self.facts: Mapping[str, Any] = {}
         self.n_done = 0
         self.failure = ""
-        self.heard_at = time.monotonic()
+        self._forgiven_at = 0.0
         self._link = link
         self._on_failure = on_failure
         self._answers: dict[int, Answer] = {}
@@ -97,6 +97,15 @@ class RemoteStage:
             self.fail(str(error))
             raise StageFailed from error
 
+    @property
+    def heard_at(self) -> float:
+        """When it showed a sign of life, of ``time.monotonic``."""
+        return max(self._link.received_at, self._forgiven_at)
+
+    def forgive(self) -> None:
+        """Count its silence from now on."""
+        self._forgiven_at = time.monotonic()
+
     def ping(self) -> None:
         """Show that the driver lives; never wait for a stage that does not read."""
         try:
@@ -129,9 +138,7 @@ class RemoteStage:
     def _read(self) -> None:
         try:
             while True:
-                message = self._link.receive()
-                self.heard_at = time.monotonic()
-                self._take(message)
+                self._take(self._link.receive())
         except LinkLostError as error:
             self.fail(str(error))
 
@@ -262,7 +269,7 @@ class Pipeline:
             now = time.monotonic()
             if now - woke_at > 2.0:  # this process was stopped: their signs wait to be read
                 for stage in self._known:
-                    stage.heard_at = now
+                    stage.forgive()
             woke_at = now
             for stage in self._known:
                 if not stage.failure and now - stage.heard_at > SILENCE_S:

@@ -81,7 +81,7 @@ class StageServer:
         self._driver: Link | None = None
         self._next: Link | None = None
         self._epoch = 0
-        self._heard_at = time.monotonic()
+        self._begun_at = time.monotonic()
         self._n_done = 0
         self._rate = Rate()
         self._file: Gguf | None = None
@@ -149,7 +149,6 @@ class StageServer:
         """Do what wires the chain at once, although the worker may be busy or blocked."""
         while True:
             message = link.receive()
-            self._heard_at = time.monotonic()
             if message.head["do"] == "wire":
                 self._answer_to(link, message, self._wire)
             elif message.head["do"] != "ping":
@@ -174,7 +173,8 @@ class StageServer:
 
     def _beat(self) -> None:
         while not self.is_over.wait(BEAT_S):
-            if time.monotonic() - self._heard_at > ORPHAN_S:
+            heard_at = self._driver.received_at if self._driver is not None else self._begun_at
+            if time.monotonic() - heard_at > ORPHAN_S:
                 self.close()
             if self._driver is not None:
                 try:

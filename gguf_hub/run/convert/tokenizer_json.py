@@ -69,10 +69,16 @@ class TokenizerFile:
         """Raise an error about the file."""
         raise CheckpointError(self.path, [issue], hint=hint)
 
+    def _list(self, fields: Mapping[str, Any], key: str) -> list[Any]:
+        stated = fields.get(key) or []
+        if not isinstance(stated, list):
+            self.refuse(f"`{key}`: expected a list, found {stated!r:.40}")
+        return list(stated)
+
     def merges(self) -> list[tuple[str, str]]:
         """Return the pairs that are merged, the best first."""
         found = []
-        for entry in self.model.get("merges") or ():
+        for entry in self._list(self.model, "merges"):
             pair = entry.split(" ", 1) if isinstance(entry, str) else entry
             are_texts = isinstance(pair, list) and all(isinstance(part, str) for part in pair)
             if not are_texts or len(pair) != 2:
@@ -82,7 +88,7 @@ class TokenizerFile:
 
     def added(self) -> Iterator[tuple[int, str, bool]]:
         """Yield (id, text, whether it is special) of the tokens that no merge makes."""
-        for entry in self.data.get("added_tokens") or ():
+        for entry in self._list(self.data, "added_tokens"):
             entry = entry if isinstance(entry, dict) else {}
             i, text = entry.get("id"), entry.get("content")
             if not _is_id(i) or not isinstance(text, str):
@@ -176,7 +182,8 @@ def _tokens(file: TokenizerFile, n_vocab: int) -> tuple[list[str], list[int], li
         texts[i], types[i] = unicode_text(text, file.path, f"token {i}"), NORMAL
         if file.is_raw and _BYTE.fullmatch(text):
             types[i] = BYTE
-    if file.is_raw and (unknown := file.model.get("unk_token")) in file.vocab:
+    unknown = file.model.get("unk_token")
+    if file.is_raw and isinstance(unknown, str) and unknown in file.vocab:
         types[file.vocab[unknown]] = UNKNOWN
     beyond = []
     for i, text, is_special in file.added():

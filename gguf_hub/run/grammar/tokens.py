@@ -341,7 +341,7 @@ class Matcher:
         self._grammar = grammar
         self._automaton = grammar.automaton
         self._state = self._automaton.start
-        self._budget = token_budget()
+        self._budget, self._draft_budget = token_budget(), token_budget()
         self._refill_cpu_s = REFILL_CPU_S
 
     def mask(self) -> Mask:
@@ -364,7 +364,8 @@ class Matcher:
             GrammarError: The grammar does not allow the token here, or leaves too many ways to
                 read it.
         """
-        self._budget.refill(self._refill_cpu_s)
+        for budget in (self._budget, self._draft_budget):
+            budget.refill(self._refill_cpu_s)
         try:
             with self._budget:
                 self._accept(token_id)
@@ -397,9 +398,13 @@ class Matcher:
         return twin
 
     def ahead(self) -> Matcher:
-        """Return a matcher in the same state for drafted tokens, which refill no budget."""
+        """Return a matcher in the same state for drafted tokens.
+
+        They have a budget of their own, which the text's tokens refill: a text that would go on
+        without drafts goes on with them.
+        """
         twin = self.copy()
-        twin._budget, twin._refill_cpu_s = self._budget, 0.0
+        twin._budget, twin._refill_cpu_s = self._draft_budget, 0.0
         return twin
 
     def _follow(self) -> None:

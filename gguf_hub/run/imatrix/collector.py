@@ -57,12 +57,19 @@ class Collector:
         """Add the sums since the last chunk to the totals.
 
         Raises:
-            GgufHubError: An activation was not finite.
+            GgufHubError: An activation was not finite, or the sums to begin with are those of
+                another model.
         """
         for name, sums in self._sums.items():
             with np.errstate(over="ignore"):
                 entry = Entry(sums.astype(np.float32), self._counts[name])
                 before = self._totals.get(name)
+                if before and before.sums.shape != entry.sums.shape:
+                    raise GgufHubError(
+                        f"the importance matrix to add has {before.sums.shape} sums for tensor "
+                        f"`{shown(name)}`: expected {entry.sums.shape}",
+                        hint="it is that of another model: leave `--in-file` out",
+                    )
                 total = before.plus(entry) if before else entry
             if not np.isfinite(total.sums).all():
                 raise GgufHubError(

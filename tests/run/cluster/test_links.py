@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,24 @@ def test_numbers_arrive_as_they_were_sent(
     else:
         assert message.numbers is not None and message.numbers.dtype == numbers.dtype
         np.testing.assert_array_equal(message.numbers, numbers)
+
+
+def test_bytes_of_a_long_message_are_signs_of_life(pair: tuple[Link, socket.socket]) -> None:
+    receiver, client = pair
+
+    def receive() -> None:
+        with pytest.raises(LinkLostError):
+            receiver.receive()
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    head = b'{"do":"x","numbers":["u2",1000000]}'
+    before = receiver.received_at
+    client.sendall(struct.pack("<IQ", len(head), 2_000_000) + head + bytes(10))
+    while receiver.received_at == before:
+        time.sleep(0.01)
+    client.close()
+    thread.join()
 
 
 @pytest.mark.parametrize(

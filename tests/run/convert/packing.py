@@ -96,13 +96,18 @@ def awq_gemv(prefix: str, q: Quantised, bits: int = 4) -> Arrays:
     }
 
 
-def compressed(prefix: str, q: Quantised, bits: int, *, symmetric: bool) -> Arrays:
+def compressed(
+    prefix: str, q: Quantised, bits: int, *, symmetric: bool, has_packed_zeros: bool = True
+) -> Arrays:
     arrays = {
         f"{prefix}.weight_packed": words(q.codes, bits),
         f"{prefix}.weight_scale": q.scales,
         f"{prefix}.weight_shape": np.array(q.codes.shape, "<i8"),
     }
-    if not symmetric:
+    if not symmetric and not has_packed_zeros:
+        zeros = q.zeros.astype(np.int16) - (1 << (bits - 1))
+        arrays[f"{prefix}.weight_zero_point"] = zeros.astype("i1")
+    elif not symmetric:
         arrays[f"{prefix}.weight_zero_point"] = np.ascontiguousarray(words(q.zeros.T, bits).T)
     return arrays
 

@@ -129,6 +129,10 @@ ROUNDED = {
         partial(packing.compressed, bits=4, symmetric=False),
         compressed("pack-quantized", 4, 32, symmetric=False), {},
     ),
+    "compressed, zero points as bytes": (
+        partial(packing.compressed, bits=4, symmetric=False, has_packed_zeros=False),
+        compressed("pack-quantized", 4, 32, symmetric=False), {},
+    ),
 }  # fmt: skip
 
 
@@ -293,6 +297,9 @@ def refusal(folder: Path) -> str:
         ({"rotation": "hadamard"}, "`rotation`: expected"),
         ({"quant_method": "awq", "version": "gemv_fast"}, "`version`: expected gemm, exllama or"),
         ({"quant_method": "compressed-tensors"}, "`config_groups`: expected one way"),
+        ({**compressed("pack-quantized", 4, 32), "sparsity_config": [1]}, "`sparsity_config`: exp"),
+        ({**compressed("pack-quantized", [4], 32)}, "`num_bits`: expected 2, 3, 4 or 8"),
+        ({**compressed("pack-quantized", 4, [32])}, "`group_size`: expected a number of columns"),
         (
             {**compressed("pack-quantized", 4, 32), "transform_config": {"R1": {}}},
             "`transform_config`: expected",

@@ -191,12 +191,14 @@ def test_another_name_may_be_given(tmp_path: Path) -> None:
         (small(model={"vocab": {"a": -1}}), "`model.vocab`: expected tokens and their ids"),
         (small(model={"vocab": {"a": 8}}), "token 8 is beyond `vocab_size` 8"),
         (small(model={"merges": [3]}), "`model.merges`: expected pairs of tokens, found 3"),
+        (small(model={"merges": 5}), "`merges`: expected a list, found 5"),
+        (small(added_tokens=5), "`added_tokens`: expected a list, found 5"),
         (small(cut_by(r"x+")), "`pre_tokenizer`: no name is known for `x+`"),
         (small({"type": "Whitespace"}), "`pre_tokenizer`: `Whitespace` is not known here"),
         (small(added_tokens=[{"id": "x"}]), "`added_tokens`: expected ids and texts"),
         (small(model={"vocab": {"\ud800": 0}}), "token 0 is no Unicode text"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_files_that_cannot_be_taken_say_why(
     file: dict[str, Any], message: str, tmp_path: Path

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.budget import limit
-from gguf_hub.errors import GrammarError
+from gguf_hub.budget import limit, look
+from gguf_hub.errors import BudgetError, GrammarError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.run.generation import GrammarCache
 from gguf_hub.run.grammar import Grammar, Matcher, TokenGrammar, TokenTrie
@@ -89,6 +89,21 @@ def test_the_budget_of_a_grammar_ends_it(book: GrammarCache) -> None:
     with pytest.raises(GrammarError, match=r"too large: it takes more than 0\.8 s of CPU time"):
         book.gbnf(GRAMMARS["doubling64opt"][0])
     assert time.thread_time() - began < MOST_CPU_S
+
+
+def test_drafts_spend_nothing_of_the_text_that_they_are_for(book: GrammarCache) -> None:
+    matcher = book.gbnf("root ::= [a-z]*")
+    drafted = matcher.ahead()
+    with pytest.raises(BudgetError), drafted._budget:
+        while True:
+            look()
+    with pytest.raises(BudgetError), drafted._budget:
+        look(), look()
+    first = int(np.flatnonzero(matcher.mask())[0])
+    for _ in range(8):  # the text goes on, and its tokens pay for more drafts
+        matcher.accept(first)
+    with matcher.ahead()._budget:
+        look(), look()
 
 
 def test_nothing_is_left_of_a_grammar_that_was_refused(book: GrammarCache) -> None:

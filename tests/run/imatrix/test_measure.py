@@ -13,7 +13,7 @@ from gguf_hub.gguf.types import FileType
 from gguf_hub.run.imatrix import Measurement, measure, statistics_of
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
-from gguf_hub.run.quants.imatrix import ImportanceMatrix
+from gguf_hub.run.quants.imatrix import Entry, ImportanceMatrix
 from gguf_hub.run.quants.imatrix_file import read_imatrix
 from gguf_hub.run.quants.quantize import quantize_file
 from tests.conftest import ROOT
@@ -69,6 +69,12 @@ def test_experts_count_the_tokens_that_chose_them(path: Path) -> None:
         router = matrix.entries[f"blk.{layer}.ffn_gate_inp.weight"].sums[0].astype(np.float64)
         both = matrix.entries[f"blk.{layer}.ffn_gate_exps.weight"].sums.astype(np.float64)
         assert np.allclose(both.sum(axis=0), TINY.n_expert_used * router, rtol=1e-5)
+
+
+def test_sums_of_another_model_are_not_added_to(path: Path) -> None:
+    other = Entry(np.ones((1, 5), np.float32), np.ones(1, np.int64))
+    with pytest.raises(GgufHubError, match=r"`blk\.0\.attn_q\.weight`: expected"):
+        measured(path, before=ImportanceMatrix({"blk.0.attn_q.weight": other}))
 
 
 def test_the_layout_of_experts_makes_no_difference(path: Path, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ class Fleet:
         if not self._n_waiting[name]:
             del self._n_waiting[name]
             self._waiting.remove(name)
-            if not self._waiting:  # nobody needs the room any more
+            if all(each in self._instances for each in self._waiting):  # nobody needs the room
                 for instance in self._instances.values():
                     instance.is_draining = False
         self._notify()

@@ -139,9 +139,10 @@ class Pulls:
     def begin(self, name: str, target: Target) -> Pull:
         """Download a model in the background, or join in if that is done already."""
         pull = self._pulls.get(name)
-        if pull is None:
+        if pull is None or pull.is_cancelled.is_set():
+            before = pull.work if pull is not None else None
             pull = self._pulls[name] = Pull(name)
-            pull.work = asyncio.get_running_loop().create_task(self._run(pull, target))
+            pull.work = asyncio.get_running_loop().create_task(self._run(pull, target, before))
             pull.work.add_done_callback(_retrieve)
         return pull
 
@@ -183,9 +184,12 @@ class Pulls:
             if not pull.n_watching:
                 pull.is_cancelled.set()
 
-    async def _run(self, pull: Pull, target: Target) -> None:
+    async def _run(self, pull: Pull, target: Target, before: asyncio.Task[None] | None) -> None:
+        """Download, once ``before``, a download of the same name that was stopped, has ended."""
         reports = asyncio.get_running_loop().create_task(self._report(pull))
         try:
+            if before is not None:
+                await asyncio.wait({before})
             await self._pool.run(self._fetch, pull, target)
         except (CancelledError, asyncio.CancelledError):
             self._events.publish(pull.name, "download_failed", {"error": "stopped"})
@@ -197,7 +201,8 @@ class Pulls:
             self._events.publish(pull.name, "download_finished")
         finally:
             reports.cancel()
-            self._pulls.pop(pull.name, None)
+            if self._pulls.get(pull.name) is pull:
+                del self._pulls[pull.name]
 
     def _fetch(self, pull: Pull, target: Target) -> None:
         resolver = self._resolver(pull.progress())

@@ -239,6 +239,8 @@ class Router:
         """Return the first answer that is no 404, of whichever model that is loaded, or None."""
         call = Call.of(request)
         for instance in self.fleet.loaded:
+            if self.fleet.get(instance.model.name) is not instance or not instance.is_open:
+                continue  # it has gone meanwhile, and with it what it has stored
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(self.fleet.lease(instance.model, is_use=False))
                 assert instance.child is not None

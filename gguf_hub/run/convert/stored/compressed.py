@@ -57,7 +57,8 @@ class Compressed(Codes):
         stored = self.zero_points.open()
         zeros: NDArray[np.int16]
         if self.zero_points.dtype == "I8":
-            zeros = stored.reshape(-1, self._n_group)[numbers].astype(np.int16) + np.int16(128)
+            zeros = stored.reshape(-1, self._n_group)[numbers].astype(np.int16)
+            zeros += np.int16(self._middle)
         else:
             zeros = pick(stored.T, numbers * self.bits, self.bits).T.astype(np.int16)
         return zeros

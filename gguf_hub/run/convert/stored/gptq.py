@@ -72,12 +72,14 @@ def read_gptq(module: Module, settings: GptqSettings) -> Gptq | None:
     if qweight is None or qzeros is None or scales is None or not module.is_sound():
         return None
     n_group, n_out = scales.shape
-    bits = settings.bits or qzeros.shape[1] * 32 // n_out
+    bits = settings.bits or (qzeros.shape[1] * 32 // n_out if n_out else 0)
+    module.expect(bits in (2, 3, 4, 8), f"expected codes of 2, 3, 4 or 8 bits, found {bits}")
+    if not module.is_sound():
+        return None
     n_in = qweight.shape[0] * 32 // bits
     size = settings.group_size
     n_expected = n_group if size is None else 1 if size < 0 else -(-n_in // size)
     source = f"`bits` {bits} and `group_size` {size}"
-    module.expect(bits in (2, 3, 4, 8), f"expected codes of 2, 3, 4 or 8 bits, found {bits}")
     module.expect_shape(scales, (n_expected, n_out), source)
     module.expect_shape(qweight, (n_in * bits // 32, n_out), source)
     module.expect_shape(qzeros, (n_group, n_out * bits // 32), source)

@@ -156,7 +156,7 @@ class _Settings:
 
     def _compressed(self) -> tuple[str, Read]:
         sparsity = self.stated.get("sparsity_config") or {}
-        if sparsity and sparsity.get("format", "dense") != "dense":
+        if not isinstance(sparsity, dict) or sparsity.get("format", "dense") != "dense":
             self._refuse("sparsity_config", sparsity, "dense weights")
         self._expect("transform_config", None, {})
         format = str(self.stated.get("format", "")).lower()
@@ -164,8 +164,9 @@ class _Settings:
         schemes = list(groups.values()) if isinstance(groups, dict) else []
         weights = [s.get("weights") for s in schemes if isinstance(s, dict)]
         stated = {
-            (w.get("num_bits"), w.get("type", "int"), w.get("strategy"), w.get("group_size"),
-             str(w.get("block_structure")))
+            tuple(each if isinstance(each, (int, str)) else None if each is None else str(each)
+                  for each in (w.get("num_bits"), w.get("type", "int"), w.get("strategy"),
+                               w.get("group_size"), str(w.get("block_structure"))))
             for w in weights if isinstance(w, dict)
         }  # fmt: skip
         if len(stated) != 1:

@@ -119,6 +119,22 @@ def test_a_client_that_goes_leaves_the_queue(start: Start, files: Files) -> None
     assert router.started == ["a"]
 
 
+def test_a_model_stays_when_nobody_needs_its_room_any_more(start: Start, files: Files) -> None:
+    router = start(files, max_models=1)
+    router.ask("a")
+    with ThreadPoolExecutor(3) as pool:
+        slow = pool.submit(router.ask, "a", wait=2)
+        time.sleep(0.1)
+        body = {"model": "b"}
+        gone = pool.submit(lambda: router.http.post("/completion", json=body, timeout=0.5))
+        router.wait(lambda: router.fleet.n_waiting == 1)
+        again = pool.submit(router.ask, "a")
+        assert again.result()["model"] == slow.result()["model"] == "a"
+        with pytest.raises(httpx.ReadTimeout):
+            gone.result()
+    assert router.started == ["a"]
+
+
 # -- memory ---------------------------------------------------------------------------------------
 
 
