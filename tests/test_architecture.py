@@ -207,7 +207,12 @@ def test_third_party_packages_stay_in_their_rooms(package: str) -> None:
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level packages in memory after running a statement in a fresh interpreter."""
-    code = f"{statement}\nimport sys\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    return {module.split(".")[0] for module in modules_loaded_by(statement)}
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """All modules in memory after running a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -229,6 +234,11 @@ def test_gpus_are_found_without_their_drivers_in_the_program() -> None:
 
 def test_a_name_is_read_without_numpy() -> None:
     assert "numpy" not in loaded_by("import gguf_hub.hub.resolve, gguf_hub.hub.download.names")
+
+
+def test_a_model_of_one_machine_is_opened_without_clusters() -> None:
+    statement = "import gguf_hub.run.opening, gguf_hub.api.llama, gguf_hub.api.server.opening"
+    assert "gguf_hub.run.cluster.model" not in modules_loaded_by(statement)
 
 
 def test_help_is_light() -> None:

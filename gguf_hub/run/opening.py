@@ -6,15 +6,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.roles import require_model
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads
-from gguf_hub.run.cluster.hosts import Host
-from gguf_hub.run.cluster.model import ClusterModel, Model
 from gguf_hub.run.generation.engine import Drafter, Engine
 from gguf_hub.run.generation.model_drafter import (
     NO_DRAFT,
@@ -28,6 +26,10 @@ from gguf_hub.run.model.rope import AS_TRAINED
 from gguf_hub.run.model.settings import DEFAULTS, NO_GPU, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from gguf_hub.run.cluster.hosts import Host
+    from gguf_hub.run.cluster.model import Model
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ def load_model(
 ) -> Model:
     """Make the model of an open file ready; see ``open_model``."""
     if host is not None:
+        from gguf_hub.run.cluster.model import ClusterModel  # 40 ms that others need not wait
+
         return ClusterModel.open(file, settings, host=host, progress=progress)
     settings = replace(settings, n_threads=limit_threads(settings.n_threads, progress))
     return Transformer.open(file, settings, builder=builder, progress=progress)

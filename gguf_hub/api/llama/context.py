@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from gguf_hub.api.llama.drafting import CallableDrafter, DraftModel, drafter_of_
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.cluster.hosts import Host
-from gguf_hub.run.cluster.model import Model
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import open_model, require_drafts
 from gguf_hub.units import format_size
+
+if TYPE_CHECKING:
+    from gguf_hub.run.cluster.hosts import Host
+    from gguf_hub.run.cluster.model import Model
 
 Scores = NDArray[np.float32]
 

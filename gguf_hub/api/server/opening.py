@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import ModelInfo, Service
@@ -16,12 +16,14 @@ from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
-from gguf_hub.run.cluster.hosts import Host
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from gguf_hub.run.cluster.hosts import Host
 
 MAX_VALUE_LENGTH = 1000
 """Characters of a text of the metadata that the server reports."""
