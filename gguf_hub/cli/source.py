@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ source_flags = together(
     catalog_option,
 )
 """Add the options that ``fetch_model`` reads."""
+download_options = together(
+    click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository."),
+    click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN)."),
+    click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt."),
+)
+"""Add the options that ``fetch_argument`` reads, without ``catalog_option``."""
 source_options = together(click.argument("model", required=False), source_flags)
 """Add MODEL, too."""
 
@@ -78,10 +85,27 @@ def fetch_model(options: dict[str, Any], progress: Any, n_ctx: int = 0) -> Path:
     Raises:
         GgufHubError: There is none, or the download failed.
     """
+    return fetch_argument(model_argument(options), options, progress, n_ctx)
+
+
+def fetch_argument(
+    argument: str | None, options: Mapping[str, Any], progress: Any, n_ctx: int = 0
+) -> Path:
+    """Return the file of a model argument, downloaded first if it is missing.
+
+    Args:
+        argument: Names it; None for the quant that fits this machine.
+        options: Those of ``download_options``, and ``catalog_option``.
+        progress: Notified about the download.
+        n_ctx: As in ``fetch_model``.
+
+    Raises:
+        GgufHubError: There is none, or the download failed.
+    """
     from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
 
     return resolve_model(
-        model_argument(options),
+        argument,
         catalog_path=options["catalog_path"],
         token=options["token"],
         revision=options["revision"],

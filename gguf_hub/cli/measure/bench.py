@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from gguf_hub.cli.options import (
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import opening_options
+from gguf_hub.cli.source import download_options, fetch_argument
 
 
 class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -75,9 +75,7 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 @batch_size_option
 @cluster_option
 @opening_options
-@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
-@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
-@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@download_options
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 @catalog_option
@@ -94,20 +92,12 @@ def command(
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.measure.bench_output import report
     from gguf_hub.cli.measure.benching import bench
-    from gguf_hub.cli.models import resolve_model
 
     _check_options(model, model_option, options)
     progress = ConsoleProgress(enabled=not options["no_progress"])
-    path = resolve_model(
-        model or model_option,
-        catalog_path=options["catalog_path"],
-        token=options["token"],
-        revision=options["revision"],
-        progress=progress,
-        assume_yes=options["yes"],
-    )
+    path = fetch_argument(model or model_option, options, progress)
     output_format = "json" if as_json else "markdown" if markdown else "text"
-    report(bench(Path(path), options, progress), output_format)
+    report(bench(path, options, progress), output_format)
 
 
 def _check_options(model: str | None, model_option: str | None, options: dict[str, Any]) -> None:

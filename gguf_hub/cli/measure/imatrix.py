@@ -16,6 +16,7 @@ from gguf_hub.cli.options import (
     require_at_least,
     threads_option,
 )
+from gguf_hub.cli.source import download_options
 
 _FILE = click.Path(path_type=Path)
 
@@ -76,9 +77,7 @@ _FILE = click.Path(path_type=Path)
     default=True,
     help="Memory-map the model (default), or read it into memory first.",
 )
-@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
-@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
-@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@download_options
 @click.option("--force", is_flag=True, help="Overwrite the file to write.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @offline_option

@@ -118,19 +118,12 @@ class Run(contextlib.ExitStack):
         return merge(matrices, self._options["ctx_size"])
 
     def _load(self, argument: str) -> LoadedModel:
-        from gguf_hub.cli.models import resolve_model
+        from gguf_hub.cli.source import fetch_argument
         from gguf_hub.run.model.settings import ModelSettings
         from gguf_hub.run.opening import open_model
 
         options = self._options
-        path = resolve_model(
-            argument,
-            catalog_path=options["catalog_path"],
-            token=options["token"],
-            revision=options["revision"],
-            progress=self._progress,
-            assume_yes=options["yes"],
-        )
+        path = fetch_argument(argument, options, self._progress)
         settings = ModelSettings(
             n_ctx=options["ctx_size"],
             n_batch=options["batch_size"],

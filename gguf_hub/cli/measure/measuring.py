@@ -80,20 +80,13 @@ class Measuring(contextlib.ExitStack):
         return result
 
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
-        from gguf_hub.cli.models import resolve_model
         from gguf_hub.cli.run.opening import model_settings
+        from gguf_hub.cli.source import fetch_argument
         from gguf_hub.run.opening import open_model
         from gguf_hub.run.perplexity import ModelSource
 
         options = self._options
-        path = resolve_model(
-            argument,
-            catalog_path=options["catalog_path"],
-            token=options["token"],
-            revision=options["revision"],
-            progress=self._progress,
-            assume_yes=options["yes"],
-        )
+        path = fetch_argument(argument, options, self._progress)
         settings = model_settings(options, path, self._progress, n_ctx=n_ctx, n_logits=None)
         loaded = self.enter_context(open_model(path, settings, progress=self._progress))
         model, tokenizer = loaded.model, loaded.tokenizer

@@ -20,6 +20,7 @@ from gguf_hub.cli.options import (
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import opening_options
 from gguf_hub.cli.run.rope import rope_change, rope_options
+from gguf_hub.cli.source import download_options
 
 
 @click.command("perplexity", context_settings=CONTEXT)
@@ -53,9 +54,7 @@ from gguf_hub.cli.run.rope import rope_change, rope_options
 )
 @opening_options
 @rope_options
-@click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository.")
-@click.option("--token", metavar="TOKEN", help="Hugging Face token (also HF_TOKEN).")
-@click.option("-y", "--yes", is_flag=True, help="Download without a confirmation prompt.")
+@download_options
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @offline_option
 @catalog_option

@@ -109,7 +109,8 @@ def serve_routed(
     """Serve several models until Ctrl-C; the arguments are those of ``serve_one``."""
     from gguf_hub.api.server.router.app import create_router_app
     from gguf_hub.cli.run.opening import draft_settings
-    from gguf_hub.cli.serve.serving import fetch_named, serve
+    from gguf_hub.cli.serve.serving import serve
+    from gguf_hub.cli.source import fetch_argument
     from gguf_hub.errors import UsageError
 
     if options["cluster"]:
@@ -125,7 +126,8 @@ def serve_routed(
         path = draft_settings(options, console.ConsoleProgress()).path
         # a process that works in another folder opens it
         options["model_draft"] = str(path.absolute()) if path else None
-    named = [(model, fetch_named(model, options).absolute()) for model in models]
+    progress, n_ctx = console.ConsoleProgress(), options["ctx_size"]
+    named = [(m, fetch_argument(m, options, progress, n_ctx).absolute()) for m in models]
     router = make_router(options, named or None, arguments)
     app = create_router_app(router, max_body_bytes=options["max_body"] * 2**20, **access)
     n = len(router.library.models())

@@ -160,11 +160,11 @@ def serve_one(
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.source import fetch_argument
 
-    path = fetch_named(models[0], options)
-    service = open_served(
-        path, options, progress=ConsoleProgress(), name=options["alias"], **arguments
-    )
+    progress = ConsoleProgress()
+    path = fetch_argument(models[0], options, progress, options["ctx_size"])
+    service = open_served(path, options, progress=progress, name=options["alias"], **arguments)
     with report_lost_pages(f"`{path}`"), service as opened:
         from gguf_hub.api.server.app import create_app
 
@@ -172,18 +172,6 @@ def serve_one(
         info = opened.model_info
         welcome = f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens"
         serve(app, listener, options, access, welcome)
-
-
-def fetch_named(argument: str, options: Mapping[str, Any]) -> Path:
-    """Return the file of a model argument, downloaded first if it is missing."""
-    from gguf_hub.cli.console import ConsoleProgress
-    from gguf_hub.cli.models import DEFAULT_N_CTX, resolve_model
-
-    return resolve_model(
-        argument, catalog_path=options["catalog_path"], token=options["token"],
-        revision=options["revision"], progress=ConsoleProgress(), assume_yes=options["yes"],
-        n_ctx=options["ctx_size"] or DEFAULT_N_CTX,
-    )  # fmt: skip
 
 
 def serve(

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import CacheLostError, ClusterError, ContextFullError, UsageError
+from gguf_hub.errors import CacheLostError, ClusterError, UsageError
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.cluster.hosts import Host
@@ -23,7 +23,7 @@ from gguf_hub.run.cluster.placing import Stages
 from gguf_hub.run.cluster.positions import Positions
 from gguf_hub.run.cluster.stage import check_cut
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.limits import cache_read_bytes, limits_of
+from gguf_hub.run.model.limits import cache_read_bytes, check_outputs, check_range, limits_of
 from gguf_hub.run.model.rows import ends_of
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.token_ids import check_token_ids
@@ -208,7 +208,7 @@ class ClusterModel:
         """Send tokens in parts, so that a stage works on one while the next has the one before."""
         size = part_size(len(tokens), self.n_parallel, self._limits.n_batch)
         if all_logits:
-            self._require_outputs(min(size, len(tokens)))
+            check_outputs(min(size, len(tokens)), self._limits)
         self._positions.begin(slot, position)
         ends, answers = [(slot, position + len(tokens))], []
         self._positions.reach(ends)
@@ -237,14 +237,6 @@ class ClusterModel:
         numbers = self._pipeline.wait(answer).numbers
         assert numbers is not None
         return numbers
-
-    def _require_outputs(self, n_rows: int) -> None:
-        if n_rows > self._limits.n_outputs:
-            raise UsageError(
-                f"logits of {n_rows} tokens: the model was opened for {self._limits.n_outputs} at "
-                "once",
-                hint="open it with `n_logits=None`",
-            )
 
     # -- caches ----------------------------------------------------------------------------------
 
@@ -387,18 +379,7 @@ class ClusterModel:
             self._lost.discard(slot)
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
-        """Raise unless ``n_tokens`` from a position on fit an existing slot."""
-        if n_tokens < 1:
-            raise UsageError("no tokens to compute: expected at least one")
-        if position < 0:
-            raise UsageError(f"position {position}: expected 0 or more")
-        if position + n_tokens > self.n_ctx:
-            raise ContextFullError(
-                f"{position + n_tokens} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
-        if not 0 <= slot < self.n_slots:
-            raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
+        check_range(position, n_tokens, slot, self._limits)
 
 
 def part_size(n_tokens: int, n_stages: int, n_batch: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.memory.sizes import LayerSizes
@@ -33,6 +34,39 @@ def limits_of(n_ctx_train: int, settings: ModelSettings, n_threads: int) -> Limi
         value_type=settings.value_type,
         swa_full=settings.swa_full,
     )
+
+
+def check_range(position: int, n_tokens: int, slot: int, limits: Limits) -> None:
+    """Refuse tokens that do not fit a slot from a position on.
+
+    Raises:
+        UsageError: No tokens, no such position or slot.
+        ContextFullError: They do not fit the cache.
+    """
+    if n_tokens < 1:
+        raise UsageError("no tokens to compute: expected at least one")
+    if position < 0:
+        raise UsageError(f"position {position}: expected 0 or more")
+    if position + n_tokens > limits.n_ctx:
+        raise ContextFullError(
+            f"{position + n_tokens} tokens do not fit a context of {limits.n_ctx}",
+            hint="ask for a larger context with `-c`",
+        )
+    if not 0 <= slot < limits.n_slots:
+        raise UsageError(f"slot {slot}: expected [0, {limits.n_slots - 1}]")
+
+
+def check_outputs(n_rows: int, limits: Limits) -> None:
+    """Refuse logits of more tokens than a model was opened for.
+
+    Raises:
+        UsageError: They are.
+    """
+    if n_rows > limits.n_outputs:
+        raise UsageError(
+            f"logits of {n_rows} tokens: the model was opened for {limits.n_outputs} at once",
+            hint="open it with `n_logits=None`",
+        )
 
 
 def auto_threads(active_bytes: int, n_cores: int) -> int:

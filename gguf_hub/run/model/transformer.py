@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import (
     CacheLostError,
-    ContextFullError,
     GpuError,
     UsageError,
 )
@@ -33,7 +32,13 @@ from gguf_hub.run.kernels.vm.ops import (
     Step,
 )
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.limits import auto_threads, cache_read_bytes, limits_of
+from gguf_hub.run.model.limits import (
+    auto_threads,
+    cache_read_bytes,
+    check_outputs,
+    check_range,
+    limits_of,
+)
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
@@ -384,18 +389,7 @@ class Transformer:
         return parts
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
-        """Raise unless ``n_tokens`` from a position on fit an existing slot."""
-        if n_tokens < 1:
-            raise UsageError("no tokens to compute: expected at least one")
-        if position < 0:
-            raise UsageError(f"position {position}: expected 0 or more")
-        if position + n_tokens > self.n_ctx:
-            raise ContextFullError(
-                f"{position + n_tokens} tokens do not fit a context of {self.n_ctx}",
-                hint="ask for a larger context with `-c`",
-            )
-        if not 0 <= slot < self.n_slots:
-            raise UsageError(f"slot {slot}: expected [0, {self.n_slots - 1}]")
+        check_range(position, n_tokens, slot, self._limits)
 
     def _select(self, slot: int) -> None:
         if slot != self._slot:
@@ -455,11 +449,7 @@ class Transformer:
         ends: Sequence[tuple[int, int]],
     ) -> NDArray[np.float32]:  # fmt: skip
         """Run a program; ``ends`` are slots and the positions that they are at then."""
-        if len(rows) > self._n_outputs:
-            raise UsageError(
-                f"logits of {len(rows)} tokens: the model was opened for {self._n_outputs} at once",
-                hint="open it with `n_logits=None`",
-            )
+        check_outputs(len(rows), self._limits)
         check_token_ids(tokens, positions, self.config.n_vocab)
         self._check_file()
         n, layout = self._memory.n, self._program.layout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +73,22 @@ def arrays(config: Mapping[str, Any], seed: int = 0) -> Arrays:
 
 
 def save(path: Path, tensors: Arrays, dtype: str = "F32") -> None:
-    """Write one safetensors file: length, JSON, data; bfloat16 by cutting bits off."""
+    """Write one safetensors file; bfloat16 by cutting bits off."""
+    entries = [(name, dtype, array.shape, encoded(array, dtype)) for name, array in tensors.items()]
+    path.write_bytes(safetensors_bytes(entries))
+
+
+def safetensors_bytes(entries: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> bytes:
+    """Return a file of tensors, (name, type, shape, data) of each: length, JSON, data."""
     header, parts, at = {}, [], 0
-    for name, array in tensors.items():
-        raw = encoded(array, dtype)
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [at, at + len(raw)],
-        }
+    for name, dtype, shape, raw in entries:
+        end = at + len(raw)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
         parts.append(raw)
-        at += len(raw)
+        at = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
 
 
 def encoded(array: np.ndarray, dtype: str) -> bytes:

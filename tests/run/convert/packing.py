@@ -156,18 +156,10 @@ def save(
     ``dtypes`` has the types of tensors that numpy does not know.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    header, parts, at = {}, [], 0
-    for name, array in tensors.items():
-        raw = np.ascontiguousarray(array).tobytes()
-        header[name] = {
-            "dtype": (dtypes or {}).get(name) or DTYPES[array.dtype.str],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + len(raw)],
-        }
-        parts.append(raw)
-        at += len(raw)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    data = len(text).to_bytes(8, "little") + text + b"".join(parts)
-    (folder / "model.safetensors").write_bytes(data)
+    entries = [
+        (name, (dtypes or {}).get(name) or DTYPES[array.dtype.str], array.shape,
+         np.ascontiguousarray(array).tobytes())
+        for name, array in tensors.items()
+    ]  # fmt: skip
+    (folder / "model.safetensors").write_bytes(checkpoints.safetensors_bytes(entries))
     (folder / "config.json").write_text(json.dumps(config))

@@ -84,6 +84,16 @@ def _granite(config: ConfigReader, keys: Keys) -> None:
         keys["feed_forward_length"] = width
 
 
+GRANITE_EXPERTS: Names = {
+    "ffn_gate_inp": "block_sparse_moe.router.layer",
+    "ffn_gate_exps": Source("block_sparse_moe.input_linear", FIRST_HALF),
+    "ffn_up_exps": Source("block_sparse_moe.input_linear", SECOND_HALF),
+    "ffn_down_exps": "block_sparse_moe.output_linear",
+    "ffn_gate_shexp": Source("shared_mlp.input_linear", FIRST_HALF),
+    "ffn_up_shexp": Source("shared_mlp.input_linear", SECOND_HALF),
+    "ffn_down_shexp": "shared_mlp.output_linear",
+}
+"""Experts of Granite, and what all tokens share."""
 GRANITEHYBRID = Family(
     "granitehybrid",
     ("GraniteMoeHybridForCausalLM",),
@@ -93,13 +103,7 @@ GRANITEHYBRID = Family(
         "ffn_gate": Source("shared_mlp.input_linear", FIRST_HALF),
         "ffn_up": Source("shared_mlp.input_linear", SECOND_HALF),
         "ffn_down": "shared_mlp.output_linear",
-        "ffn_gate_inp": "block_sparse_moe.router.layer",
-        "ffn_gate_exps": Source("block_sparse_moe.input_linear", FIRST_HALF),
-        "ffn_up_exps": Source("block_sparse_moe.input_linear", SECOND_HALF),
-        "ffn_down_exps": "block_sparse_moe.output_linear",
-        "ffn_gate_shexp": Source("shared_mlp.input_linear", FIRST_HALF),
-        "ffn_up_shexp": Source("shared_mlp.input_linear", SECOND_HALF),
-        "ffn_down_shexp": "shared_mlp.output_linear",
+        **GRANITE_EXPERTS,
     },
     _granite,
 )

@@ -16,13 +16,12 @@ from gguf_hub.run.convert.families.family import (
     Family,
     Keys,
     Names,
-    Source,
     add_granite_scales,
     shifted,
     whole,
 )
 from gguf_hub.run.convert.families.gemma4 import GEMMA4S
-from gguf_hub.run.convert.families.hybrid import HYBRIDS
+from gguf_hub.run.convert.families.hybrid import GRANITE_EXPERTS, HYBRIDS
 from gguf_hub.run.convert.families.makes import (
     EVEN_ROWS,
     FIRST_HALF,
@@ -98,16 +97,7 @@ GRANITE = Family("granite", ("GraniteForCausalLM",), TURNED, add_granite_scales)
 GRANITEMOE = Family(
     "granitemoe",
     ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
-    {
-        **TURNED,
-        "ffn_gate_inp": "block_sparse_moe.router.layer",
-        "ffn_gate_exps": Source("block_sparse_moe.input_linear", FIRST_HALF),
-        "ffn_up_exps": Source("block_sparse_moe.input_linear", SECOND_HALF),
-        "ffn_down_exps": "block_sparse_moe.output_linear",
-        "ffn_gate_shexp": Source("shared_mlp.input_linear", FIRST_HALF),
-        "ffn_up_shexp": Source("shared_mlp.input_linear", SECOND_HALF),
-        "ffn_down_shexp": "shared_mlp.output_linear",
-    },
+    {**TURNED, **GRANITE_EXPERTS},
     _granite_shared,
     is_mixture=True,
 )

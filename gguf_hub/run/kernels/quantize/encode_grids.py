@@ -289,7 +289,8 @@ def _make_search(lanes, grid: Grid, *, is_weighted: bool) -> Callable:
 
 
 @register_jitable
-def _point(f, scratch, i):
+def point_of(f, scratch, i):
+    """Return the number of the point that was found for the i-th run of weights."""
     return np.int32(f[np.uintp(scratch + _POINTS + i)])
 
 
@@ -325,14 +326,14 @@ def _pack_scales(q, qo, w, o, n):
 def _pack_iq2_xxs(f, q, qo, w, block, scratch):
     for j in range(8):
         for k in range(4):
-            w[np.uintp(block + 2 + 8 * j + k)] = np.uint8(_point(f, scratch, 4 * j + k))
+            w[np.uintp(block + 2 + 8 * j + k)] = np.uint8(point_of(f, scratch, 4 * j + k))
         _put_word(w, block + 6 + 8 * j, _seven_signs(q, qo, j))
 
 
 @register_jitable
 def _pack_iq2_xs(f, q, qo, w, block, scratch):
     for i in range(32):
-        code = _point(f, scratch, i) | (_signs(q, qo, i) & 127) << 9
+        code = point_of(f, scratch, i) | (_signs(q, qo, i) & 127) << 9
         w[np.uintp(block + 2 + 2 * i)] = np.uint8(code & 255)
         w[np.uintp(block + 3 + 2 * i)] = np.uint8(code >> 8)
     _pack_scales(q, qo, w, block + 66, 8)
@@ -343,7 +344,7 @@ def _pack_iq2_s(f, q, qo, w, block, scratch):
     for i in range(8):
         high = np.int32(0)
         for k in range(4):
-            point = _point(f, scratch, 4 * i + k)
+            point = point_of(f, scratch, 4 * i + k)
             w[np.uintp(block + 2 + 4 * i + k)] = np.uint8(point & 255)
             w[np.uintp(block + 34 + 4 * i + k)] = np.uint8(_signs(q, qo, 4 * i + k))
             high |= point >> 8 << 2 * k
@@ -354,7 +355,7 @@ def _pack_iq2_s(f, q, qo, w, block, scratch):
 @register_jitable
 def _pack_iq3_xxs(f, q, qo, w, block, scratch):
     for i in range(64):
-        w[np.uintp(block + 2 + i)] = np.uint8(_point(f, scratch, i))
+        w[np.uintp(block + 2 + i)] = np.uint8(point_of(f, scratch, i))
     for j in range(8):
         _put_word(w, block + 66 + 4 * j, _seven_signs(q, qo, j))
 
@@ -364,7 +365,7 @@ def _pack_iq3_s(f, q, qo, w, block, scratch):
     for i in range(8):
         high = np.int32(0)
         for k in range(8):
-            point = _point(f, scratch, 8 * i + k)
+            point = point_of(f, scratch, 8 * i + k)
             w[np.uintp(block + 2 + 8 * i + k)] = np.uint8(point & 255)
             high |= point >> 8 << k
         w[np.uintp(block + 66 + i)] = np.uint8(high)

@@ -16,7 +16,7 @@ from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic import grids
 from gguf_hub.run.kernels.generic.floats import at, half_bits
-from gguf_hub.run.kernels.quantize.encode_grids import make_choose, map_of, round_scales
+from gguf_hub.run.kernels.quantize.encode_grids import make_choose, map_of, point_of, round_scales
 from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_weights import make_mean_square
 
@@ -163,11 +163,6 @@ def _make_search(lanes, group: int, *, is_shared: bool, is_weighted: bool) -> Ca
 
 
 @register_jitable
-def _point(f, scratch, i):
-    return np.int32(f[np.uintp(scratch + _POINTS + i)])
-
-
-@register_jitable
 def _put_half(w, o, bits):
     w[np.uintp(o)] = np.uint8(bits & 255)
     w[np.uintp(o + 1)] = np.uint8(bits >> 8 & 255)
@@ -186,7 +181,7 @@ def make_iq1_s(lanes, *, is_weighted: bool = False) -> Callable:
             for j in range(8):
                 high = at(q, qo + _FACTORS + j) << 12 | at(q, qo + _SHIFTS + 4 * j) << 15
                 for k in range(4):
-                    point = _point(f, scratch, 4 * j + k)
+                    point = point_of(f, scratch, 4 * j + k)
                     w[np.uintp(block + 2 + 4 * j + k)] = np.uint8(point & 255)
                     high |= point >> 8 << 3 * k
                 _put_half(w, block + 34 + 2 * j, high)
@@ -206,7 +201,7 @@ def make_iq1_m(lanes, *, is_weighted: bool = False) -> Callable:
             for i in range(16):
                 high = np.int32(0)
                 for k in range(2):
-                    point = _point(f, scratch, 2 * i + k)
+                    point = point_of(f, scratch, 2 * i + k)
                     w[np.uintp(block + 2 * i + k)] = np.uint8(point & 255)
                     high |= (point >> 8 | at(q, qo + _SHIFTS + 2 * i + k) << 3) << 4 * k
                 w[np.uintp(block + 32 + i)] = np.uint8(high)
