@@ -1,11 +1,12 @@
 """Speed with and without drafts, in turns, each token of a text timed as one whole.
 
 python benchmarks/drafts.py MODEL.gguf [--draft DRAFT.gguf] [--lookup 8] [--prompt TEXT] [-n 200]
-python benchmarks/drafts.py --write FOLDER    # a pair: full width, two layers; and a small one
+python benchmarks/drafts.py --write FOLDER    # wide.gguf, small.gguf, wrong.gguf
 
-The pair of ``--write`` agrees on every token: its layers compute, but add nothing, and the tokens
-follow one another in cycles. It measures the best that drafts can give, not how often they are
-right. ``--draft-p-min 1.1`` is no draft at all; models whose drafts are never right show the loss.
+The layers of these files compute, but add nothing, and the tokens follow one another in cycles.
+``wide.gguf`` (full width, two layers) and ``small.gguf`` agree on every token, which measures the
+best that drafts can give, not how often they are right; ``wrong.gguf`` runs through the cycles the
+other way, is never right, and shows what drafts may cost.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ CYCLE = 31
 
 
 def write_pair(folder: Path) -> None:
-    """Write ``wide.gguf`` and ``small.gguf``: the token after t is t + 1, in cycles."""
+    """Write the files: the token after t is t + 1, in cycles, and t - 1 in ``wrong.gguf``."""
     wide = Shape(n_layer=2, n_vocab=32000)
     small = Shape(n_layer=2, n_embd=512, n_head=8, n_head_kv=2, n_ff=1024, n_expert=0)
-    for name, shape, recipe in (("wide", wide, "Q4_K_M"), ("small", small, "Q8_0")):
+    for name, shape, recipe, step in (
+        ("wide", wide, "Q4_K_M", 1),
+        ("small", small, "Q8_0", 1),
+        ("wrong", small, "Q8_0", -1),
+    ):
         path = folder / f"{name}.gguf"
         rng, embedding = np.random.default_rng(0), _embedding(shape)
         parts: list[Any] = []
@@ -50,7 +55,7 @@ def write_pair(folder: Path) -> None:
             if spec.name == "token_embd.weight":
                 parts.append((_as_f16(spec), embedding))
             elif spec.name == "output.weight":
-                parts.append((_as_f16(spec), embedding[_before(shape.n_vocab)]))
+                parts.append((_as_f16(spec), embedding[_before(shape.n_vocab, step)]))
             elif "attn_output" in spec.name or "ffn_down" in spec.name:
                 parts.append((spec, bytes(tensor_size_bytes(spec.shape, spec.type))))
             else:
@@ -64,11 +69,11 @@ def _embedding(shape: Shape) -> np.ndarray:
     return values.astype(np.float16)
 
 
-def _before(n_vocab: int) -> np.ndarray:
-    """Return the token before each: t - 1, and at the beginning of a cycle its last one."""
+def _before(n_vocab: int, step: int) -> np.ndarray:
+    """Return the token before each: t - step, within its cycle."""
     ids = np.arange(n_vocab)
     first = ids // CYCLE * CYCLE
-    return np.minimum(first + (ids - first - 1) % CYCLE, n_vocab - 1)
+    return np.minimum(first + (ids - first - step) % CYCLE, n_vocab - 1)
 
 
 def _as_f16(spec: Any) -> Any:
