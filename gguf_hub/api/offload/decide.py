@@ -82,7 +82,7 @@ def _deal(
     from gguf_hub.hub.fit import gpu_need
 
     need = gpu_need(facts, limits)
-    n_cpu_moe = _n_cpu_moe(path, facts, request)
+    n_cpu_moe = _n_cpu_moe(path, facts, request, progress)
     n_all = facts.shape.n_layer + 1
     wanted = n_all if request.n_layers is None else min(request.n_layers, n_all)
     if any(room.free_bytes is None for room in rooms):
@@ -155,17 +155,17 @@ def _settings(
     )
 
 
-def _n_cpu_moe(path: Path, facts: FileFacts, request: OffloadRequest) -> int:
+def _n_cpu_moe(path: Path, facts: FileFacts, request: OffloadRequest, progress: Progress) -> int:
     """Return of how many of the first layers the experts stay in RAM; 0 for a dense model."""
-    if not facts.shape.n_expert:
-        return 0
-    n = min(request.n_cpu_moe, facts.shape.n_layer)
+    n = min(request.n_cpu_moe, facts.shape.n_layer) if facts.shape.n_expert else 0
     if request.cpu_patterns:
-        from gguf_hub.api.offload.patterns import n_cpu_moe_of
+        from gguf_hub.api.offload.patterns import n_cpu_moe_of, unmatched
         from gguf_hub.gguf.shards import open_gguf
 
         with open_gguf(path) as file:
             n = max(n, n_cpu_moe_of(request.cpu_patterns, file.tensors, facts.shape.n_layer))
+            for pattern in unmatched(request.cpu_patterns, file.tensors):
+                progress.note(f"-ot `{pattern}=CPU` matches no tensor of {path.name}")
     return n
 
 

@@ -80,6 +80,13 @@ def n_cpu_moe_of(texts: Sequence[str], names: Iterable[str], n_layer: int) -> in
     return min(n, n_layer)
 
 
+def unmatched(texts: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return the patterns, without their ``=CPU``, that match none of a model's tensors."""
+    known = {alias for name in names for alias in _aliases(name)}
+    patterns = parse_patterns(texts)
+    return [each.pattern for each in patterns if not any(map(each.search, known))]
+
+
 def _goes_along(name: str) -> bool:
     """Tell whether a tensor is where it is whatever a pattern says.
 

@@ -14,6 +14,7 @@ from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import (
     ASSUMED_DISK_BYTES_PER_S,
     ASSUMED_RAM_BYTES_PER_S,
+    KV_TYPES,
     Constraints,
     Machine,
 )
@@ -121,9 +122,11 @@ def _host_seconds(
         read_bytes = here * (file.expert_share if is_expert else 1.0)
         seconds += read_bytes / min(roof, threads * rates.core_of(share.type))
     kv_bytes = need_of(file, constraints, n_threads=machine.n_threads).kv_bytes / 2 * (1 - dense)
-    # attention computes for each query that shares a key: fewer of them are done sooner
+    # attention computes for each query that shares a key: fewer of them are done sooner; and for
+    # each number, however many bytes it has
     sharing = file.shape.n_head / file.shape.n_head_kv / 4
-    seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s / sharing)
+    width = KV_TYPES[constraints.kv_type].bits_per_weight / KV_TYPES["f16"].bits_per_weight
+    seconds += kv_bytes / min(roof, threads * rates.core_kv_bytes_per_s * width / sharing)
     seconds += _layer_seconds(file, rates, threads) * (1 - dense)
     return seconds + TOKEN_S + WORD_S * file.shape.n_vocab
 

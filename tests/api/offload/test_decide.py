@@ -113,6 +113,21 @@ def test_no_room_for_a_layer_runs_on_the_cpu(model: Path, machine: Machine) -> N
     assert "runs on the CPU" in notes[0]
 
 
+def test_a_pattern_that_matches_nothing_is_named(model: Path, machine: Machine) -> None:
+    machine([CARD], [card(24 * GIB)])
+    settings, notes = decide(model, n_layers=9, cpu_patterns=("exps=CPU,nothing=CPU",))
+    assert settings.n_cpu_moe == 8
+    assert notes[0] == "-ot `nothing=CPU` matches no tensor of model.gguf"
+
+
+def test_patterns_are_read_of_a_dense_model_too(tmp_path: Path, machine: Machine) -> None:
+    dense = write_mixtral(tmp_path / "m.gguf", replace(EIGHT, n_expert=0), recipe="Q8_0")
+    machine([CARD], [card(24 * GIB)])
+    with pytest.raises(UsageError, match="of a layer only the experts"):
+        decide(dense, n_layers=9, cpu_patterns=("ffn=CPU",))
+    assert "matches no tensor" in decide(dense, n_layers=9, cpu_patterns=("exps=CPU",))[1][0]
+
+
 def test_without_a_gpu_only_who_asks_is_told(model: Path, machine: Machine) -> None:
     machine([LLVMPIPE])
     assert decide(model) == (NO_GPU, [])

@@ -45,6 +45,17 @@ def test_cores_are_the_roof_where_there_are_few() -> None:
     assert two.about_tok_per_s == pytest.approx(2 * one.about_tok_per_s, rel=0.05)
 
 
+def test_numbers_of_a_cache_take_the_time_of_numbers() -> None:
+    """Where cores are the roof, a cache of fewer bytes is read no sooner: there are as many."""
+    slow = replace(FAST, ram_bytes_per_s=1e12, n_threads=1)
+    found = [
+        speed(FACTS["Q2_K"], slow, Constraints(n_ctx=32768, kv_type=type_))
+        for type_ in ("q8_0", "f16", "f32")
+    ]
+    low, middle, high = (each.about_tok_per_s for each in found if each)
+    assert low == pytest.approx(middle) == pytest.approx(high)
+
+
 def test_what_nobody_measured_is_a_wide_range() -> None:
     known, guessed = (
         speed(FACTS["Q4_K_M"], FAST),
