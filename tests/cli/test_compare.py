@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_a_plot_of_sizes(models: list[Path], text: Path, tmp_path: Path, gguf_hu
     assert code == 0, err
     assert f"plot written: {plot}" in err
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_a_plot_that_cannot_be_written_takes_nothing_with_it(
+    models: list[Path], text: Path, gguf_hub
+) -> None:
+    pytest.importorskip("matplotlib")
+    args = ("-f", text, "-c", 16, "-t", 1, "--plot", "/proc/c.png")  # where nobody can make a file
+    code, out, err = gguf_hub("compare", *models, *args)
+    assert code == 1
+    assert "cannot be written" in err
+    assert "Perplexity" in out
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,13 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     progress = ConsoleProgress(enabled=not options["no_progress"])
     with report_lost_pages("a model file", NO_MMAP):
         rows = compare(models, options, progress)
-    if options["plot"]:
-        draw(rows, options["plot"], is_dark=options["dark"])
-    report(rows, options["plot"], as_json=as_json)
+    plot = None
+    try:
+        if options["plot"]:
+            draw(rows, options["plot"], is_dark=options["dark"])
+            plot = options["plot"]
+    finally:
+        report(rows, plot, as_json=as_json)  # what was measured is not lost with the plot
 
 
 def _check_options(models: tuple[str, ...], options: dict[str, Any]) -> None:
