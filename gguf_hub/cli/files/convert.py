@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,6 +11,7 @@ from gguf_hub.cli.options import layout_option, offline_option, output_options
 
 if TYPE_CHECKING:
     from gguf_hub.progress import Progress
+    from gguf_hub.run.convert.conversion import Conversion
 
 
 @click.command("convert")
@@ -53,23 +54,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything except the weights; write nothing.")
 @output_options
 def command(
-    source: str,
-    target: Path,
-    outtype: str,
-    layout: str,
-    no_vocab: bool,
-    vocab_only: bool,
-    pre: str | None,
-    adapters: tuple[Path, ...],
-    base: Path | None,
-    model_name: str | None,
-    revision: str | None,
-    token: str | None,
-    yes: bool,
-    dry_run: bool,
-    force: bool,
-    no_progress: bool,
-    as_json: bool,
+    source: str, target: Path, dry_run: bool, no_progress: bool, as_json: bool, **options: Any
 ) -> None:
     """Convert a Hugging Face checkpoint to GGUF.
 
@@ -80,49 +65,71 @@ def command(
     install 'gguf-hub[convert]'.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output, report
+    from gguf_hub.cli.files.outputs import check_output
+
+    _check_options(options)
+    progress = console.ConsoleProgress(enabled=not no_progress)
+    folder, name = _folder_of(
+        source, options["revision"], options["token"], options["yes"], progress
+    )
+    plan = _plan_of(folder, name, options)
+    if target.is_dir():
+        kind = "vocab" if options["vocab_only"] else plan.type.name
+        target = target / f"{name}.{kind}.gguf"
+    inputs = [path for path in folder.iterdir() if path.is_file()]
+    target = check_output(folder, target, inputs, force=options["force"])
+    for note in plan.notes:
+        console.note(f"note: {note}")
+    if not dry_run:
+        plan.write(target, progress=progress)
+    _report(plan, target, is_written=not dry_run, as_json=as_json)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse options that exclude each other before anything is downloaded."""
+    if options["no_vocab"] and options["vocab_only"]:
+        raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
+    if options["base"] and any(options[key] for key in ("adapters", "no_vocab", "vocab_only")):
+        raise click.UsageError("--base writes an adapter, which has no model and no vocabulary")
+
+
+def _plan_of(folder: Path, name: str, options: dict[str, Any]) -> Conversion:
+    """Return how a checkpoint, or an adapter, becomes a GGUF file."""
     from gguf_hub.errors import CheckpointError
     from gguf_hub.run.convert import plan_adapter, plan_conversion
     from gguf_hub.run.convert.lora import is_adapter
-    from gguf_hub.units import format_size
 
-    if no_vocab and vocab_only:
-        raise click.UsageError("--no-vocab and --vocab-only leave nothing to write")
-    progress = console.ConsoleProgress(enabled=not no_progress)
-    folder, name = _folder_of(source, revision, token, yes, progress)
-    if is_adapter(folder) and not base:
+    name = options["model_name"] or name
+    if options["base"]:
+        return plan_adapter(folder, options["base"], outtype=options["outtype"], name=name)
+    if is_adapter(folder):
         raise CheckpointError(
             folder,
             ["is a LoRA adapter, not a model"],
             hint="--base HF_DIR writes it as a GGUF adapter; `gguf-hub convert HF_DIR OUT "
             "--merge-lora ADAPTER_DIR` merges it into its model",
         )
-    if base:
-        if adapters or no_vocab or vocab_only:
-            raise click.UsageError("--base writes an adapter, which has no model and no vocabulary")
-        plan = plan_adapter(folder, base, outtype=outtype, name=model_name or name)  # type: ignore[arg-type]
-    else:
-        plan = plan_conversion(
-            folder,
-            outtype=outtype,  # type: ignore[arg-type]
-            layout=layout,  # type: ignore[arg-type]
-            contents="weights" if no_vocab else "vocabulary" if vocab_only else "all",
-            name=model_name or name,
-            pre=pre,
-            adapters=adapters,
-        )
-    if target.is_dir():
-        kind = "vocab" if vocab_only else plan.type.name
-        target = target / f"{name}.{kind}.gguf"
-    inputs = [path for path in folder.iterdir() if path.is_file()]
-    target = check_output(folder, target, inputs, force=force)
-    for note in plan.notes:
-        console.note(f"note: {note}")
-    if not dry_run:
-        plan.write(target, progress=progress)
+    contents: Literal["all", "weights", "vocabulary"] = "all"
+    if options["no_vocab"] or options["vocab_only"]:
+        contents = "weights" if options["no_vocab"] else "vocabulary"
+    return plan_conversion(
+        folder,
+        outtype=options["outtype"],
+        layout=options["layout"],
+        contents=contents,
+        name=name,
+        pre=options["pre"],
+        adapters=options["adapters"],
+    )
+
+
+def _report(plan: Conversion, target: Path, *, is_written: bool, as_json: bool) -> None:
+    from gguf_hub.cli.files.outputs import report
+    from gguf_hub.units import format_size
+
     data = {
         "path": str(target),
-        "is_written": not dry_run,
+        "is_written": is_written,
         "size_bytes": plan.size_bytes,
         "type": plan.type.name if plan.tensors else None,
         "n_tensors": len(plan.tensors),
@@ -130,10 +137,10 @@ def command(
         "notes": list(plan.notes),
     }
     note = (
-        f"{'would be written' if dry_run else 'written'}: {len(plan.tensors)} tensors, "
+        f"{'written' if is_written else 'would be written'}: {len(plan.tensors)} tensors, "
         f"{format_size(plan.size_bytes)}"
     )
-    report(data, [note], None if dry_run else target, as_json=as_json)
+    report(data, [note], target if is_written else None, as_json=as_json)
 
 
 def _folder_of(
