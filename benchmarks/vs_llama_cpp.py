@@ -1,7 +1,7 @@
 """Speed and memory of the runner against llama.cpp, in turns, on Mixtral-shaped files.
 
     python benchmarks/vs_llama_cpp.py --peer PYTHON [--types Q4_0 ...] [--cells pp256 tg0 ...]
-        [--threads 1 2] [--rounds 5] [--layers 2] [--json FILE] [--keep DIR]
+        [--threads 1 2] [--rounds 5] [--layers 2] [--busy N] [--json FILE] [--keep DIR]
     python benchmarks/vs_llama_cpp.py --report FILE
 
 PYTHON is the interpreter of an environment with llama-cpp-python, built for this machine from its
@@ -16,11 +16,13 @@ Cells: ``pp32 pp256 pp512`` prompts, ``tg0 tg2048 tg8192`` generation behind tha
 ``start`` from the start of the process to the first token of a 16-token prompt (kernels compiled,
 file in memory), ``memory`` peaks. ``--json FILE`` keeps every sample; a later run adds its types,
 threads and cells to it, so that the whole can be measured in slices; ``--report`` prints all.
+``--busy N`` has N other processes compute all the while, as on a machine that is used.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -29,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +278,8 @@ def report(record: dict[str, Any]) -> None:
         (t, c): (i, j) for i, c in enumerate(shown) for j, t in enumerate(TYPES + FLOATS + WIDE)
     }
     rows = sorted(record["rows"], key=lambda r: (r["threads"], order[r["type"], r["cell"]]))
-    print(f"\n{record['cpu']}; {record['layers']} layers")
+    load = f"; {record['busy']} busy neighbours" if record.get("busy") else ""
+    print(f"\n{record['cpu']}; {record['layers']} layers{load}")
     print(f"{'type':7}      {'cell':7}  {'gguf-hub':>9}  {'llama.cpp':>9}{'':18}{'ratio':>6}")
     groups: dict[tuple[int, str], list[float]] = {}
     for row in rows:
@@ -306,16 +310,28 @@ def scaling(rows: list[dict[str, Any]]) -> None:
                   f"(llama.cpp {gains[1]:.2f}{memory})")  # fmt: skip
 
 
+@contextlib.contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Have ``n`` processes take a core each."""
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
 def load_record(options: argparse.Namespace) -> dict[str, Any]:
     """What an earlier slice wrote, or an empty record."""
     from gguf_hub.resources.cpus import cpu_name
 
-    empty = {"cpu": cpu_name(Path("/")), "layers": options.layers, "rows": []}
+    empty = {"cpu": cpu_name(Path("/")), "layers": options.layers, "busy": options.busy, "rows": []}
     if options.json and options.json.is_file():
         found: dict[str, Any] = json.loads(options.json.read_text())
-        if (found["cpu"], found["layers"]) == (empty["cpu"], empty["layers"]):
+        if {**found, "rows": []} == empty:
             return found
-        raise SystemExit(f"{options.json} is of another machine or other files")
+        raise SystemExit(f"{options.json} is of another machine, other files or another load")
     return empty
 
 
@@ -327,6 +343,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="other busy processes")
     parser.add_argument("--layout", default="split", choices=("split", "merged"), help="of ours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add every sample to FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write models there, leave them")
@@ -344,7 +361,7 @@ def main() -> None:
         return
     record = load_record(options)
     print(f"load {os.getloadavg()[0]:.1f}, {options.rounds} rounds", flush=True)
-    with tempfile.TemporaryDirectory(prefix="gguf-hub-vs-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="gguf-hub-vs-") as temporary, busy(options.busy):
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.types:
