@@ -1,4 +1,4 @@
-.PHONY: lint format types test test-nojit clients docs bench
+.PHONY: lint format types test test-nojit clients docs bench regression
 
 lint:
 	ruff check .
@@ -26,6 +26,11 @@ clients:
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site
 
-# figures of the built-in model; each file of benchmarks/ compares with a peer and prints its usage
+# tables of docs/speed.md: an hour or two, nothing else running; each other file of benchmarks/
+# compares with a peer, too, and prints its usage
 bench:
-	gguf-hub bench gguf_hub/data/tiny-mixtral.f16.gguf -p 256 -n 64 -r 5
+	python benchmarks/all.py
+
+# this checkout against another commit, in turns: make regression AGAINST=v0.1.0
+regression:
+	python benchmarks/regression.py --against $(AGAINST)

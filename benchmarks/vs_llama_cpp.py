@@ -56,12 +56,13 @@ PAUSE_S = 0.05  # for the other program's threads to go to sleep
 
 
 class Worker:
-    """One program in a process of its own."""
+    """One program in a process of its own; ``root`` is where its sources are."""
 
-    def __init__(self, name: str, python: str) -> None:
+    def __init__(self, name: str, python: str, root: Path = ROOT) -> None:
         self.process = subprocess.Popen(
-            [python, str(ROOT / "benchmarks" / "vs_workers.py"), "serve", name],
+            [python, str(root / "benchmarks" / "vs_workers.py"), "serve", name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(root)},
         )  # fmt: skip
 
     def ask(self, op: str, **arguments: Any) -> Any:
@@ -255,6 +256,13 @@ def verdict(row: dict[str, Any]) -> tuple[float, float, str, float]:
     return ours, theirs, best, ours / theirs if is_rate(row["cell"]) else theirs / ours
 
 
+def read_rate(row: dict[str, Any]) -> tuple[float, float]:
+    """Bytes a second that ours reads while it generates, and what memory gave meanwhile."""
+    n_before = int(row["cell"][2:]) + N_DECODE // 2
+    size_bytes = row["active_bytes"] + row["cache_bytes"] * n_before
+    return verdict(row)[0] * size_bytes, statistics.median(row["read_bytes_per_s"])
+
+
 def line(row: dict[str, Any]) -> list[str]:
     """The cells of a row as text."""
     ours, theirs, best, ratio = verdict(row)
@@ -262,9 +270,7 @@ def line(row: dict[str, Any]) -> list[str]:
     scale, unit = (1, "tok/s") if is_rate(cell) else (1, "s") if cell == "start" else (1e6, "MB")
     share = ""
     if cell.startswith("tg"):
-        size_bytes = row["active_bytes"] + row["cache_bytes"] * (int(cell[2:]) + N_DECODE // 2)
-        rate = ours * size_bytes
-        limit = statistics.median(row["read_bytes_per_s"])
+        rate, limit = read_rate(row)
         share = f"{rate / 1e9:5.1f} of {limit / 1e9:.1f} GB/s = {rate / limit:.0%} of memory"
     threads = f"{row['threads']}t" if row["threads"] else "  "
     return [f"{row['type']:7}", threads, f"{cell:7}", f"{ours / scale:9.2f}",
@@ -326,12 +332,20 @@ def load_record(options: argparse.Namespace) -> dict[str, Any]:
     """What an earlier slice wrote, or an empty record."""
     from gguf_hub.resources.cpus import cpu_name
 
-    empty = {"cpu": cpu_name(Path("/")), "layers": options.layers, "busy": options.busy, "rows": []}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    empty = {
+        "cpu": cpu_name(Path("/")), "layers": options.layers, "busy": options.busy,
+        "isa": os.environ.get("GGUF_HUB_ISA", ""), "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip(), "rows": [],
+    }  # fmt: skip
     if options.json and options.json.is_file():
         found: dict[str, Any] = json.loads(options.json.read_text())
-        if {**found, "rows": []} == empty:
+        same = ("cpu", "layers", "busy", "isa", "commit")
+        if [found.get(key) for key in same] == [empty[key] for key in same]:
             return found
-        raise SystemExit(f"{options.json} is of another machine, other files or another load")
+        raise SystemExit(f"{options.json} is of another machine, commit, load or of other files")
     return empty
 
 
