@@ -62,6 +62,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)  # where else kernels could be kept
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    # folders of other programs are those of a user who has none
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(KERNELS / "matplotlib"))  # it lists fonts only once
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "no-ollama"))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     # a GPU of whoever runs the tests is not taken by itself
     monkeypatch.setattr(

@@ -25,6 +25,7 @@ LAYERS = {
     "machine_files": 1,
     "gguf": 1,
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
+    "hub.programs": 3,
     "hub.download": 4, "hub.mirror": 4, "hub.survey": 5, "hub.resolve": 5,
     "run": 2, "run.quants": 2, "run.kernels": 3, "run.tokenizer": 4, "run.chat": 4,
     "run.sampler": 4, "run.grammar": 4, "run.gpu": 3.5, "run.model": 4, "run.convert": 4,

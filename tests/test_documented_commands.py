@@ -35,7 +35,10 @@ from tests.synth import Shape, write_mixtral
 
 Cli = Callable[..., tuple[int, str, str]]
 
-PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    "README.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
+]
 SHELLS = {"sh", "bash", "console"}
 
 INSTALLING = "installs or removes packages"
@@ -80,6 +83,7 @@ FILES = {
     ],
     "docs/gpu.md": ["model.gguf"],
     "docs/library.md": ["model.gguf"],
+    "docs/programs.md": ["model.gguf", "gpt4all-models/held.txt"],
     "docs/quality.md": ["gguf_hub/data/tiny-mixtral.f16.gguf", "held.txt"],
     "docs/running.md": ["mixtral-8x7b-v0.1.Q4_K_M.gguf", "model.gguf"],
 }

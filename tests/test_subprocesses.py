@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -197,7 +198,8 @@ def test_programs_are_found_by_absolute_entries(
 def python_of(version: str) -> str:
     """Return the path of a Python of this machine."""
     known = [shutil.which(f"python{version}") or ""]
-    known += map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    known += map(str, home.glob(f".pyenv/versions/{version}.*/bin/python"))
     for python in filter(None, known):  # the first may stand for one that is not installed
         if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
             return python

@@ -77,6 +77,7 @@ FAMILIES = {
             "ls": "List the model files on this machine.",
             "path": "Print the path of a model on this machine.",
             "du": "Show disk usage by repository.",
+            "share": "Let Ollama, LM Studio and others use a model without a copy.",
             "rm": "Remove model files; asks first.",
             "gc": "Show or remove unfinished downloads and unreferenced files.",
         },

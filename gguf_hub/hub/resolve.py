@@ -45,6 +45,7 @@ from gguf_hub.hub.client.near import near_names
 from gguf_hub.hub.download.cachedir import COMMIT, commit_of, repo_folder
 from gguf_hub.hub.download.destinations import Destination, HfCache, LocalFolder
 from gguf_hub.hub.download.digest import sha256_file
+from gguf_hub.hub.download.foreign import ForeignModels
 from gguf_hub.hub.download.inventory import (
     Condition,
     LocalFile,
@@ -56,6 +57,8 @@ from gguf_hub.hub.download.inventory import (
 )
 from gguf_hub.hub.download.plan import FileSelector, select, select_model
 from gguf_hub.hub.download.refs import Target, parse_ref, require_model
+from gguf_hub.hub.download.selection import LocalCopy, Selection
+from gguf_hub.hub.programs.found import find_models
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.oserrors import translate_os_errors
 from gguf_hub.paths import default_cache_dir, expand_user
@@ -67,45 +70,6 @@ if TYPE_CHECKING:
 Select = Callable[[RepoListing, FileSelector], Sequence[RemoteFile]]
 Confirm = Callable[["Plan", "Fetcher"], None]
 """Called before anything is fetched; raises to forbid it."""
-
-
-@dataclass(frozen=True)
-class LocalCopy:
-    """All wanted files of one commit in one folder of this machine.
-
-    Attributes:
-        listing: What is known of the commit here.
-        files: The wanted ones, in order.
-        paths: Where they lie.
-        is_verified: The record vouches for all of them.
-    """
-
-    listing: RepoListing
-    files: tuple[RemoteFile, ...]
-    paths: tuple[Path, ...]
-    is_verified: bool
-
-    @property
-    def has_hashes(self) -> bool:
-        """Whether it is known what the content of every file should be."""
-        return all(file.etag for file in self.files)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of a repository is wanted.
-
-    Attributes:
-        listing: The repository at one commit: as the hub has it, or as this machine knows it.
-        files: The wanted files of it.
-        unreachable: Why the hub was not asked; None when it was.
-        unverified: The files as they are here, where their SHA-256 is not known.
-    """
-
-    listing: RepoListing
-    files: tuple[RemoteFile, ...]
-    unreachable: HubUnreachableError | None = None
-    unverified: LocalCopy | None = None
 
 
 def _allow(plan: Plan, fetcher: Fetcher) -> None:
@@ -152,6 +116,11 @@ class Resolver:
         """Where files may lie: the destination, the cache, and all that was ever fetched to."""
         return known_roots(self.store, self.destination.root)
 
+    @cached_property
+    def foreign(self) -> ForeignModels:
+        """The models that other programs have on this machine."""
+        return ForeignModels(find_models(self.roots.programs), self.progress)
+
     # -- 1) parse --------------------------------------------------------------------------------
 
     def target(
@@ -172,7 +141,14 @@ class Resolver:
         # no catalog is needed for a file; the test is False for names that no file can have
         if not is_remote and os.path.isfile(path := expand_user(argument)):  # noqa: PTH113
             return model_files(path)
-        target = parse_ref(argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote)
+        try:
+            target = parse_ref(
+                argument, self.catalog, endpoint=default_endpoint(), is_remote=is_remote
+            )
+        except ModelNotFoundError:
+            if not is_remote and (paths := self.foreign.named(argument)):
+                return paths
+            raise
         if isinstance(target, Path):
             return model_files(target)
         return replace(target, revision=revision or target.revision)
@@ -215,6 +191,8 @@ class Resolver:
             return target
         for copy in self.locate(target, select_model):
             return copy.paths
+        if foreign := self.foreign.of_target(target):
+            return foreign
         raise ModelNotFoundError(
             f"`{argument}` is not on this machine",
             hint=f"`gguf-hub download {quote(argument)}` fetches it",
@@ -228,6 +206,8 @@ class Resolver:
             UsageError: It names a branch or tag.
         """
         path = expand_user(argument)
+        if not self.store.find(path):
+            self.foreign.refuse(argument, path)
         if find_local_file(path, self.store):
             shards = find_shards(path) if parse_shard(path) else sibling_parts(path)
             return [file for shard in shards if (file := find_local_file(shard, self.store))]
@@ -413,7 +393,8 @@ class Resolver:
         if target.revision and not COMMIT.fullmatch(target.revision):
             return None
         copies = self.locate(target, partial(select_model, is_partial=True))
-        return next((copy.paths for copy in copies if copy.is_verified or self._check(copy)), None)
+        whole = (copy.paths for copy in copies if copy.is_verified or self._check(copy))
+        return next(whole, None) or self.foreign.of_target(target)
 
     def _check(self, copy: LocalCopy) -> bool:
         """Hash files that another client fetched, and record them when they are whole.

@@ -95,7 +95,7 @@ def test_the_listing_has_stable_keys(ok: Callable[..., str]) -> None:
     assert list(data) == ["files", "total_bytes"]
     assert list(data["files"][0]) == [
         "path", "repo_id", "commit", "filename", "quant", "size_bytes", "sha256", "state",
-        "verified_at",
+        "verified_at", "program", "names",
     ]  # fmt: skip
     assert data["total_bytes"] == len(DATA)
 
@@ -171,8 +171,8 @@ def test_disk_usage_counts_bytes_once(server: HubServer, ok: Callable[..., str])
     ok("download", "org/sharded:BF16")
     data = json.loads(ok("du", "--json"))
     assert data["repositories"] == [
-        {"repo_id": REPO, "n_files": 1, "size_bytes": len(DATA)},
-        {"repo_id": "org/sharded", "n_files": 2, "size_bytes": 200},
+        {"repo_id": REPO, "program": None, "n_files": 1, "size_bytes": len(DATA)},
+        {"repo_id": "org/sharded", "program": None, "n_files": 2, "size_bytes": 200},
     ]
     assert (data["total_bytes"], data["leftover_bytes"]) == (len(DATA) + 200, 0)
     assert "3.0 MB" in ok("du")

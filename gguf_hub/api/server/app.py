@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -143,6 +144,8 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
 
+    for suffix in (".js", ".mjs"):  # some systems call them plain text, which browsers do not run
+        mimetypes.add_type("text/javascript", suffix)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 

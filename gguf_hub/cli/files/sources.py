@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_hub.hub.resolve import Resolver, Selection
+    from gguf_hub.hub.download.selection import Selection
+    from gguf_hub.hub.resolve import Resolver
 
 MAX_BYTES = 256 << 20
 """Limit for all headers of a set on a hub, which stay in memory; the first may have 64 MiB."""
@@ -36,7 +37,8 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
         paths = [shard for shard in shards if shard.is_file()] or [path]
         return [(map_file(path), str(path)) for path in paths]
     target = resolver.target(argument, revision=revision)
-    assert isinstance(target, Target), "files on this machine were found above"
+    if not isinstance(target, Target):  # another program's model, by its name there
+        return [(map_file(path), str(path)) for path in target]
     selection = resolver.choose(target, select_model)
     if selection.unreachable is None:
         return _on_hub(selection, resolver)

@@ -38,7 +38,10 @@ def command(as_json: bool) -> None:
         console.print_json({"repositories": rows} | sums)
         return
     console.print_table(
-        [[format_size(r["size_bytes"]), str(r["n_files"]), r["repo_id"] or "-"] for r in rows],
+        [
+            [format_size(r["size_bytes"]), str(r["n_files"]), r["repo_id"] or r["program"] or "-"]
+            for r in rows
+        ],
         ["size", "files", "repository"],
         align=["right", "right", "left"],
     )
@@ -51,16 +54,18 @@ def _rows(local_files: Sequence[LocalFile]) -> list[dict[str, Any]]:
     """Return a row for each repository, the largest first."""
     from gguf_hub.hub.download.inventory import Condition, contents_bytes
 
-    groups: dict[str | None, list[LocalFile]] = {}
+    groups: dict[tuple[str | None, str | None], list[LocalFile]] = {}
     for file in local_files:
         if file.condition is not Condition.GONE:
-            groups.setdefault(file.repo_id, []).append(file)
+            program = file.foreign.program.key if file.foreign else None
+            groups.setdefault((file.repo_id, program), []).append(file)
     rows = [
         {
             "repo_id": repo_id,
+            "program": program,
             "n_files": len({file.content for file in local_files}),
             "size_bytes": contents_bytes(local_files),
         }
-        for repo_id, local_files in groups.items()
+        for (repo_id, program), local_files in groups.items()
     ]
     return sorted(rows, key=lambda row: -int(str(row["size_bytes"])))

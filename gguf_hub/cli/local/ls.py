@@ -26,11 +26,12 @@ _COLOURS = {
 def command(as_json: bool) -> None:
     """List the model files on this machine.
 
-    Lists files that gguf-hub downloaded or verified, in any directory, and GGUF files that other
-    programs put into the Hugging Face cache. `verified`: the SHA-256 matched, and the file has not
-    changed since. `unchecked`: not verified yet. `changed`: modified since it was verified.
-    `edited`: that was `gguf-hub edit`. `gone`: recorded but missing; `gguf-hub gc` removes the
-    record.
+    Lists files that gguf-hub downloaded or verified, in any directory, GGUF files that other
+    programs put into the Hugging Face cache, and those in the folders of Ollama, LM Studio,
+    text-generation-webui, Jan and GPT4All, by the names that they have there. `verified`: the
+    SHA-256 matched, and the file has not changed since. `unchecked`: not verified yet. `changed`:
+    modified since it was verified. `edited`: that was `gguf-hub edit`. `gone`: recorded but
+    missing; `gguf-hub gc` removes the record.
     """
     from gguf_hub.hub.download.inventory import contents_bytes, inventory
     from gguf_hub.hub.resolve import known_roots
@@ -67,6 +68,8 @@ def row_of(file: LocalFile) -> dict[str, Any]:
         "sha256": file.sha256,
         "state": file.condition.value,
         "verified_at": file.verified_at,
+        "program": file.foreign.program.key if file.foreign else None,
+        "names": list(file.foreign.names) if file.foreign else [],
     }
 
 
@@ -75,4 +78,7 @@ def _cells(file: LocalFile) -> list[str]:
 
     state = console.style(file.condition.value, _COLOURS[file.condition.value])
     size = format_size(file.size_bytes)
-    return [file.quant or "-", size, state, file.repo_id or "-", str(file.path)]
+    place = file.repo_id or "-"
+    if file.foreign:
+        place = f"{file.foreign.program.title}: {file.foreign.names[0]}"
+    return [file.quant or "-", size, state, place, str(file.path)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -47,6 +48,7 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     if not yes:
         _confirm(list(files.values()), free_bytes, link_targets)
     unfinished = list(_unfinished(models, resolver))
+    _note_shares(files)
     for path in files:
         remove(path, resolver.store)
     for target in link_targets.values():
@@ -66,6 +68,25 @@ def command(models: tuple[str, ...], yes: bool, catalog_path: Path | None, as_js
     for path in files:
         console.say(str(path))
     console.note(f"removed; {format_size(free_bytes)} freed")
+
+
+def _note_shares(paths: Iterable[Path]) -> None:
+    """Say which programs were lent a file by a symbolic link, which leads to nothing afterwards."""
+    from gguf_hub.errors import GgufHubError
+    from gguf_hub.hub.programs.folders import find_program
+    from gguf_hub.hub.programs.record import ShareRecord, links_to
+
+    try:
+        shares = ShareRecord().shares()
+    except GgufHubError as error:  # removing needs no record of what is shared
+        console.warn(error.message)
+        return
+    for path in paths:
+        for share in links_to(shares, path):
+            title = find_program(share.program).title
+            console.warn(f"{title} loses `{share.name}`, which is a link to `{path}`")
+            undo = f"gguf-hub share {quote(share.name)} --with {share.program} --remove"
+            console.note(f"hint: `{undo}` removes the link")
 
 
 def _files_of(

@@ -166,7 +166,9 @@ def _remote(argument: str, resolver: Resolver, revision: str | None, refresh: bo
     from gguf_hub.errors import HubUnreachableError
 
     target = resolver.target(argument)
-    assert not isinstance(target, tuple), "files on this machine were found before"
+    if isinstance(target, tuple):  # another program's model, by its name there
+        models, notes = _read_models(target[:1])
+        return CandidateSet("", "", models, notes)
     catalog = resolver.catalog
     quants = [f.quant for f in catalog.files if (f.filename,) == target.selector.filenames]
     if quants and target.repo_id == catalog.repo_id and "/" not in argument:

@@ -142,6 +142,14 @@ def _resolve(host: str) -> str:
         return host
 
 
+def _name_elsewhere(path: Path) -> str | None:
+    """Return what another program calls a file of its own, as Ollama's are named after hashes."""
+    from gguf_hub.cli.models import make_resolver
+
+    model = make_resolver().foreign.at(path)
+    return model.names[0] if model else None
+
+
 def serve_one(
     models: Sequence[str],
     listener: socket.socket,
@@ -164,7 +172,8 @@ def serve_one(
 
     progress = ConsoleProgress()
     path = fetch_argument(models[0], options, progress, options["ctx_size"])
-    service = open_served(path, options, progress=progress, name=options["alias"], **arguments)
+    name = options["alias"] or _name_elsewhere(path)
+    service = open_served(path, options, progress=progress, name=name, **arguments)
     with report_lost_pages(f"`{path}`"), service as opened:
         from gguf_hub.api.server.app import create_app
 

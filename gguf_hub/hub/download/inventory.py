@@ -5,6 +5,7 @@ Reads only names, sizes and times; only the record says whether the bytes are ri
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ from gguf_hub.hub.download.names import holds_gguf, is_model, set_key
 from gguf_hub.hub.download.notes import Note, notes_of, own_folder
 from gguf_hub.hub.download.quants import nearest, quant_of
 from gguf_hub.hub.download.refs import Target
+from gguf_hub.hub.programs.folders import Program
+from gguf_hub.hub.programs.found import ProgramModel, find_models, known_folders
+from gguf_hub.hub.programs.record import ShareRecord
+from gguf_hub.hub.programs.sharing import shared_folders
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.paths import absolute
 
@@ -52,6 +57,7 @@ class LocalFile:
         filename: Path in the repository, or the file's own name.
         sha256: What its content is, or should be; None when nobody knows.
         verified_at: When it was verified, in UTC, ISO 8601; None when it was not.
+        foreign: What it is to the program whose file it is; None when no other program's.
     """
 
     path: Path
@@ -62,11 +68,18 @@ class LocalFile:
     filename: str
     sha256: str | None
     verified_at: str | None
+    foreign: ProgramModel | None = None
 
     @property
     def quant(self) -> str | None:
-        """The quant that the file name contains."""
-        return quant_of(self.filename)
+        """The quant that the file name contains, or that the file's program names."""
+        told = self.foreign.quant if self.foreign else None
+        return told or quant_of(self.filename)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it holds a model, or a raw part of one, as far as its name tells."""
+        return is_model(self.filename) or bool(self.foreign and self.foreign.is_model)
 
     @property
     def remote(self) -> RemoteFile:
@@ -85,15 +98,21 @@ class LocalFile:
     @property
     def content(self) -> str:
         """The same text for names of the same bytes on the disk."""
-        return os.path.realpath(self.path)
+        try:
+            status = self.path.stat()
+        except OSError:
+            return os.path.realpath(self.path)
+        is_linked = status.st_nlink > 1 and status.st_ino
+        return f"{status.st_dev}:{status.st_ino}" if is_linked else os.path.realpath(self.path)
 
 
 @dataclass(frozen=True)
 class Roots:
-    """Where to look: caches, and folders of the user's choice."""
+    """Where to look: caches, folders of the user's choice, and folders of other programs."""
 
     caches: tuple[Path, ...]
     folders: tuple[Path, ...]
+    programs: tuple[tuple[Program, Path], ...] = ()
 
     @classmethod
     def known(cls, store: Store, cache_dir: Path, *more: Path) -> Roots:
@@ -103,7 +122,8 @@ class Roots:
         paths += [note.root for note in notes]
         caches = [cache_dir, *(path for path in paths if repos_of(path))]
         folders = [path for path in paths if own_folder(path).is_dir()]
-        return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)))
+        programs = known_folders(shared_folders(ShareRecord(store.folder)))
+        return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)), programs)
 
 
 def inventory(store: Store, roots: Roots) -> list[LocalFile]:
@@ -189,6 +209,9 @@ def _all(store: Store, roots: Roots) -> Iterator[LocalFile]:
         for note in notes_of(folder):
             if holds_gguf(note.filename) and note.path.is_file():
                 yield _from_note(note)
+    for model in find_models(roots.programs):
+        with contextlib.suppress(OSError):  # its program has removed it since
+            yield _from_program(model)
 
 
 def _each_once(files: Iterable[LocalFile]) -> list[LocalFile]:
@@ -233,6 +256,14 @@ def _from_note(note: Note) -> LocalFile:
     size_bytes = note.path.stat().st_size
     origin = (None, note.commit, note.filename)
     return LocalFile(note.path, Condition.UNCHECKED, size_bytes, *origin, note.sha256, None)
+
+
+def _from_program(model: ProgramModel) -> LocalFile:
+    size_bytes = model.path.stat().st_size
+    return LocalFile(
+        model.path, Condition.UNCHECKED, size_bytes, None, None, model.filename, model.sha256, None,
+        model,
+    )  # fmt: skip
 
 
 def _etag_beside(path: Path) -> str | None:

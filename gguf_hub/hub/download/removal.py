@@ -41,7 +41,8 @@ _REF_BYTES = 256
 def freed_bytes(paths: Collection[Path]) -> int:
     """Return how many bytes are free once all of ``paths`` are removed.
 
-    Bytes that keep another name, in another commit of the cache, are not freed.
+    Bytes that keep another name, in another commit of the cache or in the folder of another
+    program, are not freed.
     """
     going = {absolute(path) for path in paths}
     sizes: dict[str, int] = {}
@@ -51,7 +52,9 @@ def freed_bytes(paths: Collection[Path]) -> int:
         cached = find_file(path)
         is_kept = cached and any(absolute(other.path) not in going for other in _others(cached))
         with contextlib.suppress(OSError):
-            sizes[os.path.realpath(path)] = 0 if is_kept else path.stat().st_size
+            status = path.stat()
+            is_kept = is_kept or status.st_nlink > 1  # another program has it by a hard link
+            sizes[os.path.realpath(path)] = 0 if is_kept else status.st_size
     return sum(sizes.values())
 
 

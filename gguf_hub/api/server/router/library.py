@@ -17,7 +17,7 @@ from gguf_hub.errors import GgufHubError
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.shard_names import model_files, model_name
 from gguf_hub.hub.download.inventory import Condition, LocalFile, find_local_file, inventory
-from gguf_hub.hub.download.names import is_model, set_key
+from gguf_hub.hub.download.names import set_key
 from gguf_hub.hub.download.quants import nearest, quant_of
 from gguf_hub.hub.download.refs import Target, parse_ref
 from gguf_hub.hub.resolve import Resolver
@@ -46,6 +46,7 @@ class ListedModel:
         commit: Commit in that repository; None likewise.
         filename: Path inside the repository, or the file's own name.
         other_names: Names besides, such as the one by which it was given to the server.
+        known_as: What the program calls it whose file it is; None when no other program's.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ListedModel:
     commit: str | None = None
     filename: str = ""
     other_names: tuple[str, ...] = ()
+    known_as: str | None = None
 
     @property
     def key(self) -> tuple[str, int, float]:
@@ -193,9 +195,11 @@ class Library:
     def _describe_named(self) -> Iterator[ListedModel]:
         for path, argument in {path: argument for argument, path in self._named or ()}.items():
             file = find_local_file(path, self._resolver.store)
+            foreign = None if file else self._resolver.foreign.at(path)
             origin = (file.repo_id, file.commit, file.filename) if file else (None, None, path.name)
             if (model := _model(path, *origin)) is not None:
-                yield replace(model, other_names=(argument,))
+                known_as = foreign.names[0] if foreign else None
+                yield replace(model, other_names=(argument,), known_as=known_as)
 
 
 def _first_name(model: ListedModel) -> Iterable[str]:
@@ -218,7 +222,8 @@ def _models_of(files: Iterable[LocalFile]) -> Iterator[ListedModel]:
             continue
         seen |= {key, file.content}
         if (model := _model(file.path, file.repo_id, file.commit, file.filename)) is not None:
-            yield model
+            names = file.foreign.names if file.foreign else ()
+            yield replace(model, other_names=names[1:], known_as=next(iter(names), None))
 
 
 def _rank(file: LocalFile) -> tuple[object, ...]:
@@ -233,7 +238,7 @@ def _rank(file: LocalFile) -> tuple[object, ...]:
 
 def _is_loadable(file: LocalFile) -> bool:
     is_here = file.condition is not Condition.GONE
-    return is_here and is_model(file.filename) and not parse_raw_part(file.path.name)
+    return is_here and file.is_model and not parse_raw_part(file.path.name)
 
 
 def _model(
@@ -265,6 +270,8 @@ def _distinct(models: Iterable[ListedModel]) -> Iterator[ListedModel]:
 
 
 def _short_name(model: ListedModel) -> str:
+    if model.known_as:
+        return model.known_as
     quant = quant_of(model.filename)
     return f"{model.repo_id}:{quant}" if model.repo_id and quant else model_name(model.path)
 

@@ -173,9 +173,11 @@ class Router:
     def _remove(self, model: ListedModel) -> None:
         paths = set(model_files(model.path))
         store = self._resolver.store
-        known = {file.path for file in inventory(store, self._resolver.roots)}
+        files = inventory(store, self._resolver.roots)
+        known = {file.path for file in files if file.foreign is None}
         if not paths & known:
-            raise UsageError(f"`{model.path}` is on no record and in no cache of gguf-hub")
+            raise UsageError(f"`{model.path}` is on no record and in no cache of gguf-hub",
+                             hint="the program whose file it is removes it")  # fmt: skip
         for path in sorted(paths & known):
             remove(path, store)
         self.library.models(is_fresh=True)

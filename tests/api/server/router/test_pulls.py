@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.api.server.router.harness import RunningRouter
+from tests.hub.programs.folders import ollama_model
 from tests.hub_server import Fault, HubServer, sha256
 
 Start = Callable[..., RunningRouter]
@@ -130,3 +131,25 @@ def test_what_cannot_be_pulled_is_an_error(
              router.http.post("/api/pull", json={"model": name}).text.splitlines()]  # fmt: skip
     assert message in lines[-1]["error"]
     assert router.http.get("/health").status_code == 200
+
+
+def test_models_of_other_programs_are_served_and_never_deleted(
+    start: Start, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    content = stories.read_bytes()
+    name = "registry.ollama.ai/library/llama3.2/3b"
+    blob = ollama_model(tmp_path / "ollama", name, content)
+    router = start(None)
+    assert router.statuses() == {"llama3.2:3b": "unloaded"}
+    assert router.ask("llama3.2:3b")["model"] == "llama3.2:3b"
+    names = [model["name"] for model in router.http.get("/api/tags").json()["models"]]
+    assert names == ["llama3.2:3b"]
+    for method, path, body in (
+        ("DELETE", "/api/delete", {"model": "llama3.2:3b"}),
+        ("DELETE", "/models?model=llama3.2:3b", {}),
+    ):
+        reply = router.http.request(method, path, json=body)
+        assert reply.status_code == 400, reply.text
+        assert "the program whose file it is removes it" in reply.text
+    assert blob.read_bytes() == content
