@@ -1,4 +1,4 @@
-.PHONY: lint format types test test-nojit clients docs bench regression
+.PHONY: lint format types test test-nojit clients page docs bench regression
 
 lint:
 	ruff check .
@@ -22,6 +22,11 @@ test-nojit:
 # client libraries against a server: needs `pip install -e '.[test,clients]'`
 clients:
 	GGUF_HUB_CLIENTS=1 python -m pytest -q -W ignore tests/clients
+
+# the web page in a browser: needs chromium, chromedriver (`apt-get install chromium chromium-driver`)
+# and `pip install -e '.[test,browser]'`
+page:
+	python -m pytest -q -rs tests/api/server/page
 
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site

@@ -158,7 +158,7 @@ def test_what_is_not_there_is_said_in_the_same_shape(server: Running) -> None:
 
 def test_a_key_is_asked_of_all_but_page_and_health(serve: Callable[..., Running]) -> None:
     server = serve({"api_keys": ("secret", "other")})
-    for path in ("/", "/health", "/page/app.js"):
+    for path in ("/", "/health", "/page/main.js"):
         assert server.http.get(path).status_code == 200
     for path in ("/v1/models", "/props", "/metrics", "/openapi.json"):
         assert server.http.get(path).status_code == 401
@@ -315,8 +315,8 @@ def test_a_stop_ends_what_is_under_way(
 
 def test_the_page_loads_nothing_from_elsewhere(server: Running) -> None:
     reply = server.http.get("/")
-    assert "default-src 'self'" in reply.headers["content-security-policy"]
-    files = [server.http.get(f"/page/{name}") for name in ("app.js", "style.css")]
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    files = [server.http.get(f"/page/{name}") for name in ("main.js", "style.css")]
     for text in (reply.text, *(file.text for file in files)):
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text

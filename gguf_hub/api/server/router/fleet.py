@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from gguf_hub.api.server.router.children import (
@@ -29,6 +30,7 @@ from gguf_hub.api.server.router.events import ModelEvents
 from gguf_hub.api.server.router.library import ListedModel
 from gguf_hub.api.server.router.room import Demand, Room
 from gguf_hub.errors import GgufHubError, UnavailableError
+from gguf_hub.hub.fit import FileFacts
 
 MAX_WAITING = 256
 """Most requests that wait for a model to be loaded."""
@@ -292,6 +294,10 @@ class Fleet:
                 "others answer requests",
                 hint="try again, or start the server with a larger --models-max",
             ) from None
+
+    def judge(self, model: Path | FileFacts) -> Demand:
+        """Return what a model would take of this machine; reads its header, so not for the loop."""
+        return self._room.judge_alone(model)
 
     def _notify(self) -> None:
         """Wake all who wait."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from gguf_hub.errors import GgufHubError
 from gguf_hub.gguf.raw_parts import parse_raw_part
 from gguf_hub.gguf.shard_names import model_files, model_name
+from gguf_hub.hub.catalog import Catalog, CatalogFile
 from gguf_hub.hub.download.inventory import Condition, LocalFile, find_local_file, inventory
 from gguf_hub.hub.download.names import set_key
 from gguf_hub.hub.download.quants import nearest, quant_of
@@ -111,6 +112,11 @@ class Library:
                 self._scan_time = time.monotonic()
             return self._models
 
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog that quants are named after."""
+        return self._resolver.catalog
+
     def find(self, name: str) -> ListedModel:
         """Return the model of a name.
 
@@ -139,13 +145,13 @@ class Library:
             + ("" if self.is_fixed else "; `/api/pull` and `gguf-hub download` get others"),
         )
 
-    def quants_to_download(self) -> list[str]:
-        """Return the quants of the catalog that are not on this machine."""
+    def quants_to_download(self) -> list[CatalogFile]:
+        """Return the files of the catalog that are not on this machine."""
         if self.is_fixed:
             return []
         catalog = self._resolver.catalog
         here = {(model.repo_id, model.filename) for model in self.models()}
-        return [file.quant for file in catalog.files
+        return [file for file in catalog.files
                 if (catalog.repo_id, file.filename) not in here]  # fmt: skip
 
     # -- names -----------------------------------------------------------------------------------

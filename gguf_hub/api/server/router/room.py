@@ -28,6 +28,7 @@ class Demand:
         vram_bytes: Memory of GPUs.
         is_alone: It runs from disk, and takes whatever memory there is.
         problem: Why it cannot be loaded, even alone; empty if it can.
+        verdict: Where it can be run from.
     """
 
     ram_bytes: int = 0
@@ -35,6 +36,7 @@ class Demand:
     vram_bytes: int = 0
     is_alone: bool = False
     problem: str = ""
+    verdict: Verdict = Verdict.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,24 @@ class Room:
             others: The models that are loaded and stay.
         """
         try:
-            stat = path.stat()
-            facts = _facts(path, stat.st_size, stat.st_mtime_ns)
+            facts = _facts_of(path)
             machine = self._left_by(list(others))
+        except (GgufHubError, OSError):
+            return Demand()
+        return self._judge(facts, machine)
+
+    def judge_alone(self, model: Path | FileFacts) -> Demand:
+        """Return what a model takes when no other is loaded.
+
+        Args:
+            model: The file, or the facts of one that is not on this machine yet.
+        """
+        with self._lock:
+            if self._machine is None:
+                self._machine = self._detect()
+            machine = self._machine
+        try:
+            facts = model if isinstance(model, FileFacts) else _facts_of(model)
         except (GgufHubError, OSError):
             return Demand()
         return self._judge(facts, machine)
@@ -137,18 +154,24 @@ class Room:
         rest = replace(machine, ram_bytes=max(0, machine.ram_bytes - more_bytes))
         placement = placement_of(facts, constraints, rest)
         if placement.verdict.is_hopeless:
-            return Demand()
+            return Demand(verdict=placement.verdict)
         ram_bytes = placement.ram_bytes + more_bytes
         if placement.verdict is Verdict.TOO_BIG:
             limit = format_size(constraints.limit_of(machine))
             taken = format_size(need.total_bytes + more_bytes)
             problem = f"it takes {taken} of memory, {limit} can be used"
-            return Demand(ram_bytes, problem=problem)
+            return Demand(ram_bytes, problem=problem, verdict=placement.verdict)
         own_bytes = need.own_bytes + more_bytes
         mapped_bytes = max(0, ram_bytes - own_bytes) if opening.is_mapped else 0
+        is_alone = placement.verdict is Verdict.DISK
         return Demand(
-            ram_bytes, mapped_bytes, placement.vram_bytes, placement.verdict is Verdict.DISK
+            ram_bytes, mapped_bytes, placement.vram_bytes, is_alone, verdict=placement.verdict
         )
+
+
+def _facts_of(path: Path) -> FileFacts:
+    stat = path.stat()
+    return _facts(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(64)

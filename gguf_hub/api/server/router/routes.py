@@ -19,6 +19,7 @@ from gguf_hub.api.server.router.library import ListedModel
 from gguf_hub.api.server.router.requests import Wish
 from gguf_hub.api.server.router.service import Router
 from gguf_hub.errors import GgufHubError, UsageError
+from gguf_hub.hub.catalog import CatalogFile
 
 router = APIRouter(tags=["Router"])
 
@@ -50,21 +51,28 @@ async def health(request: Request) -> Response:
 
 @router.get("/models", include_in_schema=False)
 @router.get("/v1/models")
-async def models(request: Request, reload: bool = False, catalog: bool = False) -> Response:
+async def models(
+    request: Request, reload: bool = False, catalog: bool = False, fit: bool = False
+) -> Response:
     """List the models, loaded or not, under the names of OpenAI's, Anthropic's and llama-server's.
 
     Args:
         request: The request.
         reload: Look for models again; unload those whose files have changed.
         catalog: Name the quants of the catalog that are not on this machine, too.
+        fit: Say of each whether it fits this machine.
     """
     service = router_of(request)
     if reload:
         await service.refresh()
     found = await service.models()
     data = [await _entry(service, model) for model in found]
-    if catalog:
-        data += [_entry_of_quant(quant) for quant in service.library.quants_to_download()]
+    missing = service.library.quants_to_download() if catalog else []
+    data += [_entry_of_quant(file) for file in missing]
+    if fit:
+        everything: list[ListedModel | CatalogFile] = [*found, *missing]
+        for each, entry in zip(everything, data, strict=True):
+            entry["fit"] = await service.fit_of(each)
     names = [entry["id"] for entry in data]
     pages = {"has_more": False, "first_id": names[0] if names else None,
              "last_id": names[-1] if names else None}  # fmt: skip
@@ -95,8 +103,9 @@ async def _entry(service: Router, model: ListedModel) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _entry_of_quant(quant: str) -> dict[str, Any]:
-    return {"id": quant, "object": "model", "created": 0, "owned_by": "gguf-hub",
+def _entry_of_quant(file: CatalogFile) -> dict[str, Any]:
+    return {"id": file.quant, "object": "model", "created": 0, "owned_by": "gguf-hub",
+            "meta": {"size": file.size_bytes, "quant": file.quant},
             "status": {"value": "not_downloaded"}}  # fmt: skip
 
 

@@ -31,9 +31,11 @@ from gguf_hub.api.server.service import ModelInfo
 from gguf_hub.api.server.worker_pool import WorkerPool
 from gguf_hub.errors import ModelNotFoundError, UnavailableError, UsageError
 from gguf_hub.gguf.shard_names import model_files
+from gguf_hub.hub.catalog import CatalogFile
 from gguf_hub.hub.download.inventory import inventory
 from gguf_hub.hub.download.refs import Target
 from gguf_hub.hub.download.removal import remove
+from gguf_hub.hub.fit import facts_from_catalog
 from gguf_hub.hub.resolve import Resolver
 
 _GONE_S = 1.0  # from the end of a connection to that of its process, if that is why
@@ -120,6 +122,16 @@ class Router:
             self._known.pop(next(iter(self._known)))
         self._known[key] = info
         return info
+
+    async def fit_of(self, model: ListedModel | CatalogFile) -> dict[str, Any]:
+        """Return how a model fits this machine, as plain data; reads its header."""
+        if isinstance(model, ListedModel):
+            demand = await self._pool.run(self.fleet.judge, model.path)
+        else:
+            facts = facts_from_catalog(self.library.catalog, model)
+            demand = await self._pool.run(self.fleet.judge, facts)
+        return {"verdict": demand.verdict.value, "ram_bytes": demand.ram_bytes,
+                "vram_bytes": demand.vram_bytes, "reason": demand.problem}  # fmt: skip
 
     async def target_of(self, name: str) -> Target:
         """Return what a name means, on the hub.

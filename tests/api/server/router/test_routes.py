@@ -349,3 +349,21 @@ def test_listening_ends_when_the_server_stops(start: Start, files: Files) -> Non
     thread.join(10)
     assert ended.is_set()
     assert time.monotonic() - start_time < 8
+
+
+def test_a_list_says_how_each_model_fits(start: Start, files: list[Path]) -> None:
+    for ram_bytes, verdict in ((10**12, "fits in RAM"), (10**7, "too big")):
+        router = start(files, ram_bytes=ram_bytes)
+        plain = router.http.get("/v1/models").json()["data"]
+        assert all("fit" not in entry for entry in plain)
+        data = router.http.get("/models?fit=1").json()["data"]
+        assert [entry["fit"]["verdict"] for entry in data] == [verdict] * 3
+        assert all(entry["fit"]["ram_bytes"] > 0 for entry in data)
+        assert all(bool(entry["fit"]["reason"]) == (verdict == "too big") for entry in data)
+    listed = start(None).http.get("/models?fit=1&catalog=1").json()["data"]
+    quants = {
+        entry["id"]: entry for entry in listed if entry["status"]["value"] == "not_downloaded"
+    }
+    assert quants["Q4_K_M"]["meta"]["size"] > 10**10
+    assert quants["Q4_K_M"]["fit"]["ram_bytes"] > 10**10
+    assert router.fleet.loaded == []
