@@ -24,6 +24,7 @@ from gguf_hub.gguf.layout import read_table
 from gguf_hub.gguf.mapping import read_errors, read_together
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.raw_parts import refuse_raw_part
+from gguf_hub.gguf.slices import refuse_slice
 from gguf_hub.gguf.source import JoinedSource, MemorySource
 from gguf_hub.progress import SILENT, Progress
 
@@ -58,21 +59,30 @@ class GgufFile:
 
     @classmethod
     def open(
-        cls, path: Path | str, *, is_mapped: bool = True, progress: Progress = SILENT
+        cls,
+        path: Path | str,
+        *,
+        is_mapped: bool = True,
+        is_slice: bool = False,
+        progress: Progress = SILENT,
     ) -> GgufFile:
         """Map a file and read its header.
 
         Args:
             path: A GGUF file: version 1 to 3, either byte order.
             is_mapped: False to read all of it into memory of our own.
+            is_slice: Whether a slice is meant, of which some tensors are holes.
             progress: Where to report that reading.
 
         Raises:
-            GgufError: There is no such file, it cannot be read safely, or it is a raw part.
+            GgufError: There is no such file, it cannot be read safely, or it is a raw part, or a
+                slice where none is meant.
             UnsupportedGgufError: It has tensors of a type that this version does not know.
         """
         path = Path(path)
         refuse_raw_part(path)
+        if not is_slice:
+            refuse_slice(path)
         if not is_mapped:
             return cls.in_memory(path, read_together([path], progress)[1][0])
         buffer, status = _map(path)
@@ -194,8 +204,9 @@ def map_file(path: Path) -> mmap.mmap | bytes:
     """Map a file into memory, read-only; an empty one is ``b""``.
 
     Raises:
-        GgufError: It does not exist, is a folder, or may not be read.
+        GgufError: It does not exist, is a folder, a slice, or may not be read.
     """
+    refuse_slice(path)
     return _map(path)[0]
 
 

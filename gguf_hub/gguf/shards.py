@@ -177,6 +177,16 @@ def open_gguf(path: Path | str, *, is_mapped: bool = True, progress: Progress = 
     return GgufSet.open(path) if _count(file.fields) > 1 else file
 
 
+def open_slice(paths: Sequence[Path]) -> Gguf:
+    """Open slices of all files of a model: as the model, but some of its tensors are holes.
+
+    Raises:
+        GgufError: One is missing, or not of the same model.
+    """
+    files = [GgufFile.open(path, is_slice=True) for path in paths]
+    return files[0] if len(files) == 1 else GgufSet(_require_set(files))
+
+
 def _is_shard(path: Path) -> bool:
     """Return whether a file is one of several, without mapping it."""
     with read_errors(path), path.open("rb") as file:

@@ -18,10 +18,10 @@ class StageActor:
     """
 
     def __init__(self, key: bytes, host: str) -> None:
-        from gguf_hub.api.cluster.copies import find_copy
+        from gguf_hub.api.cluster.copies import NodeFiles
         from gguf_hub.run.cluster.server import StageServer
 
-        self._server = StageServer(key, host, find_copy)
+        self._server = StageServer(key, host, NodeFiles())
         threading.Thread(target=self._end, daemon=True).start()
 
     def address(self) -> tuple[str, int]:

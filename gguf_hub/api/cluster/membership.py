@@ -28,6 +28,7 @@ _STORE_BYTES = 80 * 2**20  # the least that Ray takes for objects, of which stag
 _PASSED = (
     *("GGUF_HUB_HOME", "GGUF_HUB_KERNEL_CACHE", "GGUF_HUB_ISA"),
     *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_*", "RAY_*"),
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE"),  # a stage fetches what it lacks, maybe from there
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from gguf_hub.api.cluster.address import parse_address
 from gguf_hub.api.cluster.planning import NodeFacts, assignments_of, nodes_of, plan_model
+from gguf_hub.api.cluster.serving import FileServer
 from gguf_hub.api.cluster.tokens import TOKEN_VARIABLE, use_token
 from gguf_hub.errors import ClusterError, UsageError
 from gguf_hub.gguf.shards import Gguf
@@ -325,6 +326,8 @@ class RayHost:
         self._ray, _ = connect(text)
         self._is_closed = False
         self._progress = progress
+        self._server: FileServer | None = None
+        self._offering = threading.Lock()
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
 
     def assign(
@@ -363,10 +366,27 @@ class RayHost:
             raise _node_error(node, exc) from exc
         return RayStage(self._ray, actor, (host, port))
 
+    def offer(self, file: Gguf, names: Collection[str]) -> Mapping[str, Any]:
+        """Serve the file, and say where; see ``FileServer.offer``."""
+        with self._offering:  # stages open together
+            if self._server is None:
+                self._server = FileServer(self._own_address(), progress=self._progress)
+        return self._server.offer(file, names)
+
+    def _own_address(self) -> str:
+        """Return the address of this machine in the cluster."""
+        own_id = self._ray.get_runtime_context().get_node_id()
+        return next(
+            (node.address for node in alive_nodes(self._ray) if node.node_id == own_id),
+            "127.0.0.1",
+        )
+
     def close(self) -> None:
         """Leave the cluster, once."""
         if not self._is_closed:
             self._is_closed = True
+            if self._server is not None:
+                self._server.close()
             disconnect(self._ray)
 
     def _ask(self, nodes: Sequence[RayNode]) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
-from gguf_hub.errors import HubUnreachableError, LinkRefusedError
-from gguf_hub.hub.client import OTHER_SIZE_HINT, ByteStream, Hub, other_size
+from gguf_hub.errors import ChecksumError, HubUnreachableError, LinkRefusedError
+from gguf_hub.hub.client import ByteStream, Hub
 from gguf_hub.hub.client.retry import Backoff
 from gguf_hub.hub.download.file_hash import FileHash, Prefix
 from gguf_hub.hub.download.journal import Journal
 from gguf_hub.hub.download.limits import RateLimit
-from gguf_hub.hub.download.link import Link, ResolvedLink, Source
+from gguf_hub.hub.download.link import Link, ResolvedLink, Source, content_changed
 from gguf_hub.hub.download.partfile import PartFile
 from gguf_hub.hub.download.segment_queue import SegmentQueue
 from gguf_hub.hub.download.segments import Segments, SegmentState
@@ -74,6 +74,9 @@ class TransferState:
         todo: The others, some of them begun.
         expected: What the SHA-256 of segments must be, as far as that is known.
         is_hashed: Whether the segments that are there were hashed just now.
+        wanted: The segments to have in the end, ascending; all when None.
+        max_damaged: How often a segment may come damaged before the transfer fails; None for as
+            often as tries are worth it.
     """
 
     segments: Segments
@@ -81,6 +84,15 @@ class TransferState:
     todo: tuple[SegmentState, ...]
     expected: Mapping[int, str] = field(default_factory=dict)
     is_hashed: bool = False
+    wanted: tuple[int, ...] | None = None
+    max_damaged: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are there in the end."""
+        if self.wanted is None:
+            return self.segments.size_bytes
+        return sum(map(self.segments.length, self.wanted))
 
     @property
     def have_bytes(self) -> int:
@@ -136,11 +148,16 @@ class Transfer:
         )
         untrusted = frozenset() if initial.is_hashed else frozenset(done)
         self._file_hash = FileHash(
-            self.queue, part, untrusted=untrusted, forget=self._forget, check_start=check_start
+            self.queue,
+            part,
+            wanted=initial.wanted,
+            untrusted=untrusted,
+            forget=self._forget,
+            check_start=check_start,
         )
 
     def run(self) -> str:
-        """Fetch what is missing; return the SHA-256 of the whole file.
+        """Fetch what is missing; return the SHA-256 of the whole file, or of what is wanted of it.
 
         Raises:
             HubError: The hub refuses, or stays away for too long; what came is in the journal.
@@ -164,7 +181,7 @@ class Transfer:
     def _watch(self) -> None:
         """Report progress until all is there or something is wrong."""
         label = f"download {self._source.file.path.rpartition('/')[2]}"
-        reported_bytes, size_bytes = 0, self._initial.segments.size_bytes
+        reported_bytes, size_bytes = 0, self._initial.size_bytes
         with self._progress.task(label, size_bytes, done=self._have_bytes) as task:
             while not self.queue.stop_event.wait(_POLL_S):
                 reported_bytes = self._report_bytes(task, reported_bytes)
@@ -222,7 +239,7 @@ class Transfer:
         """Fetch one run after the other, with a pause after each that broke."""
         backoff, n_intact = Backoff(self._settings.waits_s), 0
         while run := self.queue.claim(worker):
-            sink = _Sink(self.queue, self._part, self._journal, run)
+            sink = _Sink(self.queue, self._part, self._journal, run, self._initial.max_damaged)
             link = None
             try:
                 link = self._link.current()
@@ -276,7 +293,7 @@ class Transfer:
         ) as stream:
             if not self._link.is_same(link, stream):
                 self._link.drop(link)
-                raise _content_changed(self._source, link, stream)
+                raise content_changed(self._source, link, stream)
             if stream.is_whole:
                 self.queue.leave_to(worker)
                 if self.queue.is_left_to_other(worker):
@@ -350,12 +367,19 @@ class _Sink:
         part: Where bytes are written.
         journal: Records finished segments.
         run: The segments to fill.
+        max_damaged: See ``TransferState``.
     """
 
     def __init__(
-        self, queue: SegmentQueue, part: PartFile, journal: Journal | None, run: list[SegmentState]
+        self,
+        queue: SegmentQueue,
+        part: PartFile,
+        journal: Journal | None,
+        run: list[SegmentState],
+        max_damaged: int | None,
     ) -> None:
         self.n_new = 0
+        self._max_damaged = max_damaged
         self._queue = queue
         self._part = part
         self._journal = journal
@@ -414,16 +438,21 @@ class _Sink:
         del self._run[segment.index]
         sha256 = self._queue.accept(segment)
         if sha256 is None:
-            self._queue.refuse(segment)
+            n_damaged = self._queue.refuse(segment)
             self.n_new = 0
-            raise HubUnreachableError(
-                f"the bytes from {self._queue.segments.start(segment.index):,} arrived damaged",
-                retry_after_s=0.0,
-                hint="something between here and the hub alters bytes: try another network",
-            )
+            raise self._damage(self._queue.segments.label(segment.index), n_damaged)
         if self._journal:
             self._journal.add(segment.index, sha256)
         self._queue.finish(segment.index, sha256)
+
+    def _damage(self, label: str, n_damaged: int) -> Exception:
+        if self._max_damaged is not None and n_damaged > self._max_damaged:
+            return ChecksumError(f"{label} arrived damaged {n_damaged} times")
+        return HubUnreachableError(
+            f"{label} arrived damaged",
+            retry_after_s=0.0,
+            hint="something between here and the hub alters bytes: try another network",
+        )
 
 
 class _Stall:
@@ -453,19 +482,6 @@ class _Stall:
                 hint="repeat the command; it resumes the download",
             )
         self._since, self._n_bytes = now, 0
-
-
-def _content_changed(source: Source, link: ResolvedLink, stream: ByteStream) -> HubUnreachableError:
-    """Return the error for a file host that sends something else than was listed, or than before.
-
-    The hub's own word, asked for again with the next link, decides whether the file is another.
-    """
-    message = f"`{source.file.path}`: the file host sends other content than before"
-    hint = "repeat the command; if it persists, a proxy on the way may be broken"
-    size_bytes, served_bytes = source.file.size_bytes, stream.total_bytes
-    if served_bytes not in (None, size_bytes):
-        message, hint = other_size(link.metadata, size_bytes, served_bytes), OTHER_SIZE_HINT
-    return HubUnreachableError(message, repo_id=source.repo_id, retry_after_s=0.0, hint=hint)
 
 
 def _ended_early(source: Source, sink: _Sink) -> HubUnreachableError:

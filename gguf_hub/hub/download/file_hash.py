@@ -7,7 +7,7 @@ memory. What an earlier run left is compared with its journal on the way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from gguf_hub.hub.download.partfile import PartFile
@@ -45,13 +45,15 @@ class FileHash:
     Args:
         queue: What is there.
         part: The file.
+        wanted: The segments that will be there, ascending; all when None.
         untrusted: Segments from an earlier run, to be compared with the hashes in the queue.
         forget: Called with the index of each that differs.
         check_start: Looks at the first bytes; raises when the file is of no use, and
             ``NotYetError`` when it needs to see more. None for no look.
 
     Attributes:
-        sha256: Of the whole file, once ``run`` has read all of it; None when it was stopped.
+        sha256: Of the whole file, or of what is wanted of it, once ``run`` has read all of it;
+            None when it was stopped.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class FileHash:
         queue: SegmentQueue,
         part: PartFile,
         *,
+        wanted: Sequence[int] | None = None,
         untrusted: Container[int],
         forget: Callable[[int], None],
         check_start: Callable[[Prefix], None] | None = None,
@@ -66,6 +69,7 @@ class FileHash:
         self.sha256: str | None = None
         self._queue = queue
         self._part = part
+        self._wanted = range(len(queue.segments)) if wanted is None else wanted
         self._untrusted = untrusted
         self._forget = forget
         self._check_start = check_start
@@ -74,7 +78,7 @@ class FileHash:
     def run(self) -> None:
         """Read to the end, then end the queue."""
         digest: Any = hashlib.sha256()
-        for index in range(len(self._queue.segments)):
+        for index in self._wanted:
             after = None
             while after is None:
                 expected = self._queue.wait_for(index)

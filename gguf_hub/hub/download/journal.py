@@ -68,13 +68,16 @@ def remove_part(part: Path) -> None:
     journal_of(part).unlink(missing_ok=True)
 
 
-def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
+def read_journal(
+    part: Path, etag: str, size_bytes: int, segments: Segments | None = None
+) -> ResumeState | None:
     """Return what the journal of a part records, or None when there is none that fits.
 
     Args:
         part: The part file.
         etag: What the file is known by.
         size_bytes: Its size.
+        segments: How it is cut, where the journal does not say all of it.
     """
     try:
         lines = _read_lines(journal_of(part))
@@ -84,7 +87,9 @@ def read_journal(part: Path, etag: str, size_bytes: int) -> ResumeState | None:
             "segment_bytes": head.get("segment_bytes")
         }:
             return None
-        state = ResumeState(_segments(size_bytes, head["segment_bytes"]))
+        if segments and head["segment_bytes"] != segments.segment_bytes:
+            return None
+        state = ResumeState(segments or _segments(size_bytes, head["segment_bytes"]))
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
     for line in lines[1:]:

@@ -6,8 +6,15 @@ import threading
 import time
 from dataclasses import dataclass
 
-from gguf_hub.errors import FileChangedError
-from gguf_hub.hub.client import ByteStream, FileMetadata, Hub, RemoteFile
+from gguf_hub.errors import FileChangedError, HubUnreachableError
+from gguf_hub.hub.client import (
+    OTHER_SIZE_HINT,
+    ByteStream,
+    FileMetadata,
+    Hub,
+    RemoteFile,
+    other_size,
+)
 
 YOUNG_S = 30.0
 
@@ -88,3 +95,16 @@ class Link:
                 hint="repeat the command; if it persists, the hub or a mirror is broken",
             )
         return metadata
+
+
+def content_changed(source: Source, link: ResolvedLink, stream: ByteStream) -> HubUnreachableError:
+    """Return the error for a file host that sends something else than was listed, or than before.
+
+    The hub's own word, asked for again with the next link, decides whether the file is another.
+    """
+    message = f"`{source.file.path}`: the file host sends other content than before"
+    hint = "repeat the command; if it persists, a proxy on the way may be broken"
+    size_bytes, served_bytes = source.file.size_bytes, stream.total_bytes
+    if served_bytes not in (None, size_bytes):
+        message, hint = other_size(link.metadata, size_bytes, served_bytes), OTHER_SIZE_HINT
+    return HubUnreachableError(message, repo_id=source.repo_id, retry_after_s=0.0, hint=hint)

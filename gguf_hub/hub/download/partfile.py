@@ -30,13 +30,20 @@ class PartFile:
         size_bytes: What it shall have; space is set aside for it where the file system can.
         is_compare: Write only what differs from what is there.
         is_part: It is a part of ours: one that is a second name of another file is refused.
+        is_sparse: Set no space aside: what is not written stays a hole.
 
     Raises:
         OSError: It cannot be opened, or there is no space for it.
     """
 
     def __init__(
-        self, path: Path, size_bytes: int, *, is_compare: bool = False, is_part: bool = True
+        self,
+        path: Path,
+        size_bytes: int,
+        *,
+        is_compare: bool = False,
+        is_part: bool = True,
+        is_sparse: bool = False,
     ) -> None:
         self.path = path
         self.n_changed_bytes = 0
@@ -45,7 +52,10 @@ class PartFile:
         self.fd = os.open(path, _FLAGS, 0o666)
         try:
             _require_alone(self.fd, path, is_part=is_part)
-            reserve(self.fd, size_bytes)
+            if is_sparse:
+                os.ftruncate(self.fd, size_bytes)
+            else:
+                reserve(self.fd, size_bytes)
         except OSError:
             os.close(self.fd)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from gguf_hub.hub.download.segments import Segments, SegmentState
@@ -47,6 +48,7 @@ class SegmentQueue:
         self.n_intact = 0
         self._todo = {segment.index: segment for segment in states}
         self._expected = expected or {}
+        self._n_refused: Counter[int] = Counter()
         self._only: int | None = None
         self._not_before = 0.0
         self._is_sealed = False
@@ -88,11 +90,17 @@ class SegmentQueue:
             self.n_received += n_bytes
             self.n_intact += n_bytes
 
-    def refuse(self, segment: SegmentState) -> None:
-        """Have a finished segment fetched again, and its bytes not counted: it is damaged."""
+    def refuse(self, segment: SegmentState) -> int:
+        """Have a finished segment fetched again, and its bytes not counted: it is damaged.
+
+        Returns:
+            How often this segment came damaged.
+        """
         with self._changed:
             self.n_intact -= self.segments.length(segment.index)
+            self._n_refused[segment.index] += 1
             self.forget(segment.index)
+            return self._n_refused[segment.index]
 
     def accept(self, segment: SegmentState) -> str | None:
         """Return the SHA-256 of a finished segment; None when it is not what it must be."""

@@ -6,6 +6,8 @@ Pure arithmetic and data; nothing here sees a disk or a network.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +54,57 @@ class Segments:
     def index_at(self, offset: int) -> int:
         """Return the segment that holds the byte at ``offset``."""
         return offset // self.segment_bytes
+
+    def label(self, index: int) -> str:
+        """Return what messages call the bytes of a segment."""
+        return f"the bytes from {self.start(index):,}"
+
+
+@dataclass(frozen=True)
+class CutSegments(Segments):
+    """A file cut where somebody says; ``segment_bytes`` is that of the longest segment.
+
+    Attributes:
+        starts: First byte of each segment, ascending from 0.
+        labels: What messages call segments, where their offset says less.
+    """
+
+    starts: tuple[int, ...] = (0,)
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_starts(cls, size_bytes: int, starts: Mapping[int, str | None]) -> CutSegments:
+        """Cut a file.
+
+        Args:
+            size_bytes: Its length, at least one byte.
+            starts: First byte of each segment, 0 among them, and what to call it; None for its
+                offset.
+        """
+        ordered = sorted(start for start in starts if start < size_bytes)
+        ends = [*ordered[1:], size_bytes]
+        longest = max(end - start for start, end in zip(ordered, ends, strict=True))
+        labels = {i: label for i, start in enumerate(ordered) if (label := starts[start])}
+        return cls(size_bytes, longest, tuple(ordered), labels)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def start(self, index: int) -> int:
+        """Return the offset of a segment's first byte."""
+        return self.starts[index]
+
+    def stop(self, index: int) -> int:
+        """Return the offset after a segment's last byte."""
+        return self.starts[index + 1] if index + 1 < len(self.starts) else self.size_bytes
+
+    def index_at(self, offset: int) -> int:
+        """Return the segment that holds the byte at ``offset``."""
+        return bisect_right(self.starts, offset) - 1
+
+    def label(self, index: int) -> str:
+        """Return what messages call the bytes of a segment."""
+        return self.labels.get(index) or super().label(index)
 
 
 @dataclass(frozen=True)

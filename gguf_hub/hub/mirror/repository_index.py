@@ -54,11 +54,11 @@ class RepositoryIndex:
     listing gets its files although the record has grown meanwhile.
 
     Args:
-        store: The record; asked anew each time.
+        store: The record; asked anew each time. None to offer ``more`` alone.
         more: Files to offer that the record does not know: checked just now, of unknown origin.
     """
 
-    def __init__(self, store: Store, more: Sequence[StoredFile] = ()) -> None:
+    def __init__(self, store: Store | None, more: Sequence[StoredFile] = ()) -> None:
         self._store = store
         self._more = tuple(more)
         self._snapshots: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
@@ -104,7 +104,7 @@ class RepositoryIndex:
 
     def _entries(self) -> list[StoredFile]:
         """Return the entries that hold now, newest first."""
-        known = (*self._store.entries(), *self._more)
+        known = (*(self._store.entries() if self._store else ()), *self._more)
         entries = [entry for entry in known if entry.is_unchanged()]
         return sorted(entries, key=lambda entry: entry.verified_at, reverse=True)
 

@@ -7,7 +7,8 @@ import ipaddress
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -83,6 +84,11 @@ class Mirror:
         self._thread: threading.Thread | None = None
 
     @property
+    def sent_bytes(self) -> Mapping[str, int]:
+        """Bytes of files that were sent, by the clients' addresses."""
+        return self._server.sent_bytes
+
+    @property
     def endpoint(self) -> str:
         """The address for ``HF_ENDPOINT``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -126,6 +132,8 @@ class _Server:
         on_error: Log | None,
     ) -> None:
         self.routes, self.on_request, self._on_error = routes, on_request, on_error
+        self.sent_bytes: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             if sys.platform != "win32":  # there it would let two share a port
@@ -142,6 +150,11 @@ class _Server:
         """Stop listening and close every connection; ``acceptor.run`` has returned."""
         self._listener.close()
         self.acceptor.disconnect_all()
+
+    def count_sent(self, address: str, n_bytes: int) -> None:
+        """Count bytes of a file; several threads send."""
+        with self._counting:
+            self.sent_bytes[address] += n_bytes
 
     def _answer(self, connection: Connection) -> bytes | None:
         """Answer one request; return the bytes after it, or None to close the connection."""
@@ -239,7 +252,11 @@ class _Handler(BaseHTTPRequestHandler):
         if body.n_bytes == 0:
             return 0
         connection: socket.socket = self.connection
-        return connection.sendfile(body.file, body.start, body.n_bytes)
+        try:
+            return connection.sendfile(body.file, body.start, body.n_bytes)
+        finally:  # also of an answer that broke off: there the file stands
+            n_sent = body.file.tell() - body.start
+            self.server.count_sent(str(self.client_address[0]), n_sent)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log a line about a request, without control characters that a terminal obeys."""

@@ -6,13 +6,14 @@ import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from gguf_hub.errors import ClusterError
 from gguf_hub.gguf.shards import Gguf
+from gguf_hub.run.cluster.files import StageFiles
 from gguf_hub.run.cluster.links import Address
 from gguf_hub.run.cluster.server import StageServer
 from gguf_hub.run.cluster.stage import count_layers
@@ -78,6 +79,18 @@ class Host(Protocol):
         """
         ...
 
+    def offer(self, file: Gguf, names: Collection[str]) -> Mapping[str, Any] | None:
+        """Return what a node that lacks the file needs to fetch some of its tensors.
+
+        Args:
+            file: The model.
+            names: The tensors.
+
+        Returns:
+            JSON for ``StageFiles.fetch``; None where nodes see the driver's files.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the cluster."""
 
@@ -128,6 +141,10 @@ class LocalHost:
         """Start a process of this machine."""
         return self._start(self.key)
 
+    def offer(self, file: Gguf, names: Collection[str]) -> Mapping[str, Any] | None:
+        """Offer nothing: the file is on this machine."""
+        return None
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -135,8 +152,10 @@ class LocalHost:
 class ThreadStage:
     """A stage in threads of this process."""
 
-    def __init__(self, key: bytes, builder: KernelBuilder | None = None) -> None:
-        self.server = StageServer(key, builder=builder)
+    def __init__(
+        self, key: bytes, builder: KernelBuilder | None = None, files: StageFiles | None = None
+    ) -> None:
+        self.server = StageServer(key, files=files, builder=builder)
         self.address = self.server.address
 
     def stop(self) -> None:

@@ -44,6 +44,7 @@ class RemoteStage:
         facts: What it said of itself when it opened its part.
         n_done: Messages that it has passed on.
         failure: Why it is gone, or empty.
+        on_fetched: Called with how many bytes it has fetched, while it does.
     """
 
     def __init__(self, node: str, link: Link, on_failure: OnFailure) -> None:
@@ -51,6 +52,7 @@ class RemoteStage:
         self.facts: Mapping[str, Any] = {}
         self.n_done = 0
         self.failure = ""
+        self.on_fetched: Callable[[int], None] = lambda n_bytes: None
         self._forgiven_at = 0.0
         self._link = link
         self._on_failure = on_failure
@@ -146,6 +148,8 @@ class RemoteStage:
         head = message.head
         if head["do"] == "beat":
             self.n_done = head["done"]
+            if "fetched" in head:
+                self.on_fetched(head["fetched"][0])
         elif head["do"] == "answer":
             with self._lock:
                 answer = self._answers.pop(head["id"], None)
@@ -205,7 +209,7 @@ class Pipeline:
 
     def ask(
         self, stage: RemoteStage, head: Mapping[str, Any], numbers: NDArray[Any] | None = None,
-        *, timeout_s: float = OPEN_S,
+        *, timeout_s: float | None = OPEN_S,
     ) -> Message:  # fmt: skip
         """Ask one stage, and wait for its answer.
 

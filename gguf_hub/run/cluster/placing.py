@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from gguf_hub.errors import ClusterError, GgufHubError
+from gguf_hub.gguf.manifest import Manifest
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import Progress
 from gguf_hub.run.cluster import wire
 from gguf_hub.run.cluster.hosts import Assignment, Host, StageProcess
 from gguf_hub.run.cluster.identity import header_id, program_id, tensors_id
-from gguf_hub.run.cluster.pipeline import Pipeline, RemoteStage, StageFailed
+from gguf_hub.run.cluster.pipeline import OPEN_S, Pipeline, RemoteStage, StageFailed
 from gguf_hub.run.cluster.stage import stage_tensors
 from gguf_hub.run.model.settings import ModelSettings
 
@@ -112,17 +115,43 @@ class Stages:
         try:
             remote = self._pipeline.reach(assignment.node, process.address, self._host.key)
             names = stage_tensors(self._file, assignment.stage)
-            answer = self._pipeline.ask(remote, {
-                "do": "open", "program": program_id(), "path": str(self._file.path.absolute()),
-                "header": self._header, "tensors": tensors_id(self._file, names),
-                "stage": asdict(assignment.stage),
-                "settings": wire.settings_to_json(self._settings),
-            })  # fmt: skip
+            path = str(self._file.path.absolute())
+            offer = None
+            if not self._pipeline.ask(remote, {"do": "find", "path": path}).head["is_here"]:
+                offer = self._host.offer(self._file, names)
+            with self._progress_of(remote, offer):
+                answer = self._pipeline.ask(remote, {
+                    "do": "open", "program": program_id(), "path": path, "offer": offer,
+                    "header": self._header, "tensors": tensors_id(self._file, names),
+                    "stage": asdict(assignment.stage),
+                    "settings": wire.settings_to_json(self._settings),
+                }, timeout_s=None if offer else OPEN_S)  # fmt: skip
         except BaseException:
             process.stop()
             raise
         remote.facts = answer.head
         return PlacedStage(assignment, process, remote)
+
+    @contextlib.contextmanager
+    def _progress_of(self, remote: RemoteStage, offer: Mapping[str, Any] | None) -> Iterator[None]:
+        """Show what a node fetches in the meantime, as its signs of life tell."""
+        if not offer:
+            yield
+            return
+        label = f"fetch {self._file.path.name} to {remote.node}"
+        with self._progress.task(label, Manifest.from_json(offer["manifest"]).hashed_bytes) as task:
+            shown = 0
+
+            def show(n_bytes: int) -> None:
+                nonlocal shown
+                task.advance(n_bytes - shown)
+                shown = n_bytes
+
+            remote.on_fetched = show
+            try:
+                yield
+            finally:
+                remote.on_fetched = lambda n_bytes: None
 
     def _drop_failed(self) -> None:
         """Forget stages that are gone, and suspect their nodes."""

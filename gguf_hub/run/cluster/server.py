@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import ClusterError, GgufHubError
 from gguf_hub.gguf.overrides import overridden
-from gguf_hub.gguf.shards import Gguf, open_gguf
+from gguf_hub.gguf.shards import Gguf, open_gguf, open_slice
 from gguf_hub.run.cluster import wire
+from gguf_hub.run.cluster.files import FetchCount, SharedFiles, StageFiles
 from gguf_hub.run.cluster.identity import header_id, program_id, require_same_program, tensors_id
 from gguf_hub.run.cluster.links import (
     Address,
@@ -48,9 +49,6 @@ ORPHAN_S = 120.0
 
 RATE_S = 10.0
 
-Locate = Callable[[Path], Path]
-"""Where a machine has the file that the driver names."""
-
 
 class StageServer:
     """Serves one stage to one driver.
@@ -58,7 +56,7 @@ class StageServer:
     Args:
         key: Of the cluster; whoever does not know it is not answered.
         host: Address to listen on.
-        locate: Finds the file on this machine; the driver's path by default.
+        files: Finds or fetches the file; the driver's path by default.
         builder: Where machine code comes from; for this CPU when None.
 
     Attributes:
@@ -70,10 +68,11 @@ class StageServer:
         self,
         key: bytes,
         host: str = "127.0.0.1",
-        locate: Locate = lambda path: path,
+        files: StageFiles | None = None,
         builder: KernelBuilder | None = None,
     ) -> None:
-        self._key, self._locate, self._builder = key, locate, builder
+        self._key, self._files, self._builder = key, files or SharedFiles(), builder
+        self._fetching: FetchCount | None = None
         self._listener = listen(host)
         self.address: Address = (host, self._listener.getsockname()[1])
         self.is_over = threading.Event()
@@ -178,9 +177,13 @@ class StageServer:
                 self.close()
             if self._driver is not None:
                 try:
-                    self._driver.send({"do": "beat", "done": self._n_done})
+                    self._driver.send({"do": "beat", "done": self._n_done, **self._fetched()})
                 except LinkLostError:
                     self.close()
+
+    def _fetched(self) -> dict[str, Any]:
+        fetching = self._fetching
+        return {"fetched": [fetching.n_done, fetching.n_total]} if fetching else {}
 
     # -- work ------------------------------------------------------------------------------------
 
@@ -203,6 +206,8 @@ class StageServer:
         assert self._driver is not None
         if head["do"] == "open":
             self._answer_to(self._driver, message, self._open)
+        elif head["do"] == "find":
+            self._answer_to(self._driver, message, self._find)
         elif head["do"] == "each":
             self._answer_to(self._driver, message, self._each, message.numbers)
         elif head.get("epoch") == self._epoch:
@@ -275,9 +280,10 @@ class StageServer:
         if self._model is not None:
             self._model.close()
             self._model = None
-        if self._file is None or self._path != head["path"]:
-            path = self._locate(Path(head["path"]))
-            self._file, self._path = _open_same(path, head["header"], settings), head["path"]
+        n_fetched = 0
+        if self._file is None or self._path != head["path"] or head["offer"]:
+            paths, n_fetched = self._have(head)
+            self._file, self._path = _open_same(paths, head, settings), head["path"]
         if tensors_id(self._file, stage_tensors(self._file, stage)) != head["tensors"]:
             raise _other_file(self._file.path, "its weights")
         self._model = StageModel.open_stage(self._file, stage, settings, builder=self._builder)
@@ -286,7 +292,29 @@ class StageServer:
             "weights_bytes": self._model.weights_bytes,
             "cache_bytes": self._model.held_cache_bytes,
             "active_bytes": self._model.active_bytes,
+            "fetched_bytes": n_fetched,
         }
+
+    def _find(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """Say whether this machine has the driver's file, or one called so."""
+        return {"is_here": self._files.find(Path(head["path"])) is not None}
+
+    def _have(self, head: Mapping[str, Any]) -> tuple[Sequence[Path], int]:
+        """Return the file, or a slice of it, and how many bytes were fetched for that."""
+        if head["offer"]:
+            self._fetching = FetchCount()
+            try:
+                return self._files.fetch(head["offer"], self._fetching)
+            finally:
+                self._fetching = None
+        path = self._files.find(Path(head["path"]))
+        if path is None:
+            raise ClusterError(
+                f"{socket.gethostname()} has no copy of `{Path(head['path']).name}`",
+                hint="fetch it there with `gguf-hub download` (`gguf-hub mirror` on the machine "
+                "that has it serves it), or mount the same folder on all machines",
+            )
+        return [path], 0
 
     def _each(
         self, head: Mapping[str, Any], numbers: NDArray[np.uint16] | None
@@ -320,16 +348,16 @@ class Rate:
         return sum(n for at, n in list(self._marks) if at > since) / RATE_S
 
 
-def _open_same(path: Path, header: str, settings: ModelSettings) -> Gguf:
+def _open_same(paths: Sequence[Path], head: Mapping[str, Any], settings: ModelSettings) -> Gguf:
     """Open a file whose header is the driver's.
 
     Raises:
         ClusterError: It is another file.
     """
-    file = open_gguf(path)
-    if header_id(file) != header:
+    file = open_slice(paths) if head["offer"] else open_gguf(paths[0])
+    if header_id(file) != head["header"]:
         file.close()
-        raise _other_file(path, "its header")
+        raise _other_file(paths[0], "its header")
     if settings.overrides:
         file.read_as(overridden(file.fields, settings.overrides))
     return file
