@@ -27,10 +27,12 @@ from gguf_hub.hub.download.destinations import PART_SUFFIX
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.hub.download.inventory import Roots
 from gguf_hub.hub.download.locking import download_lock
+from gguf_hub.hub.download.manifests import ManifestStore
 from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.notes import notes_of, own_folder
 from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
+from gguf_hub.hub.download.slices import SliceStore, lock_of_slice, remove_slice
 from gguf_hub.hub.store import Store
 
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are
@@ -47,6 +49,7 @@ class Kind(str, Enum):
     NOTE = "note of a file that is gone"
     RECORD = "record of a file that is gone"
     HASHES = "hashes of a file that is gone"
+    SLICE = "layers of a model for a cluster"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def _clear_one(leftover: Leftover, store: Store) -> None:
             store.remove(leftover.path)
         elif leftover.kind is Kind.BLOB:
             remove_blob(leftover.path)
+        elif leftover.kind is Kind.SLICE:
+            remove_slice(leftover.path)
         else:
             leftover.path.unlink(missing_ok=True)
 
@@ -181,6 +186,10 @@ def _on_record(store: Store) -> Iterator[Leftover]:
     for sha256, path in sorted(SegmentHashStore(store.folder).contents().items()):
         if sha256 not in needed:
             yield Leftover(Kind.HASHES, path, _disk_bytes(path))
+    for path in ManifestStore(store.folder).of_missing():
+        yield Leftover(Kind.HASHES, path, _disk_bytes(path))
+    for path in SliceStore(store.folder).contents():
+        yield Leftover(Kind.SLICE, path, _disk_bytes(path), (lock_of_slice(path),))
 
 
 def _disk_bytes(path: Path) -> int:

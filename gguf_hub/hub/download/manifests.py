@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -51,13 +52,9 @@ class ManifestStore:
             self._write(file, paths, known | found)
         return manifest
 
-    def find(self, path: Path) -> Manifest | None:
-        """Return what is known of a model without reading it; None for nothing."""
-        row = self._row([path])
-        try:
-            return Manifest.from_json(row) if row else None
-        except GgufError:
-            return None
+    def of_missing(self) -> list[Path]:
+        """Return where manifests lie whose files are gone, sorted."""
+        return sorted(path for path in self._folder.glob("*.json") if not _is_needed(path))
 
     def _write(self, file: Gguf, paths: Sequence[Path], known: Hashes) -> None:
         """Keep hashes; losing them costs another reading, nothing more."""
@@ -87,6 +84,14 @@ class ManifestStore:
     def _path(self, paths: Sequence[Path]) -> Path:
         name = hashlib.sha256(str(absolute(paths[0])).encode()).hexdigest()
         return self._folder / f"{name}.json"
+
+
+def _is_needed(path: Path) -> bool:
+    try:
+        first, *_ = json.loads(path.read_text(encoding="utf-8"))["files_were"]
+        return os.path.lexists(first[0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _state(paths: Sequence[Path]) -> list[list[object]]:

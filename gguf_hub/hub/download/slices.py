@@ -17,7 +17,7 @@ from typing import Any
 from gguf_hub.errors import ChecksumError, ClusterError, DiskFullError, HubError
 from gguf_hub.files import write_atomically
 from gguf_hub.gguf.manifest import FileManifest, Manifest
-from gguf_hub.gguf.slices import slice_name
+from gguf_hub.gguf.slices import SLICE_SUFFIX, slice_name
 from gguf_hub.hub.client import Hub, RemoteFile
 from gguf_hub.hub.download.cachedir import SHA256
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
@@ -97,8 +97,8 @@ class SliceStore:
         self._settings = settings or Settings()
 
     def contents(self) -> list[Path]:
-        """Return the slices, and what lies beside them."""
-        return sorted(path for path in self._folder.glob("*/*") if path.is_file())
+        """Return the slices, sorted."""
+        return sorted(self._folder.glob(f"*/*{SLICE_SUFFIX}"))
 
     def fetch(
         self,
@@ -132,7 +132,7 @@ class SliceStore:
         received = 0
         with translate_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with download_lock(folder / ".lock", paths[0].name, folder, progress=progress,
+            with download_lock(lock_of_slice(paths[0]), paths[0].name, folder, progress=progress,
                                cancel=cancel):  # fmt: skip
                 for number, (file, path) in enumerate(zip(manifest.files, paths, strict=True)):
                     one = _Slice(path, file, content_id, progress, cancel)
@@ -202,7 +202,7 @@ class _Slice:
                 f"{format_gb(need)} needed (plus {format_gb(RESERVE_BYTES)} to spare), "
                 f"{format_gb(free)} free",
                 path=self.path.parent,
-                hint="`gguf-hub gc` shows what can be removed; GGUF_HUB_HOME moves the folder",
+                hint="`gguf-hub gc` shows what can be removed there; GGUF_HUB_HOME moves it",
             )
 
     def fetch(self, hub: Hub, source: Source, settings: Settings) -> None:
@@ -293,6 +293,11 @@ def is_checked(path: Path) -> bool:
         return bool(path.stat().st_mtime_ns == mtime_ns)
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def lock_of_slice(path: Path) -> Path:
+    """Return the lock that whoever writes a slice holds."""
+    return path.with_name(".lock")
 
 
 def remove_slice(path: Path) -> None:

@@ -15,6 +15,8 @@ from gguf_hub.api.cluster.serving import FileServer
 from gguf_hub.errors import ChecksumError, ClusterError, GgufHubError
 from gguf_hub.gguf.shards import Gguf, open_gguf, open_slice, plan_split, write_shards
 from gguf_hub.gguf.slices import SLICE_SUFFIX
+from gguf_hub.hub.download.inventory import Roots
+from gguf_hub.hub.download.leftovers import Kind, clear, find_leftovers
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.run.cluster.hosts import LocalHost, ThreadStage, even_stages
 from gguf_hub.run.cluster.model import ClusterModel
@@ -221,7 +223,7 @@ def test_bytes_that_stay_wrong_are_refused_by_tensor_and_origin(
 def test_an_interrupted_transfer_is_gone_on_with(
     mixture: Path, lacking: Callable[[int], LackingHost], served: HubServer
 ) -> None:
-    served.faults.append(Fault("GET", "*/resolve/*", drop_after=10_000, times=6))
+    served.faults.append(Fault("GET", "*/resolve/*", ends_after=10_000, times=6))
     served.faults.append(Fault("GET", "*/resolve/*", status=404))
     host = lacking(1)
     counted, share = fetched(mixture, host)[0], shares(mixture, 1)[0]
@@ -244,6 +246,32 @@ def test_a_slice_that_changed_on_disk_is_checked_and_mended(
         size_bytes = file.tensors["blk.1.attn_q.weight"].size_bytes
     assert fetched(mixture, lacking(1)) == [size_bytes]
     assert path.read_bytes() == mixture.read_bytes()
+
+
+def test_gc_shows_and_removes_slices(
+    mixture: Path, lacking: Callable[[int], LackingHost], tmp_path: Path
+) -> None:
+    fetched(mixture, lacking(1))
+    (path,) = slices_in(tmp_path)
+    store = Store(tmp_path / "nodes" / "node-0")
+    leftovers = find_leftovers(store, Roots((), ()))
+    assert [(each.kind, each.path) for each in leftovers] == [(Kind.SLICE, path)]
+    assert leftovers[0].size_bytes >= shares(mixture, 1)[0]
+    clear(leftovers, store)
+    assert find_leftovers(store, Roots((), ())) == []
+    assert [each.name for each in path.parent.iterdir()] == [".lock"]
+    assert fetched(mixture, lacking(1)) == shares(mixture, 1)
+
+
+def test_hashes_are_kept_while_the_file_is_there(
+    mixture: Path, lacking: Callable[[int], LackingHost], store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(mixture.read_bytes())
+    fetched(path, lacking(2))
+    assert find_leftovers(store, Roots((), ())) == []
+    path.unlink()
+    assert [each.kind for each in find_leftovers(store, Roots((), ()))] == [Kind.HASHES]
 
 
 def test_nobody_serves_it(

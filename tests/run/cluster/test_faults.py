@@ -14,6 +14,7 @@ import pytest
 from gguf_hub.errors import CacheLostError, ClusterError, GgufHubError
 from gguf_hub.gguf.shards import open_gguf
 from gguf_hub.run.cluster import identity, placing
+from gguf_hub.run.cluster.files import SharedFiles
 from gguf_hub.run.cluster.hosts import ChildStage, LocalHost, ThreadStage
 from gguf_hub.run.cluster.model import ClusterModel
 from gguf_hub.run.cluster.pipeline import SILENCE_S
@@ -161,19 +162,29 @@ def changed(embedded: Path, tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     ("at", "what"), [(-1, "its weights differs"), (NAME_AT, "its header differs")]
 )
 def test_another_file_is_refused(
-    embedded: Path, changed: Callable[[int], Path], at: int, what: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    from gguf_hub.run.cluster import hosts
-    from gguf_hub.run.cluster.server import StageServer
-
+    embedded: Path, changed: Callable[[int], Path], at: int, what: str
+) -> None:
     other = changed(at)
-    monkeypatch.setattr(
-        hosts, "StageServer", lambda key, **_: StageServer(key, locate=lambda path: other)
-    )
+
+    class OtherFiles(SharedFiles):
+        def find(self, path: Path) -> Path:
+            return other
+
     settings = ModelSettings(n_ctx=64)
+    host = LocalHost(["a", "b"], lambda key: ThreadStage(key, files=OtherFiles()))
     with open_gguf(embedded) as file, pytest.raises(ClusterError, match=what):
-        ClusterModel.open(file, settings, host=LocalHost(["a", "b"], ThreadStage))
+        ClusterModel.open(file, settings, host=host)
+
+
+def test_a_node_without_the_file_is_refused_where_nobody_serves_it(embedded: Path) -> None:
+    class NoFiles(SharedFiles):
+        def find(self, path: Path) -> None:
+            return None
+
+    host = LocalHost(["a"], lambda key: ThreadStage(key, files=NoFiles()))
+    with open_gguf(embedded) as file, pytest.raises(ClusterError, match="has no copy of") as caught:
+        ClusterModel.open(file, ModelSettings(n_ctx=64), host=host)
+    assert "gguf-hub download" in str(caught.value.hint)
 
 
 def test_another_version_is_refused(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
