@@ -223,8 +223,8 @@ def test_bytes_that_stay_wrong_are_refused_by_tensor_and_origin(
 def test_an_interrupted_transfer_is_gone_on_with(
     mixture: Path, lacking: Callable[[int], LackingHost], served: HubServer
 ) -> None:
-    served.faults.append(Fault("GET", "*/resolve/*", ends_after=10_000, times=6))
-    served.faults.append(Fault("GET", "*/resolve/*", status=404))
+    served.faults.append(Fault("GET", "*/resolve/*", ends_after=50_000, times=6))
+    served.faults.append(Fault("GET", "*/resolve/*", status=503))
     host = lacking(1)
     counted, share = fetched(mixture, host)[0], shares(mixture, 1)[0]
     from_hub = sum(request.sent_bytes for request in served.body_requests())
