@@ -5,8 +5,10 @@ python tools/cluster_check.py hops          added time of a stage; two texts on 
 python tools/cluster_check.py kill          20 stages killed in 20 texts
 python tools/cluster_check.py serve         8 clients for two minutes, one stage killed
 python tools/cluster_check.py ray           Ray nodes, each in a network namespace and a memory
-                                            cgroup of its own: bits, memory, a killed node, a
-                                            hung one, one that joins (Linux, root)
+                                            cgroup of its own: a killed node, a hung one, one that
+                                            joins (Linux, root)
+python tools/cluster_check.py memory        such nodes, each smaller than the model, and all but one
+                                            without it: bytes planned, held and fetched
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ from gguf_hub.run.tokenizer import load_tokenizer  # noqa: E402
 from tests import synth  # noqa: E402
 from tests.run.cluster.stages import Notes, RecordingHost  # noqa: E402
 from tests.synth import Shape, T, write_mixtral  # noqa: E402
+from tools.cluster_machines import Machine, machines, start  # noqa: E402
 
 TINY = ROOT / "gguf_hub/data/tiny-mixtral.f16.gguf"
 FULL_WIDTH = Shape(n_layer=4, n_ctx=4096)
@@ -254,89 +257,6 @@ def check_serve(arguments: argparse.Namespace) -> None:
 # -- ray -------------------------------------------------------------------------------------------
 
 
-class Machine:
-    """A Ray node in a network namespace and a memory cgroup of its own."""
-
-    def __init__(self, number: int, folder: Path, limit_bytes: int) -> None:
-        self.name, self.address = f"ghc{number}", f"10.77.0.{number}"
-        self.home = folder / self.name
-        self.cgroup = Path("/sys/fs/cgroup/memory", self.name)
-        run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", f"{self.name}v", "type", "veth", "peer", "name", "eth0",
-            "netns", self.name)  # fmt: skip
-        run("ip", "link", "set", f"{self.name}v", "master", "ghcbr", "up")
-        for words in (["addr", "add", f"{self.address}/24", "dev", "eth0"],
-                      ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):  # fmt: skip
-            run("ip", "-n", self.name, *words)
-        self.cgroup.mkdir()
-        (self.cgroup / "memory.limit_in_bytes").write_text(str(limit_bytes))
-
-    def command(self, *words: str) -> list[str]:
-        enter = f'echo $$ > {self.cgroup}/cgroup.procs; exec ip netns exec {self.name} "$@"'
-        return ["sh", "-c", enter, "sh", *words]
-
-    def environment(self, **more: str) -> dict[str, str]:
-        own = {"GGUF_HUB_HOME": str(self.home), "GGUF_HUB_KERNEL_CACHE": str(KERNELS)}
-        return {**os.environ, **own, **more}
-
-    def gguf_hub(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "gguf_hub", *words]
-        return subprocess.run(self.command(*program), capture_output=True, text=True, cwd=ROOT,
-                              env=self.environment(**more), timeout=300)  # fmt: skip
-
-    def pids(self) -> list[int]:
-        return [int(pid) for pid in (self.cgroup / "cgroup.procs").read_text().split()]
-
-    def signal(self, number: int) -> None:
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def memory(self) -> str:
-        """What the process of a stage holds, and the cgroup."""
-        peak = int((self.cgroup / "memory.max_usage_in_bytes").read_text())
-        parts = [f"cgroup {peak / 1e6:.0f} MB at most"]
-        for pid in self.pids():
-            if b"StageActor" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-                sizes = {name: int(kb) / 1e3 for name, kb, *_ in map(str.split, lines)}
-                total, own = sizes["Rss:"], sizes["Anonymous:"]
-                parts.append(f"stage {total:.0f} MB, {own:.0f} MB of them its own")
-        return "; ".join(parts)
-
-    def remove(self) -> None:
-        for _ in range(50):
-            if not self.pids():
-                break
-            self.signal(signal.SIGKILL)
-            time.sleep(0.1)
-        self.cgroup.rmdir()
-        run("ip", "netns", "del", self.name)
-
-
-KERNELS = Path.home() / ".cache" / "gguf-hub"
-
-
-def run(*words: str) -> None:
-    subprocess.run(words, check=True)
-
-
-@contextlib.contextmanager
-def machines(folder: Path, limits: Sequence[int]) -> Iterator[list[Machine]]:
-    run("ip", "link", "add", "ghcbr", "type", "bridge")
-    run("ip", "addr", "add", "10.77.0.254/24", "dev", "ghcbr")
-    run("ip", "link", "set", "ghcbr", "up")
-    made: list[Machine] = []
-    try:
-        for i, limit in enumerate(limits):
-            made.append(Machine(i + 1, folder, limit))
-        yield made
-    finally:
-        for each in made:
-            each.remove()
-        run("ip", "link", "del", "ghcbr")
-
-
 def check_ray(arguments: argparse.Namespace) -> None:
     path, n_tokens = arguments.model or TINY, arguments.tokens
     flags = ["run", str(path), "-p", PROMPT, "-n", str(n_tokens), "--temp", "0", "-c", "512",
@@ -344,13 +264,9 @@ def check_ray(arguments: argparse.Namespace) -> None:
     alone = subprocess.run([sys.executable, "-m", "gguf_hub", *flags], capture_output=True,
                            text=True, cwd=ROOT, check=True)  # fmt: skip
     with machines(arguments.folder, [arguments.limit] * arguments.nodes) as nodes:
-        start = time.monotonic()
-        up = nodes[0].gguf_hub("cluster", "up", "--host", nodes[0].address, "--ram", arguments.ram)
-        print(up.stdout, up.stderr)
-        token = up.stdout.split("GGUF_HUB_CLUSTER_TOKEN=")[1].split()[0]
-        for node in nodes[1:]:
-            join(node, nodes[0], token, arguments.ram)
-        print(f"{len(nodes)} nodes up in {time.monotonic() - start:.0f} s")
+        began = time.monotonic()
+        token = start(nodes, arguments.ram)
+        print(f"{len(nodes)} nodes up in {time.monotonic() - began:.0f} s")
         print(nodes[0].gguf_hub("cluster", "status").stdout)
         n_same = 0
         for event in arguments.events.split(","):
@@ -359,15 +275,9 @@ def check_ray(arguments: argparse.Namespace) -> None:
             if event in ("kill", "hang"):
                 victim.signal(signal.SIGKILL)
                 time.sleep(1)
-                join(victim, nodes[0], token, arguments.ram)
+                victim.join(nodes[0], token, arguments.ram)
     print(f"{n_same} texts equal")
     assert n_same == len(arguments.events.split(","))
-
-
-def join(node: Machine, head: Machine, token: str, ram: str) -> None:
-    done = node.gguf_hub("cluster", "up", "--join", f"{head.address}:6379", "--host",
-                         node.address, "--ram", ram, GGUF_HUB_CLUSTER_TOKEN=token)  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def report_text(
@@ -391,37 +301,44 @@ def report_text(
         if is_pending and len(received) >= moment:
             is_pending = False
             victim.signal(signal.SIGKILL if event == "kill" else signal.SIGSTOP)
-        if event == "memory" and len(received) > len(expected) // 2:
-            event = "memory shown"
-            for node in nodes:
-                print(f"  {node.address}: {node.memory()}")
     errors = child.stderr.read().decode()
     text = received.decode()
     same = text == expected
     if not same:
         print(f"expected {expected!r}\nfound {text!r}")
     print(f"{event} of {victim.address}: text {'equal' if same else 'DIFFERS'}, longest pause "
-          f"{max(gaps):.1f} s, exit code {child.wait()}")  # fmt: skip
+          f"{max(gaps, default=0):.1f} s, exit code {child.wait()}")  # fmt: skip
     print("  " + "\n  ".join(errors.strip().splitlines()))
     return same
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    from tools.cluster_memory import check_memory
+
+    own = arguments.folder / "model"  # which other machines do not see
+    own.mkdir(exist_ok=True)
+    check_memory(arguments, arguments.model or full_width(own))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     checks = {"bits": check_bits, "hops": check_hops, "kill": check_kill, "serve": check_serve,
-              "ray": check_ray}  # fmt: skip
+              "ray": check_ray, "memory": memory}  # fmt: skip
     parser.add_argument("check", choices=checks)
     parser.add_argument("--folder", type=Path, help="where models are written; kept")
     parser.add_argument("-n", type=int, default=20, help="kill: how often")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=120, help="serve: how long")
     parser.add_argument("--model", type=Path, help="ray: another file")
-    parser.add_argument("--nodes", type=int, default=3, help="ray: how many")
-    parser.add_argument("--ram", default="60MB", help="ray: what each gives to models")
-    parser.add_argument("--limit", type=int, default=1_500_000_000, help="ray: of each cgroup")
+    parser.add_argument("--nodes", type=int, default=3, help="ray, memory: how many")
+    parser.add_argument("--ram", help="ray, memory: what each gives to models")
+    parser.add_argument(
+        "--limit", type=int, default=1_500_000_000, help="ray, memory: of each cgroup"
+    )
+    parser.add_argument("--context", type=int, default=512, help="memory: positions of the cache")
     parser.add_argument("--tokens", type=int, default=300, help="ray: of a text")
-    parser.add_argument("--events", default="memory,kill,hang,nothing", help="ray: in order")
+    parser.add_argument("--events", default="kill,hang,nothing", help="ray: in order")
     arguments = parser.parse_args()
     own = arguments.folder is None
     arguments.folder = arguments.folder or Path(tempfile.mkdtemp())

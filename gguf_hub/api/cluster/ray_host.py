@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.cluster.address import parse_address
 from gguf_hub.api.cluster.planning import NodeFacts, assignments_of, nodes_of, plan_model
@@ -29,6 +29,9 @@ from gguf_hub.run.cluster.identity import require_same_program
 from gguf_hub.run.cluster.links import Address
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.units import format_gb
+
+if TYPE_CHECKING:
+    from gguf_hub.hub.fit import ClusterPlan
 
 NAMESPACE = "gguf-hub"
 _STAGE = "stage"  # first word of an actor's name, before the node's
@@ -317,6 +320,9 @@ class RayHost:
         text: Its address, or ``auto``.
         progress: Gets a line where machines cannot be used.
 
+    Attributes:
+        plan: Which machine holds what, and in which parts of its memory; None before ``assign``.
+
     Raises:
         ClusterError: Nobody is there, or it refuses.
     """
@@ -326,6 +332,7 @@ class RayHost:
         self._ray, _ = connect(text)
         self._is_closed = False
         self._progress = progress
+        self.plan: ClusterPlan | None = None
         self._server: FileServer | None = None
         self._offering = threading.Lock()
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
@@ -343,7 +350,8 @@ class RayHost:
         facts = {n.name: self._facts[n.node_id] for n in nodes if n.node_id in self._facts}
         for name, each in facts.items():
             require_same_program(each.program, f"node `{name}`")
-        return assignments_of(plan_model(file.path, settings, nodes_of(facts)))
+        self.plan = plan_model(file.path, settings, nodes_of(facts))
+        return assignments_of(self.plan)
 
     def start(self, node: str) -> RayStage:
         """Start an actor on a machine.
@@ -372,6 +380,11 @@ class RayHost:
             if self._server is None:
                 self._server = FileServer(self._own_address(), progress=self._progress)
         return self._server.offer(file, names)
+
+    @property
+    def sent_bytes(self) -> Mapping[str, int]:
+        """Bytes of the model that machines have fetched from here, by their addresses."""
+        return self._server.sent_bytes if self._server else {}
 
     def _own_address(self) -> str:
         """Return the address of this machine in the cluster."""

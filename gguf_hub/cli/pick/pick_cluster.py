@@ -228,6 +228,13 @@ def _parts(stage: Any) -> str:
 
 
 def _explain(plan: ClusterPlan, nodes: Sequence[ClusterNode]) -> None:
+    from gguf_hub.units import format_gb
+
+    for stage in plan.stages:
+        console.say(f"  {stage.node:<12}{format_gb(stage.ram_bytes):>11}  "
+                    f"weights {format_gb(stage.weights_bytes)}, cache "
+                    f"{format_gb(stage.cache_bytes)}, buffers {format_gb(stage.scratch_bytes)}, "
+                    f"program {format_gb(stage.program_bytes)}")  # fmt: skip
     computing_s = plan.token_s - plan.hop_s
     console.say(f"  {'computing':<12}{computing_s * 1e3:>8.1f} ms  machines take turns: the sum")
     console.say(f"  {'network':<12}{plan.hop_s * 1e3:>8.1f} ms  {len(plan.stages)} hops, the "

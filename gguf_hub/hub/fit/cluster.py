@@ -57,8 +57,11 @@ class PlannedStage:
         end: Layer after the last one.
         has_embedding: Whether it looks tokens up.
         has_head: Whether it computes logits.
-        weights_bytes: Of its tensors.
-        ram_bytes: With caches, scratch memory and the program.
+        weights_bytes: Of its tensors, as the mapped file must stay in memory to be fast.
+        cache_bytes: Of keys, values and states of its layers, of all slots.
+        scratch_bytes: What a batch is computed in.
+        program_bytes: The process itself: Python, its packages, kernels, Ray.
+        ram_bytes: The sum.
         limit_bytes: What it may take there.
         token_s: Time of a token there.
     """
@@ -69,6 +72,9 @@ class PlannedStage:
     has_embedding: bool
     has_head: bool
     weights_bytes: int
+    cache_bytes: int
+    scratch_bytes: int
+    program_bytes: int
     ram_bytes: int
     limit_bytes: int
     token_s: float
@@ -113,7 +119,9 @@ class ModelParts:
         head_bytes = file.head_bytes + (file.embedding_bytes if is_tied else 0)
         layers = file.layer_weights
         self.tied_bytes = file.embedding_bytes if is_tied else 0
-        self.own_bytes = need.scratch_bytes + need.overhead_bytes + WORKER_BYTES
+        self.scratch_bytes = need.scratch_bytes
+        self.program_bytes = need.overhead_bytes + WORKER_BYTES
+        self.own_bytes = self.scratch_bytes + self.program_bytes
         self.weights = [
             file.embedding_bytes,
             *(layer.dense_bytes + layer.expert_bytes for layer in layers),
@@ -124,7 +132,8 @@ class ModelParts:
             + (_FLOAT_BYTES * state_elements(sizes.state) if sizes.state else 0)
             for sizes in file.shape.layer_sizes
         ]
-        self.memory = [w + n_slots * c for w, c in zip(self.weights, [0, *caches, 0], strict=True)]
+        self.caches = [n_slots * each for each in (0, *caches, 0)]
+        self.memory = [w + c for w, c in zip(self.weights, self.caches, strict=True)]
         self.active = [
             0.0,
             *(layer.dense_bytes + layer.expert_bytes * file.expert_share for layer in layers),
@@ -272,6 +281,9 @@ class _Search:
             has_head=end == self._n_parts,
             weights_bytes=sum(parts.weights[first:end])
             - (parts.tied_bytes if (first, end) == (0, self._n_parts) else 0),
+            cache_bytes=sum(parts.caches[first:end]),
+            scratch_bytes=parts.scratch_bytes,
+            program_bytes=parts.program_bytes,
             ram_bytes=parts.ram_bytes(first, end),
             limit_bytes=self._limits[node],
             token_s=self._seconds[node] * parts.active_share(first, end),
