@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=1_500_000_000, help="ray, memory: of each cgroup"
     )
-    parser.add_argument("--context", type=int, default=512, help="memory: positions of the cache")
+    parser.add_argument("--context", type=int, help="memory: positions of the cache")
     parser.add_argument("--tokens", type=int, default=300, help="ray: of a text")
     parser.add_argument("--events", default="kill,hang,nothing", help="ray: in order")
     arguments = parser.parse_args()

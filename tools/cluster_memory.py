@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -28,15 +30,20 @@ from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tools.cluster_machines import ROOT, Machine, held_bytes, machines, start
 
+N_BATCH = 128
+"""Small, so that a short prompt fills it: it is sent in two parts for each stage."""
+
 
 def check_memory(arguments: Namespace, path: Path) -> None:
     """Compare plan, memory and bytes that were fetched, machine by machine."""
-    expected = digest_of_one(path, arguments.context)
+    n_ctx = arguments.context or 2 * N_BATCH * arguments.nodes  # all batches are full
     size = path.stat().st_size
     assert arguments.limit < size, "the limit must be smaller than the model"
+    expected = digest_of_one(path, n_ctx)
+    forget(path, arguments.folder)
     with machines(arguments.folder, [arguments.limit] * arguments.nodes, path.parent) as nodes:
         start(nodes, arguments.ram)
-        words = [sys.executable, "tools/cluster_memory.py", str(path), str(arguments.context)]
+        words = [sys.executable, "tools/cluster_memory.py", str(path), str(n_ctx)]
         child = subprocess.Popen(
             nodes[0].command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             cwd=ROOT, env=nodes[0].environment(),
@@ -48,6 +55,14 @@ def check_memory(arguments: Namespace, path: Path) -> None:
         child.stdin.close()
         assert child.wait(60) == 0
         assert report["digest"] == expected
+
+
+def forget(path: Path, folder: Path) -> None:
+    """Let no machine begin with what an earlier run left on the disk, or in the page cache."""
+    for slices in folder.glob("ghc*/data/slices"):
+        shutil.rmtree(slices)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def report_memory(nodes: list[Machine], report: dict[str, Any], size: int, limit: int) -> None:
@@ -93,7 +108,7 @@ def digest(model: Any, n_ctx: int) -> str:
 
 def drive(path: Path, n_ctx: int) -> None:
     """Compute on the cluster of this machine; print what was planned and sent; wait."""
-    settings = ModelSettings(n_ctx=n_ctx, lock="all")
+    settings = ModelSettings(n_ctx=n_ctx, n_batch=N_BATCH, lock="all")
     host = RayHost("auto")
     with open_gguf(path) as file, ClusterModel.open(file, settings, host=host) as model:
         found = digest(model, n_ctx)

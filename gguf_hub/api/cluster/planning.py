@@ -93,7 +93,9 @@ def plan_model(path: Path, settings: ModelSettings, nodes: Sequence[ClusterNode]
     file = facts_of_file(path)
     n_ctx = settings.n_ctx or file.shape.n_ctx_train
     constraints = Constraints(n_ctx=n_ctx, kv_type=_kv_type(settings))
-    plan = plan_cluster(file, constraints, nodes, n_slots=settings.n_slots)
+    plan = plan_cluster(
+        file, constraints, nodes, n_slots=settings.n_slots, n_batch=settings.n_batch
+    )
     if not plan.stages:
         raise lacking(file, constraints, nodes, plan)
     return plan

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from gguf_hub.gguf.memory.layout import layer_cache_bytes
+from gguf_hub.gguf.memory.layout import N_BATCH, layer_cache_bytes
 from gguf_hub.gguf.memory.states import state_elements
 from gguf_hub.hub.fit.facts import FileFacts
 from gguf_hub.hub.fit.machine import Constraints, Machine
@@ -108,13 +108,15 @@ class ModelParts:
         constraints: Context and type of the cache.
         n_slots: Caches.
         n_threads: Of the machine whose scratch memory is counted.
+        n_batch: Most tokens of one pass.
     """
 
     def __init__(
-        self, file: FileFacts, constraints: Constraints, *, n_slots: int = 1, n_threads: int = 1
-    ) -> None:
-        need = need_of(file, constraints, n_threads=n_threads)
-        limits = runner_limits(constraints, n_threads)
+        self, file: FileFacts, constraints: Constraints, *, n_slots: int = 1, n_threads: int = 1,
+        n_batch: int = N_BATCH,
+    ) -> None:  # fmt: skip
+        need = need_of(file, constraints, n_threads=n_threads, n_batch=n_batch)
+        limits = runner_limits(constraints, n_threads, n_batch)
         is_tied = not any(share.role == "output" for share in file.tensors)
         head_bytes = file.head_bytes + (file.embedding_bytes if is_tied else 0)
         layers = file.layer_weights
@@ -160,8 +162,9 @@ class ModelParts:
 
 
 def plan_cluster(
-    file: FileFacts, constraints: Constraints, nodes: Sequence[ClusterNode], *, n_slots: int = 1
-) -> ClusterPlan:
+    file: FileFacts, constraints: Constraints, nodes: Sequence[ClusterNode], *, n_slots: int = 1,
+    n_batch: int = N_BATCH,
+) -> ClusterPlan:  # fmt: skip
     """Return which machine holds which layers.
 
     Args:
@@ -169,8 +172,9 @@ def plan_cluster(
         constraints: Context, type of the cache, and the reserve of each machine.
         nodes: The machines; names are distinct.
         n_slots: Caches of that context.
+        n_batch: Most tokens of one pass.
     """
-    search = _Search(file, constraints, nodes, n_slots)
+    search = _Search(file, constraints, nodes, n_slots, n_batch)
     for size in range(1, len(nodes) + 1):
         best = search.best_of(size)
         if best is not None:
@@ -182,13 +186,15 @@ class _Search:
     """Searches all sets of machines of one size after another."""
 
     def __init__(
-        self, file: FileFacts, constraints: Constraints, nodes: Sequence[ClusterNode], n_slots: int
-    ) -> None:
+        self, file: FileFacts, constraints: Constraints, nodes: Sequence[ClusterNode], n_slots: int,
+        n_batch: int = N_BATCH,
+    ) -> None:  # fmt: skip
         self._nodes = sorted(nodes, key=lambda node: node.name)
         self._width = file.shape.n_embd
         self._limits = [constraints.limit_of(node.machine) for node in self._nodes]
+        options = {"n_slots": n_slots, "n_batch": n_batch}
         self._parts = [
-            ModelParts(file, constraints, n_slots=n_slots, n_threads=node.machine.n_threads)
+            ModelParts(file, constraints, n_threads=node.machine.n_threads, **options)
             for node in self._nodes
         ]
         self._seconds = [_token_seconds(file, constraints, node.machine) for node in self._nodes]

@@ -72,21 +72,26 @@ class MemoryEstimate:
         return self.kv_bytes + self.scratch_bytes + self.overhead_bytes
 
 
-def need_of(file: FileFacts, constraints: Constraints, *, n_threads: int = 1) -> MemoryEstimate:
+def need_of(
+    file: FileFacts, constraints: Constraints, *, n_threads: int = 1, n_batch: int = N_BATCH
+) -> MemoryEstimate:
     """Return the memory that the file takes.
 
     Args:
         file: The file.
         constraints: Context, K/V type and engine.
         n_threads: Threads that compute.
+        n_batch: Most tokens of one pass of our runner.
     """
     if constraints.engine == "llama.cpp":
         return _llama_cpp(file, constraints)
-    return _runner(file, constraints, n_threads)
+    return _runner(file, constraints, n_threads, n_batch)
 
 
-def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> MemoryEstimate:
-    cached = runner_limits(constraints, 1)
+def _runner(
+    file: FileFacts, constraints: Constraints, n_threads: int, n_batch: int
+) -> MemoryEstimate:
+    cached = runner_limits(constraints, 1, n_batch)
     kinds = frozenset(
         (name, _kind_of(share.type))
         for name, roles in _READERS.items()
@@ -101,10 +106,10 @@ def _runner(file: FileFacts, constraints: Constraints, n_threads: int) -> Memory
     )
 
 
-def runner_limits(constraints: Constraints, n_threads: int) -> Limits:
+def runner_limits(constraints: Constraints, n_threads: int, n_batch: int = N_BATCH) -> Limits:
     """Return the largest calls that our runner is opened for by default."""
     type_ = constraints.kv_type.upper()
-    n_batch = min(N_BATCH, constraints.n_ctx)
+    n_batch = min(n_batch, constraints.n_ctx)
     return Limits(constraints.n_ctx, n_batch, 1, n_threads, key_type=type_, value_type=type_)
 
 

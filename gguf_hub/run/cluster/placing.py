@@ -126,6 +126,12 @@ class Stages:
                     "stage": asdict(assignment.stage),
                     "settings": wire.settings_to_json(self._settings),
                 }, timeout_s=None if offer else OPEN_S)  # fmt: skip
+        except StageFailed as error:
+            process.stop()
+            raise ClusterError(
+                f"node `{assignment.node}` was lost while its layers were opened: {remote.failure}",
+                hint="`gguf-hub cluster status` shows the nodes",
+            ) from error
         except BaseException:
             process.stop()
             raise
