@@ -1,6 +1,7 @@
 """Checks of models over several machines that are too slow for tests; each prints what it measured.
 
 python tools/cluster_check.py bits          logits of a full-width Mixtral over 2, 3, 4 processes
+python tools/cluster_check.py surfaces      run, serve and Llama over 2, 3, 4 processes
 python tools/cluster_check.py hops          added time of a stage; two texts on two stages
 python tools/cluster_check.py kill          20 stages killed in 20 texts
 python tools/cluster_check.py serve         8 clients for two minutes, one stage killed
@@ -263,9 +264,10 @@ def check_ray(arguments: argparse.Namespace) -> None:
              "--ignore-eos", "-t", "1"]  # fmt: skip
     alone = subprocess.run([sys.executable, "-m", "gguf_hub", *flags], capture_output=True,
                            text=True, cwd=ROOT, check=True)  # fmt: skip
-    with machines(arguments.folder, [arguments.limit] * arguments.nodes) as nodes:
+    with machines(arguments.folder, [arguments.limit or 1_500_000_000] * arguments.nodes) as nodes:
         began = time.monotonic()
-        token = start(nodes, arguments.ram)
+        ram = arguments.ram or "87MB"  # so that two of them are needed
+        token = start(nodes, ram)
         print(f"{len(nodes)} nodes up in {time.monotonic() - began:.0f} s")
         print(nodes[0].gguf_hub("cluster", "status").stdout)
         n_same = 0
@@ -275,7 +277,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
             if event in ("kill", "hang"):
                 victim.signal(signal.SIGKILL)
                 time.sleep(1)
-                victim.join(nodes[0], token, arguments.ram)
+                victim.join(nodes[0], token, ram)
     print(f"{n_same} texts equal")
     assert n_same == len(arguments.events.split(","))
 
@@ -320,11 +322,22 @@ def memory(arguments: argparse.Namespace) -> None:
     check_memory(arguments, arguments.model or full_width(own))
 
 
+def surfaces(arguments: argparse.Namespace) -> None:
+    from tools.cluster_surfaces import check_surfaces
+
+    if arguments.model:
+        check_surfaces(arguments.model, arguments.tokens)
+    else:
+        check_surfaces(TINY, 60)
+        check_surfaces(full_width(arguments.folder), 12)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     checks = {"bits": check_bits, "hops": check_hops, "kill": check_kill, "serve": check_serve,
-              "ray": check_ray, "memory": memory}  # fmt: skip
+              "ray": check_ray, "memory": memory,
+              "surfaces": surfaces}  # fmt: skip
     parser.add_argument("check", choices=checks)
     parser.add_argument("--folder", type=Path, help="where models are written; kept")
     parser.add_argument("-n", type=int, default=20, help="kill: how often")
@@ -333,9 +346,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="ray: another file")
     parser.add_argument("--nodes", type=int, default=3, help="ray, memory: how many")
     parser.add_argument("--ram", help="ray, memory: what each gives to models")
-    parser.add_argument(
-        "--limit", type=int, default=1_500_000_000, help="ray, memory: of each cgroup"
-    )
+    parser.add_argument("--limit", type=int, help="ray, memory: of each cgroup")
     parser.add_argument("--context", type=int, help="memory: positions of the cache")
     parser.add_argument("--tokens", type=int, default=300, help="ray: of a text")
     parser.add_argument("--events", default="kill,hang,nothing", help="ray: in order")

@@ -38,11 +38,13 @@ def check_memory(arguments: Namespace, path: Path) -> None:
     """Compare plan, memory and bytes that were fetched, machine by machine."""
     n_ctx = arguments.context or 2 * N_BATCH * arguments.nodes  # all batches are full
     size = path.stat().st_size
-    assert arguments.limit < size, "the limit must be smaller than the model"
+    ram = arguments.ram or f"{(size / arguments.nodes * 1.1 + 200e6) / 0.9 / 1e6:.0f}MB"
+    limit = arguments.limit or int(size / arguments.nodes * 1.25 + 900e6)  # with Ray's processes
+    assert limit < size, "each machine must be smaller than the model: take more of them"
     expected = digest_of_one(path, n_ctx)
     forget(path, arguments.folder)
-    with machines(arguments.folder, [arguments.limit] * arguments.nodes, path.parent) as nodes:
-        start(nodes, arguments.ram)
+    with machines(arguments.folder, [limit] * arguments.nodes, path.parent) as nodes:
+        start(nodes, ram)
         words = [sys.executable, "tools/cluster_memory.py", str(path), str(n_ctx)]
         child = subprocess.Popen(
             nodes[0].command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -50,7 +52,7 @@ def check_memory(arguments: Namespace, path: Path) -> None:
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None
         report = json.loads(child.stdout.readline())
-        report_memory(nodes, report, size, arguments.limit)
+        report_memory(nodes, report, size, limit)
         print(f"logits {'equal' if report['digest'] == expected else 'DIFFER'}")
         child.stdin.close()
         assert child.wait(60) == 0
