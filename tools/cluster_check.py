@@ -118,60 +118,6 @@ def check_bits(arguments: argparse.Namespace) -> None:
             assert same
 
 
-# -- hops ------------------------------------------------------------------------------------------
-
-
-def check_hops(arguments: argparse.Namespace) -> None:
-    folder = arguments.folder
-    for path, n in ((TINY, 300), (compute_bound(folder), 60), (full_width(folder), 40)):
-        with both(path, 2, n_ctx=1024, n_slots=4, n_logits=4, n_threads=1) as (one, several):
-            report_hops(path.name, one, several, n)
-            report_two_texts(path.name, several, n)
-
-
-def report_hops(name: str, one: Transformer, several: ClusterModel, n: int) -> None:
-    """Time tokens of both models in turns, so that whatever else runs disturbs both alike."""
-    times: dict[str, list[float]] = {"one": [], "several": []}
-    for model in (one, several):
-        model.forward([1, 5, 9], 0)
-    for i in range(n):
-        for label, model in (("one", one), ("several", several)):
-            start = time.perf_counter()
-            model.forward([5 + i % 50], 3 + i)
-            times[label].append(time.perf_counter() - start)
-    one_ms, several_ms = (np.array(t[3:]) * 1e3 for t in times.values())
-    added = several_ms - one_ms
-    print(
-        f"{name}: one process {np.median(one_ms):.2f} ms a token, two stages "
-        f"{np.median(several_ms):.2f} ms; added {np.median(added):.2f} ms "
-        f"({np.median(added) / np.median(one_ms):.1%}), {np.median(added) / 2:.2f} ms a stage; "
-        f"10th percentiles {np.percentile(one_ms, 10):.2f} and {np.percentile(several_ms, 10):.2f}"
-    )
-
-
-def report_two_texts(name: str, several: ClusterModel, n: int) -> None:
-    """Throughput of one text and of two, in turns: compare with two threads of one process."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(5):
-        for n_texts in rates:
-            rates[n_texts].append(rate_of(several, n_texts, n // 2))
-    one, two = (float(np.median(each)) for each in rates.values())
-    print(f"{name}: one text {one:.1f} tok/s, two {two:.1f} tok/s: {two / one:.2f} times")
-
-
-def rate_of(model: ClusterModel, n_texts: int, n: int) -> float:
-    for slot in range(n_texts):
-        model.forward([1, 5, 9], 0, slot=slot)
-    start = time.perf_counter()
-    pending = [model.begin_decode([(slot, 5, 3)]) for slot in range(n_texts)]
-    for i in range(n):
-        for slot in range(n_texts):
-            model.end_decode(pending[slot])
-            if i + 1 < n:
-                pending[slot] = model.begin_decode([(slot, 5 + i % 50, 4 + i)])
-    return n_texts * n / (time.perf_counter() - start)
-
-
 # -- kill ------------------------------------------------------------------------------------------
 
 
@@ -314,6 +260,14 @@ def report_text(
     return same
 
 
+def hops(arguments: argparse.Namespace) -> None:
+    from tools.cluster_hops import report
+
+    folder = arguments.folder
+    for path, n in ((TINY, 300), (compute_bound(folder), 60), (full_width(folder), 40)):
+        report(path, n)
+
+
 def memory(arguments: argparse.Namespace) -> None:
     from tools.cluster_memory import check_memory
 
@@ -335,7 +289,7 @@ def surfaces(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
-    checks = {"bits": check_bits, "hops": check_hops, "kill": check_kill, "serve": check_serve,
+    checks = {"bits": check_bits, "hops": hops, "kill": check_kill, "serve": check_serve,
               "ray": check_ray, "memory": memory,
               "surfaces": surfaces}  # fmt: skip
     parser.add_argument("check", choices=checks)
