@@ -87,6 +87,11 @@ class Manifest:
         """Bytes of the tensors and headers whose hashes are known."""
         return sum(each.size_bytes for file in self.files for each in file.hashed)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all hashes are known."""
+        return all(each.hashes for file in self.files for each in file.tensors)
+
     def to_json(self) -> dict[str, Any]:
         """Return it for ``from_json``."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -26,6 +27,11 @@ from gguf_hub.cli.options import layout_option, output_options
     is_flag=True,
     help="Compare every byte with IN before writing OUT (always done with --in-place).",
 )
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the SHA-256 of each tensor of OUT to this new file.",
+)
 @output_options
 def command(
     source: Path,
@@ -34,6 +40,7 @@ def command(
     in_place: bool,
     layout: str,
     compare: bool,
+    manifest: Path | None,
     force: bool,
     no_progress: bool,
     as_json: bool,
@@ -53,6 +60,8 @@ def command(
 
     if sum((target is not None, check, in_place)) != 1:
         raise click.UsageError("expected exactly one of OUT, --check and --in-place")
+    if manifest and (check or os.path.lexists(manifest)):
+        raise click.UsageError("--manifest takes a new file, and does not go with --check")
     plan = plan_upgrade(source, layout)  # type: ignore[arg-type]
     output = None
     if plan.changes and not check:
@@ -65,6 +74,11 @@ def command(
             output = check_output(source, target, force=force, or_else=alternative)
         progress = console.ConsoleProgress(enabled=not no_progress)
         plan.write(output, compare=compare or in_place, progress=progress)
+    if manifest:
+        from gguf_hub.hub.download.manifests import ManifestStore, write_manifest
+        from gguf_hub.paths import data_dir
+
+        write_manifest(output or source, manifest, ManifestStore(data_dir()))
     data = {
         "path": str(source),
         "written": str(output) if output else None,

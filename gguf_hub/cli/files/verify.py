@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 @click.option("--sha256", "given_sha256", metavar="HEX", help="Expected SHA-256 of the file.")
 @click.option("--deep", "is_deep", is_flag=True, help="Check every block of the weights as well.")
 @click.option("--repair", "is_repair", is_flag=True, help="Download the damaged parts again.")
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the SHA-256 of each tensor to this new file if FILE is sound; `mirror` and "
+    "clusters then use them, too.",
+)
 @click.option("--token", help="Hugging Face token, for --repair.")
 @progress_option
 @no_progress_option
@@ -58,6 +64,7 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
 
     progress = console.progress_for(options["progress"])
     _check_hash(given_sha256, files)
+    _check_manifest(options["manifest"], files)
     resolver = make_resolver(options["catalog_path"], token=options["token"], progress=progress)
     level: Level = "deep" if options["is_deep"] else "structure"
     checker = _Checker(resolver, level, is_repair=options["is_repair"])
@@ -68,6 +75,8 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
             if not options["as_json"]:
                 print_row(row)
     is_good = all(row["is_good"] for row in rows)
+    if options["manifest"] and is_good:
+        _write_manifest(Path(rows[0]["path"]), options["manifest"], resolver)
     if options["as_json"]:
         console.print_json({"is_good": is_good, "files": rows})
     return 0 if is_good else 1
@@ -87,6 +96,25 @@ def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
         )
     if len(files) > 1:
         raise UsageError(f"--sha256 is for one file, not {len(files)}")
+
+
+def _check_manifest(target: Path | None, files: tuple[str, ...]) -> None:
+    from gguf_hub.errors import UsageError
+
+    if target is None:
+        return
+    if len(files) > 1:
+        raise UsageError(f"--manifest is for one file, not {len(files)}")
+    if os.path.lexists(target):  # before minutes of hashing
+        raise UsageError(f"`{target}` exists already", hint="name another file, or remove it")
+
+
+def _write_manifest(path: Path, target: Path, resolver: Resolver) -> None:
+    from gguf_hub.hub.download.manifests import ManifestStore, write_manifest
+
+    store = ManifestStore(resolver.store.folder)
+    write_manifest(path, target, store, progress=resolver.progress)
+    console.note(f"SHA-256 of each tensor: {target}")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def command(
     """
     import secrets
 
+    from gguf_hub.hub.download.manifests import ManifestStore
     from gguf_hub.hub.mirror import Mirror, RepositoryIndex
     from gguf_hub.hub.store import Store
 
@@ -66,11 +67,13 @@ def command(
         token = secrets.token_urlsafe(24)
     store = Store(progress=console.ConsoleProgress())
     index = RepositoryIndex(store, [entry for path in files for entry in _check(path, store)])
+    manifests = ManifestStore(store.folder)
     with Mirror(
         index,
         host=host,
         port=port,
         token=token,
+        manifest_of=manifests.json_of,
         on_request=console.note if verbose else None,
         on_error=console.warn,
     ) as mirror:

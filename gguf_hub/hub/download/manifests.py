@@ -11,11 +11,13 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from gguf_hub.errors import GgufError
-from gguf_hub.files import write_atomically
+from gguf_hub.errors import DownloadError, GgufError
+from gguf_hub.files import create_beside, rename_new, write_atomically
 from gguf_hub.gguf.manifest import Manifest, manifest_of
-from gguf_hub.gguf.shards import Gguf
+from gguf_hub.gguf.shards import Gguf, open_gguf
+from gguf_hub.hub.download.diskerrors import translate_disk_errors
 from gguf_hub.paths import absolute
 from gguf_hub.progress import SILENT, Progress
 
@@ -43,7 +45,7 @@ class ManifestStore:
             progress: Where to report bytes.
         """
         paths = [part.path for part in file.files]
-        known = self._read(paths)
+        known = self._read(paths[0])
         manifest = manifest_of(file, names, known, progress=progress)
         found = {
             (part.name, each.name): each.hashes for part in manifest.files for each in part.hashed
@@ -51,6 +53,27 @@ class ManifestStore:
         if found.keys() - known.keys():
             self._write(file, paths, known | found)
         return manifest
+
+    def find(self, path: Path) -> Manifest | None:
+        """Return what is known of a model without reading it.
+
+        Args:
+            path: The model; of a set its first shard.
+
+        Returns:
+            None where not all of its tensors were hashed, or it has changed since.
+        """
+        row = self._row(path)
+        try:
+            manifest = Manifest.from_json(row) if row else None
+        except GgufError:
+            return None
+        return manifest if manifest and manifest.is_complete else None
+
+    def json_of(self, path: Path) -> dict[str, Any] | None:
+        """Return what ``find`` finds as JSON, for a mirror to serve."""
+        manifest = self.find(path)
+        return manifest.to_json() if manifest else None
 
     def of_missing(self) -> list[Path]:
         """Return where manifests lie whose files are gone, sorted."""
@@ -63,27 +86,62 @@ class ManifestStore:
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(data | {"files_were": _state(paths)})
-            write_atomically(self._path(paths), text)
+            write_atomically(self._path(paths[0]), text)
 
-    def _read(self, paths: Sequence[Path]) -> Hashes:
-        row = self._row(paths)
+    def _read(self, path: Path) -> Hashes:
+        row = self._row(path)
         try:
             manifest = Manifest.from_json(row) if row else Manifest(())
         except GgufError:
             return {}
         return {(f.name, each.name): each.hashes for f in manifest.files for each in f.hashed}
 
-    def _row(self, paths: Sequence[Path]) -> dict[str, object] | None:
+    def _row(self, path: Path) -> dict[str, Any] | None:
+        """Return what was kept of a model whose files are still what they were."""
         try:
-            row = json.loads(self._path(paths).read_text(encoding="utf-8"))
-            is_same = row["files_were"] == _state(paths)
+            row = json.loads(self._path(path).read_text(encoding="utf-8"))
+            paths = [Path(file[0]) for file in row["files_were"]]
+            is_same = row["files_were"] == _state(paths) and paths[0] == absolute(path)
         except (OSError, ValueError, LookupError, TypeError):
             return None
         return row if is_same else None
 
-    def _path(self, paths: Sequence[Path]) -> Path:
-        name = hashlib.sha256(str(absolute(paths[0])).encode()).hexdigest()
+    def _path(self, path: Path) -> Path:
+        name = hashlib.sha256(str(absolute(path)).encode()).hexdigest()
         return self._folder / f"{name}.json"
+
+
+def write_manifest(
+    path: Path, target: Path, store: ManifestStore, *, progress: Progress = SILENT
+) -> None:
+    """Write the SHA-256 of each tensor of a model to a new file.
+
+    Args:
+        path: The model; any shard of a set.
+        target: The new file.
+        store: Keeps them, too, so that a mirror serves them and a cluster need not compute them.
+        progress: Where to report bytes.
+
+    Raises:
+        GgufError: The model cannot be read.
+        DownloadError: The new file cannot be written, or there is one already.
+    """
+    with open_gguf(path) as file:
+        text = json.dumps(store.manifest(file, progress=progress).to_json(), indent=1)
+    with translate_disk_errors(target):
+        descriptor, part = create_beside(target, ".part")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as new:
+                new.write(f"{text}\n")
+            rename_new(part, target)
+        except FileExistsError as exc:
+            part.unlink()
+            raise DownloadError(
+                f"`{target}` exists already", path=target, hint="name another file, or remove it"
+            ) from exc
+        except BaseException:
+            part.unlink()
+            raise
 
 
 def _is_needed(path: Path) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote
 
@@ -53,6 +54,9 @@ class Response:
     n_bytes: int
 
 
+ManifestOf = Callable[[Path], Any]
+
+
 class HttpError(Exception):
     """An answer that is no success: a status, the hub's code for it, and why."""
 
@@ -72,11 +76,18 @@ class Routes:
     Args:
         index: What is offered.
         token: What a request must carry; None lets everybody ask who reaches the server.
+        manifest_of: Returns the SHA-256 of each tensor of a file as JSON, where it was computed.
     """
 
-    def __init__(self, index: RepositoryIndex, token: str | None = None) -> None:
+    def __init__(
+        self,
+        index: RepositoryIndex,
+        token: str | None = None,
+        manifest_of: ManifestOf = lambda path: None,
+    ) -> None:
         self._index = index
         self._token = token
+        self._manifest_of = manifest_of
 
     def answer(self, request: Request) -> Response:
         """Return the answer to any request whatever."""
@@ -130,7 +141,21 @@ class Routes:
             return answers.paths_info(self._listing(repo_id, rest[0]), _requested_paths(request))
         if what == "tree" and rest:
             return self._tree(repo_id, rest[0], "/".join(rest[1:]), query)
+        if what == "manifest" and len(rest) > 1:
+            return self._manifest(repo_id, rest[0], "/".join(rest[1:]))
         raise HttpError(404, *_NOTHING)
+
+    def _manifest(self, repo_id: str, revision: str, path: str) -> Any:
+        """Return the hashes of a file's tensors; the hub itself has no such thing."""
+        offered = self._index.file(repo_id, revision, path)
+        if offered is None:
+            raise self._why_not(repo_id, revision)
+        manifest = self._manifest_of(offered.entry.path)
+        if manifest is None:
+            raise HttpError(
+                404, "EntryNotFound", "no manifest: `gguf-hub verify FILE --manifest` makes it"
+            )
+        return manifest
 
     def _search(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for repo_id in self._index.repo_ids():

@@ -16,7 +16,7 @@ from gguf_hub import __version__
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.mirror.acceptor import MAX_HEAD_BYTES, Acceptor, Connection, body_length
 from gguf_hub.hub.mirror.repository_index import RepositoryIndex
-from gguf_hub.hub.mirror.routes import FileSlice, Request, Response, Routes
+from gguf_hub.hub.mirror.routes import FileSlice, ManifestOf, Request, Response, Routes
 from gguf_hub.oserrors import reason_of
 
 MAX_REQUESTS = 256
@@ -36,6 +36,7 @@ class Mirror:
         host: Name or address to listen on; ``0.0.0.0`` or ``::`` for all of this machine.
         port: Port; 0 for a free one.
         token: What clients must carry; needed on every address but this machine's own.
+        manifest_of: Returns the SHA-256 of each tensor of a file as JSON, where it was computed.
         on_request: Called with a line for each request, which never has a token in it.
         on_error: Called with a line for each request that could not be answered.
         max_requests: Maximum number of requests answered at a time; further ones are queued.
@@ -56,6 +57,7 @@ class Mirror:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
+        manifest_of: ManifestOf = lambda path: None,
         on_request: Log | None = None,
         on_error: Log | None = None,
         max_requests: int = MAX_REQUESTS,
@@ -72,7 +74,7 @@ class Mirror:
             )
         self.index = index
         self.token = token or None
-        routes = Routes(index, self.token)
+        routes = Routes(index, self.token, manifest_of)
         limits = {"n_requests": max_requests, "n_waiting": max_waiting, "idle_s": idle_s,
                   "request_s": request_s}  # fmt: skip
         try:
