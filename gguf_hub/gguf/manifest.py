@@ -135,7 +135,7 @@ def _read_file(row: Mapping[str, Any]) -> FileManifest:
         if each.start < at or len(each.hashes) not in (0, n_blocks):
             raise ValueError(f"{each.label} of `{file.name}` overlaps others or lacks hashes")
         at = each.start + each.size_bytes
-    if not file.tensors or file.tensors[0].start or at > file.size_bytes:
+    if not at or file.tensors[0].start or at > file.size_bytes:
         raise ValueError(f"tensors of `{file.name}` do not begin at 0 or end behind the file")
     return file
 
@@ -184,7 +184,7 @@ def manifest_of(
         for each in layout.tensors
         if each.name in wanted and (layout.name, each.name) not in known
     )
-    with progress.task(f"hash tensors of {file.path.name}", todo) as task:
+    with (progress if todo else SILENT).task(f"hash {file.path.name}", todo) as task:
         return Manifest(tuple(
             _hashed(part, layout, wanted, known, task)
             for part, layout in zip(file.files, layouts, strict=True)

@@ -161,6 +161,8 @@ class SliceStore:
                 ) from error
             except HubError as error:
                 problems.append(f"{origin.name}: {error.message}")
+                if i + 1 < len(origins):
+                    one.note(f"{problems[-1]}; asking {origins[i + 1][0].name}")
         one.drop_empty()
         raise ClusterError(
             f"`{one.file.name}` cannot be fetched: {'; '.join(problems) or 'nobody serves it'}",
@@ -190,6 +192,10 @@ class _Slice:
     @property
     def _missing(self) -> list[int]:
         return [i for i, sha256 in self._expected.items() if self._state.done.get(i) != sha256]
+
+    def note(self, text: str) -> None:
+        """Show a line about the file."""
+        self._progress.note(f"`{self.file.name}`: {text}")
 
     def require_space(self) -> None:
         """Raise ``DiskFullError`` unless the disk has room for what is missing."""

@@ -41,22 +41,32 @@ class SharedFiles:
 
 
 class FetchCount(SilentProgress):
-    """Counts the bytes that a stage fetches, for the driver to show."""
+    """Counts the bytes that a stage fetches, and keeps notes, for the driver to show.
+
+    Attributes:
+        n_bytes: Bytes that are there, of all files.
+        notes: What was noted.
+    """
 
     def __init__(self) -> None:
-        self.n_done, self.n_total = 0, 0
+        self.n_bytes = 0
+        self.notes: list[str] = []
 
     def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
-        """Begin to count; one task at a time."""
-        self.n_done, self.n_total = done, total or 0
+        """Begin with the next file."""
+        self.n_bytes += done
         return self
+
+    def note(self, text: str) -> None:
+        """Keep a line."""
+        self.notes.append(text)
 
     def advance(self, n: int) -> None:
         """Count bytes."""
-        self.n_done += n
+        self.n_bytes += n
 
     def __enter__(self) -> FetchCount:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.n_done = self.n_total
+        """End nothing: the next file counts on."""

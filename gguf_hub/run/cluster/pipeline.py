@@ -149,7 +149,7 @@ class RemoteStage:
         if head["do"] == "beat":
             self.n_done = head["done"]
             if "fetched" in head:
-                self.on_fetched(head["fetched"][0])
+                self.on_fetched(head["fetched"])
         elif head["do"] == "answer":
             with self._lock:
                 answer = self._answers.pop(head["id"], None)

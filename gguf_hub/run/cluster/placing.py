@@ -136,6 +136,8 @@ class Stages:
             process.stop()
             raise
         remote.facts = answer.head
+        for text in answer.head["notes"]:
+            self._progress.note(f"node `{assignment.node}`: {text}")
         return PlacedStage(assignment, process, remote)
 
     @contextlib.contextmanager
@@ -144,7 +146,7 @@ class Stages:
         if not offer:
             yield
             return
-        label = f"fetch {self._file.path.name} to {remote.node}"
+        label = f"fetch {self._file.path.name} ({remote.node})"
         with self._progress.task(label, Manifest.from_json(offer["manifest"]).hashed_bytes) as task:
             shown = 0
 

@@ -183,7 +183,7 @@ class StageServer:
 
     def _fetched(self) -> dict[str, Any]:
         fetching = self._fetching
-        return {"fetched": [fetching.n_done, fetching.n_total]} if fetching else {}
+        return {"fetched": fetching.n_bytes} if fetching else {}
 
     # -- work ------------------------------------------------------------------------------------
 
@@ -280,9 +280,11 @@ class StageServer:
         if self._model is not None:
             self._model.close()
             self._model = None
-        n_fetched = 0
+        n_fetched, count = 0, FetchCount()
         if self._file is None or self._path != head["path"] or head["offer"]:
-            paths, n_fetched = self._have(head)
+            paths, n_fetched = self._have(head, count)
+            if self._file is not None:
+                self._file.close()
             self._file, self._path = _open_same(paths, head, settings), head["path"]
         if tensors_id(self._file, stage_tensors(self._file, stage)) != head["tensors"]:
             raise _other_file(self._file.path, "its weights")
@@ -293,18 +295,19 @@ class StageServer:
             "cache_bytes": self._model.held_cache_bytes,
             "active_bytes": self._model.active_bytes,
             "fetched_bytes": n_fetched,
+            "notes": count.notes,
         }
 
     def _find(self, head: Mapping[str, Any]) -> dict[str, Any]:
         """Say whether this machine has the driver's file, or one called so."""
         return {"is_here": self._files.find(Path(head["path"])) is not None}
 
-    def _have(self, head: Mapping[str, Any]) -> tuple[Sequence[Path], int]:
+    def _have(self, head: Mapping[str, Any], count: FetchCount) -> tuple[Sequence[Path], int]:
         """Return the file, or a slice of it, and how many bytes were fetched for that."""
         if head["offer"]:
-            self._fetching = FetchCount()
+            self._fetching = count
             try:
-                return self._files.fetch(head["offer"], self._fetching)
+                return self._files.fetch(head["offer"], count)
             finally:
                 self._fetching = None
         path = self._files.find(Path(head["path"]))

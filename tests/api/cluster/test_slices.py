@@ -18,6 +18,7 @@ from gguf_hub.gguf.slices import SLICE_SUFFIX
 from gguf_hub.hub.download.inventory import Roots
 from gguf_hub.hub.download.leftovers import Kind, clear, find_leftovers
 from gguf_hub.hub.store import Store, StoredFile
+from gguf_hub.progress import SilentProgress
 from gguf_hub.run.cluster.hosts import LocalHost, ThreadStage, even_stages
 from gguf_hub.run.cluster.model import ClusterModel
 from gguf_hub.run.cluster.stage import count_layers, stage_tensors
@@ -25,6 +26,7 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from tests.hub_server import Fault, HubServer
+from tests.run.cluster.stages import Notes
 from tests.synth import Shape, write_mixtral
 
 SHAPE = Shape(
@@ -59,6 +61,31 @@ class LackingHost(LocalHost):
 
     def close(self) -> None:
         self.server.close()
+
+
+class Counts(SilentProgress):
+    """Keeps what tasks had to do, and what they counted."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, tuple[int | None, list[int]]] = {}
+
+    def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Any:
+        self.tasks[label] = total, [done]
+        return _CountedTask(self.tasks[label][1])
+
+
+class _CountedTask:
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+
+    def advance(self, n: int) -> None:
+        self.counts.append(n)
+
+    def __enter__(self) -> _CountedTask:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +212,14 @@ def test_a_mirror_that_lacks_the_file_is_passed_over(
     mixture: Path, lacking: Callable[[int], LackingHost], served: HubServer
 ) -> None:
     served.faults.append(Fault("*", "*/resolve/*", status=404))
-    assert fetched(mixture, lacking(2)) == shares(mixture, 2)
+    notes, host = Notes(), lacking(2)
+    with (
+        open_gguf(mixture) as file,
+        ClusterModel.open(file, SETTINGS, host=host, progress=notes) as model,
+    ):
+        counted = [stage.remote.facts["fetched_bytes"] for stage in model.stages.placed]
+    assert counted == shares(mixture, 2)
+    assert sum("asking the driver" in line for line in notes.lines) == 2
 
 
 def tensor_at(path: Path, name: str) -> int:
@@ -272,6 +306,30 @@ def test_hashes_are_kept_while_the_file_is_there(
     assert find_leftovers(store, Roots((), ())) == []
     path.unlink()
     assert [each.kind for each in find_leftovers(store, Roots((), ()))] == [Kind.HASHES]
+
+
+def test_offline_mode_of_a_node_is_named(
+    mixture: Path, lacking: Callable[[int], LackingHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ClusterError, match="cannot be fetched: the driver: offline mode is on"):
+        fetched(mixture, lacking(1))
+
+
+def test_what_is_fetched_is_shown(
+    mixture: Path, lacking: Callable[[int], LackingHost], tmp_path: Path
+) -> None:
+    shards = write_shards(tmp_path / "set", plan_split(mixture, max_tensors=20))
+    progress = Counts()
+    with (
+        open_gguf(shards[0]) as file,
+        ClusterModel.open(file, SETTINGS, host=lacking(1), progress=progress),
+    ):
+        pass
+    label = f"fetch {shards[0].name} (node-0)"
+    total, counts = progress.tasks[label]
+    assert total == shares(shards[0], 1)[0]
+    assert all(n >= 0 for n in counts) and sum(counts) <= total
 
 
 def test_nobody_serves_it(
