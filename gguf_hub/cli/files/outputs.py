@@ -40,6 +40,28 @@ def files_of(source: Path) -> tuple[Path, ...]:
     return (source, *find_shards(source)) if parse_shard(source) else (source,)
 
 
+def check_new(target: Path | None, *others: Path | None) -> None:
+    """Refuse a file that cannot be made, before anything else is done; None is no file.
+
+    Args:
+        target: The file.
+        others: Files that the command writes, too.
+
+    Raises:
+        UsageError: It exists, is one of the others, or has no folder.
+    """
+    from gguf_hub.errors import UsageError
+    from gguf_hub.paths import absolute
+
+    if target is None:
+        return
+    hint = "name another file"
+    if os.path.lexists(target) or absolute(target) in {absolute(o) for o in others if o}:
+        raise UsageError(f"`{target}` exists already", hint=f"{hint}, or remove it")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"`{target}`: its folder does not exist", hint=hint)
+
+
 def check_outputs(
     outputs: Sequence[Path], inputs: Iterable[Path], *, force: bool, or_else: str = ""
 ) -> None:

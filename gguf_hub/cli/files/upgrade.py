@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -52,7 +51,7 @@ def command(
     weight changes. IN is not changed, and OUT is written completely or not at all.
     """
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output, report
+    from gguf_hub.cli.files.outputs import check_new, check_output, report
     from gguf_hub.gguf.atomic import require_own
     from gguf_hub.gguf.shard_names import parse_shard
     from gguf_hub.gguf.upgrade import plan_upgrade
@@ -60,8 +59,9 @@ def command(
 
     if sum((target is not None, check, in_place)) != 1:
         raise click.UsageError("expected exactly one of OUT, --check and --in-place")
-    if manifest and (check or os.path.lexists(manifest)):
-        raise click.UsageError("--manifest takes a new file, and does not go with --check")
+    if manifest and check:
+        raise click.UsageError("--check writes nothing: leave --manifest out")
+    check_new(manifest, target)
     plan = plan_upgrade(source, layout)  # type: ignore[arg-type]
     output = None
     if plan.changes and not check:

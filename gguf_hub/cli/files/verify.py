@@ -99,14 +99,14 @@ def _check_hash(given_sha256: str | None, files: tuple[str, ...]) -> None:
 
 
 def _check_manifest(target: Path | None, files: tuple[str, ...]) -> None:
+    from gguf_hub.cli.files.outputs import check_new
     from gguf_hub.errors import UsageError
 
     if target is None:
         return
     if len(files) > 1:
         raise UsageError(f"--manifest is for one file, not {len(files)}")
-    if os.path.lexists(target):  # before minutes of hashing
-        raise UsageError(f"`{target}` exists already", hint="name another file, or remove it")
+    check_new(target)  # before minutes of hashing
 
 
 def _write_manifest(path: Path, target: Path, resolver: Resolver) -> None:
