@@ -6,8 +6,8 @@ python tools/cluster_check.py hops          added time of a stage; two texts on 
 python tools/cluster_check.py kill          20 stages killed in 20 texts
 python tools/cluster_check.py serve         8 clients for two minutes, one stage killed
 python tools/cluster_check.py ray           Ray nodes, each in a network namespace and a memory
-                                            cgroup of its own: a killed node, a hung one, one that
-                                            joins (Linux, root)
+                                            cgroup of its own, all but one without the file: a
+                                            killed node, a hung one, one that joins (Linux, root)
 python tools/cluster_check.py memory        such nodes, each smaller than the model, and all but one
                                             without it: bytes planned, held and fetched
 """
@@ -205,12 +205,15 @@ def check_serve(arguments: argparse.Namespace) -> None:
 
 
 def check_ray(arguments: argparse.Namespace) -> None:
-    path, n_tokens = arguments.model or TINY, arguments.tokens
+    own = arguments.folder / "model"  # which other machines do not see
+    own.mkdir(exist_ok=True)
+    path, n_tokens = arguments.model or Path(shutil.copy(TINY, own)), arguments.tokens
     flags = ["run", str(path), "-p", PROMPT, "-n", str(n_tokens), "--temp", "0", "-c", "512",
              "--ignore-eos", "-t", "1"]  # fmt: skip
     alone = subprocess.run([sys.executable, "-m", "gguf_hub", *flags], capture_output=True,
                            text=True, cwd=ROOT, check=True)  # fmt: skip
-    with machines(arguments.folder, [arguments.limit or 1_500_000_000] * arguments.nodes) as nodes:
+    limits = [arguments.limit or 1_500_000_000] * arguments.nodes
+    with machines(arguments.folder, limits, path.parent) as nodes:
         began = time.monotonic()
         ram = arguments.ram or "87MB"  # so that two of them are needed
         token = start(nodes, ram)
