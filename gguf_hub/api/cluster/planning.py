@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from gguf_hub.hub.fit import ClusterNode, ClusterPlan, Constraints, FileFacts
     from gguf_hub.run.cluster.hosts import Assignment
     from gguf_hub.run.model.settings import ModelSettings
+
+
+_STEP = 1.1
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,16 @@ def nodes_of(facts: Mapping[str, NodeFacts]) -> list[ClusterNode]:
                 ram_bytes=each.ram_bytes,
                 n_threads=each.n_threads,
                 isa=each.isa,
-                ram_bytes_per_s=each.ram_bytes_per_s,
+                ram_bytes_per_s=_in_steps(each.ram_bytes_per_s),
             ),
         )
         for name, each in facts.items()
     ]
+
+
+def _in_steps(rate: float | None) -> float | None:
+    """Return a measured rate in steps of a tenth: noise does not tell machines that are alike."""
+    return _STEP ** round(math.log(rate, _STEP)) if rate else rate
 
 
 def plan_model(path: Path, settings: ModelSettings, nodes: Sequence[ClusterNode]) -> ClusterPlan:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from gguf_hub.gguf.memory.layout import N_BATCH, layer_cache_bytes
 from gguf_hub.gguf.memory.states import state_elements
@@ -233,9 +233,13 @@ class _Search:
                     if known is None or way.token_s < known.token_s:
                         target[end] = way
         self._reached = reached
-        found = [ways[-1] for ways in reached.values() if ways[-1] is not None]
-        plans = [self._plan(way) for way in found]
-        return min(plans, key=_rank, default=None)
+        found = [
+            _pieces(last, self._n_parts)
+            for ways in reached.values()
+            if (last := ways[-1]) is not None
+        ]
+        best = min(found, key=lambda pieces: _rank(self._plan(pieces)), default=None)
+        return self._plan(self._balanced(best)) if best else None
 
     def _candidates(self, used: frozenset[int]) -> Iterator[int]:
         for node, before in enumerate(self._before):
@@ -268,14 +272,39 @@ class _Search:
         """Return the time from this machine to the next one, or to the driver."""
         return HOP_S + _FLOAT_BYTES * self._width / self._nodes[node].link_bytes_per_s
 
-    def _plan(self, last: _Way) -> ClusterPlan:
-        stages: list[PlannedStage] = []
-        end, way, hop_s = self._n_parts, last, 0.0
-        while way.before is not None:
-            stages.append(self._stage(way.node, way.first, end))
-            hop_s += self._hop_seconds(way.node)
-            end, way = way.first, way.before
-        return ClusterPlan(tuple(reversed(stages)), hop_s)
+    def _balanced(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """Share layers evenly among neighbours that are equally fast: no token takes longer.
+
+        Several texts at once then keep all of them busy.
+        """
+        balanced: list[_Piece] = []
+        for _, group in groupby(pieces, key=lambda piece: self._seconds[piece.node]):
+            balanced += self._evened(list(group))
+        return balanced
+
+    def _evened(self, pieces: Sequence[_Piece]) -> Sequence[_Piece]:
+        """Return the cuts that make the most of what one machine reads as little as can be."""
+        if len(pieces) == 1:
+            return pieces
+        first, last = pieces[0].first, pieces[-1].end
+        # end -> the most that one of the machines so far reads, and their pieces
+        reached: dict[int, tuple[float, tuple[_Piece, ...]]] = {first: (0.0, ())}
+        for i, piece in enumerate(pieces):
+            parts, limit = self._parts[piece.node], self._limits[piece.node]
+            following: dict[int, tuple[float, tuple[_Piece, ...]]] = {}
+            for start, (most, before) in reached.items():
+                for end in range(start + 1, last - (len(pieces) - i - 1) + 1):
+                    if parts.ram_bytes(start, end) > limit:
+                        break
+                    value = max(most, parts.active_share(start, end))
+                    if end not in following or value < following[end][0]:
+                        following[end] = value, (*before, _Piece(piece.node, start, end))
+            reached = following
+        return reached[last][1]
+
+    def _plan(self, pieces: Sequence[_Piece]) -> ClusterPlan:
+        stages = tuple(self._stage(piece.node, piece.first, piece.end) for piece in pieces)
+        return ClusterPlan(stages, sum(self._hop_seconds(piece.node) for piece in pieces))
 
     def _stage(self, node: int, first: int, end: int) -> PlannedStage:
         parts, n_layer = self._parts[node], self._n_parts - 2
@@ -304,6 +333,25 @@ class _Way:
     before: _Way | None
     node: int
     first: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Parts ``first`` to ``end`` of a model, on a machine."""
+
+    node: int
+    first: int
+    end: int
+
+
+def _pieces(last: _Way, n_parts: int) -> list[_Piece]:
+    """Return what each machine of a way to the last part holds, in order."""
+    pieces: list[_Piece] = []
+    way, end = last, n_parts
+    while way.before is not None:
+        pieces.append(_Piece(way.node, way.first, end))
+        end, way = way.first, way.before
+    return pieces[::-1]
 
 
 def _rank(plan: ClusterPlan) -> tuple[float, list[str]]:

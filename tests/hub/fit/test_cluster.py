@@ -141,6 +141,22 @@ def test_the_faster_machine_holds_as_much_as_it_can() -> None:
     assert by_name["b"] >= by_name["c"] > 0 and by_name["b"] > by_name["a"]
 
 
+def test_machines_of_one_speed_share_evenly() -> None:
+    nodes = [node("a", 30), node("b", 30), node("c", 30)]
+    plan = plan_cluster(FACTS["Q8_0"], OURS, nodes)
+    check(plan, FACTS["Q8_0"], nodes)
+    assert [s.end - s.first for s in plan.stages] == [16, 16]
+
+
+def test_evening_out_keeps_to_the_memory_of_each() -> None:
+    nodes = [node("a", 38), node("b", 16)]
+    plan = plan_cluster(FACTS["Q8_0"], OURS, nodes)
+    check(plan, FACTS["Q8_0"], nodes)
+    small_one = next(s for s in plan.stages if s.node == "b")
+    one_more = small_one.ram_bytes + small_one.weights_bytes // (small_one.end - small_one.first)
+    assert one_more > small_one.limit_bytes  # the other holds what does not fit
+
+
 def test_ten_different_machines_are_searched_in_time() -> None:
     nodes = [node(f"n{i}", 6 + i / 10, bw=20 + i) for i in range(10)]
     check(plan_cluster(FACTS["Q8_0"], OURS, nodes), FACTS["Q8_0"], nodes)
