@@ -5,6 +5,7 @@ Whether a copy is the driver's file is compared afterwards, whatever it is calle
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -76,8 +77,6 @@ class NodeFiles:
 
 def _in_order(origins: Sequence[Origin]) -> list[Origin]:
     """Return origins, the best first: a mirror that this machine is set to, then the driver."""
-    import os
-
     own = [each for each in origins if each.endpoint is None]
     others = [each for each in origins if each.endpoint is not None]
     return [*own, *others] if os.environ.get("HF_ENDPOINT") else [*others, *own]

@@ -52,8 +52,7 @@ class FileServer:
             names: The tensors.
 
         Raises:
-            UsageError: This machine has no such address.
-            GgufHubError: It cannot listen there.
+            GgufHubError: This machine cannot listen on its address in the cluster.
         """
         with self._lock:  # stages open together
             manifest = self._manifests.manifest(file, names, progress=self._progress)
@@ -87,9 +86,8 @@ def content_id(file: Gguf) -> str:
 
     Which bytes are right, says the manifest; this names the folder that they are kept in.
     """
-    return hashlib.sha256(
-        f"{header_id(file)}{tensors_id(file, list(file.tensors))}".encode()
-    ).hexdigest()
+    text = header_id(file) + tensors_id(file, list(file.tensors))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _etag(content_id: str, name: str) -> str:
