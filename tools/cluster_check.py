@@ -280,13 +280,14 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def surfaces(arguments: argparse.Namespace) -> None:
+    from tools.cluster_surfaces import PROMPT as LONG_PROMPT
     from tools.cluster_surfaces import check_surfaces
 
     if arguments.model:
         check_surfaces(arguments.model, arguments.tokens)
     else:
         check_surfaces(TINY, 60)
-        check_surfaces(full_width(arguments.folder), 12)
+        check_surfaces(full_width(arguments.folder), 12, LONG_PROMPT[: len(LONG_PROMPT) // 2])
 
 
 def main() -> None:
