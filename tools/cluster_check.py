@@ -212,7 +212,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
              "--ignore-eos", "-t", "1"]  # fmt: skip
     alone = subprocess.run([sys.executable, "-m", "gguf_hub", *flags], capture_output=True,
                            text=True, cwd=ROOT, check=True)  # fmt: skip
-    limits = [arguments.limit or 1_500_000_000] * arguments.nodes
+    limits = [arguments.limit or 1_500_000_000] * (arguments.nodes or 3)
     with machines(arguments.folder, limits, path.parent) as nodes:
         began = time.monotonic()
         ram = arguments.ram or "87MB"  # so that two of them are needed
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=120, help="serve: how long")
     parser.add_argument("--model", type=Path, help="ray: another file")
-    parser.add_argument("--nodes", type=int, default=3, help="ray, memory: how many")
+    parser.add_argument("--nodes", type=int, help="ray (3), memory (2): how many")
     parser.add_argument("--ram", help="ray, memory: what each gives to models")
     parser.add_argument("--limit", type=int, help="ray, memory: of each cgroup")
     parser.add_argument("--context", type=int, help="memory: positions of the cache")

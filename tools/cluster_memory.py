@@ -36,14 +36,15 @@ N_BATCH = 128
 
 def check_memory(arguments: Namespace, path: Path) -> None:
     """Compare plan, memory and bytes that were fetched, machine by machine."""
-    n_ctx = arguments.context or 2 * N_BATCH * arguments.nodes  # all batches are full
+    n_nodes = arguments.nodes or 2
+    n_ctx = arguments.context or 2 * N_BATCH * n_nodes  # all batches are full
     size = path.stat().st_size
-    ram = arguments.ram or f"{(size / arguments.nodes * 1.1 + 200e6) / 0.9 / 1e6:.0f}MB"
-    limit = arguments.limit or int(size / arguments.nodes * 1.25 + 900e6)  # with Ray's processes
+    ram = arguments.ram or f"{(size / n_nodes * 1.1 + 200e6) / 0.9 / 1e6:.0f}MB"
+    limit = arguments.limit or int(size / n_nodes * 1.25 + 900e6)  # with Ray's processes
     assert limit < size, "each machine must be smaller than the model: take more of them"
     expected = digest_of_one(path, n_ctx)
     forget(path, arguments.folder)
-    with machines(arguments.folder, [limit] * arguments.nodes, path.parent) as nodes:
+    with machines(arguments.folder, [limit] * n_nodes, path.parent) as nodes:
         start(nodes, ram)
         words = [sys.executable, "tools/cluster_memory.py", str(path), str(n_ctx)]
         child = subprocess.Popen(
