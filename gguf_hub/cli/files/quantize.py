@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_hub.cli.files.fitting import fit_options
 from gguf_hub.cli.options import CONTEXT, output_options
 
 if TYPE_CHECKING:
+    from gguf_hub.cli.files.fitting import Fitted
     from gguf_hub.run.quants.imatrix import ImportanceMatrix
     from gguf_hub.run.quants.plan import QuantizePlan
     from gguf_hub.run.quants.recipes import Wishes
@@ -19,8 +21,9 @@ _FILE = click.Path(path_type=Path)
 
 @click.command("quantize", context_settings=CONTEXT)
 @click.argument("source", metavar="IN", type=_FILE)
-@click.argument("target", metavar="OUT", type=_FILE)
-@click.argument("type_name", metavar="TYPE")
+@click.argument("target", metavar="OUT", type=_FILE, required=False)
+@click.argument("type_name", metavar="TYPE", required=False)
+@fit_options
 @click.option(
     "--imatrix",
     "imatrix_path",
@@ -80,38 +83,83 @@ _FILE = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Show each tensor's type and size; write nothing.")
 @output_options
 def command(
-    source: Path, target: Path, type_name: str, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+    source: Path, target: Path | None, type_name: str | None,
+    dry_run: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Quantize a model.
 
     TYPE is F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S,
     Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ2_M, IQ3_XXS, IQ3_XS,
     IQ3_S, IQ3_M, IQ4_NL, IQ4_XS, MXFP4_MOE, TQ1_0 or TQ2_0. Norms and routers keep their type. OUT
     is written completely or not at all.
+
+    With --fit or --target-size each tensor gets a type of its own, so that the file fits and the
+    loss is least. The model reads a --text for that, once with each group of tensors quantized
+    alone; give an importance matrix as well. Measurements are kept: another size costs none.
     """
+    from gguf_hub.cli.files.fitting import check_options, default_target, fit_file
     from gguf_hub.cli.files.outputs import report
+
+    is_fitted = check_options(options)
+    _check_arguments(target, type_name, is_fitted=is_fitted)
+    wishes, imatrix = _wishes(options), _imatrix(options["imatrix_path"])
+    target = target or default_target(source, options)
+    if is_fitted and not dry_run:
+        _check_target(source, target, options)
+    fitted = fit_file(source, options, wishes, imatrix) if is_fitted else None
+    plan = fitted.plan if fitted else _plan(source, type_name or "", options, wishes, imatrix)
+    outputs = [] if dry_run else _write(plan, source, target, options)
+    if dry_run and not as_json:
+        _print_table(plan, fitted)
+    notes = _notes(plan, fitted, is_written=bool(outputs))
+    report(_as_json(plan, outputs, fitted), notes, outputs[0] if outputs else None, as_json=as_json)
+
+
+def _check_arguments(target: Path | None, type_name: str | None, *, is_fitted: bool) -> None:
+    """Refuse a missing argument, or one too many, as click does."""
+    if is_fitted and type_name is not None:
+        raise click.UsageError("--fit and --target-size choose the types: leave TYPE out")
+    missing = "OUT" if target is None else "TYPE" if type_name is None else ""
+    if missing and not is_fitted:
+        raise click.UsageError(f"Missing argument '{missing}' (or --fit, or --target-size).")
+
+
+def _plan(
+    source: Path, type_name: str, options: dict[str, Any], wishes: Wishes,
+    imatrix: ImportanceMatrix | None,
+) -> QuantizePlan:  # fmt: skip
     from gguf_hub.run.quants.plan import plan_quantize
     from gguf_hub.run.quants.recipes import parse_file_type
-    from gguf_hub.units import format_size
 
-    plan = plan_quantize(
+    return plan_quantize(
         source,
         parse_file_type(type_name),
         recipe=options["recipe"],
         layout=options["layout"],
-        wishes=_wishes(options),
-        imatrix=_imatrix(options["imatrix_path"]),
+        wishes=wishes,
+        imatrix=imatrix,
         requantize=options["requantize"],
         keeps_split=options["keep_split"],
     )
-    outputs = [] if dry_run else _write(plan, source, target, options)
-    if dry_run and not as_json:
-        _print_table(plan)
+
+
+def _notes(plan: QuantizePlan, fitted: Fitted | None, *, is_written: bool) -> list[str]:
+    from gguf_hub.units import format_size
+
     size = f"{format_size(plan.size_bytes)}, {plan.bits_per_weight:.2f} bits per weight"
-    before = format_size(plan.source_bytes)
-    notes = [f"note: {note}" for note in (*plan.notes, *_missing(plan))]
-    notes.append(f"{'written' if outputs else 'would be'}: {size} (was {before})")
-    report(_as_json(plan, outputs), notes, outputs[0] if outputs else None, as_json=as_json)
+    own = fitted.notes if fitted else ()
+    notes = [f"note: {note}" for note in (*plan.notes, *own, *_missing(plan))]
+    verb, before = "written" if is_written else "would be", format_size(plan.source_bytes)
+    return [*notes, f"{verb}: {size} (was {before})"]
+
+
+def _check_target(source: Path, target: Path, options: dict[str, Any]) -> None:
+    """Refuse what cannot be written before minutes are spent on measuring."""
+    from gguf_hub.cli.files.outputs import check_output, files_of
+
+    if not options["keep_split"]:
+        inputs = [*files_of(source), *filter(None, [options["imatrix_path"]])]
+        check_output(source, target, inputs, force=options["force"])
 
 
 def _write(plan: QuantizePlan, source: Path, target: Path, options: dict[str, Any]) -> list[Path]:
@@ -177,7 +225,7 @@ def _missing(plan: QuantizePlan) -> list[str]:
     ]
 
 
-def _as_json(plan: QuantizePlan, outputs: list[Path]) -> dict[str, object]:
+def _as_json(plan: QuantizePlan, outputs: list[Path], fitted: Fitted | None) -> dict[str, object]:
     return {
         "path": str(plan.source),
         "written": str(outputs[0]) if outputs else None,
@@ -185,7 +233,8 @@ def _as_json(plan: QuantizePlan, outputs: list[Path]) -> dict[str, object]:
         "file_type": plan.file_type.name,
         "size_bytes": plan.size_bytes,
         "bits_per_weight": round(plan.bits_per_weight, 4),
-        "notes": [*plan.notes, *_missing(plan)],
+        "notes": [*plan.notes, *(fitted.notes if fitted else ()), *_missing(plan)],
+        "kl": fitted.kl if fitted else None,
         "tensors": [
             {
                 "name": part.spec.name,
@@ -195,13 +244,14 @@ def _as_json(plan: QuantizePlan, outputs: list[Path]) -> dict[str, object]:
                 "wanted": part.mix_type.name,
                 "size_bytes": part.size_bytes,
                 "has_importance": part.importance is not None,
+                "kl": fitted.kl_of.get(part.spec.name) if fitted else None,
             }
             for part in plan.parts
         ],
     }
 
 
-def _print_table(plan: QuantizePlan) -> None:
+def _print_table(plan: QuantizePlan, fitted: Fitted | None) -> None:
     from gguf_hub.cli import console
     from gguf_hub.units import format_size
 
@@ -213,8 +263,18 @@ def _print_table(plan: QuantizePlan) -> None:
             part.spec.type.name if not part.is_copied else "",
             format_size(part.source_size_bytes),
             format_size(part.size_bytes),
+            *_loss_cells(fitted, part.spec.name),
         )
         for part in plan.parts
     ]
-    align = ("left", "left", "left", "left", "right", "right")
-    console.print_table(rows, ["Tensor", "Shape", "From", "To", "Size", "New size"], align=align)
+    headers = ["Tensor", "Shape", "From", "To", "Size", "New size"]
+    if fitted:
+        headers.append("KL divergence")
+    align = ["left"] * 4 + ["right"] * (len(headers) - 4)
+    console.print_table(rows, headers, align=align)
+
+
+def _loss_cells(fitted: Fitted | None, name: str) -> list[str]:
+    if fitted is None:
+        return []
+    return [f"{fitted.kl_of[name]:.2e}" if name in fitted.kl_of else ""]

@@ -130,7 +130,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         reserve_bytes=options["reserve"],
     )
     detected = detect_machine(overrides)
-    pick, detected = judge(candidates, detected, _constraints(options, detected))
+    pick, detected = judge(candidates, detected, constraints_of(options, detected))
     commands = commands_for(candidates, pick)
     if options["as_json"]:
         console.print_json(output.report(candidates, pick, detected, commands))
@@ -175,7 +175,8 @@ def _pick_on_cluster(candidates: CandidateSet, options: dict[str, Any]) -> int:
     )
 
 
-def _constraints(options: dict[str, Any], detected: DetectedMachine) -> Constraints:
+def constraints_of(options: dict[str, Any], detected: DetectedMachine) -> Constraints:
+    """Return what a file must satisfy; the program is llama.cpp where only that uses the GPU."""
     from gguf_hub.errors import UsageError
     from gguf_hub.hub.fit import Constraints
 

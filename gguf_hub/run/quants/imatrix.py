@@ -107,6 +107,20 @@ class ImportanceMatrix:
             )
         return np.ascontiguousarray(found.reshape(n_matrices, shape[0]))
 
+    def counts_of(self, name: str, n_matrices: int) -> NDArray[np.float64]:
+        """Return how many rows entered each of a tensor's matrices, [n_matrices]; 1 if unknown."""
+        if (expert := parse_split(name)) and name not in self.entries:
+            merged = self.entries.get(expert.merged_name)
+            found = None if merged is None else merged.counts
+            if found is not None and found.size > 1:
+                found = found[expert.expert :][:1]
+        else:
+            entry = self.entries.get(name)
+            found = None if entry is None else entry.counts
+        if found is None or found.size not in (1, n_matrices):
+            return np.ones(n_matrices)
+        return np.broadcast_to(found, n_matrices).astype(np.float64)
+
     def _means(self, name: str, n_matrices: int) -> NDArray[np.float32] | None:
         if name in self.entries:
             return self.entries[name].means

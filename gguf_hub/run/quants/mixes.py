@@ -79,6 +79,12 @@ def category_of(name: str) -> str:
     return found or next((part for part in ("ffn_up", "ffn_gate", "ffn_down") if part in name), "")
 
 
+def is_output(name: str, *, is_tied: bool) -> bool:
+    """Return whether a tensor gives the logits: the embeddings do where they are shared."""
+    category = category_of(name)
+    return category == "output" or (is_tied and category == "token_embd")
+
+
 def layer_of(name: str) -> int:
     """Return the layer that a tensor's name says; -1 for none."""
     match = _LAYER.match(name)
@@ -118,9 +124,8 @@ class Mix:
         )
 
     def is_output(self, name: str) -> bool:
-        """Return whether a tensor gives the logits: the embeddings do where they are shared."""
-        category = category_of(name)
-        return category == "output" or (self.is_tied and category == "token_embd")
+        """Return whether a tensor gives the logits."""
+        return is_output(name, is_tied=self.is_tied)
 
     def card(self, name: str, shape: tuple[int, ...]) -> QuantType:
         """Return a tensor's type in the files of December 2023 (eight experts)."""

@@ -6,7 +6,7 @@ Reads the header alone. ``quants.quantize`` carries a plan out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
@@ -212,19 +212,31 @@ def plan_quantize(
 def _conversion(
     part: Part, choice: Choice, file_type: FileType, imatrix: ImportanceMatrix | None
 ) -> Conversion:
-    spec, importance = TensorSpec(part.spec.name, part.spec.shape, choice.type), None
     is_changed = choice.type is not part.spec.type
-    if imatrix is not None and is_changed and choice.type in WEIGHTED_TYPES:
+    needs = is_changed and needs_imatrix(part.spec.name, choice.type, file_type)
+    plain = Conversion(part.spec, part.spec.type, part.spec.type, part.ranges, needs_imatrix=needs)
+    return replace(retyped(plain, choice.type, imatrix), mix_type=choice.mix_type)
+
+
+def retyped(part: Conversion, type: QuantType, imatrix: ImportanceMatrix | None) -> Conversion:
+    """Return a conversion to another type, with what the matrix says of its tensor."""
+    spec, importance = TensorSpec(part.spec.name, part.spec.shape, type), None
+    if imatrix is not None and type is not part.source_type and type in WEIGHTED_TYPES:
         importance = imatrix.weights_of(spec.name, spec.shape)
-    needs = is_changed and needs_imatrix(spec.name, spec.type, file_type)
-    return Conversion(spec, choice.mix_type, part.spec.type, part.ranges, importance, needs)
+    return replace(part, spec=spec, mix_type=type, importance=importance)
 
 
 def _check_imatrix(
     file: Gguf, parts: tuple[Conversion, ...], imatrix: ImportanceMatrix
 ) -> Iterator[str]:
     """Yield what an importance matrix does not say; refuse one that says nothing of this model."""
-    able = [p for p in parts if not p.is_copied and p.spec.type in WEIGHTED_TYPES]
+    able = [
+        part
+        for part in parts
+        if not part.is_copied
+        and part.spec.type in WEIGHTED_TYPES
+        and category_of(part.spec.name) not in ("token_embd", "output")  # llama-imatrix: not these
+    ]
     without = [part for part in able if part.importance is None]
     if able and len(without) == len(able):
         raise GgufError(
@@ -234,11 +246,10 @@ def _check_imatrix(
             hint=f"it is that of another model: `gguf-hub imatrix {quote(str(file.path))} --text "
             "FILE -o OUT` makes this model's",
         )
-    others = [p for p in without if category_of(p.spec.name) not in ("token_embd", "output")]
-    if others:
+    if without:
         yield (
-            f"{len(others):,} tensors have no entry in the importance matrix, e.g. "
-            f"`{shown(others[0].spec.name)}`: their errors all count alike"
+            f"{len(without):,} tensors have no entry in the importance matrix, e.g. "
+            f"`{shown(without[0].spec.name)}`: their errors all count alike"
         )
 
 

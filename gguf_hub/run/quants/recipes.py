@@ -16,13 +16,13 @@ tensor_requires_imatrix in src/llama-quant.cpp of llama.cpp at ggml 0.25.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.types import WRITABLE_TYPES, FileType, QuantType
-from gguf_hub.run.quants.mixes import BASE_TYPES, Mix, ModelShape, category_of
+from gguf_hub.run.quants.mixes import BASE_TYPES, Mix, ModelShape, category_of, is_output
 
 __all__ = ["BASE_TYPES", "ModelShape"]
 
@@ -83,6 +83,7 @@ class Wishes:
         leaves_output: Keep ``output.weight`` as it is.
         tensors: Patterns of names and the types of tensors in whose name they are found; the first
             one counts.
+        by_name: Types of tensors by their whole names; these count before patterns.
     """
 
     is_pure: bool = False
@@ -90,9 +91,12 @@ class Wishes:
     embeddings: QuantType | None = None
     leaves_output: bool = False
     tensors: tuple[tuple[re.Pattern[str], QuantType], ...] = ()
+    by_name: Mapping[str, QuantType] = field(default_factory=dict)
 
     def type_of(self, name: str) -> QuantType | None:
-        """Return the type of the first pattern that is found in a name."""
+        """Return the type of a name, or of the first pattern that is found in it."""
+        if name in self.by_name:
+            return self.by_name[name]
         return next((type for pattern, type in self.tensors if pattern.search(name)), None)
 
 
@@ -189,7 +193,7 @@ def choose_types(
         if is_left or not is_quantisable(tensor):
             choices.append(Choice(tensor.name, tensor.type, tensor.type))
             continue
-        mix_type = _wished(tensor.name, mix, wishes)
+        mix_type = wished_type(tensor.name, wishes, is_tied=is_tied)
         if mix_type is None:
             is_plain = wishes.is_pure or mix.base in FLOATS
             mix_type = mix.base if is_plain else rule(tensor.name, tensor.shape)
@@ -197,8 +201,14 @@ def choose_types(
     return tuple(choices)
 
 
-def _wished(name: str, mix: Mix, wishes: Wishes) -> QuantType | None:
-    """Return the type that a user wants for a tensor, if any."""
+def wished_type(name: str, wishes: Wishes, *, is_tied: bool) -> QuantType | None:
+    """Return the type that a user wants for a tensor, if any.
+
+    Args:
+        name: Of the tensor.
+        wishes: What the user wants.
+        is_tied: Whether the embeddings give the logits.
+    """
     by_name = wishes.type_of(name)
     is_token_embd = category_of(name) == "token_embd"
     if is_token_embd and wishes.embeddings is not None:
@@ -208,7 +218,7 @@ def _wished(name: str, mix: Mix, wishes: Wishes) -> QuantType | None:
         return wishes.output
     if by_name is not None:
         return by_name
-    return wishes.output if mix.is_output(name) else None
+    return wishes.output if is_output(name, is_tied=is_tied) else None
 
 
 def needs_imatrix(name: str, type: QuantType, file_type: FileType) -> bool:
