@@ -163,6 +163,7 @@ def fit_file(
     kl_of = {
         part.spec.name: allocation.losses[unit.name] / len(unit.parts)
         for unit in allocator.units
+        if len(unit.types) > 1
         for part in unit.parts
     }
     plan = allocator.plan(allocation)
@@ -177,7 +178,7 @@ def _notes(allocation: Allocation, options: dict[str, Any], *, has_imatrix: bool
         )
     yield (
         f"expected KL divergence on `{options['text_path']}`: {allocation.loss:.5f}, the sum of "
-        "what each tensor costs alone"
+        "what each tensor costs alone whose type was chosen"
     )
 
 

@@ -106,6 +106,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     from gguf_hub.cli.pick import pick_output as output
     from gguf_hub.cli.pick.candidates import find_candidates
     from gguf_hub.cli.pick.machines import MachineOverrides, detect_machine
+    from gguf_hub.cli.pick.made_to_measure import made_to_measure
     from gguf_hub.cli.pick.pick_commands import commands_for
 
     if options["plot"]:
@@ -132,14 +133,17 @@ def command(models: tuple[str, ...], **options: Any) -> int:
     detected = detect_machine(overrides)
     pick, detected = judge(candidates, detected, constraints_of(options, detected))
     commands = commands_for(candidates, pick)
+    made = made_to_measure(candidates, pick, is_this=overrides.keeps_gpu)
     if options["as_json"]:
-        console.print_json(output.report(candidates, pick, detected, commands))
+        console.print_json(output.report(candidates, pick, detected, commands, made))
     else:
         output.print_machine(detected, pick, is_this=options["ram"] is None)
-        output.print_pick(pick, commands)
+        output.print_pick(pick, commands, made)
         if options["explain"]:
             output.print_explained(pick)
     output.print_notes(candidates, pick, detected)
+    if made and not options["as_json"]:
+        console.note(f"\nmade to measure: {made.command}")
     if options["plot"]:
         from gguf_hub.cli.pick.pick_plot import draw
 

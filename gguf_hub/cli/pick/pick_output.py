@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from gguf_hub.cli.pick.pick_report import report
 if TYPE_CHECKING:
     from gguf_hub.cli.pick.candidates import CandidateSet
     from gguf_hub.cli.pick.machines import DetectedMachine
+    from gguf_hub.cli.pick.made_to_measure import MadeToMeasure
     from gguf_hub.hub.fit import Fit, Machine, Pick
 
 __all__ = ["print_explained", "print_machine", "print_notes", "print_pick", "report"]
@@ -54,12 +56,15 @@ def _available(detected: DetectedMachine, pick: Pick) -> str:
     return f" as at the last pick ({format_gb(now)} available now)"
 
 
-def print_pick(pick: Pick, commands: list[str]) -> None:
+def print_pick(pick: Pick, commands: list[str], made: MadeToMeasure | None = None) -> None:
     """Print the table, the reason and the next commands."""
     is_wide = (console.terminal_columns() or 100) >= WIDE
     columns = _columns(pick, is_wide=is_wide)
+    rows: list[Sequence[str]] = [*zip(*(cells for _, _, cells in columns), strict=True)]
+    if made:
+        rows.append(_made_cells(made, pick, [title for title, _, _ in columns], is_wide=is_wide))
     console.print_table(
-        list(zip(*(cells for _, _, cells in columns), strict=True)),
+        rows,
         [title for title, _, _ in columns],
         align=[align for _, align, _ in columns],
         expendable=["of the limit", "tok/s", "GB", "loss"],
@@ -67,6 +72,21 @@ def print_pick(pick: Pick, commands: list[str]) -> None:
     console.say(f"\n{pick.reason}")
     if commands:
         console.say("\n" + "\n".join(f"  {console.style(line, 'cyan')}" for line in commands))
+
+
+def _made_cells(made: MadeToMeasure, pick: Pick, titles: list[str], *, is_wide: bool) -> list[str]:
+    """Return the row of a file that is not there yet; its loss and speed are not known."""
+    gb, fit = _gb_wide if is_wide else _gb_narrow, made.fit
+    cells = {
+        "quant": fit.facts.quant,
+        "size" if is_wide else "GB": gb(fit.facts.size_bytes),
+        "needs": gb(fit.need.total_bytes),
+        "of the limit": _bar(fit, pick),
+        "verdict": _verdict(fit),
+        "max ctx": _context(fit),
+        "": f"from {made.source.file.quant}",
+    }
+    return [cells.get(title, "-") for title in titles]
 
 
 def _columns(pick: Pick, *, is_wide: bool) -> list[Column]:

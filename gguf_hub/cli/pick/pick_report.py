@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gguf_hub.cli.pick.made_to_measure import as_json
+
 if TYPE_CHECKING:
     from gguf_hub.cli.pick.candidates import CandidateSet, Model
     from gguf_hub.cli.pick.machines import DetectedMachine
+    from gguf_hub.cli.pick.made_to_measure import MadeToMeasure
     from gguf_hub.hub.fit import Fit, Pick
 
 
 def report(
-    candidates: CandidateSet, pick: Pick, detected: DetectedMachine, commands: list[str]
-) -> dict[str, Any]:
+    candidates: CandidateSet, pick: Pick, detected: DetectedMachine, commands: list[str],
+    made: MadeToMeasure | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the table and the terms of its sums as plain data."""
     constraints, machine = pick.constraints, pick.machine
     pairs = zip(candidates.models, pick.fits, strict=True)
@@ -33,6 +37,7 @@ def report(
         "reason": pick.reason,
         "commands": commands,
         "files": [_entry(model, fit, pick) for model, fit in pairs],
+        "made_to_measure": as_json(made),
         "notes": [*detected.hardware.notes, *candidates.notes],
     }
 
