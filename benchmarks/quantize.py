@@ -6,10 +6,10 @@
 PYTHON is the interpreter of an environment with llama-cpp-python (built for this machine). Each
 program runs in a process of its own and times its own call: reading a file that lies in the page
 cache, computing, writing. Ours also brings the file to the disk before it takes its name.
-The input is an F16 model of Mixtral's form, random weights: 1.4 GB (`--size large`), 0.4 GB, 50 MB
-or 20 MB; ``--make FILE`` writes it and stops. With ``--imatrix`` both get the same random importance
-matrix, and all types that use one are measured; those that llama.cpp takes minutes for on the
-smallest input, as their time is in proportion to the weights.
+The input is an F16 model of Mixtral's form, random weights: 1.4 GB (`--size large`), 0.4 GB, 50
+or 20 MB; ``--make FILE`` writes it and stops. With ``--imatrix`` both get the same random matrix,
+and all types that use one are measured; those that llama.cpp takes minutes for on the smallest
+input, as their time is in proportion to the weights.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.gguf.reader import GgufFile
-from tests.synth import SMALL, TINY, write_mixtral
+from tests.synth import SMALL, TINY, Shape, write_mixtral
 
 
 @pytest.fixture
@@ -162,3 +162,119 @@ def test_shards_are_kept_where_asked(source: Path, tmp_path: Path, gguf_hub) -> 
     code, _, err = gguf_hub("quantize", *args)
     assert code == 1
     assert "exists already" in err
+
+
+# ---- made to measure ---------------------------------------------------------------------------
+
+FEW = ("--tensor-type", "attn_[qko]=q8_0", "--tensor-type", "gate|up|output|embd=q8_0")
+"""Leaves only values and down projections a choice, so that little has to be measured."""
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("The hen and the fox went over the hill.\n" * 30)
+    return path
+
+
+def test_a_file_is_made_to_measure(
+    tmp_path: Path, text: Path, gguf_hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shape = Shape(
+        n_layer=1, n_embd=256, n_head=4, n_head_kv=4, n_ff=256, n_expert=2, n_vocab=300, n_ctx=64
+    )
+    source = write_mixtral(tmp_path / "in.F16.gguf", shape, recipe="F16")
+    arguments = ["quantize", source, "--text", text, "--chunks", 2, "-t", 1, *FEW]
+    sizes = {}
+    for size in ("1MB", "0.9MB"):
+        code, out, err = gguf_hub(*arguments, "--target-size", size, "--dry-run", "--json")
+        assert code == 0, err
+        sizes[size] = json.loads(out)
+    large, small = sizes["1MB"], sizes["0.9MB"]
+    assert 850_000 < small["size_bytes"] <= 900_000 < large["size_bytes"] <= 1_000_000
+    assert 0 < large["kl"] < small["kl"]
+    of_experts = [t for t in small["tensors"] if ".ffn_down." in t["name"]]
+    assert len({t["to"] for t in of_experts}) == 1
+    assert sum(t["kl"] or 0 for t in small["tensors"]) == pytest.approx(small["kl"])
+    code, out, err = gguf_hub(*arguments, "--target-size", "0.9MB")
+    assert (code, out) == (0, "in.size-900.0kB.gguf\n")
+    assert "expected KL divergence" in err
+    assert "without an importance matrix" in err
+    written = GgufFile.open(tmp_path / "in.size-900.0kB.gguf")
+    assert written.size_bytes == small["size_bytes"]
+    assert {t["name"]: t["to"] for t in small["tensors"]} == {
+        name: info.type.name for name, info in written.tensors.items()
+    }
+    code, out, err = gguf_hub(*arguments, "--target-size", "0.9MB")
+    assert (code, out) == (1, "")
+    assert "exists already" in err
+    code, _, err = gguf_hub(*arguments, "--target-size", "0.1MB", "--dry-run")
+    assert code == 1
+    assert "the smallest file of it has" in err
+
+
+def test_a_file_that_is_made_to_fit_is_one_that_pick_takes(
+    tmp_path: Path, text: Path, gguf_hub
+) -> None:
+    shape = Shape(
+        n_layer=1, n_embd=256, n_head=4, n_head_kv=4, n_ff=1024, n_expert=4, n_vocab=300, n_ctx=64
+    )
+    source, target = write_mixtral(tmp_path / "in.gguf", shape, recipe="F16"), tmp_path / "out.gguf"
+    machine = ("--ctx", 64, "--reserve", "0GB")
+    report = json.loads(gguf_hub("pick", source, "--ram", "4GB", *machine, "--json")[1])
+    need = report["files"][0]["need_ram_bytes"]
+    assert report["made_to_measure"] is None  # the source fits itself
+    ram = f"{need - 1_000_000}b"
+    report = json.loads(gguf_hub("pick", source, "--ram", ram, *machine, "--json")[1])
+    made = report["made_to_measure"]
+    assert made["size_bytes"] < report["files"][0]["size_bytes"]
+    assert "--ctx 64 --for gguf-hub --reserve 0B --imatrix FILE" in made["command"]
+    code, out, err = gguf_hub("pick", source, "--ram", ram, *machine)
+    assert code == 1  # it is not there yet
+    assert "made to measure" in out
+    assert "gguf-hub quantize" in err
+    arguments = ["quantize", source, target, "--text", text, "--chunks", 2, "-t", 1, *machine]
+    few = ("--tensor-type", "attn|output|embd|gate=q8_0", "--tensor-type", "up=q6_k")
+    code, out, err = gguf_hub(*arguments, "--fit", ram, *few)
+    assert code == 0, err
+    assert "that a model may take" in err
+    judged = json.loads(gguf_hub("pick", target, "--ram", ram, *machine, "--json")[1])["files"][0]
+    assert judged["verdict"] == "fits in RAM"
+    code, _, err = gguf_hub(*arguments, "--fit", "4GB", *few, "--force")
+    assert code == 1
+    assert "fits as it is" in err
+    code, _, err = gguf_hub(*arguments, "--fit", "20MB", *few, "--force")
+    assert code == 1
+    assert "cannot be made to fit: the smallest file of it has" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fit", "24GB"], "need --text FILE"),
+        (["--fit", "much", "--text", "t"], "`--fit`: `much` is not a size"),
+        (["--fit", "1GB", "--target-size", "1GB", "--text", "t"], "exclude each other"),
+        (["--fit", "1GB", "--text", "t", "--pure"], "cannot go with --fit"),
+        (["out.gguf", "Q4_0", "--fit", "1GB", "--text", "t"], "leave TYPE out"),
+        (["out.gguf", "Q4_0", "--text", "t"], "--text needs --fit"),
+        (["out.gguf", "Q4_0", "--vram", "1GB"], "--vram needs --fit"),
+        (["--target-size", "1GB", "--text", "t", "--ctx", "64"], "--ctx needs --fit"),
+        ([], "missing argument 'OUT'"),
+        (["out.gguf"], "missing argument 'TYPE'"),
+    ],
+)
+def test_wrong_usage_of_fit_exits_with_2(
+    arguments: list[str], said: str, source: Path, gguf_hub
+) -> None:
+    code, out, err = gguf_hub("quantize", source, *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_text_that_is_too_short_is_refused(source: Path, tmp_path: Path, gguf_hub) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("hen")
+    code, _, err = gguf_hub("quantize", source, "--target-size", "4MB", "--text", path)
+    assert code == 2
+    assert "two chunks of" in err

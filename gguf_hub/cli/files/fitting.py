@@ -27,6 +27,8 @@ _NEEDS = (
     ("vram", "--vram", "fit", "--fit"),
     ("n_ctx", "--ctx", "fit", "--fit"),
     ("kv_type", "--kv-type", "fit", "--fit"),
+    ("reserve", "--reserve", "fit", "--fit"),
+    ("engine", "--for", "fit", "--fit"),
     ("chunks", "--chunks", "text_path", "--text"),
 )
 """Options that mean nothing without another one."""
@@ -63,6 +65,10 @@ fit_options = together(
                  help="Context that must fit, too (--fit)."),
     click.option("--kv-type", type=click.Choice(["f16", "q8_0", "f32"]), default="f16",
                  show_default=True, help="K/V cache data type (--fit)."),
+    click.option("--reserve", type=SIZE, help="RAM left for other programs (--fit); default: a "
+                 "tenth, at most 1.5 GB."),
+    click.option("--for", "engine", type=click.Choice(["gguf-hub", "llama.cpp"]),
+                 help="Program that will run the file (--fit); default: as `pick`."),
     click.option("--text", "text_path", type=click.Path(path_type=Path), metavar="FILE",
                  help="Text to measure with how much each tensor matters (--fit, --target-size)."),
     click.option("--chunks", type=click.IntRange(2), default=16, show_default=True, metavar="N",
@@ -143,6 +149,8 @@ def fit_file(
 
     progress = ConsoleProgress(enabled=not options["no_progress"])
     room = _Room.of(options) if options["fit"] is not None else None
+    if room is not None:
+        room.require_need(source)
     with report_lost_pages(f"`{source}`"):
         text = _read_text(source, options)
         allocator = open_allocator(
@@ -223,19 +231,32 @@ class _Room:
         from gguf_hub.cli.pick.pick import constraints_of
 
         ram_bytes = None if options["fit"] == "auto" else options["fit"]
-        overrides = MachineOverrides(ram_bytes=ram_bytes, vram_bytes=options["vram"])
+        overrides = MachineOverrides(
+            ram_bytes=ram_bytes, vram_bytes=options["vram"], reserve_bytes=options["reserve"]
+        )
         detected = detect_machine(overrides)
-        return cls(
-            detected.machine,
-            constraints_of(
-                {
-                    "engine": None, "flash_attn": "auto", "policy": "quality", "reserve": None,
-                    "min_tok_per_s": None, "kv_type": options["kv_type"],
-                    "n_ctx": options["n_ctx"], "vram": options["vram"],
-                },
-                detected,
-            ),
-        )  # fmt: skip
+        fixed = {"flash_attn": "auto", "policy": "quality", "min_tok_per_s": None}
+        return cls(detected.machine, constraints_of(options | fixed, detected))
+
+    def require_need(self, source: Path) -> None:
+        """Refuse to measure a file that need not be smaller.
+
+        Raises:
+            GgufHubError: It fits as it is.
+        """
+        from gguf_hub.errors import GgufHubError
+        from gguf_hub.hub import fit
+        from gguf_hub.hub.survey.headers import facts_of_file
+        from gguf_hub.units import format_size
+
+        judged = fit.fit_file(facts_of_file(source), self.machine, self.constraints)
+        if judged.verdict.is_in_memory:
+            limit = fit.placement.memory_limit(self.constraints, self.machine)
+            raise GgufHubError(
+                f"`{source}` fits as it is: it needs {format_size(judged.need.total_bytes)} of the "
+                f"{format_size(limit)} that a model may take",
+                hint="`--target-size SIZE` makes a smaller file all the same",
+            )
 
     def largest(self, allocator: Allocator) -> tuple[Allocation, list[str]]:
         """Return the types of the largest file that stays in memory, and how much that is.
@@ -249,7 +270,7 @@ class _Room:
         low, high = allocator.smallest_bytes, allocator.largest_bytes
         if not self._fit(allocator, low).verdict.is_in_memory:
             raise self._too_small(allocator)
-        if self._fit(allocator, high).verdict.is_in_memory:
+        if self._fit(allocator, high).verdict.is_in_memory:  # types that the user wants are small
             low = high
         while high - low > STEP_BYTES:
             middle = (low + high) // 2

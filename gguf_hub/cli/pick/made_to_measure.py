@@ -105,8 +105,11 @@ def _command(source: Model, pick: Pick, *, is_this: bool) -> str:
     if pick.machine.vram_bytes and not is_this:
         parts.append(f"--vram {size(pick.machine.vram_bytes)}")
     parts.append(f"--ctx {pick.constraints.n_ctx}")
+    parts.append(f"--for {pick.constraints.engine}")
     if pick.constraints.kv_type != "f16":
         parts.append(f"--kv-type {pick.constraints.kv_type}")
+    if pick.constraints.reserve_bytes is not None:
+        parts.append(f"--reserve {size(pick.constraints.reserve_bytes)}")
     return " ".join([*parts, "--imatrix FILE --text FILE"])
 
 
