@@ -61,6 +61,8 @@ OTHERS = {
     "python tools/fuzz_models.py 1800 1 --out found": LONG,
     "python tools/fuzz_models.py --replay found/*.gguf": "takes what the fuzzer has found",
     "python -m tools.stories --count 400 --held-out --bare > held.txt": LONG,
+    "python benchmarks/quality.py": LONG,
+    "python benchmarks/made_to_measure.py": LONG,
     "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
     "--cells pp32 pp256 pp512 tg0 tg8192 start memory": MEASURES,
     "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
