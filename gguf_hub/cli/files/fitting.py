@@ -115,7 +115,8 @@ def default_target(source: Path, options: dict[str, Any]) -> Path:
         stem = stem.removesuffix(quant).rstrip(".-_") or stem
     size = options["fit"] if options["target_size"] is None else options["target_size"]
     label = size if size == "auto" else format_size(size).replace(" ", "")
-    return Path(f"{stem}.{'fit' if options['fit'] else 'size'}-{label}.gguf")
+    kind = "fit" if options["target_size"] is None else "size"
+    return Path(f"{stem}.{kind}-{label}.gguf")
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,18 @@ class Fitted:
 
 
 def fit_file(
-    source: Path, options: dict[str, Any], wishes: Wishes, imatrix: ImportanceMatrix | None
-) -> Fitted:
+    source: Path, options: dict[str, Any], wishes: Wishes, imatrix: ImportanceMatrix | None,
+    check: Callable[[QuantizePlan], object] | None,
+) -> Fitted:  # fmt: skip
     """Measure a file and choose its types.
+
+    Args:
+        source: The file, or any shard of a set.
+        options: Those of the command, by name.
+        wishes: Types that the user wants.
+        imatrix: What errors count for.
+        check: Gets a plan of the same files as the final one, to refuse them before all the work;
+            None if nothing will be written.
 
     Raises:
         GgufHubError: No file is that small, or something cannot be read.
@@ -147,35 +157,34 @@ def fit_file(
     from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.run.allocation import open_allocator
 
-    progress = ConsoleProgress(enabled=not options["no_progress"])
+    # 1) what cannot be is refused at once: measuring takes minutes to hours
     room = _Room.of(options) if options["fit"] is not None else None
     if room is not None:
         room.require_need(source)
+    text = _read_text(source, options)
+    allocator = open_allocator(source, layout=options["layout"], keeps_split=options["keep_split"],
+                               wishes=wishes, imatrix=imatrix)  # fmt: skip
+    size_bytes = allocator.smallest_bytes if room else options["target_size"]
+    plan = allocator.plan(allocator.allocate(size_bytes))
+    if check is not None:
+        check(plan)
+    if room is not None:
+        room.require_smallest(allocator)
+    # 2) the measurement
     with report_lost_pages(f"`{source}`"):
-        text = _read_text(source, options)
-        allocator = open_allocator(
-            source,
-            layout=options["layout"],
-            keeps_split=options["keep_split"],
-            wishes=wishes,
-            imatrix=imatrix,
-            text=text,
-            n_threads=options["threads"],
-            progress=progress,
-        )
-    if room is None:
-        allocation, need = allocator.allocate(options["target_size"]), list[str]()
-    else:
-        allocation, need = room.largest(allocator)
-    notes = (*need, *_notes(allocation, options, has_imatrix=imatrix is not None))
+        progress = ConsoleProgress(enabled=not options["no_progress"])
+        allocator = allocator.measured(text, n_threads=options["threads"], progress=progress)
+    # 3) the types
+    allocation = allocator.allocate(size_bytes) if room is None else room.largest(allocator)
+    needs = [] if room is None else [room.note(allocator, allocation)]
+    notes = (*needs, *_notes(allocation, options, has_imatrix=imatrix is not None))
     kl_of = {
         part.spec.name: allocation.losses[unit.name] / len(unit.parts)
         for unit in allocator.units
         if len(unit.types) > 1
         for part in unit.parts
     }
-    plan = allocator.plan(allocation)
-    return Fitted(plan, allocation.loss, kl_of, notes)
+    return Fitted(allocator.plan(allocation), allocation.loss, kl_of, notes)
 
 
 def _notes(allocation: Allocation, options: dict[str, Any], *, has_imatrix: bool) -> Iterable[str]:
@@ -251,69 +260,76 @@ class _Room:
 
         judged = fit.fit_file(facts_of_file(source), self.machine, self.constraints)
         if judged.verdict.is_in_memory:
-            limit = fit.placement.memory_limit(self.constraints, self.machine)
             raise GgufHubError(
                 f"`{source}` fits as it is: it needs {format_size(judged.need.total_bytes)} of the "
-                f"{format_size(limit)} that a model may take",
+                f"{self._limit()} that a model may take",
                 hint="`--target-size SIZE` makes a smaller file all the same",
             )
 
-    def largest(self, allocator: Allocator) -> tuple[Allocation, list[str]]:
-        """Return the types of the largest file that stays in memory, and how much that is.
+    def require_smallest(self, allocator: Allocator) -> None:
+        """Refuse a machine that is too small.
 
         Raises:
-            GgufHubError: Not even the smallest does.
+            GgufHubError: Not even the smallest file stays in its memory.
         """
+        from gguf_hub.errors import GgufHubError
+        from gguf_hub.units import format_size
+
+        smallest = self._fit(allocator, allocator.allocate(allocator.smallest_bytes))
+        if smallest.verdict.is_in_memory:
+            return
+        hint = "give it more room, or a shorter context (`--ctx`)"
+        if allocator.imatrix is None:
+            hint += "; an importance matrix (`--imatrix`) allows smaller types"
+        raise GgufHubError(
+            f"`{allocator.source}` cannot be made to fit: the smallest file of it has "
+            f"{format_size(allocator.smallest_bytes)} and needs "
+            f"{format_size(smallest.need.total_bytes)}: a model may take {self._limit()}",
+            hint=hint,
+        )
+
+    def largest(self, allocator: Allocator) -> Allocation:
+        """Return the types of the largest file that stays in memory; the smallest does."""
+        low, high = allocator.smallest_bytes, allocator.largest_bytes
+        best = allocator.allocate(low)
+        while high - low > STEP_BYTES:
+            middle = (low + high + 1) // 2
+            found = allocator.allocate(middle)
+            if self._fit(allocator, found).verdict.is_in_memory:
+                low, best = middle, found
+            else:
+                high = middle
+        return best
+
+    def note(self, allocator: Allocator, allocation: Allocation) -> str:
+        """Return what a file needs of the machine."""
+        from gguf_hub.units import format_size
+
+        need = self._fit(allocator, allocation).need
+        return (
+            f"needs {format_size(need.total_bytes)} of the {self._limit()} that a model may take, "
+            f"{format_size(need.own_bytes)} of it beside the weights (context "
+            f"{self.constraints.n_ctx}, run by {self.constraints.engine})"
+        )
+
+    def _limit(self) -> str:
         from gguf_hub.hub.fit.placement import memory_limit
         from gguf_hub.units import format_size
 
-        low, high = allocator.smallest_bytes, allocator.largest_bytes
-        if not self._fit(allocator, low).verdict.is_in_memory:
-            raise self._too_small(allocator)
-        if self._fit(allocator, high).verdict.is_in_memory:  # types that the user wants are small
-            low = high
-        while high - low > STEP_BYTES:
-            middle = (low + high) // 2
-            fits = self._fit(allocator, middle).verdict.is_in_memory
-            low, high = (middle, high) if fits else (low, middle)
-        allocation, limit = allocator.allocate(low), memory_limit(self.constraints, self.machine)
-        need = self._fit(allocator, low).need
-        note = (
-            f"needs {format_size(need.total_bytes)} of the {format_size(limit)} that a model may "
-            f"take, {format_size(need.own_bytes)} of it beside the weights (context "
-            f"{self.constraints.n_ctx}, run by {self.constraints.engine})"
-        )
-        return allocation, [note]
+        return format_size(memory_limit(self.constraints, self.machine))
 
-    def _fit(self, allocator: Allocator, size_bytes: int) -> Fit:
-        """Judge the file of a size, as `pick` will."""
+    def _fit(self, allocator: Allocator, allocation: Allocation) -> Fit:
+        """Judge a file that is not there yet, as `pick` will."""
         from gguf_hub.gguf.header import read_header
         from gguf_hub.gguf.writer import plan_file
         from gguf_hub.hub import fit
         from gguf_hub.hub.survey.headers import ShardHeader, facts_of_headers
 
-        plan = allocator.plan(allocator.allocate(size_bytes))
+        plan = allocator.plan(allocation)
         file = plan_file(plan.fields, [part.spec for part in plan.parts])
         header = read_header(_Planned(file.header, file.size_bytes))
         facts = facts_of_headers([ShardHeader(str(plan.source), header)])
         return fit.fit_file(facts, self.machine, self.constraints)
-
-    def _too_small(self, allocator: Allocator) -> Exception:
-        from gguf_hub.errors import GgufHubError
-        from gguf_hub.hub.fit.placement import memory_limit
-        from gguf_hub.units import format_size
-
-        smallest = self._fit(allocator, allocator.smallest_bytes)
-        limit = memory_limit(self.constraints, self.machine)
-        hint = "give it more room, or a shorter context (`--ctx`)"
-        if allocator.imatrix is None:
-            hint += "; an importance matrix (`--imatrix`) allows smaller types"
-        return GgufHubError(
-            f"`{allocator.source}` cannot be made to fit: the smallest file of it has "
-            f"{format_size(allocator.smallest_bytes)} and needs "
-            f"{format_size(smallest.need.total_bytes)}: a model may take {format_size(limit)}",
-            hint=hint,
-        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +105,10 @@ def command(
     _check_arguments(target, type_name, is_fitted=is_fitted)
     wishes, imatrix = _wishes(options), _imatrix(options["imatrix_path"])
     target = target or default_target(source, options)
-    if is_fitted and not dry_run:
-        _check_target(source, target, options)
-    fitted = fit_file(source, options, wishes, imatrix) if is_fitted else None
+    fitted = None
+    if is_fitted:
+        check = partial(_checked_target, source=source, target=target, options=options)
+        fitted = fit_file(source, options, wishes, imatrix, None if dry_run else check)
     plan = fitted.plan if fitted else _plan(source, type_name or "", options, wishes, imatrix)
     outputs = [] if dry_run else _write(plan, source, target, options)
     if dry_run and not as_json:
@@ -153,29 +155,29 @@ def _notes(plan: QuantizePlan, fitted: Fitted | None, *, is_written: bool) -> li
     return [*notes, f"{verb}: {size} (was {before})"]
 
 
-def _check_target(source: Path, target: Path, options: dict[str, Any]) -> None:
-    """Refuse what cannot be written before minutes are spent on measuring."""
-    from gguf_hub.cli.files.outputs import check_output, files_of
+def _checked_target(
+    plan: QuantizePlan, source: Path, target: Path, options: dict[str, Any]
+) -> Path:
+    """Return the file to write, or what shards are named after; refuse what cannot be written."""
+    from gguf_hub.cli.files.outputs import check_output, check_outputs, files_of
+    from gguf_hub.run.quants.quantize import targets_of
 
-    if not options["keep_split"]:
-        inputs = [*files_of(source), *filter(None, [options["imatrix_path"]])]
-        check_output(source, target, inputs, force=options["force"])
+    inputs = [*files_of(source), *filter(None, [options["imatrix_path"], options["text_path"]])]
+    if not plan.shards:
+        return check_output(source, target, inputs, force=options["force"])
+    check_outputs(targets_of(plan, target), inputs, force=options["force"])
+    return target
 
 
 def _write(plan: QuantizePlan, source: Path, target: Path, options: dict[str, Any]) -> list[Path]:
     """Carry out a plan; return the files that were written."""
     from gguf_hub.cli import console
-    from gguf_hub.cli.files.outputs import check_output, check_outputs, files_of
     from gguf_hub.cli.run.opening import report_lost_pages
     from gguf_hub.run.quants.plan import require_imatrix
-    from gguf_hub.run.quants.quantize import targets_of, write_quantized
+    from gguf_hub.run.quants.quantize import write_quantized
 
     require_imatrix(plan)
-    inputs = [*files_of(source), *filter(None, [options["imatrix_path"]])]
-    if plan.shards:
-        check_outputs(targets_of(plan, target), inputs, force=options["force"])
-    else:
-        target = check_output(source, target, inputs, force=options["force"])
+    target = _checked_target(plan, source, target, options)
     progress = console.ConsoleProgress(enabled=not options["no_progress"])
     with report_lost_pages(f"`{source}`"):
         return [*write_quantized(plan, target, n_threads=options["threads"], progress=progress)]

@@ -67,7 +67,9 @@ class Allocator:
 
     Attributes:
         source: The file, or any shard of a set.
-        units: What gets a type each, in the layout of the new file.
+        as_is: Its tensors, in its own layout of experts.
+        own_units: What gets a type each, in that layout.
+        units: The same in the layout of the new file.
         fixed_bytes: What the file has besides: header, norms, routers.
         alignment: Of tensors, in bytes.
         errors: Unit -> type -> relative error.
@@ -79,11 +81,13 @@ class Allocator:
     """
 
     source: Path
+    as_is: QuantizePlan
+    own_units: tuple[Unit, ...]
     units: tuple[Unit, ...]
     fixed_bytes: int
     alignment: int
-    errors: Errors
-    sensitivities: Mapping[str, Sensitivity]
+    errors: Errors = field(default_factory=dict)
+    sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
     wishes: Wishes = NO_WISHES
     imatrix: ImportanceMatrix | None = field(default=None, repr=False)
     layout: Layout | None = None
@@ -105,6 +109,31 @@ class Allocator:
         """The file that loses least."""
         sizes = (min(o, key=lambda each: (each.loss, each.size_bytes)) for o in self.options)
         return self.fixed_bytes + sum(option.size_bytes for option in sizes)
+
+    def measured(self, text: Text, *, n_threads: int = 0, progress: Progress = SILENT) -> Allocator:
+        """Measure what each type costs each tensor; what was measured before is kept.
+
+        Args:
+            text: What the model reads to find out how much each tensor matters.
+            n_threads: Threads that compute; 0 for one for each core this process may use.
+            progress: Shows what is measured.
+
+        Raises:
+            GgufError: A weight is not finite, or the model cannot compute.
+            UnsupportedGgufError: The model does not run here.
+            DiskFullError: No space for a probe, which holds one group of tensors.
+        """
+        n_threads = limit_threads(n_threads, progress) or usable_threads()
+        groups = group_units(self.own_units)
+        with open_gguf(self.source) as file:
+            kept = Kept.of(file, self.imatrix, text.chunks)
+            measure_errors(self.own_units, file, self.imatrix, known=kept.errors, save=kept.save,
+                           n_threads=n_threads, progress=progress)  # fmt: skip
+        open_prober = partial(Prober, self.as_is, self.imatrix, text, n_threads=n_threads,
+                              progress=progress)  # fmt: skip
+        measure_groups(groups, open_prober, known=kept.probes, save=kept.save, progress=progress)
+        found = sensitivities(groups, kept.probes, kept.errors)
+        return replace(self, errors=kept.errors, sensitivities=found)
 
     def allocate(self, size_bytes: int) -> Allocation:
         """Return the types of least loss of a file of at most ``size_bytes``.
@@ -162,55 +191,37 @@ class Allocator:
 
 def open_allocator(
     source: Path,
-    text: Text,
     *,
     layout: Layout | None = None,
     keeps_split: bool = False,
     wishes: Wishes = NO_WISHES,
     imatrix: ImportanceMatrix | None = None,
-    n_threads: int = 0,
-    progress: Progress = SILENT,
 ) -> Allocator:
-    """Measure what each type costs each tensor of a file; what was measured before is kept.
+    """Find what can be chosen in a file; nothing is measured yet, so all losses are 0.
 
     Args:
         source: A GGUF file, or any shard of a set.
-        text: What the model reads to find out how much each tensor matters.
         layout: How to store experts; None keeps it.
         keeps_split: Write as many shards as the source has.
         wishes: Types of some tensors.
         imatrix: What errors count for; IQ1, IQ2 and IQ3_XXS are chosen with one only.
-        n_threads: Threads that compute; 0 for as many as help.
-        progress: Shows what is measured.
 
     Raises:
         GgufError: The file is damaged, or the matrix is that of another model.
-        UnsupportedGgufError: Something that cannot be quantised or run here.
-        DiskFullError: No space for a probe, which holds one group of tensors.
+        UnsupportedGgufError: Something that cannot be quantised.
     """
-    n_threads = limit_threads(n_threads, progress) or usable_threads()
-    # 1) what there is, in the source's layout of experts
     as_is = plan_quantize(source, FileType.F16, requantize=True)
-    units = find_units(as_is.parts, wishes, imatrix)
-    groups = group_units(units)
-    # 2) errors of the types, and what they cost
-    with open_gguf(source) as file:
-        kept = Kept.of(file, imatrix, text.chunks)
-        measure_errors(units, file, imatrix, known=kept.errors, save=kept.save,
-                       n_threads=n_threads, progress=progress)  # fmt: skip
-    open_prober = partial(Prober, as_is, imatrix, text, n_threads=n_threads, progress=progress)
-    measure_groups(groups, open_prober, known=kept.probes, save=kept.save, progress=progress)
-    # 3) the same units in the layout of the new file
+    own_units = find_units(as_is.parts, wishes, imatrix)
     plan = plan_quantize(source, FileType.F16, layout=layout, imatrix=imatrix, requantize=True,
                          keeps_split=keeps_split)  # fmt: skip
-    units, fixed_bytes, alignment = _laid_out(plan, units)
+    units, fixed_bytes, alignment = _laid_out(plan, own_units)
     return Allocator(
         source=source,
+        as_is=as_is,
+        own_units=own_units,
         units=units,
         fixed_bytes=fixed_bytes,
         alignment=alignment,
-        errors=kept.errors,
-        sensitivities=sensitivities(groups, kept.probes, kept.errors),
         wishes=wishes,
         imatrix=imatrix,
         layout=layout,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ def measure_errors(
         units: With parts that are tensors of the file.
         file: The source.
         imatrix: What errors count for; None for all alike.
-        known: Unit -> type -> relative error; of types that are the source's own it is 0.
+        known: Unit -> type -> relative error, 0 for the source's own type; of units that have a
+            choice.
         save: Called after each unit.
         n_threads: Threads that compute.
         progress: Shows the compiling, and units.
@@ -58,7 +60,11 @@ def measure_errors(
     Raises:
         GgufError: A weight is not finite, or more than a type holds.
     """
-    todo = [unit for unit in units if set(unit.types) - set(known.get(unit.name, {}))]
+    todo = []
+    for unit in units:
+        missing = tuple(type for type in unit.types if type not in known.get(unit.name, {}))
+        if missing and len(unit.types) > 1:
+            todo.append(replace(unit, types=missing))
     if not todo:
         return
     with (
@@ -67,7 +73,7 @@ def measure_errors(
     ):
         coder.prepare(todo, imatrix)
         for unit in todo:
-            known[unit.name] = _errors_of(unit, file, imatrix, coder)
+            known.setdefault(unit.name, {}).update(_errors_of(unit, file, imatrix, coder))
             save()
             task.advance(1)
 

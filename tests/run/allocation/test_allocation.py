@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,7 @@ def test_rows_of_few_blocks_and_quantised_sources_have_fewer_types(tmp_path: Pat
 def test_errors_are_those_of_the_blocks(source: Path) -> None:
     matrix, known = matrix_of(source), {}
     wishes = Wishes(tensors=tuple(parse_tensor_types(["ffn_down=q4_k", ".=f16"], "")))
-    units = find_units(parts_of(source), wishes, matrix)
-    unit = next(each for each in units if each.name == "blk.0.ffn_down_exps.weight")
+    unit = replace(units_of(source)["blk.0.ffn_down_exps.weight"], types=(T.Q4_K, T.F16))
     with GgufFile.open(source) as file:
         measure_errors([unit], file, matrix, known=known)
         error = norm = 0.0
@@ -141,9 +141,9 @@ def test_more_bits_are_smaller_errors_and_the_source_has_none(source: Path) -> N
         assert errors[T.F16] == 0
         order = [T.Q8_0, T.Q6_K, T.Q5_K, T.Q4_K, T.Q3_K, T.Q2_K]
         assert [errors[t] for t in order] == sorted(errors[t] for t in order)
-        again = {unit.name: dict.fromkeys(unit.types, 0.5)}
+        again = {unit.name: {T.Q2_K: 0.5}}
         measure_errors([unit], file, None, known=again)
-    assert again[unit.name][T.Q2_K] == 0.5  # what is known is not measured
+    assert again[unit.name] == errors | {T.Q2_K: 0.5}  # what is known is not measured
 
 
 def test_a_weight_that_is_no_number_is_named(source: Path) -> None:
@@ -240,9 +240,8 @@ def test_a_probe_is_the_source_with_other_weights(source: Path) -> None:
 
 @pytest.fixture
 def allocator(source: Path) -> Allocator:
-    return open_allocator(
-        source, Text(CHUNKS, 1), imatrix=matrix_of(source), wishes=FEW, n_threads=1
-    )
+    opened = open_allocator(source, imatrix=matrix_of(source), wishes=FEW)
+    return opened.measured(Text(CHUNKS, 1), n_threads=1)
 
 
 def test_files_have_the_size_that_was_allocated(allocator: Allocator, tmp_path: Path) -> None:
@@ -272,9 +271,8 @@ def test_what_was_measured_is_kept(allocator: Allocator, source: Path) -> None:
         assert len(kept.probes) == 3
         others = [Kept.of(file, None, CHUNKS), Kept.of(file, allocator.imatrix, CHUNKS[:, :16])]
     assert all(other.errors == {} for other in others)
-    again = open_allocator(
-        source, Text(CHUNKS, 1), imatrix=allocator.imatrix, wishes=FEW, layout="merged"
-    )
+    opened = open_allocator(source, imatrix=allocator.imatrix, wishes=FEW, layout="merged")
+    again = opened.measured(Text(CHUNKS, 1))
     assert again.sensitivities == allocator.sensitivities
     plan = again.plan(again.allocate(again.smallest_bytes + 5_000))
     assert "blk.0.ffn_up_exps.weight" in {part.spec.name for part in plan.parts}
