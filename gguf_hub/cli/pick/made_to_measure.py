@@ -100,7 +100,9 @@ def _command(source: Model, pick: Pick, *, is_this: bool) -> str:
         return shlex.quote(format_size(n_bytes).replace(" ", ""))
 
     name = str(source.path or source.file.filename)
-    parts = ["gguf-hub quantize", shlex.quote(name)]
+    parts = [f"gguf-hub quantize {shlex.quote(name)}"]
+    if source.path is None:
+        parts.insert(0, f"gguf-hub download {shlex.quote(source.argument)} --local-dir . &&")
     parts.append("--fit auto" if is_this else f"--fit {size(pick.machine.ram_bytes)}")
     if pick.machine.vram_bytes and not is_this:
         parts.append(f"--vram {size(pick.machine.vram_bytes)}")
