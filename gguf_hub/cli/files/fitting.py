@@ -92,8 +92,8 @@ def check_options(options: dict[str, Any]) -> bool:
         raise click.UsageError("--recipe and --pure are about mixes: they cannot go with --fit")
     if is_fitted and "text_path" not in given:
         raise click.UsageError(
-            "--fit and --target-size need --text FILE: types chosen without measuring the model "
-            "lose more than a mix"
+            "--fit and --target-size need --text FILE: types that are chosen without the model "
+            "reading one often lose more than a mix"
         )
     if "text_path" in given and not is_fitted:
         raise click.UsageError("--text needs --fit or --target-size")

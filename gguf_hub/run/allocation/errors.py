@@ -28,9 +28,8 @@ from gguf_hub.run.quants.transcode import Job, Transcoder
 T = QuantType
 
 SAMPLE_WEIGHTS = 1 << 18
-"""Weights of a unit that are encoded: an error of 1 % of the error, and seconds for a layer."""
+"""Weights of a unit that are encoded at most, if that is not too few rows of each matrix."""
 LEAST_ROWS = 4
-"""Rows of each matrix at least."""
 
 Errors = dict[str, dict[QuantType, float]]
 
