@@ -6,20 +6,24 @@ for it run here. ``compat`` puts this room under the name ``llama_cpp``.
 
 from __future__ import annotations
 
-from gguf_hub.api.llama.cache import LlamaCache, LlamaRAMCache
-from gguf_hub.api.llama.drafting import LlamaPromptLookupDecoding
+from gguf_hub.api.llama.cache import BaseLlamaCache, LlamaCache, LlamaRAMCache
+from gguf_hub.api.llama.disk_cache import LlamaDiskCache
+from gguf_hub.api.llama.drafting import LlamaDraftModel, LlamaPromptLookupDecoding
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.model import Llama
 from gguf_hub.api.llama.parts import (
     LlamaState,
     LlamaValueError,
+    LogitsProcessor,
     LogitsProcessorList,
     MinTokensLogitsProcessor,
+    StoppingCriteria,
     StoppingCriteriaList,
 )
 
 __all__ = [
-    "Llama", "LlamaCache", "LlamaGrammar", "LlamaPromptLookupDecoding", "LlamaRAMCache",
-    "LlamaState", "LlamaValueError", "LogitsProcessorList", "MinTokensLogitsProcessor",
+    "BaseLlamaCache", "Llama", "LlamaCache", "LlamaDiskCache", "LlamaDraftModel", "LlamaGrammar",
+    "LlamaPromptLookupDecoding", "LlamaRAMCache", "LlamaState", "LlamaValueError",
+    "LogitsProcessor", "LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteria",
     "StoppingCriteriaList",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gguf_hub.api.cluster.address import check_address
 from gguf_hub.api.cluster.opening import open_cluster
 from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_request
-from gguf_hub.api.llama.cache import LlamaRAMCache
+from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
@@ -101,7 +101,7 @@ class LlamaBase:
         self.verbose = verbose
         self.last_n_tokens_size = last_n_tokens_size
         self.chat_handler = chat_handler
-        self.cache: LlamaRAMCache | None = None
+        self.cache: BaseLlamaCache | None = None
         self._logits_all, self._embedding = logits_all, embedding
         self._pooling_type = pooling_type
         settings = model_settings(
@@ -215,7 +215,7 @@ class LlamaBase:
         """Return the seed of a call without one."""
         return self._seeds.randrange(2**32)
 
-    def set_cache(self, cache: LlamaRAMCache | None) -> None:
+    def set_cache(self, cache: BaseLlamaCache | None) -> None:
         """Keep the states of finished prompts in ``cache``."""
         self.cache = cache
 
@@ -231,6 +231,7 @@ class LlamaBase:
                 cache=self.context.model.save_cache(n_tokens),
                 seed=self._seed,
                 cache_types=self.context.model.cache_types,
+                model_id=self.context.model_id,
             )
 
     def load_state(self, state: LlamaState) -> None:

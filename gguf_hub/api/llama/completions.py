@@ -10,9 +10,10 @@ from dataclasses import fields
 from typing import Any
 
 from gguf_hub.api.llama.base import LlamaBase
-from gguf_hub.api.llama.cache import LlamaRAMCache
+from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.errors import CacheLostError, UsageError
+from gguf_hub.api.llama.signatures import CHAT, COMPLETION, CONSTRUCTOR, like
+from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
 from gguf_hub.run.generation import Generation, GenerationRequest
 from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
@@ -45,18 +46,22 @@ class Completions(LlamaBase):
         super().__init__(model_path, **arguments)
         self._set_chat_format(arguments.get("chat_format"))
 
+    vars(__init__)["__signature__"] = CONSTRUCTOR
+
     # -- completions -----------------------------------------------------------------------------
 
-    def __call__(self, prompt: str, *args: Any, **options: Any) -> Any:
+    @like(COMPLETION)
+    def __call__(self, **options: Any) -> Any:
         """Complete a text (see ``create_completion``)."""
-        return self.create_completion(prompt, *args, **options)
+        return self.create_completion(**options)
 
+    @like(COMPLETION)
     def create_completion(
         self,
         prompt: str | Sequence[int],
+        *,
         suffix: str | None = None,
         max_tokens: int | None = 16,
-        *,
         logprobs: int | None = None,
         echo: bool = False,
         stop: str | Sequence[str] | None = None,
@@ -127,14 +132,15 @@ class Completions(LlamaBase):
 
     # -- conversations ---------------------------------------------------------------------------
 
+    @like(CHAT)
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],
+        *,
         functions: Sequence[Mapping[str, Any]] | None = None,
         function_call: Any = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: Any = None,
-        *,
         stream: bool = False,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
@@ -302,14 +308,21 @@ class Completions(LlamaBase):
         yield from self.context.stream(generation)
         if self.cache is not None:
             with contextlib.suppress(CacheLostError):  # the text is whole all the same
-                self.cache[generation.tokens] = self.save_state()
+                self._keep_state(self.cache, generation.tokens)
 
-    def _load_cached_state(self, cache: LlamaRAMCache, prompt: Sequence[int]) -> None:
+    def _keep_state(self, cache: BaseLlamaCache, tokens: Sequence[int]) -> None:
+        state = self.save_state()
+        try:
+            cache[tokens] = state
+        except GgufHubError as exc:  # of a cache on a disk; the text is whole all the same
+            warnings.warn(f"Llama: the state is not cached: {exc}", UserWarning, stacklevel=2)
+
+    def _load_cached_state(self, cache: BaseLlamaCache, prompt: Sequence[int]) -> None:
         try:
             state = cache[prompt]
         except KeyError:
             return
-        if state.cache_types != self.context.model.cache_types:
+        if state.model_id != self.context.model_id:
             return
         shared = n_shared(state.input_ids.tolist(), prompt)
         if self.context.model.has_states and shared < state.n_tokens:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from gguf_hub.errors import ResourceError
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.generation import Generation, GrammarCache, TextDelta
 from gguf_hub.run.generation.engine import Drafter, Engine, Forward
+from gguf_hub.run.generation.saved_prompt import model_id_of
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import open_model, require_drafts
 from gguf_hub.units import format_size
@@ -137,6 +140,12 @@ class LlamaContext:
         scores = self.recorder.scores
         last: NDArray[np.float32] = scores[min(self.engine.n_cached, len(scores)) - 1]
         return last
+
+    @cached_property
+    def model_id(self) -> str:
+        """Identifies models that can share a state; SHA-256, as hexadecimal digits."""
+        model_id = model_id_of(self.model, self.loaded.file)
+        return hashlib.sha256(model_id.encode()).hexdigest()
 
     def stream(self, text: Generation) -> Iterator[TextDelta]:
         """Yield the deltas of a text until it ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -29,7 +30,20 @@ DraftModel = Callable[[NDArray[np.intc]], Any]
 """Token ids so far, [T] -> proposed ones, as ``llama_speculative.LlamaDraftModel``."""
 
 
-class LlamaPromptLookupDecoding:
+class LlamaDraftModel(ABC):
+    """What may draft tokens: any callable of this form does, too."""
+
+    @abstractmethod
+    def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
+        """Return tokens that may follow, none or more.
+
+        Args:
+            input_ids: Token ids so far, [T].
+            kwargs: None so far.
+        """
+
+
+class LlamaPromptLookupDecoding(LlamaDraftModel):
     """A draft model that looks for the last tokens earlier in the text.
 
     Source of names and defaults: llama_cpp/llama_speculative.py of llama-cpp-python 0.3.x.
@@ -42,11 +56,18 @@ class LlamaPromptLookupDecoding:
     def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
         self.max_ngram_size = max_ngram_size
         self.num_pred_tokens = num_pred_tokens
-        self._lookup = PromptLookup(num_pred_tokens, longest=max_ngram_size, shortest=1)
+
+    @staticmethod
+    def find_candidate_pred_tokens(
+        input_ids: NDArray[np.intc], max_ngram_size: int, num_pred_tokens: int
+    ) -> NDArray[np.intc]:
+        """Return the draft; empty without an earlier occurrence."""
+        lookup = PromptLookup(num_pred_tokens, longest=max_ngram_size, shortest=1)
+        return np.array(lookup.following(input_ids.tolist(), num_pred_tokens), np.intc)
 
     def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
         """Return the draft; empty without an earlier occurrence."""
-        return np.array(self._lookup.following(input_ids.tolist(), self.num_pred_tokens), np.intc)
+        return self.find_candidate_pred_tokens(input_ids, self.max_ngram_size, self.num_pred_tokens)
 
 
 class CallableDrafter(Drafter):

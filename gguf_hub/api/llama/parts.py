@@ -13,6 +13,11 @@ from gguf_hub.errors import UsageError
 Ids = NDArray[np.intc]
 Scores = NDArray[np.float32]
 
+LogitsProcessor = Callable[[Ids, Scores], Scores]
+"""Ids so far [T] and the logits [V] -> the logits to sample from."""
+StoppingCriteria = Callable[[Ids, Scores], bool]
+"""Ids so far [T] and the logits [V] -> whether the text ends."""
+
 
 class LlamaValueError(UsageError, ValueError):
     """A wrong value, where llama-cpp-python raises a ValueError too."""
@@ -29,6 +34,7 @@ class LlamaState:
         cache: The K/V cache of those positions.
         seed: Of the random numbers.
         cache_types: Of keys and values in the cache.
+        model_id: Identifies models that can share it (``saved_prompt.model_id``).
     """
 
     input_ids: Ids
@@ -37,6 +43,12 @@ class LlamaState:
     cache: NDArray[np.uint16]
     seed: int
     cache_types: tuple[str, str] = ("F16", "F16")
+    model_id: str = ""
+
+    @property
+    def llama_state(self) -> bytes:
+        """The cache as bytes."""
+        return self.cache.tobytes()
 
     @property
     def llama_state_size(self) -> int:
@@ -57,7 +69,7 @@ class LlamaState:
             )
 
 
-class LogitsProcessorList(list[Callable[[Ids, Scores], Scores]]):
+class LogitsProcessorList(list[LogitsProcessor]):
     """Processors that work one after another."""
 
     def __call__(self, input_ids: Ids, scores: Scores) -> Scores:
@@ -67,7 +79,7 @@ class LogitsProcessorList(list[Callable[[Ids, Scores], Scores]]):
         return scores
 
 
-class StoppingCriteriaList(list[Callable[[Ids, Scores], bool]]):
+class StoppingCriteriaList(list[StoppingCriteria]):
     """Criteria, any of which ends the text."""
 
     def __call__(self, input_ids: Ids, logits: Scores) -> bool:

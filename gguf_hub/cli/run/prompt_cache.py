@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_hub.cli.run.text_generator import TextGenerator
-    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.run.cluster.model import Model
     from gguf_hub.run.generation.engine import Engine
     from gguf_hub.run.opening import LoadedModel
-
-_SAMPLE_BYTES = 4096
 
 
 def check_prompt_cache(options: dict[str, Any]) -> None:
@@ -37,7 +33,7 @@ def prompt_cache(
 ) -> Iterator[None]:
     """Load the cache from the file before the block and save it after, as the flags say."""
     from gguf_hub.files import require_distinct
-    from gguf_hub.run.generation.saved_prompt import write
+    from gguf_hub.run.generation.saved_prompt import model_id_of, write
 
     path: Path | None = options["prompt_cache"]
     engine, model, file = generator.engine, loaded.model, loaded.file
@@ -46,7 +42,7 @@ def prompt_cache(
         return
     if not options["prompt_cache_ro"]:
         require_distinct([path], [part.path for part in file.files])
-    model_id = _model_id(model, file)
+    model_id = model_id_of(model, file)
     if os.path.lexists(path):
         _load(path, engine, model, model_id)
     yield
@@ -59,22 +55,6 @@ def prompt_cache(
             n_tokens = max(0, n_tokens - 1)
     n_tokens = model.reusable(n_tokens)
     write(path, engine.cached[:n_tokens], model, model_id)
-
-
-def _model_id(model: Model, file: Gguf) -> str:
-    """Return an id of models that can share a cache.
-
-    Of the weights, it covers some bytes at the beginning, in the middle and at the end.
-    """
-    middle = (file.data_offset + len(file.data)) // 2
-    digest = hashlib.sha256()
-    for start, end in (
-        (0, file.data_offset + _SAMPLE_BYTES),
-        (middle, middle + _SAMPLE_BYTES),
-        (-_SAMPLE_BYTES, None),
-    ):
-        digest.update(file.data[start:end].tobytes())
-    return f"{model.config!r} {model.n_ctx} {model.cache_types} {digest.hexdigest()}"
 
 
 def _load(path: Path, engine: Engine, model: Model, model_id: str) -> None:

@@ -28,10 +28,12 @@ from gguf_hub.gguf.copying import write_all
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gguf_hub.gguf.shards import Gguf
     from gguf_hub.run.cluster.model import Model
 
 SIGNATURE = b"gguf-hub prompt cache 1\n"
 _HEADER = struct.Struct("<24s32sQQI")
+_SAMPLE_BYTES = 4096
 
 
 class UnusableError(GgufHubError):
@@ -44,6 +46,22 @@ class SavedPrompt:
 
     tokens: list[int]
     cache: NDArray[np.uint16]
+
+
+def model_id_of(model: Model, file: Gguf) -> str:
+    """Return an id of models that can share a cache.
+
+    Of the weights, it covers some bytes at the beginning, in the middle and at the end.
+    """
+    middle = (file.data_offset + len(file.data)) // 2
+    digest = hashlib.sha256()
+    for start, end in (
+        (0, file.data_offset + _SAMPLE_BYTES),
+        (middle, middle + _SAMPLE_BYTES),
+        (-_SAMPLE_BYTES, None),
+    ):
+        digest.update(file.data[start:end].tobytes())
+    return f"{model.config!r} {model.n_ctx} {model.cache_types} {digest.hexdigest()}"
 
 
 def require_replaceable(path: Path) -> None:
