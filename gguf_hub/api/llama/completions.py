@@ -14,6 +14,7 @@ from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.signatures import CHAT, COMPLETION, CONSTRUCTOR, like
 from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
+from gguf_hub.run.chat import ChatFormat
 from gguf_hub.run.generation import Generation, GenerationRequest
 from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
@@ -34,6 +35,9 @@ SAMPLING = frozenset(
 
 CHAT_TEMPERATURE = 0.2
 """llama-cpp-python's default for conversations; it is 0.8 for completions."""
+
+_CHAT_DEFAULTS = {name: p.default for name, p in list(CHAT.parameters.items())[2:]}
+"""Options that a handler of conversations is given, whatever the caller leaves out."""
 
 FALLBACK_FORMAT = "llama-2"
 """llama-cpp-python's format for models without a template."""
@@ -172,25 +176,52 @@ class Completions(LlamaBase):
         Returns:
             OpenAI's dictionary, or an iterator of such chunks.
         """
+        options = {
+            "functions": functions, "function_call": function_call, "tools": tools,
+            "tool_choice": tool_choice, "stream": stream, "stop": stop, "seed": seed,
+            "response_format": response_format, "max_tokens": max_tokens, "model": model,
+            "logprobs": logprobs, "top_logprobs": top_logprobs, **sampling,
+        }  # fmt: skip
+        if self.chat_handler is None:
+            return self.answer_chat(self._chat_format, messages, **options)
+        return self.chat_handler(llama=self, messages=messages, **{**_CHAT_DEFAULTS, **options})
+
+    def answer_chat(
+        self,
+        chat_format: ChatFormat,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        criteria: Any = None,
+        functions: Sequence[Mapping[str, Any]] | None = None,
+        function_call: Any = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: Any = None,
+        stream: bool = False,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        model: str | None = None,
+        logprobs: bool | None = None,
+        top_logprobs: int | None = None,
+        **sampling: Any,
+    ) -> Any:
+        """Answer a conversation in a format: ``create_chat_completion``, without a handler.
+
+        ``criteria`` is called with ids and logits after every token; true ends the answer.
+        """
         sampling.setdefault("temperature", CHAT_TEMPERATURE)
-        if self.chat_handler is not None:
-            return self.chat_handler(
-                llama=self, messages=messages, functions=functions, function_call=function_call,
-                tools=tools, tool_choice=tool_choice, stream=stream, stop=stop, seed=seed,
-                response_format=response_format, max_tokens=max_tokens, model=model,
-                logprobs=logprobs, top_logprobs=top_logprobs, **sampling,
-            )  # fmt: skip
         if functions is not None or function_call is not None:
             tools, tool_choice = modern_tools(functions, function_call)
         plan = plan_chat(
-            self._chat_format, messages, tools=tools, tool_choice=tool_choice,
+            chat_format, messages, tools=tools, tool_choice=tool_choice,
             response_format=response_format, control_texts=self.tokenizer_.vocab.control_texts,
         )  # fmt: skip
         for warning in plan.warnings:
-            warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=2)
+            warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=4)
         generation = self._prepare(
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,
-            [*stop_list(stop), *plan.stops], None,
+            [*stop_list(stop), *plan.stops], criteria,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
             strict=plan.strict, marks=plan.marks, **sampling,
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""``llama_cpp.server``: names that programs import; ``gguf-hub serve`` is the server."""
