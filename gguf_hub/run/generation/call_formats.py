@@ -42,6 +42,10 @@ def _deepseek_mark(words: str) -> str:
 _CALLS_BEGIN, _CALLS_END = map(_deepseek_mark, ("tool calls begin", "tool calls end"))
 _CALL_BEGIN, _CALL_END = map(_deepseek_mark, ("tool call begin", "tool call end"))
 _CALL_SEP = _deepseek_mark("tool sep")
+_DSML = f"{_BAR}DSML{_BAR}"
+_KIMI_BEGIN, _KIMI_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+_KIMI_CALL, _KIMI_ARGUMENTS = "<|tool_call_begin|>", "<|tool_call_argument_begin|>"
+_KIMI_CALL_END = "<|tool_call_end|>"
 
 MARKS = frozenset({
     "<tool_call>", "</tool_call>", "<|tool_call|>", "<|/tool_call|>", "<|python_tag|>",
@@ -49,7 +53,8 @@ MARKS = frozenset({
     "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
     "<|tool_call>", "<tool_call|>", '<|"|>',
     "<start_function_call>", "<end_function_call>", "<escape>",
-    _CALLS_BEGIN, _CALLS_END, _CALL_BEGIN, _CALL_END, _CALL_SEP,
+    _CALLS_BEGIN, _CALLS_END, _CALL_BEGIN, _CALL_END, _CALL_SEP, _DSML,
+    _KIMI_BEGIN, _KIMI_END, _KIMI_CALL, _KIMI_ARGUMENTS, _KIMI_CALL_END,
 })  # fmt: skip
 """Marks of these formats that vocabularies have as tokens."""
 
@@ -150,6 +155,61 @@ def _deepseek(begins: bool) -> Format:
     return read
 
 
+def _dsml(begins: bool) -> Format:
+    """DeepSeek's markup from V3.2 on, in which each tag has ``｜DSML｜``.
+
+    ``<invoke name="name"><parameter name="key" string="true">value</parameter></invoke>``: what
+    ``string`` denies is JSON. Several stand in ``function_calls``, or ``tool_calls`` from V4 on.
+    """
+    invoke, invoke_end = f'<{_DSML}invoke name="', f"</{_DSML}invoke>"
+    parameter, parameter_end = f'<{_DSML}parameter name="', f"</{_DSML}parameter>"
+
+    def read(tools: Tools) -> Reader:
+        if begins:
+            yield from literal(f"<{_DSML}")
+            yield from one_of(("function_calls>", "tool_calls>"))
+            yield from one_of((invoke,), (yield from after_space()))
+        else:
+            yield from literal(invoke)
+        name, _ = yield from read_name((yield), '"', tools)
+        yield from literal(">")
+        char = yield from after_space()
+        if char == "{":
+            return [Call(name, json.dumps((yield from json_object(char))))]
+        arguments: dict[str, Any] = {}
+        while (yield from one_of((parameter, invoke_end), char)) == parameter:
+            key = yield from until('"')
+            is_text = (yield from until(">")).strip() == 'string="true"'
+            value = yield from until(parameter_end)
+            arguments[key] = value if is_text else argument(tools, name, key, value)
+            char = yield from after_space()
+        return [Call(name, json.dumps(arguments))]
+
+    return read
+
+
+def _kimi(begins: bool) -> Format:
+    """``functions.name:0`` and ``{...}`` between marks: Kimi K2's, several in one section."""
+
+    def read(tools: Tools) -> Reader:
+        if begins:
+            yield from literal(_KIMI_BEGIN)
+            yield from one_of((_KIMI_CALL,), (yield from after_space()))
+        else:
+            yield from literal(_KIMI_CALL)
+        named = {**{f"functions.{tool}": None for tool in tools}, **tools}
+        name, char = yield from read_name((yield from after_space()), ":<" + SPACE, named)
+        while char != "<":  # the number of the call
+            require(char in ":0123456789" + SPACE)
+            char = yield
+        yield from one_of((_KIMI_ARGUMENTS,), char)
+        arguments = yield from json_object((yield from after_space()))
+        name = name if name in tools else name.removeprefix("functions.")
+        return [Call(name, json.dumps(arguments))]
+
+    return read
+
+
 def _gemma(start: str, quote: str, end: str) -> Format:
     """``call:name{key:value}`` between marks, texts between quotes of their own: Gemma's."""
 
@@ -242,12 +302,18 @@ FORMATS: tuple[Format, ...] = (
     _gemma("<start_function_call>", "<escape>", "<end_function_call>"),  # FunctionGemma
     _deepseek(True),
     _deepseek(False),
+    _dsml(True),
+    _dsml(False),
+    _kimi(True),
+    _kimi(False),
 )
 """How models write calls; several may begin alike. gpt-oss's is ``harmony.HarmonyParser``."""
 
-CLOSINGS = tuple(
-    map(_closing, ("]", "</tool_call>", "<|/tool_call|>", "</function>", _CALL_END, _CALLS_END))
-)
+CLOSINGS = tuple(map(_closing, (
+    "]", "</tool_call>", "<|/tool_call|>", "</function>", _CALL_END, _CALLS_END,
+    f"</{_DSML}invoke>", f"</{_DSML}function_calls>", f"</{_DSML}tool_calls>",
+    _KIMI_CALL_END, _KIMI_END,
+)))  # fmt: skip
 """What may stand after calls; commas of lists and blanks are dropped there anyway."""
 
 _STARTS = re.compile(r"[][{<]")

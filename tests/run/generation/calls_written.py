@@ -82,6 +82,39 @@ def _deepseek(write: Callable[[str, str], str]) -> Callable[[Calls], str]:
     return written
 
 
+def _dsml(section: str) -> Callable[[Calls], str]:
+    """As encoding_dsv32.py of DeepSeek-V3.2 writes them."""
+    tag = "｜DSML｜"
+
+    def parameter(key: str, value: Any) -> str:
+        is_text = str(isinstance(value, str)).lower()
+        return (f'<{tag}parameter name="{key}" string="{is_text}">{_plain(value)}'
+                f"</{tag}parameter>")  # fmt: skip
+
+    def written(calls: Calls) -> str:
+        invokes = [
+            f'<{tag}invoke name="{name}">\n'
+            + "\n".join(parameter(*item) for item in arguments.items())
+            + f"\n</{tag}invoke>"
+            for name, arguments in calls
+        ]
+        inner = "\n".join(invokes)
+        return f"<{tag}{section}>\n{inner}\n</{tag}{section}>" if calls else ""
+
+    return written
+
+
+def _kimi(calls: Calls) -> str:
+    """As the chat template of Kimi-K2-Instruct writes them."""
+    inner = "".join(
+        f"<|tool_call_begin|>functions.{name}:{i}<|tool_call_argument_begin|>"
+        f"{json.dumps(arguments)}<|tool_call_end|>"
+        for i, (name, arguments) in enumerate(calls)
+    )
+    section = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+    return inner.join(section) if calls else ""
+
+
 FORMATS: dict[str, Callable[[Calls], str]] = {
     "OpenAI": _listed,
     "Llama 3": _each(lambda name, arguments: _data(name, arguments, "parameters"), "; "),
@@ -101,6 +134,9 @@ FORMATS: dict[str, Callable[[Calls], str]] = {
     "FunctionGemma": _each(_gemma("<start_function_call>", "<escape>", "<end_function_call>"), ""),
     "DeepSeek V3": _deepseek(lambda name, a: f"function{_SEP}{name}\n```json\n{a}\n```"),
     "DeepSeek V3.1": _deepseek(lambda name, a: f"{name}{_SEP}{a}"),
+    "DeepSeek V3.2": _dsml("function_calls"),
+    "DeepSeek V4": _dsml("tool_calls"),
+    "Kimi K2": _kimi,
 }
 """Format -> the text of calls, as the model's chat template writes them."""
 

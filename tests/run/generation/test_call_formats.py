@@ -278,3 +278,23 @@ def test_a_whole_answer_is_split_alike() -> None:
     text = with_edges(LEAD + FORMATS["GLM 4.5"](CALLS["one"]))
     content, reasoning, calls = split_answer(plan_of(has_marks=True).parser(), text)
     assert (content, reasoning, [call.name for call in calls]) == (LEAD, "", ["weather"])
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('<｜DSML｜invoke name="tell">{"a": "x"}</｜DSML｜invoke>', {"a": "x"}),
+        ('<｜DSML｜invoke name="tell"><｜DSML｜parameter name="a">12</｜DSML｜parameter>'
+         "</｜DSML｜invoke>", {"a": "12"}),
+        ('<｜DSML｜invoke name="tell"><｜DSML｜parameter name="b" string="false">no JSON'
+         "</｜DSML｜parameter></｜DSML｜invoke>", {"b": "no JSON"}),
+        ('<｜DSML｜invoke name="tell"><｜DSML｜parameter name="b" string="true"> 1\n'
+         "</｜DSML｜parameter></｜DSML｜invoke>", {"b": " 1\n"}),
+        ("<|tool_call_begin|>tell:3<|tool_call_argument_begin|>{}<|tool_call_end|>", {}),
+        ("<|tool_call_begin|> functions.tell <|tool_call_argument_begin|> {}", {}),
+    ],
+)  # fmt: skip
+def test_calls_are_read_as_models_also_write_them(written: str, arguments: Any) -> None:
+    tools = {"tell": {"properties": {"a": {"type": "string"}}}}
+    content, _, calls, _ = read(ChatPlan("", tools=tools), [f"So: {written}"])
+    assert (content, decoded(calls)) == ("So: ", [("tell", arguments)])
