@@ -19,8 +19,12 @@ test:
 test-nojit:
 	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
 
-# client libraries against a server: needs `pip install -e '.[test,clients]'`
+# client libraries against a server: needs `pip install -e '.[test,clients]'`, and npm for JavaScript's.
+# Packages that require llama-cpp-python are installed without it: `llama_cpp` is gguf-hub's.
 clients:
+	python -m pip install --quiet --no-deps llama-cpp-haystack llama-index-llms-llama-cpp llm-gguf
+	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix build/clients \
+		@ai-sdk/openai @ai-sdk/openai-compatible @anthropic-ai/sdk @langchain/openai ai ollama openai zod
 	GGUF_HUB_CLIENTS=1 python -m pytest -q -W ignore tests/clients
 
 # the web page in a browser: needs chromium, chromedriver (`apt-get install chromium chromium-driver`)

@@ -8,47 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api.server.running import Running
+from tests.clients.conftest import NAME
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other packages
 
-NAME = "tiny-mixtral"
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-
-
-@pytest.fixture(scope="module")
-def server(kernels: None) -> Iterator[Running]:
-    pytest.importorskip("fastapi", reason="fastapi is not installed")
-    path = Path(__file__).parents[2] / "gguf_hub" / "data" / "tiny-mixtral.f16.gguf"
-    with ExitStack() as stack:
-        yield Running(path, stack, {}, n_ctx=1024, name=NAME)
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """One loop for all: clients keep connections from one use to the next."""
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def person() -> Any:
-    from pydantic import BaseModel
-
-    class Person(BaseModel):
-        """A person."""
-
-        age: int
-
-    return Person
 
 
 def chat_model(server: Running, kind: str, **options: Any) -> Any:

@@ -31,7 +31,8 @@ class Running:
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = {name: app.pop(name) for name in ("limits", "grace_s") if name in app}
-        self.server = Server(create_app(self.service, **app), **{"grace_s": 0.2, **given})
+        wrap = app.pop("wrap", lambda app: app)
+        self.server = Server(wrap(create_app(self.service, **app)), **{"grace_s": 0.2, **given})
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
         self.thread.start()
         stack.callback(self.stop)
