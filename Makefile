@@ -20,7 +20,8 @@ test-nojit:
 	NUMBA_DISABLE_JIT=1 python -m pytest -q tests/run/kernels -k plain
 
 # client libraries against a server: needs `pip install -e '.[test,clients]'`, and npm for JavaScript's.
-# Packages that require llama-cpp-python are installed without it: `llama_cpp` is gguf-hub's.
+# Packages that require llama-cpp-python are installed without it: `llama_cpp` is gguf-hub's. The rest
+# is driven by the same command in an environment with '.[test,clients-older]'.
 clients:
 	python -m pip install --quiet --no-deps llama-cpp-haystack llama-index-llms-llama-cpp llm-gguf
 	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix build/clients \

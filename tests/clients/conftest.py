@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from gguf_hub.api.compat import llama_cpp as compat
 from tests.api.server.running import Running
 from tests.api.server.scripted import saying
 
 # the libraries leave connections open, which are errors in all other tests
-if not os.environ.get("GGUF_HUB_CLIENTS"):
+if os.environ.get("GGUF_HUB_CLIENTS"):
+    compat.install()  # before anything is imported that looks whether there is a `llama_cpp`
+else:
     collect_ignore_glob = ["test_*.py"]
 
 NAME = "tiny-mixtral"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -316,8 +317,9 @@ def test_llm_asks_by_its_plugin_for_ollama(server: Running, script: Script, tmp_
     pytest.importorskip("llm")
     pytest.importorskip("llm_ollama")
     host = {"OLLAMA_HOST": server.url}
-    assert NAME in run_llm(tmp_path, "models", **host)
+    model = re.search(rf"Ollama: (\S*{NAME}\S*)", run_llm(tmp_path, "models", **host))
+    assert model is not None
     script.answers = ["Four."]
-    assert run_llm(tmp_path, "-m", f"ollama/{NAME}", "2 + 2?", **host) == "Four.\n"
-    found = run_llm(tmp_path, "-m", f"ollama/{NAME}", "--schema", "age int", "How old?", **host)
+    assert run_llm(tmp_path, "-m", model[1], "2 + 2?", **host) == "Four.\n"
+    found = run_llm(tmp_path, "-m", model[1], "--schema", "age int", "How old?", **host)
     assert isinstance(json.loads(found)["age"], int)

@@ -24,13 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of other packages
 PROMPT = "Once upon a time"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> Iterator[None]:
-    """The stand-in, for all tests: packages are imported once and keep it."""
-    compat.install()
-    yield
-
-
 @pytest.fixture(scope="module")
 def llm(kernels: None, model_path: Path) -> Iterator[Any]:
     with compat.Llama(str(model_path), n_ctx=1024, logits_all=True, verbose=False) as model:
