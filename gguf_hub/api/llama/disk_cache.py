@@ -93,14 +93,14 @@ class LlamaDiskCache(BaseLlamaCache):
 
         A damaged file is as good as none.
         """
-        entries = dict(self._keys())
+        entries = self._by_key()
         while (best := nearest(entries, key)) is not None:
             if (state := _read_state(entries.pop(best))) is not None:
                 return state
         raise KeyError("no state begins like this prompt")
 
     def __contains__(self, key: Sequence[int]) -> bool:
-        return nearest(dict(self._keys()), key) is not None
+        return nearest(self._by_key(), key) is not None
 
     def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
         """Write a state; the least recently used files are removed beyond the capacity.
@@ -119,12 +119,14 @@ class LlamaDiskCache(BaseLlamaCache):
             remove_if(entry.path, entry.status)
             excess -= entry.status.st_size
 
-    def _keys(self) -> Iterator[tuple[Key, _Entry]]:
-        """Yield tokens and entry of each state, the most recently used first."""
+    def _by_key(self) -> dict[Key, _Entry]:
+        """Return what is there by its tokens, the most recently used first, and of twins alone."""
+        by_key: dict[Key, _Entry] = {}
         for entry in sorted(self._entries(), key=lambda entry: -entry.status.st_mtime_ns):
             with contextlib.suppress(OSError):
                 data = _read(entry, entry.body_offset, entry.sizes_bytes[0])
-                yield tuple(np.frombuffer(data, "<i4").tolist()), entry
+                by_key.setdefault(tuple(np.frombuffer(data, "<i4").tolist()), entry)
+        return by_key
 
     def _entries(self) -> Iterator[_Entry]:
         """Yield what is there: nothing where the folder cannot be read."""

@@ -147,6 +147,11 @@ def test_models_say_what_they_are(llm: L.Llama) -> None:
     assert L.llama_model_meta_val_str(llm.model, b"no.such.key", buffer, 64) == -1
     assert (L.llama_n_ctx(llm.ctx), L.llama_n_batch(llm.ctx)) == (llm.n_ctx(), llm.n_batch)
     assert not L.llama_model_is_recurrent(llm.model) and not L.llama_model_is_hybrid(llm.model)
+    for token in (-1, llm.n_vocab()):
+        with pytest.raises(
+            ValueError, match=rf"expected \[0, {llm.n_vocab() - 1}\], found {token}"
+        ):
+            L.llama_vocab_get_text(vocab, token)
     assert llm.context_params.n_ctx == 128
     assert (llm.draft_model, llm.numa, llm._n_vocab) == (None, False, llm.n_vocab())
 

@@ -15,6 +15,7 @@ from typing import Any, NewType
 from gguf_hub.api.compat.llama_cpp import constants as c
 from gguf_hub.api.compat.llama_cpp.handles import find, handle_of, number, release
 from gguf_hub.api.compat.llama_cpp.opened import ModelFile, Vocabulary
+from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.gguf.vocabulary import TokenType
 
 llama_model_p = NewType("llama_model_p", int)
@@ -196,6 +197,18 @@ def _vocab(vocab: Any) -> Any:
     return find(Vocabulary, vocab).vocab
 
 
+def _id(vocab: Any, token: Any) -> int:
+    """Return a token's id.
+
+    Raises:
+        LlamaValueError: The vocabulary has no such token.
+    """
+    token_id, n_tokens = number(token), len(_vocab(vocab))
+    if not 0 <= token_id < n_tokens:
+        raise LlamaValueError(f"token id: expected [0, {n_tokens - 1}], found {token_id}")
+    return token_id
+
+
 def _or_none(token_id: int | None) -> int:
     return c.LLAMA_TOKEN_NULL if token_id is None else token_id
 
@@ -212,19 +225,19 @@ def llama_vocab_type(vocab: llama_vocab_p, /) -> int:
 
 def llama_vocab_get_text(vocab: llama_vocab_p, token: Any, /) -> bytes:
     """Return the text of a token, as the file has it."""
-    text: str = _vocab(vocab).tokens[number(token)]
+    text: str = _vocab(vocab).tokens[_id(vocab, token)]
     return text.encode("utf-8", "replace")
 
 
 def llama_vocab_get_score(vocab: llama_vocab_p, token: Any, /) -> float:
     """Return the score of a token; 0 where the vocabulary has none."""
     scores = _vocab(vocab).scores
-    return float(scores[number(token)]) if len(scores) else 0.0
+    return float(scores[_id(vocab, token)]) if len(scores) else 0.0
 
 
 def llama_vocab_get_attr(vocab: llama_vocab_p, token: Any, /) -> int:
     """Return what a token is: ``LLAMA_TOKEN_ATTR_…``."""
-    return _ATTRIBUTES[TokenType(_vocab(vocab).types[number(token)])]
+    return _ATTRIBUTES[TokenType(_vocab(vocab).types[_id(vocab, token)])]
 
 
 def llama_vocab_is_eog(vocab: llama_vocab_p, token: Any, /) -> bool:
@@ -234,7 +247,7 @@ def llama_vocab_is_eog(vocab: llama_vocab_p, token: Any, /) -> bool:
 
 def llama_vocab_is_control(vocab: llama_vocab_p, token: Any, /) -> bool:
     """Return whether a token steers the model and prints nothing."""
-    return bool(_vocab(vocab).types[number(token)] == TokenType.CONTROL)
+    return bool(_vocab(vocab).types[_id(vocab, token)] == TokenType.CONTROL)
 
 
 def llama_vocab_bos(vocab: llama_vocab_p, /) -> int:
