@@ -227,7 +227,6 @@ async def pull(body: PullBody, request: Request) -> Response:
 @router.post("/copy")
 @router.post("/push")
 @router.delete("/delete")
-@router.post("/blobs/{digest}")
 async def manage(request: Request) -> Response:
     """Refuse to change what models there are."""
     text = (
@@ -235,6 +234,12 @@ async def manage(request: Request) -> Response:
         "`gguf-hub quantize` and `gguf-hub rm` do, and `gguf-hub serve MODEL` serves another one"
     )
     return error(request.url.path, 400, text)
+
+
+@router.post("/blobs/{digest}")
+async def upload(request: Request, digest: str) -> Response:
+    """Refuse to take a file."""
+    return await manage(request)
 
 
 @router.head("/blobs/{digest}", include_in_schema=False)

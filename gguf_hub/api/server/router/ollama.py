@@ -151,7 +151,6 @@ async def delete(body: ModelBody, request: Request) -> Response:
 @router.post("/create")
 @router.post("/copy")
 @router.post("/push")
-@router.post("/blobs/{digest}")
 async def manage(request: Request) -> Response:
     """Refuse to make models of models: each is a file, under the names of its repository."""
     text = (
@@ -159,3 +158,9 @@ async def manage(request: Request) -> Response:
         "`gguf-hub download` get them, `gguf-hub quantize` makes others of them"
     )
     return error(request.url.path, 400, text)
+
+
+@router.post("/blobs/{digest}")
+async def upload(request: Request, digest: str) -> Response:
+    """Refuse to take a file."""
+    return await manage(request)
