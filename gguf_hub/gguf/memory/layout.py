@@ -54,7 +54,7 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that compute.
-        n_slots: Caches, of which a call may use another for each token (see ``run.model.rows``).
+        n_slots: Caches, of which a call may use another for each token (``kernels.vm.sequences``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
         prefetch_experts: Whether steps prefetch the experts of each token.
